@@ -22,7 +22,7 @@ type Certificate struct {
 	fingerprint string
 	notes       []note // what parsing repaired or found unusual
 
-	uses [2]usedAs // by Use; computed on first use
+	uses [2]useReport // by Use; computed on first use
 }
 
 // A CertificateSource holds the input of NewCertificate: either a Chain with

@@ -24,17 +24,17 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 )
 
-// A minted certificate and its key.
-type minted struct {
+// An issuedKey is a certificate with its key.
+type issuedKey struct {
 	leaf *x509.Certificate
 	key  crypto.Signer
 }
 
-func (m *minted) pem() []byte {
+func (m *issuedKey) pem() []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: m.leaf.Raw})
 }
 
-func (m *minted) trust(t *testing.T) *certs.TrustBundle {
+func (m *issuedKey) trust(t *testing.T) *certs.TrustBundle {
 	t.Helper()
 	b, err := certs.ParseTrustBundle(m.pem())
 	if err != nil {
@@ -43,7 +43,7 @@ func (m *minted) trust(t *testing.T) *certs.TrustBundle {
 	return b
 }
 
-func (m *minted) chain(above ...*minted) tls.Certificate {
+func (m *issuedKey) chain(above ...*issuedKey) tls.Certificate {
 	c := tls.Certificate{Certificate: [][]byte{m.leaf.Raw}, PrivateKey: m.key}
 	for _, a := range above {
 		c.Certificate = append(c.Certificate, a.leaf.Raw)
@@ -87,7 +87,7 @@ func serverTemplate() *x509.Certificate {
 }
 
 // mint signs a template with the issuer's key; a nil issuer signs itself.
-func mint(t *testing.T, template *x509.Certificate, key crypto.Signer, issuer *minted) *minted {
+func mint(t *testing.T, template *x509.Certificate, key crypto.Signer, issuer *issuedKey) *issuedKey {
 	t.Helper()
 	parent, signer := template, key
 	if issuer != nil {
@@ -100,13 +100,13 @@ func mint(t *testing.T, template *x509.Certificate, key crypto.Signer, issuer *m
 	return parseMinted(t, der, key)
 }
 
-func parseMinted(t *testing.T, der []byte, key crypto.Signer) *minted {
+func parseMinted(t *testing.T, der []byte, key crypto.Signer) *issuedKey {
 	t.Helper()
 	leaf, err := x509.ParseCertificate(der)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &minted{leaf, key}
+	return &issuedKey{leaf, key}
 }
 
 // tbsCertificate is RFC 5280, section 4.1, for certificates that x509 cannot
@@ -123,13 +123,13 @@ type tbsCertificate struct {
 }
 
 // remint signs a changed certificate again, with the given algorithm.
-func remint(t *testing.T, m *minted, algorithm pkix.AlgorithmIdentifier, change func(*tbsCertificate), sign func(tbs []byte) ([]byte, error)) *minted {
+func remint(t *testing.T, m *issuedKey, algorithm pkix.AlgorithmIdentifier, change func(*tbsCertificate), sign func(tbs []byte) ([]byte, error)) *issuedKey {
 	t.Helper()
 	return parseMinted(t, remintDER(t, m, algorithm, change, sign), m.key)
 }
 
 // remintDER is remint for a certificate that x509 may be unable to parse.
-func remintDER(t *testing.T, m *minted, algorithm pkix.AlgorithmIdentifier, change func(*tbsCertificate), sign func(tbs []byte) ([]byte, error)) []byte {
+func remintDER(t *testing.T, m *issuedKey, algorithm pkix.AlgorithmIdentifier, change func(*tbsCertificate), sign func(tbs []byte) ([]byte, error)) []byte {
 	t.Helper()
 	var tbs tbsCertificate
 	if _, err := asn1.Unmarshal(m.leaf.RawTBSCertificate, &tbs); err != nil {
@@ -167,7 +167,7 @@ func signECDSA(key crypto.Signer) (pkix.AlgorithmIdentifier, func([]byte) ([]byt
 
 // version1 returns a self-signed certificate of version 1, which has no
 // extensions.
-func version1(t *testing.T) *minted {
+func version1(t *testing.T) *issuedKey {
 	t.Helper()
 	key := ecdsaKey(t)
 	algorithm, sign := signECDSA(key)
@@ -191,18 +191,18 @@ func TestChainFaultsAreExplainedByTheirCause(t *testing.T) {
 	root := mint(t, caTemplate("root"), ecdsaKey(t), nil)
 	for _, tt := range []struct {
 		name  string
-		chain func(t *testing.T) (tls.Certificate, *minted) // and what is trusted
+		chain func(t *testing.T) (tls.Certificate, *issuedKey) // and what is trusted
 		want  certs.Reason
 		says  []string
 	}{
 		{
-			"a version-1 certificate is not a CA", func(t *testing.T) (tls.Certificate, *minted) {
+			"a version-1 certificate is not a CA", func(t *testing.T) (tls.Certificate, *issuedKey) {
 				v1 := version1(t)
 				return mint(t, serverTemplate(), ecdsaKey(t), v1).chain(), v1
 			}, certs.ReasonUnknownCA, []string{`"CN=leaf" was issued by "CN=version 1", which is trusted`, "is not a CA"},
 		},
 		{
-			"a version-1 certificate is not an intermediate", func(t *testing.T) (tls.Certificate, *minted) {
+			"a version-1 certificate is not an intermediate", func(t *testing.T) (tls.Certificate, *issuedKey) {
 				key := ecdsaKey(t)
 				below := mint(t, caTemplate("below"), key, root)
 				algorithm, sign := signECDSA(root.key)
@@ -211,7 +211,7 @@ func TestChainFaultsAreExplainedByTheirCause(t *testing.T) {
 			}, certs.ReasonUnknownCA, []string{"is not a CA"},
 		},
 		{
-			"a CA without keyCertSign", func(t *testing.T) (tls.Certificate, *minted) {
+			"a CA without keyCertSign", func(t *testing.T) (tls.Certificate, *issuedKey) {
 				template := caTemplate("no keyCertSign")
 				template.KeyUsage = x509.KeyUsageDigitalSignature
 				ca := mint(t, template, ecdsaKey(t), nil)
@@ -219,7 +219,7 @@ func TestChainFaultsAreExplainedByTheirCause(t *testing.T) {
 			}, certs.ReasonUnknownCA, []string{"which is trusted, but", "lacks keyCertSign"},
 		},
 		{
-			"a certificate without basicConstraints is not a CA", func(t *testing.T) (tls.Certificate, *minted) {
+			"a certificate without basicConstraints is not a CA", func(t *testing.T) (tls.Certificate, *issuedKey) {
 				template := caTemplate("no basicConstraints")
 				template.BasicConstraintsValid, template.IsCA, template.KeyUsage = false, false, 0
 				ca := mint(t, template, ecdsaKey(t), nil)
@@ -227,22 +227,22 @@ func TestChainFaultsAreExplainedByTheirCause(t *testing.T) {
 			}, certs.ReasonUnknownCA, []string{"is not a CA"},
 		},
 		{
-			"signed with SHA-1", func(t *testing.T) (tls.Certificate, *minted) {
+			"signed with SHA-1", func(t *testing.T) (tls.Certificate, *issuedKey) {
 				return signedWithSHA1(t, rsaRoot), rsaRoot
 			}, certs.ReasonUnknownCA, []string{"SHA1-RSA", "too weak"},
 		},
 		{
-			"signed with an unusual PSS salt", func(t *testing.T) (tls.Certificate, *minted) {
+			"signed with an unusual PSS salt", func(t *testing.T) (tls.Certificate, *issuedKey) {
 				return signedWithSalt(t, rsaRoot, 50), rsaRoot
 			}, certs.ReasonUnknownCA, []string{"unusual salt length", "not supported"},
 		},
 		{
-			"another CA of the same name", func(t *testing.T) (tls.Certificate, *minted) {
+			"another CA of the same name", func(t *testing.T) (tls.Certificate, *issuedKey) {
 				return mint(t, serverTemplate(), ecdsaKey(t), mint(t, caTemplate("root"), ecdsaKey(t), nil)).chain(), root
 			}, certs.ReasonUnknownCA, []string{"a CA of that name is trusted, but its key has not signed it"},
 		},
 		{
-			"an intermediate restricted to clientAuth", func(t *testing.T) (tls.Certificate, *minted) {
+			"an intermediate restricted to clientAuth", func(t *testing.T) (tls.Certificate, *issuedKey) {
 				template := caTemplate("for clients")
 				template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
 				below := mint(t, template, ecdsaKey(t), root)
@@ -250,7 +250,7 @@ func TestChainFaultsAreExplainedByTheirCause(t *testing.T) {
 			}, certs.ReasonWrongKeyUsage, []string{`the CA "CN=for clients" may not be used for serverAuth, only for clientAuth`},
 		},
 		{
-			"names that the CA's constraints exclude", func(t *testing.T) (tls.Certificate, *minted) {
+			"names that the CA's constraints exclude", func(t *testing.T) (tls.Certificate, *issuedKey) {
 				template := caTemplate("constrained")
 				template.PermittedDNSDomains, template.PermittedDNSDomainsCritical = []string{"elsewhere.test"}, true
 				below := mint(t, template, ecdsaKey(t), root)
@@ -258,7 +258,7 @@ func TestChainFaultsAreExplainedByTheirCause(t *testing.T) {
 			}, certs.ReasonBadCertificate, []string{`the CA "CN=constrained" may not issue`, "name constraints", "upstream.test"},
 		},
 		{
-			"an unknown critical extension of an intermediate", func(t *testing.T) (tls.Certificate, *minted) {
+			"an unknown critical extension of an intermediate", func(t *testing.T) (tls.Certificate, *issuedKey) {
 				template := caTemplate("odd")
 				template.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 2, 3, 4}, Critical: true, Value: []byte{5, 0}}}
 				below := mint(t, template, ecdsaKey(t), root)
@@ -332,7 +332,7 @@ func TestAVersion1CertificateCannotIssueClientCertificates(t *testing.T) {
 		defer conn.Close()
 		conn.Read(make([]byte, 1))
 	}
-	if got := <-s.shaken; certs.Classify(got.err) != certs.ReasonUnknownCA {
+	if got := <-s.handshakes; certs.Classify(got.err) != certs.ReasonUnknownCA {
 		t.Errorf("the server says %v, want %s", got.err, certs.ReasonUnknownCA)
 	}
 }

@@ -41,7 +41,7 @@ func ParseCipherSuites(names []string) (ids []uint16, warnings []string, err err
 		p.entry(entry)
 	}
 	if len(p.bad) == 0 && len(p.active) == 0 {
-		p.bad.add("", "%s", p.nothingLeft())
+		p.bad.add("", "%s", p.explainEmpty())
 	}
 	if err := p.bad.err(); err != nil {
 		return nil, nil, err
@@ -65,7 +65,7 @@ type cipherParser struct {
 	tls13   []string // TLS 1.3 names
 	missing []string // requested, but not in crypto/tls
 	ignored []string // orders that have no effect here
-	spared  []*suite // weak suites that an alias would have covered
+	weak    []*suite // weak suites that an alias would have covered
 }
 
 func (p *cipherParser) entry(entry string) {
@@ -102,7 +102,7 @@ func (p *cipherParser) order(text string) {
 	switch op {
 	case '!', '-':
 		p.active = slices.DeleteFunc(p.active, match)
-		p.spared = slices.DeleteFunc(p.spared, match)
+		p.weak = slices.DeleteFunc(p.weak, match)
 		for i := range suites {
 			if op == '!' && match(&suites[i]) {
 				p.killed[suites[i].id] = true
@@ -123,7 +123,7 @@ func (p *cipherParser) order(text string) {
 				continue
 			}
 			if s.insecure() && !o.asksFor(s) {
-				p.spared = append(p.spared, s)
+				p.weak = append(p.weak, s)
 				continue
 			}
 			p.active = append(p.active, s)
@@ -214,12 +214,12 @@ func (p *cipherParser) terms(text string, adds bool) (o order, ok bool) {
 	return o, true
 }
 
-func (p *cipherParser) nothingLeft() string {
+func (p *cipherParser) explainEmpty() string {
 	switch {
-	case len(p.tls13) > 0 && len(p.missing) == 0 && len(p.spared) == 0:
+	case len(p.tls13) > 0 && len(p.missing) == 0 && len(p.weak) == 0:
 		return "names only suites of TLS 1.3, which cannot be chosen: leave cipher_suites out and set min_version to TLS 1.3"
-	case len(p.spared) > 0:
-		return "leaves only suites with known weaknesses, which must be named one by one: " + nameList(ianaNames(p.spared))
+	case len(p.weak) > 0:
+		return "leaves only suites with known weaknesses, which must be named one by one: " + nameList(ianaNames(p.weak))
 	case len(p.missing) > 0:
 		return "leaves no cipher suite: " + nameList(p.missing) + " cannot be had; try HIGH, or ECDHE+AESGCM"
 	}

@@ -269,7 +269,7 @@ func (c *Client) HandshakeAs(ctx context.Context, conn net.Conn, host string) (*
 	return tc, err
 }
 
-// HandshakePeer is HandshakeAs, and also returns the server, to judge it again.
+// HandshakePeer is HandshakeAs, and also returns the server, to verify it again.
 func (c *Client) HandshakePeer(ctx context.Context, conn net.Conn, host string) (*tls.Conn, *Peer, error) {
 	h, err := c.handshake(host)
 	if err != nil {

@@ -102,5 +102,5 @@ func schemeKey(s tls.SignatureScheme, version uint16) string {
 // make a signature that the server accepts, and if the server named CAs, one
 // of them issued it. It is false if the server requested none.
 func (o *Observation) Fits(c *Certificate) bool {
-	return o.asked != nil && o.asked.SupportsCertificate(&c.tls) == nil
+	return o.certRequest != nil && o.certRequest.SupportsCertificate(&c.tls) == nil
 }

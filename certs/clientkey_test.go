@@ -91,7 +91,7 @@ func TestServerKeyThatTheClientDoesNotSupport(t *testing.T) {
 	}
 	// It fails, as it should.
 	exec.CommandContext(t.Context(), path, "s_client", "-connect", s.addr, "-servername", "a.test", "-tls1_3", "-sigalgs", "RSA-PSS+SHA256").Run()
-	shaken := <-s.shaken
+	shaken := <-s.handshakes
 	if got := certs.ClassifyAccept(shaken.err); got != certs.ReasonNoCommonSignature {
 		t.Errorf("reason %q: %v", got, shaken.err)
 	}

@@ -68,7 +68,7 @@ func TestControlCharactersInNames(t *testing.T) {
 			continue // crypto/tls rejects a peer that presents it
 		}
 		parsed++
-		chain := (&minted{leaf, key}).chain()
+		chain := (&issuedKey{leaf, key}).chain()
 		sans, err := certs.ParseSANs([]string{c.want})
 		if err != nil {
 			t.Fatal(err)

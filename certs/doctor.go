@@ -74,8 +74,8 @@ func (c *Certificate) UseFindings(u Use) ([]Finding, []string) {
 	return used.findings, used.warnings
 }
 
-// usedAs holds the findings for one use of a certificate.
-type usedAs struct {
+// useReport holds the findings for one use of a certificate.
+type useReport struct {
 	once     sync.Once
 	findings []Finding
 	warnings []string

@@ -25,7 +25,7 @@ type handshake struct {
 	sessions   *sessions     // nil: no resumption
 	generation uint64        // of the sessions when the handshake began
 	session    *session      // to offer, or nil
-	asked      time.Time     // when the server last chose from every group, as far as known
+	chosenAt   time.Time     // when the server last chose from every group, as far as known
 	narrowed   []tls.CurveID // groups to offer; nil: all allowed groups
 	seen       *Observation  // nil unless Observe or HandshakeAside runs it
 	raw        net.Conn      // while Observe waits for a ticket
@@ -67,18 +67,18 @@ func (c *Client) handshake(host string) (*handshake, error) {
 // server chose before. crypto/tls makes a key share for its favorite group,
 // and ML-KEM is one of the most expensive parts of a resumption. A server that
 // passed over a group when it had the choice would do so again, so that group
-// is not offered. A full offer after askAgain, and at once after any mismatch,
+// is not offered. A full offer after offerLifetime, and at once after any mismatch,
 // detects a server that changed its mind.
 func (h *handshake) resume(s *sessions) {
 	h.sessions = s
 	h.session, h.generation, h.none = s.take()
 	now := h.client.o.Time()
-	h.asked = now
+	h.chosenAt = now
 	if h.session == nil || !h.session.knows(now) {
 		return
 	}
 	if h.narrowed = groupsFrom(h.client.groups, h.session.group); h.narrowed != nil {
-		h.asked = h.session.asked
+		h.chosenAt = h.session.chosenAt
 	}
 }
 
@@ -188,7 +188,7 @@ func (h *handshake) verify(state tls.ConnectionState) error {
 		h.group = tls.X25519 // the first group that TLS 1.2 supports
 	}
 	if h.narrowed != nil && (!state.DidResume || state.HelloRetryRequest) {
-		h.asked = time.Time{}
+		h.chosenAt = time.Time{}
 	}
 	o := &h.client.o
 	if h.seen != nil {
@@ -250,7 +250,7 @@ func (h *handshake) Put(_ string, cs *tls.ClientSessionState) {
 		h.unusable = true
 		h.sessions.forget()
 	default:
-		h.sessions.put(&session{cs, h.version, h.group, h.asked}, h.generation)
+		h.sessions.put(&session{cs, h.version, h.group, h.chosenAt}, h.generation)
 	}
 }
 

@@ -202,7 +202,7 @@ func TestHostileClients(t *testing.T) {
 						io.Copy(io.Discard, io.LimitReader(c, 1))
 					}
 				})
-				at := <-s.shaken
+				at := <-s.handshakes
 				if n > hostileMemory {
 					t.Errorf("%d bytes were allocated", n)
 				}

@@ -22,11 +22,11 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // one byte and waits for the client to close. A TLS 1.3 client that reads the
 // byte has its tickets.
 type tlsServer struct {
-	addr   string
-	shaken chan shake // one for each connection
+	addr       string
+	handshakes chan handshakeResult // one for each connection
 }
 
-type shake struct {
+type handshakeResult struct {
 	state tls.ConnectionState
 	err   error
 }
@@ -39,7 +39,7 @@ func serve(t testing.TB, wrap func(net.Conn) *tls.Conn) *tlsServer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &tlsServer{addr: l.Addr().String(), shaken: make(chan shake, 1000)}
+	s := &tlsServer{addr: l.Addr().String(), handshakes: make(chan handshakeResult, 1000)}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -51,7 +51,7 @@ func serve(t testing.TB, wrap func(net.Conn) *tls.Conn) *tlsServer {
 			raw.SetDeadline(time.Now().Add(10 * time.Second))
 			c := wrap(raw)
 			err = c.Handshake()
-			s.shaken <- shake{c.ConnectionState(), err}
+			s.handshakes <- handshakeResult{c.ConnectionState(), err}
 			if err == nil {
 				c.Write([]byte("x"))
 				io.Copy(io.Discard, c)

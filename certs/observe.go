@@ -58,8 +58,8 @@ type Observation struct {
 	// TicketOffered reports whether the server sent a session ticket. With
 	// NoSessionReuse the client requests none.
 	TicketOffered bool
-	// asked is the server's request, or nil.
-	asked *tls.CertificateRequestInfo
+	// certRequest is the server's CertificateRequest, or nil.
+	certRequest *tls.CertificateRequestInfo
 	// Alert is an error read after the handshake, when TLS 1.3 servers report on
 	// the client's certificate. A clean close is not an Alert.
 	Alert error
@@ -164,7 +164,7 @@ func (o *Observation) present(chain []*x509.Certificate) {
 // request records what the server requested. ours is nil without a
 // certificate.
 func (o *Observation) request(info *tls.CertificateRequestInfo, ours *Certificate) {
-	o.asked = info
+	o.certRequest = info
 	shown := min(len(info.AcceptableCAs), maxCAs)
 	for _, raw := range info.AcceptableCAs[:shown] {
 		o.AcceptableCAs = append(o.AcceptableCAs, caName(raw))

@@ -104,7 +104,7 @@ func (r *Requirements) Equal(other *Requirements) bool {
 }
 
 // A Peer is the peer of a live connection: what it presented, and what is needed
-// to judge it again. It refers to the certificates that the *tls.Conn holds and
+// to verify it again. It refers to the certificates that the *tls.Conn holds and
 // copies none. It is immutable.
 type Peer struct {
 	// Certificates are as presented, leaf first; nil if the peer presented none.
@@ -119,9 +119,9 @@ type Peer struct {
 	rules chainRules          // under which it passed
 	name  string              // of the server, for Requirements without a name
 
-	// ownEnd is the last moment at which our own certificate is valid. It is zero
+	// ownNotAfter is the last moment at which our own certificate is valid. It is zero
 	// if we presented none, or one that had already expired: the peer knew that.
-	ownEnd time.Time
+	ownNotAfter time.Time
 }
 
 // NewPeer returns the Peer that presented certificates, which is not verified yet.
@@ -131,17 +131,17 @@ func NewPeer(certificates []*x509.Certificate) *Peer {
 
 // A PeerKey is a comparable key. Peers with equal keys pass or fail together.
 type PeerKey struct {
-	chain  [sha256.Size]byte
-	sni    string
-	name   string
-	ownEnd int64
+	chain       [sha256.Size]byte
+	sni         string
+	name        string
+	ownNotAfter int64
 }
 
 // Key returns the peer's key.
 func (p *Peer) Key() PeerKey {
 	k := PeerKey{chain: p.key, sni: p.ServerName, name: p.name}
-	if !p.ownEnd.IsZero() {
-		k.ownEnd = p.ownEnd.UnixNano()
+	if !p.ownNotAfter.IsZero() {
+		k.ownNotAfter = p.ownNotAfter.UnixNano()
 	}
 	return k
 }
@@ -150,11 +150,11 @@ func (p *Peer) Key() PeerKey {
 // chain is valid. A chain that passed under equal rules needs no second check of its
 // signatures, usages and constraints.
 type chainRules struct {
-	usage  x509.ExtKeyUsage
-	either bool
+	usage           x509.ExtKeyUsage
+	allowServerAuth bool
 }
 
-func (v *verifier) rules() chainRules { return chainRules{v.usage, v.either} }
+func (v *verifier) rules() chainRules { return chainRules{v.usage, v.allowServerAuth} }
 
 // peer returns the Peer that presented certs. own is the certificate that we
 // presented, or nil.
@@ -165,7 +165,7 @@ func (v *verifier) peer(certs []*x509.Certificate, name string, own *Certificate
 		p.chain = known.chain
 	}
 	if own != nil && !now.After(own.Leaf().NotAfter) {
-		p.ownEnd = own.Leaf().NotAfter
+		p.ownNotAfter = own.Leaf().NotAfter
 	}
 	return p
 }
@@ -173,43 +173,43 @@ func (v *verifier) peer(certs []*x509.Certificate, name string, own *Certificate
 // forever is later than the end of any certificate.
 var forever = time.Unix(1<<60, 0)
 
-// Judge verifies the peer of a live connection again. It returns why the peer no
+// Reverify verifies the peer of a live connection again. It returns why the peer no
 // longer passes, or nil and the last moment at which it passes.
 //
-// If a chain passed before and its anchor is still trusted, Judge repeats only
+// If a chain passed before and its anchor is still trusted, Reverify repeats only
 // the checks whose result can change: validity, revocation, depth, pins and
 // name. A certificate costs a few microseconds then.
-func (r *Requirements) Judge(p *Peer) (until time.Time, failure *VerifyError) {
+func (r *Requirements) Reverify(p *Peer) (until time.Time, failure *VerifyError) {
 	now := r.now()
-	until, failure = p.judgeOwn(now)
+	until, failure = p.reverifyOwn(now)
 	switch {
 	case failure != nil || r.mode != VerifyFull:
 		return until, failure
 	case len(p.Certificates) == 0:
 		return until, errNoCertificate
 	}
-	return r.judge(p, r.nameOr(p.name), now, until)
+	return r.reverify(p, r.nameOr(p.name), now, until)
 }
 
-// judgeOwn judges the certificate that we presented. A connection does not outlive
+// reverifyOwn verifies the certificate that we presented. A connection does not outlive
 // it, whatever the peer is.
-func (p *Peer) judgeOwn(now time.Time) (until time.Time, failure *VerifyError) {
-	if p.ownEnd.IsZero() {
+func (p *Peer) reverifyOwn(now time.Time) (until time.Time, failure *VerifyError) {
+	if p.ownNotAfter.IsZero() {
 		return forever, nil
 	}
-	if now.After(p.ownEnd) {
-		return p.ownEnd, &VerifyError{
+	if now.After(p.ownNotAfter) {
+		return p.ownNotAfter, &VerifyError{
 			Reason: ReasonOwnCertificateExpired,
-			Detail: "our own certificate, which the connection was made with, expired on " + p.ownEnd.UTC().Format(time.RFC3339),
+			Detail: "our own certificate, which the connection was made with, expired on " + p.ownNotAfter.UTC().Format(time.RFC3339),
 		}
 	}
-	return p.ownEnd, nil
+	return p.ownNotAfter, nil
 }
 
-// judge judges the certificates that the peer presented. The result does not last
+// reverify verifies the certificates that the peer presented. The result does not last
 // longer than until.
-func (v *verifier) judge(p *Peer, name string, now, until time.Time) (time.Time, *VerifyError) {
-	end, failure := v.judgeChain(p, now)
+func (v *verifier) reverify(p *Peer, name string, now, until time.Time) (time.Time, *VerifyError) {
+	end, failure := v.reverifyChain(p, now)
 	if failure == nil {
 		failure = v.verifyName(p.Certificates, name)
 	}
@@ -219,14 +219,14 @@ func (v *verifier) judge(p *Peer, name string, now, until time.Time) (time.Time,
 	return until, failure
 }
 
-// judgeChain returns until when a chain of the peer passes, or why none passes.
-func (v *verifier) judgeChain(p *Peer, now time.Time) (until time.Time, failure *VerifyError) {
+// reverifyChain returns until when a chain of the peer passes, or why none passes.
+func (v *verifier) reverifyChain(p *Peer, now time.Time) (until time.Time, failure *VerifyError) {
 	if known, ok := v.verified.get(p.key, now); ok {
 		return known.to, nil
 	}
 	if p.rules == v.rules() && v.stillPasses(p.chain, now) {
 		lasts := v.lasts(p.chain, now)
-		v.verified.add(p.key, passed{lasts, p.chain})
+		v.verified.add(p.key, passedChain{lasts, p.chain})
 		return lasts.to, nil
 	}
 	if _, failures := v.verifyChain(p.Certificates); len(failures) > 0 {
@@ -235,7 +235,7 @@ func (v *verifier) judgeChain(p *Peer, now time.Time) (until time.Time, failure 
 	if known, ok := v.verified.get(p.key, now); ok {
 		return known.to, nil
 	}
-	return now, nil // evicted by other peers: judge again soon
+	return now, nil // evicted by other peers: verify again soon
 }
 
 // stillPasses reports whether a chain that passed before passes now. Signatures,

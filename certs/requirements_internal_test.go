@@ -10,7 +10,7 @@ import (
 )
 
 // requirements returns the Requirements of an upstream that trusts the root.
-func (v *vault) requirements(t testing.TB, now *time.Time, change func(*ClientOptions), crls ...CRLSource) *Requirements {
+func (v *shortChain) requirements(t testing.TB, now *time.Time, change func(*ClientOptions), crls ...CRLSource) *Requirements {
 	t.Helper()
 	b, err := NewTrustBundle(TrustSource{Field: "pem", Certificates: v.root.RootPEM(), CRLs: crls})
 	if err != nil {
@@ -28,7 +28,7 @@ func (v *vault) requirements(t testing.TB, now *time.Time, change func(*ClientOp
 }
 
 // handshake returns the Peer of a connection whose handshake r accepts.
-func (v *vault) handshake(t testing.TB, r *Requirements, chain []*x509.Certificate, name string) *Peer {
+func (v *shortChain) handshake(t testing.TB, r *Requirements, chain []*x509.Certificate, name string) *Peer {
 	t.Helper()
 	if failures := r.verify(chain, r.nameOr(name)); len(failures) > 0 {
 		t.Fatal(failures[0])
@@ -40,8 +40,8 @@ func (v *vault) handshake(t testing.TB, r *Requirements, chain []*x509.Certifica
 func TestJudgingAgreesWithTheNextHandshake(t *testing.T) {
 	start := time.Now().Truncate(time.Second)
 	now := start
-	v := newVault(t, start)
-	other := newVault(t, start)
+	v := newShortChain(t, start)
+	other := newShortChain(t, start)
 	first := v.requirements(t, &now, nil)
 	peer := v.handshake(t, first, v.chain, "a.test")
 	if peer.chain == nil {
@@ -82,7 +82,7 @@ func TestJudgingAgreesWithTheNextHandshake(t *testing.T) {
 	} {
 		now = start.Add(c.after)
 		r := v.requirements(t, &now, c.change, c.crls...)
-		until, failure := r.Judge(peer)
+		until, failure := r.Reverify(peer)
 		var got Reason
 		if failure != nil {
 			got = failure.Reason
@@ -103,7 +103,7 @@ func TestJudgingAgreesWithTheNextHandshake(t *testing.T) {
 			continue
 		}
 		now = until.Add(time.Second)
-		if _, failure := r.Judge(peer); failure == nil {
+		if _, failure := r.Reverify(peer); failure == nil {
 			t.Errorf("%s: it still passes after %v", c.what, until)
 		}
 	}
@@ -113,7 +113,7 @@ func TestJudgingAgreesWithTheNextHandshake(t *testing.T) {
 func TestAConnectionEndsWithOurOwnCertificate(t *testing.T) {
 	start := time.Now().Truncate(time.Second)
 	now := start
-	v := newVault(t, start)
+	v := newShortChain(t, start)
 	issued, err := v.mid.Issue(pki.LeafOptions{DNSNames: []string{"us.test"}, NotBefore: start.Add(-time.Hour), NotAfter: start.Add(time.Hour)})
 	if err != nil {
 		t.Fatal(err)
@@ -127,25 +127,25 @@ func TestAConnectionEndsWithOurOwnCertificate(t *testing.T) {
 		r := v.requirements(t, &now, func(o *ClientOptions) { o.Verification = mode })
 		r.verify(v.chain, "a.test")
 		peer := r.peer(v.chain, "a.test", own, now)
-		if until, failure := r.Judge(peer); failure != nil || !until.Equal(start.Add(time.Hour)) {
+		if until, failure := r.Reverify(peer); failure != nil || !until.Equal(start.Add(time.Hour)) {
 			t.Errorf("%v: until %v, %v", mode, until, failure)
 		}
 		now = start.Add(time.Hour + time.Second)
-		if _, failure := r.Judge(peer); failure == nil || failure.Reason != ReasonOwnCertificateExpired {
+		if _, failure := r.Reverify(peer); failure == nil || failure.Reason != ReasonOwnCertificateExpired {
 			t.Errorf("%v: %v", mode, failure)
 		}
 		// The peer of this one accepted a certificate that had expired already.
-		if _, failure := r.Judge(r.peer(v.chain, "a.test", own, now)); failure != nil {
+		if _, failure := r.Reverify(r.peer(v.chain, "a.test", own, now)); failure != nil {
 			t.Errorf("%v: %v", mode, failure)
 		}
 	}
 }
 
-// BenchmarkJudge measures what a revocation list costs for each live connection.
+// BenchmarkReverify measures what a revocation list costs for each live connection.
 // Each has its own certificate.
-func BenchmarkJudge(b *testing.B) {
+func BenchmarkReverify(b *testing.B) {
 	now := time.Now()
-	v := newVault(b, now)
+	v := newShortChain(b, now)
 	const connections = 10000
 	before := v.requirements(b, &now, nil)
 	peers := make([]*Peer, connections)
@@ -158,7 +158,7 @@ func BenchmarkJudge(b *testing.B) {
 	for b.Loop() {
 		r, ended := v.requirements(b, &now, nil, lists...), 0
 		for _, p := range peers {
-			if _, failure := r.Judge(p); failure != nil {
+			if _, failure := r.Reverify(p); failure != nil {
 				ended++
 			}
 		}

@@ -124,7 +124,7 @@ func TestRevocationOfClients(t *testing.T) {
 				})
 				for i := range 2 {
 					_, err := connect(t, client, s.addr)
-					at := <-s.shaken
+					at := <-s.handshakes
 					if got := certs.ClassifyAccept(at.err); got != c.want {
 						t.Errorf("connection %d: reason %q, want %q: %v", i, got, c.want, at.err)
 					}
@@ -174,11 +174,11 @@ func TestRevocationListsExpireForResumedSessions(t *testing.T) {
 					if state, err := connect(t, client, s.addr); err != nil || state.DidResume != (i > 0) {
 						t.Fatalf("connection %d: resumed %v, error %v", i, state.DidResume, err)
 					}
-					<-s.shaken
+					<-s.handshakes
 				}
 				now.Add(2 * time.Hour)
 				_, err := connect(t, client, s.addr)
-				at := <-s.shaken
+				at := <-s.handshakes
 				wantReason(t, err, c.wantOfClient)
 				if got := certs.ClassifyAccept(at.err); c.wantOfServer != "" && got != c.wantOfServer {
 					t.Errorf("the server's reason is %q, want %q: %v", got, c.wantOfServer, at.err)
@@ -373,7 +373,7 @@ func TestSessionsEndWithTheirRevocationLists(t *testing.T) {
 		step := func(c *certs.Client, resumed bool, ours, theirs certs.Reason) {
 			t.Helper()
 			_, err := connect(t, c, s.addr)
-			at := <-s.shaken
+			at := <-s.handshakes
 			if certs.Classify(err) != ours || certs.ClassifyAccept(at.err) != theirs || at.state.DidResume != resumed {
 				t.Errorf("resumed %v, errors %v and %v", at.state.DidResume, err, at.err)
 			}

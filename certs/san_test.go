@@ -168,7 +168,7 @@ func TestClientSubjectAltNames(t *testing.T) {
 			client := newClient(t, certs.ClientOptions{ServerName: "front.test", Trust: []*certs.TrustBundle{ca.Trust(t)}, Certificate: c.cert})
 			for i := range 2 {
 				_, err := connect(t, client, s.addr)
-				at := <-s.shaken
+				at := <-s.handshakes
 				if got := certs.ClassifyAccept(at.err); got != c.want {
 					t.Errorf("connection %d: reason %q, want %q", i, got, c.want)
 				}

@@ -78,13 +78,13 @@ func (o *ServerOptions) sameIdentity(p *ServerOptions) bool {
 // certificates and client authentication is never resumed under another. It is
 // safe for concurrent use and needs no Close.
 type Server struct {
-	o        ServerOptions // without Replaces
-	config   *tls.Config
-	tickets  *tls.Config // has the ticket keys and nothing else
-	names    nameIndex
-	namesake []*Certificate // with the names of the first, which is among them
-	verifier verifier
-	anchors  *AnchorLog // of clients; never nil
+	o         ServerOptions // without Replaces
+	config    *tls.Config
+	tickets   *tls.Config // has the ticket keys and nothing else
+	names     nameIndex
+	sameNamed []*Certificate // with the names of the first, which is among them
+	verifier  verifier
+	anchors   *AnchorLog // of clients; never nil
 }
 
 // NewServer checks the options. The error is Faults with the fields of the API.
@@ -142,13 +142,13 @@ func NewServer(o ServerOptions) (*Server, error) {
 			bad.add("client_trust_bundles", "there must be one that client certificates lead to")
 		} else {
 			s.verifier = verifier{
-				trust:   o.ClientTrust,
-				roots:   checkTrust(&bad, "client_trust_bundles", o.ClientTrust),
-				usage:   x509.ExtKeyUsageClientAuth,
-				either:  o.AllowMissingClientAuthUsage,
-				sans:    o.ClientSubjectAltNames,
-				anyName: true,
-				now:     o.Time,
+				trust:           o.ClientTrust,
+				roots:           checkTrust(&bad, "client_trust_bundles", o.ClientTrust),
+				usage:           x509.ExtKeyUsageClientAuth,
+				allowServerAuth: o.AllowMissingClientAuthUsage,
+				sans:            o.ClientSubjectAltNames,
+				anyName:         true,
+				now:             o.Time,
 			}
 			// ClientCAs only sets the CA names in our request and the alert: crypto/tls
 			// sends the same alert for every error of VerifyConnection. verify makes the
@@ -169,7 +169,7 @@ func NewServer(o ServerOptions) (*Server, error) {
 		return nil, err
 	}
 	s.names = newNameIndex(o.Certificates)
-	s.namesake = s.names.withNamesOf(o.Certificates[0])
+	s.sameNamed = s.names.withNamesOf(o.Certificates[0])
 	return s, nil
 }
 
@@ -193,7 +193,7 @@ func (s *Server) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, erro
 		return nil, nil
 	}
 	if ctx := hello.Context(); ctx != nil {
-		if own, ok := ctx.Value(presentedKey{}).(*presented); ok {
+		if own, ok := ctx.Value(ownCertificateKey{}).(*ownCertificate); ok {
 			own.certificate = c
 		}
 	}
@@ -234,7 +234,7 @@ func (s *Server) choose(hello *tls.ClientHelloInfo) *Certificate {
 func (s *Server) fallback(hello *tls.ClientHelloInfo) *Certificate {
 	anyName := *hello
 	anyName.ServerName = "" // SupportsCertificate would check it
-	for _, c := range s.namesake {
+	for _, c := range s.sameNamed {
 		if anyName.SupportsCertificate(&c.tls) == nil {
 			return c
 		}

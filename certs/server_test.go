@@ -19,7 +19,7 @@ import (
 
 // reach connects a crypto/tls client to the server and returns the results of
 // both sides.
-func reach(t *testing.T, s *tlsServer, config *tls.Config) (tls.ConnectionState, shake, error) {
+func reach(t *testing.T, s *tlsServer, config *tls.Config) (tls.ConnectionState, handshakeResult, error) {
 	t.Helper()
 	raw, err := net.Dial("tcp", s.addr)
 	if err != nil {
@@ -33,7 +33,7 @@ func reach(t *testing.T, s *tlsServer, config *tls.Config) (tls.ConnectionState,
 	}
 	state := c.ConnectionState()
 	c.Close()
-	return state, <-s.shaken, err
+	return state, <-s.handshakes, err
 }
 
 func TestServerChoosesByName(t *testing.T) {
@@ -293,7 +293,7 @@ func TestClassifyAccept(t *testing.T) {
 		}
 		io.WriteString(raw, c.send)
 		raw.(*net.TCPConn).CloseWrite()
-		at := <-s.shaken
+		at := <-s.handshakes
 		raw.Close()
 		if got := certs.ClassifyAccept(at.err); got != c.want {
 			t.Errorf("%s: reason %q, want %q: %v", c.name, got, c.want, at.err)

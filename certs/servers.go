@@ -89,15 +89,15 @@ func (s *Servers) Serves(sni, host string) bool {
 	return server == s.For(sni) && s.knows(server, host)
 }
 
-// presented records which of our certificates a handshake presents.
-type presented struct{ certificate *Certificate }
+// ownCertificate records which of our certificates a handshake presents.
+type ownCertificate struct{ certificate *Certificate }
 
-type presentedKey struct{}
+type ownCertificateKey struct{}
 
 // Handshake completes the handshake of a connection from Conn, and returns the client.
 func (s *Servers) Handshake(tc *tls.Conn) (*Peer, error) {
-	var own presented
-	if err := tc.HandshakeContext(context.WithValue(context.Background(), presentedKey{}, &own)); err != nil {
+	var own ownCertificate
+	if err := tc.HandshakeContext(context.WithValue(context.Background(), ownCertificateKey{}, &own)); err != nil {
 		return nil, err
 	}
 	return s.peer(tc.ConnectionState(), own.certificate), nil
@@ -131,23 +131,23 @@ func (s *Server) latest(name string) *Certificate {
 		s.names.each(serverName(name), later)
 	}
 	if last == nil {
-		for _, c := range s.namesake {
+		for _, c := range s.sameNamed {
 			later(c)
 		}
 	}
 	return last
 }
 
-// Judge verifies the client of a live connection again, by the policy of its SNI. A
-// client in plaintext is a Peer without certificates. Judge returns why the client no
+// Reverify verifies the client of a live connection again, by the policy of its SNI. A
+// client in plaintext is a Peer without certificates. Reverify returns why the client no
 // longer passes, or nil and the last moment at which it passes.
-func (s *Servers) Judge(p *Peer) (until time.Time, failure *VerifyError) {
-	return s.For(p.ServerName).judge(p)
+func (s *Servers) Reverify(p *Peer) (until time.Time, failure *VerifyError) {
+	return s.For(p.ServerName).reverify(p)
 }
 
-func (s *Server) judge(p *Peer) (until time.Time, failure *VerifyError) {
+func (s *Server) reverify(p *Peer) (until time.Time, failure *VerifyError) {
 	now := s.o.Time()
-	until, failure = p.judgeOwn(now)
+	until, failure = p.reverifyOwn(now)
 	switch {
 	case failure != nil || s.o.ClientAuth == ClientAuthNone:
 		return until, failure
@@ -156,5 +156,5 @@ func (s *Server) judge(p *Peer) (until time.Time, failure *VerifyError) {
 	case len(p.Certificates) == 0:
 		return until, errNoClientCertificate
 	}
-	return s.verifier.judge(p, "", now, until)
+	return s.verifier.reverify(p, "", now, until)
 }

@@ -149,7 +149,7 @@ func (p policies) chosen(t *testing.T, pieces ...[]byte) *certs.Server {
 	}()
 	// Only the two Servers' certificates can be presented, so the one that is
 	// requested names its Server.
-	answer := &answers{Conn: received}
+	answer := &writtenConn{Conn: received}
 	if err := p.all.Conn(answer).Handshake(); err == nil {
 		t.Fatal("a handshake completed without the client's part")
 	}
@@ -162,18 +162,18 @@ func (p policies) chosen(t *testing.T, pieces ...[]byte) *certs.Server {
 	return answered
 }
 
-// answers keeps what a server writes.
-type answers struct {
+// writtenConn keeps what a server writes.
+type writtenConn struct {
 	net.Conn
 	written []byte
 }
 
-func (a *answers) Write(b []byte) (int, error) {
+func (a *writtenConn) Write(b []byte) (int, error) {
 	a.written = append(a.written, b...)
 	return len(b), nil
 }
 
-func (a *answers) has(name string) bool { return containsName(a.written, name) }
+func (a *writtenConn) has(name string) bool { return containsName(a.written, name) }
 
 func containsName(b []byte, name string) bool {
 	for i := 0; i+len(name) <= len(b); i++ {

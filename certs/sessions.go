@@ -19,9 +19,9 @@ const (
 	// maxTicket bounds the size of a ticket, which may be 64 KiB. Tickets that
 	// contain a client's whole chain take several KiB.
 	maxTicket = 16 << 10
-	// askAgain is how long a server's choice among all groups is assumed to stay
+	// offerLifetime is how long a server's choice among all groups is assumed to stay
 	// the same.
-	askAgain = 5 * time.Minute
+	offerLifetime = 5 * time.Minute
 )
 
 // A session is a resumable session and what it reveals about the server.
@@ -30,15 +30,15 @@ type session struct {
 	version uint16
 	// group is the key-exchange group of the connection that delivered it.
 	group tls.CurveID
-	// asked is when the server last chose from every group, on that connection or
+	// chosenAt is when the server last chose from every group, on that connection or
 	// on one that led to it through resumptions alone. Zero means that all groups
 	// must be offered again.
-	asked time.Time
+	chosenAt time.Time
 }
 
 // knows reports whether the server's choice of a group is known at now.
 func (s *session) knows(now time.Time) bool {
-	return !s.asked.IsZero() && !now.Before(s.asked) && now.Sub(s.asked) < askAgain
+	return !s.chosenAt.IsZero() && !now.Before(s.chosenAt) && now.Sub(s.chosenAt) < offerLifetime
 }
 
 // sessions holds the sessions of one Client under one name. It is never

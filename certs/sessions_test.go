@@ -32,7 +32,7 @@ func TestClientResumes(t *testing.T) {
 			if state.DidResume != (i > 0) {
 				t.Errorf("connection %d: resumed is %v", i, state.DidResume)
 			}
-			if at := <-s.shaken; at.state.DidResume != (i > 0) || at.state.PeerCertificates[0].Subject.CommonName != "client-a" {
+			if at := <-s.handshakes; at.state.DidResume != (i > 0) || at.state.PeerCertificates[0].Subject.CommonName != "client-a" {
 				t.Errorf("connection %d: the server saw resumed %v by %v", i, at.state.DidResume, at.state.PeerCertificates[0].Subject)
 			}
 		}
@@ -177,12 +177,12 @@ func TestSessionsNeverCrossClients(t *testing.T) {
 					if err != nil || state.DidResume != (i > 0) {
 						t.Fatalf("connection %d: resumed %v, error %v", i, state.DidResume, err)
 					}
-					<-s.shaken
+					<-s.handshakes
 				}
 				o := first
 				c.change(&o)
 				state, err := connect(t, newClient(t, o), s.addr)
-				at := <-s.shaken
+				at := <-s.handshakes
 				if state.DidResume || at.state.DidResume {
 					t.Error("a session crossed")
 				}
@@ -239,12 +239,12 @@ func TestResumedSessionsAreVerifiedAgain(t *testing.T) {
 					if state, err := connect(t, client, s.addr); err != nil || state.DidResume != (i > 0) {
 						t.Fatalf("connection %d: resumed %v, error %v", i, state.DidResume, err)
 					}
-					<-s.shaken
+					<-s.handshakes
 				}
 				now.Add(2 * hour)
 				_, err := connect(t, client, s.addr)
 				wantReason(t, err, certs.ReasonExpired)
-				if at := <-s.shaken; at.state.DidResume != c.refusedWhenResumed {
+				if at := <-s.handshakes; at.state.DidResume != c.refusedWhenResumed {
 					t.Errorf("the server saw resumed %v", at.state.DidResume)
 				}
 			})

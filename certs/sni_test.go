@@ -30,7 +30,7 @@ func TestRefusedServerNames(t *testing.T) {
 				s := serve(t, newServer(t, certs.ServerOptions{Certificates: []*certs.Certificate{cert}, RejectUnknownSNI: c.reject}).Conn)
 				cmd := exec.CommandContext(t.Context(), path, append([]string{"s_client", "-connect", s.addr, version}, c.args...)...)
 				out, _ := cmd.CombinedOutput() // it ends with its input
-				shaken := <-s.shaken
+				shaken := <-s.handshakes
 				if got := certs.ClassifyAccept(shaken.err); got != c.want {
 					t.Errorf("reason %q, want %q: %v\n%s", got, c.want, shaken.err, out)
 				}

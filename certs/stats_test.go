@@ -231,13 +231,13 @@ func TestFullCredentialsChanged(t *testing.T) {
 		third := newClient(t, o)
 		o.Replaces = third // at once, before there was a ticket
 		fourth := newClient(t, o)
-		for len(s.shaken) > 0 {
-			<-s.shaken
+		for len(s.handshakes) > 0 {
+			<-s.handshakes
 		}
 		times(t, 3, fourth, s.addr)
 		wantStats(t, fourth, 2, full{certs.FullCredentialsChanged: 1})
 		for range 3 {
-			if got := (<-s.shaken).state.PeerCertificates[0].Subject.CommonName; got != "client-b" {
+			if got := (<-s.handshakes).state.PeerCertificates[0].Subject.CommonName; got != "client-b" {
 				t.Errorf("the server saw %s", got)
 			}
 		}

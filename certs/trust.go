@@ -15,10 +15,10 @@ import (
 // itself: a root, an intermediate whose root is not in the bundle, or a
 // self-signed server certificate.
 type TrustBundle struct {
-	certs []*x509.Certificate        // without duplicates, in the order of the text
-	pool  *x509.CertPool             // of certs; shared by all verifiers that use only this bundle
-	crls  *crlSet                    // nil: revocation is not checked
-	twice map[*x509.Certificate]bool // certificates that the text contains more than once
+	certs    []*x509.Certificate        // without duplicates, in the order of the text
+	pool     *x509.CertPool             // of certs; shared by all verifiers that use only this bundle
+	crls     *crlSet                    // nil: revocation is not checked
+	repeated map[*x509.Certificate]bool // certificates that the text contains more than once
 
 	uses atomic.Pointer[map[string]*anchorUse] // by the DER of the certificate
 }
@@ -104,7 +104,7 @@ func parseTrustBundle(text []byte, now time.Time) (*TrustBundle, error) {
 	}
 	var unique []*x509.Certificate
 	seen := make(map[string]*x509.Certificate)
-	twice := make(map[*x509.Certificate]bool)
+	repeated := make(map[*x509.Certificate]bool)
 	live := false
 	for i, c := range certs {
 		if !c.IsCA && !isSelfSigned(c) {
@@ -114,7 +114,7 @@ func parseTrustBundle(text []byte, now time.Time) (*TrustBundle, error) {
 		}
 		live = live || !now.After(c.NotAfter)
 		if first := seen[string(c.Raw)]; first != nil {
-			twice[first] = true
+			repeated[first] = true
 			continue
 		}
 		seen[string(c.Raw)] = c
@@ -128,7 +128,7 @@ func parseTrustBundle(text []byte, now time.Time) (*TrustBundle, error) {
 		return nil, bad
 	}
 	b := newTrustBundle(unique)
-	b.twice = twice
+	b.repeated = repeated
 	return b, nil
 }
 
@@ -151,7 +151,7 @@ func (b *TrustBundle) Infos() []Info {
 		case c.PublicKeyAlgorithm == x509.UnknownPublicKeyAlgorithm:
 			infos[i].warn(FindingCannotSign, "its key is of a type that is not supported (RSA, ECDSA and Ed25519 are), so no certificate it issued is accepted")
 		}
-		if b.twice[c] {
+		if b.repeated[c] {
 			infos[i].warn(FindingDuplicate, "the bundle holds it more than once")
 		}
 	}

@@ -33,7 +33,7 @@ type verdictCase struct {
 	name  string // verified; "": upstream.test
 }
 
-func caseOf(trust *minted, chain tls.Certificate) verdictCase {
+func caseOf(trust *issuedKey, chain tls.Certificate) verdictCase {
 	return verdictCase{chain: chain.Certificate, key: chain.PrivateKey.(crypto.Signer), trust: trust.pem()}
 }
 
@@ -41,7 +41,7 @@ func caseOf(trust *minted, chain tls.Certificate) verdictCase {
 func verdictCases(t *testing.T) map[string]verdictCase {
 	root := mint(t, caTemplate("root"), ecdsaKey(t), nil)
 	rsaRoot := mint(t, caTemplate("RSA root"), rsaKey(t), nil)
-	under := func(ca *minted, change func(*x509.Certificate)) verdictCase {
+	under := func(ca *issuedKey, change func(*x509.Certificate)) verdictCase {
 		leaf := serverTemplate()
 		if change != nil {
 			change(leaf)
@@ -128,7 +128,7 @@ func verdictCases(t *testing.T) map[string]verdictCase {
 	return cases
 }
 
-func signedWithSHA1(t *testing.T, ca *minted) tls.Certificate {
+func signedWithSHA1(t *testing.T, ca *issuedKey) tls.Certificate {
 	algorithm := pkix.AlgorithmIdentifier{Algorithm: asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 5}, Parameters: asn1.NullRawValue}
 	return remint(t, mint(t, serverTemplate(), ecdsaKey(t), ca), algorithm, nil, func(tbs []byte) ([]byte, error) {
 		sum := sha1.Sum(tbs)
@@ -136,7 +136,7 @@ func signedWithSHA1(t *testing.T, ca *minted) tls.Certificate {
 	}).chain()
 }
 
-func signedWithSalt(t *testing.T, ca *minted, salt int) tls.Certificate {
+func signedWithSalt(t *testing.T, ca *issuedKey, salt int) tls.Certificate {
 	algorithm := pkix.AlgorithmIdentifier{Algorithm: asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 10}, Parameters: pssParameters(t, salt)}
 	return remint(t, mint(t, serverTemplate(), ecdsaKey(t), ca), algorithm, nil, func(tbs []byte) ([]byte, error) {
 		sum := sha256.Sum256(tbs)
@@ -194,7 +194,7 @@ func oddCertificates() map[string]func(*tbsCertificate) {
 }
 
 // oddLists make a revocation list for a leaf.
-func oddLists(t *testing.T, ca *minted) map[string]func(leaf []byte) []byte {
+func oddLists(t *testing.T, ca *issuedKey) map[string]func(leaf []byte) []byte {
 	list := func(at time.Time, extensions ...pkix.Extension) func([]byte) []byte {
 		return func(leaf []byte) []byte {
 			template := &x509.RevocationList{

@@ -16,12 +16,12 @@ const maxVerified = 1024
 // Failures are not cached.
 type verified struct {
 	mu     sync.Mutex
-	chains map[[sha256.Size]byte]passed
+	chains map[[sha256.Size]byte]passedChain
 }
 
-// A passed holds a chain that passed, from the leaf to its anchor, and the period
+// A passedChain holds a chain that passed, from the leaf to its anchor, and the period
 // in which it passes.
-type passed struct {
+type passedChain struct {
 	period
 	chain []*x509.Certificate
 }
@@ -56,7 +56,7 @@ func chainKey(certs []*x509.Certificate) [sha256.Size]byte {
 }
 
 // get returns the chain that is known to pass at now for what a peer presented.
-func (v *verified) get(key [sha256.Size]byte, now time.Time) (passed, bool) {
+func (v *verified) get(key [sha256.Size]byte, now time.Time) (passedChain, bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	p, ok := v.chains[key]
@@ -64,11 +64,11 @@ func (v *verified) get(key [sha256.Size]byte, now time.Time) (passed, bool) {
 }
 
 // add caches a chain that passed. When full, it evicts an arbitrary entry.
-func (v *verified) add(key [sha256.Size]byte, p passed) {
+func (v *verified) add(key [sha256.Size]byte, p passedChain) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.chains == nil {
-		v.chains = make(map[[sha256.Size]byte]passed)
+		v.chains = make(map[[sha256.Size]byte]passedChain)
 	}
 	if _, known := v.chains[key]; !known && len(v.chains) >= maxVerified {
 		for other := range v.chains {

@@ -12,14 +12,14 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/pki"
 )
 
-// A vault is a leaf below an intermediate below a root, which end at different
+// A shortChain is a leaf below an intermediate below a root, which end at different
 // times.
-type vault struct {
+type shortChain struct {
 	root, mid *pki.CA
 	chain     []*x509.Certificate
 }
 
-func newVault(t testing.TB, start time.Time) *vault {
+func newShortChain(t testing.TB, start time.Time) *shortChain {
 	t.Helper()
 	day := 24 * time.Hour
 	root, err := pki.NewRoot(pki.CAOptions{NotBefore: start.Add(-9 * day), NotAfter: start.Add(9 * day)})
@@ -30,13 +30,13 @@ func newVault(t testing.TB, start time.Time) *vault {
 	if err != nil {
 		t.Fatal(err)
 	}
-	v := &vault{root: root, mid: mid}
+	v := &shortChain{root: root, mid: mid}
 	v.chain = v.issue(t, pki.LeafOptions{DNSNames: []string{"a.test"}, NotBefore: start.Add(-3 * day), NotAfter: start.Add(2 * day)})
 	return v
 }
 
 // issue returns a new leaf and the rest of its chain.
-func (v *vault) issue(t testing.TB, o pki.LeafOptions) []*x509.Certificate {
+func (v *shortChain) issue(t testing.TB, o pki.LeafOptions) []*x509.Certificate {
 	t.Helper()
 	issued, err := v.mid.Issue(o)
 	if err != nil {
@@ -45,7 +45,7 @@ func (v *vault) issue(t testing.TB, o pki.LeafOptions) []*x509.Certificate {
 	return []*x509.Certificate{issued.Leaf, v.mid.Certificate()}
 }
 
-func (v *vault) crl(t testing.TB, ca *pki.CA, from, to time.Time, revoked ...*x509.Certificate) CRLSource {
+func (v *shortChain) crl(t testing.TB, ca *pki.CA, from, to time.Time, revoked ...*x509.Certificate) CRLSource {
 	t.Helper()
 	o := pki.CRLOptions{ThisUpdate: from, NextUpdate: to}
 	for _, c := range revoked {
@@ -59,7 +59,7 @@ func (v *vault) crl(t testing.TB, ca *pki.CA, from, to time.Time, revoked ...*x5
 }
 
 // verifier returns a verifier that trusts the root.
-func (v *vault) verifier(t testing.TB, now *time.Time, crls ...CRLSource) *verifier {
+func (v *shortChain) verifier(t testing.TB, now *time.Time, crls ...CRLSource) *verifier {
 	t.Helper()
 	b, err := NewTrustBundle(TrustSource{Field: "pem", Certificates: v.root.RootPEM(), CRLs: crls})
 	if err != nil {
@@ -85,7 +85,7 @@ func reasons(failures []*VerifyError) string {
 func TestACachedVerdictLastsOnlyWhileTheChainPasses(t *testing.T) {
 	start := time.Now().Truncate(time.Second)
 	at := func(hours int) time.Time { return start.Add(time.Duration(hours) * time.Hour) }
-	v := newVault(t, start)
+	v := newShortChain(t, start)
 	leaf, mid := v.chain[0], v.mid.Certificate()
 	root := v.crl(t, v.root, at(-500), at(500))
 	for _, c := range []struct {
@@ -148,8 +148,8 @@ func (b *TrustBundle) lists() []*crl {
 // The cache key covers everything that was presented.
 func TestOtherChainsWithACachedLeafAreVerified(t *testing.T) {
 	now := time.Now()
-	v := newVault(t, now)
-	stranger := newVault(t, now)
+	v := newShortChain(t, now)
+	stranger := newShortChain(t, now)
 	verifier := v.verifier(t, &now)
 	if got := reasons(verifier.verify(v.chain, "a.test")); got != "" {
 		t.Fatal(got)
@@ -176,7 +176,7 @@ func TestOtherChainsWithACachedLeafAreVerified(t *testing.T) {
 // The name is verified each time, because it may differ.
 func TestNamesOfCachedChainsAreVerified(t *testing.T) {
 	now := time.Now()
-	v := newVault(t, now)
+	v := newShortChain(t, now)
 	verifier := v.verifier(t, &now)
 	for name, want := range map[string]string{"a.test": "", "b.test": "NAME_MISMATCH ", "": "LOCAL_CONFIG "} {
 		for range 2 {
@@ -189,7 +189,7 @@ func TestNamesOfCachedChainsAreVerified(t *testing.T) {
 
 func TestFailuresAreNotCached(t *testing.T) {
 	now := time.Now()
-	v := newVault(t, now)
+	v := newShortChain(t, now)
 	verifier := v.verifier(t, &now)
 	verifier.pins = [][32]byte{{}}
 	for range 2 {
@@ -207,7 +207,7 @@ func TestFailuresAreNotCached(t *testing.T) {
 func TestCachedChainsAreBounded(t *testing.T) {
 	now := time.Now()
 	var v verified
-	p := passed{period: period{now.Add(-time.Hour), now.Add(time.Hour)}}
+	p := passedChain{period: period{now.Add(-time.Hour), now.Add(time.Hour)}}
 	key := func(i int) (k [32]byte) { copy(k[:], fmt.Sprint(i)); return k }
 	for i := range 3 * maxVerified {
 		v.add(key(i), p)
@@ -223,7 +223,7 @@ func TestCachedChainsAreBounded(t *testing.T) {
 // BenchmarkVerify measures verification without and with the cache.
 func BenchmarkVerify(b *testing.B) {
 	now := time.Now()
-	v := newVault(b, now)
+	v := newShortChain(b, now)
 	for _, known := range []bool{false, true} {
 		b.Run(fmt.Sprintf("known=%v", known), func(b *testing.B) {
 			verifier := v.verifier(b, &now, v.crl(b, v.root, now, now.Add(time.Hour)), v.crl(b, v.mid, now, now.Add(time.Hour)))

@@ -15,15 +15,15 @@ import (
 // decision of this package goes through it, on every connection, including
 // resumed ones.
 type verifier struct {
-	trust   []*TrustBundle
-	roots   *x509.CertPool // of trust; never nil: crypto/x509 would use the system's roots
-	usage   x509.ExtKeyUsage
-	either  bool       // with usage clientAuth: a chain for serverAuth passes too
-	depth   *uint32    // intermediates allowed; nil: no limit
-	sans    []SAN      // at least one must match; nil: the name given to verify
-	pins    [][32]byte // at least one must be in the chain; nil: any key
-	anyName bool       // without sans any name is accepted, for clients
-	now     func() time.Time
+	trust           []*TrustBundle
+	roots           *x509.CertPool // of trust; never nil: crypto/x509 would use the system's roots
+	usage           x509.ExtKeyUsage
+	allowServerAuth bool       // with usage clientAuth: a chain for serverAuth passes too
+	depth           *uint32    // intermediates allowed; nil: no limit
+	sans            []SAN      // at least one must match; nil: the name given to verify
+	pins            [][32]byte // at least one must be in the chain; nil: any key
+	anyName         bool       // without sans any name is accepted, for clients
+	now             func() time.Time
 
 	verified verified // chains that passed
 }
@@ -80,7 +80,7 @@ func (v *verifier) verifyChain(certs []*x509.Certificate) (valid []*x509.Certifi
 		CurrentTime:   now,
 		KeyUsages:     []x509.ExtKeyUsage{v.usage},
 	}
-	if v.either {
+	if v.allowServerAuth {
 		opts.KeyUsages = append(opts.KeyUsages, x509.ExtKeyUsageServerAuth)
 	}
 	for _, c := range certs[1:] {
@@ -100,7 +100,7 @@ func (v *verifier) verifyChain(certs []*x509.Certificate) (valid []*x509.Certifi
 	for i, chain := range chains {
 		failures := v.checkChain(chain, now)
 		if len(failures) == 0 {
-			v.verified.add(key, passed{v.lasts(chain, now), chain})
+			v.verified.add(key, passedChain{v.lasts(chain, now), chain})
 			return chain, nil
 		}
 		if i == 0 || len(failures) < len(least) || len(failures) == len(least) && len(chain) < shortest {

@@ -29,12 +29,12 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 )
 
-// A forgery pretends to sign for a public key whose private key it lacks.
-type forgery struct{ public crypto.PublicKey }
+// A falseSigner pretends to sign for a public key whose private key it lacks.
+type falseSigner struct{ public crypto.PublicKey }
 
-func (f forgery) Public() crypto.PublicKey { return f.public }
+func (f falseSigner) Public() crypto.PublicKey { return f.public }
 
-func (f forgery) Sign(io.Reader, []byte, crypto.SignerOpts) ([]byte, error) {
+func (f falseSigner) Sign(io.Reader, []byte, crypto.SignerOpts) ([]byte, error) {
 	return make([]byte, 2048), nil
 }
 
@@ -135,7 +135,7 @@ func TestHostileUpstreams(t *testing.T) {
 			c.Subject.CommonName = "\x1b[31m\n\"level\":\"forged\"" + strings.Repeat("x", 60_000)
 		})), "ca", []adminv1.Reason{adminv1.Reason_REASON_UNKNOWN_CA}},
 		{"rsa-16k", serves(tls.Certificate{
-			Certificate: [][]byte{root.issue(root.template(func(*x509.Certificate) {}), hugeKey)}, PrivateKey: forgery{hugeKey},
+			Certificate: [][]byte{root.issue(root.template(func(*x509.Certificate) {}), hugeKey)}, PrivateKey: falseSigner{hugeKey},
 		}), "hostile", []adminv1.Reason{adminv1.Reason_REASON_BAD_CERTIFICATE}},
 		{"chain-100", serves(keyPair(t, serverCert(t, chain, serverName))), "deep",
 			[]adminv1.Reason{adminv1.Reason_REASON_DEPTH_EXCEEDED, adminv1.Reason_REASON_UNKNOWN_CA, adminv1.Reason_REASON_BAD_CERTIFICATE}},

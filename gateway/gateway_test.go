@@ -89,7 +89,7 @@ func TestDryRunChangesNothingAndDescribesTheChange(t *testing.T) {
 }
 
 // failing is a store that cannot write.
-type failing struct{ durable }
+type failing struct{ stateStore }
 
 func (failing) Commit(*store.Draft, *revisions.Record) error {
 	return errors.New("no space left on device")

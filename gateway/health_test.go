@@ -19,23 +19,23 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// A ward is an HTTPS server that says its name, and whether it is well when it is
+// A checkedServer is an HTTPS server that says its name, and whether it is well when it is
 // asked at /well.
-type ward struct {
-	address string
-	sick    atomic.Bool
-	asked   atomic.Int64
+type checkedServer struct {
+	address   string
+	unhealthy atomic.Bool
+	asked     atomic.Int64
 }
 
-func newWard(t *testing.T, ca *certstest.CA, name string) *ward {
-	w := &ward{}
+func newCheckedServer(t *testing.T, ca *certstest.CA, name string) *checkedServer {
+	w := &checkedServer{}
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/well" {
 			io.WriteString(rw, name)
 			return
 		}
 		w.asked.Add(1)
-		if w.sick.Load() {
+		if w.unhealthy.Load() {
 			rw.WriteHeader(503)
 		}
 	}))
@@ -64,7 +64,7 @@ func (g *testGateway) endpoint(name string, i int) *adminv1.EndpointStatus {
 
 func TestHealthChecksDecideWhereTrafficGoes(t *testing.T) {
 	ca := certstest.NewCA(t)
-	one, two := newWard(t, ca, "one"), newWard(t, ca, "two")
+	one, two := newCheckedServer(t, ca, "one"), newCheckedServer(t, ca, "two")
 	g := start(t, "")
 	events, stop := g.WatchEvents()
 	defer stop()
@@ -100,7 +100,7 @@ func TestHealthChecksDecideWhereTrafficGoes(t *testing.T) {
 	}
 	eventually(t, "both are well", func() bool { return g.endpoint("up", 0).GetAvailable() && g.endpoint("up", 1).GetAvailable() })
 
-	one.sick.Store(true)
+	one.unhealthy.Store(true)
 	down := nextEvent(t, events, adminv1.EventType_EVENT_TYPE_ENDPOINT_HEALTH)
 	for down.GetHealth() != adminv1.EndpointHealth_ENDPOINT_HEALTH_DOWN {
 		down = nextEvent(t, events, adminv1.EventType_EVENT_TYPE_ENDPOINT_HEALTH)
@@ -137,7 +137,7 @@ func TestHealthChecksDecideWhereTrafficGoes(t *testing.T) {
 		t.Errorf("after a change: %v", got)
 	}
 
-	two.sick.Store(true)
+	two.unhealthy.Store(true)
 	eventually(t, "no endpoint is healthy", func() bool { return !g.endpoint("up", 1).GetAvailable() })
 	if got := answers(); got["Service Unavailable"] != 10 {
 		t.Errorf("with both sick: %v", got)
@@ -145,7 +145,7 @@ func TestHealthChecksDecideWhereTrafficGoes(t *testing.T) {
 	if !strings.Contains(g.log.String(), `"reason":"NO_ENDPOINT"`) {
 		t.Error("the log does not say why")
 	}
-	one.sick.Store(false)
+	one.unhealthy.Store(false)
 	eventually(t, "one is well again", func() bool { return g.endpoint("up", 0).GetAvailable() })
 	if got := answers(); got["one"] != 10 {
 		t.Errorf("with one well again: %v", got)
@@ -161,8 +161,8 @@ func TestHealthChecksDecideWhereTrafficGoes(t *testing.T) {
 // A health check that passes says nothing about the handshakes of traffic.
 func TestFailedHandshakesEjectAHealthyEndpoint(t *testing.T) {
 	ca := certstest.NewCA(t)
-	good := newWard(t, ca, "good")
-	foreign := newWard(t, certstest.NewCA(t), "foreign")
+	good := newCheckedServer(t, ca, "good")
+	foreign := newCheckedServer(t, certstest.NewCA(t), "foreign")
 	g := start(t, "")
 	events, stop := g.WatchEvents()
 	defer stop()

@@ -45,7 +45,7 @@ func (g *Gateway) Status() *adminv1.GetStatusResponse {
 	for _, p := range g.problems(snap) {
 		out.Problems = append(out.Problems, &adminv1.Problem{Kind: p.Ref.Kind, Name: p.Ref.Name, Reason: p.Reason})
 	}
-	for _, w := range snap.Standing() {
+	for _, w := range snap.SecurityWarnings() {
 		out.Warnings = append(out.Warnings, &adminv1.Warning{Field: string(w.Field), Message: w.Message, Code: admin.WarningCode(w.Code)})
 	}
 	return out

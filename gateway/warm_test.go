@@ -16,8 +16,8 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// A guestBook is an echoing TLS server that knows who is connected to it.
-type guestBook struct {
+// A countingServer is an echoing TLS server that knows who is connected to it.
+type countingServer struct {
 	address string
 
 	mu    sync.Mutex
@@ -25,8 +25,8 @@ type guestBook struct {
 	names map[net.Conn]string // of those that are open
 }
 
-func newGuestBook(t *testing.T, ca *certstest.CA, issued *pki.Issued) *guestBook {
-	b := &guestBook{names: map[net.Conn]string{}}
+func newCountingServer(t *testing.T, ca *certstest.CA, issued *pki.Issued) *countingServer {
+	b := &countingServer{names: map[net.Conn]string{}}
 	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{
 		Certificates: []tls.Certificate{certstest.TLS(t, issued)}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: ca.Pool(),
 	})
@@ -54,7 +54,7 @@ func newGuestBook(t *testing.T, ca *certstest.CA, issued *pki.Issued) *guestBook
 
 // connections returns the names of those that are connected, and how many ever
 // were.
-func (b *guestBook) connections() (names string, ever int) {
+func (b *countingServer) connections() (names string, ever int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var all []string
@@ -78,7 +78,7 @@ func (g *testGateway) warm(name string) *adminv1.WarmConnections {
 
 func TestWarmConnectionsFollowRevisions(t *testing.T) {
 	ca := certstest.NewCA(t)
-	up := newGuestBook(t, ca, ca.Server(t, "up.example"))
+	up := newCountingServer(t, ca, ca.Server(t, "up.example"))
 	g := start(t, "")
 	resources := append(bridgeTo(t, ca, up.address), tcpListener("db", "127.0.0.1:0"))
 	resources[2].(*adminv1.Upstream).Pool = &adminv1.Pool{Warm: 3}
@@ -154,7 +154,7 @@ func TestWarmConnectionsFollowRevisions(t *testing.T) {
 
 func TestAStoppedGatewayHasNoWarmConnections(t *testing.T) {
 	ca := certstest.NewCA(t)
-	up := newGuestBook(t, ca, ca.Server(t, "up.example"))
+	up := newCountingServer(t, ca, ca.Server(t, "up.example"))
 	g := start(t, "")
 	resources := append(bridgeTo(t, ca, up.address), tcpListener("db", "127.0.0.1:0"))
 	resources[2].(*adminv1.Upstream).Pool = &adminv1.Pool{Warm: 2}

@@ -18,9 +18,9 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// A durable stores the desired state. A committed draft survives a crash of the
+// A stateStore stores the desired state. A committed draft survives a crash of the
 // process; a failed Commit changes nothing.
-type durable interface {
+type stateStore interface {
 	State() *store.State
 	Commit(*store.Draft, *revisions.Record) error
 
@@ -62,7 +62,7 @@ type writer struct {
 
 	mu      sync.Mutex // held by the one writer; traffic never takes it
 	closing bool       // guarded by mu
-	store   durable    // guarded by mu
+	store   stateStore // guarded by mu
 }
 
 // close rejects all further edits. An edit that is being committed ends first.

@@ -12,7 +12,7 @@ import (
 type Bound struct {
 	Memory int           // bytes that are allocated for one received; 0: 8
 	CPU    time.Duration // for one received; 0: 50ns
-	Why    string        // why the bound is another; it must be given then
+	Reason string        // why the bound is another; it must be given then
 }
 
 // overhead is what may be allocated once, however little is received.
@@ -24,7 +24,7 @@ const overhead = 32 << 10
 // detector.
 func WantCost(t testing.TB, received int, b Bound, f func()) {
 	t.Helper()
-	if (b.Memory != 0 || b.CPU != 0) && b.Why == "" {
+	if (b.Memory != 0 || b.CPU != 0) && b.Reason == "" {
 		t.Error("a bound of its own needs a reason")
 	}
 	if b.Memory == 0 {

@@ -225,7 +225,7 @@ func FuzzHello(f *testing.F) {
 
 // standard returns the server name that crypto/tls finds.
 func standard(stream []byte) (name string, ok bool) {
-	c := &given{sent: bytes.NewReader(stream)}
+	c := &sentConn{sent: bytes.NewReader(stream)}
 	_ = tls.Server(c, &tls.Config{GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
 		name, ok = h.ServerName, true
 		return nil, errSeen
@@ -233,14 +233,14 @@ func standard(stream []byte) (name string, ok bool) {
 	return name, ok
 }
 
-// A given is a connection whose peer has already sent everything.
-type given struct {
+// A sentConn is a connection whose peer has already sent everything.
+type sentConn struct {
 	capture
 	sent *bytes.Reader
 }
 
-func (g *given) Read(p []byte) (int, error)  { return g.sent.Read(p) }
-func (g *given) Write(p []byte) (int, error) { return len(p), nil }
+func (g *sentConn) Read(p []byte) (int, error)  { return g.sent.Read(p) }
+func (g *sentConn) Write(p []byte) (int, error) { return len(p), nil }
 
 func BenchmarkHello(b *testing.B) {
 	stream := hello(b, &tls.Config{ServerName: "pay.example.com"})

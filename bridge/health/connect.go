@@ -10,11 +10,11 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// An Ask checks an endpoint; see upstream.CheckOptions.
-type Ask = func(ctx context.Context, e *upstream.Endpoint) error
+// A Check checks an endpoint; see upstream.CheckOptions.
+type Check = func(ctx context.Context, e *upstream.Endpoint) error
 
 // TCP checks that a connection can be made.
-func TCP() Ask {
+func TCP() Check {
 	return func(ctx context.Context, e *upstream.Endpoint) error {
 		conn, err := e.CheckConnect(ctx)
 		if err != nil {
@@ -26,7 +26,7 @@ func TCP() Ask {
 
 // TLS checks a handshake with the settings of a purpose. Host is the name for
 // settings that take it from each connection; "" is the endpoint's own name.
-func TLS(p upstream.Purpose, host string) Ask {
+func TLS(p upstream.Purpose, host string) Check {
 	return func(ctx context.Context, e *upstream.Endpoint) error {
 		return e.CheckHandshake(ctx, p, cmp.Or(host, ownName(e)))
 	}

@@ -21,20 +21,20 @@ type GRPCOptions struct {
 
 // GRPC calls grpc.health.v1.Health/Check, which must answer SERVING. It uses
 // HTTP/2: by ALPN, or in plaintext by prior knowledge.
-func GRPC(o GRPCOptions) Ask {
+func GRPC(o GRPCOptions) Check {
 	r := &request{
 		method: http.MethodPost, path: "/grpc.health.v1.Health/Check", host: o.Host, prior: true, needs2: true,
 		header: http.Header{"User-Agent": {userAgent}, "Content-Type": {"application/grpc"}, "Te": {"trailers"}},
 		body:   string(checkRequest(o.Service)),
 	}
-	return func(ctx context.Context, e *upstream.Endpoint) error { return r.send(ctx, e, judgeGRPC) }
+	return func(ctx context.Context, e *upstream.Endpoint) error { return r.send(ctx, e, checkGRPC) }
 }
 
 // maxMessage bounds the answer, which is an enum.
 const maxMessage = 1 << 10
 
-// judgeGRPC checks a response.
-func judgeGRPC(resp *http.Response) error {
+// checkGRPC checks a response.
+func checkGRPC(resp *http.Response) error {
 	if resp.StatusCode != http.StatusOK {
 		return failed(fmt.Sprintf("it answered %d, which is not gRPC", resp.StatusCode))
 	}

@@ -71,7 +71,7 @@ func over(t *testing.T, network, address string, client *certs.ClientOptions, ch
 }
 
 // ask runs one check with a timeout of 10s.
-func ask(t *testing.T, u *upstream.Upstream, how health.Ask, within time.Duration) error {
+func ask(t *testing.T, u *upstream.Upstream, how health.Check, within time.Duration) error {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), within)
 	defer cancel()
@@ -181,7 +181,7 @@ func TestHealthyEndpoints(t *testing.T) {
 		name    string
 		address string
 		client  *certs.ClientOptions
-		ask     health.Ask
+		ask     health.Check
 	}{
 		{"a connection", serve(t, "tcp", silent), nil, health.TCP()},
 		{"a connection to what speaks TLS", serveHTTP(t, p.server, says), &p.client, health.TCP()},
@@ -234,7 +234,7 @@ func TestUnhealthyEndpoints(t *testing.T) {
 	sick.SetServingStatus("", grpc_health_v1.HealthCheckResponse_NOT_SERVING)
 	only1 := p.server.Clone()
 	only1.NextProtos = []string{"http/1.1"}
-	kinds := map[string]health.Ask{
+	kinds := map[string]health.Check{
 		"tcp": health.TCP(), "tls": health.TLS(upstream.HTTP, ""), "http": health.HTTP(health.HTTPOptions{}), "grpc": health.GRPC(health.GRPCOptions{}),
 	}
 	body := func(text string) http.HandlerFunc {
@@ -245,7 +245,7 @@ func TestUnhealthyEndpoints(t *testing.T) {
 		address string
 		client  *certs.ClientOptions
 		kinds   string // of kinds, each with a space after it
-		ask     health.Ask
+		ask     health.Check
 		want    certs.Reason
 		says    string
 	}{
@@ -284,7 +284,7 @@ func TestUnhealthyEndpoints(t *testing.T) {
 		{"no gRPC status", serveHTTP(t, p.server, fine), &p.client, "grpc ", nil, certs.ReasonCheckFailed, "has no gRPC status"},
 		{"no HTTP/2", serveHTTP(t, only1, fine), &p.client, "grpc ", nil, certs.ReasonALPNMismatch, ""},
 	} {
-		run := func(kind string, how health.Ask) {
+		run := func(kind string, how health.Check) {
 			t.Run(test.name+" "+kind, func(t *testing.T) {
 				u := over(t, "tcp", test.address, test.client, nil)
 				err := ask(t, u, how, 10*time.Second)
@@ -318,7 +318,7 @@ func TestAHangingEndpointTimesOut(t *testing.T) {
 		name    string
 		address string
 		client  *certs.ClientOptions
-		ask     health.Ask
+		ask     health.Check
 		want    certs.Reason
 	}{
 		{"in the handshake", mute, &p.client, health.TLS(upstream.Stream, ""), certs.ReasonHandshakeTimeout},
@@ -354,7 +354,7 @@ func TestUnixSockets(t *testing.T) {
 	go func() { defer close(done); s.Serve(l) }()
 	defer func() { s.Close(); <-done }()
 	u := over(t, "unix", l.Addr().String(), nil, nil)
-	for _, how := range []health.Ask{health.TCP(), health.HTTP(health.HTTPOptions{Contains: "localhost"})} {
+	for _, how := range []health.Check{health.TCP(), health.HTTP(health.HTTPOptions{Contains: "localhost"})} {
 		if err := ask(t, u, how, 10*time.Second); err != nil {
 			t.Error(err)
 		}
@@ -375,7 +375,7 @@ func TestChecksAnnounceTheGatewaysOwnAddress(t *testing.T) {
 			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 		})
 		u := over(t, "tcp", address, nil, version)
-		for _, how := range []health.Ask{health.TCP(), health.HTTP(health.HTTPOptions{})} {
+		for _, how := range []health.Check{health.TCP(), health.HTTP(health.HTTPOptions{})} {
 			if err := ask(t, u, how, 10*time.Second); err != nil {
 				t.Error(err)
 			}
@@ -392,7 +392,7 @@ func TestTheNameOfAHost(t *testing.T) {
 	p.client.ServerName, p.client.FromHost = "", true
 	address := serveHTTP(t, p.server, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.TLS.ServerName, " ", r.Host) })
 	u := over(t, "tcp", address, &p.client, nil)
-	for _, how := range []health.Ask{
+	for _, how := range []health.Check{
 		health.TLS(upstream.Stream, "up.test"), health.HTTP(health.HTTPOptions{Host: "up.test:9000", Contains: "up.test up.test:9000"}),
 	} {
 		if err := ask(t, u, how, 10*time.Second); err != nil {

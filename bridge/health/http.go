@@ -33,7 +33,7 @@ type HTTPOptions struct {
 type Codes struct{ From, To int }
 
 // HTTP checks the response to a request.
-func HTTP(o HTTPOptions) Ask {
+func HTTP(o HTTPOptions) Check {
 	r := &request{
 		method: cmp.Or(o.Method, http.MethodGet), path: cmp.Or(o.Path, "/"), host: o.Host, prior: o.PriorKnowledge,
 		header: http.Header{"User-Agent": {userAgent}, "Accept": {"*/*"}},

@@ -74,7 +74,7 @@ func TestTheCostOfAnHTTPAnswerIsBoundedByItsLength(t *testing.T) {
 	const ok, chunked = "HTTP/1.1 200 OK\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 	contains := HTTPOptions{Contains: "never there", Codes: []Codes{{200, 299}}}
 	fields := alloctest.Bound{Memory: 40, CPU: 100 * time.Nanosecond,
-		Why: "net/http keeps each field in a map, whatever its length; the header is 32 KiB at most"}
+		Reason: "net/http keeps each field in a map, whatever its length; the header is 32 KiB at most"}
 	for _, c := range []struct {
 		name          string
 		head, endless string
@@ -92,7 +92,7 @@ func TestTheCostOfAnHTTPAnswerIsBoundedByItsLength(t *testing.T) {
 		{name: "chunks of one byte", head: chunked, endless: "1\r\nx\r\n"},
 		{name: "long extensions of chunks", head: chunked, endless: "1;" + strings.Repeat("x", 4000) + "\r\nx\r\n"},
 		{name: "one byte at a time", head: ok + "\r\n", endless: "body ", cut: 1, bound: alloctest.Bound{CPU: 200 * time.Nanosecond,
-			Why: "each byte is a read of its own"}},
+			Reason: "each byte is a read of its own"}},
 		{name: "trailers without end", head: chunked + "0\r\n", endless: "A: b\r\n", bound: fields},
 	} {
 		t.Run(c.name, func(t *testing.T) {

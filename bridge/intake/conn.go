@@ -64,17 +64,17 @@ const (
 
 // A Refusal says why a connection was refused.
 type Refusal struct {
-	How    Ending
+	Ending Ending
 	Reason certs.Reason // the reason of Err
-	Err    error        // nil if How alone explains the refusal
+	Err    error        // nil if Ending alone explains the refusal
 }
 
 // A Conn is an accepted connection. Enter and Announce set its fields, which do not
 // change afterwards.
 type Conn struct {
-	// Who is the client that the connection belongs to. Its Source is nil until the
+	// Announced is the client that the connection belongs to. Its Source is nil until the
 	// PROXY protocol header was read.
-	Who proxyproto.Announced
+	Announced proxyproto.Announced
 
 	// Addr is the client's address. It is invalid for clients of a unix-domain socket,
 	// which run on this machine.
@@ -94,7 +94,7 @@ type Conn struct {
 
 // Name returns the client's name for logs.
 func (c *Conn) Name() string {
-	addr := c.Who.Source
+	addr := c.Announced.Source
 	if addr == nil {
 		addr = c.raw.RemoteAddr()
 	}
@@ -107,7 +107,7 @@ func (c *Conn) Name() string {
 func (i *Intake) Enter(c *Conn, raw net.Conn, r *Rules, owner Owner) bool {
 	c.raw, c.owner, c.intake = raw, owner, i
 	if r.ProxyProtocol == nil {
-		c.Who = proxyproto.Announced{Source: raw.RemoteAddr(), Destination: raw.LocalAddr()}
+		c.Announced = proxyproto.Announced{Source: raw.RemoteAddr(), Destination: raw.LocalAddr()}
 	}
 	if how := i.admit(c, r); how != "" {
 		// A reset leaves no TIME_WAIT state; a flood would otherwise create many.
@@ -127,9 +127,9 @@ func (i *Intake) Announce(c *Conn, r *Rules) *Refusal {
 	if err != nil {
 		return &Refusal{NoHeader, certs.Reason(i.count.unannounced.Add(err)), err}
 	}
-	c.Who = who
+	c.Announced = who
 	if how := i.admit(c, r); how != "" {
-		return &Refusal{How: how}
+		return &Refusal{Ending: how}
 	}
 	return nil
 }
@@ -138,11 +138,11 @@ func (i *Intake) Announce(c *Conn, r *Rules) *Refusal {
 // connection, admit returns why. It spends the rate last, so only connections within
 // all other limits do.
 func (i *Intake) admit(c *Conn, r *Rules) Ending {
-	known := c.Who.Source != nil
+	known := c.Announced.Source != nil
 	addr := netip.Addr{}
 	if known {
-		addr = addressOf(c.Who.Source)
-		if !r.Access.Serves(addr) && !r.Proxies.Has(c.Who.Source) {
+		addr = addressOf(c.Announced.Source)
+		if !r.Access.Serves(addr) && !r.Proxies.Has(c.Announced.Source) {
 			i.count.denied.Add(1)
 			i.log.Debug("connection refused: the client has no access", "client", c.Name())
 			return NoAccess

@@ -194,7 +194,7 @@ func TestTheAlertIsNotOvertaken(t *testing.T) {
 			t.Fatalf("round %d: writing failed: %v", round, err)
 		}
 		c.Close()
-		if r := <-s.refused; r.How != intake.HandshakeFailed || r.Reason != certs.ReasonProtocolVersion {
+		if r := <-s.refused; r.Ending != intake.HandshakeFailed || r.Reason != certs.ReasonProtocolVersion {
 			t.Errorf("%+v", r)
 		}
 	}
@@ -225,7 +225,7 @@ func TestATrailingDotIsAnUnrecognizedName(t *testing.T) {
 		}
 		c.Close()
 		r := <-s.refused
-		if r.How != intake.HandshakeFailed || r.Reason != tt.want {
+		if r.Ending != intake.HandshakeFailed || r.Reason != tt.want {
 			t.Errorf("%q: %+v", tt.with, r)
 		}
 		if named := strings.Contains(r.Err.Error(), "trailing dot"); named != (tt.want == certs.ReasonUnrecognizedName) {
@@ -285,11 +285,11 @@ func TestAnnouncedClients(t *testing.T) {
 	first := announce("192.0.2.1")
 	wantEcho(t, first)
 	announce("192.0.2.1")
-	if r := <-s.refused; r.How != intake.LimitReached {
+	if r := <-s.refused; r.Ending != intake.LimitReached {
 		t.Errorf("%+v", r)
 	}
 	announce("192.0.2.9")
-	if r := <-s.refused; r.How != intake.NoAccess {
+	if r := <-s.refused; r.Ending != intake.NoAccess {
 		t.Errorf("%+v", r)
 	}
 	other := announce("192.0.2.2")
@@ -341,7 +341,7 @@ func TestAddressesHaveNoZones(t *testing.T) {
 	i := intake.New(intake.Options{Limiter: limit.New(), Logger: hclog.NewNullLogger()})
 	o := &owner{}
 	rules := &intake.Rules{Access: &cidr.Access{Allow: set}}
-	if !i.Enter(&o.Conn, zoned{}, rules, o) {
+	if !i.Enter(&o.Conn, zonedConn{}, rules, o) {
 		t.Fatal("a client with a link-local address is refused")
 	}
 	i.Leave(&o.Conn)
@@ -349,9 +349,9 @@ func TestAddressesHaveNoZones(t *testing.T) {
 	i.Shutdown(context.Background())
 }
 
-// zoned is a connection from a link-local address.
-type zoned struct{ net.Conn }
+// zonedConn is a connection from a link-local address.
+type zonedConn struct{ net.Conn }
 
-func (zoned) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.ParseIP("fe80::1"), Zone: "lo"} }
-func (zoned) LocalAddr() net.Addr  { return &net.TCPAddr{IP: net.ParseIP("fe80::2"), Zone: "lo"} }
-func (zoned) Close() error         { return nil }
+func (zonedConn) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.ParseIP("fe80::1"), Zone: "lo"} }
+func (zonedConn) LocalAddr() net.Addr  { return &net.TCPAddr{IP: net.ParseIP("fe80::2"), Zone: "lo"} }
+func (zonedConn) Close() error         { return nil }

@@ -74,7 +74,7 @@ func (c *conn) serve(t *Table) {
 
 // recordRefusal records why the connection was refused.
 func (c *conn) recordRefusal(r *intake.Refusal) {
-	c.outcome.how, c.outcome.reason, c.outcome.err = splice.Ending(r.How), r.Reason, r.Err
+	c.outcome.how, c.outcome.reason, c.outcome.err = splice.Ending(r.Ending), r.Reason, r.Err
 }
 
 // finish counts and logs a closed connection.
@@ -202,7 +202,7 @@ func (c *conn) bridge(t *Table) bool {
 
 	ctx := s.intake.Context()
 	if u.Announces() {
-		ctx = upstream.Announce(ctx, c.Who.Source, c.Who.Destination)
+		ctx = upstream.Announce(ctx, c.Announced.Source, c.Announced.Destination)
 	}
 	if c.details != nil {
 		ctx = upstream.WithTrace(ctx, &c.details.trace)
@@ -299,7 +299,7 @@ func (c *conn) firstReply() {
 // spliceEnded runs when the splice has ended. It must not block.
 func (c *conn) spliceEnded(r splice.Result) {
 	o := &c.outcome
-	o.how, o.err = r.How, r.Cause
+	o.how, o.err = r.Ending, r.Cause
 	o.toUpstream, o.toClient = r.ToUpstream, r.ToClient+c.greeted
 	refused := r.ToClient == 0 && certs.IsAlert(r.UpstreamErr)
 	if refused {

@@ -45,7 +45,7 @@ func (c *conn) record(took time.Duration) {
 		return
 	}
 	remote := c.client.RemoteAddr()
-	source := c.Who.Source
+	source := c.Announced.Source
 	if source == nil {
 		source = remote
 	}

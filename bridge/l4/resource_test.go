@@ -62,7 +62,7 @@ func costs(t *testing.T) []cost {
 	v2 := append([]byte("\r\n\r\n\x00\r\nQUIT\n\x21\x11"), binary.BigEndian.AppendUint16(nil, 4000)...)
 	v2 = append(v2, make([]byte, 4000)...)
 	v1 := []byte("PROXY TCP6 " + strings.Repeat("ffff:", 7) + "ffff " + strings.Repeat("ffff:", 7) + "fffe 65535 65534\r\n")
-	growing := alloctest.Bound{Memory: 16, Why: "crypto/tls doubles its buffers as they grow, and drops the smaller ones"}
+	growing := alloctest.Bound{Memory: 16, Reason: "crypto/tls doubles its buffers as they grow, and drops the smaller ones"}
 	return []cost{
 		{name: "ClientHello at once", input: records(1 << 14), parse: scan(1 << 17)},
 		{name: "ClientHello byte by byte", input: records(1 << 14), parse: scan(1)},
@@ -70,7 +70,7 @@ func costs(t *testing.T) []cost {
 		{name: "PROXY header of version 2", input: v2, parse: announce(false)},
 		{name: "PROXY header of version 2, byte by byte", input: v2, parse: announce(true)},
 		{name: "PROXY header of version 1", input: v1, parse: announce(true), bound: alloctest.Bound{
-			CPU: 500 * time.Nanosecond, Why: "a header of version 1 has 107 bytes at most, and two addresses are parsed from text"}},
+			CPU: 500 * time.Nanosecond, Reason: "a header of version 1 has 107 bytes at most, and two addresses are parsed from text"}},
 		{name: "TLS handshake, at once", input: records(1 << 14), parse: handshake, bound: growing},
 		{name: "TLS handshake, in small records", input: records(512), parse: handshake, bound: growing},
 	}

@@ -509,13 +509,13 @@ func TestServeReturnsPermanentErrors(t *testing.T) {
 	<-ln.closed
 }
 
-// A tapped listener shows the connections it accepts.
-type tapped struct {
+// A recordingListener sends the connections it accepts to conns.
+type recordingListener struct {
 	net.Listener
 	conns chan *net.TCPConn
 }
 
-func (l *tapped) Accept() (net.Conn, error) {
+func (l *recordingListener) Accept() (net.Conn, error) {
 	c, err := l.Listener.Accept()
 	if err == nil {
 		l.conns <- c.(*net.TCPConn)
@@ -528,7 +528,7 @@ func TestClientSocketOptions(t *testing.T) {
 	echo(t, far, nil)
 	table := &l4.Table{Default: to(group(plain(far)))}
 	s := l4.New(l4.Options{Table: func() *l4.Table { return table }})
-	ln := &tapped{listen(t, "tcp"), make(chan *net.TCPConn, 1)}
+	ln := &recordingListener{listen(t, "tcp"), make(chan *net.TCPConn, 1)}
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(ln) }()
 	g := &gate{Server: s, network: "tcp", address: ln.Addr().String()}

@@ -210,7 +210,7 @@ func (c *chaos) request(ctx context.Context, browser *http.Client, address, id s
 	}
 	var from io.Reader
 	if len(body) > 0 {
-		from = &pieces{rest: body}
+		from = &pieceReader{rest: body}
 	}
 	// Without GetBody and with a reader of unknown kind Go's client sends nothing
 	// twice of its own accord that has a body.
@@ -254,10 +254,10 @@ func (c *chaos) request(ctx context.Context, browser *http.Client, address, id s
 	}
 }
 
-// pieces are read in random ones.
-type pieces struct{ rest []byte }
+// A pieceReader returns its data in pieces of random size.
+type pieceReader struct{ rest []byte }
 
-func (p *pieces) Read(into []byte) (int, error) {
+func (p *pieceReader) Read(into []byte) (int, error) {
 	if len(p.rest) == 0 {
 		return 0, io.EOF
 	}

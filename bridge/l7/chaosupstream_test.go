@@ -56,7 +56,7 @@ func (c *chaos) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case a.broken:
 		sent = rand.IntN(len(body) + 1)
 	}
-	for from := &(pieces{rest: body[:sent]}); len(from.rest) > 0; {
+	for from := &(pieceReader{rest: body[:sent]}); len(from.rest) > 0; {
 		buf := make([]byte, 20_000)
 		n, _ := from.Read(buf)
 		if _, err := w.Write(buf[:n]); err != nil {

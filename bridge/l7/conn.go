@@ -201,7 +201,7 @@ func (c *conn) check(now int64) {
 		_ = c.Conn.SetReadDeadline(longAgo) // fails only if it is closed, which is as good
 		c.unpark()
 	}
-	if a := c.asked.Load(); a != 0 && now > a && hungUp(c) {
+	if a := c.asked.Load(); a != 0 && now > a && clientGone(c) {
 		c.Cut(errClientGone)
 	}
 }
@@ -241,7 +241,7 @@ func (c *conn) adopt(st settings) {
 
 // identify records the client of the connection.
 func (c *conn) identify() {
-	who := c.intake.Who
+	who := c.intake.Announced
 	c.owned.Announced = who
 	c.facts.Source, c.facts.Address = who.Source, c.intake.Addr
 	if c.facts.Address.IsValid() {
@@ -299,7 +299,7 @@ func (s *Server) start(c *conn, t *Table) {
 // logRefusal logs why a connection is not served.
 func (s *Server) logRefusal(c *conn, r *intake.Refusal) {
 	if r.Err != nil {
-		s.log.Debug("connection closed", "client", c.intake.Name(), "ended", string(r.How), "reason", string(r.Reason), "error", policy.Printable(r.Err))
+		s.log.Debug("connection closed", "client", c.intake.Name(), "ended", string(r.Ending), "reason", string(r.Reason), "error", policy.Printable(r.Err))
 	}
 }
 

@@ -14,20 +14,20 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/exchange"
 )
 
-// stuck is an upstream whose first requests are never answered.
-type stuck struct {
+// silentUpstream is an upstream whose first requests are never answered.
+type silentUpstream struct {
 	left    atomic.Int32
 	arrived chan string
 	aborted chan bool
 }
 
-func newStuck(n int) *stuck {
-	s := &stuck{arrived: make(chan string, 100), aborted: make(chan bool, 100)}
+func newSilentUpstream(n int) *silentUpstream {
+	s := &silentUpstream{arrived: make(chan string, 100), aborted: make(chan bool, 100)}
 	s.left.Store(int32(n))
 	return s
 }
 
-func (s *stuck) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (s *silentUpstream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	b, err := io.ReadAll(r.Body)
 	s.arrived <- string(b)
 	if err == nil && s.left.Add(-1) >= 0 {
@@ -59,7 +59,7 @@ func TestTriesHaveADeadline(t *testing.T) {
 				// On a slow machine a try may time out before its request arrives or its
 				// response does.
 				for perTry := 300 * time.Millisecond; ; perTry *= 2 {
-					up := newStuck(c.stuck)
+					up := newSilentUpstream(c.stuck)
 					table := *table
 					table.Default = retried(w.back(p, w.server(up, "h2", "http/1.1")), exchange.Retry{PerTry: perTry, Methods: c.methods, Backoff: 1})
 					s, address := w.gateway(fixed(&table))
@@ -98,7 +98,7 @@ func TestTriesHaveADeadline(t *testing.T) {
 // All tries together take no longer than the exchange may.
 func TestTriesEndAtTheTotalDeadline(t *testing.T) {
 	w := newWorld(t)
-	up := newStuck(1000)
+	up := newSilentUpstream(1000)
 	action := retried(w.back(backs.HTTP1, w.server(up)), exchange.Retry{Attempts: 10, PerTry: 200 * time.Millisecond, Backoff: 1})
 	action.Forward.Timeout = 300 * time.Millisecond
 	_, address := w.gateway(fixed(&Table{Default: action}))

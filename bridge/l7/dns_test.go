@@ -20,13 +20,13 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 )
 
-// A moving name has addresses that a test changes.
-type moving struct {
+// A changingName has addresses that a test changes.
+type changingName struct {
 	mu sync.Mutex
 	at []resolve.Address
 }
 
-func (m *moving) to(addresses ...string) {
+func (m *changingName) to(addresses ...string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.at = nil
@@ -35,16 +35,16 @@ func (m *moving) to(addresses ...string) {
 	}
 }
 
-func (m *moving) Last() resolve.Answer { return resolve.Answer{} }
+func (m *changingName) Last() resolve.Answer { return resolve.Answer{} }
 
-func (m *moving) Ask(context.Context) (resolve.Answer, error) {
+func (m *changingName) Ask(context.Context) (resolve.Answer, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return resolve.Answer{Addresses: m.at, Time: time.Now()}, nil
 }
 
 // byDNS returns a rotating gateway whose upstream's endpoints come from a DNS name.
-func byDNS(w *world, p backs.Protocol, m *moving, o backs.Options, fromHost bool) *rotating {
+func byDNS(w *world, p backs.Protocol, m *changingName, o backs.Options, fromHost bool) *rotating {
 	r := newRotating(w, p, "")
 	protos := map[backs.Protocol][]string{backs.Auto: {"h2", "http/1.1"}, backs.HTTP1: {"http/1.1"}, backs.HTTP2: {"h2"}}[p]
 	identity, trust := certstest.Certificate(w, w.ca.Client(w, "gateway")), []*certs.TrustBundle{w.ca.Trust(w)}
@@ -89,7 +89,7 @@ func TestEndpointsThatDNSChangesUnderTraffic(t *testing.T) {
 		}
 		for name, fromHost := range map[string]bool{"one name": false, "a name for each host": true} {
 			t.Run(name, func(t *testing.T) {
-				m := &moving{}
+				m := &changingName{}
 				m.to(servers[0], servers[1])
 				r := byDNS(w, p, m, backs.Options{}, fromHost)
 				stop := r.traffic(4)
@@ -128,7 +128,7 @@ func TestEndpointsThatDNSChangesUnderTraffic(t *testing.T) {
 func TestARequestAtAnEndpointThatLeavesIsServed(t *testing.T) {
 	protocols(t, func(t *testing.T, w *world, p backs.Protocol) {
 		server, other := newSlow(), w.server(echo, "h2", "http/1.1")
-		m, address := &moving{}, w.server(server, "h2", "http/1.1")
+		m, address := &changingName{}, w.server(server, "h2", "http/1.1")
 		m.to(address)
 		r := byDNS(w, p, m, backs.Options{}, false)
 		_, idle := w.get(w.browser(), r.url) // it waits for the first answer
@@ -155,7 +155,7 @@ func TestARequestAtAnEndpointThatLeavesIsServed(t *testing.T) {
 func TestAPoolOfAnEndpointThatHasLeftKeepsNothing(t *testing.T) {
 	for _, fromHost := range []bool{false, true} {
 		w := newWorld(t)
-		m, one, two := &moving{}, w.server(echo, "http/1.1"), w.server(echo, "http/1.1")
+		m, one, two := &changingName{}, w.server(echo, "http/1.1"), w.server(echo, "http/1.1")
 		m.to(one)
 		r := byDNS(w, backs.HTTP1, m, backs.Options{}, fromHost)
 		w.get(w.browser(), r.url)
@@ -188,7 +188,7 @@ func TestAPoolOfAnEndpointThatHasLeftKeepsNothing(t *testing.T) {
 
 func TestTheHostOfAnEndpointByDNSIsItsName(t *testing.T) {
 	w := newWorld(t)
-	m := &moving{}
+	m := &changingName{}
 	m.to(w.server(echo, "http/1.1"))
 	r := byDNS(w, backs.HTTP1, m, backs.Options{SendUpstreamHost: true}, false)
 	if _, body := w.get(w.browser(), r.url); !strings.HasPrefix(body, "HTTP/1.1 GET localhost:443 /") {
@@ -198,7 +198,7 @@ func TestTheHostOfAnEndpointByDNSIsItsName(t *testing.T) {
 
 func TestRequestsAreRefusedUntilDNSAnswers(t *testing.T) {
 	w := newWorld(t)
-	m := &moving{}
+	m := &changingName{}
 	r := byDNS(w, backs.HTTP1, m, backs.Options{}, false)
 	if code, body := w.get(w.browser(), r.url); code != http.StatusServiceUnavailable || body != "service unavailable\n" {
 		t.Errorf("%d %q", code, body)

@@ -252,7 +252,7 @@ func TestASmallBodyNeedsNoGoroutine(t *testing.T) {
 	_, address := w.plain(w.back(backs.HTTP1, w.closed()))
 	s := w.dial2(address).Open()
 	defer s.Done()
-	if !s.Roomy() {
+	if !s.HasRoom() {
 		t.Error("over HTTP/2 it is sent aside")
 	}
 }

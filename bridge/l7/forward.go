@@ -64,7 +64,7 @@ func (q *request) prepareRequest() {
 func (q *request) Upstream() *upstream.Upstream { return q.pools.Upstream() }
 func (q *request) SharesUpgrades() bool         { return q.pools.SharesUpgrades() }
 
-func (q *request) Connect(e *upstream.Endpoint, n exchange.Need) (message.Back, exchange.Given, error) {
+func (q *request) Connect(e *upstream.Endpoint, n exchange.Need) (message.Back, exchange.BackInfo, error) {
 	f, r := &q.Facts, q.Facts.Request
 	r.Scheme, r.Authority = q.pools.Address(e, f.Target.Authority)
 	q.need = backs.Need{
@@ -72,5 +72,5 @@ func (q *request) Connect(e *upstream.Endpoint, n exchange.Need) (message.Back, 
 		Upgrade: r.Upgrade, HasBody: r.HasBody(), Fresh: n.Fresh, Avoid: n.Avoid, Login: q.login(e), Context: n.Context,
 	}
 	b, given, err := q.pools.Get(e, &q.need)
-	return b, exchange.Given(given), err
+	return b, exchange.BackInfo(given), err
 }

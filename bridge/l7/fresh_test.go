@@ -75,7 +75,7 @@ func bodyWithoutContinue(t *testing.T, p backs.Protocol, secure, retries, late b
 	table.Default = to(w.back(p, w.raw(w.serverTLS(map[backs.Protocol]string{backs.HTTP1: "http/1.1", backs.HTTP2: "h2"}[p]), func(c net.Conn) {
 		// It never says that it wants the body.
 		if p == backs.HTTP2 {
-			(&slowWish{arrived}).serve(c)
+			(&slowUpstream{arrived}).serve(c)
 			return
 		}
 		r, err := http.ReadRequest(bufio.NewReader(c))
@@ -110,10 +110,10 @@ func bodyWithoutContinue(t *testing.T, p backs.Protocol, secure, retries, late b
 	return (<-arrived).Sub(begun)
 }
 
-// A slowWish is an upstream of HTTP/2 that says nothing before it has all of a body.
-type slowWish struct{ arrived chan time.Time }
+// A slowUpstream is an upstream of HTTP/2 that says nothing before it has all of a body.
+type slowUpstream struct{ arrived chan time.Time }
 
-func (s *slowWish) serve(c net.Conn) {
+func (s *slowUpstream) serve(c net.Conn) {
 	if _, err := io.ReadFull(c, make([]byte, len(http2.ClientPreface))); err != nil {
 		return
 	}

@@ -391,9 +391,9 @@ func (f *front1) Whole() bool {
 	return f.body.Here(&f.in, exchange.MaxInline)
 }
 
-// Spare skips the short rest of an unread body, so that the connection can be
+// SkipBody skips the short rest of an unread body, so that the connection can be
 // kept. No other goroutine may be reading.
-func (f *front1) Spare() {
+func (f *front1) SkipBody() {
 	if f.Whole() {
 		f.body.Skip(&f.in)
 		f.whole.Store(true)

@@ -58,8 +58,8 @@ func (f *front1) last() bool {
 		f.age > 0 && f.server.clock.now.Load() >= f.began+f.age
 }
 
-// Last makes this request the last of its connection.
-func (f *front1) Last() { f.request.Close = true }
+// CloseAfter makes this request the last of its connection.
+func (f *front1) CloseAfter() { f.request.Close = true }
 
 // framing decides how the response says where its body ends.
 func (f *front1) framing(r *message.Response) http1.Framing {

@@ -159,7 +159,7 @@ func (q *request) serve() {
 	if failure := q.conn.intake.Member.CheckUnder(q.table.Validity); failure != nil {
 		// The client may be admitted on another connection (RFC 9110, section 15.5.20).
 		q.Log.Ended, q.Log.Reason = string(splice.Unverified), failure.Reason
-		q.Last()
+		q.CloseAfter()
 		q.Answer(policy.Misdirected)
 		return
 	}
@@ -176,7 +176,7 @@ func (q *request) serve() {
 			a = policy.MethodNotAllowed
 		}
 		q.server.log.Debug("request refused", "client", q.Facts.Client, "error", policy.Printable(err))
-		q.Last()
+		q.CloseAfter()
 		q.Answer(a)
 		return
 	}

@@ -6,10 +6,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// hungUp reports whether the client has closed its connection, or its half of
+// clientGone reports whether the client has closed its connection, or its half of
 // it. It neither waits nor consumes bytes. A client that ended its stream after
 // further requests has not hung up: the gateway still has to answer them.
-func hungUp(c *conn) (gone bool) {
+func clientGone(c *conn) (gone bool) {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return false

@@ -2,5 +2,5 @@
 
 package l7
 
-// hungUp cannot detect this here: only a write shows that the client has left.
-func hungUp(*conn) bool { return false }
+// clientGone cannot detect this here: only a write shows that the client has left.
+func clientGone(*conn) bool { return false }

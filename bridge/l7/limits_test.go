@@ -19,12 +19,14 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 )
 
-// held is an upstream handler that answers once it is released.
-type held struct{ arrived, release chan struct{} }
+// heldHandler is an upstream handler that answers once it is released.
+type heldHandler struct{ arrived, release chan struct{} }
 
-func newHeld() *held { return &held{make(chan struct{}, 100), make(chan struct{})} }
+func newHeldHandler() *heldHandler {
+	return &heldHandler{make(chan struct{}, 100), make(chan struct{})}
+}
 
-func (h *held) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (h *heldHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if strings.HasPrefix(r.URL.Path, "/held") {
 		h.arrived <- struct{}{}
 		<-h.release
@@ -43,7 +45,7 @@ func TestRequestsAtOnceAreLimited(t *testing.T) {
 		{limit.Limits{AtOnce: 3, AtOncePerClient: 2}, limit.AtOncePerClient, 429},
 	} {
 		schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
-			h := newHeld()
+			h := newHeldHandler()
 			table.Default, table.Limits = to(w.back(backs.HTTP1, w.server(h))), c.limits
 			s, address := w.gateway(fixed(table))
 			url, browser := scheme+"://"+address, w.browser()
@@ -359,7 +361,7 @@ func TestRequestsPerConnectionAreLimited(t *testing.T) {
 func TestConnectionAgeIsLimited(t *testing.T) {
 	t.Parallel()
 	schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
-		h := newHeld()
+		h := newHeldHandler()
 		table.Default, table.MaxAge, table.IdleTimeout = to(w.back(backs.HTTP1, w.server(h))), time.Second, time.Hour
 		s, address := w.gateway(fixed(table))
 		browser, url := w.browser(), scheme+"://"+address

@@ -18,9 +18,9 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// judgedAt returns a Back to one endpoint that is ejected after three failures in a
+// ejectingAt returns a Back to one endpoint that is ejected after three failures in a
 // row, and to a backup.
-func (w *world) judgedAt(p backs.Protocol, address string) *backs.Pools {
+func (w *world) ejectingAt(p backs.Protocol, address string) *backs.Pools {
 	protos := map[backs.Protocol][]string{backs.HTTP1: {"http/1.1"}, backs.HTTP2: {"h2"}}[p]
 	spare := w.server(echo, protos...)
 	o := upstream.Options{Name: "up", Logger: w.logger(hclog.Warn), Outliers: &upstream.OutlierOptions{Failures: 3, MaxPercent: 50}}
@@ -139,7 +139,7 @@ func TestEndpointsAreJudgedByTheirResponses(t *testing.T) {
 			t.Run(test.name+" over "+name, func(t *testing.T) {
 				t.Parallel()
 				w := newWorld(t)
-				back := w.judgedAt(p, w.server(test.answer, "h2", "http/1.1"))
+				back := w.ejectingAt(p, w.server(test.answer, "h2", "http/1.1"))
 				action := to(back)
 				action.Forward.Timeout, action.Forward.TotalTimeout, action.Forward.Retry = test.bounds.Timeout, test.bounds.TotalTimeout, test.bounds.Retry
 				s, address := w.gateway(fixed(&Table{Default: action}))
@@ -174,7 +174,7 @@ func TestEndpointsAreJudgedByTheirResponses(t *testing.T) {
 func TestSuccessResetsTheFailureCount(t *testing.T) {
 	w := newWorld(t)
 	n := 0
-	back := w.judgedAt(backs.HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+	back := w.ejectingAt(backs.HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
 		if n++; n%3 != 0 {
 			rw.WriteHeader(500)
 		}

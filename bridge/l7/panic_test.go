@@ -58,7 +58,7 @@ func TestAPanicInAnUploadEndsItsExchangeOnly(t *testing.T) {
 				}
 				var back *backs.Pools
 				if p == backs.HTTP2 {
-					back = w.back(p, w.raw(w.serverTLS("h2"), (&disclaimer{}).serve))
+					back = w.back(p, w.raw(w.serverTLS("h2"), (&refusingUpstream{}).serve))
 				} else {
 					back = w.back(p, w.raw(w.serverTLS("http/1.1"), serve))
 				}

@@ -28,7 +28,7 @@ func TestBodiesAreSentAgainWithinTheBound(t *testing.T) {
 			for _, bound := range []int{1, 1000, 8 << 10, 32 << 10, 64 << 10, 200_000} {
 				for _, n := range []int{1, bound - 1, bound, bound + 1} {
 					for _, sized := range []bool{true, false} {
-						f := &faltering{fails: 2}
+						f := &failingFirst{fails: 2}
 						r := everything
 						r.MaxBody, r.Attempts = bound, 3
 						table := *table
@@ -274,7 +274,7 @@ func TestBrokenBodiesAreNotSentAgain(t *testing.T) {
 func TestClientsThatLeaveWhileTheirRequestIsTriedAgain(t *testing.T) {
 	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 		schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
-			f := &faltering{fails: 1000}
+			f := &failingFirst{fails: 1000}
 			failed := make(chan bool, 1000)
 			r := everything
 			r.Backoff = 10 * time.Second

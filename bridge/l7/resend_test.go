@@ -15,10 +15,10 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// A disclaimer is an upstream of HTTP/2 that disclaims the first requests that it
+// A refusingUpstream is an upstream of HTTP/2 that disclaims the first requests that it
 // is sent, each when so much of its body has come, and answers the others with the
 // length and the sum of their bodies.
-type disclaimer struct {
+type refusingUpstream struct {
 	mu       sync.Mutex
 	fails    int
 	after    int  // bytes of the body that come first
@@ -29,7 +29,7 @@ type disclaimer struct {
 	conns    int
 }
 
-func (d *disclaimer) failing() bool {
+func (d *refusingUpstream) failing() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.seen++
@@ -37,14 +37,14 @@ func (d *disclaimer) failing() bool {
 	return d.fails >= 0
 }
 
-func (d *disclaimer) counts() (conns, seen int) {
+func (d *refusingUpstream) counts() (conns, seen int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.conns, d.seen
 }
 
 // serve serves a connection.
-func (d *disclaimer) serve(c net.Conn) {
+func (d *refusingUpstream) serve(c net.Conn) {
 	d.mu.Lock()
 	d.conns++
 	d.mu.Unlock()
@@ -124,7 +124,7 @@ func TestUnprocessedRequestsAreSentAgainWithTheirBody(t *testing.T) {
 	for i := range random {
 		random[i] = byte(rand.Uint32())
 	}
-	for _, way := range []*disclaimer{
+	for _, way := range []*refusingUpstream{
 		{fails: 1},
 		{fails: 2},
 		{fails: 1, goesAway: true},
@@ -138,7 +138,7 @@ func TestUnprocessedRequestsAreSentAgainWithTheirBody(t *testing.T) {
 						if sized != ((i+after)%2 == 0) && after != 5000 {
 							continue // the other bodies in between
 						}
-						d := &disclaimer{fails: way.fails, after: after, goesAway: way.goesAway, leaves: way.leaves}
+						d := &refusingUpstream{fails: way.fails, after: after, goesAway: way.goesAway, leaves: way.leaves}
 						table := *table
 						table.Default = to(w.back(backs.HTTP2, w.raw(w.serverTLS("h2"), d.serve)))
 						s, address := w.gateway(fixed(&table))
@@ -170,16 +170,16 @@ func TestUnprocessedRequestsAreSentAgainWithTheirBody(t *testing.T) {
 // A request whose body is lost, or that is disclaimed too often, is answered.
 func TestUnprocessedRequestsThatCannotBeSentAgain(t *testing.T) {
 	for name, c := range map[string]struct {
-		d    *disclaimer
+		d    *refusingUpstream
 		body int
 		seen int
 	}{
-		"the upstream took more than is kept": {&disclaimer{fails: 1, window: true, after: 500_000, goesAway: true}, 1 << 20, 1},
-		"each stream is refused":              {&disclaimer{fails: 1000}, 10, 1 + 2},
-		"each connection goes away":           {&disclaimer{fails: 1000, goesAway: true}, 10, 8},
+		"the upstream took more than is kept": {&refusingUpstream{fails: 1, window: true, after: 500_000, goesAway: true}, 1 << 20, 1},
+		"each stream is refused":              {&refusingUpstream{fails: 1000}, 10, 1 + 2},
+		"each connection goes away":           {&refusingUpstream{fails: 1000, goesAway: true}, 10, 8},
 	} {
 		schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
-			d := &disclaimer{fails: c.d.fails, after: c.d.after, window: c.d.window, goesAway: c.d.goesAway}
+			d := &refusingUpstream{fails: c.d.fails, after: c.d.after, window: c.d.window, goesAway: c.d.goesAway}
 			table.Default = to(w.back(backs.HTTP2, w.raw(w.serverTLS("h2"), d.serve)))
 			s, address := w.gateway(fixed(table))
 			res, err := w.browser().Post(scheme+"://"+address, "", bytes.NewReader(make([]byte, c.body)))
@@ -198,7 +198,7 @@ func TestUnprocessedRequestsThatCannotBeSentAgain(t *testing.T) {
 // A request whose stream is refused goes to another endpoint, if there is one.
 func TestRefusedRequestsGoElsewhere(t *testing.T) {
 	w := newWorld(t)
-	full, free := &disclaimer{fails: 1000}, &disclaimer{}
+	full, free := &refusingUpstream{fails: 1000}, &refusingUpstream{}
 	back := w.back(backs.HTTP2, w.raw(w.serverTLS("h2"), full.serve), w.raw(w.serverTLS("h2"), free.serve))
 	_, address := w.plain(back)
 	for range 10 {
@@ -219,7 +219,7 @@ func TestRefusedRequestsGoElsewhere(t *testing.T) {
 // If no memory is left to keep a body, it is sent as it arrives and not kept.
 func TestKeptBodiesAreBoundedTogether(t *testing.T) {
 	w := newWorld(t)
-	d := &disclaimer{fails: 1, after: 10}
+	d := &refusingUpstream{fails: 1, after: 10}
 	s, address := w.plain(w.back(backs.HTTP2, w.raw(w.serverTLS("h2"), d.serve)))
 	s.shared.LimitKept(1)
 	for _, want := range []int{502, 200} {

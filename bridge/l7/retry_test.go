@@ -32,15 +32,15 @@ func retried(b *backs.Pools, r exchange.Retry) *Action {
 // everything is tried again, at once.
 var everything = exchange.Retry{ConnectFailure: true, Reset: true, RefusedStream: true, Codes: []int{429, 502, 503}, Methods: []string{"POST"}, Backoff: time.Nanosecond}
 
-// A faltering upstream fails its first requests in some way, and serves the others.
-type faltering struct {
+// A failingFirst is an upstream that fails its first requests in some way, and serves the others.
+type failingFirst struct {
 	mu    sync.Mutex
 	fails int      // how many are yet to fail
 	seen  []string // method, path and body of all
 }
 
 // take notes a request, and reports whether it is to fail.
-func (f *faltering) take(r string) bool {
+func (f *failingFirst) take(r string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.seen = append(f.seen, r)
@@ -48,7 +48,7 @@ func (f *faltering) take(r string) bool {
 	return f.fails >= 0
 }
 
-func (f *faltering) requests() []string {
+func (f *failingFirst) requests() []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.Clone(f.seen)
@@ -56,12 +56,12 @@ func (f *faltering) requests() []string {
 
 // ways are those in which a request can fail. Each makes a Back whose upstream
 // lets the first n do so.
-var ways = map[string]func(w *world, p backs.Protocol, n int) (*backs.Pools, *faltering){
-	"no connection": func(w *world, p backs.Protocol, n int) (*backs.Pools, *faltering) {
-		f := &faltering{fails: n}
+var ways = map[string]func(w *world, p backs.Protocol, n int) (*backs.Pools, *failingFirst){
+	"no connection": func(w *world, p backs.Protocol, n int) (*backs.Pools, *failingFirst) {
+		f := &failingFirst{fails: n}
 		var mu sync.Mutex
 		left := n
-		ln := &picky{Listener: listen(w), refuses: func() bool {
+		ln := &refusingListener{Listener: listen(w), refuses: func() bool {
 			mu.Lock()
 			defer mu.Unlock()
 			left--
@@ -70,51 +70,55 @@ var ways = map[string]func(w *world, p backs.Protocol, n int) (*backs.Pools, *fa
 		f.fails = 0
 		return w.back(p, w.serverOn(ln, f.handler(nil), "h2", "http/1.1")), f
 	},
-	"reset": func(w *world, p backs.Protocol, n int) (*backs.Pools, *faltering) {
-		f := &faltering{fails: n}
+	"reset": func(w *world, p backs.Protocol, n int) (*backs.Pools, *failingFirst) {
+		f := &failingFirst{fails: n}
 		return w.back(p, w.server(f.handler(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }), "h2", "http/1.1")), f
 	},
-	"half a head": func(w *world, p backs.Protocol, n int) (*backs.Pools, *faltering) {
+	"half a head": func(w *world, p backs.Protocol, n int) (*backs.Pools, *failingFirst) {
 		if p == backs.HTTP2 {
 			return nil, nil
 		}
-		f := &faltering{fails: n}
+		f := &failingFirst{fails: n}
 		return w.back(p, w.server(f.handler(func(rw http.ResponseWriter, _ *http.Request) {
 			c, _, _ := rw.(http.Hijacker).Hijack()
 			fmt.Fprint(c, "HTTP/1.1 200 OK\r\nConte")
 			c.Close()
 		}))), f
 	},
-	"refused stream": func(w *world, p backs.Protocol, n int) (*backs.Pools, *faltering) {
+	"refused stream": func(w *world, p backs.Protocol, n int) (*backs.Pools, *failingFirst) {
 		if p == backs.HTTP1 {
 			return nil, nil
 		}
-		f := &faltering{fails: n}
+		f := &failingFirst{fails: n}
 		return w.back(p, w.raw(w.serverTLS("h2"), f.refuser(func(fr *http2.Framer, id uint32) bool {
 			return fr.WriteRSTStream(id, http2.ErrCodeRefusedStream) == nil
 		}))), f
 	},
-	"going away": func(w *world, p backs.Protocol, n int) (*backs.Pools, *faltering) {
+	"going away": func(w *world, p backs.Protocol, n int) (*backs.Pools, *failingFirst) {
 		if p == backs.HTTP1 {
 			return nil, nil
 		}
-		f := &faltering{fails: n}
+		f := &failingFirst{fails: n}
 		return w.back(p, w.raw(w.serverTLS("h2"), f.refuser(func(fr *http2.Framer, id uint32) bool {
 			_ = fr.WriteGoAway(0, http2.ErrCodeNo, nil)
 			return false
 		}))), f
 	},
-	"503": func(w *world, p backs.Protocol, n int) (*backs.Pools, *faltering) { return falteringWith(w, p, n, 503) },
-	"429": func(w *world, p backs.Protocol, n int) (*backs.Pools, *faltering) { return falteringWith(w, p, n, 429) },
+	"503": func(w *world, p backs.Protocol, n int) (*backs.Pools, *failingFirst) {
+		return newFailingFirst(w, p, n, 503)
+	},
+	"429": func(w *world, p backs.Protocol, n int) (*backs.Pools, *failingFirst) {
+		return newFailingFirst(w, p, n, 429)
+	},
 }
 
-func falteringWith(w *world, p backs.Protocol, n, code int) (*backs.Pools, *faltering) {
-	f := &faltering{fails: n}
+func newFailingFirst(w *world, p backs.Protocol, n, code int) (*backs.Pools, *failingFirst) {
+	f := &failingFirst{fails: n}
 	return w.back(p, w.server(f.handler(func(rw http.ResponseWriter, _ *http.Request) { http.Error(rw, "failed", code) }), "h2", "http/1.1")), f
 }
 
 // handler reads requests, and lets fail answer those that are to fail.
-func (f *faltering) handler(fail http.HandlerFunc) http.Handler {
+func (f *failingFirst) handler(fail http.HandlerFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
@@ -135,7 +139,7 @@ func (f *faltering) handler(fail http.HandlerFunc) http.Handler {
 
 // refuser serves an HTTP/2 connection: fail ends the streams that are to fail, and
 // reports whether the connection stays open.
-func (f *faltering) refuser(fail func(fr *http2.Framer, id uint32) bool) func(net.Conn) {
+func (f *failingFirst) refuser(fail func(fr *http2.Framer, id uint32) bool) func(net.Conn) {
 	return func(c net.Conn) {
 		if _, err := io.ReadFull(c, make([]byte, len(http2.ClientPreface))); err != nil {
 			return
@@ -168,13 +172,13 @@ func (f *faltering) refuser(fail func(fr *http2.Framer, id uint32) bool) func(ne
 	}
 }
 
-// A picky listener closes some connections as they come.
-type picky struct {
+// A refusingListener closes some connections at once.
+type refusingListener struct {
 	net.Listener
 	refuses func() bool
 }
 
-func (l *picky) Accept() (net.Conn, error) {
+func (l *refusingListener) Accept() (net.Conn, error) {
 	for {
 		c, err := l.Listener.Accept()
 		if err != nil || !l.refuses() {
@@ -199,7 +203,7 @@ func TestFailuresAreTriedAgain(t *testing.T) {
 		for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 			schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
 				var action *Action
-				var f *faltering
+				var f *failingFirst
 				serve := func(r *exchange.Retry, n int) (code int, body string) {
 					var back *backs.Pools
 					if back, f = build(w, p, n); back == nil {
@@ -290,10 +294,10 @@ func TestMethodsThatAreTriedAgain(t *testing.T) {
 func TestEachTryGoesToAnotherEndpoint(t *testing.T) {
 	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 		w := newWorld(t)
-		var all []*faltering
+		var all []*failingFirst
 		var addresses []string
 		for range 3 {
-			f := &faltering{fails: 1}
+			f := &failingFirst{fails: 1}
 			all = append(all, f)
 			addresses = append(addresses, w.server(f.handler(func(rw http.ResponseWriter, _ *http.Request) { http.Error(rw, "", http.StatusServiceUnavailable) }), "h2", "http/1.1"))
 		}
@@ -317,7 +321,7 @@ func TestEachTryGoesToAnotherEndpoint(t *testing.T) {
 // An endpoint that cannot be connected to is passed over within a try.
 func TestDeadEndpointsDoNotCountAsTries(t *testing.T) {
 	w := newWorld(t)
-	f := &faltering{fails: 1}
+	f := &failingFirst{fails: 1}
 	good := w.server(f.handler(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }))
 	r := everything
 	r.ConnectFailure = false
@@ -391,7 +395,7 @@ func TestUpgradesAreNotTriedAgain(t *testing.T) {
 func TestUnavailableServersOfGRPC(t *testing.T) {
 	for status, want := range map[string]int{"14": 3, "13": 1, "0": 1} {
 		w := newWorld(t)
-		f := &faltering{fails: 2}
+		f := &failingFirst{fails: 2}
 		r := everything
 		r.Attempts = 3
 		_, address := w.gateway(fixed(&Table{Default: retried(w.back(backs.HTTP2, w.server(f.handler(func(rw http.ResponseWriter, _ *http.Request) {
@@ -409,7 +413,7 @@ func TestUnavailableServersOfGRPC(t *testing.T) {
 func TestDiscardedResponsesKeepTheirConnection(t *testing.T) {
 	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 		w := newWorld(t)
-		back, f := falteringWith(w, p, 5, 503)
+		back, f := newFailingFirst(w, p, 5, 503)
 		r := everything
 		r.Attempts = 6
 		_, address := w.gateway(fixed(&Table{Default: retried(back, r)}))
@@ -429,7 +433,7 @@ func TestDiscardedResponsesKeepTheirConnection(t *testing.T) {
 
 func TestTheLastFailureIsAnswered(t *testing.T) {
 	w := newWorld(t)
-	f := &faltering{fails: 100}
+	f := &failingFirst{fails: 100}
 	_, address := w.gateway(fixed(&Table{Default: retried(w.back(backs.HTTP1, w.server(f.handler(func(rw http.ResponseWriter, _ *http.Request) {
 		rw.Header().Set("X-Try", fmt.Sprint(len(f.requests())))
 		rw.WriteHeader(503)
@@ -450,7 +454,7 @@ func TestTheLastFailureIsAnswered(t *testing.T) {
 func TestRetryBudgetLimitsRetries(t *testing.T) {
 	w := newWorld(t)
 	for least, want := range map[int]int{0: 503, 1: 200} {
-		f := &faltering{fails: 1}
+		f := &failingFirst{fails: 1}
 		back := w.budgeted(upstream.RetryBudget{Least: least}, w.server(f.handler(func(rw http.ResponseWriter, _ *http.Request) { http.Error(rw, "", http.StatusServiceUnavailable) })))
 		_, address := w.gateway(fixed(&Table{Default: retried(back, everything)}))
 		for range 3 { // a retry's share of the budget is returned

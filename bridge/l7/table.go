@@ -22,8 +22,8 @@ import (
 type Table struct {
 	TLS *certs.Servers // nil: plaintext. Taken once per connection.
 
-	// Validity says how clients are judged while their connections are open. Nil: each
-	// client is judged in its handshake only.
+	// Validity says how clients are verified while their connections are open. Nil: each
+	// client is verified in its handshake only.
 	Validity *validity.Policy
 
 	// Routes decide on each request. Nil matches nothing.

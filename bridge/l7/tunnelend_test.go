@@ -29,7 +29,7 @@ func TestTheEndOfAnUpgradedConnectionIsCountedForTheSideThatFailed(t *testing.T)
 	// Each upstream accepts the upgrade, greets, and ends once its client has said
 	// that the greeting has come: a reset could overtake it.
 	http1Upstream := func(w *world, end func(c net.Conn)) *backs.Pools {
-		return w.judgedAt(backs.HTTP1, w.raw(w.serverTLS(), func(c net.Conn) {
+		return w.ejectingAt(backs.HTTP1, w.raw(w.serverTLS(), func(c net.Conn) {
 			if _, err := c.Read(make([]byte, 4096)); err != nil {
 				return
 			}
@@ -39,7 +39,7 @@ func TestTheEndOfAnUpgradedConnectionIsCountedForTheSideThatFailed(t *testing.T)
 		}))
 	}
 	http2Upstream := func(w *world, end func(s *http2.ServerStream)) *backs.Pools {
-		return w.judgedAt(backs.HTTP2, w.raw(w.serverTLS("h2"), connects(true, func(s *http2.ServerStream) {
+		return w.ejectingAt(backs.HTTP2, w.raw(w.serverTLS("h2"), connects(true, func(s *http2.ServerStream) {
 			_ = s.Respond(&message.Response{Status: 200, Length: -1}, false)
 			_ = s.Write([]byte("hello"))
 			_ = s.Flush()

@@ -103,8 +103,8 @@ func (t *trial) explainDial() diagnosis {
 		return say("nothing listens at %s: it refused the connection", t.where()).
 			suggest(about(t.address(), "start the upstream, or set %s to the address that it listens on", t.address()))
 	case certs.ReasonConnectTimeout:
-		return say("%s did not answer %s", t.where(), t.within(t.waited.connect, "timeouts.connect")).
-			suggest(about("timeouts.connect", "check for a firewall that drops packets, correct %s, or set timeouts.connect to more than %v", t.address(), t.waited.connect))
+		return say("%s did not answer %s", t.where(), t.within(t.timeouts.connect, "timeouts.connect")).
+			suggest(about("timeouts.connect", "check for a firewall that drops packets, correct %s, or set timeouts.connect to more than %v", t.address(), t.timeouts.connect))
 	case certs.ReasonDNSFailure:
 		what := certs.ErrorText(t.err)
 		if e, ok := errors.AsType[*net.DNSError](t.err); ok {
@@ -144,20 +144,20 @@ func (t *trial) explainSilence() diagnosis {
 		return t.explainStarttls()
 	}
 	stage := "before it sent anything"
-	if t.said > 0 {
-		stage = fmt.Sprintf("after %d bytes of the handshake", t.said)
+	if t.received > 0 {
+		stage = fmt.Sprintf("after %d bytes of the handshake", t.received)
 	}
 	if t.seen != nil && t.seen.Requested {
 		stage += ", having asked for a client certificate"
 	}
 	if t.reason == certs.ReasonHandshakeTimeout {
-		d := say("%s accepted the connection, but did not finish the TLS handshake %s", t.where(), t.within(t.waited.handshake, "timeouts.handshake"))
-		if t.said == 0 {
+		d := say("%s accepted the connection, but did not finish the TLS handshake %s", t.where(), t.within(t.timeouts.handshake, "timeouts.handshake"))
+		if t.received == 0 {
 			d.facts += " and sent nothing: it may be overloaded, or expect a protocol other than TLS"
-			return d.suggest(about("timeouts.handshake", "check that the upstream speaks TLS at %s (if not, set plaintext in place of tls), or set timeouts.handshake to more than %v", t.address(), t.waited.handshake))
+			return d.suggest(about("timeouts.handshake", "check that the upstream speaks TLS at %s (if not, set plaintext in place of tls), or set timeouts.handshake to more than %v", t.address(), t.timeouts.handshake))
 		}
 		d.facts += fmt.Sprintf(", stopping %s", stage)
-		return d.suggest(about("timeouts.handshake", "set timeouts.handshake to more than %v if the upstream is only slow", t.waited.handshake))
+		return d.suggest(about("timeouts.handshake", "set timeouts.handshake to more than %v if the upstream is only slow", t.timeouts.handshake))
 	}
 	how := "closed"
 	if !errors.Is(t.err, io.EOF) && !errors.Is(t.err, io.ErrUnexpectedEOF) {

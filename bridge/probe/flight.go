@@ -35,7 +35,7 @@ func (t search) offer(ctx context.Context, h *hello) (*flight, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, trialTime)
 	defer cancel()
-	raw, done, err := t.target.open(ctx, waits{trialTime, trialTime})
+	raw, done, err := t.target.open(ctx, timeouts{trialTime, trialTime})
 	if err != nil {
 		return nil, err
 	}

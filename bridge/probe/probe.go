@@ -117,7 +117,7 @@ func Run(ctx context.Context, t Target) *Result {
 	if t.Client != nil {
 		o = t.Client.Options()
 	}
-	first := t.try(ctx, o, waits{t.ConnectTimeout, t.HandshakeTimeout})
+	first := t.try(ctx, o, timeouts{t.ConnectTimeout, t.HandshakeTimeout})
 	r := first.result()
 	d := first.explain()
 	if ctx.Err() == nil {
@@ -131,7 +131,7 @@ func Run(ctx context.Context, t Target) *Result {
 		}
 	}
 	if t.Request != nil && first.reason == "" && ctx.Err() == nil {
-		to := inquiry{first}
+		to := requestTrial{first}
 		a := to.ask(ctx, t.Request)
 		r.ResponseStatus = a.status
 		r.Reason, d = to.explainAnswer(d, t.Request, a)

@@ -40,8 +40,8 @@ func ParseRequest(text string) (*Request, error) {
 	return &Request{method, path}, nil
 }
 
-// An inquiry sends a request to the endpoint of a trial that succeeded.
-type inquiry struct{ *trial }
+// A requestTrial sends a request to the endpoint of a trial that succeeded.
+type requestTrial struct{ *trial }
 
 // An answer is the result of a Request.
 type answer struct {
@@ -56,10 +56,10 @@ const maxAnswer = 64 << 10
 
 // ask sends the request by HTTP/1.1 on a connection of its own. The first
 // connection cannot carry it: the wait for a late alert may have read a byte.
-func (t inquiry) ask(ctx context.Context, r *Request) (a answer) {
-	ctx, cancel := context.WithTimeout(ctx, t.waited.handshake)
+func (t requestTrial) ask(ctx context.Context, r *Request) (a answer) {
+	ctx, cancel := context.WithTimeout(ctx, t.timeouts.handshake)
 	defer cancel()
-	conn, done, err := t.target.open(ctx, t.waited)
+	conn, done, err := t.target.open(ctx, t.timeouts)
 	if err != nil {
 		return answer{err: err}
 	}
@@ -91,7 +91,7 @@ func (t inquiry) ask(ctx context.Context, r *Request) (a answer) {
 	return answer{status: response.StatusCode, body: body}
 }
 
-func (t inquiry) handshakeForHTTP1(ctx context.Context, raw net.Conn) (*tls.Conn, error) {
+func (t requestTrial) handshakeForHTTP1(ctx context.Context, raw net.Conn) (*tls.Conn, error) {
 	o := t.options
 	if len(o.NextProtos) > 0 {
 		o.NextProtos, o.RequireALPN = []string{"http/1.1"}, false
@@ -106,7 +106,7 @@ func (t inquiry) handshakeForHTTP1(ctx context.Context, raw net.Conn) (*tls.Conn
 // reasonOf returns why the answer is a failure, or "". Servers that
 // require a client certificate only at the HTTP level answer with statuses of
 // their own: nginx sends 400 with a text, or 495 and 496 by error_page.
-func (t inquiry) reasonOf(a answer) certs.Reason {
+func (t requestTrial) reasonOf(a answer) certs.Reason {
 	if a.err == nil {
 		has := func(text string) bool { return bytes.Contains(a.body, []byte(text)) }
 		switch {
@@ -133,18 +133,18 @@ func (t inquiry) reasonOf(a answer) certs.Reason {
 }
 
 // explainAnswer adds the result of a request to that of the handshake before.
-func (t inquiry) explainAnswer(d diagnosis, r *Request, a answer) (certs.Reason, diagnosis) {
+func (t requestTrial) explainAnswer(d diagnosis, r *Request, a answer) (certs.Reason, diagnosis) {
 	reason := t.reasonOf(a)
 	if a.renegotiated {
 		d.facts += fmt.Sprintf("; after the request %s it requested TLS renegotiation, and the second handshake succeeded", r)
 	}
-	said := fmt.Sprintf("; it answered %s with %d", r, a.status)
+	answered := fmt.Sprintf("; it answered %s with %d", r, a.status)
 	if text := http.StatusText(a.status); text != "" {
-		said += " (" + text + ")"
+		answered += " (" + text + ")"
 	}
 	switch reason {
 	case "":
-		d.facts += said
+		d.facts += answered
 		return "", d
 	case certs.ReasonRenegotiationRequested:
 		d.facts += fmt.Sprintf("; after the request %s it requested TLS renegotiation", r)
@@ -163,13 +163,13 @@ func (t inquiry) explainAnswer(d diagnosis, r *Request, a answer) (certs.Reason,
 		return reason, d.suggest(s)
 	case certs.ReasonClientCertificateRequired, certs.ReasonClientCertificateRejected:
 		if a.err != nil {
-			said = fmt.Sprintf("; after the request %s it rejected the connection (%s)", r, certs.ErrorText(a.err))
+			answered = fmt.Sprintf("; after the request %s it rejected the connection (%s)", r, certs.ErrorText(a.err))
 		}
 		why := "it requires a client certificate, and we sent none"
 		if reason == certs.ReasonClientCertificateRejected {
 			why = "it does not accept our client certificate"
 		}
-		d.facts += said + ": " + why
+		d.facts += answered + ": " + why
 		return reason, t.adviseCertificate(d, "")
 	}
 	d.facts += fmt.Sprintf("; the request %s failed: %s", r, certs.ErrorText(a.err))

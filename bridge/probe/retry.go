@@ -31,7 +31,7 @@ func (t *trial) retry(ctx context.Context) (attempts []Attempt, informative *var
 		v := &all[i]
 		o := t.options
 		v.apply(&o)
-		v.result = t.target.try(ctx, o, waits{min(t.waited.connect, trialTime), min(t.waited.handshake, trialTime)})
+		v.result = t.target.try(ctx, o, timeouts{min(t.timeouts.connect, trialTime), min(t.timeouts.handshake, trialTime)})
 		if ctx.Err() != nil {
 			break // its result is meaningless
 		}

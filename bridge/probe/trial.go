@@ -13,14 +13,14 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// waits are the timeouts of each step.
-type waits struct{ connect, handshake time.Duration }
+// timeouts are the timeouts of each step.
+type timeouts struct{ connect, handshake time.Duration }
 
 // A trial is one connection to the target, and its result.
 type trial struct {
-	target  *Target
-	options certs.ClientOptions // of the TLS settings
-	waited  waits
+	target   *Target
+	options  certs.ClientOptions // of the TLS settings
+	timeouts timeouts
 
 	err    error // nil if the connection is good enough for traffic
 	reason certs.Reason
@@ -30,15 +30,15 @@ type trial struct {
 	remote    string
 	seen      *certs.Observation // nil if the handshake did not begin
 	heard     []byte             // first bytes from the endpoint
-	said      int                // bytes it sent in total
+	received  int                // bytes it sent in total
 	sent      []byte             // the record with our ClientHello
 
 	dns, connect, handshake time.Duration
 }
 
 // try makes one connection with the options o.
-func (t *Target) try(ctx context.Context, o certs.ClientOptions, w waits) *trial {
-	out := &trial{target: t, options: o, waited: w}
+func (t *Target) try(ctx context.Context, o certs.ClientOptions, w timeouts) *trial {
+	out := &trial{target: t, options: o, timeouts: w}
 	raw, err := out.dial(ctx)
 	if err != nil {
 		return out.fail(err)
@@ -72,7 +72,7 @@ func (t *Target) try(ctx context.Context, o certs.ClientOptions, w waits) *trial
 		}
 	}
 	err = t.Starttls.Explain(err)
-	out.heard, out.said, out.sent = conn.first, conn.total, conn.hello
+	out.heard, out.received, out.sent = conn.first, conn.total, conn.hello
 	if err == nil {
 		return out
 	}
@@ -85,8 +85,8 @@ func (t *Target) try(ctx context.Context, o certs.ClientOptions, w waits) *trial
 
 // open makes a further connection and does what comes before TLS on it. Its
 // reads and writes fail once ctx ends. The caller calls done, which closes it.
-func (t *Target) open(ctx context.Context, w waits) (conn net.Conn, done func(), err error) {
-	raw, err := (&trial{target: t, waited: w}).dial(ctx)
+func (t *Target) open(ctx context.Context, w timeouts) (conn net.Conn, done func(), err error) {
+	raw, err := (&trial{target: t, timeouts: w}).dial(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -122,8 +122,8 @@ func (t *trial) fail(err error) *trial {
 
 // dial connects as traffic does, and measures each step.
 func (t *trial) dial(ctx context.Context) (net.Conn, error) {
-	t.cutShort = endsWithin(ctx, t.waited.connect)
-	ctx, cancel := context.WithTimeout(ctx, t.waited.connect)
+	t.cutShort = endsWithin(ctx, t.timeouts.connect)
+	ctx, cancel := context.WithTimeout(ctx, t.timeouts.connect)
 	defer cancel()
 	start := time.Now()
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{

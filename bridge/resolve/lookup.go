@@ -18,16 +18,16 @@ type lookup struct {
 	ctx    context.Context
 	server netip.AddrPort // to ask; zero: the system's servers
 
-	mu    sync.Mutex
-	ttl   time.Duration // the lowest so far
-	timed bool          // ttl is set
-	heard map[string]*heard
-	err   error // a panic while reading a message
+	mu       sync.Mutex
+	ttl      time.Duration // the lowest so far
+	timed    bool          // ttl is set
+	answered map[string]*answered
+	err      error // a panic while reading a message
 }
 
-// heard is what was answered about one of the names that search domains make
+// answered says which answers came for one of the names that search domains make
 // of the requested one.
-type heard struct{ v4, v6, addresses bool }
+type answered struct{ v4, v6, addresses bool }
 
 func (l *lookup) resolver() *net.Resolver {
 	return &net.Resolver{PreferGo: true, Dial: l.dial}
@@ -54,17 +54,17 @@ func (l *lookup) dial(ctx context.Context, network, address string) (net.Conn, e
 	return &stream{Conn: conn, wire: w}, nil
 }
 
-// hear processes a message from a server. Goroutines of package net call it,
+// receive processes a message from a server. Goroutines of package net call it,
 // which do not recover from panics.
-func (l *lookup) hear(message []byte, id uint16) {
-	if err := l.takeIn(message, id); err != nil {
+func (l *lookup) receive(message []byte, id uint16) {
+	if err := l.parse(message, id); err != nil {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		l.err = err
 	}
 }
 
-func (l *lookup) takeIn(message []byte, id uint16) (err error) {
+func (l *lookup) parse(message []byte, id uint16) (err error) {
 	defer catch(&err)
 	r, ok := readResponse(message, id)
 	if !ok {
@@ -76,13 +76,13 @@ func (l *lookup) takeIn(message []byte, id uint16) (err error) {
 		l.ttl, l.timed = r.ttl, true
 	}
 	name := strings.ToLower(r.name)
-	if l.heard == nil {
-		l.heard = make(map[string]*heard)
+	if l.answered == nil {
+		l.answered = make(map[string]*answered)
 	}
-	h := l.heard[name]
+	h := l.answered[name]
 	if h == nil {
-		h = &heard{}
-		l.heard[name] = h
+		h = &answered{}
+		l.answered[name] = h
 	}
 	h.v4 = h.v4 || r.settled && r.kind == dnsmessage.TypeA
 	h.v6 = h.v6 || r.settled && r.kind == dnsmessage.TypeAAAA
@@ -102,7 +102,7 @@ func (l *lookup) panicked() error {
 func (l *lookup) whole() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, h := range l.heard {
+	for _, h := range l.answered {
 		if h.addresses {
 			return h.v4 && h.v6
 		}
@@ -143,7 +143,7 @@ func (c *packets) Write(p []byte) (int, error) {
 func (c *packets) Read(p []byte) (int, error) {
 	n, err := c.UDPConn.Read(p)
 	if err == nil {
-		c.lookup.hear(p[:n], c.id)
+		c.lookup.receive(p[:n], c.id)
 	}
 	return n, err
 }
@@ -176,7 +176,7 @@ func (c *stream) Read(p []byte) (int, error) {
 		if len(c.got) < end {
 			break
 		}
-		c.lookup.hear(c.got[2:end], c.id)
+		c.lookup.receive(c.got[2:end], c.id)
 		c.got = c.got[end:]
 	}
 	return n, err

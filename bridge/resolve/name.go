@@ -154,8 +154,8 @@ func least(a, b time.Duration) time.Duration {
 	return min(a, b)
 }
 
-// found holds the addresses of one host.
-type found struct {
+// hostResult holds the addresses of one host.
+type hostResult struct {
 	addrs []netip.Addr
 	whole bool // both families are known
 	ttl   time.Duration
@@ -164,7 +164,7 @@ type found struct {
 
 // since returns the addresses, with missing families replaced by those of
 // before.
-func (f found) since(before []netip.Addr) (addrs []netip.Addr, kept bool) {
+func (f hostResult) since(before []netip.Addr) (addrs []netip.Addr, kept bool) {
 	if f.err != nil {
 		return before, len(before) > 0
 	}
@@ -187,8 +187,8 @@ func (f found) since(before []netip.Addr) (addrs []netip.Addr, kept bool) {
 }
 
 // lookUpAll looks up the targets' hosts concurrently.
-func (n *Name) lookUpAll(ctx context.Context, targets []target) []found {
-	out := make([]found, len(targets))
+func (n *Name) lookUpAll(ctx context.Context, targets []target) []hostResult {
+	out := make([]hostResult, len(targets))
 	slots := make(chan struct{}, maxAtOnce)
 	var wg sync.WaitGroup
 	for i, t := range targets {
@@ -204,8 +204,8 @@ func (n *Name) lookUpAll(ctx context.Context, targets []target) []found {
 }
 
 // lookUp returns the addresses of a host.
-func (n *Name) lookUp(ctx context.Context, host string) found {
-	var f found
+func (n *Name) lookUp(ctx context.Context, host string) hostResult {
+	var f hostResult
 	f.err = n.ask(ctx, func(l *lookup) error {
 		addrs, err := l.resolver().LookupNetIP(l.ctx, "ip", host)
 		f.addrs, f.whole, f.ttl = n.usable(addrs), l.whole(), l.goodFor()
@@ -281,9 +281,9 @@ func doWithin(ctx context.Context, most time.Duration, server netip.AddrPort, do
 	}
 	if e, ok := errors.AsType[*net.DNSError](err); ok && server.IsValid() {
 		// The resolver only knows the system's servers.
-		told := *e
-		told.Server, told.Name = server.String(), strings.TrimSuffix(e.Name, ".")
-		return &told
+		named := *e
+		named.Server, named.Name = server.String(), strings.TrimSuffix(e.Name, ".")
+		return &named
 	}
 	return err
 }

@@ -23,9 +23,9 @@ func wantPanic(t *testing.T, err error) {
 func TestAPanicIsAnError(t *testing.T) {
 	t.Run("reading a message", func(t *testing.T) {
 		var none *lookup // which cannot take in anything
-		wantPanic(t, none.takeIn(message(t, "up.test.", 1, addA), 7))
+		wantPanic(t, none.parse(message(t, "up.test.", 1, addA), 7))
 		l := &lookup{}
-		l.hear(nil, 7)
+		l.receive(nil, 7)
 		if err := l.panicked(); err != nil {
 			t.Error(err)
 		}

@@ -55,7 +55,7 @@ func TestTheCostOfADNSAnswerIsBoundedByItsLength(t *testing.T) {
 	binary.BigEndian.PutUint16(garbage, 7)
 	garbage[2], garbage[7] = 0x80, 0xff // a response that claims 255 answers and has none
 	names := alloctest.Bound{CPU: 150 * time.Nanosecond,
-		Why: "the name of each record may be a pointer to one of 255 bytes; package net reads it likewise"}
+		Reason: "the name of each record may be a pointer to one of 255 bytes; package net reads it likewise"}
 	for _, c := range []struct {
 		name    string
 		message []byte
@@ -74,21 +74,21 @@ func TestTheCostOfADNSAnswerIsBoundedByItsLength(t *testing.T) {
 			alloctest.WantCost(t, times*len(c.message), c.bound, func() {
 				l := &lookup{}
 				for range times {
-					l.hear(c.message, 7)
+					l.receive(c.message, 7)
 				}
 			})
 		})
 	}
 }
 
-// A fed connection returns its input in pieces.
-type fed struct {
+// A pieceConn returns its input in pieces.
+type pieceConn struct {
 	net.Conn
 	left []byte
 	cut  int
 }
 
-func (c *fed) Read(p []byte) (int, error) {
+func (c *pieceConn) Read(p []byte) (int, error) {
 	n := copy(p[:min(len(p), c.cut)], c.left)
 	c.left = c.left[n:]
 	if n == 0 {
@@ -110,7 +110,7 @@ func TestADNSStreamKeepsOneMessage(t *testing.T) {
 		t.Run(fmt.Sprintf("%d bytes at a time", cut), func(t *testing.T) {
 			p := make([]byte, 64<<10)
 			alloctest.WantCost(t, len(all), alloctest.Bound{}, func() {
-				c := &stream{Conn: &fed{left: all, cut: cut}, wire: wire{lookup: &lookup{}, id: 7}}
+				c := &stream{Conn: &pieceConn{left: all, cut: cut}, wire: wire{lookup: &lookup{}, id: 7}}
 				for {
 					_, err := c.Read(p)
 					if cap(c.got) > 2*(2+1<<16)+len(p) {
@@ -132,11 +132,11 @@ func TestADNSStreamKeepsOneMessage(t *testing.T) {
 func TestADamagedDNSAnswerIsHarmless(t *testing.T) {
 	m := message(t, "up.test.", 5, addA)
 	for at := range len(m) {
-		(&lookup{}).hear(m[:at], 7)
+		(&lookup{}).receive(m[:at], 7)
 		for _, value := range []byte{0, 1, 0x7f, 0xc0, 0xff, m[at] ^ 1} {
 			damaged := append([]byte(nil), m...)
 			damaged[at] = value
-			(&lookup{}).hear(damaged, 7)
+			(&lookup{}).receive(damaged, 7)
 		}
 	}
 }

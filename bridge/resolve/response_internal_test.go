@@ -77,7 +77,7 @@ func FuzzResponse(f *testing.F) {
 				break
 			}
 		}
-		if got := l.heard != nil; got != ok || len(c.got) != 0 {
+		if got := l.answered != nil; got != ok || len(c.got) != 0 {
 			t.Errorf("heard %v, %d bytes are left; want %v", got, len(c.got), ok)
 		}
 	})

@@ -74,12 +74,12 @@ func (e *RuleError) Unwrap() error { return e.Err }
 // A ConflictError names two rules that match the same requests although
 // neither is more specific.
 type ConflictError struct {
-	Rules [2]string // in the given order
-	What  string    // the conditions they share
+	Rules      [2]string // in the given order
+	Conditions string    // the conditions they share
 }
 
 func (e *ConflictError) Error() string {
-	return fmt.Sprintf("rules %s and %s both match %s, and neither is more specific", e.Rules[0], e.Rules[1], e.What)
+	return fmt.Sprintf("rules %s and %s both match %s, and neither is more specific", e.Rules[0], e.Rules[1], e.Conditions)
 }
 
 // Errors lists every fault of a list of rules, as *RuleError or

@@ -163,8 +163,8 @@ func compile[T any](r *Rule[T]) (entries []*entry[T], hosts []string, bad Errors
 // conflicts records the owners of each set of conditions. Rules with different
 // but overlapping method sets conflict, so each method is claimed separately.
 type conflicts struct {
-	owners map[string][]owner
-	told   map[[2]int]bool
+	owners   map[string][]owner
+	reported map[[2]int]bool
 }
 
 // An owner is the first rule with a set of conditions, or one of several whose client
@@ -201,9 +201,9 @@ func claim[T any](c *conflicts, errs Errors, rule int, host string, e *entry[T],
 					continue
 				}
 				taken = true
-				if pair := [2]int{o.rule, rule}; o.rule != rule && !c.told[pair] {
-					c.told[pair] = true
-					errs = append(errs, &ConflictError{Rules: [2]string{name(o.rule), name(rule)}, What: describe(host, e.path, m, e.headers, &e.client)})
+				if pair := [2]int{o.rule, rule}; o.rule != rule && !c.reported[pair] {
+					c.reported[pair] = true
+					errs = append(errs, &ConflictError{Rules: [2]string{name(o.rule), name(rule)}, Conditions: describe(host, e.path, m, e.headers, &e.client)})
 				}
 			}
 			if !taken || e.client.rank() != (rank{}) { // a later identity may overlap this one alone

@@ -125,7 +125,7 @@ func TestAmbiguousRulesAreRejected(t *testing.T) {
 		if !errors.As(e, &c) {
 			t.Fatalf("%v is no conflict", e)
 		}
-		got = append(got, c.Rules[0]+"-"+c.Rules[1]+": "+c.What)
+		got = append(got, c.Rules[0]+"-"+c.Rules[1]+": "+c.Conditions)
 	}
 	want := []string{
 		`a-b: host y.com, path prefix "/v2"`,

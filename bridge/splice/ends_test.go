@@ -90,7 +90,7 @@ func TestBytesBeforeATruncationAreDelivered(t *testing.T) {
 		}()
 		x.wantBrokenOff(t, sent)
 		want := x.called(splice.ClientTruncated, splice.UpstreamTruncated)
-		if r := wait(t, x.results); r.How != want || max(r.ToUpstream, r.ToClient) != uint64(len(sent)) {
+		if r := wait(t, x.results); r.Ending != want || max(r.ToUpstream, r.ToClient) != uint64(len(sent)) {
 			t.Errorf("%+v, want %q", r, want)
 		}
 	})
@@ -110,7 +110,7 @@ func TestBytesBeforeAResetAreDelivered(t *testing.T) {
 				x.raw.Close()
 				x.wantBrokenOff(t, sent)
 				want := x.called(splice.ClientReset, splice.UpstreamReset)
-				if r := wait(t, x.results); r.How != want {
+				if r := wait(t, x.results); r.Ending != want {
 					t.Errorf("%+v, want %q", r, want)
 				}
 			})
@@ -127,7 +127,7 @@ func TestUndeliveredBytesAreDroppedAfterLinger(t *testing.T) {
 		}
 		eventually(t, "the gateway has all", func() bool { return x.delivered.Load() == uint64(len(sent)) })
 		x.raw.CloseWrite()
-		if r := wait(t, x.results); r.How != x.called(splice.ClientTruncated, splice.UpstreamTruncated) {
+		if r := wait(t, x.results); r.Ending != x.called(splice.ClientTruncated, splice.UpstreamTruncated) {
 			t.Errorf("%+v", r)
 		}
 		if _, err := io.Copy(io.Discard, x.receiver); !errors.Is(err, syscall.ECONNRESET) {
@@ -226,7 +226,7 @@ func TestAResetAfterAHalfCloseIsNoticed(t *testing.T) {
 				x.raw.SetLinger(0)
 				x.raw.Close()
 				want := x.called(splice.ClientReset, splice.UpstreamReset)
-				if r := wait(t, x.results); r.How != want {
+				if r := wait(t, x.results); r.Ending != want {
 					t.Errorf("%+v, want %q", r, want)
 				}
 			})

@@ -43,7 +43,7 @@ func TestAPanicEndsOneSplice(t *testing.T) {
 				if text := <-reported; !strings.HasPrefix(text, "on purpose") || !strings.Contains(text, "panic_test.go") {
 					t.Errorf("Panicked reports %q", text)
 				}
-				if r := <-ended; o.FirstReply != nil && r.How != splice.Panicked {
+				if r := <-ended; o.FirstReply != nil && r.Ending != splice.Panicked {
 					t.Errorf("%+v", r)
 				}
 				if o.FirstReply != nil {
@@ -86,7 +86,7 @@ func TestAPanicInStartClosesBothConnections(t *testing.T) {
 				if value := <-reported; value != "on purpose" {
 					t.Errorf("Panicked reports %v", value)
 				}
-				if r := <-ended; r.How != splice.Panicked {
+				if r := <-ended; r.Ending != splice.Panicked {
 					t.Errorf("%+v", r)
 				}
 				s.Cut(splice.Drained, net.ErrClosed) // the lock is free

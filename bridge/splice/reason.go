@@ -4,7 +4,7 @@ import "github.com/drawbridge-gateway/drawbridge/certs"
 
 // Reason returns the reason for an ending that one side caused, or "" if neither did.
 func (r Result) Reason() certs.Reason {
-	switch r.How {
+	switch r.Ending {
 	case Unverified:
 		return certs.Classify(r.Cause)
 	case ClientReset:

@@ -65,8 +65,8 @@ type Options struct {
 
 // A Result describes how a splice ended.
 type Result struct {
-	How   Ending
-	Cause error // nil after a clean end
+	Ending Ending
+	Cause  error // nil after a clean end
 
 	ToUpstream, ToClient uint64 // bytes that the kernel accepted for delivery
 
@@ -216,7 +216,7 @@ func (s *Splice) notifyDone() {
 	s.upstream.sock.Closed()
 	if s.options.Done != nil {
 		s.options.Done(Result{
-			How: s.how, Cause: s.cause,
+			Ending: s.how, Cause: s.cause,
 			ToUpstream: s.toUpstream.bytes, ToClient: s.toClient.bytes,
 			UpstreamErr: s.toClient.failure,
 		})

@@ -157,7 +157,7 @@ func TestBytesAndHalfClosesArrive(t *testing.T) {
 				both.Wait()
 				n := uint64(len(sent))
 				r := wait(t, results)
-				if r.How != splice.Closed || r.Cause != nil || r.ToUpstream != n || r.ToClient != n || up.Load() != n || down.Load() != n {
+				if r.Ending != splice.Closed || r.Cause != nil || r.ToUpstream != n || r.ToClient != n || up.Load() != n || down.Load() != n {
 					t.Errorf("%+v, counted %d and %d", r, up.Load(), down.Load())
 				}
 				if len(replies) != 1 {
@@ -202,7 +202,7 @@ func TestCut(t *testing.T) {
 		if len(closed) != 2 {
 			t.Errorf("%d sides are closed", len(closed))
 		}
-		if r := wait(t, results); r.How != splice.Shutdown || r.Cause != cause {
+		if r := wait(t, results); r.Ending != splice.Shutdown || r.Cause != cause {
 			t.Errorf("%+v", r)
 		}
 		for _, far := range []net.Conn{client.far, upstream.far} {
@@ -229,7 +229,7 @@ func TestClosedSocketIsDrained(t *testing.T) {
 				if !before {
 					pairs[which].near.Reset()
 				}
-				if r := wait(t, results); r.How != splice.Drained {
+				if r := wait(t, results); r.Ending != splice.Drained {
 					t.Errorf("closed before %v, side %d: %+v", before, which, r)
 				}
 				if _, err := pairs[1-which].far.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
@@ -246,7 +246,7 @@ func TestRunWaitsForTheEnd(t *testing.T) {
 		client.far.Write([]byte("x"))
 		client.far.(halfCloser).CloseWrite()
 		upstream.far.(halfCloser).CloseWrite()
-		if r := e.Run(client.near, upstream.near, splice.Options{Idle: time.Hour, Linger: time.Hour}); r.How != splice.Closed || r.ToUpstream != 1 {
+		if r := e.Run(client.near, upstream.near, splice.Options{Idle: time.Hour, Linger: time.Hour}); r.Ending != splice.Closed || r.ToUpstream != 1 {
 			t.Errorf("%+v", r)
 		}
 	})

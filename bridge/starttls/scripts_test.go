@@ -8,9 +8,9 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// A talk is a whole exchange with a server: what it says at each step, what the
+// A serverScript is a whole exchange with a server: what it says at each step, what the
 // dialect sends, and what the server says over TLS.
-type talk struct {
+type serverScript struct {
 	protocol Protocol
 	said     []string // at each step; the last agrees to start TLS
 	sent     string
@@ -19,7 +19,7 @@ type talk struct {
 	greeting string // for the client
 }
 
-var talks = []talk{
+var talks = []serverScript{
 	{
 		SMTP,
 		[]string{"220-mail.test\r\n220 ESMTP Postfix\r\n", "250-mail.test\r\n250-SIZE 1000\r\n250-starttls\r\n250 DSN\r\n", "220 2.0.0 Ready to start TLS\r\n"},

@@ -15,9 +15,9 @@ type backoff struct {
 	until time.Time // no attempt before this time
 }
 
-// strike starts a pause. Failures during a pause have the same cause, and are
+// grow starts a pause. Failures during a pause have the same cause, and are
 // ignored.
-func (b *backoff) strike(now time.Time) {
+func (b *backoff) grow(now time.Time) {
 	if now.Before(b.until) {
 		return
 	}
@@ -25,8 +25,8 @@ func (b *backoff) strike(now time.Time) {
 	b.begin, b.until = now, now.Add(b.pause/2+rand.N(b.pause))
 }
 
-// ease shortens future pauses by one part in parts.
-func (b *backoff) ease(parts int) {
+// shrink shortens future pauses by one part in parts.
+func (b *backoff) shrink(parts int) {
 	b.pause -= b.pause / time.Duration(parts)
 	if b.pause < b.first/2 {
 		b.pause = 0

@@ -91,7 +91,7 @@ func (r *tier) lighter(t *Turn) *Endpoint {
 		return a
 	}
 	var now instant
-	if a.underWay.n.Load()*int64(b.share(&now)) > b.underWay.n.Load()*int64(a.share(&now)) {
+	if a.inProgress.n.Load()*int64(b.share(&now)) > b.inProgress.n.Load()*int64(a.share(&now)) {
 		return b
 	}
 	return a

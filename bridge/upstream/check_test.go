@@ -16,15 +16,15 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// An examinee answers the health checks of a test.
-type examinee struct {
+// A checkedServer answers the health checks of a test.
+type checkedServer struct {
 	mu    sync.Mutex
 	err   map[string]error // by address; nil: it is well
 	takes time.Duration    // for each answer
 	asked []time.Time
 }
 
-func (p *examinee) ask(ctx context.Context, e *upstream.Endpoint) error {
+func (p *checkedServer) ask(ctx context.Context, e *upstream.Endpoint) error {
 	p.mu.Lock()
 	err, takes := p.err[e.Address()], p.takes
 	p.asked = append(p.asked, time.Now())
@@ -38,7 +38,7 @@ func (p *examinee) ask(ctx context.Context, e *upstream.Endpoint) error {
 }
 
 // set sets the answer of an endpoint from now on.
-func (p *examinee) set(address string, err error) {
+func (p *checkedServer) set(address string, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.err == nil {
@@ -48,7 +48,7 @@ func (p *examinee) set(address string, err error) {
 }
 
 // questions returns the times of the checks since the last call.
-func (p *examinee) questions() []time.Time {
+func (p *checkedServer) questions() []time.Time {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	asked := p.asked
@@ -59,7 +59,7 @@ func (p *examinee) questions() []time.Time {
 var errIll = &certs.VerifyError{Reason: certs.ReasonCheckFailed, Detail: "it answers 500"}
 
 // checked returns an upstream whose endpoints p checks.
-func checked(p *examinee, change func(*upstream.Options), addresses ...string) *upstream.Upstream {
+func checked(p *checkedServer, change func(*upstream.Options), addresses ...string) *upstream.Upstream {
 	o := upstream.Options{Name: "up", Check: upstream.CheckOptions{Ask: p.ask, Kind: "tcp"}}
 	for _, a := range addresses {
 		o.Endpoints = append(o.Endpoints, endpoint(a, 1))
@@ -118,8 +118,8 @@ func wantChoices(t *testing.T, u *upstream.Upstream, when, want string) {
 
 func TestHealthChangesAtThresholds(t *testing.T) {
 	bubble(t, func(t *testing.T, live func(*upstream.Upstream) *upstream.Upstream) {
-		var p examinee
-		var w witness
+		var p checkedServer
+		var w eventRecorder
 		u := live(checked(&p, func(o *upstream.Options) { o.Observer = w.observe }, "a:1", "b:1"))
 		wantChoices(t, u, "after the first answer", "a:1 b:1")
 		w.want(t, "at first", "health up - 0", "health up - 0")
@@ -188,7 +188,7 @@ func TestAStreakMustBeUnbroken(t *testing.T) {
 
 func TestChecksStartAtOnceAndThenSpreadOut(t *testing.T) {
 	bubble(t, func(t *testing.T, live func(*upstream.Upstream) *upstream.Upstream) {
-		var p examinee
+		var p checkedServer
 		p.takes = 300 * time.Millisecond
 		addresses := make([]string, 50)
 		for i := range addresses {
@@ -215,7 +215,7 @@ func TestChecksStartAtOnceAndThenSpreadOut(t *testing.T) {
 
 func TestIntervalsHaveJitterOfATenth(t *testing.T) {
 	bubble(t, func(t *testing.T, live func(*upstream.Upstream) *upstream.Upstream) {
-		var p examinee
+		var p checkedServer
 		p.takes = time.Second
 		live(checked(&p, nil, "a:1"))
 		time.Sleep(1000 * time.Second)
@@ -233,7 +233,7 @@ func TestIntervalsHaveJitterOfATenth(t *testing.T) {
 
 func TestACheckTimesOut(t *testing.T) {
 	bubble(t, func(t *testing.T, live func(*upstream.Upstream) *upstream.Upstream) {
-		var p examinee
+		var p checkedServer
 		p.takes = time.Hour
 		u := live(checked(&p, func(o *upstream.Options) { o.Check.Timeout = 2 * time.Second }, "a:1"))
 		time.Sleep(2*time.Second - 1)
@@ -251,7 +251,7 @@ func TestACheckTimesOut(t *testing.T) {
 // Traffic does not change the health of a checked endpoint.
 func TestTrafficDoesNotChangeTheHealthOfACheckedEndpoint(t *testing.T) {
 	bubble(t, func(t *testing.T, live func(*upstream.Upstream) *upstream.Upstream) {
-		var p examinee
+		var p checkedServer
 		u := live(checked(&p, nil, "a:1"))
 		e := u.Endpoints()[0]
 		for range 100 {
@@ -273,7 +273,7 @@ func TestTrafficDoesNotChangeTheHealthOfACheckedEndpoint(t *testing.T) {
 // A lack of descriptors in this process proves nothing about endpoints.
 func TestLackOfDescriptorsIsNotACheckResult(t *testing.T) {
 	bubble(t, func(t *testing.T, live func(*upstream.Upstream) *upstream.Upstream) {
-		var p examinee
+		var p checkedServer
 		u := live(checked(&p, nil, "a:1"))
 		p.set("a:1", syscall.EMFILE)
 		time.Sleep(time.Hour)
@@ -287,7 +287,7 @@ func TestLackOfDescriptorsIsNotACheckResult(t *testing.T) {
 // A Turn waits if no endpoint of its upstream has completed a check.
 func TestTurnsWaitForTheFirstHealthCheck(t *testing.T) {
 	bubble(t, func(t *testing.T, live func(*upstream.Upstream) *upstream.Upstream) {
-		var p examinee
+		var p checkedServer
 		p.takes = 3 * time.Second
 		p.set("a:1", errIll)
 		u := live(checked(&p, nil, "a:1", "b:1"))
@@ -334,7 +334,7 @@ func TestTurnsWaitForTheFirstHealthCheck(t *testing.T) {
 
 func TestARevisionKeepsHealth(t *testing.T) {
 	bubble(t, func(t *testing.T, live func(*upstream.Upstream) *upstream.Upstream) {
-		var p examinee
+		var p checkedServer
 		p.set("b:1", errIll)
 		first := live(checked(&p, nil, "a:1", "b:1"))
 		p.takes = 4 * time.Second
@@ -411,7 +411,7 @@ func TestARevisionKeepsHealth(t *testing.T) {
 // check to complete.
 func TestChecksRunFromStartToRetire(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var p examinee
+		var p checkedServer
 		p.takes = time.Hour
 		u := checked(&p, func(o *upstream.Options) { o.Check.Timeout = 2 * time.Hour; o.Endpoints[1].Draining = true }, "a:1", "draining:1")
 		time.Sleep(time.Hour)
@@ -444,7 +444,7 @@ func TestChecksRunFromStartToRetire(t *testing.T) {
 // An upstream without a healthy endpoint fails with its own error.
 func TestAllEndpointsFailTheirChecks(t *testing.T) {
 	bubble(t, func(t *testing.T, live func(*upstream.Upstream) *upstream.Upstream) {
-		var p examinee
+		var p checkedServer
 		p.set("a:1", errIll)
 		p.set("backup:1", errIll)
 		u := live(checked(&p, func(o *upstream.Options) { o.Endpoints[1].Backup = true }, "a:1", "backup:1"))

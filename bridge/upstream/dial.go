@@ -64,7 +64,7 @@ func (d *dialer) dial(ctx context.Context, client *certs.Client, host string, re
 	start = time.Now()
 	conn, peer, err := d.handshake(ctx, client, sock, host)
 	elapsed = time.Since(start)
-	d.counts.shakes.add(elapsed)
+	d.counts.handshakes.add(elapsed)
 	d.upstream.options.Latencies.Handshake.Observe(elapsed)
 	trace.Handshake += elapsed
 	if err != nil {

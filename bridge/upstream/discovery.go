@@ -50,7 +50,7 @@ type DNSStatus struct {
 	Next     time.Time // time of the next lookup; zero: none
 	Error    string    // of the last lookup; "" if it succeeded. Printable, at most about 500 bytes.
 
-	Asked, Failed uint64 // lookups, and those that failed
+	Lookups, Failed uint64 // lookups, and those that failed
 }
 
 // A discovery updates the endpoints of one Upstream from DNS, on its own
@@ -211,7 +211,7 @@ func (d *discovery) learn(a resolve.Answer, err error) time.Time {
 	log := d.upstream.log
 	if err != nil {
 		d.failed++
-		d.pause.strike(now)
+		d.pause.grow(now)
 		d.next = d.pause.until
 		if panicked, ok := errors.AsType[*resolve.PanicError](err); ok {
 			log.Error("panic recovered", "in", "asking DNS", "error", panicked.Error(), "stack", string(panicked.Stack))
@@ -317,7 +317,7 @@ func (d *discovery) status() *DNSStatus {
 	last := d.options.Resolver.Last()
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	s := &DNSStatus{Resolved: last.Time, Next: d.next, Asked: d.asked, Failed: d.failed}
+	s := &DNSStatus{Resolved: last.Time, Next: d.next, Lookups: d.asked, Failed: d.failed}
 	if d.err != nil {
 		s.Error = printable(d.err.Error())
 	}

@@ -150,7 +150,7 @@ func TestDNSIsAskedAgainWhenItsAnswerExpires(t *testing.T) {
 				n := &names{ttl: test.ttl}
 				n.say("10.0.0.1:80")
 				u := byDNS(n, func(o *upstream.Options) { o.DNS.Refresh = test.refresh })
-				if present(u) != "" || u.DNS().Asked != 0 {
+				if present(u) != "" || u.DNS().Lookups != 0 {
 					t.Errorf("before the start there is %q", present(u))
 				}
 				u.Start()
@@ -169,7 +169,7 @@ func TestDNSIsAskedAgainWhenItsAnswerExpires(t *testing.T) {
 				if len(slices.Compact(slices.Sorted(slices.Values(waits)))) < 2 {
 					t.Error("without jitter")
 				}
-				if s := u.DNS(); s.Asked != uint64(len(waits)+1) || s.Failed != 0 || s.Error != "" || !s.Next.After(time.Now()) || s.Resolved.IsZero() {
+				if s := u.DNS(); s.Lookups != uint64(len(waits)+1) || s.Failed != 0 || s.Error != "" || !s.Next.After(time.Now()) || s.Resolved.IsZero() {
 					t.Errorf("status %+v", s)
 				}
 			})

@@ -38,7 +38,7 @@ func (u *Upstream) newEndpoint(o EndpointOptions) *Endpoint {
 	e.dialer.upstream, e.dialer.options = u, o
 	e.trafficShare.upstream, e.capacity.upstream, e.results.endpoint = u, u, e
 	e.setShare(o.Weight, o.Backup)
-	e.underWay.most, e.connections.most = int64(u.options.Limits.RequestsPerEndpoint), u.perEndpoint
+	e.inProgress.most, e.connections.most = int64(u.options.Limits.RequestsPerEndpoint), u.perEndpoint
 	for _, c := range o.clients() {
 		e.fromHost = e.fromHost || c.Options().FromHost
 	}

@@ -15,13 +15,13 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// A witness is an observer that records Events.
-type witness struct {
+// An eventRecorder is an observer that records Events.
+type eventRecorder struct {
 	mu       sync.Mutex
 	reported []string
 }
 
-func (w *witness) observe(e upstream.Event) {
+func (w *eventRecorder) observe(e upstream.Event) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	reason := certs.Reason("-")
@@ -35,7 +35,7 @@ func (w *witness) observe(e upstream.Event) {
 }
 
 // take returns the Events since the last call.
-func (w *witness) take() []string {
+func (w *eventRecorder) take() []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	told := w.reported
@@ -43,7 +43,7 @@ func (w *witness) take() []string {
 	return told
 }
 
-func (w *witness) want(t *testing.T, when string, want ...string) {
+func (w *eventRecorder) want(t *testing.T, when string, want ...string) {
 	t.Helper()
 	if got := w.take(); !slices.Equal(got, want) {
 		t.Errorf("%s: told %q, want %q", when, got, want)
@@ -51,7 +51,7 @@ func (w *witness) want(t *testing.T, when string, want ...string) {
 }
 
 func TestObserverReceivesFailuresAndHealth(t *testing.T) {
-	var w witness
+	var w eventRecorder
 	gone := refused(t)
 	u := upstream.New(upstream.Options{Name: "up", Observer: w.observe, Endpoints: []upstream.EndpointOptions{endpoint(gone, 1)}})
 	for range 100 {
@@ -77,7 +77,7 @@ func TestObserverReceivesFailuresAndHealth(t *testing.T) {
 
 func TestEqualFailuresAreReportedTogether(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var w witness
+		var w eventRecorder
 		u := upstream.New(upstream.Options{Name: "up", Observer: w.observe, Endpoints: []upstream.EndpointOptions{endpoint("a:1", 1), endpoint("b:1", 1)}})
 		a, b := u.Endpoints()[0], u.Endpoints()[1]
 		for range 1000 {
@@ -100,7 +100,7 @@ func TestEqualFailuresAreReportedTogether(t *testing.T) {
 // its final state.
 func TestFlappingIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var w witness
+		var w eventRecorder
 		u := upstream.New(upstream.Options{Name: "up", Observer: w.observe, Endpoints: []upstream.EndpointOptions{endpoint("a:1", 1)}})
 		e := u.Endpoints()[0]
 		for range 1000 {
@@ -127,7 +127,7 @@ func TestFlappingIsBounded(t *testing.T) {
 // A TLS 1.3 server rejects our certificate after the handshake: a completed
 // handshake does not bring the endpoint up again.
 func TestAHandshakeDoesNotUndoALateFailure(t *testing.T) {
-	var w witness
+	var w eventRecorder
 	addr := listen(t, "tcp", func(c net.Conn) {})
 	u := upstream.New(upstream.Options{Name: "up", Observer: w.observe, Endpoints: []upstream.EndpointOptions{endpoint(addr.String(), 1)}})
 	refusal := &certs.VerifyError{Reason: certs.ReasonClientCertificateRejected}

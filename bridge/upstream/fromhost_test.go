@@ -104,7 +104,7 @@ func TestAClientCannotTakeAnEndpointDown(t *testing.T) {
 }
 
 func TestFixedNamesAndPlaintextNeedNoHost(t *testing.T) {
-	m := newMutual(t)
+	m := newMutualServer(t)
 	u := m.revision(t, nil, certstest.Certificate(t, m.ca.Client(t, "c")))
 	plain := upstream.New(upstream.Options{Endpoints: []upstream.EndpointOptions{endpoint(m.addr, 1)}})
 	for _, u := range []*upstream.Upstream{u, plain} {
@@ -122,7 +122,7 @@ func TestFixedNamesAndPlaintextNeedNoHost(t *testing.T) {
 }
 
 func TestFlushMakesTheNextHandshakeFull(t *testing.T) {
-	m := newMutual(t)
+	m := newMutualServer(t)
 	u := m.revision(t, nil, certstest.Certificate(t, m.ca.Client(t, "c")))
 	if n := u.Flush(); n != 0 {
 		t.Errorf("flushed %d sessions before there were any", n)

@@ -72,7 +72,7 @@ func (u *Upstream) LimitsConnections() bool { return u.connections.most+u.perEnd
 // may reports whether t can use e: e takes traffic, t has not tried it, and
 // there is room.
 func (t *Turn) may(e *Endpoint) bool {
-	return e.takes() && !t.was(e) && e.underWay.fewer(0) && t.connects(e)
+	return e.takes() && !t.was(e) && e.inProgress.fewer(0) && t.connects(e)
 }
 
 // connects reports whether t can get a connection to e, new or existing.
@@ -105,7 +105,7 @@ func (t *Turn) unclaim() {
 // A capacity tracks an endpoint's limits.
 type capacity struct {
 	upstream    *Upstream
-	underWay    quota        // in progress
+	inProgress  quota        // in progress
 	connections connections  // counted only with a limit
 	shared      atomic.Int64 // connections with room for further requests; see NoteShared
 }

@@ -14,8 +14,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// judged returns an upstream with outlier detection.
-func judged(o upstream.OutlierOptions, change func(*upstream.Options), addresses ...string) *upstream.Upstream {
+// withDetection returns an upstream with outlier detection.
+func withDetection(o upstream.OutlierOptions, change func(*upstream.Options), addresses ...string) *upstream.Upstream {
 	if o.MaxPercent == 0 {
 		o.MaxPercent = 50
 	}
@@ -49,8 +49,8 @@ func about(d, most time.Duration) bool { return d <= most && d >= most-most/10 }
 
 func TestFailuresInARowEject(t *testing.T) {
 	bubble(t, func(t *testing.T, live func(*upstream.Upstream) *upstream.Upstream) {
-		var w witness
-		u := live(judged(upstream.OutlierOptions{Failures: 3}, func(o *upstream.Options) { o.Observer = w.observe }, "a:1", "b:1"))
+		var w eventRecorder
+		u := live(withDetection(upstream.OutlierOptions{Failures: 3}, func(o *upstream.Options) { o.Observer = w.observe }, "a:1", "b:1"))
 		a := u.Endpoints()[0]
 		results(a, "--+--+-+--")
 		wantChoices(t, u, "never three in a row", "a:1 b:1")
@@ -87,7 +87,7 @@ func TestFailuresInARowEject(t *testing.T) {
 // The length is reset once the endpoint worked for as long.
 func TestEjectionsBackOff(t *testing.T) {
 	bubble(t, func(t *testing.T, live func(*upstream.Upstream) *upstream.Upstream) {
-		u := live(judged(upstream.OutlierOptions{Failures: 2, Base: 10 * time.Second, Most: time.Minute}, nil, "a:1", "b:1"))
+		u := live(withDetection(upstream.OutlierOptions{Failures: 2, Base: 10 * time.Second, Most: time.Minute}, nil, "a:1", "b:1"))
 		a := u.Endpoints()[0]
 		eject := func(want time.Duration) time.Duration {
 			t.Helper()
@@ -121,7 +121,7 @@ func TestEjectionsHaveJitter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		seen := map[time.Duration]bool{}
 		for range 20 {
-			u := judged(upstream.OutlierOptions{Failures: 1}, nil, "a:1", "b:1")
+			u := withDetection(upstream.OutlierOptions{Failures: 1}, nil, "a:1", "b:1")
 			results(u.Endpoints()[0], "-")
 			seen[ejection(u, 0)] = true
 			u.Retire()
@@ -170,7 +170,7 @@ func TestTheShareOfFailuresEjects(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, live func(*upstream.Upstream) *upstream.Upstream) {
-				u := live(judged(upstream.OutlierOptions{Percent: 50}, nil, "a:1", "b:1"))
+				u := live(withDetection(upstream.OutlierOptions{Percent: 50}, nil, "a:1", "b:1"))
 				test.ended(u.Endpoints()[0])
 				if got := ejection(u, 0) > 0; got != test.ejected {
 					t.Errorf("ejected: %v", got)
@@ -202,7 +202,7 @@ func TestFailedHandshakesEject(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, live func(*upstream.Upstream) *upstream.Upstream) {
-				u := live(judged(test.options, nil, "a:1", "b:1"))
+				u := live(withDetection(test.options, nil, "a:1", "b:1"))
 				for _, r := range test.reasons {
 					upstream.NoteHandshakeFailure(u.Endpoints()[0], fail(r))
 				}
@@ -219,7 +219,7 @@ func TestFailedHandshakesEject(t *testing.T) {
 func TestFailuresOfClientsDoNotEject(t *testing.T) {
 	bubble(t, func(t *testing.T, live func(*upstream.Upstream) *upstream.Upstream) {
 		client := newClient(t, certs.ClientOptions{FromHost: true, Verification: certs.VerifyInsecureSkip})
-		u := live(judged(upstream.OutlierOptions{Failures: 1, Handshakes: 1}, func(o *upstream.Options) {
+		u := live(withDetection(upstream.OutlierOptions{Failures: 1, Handshakes: 1}, func(o *upstream.Options) {
 			for i := range o.Endpoints {
 				o.Endpoints[i].Stream, o.Endpoints[i].HTTP = client, client
 			}
@@ -241,7 +241,7 @@ func TestFailuresOfClientsDoNotEject(t *testing.T) {
 func TestDialsAreAttempts(t *testing.T) {
 	addr := listen(t, "tcp", echoOn)
 	gone := refused(t)
-	u := judged(upstream.OutlierOptions{Failures: 2}, nil, addr.String(), gone)
+	u := withDetection(upstream.OutlierOptions{Failures: 2}, nil, addr.String(), gone)
 	defer u.Retire()
 	bad := u.Endpoints()[1]
 	for _, p := range []upstream.Purpose{upstream.Stream, upstream.HTTP} {
@@ -258,7 +258,7 @@ func TestDialsAreAttempts(t *testing.T) {
 		purpose upstream.Purpose
 		ejected bool
 	}{{upstream.Stream, false}, {upstream.HTTP, true}} {
-		u := judged(upstream.OutlierOptions{Failures: 2}, nil, addr.String(), gone)
+		u := withDetection(upstream.OutlierOptions{Failures: 2}, nil, addr.String(), gone)
 		good := u.Endpoints()[0]
 		for range 2 {
 			conn, err := good.DialAs(t.Context(), test.purpose, "")
@@ -274,7 +274,7 @@ func TestDialsAreAttempts(t *testing.T) {
 		u.Retire()
 	}
 	// A cancellation proves nothing.
-	u2 := judged(upstream.OutlierOptions{Failures: 1}, nil, gone, addr.String())
+	u2 := withDetection(upstream.OutlierOptions{Failures: 1}, nil, gone, addr.String())
 	defer u2.Retire()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -296,7 +296,7 @@ func TestTheLimitOfEjectionsHolds(t *testing.T) {
 				for i := range test.endpoints {
 					addresses = append(addresses, fmt.Sprintf("e%d:1", i))
 				}
-				u := live(judged(upstream.OutlierOptions{Failures: 1, MaxPercent: test.percent}, func(o *upstream.Options) {
+				u := live(withDetection(upstream.OutlierOptions{Failures: 1, MaxPercent: test.percent}, func(o *upstream.Options) {
 					draining := endpoint("draining:1", 1)
 					draining.Draining = true
 					o.Endpoints = append(o.Endpoints, draining)
@@ -338,7 +338,7 @@ func TestTheLimitOfEjectionsHoldsUnderRandomFailures(t *testing.T) {
 				addresses = append(addresses, fmt.Sprintf("e%d:1", i))
 			}
 			live := func(before *upstream.Upstream) *upstream.Upstream {
-				u := judged(upstream.OutlierOptions{Failures: 2, Percent: 40, MinAttempts: 5, MaxPercent: percent, Base: time.Hour}, func(o *upstream.Options) {
+				u := withDetection(upstream.OutlierOptions{Failures: 2, Percent: 40, MinAttempts: 5, MaxPercent: percent, Base: time.Hour}, func(o *upstream.Options) {
 					o.Check = upstream.CheckOptions{Timeout: 24 * time.Hour, Ask: func(ctx context.Context, _ *upstream.Endpoint) error {
 						<-ctx.Done()
 						return ctx.Err()
@@ -401,9 +401,9 @@ func TestTheLimitOfEjectionsHoldsUnderRandomFailures(t *testing.T) {
 // takes traffic.
 func TestAnEjectedEndpointIsBetterThanNone(t *testing.T) {
 	bubble(t, func(t *testing.T, live func(*upstream.Upstream) *upstream.Upstream) {
-		var p examinee
-		var w witness
-		u := live(judged(upstream.OutlierOptions{Failures: 1, MaxPercent: 100, Base: time.Hour}, func(o *upstream.Options) {
+		var p checkedServer
+		var w eventRecorder
+		u := live(withDetection(upstream.OutlierOptions{Failures: 1, MaxPercent: 100, Base: time.Hour}, func(o *upstream.Options) {
 			o.Check = upstream.CheckOptions{Ask: p.ask}
 			o.Observer = w.observe
 		}, "a:1", "b:1", "c:1"))
@@ -425,8 +425,8 @@ func TestAnEjectedEndpointIsBetterThanNone(t *testing.T) {
 // A check that failed and then passed is newer evidence than traffic.
 func TestAPassedCheckAfterAFailedOneEndsAnEjection(t *testing.T) {
 	bubble(t, func(t *testing.T, live func(*upstream.Upstream) *upstream.Upstream) {
-		var p examinee
-		u := live(judged(upstream.OutlierOptions{Failures: 1, Base: time.Hour}, func(o *upstream.Options) {
+		var p checkedServer
+		u := live(withDetection(upstream.OutlierOptions{Failures: 1, Base: time.Hour}, func(o *upstream.Options) {
 			o.Check = upstream.CheckOptions{Ask: p.ask}
 		}, "a:1", "b:1"))
 		results(u.Endpoints()[0], "-")
@@ -443,9 +443,9 @@ func TestAPassedCheckAfterAFailedOneEndsAnEjection(t *testing.T) {
 
 func TestARevisionKeepsEjections(t *testing.T) {
 	bubble(t, func(t *testing.T, live func(*upstream.Upstream) *upstream.Upstream) {
-		var w witness
+		var w eventRecorder
 		options := func(before *upstream.Upstream) *upstream.Upstream {
-			return judged(upstream.OutlierOptions{Failures: 2}, func(o *upstream.Options) {
+			return withDetection(upstream.OutlierOptions{Failures: 2}, func(o *upstream.Options) {
 				o.Observer, o.Replaces = w.observe, before
 			}, "a:1", "b:1")
 		}
@@ -478,8 +478,8 @@ func TestARevisionKeepsEjections(t *testing.T) {
 // A retired upstream sends no Events, but its ejections still end.
 func TestRetireEndsTheTimer(t *testing.T) {
 	bubble(t, func(t *testing.T, live func(*upstream.Upstream) *upstream.Upstream) {
-		var w witness
-		u := live(judged(upstream.OutlierOptions{Failures: 1}, func(o *upstream.Options) { o.Observer = w.observe }, "a:1", "b:1"))
+		var w eventRecorder
+		u := live(withDetection(upstream.OutlierOptions{Failures: 1}, func(o *upstream.Options) { o.Observer = w.observe }, "a:1", "b:1"))
 		results(u.Endpoints()[0], "-")
 		u.Retire()
 		w.take()

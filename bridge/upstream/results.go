@@ -63,10 +63,10 @@ func (r *results) NoteUnanswered(reason certs.Reason, err error) {
 
 // NoteBroken records that the response to a request broke off or came too
 // late. It does not change the endpoint's health, which depends on connecting
-// alone. Judged reports that NoteResult was already called for the request.
-func (r *results) NoteBroken(reason certs.Reason, err error, judged bool) {
+// alone. counted reports that NoteResult was already called for the request.
+func (r *results) NoteBroken(reason certs.Reason, err error, counted bool) {
 	failure := r.count("http", reason, err)
-	if !judged {
+	if !counted {
 		r.endpoint.outlier.bad(false, failure)
 	}
 }

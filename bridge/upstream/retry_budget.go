@@ -16,9 +16,9 @@ var defaultRetryBudget = RetryBudget{Percent: 20, Least: 3}
 // in progress from its Turn's Next to its End, and a retry from Take to Release.
 // All methods may be called concurrently and take no lock.
 type Retries struct {
-	budget   RetryBudget
-	underWay *quota // the upstream's
-	retrying atomic.Int64
+	budget     RetryBudget
+	inProgress *quota // the upstream's
+	retrying   atomic.Int64
 
 	made, refused atomic.Uint64
 }
@@ -31,7 +31,7 @@ func (u *Upstream) Retries() *Retries { return &u.retries }
 func (r *Retries) Take() bool {
 	for {
 		n := r.retrying.Load()
-		if most := max(r.underWay.n.Load()*int64(r.budget.Percent)/100, int64(r.budget.Least)); n >= most {
+		if most := max(r.inProgress.n.Load()*int64(r.budget.Percent)/100, int64(r.budget.Least)); n >= most {
 			r.refused.Add(1)
 			return false
 		}
@@ -47,7 +47,7 @@ func (r *Retries) Release() { r.retrying.Add(-1) }
 // InProgress returns the number of requests in progress, and how many of them
 // are retries.
 func (r *Retries) InProgress() (requests, retries int64) {
-	return r.underWay.n.Load(), r.retrying.Load()
+	return r.inProgress.n.Load(), r.retrying.Load()
 }
 
 // Note counts one retry.

@@ -27,9 +27,9 @@ func sendRequests(t *testing.T, u *upstream.Upstream, n int) (end func()) {
 
 func TestRetriesAreAShareOfTheRequestsInProgress(t *testing.T) {
 	for _, c := range []struct {
-		budget   *upstream.RetryBudget
-		underWay int
-		want     int
+		budget     *upstream.RetryBudget
+		inProgress int
+		want       int
 	}{
 		{nil, 0, 3}, {nil, 1, 3}, {nil, 15, 3}, {nil, 19, 3}, {nil, 20, 4}, {nil, 1000, 200},
 		{&upstream.RetryBudget{Percent: 50}, 1, 0}, {&upstream.RetryBudget{Percent: 50}, 2, 1}, {&upstream.RetryBudget{Percent: 50}, 7, 3},
@@ -38,7 +38,7 @@ func TestRetriesAreAShareOfTheRequestsInProgress(t *testing.T) {
 		{&upstream.RetryBudget{}, 1000, 0},
 	} {
 		u := upstream.New(upstream.Options{Name: "up", RetryBudget: c.budget, Endpoints: []upstream.EndpointOptions{endpoint("a:1", 1)}})
-		sendRequests(t, u, c.underWay)
+		sendRequests(t, u, c.inProgress)
 		r := u.Retries()
 		n := 0
 		for r.Take() {
@@ -46,7 +46,7 @@ func TestRetriesAreAShareOfTheRequestsInProgress(t *testing.T) {
 			n++
 		}
 		if made, refused := r.Counts(); n != c.want || made != uint64(n) || refused != 1 {
-			t.Errorf("%v, %d in progress: %d retries, want %d; counted %d and %d refused", c.budget, c.underWay, n, c.want, made, refused)
+			t.Errorf("%v, %d in progress: %d retries, want %d; counted %d and %d refused", c.budget, c.inProgress, n, c.want, made, refused)
 		}
 		if n > 0 {
 			r.Release()
@@ -63,16 +63,16 @@ func TestConcurrentRetriesStayWithinTheBudget(t *testing.T) {
 	u := upstream.New(upstream.Options{Name: "up", Endpoints: []upstream.EndpointOptions{endpoint("a:1", 1)}})
 	r, end := u.Retries(), sendRequests(t, u, 100)
 	var all sync.WaitGroup
-	var underWay, took atomic.Int64
+	var inProgress, took atomic.Int64
 	for range 16 {
 		all.Go(func() {
 			for range 1000 {
 				if r.Take() {
 					took.Add(1)
-					if n := underWay.Add(1); n > 20 {
+					if n := inProgress.Add(1); n > 20 {
 						t.Errorf("%d retries in progress", n)
 					}
-					underWay.Add(-1)
+					inProgress.Add(-1)
 					r.Release()
 				}
 			}

@@ -43,7 +43,7 @@ type Load struct {
 // Load returns the current load.
 func (u *Upstream) Load() Load {
 	return Load{
-		InFlight:   uint64(u.underWay.n.Load()),
+		InFlight:   uint64(u.inProgress.n.Load()),
 		Pending:    uint64(u.queue.waiting.Load()),
 		Overloaded: u.overloaded.Load(),
 	}
@@ -116,13 +116,13 @@ func (e *Endpoint) status() EndpointStatus {
 		Health:            e.health.load(),
 		Open:              uint64(max(e.counts.open.Load(), 0)),
 		Made:              e.counts.made.Load(),
-		InFlight:          uint64(e.underWay.n.Load()),
+		InFlight:          uint64(e.inProgress.n.Load()),
 		Weight:            int(e.weight.Load()),
 		Requests:          e.counts.requests.Load(),
 		HandshakesFull:    e.counts.full.Load(),
 		HandshakesResumed: e.counts.resumed.Load(),
 		Connects:          e.counts.connects.load(),
-		Handshakes:        e.counts.shakes.load(),
+		Handshakes:        e.counts.handshakes.load(),
 		Full:              make(map[certs.FullReason]uint64),
 		Reported:          make(map[certs.Reason]uint64),
 	}
@@ -156,12 +156,12 @@ func (e *Endpoint) status() EndpointStatus {
 
 // counters count the connections to one endpoint.
 type counters struct {
-	open             atomic.Int64
-	made             atomic.Uint64
-	requests         atomic.Uint64
-	full, resumed    atomic.Uint64 // handshakes
-	connects, shakes timing
-	presented        atomic.Pointer[[]*x509.Certificate] // leaf first
+	open                 atomic.Int64
+	made                 atomic.Uint64
+	requests             atomic.Uint64
+	full, resumed        atomic.Uint64 // handshakes
+	connects, handshakes timing
+	presented            atomic.Pointer[[]*x509.Certificate] // leaf first
 }
 
 type timing struct {

@@ -21,7 +21,7 @@ type Tracker struct {
 	open map[string]map[*tracked]struct{} // by fingerprint
 }
 
-// NewTracker returns an empty Tracker that judges its connections by the system's
+// NewTracker returns an empty Tracker that verifies its connections against the system's
 // clock and reports nothing.
 func NewTracker() *Tracker { return NewTrackerOf(validity.New(validity.Options{})) }
 

@@ -16,16 +16,16 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 )
 
-// A mutual is a server that requires client certificates, echoes, and reports
+// A mutualServer is a server that requires client certificates, echoes, and reports
 // the client of each connection.
-type mutual struct {
+type mutualServer struct {
 	ca    *certstest.CA
 	addr  string
 	names chan string
 }
 
-func newMutual(t *testing.T) *mutual {
-	m := &mutual{ca: certstest.NewCA(t), names: make(chan string, 100)}
+func newMutualServer(t *testing.T) *mutualServer {
+	m := &mutualServer{ca: certstest.NewCA(t), names: make(chan string, 100)}
 	config := &tls.Config{
 		Certificates: []tls.Certificate{certstest.TLS(t, m.ca.Server(t, "up.test"))},
 		ClientAuth:   tls.RequireAndVerifyClientCert,
@@ -43,7 +43,7 @@ func newMutual(t *testing.T) *mutual {
 
 // revision returns an upstream to m with a client certificate, and the
 // certificate's fingerprint.
-func (m *mutual) revision(t *testing.T, tracker *upstream.Tracker, identity *certs.Certificate) *upstream.Upstream {
+func (m *mutualServer) revision(t *testing.T, tracker *upstream.Tracker, identity *certs.Certificate) *upstream.Upstream {
 	t.Helper()
 	o := certs.ClientOptions{ServerName: "up.test", Trust: []*certs.TrustBundle{m.ca.Trust(t)}, Certificate: identity}
 	return upstream.New(upstream.Options{Name: "up", Tracker: tracker, Endpoints: []upstream.EndpointOptions{
@@ -63,7 +63,7 @@ func dial(t *testing.T, u *upstream.Upstream, p upstream.Purpose) net.Conn {
 }
 
 func TestTrackerCountsByCertificateOverRevisions(t *testing.T) {
-	m := newMutual(t)
+	m := newMutualServer(t)
 	before, after := certstest.Certificate(t, m.ca.Client(t, "before")), certstest.Certificate(t, m.ca.Client(t, "after"))
 	tracker := upstream.NewTracker()
 	first := m.revision(t, tracker, before)
@@ -90,7 +90,7 @@ func TestTrackerCountsByCertificateOverRevisions(t *testing.T) {
 }
 
 func TestFailedHandshakesAreNotTrackedForLong(t *testing.T) {
-	m := newMutual(t)
+	m := newMutualServer(t)
 	tracker := upstream.NewTracker()
 	u := upstream.New(upstream.Options{Name: "up", Tracker: tracker, Endpoints: []upstream.EndpointOptions{
 		{Network: "tcp", Address: m.addr, Stream: newClient(t, certs.ClientOptions{ServerName: "other.test", Trust: []*certs.TrustBundle{m.ca.Trust(t)}})},
@@ -104,7 +104,7 @@ func TestFailedHandshakesAreNotTrackedForLong(t *testing.T) {
 }
 
 func TestDrainOfOneCertificateLeavesTheOthers(t *testing.T) {
-	m := newMutual(t)
+	m := newMutualServer(t)
 	before, after := certstest.Certificate(t, m.ca.Client(t, "before")), certstest.Certificate(t, m.ca.Client(t, "after"))
 	tracker := upstream.NewTracker()
 	old, now := m.revision(t, tracker, before), m.revision(t, tracker, after)

@@ -160,16 +160,16 @@ func (t *Turn) take() error {
 	u := t.upstream
 	g := u.group.Load()
 	before := t.admitted
-	for t.admitted || u.underWay.fewer(0) {
+	for t.admitted || u.inProgress.fewer(0) {
 		e := g.pick(t)
 		if e == nil {
 			break
 		}
-		if !t.admitted && !u.underWay.take() {
+		if !t.admitted && !u.inProgress.take() {
 			break
 		}
 		t.admitted = true
-		if e.underWay.take() { // else another Turn was faster
+		if e.inProgress.take() { // else another Turn was faster
 			t.at = e
 			t.claim()
 			return nil
@@ -185,7 +185,7 @@ func (t *Turn) take() error {
 func (t *Turn) leave() {
 	if t.at != nil {
 		t.unclaim()
-		t.at.underWay.give()
+		t.at.inProgress.give()
 		t.at = nil
 		t.upstream.changed()
 	}
@@ -194,7 +194,7 @@ func (t *Turn) leave() {
 // release undoes the counts of t at the upstream.
 func (t *Turn) release() {
 	if t.admitted {
-		t.upstream.underWay.give()
+		t.upstream.inProgress.give()
 		t.admitted = false
 	}
 }
@@ -229,7 +229,7 @@ func (t *Turn) was(e *Endpoint) bool {
 func (t *Turn) End() {
 	if t.at != nil {
 		t.unclaim()
-		t.at.underWay.give()
+		t.at.inProgress.give()
 	}
 	if t.admitted {
 		t.release()

@@ -158,7 +158,7 @@ type Upstream struct {
 	made    time.Time
 
 	queue       queue
-	underWay    quota
+	inProgress  quota
 	connections connections
 	perEndpoint int64 // limit of connections
 	overloaded  atomic.Uint64
@@ -177,8 +177,8 @@ func New(o Options) *Upstream {
 	o.HandshakeTimeout = cmp.Or(o.HandshakeTimeout, 10*time.Second)
 	o.Limits.PendingTimeout = cmp.Or(o.Limits.PendingTimeout, 5*time.Second)
 	u := &Upstream{options: o, log: o.Logger.With("upstream", o.Name), announces: o.ProxyProtocol != proxyproto.None, made: time.Now(), coordinator: new(coordinator)}
-	u.underWay.most, u.connections.most, u.perEndpoint = int64(o.Limits.Requests), int64(o.Limits.Connections), int64(o.Limits.ConnectionsPerEndpoint)
-	u.retries.underWay, u.retries.budget = &u.underWay, defaultRetryBudget
+	u.inProgress.most, u.connections.most, u.perEndpoint = int64(o.Limits.Requests), int64(o.Limits.Connections), int64(o.Limits.ConnectionsPerEndpoint)
+	u.retries.inProgress, u.retries.budget = &u.inProgress, defaultRetryBudget
 	if o.RetryBudget != nil {
 		u.retries.budget = *o.RetryBudget
 	}

@@ -43,15 +43,15 @@ type warmEndpoint struct {
 
 	// dial makes a connection. From then on any goroutine may call retire if the
 	// connection must not be used any more.
-	dial    func(ctx context.Context, retire func()) (net.Conn, error)
-	look    func(net.Conn) (heard bool, err error) // an error: the connection is closed
-	invalid func(net.Conn) bool                    // its peer no longer verifies
-	down    func() bool
-	barred  func() bool // the endpoint takes no traffic, for any reason
-	scarce  func() bool // descriptors are short, or a limit is reached
-	idle    func(int)   // changes the number of ready connections; nil: not counted
-	replied func()      // the endpoint sent something that shows it accepted us
-	lost    func(error) // receives the errors of look
+	dial        func(ctx context.Context, retire func()) (net.Conn, error)
+	look        func(net.Conn) (heard bool, err error) // an error: the connection is closed
+	invalid     func(net.Conn) bool                    // its peer no longer verifies
+	down        func() bool
+	unavailable func() bool // the endpoint takes no traffic, for any reason
+	scarce      func() bool // descriptors are short, or a limit is reached
+	idle        func(int)   // changes the number of ready connections; nil: not counted
+	replied     func()      // the endpoint sent something that shows it accepted us
+	lost        func(error) // receives the errors of look
 }
 
 func newWarmPool(size int, maxAge time.Duration, slots chan struct{}) *warmPool {
@@ -63,7 +63,7 @@ func newWarmPool(size int, maxAge time.Duration, slots chan struct{}) *warmPool 
 	}
 	return &warmPool{
 		warmEndpoint: warmEndpoint{
-			log: hclog.NewNullLogger(), barred: func() bool { return false }, invalid: func(net.Conn) bool { return false },
+			log: hclog.NewNullLogger(), unavailable: func() bool { return false }, invalid: func(net.Conn) bool { return false },
 		},
 		warmPolicy: newWarmPolicy(size),
 		warmStock:  warmStock{maxAge: maxAge},
@@ -97,7 +97,7 @@ func (e *Endpoint) keepWarm() {
 	if e.upstream.LimitsConnections() {
 		e.warm.idle = e.NoteIdle
 	}
-	e.warm.barred = func() bool { return !e.isWell() }
+	e.warm.unavailable = func() bool { return !e.isWell() }
 	e.warm.replied = e.NoteReply
 	e.warm.lost = func(err error) {
 		if certs.IsAlert(err) { // a TLS 1.3 server rejects our certificate after the handshake
@@ -167,7 +167,7 @@ func (w *warmPool) take() net.Conn {
 
 // pop removes the oldest connection that can be handed out.
 func (w *warmPool) pop(now time.Time) *warmConn {
-	if w.barred() || w.down() {
+	if w.unavailable() || w.down() {
 		return nil
 	}
 	w.mu.Lock()
@@ -187,7 +187,7 @@ func (w *warmPool) noteTake(used, dead bool) {
 		w.noteUsed(now)
 	}
 	if dead {
-		w.closing.strike(now)
+		w.closing.grow(now)
 	}
 	w.mu.Unlock()
 	w.signal()

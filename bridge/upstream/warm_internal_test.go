@@ -175,11 +175,11 @@ func TestWarmConnectionsAreMadeAFewAtATime(t *testing.T) {
 		if c := m.taken(); c != first {
 			t.Error("it was not the oldest that was taken")
 		}
-		time.Sleep(lull / 2) // who took it is being served
+		time.Sleep(quietTime / 2) // who took it is being served
 		if ready, dials := m.count(); ready != 9 || dials != 0 {
 			t.Errorf("at once after one was taken: %d ready, dialled %d times", ready, dials)
 		}
-		time.Sleep(lull)
+		time.Sleep(quietTime)
 		if ready, dials := m.count(); ready != 10 || dials != 1 {
 			t.Errorf("after one was taken: %d ready, dialled %d times", ready, dials)
 		}
@@ -201,8 +201,8 @@ func TestWarmConnectionsAreReplacedInBatchesWhilePlentyAreReady(t *testing.T) {
 			after time.Duration // then they are replaced
 			most  int           // made at once
 		}{
-			{1, 0, lull, 1},
-			{9, lull / 2, longestLull, 1}, // more and more come
+			{1, 0, quietTime, 1},
+			{9, quietTime / 2, longestQuietTime, 1}, // more and more come
 			{mostShort, 0, 0, 1},
 			{21, 0, 0, maxFills},
 		} {
@@ -223,7 +223,7 @@ func TestWarmConnectionsAreReplacedInBatchesWhilePlentyAreReady(t *testing.T) {
 			}
 			time.Sleep(time.Second)
 			ready, _ := m.count()
-			if ready != 40 || m.mostAtOnce() != test.most || first < test.after || first > test.after+lull {
+			if ready != 40 || m.mostAtOnce() != test.most || first < test.after || first > test.after+quietTime {
 				t.Errorf("%d taken, one every %v: replaced after %v, %d at once, %d ready", test.taken, test.every, first, m.mostAtOnce(), ready)
 			}
 		}

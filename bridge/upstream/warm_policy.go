@@ -8,13 +8,13 @@ const (
 	maxFills  = 8
 	slowFills = 1
 
-	// lull is the pause after a client's arrival before taken connections are
+	// quietTime is the pause after a client's arrival before taken connections are
 	// replaced, unless more than half or mostShort are missing, or some have been
-	// for longestLull. Handshakes compete for the processor with clients being
+	// for longestQuietTime. Handshakes compete for the processor with clients being
 	// served, and batching them disturbs fewer clients.
-	lull        = 10 * time.Millisecond
-	longestLull = 50 * time.Millisecond
-	mostShort   = 12
+	quietTime        = 10 * time.Millisecond
+	longestQuietTime = 50 * time.Millisecond
+	mostShort        = 12
 )
 
 // A warmPolicy decides when a warmPool makes connections, and how many at
@@ -58,15 +58,15 @@ func (p *warmPolicy) plan(now time.Time, have int, down bool, scarce func() bool
 	if until := p.notBefore(down); now.Before(until) {
 		return 0, until.Sub(now)
 	}
-	hurry := 2*missing > p.size
-	if until := p.afterLull(); !p.refilling && !hurry && missing < mostShort && now.Before(until) {
+	urgent := 2*missing > p.size
+	if until := p.afterQuietTime(); !p.refilling && !urgent && missing < mostShort && now.Before(until) {
 		return 0, until.Sub(now)
 	}
 	if scarce() {
 		return 0, lookFresh
 	}
 	atOnce := slowFills
-	if hurry {
+	if urgent {
 		atOnce = maxFills
 	}
 	fill = max(min(want, atOnce-p.making), 0)
@@ -80,7 +80,7 @@ func (p *warmPolicy) enough() { p.short, p.refilling = time.Time{}, false }
 
 // noteUsed records that a client received a connection.
 func (p *warmPolicy) noteUsed(now time.Time) {
-	p.closing.ease(p.size)
+	p.closing.shrink(p.size)
 	p.taken = now
 	if p.short.IsZero() {
 		p.short = now
@@ -93,12 +93,12 @@ func (p *warmPolicy) noteMade() {
 	p.proven = true
 }
 
-// afterLull returns when taken connections are replaced if there is no hurry.
-func (p *warmPolicy) afterLull() time.Time {
+// afterQuietTime returns when taken connections are replaced unless that is urgent.
+func (p *warmPolicy) afterQuietTime() time.Time {
 	if p.short.IsZero() {
 		return time.Time{}
 	}
-	quiet, latest := p.taken.Add(lull), p.short.Add(longestLull)
+	quiet, latest := p.taken.Add(quietTime), p.short.Add(longestQuietTime)
 	if quiet.Before(latest) {
 		return quiet
 	}

@@ -25,7 +25,7 @@ func (w *warmPool) run(ctx context.Context) {
 		case <-timer.C:
 		}
 		w.lookAtAll(time.Now())
-		gone, fill, next := w.tend(time.Now())
+		gone, fill, next := w.maintain(time.Now())
 		closeAll(gone)
 		for range fill {
 			fills.Go(func() { w.fill(ctx) })
@@ -48,13 +48,13 @@ func (w *warmPool) removeAll() []*warmConn {
 	return w.empty()
 }
 
-// tend removes connections that must go. It returns how many to make now, and
+// maintain removes connections that must go. It returns how many to make now, and
 // when to call it again.
-func (w *warmPool) tend(now time.Time) (gone []*warmConn, fill int, next time.Duration) {
+func (w *warmPool) maintain(now time.Time) (gone []*warmConn, fill int, next time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	defer w.report(w.idle)
-	if w.barred() {
+	if w.unavailable() {
 		w.enough()
 		return w.empty(), 0, lookFresh
 	}
@@ -99,13 +99,13 @@ func (w *warmPool) admit(c *warmConn, conn net.Conn, err error) bool {
 	w.making--
 	now := time.Now()
 	if err != nil {
-		w.failing.strike(now)
+		w.failing.grow(now)
 		return true
 	}
 	// Staggered ends keep them from being replaced all at once.
 	c.Conn, c.made, c.end = conn, now, now.Add(w.maxAge-rand.N(w.maxAge/8+1))
 	switch {
-	case w.retired || c.drained || w.barred():
+	case w.retired || c.drained || w.unavailable():
 		return false
 	case !w.down():
 		w.noteMade()
@@ -209,7 +209,7 @@ func (w *warmPool) lookAtTrial(c *warmConn) (there, heard bool, err error) {
 	w.trial = nil
 	heard, err = w.look(c.Conn)
 	if err != nil || !heard {
-		w.failing.strike(time.Now())
+		w.failing.grow(time.Now())
 	}
 	return true, heard, err
 }

@@ -262,7 +262,7 @@ func TestWarmConnectionsThatAreRefusedLate(t *testing.T) {
 }
 
 func TestDrainingAnIdentityClosesItsWarmConnections(t *testing.T) {
-	m := newMutual(t)
+	m := newMutualServer(t)
 	tracker := upstream.NewTracker()
 	identity := certstest.Certificate(t, m.ca.Client(t, "old"))
 	o := certs.ClientOptions{ServerName: "up.test", Trust: []*certs.TrustBundle{m.ca.Trust(t)}, Certificate: identity}

@@ -45,7 +45,7 @@ func (w *worker) run(ctx context.Context, log hclog.Logger, name string, work fu
 			if err := protect(log, name, func() { work(ctx) }); err == nil || last {
 				return
 			}
-			pause.strike(time.Now())
+			pause.grow(time.Now())
 			select {
 			case <-ctx.Done():
 			case <-time.After(time.Until(pause.until)):

@@ -34,8 +34,8 @@ type verdict struct {
 	failure *certs.VerifyError // nil: it passes
 }
 
-// stands reports whether the verdict is that of the policy at now.
-func (v *verdict) stands(p *Policy, now time.Time) bool {
+// isCurrent reports whether the verdict was reached under the policy and still holds at now.
+func (v *verdict) isCurrent(p *Policy, now time.Time) bool {
 	return v != nil && v.policy == p && (v.failure != nil || !now.After(v.until))
 }
 
@@ -64,7 +64,7 @@ func (m *Member) CheckUnder(p *Policy) *certs.VerifyError {
 	}
 	v := m.judged.Load()
 	if v == nil || v.policy != p {
-		m.set.judge(m, p, nil)
+		m.set.reverify(m, p, nil)
 	}
 	if v := m.ended.Load(); v != nil {
 		return v.failure

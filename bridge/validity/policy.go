@@ -16,19 +16,19 @@ const (
 	Report               // it continues, and the failure is reported
 )
 
-// A Judge verifies the peers of live connections.
-type Judge interface {
-	// Judge returns why a peer does not pass, or nil and the last moment at which it
+// A Verifier verifies the peers of live connections.
+type Verifier interface {
+	// Reverify returns why a peer does not pass, or nil and the last moment at which it
 	// passes.
-	Judge(p *certs.Peer) (until time.Time, failure *certs.VerifyError)
+	Reverify(p *certs.Peer) (until time.Time, failure *certs.VerifyError)
 }
 
 // A Policy says how the connections of a Set are judged in one revision. It is
 // immutable: policies are compared by their addresses.
 type Policy struct {
-	Judge  Judge // nil: every peer passes
-	Action Action
-	Grace  time.Duration // for Drain
+	Verifier Verifier // nil: every peer passes
+	Action   Action
+	Grace    time.Duration // for Drain
 }
 
 // ends reports whether the policy ends a connection for this failure. A peer

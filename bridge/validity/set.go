@@ -84,7 +84,7 @@ func (s *Set) Add(m *Member, p *certs.Peer, owner Owner) {
 	s.members[m] = struct{}{}
 	s.mu.Unlock()
 	// Under the policy in force now: it may have changed since the handshake.
-	v := s.judge(m, s.policy.Load(), nil)
+	v := s.reverify(m, s.policy.Load(), nil)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if v.failure == nil {
@@ -101,9 +101,9 @@ func (s *Set) Remove(m *Member) {
 	delete(s.members, m)
 }
 
-// judge judges a member and records the verdict. memo, which may be nil, holds
+// reverify verifies a member again and records the verdict. memo, which may be nil, holds
 // the verdicts about other peers under the same policy.
-func (s *Set) judge(m *Member, p *Policy, memo map[certs.PeerKey]*verdict) *verdict {
+func (s *Set) reverify(m *Member, p *Policy, memo map[certs.PeerKey]*verdict) *verdict {
 	var v *verdict
 	var key certs.PeerKey
 	if memo != nil {
@@ -112,8 +112,8 @@ func (s *Set) judge(m *Member, p *Policy, memo map[certs.PeerKey]*verdict) *verd
 	}
 	if v == nil {
 		v = &verdict{policy: p, until: distant}
-		if p != nil && p.Judge != nil {
-			v.until, v.failure = p.Judge.Judge(m.peer)
+		if p != nil && p.Verifier != nil {
+			v.until, v.failure = p.Verifier.Reverify(m.peer)
 		}
 		if memo != nil {
 			memo[key] = v
@@ -164,7 +164,7 @@ func (s *Set) tickLocked() {
 	}
 }
 
-// look begins to judge when the validity of a peer has ended.
+// look begins to verify again when the validity of a peer has ended.
 func (s *Set) look() {
 	now := s.o.Now()
 	s.mu.Lock()
@@ -193,12 +193,12 @@ func (s *Set) work() {
 		if !more {
 			return
 		}
-		s.protect(func() { s.judgeAll(all) })
+		s.protect(func() { s.reverifyAll(all) })
 		s.end(failed)
 	}
 }
 
-// task returns the members to judge, and those to end. Without either, the work
+// task returns the members to verify again, and those to end. Without either, the work
 // is done.
 func (s *Set) task() (all, failed []*Member, more bool) {
 	s.mu.Lock()
@@ -217,19 +217,19 @@ func (s *Set) task() (all, failed []*Member, more bool) {
 	return all, failed, s.working
 }
 
-// judgeAll judges every member whose verdict does not stand.
-func (s *Set) judgeAll(all []*Member) {
+// reverifyAll verifies every member again whose verdict is not current.
+func (s *Set) reverifyAll(all []*Member) {
 	memo := make(map[certs.PeerKey]*verdict)
 	next, now := distant, s.o.Now()
 	var memoOf *Policy
 	for _, m := range all {
 		p, v := s.policy.Load(), m.judged.Load()
-		if !v.stands(p, now) {
+		if !v.isCurrent(p, now) {
 			if p != memoOf || len(memo) > maxMemo {
 				clear(memo)
 				memoOf = p
 			}
-			v = s.judge(m, p, memo)
+			v = s.reverify(m, p, memo)
 		}
 		if v.failure == nil && v.until.Before(next) {
 			next = v.until

@@ -17,15 +17,15 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// A judge lets peers pass until a time, except those whose first certificate it
+// A fakeVerifier lets peers pass until a time, except those whose first certificate it
 // rejects.
-type judge struct {
+type fakeVerifier struct {
 	until   time.Time
 	rejects map[*x509.Certificate]certs.Reason
 	calls   atomic.Int64
 }
 
-func (j *judge) Judge(p *certs.Peer) (time.Time, *certs.VerifyError) {
+func (j *fakeVerifier) Reverify(p *certs.Peer) (time.Time, *certs.VerifyError) {
 	j.calls.Add(1)
 	if reason := j.rejects[p.Certificates[0]]; reason != "" {
 		return j.until, &certs.VerifyError{Reason: reason, Detail: "rejected"}
@@ -97,9 +97,9 @@ var never = time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC)
 func TestAPolicyEndsExactlyThePeersThatFail(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, good, bad := newWorld(), leaf(), leaf()
-		w.Require(&validity.Policy{Judge: &judge{until: never}})
+		w.Require(&validity.Policy{Verifier: &fakeVerifier{until: never}})
 		stays, ends := w.add(good), w.add(bad)
-		w.Require(&validity.Policy{Judge: &judge{until: never, rejects: map[*x509.Certificate]certs.Reason{bad: certs.ReasonRevoked}}, Grace: time.Minute})
+		w.Require(&validity.Policy{Verifier: &fakeVerifier{until: never, rejects: map[*x509.Certificate]certs.Reason{bad: certs.ReasonRevoked}}, Grace: time.Minute})
 		synctest.Wait()
 		if n, grace, cause := ends.ended(); n != 1 || grace != time.Minute || cause.Reason != certs.ReasonRevoked {
 			t.Errorf("it ended %d times within %v because of %v", n, grace, cause)
@@ -111,7 +111,7 @@ func TestAPolicyEndsExactlyThePeersThatFail(t *testing.T) {
 			t.Error("a connection that ends takes more work")
 		}
 		// A policy under which it would pass does not revive it.
-		w.Require(&validity.Policy{Judge: &judge{until: never}})
+		w.Require(&validity.Policy{Verifier: &fakeVerifier{until: never}})
 		synctest.Wait()
 		if ends.Check() == nil {
 			t.Error("a connection that ends takes more work after another change")
@@ -130,8 +130,8 @@ func TestCheckDoesNotWaitForTheRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, leaf := newWorld(), leaf()
 		c := w.add(leaf)
-		j := &judge{until: never, rejects: map[*x509.Certificate]certs.Reason{leaf: certs.ReasonUnknownCA}}
-		if failure := c.CheckUnder(&validity.Policy{Judge: j}); failure == nil || failure.Reason != certs.ReasonUnknownCA {
+		j := &fakeVerifier{until: never, rejects: map[*x509.Certificate]certs.Reason{leaf: certs.ReasonUnknownCA}}
+		if failure := c.CheckUnder(&validity.Policy{Verifier: j}); failure == nil || failure.Reason != certs.ReasonUnknownCA {
 			t.Errorf("Check() = %v", failure)
 		}
 		synctest.Wait()
@@ -163,8 +163,8 @@ func TestActions(t *testing.T) {
 				conn := w.add(leaf)
 				for range 3 { // reported once, although each revision judges again
 					w.Require(&validity.Policy{
-						Judge:  &judge{until: never, rejects: map[*x509.Certificate]certs.Reason{leaf: c.reason}},
-						Action: c.action, Grace: time.Hour,
+						Verifier: &fakeVerifier{until: never, rejects: map[*x509.Certificate]certs.Reason{leaf: c.reason}},
+						Action:   c.action, Grace: time.Hour,
 					})
 					synctest.Wait()
 				}
@@ -186,8 +186,8 @@ func TestActions(t *testing.T) {
 func TestTheClockEndsPeers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
-		j := &judge{until: time.Now().Add(time.Hour)}
-		w.Require(&validity.Policy{Judge: j})
+		j := &fakeVerifier{until: time.Now().Add(time.Hour)}
+		w.Require(&validity.Policy{Verifier: j})
 		var all []*conn
 		for range 100 {
 			all = append(all, w.add(leaf()))
@@ -214,8 +214,8 @@ func TestVerdictsAreShared(t *testing.T) {
 		for range 1000 {
 			w.add(leaf)
 		}
-		j := &judge{until: never, rejects: map[*x509.Certificate]certs.Reason{leaf: certs.ReasonRevoked}}
-		w.Require(&validity.Policy{Judge: j})
+		j := &fakeVerifier{until: never, rejects: map[*x509.Certificate]certs.Reason{leaf: certs.ReasonRevoked}}
+		w.Require(&validity.Policy{Verifier: j})
 		synctest.Wait()
 		if n := j.calls.Load(); n != 1 {
 			t.Errorf("%d judgments of one peer", n)
@@ -244,11 +244,11 @@ func TestASetIsSafeForConcurrentUse(t *testing.T) {
 		})
 	}
 	for i := range 100 {
-		j := &judge{until: never}
+		j := &fakeVerifier{until: never}
 		if i%2 == 0 {
 			j.rejects = map[*x509.Certificate]certs.Reason{bad: certs.ReasonRevoked}
 		}
-		w.Require(&validity.Policy{Judge: j})
+		w.Require(&validity.Policy{Verifier: j})
 	}
 	wg.Wait()
 }
@@ -263,7 +263,7 @@ func TestAPanicOfAnOwnerEndsNoOther(t *testing.T) {
 		for range 10 {
 			all = append(all, w.add(leaf))
 		}
-		w.Require(&validity.Policy{Judge: &judge{until: never, rejects: map[*x509.Certificate]certs.Reason{leaf: certs.ReasonRevoked}}})
+		w.Require(&validity.Policy{Verifier: &fakeVerifier{until: never, rejects: map[*x509.Certificate]certs.Reason{leaf: certs.ReasonRevoked}}})
 		synctest.Wait()
 		for i, c := range all {
 			if n, _, _ := c.ended(); n != 1 {

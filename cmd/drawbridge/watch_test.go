@@ -41,16 +41,16 @@ func TestEventsArePrintedOnePerLine(t *testing.T) {
 	}
 }
 
-// A feed is a gateway whose changes and events a test makes.
-type feed struct {
+// A fakeStream is a gateway whose changes and events a test makes.
+type fakeStream struct {
 	changes chan *adminv1.WatchConfigResponse
 	events  chan *adminv1.Event
 	end     chan error // ends the stream of events
 	sh      shell
 }
 
-func newFeed(t *testing.T) *feed {
-	f := &feed{changes: make(chan *adminv1.WatchConfigResponse), events: make(chan *adminv1.Event), end: make(chan error)}
+func newFeed(t *testing.T) *fakeStream {
+	f := &fakeStream{changes: make(chan *adminv1.WatchConfigResponse), events: make(chan *adminv1.Event), end: make(chan error)}
 	f.sh = serveFake(t, fakeAdmin{
 		watch: func(s grpc.ServerStreamingServer[adminv1.WatchConfigResponse]) error {
 			for {
@@ -137,7 +137,7 @@ func TestAWatchEndsWithEitherStream(t *testing.T) {
 }
 
 func TestAWriteErrorEndsTheWatch(t *testing.T) {
-	w := watchWriter{w: full{}, format: formatJSON}
+	w := watchWriter{w: fullDisk{}, format: formatJSON}
 	if err := w.event(&adminv1.Event{}); err == nil {
 		t.Error("an event that was not written is no error")
 	}
@@ -148,7 +148,7 @@ func TestAWriteErrorEndsTheWatch(t *testing.T) {
 	}
 }
 
-// full is a disk without space.
-type full struct{}
+// fullDisk is a disk without space.
+type fullDisk struct{}
 
-func (full) Write([]byte) (int, error) { return 0, bytes.ErrTooLarge }
+func (fullDisk) Write([]byte) (int, error) { return 0, bytes.ErrTooLarge }

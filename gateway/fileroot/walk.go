@@ -12,8 +12,8 @@ import (
 // maxLinks bounds the symlinks along a path, as in Linux.
 const maxLinks = 40
 
-// A way is a resolved path.
-type way struct {
+// A resolvedPath is a resolved path.
+type resolvedPath struct {
 	end  string      // the path with symlinks resolved
 	root string      // the root it is below, with symlinks resolved
 	info fs.FileInfo // nil: a directory
@@ -51,12 +51,12 @@ func (r Roots) resolve() places {
 }
 
 // walk follows a path as the kernel would.
-func (p places) walk(path string) way {
+func (p places) walk(path string) resolvedPath {
 	if !filepath.IsAbs(path) {
-		return way{err: ErrOutside}
+		return resolvedPath{err: ErrOutside}
 	}
 	path = filepath.Clean(path)
-	var w way
+	var w resolvedPath
 	var links []string // steps outside the roots
 	at, rest := "/", parts(path)
 	for followed := 0; len(rest) > 0; {
@@ -91,15 +91,15 @@ func (p places) walk(path string) way {
 		}
 		if err != nil {
 			if !inside && rootOf(p.missing, path) == "" {
-				return way{err: ErrOutside, steps: w.steps}
+				return resolvedPath{err: ErrOutside, steps: w.steps}
 			}
-			return way{err: cause(err), steps: append(links, w.steps...)}
+			return resolvedPath{err: cause(err), steps: append(links, w.steps...)}
 		}
 		at, w.info = next, info
 	}
 	root := rootOf(p.present, at)
 	if root == "" {
-		return way{err: ErrOutside, steps: w.steps}
+		return resolvedPath{err: ErrOutside, steps: w.steps}
 	}
 	w.end, w.root, w.steps = at, root, append(links, w.steps...)
 	return w

@@ -134,13 +134,13 @@ func (h *History) Rollback(live *store.State, to int64) (store.Edit, error) {
 	return e, nil
 }
 
-// A past holds the resources that differ, or may differ, from the live ones in an earlier
+// A priorState holds the resources that differ, or may differ, from the live ones in an earlier
 // revision.
-type past map[store.Ref]Prior
+type priorState map[store.Ref]Prior
 
 // at returns how a revision differs from live.
-func (h *History) at(live *store.State, n int64, field invalid.Path) (past, error) {
-	p := past{}
+func (h *History) at(live *store.State, n int64, field invalid.Path) (priorState, error) {
+	p := priorState{}
 	complete, err := h.store.EachPrior(n, live.Revision(), func(prior Prior) {
 		if _, ok := p[prior.Ref]; !ok { // the oldest one after n is as of n
 			p[prior.Ref] = prior
@@ -156,7 +156,7 @@ func (h *History) at(live *store.State, n int64, field invalid.Path) (past, erro
 }
 
 // get returns a resource as of the revision.
-func (p past) get(live *store.State, files func(store.Ref) string, ref store.Ref) Prior {
+func (p priorState) get(live *store.State, files func(store.Ref) string, ref store.Ref) Prior {
 	if prior, ok := p[ref]; ok {
 		return prior
 	}

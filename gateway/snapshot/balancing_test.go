@@ -116,7 +116,7 @@ func TestWarmConnectionsMustFitTheLimits(t *testing.T) {
 	w.put(u)
 }
 
-// What is set arrives where it is used.
+// Conditions is set arrives where it is used.
 func TestBalancingAndLimitsAreLive(t *testing.T) {
 	w := newWorld(t)
 	u := plainUpstream("u")

@@ -27,7 +27,7 @@ func plaintext(name string, port int) *adminv1.Upstream {
 	}
 }
 
-// What a gateway does once, when it starts.
+// Conditions a gateway does once, when it starts.
 func BenchmarkCompile(b *testing.B) {
 	for _, n := range []int{10, 1000, 10000} {
 		b.Run(fmt.Sprintf("upstreams=%d", n), func(b *testing.B) {
@@ -45,7 +45,7 @@ func BenchmarkCompile(b *testing.B) {
 	}
 }
 
-// What every write does: one upstream among n is another.
+// Conditions every write does: one upstream among n is another.
 func BenchmarkCompileOneChange(b *testing.B) {
 	for _, n := range []int{10, 1000, 10000} {
 		b.Run(fmt.Sprintf("upstreams=%d", n), func(b *testing.B) {

@@ -153,7 +153,7 @@ type scope struct {
 	invalid.List
 	job      *job
 	ref      store.Ref
-	standing []invalid.Warning
+	security []invalid.Warning
 }
 
 // The scopes of each kind, whose methods compile a resource.
@@ -167,7 +167,7 @@ type (
 // reported again when it is reused.
 type notes struct {
 	warnings []invalid.Warning // for the writer of the resource
-	standing []invalid.Warning // in the status, as long as the object is live
+	security []invalid.Warning // in the status, as long as the object is live
 }
 
 // scope begins the checks of a resource. Unless the same message is already live, it
@@ -201,21 +201,21 @@ func (s *scope) home() invalid.Path {
 	return invalid.Path(store.KindName(s.ref.Kind)).Key(s.ref.Name)
 }
 
-// warnStanding warns of a setting that weakens security as long as it is live.
-func (s *scope) warnStanding(code string, p invalid.Path, format string, args ...any) {
+// warnSecurity warns of a setting that weakens security as long as it is live.
+func (s *scope) warnSecurity(code string, p invalid.Path, format string, args ...any) {
 	s.Warn(code, p, format, args...)
-	s.standing = append(s.standing, invalid.Warning{Code: code, Field: p, Message: fmt.Sprintf(format, args...)})
+	s.security = append(s.security, invalid.Warning{Code: code, Field: p, Message: fmt.Sprintf(format, args...)})
 }
 
 // notes returns the warnings so far.
-func (s *scope) notes() notes { return notes{s.Warnings(), s.standing} }
+func (s *scope) notes() notes { return notes{s.Warnings(), s.security} }
 
 // reuse repeats the notes of an object that stays live.
 func (s *scope) reuse(n notes) {
 	for _, w := range n.warnings {
 		s.Warned(w)
 	}
-	s.standing = n.standing
+	s.security = n.security
 }
 
 // close ends the checks. It returns why the resource is down, or "" if it is up or if
@@ -237,8 +237,8 @@ func (s *scope) close() (down string) {
 		}
 	}
 	r := &report{ref: s.ref}
-	for _, w := range s.standing {
-		r.standing = append(r.standing, invalid.Warning{Code: w.Code, Field: s.home().Join(string(w.Field)), Message: w.Message})
+	for _, w := range s.security {
+		r.security = append(r.security, invalid.Warning{Code: w.Code, Field: s.home().Join(string(w.Field)), Message: w.Message})
 	}
 	s.job.report(r)
 	return ""

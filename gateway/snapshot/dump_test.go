@@ -41,7 +41,7 @@ type visit struct {
 
 func (d *dumper) line(words ...string) { fmt.Fprintln(&d.b, strings.Join(words, " ")) }
 
-// What is no part of what traffic meets: counters, locks, loggers.
+// Conditions is no part of what traffic meets: counters, locks, loggers.
 var notDumped = regexp.MustCompile(`^(certs\.usedAs|sync\.|hclog\.|time\.Time|time\.Timer|context\.|maphash\.|socket\.Pool|socket\.Descriptors|upstream\.Tracker|adminv1\.|l7\.pooled|invalid\.)`)
 
 func (d *dumper) value(v reflect.Value, depth int) {
@@ -55,7 +55,7 @@ func (d *dumper) value(v reflect.Value, depth int) {
 		return
 	}
 	if strings.HasPrefix(name, "atomic.") {
-		// What an atomic pointer points to is what it is for; numbers only count.
+		// Conditions an atomic pointer points to is what it is for; numbers only count.
 		if load := v.Addr().MethodByName("Load"); strings.HasPrefix(name, "atomic.Pointer") && load.IsValid() {
 			d.value(load.Call(nil)[0], depth)
 		}

@@ -264,12 +264,12 @@ func TestDownResourceIsExplained(t *testing.T) {
 	}
 }
 
-// What is looked at without being applied leaves what is live as it is.
+// Conditions is looked at without being applied leaves what is live as it is.
 func TestWithUpstreamDoesNotChangeTheSnapshot(t *testing.T) {
 	w := newWorld(t)
 	w.put(tlsUpstream("insecure", &adminv1.UpstreamTls{Verification: adminv1.Verification_VERIFICATION_INSECURE_SKIP}), w.bundle("corp"))
 	before := w.snap
-	standing := len(before.Standing())
+	standing := len(before.SecurityWarnings())
 	for _, name := range []string{"one", "two"} {
 		var bad invalid.List
 		u := tlsUpstream(name, &adminv1.UpstreamTls{Verification: adminv1.Verification_VERIFICATION_INSECURE_SKIP, TrustBundles: []string{"corp"}})
@@ -280,11 +280,11 @@ func TestWithUpstreamDoesNotChangeTheSnapshot(t *testing.T) {
 		if e := next.Endpoints(t.Context(), name, ""); len(e) != 1 || e[0].Target.Client == nil || e[0].Target.Host != "up.example" || len(e[0].Target.Known) != 1 {
 			t.Errorf("endpoints %v", e)
 		}
-		if len(next.Standing()) != standing+1 || !strings.Contains(string(next.Standing()[standing].Field), name) {
-			t.Errorf("standing %v", next.Standing())
+		if len(next.SecurityWarnings()) != standing+1 || !strings.Contains(string(next.SecurityWarnings()[standing].Field), name) {
+			t.Errorf("standing %v", next.SecurityWarnings())
 		}
 	}
-	if len(before.Standing()) != standing || before.Endpoints(t.Context(), "one", "") != nil || len(before.Endpoints(t.Context(), "insecure", "")) != 1 {
+	if len(before.SecurityWarnings()) != standing || before.Endpoints(t.Context(), "one", "") != nil || len(before.Endpoints(t.Context(), "insecure", "")) != 1 {
 		t.Error("the snapshot has changed")
 	}
 }

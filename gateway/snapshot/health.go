@@ -74,7 +74,7 @@ func kindOf(msg *adminv1.Upstream) string {
 // tlsCheck returns a check that makes a TLS handshake. It handshakes as TCP
 // listeners do, without ALPN by default, because every server accepts that. It
 // offers h2 where only HTTP/2 can be used.
-func (s upstreamScope) tlsCheck(msg *adminv1.Upstream, p backs.Protocol) health.Ask {
+func (s upstreamScope) tlsCheck(msg *adminv1.Upstream, p backs.Protocol) health.Check {
 	if msg.GetPlaintext() != nil {
 		s.Add("health_check.tls", "must be left out with plaintext: there is no TLS handshake; tcp checks that a connection can be made")
 	}
@@ -110,7 +110,7 @@ func (s upstreamScope) namesForCheck(msg *adminv1.Upstream, at invalid.Path, may
 }
 
 // httpCheck returns a check that sends an HTTP request.
-func (s upstreamScope) httpCheck(msg *adminv1.Upstream, c *adminv1.HttpCheck, p backs.Protocol) health.Ask {
+func (s upstreamScope) httpCheck(msg *adminv1.Upstream, c *adminv1.HttpCheck, p backs.Protocol) health.Check {
 	at := invalid.Path("health_check.http")
 	o := health.HTTPOptions{
 		Path: c.GetPath(), Host: c.GetHost(), Method: c.GetMethod(), Contains: c.GetBodyContains(),
@@ -154,7 +154,7 @@ func (s upstreamScope) httpCheck(msg *adminv1.Upstream, c *adminv1.HttpCheck, p 
 }
 
 // grpcCheck returns a check that uses the gRPC health checking protocol.
-func (s upstreamScope) grpcCheck(msg *adminv1.Upstream, c *adminv1.GrpcCheck, p backs.Protocol) health.Ask {
+func (s upstreamScope) grpcCheck(msg *adminv1.Upstream, c *adminv1.GrpcCheck, p backs.Protocol) health.Check {
 	at := invalid.Path("health_check.grpc")
 	if p == backs.HTTP1 {
 		s.Add(at, "must be left out where http.protocol is HTTP_PROTOCOL_1_1: gRPC is HTTP/2")

@@ -76,7 +76,7 @@ func (s listenerScope) trustedProxies(from []string) *cidr.Peers {
 		s.Add(at.Index(f.Index), "%s", f.Reason)
 	}
 	if peers.Everybody() {
-		s.warnStanding(warnTrustsEverybody, at, "trusts every address: any client can claim any client address")
+		s.warnSecurity(warnTrustsEverybody, at, "trusts every address: any client can claim any client address")
 	}
 	return peers
 }

@@ -274,8 +274,8 @@ func sameSnapshot(t *testing.T, what string, a, b *Snapshot) {
 	if !slices.Equal(a.Problems(), b.Problems()) {
 		t.Fatalf("%s: down are\n%v\nand\n%v", what, a.Problems(), b.Problems())
 	}
-	if !slices.Equal(a.Standing(), b.Standing()) {
-		t.Fatalf("%s: standing warnings are\n%v\nand\n%v", what, a.Standing(), b.Standing())
+	if !slices.Equal(a.SecurityWarnings(), b.SecurityWarnings()) {
+		t.Fatalf("%s: standing warnings are\n%v\nand\n%v", what, a.SecurityWarnings(), b.SecurityWarnings())
 	}
 	for _, lens := range [][2]int{{a.bundles.Len(), b.bundles.Len()}, {a.certificates.Len(), b.certificates.Len()}, {a.upstreams.Len(), b.upstreams.Len()},
 		{a.routes.Len(), b.routes.Len()}, {a.listeners.Len(), b.listeners.Len()}} {

@@ -177,7 +177,7 @@ func (s listenerScope) buildListener(l, prev *Listener) {
 	if msg.GetTls() != nil {
 		s.buildServers(l)
 		l.validity = s.revalidation(msg.GetTls().GetRevalidation())
-		l.validity.Judge = l.tls
+		l.validity.Verifier = l.tls
 		if prev != nil && prev.validity != nil && *prev.validity == *l.validity {
 			l.validity = prev.validity
 		}

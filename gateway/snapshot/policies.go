@@ -282,7 +282,7 @@ func (s listenerScope) clientAuth(p *livePolicy) (certs.ClientAuth, []certs.SAN)
 		if auth == certs.ClientAuthNone {
 			s.Add(at, "has no effect while client_auth is CLIENT_AUTH_NONE: set client_auth to CLIENT_AUTH_REQUIRED, or leave it out")
 		} else {
-			s.warnStanding(warnClientAuthUsage, at, "accepts the certificate of any server as a client's, if its CA is in client_trust_bundles; name the clients that you mean in client_subject_alt_names or in the client_identity of routes")
+			s.warnSecurity(warnClientAuthUsage, at, "accepts the certificate of any server as a client's, if its CA is in client_trust_bundles; name the clients that you mean in client_subject_alt_names or in the client_identity of routes")
 		}
 	}
 	switch {

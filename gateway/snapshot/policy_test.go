@@ -153,7 +153,7 @@ func TestOptionsOfHTTPListenersAreChecked(t *testing.T) {
 	}
 }
 
-// What the fields say is what the table does.
+// Conditions the fields say is what the table does.
 func TestOptionsOfHTTPListenersReachTheirTable(t *testing.T) {
 	w := newWorld(t)
 	l := listener("l", "127.0.0.1:1", httpP, "u")
@@ -203,8 +203,8 @@ func TestTrustingEveryAddressCausesAWarning(t *testing.T) {
 	l := listener("l", "127.0.0.1:1", httpP, "u")
 	l.Http = &adminv1.HttpOptions{TrustedProxies: []string{"::/0"}}
 	warnings := w.put(tlsUpstream("u", nil), l)
-	if len(warnings) != 1 || warnings[0].Field != "r1.http.trusted_proxies" || len(w.snap.Standing()) != 1 {
-		t.Errorf("%v, standing %v", warnings, w.snap.Standing())
+	if len(warnings) != 1 || warnings[0].Field != "r1.http.trusted_proxies" || len(w.snap.SecurityWarnings()) != 1 {
+		t.Errorf("%v, standing %v", warnings, w.snap.SecurityWarnings())
 	}
 }
 

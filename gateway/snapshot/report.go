@@ -13,7 +13,7 @@ import (
 type report struct {
 	ref      store.Ref
 	problem  string // why it is down; "": it is up
-	standing []invalid.Warning
+	security []invalid.Warning
 }
 
 // reportOrder orders the reports of a snapshot.
@@ -39,7 +39,7 @@ func (s *Snapshot) problem(ref store.Ref) string {
 
 // report replaces the report of a resource. One that says nothing is not kept.
 func (j *job) report(r *report) {
-	if r.problem == "" && len(r.standing) == 0 {
+	if r.problem == "" && len(r.security) == 0 {
 		if j.work != nil && j.prev.reports.Len() > 0 {
 			j.reports[reportKey(r.ref)] = nil
 		}

@@ -57,7 +57,7 @@ func (s upstreamScope) require(u *liveUpstream, o *certs.ClientOptions, before r
 	if r.Equal(before.requires) {
 		r = before.requires // with the chains that are known to pass
 	}
-	policy.Judge = r
+	policy.Verifier = r
 	if before.policy != nil && *before.policy == *policy {
 		policy = before.policy
 	}

@@ -11,7 +11,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// What an upstream requires of its endpoints changes without a new live object.
+// Conditions an upstream requires of its endpoints changes without a new live object.
 func TestARequirementIsReplacedInPlace(t *testing.T) {
 	w := newWorld(t)
 	u := tlsUpstream("u", &adminv1.UpstreamTls{TrustBundles: []string{"t"}, ServerName: "a.example"})
@@ -106,7 +106,7 @@ func TestRevalidationIsChecked(t *testing.T) {
 		}
 		w.put(u)
 		got := *w.snap.upstreams.Get("u").policy
-		got.Judge = nil
+		got.Verifier = nil
 		if got != c.want {
 			t.Errorf("%v: %+v", c.r, got)
 		}

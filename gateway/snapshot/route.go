@@ -429,7 +429,7 @@ func (j *job) checkConflicts(routes []*liveRoute, known map[[2]string]bool, scop
 		if first := scopes[c.Rules[0]]; first.written() && !at.written() {
 			at, with = first, c.Rules[1]
 		}
-		at.Add("match", "is ambiguous with route %q: both match %s, and neither is more specific", with, c.What)
+		at.Add("match", "is ambiguous with route %q: both match %s, and neither is more specific", with, c.Conditions)
 	}
 }
 

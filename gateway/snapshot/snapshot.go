@@ -51,11 +51,11 @@ func (s *Snapshot) Problems() []Problem {
 	return out
 }
 
-// Standing returns warnings about live settings that weaken security.
-func (s *Snapshot) Standing() []invalid.Warning {
+// SecurityWarnings returns warnings about live settings that weaken security.
+func (s *Snapshot) SecurityWarnings() []invalid.Warning {
 	var out []invalid.Warning
 	for _, r := range s.reports.All() {
-		out = append(out, r.standing...)
+		out = append(out, r.security...)
 	}
 	return out
 }

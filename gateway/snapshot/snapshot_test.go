@@ -347,17 +347,17 @@ func TestWarningsNamePossibleMistakes(t *testing.T) {
 			t.Errorf("no warning at %s in %v", want, warnings)
 		}
 	}
-	if s := w.snap.Standing(); len(s) != 1 || s[0].Field != `upstream["u"].tls.verification` {
+	if s := w.snap.SecurityWarnings(); len(s) != 1 || s[0].Field != `upstream["u"].tls.verification` {
 		t.Errorf("standing: %v", s)
 	}
 	// The warning stays in the status as long as the upstream is live, and repeats when the
 	// same upstream is written again.
 	again := w.put(proto.Clone(w.snap.State().Get(adminv1.Kind_KIND_UPSTREAM, "u")).(store.Resource))
-	if len(again) != len(warnings) || len(w.snap.Standing()) != 1 {
-		t.Errorf("again: %v; standing: %v", again, w.snap.Standing())
+	if len(again) != len(warnings) || len(w.snap.SecurityWarnings()) != 1 {
+		t.Errorf("again: %v; standing: %v", again, w.snap.SecurityWarnings())
 	}
 	w.put(tlsUpstream("u", nil))
-	if s := w.snap.Standing(); len(s) != 0 {
+	if s := w.snap.SecurityWarnings(); len(s) != 0 {
 		t.Errorf("standing: %v", s)
 	}
 }
@@ -397,7 +397,7 @@ func TestFilesAreReadWhenTheResourceIsWritten(t *testing.T) {
 		t.Errorf("Reloaded() = %v", got)
 	}
 
-	// What cannot be read changes nothing.
+	// Conditions cannot be read changes nothing.
 	os.WriteFile(filepath.Join(dir, "c.pem"), []byte("-----BEGIN CERT"), 0o600)
 	if faults := w.refused(c); len(faults) != 1 || faults[0].Field != "r0.files.certificate_path" {
 		t.Errorf("%v", faults)

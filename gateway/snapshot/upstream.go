@@ -376,7 +376,7 @@ func (s upstreamScope) clientOptions(u *liveUpstream) *certs.ClientOptions {
 		switch t.GetVerification() {
 		case adminv1.Verification_VERIFICATION_REPORT_ONLY:
 			o.Verification = certs.VerifyReportOnly
-			s.warnStanding(warnVerification, "tls.verification", "is VERIFICATION_REPORT_ONLY: an upstream whose certificate fails verification is accepted")
+			s.warnSecurity(warnVerification, "tls.verification", "is VERIFICATION_REPORT_ONLY: an upstream whose certificate fails verification is accepted")
 			log := s.job.log.With("upstream", u.msg.GetName())
 			var logged sync.Map // reasons; logging every handshake would flood the log
 			o.Report = func(err *certs.VerifyError) {
@@ -388,7 +388,7 @@ func (s upstreamScope) clientOptions(u *liveUpstream) *certs.ClientOptions {
 			}
 		case adminv1.Verification_VERIFICATION_INSECURE_SKIP:
 			o.Verification = certs.VerifyInsecureSkip
-			s.warnStanding(warnVerification, "tls.verification", "is VERIFICATION_INSECURE_SKIP: any server that answers at the address is accepted as the upstream")
+			s.warnSecurity(warnVerification, "tls.verification", "is VERIFICATION_INSECURE_SKIP: any server that answers at the address is accepted as the upstream")
 		}
 	}
 	if c := u.uses.certificate; c != nil {

@@ -169,13 +169,13 @@ func (d *Draft) Update(comment string) Update {
 
 // A Draft is a state that an edit would make. It belongs to one goroutine.
 type Draft struct {
-	base    *State
-	next    *State
-	changes []Change
-	at      map[Ref]int // index in changes
-	paths   map[Ref]invalid.Path
-	stale   map[Ref]invalid.Fault // stale etags of puts that change nothing; not faults unless Touch changes the resource
-	outrun  *invalid.Fault        // likewise a stale revision of the whole edit
+	base          *State
+	next          *State
+	changes       []Change
+	at            map[Ref]int // index in changes
+	paths         map[Ref]invalid.Path
+	stale         map[Ref]invalid.Fault // stale etags of puts that change nothing; not faults unless Touch changes the resource
+	staleRevision *invalid.Fault        // likewise a stale revision of the whole edit
 }
 
 var namePattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
@@ -213,10 +213,10 @@ func (s *State) Edit(e Edit, bad *invalid.List) *Draft {
 		d.prune(*e.Prune, in, bad)
 	}
 	if want := e.ExpectedRevision; want != nil && *want != s.revision {
-		d.outrun = &invalid.Fault{Class: invalid.Conflict, Field: "expected_revision",
+		d.staleRevision = &invalid.Fault{Class: invalid.Conflict, Field: "expected_revision",
 			Message: fmt.Sprintf("is %d, but the live revision is %d: read it again and redo the change", *want, s.revision)}
 		if d.Changed() {
-			bad.Fault(*d.outrun)
+			bad.Fault(*d.staleRevision)
 		}
 	}
 	for _, ref := range e.Reread {
@@ -426,8 +426,8 @@ func (d *Draft) Touch(bad *invalid.List, refs ...Ref) {
 		touched[ref.Kind][ref.Name] = proto.Clone(d.next.Get(ref.Kind, ref.Name)).(Resource)
 	}
 	*d.next = *d.next.with(touched) // in place: a snapshot compiled from the draft holds it
-	if d.outrun != nil && !changed && d.Changed() {
-		bad.Fault(*d.outrun)
+	if d.staleRevision != nil && !changed && d.Changed() {
+		bad.Fault(*d.staleRevision)
 	}
 	d.stamp()
 }

@@ -14,7 +14,7 @@ import (
 func (p *Publisher) publishGateway(snap *snapshot.Snapshot, now time.Time) {
 	p.live.SetGauge([]string{"gateway", "revision"}, float32(snap.State().Revision()))
 	p.live.SetGauge([]string{"gateway", "problems"}, float32(p.o.Problems()))
-	p.live.SetGauge([]string{"gateway", "warnings"}, float32(len(snap.Standing())))
+	p.live.SetGauge([]string{"gateway", "warnings"}, float32(len(snap.SecurityWarnings())))
 	p.live.SetGauge([]string{"gateway", "uptime_seconds"}, float32(now.Sub(p.o.Started).Seconds()))
 	for _, k := range store.Kinds() {
 		kind := strings.ReplaceAll(store.KindName(k), " ", "_")

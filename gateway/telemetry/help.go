@@ -5,15 +5,15 @@ import (
 	dto "github.com/prometheus/client_model/go"
 )
 
-// A helped gatherer adds the help texts of Table to metrics, because go-metrics
+// A helpGatherer gatherer adds the help texts of Table to metrics, because go-metrics
 // gives each its own name as help.
-type helped struct {
+type helpGatherer struct {
 	prometheus.Gatherer
 	help map[string]string // by name
 }
 
 // Gather implements prometheus.Gatherer.
-func (h helped) Gather() ([]*dto.MetricFamily, error) {
+func (h helpGatherer) Gather() ([]*dto.MetricFamily, error) {
 	families, err := h.Gatherer.Gather()
 	for _, f := range families {
 		if text, ok := h.help[f.GetName()]; ok {

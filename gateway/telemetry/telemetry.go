@@ -146,7 +146,7 @@ func (p *Publisher) Run(ctx context.Context) {
 
 // Handler serves the metrics to Prometheus. It publishes before each response.
 func (p *Publisher) Handler() http.Handler {
-	h := promhttp.HandlerFor(helped{p.registry, help()}, promhttp.HandlerOpts{})
+	h := promhttp.HandlerFor(helpGatherer{p.registry, help()}, promhttp.HandlerOpts{})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		p.publish()
 		h.ServeHTTP(w, r)

@@ -42,7 +42,7 @@ func publishLatencies(o *object, l *upstream.Latencies) {
 
 func publishDNS(o *object, d *upstream.DNSStatus, endpoints int) {
 	o.gauge([]string{"upstream", "dns", "endpoints"}, float64(endpoints))
-	o.counter([]string{"upstream", "dns", "lookups"}, float64(d.Asked-d.Failed), label("result", "ok"))
+	o.counter([]string{"upstream", "dns", "lookups"}, float64(d.Lookups-d.Failed), label("result", "ok"))
 	o.counter([]string{"upstream", "dns", "lookups"}, float64(d.Failed), label("result", "failed"))
 	if !d.Resolved.IsZero() {
 		o.gauge([]string{"upstream", "dns", "age_seconds"}, time.Since(d.Resolved).Seconds())

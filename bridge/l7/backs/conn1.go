@@ -56,11 +56,11 @@ type request struct{ method string }
 // idle timeout of its own. It is that of HTTP/2's connections.
 const uploadIdle = time.Minute
 
-// A silence is ErrNoResponse and why the connection ended.
-type silence struct{ err error }
+// A noResponseError is ErrNoResponse with the reason why the connection ended.
+type noResponseError struct{ err error }
 
-func (e *silence) Error() string   { return wire.ErrNoResponse.Error() + ": " + e.err.Error() }
-func (e *silence) Unwrap() []error { return []error{wire.ErrNoResponse, e.err} }
+func (e *noResponseError) Error() string   { return wire.ErrNoResponse.Error() + ": " + e.err.Error() }
+func (e *noResponseError) Unwrap() []error { return []error{wire.ErrNoResponse, e.err} }
 
 // newConn1 returns a connection that is not yet dialed.
 func newConn1(p *pool) *conn1 { return &conn1{pool: p, made: time.Now()} }
@@ -147,7 +147,7 @@ func (c *conn1) Receive(into *message.Response) error {
 			c.sock.Reset() // Close alone might still send the request
 		}
 		if err != nil {
-			return &silence{err}
+			return &noResponseError{err}
 		}
 		c.heard = true
 	}
@@ -161,7 +161,7 @@ func (c *conn1) Receive(into *message.Response) error {
 		}
 		if err := because(c.sock, c.in.More()); err != nil {
 			if !c.heard {
-				return &silence{err}
+				return &noResponseError{err}
 			}
 			return err
 		}
@@ -263,9 +263,9 @@ func (c *conn1) TakesLogin() { c.login = true }
 // LimitWait bounds how long a write waits while the peer takes nothing.
 func (c *conn1) LimitWait(d time.Duration) { c.sock.LimitWait(d) }
 
-// Roomy reports that a little of the body can be sent without waiting: nothing else
+// HasRoom reports that a little of the body can be sent without waiting: nothing else
 // waits to be sent.
-func (c *conn1) Roomy() bool { return true }
+func (c *conn1) HasRoom() bool { return true }
 
 // alive reports whether an idle connection can be used: the upstream has neither
 // sent anything unasked nor closed it.

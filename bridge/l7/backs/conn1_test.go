@@ -6,14 +6,14 @@ import "testing"
 // nothing else would fail.
 func TestConnectionsHaveTheFastMethods(t *testing.T) {
 	var one any = &conn1{}
-	if r, ok := one.(interface{ Roomy() bool }); !ok || !r.Roomy() {
+	if r, ok := one.(interface{ HasRoom() bool }); !ok || !r.HasRoom() {
 		t.Error("a small body would be sent by a goroutine of its own")
 	}
 	for _, stream := range []any{shared{}, &connecting{}} {
-		if _, ok := stream.(interface{ Roomy() bool }); !ok {
+		if _, ok := stream.(interface{ HasRoom() bool }); !ok {
 			t.Errorf("%T: a small body would be sent by a goroutine of its own", stream)
 		}
-		if d, ok := stream.(interface{ Disclaims() bool }); !ok || !d.Disclaims() {
+		if d, ok := stream.(interface{ ReportsRefusals() bool }); !ok || !d.ReportsRefusals() {
 			t.Errorf("%T: its body would not be kept", stream)
 		}
 	}

@@ -9,17 +9,17 @@ import (
 // An upstream that limits its connections must know which open connections could be
 // used, or closed to make room. For other upstreams all of this does nothing.
 
-// tellLocked reports the number of idle connections, if it has changed. p.mu is held.
-func (p *pool) tellLocked() {
-	if more := len(p.idle) - p.told; more != 0 {
-		p.told = len(p.idle)
+// reportIdleLocked reports the number of idle connections, if it has changed. p.mu is held.
+func (p *pool) reportIdleLocked() {
+	if more := len(p.idle) - p.reported; more != 0 {
+		p.reported = len(p.idle)
 		p.endpoint.NoteIdle(more)
 	}
 }
 
-// tellSharedLocked says how many connections of HTTP/2 there are, or may come of
+// reportSharedLocked says how many connections of HTTP/2 there are, or may come of
 // being made, that take another request. p.mu is held.
-func (p *pool) tellSharedLocked() {
+func (p *pool) reportSharedLocked() {
 	if !p.back.options.Upstream.LimitsConnections() {
 		return
 	}
@@ -34,8 +34,8 @@ func (p *pool) tellSharedLocked() {
 			n++
 		}
 	}
-	more := n - s.told
-	s.told = n
+	more := n - s.reported
+	s.reported = n
 	p.endpoint.NoteShared(more)
 }
 
@@ -97,7 +97,7 @@ func (p *pool) evictIdle() bool {
 	p.idle[0] = nil
 	p.idle = p.idle[1:]
 	c.idle = false
-	p.tellLocked()
+	p.reportIdleLocked()
 	p.mu.Unlock()
 	c.close()
 	p.tidy()

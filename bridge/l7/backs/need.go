@@ -20,7 +20,7 @@ type Need struct {
 	HasBody bool
 	Fresh   bool // the connection must not have been used before
 
-	// Avoid is the Given.Carrier of the connection that refused the request's
+	// Avoid is the BackInfo.Carrier of the connection that refused the request's
 	// last stream: another one is taken if there is one. Nil: none has.
 	Avoid any
 
@@ -50,8 +50,8 @@ func (n *Need) avoided() *conn2 {
 	return c
 }
 
-// Given says how Get obtained a Back.
-type Given struct {
+// BackInfo says how Get obtained a Back.
+type BackInfo struct {
 	Reused   bool            // its connection carried requests before
 	Protocol string          // "HTTP/1.1" or "HTTP/2.0"
 	Dial     *accesslog.Dial // how its connection was made, or could not be; nil: none was tried

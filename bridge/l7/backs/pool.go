@@ -32,7 +32,7 @@ type pool struct {
 	retired     bool     // no connection is kept
 	users       int      // requests that use the pool
 	idle        []*conn1 // the one used last is the last
-	told        int      // how many of them were reported to the endpoint
+	reported    int      // how many of them were reported to the endpoint
 	sweeper     *time.Timer
 	sweeps      bool // sweeper is set
 	sharedConns sharedConns
@@ -40,7 +40,7 @@ type pool struct {
 
 // get returns what is to carry a request: a connection that was used before, a new
 // one, or a stream of one that requests share.
-func (p *pool) get(n *Need) (message.Back, Given, error) {
+func (p *pool) get(n *Need) (message.Back, BackInfo, error) {
 	p.enter()
 	stream, given, err := p.find(n)
 	if err != nil {
@@ -49,7 +49,7 @@ func (p *pool) get(n *Need) (message.Back, Given, error) {
 	return stream, given, err
 }
 
-func (p *pool) find(n *Need) (message.Back, Given, error) {
+func (p *pool) find(n *Need) (message.Back, BackInfo, error) {
 	if n.Upgrade != "" {
 		return p.findUpgrade(n)
 	}
@@ -58,16 +58,16 @@ func (p *pool) find(n *Need) (message.Back, Given, error) {
 		stream, c, dial, err := p.share(ctx, n.avoided())
 		done()
 		if stream != nil {
-			return shared{stream, c}, Given{Protocol: "HTTP/2.0", Dial: dial, Carrier: c}, nil
+			return shared{stream, c}, BackInfo{Protocol: "HTTP/2.0", Dial: dial, Carrier: c}, nil
 		}
 		if err != nil {
-			return nil, Given{Dial: dial}, err
+			return nil, BackInfo{Dial: dial}, err
 		}
 	}
 	var spare any
 	if !n.Fresh {
 		if c := p.take(n.HasBody); c != nil {
-			return c, Given{Reused: c.used, Protocol: "HTTP/1.1", Dial: c.dialInfo}, nil
+			return c, BackInfo{Reused: c.used, Protocol: "HTTP/1.1", Dial: c.dialInfo}, nil
 		}
 		spare = p // if one is idle by now, that is as good
 	}
@@ -76,9 +76,9 @@ func (p *pool) find(n *Need) (message.Back, Given, error) {
 	case err == errChanged:
 		return p.find(n)
 	case err != nil:
-		return nil, Given{Dial: dial}, err
+		return nil, BackInfo{Dial: dial}, err
 	}
-	return c, Given{Protocol: "HTTP/1.1", Dial: dial}, nil
+	return c, BackInfo{Protocol: "HTTP/1.1", Dial: dial}, nil
 }
 
 // A shared is a stream, which uses the pool of its connection until Done.
@@ -119,8 +119,8 @@ func (s shared) Done() {
 	s.conn.pool.leave()
 }
 
-// Disclaims reports that the upstream may say that it has not processed a request.
-func (s shared) Disclaims() bool { return true }
+// ReportsRefusals reports that the upstream may say that it has not processed a request.
+func (s shared) ReportsRefusals() bool { return true }
 
 // freshTime is how long a connection that has carried nothing counts as new. If it
 // ends in answer to a request it was not closed because it was idle, and the request
@@ -141,7 +141,7 @@ func (p *pool) take(look bool) *conn1 {
 		p.idle[n-1] = nil
 		p.idle = p.idle[:n-1]
 		c.idle = false
-		p.tellLocked()
+		p.reportIdleLocked()
 		p.mu.Unlock()
 		if !c.used && time.Since(c.since) > freshTime {
 			c.used = true // it may have been closed meanwhile
@@ -260,7 +260,7 @@ func (p *pool) add(c *conn1) {
 		c.idle, c.since = true, now
 		p.idle = append(p.idle, c)
 		p.sweepLocked(now)
-		p.tellLocked()
+		p.reportIdleLocked()
 	}
 	p.mu.Unlock()
 	if !keep {
@@ -315,7 +315,7 @@ func (p *pool) retire() {
 		p.sweeper.Stop()
 	}
 	p.sweeps = false
-	p.tellLocked()
+	p.reportIdleLocked()
 	shared := slices.Clone(p.sharedConns.conns)
 	p.mu.Unlock()
 	for _, c := range idle {
@@ -336,7 +336,7 @@ func (c *conn1) retire() {
 		c.idle = false
 		i := slices.Index(p.idle, c)
 		p.idle = slices.Delete(p.idle, i, i+1)
-		p.tellLocked()
+		p.reportIdleLocked()
 	}
 	p.mu.Unlock()
 	if was {
@@ -396,7 +396,7 @@ func (p *pool) sweep() {
 	clear(p.idle[len(kept):])
 	p.idle, p.sweeps = kept, false
 	p.sweepLocked(now)
-	p.tellLocked()
+	p.reportIdleLocked()
 	p.mu.Unlock()
 	for _, c := range closed {
 		c.close()

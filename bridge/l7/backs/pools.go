@@ -109,9 +109,9 @@ func (b *Pools) Address(e *upstream.Endpoint, asked string) (scheme, authority s
 	return b.scheme(), asked
 }
 
-// Get returns a Back to an endpoint for a request. Given says how Get obtained
+// Get returns a Back to an endpoint for a request. BackInfo says how Get obtained
 // it, and is filled in even if Get fails.
-func (b *Pools) Get(e *upstream.Endpoint, n *Need) (message.Back, Given, error) {
+func (b *Pools) Get(e *upstream.Endpoint, n *Need) (message.Back, BackInfo, error) {
 	return b.pool(e, n).get(n)
 }
 

@@ -26,7 +26,7 @@ type sharedConns struct {
 	waiting  int        // requests that wait for a stream
 	freed    chan struct{}
 	capacity int // how many streams a connection is thought to take
-	told     int // how many connections with room were reported to the endpoint
+	reported int // how many connections with room were reported to the endpoint
 
 	noWebSocket bool // the connection made last takes none
 }
@@ -78,7 +78,7 @@ func (p *pool) share(ctx context.Context, refuser *conn2) (*http2.ClientStream, 
 	s := &p.sharedConns
 	for {
 		stream, c := p.openLocked(refuser)
-		p.tellSharedLocked()
+		p.reportSharedLocked()
 		if stream != nil {
 			return stream, c, c.dialInfo, nil
 		}
@@ -95,7 +95,7 @@ func (p *pool) share(ctx context.Context, refuser *conn2) (*http2.ClientStream, 
 		freed := s.freed
 		d.waiters++
 		s.waiting++
-		p.tellSharedLocked()
+		p.reportSharedLocked()
 		p.mu.Unlock()
 		select {
 		case <-d.done:
@@ -105,7 +105,7 @@ func (p *pool) share(ctx context.Context, refuser *conn2) (*http2.ClientStream, 
 		p.mu.Lock()
 		d.waiters--
 		s.waiting--
-		p.tellSharedLocked()
+		p.reportSharedLocked()
 		if ctx.Err() != nil {
 			if d.waiters == 0 {
 				d.cancel() // its last waiter has left
@@ -261,7 +261,7 @@ func (p *pool) learn(d *dialing, version int, c *conn2) {
 		s.conns = append(s.conns, c)
 		s.noWebSocket = false // it has not said yet
 	}
-	p.tellSharedLocked()
+	p.reportSharedLocked()
 }
 
 // changed is called when a connection may have room, or has none any more for
@@ -275,7 +275,7 @@ func (p *pool) changed() {
 		s.freed = nil
 	}
 	s.conns = slices.DeleteFunc(s.conns, func(c *conn2) bool { return !c.http.Takes() })
-	p.tellSharedLocked()
+	p.reportSharedLocked()
 }
 
 // carry makes nc the connection. m records how it was dialed.

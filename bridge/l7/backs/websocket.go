@@ -17,15 +17,15 @@ import (
 // findUpgrade is find for a request that asks for another protocol. It uses HTTP/1.1
 // and a separate connection if the endpoint speaks HTTP/1.1, unless the endpoint has
 // announced that it accepts the request over HTTP/2.
-func (p *pool) findUpgrade(n *Need) (message.Back, Given, error) {
+func (p *pool) findUpgrade(n *Need) (message.Back, BackInfo, error) {
 	only := p.back.options.Protocol == HTTP2
 	if only || message.IsWebSocket(n.Upgrade) && p.mayShare() && p.mayConnect() {
 		stream, c, dial, allowed, err := p.shareConnecting(n)
 		if err != nil {
-			return nil, Given{Dial: dial}, err
+			return nil, BackInfo{Dial: dial}, err
 		}
 		if stream != nil && (only || allowed) {
-			return &connecting{shared: shared{stream, c}}, Given{Protocol: "HTTP/2.0", Dial: dial, Carrier: c}, nil
+			return &connecting{shared: shared{stream, c}}, BackInfo{Protocol: "HTTP/2.0", Dial: dial, Carrier: c}, nil
 		}
 		if stream != nil {
 			p.refuses()
@@ -34,14 +34,14 @@ func (p *pool) findUpgrade(n *Need) (message.Back, Given, error) {
 	}
 	if p.private {
 		if c := p.take(true); c != nil { // on which the client may be logged in
-			return c, Given{Reused: true, Protocol: "HTTP/1.1", Dial: c.dialInfo}, nil
+			return c, BackInfo{Reused: true, Protocol: "HTTP/1.1", Dial: c.dialInfo}, nil
 		}
 	}
 	c, dial, err := p.dial(n, true, nil)
 	if err != nil {
-		return nil, Given{Dial: dial}, err
+		return nil, BackInfo{Dial: dial}, err
 	}
-	return c, Given{Protocol: "HTTP/1.1", Dial: dial}, nil
+	return c, BackInfo{Protocol: "HTTP/1.1", Dial: dial}, nil
 }
 
 // mayConnect reports whether the endpoint may accept WebSockets over HTTP/2, as far

@@ -38,8 +38,8 @@ func (x *Exchange) applyRules() {
 // respond sends x.response with a body.
 func (x *Exchange) respond(body string) {
 	r := &x.response
-	if f, ok := x.front.(sparer); ok && !x.upload.started {
-		f.Spare()
+	if f, ok := x.front.(bodySkipper); ok && !x.upload.started {
+		f.SkipBody()
 	}
 	switch {
 	case r.Status == 204:
@@ -70,11 +70,11 @@ func (x *Exchange) addDate() {
 	}
 }
 
-// Last makes this request the last of its connection, if the front can say so: see
-// lastable.
-func (x *Exchange) Last() {
-	if f, ok := x.front.(lastable); ok {
-		f.Last()
+// CloseAfter makes this request the last of its connection, if the front can say so: see
+// closer.
+func (x *Exchange) CloseAfter() {
+	if f, ok := x.front.(closer); ok {
+		f.CloseAfter()
 	}
 }
 

@@ -190,7 +190,7 @@ func (t *attempts) send(e *upstream.Endpoint) (message.Back, error) {
 }
 
 // connect returns a Back that carries the request to an endpoint.
-func (t *attempts) connect(e *upstream.Endpoint, fresh bool) (message.Back, Given, error) {
+func (t *attempts) connect(e *upstream.Endpoint, fresh bool) (message.Back, BackInfo, error) {
 	log := &t.x.Log
 	log.Attempts++
 	asked := t.sinceStart()
@@ -294,7 +294,7 @@ func (t *attempts) again(b message.Back, err error) (pause time.Duration, again 
 		}
 		t.budgeted = true
 	}
-	return pause, t.x.upload.replay == nil || t.x.upload.replay.halt()
+	return pause, t.x.upload.replay == nil || t.x.upload.replay.pause()
 }
 
 // endRetries returns the exchange's retries to the budget.

@@ -166,7 +166,7 @@ func (d *deadlines) expired() {
 	case passed(d.head):
 		x.cancel.fail(errDeadline)
 		return
-	case passed(d.try) && x.upload.replay.patient():
+	case passed(d.try) && x.upload.replay.waitsForClient():
 		d.try = now.Add(x.try.retry.PerTry)
 	case passed(d.try):
 		d.try = time.Time{}

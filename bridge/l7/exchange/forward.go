@@ -70,7 +70,7 @@ func (x *Exchange) Forward(p Plan) {
 	x.try.leave()
 	x.deadlines.stop()
 	if err != nil {
-		x.upload.quit()
+		x.upload.stop()
 		x.failed(err)
 	}
 	x.upload.replay.free()

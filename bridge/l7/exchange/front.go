@@ -69,22 +69,22 @@ type Upstream interface {
 	// authenticates the connection instead of the request alone.
 	ExpectLogin(e *upstream.Endpoint)
 
-	// Connect returns a Back to an endpoint. Given says how Connect obtained it,
+	// Connect returns a Back to an endpoint. BackInfo says how Connect obtained it,
 	// and is filled in even if Connect fails. Connect sets the request's Scheme and
 	// Authority to those for the endpoint.
-	Connect(e *upstream.Endpoint, n Need) (message.Back, Given, error)
+	Connect(e *upstream.Endpoint, n Need) (message.Back, BackInfo, error)
 }
 
 // A Need is what an exchange needs of a connection.
 type Need struct {
 	Turn    *upstream.Turn // through the upstream
 	Fresh   bool           // the connection must not have been used before
-	Avoid   any            // the Given.Carrier that refused the request last; nil: none did
+	Avoid   any            // the BackInfo.Carrier that refused the request last; nil: none did
 	Context func() (ctx context.Context, done func())
 }
 
-// Given says how Connect obtained a Back.
-type Given struct {
+// BackInfo says how Connect obtained a Back.
+type BackInfo struct {
 	Reused   bool            // its connection carried requests before
 	Protocol string          // "HTTP/1.1" or "HTTP/2.0"
 	Dial     *accesslog.Dial // how its connection was made, or could not be; nil: none was tried

@@ -48,7 +48,7 @@ func (t *attempts) sinceStart() time.Duration {
 
 // connected records the connection that the exchange was given after it had asked
 // for one at some time.
-func (t *attempts) connected(g *Given, asked time.Duration) {
+func (t *attempts) connected(g *BackInfo, asked time.Duration) {
 	l := &t.x.Log
 	if !g.Reused || l.Attempts > 1 || l.Queued > 0 {
 		l.got = time.Since(t.x.Start)

@@ -46,15 +46,15 @@ type spliceable interface {
 // waits while the peer takes nothing. A stream cannot: its connection carries others.
 type waitLimiter interface{ LimitWait(d time.Duration) }
 
-// A whole front knows how much of a body is still to come.
-type whole interface {
-	// Whole reports that Read will not wait until it returns io.EOF, and that
-	// there is not much to be read.
+// A wholeReader is a front that knows how much of a body is still to come.
+type wholeReader interface {
+	// Whole reports that the rest of the body is here and short: Read returns it
+	// without waiting.
 	Whole() bool
 }
 
-// An arriver front has to look whether anything has come.
-type arriver interface {
+// An arrivalChecker is a front that can check whether anything has arrived.
+type arrivalChecker interface {
 	// Arrived reports whether Read would return without waiting, or has at least
 	// something to look at. It is called as Buffered is.
 	Arrived() bool
@@ -64,30 +64,31 @@ type arriver interface {
 // Upstream.ExpectLogin.
 type loginCarrier interface{ TakesLogin() }
 
-// A roomy back can say that a little of the body can be written without waiting.
-type roomy interface{ Roomy() bool }
+// A roomChecker is a back that can tell whether a little of the body can be written
+// without waiting.
+type roomChecker interface{ HasRoom() bool }
 
 func hasRoom(b message.Back) bool {
-	r, ok := b.(roomy)
-	return ok && r.Roomy()
+	r, ok := b.(roomChecker)
+	return ok && r.HasRoom()
 }
 
-// A disclaiming back is one whose upstream may say that it has not processed a
+// A refusalReporter is a back whose upstream may report that it has not processed a
 // request. Then the request is sent again, so its body has to be kept.
-type disclaiming interface{ Disclaims() bool }
+type refusalReporter interface{ ReportsRefusals() bool }
 
-func disclaims(b message.Back) bool {
-	d, ok := b.(disclaiming)
-	return ok && d.Disclaims()
+func reportsRefusals(b message.Back) bool {
+	d, ok := b.(refusalReporter)
+	return ok && d.ReportsRefusals()
 }
 
-// A lastable front can end its connection after this request. A client that sends a
+// A closer is a front that can close its connection after this request. A client that sends a
 // request with two readings may have hidden another request in it.
-type lastable interface{ Last() }
+type closer interface{ CloseAfter() }
 
-// A sparer front can skip the short rest of an unread body, and so keep its
+// A bodySkipper is a front that can skip the short rest of an unread body, and so keep its
 // connection.
-type sparer interface{ Spare() }
+type bodySkipper interface{ SkipBody() }
 
 // A finisher front can end a response in the middle of its body so that the client
 // knows why. Only HTTP/2's can: elsewhere a gRPC client sees a broken response.

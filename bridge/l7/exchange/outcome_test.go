@@ -27,7 +27,7 @@ func TestWhoExceedsTheTotalTimeout(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			u := upstream.New(upstream.Options{Name: "up", Endpoints: []upstream.EndpointOptions{{Network: "tcp", Address: "127.0.0.1:1"}}})
-			x := newExchange(t, &Shared{Clock: &handClock{now: 1}}, u)
+			x := newExchange(t, &Shared{Clock: &manualClock{now: 1}}, u)
 			x.try.turn.Begin(u, upstream.Key{})
 			defer x.try.turn.End()
 			e, err := x.try.turn.Next(nil)

@@ -81,9 +81,9 @@ func (r *replay) begin() (number int, little bool) {
 	return r.present, r.ended && len(r.content()) <= maxInline
 }
 
-// halt ends the present upload so that the body can be sent again. If that is
+// pause ends the present upload so that the body can be sent again. If that is
 // impossible it reports false, and the upload continues.
-func (r *replay) halt() bool {
+func (r *replay) pause() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.incomplete || r.err != nil {
@@ -127,12 +127,12 @@ func (r *replay) stop() {
 // tidy drops the kept bytes once no upload needs them. r.mu is held.
 func (r *replay) tidy() {
 	if r.stopped && !r.using.Load() && r.at == len(r.content()) {
-		r.lose()
+		r.discard()
 	}
 }
 
-// lose ends the keeping. r.mu is held.
-func (r *replay) lose() {
+// discard stops keeping the body. r.mu is held.
+func (r *replay) discard() {
 	r.incomplete = true
 	r.forget()
 }
@@ -153,8 +153,8 @@ func (r *replay) content() []byte {
 	return *r.kept
 }
 
-// patient reports whether the exchange waits for the client, and not for the upstream.
-func (r *replay) patient() bool { return r != nil && r.awaits.Load() && !r.using.Load() }
+// waitsForClient reports whether the exchange waits for the client, and not for the upstream.
+func (r *replay) waitsForClient() bool { return r != nil && r.awaits.Load() && !r.using.Load() }
 
 // use lets f use the back of an upload, if that is the present one. r.mu is held,
 // but not while f runs.
@@ -246,7 +246,7 @@ func (r *replay) written(p []byte, taken bool) {
 	switch {
 	case r.incomplete:
 	case taken: // the present upload sent it, so the kept bytes are not in use
-		r.lose()
+		r.discard()
 	default: // the next upload sends it, from the beginning
 		r.keep(p, true)
 	}

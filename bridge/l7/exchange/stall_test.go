@@ -14,7 +14,7 @@ func newExchange(t *testing.T, s *Shared, u *upstream.Upstream) *Exchange {
 	x := &Exchange{}
 	x.Init(s)
 	if u != nil {
-		x.try.upstream = only{upstream: u}
+		x.try.upstream = idleUpstream{upstream: u}
 	}
 	return x
 }
@@ -22,26 +22,26 @@ func newExchange(t *testing.T, s *Shared, u *upstream.Upstream) *Exchange {
 // A connector is an Upstream, but for the name of its method.
 type connector = Upstream
 
-// only is an Upstream that connects nothing.
-type only struct {
+// idleUpstream is an Upstream that connects nothing.
+type idleUpstream struct {
 	connector // nil
 	upstream  *upstream.Upstream
 }
 
-func (o only) Upstream() *upstream.Upstream { return o.upstream }
+func (o idleUpstream) Upstream() *upstream.Upstream { return o.upstream }
 
-// A handClock advances only when the test advances it.
-type handClock struct{ now int64 }
+// A manualClock advances only when the test advances it.
+type manualClock struct{ now int64 }
 
-func (c *handClock) Now() int64               { return c.now }
-func (c *handClock) Date() string             { return "" }
-func (c *handClock) KeepWithin(time.Duration) {}
+func (c *manualClock) Now() int64               { return c.now }
+func (c *manualClock) Date() string             { return "" }
+func (c *manualClock) KeepWithin(time.Duration) {}
 
 // What counts is that nothing arrives: not how long the whole body takes, nor how
 // long the client takes.
 func TestWhatCountsAsAStall(t *testing.T) {
 	const idle = time.Hour // no timer fires
-	clock := &handClock{now: 1}
+	clock := &manualClock{now: 1}
 	x := newExchange(t, &Shared{Clock: clock}, upstream.New(upstream.Options{Name: "up", IdleTimeout: idle}))
 	s := &x.stall
 	defer s.end()
@@ -71,7 +71,7 @@ func TestWhatCountsAsAStall(t *testing.T) {
 
 // Without a limit nothing is watched.
 func TestWithoutALimitNothingStalls(t *testing.T) {
-	x := newExchange(t, &Shared{Clock: &handClock{now: 1}}, upstream.New(upstream.Options{Name: "up"}))
+	x := newExchange(t, &Shared{Clock: &manualClock{now: 1}}, upstream.New(upstream.Options{Name: "up"}))
 	x.stall.watch()
 	if x.stall.unwatch(); x.stall.timer != nil {
 		t.Error("there is a timer")

@@ -55,7 +55,7 @@ func (x *Exchange) tunnel(b message.Back) {
 			return
 		}
 	}
-	x.patient(b)
+	x.waitLong(b)
 	var gaveUp atomic.Value
 	t := newTunnel(upgradedIdle, lingerTime, func(how splice.Ending) {
 		gaveUp.Store(string(how))
@@ -88,8 +88,8 @@ func (x *Exchange) tunnel(b message.Back) {
 	x.drop(b, errOver)
 }
 
-// patient lets writes wait as long as the tunnel may be idle.
-func (x *Exchange) patient(b message.Back) {
+// waitLong lets writes wait as long as the tunnel may be idle.
+func (x *Exchange) waitLong(b message.Back) {
 	for _, half := range [...]any{x.front, b} {
 		if w, ok := half.(waitLimiter); ok {
 			w.LimitWait(upgradedIdle)
@@ -117,7 +117,7 @@ func (x *Exchange) splice(b message.Back, client, server spliceable) {
 			go x.shared.logPanic(peer, value, stack) // as logging may block
 		},
 	})
-	x.Log.Ended = string(r.How)
+	x.Log.Ended = string(r.Ending)
 	x.Log.Reason = r.Reason()
 	x.try.endpoint.NoteStreamEnd(x.Log.Reason, r.Cause)
 	x.Log.FromClient += r.ToUpstream
@@ -127,7 +127,7 @@ func (x *Exchange) splice(b message.Back, client, server spliceable) {
 	x.cancel.detach()
 	b.Done()
 	if x.shared.Log.IsDebug() {
-		x.shared.Log.Debug("upgraded connection ended", "client", x.Facts.Client, "how", string(r.How),
+		x.shared.Log.Debug("upgraded connection ended", "client", x.Facts.Client, "how", string(r.Ending),
 			"to_upstream", r.ToUpstream, "to_client", r.ToClient)
 	}
 }

@@ -11,15 +11,15 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/splice"
 )
 
-// A still is one side of a tunnel on which nothing happens until it is over.
-type still struct {
+// An idleSide is one side of a tunnel on which nothing happens until it is over.
+type idleSide struct {
 	over    chan struct{}
 	stuck   bool // what it is sent waits too
 	ended   bool // it has ended its stream
 	pending atomic.Int32
 }
 
-func (s *still) Read() ([]byte, error) {
+func (s *idleSide) Read() ([]byte, error) {
 	if s.ended {
 		return nil, io.EOF
 	}
@@ -30,11 +30,11 @@ func (s *still) Read() ([]byte, error) {
 	return nil, errors.New("over")
 }
 
-func (s *still) Buffered() bool { return s.pending.Load() > 0 }
+func (s *idleSide) Buffered() bool { return s.pending.Load() > 0 }
 
-func (s *still) Flush() error { return nil }
+func (s *idleSide) Flush() error { return nil }
 
-func (s *still) Write([]byte) error {
+func (s *idleSide) Write([]byte) error {
 	if s.stuck {
 		<-s.over
 		return errors.New("over")
@@ -68,15 +68,15 @@ func TestTunnelsEndWhenNothingMoves(t *testing.T) {
 				close(over)
 			})
 			defer tunnel.stop()
-			client, server := &still{over: over, ended: c.ended}, &still{over: over}
+			client, server := &idleSide{over: over, ended: c.ended}, &idleSide{over: over}
 			if c.stuck {
 				client.stuck = true
 				server.pending.Store(1)
 			}
 			done := make(chan bool, 2)
 			var n, m uint64
-			go func() { _ = tunnel.carry(client, stillSink{server}, &n); done <- true }()
-			go func() { _ = tunnel.carry(server, stillSink{client}, &m); done <- true }()
+			go func() { _ = tunnel.carry(client, idleSink{server}, &n); done <- true }()
+			go func() { _ = tunnel.carry(server, idleSink{client}, &m); done <- true }()
 			if how := <-ended; how != c.how || time.Since(begun) < short {
 				t.Errorf("ended as %q after %v, want %q", how, time.Since(begun), c.how)
 			}
@@ -86,6 +86,6 @@ func TestTunnelsEndWhenNothingMoves(t *testing.T) {
 	}
 }
 
-type stillSink struct{ *still }
+type idleSink struct{ *idleSide }
 
-func (stillSink) End(message.Fields) error { return nil }
+func (idleSink) End(message.Fields) error { return nil }

@@ -25,7 +25,7 @@ const (
 // response. A fresh socket takes that much without blocking.
 const maxInline = 8 << 10
 
-// MaxInline is maxInline, for fronts: see whole.
+// MaxInline is maxInline, for fronts: see wholeReader.
 const MaxInline = maxInline
 
 // errBodyTooLarge ends an exchange whose request's body exceeds Rules.MaxBody.
@@ -85,7 +85,7 @@ func (u *upload) send(b message.Back) error {
 	if err := b.Send(r, false); err != nil {
 		return unlessAnswered(err)
 	}
-	if u.replay == nil && !u.touched.Load() && disclaims(b) {
+	if u.replay == nil && !u.touched.Load() && reportsRefusals(b) {
 		u.replay = u.newReplay()
 	}
 	number, little := u.begin()
@@ -103,7 +103,7 @@ func (u *upload) send(b message.Back) error {
 	}
 	u.started = true
 	u.sending.Add(1)
-	go u.aside(b, number, u.proceed)
+	go u.sendInBackground(b, number, u.proceed)
 	return nil
 }
 
@@ -149,7 +149,7 @@ func (u *upload) release() {
 // takes long.
 func (u *upload) begin() (number int, little bool) {
 	if u.replay == nil || u.replay.uploads == 0 {
-		f, ok := u.x.front.(whole)
+		f, ok := u.x.front.(wholeReader)
 		little = ok && f.Whole()
 	}
 	if u.replay != nil {
@@ -160,9 +160,9 @@ func (u *upload) begin() (number int, little bool) {
 	return number, little
 }
 
-// aside sends the body while another goroutine reads the response, once the
+// sendInBackground sends the body while another goroutine reads the response, once the
 // upstream wants it: that is when proceed is closed, or if it is nil.
-func (u *upload) aside(b message.Back, number int, proceed <-chan struct{}) {
+func (u *upload) sendInBackground(b message.Back, number int, proceed <-chan struct{}) {
 	defer u.sending.Done()
 	defer u.x.guard()
 	if proceed == nil || u.mayStart(number, proceed) {
@@ -210,7 +210,7 @@ func (u *upload) arrives() bool {
 			return true
 		}
 	}
-	f, ok := u.x.front.(arriver)
+	f, ok := u.x.front.(arrivalChecker)
 	came := u.x.front.Buffered() || ok && f.Arrived()
 	if came {
 		c := &u.x.cancel
@@ -323,8 +323,8 @@ func (u *upload) refuse() {
 	u.x.front.Refuse()
 }
 
-// quit ends uploads that may still wait for the client.
-func (u *upload) quit() {
+// stop ends uploads that may still wait for the client.
+func (u *upload) stop() {
 	if u.replay != nil && u.started {
 		u.refuse()
 		u.release()

@@ -96,8 +96,8 @@ func TestAbortedExchangesLeaveNothing(t *testing.T) {
 	})
 	for _, c := range []*conn{&client.conn, &server.conn} {
 		c.mu.Lock()
-		if len(c.streams) != 0 || c.grown != 0 || c.blocked != 0 || c.out.turn.head != nil || c.out.room.head != nil {
-			t.Errorf("left: %d streams, %d of windows, %d blocked, %v, %v", len(c.streams), c.grown, c.blocked, c.out.turn, c.out.room)
+		if len(c.streams) != 0 || c.grown != 0 || c.blocked != 0 || c.out.bodyQueue.head != nil || c.out.room.head != nil {
+			t.Errorf("left: %d streams, %d of windows, %d blocked, %v, %v", len(c.streams), c.grown, c.blocked, c.out.bodyQueue, c.out.room)
 		}
 		c.mu.Unlock()
 	}

@@ -14,8 +14,8 @@ import (
 var frameNames = [streamFrames]string{"DATA", "empty DATA", "HEADERS", "PRIORITY", "RST_STREAM", "WINDOW_UPDATE"}
 var stateNames = [streamStates]string{"idle", "fresh", "open", "unwanted", "ended", "answered", "reset", "closed", "beyond"}
 
-// A stage is a connection to a raw peer, with a stream in a known state.
-type stage struct {
+// A streamInState is a connection to a raw peer with a stream in a known state.
+type streamInState struct {
 	*raw
 	c  *conn
 	id uint32 // of the stream
@@ -23,7 +23,7 @@ type stage struct {
 
 // sync waits until everything sent has been processed, and returns the frames
 // that came back. ok is false if the connection ended instead.
-func (s *stage) sync() (frames []string, ok bool) {
+func (s *streamInState) sync() (frames []string, ok bool) {
 	s.t.Helper()
 	mark := [8]byte{'m', 'a', 'r', 'k'}
 	_ = s.WritePing(false, mark)
@@ -52,7 +52,7 @@ func (s *stage) sync() (frames []string, ok bool) {
 }
 
 // budgets returns what is left of each account.
-func (s *stage) budgets() (left [accounts]int) {
+func (s *streamInState) budgets() (left [accounts]int) {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
 	for a := range left {
@@ -62,7 +62,7 @@ func (s *stage) budgets() (left [accounts]int) {
 }
 
 // fix half-fills every account and stops time.
-func (s *stage) fix() {
+func (s *streamInState) fix() {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
 	for a := range s.c.abuse.budgets {
@@ -70,24 +70,24 @@ func (s *stage) fix() {
 	}
 }
 
-// state returns the state of the stage's stream.
-func (s *stage) state() streamState {
+// state returns the state of its stream.
+func (s *streamInState) state() streamState {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
 	_, state := s.c.stateOf(s.id)
 	return state
 }
 
-// newStage returns a stage whose stream is in a state, or nil if that state
+// newStreamInState returns a streamInState whose stream is in a state, or nil if that state
 // does not exist in this role.
-func newStage(t *testing.T, server bool, want streamState) *stage {
+func newStreamInState(t *testing.T, server bool, want streamState) *streamInState {
 	if server {
 		return newServerStage(t, want)
 	}
 	return newClientStage(t, want)
 }
 
-func newServerStage(t *testing.T, want streamState) *stage {
+func newServerStage(t *testing.T, want streamState) *streamInState {
 	if want == answeredStream {
 		return nil
 	}
@@ -108,7 +108,7 @@ func newServerStage(t *testing.T, want streamState) *stage {
 		}
 	})
 	t.Cleanup(func() { close(hold) }) // before serve's
-	s := &stage{raw: rawClient(t, nc), c: &c.conn, id: 1}
+	s := &streamInState{raw: rawClient(t, nc), c: &c.conn, id: 1}
 	request := func(id uint32, end bool, path string) {
 		s.headers(id, end, ":method: POST", ":scheme: https", ":authority: a.test", ":path: "+path)
 	}
@@ -137,9 +137,9 @@ func newServerStage(t *testing.T, want streamState) *stage {
 	return s
 }
 
-func newClientStage(t *testing.T, want streamState) *stage {
+func newClientStage(t *testing.T, want streamState) *streamInState {
 	c, nc := dial(t, Options{})
-	s := &stage{raw: rawServer(t, nc), c: &c.conn, id: 1}
+	s := &streamInState{raw: rawServer(t, nc), c: &c.conn, id: 1}
 	request := func() *ClientStream {
 		st := c.Open()
 		if err := st.Send(post("/"), false); err != nil {
@@ -173,8 +173,8 @@ func newClientStage(t *testing.T, want streamState) *stage {
 	return s
 }
 
-// send sends a frame of a kind on the stage's stream.
-func (s *stage) send(f streamFrame) {
+// send sends a frame of a kind on its stream.
+func (s *streamInState) send(f streamFrame) {
 	switch f {
 	case dataFrame:
 		_ = s.WriteData(s.id, false, []byte("x"))
@@ -207,7 +207,7 @@ func TestFramesCostWhatTheTableSays(t *testing.T) {
 				role := map[bool]string{true: "server", false: "client"}[server]
 				t.Run(role+"/"+stateNames[state]+"/"+frameNames[f], func(t *testing.T) {
 					t.Parallel()
-					s := newStage(t, server, state)
+					s := newStreamInState(t, server, state)
 					if s == nil {
 						t.Skip("no such stream in this role")
 					}
@@ -272,7 +272,7 @@ func TestUselessFramesExhaustABudget(t *testing.T) {
 			t.Run(stateNames[state]+"/"+frameNames[f], func(t *testing.T) {
 				t.Parallel()
 				server := state != answeredStream
-				s := newStage(t, server, state)
+				s := newStreamInState(t, server, state)
 				if _, ok := s.sync(); !ok {
 					t.Fatal("the connection was ended")
 				}

@@ -170,7 +170,7 @@ func (c *ClientConn) onGoAway(f *h2.GoAwayFrame) {
 
 // A ClientStream is a request to an upstream, and its response.
 //
-// One goroutine at a time may call Connects, Send, Roomy, Write, Flush and End.
+// One goroutine at a time may call Connects, Send, HasRoom, Write, Flush and End.
 // A second may call Receive, Read, Buffered and Trailer at the same time. Abort
 // may be called from any goroutine at any time.
 type ClientStream struct {
@@ -196,7 +196,7 @@ func (s *ClientStream) Connects() bool {
 		c.out.room.join(&s.stream)
 		s.waitLocked()
 	}
-	s.leaveTurns()
+	s.leaveQueue()
 	return c.peer.extendedConnect
 }
 

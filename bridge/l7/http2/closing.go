@@ -46,7 +46,7 @@ func (c *conn) close(err *Error) {
 // work, that time restarts with every byte the client takes.
 func (c *conn) linger(finished bool) {
 	l, start := c.live, c.now() // no other goroutine uses c.live now
-	l.takenAt = start
+	l.sendProgressAt = start
 	for left := maxDiscarded; left > 0; {
 		_ = c.nc.SetReadDeadline(time.Now().Add(lingerTime))
 		n, err := c.in.drop(left)
@@ -56,7 +56,7 @@ func (c *conn) linger(finished bool) {
 		}
 		now := c.now()
 		l.observe(now)
-		if !errors.Is(err, os.ErrDeadlineExceeded) || !finished || !l.waiting || now-l.takenAt > int64(c.o.StallTimeout) {
+		if !errors.Is(err, os.ErrDeadlineExceeded) || !finished || !l.waiting || now-l.sendProgressAt > int64(c.o.StallTimeout) {
 			return
 		}
 	}
@@ -69,7 +69,7 @@ func (c *conn) endStalledWriteLocked(now int64) {
 		return
 	}
 	c.live.observe(now)
-	if now-max(c.out.writing, c.live.takenAt) > int64(c.o.StallTimeout) {
+	if now-max(c.out.writing, c.live.sendProgressAt) > int64(c.o.StallTimeout) {
 		_ = c.nc.SetWriteDeadline(longAgo)
 	}
 }
@@ -79,7 +79,7 @@ func (c *conn) endStalledWriteLocked(now int64) {
 // something while the connection closes, data still in the kernel would be
 // lost. c.mu is held.
 func (c *conn) finishedLocked(now int64) bool {
-	return c.unusedLocked(now) && (!c.live.waiting || now-c.live.takenAt > int64(c.o.StallTimeout))
+	return c.unusedLocked(now) && (!c.live.waiting || now-c.live.sendProgressAt > int64(c.o.StallTimeout))
 }
 
 // unusedLocked reports whether the connection has had no work for its idle

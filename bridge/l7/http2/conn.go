@@ -58,14 +58,14 @@ type conn struct {
 	sendWindow int64
 	peer       peerSettings
 
-	grown     int   // total growth of stream windows
-	blocked   int   // streams whose own window is shut
-	shutSince int64 // since when streams have waited for the connection's window, or 0
-	live      liveness
-	idleSince int64
-	parking   parking
-	abuse     abuse
-	timer     *time.Timer
+	grown             int   // total growth of stream windows
+	blocked           int   // streams whose own window is shut
+	windowClosedSince int64 // since when streams have waited for the connection's window, or 0
+	live              liveness
+	idleSince         int64
+	parking           parking
+	abuse             abuse
+	timer             *time.Timer
 }
 
 // peerSettings are the limits that the peer announced (section 6.5.2).

@@ -173,7 +173,7 @@ func (s *stream) arrivedLocked(overhead int, end bool) *Error {
 	if s.closed {
 		return nil
 	}
-	s.giveBackLocked(overhead)
+	s.reopenWindowLocked(overhead)
 	s.notifyLater()
 	if end {
 		return s.endedLocked()

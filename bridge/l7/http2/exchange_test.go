@@ -71,21 +71,21 @@ func transport(t *testing.T, nc net.Conn) *http.Transport {
 	return tr
 }
 
-// A single is a listener that returns one connection.
-type single struct {
+// A singleListener is a listener that returns one connection.
+type singleListener struct {
 	net.Listener
 	conns chan net.Conn
 }
 
-func (l *single) Accept() (net.Conn, error) {
+func (l *singleListener) Accept() (net.Conn, error) {
 	nc, ok := <-l.conns
 	if !ok {
 		return nil, net.ErrClosed
 	}
 	return nc, nil
 }
-func (l *single) Close() error   { return nil }
-func (l *single) Addr() net.Addr { return &net.TCPAddr{} }
+func (l *singleListener) Close() error   { return nil }
+func (l *singleListener) Addr() net.Addr { return &net.TCPAddr{} }
 
 func TestServerWithGosClient(t *testing.T) {
 	nc, _ := serve(t, Options{}, func(s *ServerStream) {
@@ -156,7 +156,7 @@ func TestClientWithGosServer(t *testing.T) {
 	c, nc := dial(t, Options{})
 	var protocols http.Protocols
 	protocols.SetUnencryptedHTTP2(true)
-	listener := &single{conns: make(chan net.Conn, 1)}
+	listener := &singleListener{conns: make(chan net.Conn, 1)}
 	listener.conns <- nc
 	server := &http.Server{Protocols: &protocols, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {

@@ -83,20 +83,20 @@ func content(n int) []byte {
 	return p
 }
 
-// A kindOfExchange is one way to use a stream. client returns nil if the
+// An exchangeKind is one way to use a stream. client returns nil if the
 // exchange looks complete to it.
-type kindOfExchange struct {
+type exchangeKind struct {
 	name   string
 	upload int  // bytes of the request's body
 	known  bool // its length is declared
 	answer int  // bytes of the response's body
 	sized  bool // its length is declared
-	serve  func(s *ServerStream, x *kindOfExchange) error
+	serve  func(s *ServerStream, x *exchangeKind) error
 	abort  bool // the client gives up in the middle
 }
 
 // serveWhole responds after it has read the whole request.
-func serveWhole(s *ServerStream, x *kindOfExchange) error {
+func serveWhole(s *ServerStream, x *exchangeKind) error {
 	got, err := readAll(s)
 	if err != nil {
 		return err
@@ -107,7 +107,7 @@ func serveWhole(s *ServerStream, x *kindOfExchange) error {
 	return serveAnswer(s, x)
 }
 
-func serveAnswer(s *ServerStream, x *kindOfExchange) error {
+func serveAnswer(s *ServerStream, x *exchangeKind) error {
 	r := ok(message.Field{Name: "x", Value: "y"})
 	if x.sized {
 		r.Length = int64(x.answer)
@@ -124,18 +124,18 @@ func serveAnswer(s *ServerStream, x *kindOfExchange) error {
 	return nil
 }
 
-var kindsOfExchange = []kindOfExchange{
+var exchangeKinds = []exchangeKind{
 	{name: "unary", upload: 64, answer: 64, serve: serveWhole},
 	{name: "unary of known lengths", upload: 64, known: true, answer: 64, sized: true, serve: serveWhole},
 	{name: "upload", upload: 150_000, answer: 10, serve: serveWhole},
 	{name: "download", answer: 150_000, serve: serveWhole},
 	{name: "download of a known length", answer: 150_000, sized: true, serve: serveWhole},
 	{name: "answered early", upload: 100_000, answer: 10, serve: serveAnswer},
-	{name: "interim responses", answer: 10, serve: func(s *ServerStream, x *kindOfExchange) error {
+	{name: "interim responses", answer: 10, serve: func(s *ServerStream, x *exchangeKind) error {
 		_ = s.Inform(&message.Response{Status: 103})
 		return serveWhole(s, x)
 	}},
-	{name: "echo", upload: 30_000, answer: 30_000, serve: func(s *ServerStream, x *kindOfExchange) error {
+	{name: "echo", upload: 30_000, answer: 30_000, serve: func(s *ServerStream, x *exchangeKind) error {
 		echo(s)
 		return nil
 	}},
@@ -143,7 +143,7 @@ var kindsOfExchange = []kindOfExchange{
 }
 
 // ask makes an exchange, and returns nil if it looks complete.
-func (x *kindOfExchange) ask(c *ClientConn) error {
+func (x *exchangeKind) ask(c *ClientConn) error {
 	s := c.Open()
 	if s == nil {
 		return errors.New("no room")
@@ -185,7 +185,7 @@ var errCutOff = errors.New("a response that was cut off looks whole")
 
 // run makes exchanges over a connection on which one operation of one side
 // fails. It returns the number of operations of that side.
-func (x *kindOfExchange) run(t *testing.T, kind faultKind, atServer bool, at int) (ops int) {
+func (x *exchangeKind) run(t *testing.T, kind faultKind, atServer bool, at int) (ops int) {
 	synctest.Test(t, func(t *testing.T) {
 		near, far := net.Pipe()
 		sides := [2]net.Conn{near, far}
@@ -221,8 +221,8 @@ func (x *kindOfExchange) run(t *testing.T, kind faultKind, atServer bool, at int
 		server.Close()
 		running.Wait()
 		for _, c := range []*conn{&client.conn, &server.conn} {
-			if len(c.streams) != 0 || c.grown != 0 || c.blocked != 0 || c.out.turn.head != nil || c.out.room.head != nil || c.out.buf != nil {
-				t.Errorf("left: %d streams, %d of windows, %d blocked, %v, %v", len(c.streams), c.grown, c.blocked, c.out.turn, c.out.room)
+			if len(c.streams) != 0 || c.grown != 0 || c.blocked != 0 || c.out.bodyQueue.head != nil || c.out.room.head != nil || c.out.buf != nil {
+				t.Errorf("left: %d streams, %d of windows, %d blocked, %v, %v", len(c.streams), c.grown, c.blocked, c.out.bodyQueue, c.out.room)
 			}
 		}
 		ops = int(faulty.ops.Load())
@@ -233,8 +233,8 @@ func (x *kindOfExchange) run(t *testing.T, kind faultKind, atServer bool, at int
 // Whichever read or write fails, and however: nothing panics, nothing is left
 // over, and nothing truncated looks complete.
 func TestFaultsOfTheConnection(t *testing.T) {
-	for i := range kindsOfExchange {
-		x := &kindsOfExchange[i]
+	for i := range exchangeKinds {
+		x := &exchangeKinds[i]
 		for _, atServer := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s/server=%v", x.name, atServer), func(t *testing.T) {
 				t.Parallel()

@@ -205,9 +205,9 @@ func (in *inbox) onWindowUpdate(f *h2.WindowUpdateFrame) outcome {
 			return outcome{connErr: broken(h2.ErrCodeFlowControl, "a window that is too large")}
 		}
 		if c.sendWindow > 0 {
-			c.shutSince = 0
+			c.windowClosedSince = 0
 		}
-		c.out.turn.wake()
+		c.out.bodyQueue.wake()
 		return outcome{}
 	}
 	s, v, _, end := c.checkFrame(windowFrame, f.StreamID)

@@ -29,9 +29,9 @@ type liveness struct {
 	suspect  bool   // see suspectLocked
 
 	// What the peer had taken at the last check, while data was waiting.
-	progress uint64
-	waiting  bool
-	takenAt  int64 // when the peer last took data, or data began to wait
+	progress       uint64
+	waiting        bool
+	sendProgressAt int64 // when the peer last took data, or data began to wait
 }
 
 // observe records whether the peer has taken more. Time limits on writing restart
@@ -42,7 +42,7 @@ func (l *liveness) observe(now int64) {
 	}
 	progress, waiting := l.delivers.Delivered()
 	if waiting > 0 && (!l.waiting || progress != l.progress) {
-		l.takenAt = now
+		l.sendProgressAt = now
 	}
 	l.progress, l.waiting = progress, waiting > 0
 }
@@ -78,9 +78,9 @@ func (c *conn) liveLocked(now int64) error {
 		l.waiting = false
 	}
 	switch {
-	case c.out.writing != 0 && past(max(c.out.writing, l.takenAt), c.o.StallTimeout):
+	case c.out.writing != 0 && past(max(c.out.writing, l.sendProgressAt), c.o.StallTimeout):
 		return errStalled
-	case pingPending && !c.out.repliesFull.Load() && c.pingLeft() && past(max(l.pingedAt, l.takenAt), c.o.PingTimeout):
+	case pingPending && !c.out.repliesFull.Load() && c.pingLeft() && past(max(l.pingedAt, l.sendProgressAt), c.o.PingTimeout):
 		return errDead
 	case !pingPending && past(last, c.o.PingInterval):
 		c.pingLocked(now)

@@ -53,8 +53,8 @@ type outbox struct {
 	replies     int    // bytes of buf that are anything else
 	repliesFull atomic.Bool
 
-	turn turns // streams that wait to send a frame of a body
-	room turns // streams that wait to queue a head or trailer
+	bodyQueue waitQueue // streams that wait to send a frame of a body
+	room      waitQueue // streams that wait to queue a head or trailer
 
 	err         error // why sending has stopped, or nil
 	ending      bool  // the connection is ending: the reader must not wait
@@ -180,7 +180,7 @@ func (o *outbox) next(written []byte, err error) (p []byte, ends []streamEnd) {
 	o.begun = true
 	o.writing = max(o.clock(), 1)
 	o.room.wakeAll()
-	o.turn.wake()
+	o.bodyQueue.wake()
 	return p, nil
 }
 
@@ -218,7 +218,7 @@ func (o *outbox) abandon(err error) {
 	o.err = err
 	o.drop()
 	o.room.wakeAll()
-	o.turn.wakeAll()
+	o.bodyQueue.wakeAll()
 }
 
 // awaitReplyRoom blocks the reading goroutine while the peer does not read the

@@ -181,15 +181,15 @@ var resourceRows = []resourceRow{
 	}},
 }
 
-// A feed is a peer that sends its bytes, reads everything, and then waits.
-type feed struct {
+// A scriptedPeer is a peer that sends its bytes, reads everything, and then waits.
+type scriptedPeer struct {
 	net.Conn // one end of an unused pipe, for its deadlines
 	left     []byte
 	taken    chan struct{} // closed when everything was read or the connection was closed
 	once     sync.Once
 }
 
-func (f *feed) Read(p []byte) (int, error) {
+func (f *scriptedPeer) Read(p []byte) (int, error) {
 	if len(f.left) == 0 {
 		f.once.Do(func() { close(f.taken) })
 		return f.Conn.Read(p)
@@ -199,9 +199,9 @@ func (f *feed) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-func (f *feed) Write(p []byte) (int, error) { return len(p), nil }
+func (f *scriptedPeer) Write(p []byte) (int, error) { return len(p), nil }
 
-func (f *feed) Close() error {
+func (f *scriptedPeer) Close() error {
 	f.once.Do(func() { close(f.taken) })
 	return f.Conn.Close()
 }
@@ -240,7 +240,7 @@ func TestResourcesAreBounded(t *testing.T) {
 
 			near, far := net.Pipe()
 			defer far.Close()
-			nc := &feed{Conn: near, left: input.Bytes(), taken: make(chan struct{})}
+			nc := &scriptedPeer{Conn: near, left: input.Bytes(), taken: make(chan struct{})}
 			hold := make(chan struct{})
 			var ended sync.WaitGroup
 			var closeConn func()

@@ -42,8 +42,8 @@ type stream struct {
 	sendLeft     int64 // bytes left of the declared length, or -1
 	latest       token // the stream's latest frame
 	blockedSince int64 // when a Write began to wait for the window, or 0
-	waitsIn      *turns
-	nextWaiting  *stream // next stream in waitsIn
+	waitingIn    *waitQueue
+	nextWaiting  *stream // next stream in waitingIn
 }
 
 func (s *stream) init(c *conn, id uint32) {
@@ -60,7 +60,7 @@ func (s *stream) init(c *conn, id uint32) {
 func (s *stream) Read() ([]byte, error) {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
-	s.giveBackLocked(s.viewed)
+	s.reopenWindowLocked(s.viewed)
 	s.viewed = 0
 	s.awaitBodyLocked()
 	switch {
@@ -95,9 +95,9 @@ func (s *stream) Trailer() message.Fields {
 	return s.trailer
 }
 
-// giveBackLocked reopens the stream's window by n bytes, at least half of the
+// reopenWindowLocked reopens the stream's window by n bytes, at least half of the
 // window at a time. If the reader keeps up, the window grows.
-func (s *stream) giveBackLocked(n int) {
+func (s *stream) reopenWindowLocked(n int) {
 	if n == 0 || s.recvEnd || s.closed || s.refused {
 		return
 	}
@@ -127,7 +127,7 @@ func (s *stream) Write(p []byte) error {
 		return s.brokenLengthLocked()
 	}
 	for len(p) > 0 {
-		if err := s.awaitTurnLocked(); err != nil {
+		if err := s.awaitQueueLocked(); err != nil {
 			return err
 		}
 		whole := min(len(p), maxFrame)
@@ -143,44 +143,44 @@ func (s *stream) Write(p []byte) error {
 		if c.out.full() {
 			c.out.startSending()
 		}
-		c.out.turn.wake()
+		c.out.bodyQueue.wake()
 	}
 	return nil
 }
 
-// Roomy reports whether a small body can be written without waiting. That may
+// HasRoom reports whether a small body can be written without waiting. That may
 // change before the write.
-func (s *stream) Roomy() bool {
+func (s *stream) HasRoom() bool {
 	c := s.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return s.sendWindow >= smallBody && c.sendWindow >= smallBody && !c.out.full() && c.out.turn.head == nil
+	return s.sendWindow >= smallBody && c.sendWindow >= smallBody && !c.out.full() && c.out.bodyQueue.head == nil
 }
 
-// awaitTurnLocked waits until a frame of the body may be sent. Streams that are
+// awaitQueueLocked waits until a frame of the body may be sent. Streams that are
 // not held up by their own window take turns, one frame each. A time limit runs
 // only while the peer keeps a window shut, and restarts with every byte it lets
 // through. Waiting for other streams does not count.
-func (s *stream) awaitTurnLocked() error {
+func (s *stream) awaitQueueLocked() error {
 	c := s.c
 	defer s.blockLocked(false)
 	for {
 		shut := s.sendWindow <= 0
 		switch {
 		case s.sendErrLocked() != nil:
-			s.leaveTurns()
-			c.out.turn.wake()
+			s.leaveQueue()
+			c.out.bodyQueue.wake()
 			return s.sendErrLocked()
 		case shut:
-			s.leaveTurns()
-			c.out.turn.wake()
-		case c.out.full() || c.sendWindow <= 0 || c.out.turn.head != nil && c.out.turn.head != s:
-			if c.sendWindow <= 0 && (c.shutSince == 0 || c.out.turn.head == nil) {
-				c.shutSince = max(c.now(), 1)
+			s.leaveQueue()
+			c.out.bodyQueue.wake()
+		case c.out.full() || c.sendWindow <= 0 || c.out.bodyQueue.head != nil && c.out.bodyQueue.head != s:
+			if c.sendWindow <= 0 && (c.windowClosedSince == 0 || c.out.bodyQueue.head == nil) {
+				c.windowClosedSince = max(c.now(), 1)
 			}
-			c.out.turn.join(s)
+			c.out.bodyQueue.join(s)
 		default:
-			s.leaveTurns()
+			s.leaveQueue()
 			return nil
 		}
 		s.blockLocked(shut)
@@ -195,12 +195,12 @@ func (s *stream) awaitRoomLocked() error {
 	for {
 		switch {
 		case s.sendErrLocked() != nil:
-			s.leaveTurns()
+			s.leaveQueue()
 			return s.sendErrLocked()
 		case c.out.full():
 			c.out.room.join(s)
 		default:
-			s.leaveTurns()
+			s.leaveQueue()
 			return nil
 		}
 		s.waitLocked()
@@ -228,18 +228,18 @@ func (s *stream) blockLocked(blocked bool) {
 // their own or the connection's. c.mu is held.
 func (c *conn) stalledLocked(now int64) (ends []streamEnd) {
 	past := func(since int64) bool { return since != 0 && now-since > int64(c.o.StallTimeout) }
-	shut := past(c.shutSince)
+	shut := past(c.windowClosedSince)
 	if c.blocked == 0 && !shut {
 		return nil
 	}
 	for _, s := range c.streams {
-		if past(s.blockedSince) || shut && s.waitsIn == &c.out.turn {
+		if past(s.blockedSince) || shut && s.waitingIn == &c.out.bodyQueue {
 			streamErr := &Error{Code: h2.ErrCodeCancel, Reason: "the peer kept its window shut for too long"}
 			ends = append(ends, s.resetLocked(streamErr.Code, streamErr))
 		}
 	}
 	if shut {
-		c.shutSince = 0
+		c.windowClosedSince = 0
 	}
 	return ends
 }
@@ -348,8 +348,8 @@ func (s *stream) failLocked(err error) {
 	if !s.closed {
 		s.removeLocked()
 	}
-	s.leaveTurns()
-	s.c.out.turn.wake()
+	s.leaveQueue()
+	s.c.out.bodyQueue.wake()
 	s.readable.Broadcast()
 	s.writable.Broadcast()
 }

@@ -1,15 +1,15 @@
 package http2
 
-// turns is a first-in, first-out queue of waiting streams. A stream waits in at
+// waitQueue is a first-in, first-out queue of waiting streams. A stream waits in at
 // most one.
-type turns struct{ head, tail *stream }
+type waitQueue struct{ head, tail *stream }
 
 // join appends s, unless it is already waiting here.
-func (t *turns) join(s *stream) {
-	if s.waitsIn == t {
+func (t *waitQueue) join(s *stream) {
+	if s.waitingIn == t {
 		return
 	}
-	s.waitsIn = t
+	s.waitingIn = t
 	if t.tail == nil {
 		t.head = s
 	} else {
@@ -18,9 +18,9 @@ func (t *turns) join(s *stream) {
 	t.tail = s
 }
 
-// leaveTurns removes s from the queue it waits in, if any.
-func (s *stream) leaveTurns() {
-	t := s.waitsIn
+// leaveQueue removes s from the queue it waits in, if any.
+func (s *stream) leaveQueue() {
+	t := s.waitingIn
 	if t == nil {
 		return
 	}
@@ -36,18 +36,18 @@ func (s *stream) leaveTurns() {
 	if t.tail == s {
 		t.tail = before
 	}
-	s.nextWaiting, s.waitsIn = nil, nil
+	s.nextWaiting, s.waitingIn = nil, nil
 }
 
 // wake wakes the first stream to check whether it may continue.
-func (t *turns) wake() {
+func (t *waitQueue) wake() {
 	if t.head != nil {
 		t.head.writable.Signal()
 	}
 }
 
 // wakeAll wakes all waiting streams.
-func (t *turns) wakeAll() {
+func (t *waitQueue) wakeAll() {
 	for s := t.head; s != nil; s = s.nextWaiting {
 		s.writable.Signal()
 	}
