@@ -145,16 +145,16 @@ func TestExpiryIsReported(t *testing.T) {
 	if answer, err := exchange(t, g.address("raw"), "hello"); answer != "hello" || err != nil {
 		t.Fatalf("%q, %v", answer, err)
 	}
-	told := map[string]int{}
-	for len(told) < 3 {
+	reported := map[string]int{}
+	for len(reported) < 3 {
 		e := events.await(adminv1.EventType_EVENT_TYPE_EXPIRY)
 		if e.GetMessage() == "" {
 			t.Errorf("an event without a message: %v", e)
 		}
-		told[fmt.Sprintf("%v %s", e.GetKind(), e.GetName())]++
+		reported[fmt.Sprintf("%v %s", e.GetKind(), e.GetName())]++
 	}
-	if told["KIND_CERTIFICATE client"] != 1 || told["KIND_CERTIFICATE past"] != 1 || told["KIND_TRUST_BUNDLE ca"] != 1 {
-		t.Errorf("reported %v", told)
+	if reported["KIND_CERTIFICATE client"] != 1 || reported["KIND_CERTIFICATE past"] != 1 || reported["KIND_TRUST_BUNDLE ca"] != 1 {
+		t.Errorf("reported %v", reported)
 	}
 
 	list, err := g.status.ListCertificates(patient(t), &adminv1.ListCertificatesInUseRequest{})

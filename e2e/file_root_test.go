@@ -47,9 +47,9 @@ func TestFilesOutsideTheRootsAreNotRead(t *testing.T) {
 			t.Errorf("%s: %v, want InvalidArgument", path, err)
 		}
 		sentences[strings.ReplaceAll(status.Convert(err).Message(), path, "PATH")] = true
-		for _, told := range []string{"no such file", "a secret", "root:", "permission"} {
-			if strings.Contains(err.Error(), told) {
-				t.Errorf("%s: the error reveals %q: %v", path, told, err)
+		for _, leaked := range []string{"no such file", "a secret", "root:", "permission"} {
+			if strings.Contains(err.Error(), leaked) {
+				t.Errorf("%s: the error reveals %q: %v", path, leaked, err)
 			}
 		}
 	}

@@ -411,15 +411,15 @@ func TestOneBadFileHoldsUpNoOther(t *testing.T) {
 	rename(t, dir, dir+".old")
 	rename(t, exchange, dir)
 
-	var told []string
+	var changes []string
 	for range 3 {
 		e := events.next()
-		told = append(told, fmt.Sprintf("%s %v %d", e.GetName(), e.GetType(), e.GetRevision()))
+		changes = append(changes, fmt.Sprintf("%s %v %d", e.GetName(), e.GetType(), e.GetRevision()))
 	}
-	slices.Sort(told)
+	slices.Sort(changes)
 	want := []string{"a EVENT_TYPE_FILE_LOADED 2", "b EVENT_TYPE_FILE_REFUSED 0", "c EVENT_TYPE_FILE_LOADED 2"}
-	if !slices.Equal(told, want) {
-		t.Errorf("%v, want %v", told, want)
+	if !slices.Equal(changes, want) {
+		t.Errorf("%v, want %v", changes, want)
 	}
 }
 

@@ -56,7 +56,7 @@ func (w *writer) committed(r *revisions.Record, within time.Duration) {
 	}
 }
 
-// endPending makes no revision pending. The caller has made that durable.
+// endPending makes no revision pending. The caller has made that stateStore.
 func (w *writer) endPending() {
 	w.pending.Store(nil)
 	w.keeper.Clear()
@@ -135,7 +135,7 @@ func notConfirmed(p *adminv1.Pending) string {
 
 // undoPending returns the state to start with. If a revision was pending when the store
 // was last closed, or when its process was killed, that is the state before it.
-func undoPending(db durable, h *revisions.History) (state *store.State, undone *adminv1.Pending, err error) {
+func undoPending(db stateStore, h *revisions.History) (state *store.State, undone *adminv1.Pending, err error) {
 	p, state := db.Pending(), db.State()
 	if p == nil {
 		return state, nil, nil

@@ -384,7 +384,7 @@ func (c *chaos) backs(w *world) (all []*backs.Pools) {
 				defer conn.Close()
 				tc := tls.Server(conn, w.serverTLS("h2"))
 				_ = tc.SetDeadline(time.Now().Add(time.Hour))
-				c.disclaim(tc)
+				c.refuse(tc)
 			})
 		}
 	})

@@ -94,9 +94,9 @@ func (c *chaos) untilClose(h http.Hijacker, name string, body []byte, broken boo
 	conn.(*chaosConn).reset()
 }
 
-// disclaim serves a connection of an upstream that disclaims many requests: it
+// refuse serves a connection of an upstream that disclaims many requests: it
 // refuses streams, before or while their bodies come, and goes away.
-func (c *chaos) disclaim(conn net.Conn) {
+func (c *chaos) refuse(conn net.Conn) {
 	if _, err := io.ReadFull(conn, make([]byte, len(http2.ClientPreface))); err != nil {
 		return
 	}

@@ -173,16 +173,16 @@ func (t *trial) explainSilence() diagnosis {
 // explainPlaintext quotes the answer of an endpoint that does not speak TLS.
 func (t *trial) explainPlaintext() diagnosis {
 	protocol := ""
-	heard := string(t.heard)
+	firstBytes := string(t.firstBytes)
 	for _, p := range []struct{ prefix, name string }{
 		{"HTTP/", "HTTP"}, {"SSH-", "SSH"}, {"220", "SMTP or FTP"}, {"+OK", "POP3"}, {"* OK", "IMAP"}, {"-ERR", "Redis"}, {"RFB ", "VNC"},
 	} {
-		if strings.HasPrefix(heard, p.prefix) {
+		if strings.HasPrefix(firstBytes, p.prefix) {
 			protocol = p.name
 			break
 		}
 	}
-	line, _, _ := strings.Cut(heard, "\n")
+	line, _, _ := strings.Cut(firstBytes, "\n")
 	line = strings.TrimRight(line, "\r")
 	d := say("%s does not speak TLS: it answered %s", t.where(), quote(line, 120))
 	switch protocol {

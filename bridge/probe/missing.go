@@ -24,7 +24,7 @@ func (t *trial) refusedHello() bool {
 	default:
 		return false
 	}
-	alert := t.heard
+	alert := t.firstBytes
 	return len(alert) >= recordHeaderBytes+2 && alert[0] == recordAlert &&
 		(alert[6] == alertHandshakeFailure || alert[6] == alertInsufficientSecurity)
 }

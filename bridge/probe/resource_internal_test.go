@@ -30,8 +30,8 @@ func TestAProbeKeepsLittleOfTheReceivedData(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if heard := r.listen(); len(heard) != maxHeard || cap(heard) > 2*maxHeard {
-			t.Errorf("%d bytes are kept, in %d", len(heard), cap(heard))
+		if firstBytes := r.readFirst(); len(firstBytes) != maxFirstBytes || cap(firstBytes) > 2*maxFirstBytes {
+			t.Errorf("%d bytes are kept, in %d", len(firstBytes), cap(firstBytes))
 		}
 	})
 }

@@ -25,13 +25,13 @@ type trial struct {
 	err    error // nil if the connection is good enough for traffic
 	reason certs.Reason
 
-	cutShort  bool // the whole probe ends before the timeout of the last step
-	connected bool
-	remote    string
-	seen      *certs.Observation // nil if the handshake did not begin
-	heard     []byte             // first bytes from the endpoint
-	received  int                // bytes it sent in total
-	sent      []byte             // the record with our ClientHello
+	cutShort   bool // the whole probe ends before the timeout of the last step
+	connected  bool
+	remote     string
+	seen       *certs.Observation // nil if the handshake did not begin
+	firstBytes []byte             // first bytes from the endpoint
+	received   int                // bytes it sent in total
+	sent       []byte             // the record with our ClientHello
 
 	dns, connect, handshake time.Duration
 }
@@ -72,13 +72,13 @@ func (t *Target) try(ctx context.Context, o certs.ClientOptions, w timeouts) *tr
 		}
 	}
 	err = t.Starttls.Explain(err)
-	out.heard, out.received, out.sent = conn.first, conn.total, conn.hello
+	out.firstBytes, out.received, out.sent = conn.first, conn.total, conn.hello
 	if err == nil {
 		return out
 	}
 	out.fail(err)
 	if out.reason == certs.ReasonNotTLS {
-		out.heard = conn.listen()
+		out.firstBytes = conn.readFirst()
 	}
 	return out
 }
@@ -174,8 +174,8 @@ func (t *trial) detail() string {
 	return certs.ErrorText(t.err)
 }
 
-// maxHeard is how many bytes of plaintext from an endpoint are kept.
-const maxHeard = 512
+// maxFirstBytes is how many bytes of plaintext from an endpoint are kept.
+const maxFirstBytes = 512
 
 // listenTime is how long the probe listens to an endpoint that speaks no TLS.
 const listenTime = 250 * time.Millisecond
@@ -199,17 +199,17 @@ func (r *recorder) Write(p []byte) (int, error) {
 func (r *recorder) Read(p []byte) (int, error) {
 	n, err := r.Conn.Read(p)
 	r.total += n
-	r.first = append(r.first, p[:min(n, maxHeard-len(r.first))]...)
+	r.first = append(r.first, p[:min(n, maxFirstBytes-len(r.first))]...)
 	return n, err
 }
 
-// listen returns the first bytes, and further ones that arrive soon: a TLS
+// readFirst returns the first bytes, and further ones that arrive soon: a TLS
 // client stops at the fifth.
-func (r *recorder) listen() []byte {
+func (r *recorder) readFirst() []byte {
 	r.SetReadDeadline(time.Now().Add(listenTime))
-	buf := make([]byte, maxHeard)
-	for len(r.first) < maxHeard {
-		if _, err := r.Read(buf[:maxHeard-len(r.first)]); err != nil {
+	buf := make([]byte, maxFirstBytes)
+	for len(r.first) < maxFirstBytes {
+		if _, err := r.Read(buf[:maxFirstBytes-len(r.first)]); err != nil {
 			break
 		}
 	}

@@ -38,9 +38,9 @@ func (w *eventRecorder) observe(e upstream.Event) {
 func (w *eventRecorder) take() []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	told := w.reported
+	reported := w.reported
 	w.reported = nil
-	return told
+	return reported
 }
 
 func (w *eventRecorder) want(t *testing.T, when string, want ...string) {

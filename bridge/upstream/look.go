@@ -21,8 +21,8 @@ var (
 // was not meant for the next client.
 //
 // The Socket of the connection must be in the mode of Stream.
-func look(conn net.Conn) (heard bool, err error) {
-	return takeIn(conn.(*tls.Conn).Read, socket.Of(conn).TryFill)
+func look(conn net.Conn) (received bool, err error) {
+	return readRecords(conn.(*tls.Conn).Read, socket.Of(conn).TryFill)
 }
 
 // maxFillsOfLook bounds the reads of one look. A server that sends tickets or
@@ -30,26 +30,26 @@ func look(conn net.Conn) (heard bool, err error) {
 // the pool with it.
 const maxFillsOfLook = 64
 
-// takeIn implements look with a TLS read and a fill of its socket.
-func takeIn(read func([]byte) (int, error), fill func() error) (heard bool, err error) {
+// readRecords implements look with a TLS read and a fill of its socket.
+func readRecords(read func([]byte) (int, error), fill func() error) (received bool, err error) {
 	for range maxFillsOfLook {
 		// First the data left by the handshake or by the previous look.
 		n, err := read(make([]byte, 1))
 		switch {
 		case n > 0:
-			return heard, errSpoke
+			return received, errSpoke
 		case !errors.Is(err, socket.ErrWouldBlock):
-			return heard, err // io.EOF: close_notify
+			return received, err // io.EOF: close_notify
 		}
 		switch err := fill(); {
 		case errors.Is(err, socket.ErrWouldBlock):
-			return heard, nil
+			return received, nil
 		case err == io.EOF:
-			return heard, errTruncated
+			return received, errTruncated
 		case err != nil:
-			return heard, err
+			return received, err
 		}
-		heard = true
+		received = true
 	}
-	return heard, errFlood
+	return received, errFlood
 }

@@ -100,8 +100,8 @@ func TestLookDetectsClosedConnections(t *testing.T) {
 			t.Run(name+" "+tls.VersionName(version), func(t *testing.T) {
 				client, server, d := shaken(t, &tls.Config{MaxVersion: version, SessionTicketsDisabled: true})
 				for range 3 {
-					if heard, err := look(client); heard || err != nil {
-						t.Fatalf("idle: heard %v, %v", heard, err)
+					if received, err := look(client); received || err != nil {
+						t.Fatalf("idle: heard %v, %v", received, err)
 					}
 				}
 				test.do(server, d.Conn)
@@ -117,9 +117,9 @@ func TestLookDetectsClosedConnections(t *testing.T) {
 // A server that sends endless ignorable records does not block look.
 func TestLookIsBoundedForEndlessRecords(t *testing.T) {
 	fills := 0
-	heard, err := takeIn(func([]byte) (int, error) { return 0, socket.ErrWouldBlock }, func() error { fills++; return nil })
-	if !heard || err != errFlood || fills != maxFillsOfLook {
-		t.Errorf("heard %v, %v after %d fills", heard, err, fills)
+	received, err := readRecords(func([]byte) (int, error) { return 0, socket.ErrWouldBlock }, func() error { fills++; return nil })
+	if !received || err != errFlood || fills != maxFillsOfLook {
+		t.Errorf("heard %v, %v after %d fills", received, err, fills)
 	}
 }
 
@@ -128,11 +128,11 @@ func TestLookIsBoundedForEndlessRecords(t *testing.T) {
 func TestLookConsumesTicketsAndLosesNoData(t *testing.T) {
 	client, server, d := shaken(t, &tls.Config{MinVersion: tls.VersionTLS13, ClientAuth: tls.RequestClientCert}) // so that tickets come late
 	arrive(t, client)
-	if heard, err := look(client); !heard || err != nil {
-		t.Fatalf("heard %v, %v", heard, err)
+	if received, err := look(client); !received || err != nil {
+		t.Fatalf("heard %v, %v", received, err)
 	}
-	if heard, err := look(client); heard || err != nil {
-		t.Fatalf("again: heard %v, %v", heard, err)
+	if received, err := look(client); received || err != nil {
+		t.Fatalf("again: heard %v, %v", received, err)
 	}
 
 	// An answer in pieces of one byte, the first of which arrive before the

@@ -19,12 +19,12 @@ func TestATraceRecordsDials(t *testing.T) {
 		return newClient(t, certs.ClientOptions{ServerName: "up.test", Trust: []*certs.TrustBundle{ca.Trust(t)}})
 	}
 	for _, c := range []struct {
-		name      string
-		addresses []string
-		last      string
-		dials     int
-		shook     uint64
-		reason    certs.Reason
+		name       string
+		addresses  []string
+		last       string
+		dials      int
+		handshakes uint64
+		reason     certs.Reason
 	}{
 		{"one that works", []string{good}, good, 1, 1, ""},
 		{"one that is closed, then one that works", []string{refused(t), good}, good, 2, 1, ""},
@@ -49,11 +49,11 @@ func TestATraceRecordsDials(t *testing.T) {
 			if trace.Endpoint != nil {
 				last = trace.Endpoint.Address()
 			}
-			if last != c.last || trace.Dials != c.dials || (trace.Connect > 0) != (c.dials > 0) || (trace.Handshake > 0) != (c.shook > 0) || trace.Queued != 0 {
+			if last != c.last || trace.Dials != c.dials || (trace.Connect > 0) != (c.dials > 0) || (trace.Handshake > 0) != (c.handshakes > 0) || trace.Queued != 0 {
 				t.Errorf("noted at %q: %+v", last, trace)
 			}
 			connects, shakes := counted.Connect.Counts(), counted.Handshake.Counts()
-			if connects.Count() != uint64(c.dials) || connects.Total != trace.Connect || shakes.Count() != c.shook || shakes.Total != trace.Handshake {
+			if connects.Count() != uint64(c.dials) || connects.Total != trace.Connect || shakes.Count() != c.handshakes || shakes.Total != trace.Handshake {
 				t.Errorf("counted %+v and %+v", connects, shakes)
 			}
 		})

@@ -44,8 +44,8 @@ type warmEndpoint struct {
 	// dial makes a connection. From then on any goroutine may call retire if the
 	// connection must not be used any more.
 	dial        func(ctx context.Context, retire func()) (net.Conn, error)
-	look        func(net.Conn) (heard bool, err error) // an error: the connection is closed
-	invalid     func(net.Conn) bool                    // its peer no longer verifies
+	look        func(net.Conn) (received bool, err error) // an error: the connection is closed
+	invalid     func(net.Conn) bool                       // its peer no longer verifies
 	down        func() bool
 	unavailable func() bool // the endpoint takes no traffic, for any reason
 	scarce      func() bool // descriptors are short, or a limit is reached

@@ -27,7 +27,7 @@ type mock struct {
 	most     int // dialling at once
 	made     []*mockConn
 	lives    time.Duration // until the peer closes a connection; 0: for ever
-	heard    bool          // what look finds
+	received bool          // what look finds
 	found    []error       // what was lost
 }
 
@@ -57,7 +57,7 @@ func newMock(size int, maxAge time.Duration, filling chan struct{}) *mock {
 		if m.lives > 0 && time.Since(c.made) >= m.lives {
 			return false, errTruncated
 		}
-		return m.heard, c.err
+		return m.received, c.err
 	}
 	m.warmPool.down = func() bool { m.mu.Lock(); defer m.mu.Unlock(); return m.isDown }
 	m.warmPool.scarce = func() bool { m.mu.Lock(); defer m.mu.Unlock(); return m.isScarce }
@@ -451,7 +451,7 @@ func TestAfterALateRefusalAConnectionIsTriedFirst(t *testing.T) {
 		if ready, dials := m.count(); ready != 0 || m.open() > 1 || dials > 150 || dials < 50 {
 			t.Errorf("silent: %d ready, %d open, dialled %d times", ready, m.open(), dials)
 		}
-		m.set(func() { m.heard = true })
+		m.set(func() { m.received = true })
 		time.Sleep(time.Minute)
 		if ready, _ := m.count(); ready != 6 || m.nowDown() {
 			t.Errorf("heard: %d ready, down %v", ready, m.nowDown())

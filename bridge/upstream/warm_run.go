@@ -184,12 +184,12 @@ func (w *warmPool) lookAtReady(c *warmConn) error {
 // endpoint was down because it had rejected us after a handshake. Only data
 // from the endpoint shows that it accepts us now.
 func (w *warmPool) endTrial(c *warmConn) {
-	there, heard, err := w.lookAtTrial(c)
+	there, received, err := w.probeTrial(c)
 	switch {
 	case !there: // it was drained, or the endpoint is up
 	case err != nil:
 		w.discard(c, err)
-	case !heard:
+	case !received:
 		c.Close()
 	default:
 		w.replied()
@@ -199,19 +199,19 @@ func (w *warmPool) endTrial(c *warmConn) {
 	}
 }
 
-// lookAtTrial removes the trial connection and checks it.
-func (w *warmPool) lookAtTrial(c *warmConn) (there, heard bool, err error) {
+// probeTrial removes the trial connection and checks it.
+func (w *warmPool) probeTrial(c *warmConn) (there, received bool, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.trial != c {
 		return false, false, nil
 	}
 	w.trial = nil
-	heard, err = w.look(c.Conn)
-	if err != nil || !heard {
+	received, err = w.look(c.Conn)
+	if err != nil || !received {
 		w.failing.grow(time.Now())
 	}
-	return true, heard, err
+	return true, received, err
 }
 
 // acceptTrial keeps the trial connection, unless it was drained.

@@ -140,9 +140,9 @@ func TestAPrivateKeyGoesInAndNeverComesOut(t *testing.T) {
 	if _, err := watch.Recv(); err != nil {
 		t.Fatal(err)
 	}
-	var told []string
+	var texts []string
 	see := func(m fmt.Stringer, err error) {
-		told = append(told, m.String(), fmt.Sprint(err), fmt.Sprint(status.Convert(err).Proto()))
+		texts = append(texts, m.String(), fmt.Sprint(err), fmt.Sprint(status.Convert(err).Proto()))
 	}
 	cert := func(name string) *adminv1.Certificate {
 		return &adminv1.Certificate{Name: name, Source: &adminv1.Certificate_Pem{Pem: &adminv1.CertificatePem{CertificateChain: "chain", PrivateKey: key}}}
@@ -165,8 +165,8 @@ func TestAPrivateKeyGoesInAndNeverComesOut(t *testing.T) {
 	see(r.admin.PutListener(ctx, &adminv1.PutListenerRequest{Listener: listener("web", key)}))
 	see(r.admin.ListUpstreams(ctx, &adminv1.ListUpstreamsRequest{PageToken: key}))
 	see(r.admin.PutUpstream(ctx, &adminv1.PutUpstreamRequest{Upstream: &adminv1.Upstream{Name: "u", Labels: map[string]string{key: strings.Repeat("x", 300)}}}))
-	told = append(told, r.log.String())
-	for _, text := range told {
+	texts = append(texts, r.log.String())
+	for _, text := range texts {
 		if strings.Contains(text, marker) || strings.Contains(text, body) {
 			t.Errorf("key material came out: %s", text)
 		}

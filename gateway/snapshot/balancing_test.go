@@ -191,8 +191,8 @@ func TestTCPListenersWarnOfKeysThatTheyDoNotHave(t *testing.T) {
 		u := plainUpstream("u")
 		u.Balancing = hashes(test.hash)
 		warnings := w.put(u, listener("l", "127.0.0.1:0", test.p, "u"))
-		told := len(warnings) == 1 && warnings[0].Field == "r1.upstream" && strings.Contains(warnings[0].Message, "chooses at random")
-		if told != test.want || !test.want && len(warnings) != 0 {
+		warned := len(warnings) == 1 && warnings[0].Field == "r1.upstream" && strings.Contains(warnings[0].Message, "chooses at random")
+		if warned != test.want || !test.want && len(warnings) != 0 {
 			t.Errorf("%v, %v: %v", test.hash, test.p, warnings)
 		}
 	}

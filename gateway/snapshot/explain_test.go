@@ -269,7 +269,7 @@ func TestWithUpstreamDoesNotChangeTheSnapshot(t *testing.T) {
 	w := newWorld(t)
 	w.put(tlsUpstream("insecure", &adminv1.UpstreamTls{Verification: adminv1.Verification_VERIFICATION_INSECURE_SKIP}), w.bundle("corp"))
 	before := w.snap
-	standing := len(before.SecurityWarnings())
+	known := len(before.SecurityWarnings())
 	for _, name := range []string{"one", "two"} {
 		var bad invalid.List
 		u := tlsUpstream(name, &adminv1.UpstreamTls{Verification: adminv1.Verification_VERIFICATION_INSECURE_SKIP, TrustBundles: []string{"corp"}})
@@ -280,11 +280,11 @@ func TestWithUpstreamDoesNotChangeTheSnapshot(t *testing.T) {
 		if e := next.Endpoints(t.Context(), name, ""); len(e) != 1 || e[0].Target.Client == nil || e[0].Target.Host != "up.example" || len(e[0].Target.Known) != 1 {
 			t.Errorf("endpoints %v", e)
 		}
-		if len(next.SecurityWarnings()) != standing+1 || !strings.Contains(string(next.SecurityWarnings()[standing].Field), name) {
+		if len(next.SecurityWarnings()) != known+1 || !strings.Contains(string(next.SecurityWarnings()[known].Field), name) {
 			t.Errorf("standing %v", next.SecurityWarnings())
 		}
 	}
-	if len(before.SecurityWarnings()) != standing || before.Endpoints(t.Context(), "one", "") != nil || len(before.Endpoints(t.Context(), "insecure", "")) != 1 {
+	if len(before.SecurityWarnings()) != known || before.Endpoints(t.Context(), "one", "") != nil || len(before.Endpoints(t.Context(), "insecure", "")) != 1 {
 		t.Error("the snapshot has changed")
 	}
 }

@@ -276,7 +276,7 @@ func TestMissingClientAuthUsageIsWarnedOf(t *testing.T) {
 		t.Errorf("%v", warnings)
 	}
 	w.put(tlsUpstream("other", nil))
-	if standing := w.snap.SecurityWarnings(); !slices.ContainsFunc(standing, is(`listener["front"].tls.policies[0].allow_missing_client_auth_usage`)) {
-		t.Errorf("%v", standing)
+	if got := w.snap.SecurityWarnings(); !slices.ContainsFunc(got, is(`listener["front"].tls.policies[0].allow_missing_client_auth_usage`)) {
+		t.Errorf("%v", got)
 	}
 }

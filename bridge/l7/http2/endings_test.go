@@ -250,10 +250,10 @@ func TestAResponseOfTheWrongLengthIsReset(t *testing.T) {
 }
 
 func TestNotifyCallsOnceAndCanBeUnregistered(t *testing.T) {
-	told := make(chan error, 10)
+	causes := make(chan error, 10)
 	step := make(chan struct{})
 	nc, _ := serve(t, Options{}, func(s *ServerStream) {
-		tell := func(cause error) { told <- cause }
+		tell := func(cause error) { causes <- cause }
 		switch s.Request().Target {
 		case "/back":
 			s.Notify(tell)
@@ -288,11 +288,11 @@ func TestNotifyCallsOnceAndCanBeUnregistered(t *testing.T) {
 			r.must(r.WriteRSTStream(id, h2.ErrCodeCancel))
 		}
 		<-step
-		if want := path == "/late"; len(told) != map[bool]int{true: 1}[want] {
-			t.Errorf("%s: called %d times", path, len(told))
+		if want := path == "/late"; len(causes) != map[bool]int{true: 1}[want] {
+			t.Errorf("%s: called %d times", path, len(causes))
 		}
-		for len(told) > 0 {
-			<-told
+		for len(causes) > 0 {
+			<-causes
 		}
 	}
 }

@@ -13,12 +13,12 @@ import (
 func TestClientIsTheLastUntrustedAddress(t *testing.T) {
 	trusting := peers(t, "10.0.0.0/8", "2001:db8::/32", cidr.FromUnix)
 	for name, c := range map[string]struct {
-		trusted *cidr.Peers
-		from    string
-		fields  message.Fields
-		client  string
-		told    string // X-Forwarded-For to the upstream
-		port    string
+		trusted      *cidr.Peers
+		from         string
+		fields       message.Fields
+		client       string
+		forwardedFor string // X-Forwarded-For to the upstream
+		port         string
 	}{
 		"no trusted proxies":           {nil, "10.0.0.1:5", fields("X-Forwarded-For: 192.0.2.1"), "10.0.0.1", "10.0.0.1", "5"},
 		"not from a proxy":             {trusting, "192.0.2.9:5", fields("X-Forwarded-For: 192.0.2.1"), "192.0.2.9", "192.0.2.9", "5"},
@@ -54,9 +54,9 @@ func TestClientIsTheLastUntrustedAddress(t *testing.T) {
 		x.Identify(c.trusted)
 		CleanRequest(x.Request, &Spelling{})
 		x.SetForwarding(TellXForwarded)
-		told := slices.Collect(x.Request.Fields.Values("X-Forwarded-For"))
-		if got := strings.Join(told, "|"); x.Client != c.client || got != c.told || x.clientPort() != c.port {
-			t.Errorf("%s: the client is %q, port %q, and the upstream receives %q; want %q, %q, %q", name, x.Client, x.clientPort(), got, c.client, c.port, c.told)
+		forwardedFor := slices.Collect(x.Request.Fields.Values("X-Forwarded-For"))
+		if got := strings.Join(forwardedFor, "|"); x.Client != c.client || got != c.forwardedFor || x.clientPort() != c.port {
+			t.Errorf("%s: the client is %q, port %q, and the upstream receives %q; want %q, %q, %q", name, x.Client, x.clientPort(), got, c.client, c.port, c.forwardedFor)
 		}
 		if want, _ := netip.ParseAddr(c.client); x.Address != want {
 			t.Errorf("%s: the client is at %v", name, x.Address)
@@ -113,17 +113,17 @@ func FuzzFollowForwarded(f *testing.F) {
 		x := factsOf("10.0.0.1:1", message.Fields{{Name: "X-Forwarded-For", Value: one}, {Name: "X-Forwarded-For", Value: two}})
 		x.Identify(trusted)
 		x.SetForwarding(TellXForwarded)
-		told, _ := x.Request.Fields[2:].Get("X-Forwarded-For")
-		if !strings.HasPrefix(told, x.Client) || !message.IsValue(told) {
-			t.Fatalf("the upstream receives %q for client %q", told, x.Client)
+		forwardedFor, _ := x.Request.Fields[2:].Get("X-Forwarded-For")
+		if !strings.HasPrefix(forwardedFor, x.Client) || !message.IsValue(forwardedFor) {
+			t.Fatalf("the upstream receives %q for client %q", forwardedFor, x.Client)
 		}
 		if len(x.hops) == maxHops {
 			return // with us it is one too many
 		}
 		// The next gateway, which trusts this one, finds the same client.
-		next := factsOf("10.0.0.1:1", message.Fields{{Name: "X-Forwarded-For", Value: told}})
+		next := factsOf("10.0.0.1:1", message.Fields{{Name: "X-Forwarded-For", Value: forwardedFor}})
 		if next.Identify(trusted); next.Client != x.Client {
-			t.Fatalf("%q leads to %q, not to %q", told, next.Client, x.Client)
+			t.Fatalf("%q leads to %q, not to %q", forwardedFor, next.Client, x.Client)
 		}
 	})
 }
