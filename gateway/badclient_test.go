@@ -21,7 +21,7 @@ import (
 // A badClient sends requests that change nothing, most of them writes that the gateway
 // must refuse. It belongs to one goroutine.
 type badClient struct {
-	guesser
+	messageFiller
 	conn     *grpc.ClientConn
 	existing []store.Resource
 	taken    string // an address that another socket listens on

@@ -125,7 +125,7 @@ func TestBadWritesChangeNothing(t *testing.T) {
 	filled := &fieldSet{fields: map[protoreflect.FullName]bool{}}
 	for i := range clients {
 		clients[i] = &badClient{
-			guesser: guesser{Rand: rand.New(rand.NewPCG(5, uint64(i))), texts: texts, filled: filled},
+			messageFiller: messageFiller{Rand: rand.New(rand.NewPCG(5, uint64(i))), texts: texts, filled: filled},
 			conn:    conn, existing: g.State().All(), taken: taken.Addr().String(), unixDir: unix, codes: map[codes.Code]int{},
 		}
 	}

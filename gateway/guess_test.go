@@ -9,8 +9,8 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// A guesser fills messages with what a confused or hostile client might send.
-type guesser struct {
+// A messageFiller fills messages with what a confused or hostile client might send.
+type messageFiller struct {
 	*rand.Rand
 	texts  []string
 	filled *fieldSet
@@ -46,7 +46,7 @@ func fieldsBelow(m protoreflect.MessageDescriptor, all map[protoreflect.FullName
 const maxGuess = 6
 
 // fill sets fields of m at random, and always its name.
-func (g *guesser) fill(m protoreflect.Message, depth int) {
+func (g *messageFiller) fill(m protoreflect.Message, depth int) {
 	fields := m.Descriptor().Fields()
 	for i := range fields.Len() {
 		f := fields.Get(i)
@@ -77,9 +77,9 @@ func (g *guesser) fill(m protoreflect.Message, depth int) {
 	}
 }
 
-func (g *guesser) text() string { return g.texts[g.IntN(len(g.texts))] }
+func (g *messageFiller) text() string { return g.texts[g.IntN(len(g.texts))] }
 
-func (g *guesser) scalar(f protoreflect.FieldDescriptor) protoreflect.Value {
+func (g *messageFiller) scalar(f protoreflect.FieldDescriptor) protoreflect.Value {
 	number := []int64{0, 1, 2, 80, 443, 1000, -1, 1 << 31 >> 1, -1 << 31}[g.IntN(9)]
 	switch f.Kind() {
 	case protoreflect.StringKind:
@@ -127,7 +127,7 @@ func outputOnly(f protoreflect.FieldDescriptor) bool {
 
 // spoil gives a random message within m something that this version of the API does
 // not know: a field, a value of an enum, or a negative number.
-func (g *guesser) spoil(m protoreflect.Message) {
+func (g *messageFiller) spoil(m protoreflect.Message) {
 	all := within(m)
 	at := all[g.IntN(len(all))]
 	if fields := at.Descriptor().Fields(); g.IntN(2) == 0 && at.Descriptor().ParentFile().Package() != "google.protobuf" {

@@ -146,8 +146,8 @@ func (s adminService) Rollback(ctx context.Context, req *adminv1.RollbackRequest
 			err = invalid.Errorf(invalid.Conflict, "expected_revision", "is %d, but the live revision is %d: read it again and redo the change", *req.ExpectedRevision, change.GetRevision())
 		}
 		faults, ok := errors.AsType[*invalid.Error](err)
-		stale := ok && faults.Worst() == invalid.Conflict && s.gateway.State().Revision() != base
-		if !stale || req.ExpectedRevision != nil || try == maxRollbacks {
+		overtaken := ok && faults.Worst() == invalid.Conflict && s.gateway.State().Revision() != base
+		if !overtaken || req.ExpectedRevision != nil || try == maxRollbacks {
 			return nil, err
 		}
 	}

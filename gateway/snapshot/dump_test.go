@@ -42,7 +42,7 @@ type visit struct {
 func (d *dumper) line(words ...string) { fmt.Fprintln(&d.b, strings.Join(words, " ")) }
 
 // Conditions is no part of what traffic meets: counters, locks, loggers.
-var notDumped = regexp.MustCompile(`^(certs\.usedAs|sync\.|hclog\.|time\.Time|time\.Timer|context\.|maphash\.|socket\.Pool|socket\.Descriptors|upstream\.Tracker|adminv1\.|l7\.pooled|invalid\.)`)
+var notDumped = regexp.MustCompile(`^(certs\.useReport|sync\.|hclog\.|time\.Time|time\.Timer|context\.|maphash\.|socket\.Pool|socket\.Descriptors|upstream\.Tracker|adminv1\.|l7\.pooled|invalid\.)`)
 
 func (d *dumper) value(v reflect.Value, depth int) {
 	if !v.IsValid() {
