@@ -90,7 +90,7 @@ func TestEvidenceOfAnchors(t *testing.T) {
 	if err := clients.Admits(state); err != nil {
 		t.Error(err)
 	}
-	if _, failure := certs.NewServers(clients).Judge(certs.NewServers(clients).Peer(state)); failure != nil {
+	if _, failure := certs.NewServers(clients).Reverify(certs.NewServers(clients).Peer(state)); failure != nil {
 		t.Error(failure)
 	}
 	want(next, 3, 2)

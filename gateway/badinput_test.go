@@ -126,7 +126,7 @@ func TestBadWritesChangeNothing(t *testing.T) {
 	for i := range clients {
 		clients[i] = &badClient{
 			messageFiller: messageFiller{Rand: rand.New(rand.NewPCG(5, uint64(i))), texts: texts, filled: filled},
-			conn:    conn, existing: g.State().All(), taken: taken.Addr().String(), unixDir: unix, codes: map[codes.Code]int{},
+			conn:          conn, existing: g.State().All(), taken: taken.Addr().String(), unixDir: unix, codes: map[codes.Code]int{},
 		}
 	}
 	clients[0].call(methods()[0], newMessage(methods()[0].Input())) // connects
