@@ -78,7 +78,7 @@ func (s listenerScope) starttls(l *Listener) starttls.Protocol {
 		}) {
 			s.Add(optional, "must be left out where client_auth is CLIENT_AUTH_REQUIRED: clients in plaintext present no certificate")
 		}
-		s.warnStanding(warnPlaintextClients, optional, "lets clients in without TLS; anyone on the path can read what they send, and can keep a client from asking for TLS")
+		s.warnSecurity(warnPlaintextClients, optional, "lets clients in without TLS; anyone on the path can read what they send, and can keep a client from asking for TLS")
 	}
 	for r, u := range l.uses.upstreams() {
 		user := "the listener's own upstream"
