@@ -1,83 +1,116 @@
 // After `kill -9` in the middle of many writes, every acknowledged write is
-// stored, and the gateway serves it.
+// stored and served, no refused one is, and each write is there whole or not at all.
+// DRAWBRIDGE_KILLS says how often the gateway is killed.
 
 package e2e
 
 import (
 	"fmt"
+	"os"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 )
 
 func TestAcknowledgedWritesSurviveAKill(t *testing.T) {
 	t.Parallel()
-	const writes, writers = 300, 3
+	kills := 5
+	if text := os.Getenv("DRAWBRIDGE_KILLS"); text != "" {
+		var err error
+		if kills, err = strconv.Atoi(text); err != nil {
+			t.Fatalf("DRAWBRIDGE_KILLS: %v", err)
+		}
+	}
 	g := startGateway(t)
 	g.apply(listener("web", protocolHTTP, ""))
-	body := func(i int) string { return fmt.Sprintf("answer %d", i) }
-	route := func(i int) *adminv1.Route {
-		r := forward(fmt.Sprintf("r%d", i), "web", fmt.Sprintf("/%d/", i), "")
-		r.Action = &adminv1.Route_Respond{Respond: &adminv1.Respond{Body: body(i)}}
-		return r
+	body := func(name string) string { return "answer " + name }
+	respond := func(name, listener string) *adminv1.Route {
+		return &adminv1.Route{
+			Name: name, Listeners: []string{listener}, Match: &adminv1.RouteMatch{Path: &adminv1.PathMatch{Kind: &adminv1.PathMatch_Prefix{Prefix: "/" + name + "/"}}},
+			Action: &adminv1.Route_Respond{Respond: &adminv1.Respond{Body: body(name)}},
+		}
 	}
 
-	acknowledged := make([]atomic.Bool, writes)
-	var next, count atomic.Int64
-	killAt := []int64{60, 140, 230} // each in the middle of the writes
-	for round := 0; ; round++ {
-		var wg sync.WaitGroup
-		for range writers {
-			wg.Go(func() {
+	var mu sync.Mutex
+	acknowledged, unanswered := map[string]bool{}, map[string]bool{} // pairs of writes, by name
+	var next atomic.Int64
+	for round := range kills {
+		var before int64 = 10 + 7*int64(round)%20 // acknowledged writes before the kill
+		var writing sync.WaitGroup
+		for range 3 {
+			writing.Go(func() {
 				for {
-					i := int(next.Add(1)) - 1
-					if i >= writes {
-						return
-					}
-					_, err := g.admin.Apply(t.Context(), &adminv1.ApplyRequest{Resources: wrap(t, []proto.Message{route(i)})})
+					name := fmt.Sprint("r", next.Add(1))
+					_, err := g.admin.Apply(t.Context(), &adminv1.ApplyRequest{Resources: wrap(t, []proto.Message{respond(name+"-a", "web"), respond(name+"-b", "web")})})
+					mu.Lock()
 					if err != nil {
-						if round >= len(killAt) {
-							t.Errorf("write %d: %v", i, err)
-						}
+						unanswered[name] = true
+						mu.Unlock()
 						return // the gateway is gone
 					}
-					acknowledged[i].Store(true)
-					if n := count.Add(1); round < len(killAt) && n == killAt[round] {
+					acknowledged[name] = true
+					mu.Unlock()
+					if atomic.AddInt64(&before, -1) == 0 {
 						_ = g.cmd.Process.Kill()
+					}
+					_, err = g.admin.Apply(t.Context(), &adminv1.ApplyRequest{Resources: wrap(t, []proto.Message{respond(name+"-c", "web"), respond(name+"-d", "missing")})})
+					if code := status.Code(err); code != codes.InvalidArgument && code != codes.Unavailable {
+						t.Errorf("a bad write: %v", err)
 					}
 				}
 			})
 		}
-		wg.Wait()
-		killed := round < len(killAt)
-		if killed {
-			<-g.exited
-			g = g.restart()
-		}
-		for i := range acknowledged {
-			if !acknowledged[i].Load() {
-				continue
+		writing.Wait()
+		<-g.exited
+		g = g.restart()
+
+		stored := map[string]int{} // how many of a pair
+		for token := ""; ; {
+			page, err := g.admin.ListRoutes(patient(t), &adminv1.ListRoutesRequest{PageToken: token})
+			if err != nil {
+				t.Fatal(err)
 			}
-			r, err := g.admin.GetRoute(patient(t), &adminv1.GetRouteRequest{Name: fmt.Sprintf("r%d", i)})
-			if err != nil || r.GetRespond().GetBody() != body(i) {
-				t.Fatalf("round %d: write %d was acknowledged, and now is %v, %v", round, i, r, err)
+			for _, r := range page.GetRoutes() {
+				name, half, _ := strings.Cut(r.GetName(), "-")
+				if stored[name]++; half != "a" && half != "b" || r.GetRespond().GetBody() != body(r.GetName()) {
+					t.Errorf("round %d: there is %v", round, r)
+				}
+			}
+			if token = page.GetNextPageToken(); token == "" {
+				break
 			}
 		}
-		if !killed {
+		for name := range acknowledged {
+			if stored[name] != 2 {
+				t.Fatalf("round %d: write %s was acknowledged, and %d of its 2 routes are stored", round, name, stored[name])
+			}
+		}
+		for name, n := range stored {
+			if n != 2 || !acknowledged[name] && !unanswered[name] {
+				t.Errorf("round %d: %d routes of write %s are stored", round, n, name)
+			}
+		}
+		if revision := g.getStatus().GetRevision(); revision != int64(1+len(stored)) {
+			t.Errorf("round %d: revision %d after %d writes", round, revision, 1+len(stored))
+		}
+	}
+	if len(acknowledged) < 10*kills {
+		t.Errorf("only %d writes were acknowledged", len(acknowledged))
+	}
+	served := 0
+	for name := range acknowledged {
+		if served++; served > 20 {
 			break
 		}
-	}
-	if count.Load() < writes-int64(len(killAt)*writers) {
-		t.Errorf("only %d of %d writes were acknowledged", count.Load(), writes)
-	}
-	for i := range acknowledged {
-		if acknowledged[i].Load() && i%20 == 0 {
-			if code, got := get(t, fmt.Sprintf("http://%s/%d/", g.address("web"), i)); code != 200 || got != body(i) {
-				t.Errorf("route %d answers %d %q", i, code, got)
-			}
+		if code, got := get(t, fmt.Sprintf("http://%s/%s-b/", g.address("web"), name)); code != 200 || got != body(name+"-b") {
+			t.Errorf("route %s-b answers %d %q", name, code, got)
 		}
 	}
 }

@@ -3,12 +3,15 @@ package gateway
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
@@ -72,6 +75,76 @@ func TestAnAcknowledgedDeleteIsDone(t *testing.T) {
 			close(stop)
 			clients.Wait()
 		})
+	}
+}
+
+// Hundreds of listeners change owners in every revision, on one busy processor, so that
+// many are handed over again before their last owner has ended. Each owner ends, the
+// last ones accept, and the gateway can stop.
+func TestListenersAreHandedOverInQuickSuccession(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	const listeners, revisions = 200, 8
+	g := start(t, "", func(o *Options) { o.Logger = nil })
+	stop := make(chan struct{})
+	var busy sync.WaitGroup
+	for range 2 {
+		busy.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					runtime.Gosched()
+				}
+			}
+		})
+	}
+	defer busy.Wait()
+	defer close(stop)
+	name := func(revision, i int) string { return fmt.Sprintf("l%d-%d", revision%2, i) }
+	addresses := make([]string, listeners)
+	for revision := range revisions {
+		var e store.Edit
+		for i := range listeners {
+			address := "127.0.0.1:0"
+			if revision > 0 {
+				address = addresses[i]
+				e.Deletes = append(e.Deletes, deletes(name(revision-1, i))...)
+			}
+			e.Puts = append(e.Puts, puts(bare(name(revision, i), address))...)
+		}
+		g.apply(e)
+		if revision > 0 {
+			continue
+		}
+		bound := map[string]string{}
+		for _, l := range g.Status().GetListeners() {
+			bound[l.GetName()] = l.GetBoundAddress()
+		}
+		for i := range addresses {
+			addresses[i] = bound[name(0, i)]
+		}
+	}
+	eventually(t, "every earlier owner has ended", func() bool { return len(g.Status().GetListeners()) == listeners })
+	for _, l := range g.Status().GetListeners() {
+		if l.GetState() != adminv1.ListenerState_LISTENER_STATE_UP {
+			t.Errorf("%s is %v: %s", l.GetName(), l.GetState(), l.GetReason())
+		}
+	}
+	for _, address := range addresses {
+		// A connection that is not accepted stays open.
+		c, err := net.Dial("tcp", address)
+		if err == nil {
+			c.SetDeadline(time.Now().Add(deadline))
+			_, err = io.ReadAll(c)
+			c.Close()
+		}
+		if err != nil && !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("a client of %s: %v", address, err)
+		}
+	}
+	if err := g.stop(); err != nil {
+		t.Error(err)
 	}
 }
 
