@@ -138,6 +138,7 @@ type Gateway struct {
 
 	serving   atomic.Bool
 	readiness Readiness
+	showing   sync.Mutex // held by showReadiness
 }
 
 // maxFilling bounds how many warm connections are dialed at once, so that on
@@ -214,7 +215,7 @@ func Open(ctx context.Context, o Options) (_ *Gateway, err error) {
 		return nil, err
 	}
 	g.files = files.NewWatcher(fileGateway{g}, g.compiler.FileRoots, g.compiler.Blocking, log.Named("files"))
-	g.filesChanged, g.checkFiles = g.files.Changed, g.files.CheckAll
+	g.filesChanged, g.checkFiles, g.readinessChanged = g.files.Changed, g.files.CheckAll, g.showReadiness
 	socket, err := unixsocket.Listen(cmp.Or(o.AdminSocket, filepath.Join(o.DataDir, "admin.sock")), o.AdminAccess)
 	if err != nil {
 		return nil, err
@@ -252,6 +253,7 @@ func Open(ctx context.Context, o Options) (_ *Gateway, err error) {
 		undo = append(undo, func() { g.ops.Shutdown(context.Background()) })
 	}
 	g.admin = admin.New(admin.Options{Gateway: g, Logger: log, Metrics: g.metrics.Process()})
+	g.admin.SetServing(false) // until Run
 	g.descriptors.Reserve(limits.Connections * (len(g.sockets) + 1))
 	if err := g.restore(ctx, state); err != nil {
 		return nil, err
@@ -311,7 +313,7 @@ func (g *Gateway) Close() error {
 
 func (g *Gateway) setReady(ready bool) {
 	g.serving.Store(ready)
-	g.admin.SetServing(ready)
+	g.showReadiness()
 }
 
 // drain rejects writes and new connections, and returns when the last connection

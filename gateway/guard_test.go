@@ -67,7 +67,7 @@ func TestReadinessRequiresTheConfiguredConditions(t *testing.T) {
 		}},
 		{"restored", "ready", nil}, // and it is reported
 		{"revision", "ready", nil},
-		{"listeners", "not ready: 1 listeners are down: down", nil},
+		{"listeners", "not ready: 1 listener is down: down", nil},
 	} {
 		t.Run(step.requires+" "+step.want, func(t *testing.T) {
 			g := start(t, dir, func(o *Options) {

@@ -50,6 +50,14 @@ func (g *Gateway) readyText() (string, bool) {
 	return "ready", true
 }
 
+// showReadiness makes the health service say whether the gateway is ready. It is called
+// after every change that may make it ready or not.
+func (g *Gateway) showReadiness() {
+	g.showing.Lock() // a call from before a change must not have the last word
+	defer g.showing.Unlock()
+	g.admin.SetServing(g.notReady() == "")
+}
+
 // notReady returns why the gateway is not ready, or "" if it is ready.
 func (g *Gateway) notReady() string {
 	if !g.serving.Load() {
@@ -72,7 +80,11 @@ func (g *Gateway) notReady() string {
 		return ""
 	}
 	names := slices.Sorted(maps.Keys(down))
-	why := fmt.Sprintf("not ready: %d listeners are down: %s", len(names), strings.Join(names[:min(len(names), maxDownListed)], ", "))
+	count := "1 listener is down"
+	if len(names) > 1 {
+		count = fmt.Sprintf("%d listeners are down", len(names))
+	}
+	why := fmt.Sprintf("not ready: %s: %s", count, strings.Join(names[:min(len(names), maxDownListed)], ", "))
 	if len(names) > maxDownListed {
 		why += fmt.Sprintf(" and %d more", len(names)-maxDownListed)
 	}

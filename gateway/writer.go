@@ -48,12 +48,13 @@ type writer struct {
 	// returns is called afterwards.
 	replacing func(prev, next *snapshot.Snapshot) func()
 
-	// filesChanged and announce are called with the lock after an edit became live.
-	// count is called with the outcome of every edit.
-	filesChanged func()
-	checkFiles   func() // checks all files soon
-	announce     func(store.Update)
-	count        func(outcome string)
+	// filesChanged, readinessChanged and announce are called with the lock after an edit
+	// became live. count is called with the outcome of every edit.
+	filesChanged     func()
+	readinessChanged func()
+	checkFiles       func() // checks all files soon
+	announce         func(store.Update)
+	count            func(outcome string)
 
 	stopping context.Context // ends when the gateway stops; writes not committed by then fail
 	stop     context.CancelFunc
@@ -337,6 +338,7 @@ func (w *writer) carryOut(ctx context.Context, p *plan) (*store.Result, error) {
 	live.Retire(next)
 	next.Start(live)
 	w.filesChanged()
+	w.readinessChanged()
 	if draft.Changed() {
 		w.announce(draft.Update(e.Comment))
 	}
