@@ -64,11 +64,36 @@ func (c *rawClient) alive() error {
 
 func (c *rawClient) ended() error {
 	c.SetDeadline(time.Now().Add(deadline))
-	var timeout net.Error
-	if n, err := c.r.Read(make([]byte, 1)); err == nil || errors.As(err, &timeout) && timeout.Timeout() {
+	if n, err := c.r.Read(make([]byte, 1)); err == nil || timedOut(err) {
 		return fmt.Errorf("read %d bytes, %v", n, err)
 	}
 	return nil
+}
+
+func timedOut(err error) bool {
+	var timeout net.Error
+	return errors.As(err, &timeout) && timeout.Timeout()
+}
+
+// inParallel runs a check with all connections at once, and fails if any of them does.
+func inParallel(t *testing.T, what string, live []liveClient, check func(liveClient) error) {
+	t.Helper()
+	var wg sync.WaitGroup
+	var bad atomic.Int64
+	var first atomic.Pointer[string]
+	for _, c := range live {
+		wg.Go(func() {
+			if err := check(c); err != nil {
+				bad.Add(1)
+				text := fmt.Sprintf("%T: %v", c, err)
+				first.CompareAndSwap(nil, &text)
+			}
+		})
+	}
+	wg.Wait()
+	if n := bad.Load(); n > 0 {
+		t.Fatalf("%s: %d of %d connections, first %s", what, n, len(live), *first.Load())
+	}
 }
 
 // An h2Client has one connection of HTTP/2.
@@ -225,34 +250,14 @@ func TestExactlyTheRightConnectionsEnd(t *testing.T) {
 			groups[i].live = append(groups[i].live, all...)
 		}
 	}
-	// Each check uses all connections of a group at once.
-	together := func(what string, live []liveClient, check func(liveClient) error) {
-		t.Helper()
-		var wg sync.WaitGroup
-		var bad atomic.Int64
-		var first atomic.Pointer[string]
-		for _, c := range live {
-			wg.Go(func() {
-				if err := check(c); err != nil {
-					bad.Add(1)
-					text := fmt.Sprintf("%T: %v", c, err)
-					first.CompareAndSwap(nil, &text)
-				}
-			})
-		}
-		wg.Wait()
-		if n := bad.Load(); n > 0 {
-			t.Fatalf("%s: %d of %d connections, first %s", what, n, len(live), *first.Load())
-		}
-	}
 	for i := range groups {
 		if groups[i].end == nil {
 			continue
 		}
 		groups[i].end()
-		together(groups[i].name+": must end", groups[i].live, liveClient.ended)
+		inParallel(t, groups[i].name+": must end", groups[i].live, liveClient.ended)
 		for _, other := range groups[i+1:] {
-			together(groups[i].name+" ended: those that are "+other.name+" must stay", other.live, liveClient.alive)
+			inParallel(t, groups[i].name+" ended: those that are "+other.name+" must stay", other.live, liveClient.alive)
 		}
 	}
 	left := int64(len(groups[len(groups)-1].live))
