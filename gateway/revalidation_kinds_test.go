@@ -1,12 +1,22 @@
 package gateway
 
 import (
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/drawbridge-gateway/drawbridge/certs"
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
+	"github.com/drawbridge-gateway/drawbridge/certs/pki"
+	"github.com/drawbridge-gateway/drawbridge/gateway/listeners"
+	"github.com/drawbridge-gateway/drawbridge/gateway/store"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
@@ -76,4 +86,90 @@ func TestAReportedClientHasNoIdentity(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A stream ends at the greatest age of a client's connection, or of one to its upstream, or
+// a little earlier. Streams without a limit stay.
+func TestStreamsEndAtTheirGreatestAge(t *testing.T) {
+	g, ca := start(t, ""), certstest.NewCA(t)
+	client := ca.Client(t, "client")
+	address := echo(t, ca, ca.Server(t, "up.example"))
+	up := func(name string, warm int32, age *durationpb.Duration) *adminv1.Upstream {
+		u := upstreamTo(name, address, nil)
+		u.GetTls().Certificate, u.GetTls().VerifyName = "client", "up.example"
+		u.Tcp, u.Pool = &adminv1.UpstreamTcp{MaxConnectionAge: age}, &adminv1.Pool{Warm: warm}
+		return u
+	}
+	to := func(upstream string, age *durationpb.Duration) *adminv1.Listener {
+		l := tcpListener("to-"+upstream, "127.0.0.1:0")
+		l.Upstream, l.Tcp = upstream, &adminv1.TcpOptions{MaxConnectionAge: age}
+		return l
+	}
+	second, hour := durationpb.New(time.Second), durationpb.New(time.Hour)
+	g.put(bundle("corp", ca), &adminv1.Certificate{Name: "client", Source: &adminv1.Certificate_Pem{Pem: &adminv1.CertificatePem{CertificateChain: string(client.ChainPEM), PrivateKey: string(client.KeyPEM)}}},
+		up("plain", 0, nil), to("plain", nil), up("client", 0, hour), to("client", second), up("server", 0, second), to("server", hour), up("warm", 2, second), to("warm", nil))
+	eventually(t, "there are warm connections", func() bool { return g.warm("warm").GetReady() == 2 })
+	unlimited := dial(t, g.address("to-plain"))
+	unlimited.echo(t, "young")
+	for i, name := range []string{"client", "server", "warm"} {
+		begun := time.Now()
+		s := dial(t, g.address("to-"+name))
+		s.echo(t, "young")
+		if n, err := s.Read(make([]byte, 1)); err == nil {
+			t.Fatalf("%s: read %d bytes", name, n)
+		}
+		if took := time.Since(begun); took < 900*time.Millisecond {
+			t.Errorf("%s: it ended after %v", name, took)
+		}
+		eventually(t, name+": the log says why", func() bool {
+			return strings.Count(g.log.String(), `"ended":"max age"`) == i+1
+		})
+	}
+	unlimited.echo(t, "old")
+}
+
+// A connection does not outlive the certificate of ours that its client accepted.
+func TestConnectionsEndWithTheListenersCertificate(t *testing.T) {
+	var offset atomic.Int64
+	g := start(t, "", func(o *Options) { o.now = func() time.Time { return time.Now().Add(time.Duration(offset.Load())) } })
+	ca := certstest.NewCA(t)
+	streamTo, httpTo := lines(t)
+	plain := func(name, address string) *adminv1.Upstream {
+		return &adminv1.Upstream{Name: name, Endpoints: []*adminv1.Endpoint{{Address: address}}, Transport: &adminv1.Upstream_Plaintext{Plaintext: &adminv1.Plaintext{}}}
+	}
+	all := []store.Resource{plain("streams", streamTo), plain("requests", httpTo)}
+	for name, lasts := range map[string]time.Duration{"short": time.Hour, "long": 10 * time.Hour} {
+		issued := ca.Leaf(t, pki.LeafOptions{DNSNames: []string{"front.example"}, Usage: pki.Server, NotAfter: time.Now().Add(lasts)})
+		settings := &adminv1.ServerTls{Certificates: []string{name}, Revalidation: &adminv1.Revalidation{Grace: durationpb.New(300 * time.Millisecond)}}
+		streams, requests := tcpListener(name+"-tcp", "127.0.0.1:0"), httpListener(name+"-http", "127.0.0.1:0")
+		streams.Upstream, streams.Tls, requests.Upstream, requests.Tls = "streams", settings, "requests", settings
+		all = append(all, streams, requests, &adminv1.Certificate{Name: name, Source: &adminv1.Certificate_Pem{Pem: &adminv1.CertificatePem{
+			CertificateChain: string(issued.ChainPEM), PrivateKey: string(issued.KeyPEM)}}})
+	}
+	g.put(all...)
+	live := map[string][]liveClient{}
+	for _, name := range []string{"short", "long"} {
+		var err error
+		if live[name], err = (&manyKinds{t, ca, g.address(name + "-tcp"), g.address(name + "-http")}).dial(nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	offset.Store(int64(2 * time.Hour))
+	eventually(t, "they are found", func() bool {
+		n := uint64(0)
+		g.listeners.Each(func(r *listeners.Running) { n += r.Peers().Counts().Ended[certs.ReasonOwnCertificateExpired] })
+		return n == uint64(len(live["short"]))
+	})
+	inParallel(t, "with the expired certificate", live["short"], func(c liveClient) error {
+		h, ok := c.(*h2Client)
+		if !ok {
+			return c.ended()
+		}
+		// The client's own clock would accept the certificate again.
+		if code, reused, err := tryRequest(t.Context(), h.http, h.url); err == nil && reused && code != http.StatusMisdirectedRequest {
+			return fmt.Errorf("answered with %d", code)
+		}
+		return nil
+	})
+	inParallel(t, "with the other certificate", live["long"], liveClient.alive)
 }

@@ -390,27 +390,3 @@ func TestTicketsOutliveARevocationList(t *testing.T) {
 		t.Error("a revoked client resumed its session")
 	}
 }
-
-// A connection of a TCP listener ends at its greatest age, or a little earlier.
-func TestStreamsEndAtTheirGreatestAge(t *testing.T) {
-	g := start(t, "")
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	serve(t, ln, func(c net.Conn) { io.Copy(c, c) })
-	l := tcpListener("tcp", "127.0.0.1:0")
-	l.Tcp = &adminv1.TcpOptions{MaxConnectionAge: durationpb.New(time.Second)}
-	g.put(l, &adminv1.Upstream{Name: "up", Endpoints: []*adminv1.Endpoint{{Address: ln.Addr().String()}},
-		Transport: &adminv1.Upstream_Plaintext{Plaintext: &adminv1.Plaintext{}}})
-	begun := time.Now()
-	s := dial(t, g.address("tcp"))
-	s.echo(t, "young")
-	if n, err := s.Read(make([]byte, 1)); err == nil {
-		t.Fatalf("read %d bytes", n)
-	}
-	if took := time.Since(begun); took < 900*time.Millisecond {
-		t.Errorf("it ended after %v", took)
-	}
-	eventually(t, "the log says why", func() bool { return strings.Contains(g.log.String(), `"ended":"max age"`) })
-}

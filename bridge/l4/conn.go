@@ -266,9 +266,7 @@ func (c *conn) bridge(t *Table) bool {
 	}
 	handedOver = true
 	c.setSplice(engine.Start(client, back, options))
-	if age := intake.Age(t.MaxAge); age > 0 {
-		c.endAt(c.start.Add(age))
-	}
+	c.limitAge(t.MaxAge, u.StreamAge())
 	return true
 }
 
@@ -384,6 +382,23 @@ func (c *conn) end(why cut) {
 		c.splice.Cut(why.how, why.cause)
 	} else {
 		c.client.Reset()
+	}
+}
+
+// limitAge ends the connection when it reaches the greatest age of a client's connection
+// or, counted from now, that of a connection to the upstream. 0: no limit.
+func (c *conn) limitAge(client, upstream time.Duration) {
+	var end time.Time
+	if age := intake.Age(client); age > 0 {
+		end = c.start.Add(age)
+	}
+	if age := intake.Age(upstream); age > 0 {
+		if at := time.Now().Add(age); end.IsZero() || at.Before(end) {
+			end = at
+		}
+	}
+	if !end.IsZero() {
+		c.endAt(end)
 	}
 }
 

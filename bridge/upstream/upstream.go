@@ -63,6 +63,10 @@ type Options struct {
 	// own limits.
 	IdleTimeout time.Duration
 
+	// StreamAge is the greatest age of a connection of the purpose Stream; each ends up
+	// to a tenth earlier. 0: no limit. The caller of DialAs ends connections.
+	StreamAge time.Duration
+
 	// Warm is the number of TLS connections of the purpose Stream kept ready to
 	// each endpoint that takes new connections, after Start. Their handshakes are
 	// complete, and DialAs hands them out. Clients of the upstream must send first.
@@ -219,6 +223,10 @@ func (u *Upstream) Hash() HashKey {
 // IdleTimeout returns how long traffic may wait for the next byte; 0: no
 // limit.
 func (u *Upstream) IdleTimeout() time.Duration { return u.options.IdleTimeout }
+
+// StreamAge returns the greatest age of a connection of the purpose Stream; 0: no
+// limit.
+func (u *Upstream) StreamAge() time.Duration { return u.options.StreamAge }
 
 // FromHost reports whether the server name comes from the host given to
 // DialAs, so that a connection serves only that host.

@@ -29,6 +29,16 @@ func (s *scope) duration(p invalid.Path, d *durationpb.Duration) time.Duration {
 	return v
 }
 
+// age checks the greatest age of connections. It returns 0, which means no limit, if it is
+// left out.
+func (s *scope) age(p invalid.Path, d *durationpb.Duration) time.Duration {
+	age := s.duration(p, d)
+	if age > 0 && age < time.Second {
+		s.Add(p, "is %v; it must be at least 1s, or connections would be closed as soon as they are made", age)
+	}
+	return age
+}
+
 // maxWeight is the largest weight of an endpoint or upstream.
 const maxWeight = math.MaxUint16
 

@@ -42,10 +42,7 @@ func (s listenerScope) httpLimits(t *l7.Table, msg *adminv1.ListenerLimits, o *a
 	}
 	t.MaxBody = o.GetMaxBodyBytes()
 	t.MaxRequests = int(o.GetMaxRequestsPerConnection())
-	const age = "http.max_connection_age"
-	if t.MaxAge = s.duration(age, o.GetMaxConnectionAge()); t.MaxAge > 0 && t.MaxAge < time.Second {
-		s.Add(age, "is %v; it must be at least 1s, or connections would be closed as soon as they are made", t.MaxAge)
-	}
+	t.MaxAge = s.age("http.max_connection_age", o.GetMaxConnectionAge())
 }
 
 // rate checks a rate and returns it; zero means no limit.

@@ -7,7 +7,6 @@ import (
 	"net"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/l4"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7"
@@ -188,10 +187,7 @@ func (s listenerScope) buildListener(l, prev *Listener) {
 	trusted := s.proxies(msg.GetAcceptProxyProtocol())
 	access := s.access(msg.GetAccess())
 	linger := s.duration("tcp.linger", msg.GetTcp().GetLinger())
-	age := s.duration("tcp.max_connection_age", msg.GetTcp().GetMaxConnectionAge())
-	if age > 0 && age < time.Second {
-		s.Add("tcp.max_connection_age", "is %v; it must be at least 1s, or connections would be closed as soon as they are made", age)
-	}
+	age := s.age("tcp.max_connection_age", msg.GetTcp().GetMaxConnectionAge())
 	l.Unix = s.unix(l.Network, msg.GetUnix())
 	silent := msg.GetAccessLog() == adminv1.AccessLog_ACCESS_LOG_OFF
 

@@ -148,6 +148,7 @@ func (s upstreamScope) buildUpstream(u, prev *liveUpstream) {
 		Descriptors:      s.job.descriptors,
 		Starttls:         s.starttls(msg),
 		RetryBudget:      s.retryBudget(msg.GetLimits().GetRetryBudget()),
+		StreamAge:        s.age("tcp.max_connection_age", msg.GetTcp().GetMaxConnectionAge()),
 	}
 	if prev != nil && prev.down == "" {
 		o.Replaces = prev.live
