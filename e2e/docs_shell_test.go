@@ -130,7 +130,17 @@ var shellPages = map[string]shellPage{
 	},
 	"deployment.md": {notRun: map[string]string{"": "needs root and systemd; TestSystemdUnit tests the unit"}},
 	"nginx.md":      {notRun: map[string]string{"": "TestCertificateCommandsOfTheNginxPage runs them"}},
-	"rotation.md":   {notRun: map[string]string{"drawbridge drain": "needs connections made with two certificates; TestDrainConnections makes them"}},
+	"roles.md": {
+		setup: func(r *shellRun) {
+			g := r.gateway()
+			_, policy, _ := strings.Cut(r.page, "```yaml\n")
+			policy, _, _ = strings.Cut(policy, "```")
+			r.write("policy.yaml", policy)
+			r.replace("/etc/drawbridge/policy.yaml", filepath.Join(r.dir, "policy.yaml"))
+			r.replace("/var/lib/drawbridge/admin.sock", g.socket)
+		},
+	},
+	"rotation.md": {notRun: map[string]string{"drawbridge drain": "needs connections made with two certificates; TestDrainConnections makes them"}},
 	"starttls.md": {
 		setup: func(r *shellRun) {
 			r.gateway()

@@ -57,7 +57,7 @@ func TestFileThatHangsLaterChangesNothing(t *testing.T) {
 	}
 	g.signal(syscall.SIGHUP)
 	eventually(t, "both files are reported", func() bool {
-		return g.out.contains("SIGHUP: reload failed") && g.out.contains("the files of the admin service are invalid") && strings.Count(g.out.String(), "not a regular file") >= 2
+		return g.out.contains("SIGHUP: reload failed") && g.out.contains("the TLS files of the admin service are invalid") && strings.Count(g.out.String(), "not a regular file") >= 2
 	})
 	if g.listener("web") == nil {
 		t.Error("the listener is gone")

@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/accesslog"
+	"github.com/drawbridge-gateway/drawbridge/gateway/access"
 	"github.com/drawbridge-gateway/drawbridge/gateway/admin"
 	"github.com/drawbridge-gateway/drawbridge/gateway/confirm"
 	"github.com/drawbridge-gateway/drawbridge/gateway/diagnose"
@@ -51,6 +52,10 @@ type Options struct {
 
 	// AdminTCP, if not nil, serves the admin API over TCP too, with mutual TLS.
 	AdminTCP *admin.TCPOptions
+
+	// AdminPolicy is the file that gives roles to callers of the admin API; see
+	// access.ParsePolicy. Empty: every caller is an admin.
+	AdminPolicy string
 
 	// FileRoots are the directories below which certificates, trust bundles and
 	// revocation lists are read from files. Symlinks are resolved; the target must
@@ -216,6 +221,10 @@ func Open(ctx context.Context, o Options) (_ *Gateway, err error) {
 	}
 	g.files = files.NewWatcher(fileGateway{g}, g.compiler.FileRoots, g.compiler.Blocking, log.Named("files"))
 	g.filesChanged, g.checkFiles, g.readinessChanged = g.files.Changed, g.files.CheckAll, g.showReadiness
+	g.access, err = files.Await(ctx, g.log, "policy of the admin service", func() (*access.Controller, error) { return access.Open(o.AdminPolicy) })
+	if err != nil {
+		return nil, err
+	}
 	socket, err := unixsocket.Listen(cmp.Or(o.AdminSocket, filepath.Join(o.DataDir, "admin.sock")), o.AdminAccess)
 	if err != nil {
 		return nil, err
@@ -252,7 +261,7 @@ func Open(ctx context.Context, o Options) (_ *Gateway, err error) {
 		}
 		undo = append(undo, func() { g.ops.Shutdown(context.Background()) })
 	}
-	g.admin = admin.New(admin.Options{Gateway: g, Logger: log, Metrics: g.metrics.Process()})
+	g.admin = admin.New(admin.Options{Gateway: g, Logger: log, Metrics: g.metrics.Process(), Access: g.access})
 	g.admin.SetServing(false) // until Run
 	g.descriptors.Reserve(limits.Connections * (len(g.sockets) + 1))
 	if err := g.restore(ctx, state); err != nil {
@@ -280,9 +289,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	ticking, stopTicking := context.WithCancel(context.WithoutCancel(ctx))
 	serving.Go(func() { g.metrics.Run(ticking) })
 	serving.Go(func() { g.Watch(ticking, g.updates.Changed, g.expiring) })
-	if g.adminTCP != nil {
-		serving.Go(func() { g.watchAdminFiles(ticking) })
-	}
+	serving.Go(func() { g.watchAdminFiles(ticking) })
 	serving.Go(func() { g.keeper.Run(ticking) })
 	watching, stopWatching := context.WithCancel(ctx)
 	serving.Go(func() { g.files.Run(watching) })

@@ -5,10 +5,11 @@ import (
 	"fmt"
 	"net"
 	"sync"
-	"time"
+	"sync/atomic"
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/drawbridge-gateway/drawbridge/gateway/access"
 	"github.com/drawbridge-gateway/drawbridge/gateway/admin"
 	"github.com/drawbridge-gateway/drawbridge/gateway/listeners"
 	"github.com/drawbridge-gateway/drawbridge/gateway/ops"
@@ -21,10 +22,13 @@ type servers struct {
 	sockets  []net.Listener     // of the admin API; the first is the unix socket
 	adminTCP *admin.TCPListener // nil: no admin API over TCP; else also in sockets
 	ops      *ops.Server        // nil: none
+	access   *access.Controller
 
 	// blocking runs a function that reads files, which can hang, like
 	// snapshot.Compiler.Blocking.
 	blocking func(context.Context, func()) error
+
+	policyFault atomic.Pointer[string] // why the policy's file cannot be used now; nil: it can
 }
 
 // serve starts every server in serving. A server that fails sends its error on
@@ -82,60 +86,4 @@ func (s *servers) OpsAddress() string {
 		return ""
 	}
 	return s.ops.Addr().String()
-}
-
-// checkAdminFilesEvery is how often the TLS files of the admin service are read
-// again. SIGHUP reads them too.
-const checkAdminFilesEvery = time.Minute
-
-// watchAdminFiles reloads the admin service's TLS files when they change, until ctx
-// ends.
-func (s *servers) watchAdminFiles(ctx context.Context) {
-	tick := time.NewTicker(checkAdminFilesEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-			s.ReloadAdmin(ctx)
-			s.revalidateAdmin() // certificates and revocation lists expire without a change
-		}
-	}
-}
-
-// revalidateAdmin ends the admin API's connections whose clients no longer verify.
-func (s *servers) revalidateAdmin() {
-	s.adminTCP.Revalidate(func(client, subject string, why error) {
-		s.log.Warn("admin connection closed: the caller is no longer admitted", "client", client, "caller", subject, "error", why)
-	})
-}
-
-// ReloadAdmin reads the certificate, the key, the client CAs and the revocation
-// lists of the admin service over TCP again, if that service is enabled, and ends
-// the connections of callers that are no longer admitted. If a file is invalid, it
-// logs the error and keeps the current settings.
-func (s *servers) ReloadAdmin(ctx context.Context) {
-	if s.adminTCP == nil {
-		return
-	}
-	type result struct {
-		changed bool
-		err     error
-	}
-	done := make(chan result, 1)
-	if err := s.blocking(ctx, func() {
-		changed, err := s.adminTCP.Reload()
-		done <- result{changed, err}
-	}); err != nil {
-		s.log.Error("cannot read the files of the admin service", "error", err)
-		return
-	}
-	switch r := <-done; {
-	case r.err != nil:
-		s.log.Error("the files of the admin service are invalid; keeping the current ones", "error", r.err)
-	case r.changed:
-		s.log.Info("admin service has new TLS settings", "certificate", s.adminTCP.Certificate().Info().Subject, "expires", s.adminTCP.Certificate().Info().NotAfter)
-		s.revalidateAdmin()
-	}
 }

@@ -48,6 +48,9 @@ func (g *Gateway) Status() *adminv1.GetStatusResponse {
 	for _, w := range snap.SecurityWarnings() {
 		out.Warnings = append(out.Warnings, &adminv1.Warning{Field: string(w.Field), Message: w.Message, Code: admin.WarningCode(w.Code)})
 	}
+	if fault := g.policyFault.Load(); fault != nil {
+		out.Warnings = append(out.Warnings, &adminv1.Warning{Message: "the last valid policy stays in force: " + *fault, Code: adminv1.WarningCode_WARNING_CODE_POLICY_INVALID})
+	}
 	return out
 }
 

@@ -59,6 +59,7 @@ type serveOptions struct {
 	readyRequires       []string
 	socketMode          string
 	socketGroup         string
+	policy              string
 	clientCRL           string
 	clientNames         []string
 	accessLog           string
@@ -93,6 +94,7 @@ func newServe(c *cli) *cobra.Command {
 	flags.StringVar(&o.config, "config", "", "`file` or directory to apply at start and on SIGHUP")
 	flags.StringVar(&o.socketMode, "admin-socket-mode", "0600", "`mode` of the admin service's socket, in octal: every user who may write to it can administer the gateway")
 	flags.StringVar(&o.socketGroup, "admin-socket-group", "", "`group` of the admin service's socket, by name or number (default: that of the process)")
+	flags.StringVar(&o.policy, "admin-policy", "", "YAML `file` that gives callers of the admin service their roles: viewer, operator or admin; it is watched. Callers without a role may call nothing, except root and the user that runs the gateway, who are always admins (default: every caller is an admin)")
 	flags.StringVar(&o.clientCRL, "admin-client-crl", "", "`file` of revocation lists of the CAs of --admin-client-ca")
 	flags.StringArrayVar(&o.clientNames, "admin-client-name", nil, "subject alternative `name` that callers over TCP must have, such as DNS:ops.example or spiffe://example/ops; may be repeated, any of them is enough (default: any certificate of the CAs)")
 	flags.StringArrayVar(&o.fileRoots, "file-root", nil, "`directory` below which files of certificates, trust bundles and revocation lists are read; may be repeated (default: the data directory, that of --config, /etc/drawbridge)")
@@ -232,6 +234,12 @@ func (o *serveOptions) gateway(c *cli, lines *logWriter) (gateway.Options, error
 	opts.AdminAccess = unixsocket.Options{Mode: fs.FileMode(mode), Group: o.socketGroup}
 	if opts.Ready, err = gateway.ParseReadiness(o.readyRequires); err != nil {
 		return opts, usageError("--ready-requires " + err.Error())
+	}
+	if o.policy != "" {
+		// Absolute, because the working directory may change before it is read again.
+		if opts.AdminPolicy, err = filepath.Abs(o.policy); err != nil {
+			return opts, err
+		}
 	}
 	if o.adminTCP == "" && o.cert+o.key+o.clientCA+o.clientCRL+strings.Join(o.clientNames, "") != "" {
 		return opts, usageError("--admin-tls-cert, --admin-tls-key, --admin-client-ca, --admin-client-crl and --admin-client-name go with --admin-tcp")

@@ -19,6 +19,9 @@ type diagnosticsService struct {
 }
 
 func (s diagnosticsService) ProbeUpstream(ctx context.Context, req *adminv1.ProbeUpstreamRequest) (*adminv1.ProbeUpstreamResponse, error) {
+	if err := s.mayProbe(ctx, req); err != nil {
+		return nil, err
+	}
 	return s.gateway.Probe(ctx, req)
 }
 

@@ -15,16 +15,15 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// tap rejects calls of methods without a rule before their messages are read. It runs
-// before gRPC looks the method up, so it also rejects (and logs) paths that never
+// tap rejects calls that the caller has no right to before their messages are read. It
+// runs before gRPC looks the method up, so it also rejects (and logs) paths that never
 // reach an interceptor, such as one without its leading slash.
 func (s *Server) tap(ctx context.Context, info *tap.Info) (context.Context, error) {
-	if accessTo(info.FullMethodName) != denied {
-		return ctx, nil
+	_, err := s.authorize(ctx, info.FullMethodName)
+	if err != nil {
+		c := call{s: s, ctx: ctx, method: info.FullMethodName, began: time.Now()}
+		c.end(nil, nil, err)
 	}
-	c := call{s: s, ctx: ctx, method: info.FullMethodName, began: time.Now()}
-	err := errNoMethod()
-	c.end(nil, nil, err)
 	return ctx, err
 }
 
@@ -37,7 +36,7 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	defer s.calls.end()
 	c := call{s: s, ctx: ctx, method: info.FullMethod, began: time.Now()}
 	defer func() { c.end(req, resp, err) }()
-	if err := authorize(ctx, info.FullMethod); err != nil {
+	if _, err := s.authorize(ctx, info.FullMethod); err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, unaryTimeout)
@@ -67,25 +66,32 @@ func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerIn
 	defer s.calls.end()
 	c := call{s: s, ctx: ss.Context(), method: info.FullMethod, began: time.Now()}
 	defer func() { c.end(nil, nil, err) }()
-	if err := authorize(ss.Context(), info.FullMethod); err != nil {
+	changed, err := s.authorize(ss.Context(), info.FullMethod)
+	if err != nil {
 		return err
 	}
 	from, _ := callerOf(ss.Context())
-	if !s.open.enter(from.name) {
+	if !s.open.enter(from.Principal) {
 		return statusWith(codes.ResourceExhausted, "TOO_MANY_STREAMS", fmt.Sprintf("the caller has %d streams open, which is the limit: end one of them", maxStreamsPerCaller)).Err()
 	}
-	defer s.open.leave(from.name)
+	defer s.open.leave(from.Principal)
 	done := make(chan error, 1)
 	// Returning ends the stream, which fails any Send or Recv the handler is
 	// in; Shutdown waits for it.
 	s.streams.Go(func() {
 		done <- s.recovered(info.FullMethod, func() error { return handler(srv, checkedStream{ss}) })
 	})
-	select {
-	case err := <-done:
-		return err
-	case <-s.stopping:
-		return errStopping()
+	for {
+		select {
+		case err := <-done:
+			return err
+		case <-changed: // the caller may have lost the right
+			if changed, err = s.authorize(ss.Context(), info.FullMethod); err != nil {
+				return err
+			}
+		case <-s.stopping:
+			return errStopping()
+		}
 	}
 }
 
@@ -99,18 +105,6 @@ func (s checkedStream) RecvMsg(m any) error {
 	}
 	if faults := unknownIn(m); len(faults) > 0 {
 		return &invalid.Error{Faults: faults}
-	}
-	return nil
-}
-
-// authorize returns nil if the caller is authenticated and the method has a rule.
-// Every authenticated caller is an administrator: transport rejects all others.
-func authorize(ctx context.Context, method string) error {
-	if _, ok := callerOf(ctx); !ok {
-		return statusWith(codes.Unauthenticated, "UNAUTHENTICATED", "the caller is not authenticated").Err()
-	}
-	if accessTo(method) == denied {
-		return errNoMethod()
 	}
 	return nil
 }
@@ -142,11 +136,14 @@ type call struct {
 // end records how the call ended. req and resp may be nil.
 func (c call) end(req, resp any, err error) {
 	st := status.Convert(err)
-	a := accessTo(c.method)
-	c.s.measure(c, a, st.Code())
+	right, known := c.s.rights[c.method]
+	c.s.measure(c, st.Code())
 
-	from, _ := callerOf(c.ctx)
-	fields := []any{"method", sanitize(c.method, maxField), "client", from.name, "code", st.Code().String()}
+	name := ""
+	if from, ok := callerOf(c.ctx); ok {
+		name = from.Principal
+	}
+	fields := []any{"method", sanitize(c.method, maxField), "client", name, "code", st.Code().String()}
 	if w, ok := req.(interface{ GetOptions() *adminv1.WriteOptions }); ok && w.GetOptions().GetDryRun() {
 		fields = append(fields, "dry_run", true)
 	}
@@ -157,10 +154,10 @@ func (c call) end(req, resp any, err error) {
 		fields = append(fields, "error", sanitize(st.Message(), maxMessageText))
 	}
 	switch {
-	case a == write:
-		c.s.log.Info("write", fields...)
-	case a == denied || st.Code() == codes.Unauthenticated:
+	case !known || st.Code() == codes.Unauthenticated || st.Code() == codes.PermissionDenied:
 		c.s.log.Info("denied", fields...)
+	case right != adminv1.Right_RIGHT_READ:
+		c.s.log.Info("write", fields...)
 	default:
 		c.s.log.Debug("read", fields...)
 	}

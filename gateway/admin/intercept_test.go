@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
+	"github.com/drawbridge-gateway/drawbridge/gateway/access"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
@@ -104,7 +105,7 @@ func TestCallWithoutACallerIsUnauthenticated(t *testing.T) {
 		}
 	}
 	// A known caller, a method without a rule.
-	known := peer.NewContext(t.Context(), &peer.Peer{AuthInfo: caller{name: "uid:0"}})
+	known := peer.NewContext(t.Context(), &peer.Peer{AuthInfo: caller{Caller: &access.Caller{Principal: "uid:0"}}})
 	_, err := s.unary(known, nil, &grpc.UnaryServerInfo{FullMethod: "/drawbridge.admin.v1.AdminService/Unknown"}, handler)
 	wantCode(t, err, codes.Unimplemented)
 }
@@ -112,7 +113,7 @@ func TestCallWithoutACallerIsUnauthenticated(t *testing.T) {
 func TestAUnaryCallEndsAtItsDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := New(Options{Gateway: newFake()})
-		ctx := peer.NewContext(t.Context(), &peer.Peer{AuthInfo: caller{name: "uid:0"}})
+		ctx := peer.NewContext(t.Context(), &peer.Peer{AuthInfo: caller{Caller: &access.Caller{Principal: "uid:0"}}})
 		info := &grpc.UnaryServerInfo{FullMethod: adminv1.AdminService_Apply_FullMethodName}
 		began := time.Now()
 		_, err := s.unary(ctx, &adminv1.ApplyRequest{}, info, func(ctx context.Context, _ any) (any, error) {

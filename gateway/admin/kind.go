@@ -66,6 +66,9 @@ func (s adminService) write(ctx context.Context, e store.Edit, o *adminv1.WriteO
 	}
 	e.DryRun, e.Comment, e.CreateOnly = e.DryRun || o.GetDryRun(), o.GetComment(), o.GetCreateOnly()
 	e.Origin = originOf(ctx)
+	if err := s.mayWrite(ctx, &e); err != nil {
+		return nil, nil, err
+	}
 	var bad invalid.List
 	if e.ConfirmWithin = confirmWithin(o.GetConfirmWithin(), &bad); bad.Len() > 0 {
 		e.DryRun, e.RequireProbe = true, adminv1.RequireProbe_REQUIRE_PROBE_UNSPECIFIED // find the other faults too
@@ -96,7 +99,7 @@ func (s adminService) write(ctx context.Context, e store.Edit, o *adminv1.WriteO
 func originOf(ctx context.Context) store.Origin {
 	from, _ := callerOf(ctx)
 	method, _ := grpc.Method(ctx)
-	return store.Origin{Principal: from.name, Transport: from.transport, Method: method}
+	return store.Origin{Principal: from.Principal, Transport: from.Transport, Method: method}
 }
 
 // maxWarnings bounds how many warnings are listed.

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 
+	"github.com/drawbridge-gateway/drawbridge/gateway/access"
 	"github.com/drawbridge-gateway/drawbridge/gateway/fielddiff"
 	"github.com/drawbridge-gateway/drawbridge/gateway/guard"
 	"github.com/drawbridge-gateway/drawbridge/gateway/revisions"
@@ -101,6 +102,9 @@ type Options struct {
 	Logger  hclog.Logger     // nil discards
 	Metrics *metrics.Metrics // nil measures nothing
 
+	// Access says what callers may do. Nil: every caller is an admin.
+	Access *access.Controller
+
 	// SendTimeout is how long a stream's client may take to read a message before
 	// the stream is ended. 0: 30s.
 	SendTimeout time.Duration
@@ -111,6 +115,8 @@ type Server struct {
 	gateway Gateway
 	log     hclog.Logger
 	metrics *metrics.Metrics
+	access  *access.Controller
+	rights  access.Rights
 	grpc    *grpc.Server
 	health  *health.Server
 	fields  *fielddiff.Differ
@@ -135,6 +141,8 @@ func New(o Options) *Server {
 		gateway:  o.Gateway,
 		log:      log.Named("admin"),
 		metrics:  o.Metrics,
+		access:   cmp.Or(o.Access, new(access.Controller)),
+		rights:   rights(),
 		health:   health.NewServer(),
 		fields:   fielddiff.New(),
 		stopping: make(chan struct{}),

@@ -22,7 +22,7 @@ type statusService struct {
 // maxProblems bounds how many problems, and how many warnings, a status lists.
 const maxProblems = 1000
 
-func (s statusService) GetStatus(_ context.Context, req *adminv1.GetStatusRequest) (*adminv1.GetStatusResponse, error) {
+func (s statusService) GetStatus(ctx context.Context, req *adminv1.GetStatusRequest) (*adminv1.GetStatusResponse, error) {
 	const list = "status"
 	last, err := parseToken[string](list, req.GetPageToken())
 	if err != nil {
@@ -44,7 +44,7 @@ func (s statusService) GetStatus(_ context.Context, req *adminv1.GetStatusReques
 			break
 		}
 	}
-	out.Listeners = all[:n]
+	out.Listeners, out.Caller = all[:n], s.describe(ctx)
 	return out, nil
 }
 

@@ -5,12 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"strconv"
+	"os"
 
 	"github.com/hashicorp/go-hclog"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/peer"
 
+	"github.com/drawbridge-gateway/drawbridge/gateway/access"
 	"github.com/drawbridge-gateway/drawbridge/gateway/guard"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
@@ -18,8 +19,8 @@ import (
 // A caller is the authenticated peer of a connection.
 type caller struct {
 	credentials.CommonAuthInfo
-	name      string // "uid:0" or "cert:CN=ops"
-	transport adminv1.Transport
+	*access.Caller
+	address string // of the peer; "" for a unix socket
 }
 
 // AuthType names how the caller was authenticated, for credentials.AuthInfo.
@@ -55,16 +56,21 @@ func (t *transport) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInf
 }
 
 func identify(raw net.Conn) (caller, error) {
-	from := caller{CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity}}
+	from := caller{
+		CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity},
+		Caller:         new(access.Caller),
+	}
 	if bounded, ok := raw.(*guard.Conn); ok {
 		bounded.Prove(true) // the mode of the socket's file admitted it
 		raw = bounded.NetConn()
 	}
 	switch conn := raw.(type) {
 	case *net.UnixConn:
-		from.name, from.transport = "unix", adminv1.Transport_TRANSPORT_UNIX
-		if uid, ok := peerUID(conn); ok {
-			from.name = "uid:" + strconv.FormatUint(uint64(uid), 10)
+		from.Principal, from.Transport = "unix", adminv1.Transport_TRANSPORT_UNIX
+		if uid, gids, ok := access.PeerOf(conn); ok {
+			from.Subjects = access.LocalSubjects(uid, gids)
+			from.Principal = from.Subjects[0]
+			from.Owner = uid == 0 || int(uid) == os.Geteuid()
 		}
 		return from, nil
 	case *tcpConn:
@@ -82,8 +88,8 @@ func identify(raw net.Conn) (caller, error) {
 		if bounded, ok := conn.NetConn().(*guard.Conn); ok {
 			bounded.Prove(true)
 		}
-		from.transport = adminv1.Transport_TRANSPORT_TCP
-		from.name = callerName(state)
+		from.address, from.Transport = conn.RemoteAddr().String(), adminv1.Transport_TRANSPORT_TCP
+		from.Principal, from.Subjects = callerName(state), access.CertificateSubjects(state.PeerCertificates[0])
 		return from, nil
 	}
 	return from, fmt.Errorf("a %T is neither a unix socket nor TLS", raw)

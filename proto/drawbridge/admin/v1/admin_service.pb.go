@@ -2506,7 +2506,7 @@ var File_drawbridge_admin_v1_admin_service_proto protoreflect.FileDescriptor
 
 const file_drawbridge_admin_v1_admin_service_proto_rawDesc = "" +
 	"\n" +
-	"'drawbridge/admin/v1/admin_service.proto\x12\x13drawbridge.admin.v1\x1a%drawbridge/admin/v1/certificate.proto\x1a drawbridge/admin/v1/config.proto\x1a\"drawbridge/admin/v1/listener.proto\x1a\"drawbridge/admin/v1/revision.proto\x1a\x1fdrawbridge/admin/v1/route.proto\x1a&drawbridge/admin/v1/trust_bundle.proto\x1a\"drawbridge/admin/v1/upstream.proto\"\x8c\x01\n" +
+	"'drawbridge/admin/v1/admin_service.proto\x12\x13drawbridge.admin.v1\x1a drawbridge/admin/v1/access.proto\x1a%drawbridge/admin/v1/certificate.proto\x1a drawbridge/admin/v1/config.proto\x1a\"drawbridge/admin/v1/listener.proto\x1a\"drawbridge/admin/v1/revision.proto\x1a\x1fdrawbridge/admin/v1/route.proto\x1a&drawbridge/admin/v1/trust_bundle.proto\x1a\"drawbridge/admin/v1/upstream.proto\"\x8c\x01\n" +
 	"\x12PutListenerRequest\x129\n" +
 	"\blistener\x18\x01 \x01(\v2\x1d.drawbridge.admin.v1.ListenerR\blistener\x12;\n" +
 	"\aoptions\x18\x02 \x01(\v2!.drawbridge.admin.v1.WriteOptionsR\aoptions\"\x85\x01\n" +
@@ -2655,37 +2655,37 @@ const file_drawbridge_admin_v1_admin_service_proto_rawDesc = "" +
 	"\vinstance_id\x18\x05 \x01(\tR\n" +
 	"instanceId\x12\x16\n" +
 	"\x06synced\x18\x06 \x01(\bR\x06synced\x12\x14\n" +
-	"\x05reset\x18\a \x01(\bR\x05reset2\xd4\x15\n" +
-	"\fAdminService\x12`\n" +
-	"\vPutListener\x12'.drawbridge.admin.v1.PutListenerRequest\x1a(.drawbridge.admin.v1.PutListenerResponse\x12U\n" +
-	"\vGetListener\x12'.drawbridge.admin.v1.GetListenerRequest\x1a\x1d.drawbridge.admin.v1.Listener\x12f\n" +
-	"\rListListeners\x12).drawbridge.admin.v1.ListListenersRequest\x1a*.drawbridge.admin.v1.ListListenersResponse\x12i\n" +
-	"\x0eDeleteListener\x12*.drawbridge.admin.v1.DeleteListenerRequest\x1a+.drawbridge.admin.v1.DeleteListenerResponse\x12W\n" +
-	"\bPutRoute\x12$.drawbridge.admin.v1.PutRouteRequest\x1a%.drawbridge.admin.v1.PutRouteResponse\x12L\n" +
-	"\bGetRoute\x12$.drawbridge.admin.v1.GetRouteRequest\x1a\x1a.drawbridge.admin.v1.Route\x12]\n" +
+	"\x05reset\x18\a \x01(\bR\x05reset2\xfc\x16\n" +
+	"\fAdminService\x12f\n" +
+	"\vPutListener\x12'.drawbridge.admin.v1.PutListenerRequest\x1a(.drawbridge.admin.v1.PutListenerResponse\"\x04\xa0\x9f\x19\x02\x12[\n" +
+	"\vGetListener\x12'.drawbridge.admin.v1.GetListenerRequest\x1a\x1d.drawbridge.admin.v1.Listener\"\x04\xa0\x9f\x19\x01\x12l\n" +
+	"\rListListeners\x12).drawbridge.admin.v1.ListListenersRequest\x1a*.drawbridge.admin.v1.ListListenersResponse\"\x04\xa0\x9f\x19\x01\x12o\n" +
+	"\x0eDeleteListener\x12*.drawbridge.admin.v1.DeleteListenerRequest\x1a+.drawbridge.admin.v1.DeleteListenerResponse\"\x04\xa0\x9f\x19\x02\x12]\n" +
+	"\bPutRoute\x12$.drawbridge.admin.v1.PutRouteRequest\x1a%.drawbridge.admin.v1.PutRouteResponse\"\x04\xa0\x9f\x19\x02\x12R\n" +
+	"\bGetRoute\x12$.drawbridge.admin.v1.GetRouteRequest\x1a\x1a.drawbridge.admin.v1.Route\"\x04\xa0\x9f\x19\x01\x12c\n" +
 	"\n" +
-	"ListRoutes\x12&.drawbridge.admin.v1.ListRoutesRequest\x1a'.drawbridge.admin.v1.ListRoutesResponse\x12`\n" +
-	"\vDeleteRoute\x12'.drawbridge.admin.v1.DeleteRouteRequest\x1a(.drawbridge.admin.v1.DeleteRouteResponse\x12`\n" +
-	"\vPutUpstream\x12'.drawbridge.admin.v1.PutUpstreamRequest\x1a(.drawbridge.admin.v1.PutUpstreamResponse\x12U\n" +
-	"\vGetUpstream\x12'.drawbridge.admin.v1.GetUpstreamRequest\x1a\x1d.drawbridge.admin.v1.Upstream\x12f\n" +
-	"\rListUpstreams\x12).drawbridge.admin.v1.ListUpstreamsRequest\x1a*.drawbridge.admin.v1.ListUpstreamsResponse\x12i\n" +
-	"\x0eDeleteUpstream\x12*.drawbridge.admin.v1.DeleteUpstreamRequest\x1a+.drawbridge.admin.v1.DeleteUpstreamResponse\x12i\n" +
-	"\x0ePutCertificate\x12*.drawbridge.admin.v1.PutCertificateRequest\x1a+.drawbridge.admin.v1.PutCertificateResponse\x12^\n" +
-	"\x0eGetCertificate\x12*.drawbridge.admin.v1.GetCertificateRequest\x1a .drawbridge.admin.v1.Certificate\x12o\n" +
-	"\x10ListCertificates\x12,.drawbridge.admin.v1.ListCertificatesRequest\x1a-.drawbridge.admin.v1.ListCertificatesResponse\x12r\n" +
-	"\x11DeleteCertificate\x12-.drawbridge.admin.v1.DeleteCertificateRequest\x1a..drawbridge.admin.v1.DeleteCertificateResponse\x12i\n" +
-	"\x0ePutTrustBundle\x12*.drawbridge.admin.v1.PutTrustBundleRequest\x1a+.drawbridge.admin.v1.PutTrustBundleResponse\x12^\n" +
-	"\x0eGetTrustBundle\x12*.drawbridge.admin.v1.GetTrustBundleRequest\x1a .drawbridge.admin.v1.TrustBundle\x12o\n" +
-	"\x10ListTrustBundles\x12,.drawbridge.admin.v1.ListTrustBundlesRequest\x1a-.drawbridge.admin.v1.ListTrustBundlesResponse\x12r\n" +
-	"\x11DeleteTrustBundle\x12-.drawbridge.admin.v1.DeleteTrustBundleRequest\x1a..drawbridge.admin.v1.DeleteTrustBundleResponse\x12N\n" +
-	"\x05Apply\x12!.drawbridge.admin.v1.ApplyRequest\x1a\".drawbridge.admin.v1.ApplyResponse\x12Z\n" +
-	"\tGetConfig\x12%.drawbridge.admin.v1.GetConfigRequest\x1a&.drawbridge.admin.v1.GetConfigResponse\x12b\n" +
-	"\vWatchConfig\x12'.drawbridge.admin.v1.WatchConfigRequest\x1a(.drawbridge.admin.v1.WatchConfigResponse0\x01\x12f\n" +
-	"\rListRevisions\x12).drawbridge.admin.v1.ListRevisionsRequest\x1a*.drawbridge.admin.v1.ListRevisionsResponse\x12U\n" +
-	"\vGetRevision\x12'.drawbridge.admin.v1.GetRevisionRequest\x1a\x1d.drawbridge.admin.v1.Revision\x12f\n" +
-	"\rDiffRevisions\x12).drawbridge.admin.v1.DiffRevisionsRequest\x1a*.drawbridge.admin.v1.DiffRevisionsResponse\x12W\n" +
-	"\bRollback\x12$.drawbridge.admin.v1.RollbackRequest\x1a%.drawbridge.admin.v1.RollbackResponse\x12T\n" +
-	"\aConfirm\x12#.drawbridge.admin.v1.ConfirmRequest\x1a$.drawbridge.admin.v1.ConfirmResponseBLZJgithub.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1;adminv1b\x06proto3"
+	"ListRoutes\x12&.drawbridge.admin.v1.ListRoutesRequest\x1a'.drawbridge.admin.v1.ListRoutesResponse\"\x04\xa0\x9f\x19\x01\x12f\n" +
+	"\vDeleteRoute\x12'.drawbridge.admin.v1.DeleteRouteRequest\x1a(.drawbridge.admin.v1.DeleteRouteResponse\"\x04\xa0\x9f\x19\x02\x12f\n" +
+	"\vPutUpstream\x12'.drawbridge.admin.v1.PutUpstreamRequest\x1a(.drawbridge.admin.v1.PutUpstreamResponse\"\x04\xa0\x9f\x19\x02\x12[\n" +
+	"\vGetUpstream\x12'.drawbridge.admin.v1.GetUpstreamRequest\x1a\x1d.drawbridge.admin.v1.Upstream\"\x04\xa0\x9f\x19\x01\x12l\n" +
+	"\rListUpstreams\x12).drawbridge.admin.v1.ListUpstreamsRequest\x1a*.drawbridge.admin.v1.ListUpstreamsResponse\"\x04\xa0\x9f\x19\x01\x12o\n" +
+	"\x0eDeleteUpstream\x12*.drawbridge.admin.v1.DeleteUpstreamRequest\x1a+.drawbridge.admin.v1.DeleteUpstreamResponse\"\x04\xa0\x9f\x19\x02\x12o\n" +
+	"\x0ePutCertificate\x12*.drawbridge.admin.v1.PutCertificateRequest\x1a+.drawbridge.admin.v1.PutCertificateResponse\"\x04\xa0\x9f\x19\x02\x12d\n" +
+	"\x0eGetCertificate\x12*.drawbridge.admin.v1.GetCertificateRequest\x1a .drawbridge.admin.v1.Certificate\"\x04\xa0\x9f\x19\x01\x12u\n" +
+	"\x10ListCertificates\x12,.drawbridge.admin.v1.ListCertificatesRequest\x1a-.drawbridge.admin.v1.ListCertificatesResponse\"\x04\xa0\x9f\x19\x01\x12x\n" +
+	"\x11DeleteCertificate\x12-.drawbridge.admin.v1.DeleteCertificateRequest\x1a..drawbridge.admin.v1.DeleteCertificateResponse\"\x04\xa0\x9f\x19\x02\x12o\n" +
+	"\x0ePutTrustBundle\x12*.drawbridge.admin.v1.PutTrustBundleRequest\x1a+.drawbridge.admin.v1.PutTrustBundleResponse\"\x04\xa0\x9f\x19\x02\x12d\n" +
+	"\x0eGetTrustBundle\x12*.drawbridge.admin.v1.GetTrustBundleRequest\x1a .drawbridge.admin.v1.TrustBundle\"\x04\xa0\x9f\x19\x01\x12u\n" +
+	"\x10ListTrustBundles\x12,.drawbridge.admin.v1.ListTrustBundlesRequest\x1a-.drawbridge.admin.v1.ListTrustBundlesResponse\"\x04\xa0\x9f\x19\x01\x12x\n" +
+	"\x11DeleteTrustBundle\x12-.drawbridge.admin.v1.DeleteTrustBundleRequest\x1a..drawbridge.admin.v1.DeleteTrustBundleResponse\"\x04\xa0\x9f\x19\x02\x12T\n" +
+	"\x05Apply\x12!.drawbridge.admin.v1.ApplyRequest\x1a\".drawbridge.admin.v1.ApplyResponse\"\x04\xa0\x9f\x19\x02\x12`\n" +
+	"\tGetConfig\x12%.drawbridge.admin.v1.GetConfigRequest\x1a&.drawbridge.admin.v1.GetConfigResponse\"\x04\xa0\x9f\x19\x01\x12h\n" +
+	"\vWatchConfig\x12'.drawbridge.admin.v1.WatchConfigRequest\x1a(.drawbridge.admin.v1.WatchConfigResponse\"\x04\xa0\x9f\x19\x010\x01\x12l\n" +
+	"\rListRevisions\x12).drawbridge.admin.v1.ListRevisionsRequest\x1a*.drawbridge.admin.v1.ListRevisionsResponse\"\x04\xa0\x9f\x19\x01\x12[\n" +
+	"\vGetRevision\x12'.drawbridge.admin.v1.GetRevisionRequest\x1a\x1d.drawbridge.admin.v1.Revision\"\x04\xa0\x9f\x19\x01\x12l\n" +
+	"\rDiffRevisions\x12).drawbridge.admin.v1.DiffRevisionsRequest\x1a*.drawbridge.admin.v1.DiffRevisionsResponse\"\x04\xa0\x9f\x19\x01\x12]\n" +
+	"\bRollback\x12$.drawbridge.admin.v1.RollbackRequest\x1a%.drawbridge.admin.v1.RollbackResponse\"\x04\xa0\x9f\x19\x02\x12Z\n" +
+	"\aConfirm\x12#.drawbridge.admin.v1.ConfirmRequest\x1a$.drawbridge.admin.v1.ConfirmResponse\"\x04\xa0\x9f\x19\x02BLZJgithub.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_drawbridge_admin_v1_admin_service_proto_rawDescOnce sync.Once
@@ -2879,6 +2879,7 @@ func file_drawbridge_admin_v1_admin_service_proto_init() {
 	if File_drawbridge_admin_v1_admin_service_proto != nil {
 		return
 	}
+	file_drawbridge_admin_v1_access_proto_init()
 	file_drawbridge_admin_v1_certificate_proto_init()
 	file_drawbridge_admin_v1_config_proto_init()
 	file_drawbridge_admin_v1_listener_proto_init()

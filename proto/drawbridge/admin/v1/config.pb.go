@@ -232,6 +232,9 @@ const (
 	WarningCode_WARNING_CODE_CLIENT_AUTH_USAGE WarningCode = 11
 	// Without dry_run the write would be refused, because a revision is pending.
 	WarningCode_WARNING_CODE_PENDING WarningCode = 12
+	// The file of --admin-policy cannot be read or is invalid. The last valid policy stays
+	// in force.
+	WarningCode_WARNING_CODE_POLICY_INVALID WarningCode = 13
 	// A listener serves clients that do not ask for TLS in plaintext.
 	WarningCode_WARNING_CODE_PLAINTEXT_CLIENTS WarningCode = 19
 )
@@ -252,6 +255,7 @@ var (
 		10: "WARNING_CODE_FILE_CHANGED",
 		11: "WARNING_CODE_CLIENT_AUTH_USAGE",
 		12: "WARNING_CODE_PENDING",
+		13: "WARNING_CODE_POLICY_INVALID",
 		19: "WARNING_CODE_PLAINTEXT_CLIENTS",
 	}
 	WarningCode_value = map[string]int32{
@@ -268,6 +272,7 @@ var (
 		"WARNING_CODE_FILE_CHANGED":       10,
 		"WARNING_CODE_CLIENT_AUTH_USAGE":  11,
 		"WARNING_CODE_PENDING":            12,
+		"WARNING_CODE_POLICY_INVALID":     13,
 		"WARNING_CODE_PLAINTEXT_CLIENTS":  19,
 	}
 )
@@ -1023,7 +1028,7 @@ const file_drawbridge_admin_v1_config_proto_rawDesc = "" +
 	"\x15CHANGE_ACTION_CREATED\x10\x01\x12\x19\n" +
 	"\x15CHANGE_ACTION_UPDATED\x10\x02\x12\x1b\n" +
 	"\x17CHANGE_ACTION_UNCHANGED\x10\x03\x12\x19\n" +
-	"\x15CHANGE_ACTION_DELETED\x10\x04*\xc3\x03\n" +
+	"\x15CHANGE_ACTION_DELETED\x10\x04*\xe4\x03\n" +
 	"\vWarningCode\x12\x1c\n" +
 	"\x18WARNING_CODE_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18WARNING_CODE_CERTIFICATE\x10\x01\x12\x1d\n" +
@@ -1038,7 +1043,8 @@ const file_drawbridge_admin_v1_config_proto_rawDesc = "" +
 	"\x19WARNING_CODE_FILE_CHANGED\x10\n" +
 	"\x12\"\n" +
 	"\x1eWARNING_CODE_CLIENT_AUTH_USAGE\x10\v\x12\x18\n" +
-	"\x14WARNING_CODE_PENDING\x10\f\x12\"\n" +
+	"\x14WARNING_CODE_PENDING\x10\f\x12\x1f\n" +
+	"\x1bWARNING_CODE_POLICY_INVALID\x10\r\x12\"\n" +
 	"\x1eWARNING_CODE_PLAINTEXT_CLIENTS\x10\x13BLZJgithub.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1;adminv1b\x06proto3"
 
 var (

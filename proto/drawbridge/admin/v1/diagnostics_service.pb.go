@@ -1508,7 +1508,7 @@ var File_drawbridge_admin_v1_diagnostics_service_proto protoreflect.FileDescript
 
 const file_drawbridge_admin_v1_diagnostics_service_proto_rawDesc = "" +
 	"\n" +
-	"-drawbridge/admin/v1/diagnostics_service.proto\x12\x13drawbridge.admin.v1\x1a drawbridge/admin/v1/reason.proto\x1a\x1ddrawbridge/admin/v1/tls.proto\x1a\"drawbridge/admin/v1/upstream.proto\x1a\x1egoogle/protobuf/duration.proto\"\xbd\x01\n" +
+	"-drawbridge/admin/v1/diagnostics_service.proto\x12\x13drawbridge.admin.v1\x1a drawbridge/admin/v1/access.proto\x1a drawbridge/admin/v1/reason.proto\x1a\x1ddrawbridge/admin/v1/tls.proto\x1a\"drawbridge/admin/v1/upstream.proto\x1a\x1egoogle/protobuf/duration.proto\"\xbd\x01\n" +
 	"\x14ProbeUpstreamRequest\x12\x14\n" +
 	"\x04name\x18\x01 \x01(\tH\x00R\x04name\x12;\n" +
 	"\bupstream\x18\x02 \x01(\v2\x1d.drawbridge.admin.v1.UpstreamH\x00R\bupstream\x12\x1a\n" +
@@ -1630,12 +1630,12 @@ const file_drawbridge_admin_v1_diagnostics_service_proto_rawDesc = "" +
 	"\x18EXPLAINED_ACTION_FORWARD\x10\x01\x12\x1d\n" +
 	"\x19EXPLAINED_ACTION_REDIRECT\x10\x02\x12\x1c\n" +
 	"\x18EXPLAINED_ACTION_RESPOND\x10\x03\x12\x1b\n" +
-	"\x17EXPLAINED_ACTION_REFUSE\x10\x042\xba\x03\n" +
-	"\x12DiagnosticsService\x12f\n" +
-	"\rProbeUpstream\x12).drawbridge.admin.v1.ProbeUpstreamRequest\x1a*.drawbridge.admin.v1.ProbeUpstreamResponse\x12c\n" +
-	"\fExplainRoute\x12(.drawbridge.admin.v1.ExplainRouteRequest\x1a).drawbridge.admin.v1.ExplainRouteResponse\x12f\n" +
-	"\rFlushSessions\x12).drawbridge.admin.v1.FlushSessionsRequest\x1a*.drawbridge.admin.v1.FlushSessionsResponse\x12o\n" +
-	"\x10DrainConnections\x12,.drawbridge.admin.v1.DrainConnectionsRequest\x1a-.drawbridge.admin.v1.DrainConnectionsResponseBLZJgithub.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1;adminv1b\x06proto3"
+	"\x17EXPLAINED_ACTION_REFUSE\x10\x042\xd2\x03\n" +
+	"\x12DiagnosticsService\x12l\n" +
+	"\rProbeUpstream\x12).drawbridge.admin.v1.ProbeUpstreamRequest\x1a*.drawbridge.admin.v1.ProbeUpstreamResponse\"\x04\xa0\x9f\x19\x01\x12i\n" +
+	"\fExplainRoute\x12(.drawbridge.admin.v1.ExplainRouteRequest\x1a).drawbridge.admin.v1.ExplainRouteResponse\"\x04\xa0\x9f\x19\x01\x12l\n" +
+	"\rFlushSessions\x12).drawbridge.admin.v1.FlushSessionsRequest\x1a*.drawbridge.admin.v1.FlushSessionsResponse\"\x04\xa0\x9f\x19\x04\x12u\n" +
+	"\x10DrainConnections\x12,.drawbridge.admin.v1.DrainConnectionsRequest\x1a-.drawbridge.admin.v1.DrainConnectionsResponse\"\x04\xa0\x9f\x19\x04BLZJgithub.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_drawbridge_admin_v1_diagnostics_service_proto_rawDescOnce sync.Once
@@ -1724,6 +1724,7 @@ func file_drawbridge_admin_v1_diagnostics_service_proto_init() {
 	if File_drawbridge_admin_v1_diagnostics_service_proto != nil {
 		return
 	}
+	file_drawbridge_admin_v1_access_proto_init()
 	file_drawbridge_admin_v1_reason_proto_init()
 	file_drawbridge_admin_v1_tls_proto_init()
 	file_drawbridge_admin_v1_upstream_proto_init()

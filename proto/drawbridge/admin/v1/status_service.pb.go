@@ -459,7 +459,9 @@ type GetStatusResponse struct {
 	// The number of warnings.
 	WarningCount int32 `protobuf:"varint,14,opt,name=warning_count,json=warningCount,proto3" json:"warning_count,omitempty"`
 	// The revision that waits to be confirmed; absent: none.
-	Pending       *Pending `protobuf:"bytes,15,opt,name=pending,proto3" json:"pending,omitempty"`
+	Pending *Pending `protobuf:"bytes,15,opt,name=pending,proto3" json:"pending,omitempty"`
+	// Who asks, and what they may do.
+	Caller        *Caller `protobuf:"bytes,16,opt,name=caller,proto3" json:"caller,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -595,6 +597,13 @@ func (x *GetStatusResponse) GetWarningCount() int32 {
 func (x *GetStatusResponse) GetPending() *Pending {
 	if x != nil {
 		return x.Pending
+	}
+	return nil
+}
+
+func (x *GetStatusResponse) GetCaller() *Caller {
+	if x != nil {
+		return x.Caller
 	}
 	return nil
 }
@@ -2713,11 +2722,11 @@ var File_drawbridge_admin_v1_status_service_proto protoreflect.FileDescriptor
 
 const file_drawbridge_admin_v1_status_service_proto_rawDesc = "" +
 	"\n" +
-	"(drawbridge/admin/v1/status_service.proto\x12\x13drawbridge.admin.v1\x1a drawbridge/admin/v1/config.proto\x1a\"drawbridge/admin/v1/listener.proto\x1a drawbridge/admin/v1/reason.proto\x1a\x1ddrawbridge/admin/v1/tls.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"N\n" +
+	"(drawbridge/admin/v1/status_service.proto\x12\x13drawbridge.admin.v1\x1a drawbridge/admin/v1/access.proto\x1a drawbridge/admin/v1/config.proto\x1a\"drawbridge/admin/v1/listener.proto\x1a drawbridge/admin/v1/reason.proto\x1a\x1ddrawbridge/admin/v1/tls.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"N\n" +
 	"\x10GetStatusRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x02 \x01(\tR\tpageToken\"\xd0\x05\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\"\x85\x06\n" +
 	"\x11GetStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x129\n" +
 	"\n" +
@@ -2736,7 +2745,8 @@ const file_drawbridge_admin_v1_status_service_proto_rawDesc = "" +
 	"instanceId\x12#\n" +
 	"\rproblem_count\x18\r \x01(\x05R\fproblemCount\x12#\n" +
 	"\rwarning_count\x18\x0e \x01(\x05R\fwarningCount\x126\n" +
-	"\apending\x18\x0f \x01(\v2\x1c.drawbridge.admin.v1.PendingR\apending\"\x9e\x01\n" +
+	"\apending\x18\x0f \x01(\v2\x1c.drawbridge.admin.v1.PendingR\apending\x123\n" +
+	"\x06caller\x18\x10 \x01(\v2\x1b.drawbridge.admin.v1.CallerR\x06caller\"\x9e\x01\n" +
 	"\vDescriptors\x12\x14\n" +
 	"\x05limit\x18\x01 \x01(\x03R\x05limit\x12\x18\n" +
 	"\aclients\x18\x02 \x01(\x03R\aclients\x12\x1c\n" +
@@ -2949,12 +2959,12 @@ const file_drawbridge_admin_v1_status_service_proto_rawDesc = "" +
 	"\x1cEVENT_TYPE_ENDPOINTS_CHANGED\x10\t\x12\x15\n" +
 	"\x11EVENT_TYPE_MISSED\x10\n" +
 	"\x12%\n" +
-	"!EVENT_TYPE_CONNECTIONS_UNVERIFIED\x10\v2\xb2\x03\n" +
-	"\rStatusService\x12Z\n" +
-	"\tGetStatus\x12%.drawbridge.admin.v1.GetStatusRequest\x1a&.drawbridge.admin.v1.GetStatusResponse\x12t\n" +
-	"\rListUpstreams\x120.drawbridge.admin.v1.ListUpstreamStatusesRequest\x1a1.drawbridge.admin.v1.ListUpstreamStatusesResponse\x12y\n" +
-	"\x10ListCertificates\x121.drawbridge.admin.v1.ListCertificatesInUseRequest\x1a2.drawbridge.admin.v1.ListCertificatesInUseResponse\x12T\n" +
-	"\vWatchEvents\x12'.drawbridge.admin.v1.WatchEventsRequest\x1a\x1a.drawbridge.admin.v1.Event0\x01BLZJgithub.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1;adminv1b\x06proto3"
+	"!EVENT_TYPE_CONNECTIONS_UNVERIFIED\x10\v2\xca\x03\n" +
+	"\rStatusService\x12`\n" +
+	"\tGetStatus\x12%.drawbridge.admin.v1.GetStatusRequest\x1a&.drawbridge.admin.v1.GetStatusResponse\"\x04\xa0\x9f\x19\x01\x12z\n" +
+	"\rListUpstreams\x120.drawbridge.admin.v1.ListUpstreamStatusesRequest\x1a1.drawbridge.admin.v1.ListUpstreamStatusesResponse\"\x04\xa0\x9f\x19\x01\x12\x7f\n" +
+	"\x10ListCertificates\x121.drawbridge.admin.v1.ListCertificatesInUseRequest\x1a2.drawbridge.admin.v1.ListCertificatesInUseResponse\"\x04\xa0\x9f\x19\x01\x12Z\n" +
+	"\vWatchEvents\x12'.drawbridge.admin.v1.WatchEventsRequest\x1a\x1a.drawbridge.admin.v1.Event\"\x04\xa0\x9f\x19\x010\x01BLZJgithub.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_drawbridge_admin_v1_status_service_proto_rawDescOnce sync.Once
@@ -3006,11 +3016,12 @@ var file_drawbridge_admin_v1_status_service_proto_goTypes = []any{
 	(*durationpb.Duration)(nil),           // 32: google.protobuf.Duration
 	(*Warning)(nil),                       // 33: drawbridge.admin.v1.Warning
 	(*Pending)(nil),                       // 34: drawbridge.admin.v1.Pending
-	(Protocol)(0),                         // 35: drawbridge.admin.v1.Protocol
-	(Kind)(0),                             // 36: drawbridge.admin.v1.Kind
-	(Reason)(0),                           // 37: drawbridge.admin.v1.Reason
-	(*CertificateInfo)(nil),               // 38: drawbridge.admin.v1.CertificateInfo
-	(*ResourceRef)(nil),                   // 39: drawbridge.admin.v1.ResourceRef
+	(*Caller)(nil),                        // 35: drawbridge.admin.v1.Caller
+	(Protocol)(0),                         // 36: drawbridge.admin.v1.Protocol
+	(Kind)(0),                             // 37: drawbridge.admin.v1.Kind
+	(Reason)(0),                           // 38: drawbridge.admin.v1.Reason
+	(*CertificateInfo)(nil),               // 39: drawbridge.admin.v1.CertificateInfo
+	(*ResourceRef)(nil),                   // 40: drawbridge.admin.v1.ResourceRef
 }
 var file_drawbridge_admin_v1_status_service_proto_depIdxs = []int32{
 	31, // 0: drawbridge.admin.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
@@ -3021,67 +3032,68 @@ var file_drawbridge_admin_v1_status_service_proto_depIdxs = []int32{
 	33, // 5: drawbridge.admin.v1.GetStatusResponse.warnings:type_name -> drawbridge.admin.v1.Warning
 	7,  // 6: drawbridge.admin.v1.GetStatusResponse.descriptors:type_name -> drawbridge.admin.v1.Descriptors
 	34, // 7: drawbridge.admin.v1.GetStatusResponse.pending:type_name -> drawbridge.admin.v1.Pending
-	0,  // 8: drawbridge.admin.v1.ListenerStatus.state:type_name -> drawbridge.admin.v1.ListenerState
-	35, // 9: drawbridge.admin.v1.ListenerStatus.protocol:type_name -> drawbridge.admin.v1.Protocol
-	29, // 10: drawbridge.admin.v1.ListenerStatus.handshake_failures:type_name -> drawbridge.admin.v1.FailureCount
-	9,  // 11: drawbridge.admin.v1.ListenerStatus.client_populations:type_name -> drawbridge.admin.v1.ClientPopulation
-	10, // 12: drawbridge.admin.v1.ClientPopulation.verified_by:type_name -> drawbridge.admin.v1.AnchorUse
-	31, // 13: drawbridge.admin.v1.AnchorUse.last_verified_time:type_name -> google.protobuf.Timestamp
-	36, // 14: drawbridge.admin.v1.Problem.kind:type_name -> drawbridge.admin.v1.Kind
-	15, // 15: drawbridge.admin.v1.ListUpstreamStatusesResponse.upstreams:type_name -> drawbridge.admin.v1.UpstreamStatus
-	16, // 16: drawbridge.admin.v1.UpstreamStatus.endpoints:type_name -> drawbridge.admin.v1.EndpointStatus
-	37, // 17: drawbridge.admin.v1.UpstreamStatus.reason:type_name -> drawbridge.admin.v1.Reason
-	21, // 18: drawbridge.admin.v1.UpstreamStatus.connections_by_certificate:type_name -> drawbridge.admin.v1.CertificateConnections
-	18, // 19: drawbridge.admin.v1.UpstreamStatus.dns:type_name -> drawbridge.admin.v1.DnsStatus
-	1,  // 20: drawbridge.admin.v1.EndpointStatus.health:type_name -> drawbridge.admin.v1.EndpointHealth
-	29, // 21: drawbridge.admin.v1.EndpointStatus.failures:type_name -> drawbridge.admin.v1.FailureCount
-	30, // 22: drawbridge.admin.v1.EndpointStatus.last_failure:type_name -> drawbridge.admin.v1.LastFailure
-	38, // 23: drawbridge.admin.v1.EndpointStatus.certificate:type_name -> drawbridge.admin.v1.CertificateInfo
-	20, // 24: drawbridge.admin.v1.EndpointStatus.full_handshakes:type_name -> drawbridge.admin.v1.FullHandshakes
-	29, // 25: drawbridge.admin.v1.EndpointStatus.reported:type_name -> drawbridge.admin.v1.FailureCount
-	19, // 26: drawbridge.admin.v1.EndpointStatus.warm:type_name -> drawbridge.admin.v1.WarmConnections
-	31, // 27: drawbridge.admin.v1.EndpointStatus.ejection_end_time:type_name -> google.protobuf.Timestamp
-	17, // 28: drawbridge.admin.v1.EndpointStatus.check:type_name -> drawbridge.admin.v1.CheckStatus
-	10, // 29: drawbridge.admin.v1.EndpointStatus.verified_by:type_name -> drawbridge.admin.v1.AnchorUse
-	31, // 30: drawbridge.admin.v1.CheckStatus.check_time:type_name -> google.protobuf.Timestamp
-	32, // 31: drawbridge.admin.v1.CheckStatus.duration:type_name -> google.protobuf.Duration
-	37, // 32: drawbridge.admin.v1.CheckStatus.reason:type_name -> drawbridge.admin.v1.Reason
-	31, // 33: drawbridge.admin.v1.DnsStatus.resolve_time:type_name -> google.protobuf.Timestamp
-	31, // 34: drawbridge.admin.v1.DnsStatus.next_resolve_time:type_name -> google.protobuf.Timestamp
-	2,  // 35: drawbridge.admin.v1.FullHandshakes.reason:type_name -> drawbridge.admin.v1.FullHandshakeReason
-	24, // 36: drawbridge.admin.v1.ListCertificatesInUseResponse.certificates:type_name -> drawbridge.admin.v1.CertificateInUse
-	3,  // 37: drawbridge.admin.v1.CertificateInUse.use:type_name -> drawbridge.admin.v1.CertificateUse
-	38, // 38: drawbridge.admin.v1.CertificateInUse.info:type_name -> drawbridge.admin.v1.CertificateInfo
-	39, // 39: drawbridge.admin.v1.CertificateInUse.used_by:type_name -> drawbridge.admin.v1.ResourceRef
-	25, // 40: drawbridge.admin.v1.CertificateInUse.evidence:type_name -> drawbridge.admin.v1.AnchorEvidence
-	31, // 41: drawbridge.admin.v1.AnchorEvidence.since_time:type_name -> google.protobuf.Timestamp
-	31, // 42: drawbridge.admin.v1.AnchorEvidence.last_verified_time:type_name -> google.protobuf.Timestamp
-	26, // 43: drawbridge.admin.v1.AnchorEvidence.needed_by:type_name -> drawbridge.admin.v1.AnchorUser
-	26, // 44: drawbridge.admin.v1.AnchorEvidence.unknown:type_name -> drawbridge.admin.v1.AnchorUser
-	36, // 45: drawbridge.admin.v1.AnchorUser.kind:type_name -> drawbridge.admin.v1.Kind
-	4,  // 46: drawbridge.admin.v1.WatchEventsRequest.types:type_name -> drawbridge.admin.v1.EventType
-	36, // 47: drawbridge.admin.v1.WatchEventsRequest.kinds:type_name -> drawbridge.admin.v1.Kind
-	31, // 48: drawbridge.admin.v1.Event.event_time:type_name -> google.protobuf.Timestamp
-	4,  // 49: drawbridge.admin.v1.Event.type:type_name -> drawbridge.admin.v1.EventType
-	36, // 50: drawbridge.admin.v1.Event.kind:type_name -> drawbridge.admin.v1.Kind
-	1,  // 51: drawbridge.admin.v1.Event.health:type_name -> drawbridge.admin.v1.EndpointHealth
-	37, // 52: drawbridge.admin.v1.Event.reason:type_name -> drawbridge.admin.v1.Reason
-	37, // 53: drawbridge.admin.v1.FailureCount.reason:type_name -> drawbridge.admin.v1.Reason
-	37, // 54: drawbridge.admin.v1.LastFailure.reason:type_name -> drawbridge.admin.v1.Reason
-	31, // 55: drawbridge.admin.v1.LastFailure.failure_time:type_name -> google.protobuf.Timestamp
-	5,  // 56: drawbridge.admin.v1.StatusService.GetStatus:input_type -> drawbridge.admin.v1.GetStatusRequest
-	13, // 57: drawbridge.admin.v1.StatusService.ListUpstreams:input_type -> drawbridge.admin.v1.ListUpstreamStatusesRequest
-	22, // 58: drawbridge.admin.v1.StatusService.ListCertificates:input_type -> drawbridge.admin.v1.ListCertificatesInUseRequest
-	27, // 59: drawbridge.admin.v1.StatusService.WatchEvents:input_type -> drawbridge.admin.v1.WatchEventsRequest
-	6,  // 60: drawbridge.admin.v1.StatusService.GetStatus:output_type -> drawbridge.admin.v1.GetStatusResponse
-	14, // 61: drawbridge.admin.v1.StatusService.ListUpstreams:output_type -> drawbridge.admin.v1.ListUpstreamStatusesResponse
-	23, // 62: drawbridge.admin.v1.StatusService.ListCertificates:output_type -> drawbridge.admin.v1.ListCertificatesInUseResponse
-	28, // 63: drawbridge.admin.v1.StatusService.WatchEvents:output_type -> drawbridge.admin.v1.Event
-	60, // [60:64] is the sub-list for method output_type
-	56, // [56:60] is the sub-list for method input_type
-	56, // [56:56] is the sub-list for extension type_name
-	56, // [56:56] is the sub-list for extension extendee
-	0,  // [0:56] is the sub-list for field type_name
+	35, // 8: drawbridge.admin.v1.GetStatusResponse.caller:type_name -> drawbridge.admin.v1.Caller
+	0,  // 9: drawbridge.admin.v1.ListenerStatus.state:type_name -> drawbridge.admin.v1.ListenerState
+	36, // 10: drawbridge.admin.v1.ListenerStatus.protocol:type_name -> drawbridge.admin.v1.Protocol
+	29, // 11: drawbridge.admin.v1.ListenerStatus.handshake_failures:type_name -> drawbridge.admin.v1.FailureCount
+	9,  // 12: drawbridge.admin.v1.ListenerStatus.client_populations:type_name -> drawbridge.admin.v1.ClientPopulation
+	10, // 13: drawbridge.admin.v1.ClientPopulation.verified_by:type_name -> drawbridge.admin.v1.AnchorUse
+	31, // 14: drawbridge.admin.v1.AnchorUse.last_verified_time:type_name -> google.protobuf.Timestamp
+	37, // 15: drawbridge.admin.v1.Problem.kind:type_name -> drawbridge.admin.v1.Kind
+	15, // 16: drawbridge.admin.v1.ListUpstreamStatusesResponse.upstreams:type_name -> drawbridge.admin.v1.UpstreamStatus
+	16, // 17: drawbridge.admin.v1.UpstreamStatus.endpoints:type_name -> drawbridge.admin.v1.EndpointStatus
+	38, // 18: drawbridge.admin.v1.UpstreamStatus.reason:type_name -> drawbridge.admin.v1.Reason
+	21, // 19: drawbridge.admin.v1.UpstreamStatus.connections_by_certificate:type_name -> drawbridge.admin.v1.CertificateConnections
+	18, // 20: drawbridge.admin.v1.UpstreamStatus.dns:type_name -> drawbridge.admin.v1.DnsStatus
+	1,  // 21: drawbridge.admin.v1.EndpointStatus.health:type_name -> drawbridge.admin.v1.EndpointHealth
+	29, // 22: drawbridge.admin.v1.EndpointStatus.failures:type_name -> drawbridge.admin.v1.FailureCount
+	30, // 23: drawbridge.admin.v1.EndpointStatus.last_failure:type_name -> drawbridge.admin.v1.LastFailure
+	39, // 24: drawbridge.admin.v1.EndpointStatus.certificate:type_name -> drawbridge.admin.v1.CertificateInfo
+	20, // 25: drawbridge.admin.v1.EndpointStatus.full_handshakes:type_name -> drawbridge.admin.v1.FullHandshakes
+	29, // 26: drawbridge.admin.v1.EndpointStatus.reported:type_name -> drawbridge.admin.v1.FailureCount
+	19, // 27: drawbridge.admin.v1.EndpointStatus.warm:type_name -> drawbridge.admin.v1.WarmConnections
+	31, // 28: drawbridge.admin.v1.EndpointStatus.ejection_end_time:type_name -> google.protobuf.Timestamp
+	17, // 29: drawbridge.admin.v1.EndpointStatus.check:type_name -> drawbridge.admin.v1.CheckStatus
+	10, // 30: drawbridge.admin.v1.EndpointStatus.verified_by:type_name -> drawbridge.admin.v1.AnchorUse
+	31, // 31: drawbridge.admin.v1.CheckStatus.check_time:type_name -> google.protobuf.Timestamp
+	32, // 32: drawbridge.admin.v1.CheckStatus.duration:type_name -> google.protobuf.Duration
+	38, // 33: drawbridge.admin.v1.CheckStatus.reason:type_name -> drawbridge.admin.v1.Reason
+	31, // 34: drawbridge.admin.v1.DnsStatus.resolve_time:type_name -> google.protobuf.Timestamp
+	31, // 35: drawbridge.admin.v1.DnsStatus.next_resolve_time:type_name -> google.protobuf.Timestamp
+	2,  // 36: drawbridge.admin.v1.FullHandshakes.reason:type_name -> drawbridge.admin.v1.FullHandshakeReason
+	24, // 37: drawbridge.admin.v1.ListCertificatesInUseResponse.certificates:type_name -> drawbridge.admin.v1.CertificateInUse
+	3,  // 38: drawbridge.admin.v1.CertificateInUse.use:type_name -> drawbridge.admin.v1.CertificateUse
+	39, // 39: drawbridge.admin.v1.CertificateInUse.info:type_name -> drawbridge.admin.v1.CertificateInfo
+	40, // 40: drawbridge.admin.v1.CertificateInUse.used_by:type_name -> drawbridge.admin.v1.ResourceRef
+	25, // 41: drawbridge.admin.v1.CertificateInUse.evidence:type_name -> drawbridge.admin.v1.AnchorEvidence
+	31, // 42: drawbridge.admin.v1.AnchorEvidence.since_time:type_name -> google.protobuf.Timestamp
+	31, // 43: drawbridge.admin.v1.AnchorEvidence.last_verified_time:type_name -> google.protobuf.Timestamp
+	26, // 44: drawbridge.admin.v1.AnchorEvidence.needed_by:type_name -> drawbridge.admin.v1.AnchorUser
+	26, // 45: drawbridge.admin.v1.AnchorEvidence.unknown:type_name -> drawbridge.admin.v1.AnchorUser
+	37, // 46: drawbridge.admin.v1.AnchorUser.kind:type_name -> drawbridge.admin.v1.Kind
+	4,  // 47: drawbridge.admin.v1.WatchEventsRequest.types:type_name -> drawbridge.admin.v1.EventType
+	37, // 48: drawbridge.admin.v1.WatchEventsRequest.kinds:type_name -> drawbridge.admin.v1.Kind
+	31, // 49: drawbridge.admin.v1.Event.event_time:type_name -> google.protobuf.Timestamp
+	4,  // 50: drawbridge.admin.v1.Event.type:type_name -> drawbridge.admin.v1.EventType
+	37, // 51: drawbridge.admin.v1.Event.kind:type_name -> drawbridge.admin.v1.Kind
+	1,  // 52: drawbridge.admin.v1.Event.health:type_name -> drawbridge.admin.v1.EndpointHealth
+	38, // 53: drawbridge.admin.v1.Event.reason:type_name -> drawbridge.admin.v1.Reason
+	38, // 54: drawbridge.admin.v1.FailureCount.reason:type_name -> drawbridge.admin.v1.Reason
+	38, // 55: drawbridge.admin.v1.LastFailure.reason:type_name -> drawbridge.admin.v1.Reason
+	31, // 56: drawbridge.admin.v1.LastFailure.failure_time:type_name -> google.protobuf.Timestamp
+	5,  // 57: drawbridge.admin.v1.StatusService.GetStatus:input_type -> drawbridge.admin.v1.GetStatusRequest
+	13, // 58: drawbridge.admin.v1.StatusService.ListUpstreams:input_type -> drawbridge.admin.v1.ListUpstreamStatusesRequest
+	22, // 59: drawbridge.admin.v1.StatusService.ListCertificates:input_type -> drawbridge.admin.v1.ListCertificatesInUseRequest
+	27, // 60: drawbridge.admin.v1.StatusService.WatchEvents:input_type -> drawbridge.admin.v1.WatchEventsRequest
+	6,  // 61: drawbridge.admin.v1.StatusService.GetStatus:output_type -> drawbridge.admin.v1.GetStatusResponse
+	14, // 62: drawbridge.admin.v1.StatusService.ListUpstreams:output_type -> drawbridge.admin.v1.ListUpstreamStatusesResponse
+	23, // 63: drawbridge.admin.v1.StatusService.ListCertificates:output_type -> drawbridge.admin.v1.ListCertificatesInUseResponse
+	28, // 64: drawbridge.admin.v1.StatusService.WatchEvents:output_type -> drawbridge.admin.v1.Event
+	61, // [61:65] is the sub-list for method output_type
+	57, // [57:61] is the sub-list for method input_type
+	57, // [57:57] is the sub-list for extension type_name
+	57, // [57:57] is the sub-list for extension extendee
+	0,  // [0:57] is the sub-list for field type_name
 }
 
 func init() { file_drawbridge_admin_v1_status_service_proto_init() }
@@ -3089,6 +3101,7 @@ func file_drawbridge_admin_v1_status_service_proto_init() {
 	if File_drawbridge_admin_v1_status_service_proto != nil {
 		return
 	}
+	file_drawbridge_admin_v1_access_proto_init()
 	file_drawbridge_admin_v1_config_proto_init()
 	file_drawbridge_admin_v1_listener_proto_init()
 	file_drawbridge_admin_v1_reason_proto_init()

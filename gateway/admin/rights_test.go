@@ -12,27 +12,23 @@ import (
 	"golang.org/x/net/http2/hpack"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/reflect/protoreflect"
-	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// The rules are compared with what the server serves and with what the .proto
-// files describe, both ways: a method without a rule cannot be called, and a
-// rule without a method is a rule that somebody believed to protect something.
-func TestEveryMethodHasARuleAndEveryRuleAMethod(t *testing.T) {
+// The rights are compared with what the server serves and with what the .proto files
+// describe, both ways: a method without a right cannot be called, and a right without a
+// method is one that somebody believed to protect something.
+func TestEveryMethodHasARightAndEveryRightAMethod(t *testing.T) {
+	rights := rights()
 	served := map[string]bool{}
 	for service, info := range start(t).grpc.GetServiceInfo() {
 		for _, m := range info.Methods {
 			served["/"+service+"/"+m.Name] = true
 		}
 	}
-	for _, f := range []protoreflect.FileDescriptor{
-		adminv1.File_drawbridge_admin_v1_admin_service_proto,
-		adminv1.File_drawbridge_admin_v1_status_service_proto,
-		adminv1.File_drawbridge_admin_v1_diagnostics_service_proto,
-	} {
+	for _, f := range apiFiles() {
 		for i := range f.Services().Len() {
 			methods := f.Services().Get(i).Methods()
 			for j := range methods.Len() {
@@ -41,51 +37,45 @@ func TestEveryMethodHasARuleAndEveryRuleAMethod(t *testing.T) {
 				if !served[name] {
 					t.Errorf("%s is described but not served", name)
 				}
-				// Methods with WriteOptions are writes, and so are those that
-				// change traffic.
-				want := read
-				if m.Input().Fields().ByName("options") != nil || changesTraffic[m.Name()] {
-					want = write
+				want := adminv1.Right_RIGHT_READ
+				switch {
+				case m.Input().Fields().ByName("options") != nil, m.Name() == "Confirm":
+					want = adminv1.Right_RIGHT_WRITE
+				case actsOnTraffic[m.Name()]:
+					want = adminv1.Right_RIGHT_OPERATE
 				}
-				if got := accessTo(name); got != want {
-					t.Errorf("access to %s is %d, want %d", name, got, want)
+				if got := rights[name]; got != want {
+					t.Errorf("%s needs %v, want %v", name, got, want)
 				}
 			}
 		}
 	}
 	for name := range served {
-		if accessTo(name) == denied {
-			t.Errorf("%s has no rule", name)
+		if _, ok := rights[name]; !ok {
+			t.Errorf("%s has no right", name)
 		}
 	}
-	// Every method that the binary knows of and does not serve.
-	protoregistry.GlobalFiles.RangeFiles(func(f protoreflect.FileDescriptor) bool {
-		for i := range f.Services().Len() {
-			methods := f.Services().Get(i).Methods()
-			for j := range methods.Len() {
-				name := fmt.Sprintf("/%s/%s", methods.Get(j).Parent().FullName(), methods.Get(j).Name())
-				if !served[name] && accessTo(name) != denied {
-					t.Errorf("%s has a rule but is not served", name)
-				}
-			}
+	for name := range rights {
+		if !served[name] {
+			t.Errorf("%s has a right but is not served", name)
 		}
-		return true
-	})
+	}
 }
 
-var changesTraffic = map[protoreflect.Name]bool{"Confirm": true, "FlushSessions": true, "DrainConnections": true}
+var actsOnTraffic = map[protoreflect.Name]bool{"FlushSessions": true, "DrainConnections": true}
 
-func TestNamesThatOnlyResembleAMethodAreDenied(t *testing.T) {
+func TestNamesThatOnlyResembleAMethodHaveNoRight(t *testing.T) {
 	const apply = "/drawbridge.admin.v1.AdminService/Apply"
-	if accessTo(apply) != write {
+	rights := rights()
+	if rights[apply] != adminv1.Right_RIGHT_WRITE {
 		t.Fatal("Apply is not a write")
 	}
 	for _, name := range []string{
 		"", "/", "drawbridge.admin.v1.AdminService/Apply", "/" + apply, apply + "/", strings.ToLower(apply),
 		"/drawbridge.admin.v1.AdminService//Apply", "/drawbridge.admin.v1.StatusService/Rollback", apply + "?", " " + apply,
 	} {
-		if accessTo(name) != denied {
-			t.Errorf("%q is not denied", name)
+		if right, ok := rights[name]; ok {
+			t.Errorf("%q has %v", name, right)
 		}
 	}
 }

@@ -1,0 +1,71 @@
+package access
+
+import (
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"slices"
+	"strconv"
+
+	"github.com/drawbridge-gateway/drawbridge/certs"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+// A Caller is an authenticated peer of the admin API.
+type Caller struct {
+	// Principal is its name in logs and revisions: "uid:0" or "cert:CN=ops".
+	Principal string
+	Transport adminv1.Transport
+
+	// Subjects are the names by which a policy may give it a role, in canonical form.
+	Subjects []string
+
+	// Owner says that the caller is root, or the user that runs the gateway. Both could
+	// replace the policy, so they are always admins: no policy can lock them out.
+	Owner bool
+}
+
+// LocalSubjects returns the subjects of a process on this machine: its user and its
+// groups.
+func LocalSubjects(uid uint32, gids []uint32) []string {
+	subjects := []string{"uid:" + decimal(uid)}
+	for _, gid := range gids {
+		if s := "gid:" + decimal(gid); !slices.Contains(subjects, s) {
+			subjects = append(subjects, s)
+		}
+	}
+	return subjects
+}
+
+func decimal(id uint32) string { return strconv.FormatUint(uint64(id), 10) }
+
+// maxSubjects bounds how many subject alternative names of a certificate are subjects.
+const maxSubjects = 100
+
+// CertificateSubjects returns the subjects of a verified client certificate: its subject
+// alternative names, its common name, and its fingerprint.
+func CertificateSubjects(leaf *x509.Certificate) []string {
+	var subjects []string
+	add := func(kind certs.SANKind, value string) {
+		if s, err := ParseSubject(kind.String() + ":" + value); err == nil && len(subjects) < maxSubjects {
+			subjects = append(subjects, s)
+		}
+	}
+	for _, name := range leaf.DNSNames {
+		add(certs.SANDNS, name)
+	}
+	for _, u := range leaf.URIs {
+		add(certs.SANURI, u.String())
+	}
+	for _, ip := range leaf.IPAddresses {
+		add(certs.SANIP, ip.String())
+	}
+	for _, email := range leaf.EmailAddresses {
+		add(certs.SANEmail, email)
+	}
+	if cn := leaf.Subject.CommonName; cn != "" {
+		subjects = append(subjects, "CN="+cn)
+	}
+	sum := sha256.Sum256(leaf.Raw)
+	return append(subjects, "sha256:"+hex.EncodeToString(sum[:]))
+}
