@@ -71,7 +71,7 @@ func newRoot(c *cli) *cobra.Command {
 	add("gateway", newServe(c), newDemo(c))
 	add("client", newApply(c), newGet(c), newDelete(c), newStatus(c), newWatch(c))
 	add("client", newRevisions(c), newDiff(c), newRollback(c), newConfirm(c))
-	add("why", newProbe(c), newExplain(c), newDrain(c), newFlushSessions(c))
+	add("why", newProbe(c), newExplain(c), newDrain(c), newFlushSessions(c), newWhoami(c))
 	add("other", newPKI(c), newVersion(c))
 	root.SetHelpCommandGroupID("other")
 	root.SetCompletionCommandGroupID("other")

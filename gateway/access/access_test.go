@@ -107,7 +107,7 @@ func TestEveryFaultOfAPolicyIsReported(t *testing.T) {
 		{"subject:\n  uid:0: admin\n", []string{"line 1", "subject"}},
 		{"subjects:\n  uid:1: admin\nroles: {}\n", []string{"roles"}},
 		{"subjects:\n  uid:1: root\n  user:x: viewer\n  gid:0x1: viewer\n  uid:01: viewer\n  uid:1: viewer\n  uid:2: [viewer]\n", []string{
-			`line 2: the role of "uid:1" must be viewer, operator or admin`, `line 3: subject "user:x" must begin with`,
+			`line 2: the role of "uid:1" must be viewer, operator or admin`, `line 3: subject "user:x" must begin with one of`,
 			`line 4: subject "gid:0x1" must be gid: and a number`, `line 6: subject "uid:1" has a role on line 5 already`, "line 7: the role",
 		}},
 		{"subjects:\n  uid:1: viewer\n---\nsubjects:\n  uid:2: admin\n", []string{"more than one document"}},

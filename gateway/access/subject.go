@@ -46,5 +46,5 @@ func ParseSubject(s string) (string, error) {
 		}
 		return sans[0].String(), nil
 	}
-	return "", fmt.Errorf("must begin with spiffe://, URI:, DNS:, IP:, email:, CN=, sha256:, uid: or gid:")
+	return "", fmt.Errorf("must begin with one of spiffe://, URI:, DNS:, IP:, email:, CN=, sha256:, uid: and gid: (a kind of name)")
 }

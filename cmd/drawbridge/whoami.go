@@ -1,0 +1,60 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+const whoamiLong = `Whoami shows who you are to the gateway: the name in its log and revisions, your
+role, and the subjects by which a policy (serve --admin-policy) can give you one.
+
+A caller without a role may not ask. The error then lists the subjects.`
+
+func newWhoami(c *cli) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "whoami",
+		Short: "Show who you are to the gateway, and your role",
+		Long:  whoamiLong,
+		Example: `  drawbridge whoami
+  drawbridge whoami --admin gw.example:9443 --admin-tls-cert alice.pem --admin-tls-key alice-key.pem`,
+		Args: cobra.NoArgs,
+	}
+	output := formatFlag(cmd)
+	conn := c.connectFlags(cmd.Flags())
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		cl, err := conn.dial()
+		if err != nil {
+			return err
+		}
+		defer cl.Close()
+		st, err := cl.status.GetStatus(cmd.Context(), &adminv1.GetStatusRequest{PageSize: 1})
+		if err != nil {
+			return cl.failure(err, nil)
+		}
+		if *output != formatTable {
+			return showWords(c.out, *output, st.GetCaller())
+		}
+		return writeCaller(c.out, st.GetCaller())
+	}
+	return cmd
+}
+
+func writeCaller(w io.Writer, who *adminv1.Caller) error {
+	var rights []string
+	for _, r := range who.GetRights() {
+		rights = append(rights, strings.TrimPrefix(r.String(), "RIGHT_"))
+	}
+	_, err := fmt.Fprintf(w, "%s, %s (%s)\n", printable(who.GetPrincipal()), roleWord(who.GetRole()), strings.Join(rights, ", "))
+	for _, s := range who.GetSubjects() {
+		_, err = fmt.Fprintf(w, "  %s\n", printable(s))
+	}
+	return err
+}
+
+// roleWord returns the name of a role in a policy.
+func roleWord(r adminv1.Role) string { return strings.ToLower(strings.TrimPrefix(r.String(), "ROLE_")) }
