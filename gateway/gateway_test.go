@@ -14,6 +14,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 	"github.com/drawbridge-gateway/drawbridge/gateway/history"
@@ -149,7 +150,9 @@ func TestAStoredListenerWhosePortIsTakenIsDownUntilItIsFree(t *testing.T) {
 
 func TestSocketIsHandedOverWithoutRefusingClients(t *testing.T) {
 	ca := certstest.NewCA(t)
-	g := start(t, "")
+	// On a busy machine the test takes longer than the harness's drain timeout, which
+	// would end the long connection.
+	g := start(t, "", func(o *Options) { o.DrainTimeout = 10 * time.Minute })
 	for name, address := range map[string]string{"tcp": "127.0.0.1:0", "unix": "unix:" + filepath.Join(shortDir(t), "l.sock")} {
 		t.Run(name, func(t *testing.T) {
 			g.put(append(bridgeTo(t, ca, echo(t, ca, ca.Server(t, "up.example"))), tcpListener("first", address))...)
