@@ -23,7 +23,9 @@ type options struct {
 	length  time.Duration // of one measurement
 	silence time.Duration // before idle connections are measured
 	json    string
-	args    []string
+	// profiles is the directory for CPU profiles of Drawbridge, or empty.
+	profiles string
+	args     []string
 }
 
 func parseOptions(args []string) (*options, error) {
@@ -36,6 +38,7 @@ func parseOptions(args []string) (*options, error) {
 	seconds := flags.Float64("seconds", 3, "duration of one measurement in `seconds`")
 	silence := flags.Float64("silence", 5, "how many `seconds` idle connections stay idle")
 	flags.StringVar(&o.json, "json", "", "`file` to write every measurement to")
+	flags.StringVar(&o.profiles, "profiles", "", "`directory` for a CPU profile of Drawbridge from every measurement of a load")
 	quick := flags.Bool("quick", false, "the short form, under two minutes: fewer rows and peers, two pairs of half a second; other options still apply")
 	if err := flags.Parse(args); err != nil {
 		return nil, err
@@ -68,7 +71,7 @@ func parseOptions(args []string) (*options, error) {
 	if o.peers, err = selectPeers(*peerList); err != nil {
 		return nil, err
 	}
-	o.subject, err = parseSubjects(*subjects)
+	o.subject, err = parseSubjects(*subjects, o.profiles != "")
 	return o, err
 }
 
@@ -113,7 +116,7 @@ func selectPeers(list string) ([]proxy.Kind, error) {
 }
 
 // parseSubjects parses one path, or name=path,name=path.
-func parseSubjects(list string) ([]proxy.Kind, error) {
+func parseSubjects(list string, profiled bool) ([]proxy.Kind, error) {
 	var out []proxy.Kind
 	for item := range strings.SplitSeq(list, ",") {
 		name, path, named := strings.Cut(item, "=")
@@ -123,7 +126,7 @@ func parseSubjects(list string) ([]proxy.Kind, error) {
 		if name == "" || path == "" || slices.ContainsFunc(out, func(k proxy.Kind) bool { return k.Name() == name }) {
 			return nil, fmt.Errorf("-drawbridge %q: must be a path, or name=path,name=path with different names", list)
 		}
-		out = append(out, proxy.Drawbridge{Label: name, Path: path})
+		out = append(out, proxy.Drawbridge{Label: name, Path: path, Profiled: profiled})
 	}
 	return out, nil
 }
@@ -135,6 +138,11 @@ func unknown(what, name string, known []string) error {
 // run finds the available proxies, measures, and returns all results, even if
 // it did not complete.
 func (o *options) run(ctx context.Context, progress io.Writer) (*run, error) {
+	if o.profiles != "" {
+		if err := os.MkdirAll(o.profiles, 0o755); err != nil {
+			return nil, err
+		}
+	}
 	r := newRun(o)
 	var kinds []proxy.Kind
 	for _, k := range slices.Concat(o.subject, o.peers) {

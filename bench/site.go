@@ -39,6 +39,8 @@ type site struct {
 	options *options
 	backend *backend.Backend
 	running *proxy.Running // nil until first used
+	// profiled is the number of recorded profiles.
+	profiled int
 }
 
 func newSite(kind proxy.Kind, k *keys.Keys, row row, o *options) (*site, error) {
@@ -172,7 +174,7 @@ func (s *site) drive(ctx context.Context, drive load.Func, workers int) (got sam
 	cpu, errBefore := s.running.Tree.CPU()
 	start := time.Now()
 	m.Start()
-	errPause := pause(ctx, s.options.length)
+	errPause := s.hold(ctx)
 	// Wait for some traffic, which may take longer on a busy machine.
 	for time.Since(start) < readyTimeout && units() == 0 && errPause == nil {
 		errPause = pause(ctx, 10*time.Millisecond)

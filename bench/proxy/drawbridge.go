@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/drawbridge-gateway/drawbridge/bench/child"
 	"github.com/drawbridge-gateway/drawbridge/bench/keys"
 )
 
@@ -13,6 +14,8 @@ import (
 type Drawbridge struct {
 	// Label is its name in reports; Path is the binary.
 	Label, Path string
+	// Profiled makes it serve CPU profiles on Running.Ops.
+	Profiled bool
 }
 
 // Name implements Kind.
@@ -33,10 +36,22 @@ func (d Drawbridge) command(w work) (command, error) {
 		return command{}, err
 	}
 	conf, err := w.file("drawbridge.yaml", drawbridgeConfig(w))
-	return command{path, []string{
+	if err != nil {
+		return command{}, err
+	}
+	c := command{path: path, args: []string{
 		"serve", "--data-dir", filepath.Join(w.dir, "data"), "--config", conf,
 		"--file-root", filepath.Dir(w.keys.CA), "--log-level", "warn", "--drain-timeout", "1s",
-	}}, err
+	}}
+	if d.Profiled {
+		port, err := child.FreePort()
+		if err != nil {
+			return command{}, err
+		}
+		c.ops = fmt.Sprintf("127.0.0.1:%d", port)
+		c.args = append(c.args, "--ops", c.ops)
+	}
+	return c, nil
 }
 
 func drawbridgeConfig(w work) string {

@@ -33,7 +33,7 @@ func (HAProxy) command(w work) (command, error) {
 		return command{}, err
 	}
 	conf, err := w.file("haproxy.cfg", haproxyConfig(w))
-	return command{path, []string{"-db", "-q", "-f", conf}}, err
+	return command{path: path, args: []string{"-db", "-q", "-f", conf}}, err
 }
 
 func haproxyConfig(w work) string {

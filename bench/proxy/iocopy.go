@@ -54,7 +54,7 @@ func (i IOCopy) command(w work) (command, error) {
 	if w.service.ClientHTTP2 {
 		args = append(args, "-protocol", "h2")
 	}
-	return command{i.Program, args}, nil
+	return command{path: i.Program, args: args}, nil
 }
 
 // ServeIOCopy runs the tunnel until its process is ended.

@@ -52,7 +52,7 @@ func (Nginx) command(w work) (command, error) {
 		return command{}, err
 	}
 	conf, err := w.file("nginx.conf", nginxConfig(w, streamModule()))
-	return command{path, []string{"-p", w.dir, "-e", filepath.Join(w.dir, "error.log"), "-c", conf}}, err
+	return command{path: path, args: []string{"-p", w.dir, "-e", filepath.Join(w.dir, "error.log"), "-c", conf}}, err
 }
 
 func streamModule() string {

@@ -75,12 +75,15 @@ func (w work) file(name, text string) (string, error) {
 type command struct {
 	path string
 	args []string
+	ops  string // address of its ops server, if any
 }
 
 // A Running proxy serves until it is stopped.
 type Running struct {
 	// Address is the address that it accepts connections on.
 	Address string
+	// Ops is the address of its ops server, or empty.
+	Ops string
 	// Tree holds its processes.
 	Tree proc.Tree
 
@@ -145,7 +148,7 @@ func start(ctx context.Context, kind Kind, k *keys.Keys, backend string, s Servi
 		_ = p.Stop(stopTimeout)
 		return nil, err
 	}
-	return &Running{Address: address, Tree: proc.Tree{PID: p.PID()}, process: p, dir: dir}, nil
+	return &Running{Address: address, Ops: cmd.ops, Tree: proc.Tree{PID: p.PID()}, process: p, dir: dir}, nil
 }
 
 // Stop ends the proxy and removes its files.

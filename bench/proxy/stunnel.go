@@ -47,7 +47,7 @@ func (Stunnel) command(w work) (command, error) {
 		return command{}, err
 	}
 	conf, err := w.file("stunnel.conf", stunnelConfig(w))
-	return command{path, []string{conf}}, err
+	return command{path: path, args: []string{conf}}, err
 }
 
 func stunnelConfig(w work) string {
