@@ -11,6 +11,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/accesslog"
@@ -28,9 +29,10 @@ type pool struct {
 	back *Pools
 	hostPool
 
+	users atomic.Int64 // requests that use the pool
+
 	mu          sync.Mutex
 	retired     bool     // no connection is kept
-	users       int      // requests that use the pool
 	idle        []*conn1 // the one used last is the last
 	reported    int      // how many of them were reported to the endpoint
 	sweeper     *time.Timer
@@ -54,9 +56,7 @@ func (p *pool) find(n *Need) (message.Back, BackInfo, error) {
 		return p.findUpgrade(n)
 	}
 	if p.mayShare() {
-		ctx, done := n.Context()
-		stream, c, dial, err := p.share(ctx, n.avoided())
-		done()
+		stream, c, dial, err := p.share(n)
 		if stream != nil {
 			return shared{stream, c}, BackInfo{Protocol: "HTTP/2.0", Dial: dial, Carrier: c}, nil
 		}
@@ -275,16 +275,10 @@ func (p *pool) discard(c *conn1) {
 }
 
 // enter and leave count the requests that use the pool.
-func (p *pool) enter() {
-	p.mu.Lock()
-	p.users++
-	p.mu.Unlock()
-}
+func (p *pool) enter() { p.users.Add(1) }
 
 func (p *pool) leave() {
-	p.mu.Lock()
-	p.users--
-	p.mu.Unlock()
+	p.users.Add(-1)
 	p.tidy()
 }
 
@@ -295,7 +289,7 @@ func (p *pool) tidy() {
 		return // it is kept as long as its endpoint
 	}
 	p.mu.Lock()
-	empty := p.users == 0 && len(p.idle) == 0 && len(p.sharedConns.dials) == 0
+	empty := p.users.Load() == 0 && len(p.idle) == 0 && len(p.sharedConns.dials) == 0
 	p.mu.Unlock()
 	if empty {
 		p.back.hosts.drop(p)

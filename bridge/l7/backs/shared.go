@@ -69,10 +69,29 @@ func (p *pool) mayShare() bool {
 }
 
 // share returns a stream for a request, and the connection that it belongs to: one
-// that exists, or one that is made for all requests that wait. It avoids refuser,
-// which may be nil, if it can. It returns neither if the endpoint chooses HTTP/1.1.
-// How the connection was made, or failed to be, goes with it.
-func (p *pool) share(ctx context.Context, refuser *conn2) (*http2.ClientStream, *conn2, *accesslog.Dial, error) {
+// that exists, or one that is made for all requests that wait. It avoids the connection
+// that refused the request, if it can. It returns neither if the endpoint chooses
+// HTTP/1.1. How the connection was made, or failed to be, goes with it.
+func (p *pool) share(n *Need) (*http2.ClientStream, *conn2, *accesslog.Dial, error) {
+	if stream, c := p.open(n.avoided()); stream != nil {
+		return stream, c, c.dialInfo, nil // without a context, which costs as much
+	}
+	ctx, done := n.Context()
+	defer done()
+	return p.awaitShared(ctx, n.avoided())
+}
+
+// open opens a stream, if a connection has room for one now.
+func (p *pool) open(refuser *conn2) (*http2.ClientStream, *conn2) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	stream, c := p.openLocked(refuser)
+	p.reportSharedLocked()
+	return stream, c
+}
+
+// awaitShared is share for a request that has to wait for a connection.
+func (p *pool) awaitShared(ctx context.Context, refuser *conn2) (*http2.ClientStream, *conn2, *accesslog.Dial, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s := &p.sharedConns

@@ -61,11 +61,11 @@ func (p *pool) refuses() {
 // shareConnecting is share, and waits until it is known whether the stream may
 // be a WebSocket.
 func (p *pool) shareConnecting(n *Need) (stream *http2.ClientStream, c *conn2, m *accesslog.Dial, allowed bool, err error) {
-	ctx, done := n.Context()
-	defer done()
-	if stream, c, m, err = p.share(ctx, n.avoided()); stream == nil {
+	if stream, c, m, err = p.share(n); stream == nil {
 		return nil, nil, m, false, err
 	}
+	ctx, done := n.Context()
+	defer done()
 	stop := context.AfterFunc(ctx, func() { stream.Abort(context.Cause(ctx)) })
 	defer stop()
 	return stream, c, m, stream.Connects(), nil

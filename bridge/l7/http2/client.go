@@ -29,6 +29,7 @@ type ClientConn struct {
 	// Guarded by mu.
 	open      int  // streams between Open and their end
 	retired   bool // no new streams
+	gained    bool // there was no room when a stream ended; Changed is called by Done
 	gotGoAway bool // GOAWAY received: the server serves no request that is not sent yet
 }
 
@@ -87,7 +88,7 @@ func (c *ClientConn) Room() int {
 }
 
 func (c *ClientConn) roomLocked() int {
-	if c.err != nil || c.out.err != nil || c.retired || c.live.suspect {
+	if !c.takesLocked() || c.live.suspect {
 		return 0
 	}
 	return min(c.o.MaxStreams, c.peer.maxStreams) - c.open
@@ -112,8 +113,10 @@ func (c *ClientConn) Closed() bool {
 func (c *ClientConn) Takes() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.err == nil && c.out.err == nil && !c.retired
+	return c.takesLocked()
 }
+
+func (c *ClientConn) takesLocked() bool { return c.err == nil && c.out.err == nil && !c.retired }
 
 // Err returns why the connection ended, or nil if it has not.
 func (c *ClientConn) Err() error {
@@ -333,6 +336,10 @@ func (s *ClientStream) Done() {
 	s.suspectLocked()
 	s.resetLocked(code, errOver)
 	s.overLocked(errOver)
+	changed := c.client.gained || !c.client.takesLocked()
+	c.client.gained = false
 	c.mu.Unlock()
-	c.client.changed()
+	if changed {
+		c.client.changed()
+	}
 }

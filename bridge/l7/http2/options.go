@@ -68,8 +68,8 @@ type Options struct {
 	// of the connection, and must not block.
 	Wake func()
 
-	// Changed, if not nil, is called when a client connection may have gained
-	// room for a stream, became idle, stopped taking streams, or closed. It may
+	// Changed, if not nil, is called when a client connection that had no room
+	// for a stream may have some, stopped taking streams, or closed. It may
 	// be called from any goroutine, also from inside Done or Abort, and must
 	// not block.
 	Changed func()
