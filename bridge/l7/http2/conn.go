@@ -295,6 +295,7 @@ func (c *conn) tickLocked(now int64) (ends []streamEnd, dead error) {
 	case c.finishedLocked(now):
 		return c.failLocked(&Error{Err: errIdle}), nil
 	}
+	c.out.release()
 	ends = c.stalledLocked(now)
 	if c.server != nil {
 		return append(ends, c.server.tickLocked(now)...), nil

@@ -23,9 +23,10 @@ const (
 var smallBuffers = sync.Pool{New: func() any { return new([smallBuffer]byte) }}
 var largeBuffers = sync.Pool{New: func() any { return new([largeBuffer]byte) }}
 
-// An outbox is the only writer of a connection. It collects frames in batches.
-// While there are any, a goroutine of its own writes them to the socket. The
-// methods that queue frames are in frameout.go.
+// An outbox is the only writer of a connection. It collects frames in batches,
+// which a goroutine of its own writes to the socket. That goroutine waits for
+// further frames for a while: its stack has already grown, and growing one costs
+// more than most writes. The methods that queue frames are in frameout.go.
 //
 // No other code keeps an offset into its buffers. A frame that may have to
 // change later is named by a token, which becomes void once its batch has left
@@ -56,10 +57,14 @@ type outbox struct {
 	bodyQueue waitQueue // streams that wait to send a frame of a body
 	room      waitQueue // streams that wait to queue a head or trailer
 
-	err         error // why sending has stopped, or nil
-	ending      bool  // the connection is ending: the reader must not wait
-	closed      bool  // frames are no longer accepted
-	sending     bool  // the writing goroutine runs, or is about to
+	err         error         // why sending has stopped, or nil
+	ending      bool          // the connection is ending: the reader must not wait
+	closed      bool          // frames are no longer accepted
+	sending     bool          // frames are being written, or are about to be
+	running     bool          // the writing goroutine exists
+	used        bool          // it was given frames since the last call of release
+	released    bool          // it must end unless there are frames
+	wake        chan struct{} // makes it look for frames, and whether it must end
 	changed     sync.Cond
 	sendFunc    func() // o.send
 	writing     int64  // when the current write began, or 0
@@ -77,6 +82,7 @@ func (o *outbox) init(nc net.Conn, mu *sync.Mutex, workers *sync.WaitGroup, cloc
 	o.nc, o.mu, o.workers, o.clock = nc, mu, workers, clock
 	o.batch = 1
 	o.changed.L = mu
+	o.wake = make(chan struct{}, 1)
 	o.sendFunc = o.send
 }
 
@@ -125,18 +131,23 @@ func freeBuffer(p []byte) {
 	}
 }
 
-// startSending starts the writing goroutine if there are frames to send.
+// startSending makes the writing goroutine write if there are frames to send.
 func (o *outbox) startSending() {
 	if o.sending || len(o.buf) == 0 || o.closed {
 		return
 	}
-	o.sending = true
+	o.sending, o.used, o.released = true, true, false
+	if o.running {
+		o.signal()
+		return
+	}
+	o.running = true
 	o.workers.Add(1)
 	go o.sendFunc()
 }
 
-// send writes batches until the outbox is empty. It runs in its own goroutine,
-// without mu.
+// send writes batches as long as there are any, and waits for more. It runs in
+// its own goroutine, without mu.
 func (o *outbox) send() {
 	defer o.workers.Done()
 	defer func() {
@@ -144,19 +155,43 @@ func (o *outbox) send() {
 			o.panicked(p)
 		}
 	}()
-	runtime.Gosched() // let goroutines that are about to queue a frame join the batch
-	p, ends := o.next(nil, nil)
-	for p != nil {
-		_, err := o.nc.Write(p)
-		p, ends = o.next(p, err)
+	for {
+		runtime.Gosched() // let goroutines that are about to queue a frame join the batch
+		p, ends, over := o.next(nil, nil)
+		for p != nil {
+			_, err := o.nc.Write(p)
+			p, ends, over = o.next(p, err)
+		}
+		o.notifyEnds(ends)
+		if over {
+			return
+		}
+		<-o.wake // without mu, which the waking goroutine holds
 	}
-	o.notifyEnds(ends)
 }
 
-// next returns the next batch to write, or nil if the outbox is empty. written
-// is the batch before it, and err the result of writing it. It is called
-// without mu.
-func (o *outbox) next(written []byte, err error) (p []byte, ends []streamEnd) {
+// signal wakes the writing goroutine if it waits.
+func (o *outbox) signal() {
+	select {
+	case o.wake <- struct{}{}:
+	default:
+	}
+}
+
+// release ends the writing goroutine if it had nothing to write since the last
+// call.
+func (o *outbox) release() {
+	if o.running && !o.used {
+		o.released = true
+		o.signal()
+	}
+	o.used = false
+}
+
+// next returns the next batch to write, or nil if the outbox is empty; over
+// says that the writing goroutine must end then. written is the batch before
+// it, and err the result of writing it. It is called without mu.
+func (o *outbox) next(written []byte, err error) (p []byte, ends []streamEnd, over bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if written != nil {
@@ -171,7 +206,8 @@ func (o *outbox) next(written []byte, err error) (p []byte, ends []streamEnd) {
 	}
 	if len(o.buf) == 0 || o.err != nil {
 		o.stopped()
-		return nil, ends
+		o.running = o.err == nil && !o.closed && !o.released
+		return nil, ends, !o.running
 	}
 	p = o.buf
 	o.buf, o.spare = o.spare[:0], nil
@@ -181,7 +217,7 @@ func (o *outbox) next(written []byte, err error) (p []byte, ends []streamEnd) {
 	o.writing = max(o.clock(), 1)
 	o.room.wakeAll()
 	o.bodyQueue.wake()
-	return p, nil
+	return p, nil, false
 }
 
 // stopped ends the sending and returns the buffers to their pools.
@@ -216,6 +252,7 @@ func (o *outbox) abandon(err error) {
 		return
 	}
 	o.err = err
+	o.signal()
 	o.drop()
 	o.room.wakeAll()
 	o.bodyQueue.wakeAll()
@@ -249,6 +286,7 @@ func (o *outbox) close() {
 		o.changed.Wait()
 	}
 	o.closed = true
+	o.signal()
 	o.drop()
 	o.stopped()
 }

@@ -85,7 +85,6 @@ func TestTokensAreVoidWhenTheirBatchHasLeftOrWasDropped(t *testing.T) {
 	o.init(mine, &mu, &workers, func() int64 { return 1 })
 	o.failed, o.notifyEnds = func(error) []streamEnd { return nil }, func([]streamEnd) {}
 	mu.Lock()
-	defer mu.Unlock()
 	first := o.data(1, []byte("x"), false)
 	if !o.waits(first) || !o.endStream(first) {
 		t.Error("a queued frame cannot be changed")
@@ -111,6 +110,7 @@ func TestTokensAreVoidWhenTheirBatchHasLeftOrWasDropped(t *testing.T) {
 	if fourth := o.data(7, nil, true); o.waits(third) || o.waits(fourth) || len(o.buf) > 0 || o.waits(token{}) {
 		t.Error("an abandoned outbox holds frames")
 	}
+	mu.Unlock()
 	workers.Wait()
 }
 
