@@ -201,8 +201,9 @@ func (r *replay) fail(err error) {
 	r.changed.Broadcast()
 }
 
-// upload is the upload of a number: it carries the body to b.
-func (r *replay) upload(b message.Back, number int) {
+// upload is the upload of a number: it carries the body to b. It reports whether
+// the caller must carry the rest, of which nothing has to be kept.
+func (r *replay) upload(b message.Back, number int) (more bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for r.present == number {
@@ -212,9 +213,12 @@ func (r *replay) upload(b message.Back, number int) {
 			r.at = len(r.content())
 		case r.ended:
 			r.use(number, func() { r.x.upload.end(b, r.trailer) })
-			return
+			return false
 		case r.err != nil:
-			return
+			return false
+		case r.stopped && !r.reading:
+			r.discard()
+			return true
 		case r.reading:
 			r.use(number, func() { _ = b.Flush() }) // reading from b returns the error
 			if r.reading && r.present == number {
@@ -235,9 +239,10 @@ func (r *replay) upload(b message.Back, number int) {
 			if r.present == number {
 				r.x.upload.notTaken(err)
 			}
-			return // the upstream takes no more; reading from b tells why
+			return false // the upstream takes no more; reading from b tells why
 		}
 	}
+	return false
 }
 
 // written is called for a part that was sent without being kept: taken tells that

@@ -238,8 +238,7 @@ func (u *upload) sendContinue() bool {
 // carry carries the body.
 func (u *upload) carry(b message.Back, number int) {
 	x := u.x
-	if u.replay != nil {
-		u.replay.upload(b, number)
+	if u.replay != nil && !u.replay.upload(b, number) {
 		return
 	}
 	f := flowBetween(x.front, b)
