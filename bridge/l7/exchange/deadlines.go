@@ -6,21 +6,21 @@ import (
 	"time"
 )
 
-// The deadlines of an exchange share one timer, which is set to the next of them.
+// The deadlines of an exchange share one timer, which fires by the next of them. It
+// is not stopped when the exchange is over, because most requests end long before
+// their deadlines, and the next exchange can use it. If it fires too early, it is set
+// again.
 type deadlines struct {
 	x      *Exchange
 	expire func() // expired, made once
 
-	mu      sync.Mutex  // held by the timer
-	timer   *time.Timer // reused
-	inUse   bool        // it was set for this exchange
-	armed   bool        // and is set, or has fired
-	fired   bool        // it has fired
-	pending bool        // it may still fire after stop
-	head    time.Time   // for the response's head; zero: none
-	try     time.Time   // for the head in the present try; zero: none
-	total   time.Time   // for the whole exchange; zero: none
-	byCall  bool        // total is the deadline of a gRPC call
+	mu     sync.Mutex  // held by the timer
+	timer  *time.Timer // reused
+	fires  time.Time   // when the timer fires; zero: it is not set
+	head   time.Time   // for the response's head; zero: none
+	try    time.Time   // for the head in the present try; zero: none
+	total  time.Time   // for the whole exchange; zero: none
+	byCall bool        // total is the deadline of a gRPC call
 
 	byDefault bool // head is Shared.ResponseTimeout
 
@@ -32,8 +32,7 @@ type deadlines struct {
 func (d *deadlines) init(x *Exchange) { d.x, d.expire = x, d.expired }
 
 func (d *deadlines) reset() {
-	d.inUse, d.armed, d.fired, d.byCall, d.byDefault = false, false, false, false, false
-	d.head, d.try, d.total = time.Time{}, time.Time{}, time.Time{}
+	d.byCall, d.byDefault = false, false // stop has reset the rest
 	d.clientSlow.Store(false)
 }
 
@@ -58,25 +57,34 @@ func (d *deadlines) start(head, total time.Duration) {
 	d.set()
 }
 
-// set sets the timer to the next deadline. d.mu is held.
-func (d *deadlines) set() {
-	var next time.Time
+// maxSet is how long the timer is set for at most: it refers to the exchange, which
+// otherwise may not be needed any more.
+const maxSet = 10 * time.Second
+
+// next returns the next deadline; zero if there is none. d.mu is held.
+func (d *deadlines) next() (next time.Time) {
 	for _, t := range [...]time.Time{d.head, d.total, d.try} {
 		if !t.IsZero() && (next.IsZero() || t.Before(next)) {
 			next = t
 		}
 	}
-	if next.IsZero() {
+	return next
+}
+
+// set makes the timer fire by the next deadline. d.mu is held.
+func (d *deadlines) set() {
+	next := d.next()
+	if next.IsZero() || !d.fires.IsZero() && !next.Before(d.fires) {
 		return
 	}
-	d.inUse = true
-	wait := time.Until(next)
+	now := time.Now()
+	wait := min(next.Sub(now), maxSet)
+	d.fires = now.Add(wait)
 	if d.timer == nil {
 		d.timer = time.AfterFunc(wait, d.expire)
-	} else if !d.timer.Reset(wait) && d.armed {
-		d.fired = true // or is about to
+	} else {
+		d.timer.Reset(wait)
 	}
-	d.armed = true
 }
 
 // hasTime reports whether there is time for another try after a pause.
@@ -124,26 +132,23 @@ func (d *deadlines) responseStarted() {
 	d.set()
 }
 
-// stop disables the timer: the front's next work is not part of this exchange.
+// stop ends all deadlines: the front's next work is not part of this exchange.
 func (d *deadlines) stop() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if !d.inUse {
-		return
-	}
-	d.inUse = false
 	d.head, d.total, d.try = time.Time{}, time.Time{}, time.Time{}
-	if !d.timer.Stop() || d.fired {
-		d.pending = true
-	}
 }
 
-// expired is called by the timer.
+// expired is called by the timer. Without deadlines, the exchange may be over and must
+// not be touched.
 func (d *deadlines) expired() {
 	defer d.x.guard()
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.fired = true
+	d.fires = time.Time{}
+	if d.next().IsZero() {
+		return
+	}
 	x, now := d.x, time.Now()
 	passed := func(t time.Time) bool { return !t.IsZero() && !now.Before(t) }
 	started := x.cancel.started()

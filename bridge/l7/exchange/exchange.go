@@ -139,7 +139,7 @@ func (x *Exchange) Begin(f Front, r *message.Request, c *policy.Connection) {
 // Reset forgets the request, which is over, but for what the next one uses again.
 // It reports false if a timer may still refer to the exchange.
 func (x *Exchange) Reset() bool {
-	if x.timerPending || x.deadlines.pending || x.stall.pending {
+	if x.timerPending || x.stall.pending {
 		return false
 	}
 	fields := x.response.Fields
