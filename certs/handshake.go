@@ -250,7 +250,7 @@ func (h *handshake) Put(_ string, cs *tls.ClientSessionState) {
 		h.unusable = true
 		h.sessions.forget()
 	default:
-		h.sessions.put(&session{cs, h.version, h.group, h.chosenAt}, h.generation)
+		h.sessions.put(&session{state: cs, version: h.version, group: h.group, chosenAt: h.chosenAt}, h.generation)
 	}
 }
 

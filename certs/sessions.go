@@ -3,6 +3,7 @@ package certs
 import (
 	"container/list"
 	"crypto/tls"
+	"slices"
 	"sync"
 	"time"
 )
@@ -10,8 +11,10 @@ import (
 const (
 	// maxSessions bounds the TLS 1.3 tickets kept for one name. A burst of
 	// connections takes one each, and each connection delivers one or two new
-	// ones.
-	maxSessions = 16
+	// ones. A pool of warm connections that is looked at delivers one for each.
+	maxSessions = 64
+	// maxSessionBytes bounds the total size of these tickets.
+	maxSessionBytes = 256 << 10
 	// maxHosts bounds the names under which one Client keeps sessions. There is
 	// more than one only with ClientOptions.FromHost, where requests choose the
 	// names.
@@ -34,6 +37,8 @@ type session struct {
 	// on one that led to it through resumptions alone. Zero means that all groups
 	// must be offered again.
 	chosenAt time.Time
+	// size is the size of the ticket, set by put.
+	size int
 }
 
 // knows reports whether the server's choice of a group is known at now.
@@ -51,6 +56,8 @@ type sessions struct {
 	// cannot link connections (RFC 8446 appendix C.4) and because servers such as
 	// OpenSSL accept each only once.
 	tickets []*session
+	// held is the total size of tickets.
+	held int
 	// last is the newest TLS 1.2 session, which may be reused (RFC 5077).
 	last *session
 	// none is the reason for an empty store.
@@ -69,6 +76,7 @@ func (s *sessions) take() (taken *session, generation uint64, none FullReason) {
 		t := s.tickets[n-1]
 		s.tickets[n-1] = nil
 		s.tickets = s.tickets[:n-1]
+		s.held -= t.size
 		return t, s.flushes, ""
 	}
 	if s.last != nil {
@@ -78,11 +86,13 @@ func (s *sessions) take() (taken *session, generation uint64, none FullReason) {
 }
 
 // put keeps a session unless its ticket is too long or flush ran since the
-// connection began. When full, it drops the oldest ticket.
+// connection began. When full, it drops the oldest tickets.
 func (s *sessions) put(fresh *session, generation uint64) {
-	if ticket, _, err := fresh.state.ResumptionState(); err != nil || len(ticket) > maxTicket {
+	ticket, _, err := fresh.state.ResumptionState()
+	if err != nil || len(ticket) > maxTicket {
 		return
 	}
+	fresh.size = len(ticket)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if generation != s.flushes {
@@ -93,11 +103,12 @@ func (s *sessions) put(fresh *session, generation uint64) {
 		s.last = fresh
 		return
 	}
-	if len(s.tickets) == maxSessions {
-		copy(s.tickets, s.tickets[1:])
-		s.tickets = s.tickets[:maxSessions-1]
-	}
+	s.held += fresh.size
 	s.tickets = append(s.tickets, fresh)
+	for len(s.tickets) > maxSessions || s.held > maxSessionBytes {
+		s.held -= s.tickets[0].size
+		s.tickets = slices.Delete(s.tickets, 0, 1)
+	}
 }
 
 // drop forgets every session and records the reason.
@@ -124,7 +135,7 @@ func (s *sessions) empty(why FullReason) int {
 		n++
 	}
 	clear(s.tickets)
-	s.tickets, s.last = s.tickets[:0], nil
+	s.tickets, s.held, s.last = s.tickets[:0], 0, nil
 	if s.none != FullNoTicket && s.none != FullCredentialsChanged {
 		s.none = why
 	}

@@ -57,6 +57,31 @@ func TestSessions(t *testing.T) {
 	check(old, "")
 }
 
+// Large tickets push out older ones before there are too many.
+func TestTicketsAreBoundedInSize(t *testing.T) {
+	var s sessions
+	const fit = maxSessionBytes / maxTicket
+	for i := range 3 * fit {
+		size := maxTicket + i%2 // every second ticket is too large to be kept at all
+		state, err := tls.NewResumptionState(make([]byte, size), new(tls.SessionState))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.put(&session{state: state, version: tls.VersionTLS13}, 0)
+	}
+	if n := len(s.tickets); n != fit || s.held != maxSessionBytes {
+		t.Errorf("%d tickets of %d bytes are kept", n, s.held)
+	}
+	for s.held > 0 {
+		if taken, _, _ := s.take(); taken == nil {
+			t.Fatalf("%d bytes are held by no ticket", s.held)
+		}
+	}
+	if len(s.tickets) != 0 {
+		t.Errorf("%d tickets hold no bytes", len(s.tickets))
+	}
+}
+
 // A session that crypto/tls rejects is not offered again, and other tickets
 // are kept.
 func TestUnusableSessionsAreForgotten(t *testing.T) {

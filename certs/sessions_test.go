@@ -327,7 +327,7 @@ func TestSessionsAreDroppedWhenOneFails(t *testing.T) {
 }
 
 func TestSessionsAreBounded(t *testing.T) {
-	const n = 40
+	const n = 80
 	server, o := mutual(t, certstest.NewCA(t))
 	s, c := serveAtOnce(t, server), newClient(t, o)
 	round := func() (resumed int) {
@@ -345,7 +345,7 @@ func TestSessionsAreBounded(t *testing.T) {
 		return resumed
 	}
 	round()
-	if got := round(); got != 16 {
-		t.Errorf("%d connections resumed, want the 16 that are kept", got)
+	if got := round(); got != 64 {
+		t.Errorf("%d connections resumed, want the 64 that are kept", got)
 	}
 }
