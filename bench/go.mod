@@ -5,6 +5,7 @@ go 1.26.6
 require (
 	github.com/coder/websocket v1.8.15
 	github.com/drawbridge-gateway/drawbridge v0.0.0
+	github.com/google/pprof v0.0.0-20261105003125-4bf881d7fb0b
 	go.uber.org/goleak v1.3.0
 	gonum.org/v1/plot v0.17.0
 	google.golang.org/grpc v1.85.0

@@ -19,6 +19,9 @@ func main() {
 	if len(os.Args) > 1 && os.Args[1] == renderCommand {
 		exit(render(os.Args[2:]))
 	}
+	if len(os.Args) > 1 && os.Args[1] == pgoCommand {
+		exit(writePGO(os.Args[2:]))
+	}
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()
 	if len(os.Args) > 1 && os.Args[1] == scaleCommand {
