@@ -10,7 +10,7 @@ import { createGrpcTransport } from "@connectrpc/connect-node";
 import { AdminService, type WatchConfigResponse } from "./drawbridge/admin/v1/admin_service_pb.js";
 import { CertificateSchema } from "./drawbridge/admin/v1/certificate_pb.js";
 import { ChangeAction } from "./drawbridge/admin/v1/config_pb.js";
-import { EventType, StatusService } from "./drawbridge/admin/v1/status_service_pb.js";
+import { EndpointHealth, EventType, StatusService } from "./drawbridge/admin/v1/status_service_pb.js";
 import { PoolSchema, UpstreamSchema } from "./drawbridge/admin/v1/upstream_pb.js";
 
 type Admin = Client<typeof AdminService>;
@@ -89,6 +89,14 @@ async function watch(admin: Admin, from: Partial<Position>): Promise<[WatchConfi
   throw new Error("the watch ended");
 }
 
+// Returns once an endpoint of an upstream is healthy.
+async function waitHealthy(status: Client<typeof StatusService>, upstream: string) {
+  for await (const event of status.watchEvents({ afterSequence: 0n, types: [EventType.ENDPOINT_HEALTH], names: [upstream] })) {
+    if (event.health === EndpointHealth.UP) return;
+  }
+  throw new Error("the watch ended");
+}
+
 const [socket, chain, key] = process.argv.slice(2);
 const transport = createGrpcTransport({
   baseUrl: "http://localhost",
@@ -99,6 +107,8 @@ const status = createClient(StatusService, transport);
 
 await rotate(admin, readFileSync(chain, "utf8"), readFileSync(key, "utf8"));
 await createOnly(admin);
+await waitHealthy(status, "web");
+console.log("healthy");
 
 const [state, position] = await watch(admin, {});
 console.log("state:", state[0].reset, state.reduce((n, m) => n + m.resources.length, 0));

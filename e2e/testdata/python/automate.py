@@ -88,14 +88,25 @@ def watch(admin, position):
     raise SystemExit("the watch ended")
 
 
+def wait_healthy(status, upstream):
+    """Returns once an endpoint of an upstream is healthy."""
+    for event in status.WatchEvents(status_service_pb2.WatchEventsRequest(
+            after_sequence=0, types=[status_service_pb2.EVENT_TYPE_ENDPOINT_HEALTH], names=[upstream])):
+        if event.health == status_service_pb2.ENDPOINT_HEALTH_UP:
+            return
+    raise SystemExit("the watch ended")
+
+
 def main(socket, chain, key):
     channel = grpc.insecure_channel("unix:" + socket, options=[
-        ("grpc.initial_reconnect_backoff_ms", 50), ("grpc.min_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 500)])
+        ("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 500)])
     admin = admin_service_pb2_grpc.AdminServiceStub(channel)
     status = status_service_pb2_grpc.StatusServiceStub(channel)
     with open(chain) as c, open(key) as k:
         rotate(admin, c.read(), k.read())
     create(admin)
+    wait_healthy(status, "web")
+    print("healthy")
 
     state, position = watch(admin, ("", 0))
     print("state:", state[0].reset, sum(len(m.resources) for m in state))
