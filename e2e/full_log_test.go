@@ -69,6 +69,7 @@ func TestLogReaderThatStopsReadingBlocksNothing(t *testing.T) {
 	}
 	g.apply(listener("another", protocolTCP, "raw"))
 	_ = before.Close()
+	eventually(t, "the descriptors of all connections are free", func() bool { return g.getStatus().GetDescriptors().GetClients() == 0 })
 	g.signal(syscall.SIGTERM)
 	if code := g.wait(); code != 0 {
 		t.Errorf("exit code %d after SIGTERM", code)

@@ -4,12 +4,16 @@
 package e2e
 
 import (
+	"crypto/tls"
 	"errors"
+	"io"
 	"net"
+	"os"
 	"path/filepath"
 	"regexp"
 	"syscall"
 	"testing"
+	"time"
 
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 	"google.golang.org/grpc/credentials"
@@ -66,5 +70,33 @@ func TestIdleConnectionsToTheAdminServiceAndOpsStarveNoTraffic(t *testing.T) {
 	conn := dialAdmin(t, adminTCP, credentials.NewTLS(a.clientConfig(t)))
 	if _, err := adminv1.NewStatusServiceClient(conn).GetStatus(patient(t), &adminv1.GetStatusRequest{}); err != nil {
 		t.Errorf("a caller with a certificate: %v", err)
+	}
+}
+
+// Each phase before a request has a deadline.
+func TestSilentConnectionsToTheAdminServiceAndOpsAreClosed(t *testing.T) {
+	t.Parallel()
+	a := newAuthority(t)
+	g := startGateway(t, append(adminTCPFlags(t, a), "--ops", "127.0.0.1:0")...)
+	adminTCP, ops := g.logged(adminUp), g.logged(opsUp)
+	withoutPreface := a.clientConfig(t)
+	withoutPreface.NextProtos = []string{"h2"}
+	silent := map[string]net.Conn{
+		"the admin service, before TLS":        dial(t, adminTCP),
+		"the admin service, before HTTP/2":     tls.Client(dial(t, adminTCP), withoutPreface),
+		"ops, before a request":                dial(t, ops),
+		"ops, in the middle of a request line": dial(t, ops),
+	}
+	if err := silent["the admin service, before HTTP/2"].(*tls.Conn).Handshake(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(silent["ops, in the middle of a request line"], "GET /hea"); err != nil {
+		t.Fatal(err)
+	}
+	for what, c := range silent {
+		_ = c.SetDeadline(time.Now().Add(patience))
+		if _, err := io.Copy(io.Discard, c); errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("a silent connection to %s is still open", what)
+		}
 	}
 }
