@@ -22,7 +22,8 @@ var mayImport = map[string][]string{
 
 	"certs/safetext":  {},
 	"certs/keyfile":   {"certs/safetext"},
-	"certs":           {"certs/keyfile", "certs/safetext"},
+	"certs/sharded":   {},
+	"certs":           {"certs/keyfile", "certs/safetext", "certs/sharded"},
 	"certs/pki":       {},
 	"certs/certstest": {"certs", "certs/pki"},
 
@@ -31,7 +32,7 @@ var mayImport = map[string][]string{
 	"bridge/splice/splicetest": {},
 
 	"bridge/cidr":        {},
-	"bridge/route":       {"certs"},
+	"bridge/route":       {"certs", "certs/sharded"},
 	"bridge":             {},
 	"bridge/socket":      {},
 	"bridge/limit":       {},
