@@ -4,6 +4,9 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
+
+	"github.com/drawbridge-gateway/drawbridge/certs/sharded"
 )
 
 // Edit returns the table without the removed rules and with the added ones. It shares
@@ -15,36 +18,54 @@ func (t *Table[T]) Edit(remove, add []Rule[T]) (*Table[T], error) {
 		return New(add)
 	}
 	e := newEditor(t)
-	for i := range remove {
-		if err := e.remove(&remove[i]); err != nil {
-			return nil, err
-		}
+	if err := e.edit(remove, add); err != nil {
+		return nil, err
 	}
-	for i := range add {
-		if err := e.add(&add[i]); err != nil {
-			return nil, err
-		}
-	}
-	return e.finish()
+	return e.next, nil
 }
 
 // An editor makes one table from another, and copies what it changes.
 type editor[T any] struct {
-	next    *Table[T]
-	buckets map[string]*bucketEdit[T] // by host pattern
-	headers bool                      // the counts of headers were copied
+	next            *Table[T]
+	exact, wildcard *sharded.Editor[*bucket[T]]
+	buckets         map[string]*bucketEdit[T] // by host pattern
+	headers         bool                      // the counts of headers were copied
 }
 
-// A bucketEdit is the copy of a bucket. Its maps are copied before they change.
+// A bucketEdit is the copy of a bucket.
 type bucketEdit[T any] struct {
-	*bucket[T]
-	exactCopied, prefixesCopied bool
-	added                       map[Path]bool // the paths of added entries
+	bucket[T]
+	exactEdit, prefixesEdit *sharded.Editor[[]*entry[T]] // nil: unchanged
+	longestGone             bool                         // a prefix that was removed may have been the longest
+	added                   []Path                       // the paths of added entries
 }
 
 func newEditor[T any](t *Table[T]) *editor[T] {
 	next := *t
-	return &editor[T]{next: &next, buckets: map[string]*bucketEdit[T]{}}
+	return &editor[T]{next: &next, exact: t.exact.Edit(), wildcard: t.wildcard.Edit(), buckets: map[string]*bucketEdit[T]{}}
+}
+
+func (e *editor[T]) edit(remove, add []Rule[T]) error {
+	for i := range remove {
+		if err := e.remove(&remove[i]); err != nil {
+			return err
+		}
+	}
+	for i := range add {
+		if err := e.add(&add[i]); err != nil {
+			return err
+		}
+	}
+	for pattern, b := range e.buckets {
+		if err := b.checkConflicts(pattern); err != nil {
+			return err
+		}
+	}
+	e.finish()
+	if e.headers {
+		e.next.headerNames = slices.Sorted(maps.Keys(e.next.headers))
+	}
+	return nil
 }
 
 func (e *editor[T]) remove(r *Rule[T]) error {
@@ -86,33 +107,39 @@ func (e *editor[T]) add(r *Rule[T]) error {
 			at, _ := slices.BinarySearchFunc(list, one, (*entry[T]).compare)
 			b.set(r.Path, slices.Concat(list[:at], []*entry[T]{one}, list[at:]))
 		}
-		b.added[r.Path] = true
+		if !slices.Contains(b.added, r.Path) {
+			b.added = append(b.added, r.Path)
+		}
 	}
 	e.count(r, 1)
 	return nil
 }
 
-// finish checks the edited parts and returns the table.
-func (e *editor[T]) finish() (*Table[T], error) {
-	copied := map[*map[string]*bucket[T]]bool{}
+// finish puts the edited buckets into the table.
+func (e *editor[T]) finish() {
 	for pattern, b := range e.buckets {
-		if err := b.checkConflicts(pattern); err != nil {
-			return nil, err
-		}
-		m, key := e.next.find(pattern)
-		if !copied[m] {
-			*m, copied[m] = maps.Clone(*m), true
-		}
-		if b.isEmpty() {
-			delete(*m, key)
+		m, key := e.find(pattern)
+		if b.finish(); b.isEmpty() {
+			m.Delete(key)
 		} else {
-			(*m)[key] = b.bucket
+			edited := b.bucket // a copy, which does not hold the editors
+			m.Set(key, &edited)
 		}
 	}
-	if e.headers {
-		e.next.headerNames = slices.Sorted(maps.Keys(e.next.headers))
+	e.next.exact, e.next.wildcard = e.exact.Map(), e.wildcard.Map()
+}
+
+// copied returns how many entries were copied that are not edited, for tests.
+func (e *editor[T]) copied() int {
+	n := e.exact.Copied() + e.wildcard.Copied()
+	for _, b := range e.buckets {
+		for _, m := range []*sharded.Editor[[]*entry[T]]{b.exactEdit, b.prefixesEdit} {
+			if m != nil {
+				n += m.Copied()
+			}
+		}
 	}
-	return e.next, nil
+	return n
 }
 
 // count adds n to the counts of r's header fields.
@@ -126,58 +153,121 @@ func (e *editor[T]) count(r *Rule[T], n int) {
 	countHeaders(e.next.headers, r, n)
 }
 
+// find returns the map that holds the bucket of a host pattern, and its key there.
+func (e *editor[T]) find(pattern string) (m *sharded.Editor[*bucket[T]], key string) {
+	if parent, ok := strings.CutPrefix(pattern, "*."); ok {
+		return e.wildcard, parent
+	}
+	return e.exact, pattern
+}
+
 // bucket returns the copy of a bucket, which is made when it is first needed.
 func (e *editor[T]) bucket(pattern string) *bucketEdit[T] {
 	if b := e.buckets[pattern]; b != nil {
 		return b
 	}
-	m, key := e.next.find(pattern)
-	b := &bucketEdit[T]{added: map[Path]bool{}}
-	if before := (*m)[key]; before == nil {
-		b.bucket, b.exactCopied, b.prefixesCopied = newBucket[T](), true, true
-	} else {
-		copied := *before
-		b.bucket = &copied
+	m, key := e.find(pattern)
+	b := new(bucketEdit[T])
+	if before := m.Get(key); before != nil {
+		b.bucket = *before
 	}
 	e.buckets[pattern] = b
 	return b
 }
 
-// set replaces the list of p, in a copy of its map.
-func (b *bucketEdit[T]) set(p Path, list []*entry[T]) {
-	switch {
-	case p.Kind == PathExact && !b.exactCopied:
-		b.exact, b.exactCopied = maps.Clone(b.exact), true
-	case p.Kind == PathPrefix && !b.prefixesCopied:
-		b.prefixes, b.prefixesCopied = maps.Clone(b.prefixes), true
-	}
-	b.bucket.set(p, list)
-	if len(list) > 0 {
-		return
-	}
+// edits returns the place of the editor of p's map, and the map; nil if p is in no map.
+func (b *bucketEdit[T]) edits(p Path) (edit **sharded.Editor[[]*entry[T]], of *sharded.Map[[]*entry[T]]) {
 	switch p.Kind {
 	case PathExact:
-		delete(b.exact, p.Value)
+		return &b.exactEdit, &b.exact
 	case PathPrefix:
-		delete(b.prefixes, p.Value)
-		if len(p.Value) < b.longest {
-			return
+		return &b.prefixesEdit, &b.prefixes
+	}
+	return nil, nil
+}
+
+// list returns the entries that are matched together with those of p: the entries of an
+// exact path or prefix, of every regular expression, or of no path.
+func (b *bucketEdit[T]) list(p Path) []*entry[T] {
+	if edit, of := b.edits(p); edit != nil {
+		if *edit != nil {
+			return (*edit).Get(p.Value)
 		}
-		b.longest = 0
-		for prefix := range b.prefixes {
-			b.longest = max(b.longest, len(prefix))
+		return of.Get(p.Value)
+	}
+	if p.Kind == PathRegex {
+		return b.regexes
+	}
+	return b.none
+}
+
+// set replaces the list of p.
+func (b *bucketEdit[T]) set(p Path, list []*entry[T]) {
+	edit, of := b.edits(p)
+	switch {
+	case edit == nil && p.Kind == PathRegex:
+		b.regexes = list
+	case edit == nil:
+		b.none = list
+	default:
+		if *edit == nil {
+			*edit = of.Edit()
+		}
+		if len(list) > 0 {
+			(*edit).Set(p.Value, list)
+		} else {
+			(*edit).Delete(p.Value)
+		}
+		if p.Kind == PathPrefix && len(list) > 0 {
+			b.longest = max(b.longest, len(p.Value))
+		} else if p.Kind == PathPrefix && len(p.Value) == b.longest {
+			b.longestGone = true
 		}
 	}
 }
 
+// finish puts the edited maps into the bucket.
+func (b *bucketEdit[T]) finish() {
+	if b.exactEdit != nil {
+		b.exact = b.exactEdit.Map()
+	}
+	if b.prefixesEdit != nil {
+		b.prefixes = b.prefixesEdit.Map()
+	}
+	if !b.longestGone {
+		return
+	}
+	before := b.longest
+	b.longest = 0
+	for prefix := range b.prefixes.All() {
+		if b.longest = max(b.longest, len(prefix)); b.longest == before {
+			break
+		}
+	}
+}
+
+// sort orders the entries of a new bucket.
+func (b *bucketEdit[T]) sort() {
+	for _, m := range []*sharded.Editor[[]*entry[T]]{b.exactEdit, b.prefixesEdit} {
+		if m == nil {
+			continue
+		}
+		for _, es := range m.All() {
+			slices.SortFunc(es, (*entry[T]).compare)
+		}
+	}
+	slices.SortFunc(b.regexes, (*entry[T]).compare)
+	slices.SortFunc(b.none, (*entry[T]).compare)
+}
+
 func (b *bucketEdit[T]) isEmpty() bool {
-	return len(b.exact)+len(b.prefixes)+len(b.regexes)+len(b.none) == 0
+	return b.exact.Len()+b.prefixes.Len()+len(b.regexes)+len(b.none) == 0
 }
 
 // checkConflicts returns an error if an added entry is ambiguous with another entry of
 // its path.
 func (b *bucketEdit[T]) checkConflicts(pattern string) error {
-	for p := range b.added {
+	for _, p := range b.added {
 		list := b.list(p)
 		if len(list) < 2 {
 			continue

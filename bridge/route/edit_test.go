@@ -100,24 +100,58 @@ func describeTable(t *Table[string]) map[string]string {
 				out[fmt.Sprintf("%s %s %d", host, what, i)] = text
 			}
 		}
-		for path, es := range b.exact {
+		for path, es := range b.exact.All() {
 			list("exact "+path, es)
 		}
-		for path, es := range b.prefixes {
+		for path, es := range b.prefixes.All() {
 			list("prefix "+path, es)
 		}
 		list("regex", b.regexes)
 		list("none", b.none)
 		out[host+" longest"] = fmt.Sprint(b.longest)
 	}
-	for host, b := range t.exact {
+	for host, b := range t.exact.All() {
 		put(host, b)
 	}
-	for host, b := range t.wildcard {
+	for host, b := range t.wildcard.All() {
 		put("*."+host, b)
 	}
 	out["headers"], out["programs"] = fmt.Sprint(t.headerNames, t.headers), fmt.Sprint(t.programs)
 	return out
+}
+
+// An edit of one rule among ten thousand copies few others, whether hosts or paths tell
+// them apart.
+func TestAnEditSharesTheRest(t *testing.T) {
+	const n = 10_000
+	for what, rule := range map[string]func(i int) Rule[int]{
+		"hosts":     func(i int) Rule[int] { return Rule[int]{Hosts: []string{fmt.Sprintf("h%d.test", i)}} },
+		"wildcards": func(i int) Rule[int] { return Rule[int]{Hosts: []string{fmt.Sprintf("*.h%d.test", i)}} },
+		"prefixes":  func(i int) Rule[int] { return Rule[int]{Path: Path{PathPrefix, fmt.Sprintf("/p%d/", i)}} },
+		"paths":     func(i int) Rule[int] { return Rule[int]{Path: Path{PathExact, fmt.Sprintf("/p%d/", i)}} },
+	} {
+		var rules []Rule[int]
+		for i := range n {
+			r := rule(i)
+			r.Name = fmt.Sprint("r", i)
+			rules = append(rules, r)
+		}
+		table, err := New(rules)
+		if err != nil {
+			t.Fatal(err)
+		}
+		changed := rules[4711]
+		changed.Value = 1
+		for edit, lists := range map[string][2][]Rule[int]{"change": {rules[4711:4712], {changed}}, "remove": {rules[4711:4712], nil}} {
+			e := newEditor(table)
+			if err := e.edit(lists[0], lists[1]); err != nil {
+				t.Fatal(err)
+			}
+			if e.copied() > n/20 {
+				t.Errorf("%s: to %s one rule, %d of %d entries were copied", what, edit, e.copied(), n)
+			}
+		}
+	}
 }
 
 func TestAnEditKeepsTheBoundOfExpressions(t *testing.T) {

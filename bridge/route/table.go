@@ -6,6 +6,8 @@ import (
 	"net/textproto"
 	"slices"
 	"strings"
+
+	"github.com/drawbridge-gateway/drawbridge/certs/sharded"
 )
 
 // A Request holds the properties that rules match.
@@ -25,8 +27,8 @@ type Request struct {
 // A Table finds the most specific rule for a request. A nil *Table matches
 // nothing. It is safe for concurrent use.
 type Table[T any] struct {
-	exact    map[string]*bucket[T] // by host; "": rules without hosts
-	wildcard map[string]*bucket[T] // by the host's parent domain
+	exact    sharded.Map[*bucket[T]] // by host; "": rules without hosts
+	wildcard sharded.Map[*bucket[T]] // by the host's parent domain
 
 	headers     map[string]int // how many rules have conditions on a field, by its name
 	headerNames []string       // the names of these fields, in order
@@ -43,8 +45,8 @@ func (t *Table[T]) HeaderNames() []string {
 
 // A bucket holds the rules of one host pattern.
 type bucket[T any] struct {
-	exact    map[string][]*entry[T]
-	prefixes map[string][]*entry[T]
+	exact    sharded.Map[[]*entry[T]]
+	prefixes sharded.Map[[]*entry[T]]
 	longest  int // bytes of the longest prefix, which bounds the search
 	regexes  []*entry[T]
 	none     []*entry[T]
@@ -54,7 +56,8 @@ type bucket[T any] struct {
 // CheckHost, CheckPath or CheckHeader rejects, and every ambiguous pair of
 // rules.
 func New[T any](rules []Rule[T]) (*Table[T], error) {
-	t := &Table[T]{exact: map[string]*bucket[T]{}, wildcard: map[string]*bucket[T]{}}
+	b := newEditor(new(Table[T]))
+	t := b.next
 	var errs Errors
 	taken := newConflicts()
 	for i := range rules {
@@ -71,10 +74,10 @@ func New[T any](rules []Rule[T]) (*Table[T], error) {
 			}
 		}
 		for _, host := range hosts {
+			at := b.bucket(host)
 			for _, e := range entries {
 				errs = claim(&taken, errs, i, host, e, func(j int) string { return rules[j].Name })
-				b := t.bucket(host)
-				b.set(r.Path, append(b.list(r.Path), e))
+				at.set(r.Path, append(at.list(r.Path), e)) // all lists are new, and belong to b
 			}
 		}
 	}
@@ -86,11 +89,10 @@ func New[T any](rules []Rule[T]) (*Table[T], error) {
 		countHeaders(t.headers, &rules[i], 1)
 	}
 	t.headerNames = slices.Sorted(maps.Keys(t.headers))
-	for _, m := range []map[string]*bucket[T]{t.exact, t.wildcard} {
-		for _, b := range m {
-			b.sort()
-		}
+	for _, b := range b.buckets {
+		b.sort()
 	}
+	b.finish()
 	return t, nil
 }
 
@@ -243,66 +245,6 @@ func describe(host string, p Path, method string, headers []Header, client *iden
 	return strings.Join(parts, ", ")
 }
 
-// find returns the map that holds the bucket of a host pattern, and its key there.
-func (t *Table[T]) find(pattern string) (m *map[string]*bucket[T], key string) {
-	if parent, ok := strings.CutPrefix(pattern, "*."); ok {
-		return &t.wildcard, parent
-	}
-	return &t.exact, pattern
-}
-
-// bucket returns the bucket of a host pattern and creates it if needed.
-func (t *Table[T]) bucket(pattern string) *bucket[T] {
-	m, key := t.find(pattern)
-	if (*m)[key] == nil {
-		(*m)[key] = newBucket[T]()
-	}
-	return (*m)[key]
-}
-
-func newBucket[T any]() *bucket[T] {
-	return &bucket[T]{exact: map[string][]*entry[T]{}, prefixes: map[string][]*entry[T]{}}
-}
-
-// list returns the entries that are matched together with those of p: the entries of an
-// exact path or prefix, of every regular expression, or of no path.
-func (b *bucket[T]) list(p Path) []*entry[T] {
-	switch p.Kind {
-	case PathExact:
-		return b.exact[p.Value]
-	case PathPrefix:
-		return b.prefixes[p.Value]
-	case PathRegex:
-		return b.regexes
-	}
-	return b.none
-}
-
-// set replaces the list of p.
-func (b *bucket[T]) set(p Path, list []*entry[T]) {
-	switch p.Kind {
-	case PathExact:
-		b.exact[p.Value] = list
-	case PathPrefix:
-		b.prefixes[p.Value] = list
-		b.longest = max(b.longest, len(p.Value))
-	case PathRegex:
-		b.regexes = list
-	default:
-		b.none = list
-	}
-}
-
-func (b *bucket[T]) sort() {
-	for _, m := range []map[string][]*entry[T]{b.exact, b.prefixes} {
-		for _, es := range m {
-			slices.SortFunc(es, (*entry[T]).compare)
-		}
-	}
-	slices.SortFunc(b.regexes, (*entry[T]).compare)
-	slices.SortFunc(b.none, (*entry[T]).compare)
-}
-
 // Match returns the value of the most specific rule whose conditions all
 // match. It prefers an exact host to a wildcard to no host, then an exact path
 // to the longest prefix to a regular expression to no path. Then it prefers a
@@ -315,16 +257,16 @@ func (t *Table[T]) Match(r Request) (T, bool) {
 		return zero, false
 	}
 	if r.Host != "" {
-		if e := t.exact[r.Host].match(&r); e != nil {
+		if e := t.exact.Get(r.Host).match(&r); e != nil {
 			return e.value, true
 		}
-		if _, parent, ok := strings.Cut(r.Host, "."); ok && len(t.wildcard) > 0 {
-			if e := t.wildcard[parent].match(&r); e != nil {
+		if _, parent, ok := strings.Cut(r.Host, "."); ok && t.wildcard.Len() > 0 {
+			if e := t.wildcard.Get(parent).match(&r); e != nil {
 				return e.value, true
 			}
 		}
 	}
-	if e := t.exact[""].match(&r); e != nil {
+	if e := t.exact.Get("").match(&r); e != nil {
 		return e.value, true
 	}
 	return zero, false
@@ -334,7 +276,7 @@ func (b *bucket[T]) match(r *Request) *entry[T] {
 	if b == nil {
 		return nil
 	}
-	if e := first(b.exact[r.Path], r); e != nil {
+	if e := first(b.exact.Get(r.Path), r); e != nil {
 		return e
 	}
 	if e := b.matchPrefix(r); e != nil {
@@ -356,7 +298,7 @@ func (b *bucket[T]) matchPrefix(r *Request) *entry[T] {
 		return nil
 	}
 	if len(r.Path) <= b.longest {
-		if e := first(b.prefixes[r.Path], r); e != nil {
+		if e := first(b.prefixes.Get(r.Path), r); e != nil {
 			return e
 		}
 	}
@@ -364,10 +306,10 @@ func (b *bucket[T]) matchPrefix(r *Request) *entry[T] {
 		if r.Path[i] != '/' {
 			continue
 		}
-		if e := first(b.prefixes[r.Path[:i+1]], r); e != nil { // "/v2/"
+		if e := first(b.prefixes.Get(r.Path[:i+1]), r); e != nil { // "/v2/"
 			return e
 		}
-		if e := first(b.prefixes[r.Path[:i]], r); e != nil { // "/v2"
+		if e := first(b.prefixes.Get(r.Path[:i]), r); e != nil { // "/v2"
 			return e
 		}
 	}
