@@ -1,57 +1,157 @@
 package certs
 
 import (
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/drawbridge-gateway/drawbridge/certs/sharded"
 )
 
 // normalName returns a DNS name in lower case, without a dot at its end.
 func normalName(name string) string { return strings.ToLower(strings.TrimSuffix(name, ".")) }
 
+// parseAddr returns the IP address that a host name stands for, as a key of a nameIndex.
+func parseAddr(name string) (key string, ok bool) {
+	addr, err := netip.ParseAddr(strings.Trim(name, "[]"))
+	return addr.Unmap().String(), err == nil
+}
+
 // A nameIndex finds the certificates that are valid for a name without
 // checking the others: a handshake must not cost more with ten thousand
 // certificates than with ten. It is immutable.
 type nameIndex struct {
-	all    []*Certificate
-	byName map[string][]int32 // DNS names in lower case, wildcards too; of all, ascending
+	all       []*Certificate
+	byName    sharded.Map[[]int32] // names in lower case, wildcards and IP addresses too; of all, ascending
+	sameNamed []*Certificate       // with the names of the first, which is among them
+
+	cost indexCost
 }
 
-func newNameIndex(certs []*Certificate) nameIndex {
-	x := nameIndex{all: certs, byName: make(map[string][]int32, len(certs))}
-	for i, c := range certs {
-		for _, name := range c.Leaf().DNSNames {
-			key := normalName(name)
-			if at := x.byName[key]; len(at) == 0 || at[len(at)-1] != int32(i) {
-				x.byName[key] = append(at, int32(i))
-			}
+// An indexCost counts the certificates that were indexed, and the names that were copied,
+// to make an index from another. Tests read it.
+type indexCost struct{ indexed, copied int }
+
+// newNameIndex returns the index of the certificates. It takes over from before what
+// the two have in common: replacing one certificate costs no more than that.
+func newNameIndex(certs []*Certificate, before *nameIndex) nameIndex {
+	var changed []int
+	at := func(list []*Certificate, i int) *Certificate {
+		if i < len(list) {
+			return list[i]
+		}
+		return nil
+	}
+	for i := range max(len(certs), len(before.all)) {
+		if at(certs, i) != at(before.all, i) {
+			changed = append(changed, i)
 		}
 	}
-	return x
+	if len(changed) > len(certs)/2 { // indexing all of them costs less
+		before, changed = new(nameIndex), changed[:0]
+		for i := range certs {
+			changed = append(changed, i)
+		}
+	}
+	next := nameIndex{all: certs}
+	e := nameEditor{before.byName.Edit(), len(before.all) == 0}
+	var others []*Certificate // those that joined or left
+	for _, i := range changed {
+		was, now := at(before.all, i), at(certs, i)
+		if was != nil && now != nil && sameKeys(was, now) {
+			others = append(others, now)
+			continue
+		}
+		if was != nil {
+			e.remove(was, int32(i))
+			others = append(others, was)
+		}
+		if now != nil {
+			e.add(now, int32(i))
+			others = append(others, now)
+		}
+	}
+	next.byName, next.cost = e.Map(), indexCost{len(changed), e.Copied()}
+	if len(before.all) > 0 && len(certs) > 0 && before.all[0] == certs[0] && !slices.ContainsFunc(others, func(c *Certificate) bool { return sameNames(c.Leaf(), certs[0].Leaf()) }) {
+		next.sameNamed = before.sameNamed
+	} else if len(certs) > 0 {
+		next.sameNamed = next.withNamesOf(certs[0])
+	}
+	return next
+}
+
+// A nameEditor changes the index of a set of certificates.
+type nameEditor struct {
+	*sharded.Editor[[]int32]
+	fresh bool // the lists belong to the editor
+}
+
+func (e nameEditor) add(c *Certificate, i int32) {
+	for _, key := range keysOf(c) {
+		list := e.Get(key)
+		at, found := slices.BinarySearch(list, i)
+		switch {
+		case found: // the certificate has the name twice
+		case e.fresh && at == len(list):
+			e.Set(key, append(list, i))
+		default:
+			e.Set(key, slices.Concat(list[:at], []int32{i}, list[at:]))
+		}
+	}
+}
+
+func (e nameEditor) remove(c *Certificate, i int32) {
+	for _, key := range keysOf(c) {
+		list := slices.DeleteFunc(slices.Clone(e.Get(key)), func(have int32) bool { return have == i })
+		if len(list) == 0 {
+			e.Delete(key)
+		} else {
+			e.Set(key, list)
+		}
+	}
+}
+
+// keysOf returns the names of a certificate as keys of a nameIndex.
+func keysOf(c *Certificate) []string {
+	leaf := c.Leaf()
+	keys := make([]string, 0, len(leaf.DNSNames)+len(leaf.IPAddresses))
+	for _, name := range leaf.DNSNames {
+		keys = append(keys, normalName(name))
+	}
+	for _, ip := range leaf.IPAddresses {
+		if addr, ok := netip.AddrFromSlice(ip); ok {
+			keys = append(keys, addr.Unmap().String())
+		}
+	}
+	return keys
+}
+
+// sameKeys reports whether a nameIndex has both certificates under the same keys.
+func sameKeys(a, b *Certificate) bool {
+	return slices.Equal(a.Leaf().DNSNames, b.Leaf().DNSNames) && slices.EqualFunc(a.Leaf().IPAddresses, b.Leaf().IPAddresses, net.IP.Equal)
 }
 
 // each calls f with every certificate that is valid for the name, in their
 // order, until f returns false. The name is as serverName returns it, and not
 // empty.
 func (x *nameIndex) each(name string, f func(*Certificate) bool) {
-	if _, err := netip.ParseAddr(strings.Trim(name, "[]")); err == nil {
-		for _, c := range x.all { // never in a handshake: an address is not sent as SNI
-			if c.Matches(name) && !f(c) {
-				return
-			}
-		}
-		return
+	key, address := parseAddr(name)
+	if !address {
+		key = strings.TrimSuffix(name, ".")
 	}
-	name = strings.TrimSuffix(name, ".")
-	candidates := x.byName[name]
-	if _, parent, ok := strings.Cut(name, "."); ok {
-		if wild := x.byName["*."+parent]; len(candidates) == 0 {
+	candidates := x.byName.Get(key)
+	if _, parent, ok := strings.Cut(key, "."); ok && !address {
+		if wild := x.byName.Get("*." + parent); len(candidates) == 0 {
 			candidates = wild
 		} else if len(wild) > 0 {
 			candidates = slices.Concat(candidates, wild)
 			slices.Sort(candidates)
 			candidates = slices.Compact(candidates)
 		}
+	}
+	if !address {
+		name = key
 	}
 	for _, i := range candidates {
 		if c := x.all[i]; c.Matches(name) && !f(c) {
@@ -63,19 +163,20 @@ func (x *nameIndex) each(name string, f func(*Certificate) bool) {
 // withNamesOf returns the certificates that have the same names as the first,
 // in their order.
 func (x *nameIndex) withNamesOf(first *Certificate) []*Certificate {
-	candidates := make([]int32, 0, len(x.all))
-	if names := first.Leaf().DNSNames; len(names) > 0 {
-		candidates = x.byName[normalName(names[0])]
-	} else {
-		for i := range x.all {
-			candidates = append(candidates, int32(i))
-		}
-	}
 	var out []*Certificate
-	for _, i := range candidates {
-		if c := x.all[i]; c == first || sameNames(c.Leaf(), first.Leaf()) {
+	add := func(c *Certificate) {
+		if c == first || sameNames(c.Leaf(), first.Leaf()) {
 			out = append(out, c)
 		}
+	}
+	if keys := keysOf(first); len(keys) > 0 {
+		for _, i := range x.byName.Get(keys[0]) {
+			add(x.all[i])
+		}
+		return out
+	}
+	for _, c := range x.all { // the first has no name of either kind
+		add(c)
 	}
 	return out
 }

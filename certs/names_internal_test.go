@@ -35,38 +35,90 @@ func TestTheNameIndexFindsMatchingCertificates(t *testing.T) {
 	}
 	for range 300 {
 		var all []*Certificate
-		for range 20 {
+		certificate := func() *Certificate {
 			names := []string{name(labels), name(labels)}
 			switch random.IntN(8) {
 			case 0:
-				names = []string{"127.0.0.1"}
+				names = []string{addresses[random.IntN(len(addresses))]}
 			case 1:
 				names = nil
 			case 2:
 				names[0] += "."
 			}
-			all = append(all, named(names...))
+			return named(names...)
 		}
-		x := newNameIndex(all)
-		for range 20 {
-			ask := serverName(name([]string{"a", "b", "x-y", "c"}))
-			if random.IntN(10) == 0 {
-				ask = "127.0.0.1"
-			}
-			var want, got []*Certificate
-			for _, c := range all {
-				if c.Matches(ask) {
-					want = append(want, c)
+		var x nameIndex
+		for range 4 {
+			all = edited(random, all, certificate)
+			x = newNameIndex(all, &x)
+			for range 20 {
+				ask := serverName(name([]string{"a", "b", "x-y", "c"}))
+				if random.IntN(10) == 0 {
+					ask = addresses[random.IntN(len(addresses))]
+				}
+				var want, got []*Certificate
+				for _, c := range all {
+					if c.Matches(ask) {
+						want = append(want, c)
+					}
+				}
+				x.each(ask, func(c *Certificate) bool { got = append(got, c); return true })
+				if !slices.Equal(got, want) {
+					t.Fatalf("%q: %d certificates, want %d", ask, len(got), len(want))
 				}
 			}
-			x.each(ask, func(c *Certificate) bool { got = append(got, c); return true })
-			if !slices.Equal(got, want) {
-				t.Fatalf("%q: %d certificates, want %d", ask, len(got), len(want))
+			want := slices.DeleteFunc(slices.Clone(all), func(c *Certificate) bool { return !sameNames(c.Leaf(), all[0].Leaf()) })
+			if got := x.sameNamed; !slices.Equal(got, want) {
+				t.Fatalf("%v: %d with the same names, want %d", all[0].Leaf().DNSNames, len(got), len(want))
 			}
 		}
-		want := slices.DeleteFunc(slices.Clone(all), func(c *Certificate) bool { return !sameNames(c.Leaf(), all[0].Leaf()) })
-		if got := x.withNamesOf(all[0]); !slices.Equal(got, want) {
-			t.Fatalf("%v: %d with the same names, want %d", all[0].Leaf().DNSNames, len(got), len(want))
+	}
+}
+
+var addresses = []string{"127.0.0.1", "10.0.0.1", "::1", "[::1]", "::ffff:127.0.0.1"}
+
+// edited returns other certificates: 20 new ones, or all with some replaced, removed or
+// added.
+func edited(random *rand.Rand, all []*Certificate, certificate func() *Certificate) []*Certificate {
+	all = slices.Clone(all)
+	for len(all) < 20 {
+		all = append(all, certificate())
+	}
+	for range random.IntN(4) {
+		i := random.IntN(len(all))
+		switch random.IntN(4) {
+		case 0:
+			all = slices.Delete(all, i, i+1)
+		case 1:
+			all = slices.Insert(all, i, certificate())
+		case 2: // a renewal
+			leaf := all[i].Leaf()
+			all[i] = &Certificate{chain: []*x509.Certificate{{DNSNames: leaf.DNSNames, IPAddresses: leaf.IPAddresses}}}
+		default:
+			all[i] = certificate()
+		}
+	}
+	return all
+}
+
+// Replacing, adding or removing one certificate among ten thousand indexes that one.
+func TestAnEditedNameIndexSharesTheRest(t *testing.T) {
+	const n = 10_000
+	var all []*Certificate
+	for i := range n {
+		all = append(all, named(fmt.Sprintf("host-%d.example", i)))
+	}
+	x := newNameIndex(all, new(nameIndex))
+	replaced := slices.Clone(all)
+	replaced[4711] = named("another.example")
+	renewed := slices.Clone(all)
+	renewed[4711] = named("host-4711.example")
+	for what, next := range map[string][]*Certificate{
+		"replaced": replaced, "renewed": renewed, "added": append(slices.Clone(all), named("another.example")), "removed": all[:n-1],
+	} {
+		y := newNameIndex(next, &x)
+		if y.cost.indexed != 1 || y.cost.copied > n/20 {
+			t.Errorf("%s: %+v", what, y.cost)
 		}
 	}
 }
@@ -79,7 +131,7 @@ func BenchmarkChooseByName(b *testing.B) {
 			for i := range n {
 				all = append(all, named(fmt.Sprintf("host-%d.example", i)))
 			}
-			x := newNameIndex(all)
+			x := newNameIndex(all, new(nameIndex))
 			b.ReportAllocs()
 			for b.Loop() {
 				found := false

@@ -78,13 +78,12 @@ func (o *ServerOptions) sameIdentity(p *ServerOptions) bool {
 // certificates and client authentication is never resumed under another. It is
 // safe for concurrent use and needs no Close.
 type Server struct {
-	o         ServerOptions // without Replaces
-	config    *tls.Config
-	tickets   *tls.Config // has the ticket keys and nothing else
-	names     nameIndex
-	sameNamed []*Certificate // with the names of the first, which is among them
-	verifier  verifier
-	anchors   *AnchorLog // of clients; never nil
+	o        ServerOptions // without Replaces
+	config   *tls.Config
+	tickets  *tls.Config // has the ticket keys and nothing else
+	names    nameIndex
+	verifier verifier
+	anchors  *AnchorLog // of clients; never nil
 }
 
 // NewServer checks the options. The error is Faults with the fields of the API.
@@ -168,8 +167,11 @@ func NewServer(o ServerOptions) (*Server, error) {
 	if err := bad.err(); err != nil {
 		return nil, err
 	}
-	s.names = newNameIndex(o.Certificates)
-	s.sameNamed = s.names.withNamesOf(o.Certificates[0])
+	indexed := new(nameIndex)
+	if before != nil {
+		indexed = &before.names
+	}
+	s.names = newNameIndex(o.Certificates, indexed)
 	return s, nil
 }
 
@@ -234,7 +236,7 @@ func (s *Server) choose(hello *tls.ClientHelloInfo) *Certificate {
 func (s *Server) fallback(hello *tls.ClientHelloInfo) *Certificate {
 	anyName := *hello
 	anyName.ServerName = "" // SupportsCertificate would check it
-	for _, c := range s.sameNamed {
+	for _, c := range s.names.sameNamed {
 		if anyName.SupportsCertificate(&c.tls) == nil {
 			return c
 		}
@@ -256,17 +258,19 @@ func serverName(sni string) string { return strings.ToLower(sni) }
 // host on a connection made under another name. It is false only with
 // RejectUnknownSNI and a name that is empty or matches no certificate.
 func (s *Server) Knows(name string) bool {
-	if !s.o.RejectUnknownSNI {
-		return true
-	}
-	known := false
+	return !s.o.RejectUnknownSNI || s.Presents(name)
+}
+
+// Presents reports whether one of the certificates is valid for the name.
+func (s *Server) Presents(name string) bool {
+	valid := false
 	if name != "" {
 		s.names.each(strings.ToLower(name), func(*Certificate) bool {
-			known = true
+			valid = true
 			return false
 		})
 	}
-	return known
+	return valid
 }
 
 // sessionTag marks our entry in a session's Extra.

@@ -131,7 +131,7 @@ func (s *Server) latest(name string) *Certificate {
 		s.names.each(serverName(name), later)
 	}
 	if last == nil {
-		for _, c := range s.sameNamed {
+		for _, c := range s.names.sameNamed {
 			later(c)
 		}
 	}
