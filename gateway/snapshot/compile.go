@@ -276,7 +276,7 @@ func sameInputs[M interface {
 	if a == b {
 		return true
 	}
-	return proto.Equal(inputs(a), inputs(b))
+	return store.SameMessage(inputs(a), inputs(b))
 }
 
 func inputs[M store.Resource](r M) proto.Message {

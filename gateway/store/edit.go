@@ -283,7 +283,7 @@ func (d *Draft) put(p Put, createOnly bool, in func(adminv1.Kind) map[string]Res
 		action = adminv1.ChangeAction_CHANGE_ACTION_UPDATED
 		keepSecrets(r, present)
 		setOutput(r, present.GetEtag(), present.GetRevision())
-		if proto.Equal(r, present) {
+		if SameMessage(r, present) {
 			action = adminv1.ChangeAction_CHANGE_ACTION_UNCHANGED
 			r = present
 		}
@@ -536,11 +536,7 @@ func keepSecrets(r, present Resource) {
 
 // etag returns a short digest of the resource as of the revision.
 func etag(r Resource, revision int64) string {
-	content, err := proto.MarshalOptions{Deterministic: true}.Marshal(r)
-	if err != nil {
-		panic("store: a message that came over the wire does not marshal: " + err.Error())
-	}
-	sum := sha256.Sum256(binary.BigEndian.AppendUint64(content, uint64(revision)))
+	sum := sha256.Sum256(binary.BigEndian.AppendUint64(content(r), uint64(revision)))
 	return hex.EncodeToString(sum[:8])
 }
 

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
 	"slices"
@@ -134,7 +135,23 @@ func WithoutOutput(r Resource) Resource {
 }
 
 // SameContent reports whether two resources differ at most in output-only fields.
-func SameContent(a, b Resource) bool { return proto.Equal(WithoutOutput(a), WithoutOutput(b)) }
+func SameContent(a, b Resource) bool { return SameMessage(WithoutOutput(a), WithoutOutput(b)) }
+
+// SameMessage is proto.Equal, but quick for lists of ten thousand names: it compares
+// what the messages marshal to, and proto.Equal allocates for each element. Neither may
+// hold unknown fields, whose order would count.
+func SameMessage(a, b proto.Message) bool {
+	return proto.Size(a) == proto.Size(b) && bytes.Equal(content(a), content(b))
+}
+
+// content returns what a message marshals to.
+func content(m proto.Message) []byte {
+	out, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+	if err != nil {
+		panic("store: a message that came over the wire does not marshal: " + err.Error())
+	}
+	return out
+}
 
 // A use is one resource's reference to another.
 type use struct {
