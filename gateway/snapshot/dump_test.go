@@ -41,8 +41,8 @@ type visit struct {
 
 func (d *dumper) line(words ...string) { fmt.Fprintln(&d.b, strings.Join(words, " ")) }
 
-// Conditions is no part of what traffic meets: counters, locks, loggers.
-var notDumped = regexp.MustCompile(`^(certs\.useReport|sync\.|hclog\.|time\.Time|time\.Timer|context\.|maphash\.|socket\.Pool|socket\.Descriptors|upstream\.Tracker|adminv1\.|l7\.pooled|invalid\.)`)
+// notDumped is no part of what traffic meets: counters, locks, loggers.
+var notDumped = regexp.MustCompile(`^(certs\.useReport|certs\.indexCost|sync\.|hclog\.|time\.Time|time\.Timer|context\.|maphash\.|socket\.Pool|socket\.Descriptors|upstream\.Tracker|adminv1\.|l7\.pooled|invalid\.)`)
 
 func (d *dumper) value(v reflect.Value, depth int) {
 	if !v.IsValid() {
@@ -86,6 +86,10 @@ func (d *dumper) value(v reflect.Value, depth int) {
 		d.line(v.Elem().Type().String())
 		d.value(addressable(v.Elem()), depth+1)
 	case reflect.Struct:
+		if strings.HasPrefix(t.String(), "sharded.Map[") {
+			d.value(merged(open(v.FieldByName("shards"))), depth)
+			return
+		}
 		d.line(t.String(), "{")
 		for i := range t.NumField() {
 			if f := t.Field(i); f.Name != "_" {
@@ -124,6 +128,17 @@ func (d *dumper) value(v reflect.Value, depth int) {
 	default:
 		d.line(fmt.Sprint(open(v).Interface()))
 	}
+}
+
+// merged returns a map of the entries of all shards: how they are spread is random.
+func merged(shards reflect.Value) reflect.Value {
+	all := reflect.MakeMap(shards.Type().Elem())
+	for i := range shards.Len() {
+		for it := shards.Index(i).MapRange(); it.Next(); {
+			all.SetMapIndex(it.Key(), it.Value())
+		}
+	}
+	return all
 }
 
 // open returns v as if all of its fields were exported.

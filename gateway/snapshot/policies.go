@@ -10,13 +10,17 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
+	"github.com/drawbridge-gateway/drawbridge/gateway/store"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
+
+// baseAt is where the base settings are within a listener.
+const baseAt = invalid.Path("tls")
 
 // A livePolicy is one TLS policy of a listener: its base settings, or one of its
 // policies for some hosts.
 type livePolicy struct {
-	at    invalid.Path // within the listener: "tls", "tls.policies[0]"
+	at    invalid.Path // within the listener: baseAt, "tls.policies[0]"
 	hosts []string     // normalized; nil for the base
 	msg   policySettings
 
@@ -46,7 +50,7 @@ func (p *livePolicy) sameUses(o *livePolicy) bool {
 // sameServer reports whether the Server of one would be like the Server of the
 // other. The hosts do not count: a ticket names the host that it is for.
 func (p *livePolicy) sameServer(o *livePolicy) bool {
-	return p.sameUses(o) && (p.msg == o.msg || proto.Equal(ownSettings(p.msg), ownSettings(o.msg)))
+	return p.sameUses(o) && (p.msg == o.msg || store.SameMessage(ownSettings(p.msg), ownSettings(o.msg)))
 }
 
 // ownSettings returns the settings of one policy.
@@ -59,6 +63,42 @@ func ownSettings(m policySettings) proto.Message {
 		c.Hosts = nil
 	}
 	return c
+}
+
+// formerPolicies finds the policies that another policy continues: the base continues
+// the base, and others those with which they have a host in common.
+type formerPolicies struct {
+	list   []*livePolicy  // the base first
+	byHost map[string]int // in list
+}
+
+func newFormerPolicies(list []*livePolicy) formerPolicies {
+	f := formerPolicies{list, map[string]int{}}
+	for i, p := range list {
+		for _, host := range p.hosts {
+			f.byHost[host] = i
+		}
+	}
+	return f
+}
+
+// of returns the policies that p continues, in their order.
+func (f formerPolicies) of(p *livePolicy) []*livePolicy {
+	if p.at == baseAt {
+		return f.list[:min(1, len(f.list))]
+	}
+	var at []int
+	for _, host := range p.hosts {
+		if i, ok := f.byHost[host]; ok {
+			at = append(at, i)
+		}
+	}
+	slices.Sort(at)
+	var out []*livePolicy
+	for _, i := range slices.Compact(at) {
+		out = append(out, f.list[i])
+	}
+	return out
 }
 
 // usePolicies returns a listener's policies, the base first, with the live objects
@@ -75,18 +115,19 @@ func (s listenerScope) usePolicies(l, prev *Listener) []*livePolicy {
 			return before
 		}
 	}
-	out := []*livePolicy{{at: "tls", msg: t}}
+	out := []*livePolicy{{at: baseAt, msg: t}}
 	owners := map[string]invalid.Path{}
 	for i, p := range t.GetPolicies() {
 		at := invalid.Path("tls.policies").Index(i)
 		out = append(out, &livePolicy{at: at, msg: p, hosts: s.policyHosts(at, p.GetHosts(), owners)})
 	}
+	former := newFormerPolicies(before)
 	for _, p := range out {
-		var former *livePolicy
-		if i := slices.IndexFunc(before, p.replaces); i >= 0 {
-			former = before[i]
+		if continued := former.of(p); len(continued) > 0 {
+			s.useListed(p, continued[0])
+		} else {
+			s.useListed(p, nil)
 		}
-		s.useListed(p, former)
 	}
 	return out
 }
@@ -100,22 +141,28 @@ func (s listenerScope) replacesUses(p *livePolicy) bool {
 // useListed sets the certificates and trust bundles that a policy names. It takes the
 // certificates that have not changed from the former policy, which may be nil.
 func (s listenerScope) useListed(p, former *livePolicy) {
-	var names []string
-	if former != nil {
-		names = former.msg.GetCertificates()
+	names, at := p.msg.GetCertificates(), p.at.Field("certificates")
+	p.trust = s.useTrust(p.at.Field("client_trust_bundles"), p.msg.GetClientTrustBundles())
+	if former != nil && slices.Equal(former.msg.GetCertificates(), names) {
+		p.certificates = former.certificates
+		if !s.job.work.replaces(s.job.work.certificates, names) {
+			return
+		}
+		p.certificates = slices.Clone(p.certificates)
+		for i, name := range names {
+			if s.job.work.certificates[name] {
+				p.certificates[i] = s.useCertificate(at.Index(i), name)
+			}
+		}
+		return
 	}
-	at, twice := p.at.Field("certificates"), duplicates(p.msg.GetCertificates())
-	for i, name := range p.msg.GetCertificates() {
+	twice := duplicates(names)
+	for i, name := range names {
 		if twice[i] {
 			s.Add(at.Index(i), "is %q, which is in the list twice", name)
 		}
-		if i < len(names) && names[i] == name && !s.job.work.certificates[name] {
-			p.certificates = append(p.certificates, former.certificates[i])
-			continue
-		}
 		p.certificates = append(p.certificates, s.useCertificate(at.Index(i), name))
 	}
-	p.trust = s.useTrust(p.at.Field("client_trust_bundles"), p.msg.GetClientTrustBundles())
 }
 
 // policyHosts checks the hosts of a policy and returns them normalized. owners holds
@@ -152,10 +199,11 @@ func (s listenerScope) policyHosts(at invalid.Path, hosts []string, owners map[s
 // changed, so that the session tickets of clients stay valid. If only the requirements
 // for clients have changed, a new Server takes over the tickets of the old one.
 func (l *Listener) reuseServers(prev *Listener) {
+	former := newFormerPolicies(prev.uses.policies)
 	taken := map[*certs.Server]bool{} // no two policies share a Server
 	for _, p := range l.uses.policies {
-		for _, o := range prev.uses.policies {
-			if o.server != nil && !taken[o.server] && p.replaces(o) && p.sameServer(o) {
+		for _, o := range former.of(p) {
+			if o.server != nil && !taken[o.server] && p.sameServer(o) {
 				p.server, taken[o.server] = o.server, true
 				if p.at == o.at {
 					p.warnings = o.warnings
@@ -165,8 +213,8 @@ func (l *Listener) reuseServers(prev *Listener) {
 		}
 	}
 	for _, p := range l.uses.policies {
-		for _, o := range prev.uses.policies {
-			if p.server == nil && o.server != nil && !taken[o.server] && p.replaces(o) {
+		for _, o := range former.of(p) {
+			if p.server == nil && o.server != nil && !taken[o.server] {
 				p.former, taken[o.server] = o.server, true
 				break
 			}
@@ -175,15 +223,6 @@ func (l *Listener) reuseServers(prev *Listener) {
 	if slices.EqualFunc(l.uses.policies, prev.uses.policies, func(p, o *livePolicy) bool { return p.server == o.server && slices.Equal(p.hosts, o.hosts) }) {
 		l.tls = prev.tls
 	}
-}
-
-// replaces reports whether p continues a former policy: both are the base, or they have a
-// host in common.
-func (p *livePolicy) replaces(former *livePolicy) bool {
-	if p.hosts == nil || former.hosts == nil {
-		return p.hosts == nil && former.hosts == nil
-	}
-	return slices.ContainsFunc(p.hosts, func(h string) bool { return slices.Contains(former.hosts, h) })
 }
 
 // buildServers makes the Servers of a listener's policies.
@@ -228,24 +267,33 @@ func (s listenerScope) buildServer(l *Listener, p *livePolicy) {
 		s.Add(p.at.Field("certificates"), "must name at least one certificate to present to clients")
 	}
 	auth, sans := s.clientAuth(p)
-	at := p.at.Field("certificates")
 	for i, c := range p.certificates {
-		if c != nil {
-			s.warnUse(at.Index(i), t.GetCertificates()[i], c, certs.AsServer)
+		if c == nil {
+			continue
+		}
+		// The path is made only for a warning: there may be ten thousand certificates.
+		if findings, _ := c.UseFindings(certs.AsServer); len(findings) > 0 {
+			s.warnUse(p.at.Field("certificates").Index(i), t.GetCertificates()[i], c, certs.AsServer)
 		}
 	}
 	p.warnings = append([]invalid.Warning{}, s.Warnings()[known:]...)
-	s.warnOfHosts(p)
-	if s.Len() > 0 || p.server != nil || slices.Contains(p.certificates, nil) {
-		return
+	if p.server == nil && s.Len() == 0 && !slices.Contains(p.certificates, nil) {
+		s.newServer(l, p, settings, auth, sans)
 	}
+	if p.server != nil {
+		s.warnOfHosts(p)
+	}
+}
+
+// newServer makes the Server of a policy whose settings are valid.
+func (s listenerScope) newServer(l *Listener, p *livePolicy, settings tlsSettings, auth certs.ClientAuth, sans []certs.SAN) {
 	server, err := certs.NewServer(certs.ServerOptions{
 		Certificates:     p.certificates,
 		RejectUnknownSNI: p.hosts == nil && l.msg.GetTls().GetRejectUnknownSni(),
 		ClientAuth:       auth,
 		ClientTrust:      p.trust,
 
-		AllowMissingClientAuthUsage: t.GetAllowMissingClientAuthUsage(),
+		AllowMissingClientAuthUsage: p.msg.GetAllowMissingClientAuthUsage(),
 
 		ClientSubjectAltNames: sans,
 		MinVersion:            settings.minVersion,
@@ -294,15 +342,14 @@ func (s listenerScope) clientAuth(p *livePolicy) (certs.ClientAuth, []certs.SAN)
 	return auth, sans
 }
 
-// warnOfHosts warns of hosts of a policy for which it has no certificate.
+// warnOfHosts warns of hosts of a policy whose Server has no certificate for them.
 func (s listenerScope) warnOfHosts(p *livePolicy) {
 	for i, host := range p.hosts {
 		name := host
 		if parent, ok := strings.CutPrefix(host, "*."); ok {
 			name = "any-host." + parent // a certificate for every host below parent is valid for this one
 		}
-		valid := func(c *certs.Certificate) bool { return c == nil || c.Matches(name) }
-		if !slices.ContainsFunc(p.certificates, valid) {
+		if !p.server.Presents(name) {
 			s.Warn(warnCertificate, p.at.Field("hosts").Index(i), "none of the policy's certificates is valid for %s: clients will reject the one that is presented", host)
 		}
 	}

@@ -44,8 +44,7 @@ func (j *job) newWorklist() *worklist {
 	}
 	for _, ref := range j.state.Changed(j.prev.State()) {
 		w.add(ref)
-		if ref.Kind == adminv1.Kind_KIND_LISTENER || ref.Kind == adminv1.Kind_KIND_UPSTREAM {
-			// The settings that a route may have depend on these.
+		if j.partnerChanged(ref) {
 			for user := range j.state.Users(ref) {
 				if user.Kind == adminv1.Kind_KIND_ROUTE {
 					w.add(user)
