@@ -165,6 +165,27 @@ func (b *TrustBundle) Count() int { return len(b.certs) }
 // be modified.
 func (b *TrustBundle) Certificates() []*x509.Certificate { return slices.Clone(b.certs) }
 
+// Ends returns when each certificate expires.
+func (b *TrustBundle) Ends() []time.Time {
+	ends := make([]time.Time, len(b.certs))
+	for i, c := range b.certs {
+		ends[i] = c.NotAfter
+	}
+	return ends
+}
+
+// CRLEnds returns when each revocation list is due for its next update.
+func (b *TrustBundle) CRLEnds() []time.Time {
+	if b.crls == nil {
+		return nil
+	}
+	ends := make([]time.Time, len(b.crls.lists))
+	for i, l := range b.crls.lists {
+		ends[i] = l.list.NextUpdate
+	}
+	return ends
+}
+
 // CRLInfos describes each revocation list as of now, in the order of the
 // sources.
 func (b *TrustBundle) CRLInfos() []CRLInfo {

@@ -77,7 +77,8 @@ type EndpointStatus struct {
 	Connects, Handshakes              Timing                      // including failed attempts
 	Failures                          map[certs.Reason]uint64
 	LastFailure                       *Failure          // nil: no failure
-	PeerCertificate                   *certs.Info       // last presented, even if rejected; nil: none so far
+	PeerLeaf                          *x509.Certificate // last presented, even if rejected; nil: none so far
+	PeerCertificate                   *certs.Info       // describes PeerLeaf
 	VerifiedBy                        []certs.AnchorUse // the latest first; also of replaced Upstreams
 	Warm                              *Warm             // nil: no warm connections
 }
@@ -106,6 +107,21 @@ type Timing struct {
 }
 
 func (e *Endpoint) status() EndpointStatus {
+	s := e.countsNow()
+	var anchors []*certs.AnchorLog
+	for _, c := range e.options.clients() {
+		anchors = append(anchors, c.Anchors())
+	}
+	s.VerifiedBy = certs.AnchorUses(anchors...)
+	if chain := e.counts.presented.Load(); chain != nil && len(*chain) > 0 {
+		info := certs.Describe(*chain)
+		s.PeerLeaf, s.PeerCertificate = (*chain)[0], &info
+	}
+	return s
+}
+
+// countsNow is status without what takes long: VerifiedBy and PeerCertificate.
+func (e *Endpoint) countsNow() EndpointStatus {
 	s := EndpointStatus{
 		Network:           e.Network(),
 		Address:           e.Address(),
@@ -126,9 +142,7 @@ func (e *Endpoint) status() EndpointStatus {
 		Full:              make(map[certs.FullReason]uint64),
 		Reported:          make(map[certs.Reason]uint64),
 	}
-	var anchors []*certs.AnchorLog
 	for _, c := range e.options.clients() {
-		anchors = append(anchors, c.Anchors())
 		stats := c.SessionStats()
 		for reason, n := range stats.Full {
 			s.Full[reason] += n
@@ -137,7 +151,6 @@ func (e *Endpoint) status() EndpointStatus {
 			s.Reported[reason] += n
 		}
 	}
-	s.VerifiedBy = certs.AnchorUses(anchors...)
 	s.Failures, s.LastFailure = e.failures.load()
 	s.Warm = e.warm.status()
 	s.Check = e.checker.status()
@@ -148,8 +161,7 @@ func (e *Endpoint) status() EndpointStatus {
 		s.Ejections = e.outlier.ejections.Load()
 	}
 	if chain := e.counts.presented.Load(); chain != nil && len(*chain) > 0 {
-		info := certs.Describe(*chain)
-		s.PeerCertificate = &info
+		s.PeerLeaf = (*chain)[0]
 	}
 	return s
 }

@@ -317,6 +317,19 @@ func (u *Upstream) Status() []EndpointStatus {
 	return all
 }
 
+// Counts is Status without VerifiedBy and PeerCertificate, which take long.
+func (u *Upstream) Counts() []EndpointStatus {
+	present, gone := u.all()
+	all := make([]EndpointStatus, 0, len(present)+len(gone))
+	for _, e := range present {
+		all = append(all, e.countsNow())
+	}
+	for _, e := range gone {
+		all = append(all, e.countsNow())
+	}
+	return all
+}
+
 // DNS describes the lookups of the endpoints; nil if they do not come from
 // DNS.
 func (u *Upstream) DNS() *DNSStatus { return u.dns.status() }

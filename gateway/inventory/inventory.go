@@ -183,11 +183,42 @@ func (v *Inventory) Certificates() []*adminv1.CertificateInUse {
 	return out
 }
 
-// Expiries calls yield with the time at which each certificate in use expires,
-// soonest first. use is "own", "trust", "upstream", "crl" or "admin".
+// Expiries calls yield once for each resource and endpoint with certificates in use,
+// with the time at which the first of them expires. use is "own", "trust", "upstream",
+// "crl" or "admin".
 func (v *Inventory) Expiries(yield func(use, name, endpoint string, notAfter time.Time)) {
-	for _, c := range v.gather(v.live()) {
-		yield(useName(c.Use), c.Name, c.Endpoint, time.Unix(c.NotAfter, 0))
+	of := func(use adminv1.CertificateUse, name, endpoint string, ends ...time.Time) {
+		if len(ends) > 0 {
+			yield(useName(use), name, endpoint, slices.MinFunc(ends, time.Time.Compare))
+		}
+	}
+	bundle := func(cas, crls adminv1.CertificateUse, name string, b *certs.TrustBundle) {
+		of(cas, name, "", b.Ends()...)
+		of(crls, name, "", b.CRLEnds()...)
+	}
+	snap := v.live()
+	for name, c := range snap.Certificates() {
+		of(adminv1.CertificateUse_CERTIFICATE_USE_OWN, name, "", c.Leaf().NotAfter)
+	}
+	for name, b := range snap.TrustBundles() {
+		bundle(adminv1.CertificateUse_CERTIFICATE_USE_TRUST, adminv1.CertificateUse_CERTIFICATE_USE_CRL, name, b)
+	}
+	if v.admin != nil {
+		const use = adminv1.CertificateUse_CERTIFICATE_USE_ADMIN
+		b := v.admin.Trust()
+		of(use, adminName, "", slices.Concat([]time.Time{v.admin.Certificate().Leaf().NotAfter}, b.Ends(), b.CRLEnds())...)
+	}
+	for _, u := range snap.Upstreams() {
+		ends := map[string][]time.Time{}
+		for _, e := range u.Live.Counts() {
+			if e.PeerLeaf != nil && !e.Left {
+				address := snapshot.EndpointAddress(e)
+				ends[address] = append(ends[address], e.PeerLeaf.NotAfter)
+			}
+		}
+		for address, all := range ends {
+			of(adminv1.CertificateUse_CERTIFICATE_USE_UPSTREAM, u.Name, address, all...)
+		}
 	}
 }
 
