@@ -63,18 +63,18 @@ func (p *Publisher) publishLog() {
 	p.logDropped = now
 }
 
-// publishExpiry publishes how long each certificate is still valid. Of a trust
-// bundle's CAs, and of its revocation lists, the first to expire counts.
+// publishExpiry publishes to statsd how long each certificate is still valid.
 func (p *Publisher) publishExpiry(now time.Time) {
-	type labels struct{ use, name, endpoint string }
-	seen := map[labels]bool{}
+	if p.statsd == nil {
+		return // /metrics has them without a copy
+	}
+	f := p.set.family(expiryFamily)
 	p.o.Expiries(func(use, name, endpoint string, notAfter time.Time) {
-		l := labels{use, name, endpoint}
-		if seen[l] {
-			return
-		}
-		seen[l] = true
-		p.live.SetGaugeWithLabels([]string{"certs", "expires_in_seconds"}, float32(notAfter.Sub(now).Seconds()),
+		p.statsd.SetGaugeWithLabels(f.parts, float32(notAfter.Sub(now).Seconds()),
 			[]metrics.Label{label("use", use), label("name", name), label("endpoint", endpoint)})
 	})
 }
+
+// expiryFamily is how long each certificate is still valid. Of a trust bundle's CAs, and
+// of its revocation lists, the first to expire counts.
+const expiryFamily = "certs.expires_in_seconds"

@@ -1,65 +1,128 @@
 package telemetry
 
 import (
-	"fmt"
-	"strings"
-	"time"
+	"slices"
 
 	"github.com/armon/go-metrics"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/latency"
 )
 
-// An object publishes the counts of one live object. It adds the increase of each
-// counter since the last publication, because an earlier object may have had the
-// same name.
-type object struct {
-	p      *Publisher
-	labels []metrics.Label
-	before published
-	now    published
+// A record is what was last published of one live object. Counters add up the increases
+// since then, because an earlier object may have had the same labels.
+type record struct {
+	group *group
+	last  []published // in the order in which the object publishes them
+	round int         // of the last publication
 }
 
-// published holds the last published values of an object's counters and
-// histograms, by their names and labels.
+// published is the last value of one series of an object.
 type published struct {
-	values map[string]float64
-	counts map[string]latency.Counts
+	series *series
+	value  float64
+	counts *latency.Counts // of a histogram; nil: nothing was counted
+}
+
+// An object publishes the counts of one live object.
+type object struct {
+	p    *Publisher
+	of   *record
+	next int // the index in of.last that the next series probably has
 }
 
 // object returns the object to publish the counts of a live object with.
-func (p *Publisher) object(live any, labels ...metrics.Label) *object {
-	p.next[live] = published{map[string]float64{}, map[string]latency.Counts{}}
-	return &object{p, labels, p.last[live], p.next[live]}
+func (p *Publisher) object(live any, labels ...pair) *object {
+	r := p.records[live]
+	if r == nil {
+		r = new(record)
+		p.records[live] = r
+	}
+	if r.group == nil || r.group.gone {
+		r.group = p.set.group(labels...)
+	}
+	r.group.seen, r.round = p.now, p.round
+	if p.removing {
+		p.removedRecords = append(p.removedRecords, live)
+	}
+	return &object{p: p, of: r}
 }
 
-func (o *object) gauge(name []string, v float64) {
+// published returns the entry of a series, which is new if the object did not publish it
+// before.
+func (o *object) published(name string, x extras) *published {
+	last := o.of.last
+	is := func(i int) bool {
+		o.p.looked++
+		one := last[i].series
+		return one.family.dotted == name && *one.extras == x
+	}
+	at := o.next
+	if at >= len(last) || !is(at) {
+		for at = 0; at < len(last) && !is(at); at++ {
+		}
+	}
+	if at == len(last) {
+		o.of.last = append(last, published{series: o.p.set.series(o.of.group, o.p.set.family(name), x)})
+	}
+	o.next = at + 1
+	e := &o.of.last[at]
+	if e.series.gone { // it was not published for a long time
+		e.series = o.p.set.series(o.of.group, e.series.family, x)
+	}
+	e.series.seen = o.p.now
+	return e
+}
+
+func (o *object) gauge(name string, v float64) {
 	if o.p.removing {
 		return // it may be that of a live object of the same name
 	}
-	o.p.live.SetGaugeWithLabels(name, float32(v), o.labels)
+	one := o.published(name, extras{}).series
+	one.value = v
+	if o.p.statsd != nil {
+		o.p.statsd.SetGaugeWithLabels(one.family.parts, float32(v), o.statsdLabels(nil))
+	}
 }
 
-func (o *object) counter(name []string, v float64, labels ...metrics.Label) {
-	key := fmt.Sprint(name, labels)
-	o.now.values[key] = v
-	o.p.live.IncrCounterWithLabels(name, float32(v-o.before.values[key]), append(labels, o.labels...))
+// counter publishes a count, with up to two labels.
+func (o *object) counter(name string, v float64, labels ...pair) {
+	var x extras
+	copy(x[:], labels)
+	e := o.published(name, x)
+	increase := v - e.value
+	e.value = v
+	e.series.value += increase
+	if o.p.statsd != nil {
+		o.p.statsd.IncrCounterWithLabels(e.series.family.parts, float32(increase), o.statsdLabels(labels))
+	}
 }
 
-// histogram publishes durations that the object has counted. The labels are the
-// object's own followed by those given, in the order of histogramDescs.
-func (o *object) histogram(name string, now latency.Counts, labels ...metrics.Label) {
-	values := make([]string, 0, len(o.labels)+len(labels))
-	for _, l := range o.labels {
-		values = append(values, l.Value)
+// histogram publishes durations that the object has counted. An empty histogram tells a
+// reader nothing and is left out.
+func (o *object) histogram(name string, now latency.Counts, labels ...pair) {
+	if now.Count() == 0 {
+		return
 	}
-	for _, l := range labels {
-		values = append(values, l.Value)
+	var x extras
+	copy(x[:], labels)
+	e := o.published(name, x)
+	if e.counts == nil {
+		e.counts = new(latency.Counts)
 	}
-	key := name + "\x00" + strings.Join(values, "\x00")
-	before := o.before.counts[key]
-	o.now.counts[key] = now
-	o.p.histograms.add(name, values, &now, &before, time.Now())
+	if e.series.counts == nil {
+		e.series.counts = new(latency.Counts)
+	}
+	e.series.counts.Add(&now, e.counts)
+	*e.counts = now
+}
+
+// statsdLabels returns the labels of a series whose values end its name in statsd.
+func (o *object) statsdLabels(further []pair) []metrics.Label {
+	var out []metrics.Label
+	for _, l := range slices.Concat(further, o.of.group.labels) {
+		out = append(out, label(l.name, l.value))
+	}
+	return out
 }
 
 func label(name, value string) metrics.Label { return metrics.Label{Name: name, Value: value} }

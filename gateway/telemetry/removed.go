@@ -66,7 +66,7 @@ func (p *Publisher) publishLast(snap *snapshot.Snapshot) {
 	if len(upstreams)+len(gone) == 0 {
 		return
 	}
-	p.next, p.removing = map[any]published{}, true
+	p.removing = true
 	for _, u := range upstreams {
 		switch now, exists := snap.Upstream(u.Name); {
 		case exists && now.Live == u.Live:
@@ -88,8 +88,8 @@ func (p *Publisher) publishLast(snap *snapshot.Snapshot) {
 			p.publishListener(l)
 		}
 	}
-	for of := range p.next {
-		delete(p.last, of)
+	for _, of := range p.removedRecords {
+		delete(p.records, of)
 	}
-	p.removing = false
+	p.removing, p.removedRecords = false, nil
 }

@@ -6,9 +6,9 @@ import "github.com/drawbridge-gateway/drawbridge/bridge/validity"
 func publishRevalidation(o *object, side string, set *validity.Set) {
 	counts := set.Counts()
 	for reason, n := range counts.Ended {
-		o.counter([]string{side, "revalidated"}, float64(n), label("result", "ended"), label("reason", string(reason)))
+		o.counter(side+".revalidated", float64(n), pair{"result", "ended"}, pair{"reason", string(reason)})
 	}
 	for reason, n := range counts.Reported {
-		o.counter([]string{side, "revalidated"}, float64(n), label("result", "reported"), label("reason", string(reason)))
+		o.counter(side+".revalidated", float64(n), pair{"result", "reported"}, pair{"reason", string(reason)})
 	}
 }

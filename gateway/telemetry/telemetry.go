@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
-	"net/http"
 	"sync"
 	"time"
 
@@ -13,7 +13,6 @@ import (
 	prometheussink "github.com/armon/go-metrics/prometheus"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/accesslog"
 	"github.com/drawbridge-gateway/drawbridge/gateway/listeners"
@@ -39,8 +38,8 @@ type Options struct {
 	// Problems returns how many resources are down.
 	Problems func() int
 
-	// Expiries calls yield with the time at which each certificate in use expires,
-	// soonest first.
+	// Expiries calls yield once for each resource and endpoint with certificates in use,
+	// with the time at which the first of them expires.
 	Expiries func(yield func(use, name, endpoint string, notAfter time.Time))
 
 	// Started is when the process started.
@@ -57,24 +56,32 @@ type Publisher struct {
 	registry *prometheus.Registry
 	statsd   *metrics.StatsdSink // nil: none
 
-	live       *metrics.Metrics // of live objects; each is dropped some time after its object
-	process    *metrics.Metrics // of the process; never dropped
-	histograms histograms
+	live    *metrics.Metrics // of the gateway; each is dropped some time after its last publication
+	process *metrics.Metrics // of the process; never dropped
 
-	mu         sync.Mutex        // held while values are published
-	pauses     uint64            // as last published
-	accessLog  accesslog.Stats   // likewise
-	logDropped uint64            // likewise
-	last, next map[any]published // by live object: as last published, and as published now
-	removing   bool              // the objects being published are no longer live
+	mu         sync.Mutex      // held while values are published
+	pauses     uint64          // as last published
+	accessLog  accesslog.Stats // likewise
+	logDropped uint64          // likewise
+	set        *seriesSet      // of live objects; each series is dropped some time after its object
+	records    map[any]*record // by live object
+	round      int             // counts publications of all live objects
+	now        int64           // of the publication, in seconds since the start
+	looked     int             // how many series were compared to find others, for tests
+
+	removing       bool  // the objects being published are no longer live
+	removedRecords []any // their keys in records
 
 	removed removals
 }
 
 // New returns a publisher. The caller must close it.
 func New(o Options) (*Publisher, error) {
-	p := &Publisher{o: o, registry: prometheus.NewRegistry(), removed: removals{wake: make(chan struct{}, 1)}}
-	p.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &p.histograms)
+	p := &Publisher{
+		o: o, registry: prometheus.NewRegistry(), removed: removals{wake: make(chan struct{}, 1)},
+		set: newSeriesSet(), records: map[any]*record{},
+	}
+	p.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if o.Statsd != "" {
 		if _, err := net.ResolveUDPAddr("udp", o.Statsd); err != nil {
 			return nil, fmt.Errorf("statsd address %q: it must be host:port: %w", o.Statsd, err)
@@ -123,8 +130,8 @@ func (p *Publisher) Close() {
 }
 
 // Run publishes to statsd on a tick, and what was removed, until ctx ends. Without
-// statsd it does not publish live objects, because that takes seconds where there are
-// tens of thousands: each read of /metrics does.
+// statsd it does not publish live objects, of which there may be tens of thousands: each
+// read of /metrics does.
 func (p *Publisher) Run(ctx context.Context) {
 	var due <-chan time.Time
 	if p.statsd != nil {
@@ -144,35 +151,30 @@ func (p *Publisher) Run(ctx context.Context) {
 	}
 }
 
-// Handler serves the metrics to Prometheus. It publishes before each response.
-func (p *Publisher) Handler() http.Handler {
-	h := promhttp.HandlerFor(helpGatherer{p.registry, help()}, promhttp.HandlerOpts{})
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		p.publish()
-		h.ServeHTTP(w, r)
-	})
-}
-
 // publish publishes everything.
 func (p *Publisher) publish() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.next = map[any]published{}
+	p.begin()
+	p.round++
 	snap := p.o.Live()
 	p.o.Listeners.Each(p.publishListener)
 	for _, u := range snap.Upstreams() {
 		p.publishUpstream(u)
 	}
-	live := p.next
 	p.publishLast(snap)
-	p.last, p.next = live, nil
+	maps.DeleteFunc(p.records, func(_ any, r *record) bool { return r.round != p.round })
+	p.set.sweep(p.now, forgetAfter)
 	p.publishGateway(snap, time.Now())
 }
+
+// begin sets the time of a publication.
+func (p *Publisher) begin() { p.now = int64(time.Since(p.o.Started) / time.Second) }
 
 // publishRemoved publishes the last counts of what was removed.
 func (p *Publisher) publishRemoved() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.begin()
 	p.publishLast(p.o.Live())
-	p.next = nil
 }
