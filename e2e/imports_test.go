@@ -29,6 +29,7 @@ var mayImport = map[string][]string{
 
 	"bridge/resolve/dnstest":   {},
 	"bridge/alloctest":         {},
+	"bridge/faulttest":         {},
 	"bridge/splice/splicetest": {},
 
 	"bridge/cidr":        {},
@@ -142,7 +143,7 @@ func TestImportsRunDownward(t *testing.T) {
 	}
 }
 
-var testHelpers = []string{"bridge/alloctest", "certs/certstest", "certs/pki", "certs", "bridge/resolve", "bridge/resolve/dnstest", "bridge/splice/splicetest"}
+var testHelpers = []string{"bridge/alloctest", "bridge/faulttest", "certs/certstest", "certs/pki", "certs", "bridge/resolve", "bridge/resolve/dnstest", "bridge/splice/splicetest"}
 
 type listedPackage struct {
 	ImportPath                         string

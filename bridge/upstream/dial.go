@@ -8,7 +8,6 @@ import (
 	"net"
 	"time"
 
-	"github.com/drawbridge-gateway/drawbridge/bridge/resolve"
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
@@ -126,7 +125,7 @@ func (d *dialer) connect(ctx context.Context) (net.Conn, error) {
 
 // reach connects without taking a descriptor from the pool.
 func (d *dialer) reach(ctx context.Context) (net.Conn, error) {
-	return resolve.Dial(ctx, d.options.Network, d.options.Address)
+	return d.upstream.options.Connect(ctx, d.options.Network, d.options.Address)
 }
 
 // handshake completes the TLS handshake, after the upgrade that Options.Starttls needs.
@@ -158,8 +157,12 @@ func (d *dialer) announce(ctx context.Context, conn net.Conn) error {
 	if header == nil {
 		return nil
 	}
-	_, err := conn.Write(header) // never blocks: it is the first write
-	return err
+	// The first write to a socket does not wait, but one to what Connect returns may.
+	_ = conn.SetWriteDeadline(time.Now().Add(d.upstream.options.ConnectTimeout)) // fails only on a closed connection, and then Write fails too
+	if _, err := conn.Write(header); err != nil {
+		return err
+	}
+	return conn.SetWriteDeadline(time.Time{})
 }
 
 func (d *dialer) failure(phase string, elapsed time.Duration, err error) *DialError {

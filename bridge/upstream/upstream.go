@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
+	"github.com/drawbridge-gateway/drawbridge/bridge/resolve"
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 	"github.com/drawbridge-gateway/drawbridge/bridge/starttls"
 	"github.com/drawbridge-gateway/drawbridge/certs"
@@ -31,6 +32,12 @@ type Options struct {
 	Name      string
 	Endpoints []EndpointOptions
 	DNS       *DNSOptions // replaces Endpoints; nil: Endpoints is the fixed list
+
+	// Connect makes every connection to an endpoint: for traffic, for health checks and
+	// in advance. The PROXY protocol and TLS follow on the connection that it returns,
+	// which the Upstream owns. Connect must return when ctx ends, and may be called
+	// concurrently. Nil: resolve.Dial.
+	Connect func(ctx context.Context, network, address string) (net.Conn, error)
 
 	ConnectTimeout   time.Duration // for TCP, including name resolution; 0: 5s
 	HandshakeTimeout time.Duration // for TLS, including Starttls; 0: 10s
@@ -176,6 +183,9 @@ func New(o Options) *Upstream {
 	}
 	if o.Latencies == nil {
 		o.Latencies = new(Latencies)
+	}
+	if o.Connect == nil {
+		o.Connect = resolve.Dial
 	}
 	o.ConnectTimeout = cmp.Or(o.ConnectTimeout, 5*time.Second)
 	o.HandshakeTimeout = cmp.Or(o.HandshakeTimeout, 10*time.Second)
