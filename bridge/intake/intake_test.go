@@ -37,6 +37,7 @@ type server struct {
 	refused chan *intake.Refusal
 	served  chan error
 	panics  atomic.Bool // the goroutine that serves a connection panics
+	greets  bool        // each connection begins with its client's name
 }
 
 type owner struct {
@@ -54,8 +55,15 @@ func serve(t testing.TB, rules *intake.Rules, listenerTLS *certs.Server) *server
 	if err != nil {
 		t.Fatal(err)
 	}
+	return serveOn(t, ln, rules, listenerTLS, intake.Options{Logger: hclog.NewNullLogger()})
+}
+
+// serveOn is serve for a listener.
+func serveOn(t testing.TB, ln net.Listener, rules *intake.Rules, listenerTLS *certs.Server, o intake.Options) *server {
+	t.Helper()
+	o.Limiter = limit.New()
 	s := &server{
-		Intake: intake.New(intake.Options{Limiter: limit.New(), Logger: hclog.NewNullLogger()}),
+		Intake: intake.New(o),
 		tls:    listenerTLS, address: ln.Addr().String(), refused: make(chan *intake.Refusal, 100), served: make(chan error, 1),
 	}
 	s.rules.Store(rules)
@@ -99,13 +107,20 @@ func (o *owner) serve(rules *intake.Rules) {
 		return
 	}
 	var conn net.Conn = o.sock
+	peer := intake.Plaintext
 	if s.tls != nil {
 		tc := s.tls.Conn(o.sock)
-		if _, r := s.Handshake(certs.NewServers(s.tls), tc, o.sock, time.Now().Add(rules.Timeout())); r != nil {
+		verified, r := s.Handshake(certs.NewServers(s.tls), tc, o.sock, time.Now().Add(rules.Timeout()))
+		if r != nil {
 			s.refused <- r
 			return
 		}
-		conn = tc
+		conn, peer = tc, verified
+	}
+	s.Verified(&o.Conn, o.sock, peer)
+	if s.greets {
+		conn.SetDeadline(time.Now().Add(rules.Timeout()))
+		fmt.Fprintln(conn, o.Name())
 	}
 	if s.panics.Load() {
 		panic("on purpose")

@@ -1,0 +1,190 @@
+package intake_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/faulttest"
+	"github.com/drawbridge-gateway/drawbridge/bridge/intake"
+	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
+	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
+	"github.com/drawbridge-gateway/drawbridge/certs"
+	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
+)
+
+// A beginning is how a client begins a connection.
+type beginning struct {
+	name     string
+	header   string // of the PROXY protocol, sent in pieces
+	secure   bool   // it makes a TLS handshake, in records of a few bytes
+	garbage  bool   // it sends no ClientHello in its place
+	mismatch bool   // it offers only versions that the server rejects
+}
+
+const headerV2 = "\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c\xc0\x00\x02\x01\xc6\x33\x64\x02\x30\x39\x01\xbb"
+
+var beginnings = []beginning{
+	{name: "no header, plaintext"},
+	{name: "header of version 1, plaintext", header: "PROXY TCP4 192.0.2.1 198.51.100.2 12345 443\r\n"},
+	{name: "header of version 2, plaintext", header: headerV2},
+	{name: "no header, TLS", secure: true},
+	{name: "header of version 1, TLS", header: "PROXY TCP4 192.0.2.1 198.51.100.2 12345 443\r\n", secure: true},
+	{name: "a rejected ClientHello", secure: true, mismatch: true},
+	{name: "no ClientHello", secure: true, garbage: true},
+}
+
+// client returns the client that a connection must belong to.
+func (b *beginning) client() string {
+	if b.header != "" {
+		return "192.0.2.1:12345"
+	}
+	return "127.0.0.1:40000"
+}
+
+// A trickle writes in pieces.
+type trickle struct {
+	net.Conn
+	piece int
+}
+
+func (c trickle) Write(p []byte) (n int, err error) {
+	for len(p) > 0 && err == nil {
+		var m int
+		m, err = c.Conn.Write(p[:min(c.piece, len(p))])
+		n, p = n+m, p[m:]
+		synctest.Wait() // the gateway has read it
+	}
+	return n, err
+}
+
+// run begins a connection with a fault, and then one without. It returns how many
+// operations the first one has seen.
+func (b *beginning) run(t *testing.T, fault faulttest.Fault) (ops int) {
+	synctest.Test(t, func(t *testing.T) {
+		defer func() {
+			if t.Failed() {
+				t.Log(fault)
+			}
+		}()
+		ca := certstest.NewCA(t)
+		rules := &intake.Rules{MaxPerClient: 1, HandshakeTimeout: time.Second}
+		if b.header != "" {
+			rules.ProxyProtocol, _ = proxyproto.NewTrust([]string{"127.0.0.1"})
+		}
+		var listenerTLS *certs.Server
+		if b.secure {
+			var err error
+			if listenerTLS, err = certs.NewServer(certs.ServerOptions{Certificates: []*certs.Certificate{certstest.Certificate(t, ca.Server(t, "x.test"))}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var log bytes.Buffer
+		ln, faults := faulttest.Listen(), faulttest.NewInjector(fault)
+		descriptors := socket.NewDescriptors(func() int { return 1000 })
+		s := serveOn(t, faults.Listener(ln), rules, listenerTLS, intake.Options{Descriptors: descriptors, Logger: hclog.New(&hclog.LoggerOptions{Output: &log, Level: hclog.Error})})
+		s.greets = true
+		for i := range 2 {
+			begin := time.Now()
+			served, err := b.connect(t, ln, ca)
+			if err != nil {
+				t.Error(err)
+			}
+			healthy := (fault.Kind == faulttest.None || i == 1) && !b.garbage && !b.mismatch
+			if served != healthy && (healthy || b.garbage || b.mismatch) {
+				t.Errorf("connection %d is served: %v", i, served)
+			}
+			// The end of the client's stream, or a time limit, ends the connection.
+			time.Sleep(5 * time.Second)
+			synctest.Wait()
+			if took := time.Since(begin); took > 10*time.Second {
+				t.Errorf("connection %d took %v", i, took)
+			}
+			_, clients, _ := descriptors.Usage()
+			if open := s.Stats().Open; open != 0 || clients != 0 || faults.Open() != 0 {
+				t.Errorf("connection %d: %d are open, %d clients, %d sockets", i, open, clients, faults.Open())
+			}
+		}
+		if log.Len() > 0 {
+			t.Error(log.String())
+		}
+		ops = faults.Conns()[0].Ops()
+	})
+	return ops
+}
+
+// connect reports whether a connection is served. The error says that it is served as
+// another client's, or that it looks complete and is not.
+func (b *beginning) connect(t *testing.T, ln *faulttest.Listener, ca *certstest.CA) (served bool, err error) {
+	raw, err := ln.Dial(context.Background())
+	if err != nil {
+		return false, err
+	}
+	defer raw.Close()
+	raw.SetDeadline(time.Now().Add(4 * time.Second))
+	if _, err := (trickle{raw, 7}).Write([]byte(b.header)); err != nil {
+		return false, nil
+	}
+	c := raw
+	switch {
+	case b.garbage:
+		io.WriteString(raw, "GET / HTTP/1.0\r\n\r\n")
+	case b.secure:
+		config := &tls.Config{RootCAs: ca.Pool(), ServerName: "x.test"}
+		if b.mismatch {
+			config.MinVersion, config.MaxVersion = tls.VersionTLS10, tls.VersionTLS10
+		}
+		tc := tls.Client(trickle{raw, 300}, config)
+		if tc.Handshake() != nil {
+			return false, nil
+		}
+		c = tc
+	}
+	in := bufio.NewReader(c)
+	if name, err := in.ReadString('\n'); err != nil {
+		return false, nil
+	} else if name != b.client()+"\n" {
+		return false, fmt.Errorf("served as %q", name)
+	}
+	const sent = "hello"
+	io.WriteString(c, sent)
+	if half, ok := c.(interface{ CloseWrite() error }); ok {
+		half.CloseWrite()
+	}
+	got, err := io.ReadAll(in)
+	if err == nil && string(got) == sent {
+		return true, nil
+	}
+	if !strings.HasPrefix(sent, string(got)) {
+		return false, fmt.Errorf("%q came back", got)
+	}
+	return false, nil
+}
+
+// A read or write of a new connection fails, is cut off or stalls: in its header, in its
+// handshake, in the alert or after them. It ends in time, it is served as no other client's,
+// and nothing of it is left: the next connection of its client, which may have only one, is
+// served.
+func TestFaultsOfNewConnections(t *testing.T) {
+	for i := range beginnings {
+		b := &beginnings[i]
+		t.Run(b.name, func(t *testing.T) {
+			ops := b.run(t, faulttest.Fault{})
+			for at := range ops {
+				for _, kind := range faulttest.Kinds {
+					b.run(t, faulttest.Fault{Kind: kind, At: at})
+				}
+			}
+		})
+	}
+}
