@@ -176,6 +176,7 @@ peers:
 stress: ## Hold STRESS connections at once, for so long (default: 4000,3m), and run the longest tests at full length
 	DRAWBRIDGE_STRESS=$(STRESS) $(GO) test -race -count=1 -timeout 30m -v -run '^TestManyConnectionsAtOnce$$' ./bridge/l4
 	DRAWBRIDGE_SEEDS=0,500 $(GO) test -race -count=1 -timeout 60m -run '^TestSpliceIsLikeADirectConnection$$' ./bridge/splice
+	FAULTS=all $(GO) test -race -count=1 -timeout 60m -run '^TestFaults' ./bridge/l7 ./bridge/l7/http2 ./bridge/l4 ./bridge/intake ./bridge/upstream
 	DRAWBRIDGE_BAD_WRITES=10000 $(GO) test -race -count=1 -timeout 30m -run '^TestBadWritesChangeNothing$$' ./gateway
 
 .PHONY: scale

@@ -324,11 +324,11 @@ func (s *Server) serveConn(c *conn, tc *tls.Conn, st settings) {
 func (c *conn) park(resume func()) bool {
 	p := c.parked.Load()
 	if p == nil {
-		engine, err := c.server.splices.Engine()
+		raw, err := c.SyscallConn()
 		if err != nil {
 			return false
 		}
-		raw, err := c.SyscallConn()
+		engine, err := c.server.splices.Engine()
 		if err != nil {
 			return false
 		}

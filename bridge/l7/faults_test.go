@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -439,8 +440,24 @@ func TestFaultsAtEveryCall(t *testing.T) {
 
 // An upgraded connection that breaks at any byte ends on both sides.
 func TestFaultsOfUpgradedConnections(t *testing.T) {
+	t.Parallel()
+	for _, secure := range []bool{false, true} {
+		t.Run(fmt.Sprintf("TLS %v", secure), func(t *testing.T) {
+			t.Parallel()
+			testUpgradeFaults(t, secure)
+		})
+	}
+}
+
+func testUpgradeFaults(t *testing.T, secure bool) {
 	w := newWorld(t)
-	address := w.raw(nil, func(c net.Conn) {
+	var config *tls.Config
+	o := upstream.EndpointOptions{Network: "tcp"}
+	if secure {
+		config = w.serverTLS("http/1.1")
+		o.Stream, o.HTTP = w.client(), w.client("http/1.1")
+	}
+	address := w.raw(config, func(c net.Conn) {
 		r := bufio.NewReader(c)
 		if _, err := http.ReadRequest(r); err != nil {
 			return
@@ -449,7 +466,8 @@ func TestFaultsOfUpgradedConnections(t *testing.T) {
 		_, _ = io.Copy(c, r)
 	})
 	toUpstream := newFaultyRelay(w, address)
-	s, front := w.plain(w.newBack(backs.Options{Upstream: plaintext(toUpstream.address())}))
+	o.Address = toUpstream.address()
+	s, front := w.plain(w.newBack(backs.Options{Protocol: backs.HTTP1, TLS: secure, Upstream: upstream.New(upstream.Options{Name: "up", Endpoints: []upstream.EndpointOptions{o}})}))
 	toGateway := newFaultyRelay(w, front)
 	message := []byte(faultyUpload[:500])
 	talk := func() bool {
@@ -472,10 +490,11 @@ func TestFaultsOfUpgradedConnections(t *testing.T) {
 		t.Fatal("without a fault it fails")
 	}
 	for _, r := range []*faultyRelay{toGateway, toUpstream} {
-		for _, toServer := range []bool{true, false} {
+		up, down := r.carried()
+		for i, size := range []int{up, down} {
 			for _, how := range []string{"reset", "close"} {
-				for at := 0; at < 500; at += 23 {
-					r.set(&fault{toServer: toServer, at: at, how: how})
+				for at := 0; at < size; at += max(1, size/20) {
+					r.set(&fault{toServer: i == 0, at: at, how: how})
 					talk()
 				}
 				r.set(nil)

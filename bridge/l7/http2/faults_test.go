@@ -6,73 +6,15 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
-	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/alloctest"
+	"github.com/drawbridge-gateway/drawbridge/bridge/faulttest"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 )
-
-// A faultKind is a way for a read or write to fail.
-type faultKind int
-
-const (
-	noFault    faultKind = iota
-	failFault            // the operation fails and the connection is closed
-	cutFault             // part of the operation is done and the connection is closed
-	stallFault           // the operation blocks until its deadline or Close
-)
-
-var errInjected = errors.New("injected")
-
-// A faultyConn is a connection on which one read or write fails.
-type faultyConn struct {
-	net.Conn
-	stalled net.Conn // one end of a pipe whose other end is unused
-	kind    faultKind
-	at      int64 // which operation, counted from 0
-	ops     atomic.Int64
-}
-
-func newFaultyConn(nc net.Conn, kind faultKind, at int) *faultyConn {
-	stalled, _ := net.Pipe()
-	return &faultyConn{Conn: nc, stalled: stalled, kind: kind, at: int64(at)}
-}
-
-func (f *faultyConn) do(p []byte, op, stalled func([]byte) (int, error)) (int, error) {
-	if f.ops.Add(1)-1 != f.at || f.kind == noFault {
-		return op(p)
-	}
-	switch f.kind {
-	case stallFault:
-		return stalled(p)
-	case cutFault:
-		n, err := op(p[:(len(p)+1)/2])
-		f.Conn.Close()
-		return n, errors.Join(err, errInjected)
-	default:
-		f.Conn.Close()
-		return 0, errInjected
-	}
-}
-
-func (f *faultyConn) Read(p []byte) (int, error)  { return f.do(p, f.Conn.Read, f.stalled.Read) }
-func (f *faultyConn) Write(p []byte) (int, error) { return f.do(p, f.Conn.Write, f.stalled.Write) }
-
-func (f *faultyConn) Close() error {
-	return errors.Join(f.Conn.Close(), f.stalled.Close())
-}
-
-func (f *faultyConn) SetReadDeadline(d time.Time) error {
-	return errors.Join(f.Conn.SetReadDeadline(d), f.stalled.SetReadDeadline(d))
-}
-
-func (f *faultyConn) SetWriteDeadline(d time.Time) error {
-	return errors.Join(f.Conn.SetWriteDeadline(d), f.stalled.SetWriteDeadline(d))
-}
 
 // content returns a body of n bytes without repetition.
 func content(n int) []byte {
@@ -185,15 +127,20 @@ var errCutOff = errors.New("a response that was cut off looks whole")
 
 // run makes exchanges over a connection on which one operation of one side
 // fails. It returns the number of operations of that side.
-func (x *exchangeKind) run(t *testing.T, kind faultKind, atServer bool, at int) (ops int) {
+func (x *exchangeKind) run(t *testing.T, atServer bool, fault faulttest.Fault) (ops int) {
 	synctest.Test(t, func(t *testing.T) {
+		defer func() {
+			if t.Failed() {
+				t.Log(fault)
+			}
+		}()
 		near, far := net.Pipe()
 		sides := [2]net.Conn{near, far}
 		which := 0
 		if atServer {
 			which = 1
 		}
-		faulty := newFaultyConn(sides[which], kind, at)
+		faulty := faulttest.Wrap(sides[which], fault)
 		sides[which] = faulty
 		o := Options{Panicked: func(v any, stack []byte) { t.Errorf("panic: %v\n%s", v, stack) }}
 		server := NewServerConn(sides[1], nil, o)
@@ -211,7 +158,7 @@ func (x *exchangeKind) run(t *testing.T, kind faultKind, atServer bool, at int) 
 		for range 3 {
 			asking.Go(func() {
 				err := x.ask(client)
-				if errors.Is(err, errCutOff) || kind == noFault && (err != nil) != x.abort {
+				if errors.Is(err, errCutOff) || fault.Kind == faulttest.None && (err != nil) != x.abort {
 					t.Errorf("%v", err)
 				}
 			})
@@ -225,30 +172,28 @@ func (x *exchangeKind) run(t *testing.T, kind faultKind, atServer bool, at int) 
 				t.Errorf("left: %d streams, %d of windows, %d blocked, %v, %v", len(c.streams), c.grown, c.blocked, c.out.bodyQueue, c.out.room)
 			}
 		}
-		ops = int(faulty.ops.Load())
+		ops = faulty.Ops()
 	})
 	return ops
 }
 
 // Whichever read or write fails, and however: nothing panics, nothing is left
-// over, and nothing truncated looks complete.
+// over, and nothing truncated looks complete. FAULTS=all tries every operation under the
+// race detector too.
 func TestFaultsOfTheConnection(t *testing.T) {
 	for i := range exchangeKinds {
 		x := &exchangeKinds[i]
 		for _, atServer := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s/server=%v", x.name, atServer), func(t *testing.T) {
 				t.Parallel()
-				ops := x.run(t, noFault, atServer, 0)
+				ops := x.run(t, atServer, faulttest.Fault{})
 				step := 1
-				if testing.Short() || alloctest.Race {
+				if os.Getenv("FAULTS") != "all" && (testing.Short() || alloctest.Race) {
 					step = max(1, ops/12) // each run is expensive under the race detector
 				}
 				for at := 0; at < ops; at += step {
-					for _, kind := range []faultKind{failFault, cutFault, stallFault} {
-						x.run(t, kind, atServer, at)
-						if t.Failed() {
-							t.Fatalf("fault %d at operation %d of %d", kind, at, ops)
-						}
+					for _, kind := range faulttest.Kinds {
+						x.run(t, atServer, faulttest.Fault{Kind: kind, At: at})
 					}
 				}
 			})
