@@ -101,16 +101,21 @@ type Splice struct {
 // *socket.Socket, or a *tls.Conn over one whose handshake is complete. Start does not
 // block.
 func (e *Engine) Start(client, upstream net.Conn, o Options) *Splice {
+	s := e.newSplice(client, upstream, o)
+	if s.begin(client, upstream) {
+		go s.notifyDone()
+	}
+	return s
+}
+
+// newSplice returns a splice that has not taken the connections over.
+func (e *Engine) newSplice(client, upstream net.Conn, o Options) *Splice {
 	s := &Splice{options: o, engine: e}
 	s.client = side{splice: s, sock: socket.Of(client), fd: -1, reset: ClientReset, truncated: ClientTruncated, failed: ClientFailed}
 	s.upstream = side{splice: s, sock: socket.Of(upstream), fd: -1, reset: UpstreamReset, truncated: UpstreamTruncated, failed: UpstreamFailed}
 	s.toUpstream = direction{from: &s.client, to: &s.upstream, reverse: &s.toClient, progress: &s.watch.toUpstream, total: o.ToUpstream}
 	s.toClient = direction{from: &s.upstream, to: &s.client, reverse: &s.toUpstream, progress: &s.watch.toClient, total: o.ToClient, onFirst: o.FirstReply}
 	s.watch.idle, s.watch.linger = o.Idle, min(o.Linger, o.Idle)
-
-	if s.begin(client, upstream) {
-		go s.notifyDone()
-	}
 	return s
 }
 
