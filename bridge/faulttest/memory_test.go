@@ -67,7 +67,7 @@ func TestEndsOfAConnectionInMemory(t *testing.T) {
 			t.Errorf("writing to a closed connection: %v", err)
 		}
 
-		client, server = open()
+		client, _ = open()
 		client.SetDeadline(time.Now().Add(time.Second))
 		wantRead(client, "", os.ErrDeadlineExceeded)
 		client.SetDeadline(time.Now().Add(time.Second))

@@ -92,12 +92,12 @@ const (
 
 var costRows = []costRow{
 	{name: "plaintext at once", send: func(t *testing.T, w *wire) { w.times(t, 64, func() error { return write(w, 16<<10) }) }},
-	{name: "plaintext, byte by byte", single: true, bound: alloctest.Bound{CPU: 100 * time.Microsecond, Why: eachIsACall}, send: func(t *testing.T, w *wire) {
+	{name: "plaintext, byte by byte", single: true, bound: alloctest.Bound{CPU: 100 * time.Microsecond, Reason: eachIsACall}, send: func(t *testing.T, w *wire) {
 		for range 500 {
 			_ = write(w, 1)
 		}
 	}},
-	{name: "plaintext, to TLS, byte by byte", into: true, single: true, bound: alloctest.Bound{CPU: 100 * time.Microsecond, Why: eachIsACall}, send: func(t *testing.T, w *wire) {
+	{name: "plaintext, to TLS, byte by byte", into: true, single: true, bound: alloctest.Bound{CPU: 100 * time.Microsecond, Reason: eachIsACall}, send: func(t *testing.T, w *wire) {
 		for range 500 {
 			_ = write(w, 1)
 		}
@@ -105,7 +105,7 @@ var costRows = []costRow{
 	{name: "whole records", secure: true, send: func(t *testing.T, w *wire) { w.times(t, 64, func() error { return w.data(16 << 10) }) }},
 	{name: "whole records to TLS", secure: true, into: true, send: func(t *testing.T, w *wire) { w.times(t, 64, func() error { return w.data(16 << 10) }) }},
 	{name: "records of a byte", secure: true, send: func(t *testing.T, w *wire) { w.times(t, 20_000, func() error { return w.data(1) }) }},
-	{name: "records of a byte, each by itself", secure: true, single: true, bound: alloctest.Bound{CPU: 5 * time.Microsecond, Why: eachIsACall}, send: func(t *testing.T, w *wire) {
+	{name: "records of a byte, each by itself", secure: true, single: true, bound: alloctest.Bound{CPU: 5 * time.Microsecond, Reason: eachIsACall}, send: func(t *testing.T, w *wire) {
 		for range 500 {
 			_ = w.data(1)
 		}
@@ -114,9 +114,9 @@ var costRows = []costRow{
 	{name: "empty records", secure: true, send: flood("empty records", true, 20_000, 1)},
 	{name: "empty records between records of a byte", secure: true, send: flood("empty records", false, 2000, 10)},
 	{name: "KeyUpdates", secure: true, send: flood("key updates that request one", true, 2000, 1)},
-	{name: "KeyUpdates between records of a byte", secure: true, bound: alloctest.Bound{Memory: 200, CPU: time.Microsecond, Why: newKeys}, send: flood("key updates", false, 2000, 1)},
-	{name: "KeyUpdates that request one, between records of a byte", secure: true, bound: alloctest.Bound{Memory: 200, CPU: time.Microsecond, Why: newKeys}, send: flood("key updates that request one", false, 2000, 1)},
-	{name: "KeyUpdates that request one, of a sender that reads nothing", secure: true, deaf: true, bound: alloctest.Bound{Memory: 200, CPU: time.Microsecond, Why: newKeys},
+	{name: "KeyUpdates between records of a byte", secure: true, bound: alloctest.Bound{Memory: 200, CPU: time.Microsecond, Reason: newKeys}, send: flood("key updates", false, 2000, 1)},
+	{name: "KeyUpdates that request one, between records of a byte", secure: true, bound: alloctest.Bound{Memory: 200, CPU: time.Microsecond, Reason: newKeys}, send: flood("key updates that request one", false, 2000, 1)},
+	{name: "KeyUpdates that request one, of a sender that reads nothing", secure: true, deaf: true, bound: alloctest.Bound{Memory: 200, CPU: time.Microsecond, Reason: newKeys},
 		send: flood("key updates that request one", false, 10_000, 1)},
 	{name: "session tickets", secure: true, upstream: true, send: flood("session tickets", true, 20_000, 1)},
 	{name: "session tickets between records of a byte", secure: true, upstream: true, send: flood("session tickets", false, 2000, 1)},
