@@ -22,6 +22,133 @@ const (
 	slowBody  = 12 << 20 // more than the kernel holds
 )
 
+// slowly reads n bytes with pauses, so that its writer waits for several times slowLimit. It
+// returns the longest time between two reads.
+func slowly(r io.Reader, n int) (longest time.Duration, err error) {
+	buf := make([]byte, 16<<10)
+	for last := time.Now(); n > 0; {
+		got, err := r.Read(buf)
+		if n -= got; err != nil && n > 0 {
+			return longest, err
+		}
+		time.Sleep(5 * time.Millisecond)
+		now := time.Now()
+		longest, last = max(longest, now.Sub(last)), now
+	}
+	return longest, nil
+}
+
+// steadily calls f with growing limits until its reader was steady: on a busy machine the
+// reader itself may pause for longer than the limit. f returns the longest pause.
+func steadily(t *testing.T, f func(t *testing.T, limit time.Duration) (longest time.Duration, err error)) {
+	for limit := slowLimit; ; limit *= 2 {
+		longest, err := f(t, limit)
+		if err == nil {
+			return
+		}
+		if longest < limit/2 {
+			t.Fatalf("within a limit of %v a reader whose longest pause was %v failed: %v", limit, longest, err)
+		}
+		if limit > patience {
+			t.Skipf("the machine is too busy: the reader has paused for %v", longest)
+		}
+	}
+}
+
+// A client that reads slowly, but steadily, gets all of a response, although that takes
+// longer than the limit.
+func TestSlowClientsAreServed(t *testing.T) {
+	t.Parallel()
+	for _, front := range []string{"HTTP/1.1", "HTTP/1.1 over TLS", "HTTP/2 over TLS"} {
+		t.Run(front, func(t *testing.T) {
+			t.Parallel()
+			steadily(t, func(t *testing.T, limit time.Duration) (time.Duration, error) {
+				w := newWorld(t)
+				table := &Table{IdleTimeout: limit, Default: to(w.back(backs.HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+					_, _ = rw.Write(make([]byte, slowBody))
+				}))))}
+				if front != "HTTP/1.1" {
+					table.TLS = w.listenerTLS("h2", "http/1.1")
+				}
+				_, address := w.gateway(fixed(table))
+				if front == "HTTP/2 over TLS" {
+					res, err := w.browser().Get("https://" + address)
+					if err != nil {
+						return 0, err
+					}
+					defer res.Body.Close()
+					return slowly(res.Body, slowBody)
+				}
+				c := w.dial(address)
+				_ = c.Conn.(*net.TCPConn).SetReadBuffer(64 << 10)
+				_ = c.SetDeadline(time.Time{})
+				if table.TLS != nil {
+					tc := tls.Client(c.Conn, &tls.Config{RootCAs: w.ca.Pool(), ServerName: "localhost"})
+					c = &rawConn{tc, bufio.NewReader(tc)}
+				}
+				c.send("GET / HTTP/1.1", "Host: a")
+				return slowly(c, slowBody)
+			})
+		})
+	}
+}
+
+// An upstream that reads an upload slowly, but steadily, gets all of it.
+func TestSlowUpstreamsAreServed(t *testing.T) {
+	t.Parallel()
+	for _, secure := range []bool{false, true} {
+		for _, retries := range []bool{false, true} {
+			t.Run(fmt.Sprintf("TLS %v, retries %v", secure, retries), func(t *testing.T) {
+				t.Parallel()
+				steadily(t, func(t *testing.T, limit time.Duration) (time.Duration, error) {
+					return slowUpload(t, limit, secure, retries)
+				})
+			})
+		}
+	}
+}
+
+func slowUpload(t *testing.T, limit time.Duration, secure, retries bool) (longest time.Duration, err error) {
+	w := newWorld(t)
+	pauses := make(chan time.Duration, 1)
+	serve := func(c net.Conn) {
+		r, err := http.ReadRequest(bufio.NewReaderSize(c, 100))
+		if err != nil {
+			return
+		}
+		longest, err := slowly(r.Body, slowBody)
+		if pauses <- longest; err == nil {
+			fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+		}
+	}
+	o := upstream.Options{Name: "up", IdleTimeout: limit, Endpoints: []upstream.EndpointOptions{{Network: "tcp"}}}
+	if secure {
+		o.Endpoints[0].Address = w.raw(w.serverTLS("http/1.1"), serve)
+		o.Endpoints[0].Stream, o.Endpoints[0].HTTP = w.client(), w.client("http/1.1")
+	} else {
+		o.Endpoints[0].Address = w.raw(nil, serve)
+	}
+	table := &Table{Default: to(w.newBack(backs.Options{Upstream: upstream.New(o), Protocol: backs.HTTP1, TLS: secure}))}
+	if retries {
+		table.Default.Forward.Retry = &exchange.Retry{}
+	}
+	_, address := w.gateway(fixed(table))
+	c := w.dial(address)
+	_ = c.SetDeadline(time.Time{})
+	c.send("POST / HTTP/1.1", "Host: a", fmt.Sprint("Content-Length: ", slowBody))
+	sent := make(chan error, 1)
+	go func() {
+		_, err := c.Write(make([]byte, slowBody))
+		sent <- err
+	}()
+	if res, _ := c.answer(t, "POST"); res.StatusCode != 200 {
+		err = fmt.Errorf("status %d", res.StatusCode)
+	}
+	c.Close()
+	<-sent
+	return <-pauses, err
+}
+
 // A client that reads nothing is cut off.
 func TestStuckClientsAreCutOff(t *testing.T) {
 	t.Parallel()

@@ -5,6 +5,8 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // ErrStuck is the error of a write that waited longer than LimitWait allows for a peer
@@ -96,14 +98,28 @@ func (d *Direct) look() {
 		return
 	}
 	now := time.Now()
-	if progress := d.progress(); progress != p.lastProgress {
+	switch progress := d.progress(); {
+	case progress != p.lastProgress:
 		p.lastProgress, p.since = progress, now
-	} else if p.limit > 0 && now.Sub(p.since) >= p.limit {
+	case p.limit <= 0 || now.Sub(p.since) < p.limit:
+	case d.hasRoom():
+		p.since = now // the peer is not stuck: on a busy machine the writer has not run yet
+	default:
 		p.expired = true
 		_ = d.conn.SetWriteDeadline(time.Unix(1, 0)) // fails only if the socket is closed, and then the write fails too
 		return
 	}
 	p.timer.Reset(max(p.limit/looks, time.Millisecond))
+}
+
+// hasRoom reports whether a write would not wait.
+func (d *Direct) hasRoom() (room bool) {
+	_ = d.raw.Control(func(fd uintptr) {
+		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
+		n, err := unix.Poll(fds, 0)
+		room = err == nil && n > 0
+	}) // fails only if the socket is closed
+	return room
 }
 
 // progress returns how much of what was written the peer has acknowledged, or at least

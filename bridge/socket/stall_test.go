@@ -8,24 +8,56 @@ import (
 	"time"
 )
 
-// A write waits as long as the peer makes progress, however little, and fails when the
-// peer has accepted nothing for the limit.
-func TestWriteWaitsWhileThePeerMakesProgress(t *testing.T) {
+// connected returns both ends of a TCP connection.
+func connected(t *testing.T) (near, far net.Conn) {
+	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer ln.Close()
-	near, err := net.Dial("tcp", ln.Addr().String())
-	if err != nil {
+	if near, err = net.Dial("tcp", ln.Addr().String()); err != nil {
 		t.Fatal(err)
 	}
-	defer near.Close()
-	far, err := ln.Accept()
-	if err != nil {
+	t.Cleanup(func() { near.Close() })
+	if far, err = ln.Accept(); err != nil {
 		t.Fatal(err)
 	}
-	defer far.Close()
+	t.Cleanup(func() { far.Close() })
+	return near, far
+}
+
+// lookAfter runs look as if the peer had been silent for quiet, and reports whether the
+// limit has expired.
+func lookAfter(d *Direct, quiet time.Duration) bool {
+	d.stall.mu.Lock()
+	d.stall.since = time.Now().Add(-quiet)
+	d.stall.mu.Unlock()
+	d.look()
+	d.stall.mu.Lock()
+	defer d.stall.mu.Unlock()
+	return d.stall.expired
+}
+
+// A peer that has made room is not stuck, even if the writer does not run for longer than
+// the limit, as on a busy machine.
+func TestAWriterThatDoesNotRunIsNoStuckPeer(t *testing.T) {
+	near, _ := connected(t)
+	d := NewDirect(near)
+	d.LimitWait(time.Hour)
+	d.wait() // as a write that has found the socket full
+	defer d.waited(nil)
+	for range 3 {
+		if lookAfter(d, 2*time.Hour) {
+			t.Fatal("expired although the socket is writable")
+		}
+	}
+}
+
+// A write waits as long as the peer makes progress, however little, and fails when the
+// peer has accepted nothing for the limit.
+func TestWriteWaitsWhileThePeerMakesProgress(t *testing.T) {
+	near, far := connected(t)
 	d := NewDirect(near)
 	d.LimitWait(time.Hour)
 	result := make(chan error, 1)
@@ -36,18 +68,7 @@ func TestWriteWaitsWhileThePeerMakesProgress(t *testing.T) {
 	for !d.Waits() {
 		time.Sleep(time.Millisecond)
 	}
-	// lookAfter runs look as if the peer had been silent for quiet, and reports whether
-	// the limit has expired.
-	lookAfter := func(quiet time.Duration) bool {
-		d.stall.mu.Lock()
-		d.stall.since = time.Now().Add(-quiet)
-		d.stall.mu.Unlock()
-		d.look()
-		d.stall.mu.Lock()
-		defer d.stall.mu.Unlock()
-		return d.stall.expired
-	}
-	if lookAfter(2*time.Hour) || lookAfter(time.Minute) {
+	if lookAfter(d, 2*time.Hour) || lookAfter(d, time.Minute) {
 		t.Fatal("expired at the first look, which has nothing to compare with")
 	}
 	for range 3 {
@@ -67,11 +88,11 @@ func TestWriteWaitsWhileThePeerMakesProgress(t *testing.T) {
 				steady, previous = 0, now
 			}
 		}
-		if lookAfter(2 * time.Hour) {
+		if lookAfter(d, 2*time.Hour) {
 			t.Fatal("expired although the peer makes progress")
 		}
 	}
-	for !lookAfter(2 * time.Hour) { // once the last acknowledgments have arrived
+	for !lookAfter(d, 2*time.Hour) { // once the last acknowledgments have arrived
 		time.Sleep(time.Millisecond)
 	}
 	if err := <-result; !errors.Is(err, ErrStuck) {
