@@ -47,7 +47,7 @@ func (s *Socket) Ask(p []byte, sent func()) error {
 		}
 		return ErrUnasked
 	case len(rest) > 0:
-		_, err := s.send(rest)
+		_, err := s.sender.send(rest)
 		if sent != nil {
 			sent()
 		}
@@ -77,19 +77,19 @@ func (s *Socket) askInSteps(p []byte, sent func()) error {
 // tryAsk checks, sends, and from then on reads. All of it happens within one wait for
 // the socket to become readable, so an answer cannot arrive unnoticed.
 func (s *Socket) tryAsk(fd uintptr) bool {
-	if s.in.asked || s.tryRead(fd) {
-		return !s.in.asked || s.tryRead(fd)
+	if s.in.asked || s.in.tryRead(fd) {
+		return !s.in.asked || s.in.tryRead(fd)
 	}
 	s.in.asked = true
 	for len(s.in.request) > 0 {
 		n, err := WriteNow(int(fd), s.in.request)
 		s.in.request = s.in.request[n:]
 		if err == syscall.ECONNRESET {
-			s.ends.reset.Store(true)
+			s.sender.ends.reset.Store(true)
 		}
 		switch {
 		case err == nil:
-		case err != syscall.EAGAIN && s.hearFirst.Load() && (err == syscall.ECONNRESET || err == syscall.EPIPE):
+		case err != syscall.EAGAIN && s.sender.hearFirst.Load() && (err == syscall.ECONNRESET || err == syscall.EPIPE):
 			s.in.request = nil
 		default:
 			return true // send waits, or fails with the same error

@@ -1,7 +1,6 @@
 package socket
 
 import (
-	"errors"
 	"net"
 	"sync"
 	"syscall"
@@ -10,6 +9,7 @@ import (
 // A gather holds bytes that were written and not sent yet. It has a lock because
 // crypto/tls writes from the reading goroutine too, when it answers a KeyUpdate.
 type gather struct {
+	to   *sender // sends what is held
 	mu   sync.Mutex
 	pool *Pool   // nil until Gather
 	buf  *[]byte // nil while nothing is held
@@ -41,7 +41,7 @@ func (s *Socket) Flush() error {
 	}
 	s.out.mu.Lock()
 	defer s.out.mu.Unlock()
-	return s.flushLocked()
+	return s.out.flushLocked()
 }
 
 // Expect reserves room for n bytes that are about to be written, perhaps through TLS on
@@ -53,8 +53,8 @@ func (s *Socket) Expect(n int) {
 		return
 	}
 	// Includes what TLS adds to each record.
-	if n += s.out.n + slack/2; n > s.capacityLocked() {
-		s.growLocked(s.out.pool.LendMuch(n))
+	if n += s.out.n + slack/2; n > s.out.capacityLocked() {
+		s.out.growLocked(s.out.pool.LendMuch(n))
 	}
 }
 
@@ -65,29 +65,29 @@ func (s *Socket) Held() int {
 	return s.out.n
 }
 
-func (s *Socket) flushLocked() error {
-	if s.out.n == 0 || s.out.err != nil {
-		s.dropLocked()
-		return s.out.err
+func (g *gather) flushLocked() error {
+	if g.n == 0 || g.err != nil {
+		g.dropLocked()
+		return g.err
 	}
-	n, err := s.TryWrite((*s.out.buf)[:s.out.n])
-	if err == nil && n < s.out.n {
-		rest := (*s.out.buf)[n:s.out.n] // the wait may be long
-		if b := s.out.pool.Shrink(s.out.buf, rest); b != s.out.buf {
-			s.out.buf, rest = b, (*b)[:len(rest)]
+	n, err := g.to.trySend((*g.buf)[:g.n])
+	if err == nil && n < g.n {
+		rest := (*g.buf)[n:g.n] // the wait may be long
+		if b := g.pool.Shrink(g.buf, rest); b != g.buf {
+			g.buf, rest = b, (*b)[:len(rest)]
 		}
-		_, err = s.send(rest)
+		_, err = g.to.send(rest)
 	}
-	s.out.err = err
-	s.dropLocked()
+	g.err = err
+	g.dropLocked()
 	return err
 }
 
 // dropLocked discards what is held.
-func (s *Socket) dropLocked() {
-	if s.out.buf != nil {
-		s.out.pool.Put(s.out.buf)
-		s.out.buf, s.out.n = nil, 0
+func (g *gather) dropLocked() {
+	if g.buf != nil {
+		g.pool.Put(g.buf)
+		g.buf, g.n = nil, 0
 	}
 }
 
@@ -97,18 +97,18 @@ func (s *Socket) Write(p []byte) (int, error) {
 		return s.carrier.Write(p)
 	}
 	if s.out.pool == nil {
-		return s.send(p)
+		return s.sender.send(p)
 	}
 	s.out.mu.Lock()
 	defer s.out.mu.Unlock()
 	if s.out.err != nil {
 		return 0, s.out.err
 	}
-	if err := s.makeRoomLocked(len(p)); err != nil {
+	if err := s.out.makeRoomLocked(len(p)); err != nil {
 		return 0, err
 	}
 	if s.out.buf == nil { // too large to hold
-		n, err := s.send(p)
+		n, err := s.sender.send(p)
 		s.out.err = err
 		return n, err
 	}
@@ -118,117 +118,63 @@ func (s *Socket) Write(p []byte) (int, error) {
 
 // makeRoomLocked makes room for n more bytes, if necessary by sending what is held. If
 // there is no buffer afterwards, n is too large to hold.
-func (s *Socket) makeRoomLocked(n int) error {
-	switch held := s.out.n + n; {
-	case held <= s.capacityLocked():
+func (g *gather) makeRoomLocked(n int) error {
+	switch held := g.n + n; {
+	case held <= g.capacityLocked():
 	case held <= bulkSize:
-		s.growLocked(s.out.pool.Lend(held))
+		g.growLocked(g.pool.Lend(held))
 	default:
-		if err := s.flushLocked(); err != nil {
+		if err := g.flushLocked(); err != nil {
 			return err
 		}
 		if n <= BufferSize {
-			s.out.buf = s.out.pool.Lend(bulkSize) // this stream has just filled one
+			g.buf = g.pool.Lend(bulkSize) // this stream has just filled one
 		}
 	}
 	return nil
 }
 
 // capacityLocked returns the length of the buffer.
-func (s *Socket) capacityLocked() int {
-	if s.out.buf == nil {
+func (g *gather) capacityLocked() int {
+	if g.buf == nil {
 		return 0
 	}
-	return len(*s.out.buf)
+	return len(*g.buf)
 }
 
 // growLocked replaces the buffer with buf if buf is larger.
-func (s *Socket) growLocked(buf *[]byte) {
-	if len(*buf) <= s.capacityLocked() {
-		s.out.pool.Put(buf)
+func (g *gather) growLocked(buf *[]byte) {
+	if len(*buf) <= g.capacityLocked() {
+		g.pool.Put(buf)
 		return
 	}
-	if s.out.buf != nil {
-		copy(*buf, (*s.out.buf)[:s.out.n])
-		s.out.pool.Put(s.out.buf)
+	if g.buf != nil {
+		copy(*buf, (*g.buf)[:g.n])
+		g.pool.Put(g.buf)
 	}
-	s.out.buf = buf
-}
-
-// send writes p to the connection, and ignores the errors that HearFirst hides.
-func (s *Socket) send(p []byte) (int, error) {
-	n, err := s.write(p)
-	return s.hideError(p, n, err)
+	g.buf = buf
 }
 
 // TryWrite sends as much of p as possible without waiting. A short write is not an
 // error. It must not be used on a Socket that gathers or was handed over.
-func (s *Socket) TryWrite(p []byte) (int, error) {
-	n, err := s.tryWrite(p)
-	return s.hideError(p, n, err)
-}
+func (s *Socket) TryWrite(p []byte) (int, error) { return s.sender.trySend(p) }
 
-// hideError replaces the result of a write of p while HearFirst is in effect.
-func (s *Socket) hideError(p []byte, n int, err error) (int, error) {
-	if err != nil && s.hearFirst.Load() && (errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)) {
-		return len(p), nil
-	}
-	return n, err
-}
-
-// write writes p to the connection.
-func (s *Socket) write(p []byte) (n int, err error) {
-	s.ends.begin()
-	if d := s.toDirect(); d != nil {
-		n, err = d.Write(p)
-	} else {
-		n, err = s.Conn.Write(p)
-	}
-	s.ends.end(err)
-	return n, err
-}
-
-func (s *Socket) tryWrite(p []byte) (n int, err error) {
-	s.ends.begin()
-	defer func() { s.ends.end(err) }()
-	if d := s.toDirect(); d != nil {
-		return d.TryWrite(p)
-	}
-	if c, ok := s.Conn.(interface{ TryWrite([]byte) (int, error) }); ok {
-		return c.TryWrite(p)
-	}
-	return 0, nil
-}
-
-// toDirect returns the Direct to write with, or nil if the connection is not a kernel
-// socket.
-func (s *Socket) toDirect() *Direct {
-	switch s.Conn.(type) {
-	case *net.TCPConn, *net.UnixConn:
-		if s.direct == nil {
-			s.direct = NewDirect(s.Conn)
-		}
-		return s.direct
-	}
-	return nil
-}
-
-// sendLast sends what it can without waiting, before s closes. It skips a write that
+// sendLast sends what it can without waiting, before the Socket closes. It skips a write that
 // another goroutine has in progress; closing ends that write.
-func (s *Socket) sendLast() {
-	if s.out.pool == nil || !s.out.mu.TryLock() {
+func (g *gather) sendLast() {
+	if g.pool == nil || !g.mu.TryLock() {
 		return
 	}
-	defer s.out.mu.Unlock()
-	if s.out.n > 0 && s.out.err == nil {
-		if c, ok := s.Conn.(syscall.Conn); ok {
+	defer g.mu.Unlock()
+	if g.n > 0 && g.err == nil {
+		if c, ok := g.to.conn.(syscall.Conn); ok {
 			if raw, err := c.SyscallConn(); err == nil {
 				// Control instead of Write, because crypto/tls leaves an expired write
 				// deadline behind.
-				_ = raw.Control(func(fd uintptr) { _, _ = syscall.Write(int(fd), (*s.out.buf)[:s.out.n]) })
+				_ = raw.Control(func(fd uintptr) { _, _ = syscall.Write(int(fd), (*g.buf)[:g.n]) })
 			}
 		}
 	}
-	s.dropLocked()
-	s.out.err = net.ErrClosed
+	g.dropLocked()
+	g.err = net.ErrClosed
 }

@@ -12,7 +12,6 @@ import (
 	"errors"
 	"net"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -30,14 +29,11 @@ type Socket struct {
 	closed  bool
 	onClose []func() // nil after close
 
-	hearFirst atomic.Bool // HearFirst was called, and nothing has been read since
-
-	unread []byte // bytes to read again; see Unread
-	record []byte // the first bytes read; see Record
+	unread []byte    // bytes to read again; see Unread
+	record recording // the first bytes read; see Record
 	in     stream
 	out    gather
-	ends   resetTracker
-	direct *Direct // nil until the first write
+	sender sender
 
 	// carrier moves the bytes after HandOver; nil before. Set under mu.
 	carrier Carrier
@@ -67,6 +63,7 @@ func (s *Socket) Invalid() error {
 // New returns a Socket that owns conn. A non-nil onClose is registered with OnClose.
 func New(conn net.Conn, onClose func()) *Socket {
 	s := &Socket{Conn: conn}
+	s.sender.conn, s.out.to = conn, &s.sender
 	if onClose != nil {
 		s.onClose = append(s.onClose, onClose)
 	}
@@ -110,7 +107,7 @@ func (s *Socket) Close() error {
 		c.Close(false)
 		return nil
 	}
-	s.sendLast()
+	s.out.sendLast()
 	return s.close()
 }
 
@@ -169,10 +166,13 @@ func (s *Socket) Recorded() []byte {
 	return recorded
 }
 
+// A recording holds the first bytes read, up to its capacity.
+type recording []byte
+
 // keep records as much of p as fits.
-func (s *Socket) keep(p []byte) {
-	if room := cap(s.record) - len(s.record); room > 0 {
-		s.record = append(s.record, p[:min(len(p), room)]...)
+func (r *recording) keep(p []byte) {
+	if room := cap(*r) - len(*r); room > 0 {
+		*r = append(*r, p[:min(len(p), room)]...)
 	}
 }
 
@@ -192,7 +192,7 @@ func (s *Socket) CloseWrite() error {
 // connection when more bytes arrive. A writer that saw the reset might close s before
 // the peer's answer is read. With HearFirst the reader learns of the end, after the
 // answer.
-func (s *Socket) HearFirst() { s.hearFirst.Store(true) }
+func (s *Socket) HearFirst() { s.sender.hearFirst.Store(true) }
 
 // SetWriteDeadline implements net.Conn. After HandOver it has no effect.
 func (s *Socket) SetWriteDeadline(t time.Time) error {

@@ -45,7 +45,7 @@ func (d *Direct) LimitWait(limit time.Duration) {
 // LimitWait is Direct.LimitWait for s. It has no effect if another connection lies
 // between s and the kernel's socket.
 func (s *Socket) LimitWait(limit time.Duration) {
-	if d := s.toDirect(); d != nil {
+	if d := s.sender.toDirect(); d != nil {
 		d.LimitWait(limit)
 	}
 }

@@ -58,8 +58,8 @@ func (s *Socket) Stream(pool *Pool) {
 	}
 	s.in.pool = pool
 	s.in.taken, s.unread = s.unread, nil
-	s.in.wait, s.in.look = s.tryRead, func(fd uintptr) { s.tryRead(fd) }
-	s.in.ask, s.in.drop = s.tryAsk, s.dropLocked
+	s.in.wait, s.in.look = s.in.tryRead, func(fd uintptr) { s.in.tryRead(fd) }
+	s.in.ask, s.in.drop = s.tryAsk, s.out.dropLocked
 	if c, ok := s.Conn.(syscall.Conn); ok {
 		if raw, err := c.SyscallConn(); err == nil {
 			s.in.raw = raw
@@ -128,11 +128,11 @@ func (s *Socket) filled() error {
 	s.in.last = s.in.n
 	if s.in.n > 0 { // the next read repeats an error that came with bytes
 		s.in.taken = (*s.in.buf)[:s.in.n]
-		s.hearFirst.Store(false)
+		s.sender.hearFirst.Store(false)
 		return nil
 	}
 	s.Release()
-	if s.in.err == nil && s.wasReset() {
+	if s.in.err == nil && s.sender.wasReset(s.in.raw) {
 		return syscall.ECONNRESET
 	}
 	if s.in.err == nil {
@@ -144,12 +144,12 @@ func (s *Socket) filled() error {
 // tryRead reads without blocking. The runtime calls it again when fd may be readable.
 // It must read on each call, because an edge-triggered poller forgets an earlier event
 // when a wait begins.
-func (s *Socket) tryRead(fd uintptr) bool {
-	n := s.readSize()
-	s.in.buf = s.in.pool.LendMuch(n)
-	s.in.n, s.in.err = ReadNow(int(fd), (*s.in.buf)[:min(n, len(*s.in.buf))])
-	if s.in.err == syscall.EAGAIN {
-		s.Release()
+func (in *stream) tryRead(fd uintptr) bool {
+	n := in.readSize()
+	in.buf = in.pool.LendMuch(n)
+	in.n, in.err = ReadNow(int(fd), (*in.buf)[:min(n, len(*in.buf))])
+	if in.err == syscall.EAGAIN {
+		in.release()
 		return false
 	}
 	return true
@@ -162,19 +162,19 @@ func (s *Socket) tryRead(fd uintptr) bool {
 func (s *Socket) FlowInto(to *Socket) { s.in.into = to }
 
 // readSize returns how much to read at once.
-func (s *Socket) readSize() int {
+func (in *stream) readSize() int {
 	switch {
-	case s.in.last < BufferSize:
+	case in.last < BufferSize:
 		return BufferSize
-	case s.in.last < bulkSize || s.in.into == nil || s.in.into.in.raw == nil:
+	case in.last < bulkSize || in.into == nil || in.into.in.raw == nil:
 		return bulkSize
 	}
-	if s.in.measure == nil {
-		s.in.measure = func(fd uintptr) { s.in.room = Room(int(fd)) }
+	if in.measure == nil {
+		in.measure = func(fd uintptr) { in.room = Room(int(fd)) }
 	}
-	s.in.room = 0
-	_ = s.in.into.in.raw.Control(s.in.measure) // fails only if the socket is closed, and then writing fails too
-	return min(max(s.in.room, bulkSize), flowSize)
+	in.room = 0
+	_ = in.into.in.raw.Control(in.measure) // fails only if the socket is closed, and then writing fails too
+	return min(max(in.room, bulkSize), flowSize)
 }
 
 // Taken returns the unconsumed bytes of the last Fill. They are valid until the next
@@ -182,11 +182,13 @@ func (s *Socket) readSize() int {
 func (s *Socket) Taken() []byte { return s.in.taken }
 
 // Release discards the unconsumed bytes and returns the buffer to the pool.
-func (s *Socket) Release() {
-	s.in.taken = nil
-	if s.in.buf != nil {
-		s.in.pool.Put(s.in.buf)
-		s.in.buf = nil
+func (s *Socket) Release() { s.in.release() }
+
+func (in *stream) release() {
+	in.taken = nil
+	if in.buf != nil {
+		in.pool.Put(in.buf)
+		in.buf = nil
 	}
 }
 
@@ -209,14 +211,14 @@ func (s *Socket) Read(p []byte) (int, error) {
 	if len(s.unread) > 0 {
 		n := copy(p, s.unread)
 		s.unread = s.unread[n:]
-		s.keep(p[:n])
+		s.record.keep(p[:n])
 		return n, nil
 	}
 	if s.in.pool == nil {
 		n, err := s.Conn.Read(p)
 		if n > 0 {
-			s.hearFirst.Store(false)
-			s.keep(p[:n])
+			s.sender.hearFirst.Store(false)
+			s.record.keep(p[:n])
 		}
 		return n, err
 	}
