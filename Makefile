@@ -179,6 +179,12 @@ stress: ## Hold STRESS connections at once, for so long (default: 4000,3m), and 
 	FAULTS=all $(GO) test -race -count=1 -timeout 60m -run '^TestFaults' ./bridge/l7 ./bridge/l7/http2 ./bridge/l4 ./bridge/intake ./bridge/upstream
 	DRAWBRIDGE_BAD_WRITES=10000 $(GO) test -race -count=1 -timeout 30m -run '^TestBadWritesChangeNothing$$' ./gateway
 
+# Each row is a kind of input: floods, and honest bytes in their most expensive form.
+.PHONY: costs
+costs: ## Print the memory and CPU that each kind of bytes costs, whoever sends them
+	@$(GO) test -count=1 -v -run 'Cost|ResourcesAreBounded|ForEachByte|KeepsLittle|KeepsOneMessage|AnswerAreBounded' ./bridge/... | \
+		awk '/^=== RUN/ {name = $$3} /cost:/ {sub(/^.*cost: /, ""); print name ": " $$0} /^ *[a-z_]*_test.go.*: .*, HTTP\/[12]:$$/ {sub(/^.*go:[0-9]*: /, ""); sub(/:$$/, ""); name = $$0} /^(FAIL|--- FAIL)/ {print; failed = 1} END {exit failed}'
+
 .PHONY: scale
 scale: build ## Apply, read and watch 10,000 resources of each kind
 	DRAWBRIDGE_SCALE=10000 DRAWBRIDGE_BINARY=$(BINARY) $(GO) test -count=1 -timeout 30m -v -run '^TestMany' ./e2e

@@ -1,6 +1,8 @@
 package alloctest
 
 import (
+	"fmt"
+	"math"
 	"runtime"
 	"runtime/debug"
 	"testing"
@@ -46,11 +48,25 @@ func WantCost(t testing.TB, received int, b Bound, f func()) {
 		runtime.ReadMemStats(&after)
 		memory = min(memory, int64(after.TotalAlloc-before.TotalAlloc))
 	}
-	t.Logf("%d bytes received: %.1f allocated and %.1f ns for each", received, float64(memory)/float64(received), float64(cpu)/float64(received))
+	ReportCost(t, received, float64(memory)/float64(received), float64(cpu)/float64(received))
 	if most := int64(b.Memory)*int64(received) + overhead; memory > most {
 		t.Errorf("%d bytes are allocated for %d received, want %d at most", memory, received, most)
 	}
 	if most := b.CPU * time.Duration(received); !Race && cpu > most {
 		t.Errorf("%v of the processor for %d bytes received, want %v at most", cpu, received, most)
 	}
+}
+
+// ReportCost logs what each received byte costs, for `make costs`. CPU time is in
+// nanoseconds. memory is NaN if it was not measured, and so is cpu.
+func ReportCost(t testing.TB, received int, memory, cpu float64) {
+	t.Helper()
+	line := fmt.Sprintf("cost: %d bytes received:", received)
+	if !math.IsNaN(memory) {
+		line += fmt.Sprintf(" %.1f bytes of memory for each, %.0f KiB in all", memory, memory*float64(received)/1024)
+	}
+	if !math.IsNaN(cpu) {
+		line += fmt.Sprintf(" %.1f ns for each, %.2f ms for 64 KiB", cpu, cpu*65536/1e6)
+	}
+	t.Log(line)
 }

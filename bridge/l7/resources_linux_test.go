@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"runtime"
 	"strings"
@@ -373,7 +374,8 @@ func TestCPUForEachByteOfAHeader(t *testing.T) {
 					break
 				}
 			}
-			t.Logf("%s, %s: %.1f ns for each of %d bytes", row.name, version, least, c.size())
+			t.Logf("%s, %s:", row.name, version)
+			alloctest.ReportCost(t, c.size(), math.NaN(), least)
 			if least > most && !alloctest.Race {
 				t.Errorf("%s, %s: %.1f ns for each byte, want at most %.0f", row.name, version, least, most)
 			}
@@ -426,7 +428,8 @@ func TestMemoryForEachByteOfAHeader(t *testing.T) {
 			for _, c := range clients {
 				c.await(t)
 			}
-			t.Logf("%s, %s: %.1f bytes held for each of %d bytes", row.name, version, held, bytes/each)
+			t.Logf("%s, %s:", row.name, version)
+			alloctest.ReportCost(t, bytes/each, held, math.NaN())
 			if most := max(row.held, maxHeldByte); held > most {
 				t.Errorf("%s, %s: %.1f bytes held for each byte, want at most %.0f", row.name, version, held, most)
 			}

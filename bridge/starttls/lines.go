@@ -10,29 +10,41 @@ const (
 
 // lines cuts bytes into lines.
 type lines struct {
-	rest       []byte // not consumed yet
+	buf        []byte // what add has received since all of it was consumed
+	rest       []byte // the part of buf that is not consumed yet
+	scanned    int    // bytes of rest without an end of line, so that each is looked at once
 	total      int
 	fromClient bool // errors quote nothing, because a line may hold a password
 }
 
 // add appends what the peer sent.
 func (l *lines) add(in []byte) {
-	l.rest = append(l.rest, in...)
+	if len(l.rest) == 0 {
+		l.buf = l.buf[:0]
+	}
+	consumed := len(l.buf) - len(l.rest)
+	l.buf = append(l.buf, in...)
+	l.rest = l.buf[consumed:]
 	l.total += len(in)
 }
 
 // next returns the next line, without its end. Ok is false if it is not
 // complete.
 func (l *lines) next() (line string, ok bool, err error) {
-	end := bytes.IndexByte(l.rest, '\n')
+	end := bytes.IndexByte(l.rest[l.scanned:], '\n')
+	if end >= 0 {
+		end += l.scanned
+	}
 	switch {
 	case end > maxLine, end < 0 && len(l.rest) > maxLine:
 		return "", false, l.excess("a line of more than", maxLine)
 	case l.total > maxExchange:
 		return "", false, l.excess("more than", maxExchange)
 	case end < 0:
+		l.scanned = len(l.rest)
 		return "", false, nil
 	}
+	l.scanned = 0
 	line = string(bytes.TrimSuffix(l.rest[:end], []byte("\r")))
 	l.rest = l.rest[end+1:]
 	return line, true, nil

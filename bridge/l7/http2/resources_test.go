@@ -278,6 +278,8 @@ func TestResourcesAreBounded(t *testing.T) {
 			closeConn()
 			ended.Wait()
 
+			// A window is memory that the connection itself has offered.
+			alloctest.ReportCost(t, used, max(float64(held-row.windows), 0)/float64(used), float64(cost)/float64(used))
 			perByte := max(row.held, maxHeldPerByte)
 			if most := perByte*used + maxHeld/8; held > most {
 				t.Errorf("%d bytes are held for %d", held, used)
@@ -291,7 +293,6 @@ func TestResourcesAreBounded(t *testing.T) {
 			if most := max(row.cost, maxCostPerByte); cost > time.Duration(most*used)+5*time.Millisecond {
 				t.Errorf("%v of CPU for %d bytes: %d ns each", cost, used, int(cost)/used)
 			}
-			t.Logf("%d bytes: %d held, %d ns each", used, held, int(cost)/used)
 		})
 	}
 }
