@@ -13,6 +13,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/alloctest"
 	"github.com/drawbridge-gateway/drawbridge/bridge/clienthello"
 	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
+	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
 // A cost bounds what a parser of new connections may spend on an input.
@@ -26,7 +27,8 @@ type cost struct {
 // costs returns the most expensive inputs.
 func costs(t *testing.T) []cost {
 	hello := append([]byte{1, 0, 0xff, 0xff}, make([]byte, 0xffff)...) // the longest valid hello
-	records := func(size int) (wire []byte) {
+	serverHello := append([]byte{2}, hello[1:]...)
+	records := func(hello []byte, size int) (wire []byte) {
 		for rest := hello[:len(hello)-1]; len(rest) > 0; {
 			n := min(size, len(rest))
 			wire = binary.BigEndian.AppendUint16(append(wire, 22, 3, 1), uint16(n))
@@ -55,7 +57,15 @@ func costs(t *testing.T) []cost {
 			_, _ = proxyproto.Read(r)
 		}
 	}
-	server := newPKI(t).listener(t, "gate.test")
+	p := newPKI(t)
+	server := p.listener(t, "gate.test")
+	client, err := certs.NewClient(p.upstream(t, "upstream.test"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	handshakeWith := func(input []byte) {
+		_, _ = client.Handshake(t.Context(), &memory{Reader: bytes.NewReader(input)})
+	}
 	handshake := func(input []byte) {
 		_ = server.Conn(&memory{Reader: bytes.NewReader(input)}).Handshake()
 	}
@@ -64,15 +74,18 @@ func costs(t *testing.T) []cost {
 	v1 := []byte("PROXY TCP6 " + strings.Repeat("ffff:", 7) + "ffff " + strings.Repeat("ffff:", 7) + "fffe 65535 65534\r\n")
 	growing := alloctest.Bound{Memory: 16, Reason: "crypto/tls doubles its buffers as they grow, and drops the smaller ones"}
 	return []cost{
-		{name: "ClientHello at once", input: records(1 << 14), parse: scan(1 << 17)},
-		{name: "ClientHello byte by byte", input: records(1 << 14), parse: scan(1)},
-		{name: "ClientHello in records of a byte", input: records(1), parse: scan(1 << 17)},
+		{name: "ClientHello at once", input: records(hello, 1<<14), parse: scan(1 << 17)},
+		{name: "ClientHello byte by byte", input: records(hello, 1<<14), parse: scan(1)},
+		{name: "ClientHello in records of a byte", input: records(hello, 1), parse: scan(1 << 17)},
 		{name: "PROXY header of version 2", input: v2, parse: announce(false)},
 		{name: "PROXY header of version 2, byte by byte", input: v2, parse: announce(true)},
 		{name: "PROXY header of version 1", input: v1, parse: announce(true), bound: alloctest.Bound{
 			CPU: 500 * time.Nanosecond, Reason: "a header of version 1 has 107 bytes at most, and two addresses are parsed from text"}},
-		{name: "TLS handshake, at once", input: records(1 << 14), parse: handshake, bound: growing},
-		{name: "TLS handshake, in small records", input: records(512), parse: handshake, bound: growing},
+		{name: "TLS handshake, at once", input: records(hello, 1<<14), parse: handshake, bound: growing},
+		{name: "TLS handshake, in small records", input: records(hello, 512), parse: handshake, bound: growing},
+		{name: "TLS handshake, in records of a byte", input: records(hello, 1), parse: handshake, bound: growing},
+		{name: "TLS handshake with an upstream, at once", input: records(serverHello, 1<<14), parse: handshakeWith, bound: growing},
+		{name: "TLS handshake with an upstream, in records of a byte", input: records(serverHello, 1), parse: handshakeWith, bound: growing},
 	}
 }
 
