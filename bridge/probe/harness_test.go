@@ -119,6 +119,7 @@ func runTarget(t *testing.T, target probe.Target) *probe.Result {
 			t.Error("a text holds key material")
 		}
 	}
+	followed(t, target, r)
 	return r
 }
 

@@ -120,7 +120,7 @@ func TestProbesOfOpenSSL(t *testing.T) {
 			reason: certs.ReasonALPNMismatch, facts: []string{"h2", "http/1.1 it shakes hands"}, advice: []string{"http.protocol to HTTP_PROTOCOL_1_1"}},
 		{name: "no group in common", issued: good, args: []string{"-groups", "P-384"},
 			change: func(o *certs.ClientOptions) { o.Groups, _ = certs.ParseGroups([]string{"X25519"}) },
-			reason: certs.ReasonNoCommonGroup, facts: []string{"X25519", "it shakes hands"}, advice: []string{`tls.groups to ["X25519", "P-384"]`}},
+			reason: certs.ReasonNoCommonGroup, facts: []string{"X25519", "it shakes hands"}, advice: []string{`tls.groups to ["X25519", "P-384"`}},
 		{name: "no suite in common", issued: good, args: []string{"-cipher", "ECDHE-ECDSA-AES128-GCM-SHA256"},
 			change: func(o *certs.ClientOptions) {
 				o.CipherSuites, _, _ = certs.ParseCipherSuites([]string{"ECDHE-ECDSA-AES256-GCM-SHA384"})

@@ -371,20 +371,18 @@ func TestAFailedHandshakeIsExplained(t *testing.T) {
 			advice: []string{"SERVER_NAME_SOURCE_FIXED", `tls.server_name to "upstream.test"`},
 		},
 		{
-			name: "a server that knows no such name",
-			change: func(t *testing.T, p peers) {
-				byDefault := leaf(ca, pki.LeafOptions{DNSNames: []string{"known.test"}})
-				p.server.Certificates = nil
-				p.server.GetCertificate = func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
-					if h.ServerName != "" {
-						return nil, nil // answered with unrecognized_name
-					}
-					return &byDefault, nil
-				}
-			},
+			name:   "a server that knows another name",
+			change: func(t *testing.T, p peers) { knowsOnly(t, ca, p.server, "known.test") },
 			reason: certs.ReasonUnrecognizedName,
 			facts:  []string{"upstream.test", "SNI"},
 			advice: []string{`set tls.server_name to "known.test"`},
+		},
+		{
+			name:   "a server that accepts no name",
+			change: func(t *testing.T, p peers) { knowsOnly(t, ca, p.server, "") },
+			reason: certs.ReasonUnrecognizedName,
+			facts:  []string{"upstream.test", "SNI"},
+			advice: []string{"set tls.server_name_source to SERVER_NAME_SOURCE_NONE"},
 		},
 		{
 			name: "a server that is too old",
@@ -429,8 +427,8 @@ func TestAFailedHandshakeIsExplained(t *testing.T) {
 				p.server.CurvePreferences = []tls.CurveID{tls.X25519}
 			},
 			reason: certs.ReasonNoCommonGroup,
-			facts:  []string{"P-521", "with tls.groups: the default it shakes hands"},
-			advice: []string{`set tls.groups to ["P-521", "X25519"]`},
+			facts:  []string{"P-521", "with tls.groups: P-521, X25519"},
+			advice: []string{`set tls.groups to ["P-521", "X25519"`},
 		},
 		{
 			name: "no protocol in common",
@@ -480,6 +478,19 @@ func TestAFailedHandshakeIsExplained(t *testing.T) {
 				})
 			}
 		})
+	}
+}
+
+// knowsOnly makes a server reject every SNI but one. Clients without SNI get a certificate
+// for known.test.
+func knowsOnly(t *testing.T, ca *certstest.CA, server *tls.Config, name string) {
+	byDefault := certstest.TLS(t, ca.Server(t, "known.test"))
+	server.Certificates = nil
+	server.GetCertificate = func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		if h.ServerName != "" && h.ServerName != name {
+			return nil, nil // answered with unrecognized_name
+		}
+		return &byDefault, nil
 	}
 }
 

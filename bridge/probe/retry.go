@@ -14,6 +14,10 @@ type variation struct {
 	suggestion Suggestion              // the same as a suggestion
 	advice     func(*trial) Suggestion // given the trial that it helped; nil: suggestion
 
+	// refine returns a smaller change, given the trial that this one helped. It is tried
+	// too, and takes the place of this one if it helps. Nil: it cannot be refined.
+	refine func(*trial) (variation, bool)
+
 	result *trial
 }
 
@@ -27,18 +31,27 @@ func (t *trial) retry(ctx context.Context) (attempts []Attempt, informative *var
 	all = all[:min(len(all), maxAttempts)]
 	ctx, cancel := context.WithTimeout(ctx, retryTime)
 	defer cancel()
-	for i := range all {
-		v := &all[i]
+	try := func(v *variation) (helps bool) {
 		o := t.options
 		v.apply(&o)
 		v.result = t.target.try(ctx, o, timeouts{min(t.timeouts.connect, trialTime), min(t.timeouts.handshake, trialTime)})
 		if ctx.Err() != nil {
-			break // its result is meaningless
+			return false // its result is meaningless
 		}
 		attempts = append(attempts, Attempt{Change: v.change, Reason: v.result.reason})
-		if t.reason == "" || t.helpedBy(v.result) {
-			return attempts, v
+		return t.reason == "" || t.helpedBy(v.result)
+	}
+	for i := range all {
+		v := &all[i]
+		if !try(v) {
+			continue
 		}
+		if v.refine != nil {
+			if w, ok := v.refine(v.result); ok && try(&w) {
+				return attempts, &w
+			}
+		}
+		return attempts, v
 	}
 	return attempts, nil
 }

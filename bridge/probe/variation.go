@@ -1,7 +1,10 @@
 package probe
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/tls"
+	"crypto/x509"
 	"slices"
 	"strings"
 
@@ -52,15 +55,45 @@ func (t trials) moreGroups() []variation {
 		return nil
 	}
 	return []variation{{
-		change: "tls.groups: the default",
-		apply:  func(o *certs.ClientOptions) { o.Groups = nil },
-		advice: func(r *trial) Suggestion {
+		change:     "tls.groups: the default",
+		apply:      func(o *certs.ClientOptions) { o.Groups = nil },
+		suggestion: remove("tls.groups"),
+		refine: func(r *trial) (variation, bool) {
 			if r.seen == nil || r.seen.State.CurveID == 0 {
-				return remove("tls.groups")
+				return variation{}, false
 			}
-			return setToList("tls.groups", groupNames(append(slices.Clone(offered), r.seen.State.CurveID))...)
+			groups := append(slices.Clone(offered), r.seen.State.CurveID)
+			// Until TLS 1.2 the groups also limit the server's certificates.
+			if curve := curveOf(r.leaf()); r.seen.State.Version < tls.VersionTLS13 && curve != 0 && !slices.Contains(groups, curve) {
+				groups = append(groups, curve)
+			}
+			return variation{
+				change:     "tls.groups: " + strings.Join(groupNames(groups), ", "),
+				apply:      func(o *certs.ClientOptions) { o.Groups = groups },
+				suggestion: setToList("tls.groups", groupNames(groups)...),
+			}, true
 		},
 	}}
+}
+
+// curveOf returns the curve of a certificate's ECDSA key, or 0.
+func curveOf(leaf *x509.Certificate) tls.CurveID {
+	if leaf == nil {
+		return 0
+	}
+	key, ok := leaf.PublicKey.(*ecdsa.PublicKey)
+	if !ok {
+		return 0
+	}
+	switch key.Curve {
+	case elliptic.P256():
+		return tls.CurveP256
+	case elliptic.P384():
+		return tls.CurveP384
+	case elliptic.P521():
+		return tls.CurveP521
+	}
+	return 0
 }
 
 func (t trials) moreSuites() []variation {
@@ -178,13 +211,21 @@ func (t trials) otherName() []variation {
 					o.VerifyName = verify
 				}
 			},
-			advice: func(r *trial) Suggestion {
-				if leaf := r.leaf(); leaf != nil && t.reason == certs.ReasonUnrecognizedName {
-					if names := sans(leaf); len(names) > 0 && isDNSName(names[0]) {
-						return setToString("tls.server_name", names[0]).and(", the name in its certificate for clients without SNI")
-					}
+			suggestion: setTo("tls.server_name_source", "SERVER_NAME_SOURCE_NONE"),
+			refine: func(r *trial) (variation, bool) {
+				leaf := r.leaf()
+				if leaf == nil || t.reason != certs.ReasonUnrecognizedName {
+					return variation{}, false
 				}
-				return setTo("tls.server_name_source", "SERVER_NAME_SOURCE_NONE")
+				names := sans(leaf)
+				if len(names) == 0 || !isDNSName(names[0]) {
+					return variation{}, false
+				}
+				return variation{
+					change:     "tls.server_name: " + names[0],
+					apply:      func(o *certs.ClientOptions) { o.FromHost, o.ServerName = false, names[0] },
+					suggestion: setToString("tls.server_name", names[0]).and(", the name in its certificate for clients without SNI"),
+				}, true
 			},
 		})
 	}
