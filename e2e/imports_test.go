@@ -83,7 +83,7 @@ var mayImport = map[string][]string{
 	"gateway/admin":     {"gateway/access", "gateway/fielddiff", "gateway/fileroot", "gateway/revisions", "gateway/guard", "gateway/history", "gateway/store", "gateway/invalid", "gateway/wellformed", "gateway/unixsocket", "certs", "proto/drawbridge/admin/v1"},
 	"gateway/files":     {"gateway/fileroot", "gateway/invalid", "gateway/snapshot", "gateway/store", "proto/drawbridge/admin/v1"},
 	"gateway/ops":       {"gateway/guard"},
-	"gateway/inventory": {"gateway/admin", "gateway/snapshot", "gateway/store", "proto/drawbridge/admin/v1", "bridge/upstream", "certs"},
+	"gateway/inventory": {"gateway/admin", "gateway/invalid", "gateway/snapshot", "gateway/store", "proto/drawbridge/admin/v1", "bridge/upstream", "certs"},
 	"gateway/diagnose":  {"gateway/invalid", "gateway/snapshot", "gateway/store", "proto/drawbridge/admin/v1", "bridge/probe", "certs"},
 	"gateway/telemetry": {"gateway/listeners", "gateway/snapshot", "gateway/store",
 		"bridge/accesslog", "bridge/l4", "bridge/l7", "bridge/latency", "bridge/limit", "bridge/proxyproto", "bridge/upstream", "bridge/validity", "certs"},

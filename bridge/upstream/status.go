@@ -76,11 +76,11 @@ type EndpointStatus struct {
 	Reported                          map[certs.Reason]uint64     // failures that VerifyReportOnly ignored
 	Connects, Handshakes              Timing                      // including failed attempts
 	Failures                          map[certs.Reason]uint64
-	LastFailure                       *Failure          // nil: no failure
-	PeerLeaf                          *x509.Certificate // last presented, even if rejected; nil: none so far
-	PeerCertificate                   *certs.Info       // describes PeerLeaf
-	VerifiedBy                        []certs.AnchorUse // the latest first; also of replaced Upstreams
-	Warm                              *Warm             // nil: no warm connections
+	LastFailure                       *Failure            // nil: no failure
+	PeerChain                         []*x509.Certificate // last presented, even if rejected; nil: none so far
+	PeerCertificate                   *certs.Info         // describes PeerChain
+	VerifiedBy                        []certs.AnchorUse   // the latest first; also of replaced Upstreams
+	Warm                              *Warm               // nil: no warm connections
 }
 
 // Warm describes the warm connections to an endpoint.
@@ -115,7 +115,7 @@ func (e *Endpoint) status() EndpointStatus {
 	s.VerifiedBy = certs.AnchorUses(anchors...)
 	if chain := e.counts.presented.Load(); chain != nil && len(*chain) > 0 {
 		info := certs.Describe(*chain)
-		s.PeerLeaf, s.PeerCertificate = (*chain)[0], &info
+		s.PeerCertificate = &info
 	}
 	return s
 }
@@ -161,7 +161,7 @@ func (e *Endpoint) countsNow() EndpointStatus {
 		s.Ejections = e.outlier.ejections.Load()
 	}
 	if chain := e.counts.presented.Load(); chain != nil && len(*chain) > 0 {
-		s.PeerLeaf = (*chain)[0]
+		s.PeerChain = *chain
 	}
 	return s
 }

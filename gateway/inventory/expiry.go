@@ -3,8 +3,12 @@ package inventory
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
+	"github.com/drawbridge-gateway/drawbridge/gateway/admin"
+	"github.com/drawbridge-gateway/drawbridge/gateway/snapshot"
+	"github.com/drawbridge-gateway/drawbridge/gateway/store"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
@@ -12,14 +16,18 @@ import (
 // cause an event. 0 is the expiry itself.
 var expiryDays = []int{30, 14, 7, 1, 0}
 
-// checkExpiryEvery is how often certificates are checked. They are also checked
-// after each write, but the certificates of upstreams change without one.
+// checkExpiryEvery is how often all certificates are checked. After a write only those of
+// the resources that it changed are, so that a write among ten thousand costs no more; the
+// certificates that endpoints present change without one.
 const checkExpiryEvery = time.Hour
 
 // expiry remembers which threshold was reported for each certificate, so that
 // each is reported once. It belongs to one goroutine.
 type expiry struct {
-	reported map[string]int // the lowest of expiryDays that was reported
+	// reported holds the lowest of expiryDays that was reported, by the resource and
+	// certificate.
+	reported map[store.Ref]map[admin.CertificateKey]int
+	checked  int // certificates, for tests
 }
 
 // Watch reports each certificate that expires soon or has expired, until ctx ends.
@@ -29,78 +37,114 @@ func (v *Inventory) Watch(ctx context.Context, changed func() <-chan struct{}, r
 	tick := time.NewTicker(checkExpiryEvery)
 	defer tick.Stop()
 	var e expiry
+	var last *snapshot.Snapshot // nil: check everything
 	for {
-		next, began := changed(), time.Now()
-		for _, event := range e.due(v.Certificates(), time.Now()) {
+		next := changed()
+		snap := v.live()
+		var events []*adminv1.Event
+		if last == nil {
+			events = e.all(v.inUse(snap), time.Now())
+		} else {
+			events = e.some(snap, snap.ChangedMaterial(last), time.Now())
+		}
+		for _, event := range events {
 			report(event)
 		}
-		// However many changes follow, the checks use at most a hundredth of a
-		// processor: with ten thousand certificates one check takes long.
-		rest := time.NewTimer(100 * time.Since(began))
-		select {
-		case <-ctx.Done():
-			rest.Stop()
-			return
-		case <-rest.C:
-		}
+		last = snap
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+			last = nil
 		case <-next:
 		}
 	}
 }
 
-// due returns an event for each certificate that has passed a threshold which was
-// not reported yet.
-func (e *expiry) due(certificates []*adminv1.CertificateInUse, now time.Time) []*adminv1.Event {
-	reported := map[string]int{}
-	var out []*adminv1.Event
+// inUse returns every certificate in use, in no particular order.
+func (v *Inventory) inUse(snap *snapshot.Snapshot) []inUse {
+	var g gathering
+	for name, c := range snap.Certificates() {
+		g.certificate(name, c)
+	}
+	for name, b := range snap.TrustBundles() {
+		g.bundle(name, b)
+	}
+	g.adminService(v.admin)
+	for _, u := range snap.Upstreams() {
+		for _, s := range u.Live.Counts() {
+			g.endpoint(u.Name, s)
+		}
+	}
+	return g.found
+}
+
+// all returns an event for each certificate that has passed a threshold which was not
+// reported yet. It forgets certificates that are no longer in use.
+func (e *expiry) all(certificates []inUse, now time.Time) []*adminv1.Event {
+	before := e.reported
+	e.reported = map[store.Ref]map[admin.CertificateKey]int{}
+	return e.due(certificates, before, now)
+}
+
+// some is all for the given certificates and trust bundles.
+func (e *expiry) some(snap *snapshot.Snapshot, refs []store.Ref, now time.Time) []*adminv1.Event {
+	before := map[store.Ref]map[admin.CertificateKey]int{}
+	var g gathering
+	for _, ref := range refs {
+		before[ref] = e.reported[ref]
+		delete(e.reported, ref)
+		g.resource(snap, ref)
+	}
+	return e.due(g.found, before, now)
+}
+
+func (e *expiry) due(certificates []inUse, reported map[store.Ref]map[admin.CertificateKey]int, now time.Time) []*adminv1.Event {
+	var passed []inUse
 	for _, c := range certificates {
-		key := fmt.Sprintf("%d/%s/%s/%s/%v", c.GetUse(), c.GetName(), c.GetEndpoint(), c.GetInfo().GetSha256Fingerprint(), c.GetInfo().GetNotAfter())
-		left := c.GetInfo().GetNotAfter().AsTime().Sub(now)
+		e.checked++
+		left := time.Unix(c.NotAfter, 0).Sub(now)
 		level := -1
 		for _, days := range expiryDays {
 			if left <= time.Duration(days)*24*time.Hour {
 				level = days
 			}
 		}
-		before, known := e.reported[key]
-		switch {
-		case level < 0:
-			continue
-		case known && before <= level:
-			reported[key] = before
+		if level < 0 {
 			continue
 		}
-		reported[key] = level
-		out = append(out, expiryEvent(c, left))
+		before, known := reported[c.ref][c.CertificateKey]
+		if !known || before > level {
+			passed = append(passed, c)
+		} else {
+			level = before
+		}
+		if e.reported[c.ref] == nil {
+			e.reported[c.ref] = map[admin.CertificateKey]int{}
+		}
+		e.reported[c.ref][c.CertificateKey] = level
 	}
-	e.reported = reported
+	slices.SortFunc(passed, func(a, b inUse) int { return a.Compare(b.CertificateKey) })
+	var out []*adminv1.Event
+	for _, c := range passed {
+		out = append(out, expiryEvent(c, time.Unix(c.NotAfter, 0).Sub(now)))
+	}
 	return out
 }
 
-var useKinds = map[adminv1.CertificateUse]adminv1.Kind{
-	adminv1.CertificateUse_CERTIFICATE_USE_OWN:      adminv1.Kind_KIND_CERTIFICATE,
-	adminv1.CertificateUse_CERTIFICATE_USE_TRUST:    adminv1.Kind_KIND_TRUST_BUNDLE,
-	adminv1.CertificateUse_CERTIFICATE_USE_CRL:      adminv1.Kind_KIND_TRUST_BUNDLE,
-	adminv1.CertificateUse_CERTIFICATE_USE_UPSTREAM: adminv1.Kind_KIND_UPSTREAM,
-}
-
-func expiryEvent(c *adminv1.CertificateInUse, left time.Duration) *adminv1.Event {
+func expiryEvent(c inUse, left time.Duration) *adminv1.Event {
 	event := &adminv1.Event{
-		Type: adminv1.EventType_EVENT_TYPE_EXPIRY, Kind: useKinds[c.GetUse()], Name: c.GetName(), Endpoint: c.GetEndpoint(), Count: 1,
+		Type: adminv1.EventType_EVENT_TYPE_EXPIRY, Kind: c.ref.Kind, Name: c.Name, Endpoint: c.Endpoint, Count: 1,
 	}
-	end := c.GetInfo().GetNotAfter().AsTime().UTC().Format(time.RFC3339)
-	subject, verb, past := c.GetInfo().GetSubject(), "expires", "expired"
-	if c.GetUse() == adminv1.CertificateUse_CERTIFICATE_USE_CRL {
+	end := time.Unix(c.NotAfter, 0).UTC().Format(time.RFC3339)
+	subject, verb, past := c.info().GetSubject(), "expires", "expired"
+	if c.Use == adminv1.CertificateUse_CERTIFICATE_USE_CRL {
 		verb, past = "is due for its next update", "was due for its next update"
 	}
 	if left <= 0 {
 		event.Message = fmt.Sprintf("%s %s on %s", subject, past, end)
 		event.Reason = adminv1.Reason_REASON_EXPIRED
-		if c.GetUse() == adminv1.CertificateUse_CERTIFICATE_USE_CRL {
+		if c.Use == adminv1.CertificateUse_CERTIFICATE_USE_CRL {
 			event.Reason = adminv1.Reason_REASON_CRL_EXPIRED
 		}
 	} else {

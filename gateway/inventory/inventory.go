@@ -3,7 +3,6 @@ package inventory
 import (
 	"slices"
 	"sort"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -51,61 +50,31 @@ type inUse struct {
 // gateway's own, the CAs and revocation lists of trust bundles, and those that the
 // endpoints of upstreams last presented.
 func (v *Inventory) gather(snap *snapshot.Snapshot) []inUse {
-	var out []inUse
-	add := func(use adminv1.CertificateUse, kind adminv1.Kind, name, endpoint, fingerprint string, end time.Time, info func() *adminv1.CertificateInfo) {
-		out = append(out, inUse{
-			admin.CertificateKey{NotAfter: end.Unix(), Use: use, Name: name, Fingerprint: fingerprint, Endpoint: endpoint},
-			store.Ref{Kind: kind, Name: name}, info, nil,
-		})
-	}
-	own := func(use adminv1.CertificateUse, kind adminv1.Kind, name string, c *certs.Certificate) {
-		add(use, kind, name, "", c.Fingerprint(), c.Leaf().NotAfter, func() *adminv1.CertificateInfo { return snapshot.CertificateInfo(c.Info()) })
-	}
-	cas := func(use adminv1.CertificateUse, kind adminv1.Kind, name string, b *certs.TrustBundle) {
-		infos := sync.OnceValue(b.Infos)
-		for i, ca := range b.Certificates() {
-			add(use, kind, name, "", certs.FingerprintOf(ca), ca.NotAfter, func() *adminv1.CertificateInfo { return snapshot.CertificateInfo(infos()[i]) })
-		}
-	}
-	crls := func(use adminv1.CertificateUse, kind adminv1.Kind, name string, b *certs.TrustBundle) {
-		for i, crl := range b.CRLInfos() {
-			add(use, kind, name, "", strconv.Itoa(i), crl.NextUpdate, func() *adminv1.CertificateInfo { return crlAsInfo(crl) })
-		}
-	}
+	var g gathering
 	users := anchorUsers{}
 	for _, l := range snap.Listeners() {
 		users.addListener(l)
 	}
 	for name, c := range snap.Certificates() {
-		own(adminv1.CertificateUse_CERTIFICATE_USE_OWN, adminv1.Kind_KIND_CERTIFICATE, name, c)
+		g.certificate(name, c)
 	}
 	for name, b := range snap.TrustBundles() {
-		first := len(out)
-		cas(adminv1.CertificateUse_CERTIFICATE_USE_TRUST, adminv1.Kind_KIND_TRUST_BUNDLE, name, b)
+		first := len(g.found)
+		g.bundle(name, b)
 		evidence := sync.OnceValue(func() []*adminv1.AnchorEvidence { return users.evidence(snap.State(), name, b) })
-		for i := range out[first:] {
-			out[first+i].evidence = func() *adminv1.AnchorEvidence { return evidence()[i] }
+		for i := range b.Count() {
+			g.found[first+i].evidence = func() *adminv1.AnchorEvidence { return evidence()[i] }
 		}
-		crls(adminv1.CertificateUse_CERTIFICATE_USE_CRL, adminv1.Kind_KIND_TRUST_BUNDLE, name, b)
 	}
-	if v.admin != nil {
-		const use, kind = adminv1.CertificateUse_CERTIFICATE_USE_ADMIN, adminv1.Kind_KIND_UNSPECIFIED
-		own(use, kind, adminName, v.admin.Certificate())
-		cas(use, kind, adminName, v.admin.Trust())
-		crls(use, kind, adminName, v.admin.Trust())
-	}
+	g.adminService(v.admin)
 	for _, u := range snap.Upstreams() {
 		for _, e := range u.Live.Status() {
 			users.addEndpoint(u.Name, e)
-			if e.PeerCertificate != nil && !e.Left {
-				i := *e.PeerCertificate
-				add(adminv1.CertificateUse_CERTIFICATE_USE_UPSTREAM, adminv1.Kind_KIND_UPSTREAM, u.Name, snapshot.EndpointAddress(e), i.SHA256Fingerprint, i.NotAfter,
-					func() *adminv1.CertificateInfo { return snapshot.CertificateInfo(i) })
-			}
+			g.endpoint(u.Name, e)
 		}
 	}
-	slices.SortFunc(out, func(a, b inUse) int { return a.Compare(b.CertificateKey) })
-	return out
+	slices.SortFunc(g.found, func(a, b inUse) int { return a.Compare(b.CertificateKey) })
+	return g.found
 }
 
 // A list holds every certificate in use at one time, and the resources that
@@ -211,9 +180,9 @@ func (v *Inventory) Expiries(yield func(use, name, endpoint string, notAfter tim
 	for _, u := range snap.Upstreams() {
 		ends := map[string][]time.Time{}
 		for _, e := range u.Live.Counts() {
-			if e.PeerLeaf != nil && !e.Left {
+			if len(e.PeerChain) > 0 && !e.Left {
 				address := snapshot.EndpointAddress(e)
-				ends[address] = append(ends[address], e.PeerLeaf.NotAfter)
+				ends[address] = append(ends[address], e.PeerChain[0].NotAfter)
 			}
 		}
 		for address, all := range ends {

@@ -206,6 +206,36 @@ func (s *Snapshot) Certificates() iter.Seq2[string, *certs.Certificate] {
 	}
 }
 
+// Certificate returns the certificate of the name, or nil if it is not up.
+func (s *Snapshot) Certificate(name string) *certs.Certificate {
+	if c := s.certificates.Get(name); c != nil {
+		return c.live
+	}
+	return nil
+}
+
+// TrustBundle returns the trust of the bundle of the name, or nil if it is not up, or the
+// system's.
+func (s *Snapshot) TrustBundle(name string) *certs.TrustBundle {
+	if b := s.bundles.Get(name); b != nil && b.msg.GetSystem() == nil {
+		return b.trust
+	}
+	return nil
+}
+
+// ChangedMaterial returns the certificates and trust bundles that differ between prev and
+// s. It costs no more than the difference.
+func (s *Snapshot) ChangedMaterial(prev *Snapshot) []store.Ref {
+	var out []store.Ref
+	for name := range ordered.Differ(prev.bundles, s.bundles) {
+		out = append(out, store.Ref{Kind: adminv1.Kind_KIND_TRUST_BUNDLE, Name: name})
+	}
+	for name := range ordered.Differ(prev.certificates, s.certificates) {
+		out = append(out, store.Ref{Kind: adminv1.Kind_KIND_CERTIFICATE, Name: name})
+	}
+	return out
+}
+
 // TrustBundles yields the name and the trust of every bundle that is up and not the
 // system's.
 func (s *Snapshot) TrustBundles() iter.Seq2[string, *certs.TrustBundle] {
