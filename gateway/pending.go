@@ -25,6 +25,9 @@ func (p *pending) ends(e store.Edit) bool {
 	return e.Rollback != nil && e.Rollback.Revision == p.GetRollbackTo() && e.ConfirmWithin == 0
 }
 
+// byDeadline is the method of the edits that go back because a deadline has passed.
+const byDeadline = "deadline"
+
 func (p *pending) String() string {
 	return fmt.Sprintf("revision %d, made by %s, is pending until %s", p.GetRevision(), p.GetPrincipal(), p.deadline.UTC().Format("15:04:05 MST"))
 }
@@ -33,6 +36,10 @@ func (p *pending) String() string {
 // it goes back from that revision. A dry run gets a warning instead.
 func (w *writer) admit(e store.Edit, draft *store.Draft, bad *invalid.List) {
 	p := w.pending.Load()
+	if p == nil && e.Origin.Method == byDeadline {
+		bad.AddClass(invalid.Conflict, "", "the revision was confirmed in time")
+		return
+	}
 	if p == nil || !draft.Changed() || p.ends(e) {
 		return
 	}
@@ -110,17 +117,21 @@ func (w *writer) Confirm(ctx context.Context, n int64, o store.Origin) (*adminv1
 // revision is not valid as a whole any more, for example because a file is gone, the
 // resources concerned are down.
 func (w *writer) goBack(ctx context.Context, n int64) error {
-	p := w.pending.Load()
+	// The deadline may pass before the revision that has it is live.
+	w.mu.Lock()
+	p, state := w.pending.Load(), w.State()
+	w.mu.Unlock()
 	if p == nil || p.GetRevision() != n || w.stopping.Err() != nil { // the next start goes back
 		return nil
 	}
-	e, err := w.history.Rollback(w.State(), p.GetRollbackTo())
+	e, err := w.history.Rollback(state, p.GetRollbackTo())
 	if err != nil {
 		return err
 	}
-	e.Origin, e.Comment = store.Origin{Method: "deadline"}, notConfirmed(p.Pending)
+	e.Origin, e.Comment = store.Origin{Method: byDeadline}, notConfirmed(p.Pending)
 	w.log.Warn("revision not confirmed in time: going back", "revision", n, "to", p.GetRollbackTo())
-	if _, err = w.Apply(ctx, e); err == nil {
+	_, err = w.Apply(ctx, e)
+	if err == nil || w.pending.Load() != p { // confirmed at the last moment, or rolled back by a caller
 		return nil
 	}
 	w.log.Error("the previous revision is no longer valid as a whole: its invalid resources will be down", "revision", p.GetRollbackTo(), "error", err)
@@ -147,7 +158,7 @@ func undoPending(db stateStore, h *revisions.History) (state *store.State, undon
 	if err != nil {
 		return fail(err)
 	}
-	e.Origin, e.Comment = store.Origin{Method: "deadline"}, notConfirmed(p)
+	e.Origin, e.Comment = store.Origin{Method: byDeadline}, notConfirmed(p)
 	var bad invalid.List
 	draft := state.Edit(e, &bad)
 	if err := bad.Err(); err != nil {

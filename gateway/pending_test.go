@@ -13,6 +13,7 @@ import (
 
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
+	"github.com/drawbridge-gateway/drawbridge/gateway/snapshot"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
@@ -53,6 +54,55 @@ func TestAnUnconfirmedRevisionIsUndoneAtItsDeadline(t *testing.T) {
 		t.Errorf("confirmed too late: %v", err)
 	}
 	g.put(plainUpstream("w", "127.0.0.1:1")) // writes are possible again
+}
+
+// The deadline may pass while the revision is committed and not live yet.
+func TestADeadlineBeforeTheRevisionIsLive(t *testing.T) {
+	g := start(t, "")
+	g.put(plainUpstream("u", "127.0.0.1:1"))
+	replacing, back := g.replacing, make(chan error, 1)
+	g.replacing = func(prev, next *snapshot.Snapshot) func() {
+		g.replacing = replacing
+		go func() { back <- g.goBack(context.Background(), 2) }()
+		select { // time to draft, if it does not wait
+		case err := <-back:
+			back <- err
+		case <-time.After(50 * time.Millisecond):
+		}
+		return replacing(prev, next)
+	}
+	g.apply(store.Edit{Puts: puts(plainUpstream("u", "127.0.0.1:2")), ConfirmWithin: ages})
+	if err := <-back; err != nil {
+		t.Error(err)
+	}
+	if got := content(g.State()); g.State().Revision() != 3 || !strings.Contains(got, "127.0.0.1:1") || g.Status().GetPending() != nil {
+		t.Errorf("revision %d: %s", g.State().Revision(), got)
+	}
+}
+
+// A revision that is confirmed while the gateway plans to go back from it stays.
+func TestAConfirmationOvertakesGoingBack(t *testing.T) {
+	g := start(t, "")
+	g.put(plainUpstream("u", "127.0.0.1:1"))
+	g.apply(store.Edit{Puts: puts(plainUpstream("u", "127.0.0.1:2")), ConfirmWithin: ages})
+	e, err := g.RollbackEdit(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.Origin.Method = byDeadline
+	p, err := g.plan(context.Background(), e, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := g.tryConfirm(2); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := g.carryOutIfLive(context.Background(), p); err == nil || g.State().Revision() != 2 {
+		t.Errorf("revision %d, %v", g.State().Revision(), err)
+	}
+	if err := g.goBack(context.Background(), 2); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestAConfirmedRevisionStays(t *testing.T) {

@@ -353,7 +353,7 @@ func (w *writer) commit(p *plan) error {
 			return err
 		}
 		w.committed(record, p.edit.ConfirmWithin)
-	} else if before := w.pending.Load(); before != nil && before.ends(p.edit) {
+	} else if before := w.pending.Load(); before != nil && before.ends(p.edit) && p.edit.ExpectedRevision != nil && *p.edit.ExpectedRevision == before.GetRevision() {
 		// The pending revision changed nothing but the content of files.
 		if err := w.store.EndPending(nil); err != nil {
 			return err
