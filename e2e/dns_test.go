@@ -178,6 +178,7 @@ func TestANameThatDoesNotResolveAtStartIsRetried(t *testing.T) {
 	n, _ := strconv.Atoi(port)
 	g := startGateway(t)
 	g.apply(trustBundle("ca", a.ca), certificate("client", a.client), byDNS("web", names, int32(n)), listener("web", protocolHTTP, "web"))
+	g.stop()
 	g = g.restart()
 	if code, body := get(t, "http://"+g.address("web")+"/"); code != 503 || body != "service unavailable\n" {
 		t.Errorf("%d %q", code, body)

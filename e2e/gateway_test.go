@@ -147,6 +147,9 @@ func launchOn(t testing.TB, flags func(address string) []string) (*gateway, stri
 // must have ended.
 func (g *gateway) restart() *gateway {
 	g.t.Helper()
+	if !g.done() {
+		g.t.Fatal("the gateway still runs: it cannot be restarted")
+	}
 	return startGatewayOn(g.t, g.dir, g.args...)
 }
 

@@ -149,8 +149,8 @@ func TestAWatcherThatDoesNotReadIsEnded(t *testing.T) {
 		t.Fatal(err)
 	}
 	w := watchConfig(t, r, &adminv1.WatchConfigRequest{})
-	for r.opened() == 0 {
-		runtime.Gosched()
+	if _, err := w.Header(); err != nil { // comes with the first message
+		t.Fatal(err)
 	}
 	for r.opened() > 0 { // it ends although the client does not read
 		time.Sleep(time.Millisecond)
