@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 	"github.com/drawbridge-gateway/drawbridge/gateway/diagnose"
@@ -212,6 +213,29 @@ func TestAListenerThatCouldNotBeBoundIsExplainedAsDown(t *testing.T) {
 }
 
 // Endpoints are probed side by side, but not too many at once.
+// The status and the explanation of an upstream with very many endpoints stay within
+// what gRPC clients accept, and say how many there are.
+func TestManyEndpointsAreCounted(t *testing.T) {
+	const n = 50_000
+	g := start(t, "", func(o *Options) { o.Logger = nil })
+	u := &adminv1.Upstream{Name: "up", Transport: &adminv1.Upstream_Plaintext{Plaintext: &adminv1.Plaintext{}}}
+	for i := range n {
+		u.Endpoints = append(u.Endpoints, &adminv1.Endpoint{Address: fmt.Sprintf("10.0.%d.%d:443", i>>8, i&255)})
+	}
+	g.put(u, httpListener("l", "127.0.0.1:0"))
+	s := g.UpstreamStatus("up")
+	if size := proto.Size(s); size > 2<<20 || s.GetEndpointCount() != n || len(s.GetEndpoints()) < 1000 || len(s.GetEndpoints()) == n {
+		t.Errorf("the status has %d of %d endpoints in %d bytes", len(s.GetEndpoints()), s.GetEndpointCount(), size)
+	}
+	answer, err := g.Explain(&adminv1.ExplainRouteRequest{Listener: "l"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if u := answer.GetUpstreams()[0]; u.GetEndpointCount() != n || len(u.GetEndpoints()) != 1000 {
+		t.Errorf("the explanation has %d of %d endpoints", len(u.GetEndpoints()), u.GetEndpointCount())
+	}
+}
+
 func TestProbesRunSideBySideWithinBounds(t *testing.T) {
 	ca := certstest.NewCA(t)
 	var now, most atomic.Int32

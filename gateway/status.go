@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -86,14 +87,26 @@ func (g *Gateway) UpstreamStatus(name string) *adminv1.UpstreamStatus {
 		})
 	}
 	s.Dns = dnsStatus(u.Live.DNS())
+	size := 0
 	for _, e := range u.Live.Status() {
 		if e.Left && e.Open == 0 {
 			continue
 		}
-		s.Endpoints = append(s.Endpoints, endpointStatus(e))
+		s.EndpointCount++
+		if size > maxEndpointBytes {
+			continue
+		}
+		m := endpointStatus(e)
+		if size += proto.Size(m); size <= maxEndpointBytes || len(s.Endpoints) == 0 {
+			s.Endpoints = append(s.Endpoints, m)
+		}
 	}
 	return s
 }
+
+// maxEndpointBytes bounds the endpoints that the status of an upstream lists, in bytes:
+// many gRPC clients reject messages above 4 MiB.
+const maxEndpointBytes = 1 << 20
 
 func dnsStatus(d *upstream.DNSStatus) *adminv1.DnsStatus {
 	if d == nil {

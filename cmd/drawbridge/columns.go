@@ -215,6 +215,9 @@ func upstreamHealth(st *adminv1.UpstreamStatus) string {
 	if unknown > 0 {
 		parts = append(parts, fmt.Sprintf("%d not tried", unknown))
 	}
+	if n := unlisted(st); n > 0 {
+		parts = append(parts, fmt.Sprintf("%d not listed", n))
+	}
 	return strings.Join(parts, ", ")
 }
 

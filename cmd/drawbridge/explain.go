@@ -120,7 +120,7 @@ func allUnavailable(u *adminv1.ExplainedUpstream) bool {
 			return false
 		}
 	}
-	return len(u.GetEndpoints()) > 0
+	return len(u.GetEndpoints()) > 0 && int(u.GetEndpointCount()) <= len(u.GetEndpoints())
 }
 
 // writeExplanation writes a response for people.
@@ -231,5 +231,8 @@ func writeExplainedUpstream(out *bytes.Buffer, p paint, u *adminv1.ExplainedUpst
 			notes = append(notes, "takes no traffic: "+e.GetUnavailableReason())
 		}
 		fmt.Fprintf(out, "  %s  %s\n", p.strong(printable(e.GetAddress())), printable(strings.Join(notes, ", ")))
+	}
+	if n := int(u.GetEndpointCount()) - len(u.GetEndpoints()); n > 0 {
+		fmt.Fprintf(out, "  and %d more endpoints\n", n)
 	}
 }

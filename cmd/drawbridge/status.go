@@ -189,8 +189,16 @@ func endpointTable(ups []*adminv1.UpstreamStatus, now time.Time) *table {
 			t.add(u.GetName(), e.GetAddress(), health, fmt.Sprint(e.GetConnections()), fmt.Sprint(e.GetConnectionsMade()), fmt.Sprint(e.GetRequests()),
 				handshakes(e), presented(e.GetCertificate(), now), lastFailure(u, e, now))
 		}
+		if n := unlisted(u); n > 0 {
+			t.add(u.GetName(), fmt.Sprintf("and %d more", n), "", "", "", "", "", "", "")
+		}
 	}
 	return t
+}
+
+// unlisted returns how many endpoints the status of an upstream does not list.
+func unlisted(u *adminv1.UpstreamStatus) int {
+	return max(int(u.GetEndpointCount())-len(u.GetEndpoints()), 0)
 }
 
 // dnsTable lists the upstreams whose endpoints come from DNS.
@@ -201,7 +209,7 @@ func dnsTable(ups []*adminv1.UpstreamStatus, now time.Time) *table {
 		if d == nil {
 			continue
 		}
-		n := 0
+		n := unlisted(u)
 		for _, e := range u.GetEndpoints() {
 			if !e.GetDraining() {
 				n++

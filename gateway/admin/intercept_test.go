@@ -82,9 +82,16 @@ func TestAMessageAboveTheLimitIsRefused(t *testing.T) {
 	_, err = r.admin.PutTrustBundle(t.Context(), &adminv1.PutTrustBundleRequest{TrustBundle: &adminv1.TrustBundle{
 		Name: "big", Source: &adminv1.TrustBundle_Pem{Pem: strings.Repeat("x", store.MaxResourceBytes-1024)},
 	}})
-	if code := status.Code(err); err != nil && code != codes.ResourceExhausted {
+	if err != nil {
 		t.Errorf("just below the limit: %v", err)
 	}
+	if _, err := r.admin.GetTrustBundle(t.Context(), &adminv1.GetTrustBundleRequest{Name: "big"}); err != nil {
+		t.Errorf("a client with gRPC's default limit cannot read it: %v", err)
+	}
+	_, err = r.admin.PutTrustBundle(t.Context(), &adminv1.PutTrustBundleRequest{TrustBundle: &adminv1.TrustBundle{
+		Name: "bigger", Source: &adminv1.TrustBundle_Pem{Pem: strings.Repeat("x", store.MaxResourceBytes)},
+	}})
+	wantCode(t, err, codes.ResourceExhausted)
 	if r.gateway.State().Revision() != 1 {
 		t.Errorf("revision %d: the one below the limit was not taken, or the one above was", r.gateway.State().Revision())
 	}

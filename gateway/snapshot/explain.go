@@ -288,8 +288,13 @@ func (s *Snapshot) explainUpstream(name string, percent float64, p adminv1.Proto
 		}
 		out.Endpoints = append(out.Endpoints, to)
 	}
+	out.EndpointCount = int32(len(out.Endpoints))
+	out.Endpoints = out.Endpoints[:min(len(out.Endpoints), maxExplained)]
 	return out
 }
+
+// maxExplained bounds the endpoints of an upstream that an explanation lists.
+const maxExplained = 1000
 
 // namesOf returns the name to send as SNI, and the names to verify.
 func namesOf(o certs.ClientOptions, host string) (sni string, verify []string) {

@@ -26,7 +26,9 @@ const (
 	MaxLabelBytes = 256    // of a label's key, and of its value
 	MaxComment    = 1024   // bytes of an edit's comment
 
-	MaxResourceBytes = 12 << 20 // of a resource's message, so that a response can hold it
+	// MaxResourceBytes bounds a resource's message, so that every client can read it:
+	// many gRPC clients reject messages above 4 MiB.
+	MaxResourceBytes = 3 << 20
 )
 
 // An Edit is one write. Its parts are applied together or not at all, and their order

@@ -1081,7 +1081,7 @@ type ExplainedUpstream struct {
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Its share of the traffic, in percent.
 	Percent float64 `protobuf:"fixed64,2,opt,name=percent,proto3" json:"percent,omitempty"`
-	// Its endpoints, and how each would be connected.
+	// Its endpoints, and how each would be connected; at most 1000 are listed.
 	Endpoints []*ExplainedEndpoint `protobuf:"bytes,3,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
 	// Name of the client certificate presented; empty for none.
 	Certificate string `protobuf:"bytes,4,opt,name=certificate,proto3" json:"certificate,omitempty"`
@@ -1096,7 +1096,9 @@ type ExplainedUpstream struct {
 	// Whether the client's own TLS is carried to it, not decrypted.
 	Passthrough bool `protobuf:"varint,9,opt,name=passthrough,proto3" json:"passthrough,omitempty"`
 	// The reason in words.
-	Message       string `protobuf:"bytes,10,opt,name=message,proto3" json:"message,omitempty"`
+	Message string `protobuf:"bytes,10,opt,name=message,proto3" json:"message,omitempty"`
+	// The number of endpoints.
+	EndpointCount int32 `protobuf:"varint,11,opt,name=endpoint_count,json=endpointCount,proto3" json:"endpoint_count,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1199,6 +1201,13 @@ func (x *ExplainedUpstream) GetMessage() string {
 		return x.Message
 	}
 	return ""
+}
+
+func (x *ExplainedUpstream) GetEndpointCount() int32 {
+	if x != nil {
+		return x.EndpointCount
+	}
+	return 0
 }
 
 // An endpoint that traffic may go to.
@@ -1589,7 +1598,7 @@ const file_drawbridge_admin_v1_diagnostics_service_proto_rawDesc = "" +
 	"\fcertificates\x18\x03 \x03(\tR\fcertificates\x12@\n" +
 	"\vclient_auth\x18\x04 \x01(\x0e2\x1f.drawbridge.admin.v1.ClientAuthR\n" +
 	"clientAuth\x120\n" +
-	"\x14client_trust_bundles\x18\x05 \x03(\tR\x12clientTrustBundles\"\xb5\x03\n" +
+	"\x14client_trust_bundles\x18\x05 \x03(\tR\x12clientTrustBundles\"\xdc\x03\n" +
 	"\x11ExplainedUpstream\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\apercent\x18\x02 \x01(\x01R\apercent\x12D\n" +
@@ -1601,7 +1610,8 @@ const file_drawbridge_admin_v1_diagnostics_service_proto_rawDesc = "" +
 	"\x06reason\x18\b \x01(\x0e2\x1b.drawbridge.admin.v1.ReasonR\x06reason\x12 \n" +
 	"\vpassthrough\x18\t \x01(\bR\vpassthrough\x12\x18\n" +
 	"\amessage\x18\n" +
-	" \x01(\tR\amessage\"\xe6\x01\n" +
+	" \x01(\tR\amessage\x12%\n" +
+	"\x0eendpoint_count\x18\v \x01(\x05R\rendpointCount\"\xe6\x01\n" +
 	"\x11ExplainedEndpoint\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x1f\n" +
 	"\vserver_name\x18\x02 \x01(\tR\n" +

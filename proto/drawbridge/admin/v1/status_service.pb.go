@@ -1239,7 +1239,7 @@ type UpstreamStatus struct {
 	// The upstream's name.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Its endpoints as configured. With dns: the current ones, then, as draining, removed
-	// ones that still have connections.
+	// ones that still have connections. At most 1 MiB of them are listed.
 	Endpoints []*EndpointStatus `protobuf:"bytes,2,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
 	// Why it takes no traffic: its settings could not be made live (LOCAL_CONFIG), or DNS
 	// has returned no endpoint (DNS_FAILURE). REASON_UNSPECIFIED if it does.
@@ -1259,7 +1259,9 @@ type UpstreamStatus struct {
 	// The state of DNS, if the endpoints come from it.
 	Dns *DnsStatus `protobuf:"bytes,10,opt,name=dns,proto3" json:"dns,omitempty"`
 	// The reason in words.
-	Message       string `protobuf:"bytes,11,opt,name=message,proto3" json:"message,omitempty"`
+	Message string `protobuf:"bytes,11,opt,name=message,proto3" json:"message,omitempty"`
+	// The number of endpoints.
+	EndpointCount int32 `protobuf:"varint,12,opt,name=endpoint_count,json=endpointCount,proto3" json:"endpoint_count,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1369,6 +1371,13 @@ func (x *UpstreamStatus) GetMessage() string {
 		return x.Message
 	}
 	return ""
+}
+
+func (x *UpstreamStatus) GetEndpointCount() int32 {
+	if x != nil {
+		return x.EndpointCount
+	}
+	return 0
 }
 
 // The state of an endpoint. Counts start when its upstream last changed.
@@ -2793,7 +2802,7 @@ const file_drawbridge_admin_v1_status_service_proto_rawDesc = "" +
 	"\x0elabel_selector\x18\x03 \x01(\tR\rlabelSelector\"\x89\x01\n" +
 	"\x1cListUpstreamStatusesResponse\x12A\n" +
 	"\tupstreams\x18\x01 \x03(\v2#.drawbridge.admin.v1.UpstreamStatusR\tupstreams\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xfe\x03\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xa5\x04\n" +
 	"\x0eUpstreamStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12A\n" +
 	"\tendpoints\x18\x02 \x03(\v2#.drawbridge.admin.v1.EndpointStatusR\tendpoints\x123\n" +
@@ -2808,7 +2817,8 @@ const file_drawbridge_admin_v1_status_service_proto_rawDesc = "" +
 	"\x0fretries_refused\x18\t \x01(\x03R\x0eretriesRefused\x120\n" +
 	"\x03dns\x18\n" +
 	" \x01(\v2\x1e.drawbridge.admin.v1.DnsStatusR\x03dns\x12\x18\n" +
-	"\amessage\x18\v \x01(\tR\amessage\"\xe1\b\n" +
+	"\amessage\x18\v \x01(\tR\amessage\x12%\n" +
+	"\x0eendpoint_count\x18\f \x01(\x05R\rendpointCount\"\xe1\b\n" +
 	"\x0eEndpointStatus\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12;\n" +
 	"\x06health\x18\x02 \x01(\x0e2#.drawbridge.admin.v1.EndpointHealthR\x06health\x12 \n" +
