@@ -284,22 +284,20 @@ func (r rank) compare(o rank) int {
 	return cmp.Or(first(r.fingerprints, o.fingerprints), o.names-r.names, first(r.issuer, o.issuer))
 }
 
-// keys returns strings that find identities of the same rank: two that overlap have a key
-// in common. Two that do not overlap may have one too.
+// hasWildcards reports whether only a patternIndex finds the identities that overlap this
+// one: names with wildcards are its most specific part.
+func (d *identity) hasWildcards() bool {
+	return len(d.fingerprints) == 0 && len(d.names) > 0 && d.names[0].wildcards > 0
+}
+
+// keys returns strings that find identities of the same rank and issuer: two that overlap
+// have a key in common. Two that do not overlap may have one too.
 func (d *identity) keys() []string {
 	switch {
 	case len(d.fingerprints) > 0:
 		return d.fingerprints
 	case len(d.names) == 0:
-		return []string{d.issuer}
-	case d.names[0].wildcards > 0:
-		var keys []string
-		for _, n := range d.names {
-			if key := fmt.Sprint(strings.Count(n.text, "/")); !slices.Contains(keys, key) {
-				keys = append(keys, key)
-			}
-		}
-		return keys
+		return []string{""} // the issuer is equal
 	}
 	keys := make([]string, len(d.names))
 	for i, n := range d.names {

@@ -166,6 +166,7 @@ func compile[T any](r *Rule[T]) (entries []*entry[T], hosts []string, bad Errors
 // but overlapping method sets conflict, so each method is claimed separately.
 type conflicts struct {
 	owners   map[string][]owner
+	patterns map[string]*patternIndex // of names with wildcards
 	reported map[[2]int]bool
 }
 
@@ -176,7 +177,19 @@ type owner struct {
 	client *identity
 }
 
-func newConflicts() conflicts { return conflicts{map[string][]owner{}, map[[2]int]bool{}} }
+func newConflicts() conflicts {
+	return conflicts{map[string][]owner{}, map[string]*patternIndex{}, map[[2]int]bool{}}
+}
+
+// index returns the patterns of a set of conditions.
+func (c *conflicts) index(key string) *patternIndex {
+	x := c.patterns[key]
+	if x == nil {
+		x = new(patternIndex)
+		c.patterns[key] = x
+	}
+	return x
+}
 
 // claim adds an error for each earlier rule that matches what the entry matches, and is
 // as specific.
@@ -187,7 +200,7 @@ func claim[T any](c *conflicts, errs Errors, rule int, host string, e *entry[T],
 		key.WriteString("\x00" + h.String())
 	}
 	if r := e.client.rank(); r != (rank{}) {
-		fmt.Fprintf(&key, "\x00\x00%v", r)
+		fmt.Fprintf(&key, "\x00\x00%v\x00%s", r, e.client.issuer)
 	}
 	key.WriteString("\x00\x00")
 	methods := e.methods
@@ -195,18 +208,32 @@ func claim[T any](c *conflicts, errs Errors, rule int, host string, e *entry[T],
 		methods = []string{""}
 	}
 	for _, m := range methods {
+		// check adds an error if the owner overlaps the entry, and reports whether it does.
+		check := func(o owner) bool {
+			if !e.client.overlaps(o.client) {
+				return false
+			}
+			if pair := [2]int{o.rule, rule}; o.rule != rule && !c.reported[pair] {
+				c.reported[pair] = true
+				errs = append(errs, &ConflictError{Rules: [2]string{name(o.rule), name(rule)}, Conditions: describe(host, e.path, m, e.headers, &e.client)})
+			}
+			return true
+		}
+		if e.client.hasWildcards() {
+			x := c.index(key.String() + m)
+			for _, n := range e.client.names {
+				x.overlapping(n.text, func(o owner) { check(o) })
+			}
+			for _, n := range e.client.names {
+				x.add(n.text, owner{rule, &e.client})
+			}
+			continue
+		}
 		for _, id := range e.client.keys() {
 			k := key.String() + m + "\x00" + id
 			taken := false
 			for _, o := range c.owners[k] {
-				if !e.client.overlaps(o.client) {
-					continue
-				}
-				taken = true
-				if pair := [2]int{o.rule, rule}; o.rule != rule && !c.reported[pair] {
-					c.reported[pair] = true
-					errs = append(errs, &ConflictError{Rules: [2]string{name(o.rule), name(rule)}, Conditions: describe(host, e.path, m, e.headers, &e.client)})
-				}
+				taken = check(o) || taken
 			}
 			if !taken || e.client.rank() != (rank{}) { // a later identity may overlap this one alone
 				c.owners[k] = append(c.owners[k], owner{rule, &e.client})
