@@ -106,7 +106,11 @@ type HandshakeError struct {
 
 // Error returns the cause's text, bounded and escaped.
 func (e *HandshakeError) Error() string {
-	return "tls handshake: " + ErrorText(e.Err)
+	text := "tls handshake: " + ErrorText(e.Err)
+	if alert, ok := remoteAlert(e.Err); ok && alert == alertHandshakeFailure && (e.Reason == ReasonNoCommonCipher || e.Reason == ReasonNoCommonGroup) {
+		text += " (the alert does not say what is missing: a cipher suite, a group or a kind of key; a probe finds out)"
+	}
+	return text
 }
 
 // Unwrap returns the cause.

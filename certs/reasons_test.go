@@ -183,7 +183,7 @@ func TestHandshakeReasons(t *testing.T) {
 				p.client.CipherSuites = []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384}
 				p.server.CipherSuites = []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256}
 			},
-			want: certs.ReasonNoCommonCipher, only: tls.VersionTLS12,
+			want: certs.ReasonNoCommonCipher, only: tls.VersionTLS12, detail: "the alert does not say what is missing",
 		},
 		{
 			name: "no group in common",
