@@ -213,6 +213,7 @@ func (s listenerScope) buildListener(l, prev *Listener) {
 		if u := l.uses.upstream; u != nil {
 			l.tcp.Default = &l4.Target{Passthrough: u.passes(), Upstreams: upstream.NewSplit([]upstream.Weighted[*upstream.Upstream]{{Value: u.live, Weight: 1}})}
 		}
+		s.warnOfPassedIdentities(l)
 	case adminv1.Protocol_PROTOCOL_HTTP:
 		if msg.GetTcp() != nil {
 			s.Add("tcp", "must be left out: the listener's protocol is PROTOCOL_HTTP")
@@ -302,6 +303,41 @@ func (s listenerScope) warnOfRenegotiation(l *Listener) {
 			s.Warn(warnNoEffect, "upstream", "upstream %q has tls.renegotiation RENEGOTIATION_ONCE, which works for HTTP listeners only: a TCP connection on which the server requests it ends", u.msg.GetName())
 		}
 	}
+}
+
+// warnOfPassedIdentities warns of routes with a condition on the client's certificate,
+// where the TLS of these clients is passed through.
+func (s listenerScope) warnOfPassedIdentities(l *Listener) {
+	if !l.peeks() {
+		return
+	}
+	for _, r := range l.uses.routes.All() {
+		m := r.msg.GetMatch()
+		if m.GetClientIdentity() == nil {
+			continue
+		}
+		var passed []string
+		for _, host := range m.GetHosts() {
+			if l.passes(hostLike(host)) {
+				passed = append(passed, host)
+			}
+		}
+		if len(m.GetHosts()) == 0 && l.passes("any-host.invalid") {
+			passed = []string{"any other name"}
+		}
+		if len(passed) > 0 {
+			s.Warn(warnNoEffect, "tls", "route %q, which has a client_identity, never matches clients whose SNI is %s: their TLS is passed through, so their certificates are never seen", r.msg.GetName(), bounded(passed))
+		}
+	}
+}
+
+// hostLike returns a host that a pattern matches: for a wildcard, one that no exact host
+// is likely to equal.
+func hostLike(pattern string) string {
+	if parent, ok := strings.CutPrefix(pattern, "*."); ok {
+		return "any-host." + parent
+	}
+	return pattern
 }
 
 // warnOfNames warns of upstreams that take their server name from the client's

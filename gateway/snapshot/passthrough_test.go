@@ -2,6 +2,7 @@ package snapshot
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -76,5 +77,40 @@ func TestExplainPassthrough(t *testing.T) {
 	}
 	if got = w.snap.Explain(&adminv1.ExplainRouteRequest{Listener: "plain", Sni: "b.test"}, &bad); got.GetAction() != adminv1.ExplainedAction_EXPLAINED_ACTION_REFUSE {
 		t.Errorf("another name: %v", got)
+	}
+}
+
+// A route with a client identity is warned of where the TLS of its clients is passed
+// through by another route, or by the listener.
+func TestAnIdentityThatIsPassedThroughIsWarnedOf(t *testing.T) {
+	identity := func(r *adminv1.Route) *adminv1.Route {
+		if r.Match == nil {
+			r.Match = &adminv1.RouteMatch{}
+		}
+		r.Match.ClientIdentity = &adminv1.ClientIdentityMatch{SubjectAltNames: []string{"alice.test"}}
+		return r
+	}
+	for name, c := range map[string]struct {
+		own    string // the listener's upstream
+		routes []store.Resource
+		want   string
+	}{
+		"by a route":             {"bridge", []store.Resource{identity(forward("a", hosts("a.test", "b.test"), "tls", "bridge")), forward("p", hosts("a.test"), "tls", "pass")}, "SNI is a.test:"},
+		"by a wildcard":          {"bridge", []store.Resource{identity(forward("a", hosts("*.a.test"), "tls", "bridge")), forward("p", hosts("*.a.test"), "tls", "pass")}, "SNI is *.a.test:"},
+		"by the listener":        {"pass", []store.Resource{identity(forward("a", hosts("a.test"), "tls", "bridge"))}, "SNI is a.test:"},
+		"without hosts":          {"pass", []store.Resource{identity(forward("a", nil, "tls", "bridge"))}, "SNI is any other name:"},
+		"beside another host":    {"bridge", []store.Resource{identity(forward("a", hosts("a.test"), "tls", "bridge")), forward("p", hosts("b.test"), "tls", "pass")}, ""},
+		"below a wildcard":       {"bridge", []store.Resource{identity(forward("a", hosts("x.a.test"), "tls", "bridge")), forward("p", hosts("*.a.test"), "tls", "pass"), forward("x", hosts("x.a.test"), "tls", "bridge")}, ""},
+		"nothing passed through": {"bridge", []store.Resource{identity(forward("a", hosts("a.test"), "tls", "bridge"))}, ""},
+	} {
+		w := newWorld(t)
+		l := listener("tls", "127.0.0.1:2", tcp, c.own)
+		l.Tls = &adminv1.ServerTls{Certificates: []string{"server"}, ClientAuth: adminv1.ClientAuth_CLIENT_AUTH_REQUIRED, ClientTrustBundles: []string{"trust"}}
+		warnings := w.put(append([]store.Resource{w.bundle("trust"), w.server("server"), passthroughUpstream("pass"),
+			tlsUpstream("bridge", &adminv1.UpstreamTls{TrustBundles: []string{"trust"}}), l}, c.routes...)...)
+		warned := slices.IndexFunc(warnings, func(w invalid.Warning) bool { return w.Code == warnNoEffect })
+		if c.want == "" && warned >= 0 || c.want != "" && (warned < 0 || !strings.Contains(warnings[warned].Message, c.want)) {
+			t.Errorf("%s: %v", name, warnings)
+		}
 	}
 }

@@ -345,10 +345,7 @@ func (s listenerScope) clientAuth(p *livePolicy) (certs.ClientAuth, []certs.SAN)
 // warnOfHosts warns of hosts of a policy whose Server has no certificate for them.
 func (s listenerScope) warnOfHosts(p *livePolicy) {
 	for i, host := range p.hosts {
-		name := host
-		if parent, ok := strings.CutPrefix(host, "*."); ok {
-			name = "any-host." + parent // a certificate for every host below parent is valid for this one
-		}
+		name := hostLike(host) // a certificate for every host that matches is valid for this one
 		if !p.server.Presents(name) {
 			s.Warn(warnCertificate, p.at.Field("hosts").Index(i), "none of the policy's certificates is valid for %s: clients will reject the one that is presented", host)
 		}
