@@ -181,6 +181,15 @@ func (c *Client) Anchors() *AnchorLog { return c.anchors }
 // SessionStats returns the counters so far. The caller owns the maps.
 func (c *Client) SessionStats() SessionStats { return c.counters.snapshot() }
 
+// Sessions returns how many sessions it holds.
+func (c *Client) Sessions() int {
+	n := 0
+	for _, h := range c.hosts.all() {
+		n += h.count()
+	}
+	return n
+}
+
 // Flush forgets all sessions, including those that open connections have yet
 // to receive: the next handshakes are full. It returns how many it forgot.
 func (c *Client) Flush() int {

@@ -127,13 +127,25 @@ func (s *sessions) flush() int {
 	return s.empty(FullFlushed)
 }
 
-// empty is called with mu held. A store that never had a session keeps its
-// reason.
-func (s *sessions) empty(why FullReason) int {
+// count returns how many sessions there are.
+func (s *sessions) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.countLocked()
+}
+
+func (s *sessions) countLocked() int {
 	n := len(s.tickets)
 	if s.last != nil {
 		n++
 	}
+	return n
+}
+
+// empty is called with mu held. A store that never had a session keeps its
+// reason.
+func (s *sessions) empty(why FullReason) int {
+	n := s.countLocked()
 	clear(s.tickets)
 	s.tickets, s.held, s.last = s.tickets[:0], 0, nil
 	if s.none != FullNoTicket && s.none != FullCredentialsChanged {

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/cidr"
@@ -86,6 +87,8 @@ type Conn struct {
 	raw    net.Conn
 	owner  Owner
 	intake *Intake
+
+	refused atomic.Bool // its handshake failed: it stays open only so that the client can read why
 
 	// Guarded by Intake.mu.
 	entered, left bool

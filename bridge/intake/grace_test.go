@@ -20,8 +20,9 @@ type recorder struct {
 	cuts   chan error
 }
 
-func (r *recorder) Drain()          { r.drains++ }
-func (r *recorder) Cut(cause error) { r.cuts <- cause }
+func (r *recorder) Drain()            { r.drains++ }
+func (r *recorder) Cut(cause error)   { r.cuts <- cause }
+func (r *recorder) Work() (int, bool) { return 0, true }
 
 // A client that no longer verifies is drained, and cut when its grace is over, unless its
 // connection has ended before. Without grace it is only cut.

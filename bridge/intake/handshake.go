@@ -11,10 +11,10 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// Handshake completes the client's TLS handshake on s before deadline, and returns the
+// Handshake completes the client's TLS handshake on s, the socket of c, before deadline, and returns the
 // client. If the handshake fails, Handshake closes the connection, after the client has
 // had time to read the alert.
-func (i *Intake) Handshake(t *certs.Servers, tc *tls.Conn, s *socket.Socket, deadline time.Time) (*certs.Peer, *Refusal) {
+func (i *Intake) Handshake(c *Conn, t *certs.Servers, tc *tls.Conn, s *socket.Socket, deadline time.Time) (*certs.Peer, *Refusal) {
 	first := i.firsts.Get().(*[helloBytes]byte)
 	s.Record(first[:0])
 	_ = s.SetDeadline(deadline) // fails only on a closed connection, and then the handshake fails too
@@ -26,7 +26,7 @@ func (i *Intake) Handshake(t *certs.Servers, tc *tls.Conn, s *socket.Socket, dea
 			reason, err = certs.ReasonUnrecognizedName, fmt.Errorf("%w (%w)", clienthello.ErrTrailingDot, err)
 		}
 		i.firsts.Put(first)
-		return nil, i.Refuse(s, reason, err)
+		return nil, i.Refuse(c, s, reason, err)
 	}
 	i.firsts.Put(first)
 	_ = s.SetDeadline(time.Time{})
@@ -53,7 +53,8 @@ func hasTrailingDot(stream []byte) bool {
 }
 
 // Refuse counts a failed handshake and closes the connection as Handshake does.
-func (i *Intake) Refuse(s *socket.Socket, reason certs.Reason, err error) *Refusal {
+func (i *Intake) Refuse(c *Conn, s *socket.Socket, reason certs.Reason, err error) *Refusal {
+	c.refused.Store(true)
 	i.count.handshakeFailed(reason)
 	if reason == certs.ReasonHandshakeTimeout {
 		s.Close() // no alert was sent

@@ -35,6 +35,10 @@ type Owner interface {
 	// The connection ends after the work in progress.
 	Drain()
 
+	// Work returns how many requests are in progress, and whether Drain would wait for
+	// anything. A TCP connection has no requests, and is busy until it ends.
+	Work() (requests int, busy bool)
+
 	// Cut ends the connection at once. The cause is a *certs.VerifyError if the client
 	// no longer verifies.
 	Cut(cause error)

@@ -46,8 +46,9 @@ type owner struct {
 	sock   *socket.Socket
 }
 
-func (o *owner) Drain()    {}
-func (o *owner) Cut(error) { o.sock.Reset() }
+func (o *owner) Drain()            {}
+func (o *owner) Work() (int, bool) { return 0, true }
+func (o *owner) Cut(error)         { o.sock.Reset() }
 
 func serve(t testing.TB, rules *intake.Rules, listenerTLS *certs.Server) *server {
 	t.Helper()
@@ -110,7 +111,7 @@ func (o *owner) serve(rules *intake.Rules) {
 	peer := intake.Plaintext
 	if s.tls != nil {
 		tc := s.tls.Conn(o.sock)
-		verified, r := s.Handshake(certs.NewServers(s.tls), tc, o.sock, time.Now().Add(rules.Timeout()))
+		verified, r := s.Handshake(&o.Conn, certs.NewServers(s.tls), tc, o.sock, time.Now().Add(rules.Timeout()))
 		if r != nil {
 			s.refused <- r
 			return

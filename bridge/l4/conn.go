@@ -128,7 +128,7 @@ func (c *conn) bridge(t *Table) bool {
 			if reason == certs.ReasonUnrecognizedName {
 				c.alert(alertUnrecognizedName)
 			}
-			c.recordRefusal(s.intake.Refuse(c.client, reason, err))
+			c.recordRefusal(s.intake.Refuse(&c.Conn, c.client, reason, err))
 			return false
 		}
 		serverName = hello.ServerName
@@ -146,7 +146,7 @@ func (c *conn) bridge(t *Table) bool {
 	}
 	if encrypted && !t.Passes(serverName) {
 		tc := t.TLS.Conn(c.client)
-		peer, r := s.intake.Handshake(t.TLS, tc, c.client, deadline)
+		peer, r := s.intake.Handshake(&c.Conn, t.TLS, tc, c.client, deadline)
 		if r == nil {
 			r = c.checkALPN(tc, opening)
 		}
@@ -356,6 +356,9 @@ func (c *conn) isSpliced() bool {
 
 // Drain implements intake.Owner. A connection continues until its peers end it.
 func (c *conn) Drain() {}
+
+// Work implements intake.Owner.
+func (c *conn) Work() (requests int, busy bool) { return 0, true }
 
 // Cut implements intake.Owner. It ends the connection at once, in any state.
 func (c *conn) Cut(cause error) {

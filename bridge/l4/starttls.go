@@ -24,7 +24,7 @@ func (c *conn) open(t *Table, deadline time.Time) (starttls.Opening, *intake.Ref
 	defer cancel()
 	opening, err := t.Starttls.Accept(ctx, c.client, t.StarttlsOptional)
 	if err != nil {
-		return opening, c.server.intake.Refuse(c.client, certs.ClassifyAccept(err), err)
+		return opening, c.server.intake.Refuse(&c.Conn, c.client, certs.ClassifyAccept(err), err)
 	}
 	if opening.Next != starttls.Cancel {
 		c.client.Unread(opening.Read)
@@ -40,7 +40,7 @@ func (c *conn) checkALPN(tc *tls.Conn, opening starttls.Opening) *intake.Refusal
 		return nil
 	}
 	err := fmt.Errorf("the client began with TLS and negotiated the protocol %q by ALPN; it must be %q", got, opening.ALPN)
-	return c.server.intake.Refuse(c.client, certs.ReasonALPNMismatch, err)
+	return c.server.intake.Refuse(&c.Conn, c.client, certs.ReasonALPNMismatch, err)
 }
 
 // join prepares the upstream connection for a client that open has answered. It

@@ -13,6 +13,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/accesslog"
 	"github.com/drawbridge-gateway/drawbridge/bridge/intake"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/http2"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/policy"
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 	"github.com/drawbridge-gateway/drawbridge/bridge/splice"
@@ -46,7 +47,7 @@ type conn struct {
 	mu   sync.Mutex
 	gone func(cause error) // called when the client has gone; may be nil
 	cut  error             // why Cut was called; nil: it was not
-	end  func()            // tells the client to send no more requests; may be nil
+	http *http2.ServerConn // nil: HTTP/1
 
 	logins logins // nil: none
 }
@@ -127,22 +128,36 @@ func (c *conn) Drain() {
 		c.sock.Close()
 		return
 	}
-	c.mu.Lock()
-	end := c.end
-	c.mu.Unlock()
-	if end != nil {
-		end()
+	if h := c.http2Conn(); h != nil {
+		h.Shutdown()
 	}
 }
 
-// onEnd has end called when the client must send no more requests: now, if the
-// connection is draining already.
-func (c *conn) onEnd(end func()) {
+// Work implements intake's Owner.
+func (c *conn) Work() (requests int, busy bool) {
+	if h := c.http2Conn(); h != nil {
+		n := h.Running()
+		return n, n > 0
+	}
+	if c.state.Load() == resting {
+		return 0, false
+	}
+	return 1, true
+}
+
+func (c *conn) http2Conn() *http2.ServerConn {
 	c.mu.Lock()
-	c.end = end
+	defer c.mu.Unlock()
+	return c.http
+}
+
+// carries records that h serves the connection. If it is draining, h accepts no streams.
+func (c *conn) carries(h *http2.ServerConn) {
+	c.mu.Lock()
+	c.http = h
 	c.mu.Unlock()
 	if c.closing() {
-		end()
+		h.Shutdown()
 	}
 }
 
@@ -283,7 +298,7 @@ func (s *Server) start(c *conn, t *Table) {
 	c.facts.TLS = true
 	tc := t.TLS.Conn(c.sock)
 	begun := time.Now()
-	peer, r := s.intake.Handshake(t.TLS, tc, c.sock, begun.Add(rules.Timeout()))
+	peer, r := s.intake.Handshake(&c.intake, t.TLS, tc, c.sock, begun.Add(rules.Timeout()))
 	if r != nil {
 		s.logRefusal(c, r)
 		return

@@ -49,7 +49,7 @@ func newFront2(s *Server, c *conn, nc net.Conn, early []byte, st settings) *fron
 		},
 		Wake: c.unpark,
 	})
-	c.onEnd(f.http.Shutdown)
+	c.carries(f.http)
 	c.parked.Store(nil) // that of a front1, if there was one
 	return f
 }

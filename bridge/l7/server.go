@@ -116,6 +116,15 @@ func (s *Server) Revalidate() {
 // Peers returns the Set that judges the clients of open connections.
 func (s *Server) Peers() *validity.Set { return s.intake.Peers() }
 
+// Tally counts the connections that end if Shutdown is called, or if a policy is put in
+// force; nil stands for Shutdown.
+func (s *Server) Tally(p *validity.Policy) validity.Tally {
+	if p == nil {
+		return s.intake.Tally()
+	}
+	return s.intake.TallyUnder(p)
+}
+
 // StopAccepting closes every listener given to Serve, for good. Open connections
 // stay open.
 func (s *Server) StopAccepting() { s.intake.StopAccepting() }

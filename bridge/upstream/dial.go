@@ -38,7 +38,7 @@ type dialer struct {
 }
 
 // dial makes one attempt to connect. A nil client means plaintext.
-func (d *dialer) dial(ctx context.Context, client *certs.Client, host string, retire func()) (net.Conn, *DialError) {
+func (d *dialer) dial(ctx context.Context, client *certs.Client, host string, holder Holder) (net.Conn, *DialError) {
 	trace := traceOf(ctx)
 	trace.Dials++
 	start := time.Now()
@@ -50,7 +50,7 @@ func (d *dialer) dial(ctx context.Context, client *certs.Client, host string, re
 	if err != nil {
 		return nil, d.failure(d.options.Network, elapsed, err)
 	}
-	c := d.own(raw, client, retire)
+	c := d.own(raw, client, holder)
 	sock := c.sock
 	if err := d.announce(ctx, sock); err != nil {
 		sock.Close()
@@ -93,8 +93,8 @@ func isNarrow(err error) bool {
 
 // own wraps a connection from connect in a Socket that is counted until it is
 // closed.
-func (d *dialer) own(raw net.Conn, client *certs.Client, retire func()) *tracked {
-	c := &tracked{tracker: d.upstream.options.Tracker, retire: retire}
+func (d *dialer) own(raw net.Conn, client *certs.Client, holder Holder) *tracked {
+	c := &tracked{tracker: d.upstream.options.Tracker, upstream: d.upstream, holder: holder}
 	if client != nil {
 		if identity := client.Certificate(); identity != nil {
 			c.fingerprint = identity.Fingerprint()

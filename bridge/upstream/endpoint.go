@@ -61,6 +61,11 @@ func (e *Endpoint) Network() string { return e.options.Network }
 // Address returns the endpoint's host:port or path.
 func (e *Endpoint) Address() string { return e.options.Address }
 
+// SameAddress reports whether both endpoints have the same address.
+func (e *Endpoint) SameAddress(o *Endpoint) bool {
+	return e.options.Network == o.options.Network && e.options.Address == o.options.Address
+}
+
 // Authority returns the endpoint's name for a Host header: host:port, or a
 // path.
 func (e *Endpoint) Authority() string { return cmp.Or(e.options.Authority, e.options.Address) }
@@ -86,11 +91,9 @@ func (e *Endpoint) DialAs(ctx context.Context, p Purpose, host string) (net.Conn
 	return e.DialPooled(ctx, p, host, nil)
 }
 
-// DialPooled is DialAs for a connection that the caller keeps for reuse.
-// Retire is called when the connection is drained: its owner must give it no
-// more work and close it when its current work is done. Retire may be called
-// from any goroutine, more than once, and before DialPooled returns.
-func (e *Endpoint) DialPooled(ctx context.Context, p Purpose, host string, retire func()) (net.Conn, error) {
+// DialPooled is DialAs for a connection that the holder keeps for reuse. The holder is
+// notified when the connection is drained; nil: it is not.
+func (e *Endpoint) DialPooled(ctx context.Context, p Purpose, host string, holder Holder) (net.Conn, error) {
 	if e.fromHost && e.Client(p) != nil && host == "" {
 		return nil, e.failed(ctx, e.failure("tls", 0, errNoHost))
 	}
@@ -100,16 +103,16 @@ func (e *Endpoint) DialPooled(ctx context.Context, p Purpose, host string, retir
 	if t, ok := ctx.Value(turnKey{}).(*Turn); ok {
 		t.Connected() // from here on its place counts it
 	}
-	return e.dialCounted(ctx, p, host, retire)
+	return e.dialCounted(ctx, p, host, holder)
 }
 
 // dialCounted is DialPooled for a connection that takePlace counted.
-func (e *Endpoint) dialCounted(ctx context.Context, p Purpose, host string, retire func()) (net.Conn, error) {
+func (e *Endpoint) dialCounted(ctx context.Context, p Purpose, host string, holder Holder) (net.Conn, error) {
 	client := e.Client(p)
 	traceOf(ctx).Endpoint = e
-	conn, failure := e.dial(ctx, client, host, retire)
+	conn, failure := e.dial(ctx, client, host, holder)
 	if failure != nil && isNarrow(failure.Err) {
-		conn, failure = e.dial(ctx, client, host, retire)
+		conn, failure = e.dial(ctx, client, host, holder)
 	}
 	if failure != nil {
 		e.givePlace()

@@ -35,13 +35,26 @@ func NewTrackerOf(peers *validity.Set) *Tracker {
 // the upstream's current revision.
 func (t *Tracker) Peers() *validity.Set { return t.peers }
 
+// A Holder keeps a connection for reuse. Its methods may be called from any goroutine,
+// and before the connection is made.
+type Holder interface {
+	// Retire tells it to give the connection no more work and to close it when its
+	// current work is done. It may be called more than once.
+	Retire()
+
+	// Work returns how many requests use the connection. held is false once the
+	// connection carries a stream and is no longer the Holder's.
+	Work() (requests int, held bool)
+}
+
 // A tracked is an open connection.
 type tracked struct {
 	validity.Member
-	tracker     *Tracker // may be nil
-	fingerprint string   // of our certificate; "" without one
+	tracker     *Tracker  // may be nil
+	upstream    *Upstream // that dialed it
+	fingerprint string    // of our certificate; "" without one
 	sock        *socket.Socket
-	retire      func() // nil: its owner needs no notification
+	holder      Holder // nil: the connection carries one stream to its end
 
 	// Guarded by the Tracker's mutex.
 	cut *time.Timer // nil: not being drained
@@ -72,8 +85,8 @@ func (t *Tracker) Counts() map[string]int {
 func (t *Tracker) Drain(fingerprint string, all bool, period time.Duration) int {
 	drained := t.drain(fingerprint, all, period)
 	for _, c := range drained {
-		if c.retire != nil {
-			c.retire()
+		if c.holder != nil {
+			c.holder.Retire()
 		}
 	}
 	return len(drained)
@@ -121,8 +134,8 @@ func (t *Tracker) verified(c *tracked, peer *certs.Peer) {
 
 // EndWithin implements validity.Owner. An idle connection is closed at once.
 func (c *tracked) EndWithin(grace time.Duration, _ *certs.VerifyError) {
-	if c.retire != nil {
-		c.retire()
+	if c.holder != nil {
+		c.holder.Retire()
 	}
 	t := c.tracker
 	t.mu.Lock()
@@ -130,6 +143,39 @@ func (c *tracked) EndWithin(grace time.Duration, _ *certs.VerifyError) {
 	if _, open := t.open[c.fingerprint][c]; open {
 		c.cutLocked(time.Now().Add(grace))
 	}
+}
+
+// Tally counts the connections that end if replaced is retired, unless it is nil, and p
+// is put in force. Streams continue when their Upstream is replaced.
+func (t *Tracker) Tally(replaced *Upstream, p *validity.Policy) (total validity.Tally) {
+	failing := make(map[*tracked]time.Duration)
+	t.peers.Forecast(p, func(o validity.Owner, grace time.Duration) { failing[o.(*tracked)] = grace })
+	for _, c := range t.notEnding() {
+		grace, fails := failing[c]
+		requests, held := 0, false
+		if c.holder != nil {
+			requests, held = c.holder.Work()
+		}
+		if fails || held && c.upstream == replaced {
+			total.Add(held && requests == 0 || fails && grace == 0, requests)
+		}
+	}
+	return total
+}
+
+// notEnding returns the connections that are not being drained.
+func (t *Tracker) notEnding() []*tracked {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var out []*tracked
+	for _, connections := range t.open {
+		for c := range connections {
+			if c.cut == nil && !c.Ending() {
+				out = append(out, c)
+			}
+		}
+	}
+	return out
 }
 
 // add tracks c. A nil Tracker does nothing.

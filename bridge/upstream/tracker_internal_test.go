@@ -10,11 +10,17 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 )
 
+// A retirer is a Holder of an idle connection.
+type retirer func()
+
+func (r retirer) Retire()           { r() }
+func (r retirer) Work() (int, bool) { return 0, true }
+
 // connection adds a connection to t and returns whether it is open.
-func (t *Tracker) connection(fingerprint string, retire func()) (c *tracked, isOpen func() bool) {
+func (t *Tracker) connection(fingerprint string, h Holder) (c *tracked, isOpen func() bool) {
 	near, far := net.Pipe()
 	var closed atomic.Bool
-	c = &tracked{fingerprint: fingerprint, retire: retire}
+	c = &tracked{fingerprint: fingerprint, holder: h}
 	c.sock = socket.New(near, func() { t.remove(c); far.Close(); closed.Store(true) })
 	t.add(c)
 	return c, func() bool { synctest.Wait(); return !closed.Load() }
@@ -24,9 +30,9 @@ func TestDrainClosesOpenConnectionsWhenThePeriodEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tracker := NewTracker()
 		retired, others := 0, 0
-		_, idle := tracker.connection("a", func() { retired++ })
+		_, idle := tracker.connection("a", retirer(func() { retired++ }))
 		busy, busyOpen := tracker.connection("a", nil)
-		_, other := tracker.connection("b", func() { others++ })
+		_, other := tracker.connection("b", retirer(func() { others++ }))
 		_, none := tracker.connection("", nil)
 
 		if n := tracker.Drain("a", false, time.Minute); n != 2 || retired != 1 || others != 0 {

@@ -110,7 +110,7 @@ func TestDrainOfOneCertificateLeavesTheOthers(t *testing.T) {
 	old, now := m.revision(t, tracker, before), m.revision(t, tracker, after)
 	a, c := dial(t, old, upstream.Stream), dial(t, now, upstream.Stream)
 	retired := make(chan struct{}, 10)
-	b, err := old.Endpoints()[0].DialPooled(t.Context(), upstream.HTTP, "", func() { retired <- struct{}{} })
+	b, err := old.Endpoints()[0].DialPooled(t.Context(), upstream.HTTP, "", retires(retired))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -179,3 +179,9 @@ func TestTrackerUnderConcurrency(t *testing.T) {
 		}
 	}
 }
+
+// A retires is a Holder of an idle connection, and receives once for each Retire.
+type retires chan struct{}
+
+func (r retires) Retire()           { r <- struct{}{} }
+func (r retires) Work() (int, bool) { return 0, true }

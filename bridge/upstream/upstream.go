@@ -244,6 +244,17 @@ func (u *Upstream) FromHost() bool {
 	return u.group.Load().fromHost || u.dns != nil && u.dns.options.FromHost
 }
 
+// Sessions returns how many TLS sessions with the endpoints it holds.
+func (u *Upstream) Sessions() int {
+	n := 0
+	for _, e := range u.Endpoints() {
+		for _, c := range e.options.clients() {
+			n += c.Sessions()
+		}
+	}
+	return n
+}
+
 // Flush forgets every TLS session with the endpoints, so that the next
 // handshakes are full. It returns how many it forgot.
 func (u *Upstream) Flush() int {

@@ -41,9 +41,7 @@ type warmPool struct {
 type warmEndpoint struct {
 	log hclog.Logger
 
-	// dial makes a connection. From then on any goroutine may call retire if the
-	// connection must not be used any more.
-	dial        func(ctx context.Context, retire func()) (net.Conn, error)
+	dial        func(ctx context.Context, holder Holder) (net.Conn, error)
 	look        func(net.Conn) (received bool, err error) // an error: the connection is closed
 	invalid     func(net.Conn) bool                       // its peer no longer verifies
 	down        func() bool
@@ -78,11 +76,11 @@ func (e *Endpoint) keepWarm() {
 	var buffers socket.Pool
 	e.warm = newWarmPool(o.Warm, o.WarmAge, o.Filling)
 	e.warm.log = e.upstream.log.With("endpoint", e.Address())
-	e.warm.dial = func(ctx context.Context, retire func()) (net.Conn, error) {
+	e.warm.dial = func(ctx context.Context, holder Holder) (net.Conn, error) {
 		if err := e.takePlace(); err != nil {
 			return nil, err
 		}
-		conn, err := e.dialCounted(ctx, Stream, "", retire)
+		conn, err := e.dialCounted(ctx, Stream, "", holder)
 		if err == nil {
 			socket.Of(conn).Stream(&buffers)
 		}

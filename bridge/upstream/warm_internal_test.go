@@ -73,7 +73,7 @@ func newMock(size int, maxAge time.Duration, filling chan struct{}) *mock {
 	return m
 }
 
-func (m *mock) dialOne(ctx context.Context, retire func()) (net.Conn, error) {
+func (m *mock) dialOne(ctx context.Context, holder Holder) (net.Conn, error) {
 	var takes time.Duration
 	m.set(func() {
 		m.dials, m.dialling, takes = m.dials+1, m.dialling+1, m.takes
@@ -92,7 +92,7 @@ func (m *mock) dialOne(ctx context.Context, retire func()) (net.Conn, error) {
 		return nil, m.fails
 	}
 	m.isDown = m.isDown && m.late
-	c := &mockConn{mock: m, retire: retire, made: time.Now()}
+	c := &mockConn{mock: m, retire: holder.Retire, made: time.Now()}
 	m.made = append(m.made, c)
 	return c, nil
 }
@@ -482,12 +482,12 @@ func TestDrainedConnectionsLeaveThePool(t *testing.T) {
 	t.Run("while they are made", func(t *testing.T) {
 		within(t, 1, 0, func(t *testing.T, m *mock) {
 			dial, drained := m.dial, false
-			m.dial = func(ctx context.Context, retire func()) (net.Conn, error) {
+			m.dial = func(ctx context.Context, holder Holder) (net.Conn, error) {
 				if !drained {
 					drained = true
-					retire()
+					holder.Retire()
 				}
-				return dial(ctx, retire)
+				return dial(ctx, holder)
 			}
 			m.start()
 			time.Sleep(time.Second)

@@ -83,7 +83,7 @@ func (w *warmPool) dialOne(ctx context.Context, c *warmConn) (conn net.Conn, err
 	}
 	defer func() { <-w.slots }()
 	if panicked := protect(w.log, "making a warm connection", func() {
-		conn, err = w.dial(ctx, func() { w.drain(c) })
+		conn, err = w.dial(ctx, warmHolder{w, c})
 	}); panicked != nil {
 		return nil, panicked
 	}
@@ -116,6 +116,23 @@ func (w *warmPool) admit(c *warmConn, conn net.Conn, err error) bool {
 		return true
 	}
 	return false
+}
+
+// A warmHolder is the Holder of a warm connection until it is handed out.
+type warmHolder struct {
+	pool *warmPool
+	conn *warmConn
+}
+
+func (h warmHolder) Retire() { h.pool.drain(h.conn) }
+
+func (h warmHolder) Work() (requests int, held bool) { return 0, !h.pool.isTaken(h.conn) }
+
+// isTaken reports whether a connection was handed out, or is being closed.
+func (w *warmPool) isTaken(c *warmConn) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return c.Conn != nil && c != w.trial && !slices.Contains(w.ready, c)
 }
 
 // drain closes an unused connection. A connection that was handed out belongs

@@ -148,11 +148,11 @@ func TestAWarmPoolContinuesAfterAPanic(t *testing.T) {
 				var panics atomic.Bool
 				panics.Store(true)
 				dial, look := m.dial, m.look
-				m.dial = func(ctx context.Context, retire func()) (net.Conn, error) {
+				m.dial = func(ctx context.Context, holder Holder) (net.Conn, error) {
 					if panics.Load() && where == "dial" {
 						panic("boom")
 					}
-					return dial(ctx, retire)
+					return dial(ctx, holder)
 				}
 				m.look = func(c net.Conn) (bool, error) {
 					if panics.Load() && where == "look" {

@@ -159,14 +159,14 @@ func (p *pool) dial(n *Need, upgrade bool, spare any) (*conn1, *accesslog.Dial, 
 	defer done()
 	ctx = upstream.WithTurn(ctx, n.Turn)
 	c, c2 := newConn1(p), &conn2{pool: p}
-	purpose, retire := upstream.HTTP, func() { c.retire(); c2.retire() }
+	purpose, keeper := upstream.HTTP, upstream.Holder(holder{c, c2})
 	if upgrade || p.private {
 		// It needs an upstream that cannot choose HTTP/2.
 		purpose = upgradePurpose(p.back.options)
 	}
 	if upgrade {
 		// It has no end of its own to wait for.
-		retire, c.retired = nil, true
+		keeper, c.retired = nil, true
 	}
 	type result struct {
 		nc   net.Conn
@@ -177,7 +177,7 @@ func (p *pool) dial(n *Need, upgrade bool, spare any) (*conn1, *accesslog.Dial, 
 	// of a request's, and it would stay with the client's goroutine.
 	made := make(chan result, 1)
 	go func() {
-		nc, dial, err := p.connect(ctx, purpose, retire, spare)
+		nc, dial, err := p.connect(ctx, purpose, keeper, spare)
 		made <- result{nc, dial, err}
 	}()
 	r := <-made
@@ -210,7 +210,7 @@ var (
 // connect dials the endpoint and checks the negotiated protocol. It returns the
 // record of the dial even if it fails. If no further connection may be open, it
 // closes an idle one first, but never one of the pool to spare.
-func (p *pool) connect(ctx context.Context, purpose upstream.Purpose, retire func(), spare any) (nc net.Conn, m *accesslog.Dial, err error) {
+func (p *pool) connect(ctx context.Context, purpose upstream.Purpose, keeper upstream.Holder, spare any) (nc net.Conn, m *accesslog.Dial, err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			p.back.options.Logger.Error("panic while connecting to an upstream", "upstream", p.back.options.Upstream.Name(), "panic", v, "stack", string(debug.Stack()))
@@ -222,9 +222,9 @@ func (p *pool) connect(ctx context.Context, purpose upstream.Purpose, retire fun
 	if p.client != nil && p.back.options.Upstream.Announces() {
 		ctx = upstream.Announce(ctx, p.client.Announced.Source, p.client.Announced.Destination)
 	}
-	nc, err = p.endpoint.DialPooled(ctx, purpose, p.host, retire)
+	nc, err = p.endpoint.DialPooled(ctx, purpose, p.host, keeper)
 	if err == upstream.ErrFull && p.endpoint.MakeRoom(spare) {
-		nc, err = p.endpoint.DialPooled(ctx, purpose, p.host, retire)
+		nc, err = p.endpoint.DialPooled(ctx, purpose, p.host, keeper)
 	}
 	if err != nil {
 		return nil, newDial(&trace, nil), err

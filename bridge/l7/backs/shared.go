@@ -233,7 +233,7 @@ func (p *pool) roomLocked() int {
 func (p *pool) dialShared(ctx context.Context, d *dialing) {
 	defer d.cancel()
 	c1, c2 := newConn1(p), &conn2{pool: p}
-	nc, m, err := p.connect(ctx, upstream.HTTP, func() { c1.retire(); c2.retire() }, p)
+	nc, m, err := p.connect(ctx, upstream.HTTP, holder{c1, c2}, p)
 	d.dialInfo = m
 	if err == nil && !p.speaks2(nc) {
 		p.learn(d, 1, nil)

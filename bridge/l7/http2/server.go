@@ -69,6 +69,13 @@ func (c *ServerConn) Serve(handler func(*ServerStream)) error {
 	return c.run(c.readPreface)
 }
 
+// Running returns how many streams are being served.
+func (c *ServerConn) Running() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.running
+}
+
 // Over reports whether the connection has ended. Serve may still have to close
 // it.
 func (c *ServerConn) Over() bool {

@@ -1,0 +1,41 @@
+package backs
+
+// A holder is the upstream.Holder of a connection whose version of HTTP is chosen in the
+// handshake.
+type holder struct {
+	c1 *conn1
+	c2 *conn2
+}
+
+// Retire implements upstream.Holder.
+func (h holder) Retire() {
+	h.c1.retire()
+	h.c2.retire()
+}
+
+// Work implements upstream.Holder. A connection of HTTP/1.1 that is not idle carries a
+// request, or one waits for it.
+func (h holder) Work() (requests int, held bool) {
+	if n, ok := h.c2.requests(); ok {
+		return n, true
+	}
+	p := h.c1.pool
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if h.c1.idle {
+		return 0, true
+	}
+	return 1, true
+}
+
+// requests returns how many streams are open. ok is false if it is no connection of
+// HTTP/2, as far as is known.
+func (c *conn2) requests() (n int, ok bool) {
+	c.mu.Lock()
+	h := c.http
+	c.mu.Unlock()
+	if h == nil {
+		return 0, false
+	}
+	return h.Streams(), true
+}
