@@ -178,6 +178,8 @@ stress: ## Hold STRESS connections at once, for so long (default: 4000,3m), and 
 	DRAWBRIDGE_SEEDS=0,500 $(GO) test -race -count=1 -timeout 60m -run '^TestSpliceIsLikeADirectConnection$$' ./bridge/splice
 	FAULTS=all $(GO) test -race -count=1 -timeout 60m -run '^TestFaults' ./bridge/l7 ./bridge/l7/http2 ./bridge/l4 ./bridge/intake ./bridge/upstream
 	DRAWBRIDGE_BAD_WRITES=10000 $(GO) test -race -count=1 -timeout 30m -run '^TestBadWritesChangeNothing$$' ./gateway
+	DRAWBRIDGE_IMPACT_EDITS=1000 $(GO) test -race -count=1 -timeout 30m -run '^TestTheImpactIsWhatHappens$$' ./gateway
+	DRAWBRIDGE_KILLS=1000 $(GO) test -count=1 -timeout 60m -run '^TestKillsAmongWritesConfirmationsAndRollbacks$$' ./e2e
 
 # Each row is a kind of input: floods, and honest bytes in their most expensive form.
 .PHONY: costs

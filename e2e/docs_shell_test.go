@@ -98,16 +98,24 @@ var shellPages = map[string]shellPage{
 	},
 	"changing-safely.md": {
 		setup: func(r *shellRun) {
-			r.gateway()
-			config := "kind: Upstream\nname: payments\nendpoints: [{address: 10.0.0.7:443}]\ntls: {verifyDepth: 2, trustBundles: [corp]}\n---\n" +
+			g := r.gateway()
+			config := "kind: Upstream\nname: payments\nendpoints: [{address: 10.0.0.7:443}]\ntls: {verifyDepth: 2}\n---\n" +
 				"kind: Listener\nname: payments\naddress: 127.0.0.1:0\nprotocol: HTTP\nupstream: payments\n"
-			config = strings.ReplaceAll(config, ", trustBundles: [corp]", "")
 			r.apply(config, "--comment", "payments over TLS")
 			moved := strings.NewReplacer("10.0.0.7", "10.0.0.8", "verifyDepth: 2", "verifyDepth: 0").Replace(config)
 			r.apply(moved, "--comment", "new data center")
 			r.write("payments.yaml", moved)
+			r.write("other.yaml", "kind: Upstream\nname: other\nendpoints: [{address: 10.0.0.9:443}]\n")
+			for range 3 { // clients that are idle
+				conn, err := net.Dial("tcp", g.address("payments"))
+				if err != nil {
+					r.t.Fatal(err)
+				}
+				r.t.Cleanup(func() { conn.Close() })
+			}
+			eventually(r.t, "the clients are connected", func() bool { return g.getStatus().GetListeners()[0].GetConnections() == 3 })
 		},
-		codes: map[string]int{"drawbridge diff": 1},
+		codes: map[string]int{"drawbridge diff": 1, "drawbridge apply -f other.yaml": 5},
 		exact: true,
 	},
 	"client-certificates.md": {
@@ -381,7 +389,7 @@ func (r *shellRun) serve(text string) {
 }
 
 var (
-	printedTime = regexp.MustCompile(`\d{4}-\d\d-\d\d \d\d:\d\d:\d\d`)
+	printedTime = regexp.MustCompile(`(\d{4}-\d\d-\d\d )?\d\d:\d\d:\d\d`)
 	printedUser = regexp.MustCompile(`uid:\d+`)
 )
 

@@ -314,6 +314,9 @@ func (w *writer) carryOut(ctx context.Context, p *plan) (*store.Result, error) {
 	result := &store.Result{
 		Base: live.State(), State: draft.State(), Revision: draft.State().Revision(), Changes: draft.Changes(), Warnings: bad.Warnings(), Present: next.Present,
 	}
+	if e.Impact {
+		result.Impact = &adminv1.Impact{Listeners: w.listeners.Impact(sockets, next), Upstreams: live.Impact(next)}
+	}
 	if e.DryRun {
 		result.Revision = live.State().Revision()
 		sockets.Discard()

@@ -15,6 +15,9 @@ const applyLong = `Apply creates and changes the resources in the files: all of 
 or none. Resources that the files do not name stay unchanged, unless --prune is
 given.
 
+With --prune or --dry-run the connections that the change ends are shown, before it
+is made. "closed" ones are idle; "drained" ones end with their requests.
+
 With --require-probe the gateway first makes a TLS handshake with the endpoints of
 every affected upstream, with the new settings. Unless any (or all) endpoints of
 each upstream pass, nothing is changed and the probe results are shown.
@@ -111,14 +114,14 @@ func newApply(c *cli) *cobra.Command {
 		if prune {
 			req.Prune = &adminv1.Prune{Kinds: manifest.Kinds(), LabelSelector: pruneSelector}
 		}
-		answer, err := cl.Apply(cmd.Context(), req)
+		change, err := c.applyShown(cmd.Context(), cl, *output, req)
 		if err != nil {
 			return cl.failure(err, inManifest(m))
 		}
-		if err := c.showChange(*output, answer.GetChange(), dryRun, inManifest(m)); err != nil {
+		if err := c.showChange(*output, change, dryRun, inManifest(m)); err != nil {
 			return err
 		}
-		return c.awaitConfirmation(cmd.Context(), cl, *output, answer.GetChange().GetPending())
+		return c.awaitConfirmation(cmd.Context(), cl, *output, change.GetPending())
 	}
 	return cmd
 }
@@ -144,6 +147,11 @@ func (c *cli) showChange(f format, change *adminv1.Change, dryRun bool, name fie
 	}
 	if err := c.table(t); err != nil {
 		return err
+	}
+	if dryRun {
+		if err := c.showImpact(change.GetImpact()); err != nil {
+			return err
+		}
 	}
 	also := ""
 	if unchanged > 0 {

@@ -18,7 +18,8 @@ func newDelete(c *cli) *cobra.Command {
 		Use:   "delete KIND NAME...",
 		Short: "Delete resources of a kind, all or nothing",
 		Long: `Delete removes the named resources of a kind in one revision, or none of them.
-A resource that another one refers to is not deleted.
+A resource that another one refers to is not deleted. The connections that this ends
+are shown first.
 
 KIND is one of ` + kindWords() + `.`,
 		Example: `  drawbridge delete route v2
@@ -46,14 +47,14 @@ KIND is one of ` + kindWords() + `.`,
 			return err
 		}
 		defer cl.Close()
-		answer, err := cl.Apply(cmd.Context(), req)
+		change, err := c.applyShown(cmd.Context(), cl, *output, req)
 		if err != nil {
 			return cl.failure(err, noField)
 		}
-		if err := c.showChange(*output, answer.GetChange(), dryRun, nil); err != nil {
+		if err := c.showChange(*output, change, dryRun, nil); err != nil {
 			return err
 		}
-		return c.awaitConfirmation(cmd.Context(), cl, *output, answer.GetChange().GetPending())
+		return c.awaitConfirmation(cmd.Context(), cl, *output, change.GetPending())
 	}
 	return cmd
 }

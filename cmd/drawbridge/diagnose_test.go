@@ -139,7 +139,9 @@ func TestSessionsAreFlushed(t *testing.T) {
 func TestAChangeIsRefusedWithTheProbesThatFailed(t *testing.T) {
 	var asked *adminv1.ApplyRequest
 	sh := serveFake(t, fakeAdmin{apply: func(r *adminv1.ApplyRequest) (*adminv1.ApplyResponse, error) {
-		asked = r
+		if asked = r; r.GetOptions().GetDryRun() {
+			return &adminv1.ApplyResponse{Change: &adminv1.Change{}}, nil // what a delete ends
+		}
 		return nil, refuse(codes.FailedPrecondition, "a probe failed", &errdetails.PreconditionFailure{Violations: []*errdetails.PreconditionFailure_Violation{
 			{Subject: "resources[0].upstream", Description: "1 of 2 endpoints failed, and all are required"}}}, probes(t))
 	}})

@@ -65,7 +65,7 @@ func (s adminService) write(ctx context.Context, e store.Edit, o *adminv1.WriteO
 		e.RequireProbe = o.GetRequireProbe()
 	}
 	e.DryRun, e.Comment, e.CreateOnly = e.DryRun || o.GetDryRun(), o.GetComment(), o.GetCreateOnly()
-	e.Origin = originOf(ctx)
+	e.Origin, e.Impact = originOf(ctx), true
 	if err := s.mayWrite(ctx, &e); err != nil {
 		return nil, nil, err
 	}
@@ -77,7 +77,7 @@ func (s adminService) write(ctx context.Context, e store.Edit, o *adminv1.WriteO
 	if err := join(bad.Faults(), err); err != nil {
 		return nil, nil, err
 	}
-	change := &adminv1.Change{Revision: res.Revision, Changes: changesOf(res.Changes), Pending: res.Pending}
+	change := &adminv1.Change{Revision: res.Revision, Changes: changesOf(res.Changes), Impact: res.Impact, Pending: res.Pending}
 	for _, w := range first(res.Warnings, maxWarnings) {
 		change.Warnings = append(change.Warnings, &adminv1.Warning{
 			Field: sanitize(string(w.Field), maxField), Message: sanitize(w.Message, maxMessageText),

@@ -88,6 +88,7 @@ type server interface {
 	Shutdown(context.Context) error
 	Revalidate()
 	Peers() *validity.Set
+	Tally(*validity.Policy) validity.Tally
 }
 
 // Peers returns the clients of the listener's open connections.

@@ -66,6 +66,9 @@ type Edit struct {
 	// ConfirmWithin, if not 0, is the time within which the revision must be confirmed.
 	ConfirmWithin time.Duration
 
+	// Impact adds to the result what the edit ends.
+	Impact bool
+
 	// Force makes the edit live even if some of its resources cannot be built or bound:
 	// these are down.
 	Force bool
@@ -130,6 +133,7 @@ type Result struct {
 	Revision int64  // the revision that it made live; with DryRun the one it was checked against
 	Changes  []Change
 	Warnings []invalid.Warning
+	Impact   *adminv1.Impact  // what it ends; nil: not asked for
 	Pending  *adminv1.Pending // the revision waits to be confirmed; nil: it does not
 
 	// Present returns a copy of a resource of State to show to clients. It describes the

@@ -897,6 +897,8 @@ type Change struct {
 	Changes []*ResourceChange `protobuf:"bytes,2,rep,name=changes,proto3" json:"changes,omitempty"`
 	// Warnings about allowed settings that may not be intended.
 	Warnings []*Warning `protobuf:"bytes,3,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	// The live connections that the write ends, or with dry_run would end.
+	Impact *Impact `protobuf:"bytes,4,opt,name=impact,proto3" json:"impact,omitempty"`
 	// The revision waits to be confirmed; absent: it needs no confirmation.
 	Pending       *Pending `protobuf:"bytes,5,opt,name=pending,proto3" json:"pending,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -954,11 +956,251 @@ func (x *Change) GetWarnings() []*Warning {
 	return nil
 }
 
+func (x *Change) GetImpact() *Impact {
+	if x != nil {
+		return x.Impact
+	}
+	return nil
+}
+
 func (x *Change) GetPending() *Pending {
 	if x != nil {
 		return x.Pending
 	}
 	return nil
+}
+
+// What a write ends. Connections that were ending already are not counted. Listeners and
+// upstreams without an entry lose nothing.
+type Impact struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The listeners that lose connections of clients, by name.
+	Listeners []*ListenerImpact `protobuf:"bytes,1,rep,name=listeners,proto3" json:"listeners,omitempty"`
+	// The upstreams that lose connections, sessions or endpoints, by name.
+	Upstreams     []*UpstreamImpact `protobuf:"bytes,2,rep,name=upstreams,proto3" json:"upstreams,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Impact) Reset() {
+	*x = Impact{}
+	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Impact) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Impact) ProtoMessage() {}
+
+func (x *Impact) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Impact.ProtoReflect.Descriptor instead.
+func (*Impact) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Impact) GetListeners() []*ListenerImpact {
+	if x != nil {
+		return x.Listeners
+	}
+	return nil
+}
+
+func (x *Impact) GetUpstreams() []*UpstreamImpact {
+	if x != nil {
+		return x.Upstreams
+	}
+	return nil
+}
+
+// What a listener loses.
+type ListenerImpact struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The listener.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Connections that are closed at once: idle ones, and those that no longer verify where
+	// revalidation says REVALIDATION_ACTION_CLOSE.
+	ConnectionsClosed int64 `protobuf:"varint,2,opt,name=connections_closed,json=connectionsClosed,proto3" json:"connections_closed,omitempty"`
+	// Connections that are drained: they end with their requests or, over TCP, when a peer
+	// closes them; at the latest when the drain timeout or the grace of revalidation is over.
+	ConnectionsDrained int64 `protobuf:"varint,3,opt,name=connections_drained,json=connectionsDrained,proto3" json:"connections_drained,omitempty"`
+	// Requests in progress on these connections.
+	RequestsInFlight int64 `protobuf:"varint,4,opt,name=requests_in_flight,json=requestsInFlight,proto3" json:"requests_in_flight,omitempty"`
+	// Clients can no longer resume their TLS sessions: their next handshakes are full.
+	ResumptionLost bool `protobuf:"varint,5,opt,name=resumption_lost,json=resumptionLost,proto3" json:"resumption_lost,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *ListenerImpact) Reset() {
+	*x = ListenerImpact{}
+	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListenerImpact) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListenerImpact) ProtoMessage() {}
+
+func (x *ListenerImpact) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListenerImpact.ProtoReflect.Descriptor instead.
+func (*ListenerImpact) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ListenerImpact) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ListenerImpact) GetConnectionsClosed() int64 {
+	if x != nil {
+		return x.ConnectionsClosed
+	}
+	return 0
+}
+
+func (x *ListenerImpact) GetConnectionsDrained() int64 {
+	if x != nil {
+		return x.ConnectionsDrained
+	}
+	return 0
+}
+
+func (x *ListenerImpact) GetRequestsInFlight() int64 {
+	if x != nil {
+		return x.RequestsInFlight
+	}
+	return 0
+}
+
+func (x *ListenerImpact) GetResumptionLost() bool {
+	if x != nil {
+		return x.ResumptionLost
+	}
+	return false
+}
+
+// What an upstream loses.
+type UpstreamImpact struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The upstream.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Connections to endpoints that are closed at once: idle and warm ones, and those that
+	// no longer verify where revalidation says REVALIDATION_ACTION_CLOSE.
+	ConnectionsClosed int64 `protobuf:"varint,2,opt,name=connections_closed,json=connectionsClosed,proto3" json:"connections_closed,omitempty"`
+	// Connections to endpoints that are drained: they end with their requests, or within
+	// the grace of revalidation. TCP connections and tunnels that still verify continue.
+	ConnectionsDrained int64 `protobuf:"varint,3,opt,name=connections_drained,json=connectionsDrained,proto3" json:"connections_drained,omitempty"`
+	// Requests in progress on these connections.
+	RequestsInFlight int64 `protobuf:"varint,4,opt,name=requests_in_flight,json=requestsInFlight,proto3" json:"requests_in_flight,omitempty"`
+	// TLS sessions that can no longer be resumed.
+	SessionsLost int64 `protobuf:"varint,5,opt,name=sessions_lost,json=sessionsLost,proto3" json:"sessions_lost,omitempty"`
+	// Endpoints that the upstream no longer has.
+	EndpointsGone int32 `protobuf:"varint,6,opt,name=endpoints_gone,json=endpointsGone,proto3" json:"endpoints_gone,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpstreamImpact) Reset() {
+	*x = UpstreamImpact{}
+	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpstreamImpact) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpstreamImpact) ProtoMessage() {}
+
+func (x *UpstreamImpact) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpstreamImpact.ProtoReflect.Descriptor instead.
+func (*UpstreamImpact) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *UpstreamImpact) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *UpstreamImpact) GetConnectionsClosed() int64 {
+	if x != nil {
+		return x.ConnectionsClosed
+	}
+	return 0
+}
+
+func (x *UpstreamImpact) GetConnectionsDrained() int64 {
+	if x != nil {
+		return x.ConnectionsDrained
+	}
+	return 0
+}
+
+func (x *UpstreamImpact) GetRequestsInFlight() int64 {
+	if x != nil {
+		return x.RequestsInFlight
+	}
+	return 0
+}
+
+func (x *UpstreamImpact) GetSessionsLost() int64 {
+	if x != nil {
+		return x.SessionsLost
+	}
+	return 0
+}
+
+func (x *UpstreamImpact) GetEndpointsGone() int32 {
+	if x != nil {
+		return x.EndpointsGone
+	}
+	return 0
 }
 
 var File_drawbridge_admin_v1_config_proto protoreflect.FileDescriptor
@@ -1005,12 +1247,29 @@ const file_drawbridge_admin_v1_config_proto_rawDesc = "" +
 	"\x05field\x18\x01 \x01(\tR\x05field\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12A\n" +
 	"\afinding\x18\x03 \x01(\x0e2'.drawbridge.admin.v1.CertificateFindingR\afinding\x124\n" +
-	"\x04code\x18\x04 \x01(\x0e2 .drawbridge.admin.v1.WarningCodeR\x04code\"\xd5\x01\n" +
+	"\x04code\x18\x04 \x01(\x0e2 .drawbridge.admin.v1.WarningCodeR\x04code\"\x8a\x02\n" +
 	"\x06Change\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12=\n" +
 	"\achanges\x18\x02 \x03(\v2#.drawbridge.admin.v1.ResourceChangeR\achanges\x128\n" +
-	"\bwarnings\x18\x03 \x03(\v2\x1c.drawbridge.admin.v1.WarningR\bwarnings\x126\n" +
-	"\apending\x18\x05 \x01(\v2\x1c.drawbridge.admin.v1.PendingR\apending*\x7f\n" +
+	"\bwarnings\x18\x03 \x03(\v2\x1c.drawbridge.admin.v1.WarningR\bwarnings\x123\n" +
+	"\x06impact\x18\x04 \x01(\v2\x1b.drawbridge.admin.v1.ImpactR\x06impact\x126\n" +
+	"\apending\x18\x05 \x01(\v2\x1c.drawbridge.admin.v1.PendingR\apending\"\x8e\x01\n" +
+	"\x06Impact\x12A\n" +
+	"\tlisteners\x18\x01 \x03(\v2#.drawbridge.admin.v1.ListenerImpactR\tlisteners\x12A\n" +
+	"\tupstreams\x18\x02 \x03(\v2#.drawbridge.admin.v1.UpstreamImpactR\tupstreams\"\xdb\x01\n" +
+	"\x0eListenerImpact\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12-\n" +
+	"\x12connections_closed\x18\x02 \x01(\x03R\x11connectionsClosed\x12/\n" +
+	"\x13connections_drained\x18\x03 \x01(\x03R\x12connectionsDrained\x12,\n" +
+	"\x12requests_in_flight\x18\x04 \x01(\x03R\x10requestsInFlight\x12'\n" +
+	"\x0fresumption_lost\x18\x05 \x01(\bR\x0eresumptionLost\"\xfe\x01\n" +
+	"\x0eUpstreamImpact\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12-\n" +
+	"\x12connections_closed\x18\x02 \x01(\x03R\x11connectionsClosed\x12/\n" +
+	"\x13connections_drained\x18\x03 \x01(\x03R\x12connectionsDrained\x12,\n" +
+	"\x12requests_in_flight\x18\x04 \x01(\x03R\x10requestsInFlight\x12#\n" +
+	"\rsessions_lost\x18\x05 \x01(\x03R\fsessionsLost\x12%\n" +
+	"\x0eendpoints_gone\x18\x06 \x01(\x05R\rendpointsGone*\x7f\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rKIND_LISTENER\x10\x01\x12\x0e\n" +
@@ -1060,7 +1319,7 @@ func file_drawbridge_admin_v1_config_proto_rawDescGZIP() []byte {
 }
 
 var file_drawbridge_admin_v1_config_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_drawbridge_admin_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_drawbridge_admin_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_drawbridge_admin_v1_config_proto_goTypes = []any{
 	(Kind)(0),                     // 0: drawbridge.admin.v1.Kind
 	(RequireProbe)(0),             // 1: drawbridge.admin.v1.RequireProbe
@@ -1074,38 +1333,44 @@ var file_drawbridge_admin_v1_config_proto_goTypes = []any{
 	(*FieldChange)(nil),           // 9: drawbridge.admin.v1.FieldChange
 	(*Warning)(nil),               // 10: drawbridge.admin.v1.Warning
 	(*Change)(nil),                // 11: drawbridge.admin.v1.Change
-	(*Listener)(nil),              // 12: drawbridge.admin.v1.Listener
-	(*Route)(nil),                 // 13: drawbridge.admin.v1.Route
-	(*Upstream)(nil),              // 14: drawbridge.admin.v1.Upstream
-	(*Certificate)(nil),           // 15: drawbridge.admin.v1.Certificate
-	(*TrustBundle)(nil),           // 16: drawbridge.admin.v1.TrustBundle
-	(*durationpb.Duration)(nil),   // 17: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
-	(CertificateFinding)(0),       // 19: drawbridge.admin.v1.CertificateFinding
+	(*Impact)(nil),                // 12: drawbridge.admin.v1.Impact
+	(*ListenerImpact)(nil),        // 13: drawbridge.admin.v1.ListenerImpact
+	(*UpstreamImpact)(nil),        // 14: drawbridge.admin.v1.UpstreamImpact
+	(*Listener)(nil),              // 15: drawbridge.admin.v1.Listener
+	(*Route)(nil),                 // 16: drawbridge.admin.v1.Route
+	(*Upstream)(nil),              // 17: drawbridge.admin.v1.Upstream
+	(*Certificate)(nil),           // 18: drawbridge.admin.v1.Certificate
+	(*TrustBundle)(nil),           // 19: drawbridge.admin.v1.TrustBundle
+	(*durationpb.Duration)(nil),   // 20: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
+	(CertificateFinding)(0),       // 22: drawbridge.admin.v1.CertificateFinding
 }
 var file_drawbridge_admin_v1_config_proto_depIdxs = []int32{
-	12, // 0: drawbridge.admin.v1.Resource.listener:type_name -> drawbridge.admin.v1.Listener
-	13, // 1: drawbridge.admin.v1.Resource.route:type_name -> drawbridge.admin.v1.Route
-	14, // 2: drawbridge.admin.v1.Resource.upstream:type_name -> drawbridge.admin.v1.Upstream
-	15, // 3: drawbridge.admin.v1.Resource.certificate:type_name -> drawbridge.admin.v1.Certificate
-	16, // 4: drawbridge.admin.v1.Resource.trust_bundle:type_name -> drawbridge.admin.v1.TrustBundle
+	15, // 0: drawbridge.admin.v1.Resource.listener:type_name -> drawbridge.admin.v1.Listener
+	16, // 1: drawbridge.admin.v1.Resource.route:type_name -> drawbridge.admin.v1.Route
+	17, // 2: drawbridge.admin.v1.Resource.upstream:type_name -> drawbridge.admin.v1.Upstream
+	18, // 3: drawbridge.admin.v1.Resource.certificate:type_name -> drawbridge.admin.v1.Certificate
+	19, // 4: drawbridge.admin.v1.Resource.trust_bundle:type_name -> drawbridge.admin.v1.TrustBundle
 	0,  // 5: drawbridge.admin.v1.ResourceRef.kind:type_name -> drawbridge.admin.v1.Kind
 	1,  // 6: drawbridge.admin.v1.WriteOptions.require_probe:type_name -> drawbridge.admin.v1.RequireProbe
-	17, // 7: drawbridge.admin.v1.WriteOptions.confirm_within:type_name -> google.protobuf.Duration
-	18, // 8: drawbridge.admin.v1.Pending.expire_time:type_name -> google.protobuf.Timestamp
+	20, // 7: drawbridge.admin.v1.WriteOptions.confirm_within:type_name -> google.protobuf.Duration
+	21, // 8: drawbridge.admin.v1.Pending.expire_time:type_name -> google.protobuf.Timestamp
 	0,  // 9: drawbridge.admin.v1.ResourceChange.kind:type_name -> drawbridge.admin.v1.Kind
 	2,  // 10: drawbridge.admin.v1.ResourceChange.action:type_name -> drawbridge.admin.v1.ChangeAction
 	9,  // 11: drawbridge.admin.v1.ResourceChange.fields:type_name -> drawbridge.admin.v1.FieldChange
-	19, // 12: drawbridge.admin.v1.Warning.finding:type_name -> drawbridge.admin.v1.CertificateFinding
+	22, // 12: drawbridge.admin.v1.Warning.finding:type_name -> drawbridge.admin.v1.CertificateFinding
 	3,  // 13: drawbridge.admin.v1.Warning.code:type_name -> drawbridge.admin.v1.WarningCode
 	8,  // 14: drawbridge.admin.v1.Change.changes:type_name -> drawbridge.admin.v1.ResourceChange
 	10, // 15: drawbridge.admin.v1.Change.warnings:type_name -> drawbridge.admin.v1.Warning
-	7,  // 16: drawbridge.admin.v1.Change.pending:type_name -> drawbridge.admin.v1.Pending
-	17, // [17:17] is the sub-list for method output_type
-	17, // [17:17] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	12, // 16: drawbridge.admin.v1.Change.impact:type_name -> drawbridge.admin.v1.Impact
+	7,  // 17: drawbridge.admin.v1.Change.pending:type_name -> drawbridge.admin.v1.Pending
+	13, // 18: drawbridge.admin.v1.Impact.listeners:type_name -> drawbridge.admin.v1.ListenerImpact
+	14, // 19: drawbridge.admin.v1.Impact.upstreams:type_name -> drawbridge.admin.v1.UpstreamImpact
+	20, // [20:20] is the sub-list for method output_type
+	20, // [20:20] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_drawbridge_admin_v1_config_proto_init() }
@@ -1132,7 +1397,7 @@ func file_drawbridge_admin_v1_config_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_drawbridge_admin_v1_config_proto_rawDesc), len(file_drawbridge_admin_v1_config_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   8,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
