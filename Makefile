@@ -12,6 +12,9 @@ BENCH    ?= .
 
 TOOLS    := $(CURDIR)/.bin
 BINARY   := $(CURDIR)/bin/drawbridge
+# It is not named default.pgo, which go build, vet and test would use too: for that
+# they would compile everything that the command imports a second time.
+PROFILE  := $(CURDIR)/cmd/drawbridge/bench.pgo
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 # e2e starts processes and needs real servers; it is run by itself.
 PACKAGES  = $(shell $(GO) list ./... | grep -v '/e2e$$')
@@ -58,7 +61,7 @@ demo: build ## Run a whole bridge on this machine until Ctrl-C
 
 .PHONY: build
 build: ## Build the static release binary, bin/drawbridge
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o $(BINARY) ./cmd/drawbridge
+	CGO_ENABLED=0 $(GO) build -pgo=$(PROFILE) -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o $(BINARY) ./cmd/drawbridge
 
 .PHONY: test
 test: unit e2e ## Run every test: unit tests, then e2e
@@ -163,6 +166,16 @@ bench-peers: build peers ## Give nginx, haproxy and others the same work, side b
 .PHONY: bench-peers-quick
 bench-peers-quick: ## The same in less than two minutes
 	$(MAKE) bench-peers QUICK=1
+
+# Every kind of work, so that what one needs is not inlined at the cost of another.
+PGO_ROWS := bulk-down,bulk-up,bridge-down,reqresp,churn-resumed,churn-full,churn-warm,http-small,http-small-tls,http-bulk,http2-in,http2-out,http2-both,grpc-unary,grpc-stream,websocket
+
+.PHONY: pgo
+pgo: build ## Record the profile that the compiler optimizes the binary with, from the rows of bench
+	$(GO) -C bench build -o $(CURDIR)/bin/bench .
+	rm -rf bin/profiles
+	bin/bench -drawbridge $(BINARY) -peers '' -rows $(PGO_ROWS) -pairs 2 -seconds $(or $(SECONDS),5) -profiles bin/profiles
+	bin/bench pgo -out $(PROFILE) bin/profiles/*.pprof
 
 # Peers that are not here are left out of the comparison, and named.
 PEER_PACKAGES := nginx libnginx-mod-stream haproxy stunnel4 wrk nghttp2-client

@@ -15,9 +15,12 @@ const pgoCommand = "pgo"
 // writePGO executes the command line of pgoCommand.
 func writePGO(args []string) error {
 	flags := flag.NewFlagSet("bench "+pgoCommand, flag.ContinueOnError)
-	out := flags.String("out", "default.pgo", "`file` to write")
+	out := flags.String("out", "", "`file` to write")
 	if err := flags.Parse(args); err != nil {
 		return err
+	}
+	if *out == "" {
+		return errors.New("-out FILE is missing")
 	}
 	merged, err := mergeProfiles(flags.Args())
 	if err != nil {

@@ -32,7 +32,7 @@ func writeProfile(t *testing.T, value int64, address uint64) string {
 }
 
 func TestMergedProfilesNameFunctionsButNoFiles(t *testing.T) {
-	out := filepath.Join(t.TempDir(), "default.pgo")
+	out := filepath.Join(t.TempDir(), "bench.pgo")
 	if err := writePGO([]string{"-out", out, writeProfile(t, 1, 0x2000), writeProfile(t, 2, 0x3000)}); err != nil {
 		t.Fatal(err)
 	}
@@ -72,8 +72,8 @@ func TestMergedProfilesNameFunctionsButNoFiles(t *testing.T) {
 }
 
 func TestProfilesThatCannotBeMergedAreReported(t *testing.T) {
-	out := filepath.Join(t.TempDir(), "default.pgo")
-	for _, args := range [][]string{{"-out", out}, {"-out", out, "missing"}, {"-out", out, "pgo_test.go"}} {
+	out := filepath.Join(t.TempDir(), "bench.pgo")
+	for _, args := range [][]string{{writeProfile(t, 1, 0x2000)}, {"-out", out}, {"-out", out, "missing"}, {"-out", out, "pgo_test.go"}} {
 		if err := writePGO(args); err == nil {
 			t.Errorf("%q succeeded", args)
 		}
