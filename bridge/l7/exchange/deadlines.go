@@ -61,7 +61,7 @@ func (d *deadlines) start(head, total time.Duration) {
 // otherwise may not be needed any more.
 const maxSet = 10 * time.Second
 
-// next returns the next deadline; zero if there is none. d.mu is held.
+// next returns the next deadline, or zero. d.mu is held.
 func (d *deadlines) next() (next time.Time) {
 	for _, t := range [...]time.Time{d.head, d.total, d.try} {
 		if !t.IsZero() && (next.IsZero() || t.Before(next)) {

@@ -202,7 +202,7 @@ func (r *replay) fail(err error) {
 }
 
 // upload is the upload of a number: it carries the body to b. It reports whether
-// the caller must carry the rest, of which nothing has to be kept.
+// the caller must carry the rest, without keeping it.
 func (r *replay) upload(b message.Back, number int) (more bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
