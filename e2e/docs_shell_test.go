@@ -73,6 +73,13 @@ var shellPages = map[string]shellPage{
 			r.replace("10.0.0.5", host.String())
 		},
 	},
+	"audit-log.md": {
+		setup: func(r *shellRun) {
+			r.gateway()
+			r.replace("/var/log/drawbridge/audit.log", filepath.Join(r.dir, "audit.log"))
+		},
+		notRun: map[string]string{"systemctl kill": "is part of logrotate's configuration"},
+	},
 	"access-log.md": {notRun: map[string]string{"systemctl kill": "is part of logrotate's configuration"}},
 	"automation.md": {
 		setup: func(r *shellRun) {

@@ -16,6 +16,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/accesslog"
 	"github.com/drawbridge-gateway/drawbridge/gateway/access"
 	"github.com/drawbridge-gateway/drawbridge/gateway/admin"
+	"github.com/drawbridge-gateway/drawbridge/gateway/audit"
 	"github.com/drawbridge-gateway/drawbridge/gateway/confirm"
 	"github.com/drawbridge-gateway/drawbridge/gateway/diagnose"
 	"github.com/drawbridge-gateway/drawbridge/gateway/files"
@@ -85,6 +86,9 @@ type Options struct {
 	// are not.
 	AccessLog AccessLog
 
+	// AuditLog is where it is recorded who did what. The zero value: it is not.
+	AuditLog AuditLog
+
 	// Version is the version that GetStatus reports.
 	Version string
 
@@ -122,6 +126,22 @@ func (o AccessLog) open(log hclog.Logger) (*accesslog.Logger, error) {
 		return nil, fmt.Errorf("access log: %w", err)
 	}
 	return l, nil
+}
+
+// An AuditLog says where it is recorded who did what.
+type AuditLog struct {
+	File string // to append to; its directory must exist. Empty: no audit log.
+
+	// Required refuses writes that cannot be recorded.
+	Required bool
+}
+
+// open opens the log. It returns nil if no log is configured.
+func (o AuditLog) open(log hclog.Logger) (*audit.Log, error) {
+	if o.File == "" {
+		return nil, nil
+	}
+	return audit.Open(audit.Options{Path: o.File, Required: o.Required, Logger: log})
 }
 
 // A Gateway is a running gateway. Its methods may be called concurrently.
@@ -189,6 +209,11 @@ func Open(ctx context.Context, o Options) (_ *Gateway, err error) {
 		return nil, err
 	}
 	undo = append(undo, g.closeAccessLog)
+	g.audit, err = files.Await(ctx, g.log, "audit log "+o.AuditLog.File, func() (*audit.Log, error) { return o.AuditLog.open(g.log) })
+	if err != nil {
+		return nil, err
+	}
+	undo = append(undo, g.closeAuditLog)
 	g.listeners, err = listeners.New(listeners.Options{
 		Live: g.live.Load, Descriptors: g.descriptors, Drain: o.DrainTimeout, AccessLog: g.accessLog, Logger: log.Named("bridge"),
 		Removing:   func(l *listeners.Running) func() { return g.metrics.Removing(l) },
@@ -212,6 +237,7 @@ func Open(ctx context.Context, o Options) (_ *Gateway, err error) {
 	}
 	if undone != nil {
 		g.log.Warn("revision was not confirmed before the gateway stopped: going back", "revision", undone.GetRevision(), "to", undone.GetRollbackTo())
+		g.recordUndone(undone, state)
 	}
 	g.openUpdates(db.InstanceID(), state.Revision())
 	g.keeper = confirm.New(g.goBack, g.log)
@@ -261,7 +287,7 @@ func Open(ctx context.Context, o Options) (_ *Gateway, err error) {
 		}
 		undo = append(undo, func() { g.ops.Shutdown(context.Background()) })
 	}
-	g.admin = admin.New(admin.Options{Gateway: g, Logger: log, Metrics: g.metrics.Process(), Access: g.access})
+	g.admin = admin.New(admin.Options{Gateway: g, Logger: log, Metrics: g.metrics.Process(), Access: g.access, Audit: g.audit})
 	g.admin.SetServing(false) // until Run
 	g.descriptors.Reserve(limits.Connections * (len(g.sockets) + 1))
 	if err := g.restore(ctx, state); err != nil {
@@ -371,8 +397,19 @@ func (g *Gateway) ReopenAccessLog(ctx context.Context) error {
 	return g.accessLog.Reopen(ctx)
 }
 
+// closeAuditLog writes and closes the audit log within stopTimeout.
+func (g *Gateway) closeAuditLog() {
+	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
+	g.audit.Close(ctx)
+}
+
+// ReopenAuditLog opens the audit log's file again by its path, like ReopenAccessLog.
+func (g *Gateway) ReopenAuditLog(ctx context.Context) error { return g.audit.Reopen(ctx) }
+
 func (g *Gateway) release() error {
 	g.closeAccessLog()
+	g.closeAuditLog()
 	g.metrics.Close()
 	err := g.store.Close()
 	g.log.Info("stopped")

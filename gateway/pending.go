@@ -80,7 +80,15 @@ func (w *writer) Pending() *adminv1.Pending {
 
 // Confirm makes a pending revision permanent and returns it. The error is an
 // *invalid.Error. Confirming a revision again succeeds.
-func (w *writer) Confirm(ctx context.Context, n int64, o store.Origin) (*adminv1.Revision, error) {
+func (w *writer) Confirm(ctx context.Context, n int64, o store.Origin) (r *adminv1.Revision, err error) {
+	err = w.recordedConfirm(ctx, n, o, func() error {
+		r, err = w.confirm(ctx, n, o)
+		return err
+	})
+	return r, err
+}
+
+func (w *writer) confirm(ctx context.Context, n int64, o store.Origin) (*adminv1.Revision, error) {
 	if n <= 0 {
 		return nil, invalid.Errorf(invalid.Argument, "revision", "must be the number of the pending revision; GetStatus has it")
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/drawbridge-gateway/drawbridge/gateway/audit"
 	"github.com/drawbridge-gateway/drawbridge/gateway/confirm"
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
 	"github.com/drawbridge-gateway/drawbridge/gateway/listeners"
@@ -56,6 +57,8 @@ type writer struct {
 	announce         func(store.Update)
 	count            func(outcome string)
 
+	audit *audit.Log // nil: none
+
 	stopping context.Context // ends when the gateway stops; writes not committed by then fail
 	stop     context.CancelFunc
 
@@ -96,7 +99,7 @@ func (w *writer) applyRead(ctx context.Context, e store.Edit, m *snapshot.Materi
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(w.stopping, cancel)()
-	result, err := w.apply(ctx, e, m)
+	result, err := w.recordedApply(ctx, e, func() (*store.Result, error) { return w.apply(ctx, e, m) })
 	w.countApply(e, result, err)
 	return result, err
 }

@@ -46,7 +46,11 @@ cannot make the gateway read other files.
 
 With --access-log the gateway records each request and each TCP connection when it
 ends, in a file or on standard output. After the file is renamed, SIGUSR1 opens it
-again. accessLog: OFF excludes a listener.`
+again. accessLog: OFF excludes a listener.
+
+With --audit-log it records who did what: each write twice, before it is made and
+with its result, and denied calls, probes and actions on traffic. A write whose
+first line cannot be written is refused. SIGUSR1 opens this file again, too.`
 
 // serveOptions are the flags of serve.
 type serveOptions struct {
@@ -64,6 +68,8 @@ type serveOptions struct {
 	clientNames         []string
 	accessLog           string
 	accessLogFormat     string
+	auditLog            string
+	auditRequired       bool
 	logLevel, logFormat string
 	drain               time.Duration
 	history             int
@@ -103,6 +109,8 @@ func newServe(c *cli) *cobra.Command {
 	flags.StringVar(&o.statsd, "statsd", "", "UDP `address` to send metrics to")
 	flags.StringVar(&o.accessLog, "access-log", "", "`file` to record requests and connections in, or stdout (also -) for standard output; its directory must exist (default: they are not recorded)")
 	flags.StringVar(&o.accessLogFormat, "access-log-format", "json", "`format` of the records: json, or text, which begins like nginx's combined")
+	flags.StringVar(&o.auditLog, "audit-log", "", "`file` to record writes, denied calls and probes in, with their callers; its directory must exist (default: they are not recorded)")
+	flags.BoolVar(&o.auditRequired, "audit-required", true, "refuse writes that cannot be recorded in the audit log")
 	flags.StringVar(&o.logLevel, "log-level", "info", "least severe `level` to log to standard error: trace, debug, info, warn, error or off")
 	flags.StringVar(&o.logFormat, "log-format", "text", "`format` of the log: text or json")
 	flags.IntVar(&o.history, "revision-history", 100, "how many revisions are stored for diff and rollback, at most; all but the latest take at most 64 MiB")
@@ -165,6 +173,7 @@ func (c *cli) serve(ctx context.Context, o *serveOptions) error {
 				return
 			case <-reopen:
 				reopenAccessLog(ctx, gw, o.accessLog, opts.Logger)
+				reopenAuditLog(ctx, gw, opts.AuditLog.File, opts.Logger)
 			}
 		}
 	})
@@ -253,6 +262,13 @@ func (o *serveOptions) gateway(c *cli, lines *logWriter) (gateway.Options, error
 	if err := o.recordTo(&opts.AccessLog, c); err != nil {
 		return opts, err
 	}
+	if o.auditLog != "" {
+		// Absolute, because the working directory may change before SIGUSR1.
+		if opts.AuditLog.File, err = filepath.Abs(o.auditLog); err != nil {
+			return opts, err
+		}
+		opts.AuditLog.Required = o.auditRequired
+	}
 	if o.config == "-" {
 		return opts, usageError("--config must be a file: it is read again on SIGHUP")
 	}
@@ -322,6 +338,17 @@ func reopenAccessLog(ctx context.Context, gw *gateway.Gateway, path string, log 
 		log.Info("SIGUSR1: the access log is not written to a file")
 	default:
 		log.Info("SIGUSR1: access log reopened", "file", path)
+	}
+}
+
+// reopenAuditLog handles SIGUSR1. It logs errors.
+func reopenAuditLog(ctx context.Context, gw *gateway.Gateway, path string, log hclog.Logger) {
+	switch err := gw.ReopenAuditLog(ctx); {
+	case path == "" || ctx.Err() != nil: // shutting down
+	case err != nil:
+		log.Error("SIGUSR1: cannot reopen the audit log; keeping the current file", "error", err)
+	default:
+		log.Info("SIGUSR1: audit log reopened", "file", path)
 	}
 }
 

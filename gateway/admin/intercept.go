@@ -21,7 +21,7 @@ import (
 func (s *Server) tap(ctx context.Context, info *tap.Info) (context.Context, error) {
 	_, err := s.authorize(ctx, info.FullMethodName)
 	if err != nil {
-		c := call{s: s, ctx: ctx, method: info.FullMethodName, began: time.Now()}
+		c := &call{s: s, ctx: ctx, method: info.FullMethodName, began: time.Now()}
 		c.end(nil, nil, err)
 	}
 	return ctx, err
@@ -34,8 +34,9 @@ func errNoMethod() error {
 func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
 	s.calls.begin()
 	defer s.calls.end()
-	c := call{s: s, ctx: ctx, method: info.FullMethod, began: time.Now()}
+	c := &call{s: s, ctx: ctx, method: info.FullMethod, began: time.Now()}
 	defer func() { c.end(req, resp, err) }()
+	ctx = context.WithValue(ctx, callKey{}, c)
 	if _, err := s.authorize(ctx, info.FullMethod); err != nil {
 		return nil, err
 	}
@@ -64,7 +65,7 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
 	s.calls.begin()
 	defer s.calls.end()
-	c := call{s: s, ctx: ss.Context(), method: info.FullMethod, began: time.Now()}
+	c := &call{s: s, ctx: ss.Context(), method: info.FullMethod, began: time.Now()}
 	defer func() { c.end(nil, nil, err) }()
 	changed, err := s.authorize(ss.Context(), info.FullMethod)
 	if err != nil {
@@ -131,13 +132,20 @@ type call struct {
 	ctx    context.Context // the call's own
 	method string
 	began  time.Time
+
+	written   bool     // the gateway has the write, and records it in the audit log
+	resources []string // those that a write names
 }
 
+// callKey is the key of a unary call's *call in its context.
+type callKey struct{}
+
 // end records how the call ended. req and resp may be nil.
-func (c call) end(req, resp any, err error) {
+func (c *call) end(req, resp any, err error) {
 	st := status.Convert(err)
 	right, known := c.s.rights[c.method]
 	c.s.measure(c, st.Code())
+	c.audit(req, st, right)
 
 	name := ""
 	if from, ok := callerOf(c.ctx); ok {

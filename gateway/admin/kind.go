@@ -73,6 +73,9 @@ func (s adminService) write(ctx context.Context, e store.Edit, o *adminv1.WriteO
 	if e.ConfirmWithin = confirmWithin(o.GetConfirmWithin(), &bad); bad.Len() > 0 {
 		e.DryRun, e.RequireProbe = true, adminv1.RequireProbe_REQUIRE_PROBE_UNSPECIFIED // find the other faults too
 	}
+	if c, ok := ctx.Value(callKey{}).(*call); ok {
+		c.resources, c.written = ResourcesOf(e), !e.DryRun
+	}
 	res, err := s.gateway.Apply(ctx, e)
 	if err := join(bad.Faults(), err); err != nil {
 		return nil, nil, err
@@ -99,7 +102,7 @@ func (s adminService) write(ctx context.Context, e store.Edit, o *adminv1.WriteO
 func originOf(ctx context.Context) store.Origin {
 	from, _ := callerOf(ctx)
 	method, _ := grpc.Method(ctx)
-	return store.Origin{Principal: from.Principal, Transport: from.Transport, Method: method}
+	return store.Origin{Principal: from.Principal, Address: from.address, Transport: from.Transport, Method: method}
 }
 
 // maxWarnings bounds how many warnings are listed.

@@ -7,7 +7,7 @@ import (
 
 // measure counts a call and its duration. Every method that does not exist has the
 // label "unknown", so that callers cannot create labels.
-func (s *Server) measure(c call, code codes.Code) {
+func (s *Server) measure(c *call, code codes.Code) {
 	if s.metrics == nil {
 		return
 	}

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/reflection"
 
 	"github.com/drawbridge-gateway/drawbridge/gateway/access"
+	"github.com/drawbridge-gateway/drawbridge/gateway/audit"
 	"github.com/drawbridge-gateway/drawbridge/gateway/fielddiff"
 	"github.com/drawbridge-gateway/drawbridge/gateway/guard"
 	"github.com/drawbridge-gateway/drawbridge/gateway/revisions"
@@ -105,6 +106,10 @@ type Options struct {
 	// Access says what callers may do. Nil: every caller is an admin.
 	Access *access.Controller
 
+	// Audit records denials, probes, actions on traffic, and writes that are refused or
+	// are only checked. The Gateway records the others. Nil: nothing is recorded.
+	Audit *audit.Log
+
 	// SendTimeout is how long a stream's client may take to read a message before
 	// the stream is ended. 0: 30s.
 	SendTimeout time.Duration
@@ -116,6 +121,7 @@ type Server struct {
 	log     hclog.Logger
 	metrics *metrics.Metrics
 	access  *access.Controller
+	audit   *audit.Log
 	rights  access.Rights
 	grpc    *grpc.Server
 	health  *health.Server
@@ -142,6 +148,7 @@ func New(o Options) *Server {
 		log:      log.Named("admin"),
 		metrics:  o.Metrics,
 		access:   cmp.Or(o.Access, new(access.Controller)),
+		audit:    o.Audit,
 		rights:   rights(),
 		health:   health.NewServer(),
 		fields:   fielddiff.New(),

@@ -83,6 +83,7 @@ type Edit struct {
 // An Origin says who makes an edit, and how.
 type Origin struct {
 	Principal string // "uid:0", "cert:CN=ops"; "": the gateway
+	Address   string // of the caller; "": a unix socket, or the gateway
 	Transport adminv1.Transport
 	Method    string // the full method name; "start", "SIGHUP" or "file" for the gateway's own edits
 }

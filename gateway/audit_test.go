@@ -1,0 +1,45 @@
+package gateway
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
+	"github.com/drawbridge-gateway/drawbridge/gateway/store"
+)
+
+// A write that cannot be recorded is refused and changes nothing, even one of the gateway itself. The
+// gateway's own undoing of a change does not depend on the audit log.
+func TestAWriteThatCannotBeRecordedChangesNothing(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "audit.log")
+	g := start(t, "", func(o *Options) { o.AuditLog = AuditLog{File: path, Required: true} })
+	g.put(bare("one", "127.0.0.1:0"))
+	g.audit.Close(t.Context()) // as good as broken: it takes no more lines
+	before := g.State().Revision()
+	for _, origin := range []store.Origin{{Principal: "uid:0", Method: "Apply"}, {Method: "SIGHUP"}, {Method: "file"}} {
+		_, err := g.Apply(t.Context(), store.Edit{Puts: puts(bare("two", "127.0.0.1:0")), Origin: origin})
+		var faults *invalid.Error
+		if !errors.As(err, &faults) || faults.Worst() != invalid.Unavailable || !strings.Contains(err.Error(), "audit log") {
+			t.Errorf("%v: %v", origin, err)
+		}
+	}
+	if _, err := g.Confirm(t.Context(), before, store.Origin{Principal: "uid:0"}); err == nil || !strings.Contains(err.Error(), "audit log") {
+		t.Errorf("confirm: %v", err)
+	}
+	if now := g.State().Revision(); now != before {
+		t.Errorf("revision %d became %d", before, now)
+	}
+	if _, err := g.Apply(t.Context(), store.Edit{Puts: puts(bare("two", "127.0.0.1:0")), DryRun: true}); err != nil {
+		t.Errorf("a dry run: %v", err)
+	}
+	if _, err := g.Apply(t.Context(), store.Edit{Puts: puts(bare("two", "127.0.0.1:0")), Origin: store.Origin{Method: byDeadline}}); err != nil {
+		t.Errorf("the gateway cannot undo a change: %v", err)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil || strings.Count(string(text), `"result":"STARTED"`) != 1 || strings.Count(string(text), `"result":"OK"`) != 1 || !strings.Contains(string(text), `"revision_after":1`) {
+		t.Errorf("the audit log: %v\n%s", err, text)
+	}
+}
