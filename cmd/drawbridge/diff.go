@@ -170,6 +170,9 @@ func writeDiff(w io.Writer, p paint, changes []*adminv1.ResourceChange) error {
 				fmt.Fprintln(&out, p.good("  + "+printable(f.GetAfter())))
 			}
 		}
+		if n := int(ch.GetFieldCount()) - len(ch.GetFields()); n > 0 && len(ch.GetFields()) > 0 {
+			fmt.Fprintln(&out, "  "+p.faint(fmt.Sprintf("and %d more fields", n)))
+		}
 	}
 	_, err := w.Write(out.Bytes())
 	return err

@@ -103,8 +103,15 @@ func (s adminService) difference(d revisions.Difference) *adminv1.ResourceChange
 	case d.After == nil:
 		c.Action = adminv1.ChangeAction_CHANGE_ACTION_DELETED
 	}
-	c.Fields = s.fields.Diff(d.Before, d.After)
+	setFields(c, s.fields.Diff(d.Before, d.After))
 	return c
+}
+
+// maxFields bounds how many fields of a change are listed.
+const maxFields = 1000
+
+func setFields(c *adminv1.ResourceChange, fields []*adminv1.FieldChange) {
+	c.Fields, c.FieldCount = first(fields, maxFields), int32(len(fields))
 }
 
 // maxRollbacks bounds how often a rollback is drafted while other writes are faster.
@@ -153,24 +160,31 @@ func (s adminService) Rollback(ctx context.Context, req *adminv1.RollbackRequest
 	}
 }
 
-// maxFieldBytes bounds the changed fields in the answer of a dry run, in bytes.
-const maxFieldBytes = 4 << 20
+// maxFieldBytes bounds the changed fields in the answer of a dry run, in bytes: many gRPC
+// clients reject messages above 4 MiB.
+const maxFieldBytes = 3 << 20
 
 // addFields adds to the answer of a dry run which fields would change.
 func (s adminService) addFields(change *adminv1.Change, res *store.Result) {
 	size, left := 0, 0
+	if changes := change.GetChanges(); len(changes) == 1 {
+		// The answer of a put holds the resource too.
+		if r := res.State.Get(changes[0].GetKind(), changes[0].GetName()); r != nil {
+			size = proto.Size(r)
+		}
+	}
 	for _, c := range change.GetChanges() {
 		if c.GetAction() == adminv1.ChangeAction_CHANGE_ACTION_UNCHANGED {
 			continue
 		}
 		fields := s.fields.Diff(res.Base.Get(c.GetKind(), c.GetName()), res.State.Get(c.GetKind(), c.GetName()))
-		n := fielddiff.Size(fields)
+		n := fielddiff.Size(first(fields, maxFields))
 		if size+n > maxFieldBytes {
 			left++
 			continue
 		}
 		size += n
-		c.Fields = fields
+		setFields(c, fields)
 	}
 	if left > 0 {
 		change.Warnings = append(change.Warnings, &adminv1.Warning{

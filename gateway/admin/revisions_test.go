@@ -132,6 +132,35 @@ func TestARollbackIsAWriteLikeAnyOther(t *testing.T) {
 	}
 }
 
+// However many fields differ, clients with gRPC's default limit can read the answer.
+func TestManyChangedFieldsAreCounted(t *testing.T) {
+	const n = 40_000
+	r := start(t)
+	u := upstream("u")
+	if _, err := r.admin.PutUpstream(t.Context(), &adminv1.PutUpstreamRequest{Upstream: u}); err != nil {
+		t.Fatal(err)
+	}
+	for range n {
+		u.Endpoints = append(u.Endpoints, &adminv1.Endpoint{Address: "payments.internal.example:443"})
+	}
+	dry, err := r.admin.PutUpstream(t.Context(), &adminv1.PutUpstreamRequest{Upstream: u, Options: &adminv1.WriteOptions{DryRun: true}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.admin.Apply(t.Context(), &adminv1.ApplyRequest{Resources: []*adminv1.Resource{store.Wrap(u)}}); err != nil {
+		t.Fatal(err)
+	}
+	diff, err := r.admin.DiffRevisions(t.Context(), &adminv1.DiffRevisionsRequest{From: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, c := range map[string]*adminv1.ResourceChange{"dry run": dry.GetChange().GetChanges()[0], "diff": diff.GetChanges()[0]} {
+		if c.GetFieldCount() < n || len(c.GetFields()) != maxFields {
+			t.Errorf("%s: %d of %d fields are listed", what, len(c.GetFields()), c.GetFieldCount())
+		}
+	}
+}
+
 // A rollback that another write outruns is drafted again, so that it restores all of
 // the revision.
 func TestARollbackThatIsOutrunIsDraftedAgain(t *testing.T) {

@@ -676,8 +676,11 @@ type ResourceChange struct {
 	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	// What happened to it.
 	Action ChangeAction `protobuf:"varint,3,opt,name=action,proto3,enum=drawbridge.admin.v1.ChangeAction" json:"action,omitempty"`
-	// The fields that differ. Filled in by dry runs and DiffRevisions.
-	Fields        []*FieldChange `protobuf:"bytes,4,rep,name=fields,proto3" json:"fields,omitempty"`
+	// The fields that differ; at most 1000 are listed. Filled in by dry runs and
+	// DiffRevisions.
+	Fields []*FieldChange `protobuf:"bytes,4,rep,name=fields,proto3" json:"fields,omitempty"`
+	// The number of fields that differ.
+	FieldCount    int32 `protobuf:"varint,5,opt,name=field_count,json=fieldCount,proto3" json:"field_count,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -738,6 +741,13 @@ func (x *ResourceChange) GetFields() []*FieldChange {
 		return x.Fields
 	}
 	return nil
+}
+
+func (x *ResourceChange) GetFieldCount() int32 {
+	if x != nil {
+		return x.FieldCount
+	}
+	return 0
 }
 
 // A field's values before and after a change.
@@ -1232,12 +1242,14 @@ const file_drawbridge_admin_v1_config_proto_rawDesc = "" +
 	"\vrollback_to\x18\x03 \x01(\x03R\n" +
 	"rollbackTo\x12\x1c\n" +
 	"\tprincipal\x18\x04 \x01(\tR\tprincipal\x12\x18\n" +
-	"\acomment\x18\x05 \x01(\tR\acomment\"\xc8\x01\n" +
+	"\acomment\x18\x05 \x01(\tR\acomment\"\xe9\x01\n" +
 	"\x0eResourceChange\x12-\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x19.drawbridge.admin.v1.KindR\x04kind\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x129\n" +
 	"\x06action\x18\x03 \x01(\x0e2!.drawbridge.admin.v1.ChangeActionR\x06action\x128\n" +
-	"\x06fields\x18\x04 \x03(\v2 .drawbridge.admin.v1.FieldChangeR\x06fields\"s\n" +
+	"\x06fields\x18\x04 \x03(\v2 .drawbridge.admin.v1.FieldChangeR\x06fields\x12\x1f\n" +
+	"\vfield_count\x18\x05 \x01(\x05R\n" +
+	"fieldCount\"s\n" +
 	"\vFieldChange\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x16\n" +
 	"\x06before\x18\x02 \x01(\tR\x06before\x12\x14\n" +
