@@ -204,6 +204,10 @@ costs: ## Print the memory and CPU that each kind of bytes costs, whoever sends 
 scale: build ## Apply, read and watch 10,000 resources of each kind
 	DRAWBRIDGE_SCALE=10000 DRAWBRIDGE_BINARY=$(BINARY) $(GO) test -count=1 -timeout 30m -v -run '^TestMany' ./e2e
 
+.PHONY: bench-scale
+bench-scale: build ## Measure a gateway with 10,000 resources of each kind: start, idle, handshakes, writes, a scrape
+	$(GO) -C bench run . scale -drawbridge $(BINARY) -writes 200
+
 .PHONY: chaos
 chaos: ## Run random HTTP clients and upstreams against each other while connections break
 	CHAOS=$(CHAOS) $(GO) test -race -count=1 -v -timeout 0 -run '^TestChaos$$' ./bridge/l7

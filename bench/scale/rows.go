@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"io"
 	"net/http"
 	"time"
 
@@ -18,6 +19,7 @@ const (
 	maxWriteCPU = 15   // ms
 	maxWriteP50 = 15   // ms
 	maxWriteP99 = 40   // ms
+	maxScrape   = 500  // ms
 
 	// maxChoice is the CPU of a handshake that chooses among all certificates, divided
 	// by that of one that chooses among ten. The margin is the noise of the measurement.
@@ -80,17 +82,31 @@ func (r *run) rest(ctx context.Context, row string) error {
 	}
 	r.check(row, "% core", 100*(after-before).Seconds()/time.Since(began).Seconds(), maxIdle)
 	r.note("  memory (RssAnon)", "MiB", float64(anon)/(1<<20))
-	scrape, err := r.cpuOf(1, func(int) error {
+	return nil
+}
+
+// scrapes measures reads of /metrics, as Prometheus makes them: compressed.
+func (r *run) scrapes(context.Context) error {
+	const scrapes = 5
+	cpu, err := r.cpuOf(scrapes, func(int) error {
 		answer, err := http.Get("http://" + r.gateway.ops + "/metrics")
 		if err != nil {
 			return err
 		}
-		return answer.Body.Close()
+		defer answer.Body.Close()
+		_, err = io.Copy(io.Discard, answer.Body)
+		return err
 	})
-	if err == nil {
-		r.note("  one scrape of /metrics", "ms CPU", scrape)
+	if err != nil {
+		return err
 	}
-	return err
+	anon, err := r.gateway.tree.Anon()
+	if err != nil {
+		return err
+	}
+	r.check("one scrape of /metrics", "ms CPU", cpu, maxScrape)
+	r.note("  memory afterwards (RssAnon)", "MiB", float64(anon)/(1<<20))
+	return nil
 }
 
 // settle is how long work that a write causes may take after its answer.

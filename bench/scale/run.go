@@ -83,7 +83,7 @@ func (r *run) measure(ctx context.Context) error {
 	if err := r.gateway.stop(); err != nil {
 		return err
 	}
-	for _, step := range []func(context.Context) error{r.starts, r.idle, r.handshakes, r.writes, r.idleAgain} {
+	for _, step := range []func(context.Context) error{r.starts, r.idle, r.handshakes, r.writes, r.idleAgain, r.scrapes} {
 		if err := step(ctx); err != nil {
 			return fmt.Errorf("%w; output of the gateway: %s", err, r.gateway.output())
 		}
