@@ -50,7 +50,8 @@ type writer struct {
 	replacing func(prev, next *snapshot.Snapshot) func()
 
 	// filesChanged, readinessChanged and announce are called with the lock after an edit
-	// became live. count is called with the outcome of every edit.
+	// became live; filesChanged only if other files are used. count is called with the
+	// outcome of every edit.
 	filesChanged     func()
 	readinessChanged func()
 	checkFiles       func() // checks all files soon
@@ -343,7 +344,9 @@ func (w *writer) carryOut(ctx context.Context, p *plan) (*store.Result, error) {
 	w.listeners.Commit(sockets, next)
 	live.Retire(next)
 	next.Start(live)
-	w.filesChanged()
+	if next.FilesChanged(live) {
+		w.filesChanged()
+	}
 	w.readinessChanged()
 	if draft.Changed() {
 		w.announce(draft.Update(e.Comment))

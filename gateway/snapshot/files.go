@@ -44,6 +44,14 @@ func (s *Snapshot) Files() map[string][]store.Ref {
 	return out
 }
 
+// FilesChanged reports whether Files differs between prev and s. It costs no more than
+// the difference of the two states.
+func (s *Snapshot) FilesChanged(prev *Snapshot) bool {
+	return slices.ContainsFunc(s.State().Changed(prev.State()), func(ref store.Ref) bool {
+		return !slices.Equal(FilePaths(prev.State().Get(ref.Kind, ref.Name)), FilePaths(s.State().Get(ref.Kind, ref.Name)))
+	})
+}
+
 // FileDigest returns the digest of the files that the live resource was built from.
 // It is zero if the resource is down or uses no files.
 func (s *Snapshot) FileDigest(ref store.Ref) Digest {
