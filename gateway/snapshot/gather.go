@@ -4,6 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"runtime"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/certs"
@@ -66,7 +70,7 @@ const maxDeriving = 10 * time.Second
 // those that an earlier compile found missing. It returns an error only if ctx ended
 // before it was done: Compile reports the faults of files and keys.
 func (c Compiler) Gather(ctx context.Context, live *Snapshot, e store.Edit, also Needs) (*Material, error) {
-	m := &Material{certificates: map[string]*certificateMaterial{}, bundles: map[string]*bundleMaterial{}}
+	m := newMaterial()
 	for _, p := range e.Puts {
 		// Of two puts of one resource the draft takes the first and rejects the other.
 		if r := live.State().Complete(p.Resource); r != nil && !m.has(store.RefOf(r)) {
@@ -94,16 +98,34 @@ func (c Compiler) Gather(ctx context.Context, live *Snapshot, e store.Edit, also
 	return m, ctx.Err()
 }
 
-// gatherState reads and parses the files and keys that a stored state needs.
+// gatherState reads and parses the files and keys that a stored state needs, on all
+// processors.
 func (c Compiler) gatherState(ctx context.Context, state *store.State) *Material {
-	m := &Material{certificates: map[string]*certificateMaterial{}, bundles: map[string]*bundleMaterial{}, system: c.readSystem(ctx)}
-	for _, k := range []adminv1.Kind{adminv1.Kind_KIND_TRUST_BUNDLE, adminv1.Kind_KIND_CERTIFICATE} {
-		for _, r := range state.List(k) {
-			m.deriving = 0 // each passed the limit in its own edit
-			c.gather(ctx, m, new(Snapshot), r)
-		}
+	m := newMaterial()
+	m.system = c.readSystem(ctx)
+	all := slices.Concat(state.List(adminv1.Kind_KIND_TRUST_BUNDLE), state.List(adminv1.Kind_KIND_CERTIFICATE))
+	workers := runtime.GOMAXPROCS(0)
+	gathered := make([]*Material, workers)
+	var wait sync.WaitGroup
+	for i := range workers {
+		gathered[i] = newMaterial()
+		wait.Go(func() {
+			for at := i; at < len(all); at += workers {
+				gathered[i].deriving = 0 // each passed the limit in its own edit
+				c.gather(ctx, gathered[i], new(Snapshot), all[at])
+			}
+		})
+	}
+	wait.Wait()
+	for _, g := range gathered {
+		maps.Copy(m.certificates, g.certificates)
+		maps.Copy(m.bundles, g.bundles)
 	}
 	return m
+}
+
+func newMaterial() *Material {
+	return &Material{certificates: map[string]*certificateMaterial{}, bundles: map[string]*bundleMaterial{}}
 }
 
 func (m *Material) has(ref store.Ref) bool {
