@@ -58,13 +58,19 @@ type Compiler struct {
 // down. If any other resource cannot be built, that is a fault.
 func (c Compiler) Compile(prev *Snapshot, d *store.Draft, m *Material, bad *invalid.List) (next *Snapshot, missing Needs) {
 	if bad.Len() == 0 && m.system == nil {
-		j := c.configure(&job{prev: prev, draft: d, state: d.State(), material: m, bad: new(invalid.List)})
-		if j.compileChanged() {
+		if j, ok := c.compileChanged(prev, d, m); ok {
 			bad.Merge(j.bad)
 			return j.next, j.needs
 		}
 	}
 	return c.compileAll(prev, d, m, bad)
+}
+
+// compileChanged compiles only what the draft can affect. ok is false if it found a fault
+// or cannot decide.
+func (c Compiler) compileChanged(prev *Snapshot, d *store.Draft, m *Material) (j *job, ok bool) {
+	j = c.configure(&job{prev: prev, draft: d, state: d.State(), material: m, bad: new(invalid.List)})
+	return j, j.compileChanged()
 }
 
 // compileAll is Compile without its shortcut: it checks every resource, and so finds
@@ -105,6 +111,9 @@ type job struct {
 
 	work    *worklist          // the resources to compile; nil: all
 	reports map[string]*report // of the resources that were compiled, by reportKey
+
+	// looked counts the resources that were compiled or checked, for tests.
+	looked int
 
 	// undecided says that only compileAll finds out which resource is at fault.
 	undecided bool
@@ -173,6 +182,7 @@ type notes struct {
 // scope begins the checks of a resource. Unless the same message is already live, it
 // rejects fields and values that this version does not know.
 func (j *job) scope(r store.Resource) *scope {
+	j.looked++
 	s := &scope{job: j, ref: store.RefOf(r)}
 	if j.lenient || s.written() || s.wasDown() {
 		wellformed.Check(r.ProtoReflect(), "", nil, &s.List)
