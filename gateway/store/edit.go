@@ -370,8 +370,11 @@ func (d *Draft) checkReferences(bad *invalid.List) {
 		}
 		ref := Ref{c.Kind, c.Name}
 		for _, u := range uses(d.next.Get(c.Kind, c.Name)) {
-			if d.next.Get(u.ref.Kind, u.ref.Name) == nil {
-				bad.Add(d.paths[ref].Field(string(u.field())), "there is no %s %s", KindName(u.ref.Kind), quote(u.ref.Name))
+			known := d.next.resources(u.kind)
+			for i, name := range u.names {
+				if known.Get(name) == nil {
+					bad.Add(d.paths[ref].Field(string(u.field(i))), "there is no %s %s", KindName(u.kind), quote(name))
+				}
 			}
 		}
 	}
@@ -389,8 +392,10 @@ func (d *Draft) checkReferences(bad *invalid.List) {
 	for _, key := range slices.Sorted(maps.Keys(left)) {
 		from := left[key]
 		for _, u := range uses(d.next.Get(from.Kind, from.Name)) {
-			if d.next.Get(u.ref.Kind, u.ref.Name) == nil {
-				bad.AddClass(invalid.InUse, d.paths[u.ref], "%v is still used by %v (%s)", u.ref, from, u.field())
+			for i, name := range u.names {
+				if ref := (Ref{u.kind, name}); d.next.Get(u.kind, name) == nil {
+					bad.AddClass(invalid.InUse, d.paths[ref], "%v is still used by %v (%s)", ref, from, u.field(i))
+				}
 			}
 		}
 	}

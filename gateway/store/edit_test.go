@@ -323,7 +323,9 @@ func TestEveryNameFieldOfTheAPIIsAReference(t *testing.T) {
 	} {
 		var got []string
 		for _, u := range uses(tt.r) {
-			got = append(got, u.ref.String())
+			for _, name := range u.names {
+				got = append(got, Ref{u.kind, name}.String())
+			}
 		}
 		if !slices.Equal(got, tt.want) {
 			t.Errorf("%T: %v, want %v", tt.r, got, tt.want)

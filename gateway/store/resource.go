@@ -153,27 +153,25 @@ func content(m proto.Message) []byte {
 	return out
 }
 
-// A use is one resource's reference to another.
-type use struct {
-	ref Ref
-
-	// field returns where the reference is, within the referring resource. A function,
-	// because only faults need it and a listener may name 10,000 certificates.
-	field func() invalid.Path
+// A useList is a list of references of one kind that a resource makes. It shares the list
+// in the message: a listener may name 10,000 certificates.
+type useList struct {
+	kind  adminv1.Kind
+	names []string
+	field func(i int) invalid.Path // of the ith name, within the resource
 }
 
 // uses returns every reference that r makes.
-func uses(r Resource) []use {
-	var out []use
+func uses(r Resource) []useList {
+	var out []useList
 	add := func(p invalid.Path, k adminv1.Kind, name string) {
 		if name != "" {
-			out = append(out, use{Ref{k, name}, func() invalid.Path { return p }})
+			out = append(out, useList{k, []string{name}, func(int) invalid.Path { return p }})
 		}
 	}
 	addAll := func(p invalid.Path, k adminv1.Kind, names []string) {
-		out = slices.Grow(out, len(names))
-		for i, n := range names {
-			out = append(out, use{Ref{k, n}, func() invalid.Path { return p.Index(i) }})
+		if len(names) > 0 {
+			out = append(out, useList{k, names, p.Index})
 		}
 	}
 	switch r := r.(type) {
@@ -188,10 +186,11 @@ func uses(r Resource) []use {
 		}
 	case *adminv1.Route:
 		addAll("listeners", adminv1.Kind_KIND_LISTENER, r.GetListeners())
-		p := invalid.Path("forward.upstreams")
-		for i, u := range r.GetForward().GetUpstreams() {
-			out = append(out, use{Ref{adminv1.Kind_KIND_UPSTREAM, u.GetName()}, func() invalid.Path { return p.Index(i).Field("name") }})
+		forward := useList{kind: adminv1.Kind_KIND_UPSTREAM, field: func(i int) invalid.Path { return invalid.Path("forward.upstreams").Index(i).Field("name") }}
+		for _, u := range r.GetForward().GetUpstreams() {
+			forward.names = append(forward.names, u.GetName())
 		}
+		out = append(out, forward)
 	case *adminv1.Upstream:
 		add("tls.certificate", adminv1.Kind_KIND_CERTIFICATE, r.GetTls().GetCertificate())
 		addAll("tls.trust_bundles", adminv1.Kind_KIND_TRUST_BUNDLE, r.GetTls().GetTrustBundles())

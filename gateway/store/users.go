@@ -59,21 +59,41 @@ func (c userChanges) note(from Ref, before, after Resource) {
 		}
 		c[to][key] = user
 	}
-	var old, now []use
+	var old, now []useList
 	if before != nil {
 		old = uses(before)
 	}
 	if after != nil {
 		now = uses(after)
 	}
-	if slices.EqualFunc(old, now, func(a, b use) bool { return a.ref == b.ref }) {
+	if slices.EqualFunc(old, now, useList.same) {
 		return
 	}
-	for _, u := range old {
-		set(u.ref, Ref{})
+	// Of lists that differ only between their ends, only what is between counts.
+	removed := map[Ref]bool{}
+	for i, u := range old {
+		var other useList
+		if i < len(now) && now[i].kind == u.kind {
+			other = now[i]
+		}
+		for _, name := range between(u.names, other.names) {
+			removed[Ref{u.kind, name}] = true
+			set(Ref{u.kind, name}, Ref{})
+		}
 	}
-	for _, u := range now {
-		set(u.ref, from)
+	for i, u := range now {
+		var other useList
+		if i < len(old) && old[i].kind == u.kind {
+			other = old[i]
+		}
+		for _, name := range between(u.names, other.names) {
+			set(Ref{u.kind, name}, from)
+		}
+		for _, name := range u.names { // it may leave one list and stay in another
+			if len(removed) > 0 && removed[Ref{u.kind, name}] {
+				set(Ref{u.kind, name}, from)
+			}
+		}
 	}
 }
 
@@ -99,4 +119,20 @@ func (x userIndex) with(changes userChanges) userIndex {
 		next.users[k] = next.users[k].With(byName)
 	}
 	return next
+}
+
+func (u useList) same(v useList) bool { return u.kind == v.kind && slices.Equal(u.names, v.names) }
+
+// between returns the names that are left without those that both lists begin or end with.
+func between(names, others []string) []string {
+	most := min(len(names), len(others))
+	first := 0
+	for first < most && names[first] == others[first] {
+		first++
+	}
+	last := 0
+	for last < most-first && names[len(names)-1-last] == others[len(others)-1-last] {
+		last++
+	}
+	return names[first : len(names)-last]
 }

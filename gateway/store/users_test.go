@@ -27,7 +27,13 @@ func randomEdit(random *rand.Rand) Edit {
 			e.Puts = append(e.Puts, put(u)...)
 		case 3:
 			l := listener(pick("l"), pick("u"))
-			l.Tls = &adminv1.ServerTls{Certificates: []string{pick("c"), pick("c")}}
+			l.Tls = &adminv1.ServerTls{}
+			for range random.IntN(5) {
+				l.Tls.Certificates = append(l.Tls.Certificates, pick("c"))
+			}
+			if random.IntN(3) == 0 {
+				l.Tls.Policies = []*adminv1.TlsPolicy{{Hosts: []string{"h.test"}, Certificates: []string{pick("c"), pick("c")}}}
+			}
 			e.Puts = append(e.Puts, put(l)...)
 		case 4:
 			e.Puts = append(e.Puts, put(&adminv1.Route{Name: pick("r"), Listeners: []string{pick("l")}, Action: &adminv1.Route_Forward{
@@ -83,8 +89,11 @@ func checkUsers(t *testing.T, s *State) {
 	want := map[Ref][]Ref{}
 	for _, r := range s.All() {
 		for _, u := range uses(r) {
-			if known := want[u.ref]; len(known) == 0 || known[len(known)-1] != RefOf(r) {
-				want[u.ref] = append(known, RefOf(r))
+			for _, name := range u.names {
+				to := Ref{u.kind, name}
+				if known := want[to]; len(known) == 0 || known[len(known)-1] != RefOf(r) {
+					want[to] = append(known, RefOf(r))
+				}
 			}
 		}
 	}
