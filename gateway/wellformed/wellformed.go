@@ -46,6 +46,9 @@ func (c *checker) message(m protoreflect.Message, p invalid.Path) {
 	}
 	c.unknown(m.GetUnknown(), p)
 	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		if !f.IsMap() && !checked(f) {
+			return true // it may be a list of ten thousand names
+		}
 		at := p.Field(string(f.Name()))
 		switch {
 		case f.IsList():
@@ -62,6 +65,15 @@ func (c *checker) message(m protoreflect.Message, p invalid.Path) {
 		}
 		return c.faults < maxFaults
 	})
+}
+
+// checked reports whether value can find a fault in a value of the field.
+func checked(f protoreflect.FieldDescriptor) bool {
+	switch f.Kind() {
+	case protoreflect.MessageKind, protoreflect.EnumKind, protoreflect.Int32Kind, protoreflect.Int64Kind:
+		return true
+	}
+	return false
 }
 
 func (c *checker) value(f protoreflect.FieldDescriptor, v protoreflect.Value, p invalid.Path) {
