@@ -1,8 +1,12 @@
 package gateway
 
 import (
+	"bufio"
+	"bytes"
+	"crypto/tls"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -10,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/drawbridge-gateway/drawbridge/certs"
@@ -172,4 +178,88 @@ func TestConnectionsEndWithTheListenersCertificate(t *testing.T) {
 		return nil
 	})
 	inParallel(t, "with the other certificate", live["long"], liveClient.alive)
+}
+
+// The request in progress of a client that no longer verifies is answered in full. Then the
+// connection ends as the protocol wants it: with Connection: close, or GOAWAY.
+func TestARequestInProgressOfARevokedClientEndsPolitely(t *testing.T) {
+	g, ca := start(t, ""), certstest.NewCA(t)
+	arrived, release := make(chan struct{}, 2), make(chan struct{})
+	plain := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		arrived <- struct{}{}
+		<-release
+		io.WriteString(w, "whole")
+	}))
+	t.Cleanup(plain.Close)
+	cert, settings := frontTLS(t, ca, adminv1.ClientAuth_CLIENT_AUTH_REQUIRED)
+	settings.Revalidation = &adminv1.Revalidation{Grace: durationpb.New(deadline)}
+	l := httpListener("https", "127.0.0.1:0")
+	l.Tls = settings
+	g.put(bundle("clients", ca, ca.CRL(t)), cert, l, &adminv1.Upstream{Name: "up",
+		Endpoints: []*adminv1.Endpoint{{Address: plain.Listener.Addr().String()}}, Transport: &adminv1.Upstream_Plaintext{Plaintext: &adminv1.Plaintext{}}})
+	alice := ca.Client(t, "alice")
+	connect := func(protocol string) *tls.Conn {
+		c := tls.Client(dial(t, g.address("https")).Conn, &tls.Config{
+			RootCAs: ca.Pool(), ServerName: "front.example", NextProtos: []string{protocol}, Certificates: []tls.Certificate{certstest.TLS(t, alice)}})
+		if err := c.HandshakeContext(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	one, two := connect("http/1.1"), connect("h2")
+	io.WriteString(one, "GET / HTTP/1.1\r\nHost: front.example\r\n\r\n")
+	var head bytes.Buffer
+	fields := hpack.NewEncoder(&head)
+	for _, f := range [][2]string{{":method", "GET"}, {":scheme", "https"}, {":authority", "front.example"}, {":path", "/"}} {
+		fields.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]})
+	}
+	io.WriteString(two, http2.ClientPreface)
+	frames := http2.NewFramer(two, two)
+	frames.WriteSettings()
+	frames.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: head.Bytes(), EndStream: true, EndHeaders: true})
+	<-arrived
+	<-arrived
+	g.put(bundle("clients", ca, ca.CRL(t, alice.Leaf)))
+	eventually(t, "both are found", func() bool {
+		n := uint64(0)
+		g.listeners.Each(func(r *listeners.Running) { n += r.Peers().Counts().Ended[certs.ReasonRevoked] })
+		return n == 2
+	})
+	goingAway := false
+	for body := ""; body == ""; {
+		frame, err := frames.ReadFrame()
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch f := frame.(type) {
+		case *http2.GoAwayFrame:
+			if f.ErrCode != http2.ErrCodeNo {
+				t.Errorf("GOAWAY with %v", f.ErrCode)
+			}
+			if !goingAway {
+				close(release)
+			}
+			goingAway = true
+		case *http2.DataFrame:
+			if body = string(f.Data()); body != "whole" {
+				t.Errorf("HTTP/2: the body is %q", body)
+			}
+		}
+	}
+	if !goingAway {
+		t.Error("there was no GOAWAY")
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(one), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if body, err := io.ReadAll(resp.Body); err != nil || string(body) != "whole" || !resp.Close {
+		t.Errorf("HTTP/1.1: %q, %v, Connection: close is %v", body, err, resp.Close)
+	}
+	for name, c := range map[string]net.Conn{"HTTP/1.1": one, "HTTP/2": two} {
+		if _, err := io.Copy(io.Discard, c); err != nil {
+			t.Errorf("%s: the connection did not end well: %v", name, err)
+		}
+	}
 }

@@ -126,6 +126,10 @@ func TestRevokedEndpointsGetNoFurtherRequest(t *testing.T) {
 	if got := u.Tracker.Peers().Counts().Ended; got["REVOKED"] != 1 {
 		t.Errorf("ended: %v", got)
 	}
+	_, metrics := get(t, "http://"+g.OpsAddress()+"/metrics")
+	if want := `drawbridge_upstream_revalidated{reason="REVOKED",result="ended",upstream="up"} 1`; !strings.Contains(metrics, want+"\n") {
+		t.Errorf("/metrics has no %s", want)
+	}
 	eventually(t, "an event says so", func() bool {
 		before, _ := g.EventBounds()
 		events, _, err := g.Events(before)
@@ -344,6 +348,10 @@ func TestStreamsOfARevokedClientEnd(t *testing.T) {
 		t.Fatalf("read %d bytes", n)
 	}
 	b.echo(t, "unaffected")
+	_, metrics := get(t, "http://"+g.OpsAddress()+"/metrics")
+	if want := `drawbridge_bridge_revalidated{listener="tls",reason="REVOKED",result="ended"} 1`; !strings.Contains(metrics, want+"\n") {
+		t.Errorf("/metrics has no %s", want)
+	}
 	eventually(t, "the log has the reason", func() bool {
 		return strings.Contains(g.log.String(), `"ended":"no longer verified"`) && strings.Contains(g.log.String(), `"reason":"REVOKED"`)
 	})
