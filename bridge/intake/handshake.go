@@ -18,6 +18,7 @@ func (i *Intake) Handshake(c *Conn, t *certs.Servers, tc *tls.Conn, s *socket.So
 	first := i.firsts.Get().(*[helloBytes]byte)
 	s.Record(first[:0])
 	_ = s.SetDeadline(deadline) // fails only on a closed connection, and then the handshake fails too
+	records := socket.MeterRecords(s)
 	peer, err := t.Handshake(tc)
 	recorded := s.Recorded()
 	if err != nil {
@@ -30,7 +31,11 @@ func (i *Intake) Handshake(c *Conn, t *certs.Servers, tc *tls.Conn, s *socket.So
 	}
 	i.firsts.Put(first)
 	_ = s.SetDeadline(time.Time{})
-	if tc.ConnectionState().DidResume {
+	state := tc.ConnectionState()
+	if state.Version != tls.VersionTLS13 {
+		records.Stop()
+	}
+	if state.DidResume {
 		i.count.resumed.Add(1)
 	} else {
 		i.count.full.Add(1)

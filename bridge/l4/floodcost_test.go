@@ -129,9 +129,9 @@ func (f flooded) read() error {
 	}
 }
 
-// Records that carry no data end the connection after a few. Those that carry a byte each,
-// with a key update or as a fragment of a message, do not, but cost memory and time in
-// proportion to their bytes. The figures are printed with -v.
+// Records that carry no data end the connection after a few. For crypto/tls alone, those that
+// carry a byte each, with a key update or as a fragment of a message, do not, but cost memory
+// and time in proportion to their bytes. The figures are printed with -v.
 func TestCostOfFloods(t *testing.T) {
 	p := newPKI(t)
 	oneByte := []byte{'x'}

@@ -19,7 +19,7 @@ func TestFloodsOfAClientEnd(t *testing.T) {
 	ln := listen(t, "tcp")
 	echo(t, ln, nil)
 	g := serve(t, &l4.Table{TLS: p.listener(t, "gate.test"), Default: through(group(plain(ln)))})
-	for name, send := range splicetest.Floods {
+	for name, send := range splicetest.AllFloods() {
 		t.Run(name, func(t *testing.T) {
 			config, secrets := splicetest.Hostilely(&tls.Config{ServerName: "gate.test", RootCAs: p.ca.Pool()})
 			c := g.dial(t, config)
@@ -42,7 +42,7 @@ func TestFloodsOfAnUpstreamEnd(t *testing.T) {
 	ln := listen(t, "tcp")
 	g := serve(t, &l4.Table{Default: through(group(over(t, ln, certs.ClientOptions{
 		Trust: []*certs.TrustBundle{p.ca.Trust(t)}, ServerName: "upstream.test", Certificate: nil})))})
-	for name, send := range splicetest.Floods {
+	for name, send := range splicetest.AllFloods() {
 		t.Run(name, func(t *testing.T) {
 			config, secrets := splicetest.Hostilely(p.server(t, "upstream.test"))
 			c := g.dial(t, nil)
@@ -53,7 +53,7 @@ func TestFloodsOfAnUpstreamEnd(t *testing.T) {
 			}
 			h := u.Hostile(t, secrets, false)
 			splicetest.WantFloodEnded(t, u.Raw.Conn, func() int { return h.Sent }, func() error { return send(h) })
-			if got, how := c.ReadAll(); len(got) > 0 || how == clean {
+			if got, how := c.ReadAll(); len(bytes.Trim(got, "x")) > 0 || how == clean { // some floods have data
 				t.Errorf("the client got %q and a %s end", got, how)
 			}
 		})

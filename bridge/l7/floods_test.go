@@ -2,9 +2,14 @@ package l7
 
 import (
 	"crypto/tls"
+	"errors"
+	"io"
 	"net"
 	"net/http"
+	"os"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
 	"github.com/drawbridge-gateway/drawbridge/bridge/splice/splicetest"
@@ -17,7 +22,7 @@ func TestFloodsOfAClientEnd(t *testing.T) {
 	b := w.back(backs.HTTP1, w.server(http.NotFoundHandler(), "http/1.1"))
 	for _, protocol := range []string{"http/1.1", "h2"} {
 		_, address := w.gateway(fixed(&Table{TLS: w.listenerTLS(protocol), Default: to(b)}))
-		for name, send := range splicetest.Floods {
+		for name, send := range splicetest.AllFloods() {
 			t.Run(protocol+", "+name, func(t *testing.T) {
 				config, secrets := splicetest.Hostilely(&tls.Config{ServerName: "localhost", RootCAs: w.ca.Pool(), NextProtos: []string{protocol}})
 				raw, err := net.Dial("tcp", address)
@@ -36,12 +41,45 @@ func TestFloodsOfAClientEnd(t *testing.T) {
 	}
 }
 
+// A request cannot be accompanied by records without data, although each byte of it comes in
+// a record of its own.
+func TestRecordsWithoutDataEndTheConnection(t *testing.T) {
+	w := newWorld(t)
+	_, address := w.gateway(fixed(&Table{TLS: w.listenerTLS("http/1.1"), HeaderReadTimeout: time.Hour, Default: &Action{Respond: &Respond{}}}))
+	for _, idle := range []bool{false, true} {
+		config, secrets := splicetest.Hostilely(&tls.Config{ServerName: "localhost", RootCAs: w.ca.Pool()})
+		raw, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer raw.Close()
+		_ = raw.SetDeadline(time.Now().Add(patience))
+		c := splicetest.NewPeer(raw, splicetest.Client(config))
+		if err := c.Handshake(); err != nil {
+			t.Fatal(err)
+		}
+		h := c.Hostile(t, secrets, true)
+		for _, b := range []byte("GET /" + strings.Repeat("x", 1000) + " HTTP/1.1\r\nHost: a\r\n\r\n") {
+			if idle && h.KeyUpdate(false) != nil || h.Send(splicetest.ApplicationRecord, []byte{b}) != nil {
+				break // the connection has ended
+			}
+		}
+		if idle {
+			if _, err := io.Copy(io.Discard, raw); errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Error("the connection is still open")
+			}
+		} else if got, err := c.Read(make([]byte, 100)); err != nil {
+			t.Errorf("without them: %d bytes, %v", got, err)
+		}
+	}
+}
+
 // An upstream that answers a request with such a flood: the connection ends,
 // and so does the request.
 func TestFloodsOfAnUpstreamEnd(t *testing.T) {
 	w := newWorld(t)
 	for protocol, version := range map[string]backs.Protocol{"http/1.1": backs.HTTP1, "h2": backs.HTTP2} {
-		for name, send := range splicetest.Floods {
+		for name, send := range splicetest.AllFloods() {
 			t.Run(protocol+", "+name, func(t *testing.T) {
 				upstream := w.raw(nil, func(raw net.Conn) {
 					config, secrets := splicetest.Hostilely(w.serverTLS(protocol))

@@ -29,11 +29,12 @@ type Socket struct {
 	closed  bool
 	onClose []func() // nil after close
 
-	unread []byte    // bytes to read again; see Unread
-	record recording // the first bytes read; see Record
-	in     stream
-	out    gather
-	sender sender
+	unread  []byte       // bytes to read again; see Unread
+	record  recording    // the first bytes read; see Record
+	records *RecordMeter // nil until MeterRecords
+	in      stream
+	out     gather
+	sender  sender
 
 	// carrier moves the bytes after HandOver; nil before. Set under mu.
 	carrier Carrier

@@ -204,38 +204,44 @@ func (s *Socket) Shrink() {
 
 // Read implements net.Conn. After Stream it consumes what Fill received, and fails with
 // ErrWouldBlock when nothing is left.
-func (s *Socket) Read(p []byte) (int, error) {
-	if s.carrier != nil {
-		return s.carrier.Read(p)
+func (s *Socket) Read(p []byte) (n int, err error) {
+	if err := s.records.check(); err != nil {
+		return 0, err
 	}
-	if len(s.unread) > 0 {
-		n := copy(p, s.unread)
+	switch {
+	case s.carrier != nil:
+		n, err = s.carrier.Read(p)
+	case len(s.unread) > 0:
+		n = copy(p, s.unread)
 		s.unread = s.unread[n:]
 		s.record.keep(p[:n])
-		return n, nil
-	}
-	if s.in.pool == nil {
-		n, err := s.Conn.Read(p)
-		if n > 0 {
+	case s.in.pool == nil:
+		if n, err = s.Conn.Read(p); n > 0 {
 			s.sender.hearFirst.Store(false)
 			s.record.keep(p[:n])
 		}
-		return n, err
-	}
-	if len(s.in.taken) == 0 {
-		if !s.in.waits {
-			return 0, ErrWouldBlock
+	default:
+		if len(s.in.taken) == 0 {
+			if err := s.await(); err != nil {
+				return 0, err
+			}
 		}
-		if err := s.Flush(); err != nil { // the peer answers what was sent
-			return 0, err
-		}
-		if err := s.Fill(); err != nil {
-			return 0, err
+		n = copy(p, s.in.taken)
+		if s.in.taken = s.in.taken[n:]; len(s.in.taken) == 0 {
+			s.Release()
 		}
 	}
-	n := copy(p, s.in.taken)
-	if s.in.taken = s.in.taken[n:]; len(s.in.taken) == 0 {
-		s.Release()
+	s.records.add(p[:n])
+	return n, err
+}
+
+// await waits for bytes if BeginWait has allowed it.
+func (s *Socket) await() error {
+	if !s.in.waits {
+		return ErrWouldBlock
 	}
-	return n, nil
+	if err := s.Flush(); err != nil { // the peer answers what was sent
+		return err
+	}
+	return s.Fill()
 }

@@ -208,6 +208,7 @@ func (s *Splice) forward(d *direction, p []byte, w *workspace) {
 		return
 	}
 	d.from.in = p
+	records := socket.MeterOf(d.from.sock)
 	var err error
 	n := 0
 	for err == nil {
@@ -216,6 +217,7 @@ func (s *Splice) forward(d *direction, p []byte, w *workspace) {
 		}
 		var m int
 		m, err = d.from.tls.Read(w.plain[n:])
+		records.Data(m)
 		n += m
 	}
 	d.from.in = nil // in would keep the workspace alive

@@ -231,7 +231,9 @@ func (s *Splice) notifyDone() {
 // takeOver moves conn's descriptor to the side, which becomes the Carrier of conn's
 // Socket.
 func (x *side) takeOver(conn net.Conn) error {
-	x.tls, _ = conn.(*tls.Conn)
+	if x.tls, _ = conn.(*tls.Conn); x.tls != nil {
+		socket.MeterOf(x.sock).Limit()
+	}
 	raw, early, err := x.sock.HandOver(x)
 	if err != nil {
 		return err

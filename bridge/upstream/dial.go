@@ -75,6 +75,9 @@ func (d *dialer) dial(ctx context.Context, client *certs.Client, host string, ho
 	}
 	c.tracker.verified(c, peer)
 	state := conn.ConnectionState()
+	if state.Version != tls.VersionTLS13 {
+		socket.MeterOf(c.sock).Stop()
+	}
 	if state.DidResume {
 		d.counts.resumed.Add(1)
 	} else {
@@ -137,6 +140,7 @@ func (d *dialer) handshake(ctx context.Context, c *certs.Client, sock *socket.So
 	if err := protocol.Upgrade(ctx, sock); err != nil {
 		return nil, nil, err
 	}
+	socket.MeterRecords(sock)
 	conn, peer, err := c.HandshakePeer(ctx, sock, host)
 	if err != nil {
 		return nil, nil, protocol.Explain(err)

@@ -31,6 +31,9 @@ type Reader struct {
 // it is not nil, counts the bytes that arrive, before they are decrypted.
 func NewReader(sock *socket.Socket, tc *tls.Conn, pool *socket.Pool, count *atomic.Uint64) Reader {
 	sock.Stream(pool)
+	if tc != nil {
+		socket.MeterOf(sock).Limit()
+	}
 	return Reader{sock: sock, tls: tc, pool: pool, count: count}
 }
 
@@ -102,6 +105,7 @@ func (in *Reader) decrypt() (got bool, err error) {
 			in.grown(n)
 			got = true
 		}
+		socket.MeterOf(in.sock).Data(n)
 		in.open = err == nil
 		switch {
 		case err == nil && in.end < len(*in.own):

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"testing"
@@ -73,7 +74,7 @@ func Hostilely(config *tls.Config) (*tls.Config, *Secrets) {
 // so much of a flood has no bound.
 const floodLimit = 64 << 20
 
-// Floods are records that carry no data and can be sent without end.
+// Floods are records that carry no data and can be sent without end. crypto/tls ends each.
 var Floods = map[string]func(h *Hostile) error{
 	"key updates":                   func(h *Hostile) error { return h.KeyUpdate(false) },
 	"key updates that request one":  func(h *Hostile) error { return h.KeyUpdate(true) },
@@ -91,6 +92,25 @@ var Floods = map[string]func(h *Hostile) error{
 		}
 		return h.KeyUpdate(true)
 	},
+}
+
+// ThinFloods are records of a byte between records that carry no data. crypto/tls accepts
+// any number of them; a socket.RecordMeter does not.
+var ThinFloods = map[string]func(h *Hostile) error{
+	"key updates between data": func(h *Hostile) error { return errors.Join(h.KeyUpdate(true), h.Send(ApplicationRecord, []byte("x"))) },
+	"empty records between data": func(h *Hostile) error {
+		return errors.Join(h.Send(ApplicationRecord, nil), h.Send(ApplicationRecord, nil), h.Send(ApplicationRecord, []byte("x")))
+	},
+	"session tickets between data": func(h *Hostile) error {
+		return errors.Join(h.Send(HandshakeRecord, ticket), h.Send(ApplicationRecord, []byte("x")))
+	},
+}
+
+// AllFloods returns Floods and ThinFloods.
+func AllFloods() map[string]func(h *Hostile) error {
+	all := maps.Clone(Floods)
+	maps.Copy(all, ThinFloods)
+	return all
 }
 
 var (
