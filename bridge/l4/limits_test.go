@@ -159,10 +159,10 @@ func TestShorterIdleTimeoutApplies(t *testing.T) {
 		u := upstream.New(upstream.Options{Name: "group", IdleTimeout: c.upstream, Endpoints: []upstream.EndpointOptions{echoes(t)}})
 		g := serve(t, &l4.Table{Default: to(u), IdleTimeout: c.listener})
 		conn, err := greet(t, g.address)
-		if err != nil {
-			t.Fatal(err)
+		if err == nil { // else the machine took longer for it than the timeout
+			_, err = conn.Read(make([]byte, 1))
 		}
-		if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		if !isReset(err) {
 			t.Errorf("%+v: %v, want a reset", c, err)
 		}
 	}
