@@ -63,6 +63,10 @@ const (
 	// Reasons of protocols that begin in plaintext and upgrade to TLS.
 	ReasonSTARTTLSRefused   Reason = "STARTTLS_REFUSED"
 	ReasonSTARTTLSInjection Reason = "STARTTLS_INJECTION"
+
+	// Failures of an egress proxy, rather than of the server behind it.
+	ReasonEgressProxyFailed  Reason = "EGRESS_PROXY_FAILED"
+	ReasonEgressProxyRefused Reason = "EGRESS_PROXY_REFUSED"
 )
 
 // A VerifyError reports which of our own checks of a peer failed.

@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"net"
-	"time"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
@@ -57,7 +57,7 @@ func (p Protocol) Greet(ctx context.Context, conn net.Conn) ([]byte, error) {
 
 // run exchanges messages until the dialect is done, an error or the end of ctx.
 func run(ctx context.Context, conn net.Conn, d dialect) error {
-	err := within(ctx, conn, func() error { return exchange(conn, d) })
+	err := socket.Within(ctx, conn, func() error { return exchange(conn, d) })
 	if _, typed := errors.AsType[*certs.VerifyError](err); err == nil || typed {
 		return err
 	}
@@ -102,29 +102,4 @@ func last(conn net.Conn, message []byte) error {
 	}
 	_, err := conn.Write(message)
 	return err
-}
-
-// within runs f, whose reads and writes of conn fail when ctx ends.
-func within(ctx context.Context, conn net.Conn, f func() error) error {
-	if deadline, ok := ctx.Deadline(); ok {
-		if err := conn.SetDeadline(deadline); err != nil {
-			return err
-		}
-	}
-	interrupted := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		defer close(interrupted)
-		_ = conn.SetDeadline(time.Unix(1, 0)) // fails only on a closed connection, and then f fails too
-	})
-	err := f()
-	if !stop() {
-		<-interrupted
-		if err == nil {
-			err = context.Cause(ctx)
-		}
-	}
-	if err != nil {
-		return err
-	}
-	return conn.SetDeadline(time.Time{})
 }

@@ -121,6 +121,13 @@ const (
 	// The peer sent plaintext where only a TLS handshake may follow. Anyone on the path
 	// could have inserted it, so none of it is used.
 	Reason_REASON_STARTTLS_INJECTION Reason = 47
+	// The egress proxy of Upstream.via cannot be reached, does not speak its protocol, or
+	// does not answer. Nothing is known about the endpoint.
+	Reason_REASON_EGRESS_PROXY_FAILED Reason = 55
+	// The egress proxy of Upstream.via demands or rejects credentials, or its rules do
+	// not allow the endpoint. What it reports about the endpoint itself has that reason,
+	// such as REASON_CONNECT_REFUSED or REASON_UNREACHABLE.
+	Reason_REASON_EGRESS_PROXY_REFUSED Reason = 56
 )
 
 // Enum value maps for Reason.
@@ -169,6 +176,8 @@ var (
 		41: "REASON_OWN_CERTIFICATE_EXPIRED",
 		46: "REASON_STARTTLS_REFUSED",
 		47: "REASON_STARTTLS_INJECTION",
+		55: "REASON_EGRESS_PROXY_FAILED",
+		56: "REASON_EGRESS_PROXY_REFUSED",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":                 0,
@@ -214,6 +223,8 @@ var (
 		"REASON_OWN_CERTIFICATE_EXPIRED":     41,
 		"REASON_STARTTLS_REFUSED":            46,
 		"REASON_STARTTLS_INJECTION":          47,
+		"REASON_EGRESS_PROXY_FAILED":         55,
+		"REASON_EGRESS_PROXY_REFUSED":        56,
 	}
 )
 
@@ -248,7 +259,7 @@ var File_drawbridge_admin_v1_reason_proto protoreflect.FileDescriptor
 
 const file_drawbridge_admin_v1_reason_proto_rawDesc = "" +
 	"\n" +
-	" drawbridge/admin/v1/reason.proto\x12\x13drawbridge.admin.v1*\x9d\t\n" +
+	" drawbridge/admin/v1/reason.proto\x12\x13drawbridge.admin.v1*\xde\t\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16REASON_CONNECT_REFUSED\x10\x01\x12\x1a\n" +
@@ -293,7 +304,9 @@ const file_drawbridge_admin_v1_reason_proto_rawDesc = "" +
 	"\x1eREASON_RENEGOTIATION_REQUESTED\x10'\x12\"\n" +
 	"\x1eREASON_OWN_CERTIFICATE_EXPIRED\x10)\x12\x1b\n" +
 	"\x17REASON_STARTTLS_REFUSED\x10.\x12\x1d\n" +
-	"\x19REASON_STARTTLS_INJECTION\x10/BLZJgithub.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1;adminv1b\x06proto3"
+	"\x19REASON_STARTTLS_INJECTION\x10/\x12\x1e\n" +
+	"\x1aREASON_EGRESS_PROXY_FAILED\x107\x12\x1f\n" +
+	"\x1bREASON_EGRESS_PROXY_REFUSED\x108BLZJgithub.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_drawbridge_admin_v1_reason_proto_rawDescOnce sync.Once
