@@ -5,6 +5,7 @@
 package e2e
 
 import (
+	"bufio"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -144,7 +145,20 @@ var shellPages = map[string]shellPage{
 		},
 	},
 	"deployment.md": {notRun: map[string]string{"": "needs root and systemd; TestSystemdUnit tests the unit"}},
-	"nginx.md":      {notRun: map[string]string{"": "TestCertificateCommandsOfTheNginxPage runs them"}},
+	"egress.md": {
+		setup: func(r *shellRun) {
+			r.gateway()
+			proxy := serveConns(r.t, nil, func(c net.Conn) {
+				if _, err := bufio.NewReader(c).ReadString('\n'); err == nil {
+					_, _ = io.WriteString(c, "HTTP/1.1 407 Proxy Authentication Required\r\n\r\n")
+				}
+				_, _ = io.Copy(io.Discard, c)
+			})
+			r.apply("kind: Upstream\nname: payments\nendpoints: [{address: \"payments.partner.example:443\"}]\nvia: {httpConnect: {address: \"" + proxy + "\", credentials: {username: gateway, password: x}}}\n")
+		},
+		codes: map[string]int{"drawbridge probe": 1},
+	},
+	"nginx.md": {notRun: map[string]string{"": "TestCertificateCommandsOfTheNginxPage runs them"}},
 	"roles.md": {
 		setup: func(r *shellRun) {
 			g := r.gateway()

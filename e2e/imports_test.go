@@ -42,7 +42,7 @@ var mayImport = map[string][]string{
 	"bridge/starttls":    {"bridge/socket", "certs"},
 	"bridge/egress":      {"bridge/resolve", "bridge/socket", "certs"},
 	"bridge/accesslog":   {"certs"},
-	"bridge/upstream":    {"bridge/egress", "bridge/latency", "bridge/proxyproto", "bridge/resolve", "bridge/socket", "bridge/starttls", "bridge/validity", "certs"},
+	"bridge/upstream":    {"bridge/egress", "bridge/latency", "bridge/proxyproto", "bridge/resolve", "bridge/socket", "bridge/starttls", "bridge/validity", "certs"}, // its tests use a proxy
 	"bridge/resolve":     {},
 	"bridge/probe":       {"bridge/egress", "bridge/proxyproto", "bridge/resolve", "bridge/starttls", "certs", "certs/keyfile"},
 	"bridge/health":      {"bridge/proxyproto", "bridge/upstream", "certs"}, // its tests read headers

@@ -83,6 +83,18 @@ func TestPrivateKeysNeverComeOut(t *testing.T) {
 		t.Error(err)
 	}
 
+	// The password of an egress proxy, also in writes that are refused.
+	for i, address := range []string{"127.0.0.1:1", "127.0.0.1:2", "not an address"} {
+		behind := upstream("behind", a.settings(), "127.0.0.1:1")
+		behind.Via = &adminv1.Via{Kind: &adminv1.Via_Socks5{Socks5: &adminv1.Socks5{Address: address, Credentials: &adminv1.ProxyCredentials{Username: "user", Password: passphrase}}}}
+		for _, dryRun := range []bool{true, false} {
+			m, err := g.admin.PutUpstream(ctx, &adminv1.PutUpstreamRequest{Upstream: behind, Options: &adminv1.WriteOptions{DryRun: dryRun}})
+			if note(m, err); (err == nil) != (i < 2) {
+				t.Errorf("a proxy at %s: %v", address, err)
+			}
+		}
+	}
+
 	// Archives and encrypted keys, inline and in files.
 	inArchive := func(name string, data []byte, passphrase string) *adminv1.Certificate {
 		return &adminv1.Certificate{Name: name, Source: &adminv1.Certificate_Pkcs12{Pkcs12: &adminv1.CertificatePkcs12{Data: data, Passphrase: passphrase}}}

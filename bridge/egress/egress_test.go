@@ -107,7 +107,7 @@ func TestHTTPProxiesAreAskedToConnect(t *testing.T) {
 				p.Username, p.Password = "user", password
 				want = strings.TrimSuffix(want, "\r\n") + "Proxy-Authorization: Basic " + base64.StdEncoding.EncodeToString([]byte(credentials)) + "\r\n\r\n"
 			}
-			conn, err := p.Dial(t.Context(), server)
+			conn, err := p.Dial(t.Context(), "tcp", server)
 			if err != nil {
 				t.Fatalf("%s: %v", name, err)
 			}
@@ -123,7 +123,7 @@ func TestHTTPProxiesAreAskedToConnect(t *testing.T) {
 func TestNothingOfTheServerIsLost(t *testing.T) {
 	for _, head := range []string{"HTTP/1.1 200\r\n\r\n", "HTTP/1.1 200 OK\n\n", "HTTP/1.1 299 x\r\nA: b\r\nContent-Length: 100\r\n\r\n"} {
 		p := &Proxy{Address: serve(t, nil, answers(nil, head+"\r\n220 server\r\n"))}
-		conn, err := p.Dial(t.Context(), server)
+		conn, err := p.Dial(t.Context(), "tcp", server)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -211,7 +211,7 @@ func TestFailuresSayWhetherTheProxyOrTheServerFailed(t *testing.T) {
 				ctx, cancel = context.WithTimeout(t.Context(), 100*time.Millisecond)
 			}
 			defer cancel()
-			conn, err := p.Dial(ctx, server)
+			conn, err := p.Dial(ctx, "tcp", server)
 			if err == nil {
 				conn.Close()
 				t.Fatal("there is a tunnel")
@@ -252,7 +252,7 @@ func TestSOCKSProxiesAreAskedToConnect(t *testing.T) {
 			p.Username, p.Password = "user", password
 			want = "\x05\x02\x00\x02\x01\x04user\x0b" + password
 		}
-		conn, err := p.Dial(t.Context(), server)
+		conn, err := p.Dial(t.Context(), "tcp", server)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -296,7 +296,7 @@ func TestATunnelEndsWithItsCaller(t *testing.T) {
 		}
 		ended <- err
 	})}
-	conn, err := p.Dial(t.Context(), server)
+	conn, err := p.Dial(t.Context(), "tcp", server)
 	if err != nil {
 		t.Fatal(err)
 	}

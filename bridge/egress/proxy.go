@@ -45,9 +45,9 @@ func (p *Proxy) String() string { return p.Protocol.String() + " proxy " + p.Add
 
 func (p *Proxy) hasCredentials() bool { return p.Username != "" || p.Password != "" }
 
-// Dial connects to a server, host:port, through the proxy until ctx ends. The proxy
-// resolves the host.
-func (p *Proxy) Dial(ctx context.Context, address string) (net.Conn, error) {
+// Dial connects to a server, host:port on the network "tcp", through the proxy until ctx
+// ends. The proxy resolves the host.
+func (p *Proxy) Dial(ctx context.Context, _, address string) (net.Conn, error) {
 	if p.Protocol == SOCKS5 {
 		return p.dialSOCKS(ctx, address)
 	}

@@ -38,6 +38,9 @@ func (d diagnosis) suggest(s Suggestion) diagnosis {
 
 // explain explains one trial from its own observations.
 func (t *trial) explain() diagnosis {
+	if t.target.Via != nil && !t.connected && t.reason != certs.ReasonOther {
+		return t.explainProxy()
+	}
 	switch t.reason {
 	case "":
 		return t.explainSuccess()
@@ -84,10 +87,27 @@ func (t *trial) where() string {
 	if t.target.Network == "unix" {
 		return "unix:" + at
 	}
+	if t.target.Via != nil {
+		return at + ", through the " + t.target.Via.String() + ","
+	}
 	if t.remote != "" && t.remote != at {
 		return at + " (" + t.remote + ")"
 	}
 	return at
+}
+
+// explainProxy is for endpoints that the egress proxy did not connect to.
+func (t *trial) explainProxy() diagnosis {
+	d := say("no connection to %s: %s", t.target.Address, t.detail())
+	switch t.reason {
+	case certs.ReasonEgressProxyFailed:
+		return d.suggest(about("via", "check the proxy, and the way to it, or correct via"))
+	case certs.ReasonEgressProxyRefused:
+		return d.suggest(about("via", "correct the credentials in via, or allow %s in the proxy's rules", t.target.Address))
+	case certs.ReasonConnectTimeout:
+		return d.suggest(about("timeouts.connect", "check that %s is up and that the proxy reaches it, or set timeouts.connect to more than %v", t.target.Address, t.timeouts.connect))
+	}
+	return d.suggest(about(t.address(), "correct %s, or check that the proxy resolves and reaches it", t.address()))
 }
 
 func (t *trial) address() string { return cmp.Or(t.target.AddressField, t.target.Field+".address") }

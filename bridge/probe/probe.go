@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"time"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/egress"
 	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
 	"github.com/drawbridge-gateway/drawbridge/bridge/starttls"
 	"github.com/drawbridge-gateway/drawbridge/certs"
@@ -39,6 +40,9 @@ type Target struct {
 	// Starttls is the plaintext protocol in which the probe asks the endpoint to
 	// start TLS. With None the connection begins with TLS.
 	Starttls starttls.Protocol
+
+	// Via is the egress proxy to connect through. Nil: connect directly.
+	Via *egress.Proxy
 
 	// Request is sent after a handshake that succeeded, on a connection of its
 	// own. If it is nil, the probe sends no request.

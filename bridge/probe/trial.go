@@ -129,15 +129,26 @@ func (t *trial) dial(ctx context.Context) (net.Conn, error) {
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		DNSDone: func(httptrace.DNSDoneInfo) { t.dns = time.Since(start) },
 	})
-	raw, err := resolve.Dial(ctx, t.target.Network, t.target.Address)
+	raw, err := t.target.reach(ctx)
 	if t.connect = time.Since(start) - t.dns; err != nil {
 		return nil, err
 	}
 	t.connected, t.remote = true, raw.RemoteAddr().String()
-	if t.target.Network == "unix" {
+	switch {
+	case t.target.Network == "unix":
 		t.remote = "unix:" + t.target.Address
+	case t.target.Via != nil:
+		t.remote = t.target.Via.Address // the proxy does not say where it connected to
 	}
 	return raw, nil
+}
+
+// reach connects to the endpoint, through its proxy if it has one.
+func (t *Target) reach(ctx context.Context) (net.Conn, error) {
+	if t.Via != nil {
+		return t.Via.Dial(ctx, t.Network, t.Address)
+	}
+	return resolve.Dial(ctx, t.Network, t.Address)
 }
 
 // endsWithin reports whether ctx ends before d has passed.

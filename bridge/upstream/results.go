@@ -142,7 +142,10 @@ func (r *results) note(f *DialError, handshake bool) {
 			r.endpoint.health.set(Down, func() { r.endpoint.notify(Event{Kind: HealthChanged, Health: Down, Failure: failure}) })
 		}
 		r.endpoint.warm.signal()
-		if f.Reason != certs.ReasonLocalConfig {
+		switch f.Reason {
+		case certs.ReasonLocalConfig, certs.ReasonEgressProxyFailed, certs.ReasonEgressProxyRefused:
+			// It shows nothing about the endpoint.
+		default:
 			r.endpoint.outlier.bad(handshake, failure)
 		}
 	}

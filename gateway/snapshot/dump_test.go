@@ -24,6 +24,7 @@ func dump(s *Snapshot) string {
 		d.line("upstream", u.Name, u.Message)
 		d.value(reflect.ValueOf(live.live), 0)
 		d.value(reflect.ValueOf(live.back), 0)
+		d.value(reflect.ValueOf(live.proxy), 0) // live calls its Dial
 		d.line("revalidation", fmt.Sprint(live.policy.Action, live.policy.Grace))
 	}
 	return d.b.String()

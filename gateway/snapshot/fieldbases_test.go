@@ -110,6 +110,11 @@ func fieldBases(t *testing.T) map[string]fieldBase {
 			balancing { policy: BALANCING_POLICY_CONSISTENT_HASH hash { cookie: "a" } } health_check { tls {} }`), others: common[:6], same: []string{"tls.session_reuse = true", "tcp.server_speaks_first = false"}},
 		"an upstream that starts TLS": {subject: u(`name: "u" endpoints { address: "a.example:389" } tls { trust_bundles: "trust" starttls: STARTTLS_LDAP } pool { warm: 1 }`),
 			others: common[:6], same: []string{"tls.session_reuse = true", "plaintext", "passthrough"}},
+		"an upstream behind an HTTP proxy": {subject: u(`name: "u" endpoints { address: "a.example:443" } tls { trust_bundles: "trust" }
+			via { http_connect { address: "proxy.example:3128" credentials { username: "a" password: "b" } tls { trust_bundles: "trust" server_name: "p.example" certificate: "client2" } } }`),
+			others: common[:6], same: []string{"tls.", "plaintext", "passthrough"}},
+		"an upstream behind a SOCKS proxy": {subject: u(`name: "u" endpoints { address: "a.example:443" } tls { trust_bundles: "trust" }
+			via { socks5 { address: "proxy.example:1080" credentials { username: "a" password: "b" } } }`), others: common[:6], same: []string{"tls.", "plaintext", "passthrough"}},
 		"an upstream of names":    {subject: u(`name: "u" dns { hostname: "a.example" port: 443 refresh { seconds: 5 } servers: "127.0.0.1:5353" } tls { trust_bundles: "trust" }`), others: common[:6], same: []string{"tls."}},
 		"an upstream of services": {subject: u(`name: "u" dns { srv: "_x._tcp.example.com" } tls { trust_bundles: "trust" }`), others: common[:6], same: []string{"tls."}},
 		"a passthrough upstream":  {subject: u(`name: "u" endpoints { address: "a.example:443" } passthrough {} health_check { tcp {} }`), others: common[:6], same: []string{"plaintext = {}"}},

@@ -231,7 +231,8 @@ var texts = map[string]string{
 	"match.hosts": "y.example", "match.methods": "PUT", "match.path.prefix": "/y/", "match.path.exact": "/y", "match.path.regex": "/y+",
 	"forward.rewrite.prefix": "/z/", "forward.rewrite.path": "/z", "forward.rewrite.regex.pattern": "y(.)", "forward.retry.methods": "POST",
 	"redirect.path": "/y", "redirect.scheme": "https", "health_check.http.path": "/y", "health_check.http.method": "HEAD", "dns.srv": "_y._tcp.example.com",
-	"dns.servers": "127.0.0.1:53",
+	"dns.servers": "127.0.0.1:53", "via.http_connect.address": "other.example:3128", "via.socks5.address": "other.example:1080",
+	"via.http_connect.tls.trust_bundles": "trust2", "via.http_connect.tls.certificate": "client",
 }
 
 // values returns what a field is set to.

@@ -13,7 +13,7 @@ import (
 const maxListed = 100
 
 // Present returns a copy of a resource to show to clients: without private keys,
-// passphrases and archives that hold keys, and with the details of its
+// passphrases, passwords and archives that hold keys, and with the details of its
 // certificates, if the snapshot holds them.
 func (s *Snapshot) Present(r store.Resource) store.Resource {
 	switch r := r.(type) {
@@ -41,7 +41,15 @@ func (s *Snapshot) Present(r store.Resource) store.Resource {
 		}
 		return shown
 	}
-	return proto.Clone(r).(store.Resource)
+	shown := proto.Clone(r).(store.Resource)
+	if u, ok := shown.(*adminv1.Upstream); ok {
+		for _, c := range []*adminv1.ProxyCredentials{u.GetVia().GetHttpConnect().GetCredentials(), u.GetVia().GetSocks5().GetCredentials()} {
+			if c != nil {
+				c.Password = ""
+			}
+		}
+	}
+	return shown
 }
 
 func bundleInfo(b *bundle) *adminv1.TrustBundleInfo {

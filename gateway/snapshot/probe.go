@@ -48,6 +48,7 @@ func (s *Snapshot) Endpoints(ctx context.Context, name, host string) []Endpoint 
 		ConnectTimeout:   u.msg.GetTimeouts().GetConnect().AsDuration(),
 		HandshakeTimeout: u.msg.GetTimeouts().GetHandshake().AsDuration(),
 		ProxyProtocol:    proxyVersions[u.msg.GetSendProxyProtocol()],
+		Via:              u.proxy,
 		Starttls:         starttlsProtocols[u.msg.GetTls().GetStarttls()],
 		Known:            known,
 		Certificates:     s.knownCertificates(),

@@ -84,7 +84,7 @@ func (u *liveUpstream) planned(c *certs.Client) *certs.Client {
 // keeps reports whether the live object of u suits next: everything is equal
 // except what is required of the endpoints' certificates.
 func (u *liveUpstream) keeps(next *liveUpstream) bool {
-	return u != nil && u.down == "" && u.uses.certificate == next.uses.certificate &&
+	return u != nil && u.down == "" && u.uses.certificate == next.uses.certificate && u.uses.proxy.equal(next.uses.proxy) &&
 		sameInputs(withoutRequirement(u.msg), withoutRequirement(next.msg))
 }
 

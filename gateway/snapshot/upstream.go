@@ -11,6 +11,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/egress"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
 	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
 	"github.com/drawbridge-gateway/drawbridge/bridge/resolve"
@@ -35,6 +36,8 @@ type liveUpstream struct {
 
 	requirement
 
+	proxy *egress.Proxy // that connections are made through; nil: none
+
 	// With dns: the query, which revisions with equal queries share, and the function
 	// that makes an endpoint of an address.
 	name     *resolve.Name
@@ -51,10 +54,11 @@ type endpointClients struct{ stream, http *certs.Client }
 type upstreamUses struct {
 	certificate *certs.Certificate
 	trust       []*certs.TrustBundle
+	proxy       proxyUses
 }
 
 func (u upstreamUses) equal(v upstreamUses) bool {
-	return u.certificate == v.certificate && slices.Equal(u.trust, v.trust)
+	return u.certificate == v.certificate && slices.Equal(u.trust, v.trust) && u.proxy.equal(v.proxy)
 }
 
 func (j *job) upstream(msg *adminv1.Upstream) *liveUpstream {
@@ -73,12 +77,13 @@ func (j *job) upstream(msg *adminv1.Upstream) *liveUpstream {
 		}
 		next.uses.trust = s.useTrust("tls.trust_bundles", t.GetTrustBundles())
 	}
+	next.uses.proxy = s.useProxy(msg)
 	if overTLS(msg) && len(msg.GetTls().GetTrustBundles()) == 0 {
 		next.uses.trust = s.systemTrust("tls.trust_bundles")
 	}
 	if prev != nil && prev.down == "" && s.Len() == 0 && prev.uses.equal(next.uses) && sameInputs(prev.msg, msg) {
 		next.live, next.back, next.clients, next.notes = prev.live, prev.back, prev.clients, prev.notes
-		next.name, next.endpoint, next.requirement = prev.name, prev.endpoint, prev.requirement
+		next.name, next.endpoint, next.requirement, next.proxy = prev.name, prev.endpoint, prev.requirement, prev.proxy
 		s.reuse(next.notes)
 		s.warnOfIssuer(next)
 		s.close()
@@ -153,6 +158,9 @@ func (s upstreamScope) buildUpstream(u, prev *liveUpstream) {
 	if prev != nil && prev.down == "" {
 		o.Replaces = prev.live
 	}
+	if u.proxy = s.via(u); u.proxy != nil {
+		o.Connect = u.proxy.Dial
+	}
 	s.checkPassthrough(msg)
 	s.balancing(msg, &o)
 	back := backs.Options{
@@ -225,6 +233,7 @@ func (s upstreamScope) buildUpstream(u, prev *liveUpstream) {
 		return
 	}
 	if prev.keeps(u) {
+		u.proxy = prev.proxy
 		u.live, u.back, u.clients, u.name, u.endpoint, u.verifier = prev.live, prev.back, prev.clients, prev.name, prev.endpoint, prev.verifier
 		return
 	}

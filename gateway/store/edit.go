@@ -526,16 +526,34 @@ func (s *State) Complete(r Resource) Resource {
 	return c
 }
 
-// keepSecrets copies the stored secrets to a certificate that leaves them out, because a
-// client that reads a certificate and writes it back does not have its key. A key or
-// archive that is left out is copied together with its passphrase. Whether the key
-// matches the chain is checked later, with the rest of the certificate.
+// keepSecrets copies the stored secrets to a resource that leaves them out, because a
+// client that reads a resource and writes it back does not have them.
 func keepSecrets(r, present Resource) {
-	next, ok := r.(*adminv1.Certificate)
-	if !ok {
-		return
+	switch next := r.(type) {
+	case *adminv1.Certificate:
+		keepKey(next, present.(*adminv1.Certificate))
+	case *adminv1.Upstream:
+		keepPassword(next.GetVia(), present.(*adminv1.Upstream).GetVia())
 	}
-	stored := present.(*adminv1.Certificate)
+}
+
+// keepPassword copies the stored password of a proxy to the same user at the same proxy,
+// and never to another proxy or to a less protected connection, which would learn it.
+func keepPassword(next, stored *adminv1.Via) {
+	to, from := next.GetHttpConnect().GetCredentials(), stored.GetHttpConnect().GetCredentials()
+	same := proto.Equal(next.GetHttpConnect().GetTls(), stored.GetHttpConnect().GetTls()) && next.GetHttpConnect().GetAddress() == stored.GetHttpConnect().GetAddress()
+	if next.GetSocks5() != nil {
+		to, from = next.GetSocks5().GetCredentials(), stored.GetSocks5().GetCredentials()
+		same = next.GetSocks5().GetAddress() == stored.GetSocks5().GetAddress()
+	}
+	if same && to != nil && from != nil && to.GetUsername() == from.GetUsername() && to.GetPassword() == "" {
+		to.Password = from.GetPassword()
+	}
+}
+
+// keepKey copies the stored key or archive of a certificate together with its passphrase.
+// Whether the key matches the chain is checked later, with the rest of the certificate.
+func keepKey(next, stored *adminv1.Certificate) {
 	if to, from := next.GetPem(), stored.GetPem(); to != nil && from != nil && to.GetPrivateKey() == "" {
 		to.PrivateKey = from.GetPrivateKey()
 		to.Passphrase = cmp.Or(to.GetPassphrase(), from.GetPassphrase())

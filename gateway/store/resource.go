@@ -194,6 +194,9 @@ func uses(r Resource) []useList {
 	case *adminv1.Upstream:
 		add("tls.certificate", adminv1.Kind_KIND_CERTIFICATE, r.GetTls().GetCertificate())
 		addAll("tls.trust_bundles", adminv1.Kind_KIND_TRUST_BUNDLE, r.GetTls().GetTrustBundles())
+		proxy := r.GetVia().GetHttpConnect().GetTls()
+		add("via.http_connect.tls.certificate", adminv1.Kind_KIND_CERTIFICATE, proxy.GetCertificate())
+		addAll("via.http_connect.tls.trust_bundles", adminv1.Kind_KIND_TRUST_BUNDLE, proxy.GetTrustBundles())
 	}
 	return out
 }

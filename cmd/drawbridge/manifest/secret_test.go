@@ -13,16 +13,18 @@ import (
 // output of any client shows it.
 func TestKeysAndPassphrasesAreMarked(t *testing.T) {
 	var marked []string
-	messages := adminv1.File_drawbridge_admin_v1_certificate_proto.Messages()
-	for i := range messages.Len() {
-		fields := messages.Get(i).Fields()
-		for j := range fields.Len() {
-			if isSecret(fields.Get(j)) {
-				marked = append(marked, string(fields.Get(j).FullName()[len("drawbridge.admin.v1."):]))
+	for _, file := range []protoreflect.FileDescriptor{adminv1.File_drawbridge_admin_v1_certificate_proto, adminv1.File_drawbridge_admin_v1_upstream_proto} {
+		messages := file.Messages()
+		for i := range messages.Len() {
+			fields := messages.Get(i).Fields()
+			for j := range fields.Len() {
+				if isSecret(fields.Get(j)) {
+					marked = append(marked, string(fields.Get(j).FullName()[len("drawbridge.admin.v1."):]))
+				}
 			}
 		}
 	}
-	want := []string{"CertificatePem.private_key", "CertificatePem.passphrase", "CertificatePkcs12.data", "CertificatePkcs12.passphrase"}
+	want := []string{"CertificatePem.private_key", "CertificatePem.passphrase", "CertificatePkcs12.data", "CertificatePkcs12.passphrase", "ProxyCredentials.password"}
 	if !slices.Equal(marked, want) {
 		t.Errorf("marked: %q, want %q", marked, want)
 	}

@@ -301,7 +301,11 @@ type Upstream struct {
 	// Ejects endpoints for a while because of failures in traffic. Default: off.
 	OutlierDetection *OutlierDetection `protobuf:"bytes,17,opt,name=outlier_detection,json=outlierDetection,proto3" json:"outlier_detection,omitempty"`
 	// Limits on requests and connections.
-	Limits        *UpstreamLimits `protobuf:"bytes,18,opt,name=limits,proto3" json:"limits,omitempty"`
+	Limits *UpstreamLimits `protobuf:"bytes,18,opt,name=limits,proto3" json:"limits,omitempty"`
+	// The egress proxy through which every connection to the endpoints is made: traffic,
+	// health checks and probes. timeouts.connect covers the proxy too. Default: none;
+	// connect directly.
+	Via           *Via `protobuf:"bytes,19,opt,name=via,proto3" json:"via,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -475,6 +479,13 @@ func (x *Upstream) GetLimits() *UpstreamLimits {
 	return nil
 }
 
+func (x *Upstream) GetVia() *Via {
+	if x != nil {
+		return x.Via
+	}
+	return nil
+}
+
 type isUpstream_Transport interface {
 	isUpstream_Transport()
 }
@@ -500,6 +511,338 @@ func (*Upstream_Tls) isUpstream_Transport() {}
 func (*Upstream_Plaintext) isUpstream_Transport() {}
 
 func (*Upstream_Passthrough) isUpstream_Transport() {}
+
+// An egress proxy. Names of endpoints are resolved by the proxy, those of dns by the
+// gateway.
+type Via struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The protocol. Exactly one.
+	//
+	// Types that are valid to be assigned to Kind:
+	//
+	//	*Via_HttpConnect
+	//	*Via_Socks5
+	Kind          isVia_Kind `protobuf_oneof:"kind"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Via) Reset() {
+	*x = Via{}
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Via) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Via) ProtoMessage() {}
+
+func (x *Via) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Via.ProtoReflect.Descriptor instead.
+func (*Via) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Via) GetKind() isVia_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return nil
+}
+
+func (x *Via) GetHttpConnect() *HttpConnect {
+	if x != nil {
+		if x, ok := x.Kind.(*Via_HttpConnect); ok {
+			return x.HttpConnect
+		}
+	}
+	return nil
+}
+
+func (x *Via) GetSocks5() *Socks5 {
+	if x != nil {
+		if x, ok := x.Kind.(*Via_Socks5); ok {
+			return x.Socks5
+		}
+	}
+	return nil
+}
+
+type isVia_Kind interface {
+	isVia_Kind()
+}
+
+type Via_HttpConnect struct {
+	// An HTTP proxy that allows CONNECT (RFC 9110, section 9.3.6).
+	HttpConnect *HttpConnect `protobuf:"bytes,1,opt,name=http_connect,json=httpConnect,proto3,oneof"`
+}
+
+type Via_Socks5 struct {
+	// A SOCKS5 proxy (RFC 1928).
+	Socks5 *Socks5 `protobuf:"bytes,2,opt,name=socks5,proto3,oneof"`
+}
+
+func (*Via_HttpConnect) isVia_Kind() {}
+
+func (*Via_Socks5) isVia_Kind() {}
+
+// An HTTP proxy.
+type HttpConnect struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "host:port".
+	Address string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	// Sent as Proxy-Authorization with the scheme Basic, in the first request. Without
+	// tls anyone between the gateway and the proxy can read them.
+	Credentials *ProxyCredentials `protobuf:"bytes,2,opt,name=credentials,proto3" json:"credentials,omitempty"`
+	// The proxy begins with TLS. Its certificate is verified. Default: plaintext to the
+	// proxy; TLS with the endpoint is inside the tunnel in either case.
+	Tls           *ProxyTls `protobuf:"bytes,3,opt,name=tls,proto3" json:"tls,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HttpConnect) Reset() {
+	*x = HttpConnect{}
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HttpConnect) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HttpConnect) ProtoMessage() {}
+
+func (x *HttpConnect) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HttpConnect.ProtoReflect.Descriptor instead.
+func (*HttpConnect) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *HttpConnect) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *HttpConnect) GetCredentials() *ProxyCredentials {
+	if x != nil {
+		return x.Credentials
+	}
+	return nil
+}
+
+func (x *HttpConnect) GetTls() *ProxyTls {
+	if x != nil {
+		return x.Tls
+	}
+	return nil
+}
+
+// A SOCKS5 proxy.
+type Socks5 struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "host:port".
+	Address string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	// Offered to the proxy (RFC 1929), in plaintext.
+	Credentials   *ProxyCredentials `protobuf:"bytes,2,opt,name=credentials,proto3" json:"credentials,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Socks5) Reset() {
+	*x = Socks5{}
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Socks5) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Socks5) ProtoMessage() {}
+
+func (x *Socks5) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Socks5.ProtoReflect.Descriptor instead.
+func (*Socks5) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Socks5) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *Socks5) GetCredentials() *ProxyCredentials {
+	if x != nil {
+		return x.Credentials
+	}
+	return nil
+}
+
+// A username and password for a proxy.
+type ProxyCredentials struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The username.
+	Username string `protobuf:"bytes,1,opt,name=username,proto3" json:"username,omitempty"`
+	// The password. Input only: it is never shown. A write that leaves it out keeps the
+	// stored one, if the proxy's protocol, address and tls and the username stay the
+	// same.
+	Password      string `protobuf:"bytes,2,opt,name=password,proto3" json:"password,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProxyCredentials) Reset() {
+	*x = ProxyCredentials{}
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProxyCredentials) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProxyCredentials) ProtoMessage() {}
+
+func (x *ProxyCredentials) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProxyCredentials.ProtoReflect.Descriptor instead.
+func (*ProxyCredentials) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *ProxyCredentials) GetUsername() string {
+	if x != nil {
+		return x.Username
+	}
+	return ""
+}
+
+func (x *ProxyCredentials) GetPassword() string {
+	if x != nil {
+		return x.Password
+	}
+	return ""
+}
+
+// TLS with a proxy, with full verification.
+type ProxyTls struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Names of the trust bundles that verify the proxy's certificate. Default: the
+	// system's roots.
+	TrustBundles []string `protobuf:"bytes,1,rep,name=trust_bundles,json=trustBundles,proto3" json:"trust_bundles,omitempty"`
+	// The name that is sent as SNI and verified. Default: the host of the proxy's
+	// address.
+	ServerName string `protobuf:"bytes,2,opt,name=server_name,json=serverName,proto3" json:"server_name,omitempty"`
+	// Name of the client certificate to present. Default: none.
+	Certificate   string `protobuf:"bytes,3,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProxyTls) Reset() {
+	*x = ProxyTls{}
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProxyTls) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProxyTls) ProtoMessage() {}
+
+func (x *ProxyTls) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProxyTls.ProtoReflect.Descriptor instead.
+func (*ProxyTls) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *ProxyTls) GetTrustBundles() []string {
+	if x != nil {
+		return x.TrustBundles
+	}
+	return nil
+}
+
+func (x *ProxyTls) GetServerName() string {
+	if x != nil {
+		return x.ServerName
+	}
+	return ""
+}
+
+func (x *ProxyTls) GetCertificate() string {
+	if x != nil {
+		return x.Certificate
+	}
+	return ""
+}
 
 // Endpoints from DNS. The name is looked up again in the background, and the last
 // good answer is kept. A new address takes traffic without affecting the others; a
@@ -529,7 +872,7 @@ type Dns struct {
 
 func (x *Dns) Reset() {
 	*x = Dns{}
-	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[1]
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -541,7 +884,7 @@ func (x *Dns) String() string {
 func (*Dns) ProtoMessage() {}
 
 func (x *Dns) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[1]
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -554,7 +897,7 @@ func (x *Dns) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Dns.ProtoReflect.Descriptor instead.
 func (*Dns) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{1}
+	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Dns) GetHostname() string {
@@ -609,7 +952,7 @@ type Balancing struct {
 
 func (x *Balancing) Reset() {
 	*x = Balancing{}
-	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[2]
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -621,7 +964,7 @@ func (x *Balancing) String() string {
 func (*Balancing) ProtoMessage() {}
 
 func (x *Balancing) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[2]
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -634,7 +977,7 @@ func (x *Balancing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Balancing.ProtoReflect.Descriptor instead.
 func (*Balancing) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{2}
+	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Balancing) GetPolicy() BalancingPolicy {
@@ -675,7 +1018,7 @@ type HashKey struct {
 
 func (x *HashKey) Reset() {
 	*x = HashKey{}
-	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[3]
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -687,7 +1030,7 @@ func (x *HashKey) String() string {
 func (*HashKey) ProtoMessage() {}
 
 func (x *HashKey) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[3]
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -700,7 +1043,7 @@ func (x *HashKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HashKey.ProtoReflect.Descriptor instead.
 func (*HashKey) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{3}
+	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *HashKey) GetKind() isHashKey_Kind {
@@ -771,7 +1114,7 @@ type ClientAddressKey struct {
 
 func (x *ClientAddressKey) Reset() {
 	*x = ClientAddressKey{}
-	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[4]
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -783,7 +1126,7 @@ func (x *ClientAddressKey) String() string {
 func (*ClientAddressKey) ProtoMessage() {}
 
 func (x *ClientAddressKey) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[4]
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -796,7 +1139,7 @@ func (x *ClientAddressKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClientAddressKey.ProtoReflect.Descriptor instead.
 func (*ClientAddressKey) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{4}
+	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{9}
 }
 
 // Checks each endpoint with the TLS settings of traffic. An endpoint gets no traffic
@@ -826,7 +1169,7 @@ type HealthCheck struct {
 
 func (x *HealthCheck) Reset() {
 	*x = HealthCheck{}
-	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[5]
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -838,7 +1181,7 @@ func (x *HealthCheck) String() string {
 func (*HealthCheck) ProtoMessage() {}
 
 func (x *HealthCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[5]
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -851,7 +1194,7 @@ func (x *HealthCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthCheck.ProtoReflect.Descriptor instead.
 func (*HealthCheck) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{5}
+	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *HealthCheck) GetKind() isHealthCheck_Kind {
@@ -966,7 +1309,7 @@ type TcpCheck struct {
 
 func (x *TcpCheck) Reset() {
 	*x = TcpCheck{}
-	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[6]
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -978,7 +1321,7 @@ func (x *TcpCheck) String() string {
 func (*TcpCheck) ProtoMessage() {}
 
 func (x *TcpCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[6]
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -991,7 +1334,7 @@ func (x *TcpCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TcpCheck.ProtoReflect.Descriptor instead.
 func (*TcpCheck) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{6}
+	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{11}
 }
 
 // Checks that a TLS handshake succeeds.
@@ -1003,7 +1346,7 @@ type TlsCheck struct {
 
 func (x *TlsCheck) Reset() {
 	*x = TlsCheck{}
-	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[7]
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1015,7 +1358,7 @@ func (x *TlsCheck) String() string {
 func (*TlsCheck) ProtoMessage() {}
 
 func (x *TlsCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[7]
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1028,7 +1371,7 @@ func (x *TlsCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TlsCheck.ProtoReflect.Descriptor instead.
 func (*TlsCheck) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{7}
+	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{12}
 }
 
 // Checks an HTTP response.
@@ -1050,7 +1393,7 @@ type HttpCheck struct {
 
 func (x *HttpCheck) Reset() {
 	*x = HttpCheck{}
-	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[8]
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1062,7 +1405,7 @@ func (x *HttpCheck) String() string {
 func (*HttpCheck) ProtoMessage() {}
 
 func (x *HttpCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[8]
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1075,7 +1418,7 @@ func (x *HttpCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HttpCheck.ProtoReflect.Descriptor instead.
 func (*HttpCheck) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{8}
+	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *HttpCheck) GetPath() string {
@@ -1126,7 +1469,7 @@ type CodeRange struct {
 
 func (x *CodeRange) Reset() {
 	*x = CodeRange{}
-	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[9]
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1138,7 +1481,7 @@ func (x *CodeRange) String() string {
 func (*CodeRange) ProtoMessage() {}
 
 func (x *CodeRange) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[9]
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1151,7 +1494,7 @@ func (x *CodeRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CodeRange.ProtoReflect.Descriptor instead.
 func (*CodeRange) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{9}
+	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CodeRange) GetFirst() int32 {
@@ -1179,7 +1522,7 @@ type GrpcCheck struct {
 
 func (x *GrpcCheck) Reset() {
 	*x = GrpcCheck{}
-	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[10]
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1191,7 +1534,7 @@ func (x *GrpcCheck) String() string {
 func (*GrpcCheck) ProtoMessage() {}
 
 func (x *GrpcCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[10]
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1204,7 +1547,7 @@ func (x *GrpcCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GrpcCheck.ProtoReflect.Descriptor instead.
 func (*GrpcCheck) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{10}
+	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *GrpcCheck) GetService() string {
@@ -1241,7 +1584,7 @@ type OutlierDetection struct {
 
 func (x *OutlierDetection) Reset() {
 	*x = OutlierDetection{}
-	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[11]
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1253,7 +1596,7 @@ func (x *OutlierDetection) String() string {
 func (*OutlierDetection) ProtoMessage() {}
 
 func (x *OutlierDetection) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[11]
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1266,7 +1609,7 @@ func (x *OutlierDetection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutlierDetection.ProtoReflect.Descriptor instead.
 func (*OutlierDetection) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{11}
+	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *OutlierDetection) GetConsecutiveFailures() int32 {
@@ -1333,7 +1676,7 @@ type ErrorRate struct {
 
 func (x *ErrorRate) Reset() {
 	*x = ErrorRate{}
-	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[12]
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1345,7 +1688,7 @@ func (x *ErrorRate) String() string {
 func (*ErrorRate) ProtoMessage() {}
 
 func (x *ErrorRate) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[12]
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1358,7 +1701,7 @@ func (x *ErrorRate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErrorRate.ProtoReflect.Descriptor instead.
 func (*ErrorRate) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{12}
+	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ErrorRate) GetPercent() int32 {
@@ -1408,7 +1751,7 @@ type UpstreamLimits struct {
 
 func (x *UpstreamLimits) Reset() {
 	*x = UpstreamLimits{}
-	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[13]
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1420,7 +1763,7 @@ func (x *UpstreamLimits) String() string {
 func (*UpstreamLimits) ProtoMessage() {}
 
 func (x *UpstreamLimits) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[13]
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1433,7 +1776,7 @@ func (x *UpstreamLimits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpstreamLimits.ProtoReflect.Descriptor instead.
 func (*UpstreamLimits) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{13}
+	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *UpstreamLimits) GetRequests() int32 {
@@ -1498,7 +1841,7 @@ type RetryBudget struct {
 
 func (x *RetryBudget) Reset() {
 	*x = RetryBudget{}
-	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[14]
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1510,7 +1853,7 @@ func (x *RetryBudget) String() string {
 func (*RetryBudget) ProtoMessage() {}
 
 func (x *RetryBudget) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[14]
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1523,7 +1866,7 @@ func (x *RetryBudget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryBudget.ProtoReflect.Descriptor instead.
 func (*RetryBudget) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{14}
+	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RetryBudget) GetPercent() int32 {
@@ -1558,7 +1901,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[15]
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1570,7 +1913,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[15]
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1583,7 +1926,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{15}
+	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Endpoint) GetAddress() string {
@@ -1623,7 +1966,7 @@ type Plaintext struct {
 
 func (x *Plaintext) Reset() {
 	*x = Plaintext{}
-	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[16]
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1635,7 +1978,7 @@ func (x *Plaintext) String() string {
 func (*Plaintext) ProtoMessage() {}
 
 func (x *Plaintext) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[16]
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1648,7 +1991,7 @@ func (x *Plaintext) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Plaintext.ProtoReflect.Descriptor instead.
 func (*Plaintext) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{16}
+	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{21}
 }
 
 // Carry the client's TLS unchanged.
@@ -1660,7 +2003,7 @@ type Passthrough struct {
 
 func (x *Passthrough) Reset() {
 	*x = Passthrough{}
-	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[17]
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1672,7 +2015,7 @@ func (x *Passthrough) String() string {
 func (*Passthrough) ProtoMessage() {}
 
 func (x *Passthrough) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[17]
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1685,7 +2028,7 @@ func (x *Passthrough) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Passthrough.ProtoReflect.Descriptor instead.
 func (*Passthrough) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{17}
+	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{22}
 }
 
 // Connections kept for HTTP requests, per endpoint (with
@@ -1716,7 +2059,7 @@ type Pool struct {
 
 func (x *Pool) Reset() {
 	*x = Pool{}
-	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[18]
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1728,7 +2071,7 @@ func (x *Pool) String() string {
 func (*Pool) ProtoMessage() {}
 
 func (x *Pool) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[18]
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1741,7 +2084,7 @@ func (x *Pool) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pool.ProtoReflect.Descriptor instead.
 func (*Pool) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{18}
+	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Pool) GetMaxIdle() int32 {
@@ -1790,7 +2133,7 @@ type UpstreamTcp struct {
 
 func (x *UpstreamTcp) Reset() {
 	*x = UpstreamTcp{}
-	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[19]
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1802,7 +2145,7 @@ func (x *UpstreamTcp) String() string {
 func (*UpstreamTcp) ProtoMessage() {}
 
 func (x *UpstreamTcp) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[19]
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1815,7 +2158,7 @@ func (x *UpstreamTcp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpstreamTcp.ProtoReflect.Descriptor instead.
 func (*UpstreamTcp) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{19}
+	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *UpstreamTcp) GetServerSpeaksFirst() bool {
@@ -1848,7 +2191,7 @@ type UpstreamTimeouts struct {
 
 func (x *UpstreamTimeouts) Reset() {
 	*x = UpstreamTimeouts{}
-	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[20]
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1860,7 +2203,7 @@ func (x *UpstreamTimeouts) String() string {
 func (*UpstreamTimeouts) ProtoMessage() {}
 
 func (x *UpstreamTimeouts) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[20]
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1873,7 +2216,7 @@ func (x *UpstreamTimeouts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpstreamTimeouts.ProtoReflect.Descriptor instead.
 func (*UpstreamTimeouts) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{20}
+	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *UpstreamTimeouts) GetConnect() *durationpb.Duration {
@@ -1910,7 +2253,7 @@ type UpstreamHttp struct {
 
 func (x *UpstreamHttp) Reset() {
 	*x = UpstreamHttp{}
-	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[21]
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1922,7 +2265,7 @@ func (x *UpstreamHttp) String() string {
 func (*UpstreamHttp) ProtoMessage() {}
 
 func (x *UpstreamHttp) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[21]
+	mi := &file_drawbridge_admin_v1_upstream_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1935,7 +2278,7 @@ func (x *UpstreamHttp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpstreamHttp.ProtoReflect.Descriptor instead.
 func (*UpstreamHttp) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{21}
+	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *UpstreamHttp) GetProtocol() HttpProtocol {
@@ -1956,7 +2299,7 @@ var File_drawbridge_admin_v1_upstream_proto protoreflect.FileDescriptor
 
 const file_drawbridge_admin_v1_upstream_proto_rawDesc = "" +
 	"\n" +
-	"\"drawbridge/admin/v1/upstream.proto\x12\x13drawbridge.admin.v1\x1a drawbridge/admin/v1/reason.proto\x1a\x1ddrawbridge/admin/v1/tls.proto\x1a\x1egoogle/protobuf/duration.proto\"\xc7\b\n" +
+	"\"drawbridge/admin/v1/upstream.proto\x12\x13drawbridge.admin.v1\x1a drawbridge/admin/v1/reason.proto\x1a\x1ddrawbridge/admin/v1/tls.proto\x1a\x1egoogle/protobuf/duration.proto\"\xf3\b\n" +
 	"\bUpstream\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12A\n" +
 	"\x06labels\x18\x02 \x03(\v2).drawbridge.admin.v1.Upstream.LabelsEntryR\x06labels\x12\x12\n" +
@@ -1976,11 +2319,31 @@ const file_drawbridge_admin_v1_upstream_proto_rawDesc = "" +
 	"\tbalancing\x18\x0f \x01(\v2\x1e.drawbridge.admin.v1.BalancingR\tbalancing\x12C\n" +
 	"\fhealth_check\x18\x10 \x01(\v2 .drawbridge.admin.v1.HealthCheckR\vhealthCheck\x12R\n" +
 	"\x11outlier_detection\x18\x11 \x01(\v2%.drawbridge.admin.v1.OutlierDetectionR\x10outlierDetection\x12;\n" +
-	"\x06limits\x18\x12 \x01(\v2#.drawbridge.admin.v1.UpstreamLimitsR\x06limits\x1a9\n" +
+	"\x06limits\x18\x12 \x01(\v2#.drawbridge.admin.v1.UpstreamLimitsR\x06limits\x12*\n" +
+	"\x03via\x18\x13 \x01(\v2\x18.drawbridge.admin.v1.ViaR\x03via\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\v\n" +
-	"\ttransport\"\x96\x01\n" +
+	"\ttransport\"\x8b\x01\n" +
+	"\x03Via\x12E\n" +
+	"\fhttp_connect\x18\x01 \x01(\v2 .drawbridge.admin.v1.HttpConnectH\x00R\vhttpConnect\x125\n" +
+	"\x06socks5\x18\x02 \x01(\v2\x1b.drawbridge.admin.v1.Socks5H\x00R\x06socks5B\x06\n" +
+	"\x04kind\"\xa1\x01\n" +
+	"\vHttpConnect\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x12G\n" +
+	"\vcredentials\x18\x02 \x01(\v2%.drawbridge.admin.v1.ProxyCredentialsR\vcredentials\x12/\n" +
+	"\x03tls\x18\x03 \x01(\v2\x1d.drawbridge.admin.v1.ProxyTlsR\x03tls\"k\n" +
+	"\x06Socks5\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x12G\n" +
+	"\vcredentials\x18\x02 \x01(\v2%.drawbridge.admin.v1.ProxyCredentialsR\vcredentials\"O\n" +
+	"\x10ProxyCredentials\x12\x1a\n" +
+	"\busername\x18\x01 \x01(\tR\busername\x12\x1f\n" +
+	"\bpassword\x18\x02 \x01(\tB\x03\x80\x01\x01R\bpassword\"r\n" +
+	"\bProxyTls\x12#\n" +
+	"\rtrust_bundles\x18\x01 \x03(\tR\ftrustBundles\x12\x1f\n" +
+	"\vserver_name\x18\x02 \x01(\tR\n" +
+	"serverName\x12 \n" +
+	"\vcertificate\x18\x03 \x01(\tR\vcertificate\"\x96\x01\n" +
 	"\x03Dns\x12\x1a\n" +
 	"\bhostname\x18\x01 \x01(\tR\bhostname\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\x05R\x04port\x123\n" +
@@ -2117,87 +2480,98 @@ func file_drawbridge_admin_v1_upstream_proto_rawDescGZIP() []byte {
 }
 
 var file_drawbridge_admin_v1_upstream_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_drawbridge_admin_v1_upstream_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_drawbridge_admin_v1_upstream_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_drawbridge_admin_v1_upstream_proto_goTypes = []any{
 	(BalancingPolicy)(0),        // 0: drawbridge.admin.v1.BalancingPolicy
 	(SendProxyProtocol)(0),      // 1: drawbridge.admin.v1.SendProxyProtocol
 	(HttpProtocol)(0),           // 2: drawbridge.admin.v1.HttpProtocol
 	(HostHeader)(0),             // 3: drawbridge.admin.v1.HostHeader
 	(*Upstream)(nil),            // 4: drawbridge.admin.v1.Upstream
-	(*Dns)(nil),                 // 5: drawbridge.admin.v1.Dns
-	(*Balancing)(nil),           // 6: drawbridge.admin.v1.Balancing
-	(*HashKey)(nil),             // 7: drawbridge.admin.v1.HashKey
-	(*ClientAddressKey)(nil),    // 8: drawbridge.admin.v1.ClientAddressKey
-	(*HealthCheck)(nil),         // 9: drawbridge.admin.v1.HealthCheck
-	(*TcpCheck)(nil),            // 10: drawbridge.admin.v1.TcpCheck
-	(*TlsCheck)(nil),            // 11: drawbridge.admin.v1.TlsCheck
-	(*HttpCheck)(nil),           // 12: drawbridge.admin.v1.HttpCheck
-	(*CodeRange)(nil),           // 13: drawbridge.admin.v1.CodeRange
-	(*GrpcCheck)(nil),           // 14: drawbridge.admin.v1.GrpcCheck
-	(*OutlierDetection)(nil),    // 15: drawbridge.admin.v1.OutlierDetection
-	(*ErrorRate)(nil),           // 16: drawbridge.admin.v1.ErrorRate
-	(*UpstreamLimits)(nil),      // 17: drawbridge.admin.v1.UpstreamLimits
-	(*RetryBudget)(nil),         // 18: drawbridge.admin.v1.RetryBudget
-	(*Endpoint)(nil),            // 19: drawbridge.admin.v1.Endpoint
-	(*Plaintext)(nil),           // 20: drawbridge.admin.v1.Plaintext
-	(*Passthrough)(nil),         // 21: drawbridge.admin.v1.Passthrough
-	(*Pool)(nil),                // 22: drawbridge.admin.v1.Pool
-	(*UpstreamTcp)(nil),         // 23: drawbridge.admin.v1.UpstreamTcp
-	(*UpstreamTimeouts)(nil),    // 24: drawbridge.admin.v1.UpstreamTimeouts
-	(*UpstreamHttp)(nil),        // 25: drawbridge.admin.v1.UpstreamHttp
-	nil,                         // 26: drawbridge.admin.v1.Upstream.LabelsEntry
-	(*UpstreamTls)(nil),         // 27: drawbridge.admin.v1.UpstreamTls
-	(*durationpb.Duration)(nil), // 28: google.protobuf.Duration
-	(Reason)(0),                 // 29: drawbridge.admin.v1.Reason
+	(*Via)(nil),                 // 5: drawbridge.admin.v1.Via
+	(*HttpConnect)(nil),         // 6: drawbridge.admin.v1.HttpConnect
+	(*Socks5)(nil),              // 7: drawbridge.admin.v1.Socks5
+	(*ProxyCredentials)(nil),    // 8: drawbridge.admin.v1.ProxyCredentials
+	(*ProxyTls)(nil),            // 9: drawbridge.admin.v1.ProxyTls
+	(*Dns)(nil),                 // 10: drawbridge.admin.v1.Dns
+	(*Balancing)(nil),           // 11: drawbridge.admin.v1.Balancing
+	(*HashKey)(nil),             // 12: drawbridge.admin.v1.HashKey
+	(*ClientAddressKey)(nil),    // 13: drawbridge.admin.v1.ClientAddressKey
+	(*HealthCheck)(nil),         // 14: drawbridge.admin.v1.HealthCheck
+	(*TcpCheck)(nil),            // 15: drawbridge.admin.v1.TcpCheck
+	(*TlsCheck)(nil),            // 16: drawbridge.admin.v1.TlsCheck
+	(*HttpCheck)(nil),           // 17: drawbridge.admin.v1.HttpCheck
+	(*CodeRange)(nil),           // 18: drawbridge.admin.v1.CodeRange
+	(*GrpcCheck)(nil),           // 19: drawbridge.admin.v1.GrpcCheck
+	(*OutlierDetection)(nil),    // 20: drawbridge.admin.v1.OutlierDetection
+	(*ErrorRate)(nil),           // 21: drawbridge.admin.v1.ErrorRate
+	(*UpstreamLimits)(nil),      // 22: drawbridge.admin.v1.UpstreamLimits
+	(*RetryBudget)(nil),         // 23: drawbridge.admin.v1.RetryBudget
+	(*Endpoint)(nil),            // 24: drawbridge.admin.v1.Endpoint
+	(*Plaintext)(nil),           // 25: drawbridge.admin.v1.Plaintext
+	(*Passthrough)(nil),         // 26: drawbridge.admin.v1.Passthrough
+	(*Pool)(nil),                // 27: drawbridge.admin.v1.Pool
+	(*UpstreamTcp)(nil),         // 28: drawbridge.admin.v1.UpstreamTcp
+	(*UpstreamTimeouts)(nil),    // 29: drawbridge.admin.v1.UpstreamTimeouts
+	(*UpstreamHttp)(nil),        // 30: drawbridge.admin.v1.UpstreamHttp
+	nil,                         // 31: drawbridge.admin.v1.Upstream.LabelsEntry
+	(*UpstreamTls)(nil),         // 32: drawbridge.admin.v1.UpstreamTls
+	(*durationpb.Duration)(nil), // 33: google.protobuf.Duration
+	(Reason)(0),                 // 34: drawbridge.admin.v1.Reason
 }
 var file_drawbridge_admin_v1_upstream_proto_depIdxs = []int32{
-	26, // 0: drawbridge.admin.v1.Upstream.labels:type_name -> drawbridge.admin.v1.Upstream.LabelsEntry
-	19, // 1: drawbridge.admin.v1.Upstream.endpoints:type_name -> drawbridge.admin.v1.Endpoint
-	27, // 2: drawbridge.admin.v1.Upstream.tls:type_name -> drawbridge.admin.v1.UpstreamTls
-	20, // 3: drawbridge.admin.v1.Upstream.plaintext:type_name -> drawbridge.admin.v1.Plaintext
-	21, // 4: drawbridge.admin.v1.Upstream.passthrough:type_name -> drawbridge.admin.v1.Passthrough
-	22, // 5: drawbridge.admin.v1.Upstream.pool:type_name -> drawbridge.admin.v1.Pool
-	24, // 6: drawbridge.admin.v1.Upstream.timeouts:type_name -> drawbridge.admin.v1.UpstreamTimeouts
-	25, // 7: drawbridge.admin.v1.Upstream.http:type_name -> drawbridge.admin.v1.UpstreamHttp
-	23, // 8: drawbridge.admin.v1.Upstream.tcp:type_name -> drawbridge.admin.v1.UpstreamTcp
+	31, // 0: drawbridge.admin.v1.Upstream.labels:type_name -> drawbridge.admin.v1.Upstream.LabelsEntry
+	24, // 1: drawbridge.admin.v1.Upstream.endpoints:type_name -> drawbridge.admin.v1.Endpoint
+	32, // 2: drawbridge.admin.v1.Upstream.tls:type_name -> drawbridge.admin.v1.UpstreamTls
+	25, // 3: drawbridge.admin.v1.Upstream.plaintext:type_name -> drawbridge.admin.v1.Plaintext
+	26, // 4: drawbridge.admin.v1.Upstream.passthrough:type_name -> drawbridge.admin.v1.Passthrough
+	27, // 5: drawbridge.admin.v1.Upstream.pool:type_name -> drawbridge.admin.v1.Pool
+	29, // 6: drawbridge.admin.v1.Upstream.timeouts:type_name -> drawbridge.admin.v1.UpstreamTimeouts
+	30, // 7: drawbridge.admin.v1.Upstream.http:type_name -> drawbridge.admin.v1.UpstreamHttp
+	28, // 8: drawbridge.admin.v1.Upstream.tcp:type_name -> drawbridge.admin.v1.UpstreamTcp
 	1,  // 9: drawbridge.admin.v1.Upstream.send_proxy_protocol:type_name -> drawbridge.admin.v1.SendProxyProtocol
-	5,  // 10: drawbridge.admin.v1.Upstream.dns:type_name -> drawbridge.admin.v1.Dns
-	6,  // 11: drawbridge.admin.v1.Upstream.balancing:type_name -> drawbridge.admin.v1.Balancing
-	9,  // 12: drawbridge.admin.v1.Upstream.health_check:type_name -> drawbridge.admin.v1.HealthCheck
-	15, // 13: drawbridge.admin.v1.Upstream.outlier_detection:type_name -> drawbridge.admin.v1.OutlierDetection
-	17, // 14: drawbridge.admin.v1.Upstream.limits:type_name -> drawbridge.admin.v1.UpstreamLimits
-	28, // 15: drawbridge.admin.v1.Dns.refresh:type_name -> google.protobuf.Duration
-	0,  // 16: drawbridge.admin.v1.Balancing.policy:type_name -> drawbridge.admin.v1.BalancingPolicy
-	7,  // 17: drawbridge.admin.v1.Balancing.hash:type_name -> drawbridge.admin.v1.HashKey
-	28, // 18: drawbridge.admin.v1.Balancing.slow_start:type_name -> google.protobuf.Duration
-	8,  // 19: drawbridge.admin.v1.HashKey.client_address:type_name -> drawbridge.admin.v1.ClientAddressKey
-	10, // 20: drawbridge.admin.v1.HealthCheck.tcp:type_name -> drawbridge.admin.v1.TcpCheck
-	11, // 21: drawbridge.admin.v1.HealthCheck.tls:type_name -> drawbridge.admin.v1.TlsCheck
-	12, // 22: drawbridge.admin.v1.HealthCheck.http:type_name -> drawbridge.admin.v1.HttpCheck
-	14, // 23: drawbridge.admin.v1.HealthCheck.grpc:type_name -> drawbridge.admin.v1.GrpcCheck
-	28, // 24: drawbridge.admin.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
-	28, // 25: drawbridge.admin.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
-	13, // 26: drawbridge.admin.v1.HttpCheck.codes:type_name -> drawbridge.admin.v1.CodeRange
-	29, // 27: drawbridge.admin.v1.OutlierDetection.handshake_reasons:type_name -> drawbridge.admin.v1.Reason
-	16, // 28: drawbridge.admin.v1.OutlierDetection.error_rate:type_name -> drawbridge.admin.v1.ErrorRate
-	28, // 29: drawbridge.admin.v1.OutlierDetection.base_ejection:type_name -> google.protobuf.Duration
-	28, // 30: drawbridge.admin.v1.OutlierDetection.max_ejection:type_name -> google.protobuf.Duration
-	28, // 31: drawbridge.admin.v1.ErrorRate.window:type_name -> google.protobuf.Duration
-	28, // 32: drawbridge.admin.v1.UpstreamLimits.pending_timeout:type_name -> google.protobuf.Duration
-	18, // 33: drawbridge.admin.v1.UpstreamLimits.retry_budget:type_name -> drawbridge.admin.v1.RetryBudget
-	28, // 34: drawbridge.admin.v1.Pool.idle_timeout:type_name -> google.protobuf.Duration
-	28, // 35: drawbridge.admin.v1.Pool.max_age:type_name -> google.protobuf.Duration
-	28, // 36: drawbridge.admin.v1.UpstreamTcp.max_connection_age:type_name -> google.protobuf.Duration
-	28, // 37: drawbridge.admin.v1.UpstreamTimeouts.connect:type_name -> google.protobuf.Duration
-	28, // 38: drawbridge.admin.v1.UpstreamTimeouts.handshake:type_name -> google.protobuf.Duration
-	28, // 39: drawbridge.admin.v1.UpstreamTimeouts.idle:type_name -> google.protobuf.Duration
-	2,  // 40: drawbridge.admin.v1.UpstreamHttp.protocol:type_name -> drawbridge.admin.v1.HttpProtocol
-	3,  // 41: drawbridge.admin.v1.UpstreamHttp.host:type_name -> drawbridge.admin.v1.HostHeader
-	42, // [42:42] is the sub-list for method output_type
-	42, // [42:42] is the sub-list for method input_type
-	42, // [42:42] is the sub-list for extension type_name
-	42, // [42:42] is the sub-list for extension extendee
-	0,  // [0:42] is the sub-list for field type_name
+	10, // 10: drawbridge.admin.v1.Upstream.dns:type_name -> drawbridge.admin.v1.Dns
+	11, // 11: drawbridge.admin.v1.Upstream.balancing:type_name -> drawbridge.admin.v1.Balancing
+	14, // 12: drawbridge.admin.v1.Upstream.health_check:type_name -> drawbridge.admin.v1.HealthCheck
+	20, // 13: drawbridge.admin.v1.Upstream.outlier_detection:type_name -> drawbridge.admin.v1.OutlierDetection
+	22, // 14: drawbridge.admin.v1.Upstream.limits:type_name -> drawbridge.admin.v1.UpstreamLimits
+	5,  // 15: drawbridge.admin.v1.Upstream.via:type_name -> drawbridge.admin.v1.Via
+	6,  // 16: drawbridge.admin.v1.Via.http_connect:type_name -> drawbridge.admin.v1.HttpConnect
+	7,  // 17: drawbridge.admin.v1.Via.socks5:type_name -> drawbridge.admin.v1.Socks5
+	8,  // 18: drawbridge.admin.v1.HttpConnect.credentials:type_name -> drawbridge.admin.v1.ProxyCredentials
+	9,  // 19: drawbridge.admin.v1.HttpConnect.tls:type_name -> drawbridge.admin.v1.ProxyTls
+	8,  // 20: drawbridge.admin.v1.Socks5.credentials:type_name -> drawbridge.admin.v1.ProxyCredentials
+	33, // 21: drawbridge.admin.v1.Dns.refresh:type_name -> google.protobuf.Duration
+	0,  // 22: drawbridge.admin.v1.Balancing.policy:type_name -> drawbridge.admin.v1.BalancingPolicy
+	12, // 23: drawbridge.admin.v1.Balancing.hash:type_name -> drawbridge.admin.v1.HashKey
+	33, // 24: drawbridge.admin.v1.Balancing.slow_start:type_name -> google.protobuf.Duration
+	13, // 25: drawbridge.admin.v1.HashKey.client_address:type_name -> drawbridge.admin.v1.ClientAddressKey
+	15, // 26: drawbridge.admin.v1.HealthCheck.tcp:type_name -> drawbridge.admin.v1.TcpCheck
+	16, // 27: drawbridge.admin.v1.HealthCheck.tls:type_name -> drawbridge.admin.v1.TlsCheck
+	17, // 28: drawbridge.admin.v1.HealthCheck.http:type_name -> drawbridge.admin.v1.HttpCheck
+	19, // 29: drawbridge.admin.v1.HealthCheck.grpc:type_name -> drawbridge.admin.v1.GrpcCheck
+	33, // 30: drawbridge.admin.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
+	33, // 31: drawbridge.admin.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
+	18, // 32: drawbridge.admin.v1.HttpCheck.codes:type_name -> drawbridge.admin.v1.CodeRange
+	34, // 33: drawbridge.admin.v1.OutlierDetection.handshake_reasons:type_name -> drawbridge.admin.v1.Reason
+	21, // 34: drawbridge.admin.v1.OutlierDetection.error_rate:type_name -> drawbridge.admin.v1.ErrorRate
+	33, // 35: drawbridge.admin.v1.OutlierDetection.base_ejection:type_name -> google.protobuf.Duration
+	33, // 36: drawbridge.admin.v1.OutlierDetection.max_ejection:type_name -> google.protobuf.Duration
+	33, // 37: drawbridge.admin.v1.ErrorRate.window:type_name -> google.protobuf.Duration
+	33, // 38: drawbridge.admin.v1.UpstreamLimits.pending_timeout:type_name -> google.protobuf.Duration
+	23, // 39: drawbridge.admin.v1.UpstreamLimits.retry_budget:type_name -> drawbridge.admin.v1.RetryBudget
+	33, // 40: drawbridge.admin.v1.Pool.idle_timeout:type_name -> google.protobuf.Duration
+	33, // 41: drawbridge.admin.v1.Pool.max_age:type_name -> google.protobuf.Duration
+	33, // 42: drawbridge.admin.v1.UpstreamTcp.max_connection_age:type_name -> google.protobuf.Duration
+	33, // 43: drawbridge.admin.v1.UpstreamTimeouts.connect:type_name -> google.protobuf.Duration
+	33, // 44: drawbridge.admin.v1.UpstreamTimeouts.handshake:type_name -> google.protobuf.Duration
+	33, // 45: drawbridge.admin.v1.UpstreamTimeouts.idle:type_name -> google.protobuf.Duration
+	2,  // 46: drawbridge.admin.v1.UpstreamHttp.protocol:type_name -> drawbridge.admin.v1.HttpProtocol
+	3,  // 47: drawbridge.admin.v1.UpstreamHttp.host:type_name -> drawbridge.admin.v1.HostHeader
+	48, // [48:48] is the sub-list for method output_type
+	48, // [48:48] is the sub-list for method input_type
+	48, // [48:48] is the sub-list for extension type_name
+	48, // [48:48] is the sub-list for extension extendee
+	0,  // [0:48] is the sub-list for field type_name
 }
 
 func init() { file_drawbridge_admin_v1_upstream_proto_init() }
@@ -2212,30 +2586,34 @@ func file_drawbridge_admin_v1_upstream_proto_init() {
 		(*Upstream_Plaintext)(nil),
 		(*Upstream_Passthrough)(nil),
 	}
-	file_drawbridge_admin_v1_upstream_proto_msgTypes[3].OneofWrappers = []any{
+	file_drawbridge_admin_v1_upstream_proto_msgTypes[1].OneofWrappers = []any{
+		(*Via_HttpConnect)(nil),
+		(*Via_Socks5)(nil),
+	}
+	file_drawbridge_admin_v1_upstream_proto_msgTypes[8].OneofWrappers = []any{
 		(*HashKey_ClientAddress)(nil),
 		(*HashKey_Header)(nil),
 		(*HashKey_Cookie)(nil),
 	}
-	file_drawbridge_admin_v1_upstream_proto_msgTypes[5].OneofWrappers = []any{
+	file_drawbridge_admin_v1_upstream_proto_msgTypes[10].OneofWrappers = []any{
 		(*HealthCheck_Tcp)(nil),
 		(*HealthCheck_Tls)(nil),
 		(*HealthCheck_Http)(nil),
 		(*HealthCheck_Grpc)(nil),
 	}
-	file_drawbridge_admin_v1_upstream_proto_msgTypes[9].OneofWrappers = []any{}
-	file_drawbridge_admin_v1_upstream_proto_msgTypes[11].OneofWrappers = []any{}
-	file_drawbridge_admin_v1_upstream_proto_msgTypes[12].OneofWrappers = []any{}
 	file_drawbridge_admin_v1_upstream_proto_msgTypes[14].OneofWrappers = []any{}
-	file_drawbridge_admin_v1_upstream_proto_msgTypes[15].OneofWrappers = []any{}
-	file_drawbridge_admin_v1_upstream_proto_msgTypes[18].OneofWrappers = []any{}
+	file_drawbridge_admin_v1_upstream_proto_msgTypes[16].OneofWrappers = []any{}
+	file_drawbridge_admin_v1_upstream_proto_msgTypes[17].OneofWrappers = []any{}
+	file_drawbridge_admin_v1_upstream_proto_msgTypes[19].OneofWrappers = []any{}
+	file_drawbridge_admin_v1_upstream_proto_msgTypes[20].OneofWrappers = []any{}
+	file_drawbridge_admin_v1_upstream_proto_msgTypes[23].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_drawbridge_admin_v1_upstream_proto_rawDesc), len(file_drawbridge_admin_v1_upstream_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   23,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
