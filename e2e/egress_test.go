@@ -127,7 +127,7 @@ func TestConnectionsLeaveThroughAProxy(t *testing.T) {
 			checked := via(upstream("tcp", a.settings(), tcp), good())
 			checked.HealthCheck = &adminv1.HealthCheck{Kind: &adminv1.HealthCheck_Tls{Tls: &adminv1.TlsCheck{}}, Interval: durationpb.New(200 * time.Millisecond)}
 			g.apply(trustBundle("ca", a.ca), certificate("client", a.client), checked, via(upstream("web", a.settings(), web), good()),
-				via(upstream("nobody", a.settings(), freeAddresses(t, 1)[0]), good()),
+				via(upstream("unreachable", a.settings(), freeAddresses(t, 1)[0]), good()),
 				listener("tcp", protocolTCP, "tcp"), listener("web", protocolHTTP, "web"))
 			if p.secure != "" {
 				secure := good()
@@ -152,7 +152,7 @@ func TestConnectionsLeaveThroughAProxy(t *testing.T) {
 			if r := g.probe("tcp"); r.GetOutcome() != adminv1.ProbeOutcome_PROBE_OUTCOME_OK || !strings.Contains(r.GetExplanation(), "through the "+map[bool]string{true: "SOCKS5", false: "HTTP"}[socks]+" proxy "+p.addresses[0]) {
 				t.Errorf("the probe: %v", r)
 			}
-			if r := g.probe("nobody"); r.GetReason() != adminv1.Reason_REASON_CONNECT_REFUSED && r.GetReason() != adminv1.Reason_REASON_UNREACHABLE || !strings.Contains(r.GetExplanation(), "could not connect to the server") {
+			if r := g.probe("unreachable"); r.GetReason() != adminv1.Reason_REASON_CONNECT_REFUSED && r.GetReason() != adminv1.Reason_REASON_UNREACHABLE || !strings.Contains(r.GetExplanation(), "could not connect to the server") {
 				t.Errorf("the probe of no server: %v", r)
 			}
 			if p.secure != "" {

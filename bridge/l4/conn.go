@@ -204,6 +204,9 @@ func (c *conn) bridge(t *Table) bool {
 	if u.Announces() {
 		ctx = upstream.Announce(ctx, c.Announced.Source, c.Announced.Destination)
 	}
+	if u.Starttls() == starttls.MySQL {
+		ctx = starttls.WithClient(ctx, starttls.NewClient(client, &s.passwords))
+	}
 	if c.details != nil {
 		ctx = upstream.WithTrace(ctx, &c.details.trace)
 	}
@@ -215,8 +218,12 @@ func (c *conn) bridge(t *Table) bool {
 	c.turn.Bound(target.Attempts)
 	back, endpoint, err := c.turn.Dial(ctx, upstream.Stream, host)
 	if err != nil {
-		s.count.dialFailures.Add(1)
 		o.how, o.err, o.reason = endDial, err, upstream.ReasonOf(err)
+		if o.reason == certs.ReasonClientFailed {
+			o.how = splice.ClientFailed
+		} else {
+			s.count.dialFailures.Add(1)
+		}
 		c.client.Reset()
 		return false
 	}

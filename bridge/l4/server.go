@@ -13,6 +13,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/limit"
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 	"github.com/drawbridge-gateway/drawbridge/bridge/splice"
+	"github.com/drawbridge-gateway/drawbridge/bridge/starttls"
 	"github.com/drawbridge-gateway/drawbridge/bridge/validity"
 )
 
@@ -56,6 +57,7 @@ type Server struct {
 	limiter   *limit.Limiter
 	intake    *intake.Intake
 	count     counters
+	passwords starttls.Key // with which MySQL clients encrypt them
 }
 
 // New returns a Server. The caller ends it with Shutdown.

@@ -8,6 +8,7 @@ type Protocol int
 const (
 	None Protocol = iota
 	Postgres
+	MySQL
 	SMTP
 	LMTP
 	IMAP
@@ -26,7 +27,7 @@ type spec struct {
 	// greeted. It is nil if clients speak first.
 	secured func() *script
 
-	// server answers a client until it asks for TLS.
+	// server answers a client until it asks for TLS. It is nil if listeners cannot.
 	server func(optional bool) acceptor
 
 	// join is the exchange with the server for a client that server has answered. Its
@@ -37,6 +38,7 @@ type spec struct {
 
 var specs = map[Protocol]spec{
 	Postgres: {"PostgreSQL", newPostgresClient, nil, newPostgresServer, nil},
+	MySQL:    {"MySQL", func() dialect { return newMySQLClient() }, nil, nil, nil},
 	SMTP:     smtp.spec(),
 	LMTP:     lmtp.spec(),
 	IMAP:     {"IMAP", imapClient, imapSecured, imapServer, imapJoin},
@@ -51,4 +53,7 @@ func (p Protocol) String() string { return specs[p].name }
 
 // ServerSpeaksFirst reports whether clients wait for the server's greeting, so
 // that a connection belongs to one client from the start.
-func (p Protocol) ServerSpeaksFirst() bool { return specs[p].secured != nil }
+func (p Protocol) ServerSpeaksFirst() bool { return specs[p].secured != nil || p == MySQL }
+
+// Accepts reports whether listeners can answer clients that ask for TLS.
+func (p Protocol) Accepts() bool { return specs[p].server != nil }

@@ -33,17 +33,23 @@ const readSize = 1024
 // when ctx ends, and owns the deadlines of conn until it returns. After an
 // error conn is unusable; the error has a reason of package certs.
 func (p Protocol) Upgrade(ctx context.Context, conn net.Conn) error {
-	if p == None {
+	switch p {
+	case None:
 		return nil
+	case MySQL:
+		return upgradeMySQL(ctx, conn)
 	}
 	return run(ctx, conn, specs[p].client())
 }
 
 // Greet completes the upgrade after the TLS handshake of conn, and returns the
 // greeting for a client that speaks plaintext: what it would have received as
-// the server's first bytes. It is empty if clients speak first. Greet has the
-// bounds and errors of Upgrade.
+// the server's first bytes. It is empty if clients speak first, and for MySQL, whose
+// client Greet authenticates instead. Greet has the bounds and errors of Upgrade.
 func (p Protocol) Greet(ctx context.Context, conn net.Conn) ([]byte, error) {
+	if c := ClientOf(ctx); p == MySQL && c != nil {
+		return nil, c.authenticate(ctx, conn)
+	}
 	secured := specs[p].secured
 	if secured == nil {
 		return nil, nil

@@ -3,6 +3,8 @@ package upstream
 import (
 	"context"
 	"net"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/starttls"
 )
 
 // announced is the context key of the announced client.
@@ -16,6 +18,10 @@ type client struct{ source, destination net.Addr }
 func Announce(ctx context.Context, source, destination net.Addr) context.Context {
 	return context.WithValue(ctx, announced{}, client{source, destination})
 }
+
+// Starttls returns the protocol in which connections start TLS. With MySQL, traffic needs
+// starttls.WithClient.
+func (u *Upstream) Starttls() starttls.Protocol { return u.options.Starttls }
 
 // Announces reports whether connections are announced as a client's, so that
 // each connection serves only the client that Announce named.

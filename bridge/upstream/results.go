@@ -34,9 +34,10 @@ func (r *results) succeeded(p Purpose) {
 	}
 }
 
-// failed records a failed attempt. It ignores one that ctx canceled.
+// failed records a failed attempt. It ignores one that ctx canceled, or that failed
+// because of the client.
 func (r *results) failed(ctx context.Context, failure *DialError) error {
-	if !errors.Is(ctx.Err(), context.Canceled) {
+	if !errors.Is(ctx.Err(), context.Canceled) && failure.Reason != certs.ReasonClientFailed {
 		r.note(failure, failure.Phase == "tls")
 	}
 	return failure

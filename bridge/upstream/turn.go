@@ -6,6 +6,8 @@ import (
 	"net"
 	"slices"
 	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/starttls"
 )
 
 var (
@@ -274,7 +276,7 @@ func (t *Turn) Dial(ctx context.Context, p Purpose, host string) (net.Conn, *End
 			continue
 		}
 		errs = append(errs, err)
-		if ctx.Err() != nil || len(errs) == t.bounds.Most {
+		if ctx.Err() != nil || len(errs) == t.bounds.Most || starttls.ClientOf(ctx).Greeted() {
 			break
 		}
 	}

@@ -11,6 +11,7 @@ import (
 
 var starttlsProtocols = map[adminv1.Starttls]starttls.Protocol{
 	adminv1.Starttls_STARTTLS_POSTGRES: starttls.Postgres,
+	adminv1.Starttls_STARTTLS_MYSQL:    starttls.MySQL,
 	adminv1.Starttls_STARTTLS_SMTP:     starttls.SMTP,
 	adminv1.Starttls_STARTTLS_LMTP:     starttls.LMTP,
 	adminv1.Starttls_STARTTLS_IMAP:     starttls.IMAP,
@@ -67,6 +68,10 @@ func (s listenerScope) starttls(l *Listener) starttls.Protocol {
 		if t.GetStarttlsOptional() {
 			s.Add(optional, "needs tls.starttls, the protocol in which clients ask for TLS")
 		}
+		return starttls.None
+	}
+	if !starttlsProtocols[v].Accepts() {
+		s.Add(at, "must not be %v: only upstreams can have it", v)
 		return starttls.None
 	}
 	if t.GetStarttlsOptional() {

@@ -47,6 +47,9 @@ func TestStarttlsIsRefusedWhereItHasNoMeaning(t *testing.T) {
 		"a greeting in advance": {upgrading("pg", func(u *adminv1.Upstream) {
 			u.GetTls().Starttls, u.Pool = adminv1.Starttls_STARTTLS_SMTP, &adminv1.Pool{Warm: 1}
 		}), []invalid.Path{"r0.pool.warm"}},
+		"a greeting of MySQL in advance": {upgrading("pg", func(u *adminv1.Upstream) {
+			u.GetTls().Starttls, u.Pool = adminv1.Starttls_STARTTLS_MYSQL, &adminv1.Pool{Warm: 1}
+		}), []invalid.Path{"r0.pool.warm"}},
 		"an HTTP listener":            {listener("http", "127.0.0.1:2", httpP, "pg"), []invalid.Path{"r0.upstream"}},
 		"a route of an HTTP listener": {forward("r", nil, "http", "web", "pg"), []invalid.Path{"r0.forward.upstreams[1].name"}},
 		"an upstream in use by HTTP":  {upgrading("web", nil), []invalid.Path{`listener["http"].upstream`, `route["r"].forward.upstreams[0].name`}},
@@ -91,6 +94,7 @@ func TestStarttlsOfClientsIsRefusedWhereItHasNoMeaning(t *testing.T) {
 		"a passthrough":      {pass, []invalid.Path{"r0.tls.starttls"}},
 		"a route's upstream": {forward("r", nil, "l", "pass"), []invalid.Path{`listener["l"].tls.starttls`}},
 		"another protocol":   {l(func(s *adminv1.ServerTls) { s.Starttls = ldap }), []invalid.Path{"r0.tls.starttls"}},
+		"MySQL":              {l(func(s *adminv1.ServerTls) { s.Starttls = adminv1.Starttls_STARTTLS_MYSQL }), []invalid.Path{"r0.tls.starttls"}},
 		"optional alone":     {l(func(s *adminv1.ServerTls) { s.Starttls, s.StarttlsOptional = 0, true }), []invalid.Path{"r0.tls.starttls_optional"}},
 		"required names":     {l(func(s *adminv1.ServerTls) { s.StarttlsOptional, s.RejectUnknownSni = true, true }), []invalid.Path{"r0.tls.starttls_optional"}},
 		"required certificate": {l(func(s *adminv1.ServerTls) {

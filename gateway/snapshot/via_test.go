@@ -79,7 +79,6 @@ func TestEgressProxiesAreChecked(t *testing.T) {
 
 // A write that leaves the password out keeps it, and never for another proxy.
 func TestThePasswordOfAProxyIsKept(t *testing.T) {
-	w := newWorld(t)
 	const secret, plain = ` credentials { username: "user" password: "s3cret" } `, ` credentials { username: "user" } `
 	for _, c := range []struct {
 		stored, put string
@@ -93,7 +92,7 @@ func TestThePasswordOfAProxyIsKept(t *testing.T) {
 		{`socks5 { address: "p:1"` + secret + `}`, `http_connect { address: "p:1"` + plain + `}`, false},
 		{`http_connect { address: "p:1"` + secret + `}`, `http_connect { address: "p:1" credentials { username: "user" password: "other" } }`, false},
 	} {
-		w = newWorld(t)
+		w := newWorld(t)
 		w.put(w.bundle("trust"), via(t, c.stored))
 		got := w.snap.State().Complete(via(t, c.put)).(*adminv1.Upstream).GetVia()
 		password := got.GetHttpConnect().GetCredentials().GetPassword() + got.GetSocks5().GetCredentials().GetPassword()

@@ -329,6 +329,9 @@ const (
 	// PostgreSQL: SSLRequest. For an upstream with PostgreSQL 17's direct TLS leave
 	// starttls out and set alpn to "postgresql"; listeners accept both.
 	Starttls_STARTTLS_POSTGRES Starttls = 1
+	// MySQL and MariaDB. Upstreams only. The client receives the server's greeting without
+	// its offer of TLS, and authenticates over the gateway's TLS with the server.
+	Starttls_STARTTLS_MYSQL Starttls = 2
 	// SMTP: STARTTLS (RFC 3207).
 	Starttls_STARTTLS_SMTP Starttls = 3
 	// LMTP: STARTTLS.
@@ -351,6 +354,7 @@ var (
 	Starttls_name = map[int32]string{
 		0: "STARTTLS_UNSPECIFIED",
 		1: "STARTTLS_POSTGRES",
+		2: "STARTTLS_MYSQL",
 		3: "STARTTLS_SMTP",
 		4: "STARTTLS_LMTP",
 		5: "STARTTLS_IMAP",
@@ -362,6 +366,7 @@ var (
 	Starttls_value = map[string]int32{
 		"STARTTLS_UNSPECIFIED": 0,
 		"STARTTLS_POSTGRES":    1,
+		"STARTTLS_MYSQL":       2,
 		"STARTTLS_SMTP":        3,
 		"STARTTLS_LMTP":        4,
 		"STARTTLS_IMAP":        5,
@@ -1450,10 +1455,11 @@ const file_drawbridge_admin_v1_tls_proto_rawDesc = "" +
 	"\x1eSERVER_NAME_SOURCE_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18SERVER_NAME_SOURCE_FIXED\x10\x01\x12 \n" +
 	"\x1cSERVER_NAME_SOURCE_FROM_HOST\x10\x02\x12\x1b\n" +
-	"\x17SERVER_NAME_SOURCE_NONE\x10\x03*\xc1\x01\n" +
+	"\x17SERVER_NAME_SOURCE_NONE\x10\x03*\xd5\x01\n" +
 	"\bStarttls\x12\x18\n" +
 	"\x14STARTTLS_UNSPECIFIED\x10\x00\x12\x15\n" +
-	"\x11STARTTLS_POSTGRES\x10\x01\x12\x11\n" +
+	"\x11STARTTLS_POSTGRES\x10\x01\x12\x12\n" +
+	"\x0eSTARTTLS_MYSQL\x10\x02\x12\x11\n" +
 	"\rSTARTTLS_SMTP\x10\x03\x12\x11\n" +
 	"\rSTARTTLS_LMTP\x10\x04\x12\x11\n" +
 	"\rSTARTTLS_IMAP\x10\x05\x12\x11\n" +

@@ -1,0 +1,287 @@
+package starttls
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+)
+
+// MySQL's protocol 10, which MariaDB speaks too. The server's greeting is never sent
+// again over TLS, so a client gets the one of the plaintext. What the client answers is
+// sent over TLS alone.
+
+// Capabilities (of the client, and offered by the server).
+const (
+	mysqlConnectWithDB = 1 << 3
+	mysqlProtocol41    = 1 << 9
+	mysqlSSL           = 1 << 11
+	mysqlSecure        = 1 << 15 // the authentication data has a length
+	mysqlPluginAuth    = 1 << 19
+	mysqlLongAuthData  = 1 << 21 // its length is length-encoded
+
+	// ownCapabilities are those of a connection without a client.
+	mysqlOwnCapabilities = mysqlProtocol41 | mysqlSecure | mysqlPluginAuth
+)
+
+const (
+	maxMySQLGreeting = 4 << 10
+	maxMySQLResponse = 80 << 10 // connection attributes have up to 64 KiB
+	maxMySQLAuth     = 64 << 10 // of a message of a plugin
+	mysqlHeader      = 4
+	mysqlResponse    = 32 // of the fixed part of a client's response, which is the request for TLS
+)
+
+// mysqlPacket returns a packet.
+func mysqlPacket(sequence byte, payload []byte) []byte {
+	n := len(payload)
+	return append([]byte{byte(n), byte(n >> 8), byte(n >> 16), sequence}, payload...)
+}
+
+// A mysqlReader reads one packet.
+type mysqlReader struct {
+	said     []byte
+	sequence byte // that the packet must have
+	most     int  // bytes of payload
+}
+
+var (
+	errMySQLPacket   = errors.New("it is not a packet of MySQL")
+	errMySQLTooLong  = errors.New("it is too long")
+	errMySQLSequence = errors.New("it is out of sequence")
+)
+
+// feed returns the payload and what follows the packet, once it is complete.
+func (r *mysqlReader) feed(in []byte) (payload, rest []byte, complete bool, err error) {
+	r.said = append(r.said, in...)
+	if len(r.said) < mysqlHeader {
+		return nil, nil, false, nil
+	}
+	n := int(r.said[0]) | int(r.said[1])<<8 | int(r.said[2])<<16
+	switch {
+	case n == 0:
+		return nil, nil, false, errMySQLPacket
+	case n > r.most:
+		return nil, nil, false, errMySQLTooLong
+	case r.said[3] != r.sequence:
+		return nil, nil, false, errMySQLSequence
+	case len(r.said) < mysqlHeader+n:
+		return nil, nil, false, nil
+	}
+	return r.said[mysqlHeader : mysqlHeader+n], r.said[mysqlHeader+n:], true, nil
+}
+
+// mysqlClient reads a server's greeting.
+type mysqlClient struct {
+	reader   mysqlReader
+	greeting mysqlGreeting
+}
+
+func newMySQLClient() *mysqlClient {
+	return &mysqlClient{reader: mysqlReader{most: maxMySQLGreeting}}
+}
+
+func (c *mysqlClient) start() []byte   { return nil }
+func (c *mysqlClient) waiting() string { return "the server: its greeting" }
+
+func (c *mysqlClient) feed(in []byte) ([]byte, bool, error) {
+	payload, rest, complete, err := c.reader.feed(in)
+	switch {
+	case err != nil:
+		return nil, false, refused("the server sent %s as its greeting, which is not MySQL: %v", quote(c.reader.said), err)
+	case !complete:
+		return nil, false, nil
+	case payload[0] == 0xff:
+		return nil, false, refused("the server refused: it sent the error %s as its greeting", quote(mysqlErrorText(payload)))
+	}
+	g, ok := parseMySQLGreeting(payload)
+	switch {
+	case !ok:
+		return nil, false, refused("the server sent %s as its greeting, which is not MySQL", quote(payload))
+	case len(rest) > 0:
+		return nil, false, injected("its greeting", rest)
+	case g.capabilities&mysqlSSL == 0:
+		return nil, false, refused("the server %s does not offer TLS in its greeting", quote(g.version))
+	case g.capabilities&(mysqlProtocol41|mysqlPluginAuth|mysqlSecure) != mysqlProtocol41|mysqlPluginAuth|mysqlSecure:
+		return nil, false, refused("the server %s is too old: it does not offer authentication plugins", quote(g.version))
+	}
+	c.greeting = g
+	return nil, true, nil
+}
+
+// mysqlErrorText returns the code and message of an error packet.
+func mysqlErrorText(payload []byte) string {
+	if len(payload) < 3 {
+		return ""
+	}
+	return fmt.Sprintf("%d %s", binary.LittleEndian.Uint16(payload[1:]), payload[3:])
+}
+
+// A mysqlGreeting is a server's greeting.
+type mysqlGreeting struct {
+	payload      []byte
+	version      string
+	capabilities uint32
+	scramble     []byte // 20 bytes
+	plugin       string // the server's default
+	at           int    // of the lower half of the capabilities in payload
+}
+
+// parseMySQLGreeting parses a greeting of protocol 10.
+func parseMySQLGreeting(p []byte) (g mysqlGreeting, ok bool) {
+	end := bytes.IndexByte(p, 0)
+	if p[0] != 10 || end < 0 {
+		return g, false
+	}
+	// The connection's number, 8 bytes of the scramble, and a zero byte come first.
+	g.payload, g.version, g.at = bytes.Clone(p), string(p[1:end]), end+1+4+8+1
+	const fixed = 2 + 1 + 2 + 2 + 1 + 10
+	if len(p) < g.at+fixed+13 {
+		return g, false
+	}
+	g.capabilities = uint32(binary.LittleEndian.Uint16(p[g.at:])) | uint32(binary.LittleEndian.Uint16(p[g.at+5:]))<<16
+	g.scramble = append(bytes.Clone(p[end+5:end+13]), p[g.at+fixed:g.at+fixed+12]...)
+	second := max(13, int(p[g.at+7])-8)
+	if rest := p[g.at+fixed:]; len(rest) >= second {
+		name, _, _ := bytes.Cut(rest[second:], []byte{0})
+		g.plugin = string(name)
+	}
+	return g, true
+}
+
+// plaintext returns the greeting's payload without the offer of TLS.
+func (g *mysqlGreeting) plaintext() []byte {
+	p := bytes.Clone(g.payload)
+	p[g.at+1] &^= mysqlSSL >> 8
+	return p
+}
+
+// mysqlHello greets a client, and reads its response.
+type mysqlHello struct {
+	greeting []byte
+	reader   mysqlReader
+	response []byte
+}
+
+func newMySQLHello(greeting []byte) *mysqlHello {
+	return &mysqlHello{greeting: greeting, reader: mysqlReader{sequence: 1, most: maxMySQLResponse}}
+}
+
+func (h *mysqlHello) start() []byte   { return mysqlPacket(0, h.greeting) }
+func (h *mysqlHello) waiting() string { return "the client: its response to the greeting" }
+
+func (h *mysqlHello) feed(in []byte) ([]byte, bool, error) {
+	payload, rest, complete, err := h.reader.feed(in)
+	switch {
+	case err != nil || !complete:
+		return nil, false, err
+	case len(rest) > 0:
+		return nil, false, errors.New("it sent more than its response")
+	case len(payload) <= mysqlResponse:
+		return nil, false, errors.New("it asked for TLS, which was not offered")
+	}
+	capabilities := binary.LittleEndian.Uint32(payload)
+	if capabilities&mysqlProtocol41 == 0 || capabilities&mysqlSSL != 0 {
+		return nil, false, errors.New("its capabilities are not those of a client in plaintext of MySQL 4.1 or later")
+	}
+	h.response = bytes.Clone(payload)
+	return nil, true, nil
+}
+
+// mysqlPlugin returns the authentication plugin that a client's response names, or the
+// server's default.
+func mysqlPlugin(response []byte, byDefault string) string {
+	capabilities, rest := binary.LittleEndian.Uint32(response), response[mysqlResponse:]
+	cut := func() bool {
+		_, after, ok := bytes.Cut(rest, []byte{0})
+		rest = after
+		return ok
+	}
+	if capabilities&mysqlPluginAuth == 0 || !cut() { // the user
+		return byDefault
+	}
+	switch { // the authentication data
+	case capabilities&(mysqlSecure|mysqlLongAuthData) == 0:
+		if !cut() {
+			return byDefault
+		}
+	default:
+		n, size := 0, 1
+		if len(rest) > 0 {
+			n = int(rest[0])
+		}
+		if capabilities&mysqlLongAuthData != 0 && n >= 0xfb {
+			if n != 0xfc || len(rest) < 3 {
+				return byDefault
+			}
+			n, size = int(binary.LittleEndian.Uint16(rest[1:])), 3
+		}
+		if len(rest) < size+n {
+			return byDefault
+		}
+		rest = rest[size+n:]
+	}
+	if capabilities&mysqlConnectWithDB != 0 && !cut() {
+		return byDefault
+	}
+	name, _, _ := bytes.Cut(rest, []byte{0})
+	if len(name) == 0 {
+		return byDefault
+	}
+	return string(name)
+}
+
+// upgradeMySQL asks the server at conn for TLS, in the name of the context's client. A
+// server reads the client's capabilities only in the request for TLS, so the client is
+// greeted before it.
+func upgradeMySQL(ctx context.Context, conn net.Conn) error {
+	d := newMySQLClient()
+	if err := run(ctx, conn, d); err != nil {
+		return err
+	}
+	request := make([]byte, mysqlResponse)
+	binary.LittleEndian.PutUint32(request, mysqlOwnCapabilities)
+	binary.LittleEndian.PutUint32(request[4:], 1<<24)
+	request[8] = 45 // utf8mb4
+	if c := ClientOf(ctx); c != nil {
+		if err := c.greet(ctx, d.greeting); err != nil {
+			return err
+		}
+		copy(request, c.response[:mysqlResponse])
+	}
+	request[1] |= mysqlSSL >> 8
+	_, err := conn.Write(mysqlPacket(1, request)) // never blocks: it is the first write
+	if err != nil {
+		return broken("the server", err)
+	}
+	return nil
+}
+
+// greet sends the client the server's greeting without the offer of TLS, and reads its
+// response.
+func (c *Client) greet(ctx context.Context, g mysqlGreeting) error {
+	if c.greeted {
+		return c.blame("the client", errors.New("another server has greeted it"))
+	}
+	c.greeted = true
+	hello := newMySQLHello(g.plaintext())
+	if err := c.run(ctx, hello); err != nil {
+		return err
+	}
+	c.response = hello.response
+	c.auth = mysqlAuth{plugin: mysqlPlugin(c.response, g.plugin), scramble: g.scramble}
+	return nil
+}
+
+// isMySQLPlugin compares names of plugins.
+func isMySQLPlugin(name string, any ...string) bool {
+	for _, a := range any {
+		if strings.EqualFold(name, a) {
+			return true
+		}
+	}
+	return false
+}

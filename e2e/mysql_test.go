@@ -1,0 +1,278 @@
+// A MariaDB that demands TLS and a client certificate serves clients in plaintext, and
+// so does a server that authenticates as MySQL 8 does, also right after a restart, when
+// it needs the password itself.
+
+package e2e
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"crypto/tls"
+	"database/sql"
+	"io"
+	"net"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	_ "github.com/go-sql-driver/mysql"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+// A mariaDB is a running MariaDB. Its root logs in over the unix socket.
+type mariaDB struct {
+	*daemon
+	dir, client string
+}
+
+func startMariaDB(t testing.TB, a *authority) *mariaDB {
+	t.Helper()
+	program, install := needFile(t, "/usr/sbin/mariadbd"), need(t, "mariadb-install-db")
+	m := &mariaDB{dir: shortDir(t), client: need(t, "mariadb")}
+	a.writeServer(t, m.dir)
+	as := unprivileged(t, "mysql", m.dir)
+	data := filepath.Join(m.dir, "data")
+	run(t, append(as, install, "--no-defaults", "--datadir="+data, "--auth-root-authentication-method=normal", "--skip-test-db")...)
+	m.daemon = startDaemon(t, 1, func(addresses []string) []string {
+		_, port, _ := net.SplitHostPort(addresses[0])
+		return append(as, program, "--no-defaults", "--datadir="+data, "--socket="+filepath.Join(m.dir, "sock"), "--pid-file="+filepath.Join(m.dir, "pid"),
+			"--bind-address=127.0.0.1", "--port="+port, "--skip-name-resolve", "--plugin-load-add=auth_ed25519", "--innodb-buffer-pool-size=16M", "--innodb-flush-log-at-trx-commit=0",
+			"--ssl-cert="+filepath.Join(m.dir, "server.pem"), "--ssl-key="+filepath.Join(m.dir, "server.key"), "--ssl-ca="+filepath.Join(m.dir, "ca.pem"))
+	})
+	return m
+}
+
+// local runs SQL as root.
+func (m *mariaDB) local(t testing.TB, sql string) result {
+	t.Helper()
+	return command(t, m.client, "--no-defaults", "--socket="+filepath.Join(m.dir, "sock"), "-uroot", "-BNe", sql)
+}
+
+// query runs SQL over TCP in plaintext.
+func (m *mariaDB) query(t testing.TB, address, user, password, sql string) result {
+	t.Helper()
+	return command(t, m.client, append(plainMySQL(address, user, password), "-BNe", sql)...)
+}
+
+func plainMySQL(address, user, password string) []string {
+	host, port, _ := net.SplitHostPort(address)
+	return []string{"--no-defaults", "--protocol=tcp", "--skip-ssl", "-h" + host, "-P" + port, "-u" + user, "-p" + password}
+}
+
+func TestMariaDBBehindMutualTLS(t *testing.T) {
+	t.Parallel()
+	a := newAuthority(t)
+	m := startMariaDB(t, a)
+	if r := m.local(t, `
+		create user native identified via mysql_native_password using password('secret') require x509;
+		create user ed identified via ed25519 using password('secret') require x509;
+		create database shop; grant all on shop.* to native, ed; use shop;
+		create table t (a int primary key, b longtext);
+		insert into t select seq, repeat(md5(seq), 500) from seq_1_to_2000`); r.code != 0 {
+		t.Fatal(r)
+	}
+	g := startGateway(t)
+	u := a.startsTLS("db", adminv1.Starttls_STARTTLS_MYSQL, m.addresses[0])
+	u.HealthCheck = &adminv1.HealthCheck{Kind: &adminv1.HealthCheck_Tls{Tls: &adminv1.TlsCheck{}}, Interval: durationpb.New(300 * time.Millisecond)}
+	anonymous := a.startsTLS("anonymous", adminv1.Starttls_STARTTLS_MYSQL, m.addresses[0])
+	anonymous.GetTls().Certificate = ""
+	secure := listener("secure", protocolTCP, "db")
+	secure.Tls = &adminv1.ServerTls{Certificates: []string{"server"}}
+	g.apply(trustBundle("ca", a.ca), certificate("client", a.client), certificate("server", a.server), u, anonymous, listener("db", protocolTCP, "db"), listener("anonymous", protocolTCP, "anonymous"), secure)
+
+	if r := m.query(t, m.addresses[0], "native", "secret", "select 1"); r.code == 0 || !strings.Contains(r.stderr, "Access denied") {
+		t.Fatalf("the server accepts plaintext: %v", r)
+	}
+	for _, user := range []string{"native", "ed"} {
+		if r := m.query(t, g.address("db"), user, "secret", "select user(), variable_value <> '' from information_schema.session_status where variable_name = 'Ssl_cipher'"); !strings.HasPrefix(r.stdout, user+"@127.0.0.1\t1") {
+			t.Errorf("%s: %v", user, r)
+		}
+		if r := m.query(t, g.address("db"), user, "wrong", "select 1"); r.code == 0 || !strings.Contains(r.stderr, "1045") {
+			t.Errorf("%s with a wrong password: %v", user, r)
+		}
+		if r := m.query(t, g.address("anonymous"), user, "secret", "select 1"); r.code == 0 || !strings.Contains(r.stderr, "Access denied") {
+			t.Errorf("%s without a certificate: %v", user, r)
+		}
+	}
+	if r := g.probe("db"); r.GetOutcome() != adminv1.ProbeOutcome_PROBE_OUTCOME_OK || !r.GetClientCertificateSent() || !strings.Contains(r.GetExplanation(), "agreed in MySQL to start TLS") {
+		t.Errorf("the probe: %v", r)
+	}
+	eventually(t, "the health check passes", func() bool {
+		return g.upstream("db").GetEndpoints()[0].GetHealth() == adminv1.EndpointHealth_ENDPOINT_HEALTH_UP
+	})
+	const rows = "select a, sha2(b, 256), length(b) from shop.t order by a"
+	if direct, bridged := m.local(t, rows), m.query(t, g.address("db"), "native", "secret", rows); direct != bridged || direct.code != 0 {
+		t.Errorf("results differ: directly %d bytes, through the gateway %d bytes: %v", len(direct.stdout), len(bridged.stdout), bridged)
+	}
+	big := "select repeat('x', 10000000)"
+	if r := m.query(t, g.address("db"), "native", "secret", big); len(r.stdout) != 10_000_001 {
+		t.Errorf("10 MB became %d bytes", len(r.stdout))
+	}
+
+	db, err := sql.Open("mysql", "native:secret@tcp("+g.address("db")+")/shop?interpolateParams=false")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	for i := range 20 {
+		var got int
+		if err := db.QueryRowContext(patient(t), "select ? + 1", i).Scan(&got); err != nil || got != i+1 {
+			t.Fatalf("Go's driver: %d, %v", got, err)
+		}
+	}
+	if _, err := db.ExecContext(patient(t), "insert into t values (100001, 'through the gateway')"); err != nil {
+		t.Error(err)
+	}
+	if r := m.local(t, "select b from shop.t where a = 100001"); r.stdout != "through the gateway\n" {
+		t.Errorf("stored: %v", r)
+	}
+
+	// Another protocol, and nothing of it reaches the client.
+	other := serveConns(t, nil, func(c net.Conn) {
+		_, _ = io.WriteString(c, "220 mail.example.com ESMTP\r\n")
+		_, _ = io.Copy(io.Discard, c)
+	})
+	g.apply(a.startsTLS("other", adminv1.Starttls_STARTTLS_MYSQL, other), listener("other", protocolTCP, "other"))
+	if got, err := exchange(t, g.address("other"), ""); got != "" || err == nil {
+		t.Errorf("the client got %q, %v", got, err)
+	}
+	if r := g.probe("other"); r.GetReason() != adminv1.Reason_REASON_STARTTLS_REFUSED {
+		t.Errorf("the probe of another protocol: %v", r)
+	}
+}
+
+// A mysql8 is a server of the test's own, which authenticates its users with
+// caching_sha2_password as MySQL 8 does over TLS. It answers every command with OK.
+type mysql8 struct {
+	config *tls.Config
+
+	mu          sync.Mutex
+	cached      bool // since the last restart
+	full, fast  int  // logins
+	certificate string
+}
+
+const mysql8Scramble = "0123456789abcdefghij"
+
+func packet(sequence byte, payload string) string {
+	n := len(payload)
+	return string([]byte{byte(n), byte(n >> 8), byte(n >> 16), sequence}) + payload
+}
+
+// read returns the payload of the next packet, or "" at the end.
+func (m *mysql8) read(c net.Conn, sequence byte) string {
+	var header [4]byte
+	if _, err := io.ReadFull(c, header[:]); err != nil || header[3] != sequence {
+		return ""
+	}
+	payload := make([]byte, int(header[0])|int(header[1])<<8|int(header[2])<<16)
+	if _, err := io.ReadFull(c, payload); err != nil {
+		return ""
+	}
+	return string(payload)
+}
+
+func (m *mysql8) serve(c net.Conn) {
+	const ok, denied = "\x00\x00\x00\x02\x00\x00\x00", "\xff\x15\x04#28000Access denied"
+	_, _ = io.WriteString(c, packet(0, "\x0a8.4.0-test\x00\x01\x00\x00\x00"+mysql8Scramble[:8]+"\x00\xff\xff\xff\x02\x00\xff\xdf\x15"+strings.Repeat("\x00", 10)+mysql8Scramble[8:]+"\x00caching_sha2_password\x00"))
+	if request := m.read(c, 1); len(request) != 32 {
+		return
+	}
+	secure := tls.Server(c, m.config)
+	response := m.read(secure, 2)
+	if len(response) < 36 || len(secure.ConnectionState().PeerCertificates) == 0 {
+		return
+	}
+	scrambled := scrambleSHA2("secret", mysql8Scramble)
+	m.mu.Lock()
+	m.certificate = secure.ConnectionState().PeerCertificates[0].Subject.CommonName
+	fast := m.cached && strings.Contains(response, scrambled)
+	if fast {
+		m.fast++
+	}
+	m.mu.Unlock()
+	sequence := byte(3)
+	if fast {
+		_, _ = io.WriteString(secure, packet(3, "\x01\x03")+packet(4, ok))
+	} else {
+		_, _ = io.WriteString(secure, packet(3, "\x01\x04"))
+		if m.read(secure, 4) != "secret\x00" {
+			_, _ = io.WriteString(secure, packet(5, denied))
+			return
+		}
+		m.mu.Lock()
+		m.cached = true
+		m.full++
+		m.mu.Unlock()
+		sequence = 5
+		_, _ = io.WriteString(secure, packet(sequence, ok))
+	}
+	for {
+		request := m.read(secure, 0)
+		if request == "" || request[0] == 1 { // COM_QUIT
+			return
+		}
+		_, _ = io.WriteString(secure, packet(1, ok))
+	}
+}
+
+// scrambleSHA2 returns what a client sends to prove that it knows the password.
+func scrambleSHA2(password, scramble string) string {
+	first := sha256.Sum256([]byte(password))
+	second := sha256.Sum256(first[:])
+	third := sha256.Sum256(append(bytes.Clone(second[:]), scramble...))
+	for i := range first {
+		first[i] ^= third[i]
+	}
+	return string(first[:])
+}
+
+func TestCachingSHA2PasswordWorksAlsoAfterARestart(t *testing.T) {
+	t.Parallel()
+	a := newAuthority(t)
+	server := &mysql8{config: a.serverConfig(t)}
+	g := startGateway(t)
+	g.apply(trustBundle("ca", a.ca), certificate("client", a.client), a.startsTLS("db", adminv1.Starttls_STARTTLS_MYSQL, serveConns(t, nil, server.serve)), listener("db", protocolTCP, "db"))
+	login := map[string]func(password string) error{
+		"Go's driver": func(password string) error {
+			db, err := sql.Open("mysql", "bob:"+password+"@tcp("+g.address("db")+")/shop")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer db.Close()
+			return db.PingContext(patient(t))
+		},
+		"mariadb": func(password string) error {
+			r := command(t, need(t, "mariadb"), append(plainMySQL(g.address("db"), "bob", password), "-e", "do 1")...)
+			if r.code != 0 {
+				return io.ErrUnexpectedEOF
+			}
+			return nil
+		},
+	}
+	for name, login := range login {
+		server.mu.Lock()
+		server.cached, server.full, server.fast = false, 0, 0 // restarted
+		server.mu.Unlock()
+		if err := login("wrong"); err == nil {
+			t.Errorf("%s logs in with a wrong password", name)
+		}
+		for range 3 {
+			if err := login("secret"); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		server.mu.Lock()
+		if server.full != 1 || server.fast != 2 || server.certificate != "e2e client" {
+			t.Errorf("%s: %d logins with the whole password and %d from the cache, with the certificate of %q", name, server.full, server.fast, server.certificate)
+		}
+		server.mu.Unlock()
+	}
+	if strings.Contains(g.out.String(), "secret") {
+		t.Error("the log has the password")
+	}
+}
