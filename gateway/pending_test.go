@@ -203,6 +203,23 @@ func TestFilesThatChangeMeanwhileAreLoadedAfterTheConfirmation(t *testing.T) {
 	eventually(t, "the file is loaded", func() bool { return g.State().Revision() == 3 })
 }
 
+// A reload is refused like any other change, unless no file has changed.
+func TestAReloadIsRefusedWhileARevisionIsPending(t *testing.T) {
+	bundle := writeFile(t, filepath.Join(t.TempDir(), "ca.pem"), certstest.NewCA(t).TrustPEM())
+	g := start(t, "")
+	g.put(&adminv1.TrustBundle{Name: "ca", Source: &adminv1.TrustBundle_File{File: bundle}})
+	g.apply(store.Edit{Puts: puts(plainUpstream("u", "127.0.0.1:1")), ConfirmWithin: ages})
+	if _, err := g.Reload(context.Background()); err != nil {
+		t.Errorf("no file has changed: %v", err)
+	}
+	writeFile(t, bundle, certstest.NewCA(t).TrustPEM())
+	if _, err := g.Reload(context.Background()); !isPending(err) || g.Status().GetPending().GetRevision() != 2 {
+		t.Errorf("a file has changed: %v", err)
+	}
+	g.rollBack(1)
+	eventually(t, "the file is loaded after the wait", func() bool { return g.State().Revision() == 4 })
+}
+
 // The previous revision is no longer valid: its file is gone, and its port is taken.
 // The gateway goes back all the same, and only what cannot be restored is down.
 func TestAnInvalidPreviousRevisionIsRestoredAsFarAsPossible(t *testing.T) {
