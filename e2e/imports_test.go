@@ -93,7 +93,7 @@ var mayImport = map[string][]string{
 		"gateway/snapshot", "gateway/store", "gateway/store/bolt", "gateway/telemetry", "gateway/unixsocket", "gateway/invalid", "gateway/fileroot",
 		"proto/drawbridge/admin/v1", "bridge/accesslog", "bridge/upstream", "bridge/validity", "certs"},
 
-	"cmd/drawbridge": {"gateway", "gateway/admin", "gateway/files", "gateway/unixsocket", "gateway/store", "gateway/invalid", "proto/drawbridge/admin/v1",
+	"cmd/drawbridge": {"gateway", "gateway/admin", "gateway/files", "gateway/unixsocket", "gateway/store", "gateway/store/bolt", "gateway/invalid", "proto/drawbridge/admin/v1",
 		"certs", "certs/pki", "cmd/drawbridge/manifest"},
 	"cmd/drawbridge/manifest": {"proto/drawbridge/admin/v1"},
 

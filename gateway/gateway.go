@@ -161,6 +161,8 @@ type Gateway struct {
 	files       *files.Watcher
 	metrics     *telemetry.Publisher
 
+	backup func() (io.ReadCloser, error)
+
 	serving   atomic.Bool
 	readiness Readiness
 	showing   sync.Mutex // held by showReadiness
@@ -230,7 +232,7 @@ func Open(ctx context.Context, o Options) (_ *Gateway, err error) {
 		return nil, err
 	}
 	undo = append(undo, func() { db.Close() })
-	g.store, g.history = db, revisions.NewHistory(db)
+	g.store, g.history, g.backup = db, revisions.NewHistory(db), db.Backup
 	state, undone, err := undoPending(db, g.history)
 	if err != nil {
 		return nil, err

@@ -1,6 +1,8 @@
 package gateway
 
 import (
+	"io"
+
 	"github.com/drawbridge-gateway/drawbridge/gateway/revisions"
 	"github.com/drawbridge-gateway/drawbridge/gateway/snapshot"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
@@ -8,6 +10,10 @@ import (
 
 // History answers questions about earlier revisions.
 func (g *Gateway) History() *revisions.History { return g.history }
+
+// Backup returns a copy of the store as of one revision, with all private keys. The caller
+// closes it. Writes do not wait for it.
+func (g *Gateway) Backup() (io.ReadCloser, error) { return g.backup() }
 
 // Diff returns the resources that differ between two revisions, and the second one; nil
 // stands for the live one. The error is an *invalid.Error.

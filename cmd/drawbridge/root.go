@@ -68,9 +68,9 @@ func newRoot(c *cli) *cobra.Command {
 			root.AddCommand(cmd)
 		}
 	}
-	add("gateway", newServe(c), newDemo(c))
+	add("gateway", newServe(c), newRestore(c), newStore(c), newDemo(c))
 	add("client", newApply(c), newGet(c), newDelete(c), newStatus(c), newWatch(c))
-	add("client", newRevisions(c), newDiff(c), newRollback(c), newConfirm(c))
+	add("client", newRevisions(c), newDiff(c), newRollback(c), newConfirm(c), newBackup(c))
 	add("why", newProbe(c), newExplain(c), newDrain(c), newFlushSessions(c), newWhoami(c))
 	add("other", newPKI(c), newVersion(c))
 	root.SetHelpCommandGroupID("other")

@@ -164,6 +164,8 @@ func (c *call) end(req, resp any, err error) {
 	switch {
 	case !known || st.Code() == codes.Unauthenticated || st.Code() == codes.PermissionDenied:
 		c.s.log.Info("denied", fields...)
+	case right == adminv1.Right_RIGHT_SECRET:
+		c.s.log.Info("secrets read", fields...)
 	case right != adminv1.Right_RIGHT_READ:
 		c.s.log.Info("write", fields...)
 	default:

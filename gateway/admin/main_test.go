@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -40,6 +42,14 @@ type fakeGateway struct {
 	refusal *invalid.Error                    // what Apply returns instead
 	records memoryHistory
 	drained string // what DrainConnections was called with last
+}
+
+// Backup returns more bytes than one message has.
+func (g *fakeGateway) Backup() (io.ReadCloser, error) {
+	if g.refusal != nil {
+		return nil, g.refusal
+	}
+	return io.NopCloser(strings.NewReader(strings.Repeat("backup", chunkBytes))), nil
 }
 
 func newFake() *fakeGateway {

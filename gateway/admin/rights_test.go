@@ -41,6 +41,8 @@ func TestEveryMethodHasARightAndEveryRightAMethod(t *testing.T) {
 				switch {
 				case m.Input().Fields().ByName("options") != nil, m.Name() == "Confirm":
 					want = adminv1.Right_RIGHT_WRITE
+				case m.Name() == "Backup":
+					want = adminv1.Right_RIGHT_SECRET
 				case actsOnTraffic[m.Name()]:
 					want = adminv1.Right_RIGHT_OPERATE
 				}

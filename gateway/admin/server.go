@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"io"
 	"net"
 	"sync"
 	"time"
@@ -62,6 +63,10 @@ type Gateway interface {
 
 	// Confirm makes a pending revision permanent. Its error is an *invalid.Error.
 	Confirm(ctx context.Context, revision int64, o store.Origin) (*adminv1.Revision, error)
+
+	// Backup returns a copy of the store as of one revision, with all private keys. The
+	// caller closes it.
+	Backup() (io.ReadCloser, error)
 
 	// InstanceID identifies the store that revisions belong to.
 	InstanceID() string

@@ -76,7 +76,7 @@ func follow[T any](s *Server, ctx context.Context, position int64, after func(in
 }
 
 func errTooSlow() error {
-	return statusWith(codes.ResourceExhausted, "WATCH_TOO_SLOW", "the watch was read too slowly: watch again from where it left off").Err()
+	return statusWith(codes.ResourceExhausted, "WATCH_TOO_SLOW", "the client read too slowly: call again; a watch can continue from where it left off").Err()
 }
 
 // maxStreamsPerCaller bounds how many streams a caller may have at once.

@@ -2502,6 +2502,89 @@ func (x *WatchConfigResponse) GetReset_() bool {
 	return false
 }
 
+// The request for a copy of the store.
+type BackupRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupRequest) Reset() {
+	*x = BackupRequest{}
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupRequest) ProtoMessage() {}
+
+func (x *BackupRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupRequest.ProtoReflect.Descriptor instead.
+func (*BackupRequest) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{43}
+}
+
+// A part of the copy.
+type BackupResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The next bytes, at most 64 KiB.
+	Data          []byte `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupResponse) Reset() {
+	*x = BackupResponse{}
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupResponse) ProtoMessage() {}
+
+func (x *BackupResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_admin_service_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupResponse.ProtoReflect.Descriptor instead.
+func (*BackupResponse) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *BackupResponse) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
 var File_drawbridge_admin_v1_admin_service_proto protoreflect.FileDescriptor
 
 const file_drawbridge_admin_v1_admin_service_proto_rawDesc = "" +
@@ -2655,7 +2738,10 @@ const file_drawbridge_admin_v1_admin_service_proto_rawDesc = "" +
 	"\vinstance_id\x18\x05 \x01(\tR\n" +
 	"instanceId\x12\x16\n" +
 	"\x06synced\x18\x06 \x01(\bR\x06synced\x12\x14\n" +
-	"\x05reset\x18\a \x01(\bR\x05reset2\xfc\x16\n" +
+	"\x05reset\x18\a \x01(\bR\x05reset\"\x0f\n" +
+	"\rBackupRequest\")\n" +
+	"\x0eBackupResponse\x12\x17\n" +
+	"\x04data\x18\x01 \x01(\fB\x03\x80\x01\x01R\x04data2\xd7\x17\n" +
 	"\fAdminService\x12f\n" +
 	"\vPutListener\x12'.drawbridge.admin.v1.PutListenerRequest\x1a(.drawbridge.admin.v1.PutListenerResponse\"\x04\xa0\x9f\x19\x02\x12[\n" +
 	"\vGetListener\x12'.drawbridge.admin.v1.GetListenerRequest\x1a\x1d.drawbridge.admin.v1.Listener\"\x04\xa0\x9f\x19\x01\x12l\n" +
@@ -2685,7 +2771,8 @@ const file_drawbridge_admin_v1_admin_service_proto_rawDesc = "" +
 	"\vGetRevision\x12'.drawbridge.admin.v1.GetRevisionRequest\x1a\x1d.drawbridge.admin.v1.Revision\"\x04\xa0\x9f\x19\x01\x12l\n" +
 	"\rDiffRevisions\x12).drawbridge.admin.v1.DiffRevisionsRequest\x1a*.drawbridge.admin.v1.DiffRevisionsResponse\"\x04\xa0\x9f\x19\x01\x12]\n" +
 	"\bRollback\x12$.drawbridge.admin.v1.RollbackRequest\x1a%.drawbridge.admin.v1.RollbackResponse\"\x04\xa0\x9f\x19\x02\x12Z\n" +
-	"\aConfirm\x12#.drawbridge.admin.v1.ConfirmRequest\x1a$.drawbridge.admin.v1.ConfirmResponse\"\x04\xa0\x9f\x19\x02BLZJgithub.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1;adminv1b\x06proto3"
+	"\aConfirm\x12#.drawbridge.admin.v1.ConfirmRequest\x1a$.drawbridge.admin.v1.ConfirmResponse\"\x04\xa0\x9f\x19\x02\x12Y\n" +
+	"\x06Backup\x12\".drawbridge.admin.v1.BackupRequest\x1a#.drawbridge.admin.v1.BackupResponse\"\x04\xa0\x9f\x19\x030\x01BLZJgithub.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_drawbridge_admin_v1_admin_service_proto_rawDescOnce sync.Once
@@ -2699,7 +2786,7 @@ func file_drawbridge_admin_v1_admin_service_proto_rawDescGZIP() []byte {
 	return file_drawbridge_admin_v1_admin_service_proto_rawDescData
 }
 
-var file_drawbridge_admin_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
+var file_drawbridge_admin_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
 var file_drawbridge_admin_v1_admin_service_proto_goTypes = []any{
 	(*PutListenerRequest)(nil),        // 0: drawbridge.admin.v1.PutListenerRequest
 	(*PutListenerResponse)(nil),       // 1: drawbridge.admin.v1.PutListenerResponse
@@ -2744,73 +2831,75 @@ var file_drawbridge_admin_v1_admin_service_proto_goTypes = []any{
 	(*GetConfigResponse)(nil),         // 40: drawbridge.admin.v1.GetConfigResponse
 	(*WatchConfigRequest)(nil),        // 41: drawbridge.admin.v1.WatchConfigRequest
 	(*WatchConfigResponse)(nil),       // 42: drawbridge.admin.v1.WatchConfigResponse
-	(*Listener)(nil),                  // 43: drawbridge.admin.v1.Listener
-	(*WriteOptions)(nil),              // 44: drawbridge.admin.v1.WriteOptions
-	(*Change)(nil),                    // 45: drawbridge.admin.v1.Change
-	(*Route)(nil),                     // 46: drawbridge.admin.v1.Route
-	(*Upstream)(nil),                  // 47: drawbridge.admin.v1.Upstream
-	(*Certificate)(nil),               // 48: drawbridge.admin.v1.Certificate
-	(*TrustBundle)(nil),               // 49: drawbridge.admin.v1.TrustBundle
-	(*Resource)(nil),                  // 50: drawbridge.admin.v1.Resource
-	(Kind)(0),                         // 51: drawbridge.admin.v1.Kind
-	(*ResourceChange)(nil),            // 52: drawbridge.admin.v1.ResourceChange
-	(*ListRevisionsRequest)(nil),      // 53: drawbridge.admin.v1.ListRevisionsRequest
-	(*GetRevisionRequest)(nil),        // 54: drawbridge.admin.v1.GetRevisionRequest
-	(*DiffRevisionsRequest)(nil),      // 55: drawbridge.admin.v1.DiffRevisionsRequest
-	(*RollbackRequest)(nil),           // 56: drawbridge.admin.v1.RollbackRequest
-	(*ConfirmRequest)(nil),            // 57: drawbridge.admin.v1.ConfirmRequest
-	(*ListRevisionsResponse)(nil),     // 58: drawbridge.admin.v1.ListRevisionsResponse
-	(*Revision)(nil),                  // 59: drawbridge.admin.v1.Revision
-	(*DiffRevisionsResponse)(nil),     // 60: drawbridge.admin.v1.DiffRevisionsResponse
-	(*RollbackResponse)(nil),          // 61: drawbridge.admin.v1.RollbackResponse
-	(*ConfirmResponse)(nil),           // 62: drawbridge.admin.v1.ConfirmResponse
+	(*BackupRequest)(nil),             // 43: drawbridge.admin.v1.BackupRequest
+	(*BackupResponse)(nil),            // 44: drawbridge.admin.v1.BackupResponse
+	(*Listener)(nil),                  // 45: drawbridge.admin.v1.Listener
+	(*WriteOptions)(nil),              // 46: drawbridge.admin.v1.WriteOptions
+	(*Change)(nil),                    // 47: drawbridge.admin.v1.Change
+	(*Route)(nil),                     // 48: drawbridge.admin.v1.Route
+	(*Upstream)(nil),                  // 49: drawbridge.admin.v1.Upstream
+	(*Certificate)(nil),               // 50: drawbridge.admin.v1.Certificate
+	(*TrustBundle)(nil),               // 51: drawbridge.admin.v1.TrustBundle
+	(*Resource)(nil),                  // 52: drawbridge.admin.v1.Resource
+	(Kind)(0),                         // 53: drawbridge.admin.v1.Kind
+	(*ResourceChange)(nil),            // 54: drawbridge.admin.v1.ResourceChange
+	(*ListRevisionsRequest)(nil),      // 55: drawbridge.admin.v1.ListRevisionsRequest
+	(*GetRevisionRequest)(nil),        // 56: drawbridge.admin.v1.GetRevisionRequest
+	(*DiffRevisionsRequest)(nil),      // 57: drawbridge.admin.v1.DiffRevisionsRequest
+	(*RollbackRequest)(nil),           // 58: drawbridge.admin.v1.RollbackRequest
+	(*ConfirmRequest)(nil),            // 59: drawbridge.admin.v1.ConfirmRequest
+	(*ListRevisionsResponse)(nil),     // 60: drawbridge.admin.v1.ListRevisionsResponse
+	(*Revision)(nil),                  // 61: drawbridge.admin.v1.Revision
+	(*DiffRevisionsResponse)(nil),     // 62: drawbridge.admin.v1.DiffRevisionsResponse
+	(*RollbackResponse)(nil),          // 63: drawbridge.admin.v1.RollbackResponse
+	(*ConfirmResponse)(nil),           // 64: drawbridge.admin.v1.ConfirmResponse
 }
 var file_drawbridge_admin_v1_admin_service_proto_depIdxs = []int32{
-	43, // 0: drawbridge.admin.v1.PutListenerRequest.listener:type_name -> drawbridge.admin.v1.Listener
-	44, // 1: drawbridge.admin.v1.PutListenerRequest.options:type_name -> drawbridge.admin.v1.WriteOptions
-	45, // 2: drawbridge.admin.v1.PutListenerResponse.change:type_name -> drawbridge.admin.v1.Change
-	43, // 3: drawbridge.admin.v1.PutListenerResponse.listener:type_name -> drawbridge.admin.v1.Listener
-	43, // 4: drawbridge.admin.v1.ListListenersResponse.listeners:type_name -> drawbridge.admin.v1.Listener
-	44, // 5: drawbridge.admin.v1.DeleteListenerRequest.options:type_name -> drawbridge.admin.v1.WriteOptions
-	45, // 6: drawbridge.admin.v1.DeleteListenerResponse.change:type_name -> drawbridge.admin.v1.Change
-	46, // 7: drawbridge.admin.v1.PutRouteRequest.route:type_name -> drawbridge.admin.v1.Route
-	44, // 8: drawbridge.admin.v1.PutRouteRequest.options:type_name -> drawbridge.admin.v1.WriteOptions
-	45, // 9: drawbridge.admin.v1.PutRouteResponse.change:type_name -> drawbridge.admin.v1.Change
-	46, // 10: drawbridge.admin.v1.PutRouteResponse.route:type_name -> drawbridge.admin.v1.Route
-	46, // 11: drawbridge.admin.v1.ListRoutesResponse.routes:type_name -> drawbridge.admin.v1.Route
-	44, // 12: drawbridge.admin.v1.DeleteRouteRequest.options:type_name -> drawbridge.admin.v1.WriteOptions
-	45, // 13: drawbridge.admin.v1.DeleteRouteResponse.change:type_name -> drawbridge.admin.v1.Change
-	47, // 14: drawbridge.admin.v1.PutUpstreamRequest.upstream:type_name -> drawbridge.admin.v1.Upstream
-	44, // 15: drawbridge.admin.v1.PutUpstreamRequest.options:type_name -> drawbridge.admin.v1.WriteOptions
-	45, // 16: drawbridge.admin.v1.PutUpstreamResponse.change:type_name -> drawbridge.admin.v1.Change
-	47, // 17: drawbridge.admin.v1.PutUpstreamResponse.upstream:type_name -> drawbridge.admin.v1.Upstream
-	47, // 18: drawbridge.admin.v1.ListUpstreamsResponse.upstreams:type_name -> drawbridge.admin.v1.Upstream
-	44, // 19: drawbridge.admin.v1.DeleteUpstreamRequest.options:type_name -> drawbridge.admin.v1.WriteOptions
-	45, // 20: drawbridge.admin.v1.DeleteUpstreamResponse.change:type_name -> drawbridge.admin.v1.Change
-	48, // 21: drawbridge.admin.v1.PutCertificateRequest.certificate:type_name -> drawbridge.admin.v1.Certificate
-	44, // 22: drawbridge.admin.v1.PutCertificateRequest.options:type_name -> drawbridge.admin.v1.WriteOptions
-	45, // 23: drawbridge.admin.v1.PutCertificateResponse.change:type_name -> drawbridge.admin.v1.Change
-	48, // 24: drawbridge.admin.v1.PutCertificateResponse.certificate:type_name -> drawbridge.admin.v1.Certificate
-	48, // 25: drawbridge.admin.v1.ListCertificatesResponse.certificates:type_name -> drawbridge.admin.v1.Certificate
-	44, // 26: drawbridge.admin.v1.DeleteCertificateRequest.options:type_name -> drawbridge.admin.v1.WriteOptions
-	45, // 27: drawbridge.admin.v1.DeleteCertificateResponse.change:type_name -> drawbridge.admin.v1.Change
-	49, // 28: drawbridge.admin.v1.PutTrustBundleRequest.trust_bundle:type_name -> drawbridge.admin.v1.TrustBundle
-	44, // 29: drawbridge.admin.v1.PutTrustBundleRequest.options:type_name -> drawbridge.admin.v1.WriteOptions
-	45, // 30: drawbridge.admin.v1.PutTrustBundleResponse.change:type_name -> drawbridge.admin.v1.Change
-	49, // 31: drawbridge.admin.v1.PutTrustBundleResponse.trust_bundle:type_name -> drawbridge.admin.v1.TrustBundle
-	49, // 32: drawbridge.admin.v1.ListTrustBundlesResponse.trust_bundles:type_name -> drawbridge.admin.v1.TrustBundle
-	44, // 33: drawbridge.admin.v1.DeleteTrustBundleRequest.options:type_name -> drawbridge.admin.v1.WriteOptions
-	45, // 34: drawbridge.admin.v1.DeleteTrustBundleResponse.change:type_name -> drawbridge.admin.v1.Change
-	50, // 35: drawbridge.admin.v1.ApplyRequest.resources:type_name -> drawbridge.admin.v1.Resource
+	45, // 0: drawbridge.admin.v1.PutListenerRequest.listener:type_name -> drawbridge.admin.v1.Listener
+	46, // 1: drawbridge.admin.v1.PutListenerRequest.options:type_name -> drawbridge.admin.v1.WriteOptions
+	47, // 2: drawbridge.admin.v1.PutListenerResponse.change:type_name -> drawbridge.admin.v1.Change
+	45, // 3: drawbridge.admin.v1.PutListenerResponse.listener:type_name -> drawbridge.admin.v1.Listener
+	45, // 4: drawbridge.admin.v1.ListListenersResponse.listeners:type_name -> drawbridge.admin.v1.Listener
+	46, // 5: drawbridge.admin.v1.DeleteListenerRequest.options:type_name -> drawbridge.admin.v1.WriteOptions
+	47, // 6: drawbridge.admin.v1.DeleteListenerResponse.change:type_name -> drawbridge.admin.v1.Change
+	48, // 7: drawbridge.admin.v1.PutRouteRequest.route:type_name -> drawbridge.admin.v1.Route
+	46, // 8: drawbridge.admin.v1.PutRouteRequest.options:type_name -> drawbridge.admin.v1.WriteOptions
+	47, // 9: drawbridge.admin.v1.PutRouteResponse.change:type_name -> drawbridge.admin.v1.Change
+	48, // 10: drawbridge.admin.v1.PutRouteResponse.route:type_name -> drawbridge.admin.v1.Route
+	48, // 11: drawbridge.admin.v1.ListRoutesResponse.routes:type_name -> drawbridge.admin.v1.Route
+	46, // 12: drawbridge.admin.v1.DeleteRouteRequest.options:type_name -> drawbridge.admin.v1.WriteOptions
+	47, // 13: drawbridge.admin.v1.DeleteRouteResponse.change:type_name -> drawbridge.admin.v1.Change
+	49, // 14: drawbridge.admin.v1.PutUpstreamRequest.upstream:type_name -> drawbridge.admin.v1.Upstream
+	46, // 15: drawbridge.admin.v1.PutUpstreamRequest.options:type_name -> drawbridge.admin.v1.WriteOptions
+	47, // 16: drawbridge.admin.v1.PutUpstreamResponse.change:type_name -> drawbridge.admin.v1.Change
+	49, // 17: drawbridge.admin.v1.PutUpstreamResponse.upstream:type_name -> drawbridge.admin.v1.Upstream
+	49, // 18: drawbridge.admin.v1.ListUpstreamsResponse.upstreams:type_name -> drawbridge.admin.v1.Upstream
+	46, // 19: drawbridge.admin.v1.DeleteUpstreamRequest.options:type_name -> drawbridge.admin.v1.WriteOptions
+	47, // 20: drawbridge.admin.v1.DeleteUpstreamResponse.change:type_name -> drawbridge.admin.v1.Change
+	50, // 21: drawbridge.admin.v1.PutCertificateRequest.certificate:type_name -> drawbridge.admin.v1.Certificate
+	46, // 22: drawbridge.admin.v1.PutCertificateRequest.options:type_name -> drawbridge.admin.v1.WriteOptions
+	47, // 23: drawbridge.admin.v1.PutCertificateResponse.change:type_name -> drawbridge.admin.v1.Change
+	50, // 24: drawbridge.admin.v1.PutCertificateResponse.certificate:type_name -> drawbridge.admin.v1.Certificate
+	50, // 25: drawbridge.admin.v1.ListCertificatesResponse.certificates:type_name -> drawbridge.admin.v1.Certificate
+	46, // 26: drawbridge.admin.v1.DeleteCertificateRequest.options:type_name -> drawbridge.admin.v1.WriteOptions
+	47, // 27: drawbridge.admin.v1.DeleteCertificateResponse.change:type_name -> drawbridge.admin.v1.Change
+	51, // 28: drawbridge.admin.v1.PutTrustBundleRequest.trust_bundle:type_name -> drawbridge.admin.v1.TrustBundle
+	46, // 29: drawbridge.admin.v1.PutTrustBundleRequest.options:type_name -> drawbridge.admin.v1.WriteOptions
+	47, // 30: drawbridge.admin.v1.PutTrustBundleResponse.change:type_name -> drawbridge.admin.v1.Change
+	51, // 31: drawbridge.admin.v1.PutTrustBundleResponse.trust_bundle:type_name -> drawbridge.admin.v1.TrustBundle
+	51, // 32: drawbridge.admin.v1.ListTrustBundlesResponse.trust_bundles:type_name -> drawbridge.admin.v1.TrustBundle
+	46, // 33: drawbridge.admin.v1.DeleteTrustBundleRequest.options:type_name -> drawbridge.admin.v1.WriteOptions
+	47, // 34: drawbridge.admin.v1.DeleteTrustBundleResponse.change:type_name -> drawbridge.admin.v1.Change
+	52, // 35: drawbridge.admin.v1.ApplyRequest.resources:type_name -> drawbridge.admin.v1.Resource
 	37, // 36: drawbridge.admin.v1.ApplyRequest.deletes:type_name -> drawbridge.admin.v1.ResourceDelete
 	38, // 37: drawbridge.admin.v1.ApplyRequest.prune:type_name -> drawbridge.admin.v1.Prune
-	44, // 38: drawbridge.admin.v1.ApplyRequest.options:type_name -> drawbridge.admin.v1.WriteOptions
-	45, // 39: drawbridge.admin.v1.ApplyResponse.change:type_name -> drawbridge.admin.v1.Change
-	51, // 40: drawbridge.admin.v1.ResourceDelete.kind:type_name -> drawbridge.admin.v1.Kind
-	51, // 41: drawbridge.admin.v1.Prune.kinds:type_name -> drawbridge.admin.v1.Kind
-	50, // 42: drawbridge.admin.v1.GetConfigResponse.resources:type_name -> drawbridge.admin.v1.Resource
-	52, // 43: drawbridge.admin.v1.WatchConfigResponse.changes:type_name -> drawbridge.admin.v1.ResourceChange
-	50, // 44: drawbridge.admin.v1.WatchConfigResponse.resources:type_name -> drawbridge.admin.v1.Resource
+	46, // 38: drawbridge.admin.v1.ApplyRequest.options:type_name -> drawbridge.admin.v1.WriteOptions
+	47, // 39: drawbridge.admin.v1.ApplyResponse.change:type_name -> drawbridge.admin.v1.Change
+	53, // 40: drawbridge.admin.v1.ResourceDelete.kind:type_name -> drawbridge.admin.v1.Kind
+	53, // 41: drawbridge.admin.v1.Prune.kinds:type_name -> drawbridge.admin.v1.Kind
+	52, // 42: drawbridge.admin.v1.GetConfigResponse.resources:type_name -> drawbridge.admin.v1.Resource
+	54, // 43: drawbridge.admin.v1.WatchConfigResponse.changes:type_name -> drawbridge.admin.v1.ResourceChange
+	52, // 44: drawbridge.admin.v1.WatchConfigResponse.resources:type_name -> drawbridge.admin.v1.Resource
 	0,  // 45: drawbridge.admin.v1.AdminService.PutListener:input_type -> drawbridge.admin.v1.PutListenerRequest
 	2,  // 46: drawbridge.admin.v1.AdminService.GetListener:input_type -> drawbridge.admin.v1.GetListenerRequest
 	3,  // 47: drawbridge.admin.v1.AdminService.ListListeners:input_type -> drawbridge.admin.v1.ListListenersRequest
@@ -2834,41 +2923,43 @@ var file_drawbridge_admin_v1_admin_service_proto_depIdxs = []int32{
 	35, // 65: drawbridge.admin.v1.AdminService.Apply:input_type -> drawbridge.admin.v1.ApplyRequest
 	39, // 66: drawbridge.admin.v1.AdminService.GetConfig:input_type -> drawbridge.admin.v1.GetConfigRequest
 	41, // 67: drawbridge.admin.v1.AdminService.WatchConfig:input_type -> drawbridge.admin.v1.WatchConfigRequest
-	53, // 68: drawbridge.admin.v1.AdminService.ListRevisions:input_type -> drawbridge.admin.v1.ListRevisionsRequest
-	54, // 69: drawbridge.admin.v1.AdminService.GetRevision:input_type -> drawbridge.admin.v1.GetRevisionRequest
-	55, // 70: drawbridge.admin.v1.AdminService.DiffRevisions:input_type -> drawbridge.admin.v1.DiffRevisionsRequest
-	56, // 71: drawbridge.admin.v1.AdminService.Rollback:input_type -> drawbridge.admin.v1.RollbackRequest
-	57, // 72: drawbridge.admin.v1.AdminService.Confirm:input_type -> drawbridge.admin.v1.ConfirmRequest
-	1,  // 73: drawbridge.admin.v1.AdminService.PutListener:output_type -> drawbridge.admin.v1.PutListenerResponse
-	43, // 74: drawbridge.admin.v1.AdminService.GetListener:output_type -> drawbridge.admin.v1.Listener
-	4,  // 75: drawbridge.admin.v1.AdminService.ListListeners:output_type -> drawbridge.admin.v1.ListListenersResponse
-	6,  // 76: drawbridge.admin.v1.AdminService.DeleteListener:output_type -> drawbridge.admin.v1.DeleteListenerResponse
-	8,  // 77: drawbridge.admin.v1.AdminService.PutRoute:output_type -> drawbridge.admin.v1.PutRouteResponse
-	46, // 78: drawbridge.admin.v1.AdminService.GetRoute:output_type -> drawbridge.admin.v1.Route
-	11, // 79: drawbridge.admin.v1.AdminService.ListRoutes:output_type -> drawbridge.admin.v1.ListRoutesResponse
-	13, // 80: drawbridge.admin.v1.AdminService.DeleteRoute:output_type -> drawbridge.admin.v1.DeleteRouteResponse
-	15, // 81: drawbridge.admin.v1.AdminService.PutUpstream:output_type -> drawbridge.admin.v1.PutUpstreamResponse
-	47, // 82: drawbridge.admin.v1.AdminService.GetUpstream:output_type -> drawbridge.admin.v1.Upstream
-	18, // 83: drawbridge.admin.v1.AdminService.ListUpstreams:output_type -> drawbridge.admin.v1.ListUpstreamsResponse
-	20, // 84: drawbridge.admin.v1.AdminService.DeleteUpstream:output_type -> drawbridge.admin.v1.DeleteUpstreamResponse
-	22, // 85: drawbridge.admin.v1.AdminService.PutCertificate:output_type -> drawbridge.admin.v1.PutCertificateResponse
-	48, // 86: drawbridge.admin.v1.AdminService.GetCertificate:output_type -> drawbridge.admin.v1.Certificate
-	25, // 87: drawbridge.admin.v1.AdminService.ListCertificates:output_type -> drawbridge.admin.v1.ListCertificatesResponse
-	27, // 88: drawbridge.admin.v1.AdminService.DeleteCertificate:output_type -> drawbridge.admin.v1.DeleteCertificateResponse
-	29, // 89: drawbridge.admin.v1.AdminService.PutTrustBundle:output_type -> drawbridge.admin.v1.PutTrustBundleResponse
-	49, // 90: drawbridge.admin.v1.AdminService.GetTrustBundle:output_type -> drawbridge.admin.v1.TrustBundle
-	32, // 91: drawbridge.admin.v1.AdminService.ListTrustBundles:output_type -> drawbridge.admin.v1.ListTrustBundlesResponse
-	34, // 92: drawbridge.admin.v1.AdminService.DeleteTrustBundle:output_type -> drawbridge.admin.v1.DeleteTrustBundleResponse
-	36, // 93: drawbridge.admin.v1.AdminService.Apply:output_type -> drawbridge.admin.v1.ApplyResponse
-	40, // 94: drawbridge.admin.v1.AdminService.GetConfig:output_type -> drawbridge.admin.v1.GetConfigResponse
-	42, // 95: drawbridge.admin.v1.AdminService.WatchConfig:output_type -> drawbridge.admin.v1.WatchConfigResponse
-	58, // 96: drawbridge.admin.v1.AdminService.ListRevisions:output_type -> drawbridge.admin.v1.ListRevisionsResponse
-	59, // 97: drawbridge.admin.v1.AdminService.GetRevision:output_type -> drawbridge.admin.v1.Revision
-	60, // 98: drawbridge.admin.v1.AdminService.DiffRevisions:output_type -> drawbridge.admin.v1.DiffRevisionsResponse
-	61, // 99: drawbridge.admin.v1.AdminService.Rollback:output_type -> drawbridge.admin.v1.RollbackResponse
-	62, // 100: drawbridge.admin.v1.AdminService.Confirm:output_type -> drawbridge.admin.v1.ConfirmResponse
-	73, // [73:101] is the sub-list for method output_type
-	45, // [45:73] is the sub-list for method input_type
+	55, // 68: drawbridge.admin.v1.AdminService.ListRevisions:input_type -> drawbridge.admin.v1.ListRevisionsRequest
+	56, // 69: drawbridge.admin.v1.AdminService.GetRevision:input_type -> drawbridge.admin.v1.GetRevisionRequest
+	57, // 70: drawbridge.admin.v1.AdminService.DiffRevisions:input_type -> drawbridge.admin.v1.DiffRevisionsRequest
+	58, // 71: drawbridge.admin.v1.AdminService.Rollback:input_type -> drawbridge.admin.v1.RollbackRequest
+	59, // 72: drawbridge.admin.v1.AdminService.Confirm:input_type -> drawbridge.admin.v1.ConfirmRequest
+	43, // 73: drawbridge.admin.v1.AdminService.Backup:input_type -> drawbridge.admin.v1.BackupRequest
+	1,  // 74: drawbridge.admin.v1.AdminService.PutListener:output_type -> drawbridge.admin.v1.PutListenerResponse
+	45, // 75: drawbridge.admin.v1.AdminService.GetListener:output_type -> drawbridge.admin.v1.Listener
+	4,  // 76: drawbridge.admin.v1.AdminService.ListListeners:output_type -> drawbridge.admin.v1.ListListenersResponse
+	6,  // 77: drawbridge.admin.v1.AdminService.DeleteListener:output_type -> drawbridge.admin.v1.DeleteListenerResponse
+	8,  // 78: drawbridge.admin.v1.AdminService.PutRoute:output_type -> drawbridge.admin.v1.PutRouteResponse
+	48, // 79: drawbridge.admin.v1.AdminService.GetRoute:output_type -> drawbridge.admin.v1.Route
+	11, // 80: drawbridge.admin.v1.AdminService.ListRoutes:output_type -> drawbridge.admin.v1.ListRoutesResponse
+	13, // 81: drawbridge.admin.v1.AdminService.DeleteRoute:output_type -> drawbridge.admin.v1.DeleteRouteResponse
+	15, // 82: drawbridge.admin.v1.AdminService.PutUpstream:output_type -> drawbridge.admin.v1.PutUpstreamResponse
+	49, // 83: drawbridge.admin.v1.AdminService.GetUpstream:output_type -> drawbridge.admin.v1.Upstream
+	18, // 84: drawbridge.admin.v1.AdminService.ListUpstreams:output_type -> drawbridge.admin.v1.ListUpstreamsResponse
+	20, // 85: drawbridge.admin.v1.AdminService.DeleteUpstream:output_type -> drawbridge.admin.v1.DeleteUpstreamResponse
+	22, // 86: drawbridge.admin.v1.AdminService.PutCertificate:output_type -> drawbridge.admin.v1.PutCertificateResponse
+	50, // 87: drawbridge.admin.v1.AdminService.GetCertificate:output_type -> drawbridge.admin.v1.Certificate
+	25, // 88: drawbridge.admin.v1.AdminService.ListCertificates:output_type -> drawbridge.admin.v1.ListCertificatesResponse
+	27, // 89: drawbridge.admin.v1.AdminService.DeleteCertificate:output_type -> drawbridge.admin.v1.DeleteCertificateResponse
+	29, // 90: drawbridge.admin.v1.AdminService.PutTrustBundle:output_type -> drawbridge.admin.v1.PutTrustBundleResponse
+	51, // 91: drawbridge.admin.v1.AdminService.GetTrustBundle:output_type -> drawbridge.admin.v1.TrustBundle
+	32, // 92: drawbridge.admin.v1.AdminService.ListTrustBundles:output_type -> drawbridge.admin.v1.ListTrustBundlesResponse
+	34, // 93: drawbridge.admin.v1.AdminService.DeleteTrustBundle:output_type -> drawbridge.admin.v1.DeleteTrustBundleResponse
+	36, // 94: drawbridge.admin.v1.AdminService.Apply:output_type -> drawbridge.admin.v1.ApplyResponse
+	40, // 95: drawbridge.admin.v1.AdminService.GetConfig:output_type -> drawbridge.admin.v1.GetConfigResponse
+	42, // 96: drawbridge.admin.v1.AdminService.WatchConfig:output_type -> drawbridge.admin.v1.WatchConfigResponse
+	60, // 97: drawbridge.admin.v1.AdminService.ListRevisions:output_type -> drawbridge.admin.v1.ListRevisionsResponse
+	61, // 98: drawbridge.admin.v1.AdminService.GetRevision:output_type -> drawbridge.admin.v1.Revision
+	62, // 99: drawbridge.admin.v1.AdminService.DiffRevisions:output_type -> drawbridge.admin.v1.DiffRevisionsResponse
+	63, // 100: drawbridge.admin.v1.AdminService.Rollback:output_type -> drawbridge.admin.v1.RollbackResponse
+	64, // 101: drawbridge.admin.v1.AdminService.Confirm:output_type -> drawbridge.admin.v1.ConfirmResponse
+	44, // 102: drawbridge.admin.v1.AdminService.Backup:output_type -> drawbridge.admin.v1.BackupResponse
+	74, // [74:103] is the sub-list for method output_type
+	45, // [45:74] is the sub-list for method input_type
 	45, // [45:45] is the sub-list for extension type_name
 	45, // [45:45] is the sub-list for extension extendee
 	0,  // [0:45] is the sub-list for field type_name
@@ -2894,7 +2985,7 @@ func file_drawbridge_admin_v1_admin_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_drawbridge_admin_v1_admin_service_proto_rawDesc), len(file_drawbridge_admin_v1_admin_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   43,
+			NumMessages:   45,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

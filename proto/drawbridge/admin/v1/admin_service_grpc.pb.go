@@ -47,6 +47,7 @@ const (
 	AdminService_DiffRevisions_FullMethodName     = "/drawbridge.admin.v1.AdminService/DiffRevisions"
 	AdminService_Rollback_FullMethodName          = "/drawbridge.admin.v1.AdminService/Rollback"
 	AdminService_Confirm_FullMethodName           = "/drawbridge.admin.v1.AdminService/Confirm"
+	AdminService_Backup_FullMethodName            = "/drawbridge.admin.v1.AdminService/Backup"
 )
 
 // AdminServiceClient is the client API for AdminService service.
@@ -119,6 +120,10 @@ type AdminServiceClient interface {
 	// Confirms the revision that a write with confirm_within made, so that it stays.
 	// FAILED_PRECONDITION if it is not pending: it has expired, or needs no confirmation.
 	Confirm(ctx context.Context, in *ConfirmRequest, opts ...grpc.CallOption) (*ConfirmResponse, error)
+	// Streams a copy of the store as of one revision, private keys and stored revisions
+	// included. The copy is complete if the call ends with OK. "drawbridge restore" makes a
+	// data directory of it. Writes do not wait for it.
+	Backup(ctx context.Context, in *BackupRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BackupResponse], error)
 }
 
 type adminServiceClient struct {
@@ -418,6 +423,25 @@ func (c *adminServiceClient) Confirm(ctx context.Context, in *ConfirmRequest, op
 	return out, nil
 }
 
+func (c *adminServiceClient) Backup(ctx context.Context, in *BackupRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BackupResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &AdminService_ServiceDesc.Streams[1], AdminService_Backup_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[BackupRequest, BackupResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AdminService_BackupClient = grpc.ServerStreamingClient[BackupResponse]
+
 // AdminServiceServer is the server API for AdminService service.
 // All implementations must embed UnimplementedAdminServiceServer
 // for forward compatibility.
@@ -488,6 +512,10 @@ type AdminServiceServer interface {
 	// Confirms the revision that a write with confirm_within made, so that it stays.
 	// FAILED_PRECONDITION if it is not pending: it has expired, or needs no confirmation.
 	Confirm(context.Context, *ConfirmRequest) (*ConfirmResponse, error)
+	// Streams a copy of the store as of one revision, private keys and stored revisions
+	// included. The copy is complete if the call ends with OK. "drawbridge restore" makes a
+	// data directory of it. Writes do not wait for it.
+	Backup(*BackupRequest, grpc.ServerStreamingServer[BackupResponse]) error
 	mustEmbedUnimplementedAdminServiceServer()
 }
 
@@ -581,6 +609,9 @@ func (UnimplementedAdminServiceServer) Rollback(context.Context, *RollbackReques
 }
 func (UnimplementedAdminServiceServer) Confirm(context.Context, *ConfirmRequest) (*ConfirmResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Confirm not implemented")
+}
+func (UnimplementedAdminServiceServer) Backup(*BackupRequest, grpc.ServerStreamingServer[BackupResponse]) error {
+	return status.Error(codes.Unimplemented, "method Backup not implemented")
 }
 func (UnimplementedAdminServiceServer) mustEmbedUnimplementedAdminServiceServer() {}
 func (UnimplementedAdminServiceServer) testEmbeddedByValue()                      {}
@@ -1100,6 +1131,17 @@ func _AdminService_Confirm_Handler(srv interface{}, ctx context.Context, dec fun
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AdminService_Backup_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(BackupRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(AdminServiceServer).Backup(m, &grpc.GenericServerStream[BackupRequest, BackupResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AdminService_BackupServer = grpc.ServerStreamingServer[BackupResponse]
+
 // AdminService_ServiceDesc is the grpc.ServiceDesc for AdminService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -1220,6 +1262,11 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "WatchConfig",
 			Handler:       _AdminService_WatchConfig_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Backup",
+			Handler:       _AdminService_Backup_Handler,
 			ServerStreams: true,
 		},
 	},

@@ -1,0 +1,78 @@
+package gateway
+
+import (
+	"crypto/tls"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
+	"github.com/drawbridge-gateway/drawbridge/gateway/store"
+	"github.com/drawbridge-gateway/drawbridge/gateway/store/bolt"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+// A gateway that starts from a restored backup has the same revision, the same etags, the
+// same keys, and revisions to go back to.
+func TestARestoredGatewayIsTheSame(t *testing.T) {
+	g, ca := start(t, ""), certstest.NewCA(t)
+	front := ca.Server(t, "front.example")
+	l := httpListener("https", "127.0.0.1:0")
+	l.Tls = &adminv1.ServerTls{Certificates: []string{"front"}}
+	g.put(inlineCertificate("front", front), plainUpstream("up", "127.0.0.1:1"), l)
+	g.put(plainUpstream("up", "127.0.0.1:2"))
+	backup, err := g.Backup()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer backup.Close()
+	before := g.State()
+	g.put(plainUpstream("up", "127.0.0.1:3")) // is not part of it
+
+	dir := filepath.Join(t.TempDir(), "restored")
+	if s, err := bolt.Restore(dir, backup); err != nil || s.Revision != 2 {
+		t.Fatalf("%+v, %v", s, err)
+	}
+	r := start(t, dir)
+	same := func(a, b store.Resource) bool { return proto.Equal(a, b) }
+	if r.State().Revision() != 2 || !slices.EqualFunc(r.State().All(), before.All(), same) {
+		t.Errorf("revision %d:\n%v\nwant\n%v", r.State().Revision(), r.State().All(), before.All())
+	}
+	if r.InstanceID() == g.InstanceID() {
+		t.Error("watchers would take it for the original")
+	}
+	conn, err := tls.Dial("tcp", r.address("https"), &tls.Config{RootCAs: ca.Pool(), ServerName: "front.example"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if !conn.ConnectionState().PeerCertificates[0].Equal(front.Leaf) {
+		t.Error("it presents another certificate")
+	}
+	r.rollBack(1)
+	if got := r.State().Get(adminv1.Kind_KIND_UPSTREAM, "up").(*adminv1.Upstream).GetEndpoints()[0].GetAddress(); got != "127.0.0.1:1" {
+		t.Errorf("after a rollback: %s", got)
+	}
+}
+
+// A backup that was made while a revision was pending is that of an unconfirmed change.
+func TestARestoredGatewayGoesBackFromAPendingRevision(t *testing.T) {
+	g := start(t, "")
+	g.put(plainUpstream("up", "127.0.0.1:1"))
+	g.apply(store.Edit{Puts: puts(plainUpstream("up", "127.0.0.1:2")), ConfirmWithin: ages})
+	backup, err := g.Backup()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer backup.Close()
+	dir := filepath.Join(t.TempDir(), "restored")
+	if _, err := bolt.Restore(dir, backup); err != nil {
+		t.Fatal(err)
+	}
+	r := start(t, dir)
+	if got := r.State().Get(adminv1.Kind_KIND_UPSTREAM, "up").(*adminv1.Upstream).GetEndpoints()[0].GetAddress(); r.State().Revision() != 3 || got != "127.0.0.1:1" {
+		t.Errorf("revision %d: %s", r.State().Revision(), got)
+	}
+}

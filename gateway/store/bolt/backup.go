@@ -1,0 +1,132 @@
+package bolt
+
+import (
+	"cmp"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"go.etcd.io/bbolt"
+)
+
+// A Summary says what a database holds.
+type Summary struct {
+	Revision  int64
+	Resources int
+	Records   int // revisions that are stored
+}
+
+// Backup returns a copy of the database as of one revision. It holds everything, private
+// keys included. The caller closes it. It may be called concurrently with every other
+// method but Close.
+//
+// The copy is in a file without a name, because a read transaction that waits for a slow
+// reader would block commits.
+func (s *Store) Backup() (io.ReadCloser, error) {
+	f, err := os.CreateTemp(filepath.Dir(s.db.Path()), ".backup-*")
+	if err != nil {
+		return nil, err
+	}
+	if err = os.Remove(f.Name()); err == nil {
+		err = s.db.View(func(tx *bbolt.Tx) error {
+			_, err := tx.WriteTo(f)
+			return err
+		})
+	}
+	if err == nil {
+		_, err = f.Seek(0, io.SeekStart)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// Restore makes the database of a data directory from a backup, and says what it holds.
+// The database gets an ID of its own, so that watchers of the original start over. It
+// fails if the directory has a database, and leaves none if the backup is damaged.
+func Restore(dir string, backup io.Reader) (Summary, error) {
+	if err := prepareDir(dir); err != nil {
+		return Summary{}, err
+	}
+	lock, err := takeLock(filepath.Join(dir, lockName))
+	if err != nil {
+		return Summary{}, err
+	}
+	defer lock.Close()
+	path := filepath.Join(dir, fileName)
+	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+		return Summary{}, cmp.Or(err, fmt.Errorf("%s exists: move it away first, or restore to another directory", path))
+	}
+	fresh := path + ".new"
+	read, err := restoreAs(fresh, backup)
+	if err != nil {
+		return Summary{}, errors.Join(err, os.Remove(fresh))
+	}
+	if err := os.Rename(fresh, path); err != nil {
+		return Summary{}, err
+	}
+	return read.summary(), syncDir(dir)
+}
+
+// restoreAs writes a backup to a new file, and checks it.
+func restoreAs(path string, backup io.Reader) (*reading, error) {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	size, err := io.Copy(f, backup)
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return nil, fmt.Errorf("copy the backup to %s: %w", path, err)
+	}
+	read, err := readAll(path)
+	if damaged, ok := errors.AsType[*CorruptError](err); ok {
+		return nil, fmt.Errorf("the backup is damaged or incomplete: %w", damaged.Err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: time.Second})
+	if err != nil {
+		return nil, err
+	}
+	err = db.Update(func(tx *bbolt.Tx) error {
+		if tx.Size() != size {
+			return fmt.Errorf("the backup is incomplete: it has %d bytes of %d", size, tx.Size())
+		}
+		return tx.Bucket(metaBucket).Put(instanceKey, []byte(rand.Text()))
+	})
+	return read, errors.Join(err, db.Close())
+}
+
+// Check reads all of the database of a data directory, and says what it holds. It changes
+// nothing. A directory that a process holds is a *LockedError, a damaged database a
+// *CorruptError.
+func Check(dir string) (Summary, error) {
+	path := filepath.Join(dir, fileName)
+	if _, err := os.Stat(path); err != nil {
+		return Summary{}, err
+	}
+	lock, err := takeLock(filepath.Join(dir, lockName))
+	if err != nil {
+		return Summary{}, err
+	}
+	defer lock.Close()
+	read, err := readAll(path)
+	if err != nil {
+		return Summary{}, err
+	}
+	return read.summary(), nil
+}
+
+func (r *reading) summary() Summary {
+	return Summary{r.state.Revision(), len(r.state.All()), len(r.records)}
+}
