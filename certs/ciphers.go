@@ -221,7 +221,7 @@ func (p *cipherParser) explainEmpty() string {
 	case len(p.weak) > 0:
 		return "leaves only suites with known weaknesses, which must be named one by one: " + nameList(ianaNames(p.weak))
 	case len(p.missing) > 0:
-		return "leaves no cipher suite: " + nameList(p.missing) + " cannot be had; try HIGH, or ECDHE+AESGCM"
+		return "leaves no cipher suite: " + nameList(p.missing) + " is not supported; try HIGH, or ECDHE+AESGCM"
 	}
 	return "leaves no cipher suite: try HIGH, or ECDHE+AESGCM"
 }

@@ -62,7 +62,7 @@ type sink struct {
 	mu     sync.Mutex
 	got    bytes.Buffer
 	writes int
-	room   int // bytes that it still takes; -1: any number
+	room   int // bytes it still accepts; -1: no limit
 	gate   chan struct{}
 }
 
@@ -279,7 +279,7 @@ func TestTheFileIsPrivateAndAppendedTo(t *testing.T) {
 	}
 	wantInOrder(t, read(t, path), 0, 2)
 	if _, err := Open(Options{Path: filepath.Join(path, "x")}); !errors.Is(err, syscall.ENOTDIR) {
-		t.Errorf("a path that cannot be: %v", err)
+		t.Errorf("an impossible path: %v", err)
 	}
 }
 
@@ -332,7 +332,7 @@ func TestReopenUnderLoadLosesNothing(t *testing.T) {
 	}
 	for p, n := range seen {
 		if n != 1 {
-			t.Errorf("%s is there %d times", p, n)
+			t.Errorf("%s appears %d times", p, n)
 		}
 	}
 }

@@ -129,23 +129,23 @@ func TestOtherProtocolsAreRejectedAtOnce(t *testing.T) {
 		want   error
 		most   int // bytes that it may take to find out
 	}{
-		"HTTP":                          {[]byte("GET / HTTP/1.1\r\n\r\n"), ErrNotTLS, 1},
-		"SSL 2.0":                       {[]byte{0x80, 0x2e, 1, 0, 2}, ErrNotTLS, 1},
-		"an alert":                      {[]byte{21, 3, 1, 0, 2, 1, 0}, ErrNotTLS, 1},
-		"another major version":         {[]byte{22, 2, 1, 0, 5}, ErrNotTLS, 2},
-		"an empty record":               {[]byte{22, 3, 1, 0, 0}, ErrMalformed, 5},
-		"a record too long":             {[]byte{22, 3, 1, 0x40, 1}, ErrMalformed, 5},
-		"another message":               {records(other, 100), ErrMalformed, 6},
-		"a message too long":            {records(huge, 100), ErrMalformed, 9},
-		"an alert in between":           {append(records(good[:50], 50), 21, 3, 1, 0, 2, 1, 0), ErrMalformed, 56},
-		"more in its record":            {records(append(bytes.Clone(good), 0), 1<<14), ErrMalformed, 1 << 20},
-		"a stream of mere headers":      {records(bytes.Repeat(good[:1], 1<<16), 1), ErrMalformed, MaxStream + 1},
-		"a length that is not what is":  {records(append([]byte{1, 0, 0, 3}, 3, 3, 0), 100), ErrMalformed, 1 << 20},
-		"a name list that is too short": {records(with(server(0, "a.example")[:6]), 1000), ErrMalformed, 1 << 20},
-		"no name in the list":           {records(with([]byte{0, 0}), 1000), ErrMalformed, 1 << 20},
-		"two names":                     {records(with(server(0, "a.example", "b.example")), 1000), ErrMalformed, 1 << 20},
-		"a trailing dot":                {records(with(server(0, "a.example.")), 1000), ErrTrailingDot, 1 << 20},
-		"the extension twice":           {records(with(server(0, "a.example"), server(0, "b.example")), 1000), ErrMalformed, 1 << 20},
+		"HTTP":                                  {[]byte("GET / HTTP/1.1\r\n\r\n"), ErrNotTLS, 1},
+		"SSL 2.0":                               {[]byte{0x80, 0x2e, 1, 0, 2}, ErrNotTLS, 1},
+		"an alert":                              {[]byte{21, 3, 1, 0, 2, 1, 0}, ErrNotTLS, 1},
+		"another major version":                 {[]byte{22, 2, 1, 0, 5}, ErrNotTLS, 2},
+		"an empty record":                       {[]byte{22, 3, 1, 0, 0}, ErrMalformed, 5},
+		"a record too long":                     {[]byte{22, 3, 1, 0x40, 1}, ErrMalformed, 5},
+		"another message":                       {records(other, 100), ErrMalformed, 6},
+		"a message too long":                    {records(huge, 100), ErrMalformed, 9},
+		"an alert in between":                   {append(records(good[:50], 50), 21, 3, 1, 0, 2, 1, 0), ErrMalformed, 56},
+		"more in its record":                    {records(append(bytes.Clone(good), 0), 1<<14), ErrMalformed, 1 << 20},
+		"a stream of mere headers":              {records(bytes.Repeat(good[:1], 1<<16), 1), ErrMalformed, MaxStream + 1},
+		"a length that disagrees with the data": {records(append([]byte{1, 0, 0, 3}, 3, 3, 0), 100), ErrMalformed, 1 << 20},
+		"a name list that is too short":         {records(with(server(0, "a.example")[:6]), 1000), ErrMalformed, 1 << 20},
+		"no name in the list":                   {records(with([]byte{0, 0}), 1000), ErrMalformed, 1 << 20},
+		"two names":                             {records(with(server(0, "a.example", "b.example")), 1000), ErrMalformed, 1 << 20},
+		"a trailing dot":                        {records(with(server(0, "a.example.")), 1000), ErrTrailingDot, 1 << 20},
+		"the extension twice":                   {records(with(server(0, "a.example"), server(0, "b.example")), 1000), ErrMalformed, 1 << 20},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h, fed, err := scan(c.stream, 1)
@@ -155,7 +155,7 @@ func TestOtherProtocolsAreRejectedAtOnce(t *testing.T) {
 		})
 	}
 	if h, _, err := scan(records(with(server(0, "a.example")), 10), 1); err != nil || h.ServerName != "a.example" {
-		t.Errorf("what the others are made of: %+v, %v", h, err)
+		t.Errorf("the unchanged message: %+v, %v", h, err)
 	}
 	if h, _, err := scan(records(with(server(1, "a.example")), 10), 1); err != nil || h.ServerName != "" {
 		t.Errorf("a name of another kind: %+v, %v", h, err)

@@ -34,7 +34,8 @@ var aborts = flag.Int("aborts", 600, "how many exchanges TestAbortedExchangesLea
 // versions. Afterwards no goroutine, descriptor, request in progress, lent buffer
 // or memory of them remains. (`make aborts` breaks off 100,000.)
 func TestAbortedExchangesLeaveNothing(t *testing.T) {
-	// What is kept for later, such as buffers, is kept by the end of the first.
+	// Whatever the first exchange leaves for later ones, such as buffers, exists
+	// by its end.
 	t.Run("first", func(t *testing.T) { abortExchanges(t, *aborts/4) })
 	goroutines, descriptors, heap := usage(t)
 	begun := time.Now()
@@ -125,7 +126,7 @@ func abortExchanges(t *testing.T, n int) {
 
 func usage(t *testing.T) (goroutines, descriptors int, heap uint64) {
 	t.Helper()
-	if fds, err := os.ReadDir("/proc/self/fd"); err == nil { // Linux alone has it
+	if fds, err := os.ReadDir("/proc/self/fd"); err == nil { // only Linux has it
 		descriptors = len(fds)
 	}
 	runtime.GC()
@@ -204,7 +205,7 @@ func faultyServer(c net.Conn) {
 	}
 }
 
-// faultyHandler is an upstream of HTTP/2.
+// faultyHandler is an HTTP/2 upstream.
 func faultyHandler(w http.ResponseWriter, r *http.Request) {
 	fault := strings.TrimPrefix(r.URL.Path, "/")
 	flush := func() { _ = http.NewResponseController(w).Flush() }
@@ -237,7 +238,7 @@ func faultyHandler(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// faultyStream is an upstream of HTTP/2 that takes WebSockets.
+// faultyStream is an HTTP/2 upstream that accepts WebSockets.
 func faultyStream(s *h2.ServerStream) {
 	fault := strings.TrimPrefix(s.Request().Target, "/")
 	begin := func() bool {
@@ -277,10 +278,10 @@ func faultyStream(s *h2.ServerStream) {
 func abortOne(address string, config *tls.Config, secure bool) {
 	c, err := net.Dial("tcp", address)
 	if err != nil {
-		return // the test's own descriptors or ports are at an end for now
+		return // the test itself is out of descriptors or ports for now
 	}
 	defer func() { c.Close() }()
-	// It leaves when it has seen enough, or at some moment before that.
+	// It leaves when it has read enough, or at some moment before that.
 	_ = c.SetDeadline(time.Now().Add(rand.N(50 * time.Millisecond)))
 	pick := func(of ...string) string { return of[rand.IntN(len(of))] }
 	host, fault := pick("one", "two", "plain", "ws")+pick("", "-again"), pick(faults...)

@@ -52,8 +52,8 @@ func TestChaos(t *testing.T) {
 		for i, b := range backs {
 			table := &Table{Default: to(b)}
 			if i%2 == 1 {
-				// Codes are tried again, and every failure, but no method that is not
-				// idempotent.
+				// Status codes and every failure are retried, but only for idempotent
+				// methods.
 				table.Default.Forward.Retry = &exchange.Retry{Attempts: 3, ConnectFailure: true, Reset: true, RefusedStream: true, Codes: []int{503}, Backoff: time.Millisecond}
 			}
 			scheme := "http"
@@ -106,7 +106,7 @@ type chaosAnswer struct {
 	request string
 	body    uint64 // its sum
 	length  int
-	broken  bool // it breaks it off
+	broken  bool // the upstream breaks the response off
 	trailer bool
 }
 
@@ -201,7 +201,7 @@ func (c *chaos) client(ctx context.Context, w *world, n int, addresses []string)
 	}
 }
 
-// request sends one request, and checks what comes of it.
+// request sends one request, and checks its outcome.
 func (c *chaos) request(ctx context.Context, browser *http.Client, address, id string, r *chaosRequest, body []byte) {
 	if rand.IntN(20) == 0 { // the client leaves
 		var cancel context.CancelFunc
@@ -212,8 +212,8 @@ func (c *chaos) request(ctx context.Context, browser *http.Client, address, id s
 	if len(body) > 0 {
 		from = &pieceReader{rest: body}
 	}
-	// Without GetBody and with a reader of unknown kind Go's client sends nothing
-	// twice of its own accord that has a body.
+	// Without GetBody, and with a reader of unknown type, Go's client never
+	// resends a request with a body by itself.
 	req, _ := http.NewRequestWithContext(ctx, r.method, address+"/", from)
 	if len(body) > 0 && rand.IntN(2) == 0 {
 		req.ContentLength = int64(len(body))

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// ServeHTTP serves upstreams that never disclaim a request.
+// ServeHTTP serves upstreams that never refuse a request.
 func (c *chaos) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	id := r.Header.Get("Id")
 	c.process(id)
@@ -52,7 +52,7 @@ func (c *chaos) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	sent := len(body)
 	switch sized := w.Header().Get("Content-Length") != ""; {
 	case a.broken && sized:
-		sent = rand.IntN(len(body)) // with all of it the response would be complete
+		sent = rand.IntN(len(body)) // the whole body would make the response complete
 	case a.broken:
 		sent = rand.IntN(len(body) + 1)
 	}
@@ -94,8 +94,8 @@ func (c *chaos) untilClose(h http.Hijacker, name string, body []byte, broken boo
 	conn.(*chaosConn).reset()
 }
 
-// refuse serves a connection of an upstream that disclaims many requests: it
-// refuses streams, before or while their bodies come, and goes away.
+// refuse serves a connection of an upstream that refuses many requests: it
+// resets streams, before or while their bodies arrive, and sends GOAWAY.
 func (c *chaos) refuse(conn net.Conn) {
 	if _, err := io.ReadFull(conn, make([]byte, len(http2.ClientPreface))); err != nil {
 		return
@@ -171,10 +171,10 @@ func (c *chaos) refuse(conn net.Conn) {
 	}
 }
 
-// answerStream answers on a stream with little.
+// answerStream sends a small response on a stream.
 func (c *chaos) answerStream(fr *http2.Framer, stream uint32, id string) {
 	name, body, a := c.answer(id)
-	body = body[:min(len(body), 10_000)] // as much as goes without a look at windows
+	body = body[:min(len(body), 10_000)] // as much as fits into any window
 	c.mu.Lock()
 	a.body, a.length, a.trailer = crcOf(body), len(body), false
 	c.mu.Unlock()

@@ -109,7 +109,7 @@ func TestClientsWithoutAccess(t *testing.T) {
 		} {
 			s, address := w.gateway(fixed(&Table{Access: c.access, Default: respond}))
 			conn := w.dial(address)
-			fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n") // may find it closed
+			fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n") // may find the connection closed
 			got, _ := io.ReadAll(conn)
 			if strings.Contains(string(got), "served") != c.served || !c.served && len(got) > 0 {
 				t.Errorf("%s: %q", name, got)
@@ -140,7 +140,7 @@ func TestClientsWithoutAccess(t *testing.T) {
 		}{
 			{[]string{"X-Forwarded-For: 192.0.2.1"}, 200},
 			{[]string{"X-Forwarded-For: 192.0.2.9"}, 403},
-			{[]string{"X-Forwarded-For: 192.0.2.1, 198.51.100.1"}, 403}, // who it says it is does not count
+			{[]string{"X-Forwarded-For: 192.0.2.1, 198.51.100.1"}, 403}, // the client that it claims to be does not count
 			{[]string{"X-Forwarded-For: 192.0.2.1", "X-Forwarded-For: 192.0.2.9"}, 403},
 			{nil, 403},
 			{[]string{"X-Forwarded-For: garbage"}, 403},

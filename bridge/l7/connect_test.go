@@ -26,7 +26,7 @@ func connects(allow bool, f func(*http2.ServerStream)) func(net.Conn) {
 	}
 }
 
-// The key of RFC 6455, section 1.3, and what answers it.
+// The key of RFC 6455, section 1.3, and its answer.
 const sampleKey, sampleAccept = "dGhlIHNhbXBsZSBub25jZQ==", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 
 // A client of HTTP/1.1 gets a WebSocket from an upstream of HTTP/2, with TLS and
@@ -142,7 +142,7 @@ func TestUpgradesThatHTTP2CannotExpress(t *testing.T) {
 		{"a short key", true, "GET", []string{websocket, "Sec-WebSocket-Key: c2hvcnQ="}, 400, "one Sec-WebSocket-Key of 16 bytes"},
 		{"a key that is not base64", true, "GET", []string{websocket, "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=!"}, 400, "one Sec-WebSocket-Key of 16 bytes"},
 		{"another method", true, "DELETE", []string{websocket, key}, 400, "a WebSocket needs GET"},
-		{"to HTTP/2", true, "GET", []string{"Upgrade: h2c"}, 200, ""}, // a request as any
+		{"to HTTP/2", true, "GET", []string{"Upgrade: h2c"}, 200, ""}, // a request like any other
 		{"none", true, "GET", nil, 200, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -170,7 +170,7 @@ func TestUpgradesThatHTTP2CannotExpress(t *testing.T) {
 }
 
 // Where the version is negotiated, WebSockets go over HTTP/2 only if the upstream
-// takes them there.
+// accepts them there.
 func TestWebSocketsWhereTheVersionIsNegotiated(t *testing.T) {
 	for _, allow := range []bool{true, false} {
 		w := newWorld(t)
@@ -234,7 +234,7 @@ func TestWebSocketsFromHTTP2OverHTTP2(t *testing.T) {
 	s := client.Open()
 	defer s.Done()
 	if !s.Connects() {
-		t.Fatal("the gateway takes no extended CONNECT")
+		t.Fatal("the gateway accepts no extended CONNECT")
 	}
 	if err := s.Send(&message.Request{Method: "CONNECT", Protocol: "websocket", Scheme: "http", Authority: "a.test", Target: "/", Length: -1}, false); err != nil {
 		t.Fatal(err)

@@ -51,7 +51,7 @@ func TestTheCorpusOfHTTP2(t *testing.T) {
 	updateCorpus(t, "http2.txt", all)
 }
 
-// A framed is a client's connection of HTTP/2 of which every byte is the test's.
+// A framed is a client's HTTP/2 connection on which the test writes every byte.
 type framed struct {
 	net.Conn
 	framer *http2.Framer
@@ -75,7 +75,7 @@ func (w *world) framed(t *testing.T, address string, withTLS bool) *framed {
 // newFramed begins HTTP/2 on a connection.
 func newFramed(c net.Conn) *framed {
 	p := &framed{Conn: c}
-	_, _ = io.WriteString(c, http2.ClientPreface) // what cannot be sent the reader sees
+	_, _ = io.WriteString(c, http2.ClientPreface) // the reader sees a failed write
 	p.framer = http2.NewFramer(c, c)
 	p.framer.AllowIllegalWrites = true
 	p.hpack = hpack.NewEncoder(&p.block)
@@ -83,8 +83,8 @@ func newFramed(c net.Conn) *framed {
 	return p
 }
 
-// headers sends fields, each as a line of a corpus. What cannot be sent any
-// more the reader sees.
+// headers sends fields, each a line of a corpus. If it fails, the reader sees
+// the end of the connection.
 func (p *framed) headers(stream uint32, fields []string, end bool) {
 	p.block.Reset()
 	for _, f := range fields {
@@ -128,14 +128,14 @@ func (c *corpusCase) sendFrames(p *framed) {
 	p.headers(3, []string{":method: GET", ":scheme: https", ":authority: a", ":path: /next"}, true)
 }
 
-// checkStream compares what became of a request with its verdict.
+// checkStream compares the outcome of a request with its verdict.
 func (c *corpusCase) checkStream(t *testing.T, up *recorder, p *framed) {
 	codes, err := p.outcomes()
 	if err != nil {
 		t.Errorf("the connection ended: %v", err)
 	}
 	requests, halves := up.take(t)
-	// The two are served side by side.
+	// The gateway serves the two streams concurrently.
 	if i := slices.Index(requests, nextArrives); i >= 0 {
 		requests = slices.Delete(requests, i, i+1)
 	} else {
@@ -145,7 +145,7 @@ func (c *corpusCase) checkStream(t *testing.T, up *recorder, p *framed) {
 		t.Errorf("the next request: %q", codes[3])
 	}
 	for _, half := range halves {
-		if !strings.HasPrefix(half, "POST /broken HTTP/1.1\r\n") { // of a case before this one it may come late
+		if !strings.HasPrefix(half, "POST /broken HTTP/1.1\r\n") { // that of an earlier case may come late
 			t.Errorf("the upstream got the beginning %q", half)
 		}
 	}
@@ -167,8 +167,8 @@ func (c *corpusCase) checkStream(t *testing.T, up *recorder, p *framed) {
 	}
 }
 
-// outcomes reads until both streams have ended, and returns for each the status
-// that it was answered with, or the code that it was reset with.
+// outcomes reads until both streams have ended, and returns the status of each
+// response, or the code with which its stream was reset.
 func (p *framed) outcomes() (codes map[uint32]string, err error) {
 	codes = map[uint32]string{}
 	ended := map[uint32]bool{}

@@ -23,13 +23,14 @@ const nextArrives = "GET /next HTTP/1.1\r\nHost: a\r\n\r\n"
 
 // Every request of the corpus is sent to a plaintext listener and to one with
 // TLS, in one piece and byte by byte, with another right behind it, and to an
-// upstream of either version. There it is one well-formed request, or nothing.
+// upstream of either version. The upstream receives one well-formed request, or
+// nothing.
 func TestTheCorpusOfRequests(t *testing.T) {
 	all := readCorpus(t, "requests.txt")
 	for _, how := range []struct {
 		name  string
 		tls   bool
-		size  int // of a piece; 0: all
+		size  int // bytes of a piece; 0: the whole request
 		http2 bool
 	}{{name: "in one piece"}, {name: "byte by byte", size: 1}, {name: "with TLS", tls: true}, {name: "to HTTP2", http2: true}} {
 		t.Run(how.name, func(t *testing.T) {
@@ -54,7 +55,7 @@ func TestTheCorpusOfRequests(t *testing.T) {
 			}()
 			for _, c := range all {
 				if how.http2 && strings.Contains(c.want, "\r\nUpgrade: ") {
-					continue // connect_test.go has what becomes of them
+					continue // connect_test.go checks their outcome
 				}
 				t.Run(c.name, func(t *testing.T) {
 					conn := w.corpusClient(t, address, how.tls)
@@ -82,7 +83,8 @@ func (w *world) corpusClient(t *testing.T, address string, withTLS bool) net.Con
 	return c
 }
 
-// send sends s in pieces. What cannot be sent any more the reader sees.
+// send sends s in pieces. If it fails, the reader sees the end of the
+// connection.
 func send(c net.Conn, s string, size int) {
 	if size == 0 || len(s) > 5000 {
 		size = len(s)
@@ -96,7 +98,7 @@ func send(c net.Conn, s string, size int) {
 	}
 }
 
-// checkRequest compares what became of a request with its verdict.
+// checkRequest compares the outcome of a request with its verdict.
 func (c *corpusCase) checkRequest(t *testing.T, up *recorder, conn net.Conn) {
 	codes, closed := answers(t, conn)
 	requests, halves := up.take(t)
@@ -119,7 +121,7 @@ func (c *corpusCase) checkRequest(t *testing.T, up *recorder, conn net.Conn) {
 		wantCodes = append(wantCodes, code)
 	}
 	for _, half := range halves {
-		// Of a case before this one it may come late.
+		// That of an earlier case may come late.
 		if !strings.HasPrefix(half, "POST /broken HTTP/1.1\r\n") {
 			t.Errorf("the upstream got the beginning %q", half)
 		}
@@ -140,8 +142,8 @@ func (c *corpusCase) checkRequest(t *testing.T, up *recorder, conn net.Conn) {
 	}
 }
 
-// answers reads responses until the connection ends, and returns their status
-// codes, without those of interim ones, and whether it was closed as it should.
+// answers reads responses until the connection ends. It returns the status
+// codes of the final responses, and whether the connection was closed properly.
 func answers(t *testing.T, conn net.Conn) (codes []string, closed bool) {
 	t.Helper()
 	b, err := io.ReadAll(conn)
@@ -162,8 +164,8 @@ func answers(t *testing.T, conn net.Conn) (codes []string, closed bool) {
 	return codes, true
 }
 
-// plainResponse returns the status code and the length of the response that s
-// begins with, which has a length or none.
+// plainResponse returns the status code and the length of the response at the
+// beginning of s, whose body has a declared length or ends with the connection.
 func plainResponse(s string) (code string, n int, err error) {
 	head, body, whole := strings.Cut(s, "\r\n\r\n")
 	if !whole || !strings.HasPrefix(head, "HTTP/1.1 ") || len(head) < 12 {
@@ -187,8 +189,8 @@ func plainResponse(s string) (code string, n int, err error) {
 	return code, n + length, nil
 }
 
-// serveHTTP2 is a recorder's handler of HTTP/2, in which there are no bytes to
-// compare but what they say.
+// serveHTTP2 is a recorder's HTTP/2 handler. It compares the meaning of
+// requests, because the bytes of HTTP/2 differ.
 func (r *recorder) serveHTTP2(w http.ResponseWriter, req *http.Request) {
 	body, err := io.ReadAll(req.Body)
 	if err != nil {
@@ -203,7 +205,8 @@ func (r *recorder) serveHTTP2(w http.ResponseWriter, req *http.Request) {
 	_, _ = io.WriteString(w, "ok")
 }
 
-// essence returns what of a request in its plain form arrives by HTTP/2 too.
+// essence returns the part of a request's plain form that also arrives over
+// HTTP/2.
 func essence(t *testing.T, plain string) string {
 	t.Helper()
 	req, err := http.ReadRequest(bufio.NewReader(strings.NewReader(plain)))

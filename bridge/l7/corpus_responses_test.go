@@ -18,11 +18,11 @@ import (
 )
 
 // A scripted upstream answers a request for /next with the number of its
-// connection, and any other as the case that is being tried says.
+// connection, and any other request as the current case says.
 type scripted struct {
 	script atomic.Pointer[script]
 	conns  atomic.Int64
-	last   atomic.Int64 // the connection that the script was played on
+	last   atomic.Int64 // the connection on which the script was played
 }
 
 type script struct {
@@ -91,9 +91,9 @@ func TestTheCorpusOfResponses(t *testing.T) {
 					end, verdict = "", c.verdict
 				}
 				if how.size == 1 && end == "" && strings.HasSuffix(verdict, "not again") {
-					// What follows a response a byte later may come when the
-					// next request is on its way, and is then the answer to that:
-					// only what comes along with a response is certainly no other.
+					// Bytes that follow a response one by one may arrive after the next
+					// request was sent, and are then taken for its answer. Only bytes that
+					// arrive together with a response certainly belong to no other.
 					continue
 				}
 				t.Run(c.name, func(t *testing.T) {
@@ -106,7 +106,7 @@ func TestTheCorpusOfResponses(t *testing.T) {
 	updateCorpus(t, "responses.txt", all)
 }
 
-// checkResponse compares what becomes of a response with its verdict.
+// checkResponse compares the outcome of a response with its verdict.
 func (w *world) checkResponse(t *testing.T, c *corpusCase, verdict, address string, withTLS bool, up *scripted) {
 	conn := w.corpusClient(t, address, withTLS)
 	defer conn.Close()
@@ -139,8 +139,8 @@ func (w *world) checkResponse(t *testing.T, c *corpusCase, verdict, address stri
 	if strings.Contains(got, "POISON") {
 		t.Errorf("the client got bytes that are not its response: %q", got)
 	}
-	// The next request uses the same connection if it is open. By then the exchange
-	// is certainly over upstream too.
+	// The next request uses the same connection if that is open. By then the
+	// exchange has certainly ended upstream too.
 	if !open {
 		conn = w.corpusClient(t, address, withTLS)
 		defer conn.Close()
@@ -161,9 +161,10 @@ var (
 	replyField = regexp.MustCompile(`^([!#-'*+.0-9A-Z^-z|~-]+): ((?:[^\x00-\x20\x7f](?:[^\x00-\x08\x0a-\x1f\x7f]*[^\x00-\x20\x7f])?)?)\r\n`)
 )
 
-// readReplies reads the final response and what is before it, from a connection
-// that it then says is open still or not. The error is that it is not whole. It
-// returns the responses with the data of all chunks in one, and without Date.
+// readReplies reads the interim responses and the final one, and reports
+// whether the connection is still open. It fails if the final response is
+// incomplete. The returned responses have the data of all chunks in one, and no
+// Date.
 func readReplies(t *testing.T, conn net.Conn, head bool) (shown string, open bool, err error) {
 	t.Helper()
 	var raw []byte
@@ -194,9 +195,9 @@ func readReplies(t *testing.T, conn net.Conn, head bool) (shown string, open boo
 	}
 }
 
-// plainReplies reads interim responses and a final one in their plain form. The
-// body of one with neither length nor chunks ends with the connection, which
-// closes says of other responses too.
+// plainReplies reads interim responses and a final one in their plain form. A
+// body with neither length nor chunks ends with the connection. closes says
+// that other responses also end theirs.
 func plainReplies(s string, shown *bytes.Buffer, head, ended bool) (rest string, closes bool, err error) {
 	for {
 		m := replyLine.FindStringSubmatch(s)

@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// The corpora in testdata/corpus are read as the following says.
+// The corpora in testdata/corpus have this format.
 //
 //	# a comment, up to the end of the line
 //	== the name of a case
@@ -30,7 +30,7 @@ type corpusCase struct {
 	sent          string // |
 	answer        string // <
 	want          string // >
-	line          int    // where it begins in its file
+	line          int    // where the case begins in its file
 
 	// The lines of sent and answer, without their ends.
 	sentLines, answerLines []string
@@ -90,7 +90,7 @@ var (
 	escapes = regexp.MustCompile(`\\(?:[rnt\\]|x[0-9a-f]{2}|.|$)`)
 )
 
-// unescape returns what a line of a corpus stands for.
+// unescape returns the bytes that a line of a corpus stands for.
 func unescape(line string) (string, error) {
 	end := "\r\n"
 	line = repeats.ReplaceAllStringFunc(line, func(e string) string {
@@ -123,7 +123,7 @@ func unescape(line string) (string, error) {
 	return line + end, err
 }
 
-// escape is the lines, each after mark, that stand for s.
+// escape returns the lines, each after mark, that stand for s.
 func escape(mark, s string) string {
 	var b strings.Builder
 	for s != "" {

@@ -20,7 +20,7 @@ func TestACutBeforeTheExchangeBeginsEndsIt(t *testing.T) {
 	var server atomic.Pointer[Server]
 	var calls atomic.Int32
 	s, address := w.gateway(func() *Table {
-		if calls.Add(1) == 2 { // the first was for the connection, this is for its request
+		if calls.Add(1) == 2 { // the first call was for the connection, this one is for its request
 			server.Load().intake.Each(func(o intake.Owner) { o.Cut(errClientGone) })
 		}
 		return table

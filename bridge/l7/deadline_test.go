@@ -53,7 +53,7 @@ func TestTriesHaveADeadline(t *testing.T) {
 			}{
 				{"PUT", 1, nil, 200, 2},
 				{"GET", 2, nil, 504, 2},
-				{"POST", 1, nil, 504, 1}, // the upstream may have acted on it
+				{"POST", 1, nil, 504, 1}, // the upstream may have processed the request
 				{"POST", 1, []string{"POST"}, 200, 2},
 			} {
 				// On a slow machine a try may time out before its request arrives or its
@@ -108,7 +108,7 @@ func TestTriesEndAtTheTotalDeadline(t *testing.T) {
 	if n := len(up.arrived); n > 2 {
 		t.Errorf("%d tries", n)
 	}
-	// Whatever time is left for, it is not a pause that is longer.
+	// The time left is shorter than the pause before the next try.
 	action = retried(w.back(backs.HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { http.Error(rw, "busy", http.StatusServiceUnavailable) }))),
 		exchange.Retry{Codes: []int{503}, Backoff: 10 * time.Second})
 	action.Forward.Timeout = 4 * time.Second
@@ -118,8 +118,8 @@ func TestTriesEndAtTheTotalDeadline(t *testing.T) {
 	}
 }
 
-// The time of a try is that of the upstream: a response whose head has come may
-// take longer, and so may the client.
+// The time limit of a try applies to the upstream alone: a response whose head
+// has arrived may take longer, and so may the client.
 func TestNoTryEndsBecauseOfItsBodies(t *testing.T) {
 	t.Parallel()
 	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
@@ -146,7 +146,7 @@ func TestNoTryEndsBecauseOfItsBodies(t *testing.T) {
 	}
 }
 
-// longer returns what is true after a time.
+// longer runs a handler after a delay.
 func longer(d time.Duration) func() bool {
 	began := time.Now()
 	return func() bool { return time.Since(began) > d }

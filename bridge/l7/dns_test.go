@@ -131,7 +131,7 @@ func TestARequestAtAnEndpointThatLeavesIsServed(t *testing.T) {
 		m, address := &changingName{}, w.server(server, "h2", "http/1.1")
 		m.to(address)
 		r := byDNS(w, p, m, backs.Options{}, false)
-		_, idle := w.get(w.browser(), r.url) // it waits for the first answer
+		_, idle := w.get(w.browser(), r.url) // the request waits for the first DNS answer
 		answer := r.begin("/slow")
 		<-server.begun
 		m.to(other)

@@ -13,7 +13,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 )
 
-// upstream2 starts an upstream of HTTP/2 whose streams are served by f.
+// upstream2 starts an HTTP/2 upstream whose streams are served by f.
 func (w *world) upstream2(f func(*http2.ServerStream)) (address string) {
 	return w.raw(w.serverTLS("h2"), func(c net.Conn) {
 		if c.(*tls.Conn).Handshake() == nil {
@@ -64,7 +64,8 @@ func TestStreamsEndCorrectlyInEveryOrderThroughTheGateway(t *testing.T) {
 		name     string
 		upstream func(s *http2.ServerStream) // what it does then; nil: it reads on
 		client   func(s *http2.ClientStream) // and then the client, if it is not nil
-		// What the client reads, and its trailer has; what the upstream reads.
+		// The bytes that the client reads, its trailer, and the bytes that the
+		// upstream reads.
 		reads, trailer, upstreamReads string
 	}{
 		{name: "the upstream answers all", upstream: func(s *http2.ServerStream) { _ = s.Write([]byte("bye")); _ = s.End(status) }, reads: "bye end", trailer: "5"},

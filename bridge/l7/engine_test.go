@@ -125,7 +125,7 @@ func TestConnectionsClosedWhileIdleAreNotReused(t *testing.T) {
 	}
 }
 
-// Bytes that an upstream sends unasked are not taken for a response.
+// Unsolicited bytes from an upstream are not taken for a response.
 func TestConnectionsWithUnsolicitedBytesAreNotReused(t *testing.T) {
 	w := newWorld(t)
 	said := make(chan bool, 100)

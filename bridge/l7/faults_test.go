@@ -22,15 +22,15 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 )
 
-// A fault happens to the bytes of one direction of a connection, behind so many.
+// A fault affects one direction of a connection, after a given number of bytes.
 type fault struct {
 	toServer bool
 	at       int
 	how      string // "reset", "close" or "stall"
 }
 
-// A faultyRelay carries connections to an address, and lets a fault happen to each. It
-// counts what it carries.
+// A faultyRelay carries connections to an address, applies a fault to each, and counts
+// the bytes it carries.
 type faultyRelay struct {
 	to string
 	ln net.Listener
@@ -127,7 +127,7 @@ func (r *faultyRelay) direction(to, from *net.TCPConn, f *fault, toServer bool) 
 				to.Close()
 				from.Close()
 			case "stall":
-				_, _ = io.Copy(io.Discard, from) // takes, and never delivers
+				_, _ = io.Copy(io.Discard, from) // reads, and never delivers
 			}
 			return
 		}
@@ -264,7 +264,7 @@ func testFaults(t *testing.T, front, back backs.Protocol, kind *faultyKind) {
 		case err != nil || res.StatusCode >= 400:
 			return false
 		case string(got) != faultyAnswer:
-			// A stream whose gRPC status reports its failure is not taken for complete.
+			// A stream whose gRPC status reports a failure does not count as complete.
 			if status := res.Trailer.Get("Grpc-Status"); status == "" || status == "0" {
 				t.Errorf("%d of %d bytes look complete", len(got), len(faultyAnswer))
 			}
@@ -292,7 +292,7 @@ func testFaults(t *testing.T, front, back backs.Protocol, kind *faultyKind) {
 				}
 				for at := 0; at < size; at += step {
 					if kind.unmarked && how == "close" && side == "upstream's" && !toServer {
-						continue // that is what its end looks like
+						continue // that is how its end looks
 					}
 					r.set(&fault{toServer: toServer, at: at, how: how})
 					if !request() {
@@ -312,7 +312,8 @@ func testFaults(t *testing.T, front, back backs.Protocol, kind *faultyKind) {
 	eventually(t, "nothing is left", func() bool { return s.Stats().InFlight == 0 && s.shared.Kept() == 0 })
 }
 
-// A brokenConn's calls fail from one of them on. It is no kernel socket.
+// A brokenConn is a connection whose calls fail from a given call on. It is not
+// a kernel socket.
 type brokenConn struct {
 	net.Conn
 	mu   sync.Mutex

@@ -25,7 +25,7 @@ func TestTheFirstRequestOnAConnectionIsNotRepeated(t *testing.T) {
 		var seen atomic.Int32
 		_, address := w.plain(w.back(p, w.raw(w.serverTLS("http/1.1"), func(c net.Conn) {
 			if _, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
-				seen.Add(1) // and dies of it
+				seen.Add(1) // and crashes
 			}
 		})))
 		for range 2 {
@@ -73,7 +73,7 @@ func bodyWithoutContinue(t *testing.T, p backs.Protocol, secure, retries, late b
 	}
 	arrived := make(chan time.Time, 1)
 	table.Default = to(w.back(p, w.raw(w.serverTLS(map[backs.Protocol]string{backs.HTTP1: "http/1.1", backs.HTTP2: "h2"}[p]), func(c net.Conn) {
-		// It never says that it wants the body.
+		// The upstream never asks for the body.
 		if p == backs.HTTP2 {
 			(&slowUpstream{arrived}).serve(c)
 			return
@@ -110,7 +110,8 @@ func bodyWithoutContinue(t *testing.T, p backs.Protocol, secure, retries, late b
 	return (<-arrived).Sub(begun)
 }
 
-// A slowUpstream is an upstream of HTTP/2 that says nothing before it has all of a body.
+// A slowUpstream is an HTTP/2 upstream that sends nothing before it has received all of
+// a body.
 type slowUpstream struct{ arrived chan time.Time }
 
 func (s *slowUpstream) serve(c net.Conn) {

@@ -13,7 +13,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 )
 
-// A grpcCall is what came of a call through a gateway.
+// A grpcCall is the outcome of a call through a gateway.
 type grpcCall struct {
 	head    message.Response
 	body    string // and how it ended
@@ -174,7 +174,7 @@ func TestInvalidCallTimeoutsSetNoDeadline(t *testing.T) {
 			}
 		}
 	}
-	// Elsewhere it means nothing.
+	// In other requests the field means nothing.
 	s := client.Open()
 	defer s.Done()
 	if err := s.Send(&message.Request{Method: "GET", Scheme: "http", Authority: "a.test", Target: "/page", Fields: message.Fields{timeout("1s")}}, true); err != nil {

@@ -16,7 +16,7 @@ func named(name string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, name) })
 }
 
-// hashing returns a Back to so many endpoints that are chosen by a hash.
+// hashing returns a Back to n endpoints that are chosen by a hash.
 func (w *world) hashing(h upstream.HashKey, endpoints int) *backs.Pools {
 	o := upstream.Options{Name: "up", Policy: upstream.ConsistentHash, Hash: h}
 	for i := range endpoints {

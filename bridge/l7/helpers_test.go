@@ -32,10 +32,10 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"))
 }
 
-// patience bounds waits for what must happen; none is ever waited out.
+// patience bounds waits for required events; no test waits it out.
 const patience = 20 * time.Second
 
-// A world has a CA, and makes upstream servers that demand its client
+// A world has a CA. It starts upstream servers that require its client
 // certificates, and gateways in front of them.
 type world struct {
 	testing.TB
@@ -105,8 +105,8 @@ func (w *world) serverOn(ln net.Listener, h http.Handler, protos ...string) (add
 	return ln.Addr().String()
 }
 
-// raw starts an upstream of which each connection, after TLS if config is not
-// nil, is served by f.
+// raw starts an upstream whose connections f serves, after a TLS handshake if
+// config is not nil.
 func (w *world) raw(config *tls.Config, f func(net.Conn)) (address string) {
 	ln := listen(w)
 	if config != nil {
@@ -190,13 +190,13 @@ func (w *world) listenerTLS(protos ...string) *certs.Servers {
 	return certs.NewServers(s)
 }
 
-// gateway serves a table; later ones are had from table().
+// gateway serves a table; later tables come from table().
 func (w *world) gateway(table func() *Table) (s *Server, address string) {
 	s = New(Options{Listener: "front", Table: table, Logger: w.logger(hclog.Debug)})
 	return s, w.serve(s)
 }
 
-// serve has s serve until the test ends.
+// serve runs s until the test ends.
 func (w *world) serve(s *Server) (address string) {
 	ln := listen(w)
 	done := make(chan error, 1)
@@ -292,7 +292,7 @@ func eventually(t testing.TB, what string, ok func() bool) {
 	}
 }
 
-// echo answers with what it was sent.
+// echo answers with the body of the request.
 var echo = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 	b, err := io.ReadAll(r.Body)
 	if err != nil {

@@ -107,8 +107,8 @@ func TestServerNameFromTheRequestsHost(t *testing.T) {
 			}
 			conns[step.name] = conn
 		}
-		// Each of the three connections above, and now those of upgrades, which
-		// HTTP/2 does not have.
+		// The three connections above, and the connections of upgrades, which HTTP/2
+		// does not have.
 		for range 2 {
 			for _, name := range []string{"a.test", "b.test"} {
 				if p == backs.HTTP2 {

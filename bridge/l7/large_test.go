@@ -16,7 +16,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 )
 
-// echoWhole sends back a request's body as it comes, in pieces of all sizes.
+// echoWhole sends a request's body back as it arrives, in pieces of all sizes.
 var echoWhole = http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 	if r.ProtoMajor == 1 {
 		_ = http.NewResponseController(rw).EnableFullDuplex()
@@ -85,16 +85,16 @@ func TestStuckClientsHoldNoLargeBuffer(t *testing.T) {
 		s, address := w.gateway(fixed(table))
 		for range clients {
 			c := w.dial(address)
-			_ = c.Conn.(*net.TCPConn).SetReadBuffer(64 << 10) // the sooner it is stuck
+			_ = c.Conn.(*net.TCPConn).SetReadBuffer(64 << 10) // so that it is stuck sooner
 			if scheme == "https" {
 				c.Conn = tls.Client(c.Conn, &tls.Config{RootCAs: w.ca.Pool(), ServerName: "localhost"})
 			}
 			c.send("GET / HTTP/1.1", "Host: a.example")
-			if _, err := io.ReadFull(c.Conn, make([]byte, 1<<20)); err != nil { // it was in full flow
+			if _, err := io.ReadFull(c.Conn, make([]byte, 1<<20)); err != nil { // it was moving bulk data
 				t.Fatal(err)
 			}
 		}
-		eventually(t, "all are stuck, and all the largest buffers are there", func() bool {
+		eventually(t, "all are stuck, and all the largest buffers are free", func() bool {
 			stuck := true
 			s.intake.Walk(func(o intake.Owner) { stuck = stuck && o.(*conn).direct.Waits() })
 			return stuck && large(&s.buffers, largest) == largest && large(back.Buffers(), largest) == largest
@@ -102,7 +102,7 @@ func TestStuckClientsHoldNoLargeBuffer(t *testing.T) {
 	})
 }
 
-// large returns how many of the largest buffers a pool lends, of so many.
+// large returns how many of n lent buffers have the largest size.
 func large(p *socket.Pool, of int) (n int) {
 	for range of {
 		b := p.LendMuch(1 << 20)

@@ -115,7 +115,8 @@ func TestAnsweredRequestLeavesTheCount(t *testing.T) {
 	}
 }
 
-// grpc makes a gRPC call of no kind, and returns the status it is answered with.
+// grpc makes a gRPC call without a message, and returns the status of its
+// response.
 func (w *world) grpc(c *http.Client, url string) string {
 	w.Helper()
 	r, _ := http.NewRequest("POST", url, nil)
@@ -285,7 +286,7 @@ func TestBodiesAreLimited(t *testing.T) {
 			if res, err := post("/", most+1, true, "application/grpc"); err != nil || res.StatusCode != 200 || res.Header.Get("Grpc-Status") != "8" {
 				t.Errorf("gRPC: %v, %v", res, err)
 			}
-			// Too late for another answer, it breaks off.
+			// It is too late for another answer: the gateway breaks the response off.
 			body, rest := io.Pipe()
 			res, err := browser.Post(scheme+"://"+address+"/at-once", "text/plain", body)
 			if err != nil || res.StatusCode != 200 {
@@ -325,7 +326,7 @@ func TestTooLargeBodyGetsNoContinue(t *testing.T) {
 	}
 }
 
-// rest returns what still comes until the connection ends.
+// rest returns the bytes that arrive until the connection ends.
 func (c *rawConn) rest() string {
 	b, _ := io.ReadAll(c.r)
 	return string(b)
@@ -386,7 +387,7 @@ func TestConnectionAgeIsLimited(t *testing.T) {
 		eventually(t, "the connection is old", func() bool { return s.clock.now.Load()-began > int64(1200*time.Millisecond) })
 		close(h.release)
 		if res := <-got; scheme == "http" && !res.Close {
-			t.Error("the client is not told that the connection ends")
+			t.Error("the response does not announce the end of the connection")
 		}
 		eventually(t, "it is closed", func() bool { return s.Stats().Open == 0 })
 		if n := s.Stats().Accepted; n != 2 {

@@ -28,7 +28,7 @@ type domain struct {
 // A loginState is what is known about a connection.
 type loginState struct {
 	mu    sync.Mutex
-	asked bool // it was sent the second message
+	asked bool // the second message was sent
 	user  string
 }
 
@@ -38,8 +38,8 @@ func withLogin(ctx context.Context, _ net.Conn) context.Context {
 	return context.WithValue(ctx, loginKey{}, new(loginState))
 }
 
-// ServeHTTP takes these credentials, with a scheme in any case: "NTLM 1", then
-// "NTLM 3 USER" on the same connection; or at once "Negotiate USER".
+// ServeHTTP accepts these credentials, with a scheme in any case: "NTLM 1",
+// then "NTLM 3 USER" on the same connection; or at once "Negotiate USER".
 func (d *domain) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.Copy(io.Discard, r.Body)
 	state := r.Context().Value(loginKey{}).(*loginState)
@@ -90,7 +90,7 @@ func (c *rawConn) ask(t testing.TB, lines ...string) (int, string) {
 	return res.StatusCode, body
 }
 
-// is checks which user the upstream takes a client for; "" means not logged in.
+// is checks as which user the upstream serves a client; "" means not logged in.
 func (c *rawConn) is(t testing.TB, user string, lines ...string) {
 	t.Helper()
 	want := 200

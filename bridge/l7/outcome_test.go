@@ -104,7 +104,7 @@ func TestEndpointsAreJudgedByTheirResponses(t *testing.T) {
 	stall := func(w *world, address string) {
 		c := w.dial(address)
 		fmt.Fprint(c, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf")
-		io.Copy(io.Discard, c) // until the gateway has lost patience
+		io.Copy(io.Discard, c) // until the gateway has timed out
 	}
 	for _, test := range []struct {
 		name    string

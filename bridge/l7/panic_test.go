@@ -15,7 +15,7 @@ import (
 
 // A panicking front panics when its body is read.
 type panickingFront struct {
-	after   int // reads that go well
+	after   int // reads before the panic
 	aborted chan error
 	status  int
 }

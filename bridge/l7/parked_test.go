@@ -17,7 +17,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/splice"
 )
 
-// goroutines finds how many goroutines a record of a profile stands for.
+// goroutines matches the number of goroutines in a record of a profile.
 var goroutines = regexp.MustCompile(`(?m)^(\d+) @ `)
 
 // carried returns how many goroutines serve clients' connections of w's gateways.
@@ -77,7 +77,8 @@ func TestIdleClientsHaveNoGoroutine(t *testing.T) {
 				}
 				eventually(t, "every client is parked", w.allParked)
 			}
-			// A request that comes in pieces wakes once, and is waited for.
+			// A request that arrives in pieces wakes the connection once; a goroutine
+			// then waits for the rest.
 			c := clients[0]
 			for _, piece := range []string{"G", "ET /pieces HTTP/1.1\r\nHo", "st: a\r\n\r\n"} {
 				io.WriteString(c, piece)
@@ -163,7 +164,7 @@ func TestShutdownClosesParkedClients(t *testing.T) {
 		clients = append(clients, c)
 	}
 	eventually(t, "every client is parked", w.allParked)
-	go clients[0].send("GET / HTTP/1.1", "Host: a") // as it happens: it is answered, or closed
+	go clients[0].send("GET / HTTP/1.1", "Host: a") // either is correct: an answer, or a closed connection
 	if err := s.Shutdown(context.Background()); err != nil {
 		t.Error(err)
 	}
@@ -174,8 +175,8 @@ func TestShutdownClosesParkedClients(t *testing.T) {
 	}
 }
 
-// clients2 returns clients of HTTP/2, each with a connection of its own that has
-// been used.
+// clients2 returns HTTP/2 clients, each with its own connection that has carried
+// a request.
 func (w *world) clients2(n int, address string) []*http.Client {
 	w.Helper()
 	var clients []*http.Client
@@ -216,7 +217,8 @@ func TestIdleClientsOfHTTP2HaveNoGoroutine(t *testing.T) {
 	eventually(t, "all are forgotten", func() bool { return s.Stats().Open == 0 })
 }
 
-// A client without TLS may have been parked before it said what it speaks.
+// A plaintext client may have been parked before it sent its first bytes, which
+// show its protocol.
 func TestSilentClientsThatSpeakHTTP2AreParked(t *testing.T) {
 	t.Parallel()
 	canPark(t)

@@ -86,7 +86,7 @@ func TestRequestsForHostsOfOtherPoliciesAreMisdirected(t *testing.T) {
 	}
 }
 
-// Each request of a connection is judged by itself.
+// Each request of a connection is checked by itself.
 func TestMisdirectedRequestsLeaveTheConnectionToOthers(t *testing.T) {
 	w := newWorld(t)
 	_, address := w.gateway(fixed(&Table{TLS: w.policies(), Default: to(w.back(backs.Auto, w.server(echo)))}))

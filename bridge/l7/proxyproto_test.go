@@ -21,8 +21,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 )
 
-// An announcedListener is a server's, whose connections begin with a PROXY
-// protocol header.
+// An announcedListener is a server's listener whose connections begin with a
+// PROXY protocol header.
 type announcedListener struct{ net.Listener }
 
 type announcedConn struct {
@@ -92,8 +92,8 @@ func (w *world) trust(sources ...string) *proxyproto.Trust {
 	return trust
 }
 
-// Requests of a client's connection go over connections that are announced as
-// its, and that end with it; those of two clients never share one.
+// Requests of a client's connection use upstream connections that announce that
+// client and end with it. Two clients never share an upstream connection.
 func TestAnnouncedClientsShareNoConnection(t *testing.T) {
 	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2, backs.Auto} {
 		t.Run(fmt.Sprint(p), func(t *testing.T) {
@@ -104,7 +104,7 @@ func TestAnnouncedClientsShareNoConnection(t *testing.T) {
 			var numbers [3]string
 			for i := range clients {
 				clients[i] = w.dial(address)
-				fmt.Fprintf(clients[i], "PROXY TCP4 192.0.2.%d 198.51.100.2 %d 80\r\n", i/2, 1000+i) // two have one address
+				fmt.Fprintf(clients[i], "PROXY TCP4 192.0.2.%d 198.51.100.2 %d 80\r\n", i/2, 1000+i) // two clients have the same address
 			}
 			for range 3 {
 				for i, c := range clients {

@@ -25,11 +25,11 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 )
 
-// A record is one of the access log.
+// A record is a record of the access log.
 type record map[string]any
 
-// recorded is gateway with an access log; end lets the connections end, and
-// returns the records of their requests by path.
+// recorded is gateway with an access log; end waits for the connections to end,
+// and returns the records of their requests by path.
 func (w *world) recorded(table func() *Table) (s *Server, address string, end func() map[string]record) {
 	w.Helper()
 	var out lockedBuffer
@@ -114,9 +114,9 @@ func (w *world) mutual(protos ...string) *certs.Servers {
 	return certs.NewServers(s)
 }
 
-// Mutual TLS on both sides, in either version of HTTP. The second connection of
-// the client is resumed, and finds one to the upstream; so does the second request
-// on it.
+// Mutual TLS on both sides, in either version of HTTP. The client's second
+// connection resumes its session and reuses a connection to the upstream, as does
+// the second request on it.
 func TestARecordOfARequestOverTLS(t *testing.T) {
 	for _, c := range []struct {
 		proto, protocol string
@@ -334,8 +334,8 @@ func TestARecordCountsAttempts(t *testing.T) {
 	}
 }
 
-// A request that waited until there was room at the endpoint says for how long, and
-// one that could not wait why it was refused.
+// The record of a request that waited for room at the endpoint says for how long.
+// The record of a request that could not wait says why it was refused.
 func TestARecordOfARequestThatHadToWait(t *testing.T) {
 	for p, protocol := range map[backs.Protocol]string{backs.HTTP1: "HTTP/1.1", backs.HTTP2: "HTTP/2.0"} {
 		t.Run(protocol, func(t *testing.T) {
@@ -353,7 +353,7 @@ func TestARecordOfARequestThatHadToWait(t *testing.T) {
 				c.send("GET "+path+" HTTP/1.1", "Host: a.example")
 				return c
 			}
-			before := ask("/before") // whose response comes after what says how many streams there may be
+			before := ask("/before") // its response comes after the settings that bound the number of streams
 			<-g.came
 			g.pass <- struct{}{}
 			before.answer(t, "GET")
@@ -395,7 +395,7 @@ func TestARecordCountsNoAttemptWithoutAConnection(t *testing.T) {
 		c.send("GET "+path+" HTTP/1.1", "Host: a.example")
 		return c
 	}
-	before := ask("/before") // which tells how many streams there may be
+	before := ask("/before") // it carries the settings that bound the number of streams
 	<-g.came
 	g.pass <- struct{}{}
 	before.answer(t, "GET")
@@ -533,8 +533,8 @@ func TestARecordOfACallOfGRPC(t *testing.T) {
 	all["/s/Unavailable"].want(t, record{"reason": "NO_ENDPOINT"})
 }
 
-// The next request on a connection that is open already is in the log, or not, as
-// the table is at its end.
+// The table that is live when a request ends decides whether it is logged, also
+// on a connection that was already open.
 func TestAccessLogIsSwitchedOffWithoutTouchingConnections(t *testing.T) {
 	w := newWorld(t)
 	back := to(w.back(backs.HTTP1, w.server(echo)))

@@ -12,19 +12,19 @@ import (
 	"testing"
 )
 
-// A recorder is an upstream that keeps every byte it is sent. It knows requests
-// in their one plain form only, and never repairs one: it answers those, and
-// leaves anything else unanswered.
+// A recorder is an upstream that records every byte it receives. It answers
+// only requests in their one plain form, never repairs a request, and leaves
+// anything else unanswered.
 type recorder struct {
-	http2    bool // it has serveHTTP2 serve
+	http2    bool // it serves HTTP/2 with serveHTTP2
 	mu       sync.Mutex
-	requests []string // in the order in which they were whole, as plainRequest shows them
+	requests []string // in the order of their completion, as plainRequest shows them
 	conns    []*recorded
 }
 
 // A recorded is a connection to a recorder.
 type recorded struct {
-	raw   []byte // that is no whole request
+	raw   []byte // that is not a whole request
 	ended bool
 }
 
@@ -51,7 +51,8 @@ func (r *recorder) serve(c net.Conn) {
 	}
 }
 
-// keep keeps what arrived, and returns the answers to requests that are whole.
+// keep records the bytes that arrived, and returns the answers to whole
+// requests.
 func (r *recorder) keep(k *recorded, b []byte) (answers string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -72,8 +73,8 @@ func (r *recorder) keep(k *recorded, b []byte) (answers string) {
 	}
 }
 
-// take returns all requests that have arrived since the last take, and whatever
-// else has arrived on any connection.
+// take returns all requests that have arrived since the last take, and all
+// other bytes that have arrived on any connection.
 func (r *recorder) take(t testing.TB) (requests, halves []string) {
 	t.Helper()
 	r.mu.Lock()
@@ -115,9 +116,9 @@ var (
 	plainSize  = regexp.MustCompile(`^([0-9a-f]{1,16})\r\n`)
 )
 
-// plainRequest returns the length of the request that s begins with. It shows
-// the request, with its chunks as one and without the fields that the gateway
-// adds, after it has seen that each of these is there once.
+// plainRequest returns the length of the request at the beginning of s, and the
+// request with its chunks in one and without the fields that the gateway adds.
+// It checks that each of those fields occurs once.
 func plainRequest(s string, shown *strings.Builder) (n int, method string, err error) {
 	if shown == nil {
 		shown = new(strings.Builder)
@@ -159,7 +160,7 @@ func plainRequest(s string, shown *strings.Builder) (n int, method string, err e
 	for _, name := range []string{"host", "x-forwarded-for", "x-forwarded-host", "x-forwarded-port", "x-forwarded-proto"} {
 		want := 1
 		if name == "x-forwarded-host" && strings.Contains(head, "\r\nHost: "+ownName+"\r\n") {
-			want = 0 // for the client named none
+			want = 0 // because the client named none
 		}
 		if counts[name] != want {
 			return 0, "", fmt.Errorf("%w: it has %s %d times", errNotPlain, name, counts[name])

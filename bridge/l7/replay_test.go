@@ -16,8 +16,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
 )
 
-// A body is sent again as it came, to the byte, if it is within the bound, and not
-// at all if it is longer.
+// A body within the bound is resent byte for byte; a longer one is not resent.
 func TestBodiesAreSentAgainWithinTheBound(t *testing.T) {
 	random := make([]byte, 300_000)
 	for i := range random {
@@ -93,7 +92,7 @@ func TestTriesThatEndWhileTheBodyComes(t *testing.T) {
 			table.Default = retried(w.back(p, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 				try := int(tries.Add(1))
 				all := make([]byte, 0, 100)
-				for len(all) < 5*try { // all that there is so far
+				for len(all) < 5*try { // all that has been sent so far
 					n, err := r.Body.Read(all[len(all):cap(all)])
 					if all = all[:len(all)+n]; err != nil {
 						t.Errorf("try %d ends after %q: %v", try, all, err)
@@ -155,8 +154,8 @@ func TestTriesThatEndWhileTheBodyComes(t *testing.T) {
 	}
 }
 
-// breakOff ends an exchange without a response, and does not wait for the rest of
-// the request.
+// breakOff ends an exchange without a response and without waiting for the rest
+// of the request.
 func breakOff(w http.ResponseWriter) {
 	_ = http.NewResponseController(w).SetReadDeadline(time.Unix(1, 0)) // HTTP/2 needs none
 	panic(http.ErrAbortHandler)

@@ -15,14 +15,14 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// A refusingUpstream is an upstream of HTTP/2 that disclaims the first requests that it
-// is sent, each when so much of its body has come, and answers the others with the
-// length and the sum of their bodies.
+// A refusingUpstream is an HTTP/2 upstream that reports the first requests as not
+// processed, each after a given part of its body has arrived. It answers the others
+// with the length and the checksum of their bodies.
 type refusingUpstream struct {
 	mu       sync.Mutex
 	fails    int
 	after    int  // bytes of the body that come first
-	window   bool // whether it lets more come than the first window
+	window   bool // whether it reopens the first window
 	goesAway bool // with GOAWAY, not with RST_STREAM
 	leaves   bool // and closes the connection at once
 	seen     int  // requests
@@ -78,7 +78,7 @@ func (d *refusingUpstream) serve(c net.Conn) {
 				_ = fr.WriteWindowUpdate(0, n)
 			}
 			if r == nil {
-				continue // it was disclaimed
+				continue // the request was refused
 			}
 			r.body = append(r.body, f.Data()...)
 			if end = f.StreamEnded(); n > 0 && !end && (!r.fails || d.window) {
@@ -116,9 +116,9 @@ func sum(p []byte) (n uint64) {
 	return n
 }
 
-// A request that an upstream of HTTP/2 says it has not processed is sent again,
-// whatever its method and without a retry policy, if the upstream has not taken
-// more of its body than is kept.
+// A request that an HTTP/2 upstream reports as not processed is resent,
+// whatever its method and without a retry policy, if no more of its body was
+// sent than is kept.
 func TestUnprocessedRequestsAreSentAgainWithTheirBody(t *testing.T) {
 	random := make([]byte, 1<<20)
 	for i := range random {
@@ -167,7 +167,8 @@ func TestUnprocessedRequestsAreSentAgainWithTheirBody(t *testing.T) {
 	}
 }
 
-// A request whose body is lost, or that is disclaimed too often, is answered.
+// The client gets an answer to a request whose body is no longer kept, or that
+// is refused too often.
 func TestUnprocessedRequestsThatCannotBeSentAgain(t *testing.T) {
 	for name, c := range map[string]struct {
 		d    *refusingUpstream

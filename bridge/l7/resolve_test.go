@@ -9,7 +9,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
 )
 
-// What Resolve says is what a server answers to the same request.
+// Resolve reports what a server answers to the same request.
 func TestResolveReportsTheOutcomeOfARequest(t *testing.T) {
 	w := newWorld(t)
 	respond := func(code int) *Action { return &Action{Respond: &Respond{Code: code}} }

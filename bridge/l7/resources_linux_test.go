@@ -23,11 +23,11 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
 )
 
-// What a request may cost for each byte of it that is received, unless its row says
-// why it may cost more.
+// The cost that a request may cause for each byte received, unless its row gives a
+// reason for a higher cost.
 const (
 	maxPerByte  = 50 // nanoseconds of CPU, of both peers and the gateway
-	maxHeldByte = 8  // bytes held while the upstream has not answered
+	maxHeldByte = 8  // bytes held while the gateway waits for the upstream's answer
 )
 
 // A costRow is a request and what it may cost.
@@ -35,14 +35,14 @@ type costRow struct {
 	name   string
 	fields []string // "name: value", without Host
 	target string   // "": /
-	body   string   // as it is in chunks, with the trailer; "": none
+	body   string   // in chunks, with the trailer; "": none
 	piece  int      // bytes that are sent at once; 0: all of them
 
 	perByte, held float64 // what it may cost where that is more than for others
 	why           string
 }
 
-// repeated returns n fields of a kind, of which each may have its number.
+// repeated returns n fields of a kind; the text may contain the number of each.
 func repeated(n int, format string) (all []string) {
 	for i := range n {
 		if strings.Contains(format, "%") {
@@ -54,8 +54,8 @@ func repeated(n int, format string) (all []string) {
 	return all
 }
 
-// namedFields returns fields of which many are of the same length and differ in their last
-// letters alone, and a Connection that names 32 others of these.
+// namedFields returns many fields of the same length that differ only in their last
+// letters, and a Connection field that names 32 more of them.
 func namedFields() []string {
 	const prefix = "A-Name-That-Is-Long-And-The-Same-But-For-Its-Last-Letters-"
 	var list []string
@@ -72,7 +72,7 @@ func tinyChunks(n int, extension, trailer string) string {
 
 const headBytes = 60_000 // bytes: a header of the default limit has 65536
 
-const slowPath = "segments of a byte or two are normalised one by one, and HTTP/2 sends them compressed"
+const slowPath = "segments of a byte or two are normalized one by one, and HTTP/2 sends them compressed"
 
 var costRows = []costRow{
 	{name: "one long value", fields: []string{"X: " + strings.Repeat("v", headBytes)}},
@@ -107,13 +107,13 @@ var costRows = []costRow{
 	{name: "in small pieces", fields: repeated(900, "X-Field-%d: "+strings.Repeat("v", 50)), piece: 500, perByte: 150,
 		why: "each piece is a system call or two of each peer"},
 	{name: "small chunks", body: tinyChunks(12_000, "", ""), perByte: 100, why: "a chunk of one byte is six bytes, and is a read and a write of the body"},
-	{name: "chunk extensions", body: tinyChunks(300, ";name=value", ""), perByte: 150, why: "as small chunks; and the request is small, as there may be 4 KiB of extensions"},
+	{name: "chunk extensions", body: tinyChunks(300, ";name=value", ""), perByte: 150, why: "small chunks; and the request is small, because extensions may have 4 KiB"},
 	{name: "a trailer", body: tinyChunks(1, "", strings.Repeat("X-Trailer-Field: "+strings.Repeat("v", 50)+"\r\n", 200))},
 	{name: "a trailer of short fields", body: tinyChunks(1, "", strings.Repeat("a: b\r\n", 900)), perByte: 150, held: 24,
 		why: "as short fields"},
 }
 
-// cpu returns how much of it the process has used.
+// cpu returns the CPU time that the process has used.
 func cpu(t testing.TB) time.Duration {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
@@ -130,7 +130,8 @@ type costSink struct {
 	hold    chan struct{} // nil: none are held
 }
 
-// set has it hold requests until release is closed, or hold none if it is nil.
+// set makes the sink hold requests until release is closed, or hold none if
+// release is nil.
 func (s *costSink) set(release chan struct{}) {
 	s.mu.Lock()
 	s.hold = release
@@ -205,7 +206,7 @@ func (c *costClient1) size() int { return len(c.request) }
 func (c *costClient1) send() {
 	for rest := c.request; len(rest) > 0; {
 		n := min(c.piece, len(rest))
-		_, _ = c.c.Write(rest[:n]) // what fails await sees
+		_, _ = c.c.Write(rest[:n]) // await sees a failure
 		rest = rest[n:]
 	}
 }
@@ -254,8 +255,8 @@ func newCostClient2(w *world, address string, row *costRow) costClient {
 	return c
 }
 
-// headerBlock returns a block of fields that puts none into the table, so that it can
-// be sent again.
+// headerBlock returns a block of fields that adds none to the dynamic table, so that
+// it can be sent again.
 func headerBlock(fields []string) []byte {
 	var b bytes.Buffer
 	e := hpack.NewEncoder(&b)
@@ -313,7 +314,7 @@ func (c *costClient2) await(t testing.TB) {
 	}
 }
 
-// costWorld starts a gateway in front of a costSink, with everything on that looks at
+// costWorld starts a gateway in front of a costSink, with every feature on that reads
 // fields.
 func costWorld(t *testing.T) (w *world, s *costSink, address string) {
 	w, s = newWorld(t), &costSink{arrived: make(chan struct{}, 1000)}
@@ -340,8 +341,8 @@ func TestRowsThatMayCostMoreSayWhy(t *testing.T) {
 	}
 }
 
-// Whatever a request's header or trailer looks like, the CPU that it costs is in
-// proportion to its bytes, and little.
+// The CPU cost of a request's header and trailer is small and proportional to
+// their size, whatever they contain.
 func TestCPUForEachByteOfAHeader(t *testing.T) {
 	w, _, address := costWorld(t)
 	for i := range costRows {
@@ -356,8 +357,8 @@ func TestCPUForEachByteOfAHeader(t *testing.T) {
 			if alloctest.Race {
 				requests = 1
 			}
-			// Whatever else runs on the machine adds to the time, so the least
-			// of several runs counts.
+			// Other load on the machine adds to the time, so the shortest of several
+			// runs counts.
 			for run := range 10 {
 				before := cpu(t)
 				for range requests {
@@ -391,7 +392,7 @@ func TestMemoryForEachByteOfAHeader(t *testing.T) {
 	w, s, address := costWorld(t)
 	inUse := func() float64 {
 		runtime.GC()
-		runtime.GC() // which empties what pools had kept
+		runtime.GC() // which empties the pools
 		var m runtime.MemStats
 		runtime.ReadMemStats(&m)
 		return float64(m.HeapAlloc)

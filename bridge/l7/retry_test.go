@@ -35,11 +35,11 @@ var everything = exchange.Retry{ConnectFailure: true, Reset: true, RefusedStream
 // A failingFirst is an upstream that fails its first requests in some way, and serves the others.
 type failingFirst struct {
 	mu    sync.Mutex
-	fails int      // how many are yet to fail
+	fails int      // how many requests are still to fail
 	seen  []string // method, path and body of all
 }
 
-// take notes a request, and reports whether it is to fail.
+// take records a request, and reports whether it is to fail.
 func (f *failingFirst) take(r string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -54,8 +54,8 @@ func (f *failingFirst) requests() []string {
 	return slices.Clone(f.seen)
 }
 
-// ways are those in which a request can fail. Each makes a Back whose upstream
-// lets the first n do so.
+// ways lists the ways in which a request can fail. Each returns a Back whose
+// upstream fails the first n requests that way.
 var ways = map[string]func(w *world, p backs.Protocol, n int) (*backs.Pools, *failingFirst){
 	"no connection": func(w *world, p backs.Protocol, n int) (*backs.Pools, *failingFirst) {
 		f := &failingFirst{fails: n}
@@ -207,7 +207,7 @@ func TestFailuresAreTriedAgain(t *testing.T) {
 				serve := func(r *exchange.Retry, n int) (code int, body string) {
 					var back *backs.Pools
 					if back, f = build(w, p, n); back == nil {
-						t.Skip("there is no such thing in this version")
+						t.Skip("this version of HTTP has no such failure")
 					}
 					action = retried(back, *r)
 					table := *table
@@ -249,10 +249,10 @@ func TestFailuresAreTriedAgain(t *testing.T) {
 				}
 				without[way](&with)
 				if code, _ := serve(&with, 1); code != want {
-					t.Errorf("%s, %v: %d where it is not tried again, want %d", way, p, code, want)
+					t.Errorf("%s, %v: %d without a retry, want %d", way, p, code, want)
 				}
 				if got := f.requests(); len(got) > 1 {
-					t.Errorf("%s, %v: %d requests where it is not tried again", way, p, len(got))
+					t.Errorf("%s, %v: %d requests without a retry", way, p, len(got))
 				}
 			})
 		}
@@ -391,7 +391,8 @@ func TestUpgradesAreNotTriedAgain(t *testing.T) {
 	}
 }
 
-// A server of gRPC fails with a status in a response of nothing else.
+// A gRPC server reports a failure in a response that consists of the status
+// alone.
 func TestUnavailableServersOfGRPC(t *testing.T) {
 	for status, want := range map[string]int{"14": 3, "13": 1, "0": 1} {
 		w := newWorld(t)
@@ -457,7 +458,7 @@ func TestRetryBudgetLimitsRetries(t *testing.T) {
 		f := &failingFirst{fails: 1}
 		back := w.budgeted(upstream.RetryBudget{Least: least}, w.server(f.handler(func(rw http.ResponseWriter, _ *http.Request) { http.Error(rw, "", http.StatusServiceUnavailable) })))
 		_, address := w.gateway(fixed(&Table{Default: retried(back, everything)}))
-		for range 3 { // a retry's share of the budget is returned
+		for range 3 { // a retry releases its share of the budget when it ends
 			f.mu.Lock()
 			f.fails = 1
 			f.mu.Unlock()

@@ -18,7 +18,7 @@ func mustRewrite(t testing.TB, w *route.Rewrite, err error) *route.Rewrite {
 	return w
 }
 
-// rewritten returns a route that forwards to where a to does, with another path.
+// rewritten returns a route that forwards like to, with another path.
 func rewritten(a *Action, name string, w *route.Rewrite) *Action {
 	forward := *a.Forward
 	forward.Rewrite = w
@@ -87,7 +87,7 @@ func TestRouteAndUpstreamAgreeOnThePath(t *testing.T) {
 		"/api/%2e%2e%2fadmin":  "",
 		"/api/%00":             "",
 		"/api/%2e":             "/",
-		"/api//admin":          "/admin", // which is what the route says: it is not matched again
+		"/api//admin":          "/admin", // as the route says: the result is not matched again
 		"/api/;/x":             "/;/x",
 		"/api/%252e%252e/x":    "/%252e%252e/x",
 		"/api/a%2fb":           "/a%2Fb",
@@ -114,7 +114,7 @@ func TestRouteAndUpstreamAgreeOnThePath(t *testing.T) {
 		case want == "" && code != "400" && code != "", want == "403" && code != "403", want != "" && want != "403" && code != "200":
 			t.Errorf("HTTP/2: %s: %s, want %q", given, code, want)
 		}
-		// And explain says so.
+		// The explanation says so too.
 		r := table.Resolve(Question{Method: "GET", Host: "a", Target: given})
 		path, _, _ := strings.Cut(want, "?")
 		switch {
@@ -132,7 +132,7 @@ func TestRouteAndUpstreamAgreeOnThePath(t *testing.T) {
 	}
 }
 
-// A header may have as many fields as the listener says, in any version of HTTP.
+// The listener's limit of header fields applies in every version of HTTP.
 func TestFieldsOfAHeaderAreLimited(t *testing.T) {
 	w := newWorld(t)
 	for _, c := range []struct{ limit, most int }{{0, 1000}, {20, 20}, {1500, 1500}} {

@@ -30,7 +30,7 @@ func protocols(t *testing.T, f func(t *testing.T, w *world, p backs.Protocol)) {
 	}
 }
 
-// A rotating gateway serves one upstream, of which there are revisions.
+// A rotating gateway serves successive revisions of one upstream.
 type rotating struct {
 	*world
 	protocol backs.Protocol
@@ -154,7 +154,7 @@ func TestMaxAgeRetiresConnectionsUnderTraffic(t *testing.T) {
 		status := func() upstream.EndpointStatus { return r.back.Upstream().Status()[0] }
 		eventually(t, "connections are replaced", func() bool { return status().Made >= 20 || t.Failed() })
 		stop()
-		// Idle ones too, though they might be kept for a minute.
+		// Idle connections too, although they could be kept for a minute.
 		eventually(t, "old connections are closed", func() bool { return status().Open == 0 })
 		if s := status(); len(s.Failures) != 0 {
 			t.Errorf("failures: %v", s.Failures)
@@ -162,7 +162,8 @@ func TestMaxAgeRetiresConnectionsUnderTraffic(t *testing.T) {
 	})
 }
 
-// A slow server says it has a request for /slow, and answers when released.
+// A slow server reports the arrival of a request for /slow, and answers it when
+// released.
 type slow struct {
 	begun   chan struct{}
 	release chan struct{}
@@ -254,7 +255,7 @@ func TestDrainedConnectionsAreCutWhenThePeriodEnds(t *testing.T) {
 	})
 }
 
-// An upgraded connection has no end of its own that could be waited for.
+// An upgraded connection has no end of its own to wait for.
 func TestDrainedUpgradesAreCutWhenThePeriodEnds(t *testing.T) {
 	w := newWorld(t)
 	r := newRotating(w, backs.Auto, w.raw(w.serverTLS("http/1.1"), func(c net.Conn) {
@@ -285,7 +286,7 @@ func TestDrainedUpgradesAreCutWhenThePeriodEnds(t *testing.T) {
 	}
 }
 
-// The gateway tells the upstream that no more requests come.
+// The gateway announces to the upstream that no more requests come.
 func TestRetiredHTTP2ConnectionsEndWithGoAway(t *testing.T) {
 	w := newWorld(t)
 	frames := make(chan string, 100)
@@ -322,7 +323,8 @@ func TestRetiredHTTP2ConnectionsEndWithGoAway(t *testing.T) {
 	}
 }
 
-// What was resumed under one certificate never carries a request under another.
+// A session that was made with one certificate never carries a request under
+// another.
 func TestSessionsDoNotSurviveARotation(t *testing.T) {
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 		w := newWorld(t)

@@ -21,8 +21,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/pki"
 )
 
-// askingTLS returns the TLS of a listener that asks clients for certificates,
-// and takes those that have none.
+// askingTLS returns the TLS of a listener that requests client certificates but
+// also accepts clients without one.
 func (w *world) askingTLS() *certs.Servers {
 	s, err := certs.NewServer(certs.ServerOptions{
 		Certificates: []*certs.Certificate{certstest.Certificate(w, w.ca.Server(w, "localhost", "127.0.0.1"))},
@@ -48,7 +48,7 @@ func (w *world) clientWith(issued *pki.Issued, h2 bool) *http.Client {
 	return &http.Client{Transport: t}
 }
 
-// forged is what a client says that has read the documentation.
+// forged holds the fields that a client forges after reading the documentation.
 var forged = http.Header{
 	"X-Client-Cert-Subject": {"CN=admin"}, "X_client_cert_subject": {"CN=admin"}, "X-Client_cert-San": {"DNS:admin"}, "X-Client-Cert-Serial": {"1"},
 	"X-Client-Cert-Fingerprint": {"00"}, "X-Client-Cert": {"admin"}, "Client-Cert": {":AAAA:"}, "Client_cert": {":AAAA:"}, "Client-Cert-Chain": {":AAAA:"},

@@ -179,7 +179,7 @@ func TestStuckClientsAreCutOff(t *testing.T) {
 	}
 }
 
-// If an upstream neither reads an upload nor answers, its client waits no longer than
+// If an upstream neither reads an upload nor answers, the client waits no longer than
 // the limit.
 func TestStuckUpstreamsAreNotWaitedFor(t *testing.T) {
 	t.Parallel()
@@ -221,8 +221,8 @@ func TestStuckUpstreamsAreNotWaitedFor(t *testing.T) {
 	}
 }
 
-// Without a timeout of its route a request is not waited for without end. The time
-// runs from when all of it was sent, and not for calls of gRPC.
+// Without a timeout on its route the wait for a response is still bounded. The
+// time runs from the end of the request, and does not apply to gRPC calls.
 func TestResponsesHaveATimeoutByDefault(t *testing.T) {
 	t.Parallel()
 	const limit = 1500 * time.Millisecond // enough for a busy machine to answer

@@ -15,9 +15,9 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// Each of these is sent with a request for /next right behind it. It must be
-// one request upstream with this body, followed by /next, or none at all and
-// the end of the connection.
+// Each of these is sent with a request for /next right behind it. The upstream
+// must receive one request with this body, followed by /next, or no request,
+// and the connection must end.
 func TestOneRequestInIsOneRequestOut(t *testing.T) {
 	const refused = "refused"
 	for _, c := range []struct{ name, lines, body string }{
@@ -112,7 +112,8 @@ func TestConnectionsWithMoreThanAResponseAreNotUsedAgain(t *testing.T) {
 						t.Errorf("%q", b)
 					}
 				}
-				// 502 if it was on the connection before the rest was seen.
+				// 502 if the request was on the connection before the gateway read the
+				// rest.
 				code, body := w.get(w.browser(), "http://"+address+"/good")
 				if got := fmt.Sprint(code, body); got != "200good" && got != "502bad gateway\n" {
 					t.Errorf("%q", got)
@@ -142,7 +143,7 @@ func TestZeroFrameSizeIsABadGateway(t *testing.T) {
 }
 
 // An upstream that switches protocols unasked while it still receives a body is
-// rejected like any other that does.
+// rejected like any other unasked switch.
 func TestAnUpstreamThatSwitchesInTheMiddleOfABody(t *testing.T) {
 	w := newWorld(t)
 	_, address := w.plain(w.back(backs.HTTP1, w.raw(w.serverTLS(), func(c net.Conn) {

@@ -100,7 +100,8 @@ func TestCallsHaveTraces(t *testing.T) {
 // isTraceparent reports whether s is a valid traceparent.
 func isTraceparent(s string) bool { return policy.TraceID(fields("traceparent: "+s)) != "" }
 
-// Without MakeTrace a trace is passed on as it came, valid or not, and none begins.
+// Without MakeTrace a trace is forwarded unchanged, valid or not, and no new trace
+// begins.
 func TestTracesArePassedOnUnchanged(t *testing.T) {
 	w := newWorld(t)
 	_, address := w.gateway(fixed(&Table{Default: to(w.back(backs.HTTP1, w.server(seen)))}))

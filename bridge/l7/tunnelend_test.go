@@ -51,7 +51,7 @@ func TestTheEndOfAnUpgradedConnectionIsCountedForTheSideThatFailed(t *testing.T)
 	for _, c := range []struct {
 		name    string
 		back    func(w *world) *backs.Pools
-		end     func(c net.Conn) // what the client does once it is greeted
+		end     func(c net.Conn) // what the client does after the greeting
 		counted certs.Reason     // for the endpoint; "" nothing
 		ejects  bool
 	}{

@@ -33,7 +33,7 @@ func (w *world) limited(p backs.Protocol, l upstream.Limits, addresses ...string
 
 // A gate holds requests until it is opened, one by one or for all.
 type gate struct {
-	came chan struct{} // one for each that is held
+	came chan struct{} // one for each held request
 	pass chan struct{}
 	open sync.Once
 }
@@ -187,8 +187,8 @@ func (w *world) counted(h http.Handler, protos ...string) (address string, count
 	return ln.Addr().String(), ln
 }
 
-// However many requests there are, no more connections are open than may be, each
-// request is answered, and connections are used again.
+// However many requests are in progress, the number of connections stays within
+// its limit, each request is answered, and connections are reused.
 func TestRequestsShareFewConnections(t *testing.T) {
 	for _, c := range []struct {
 		name   string
@@ -237,8 +237,8 @@ func TestRequestsShareFewConnections(t *testing.T) {
 	}
 }
 
-// If all streams of the connections that may be open are in use, requests wait and
-// are then served one after the other.
+// If all streams of the allowed connections are in use, requests wait and are
+// served one after the other.
 func TestRequestsWaitForAStream(t *testing.T) {
 	w, g := newWorld(t), newGate(t)
 	ln := listen(w)
@@ -258,7 +258,7 @@ func TestRequestsWaitForAStream(t *testing.T) {
 			}
 		})
 	}
-	get() // tells how many there may be
+	get() // bounds the number of streams
 	<-g.came
 	g.pass <- struct{}{}
 	all.Wait()

@@ -16,7 +16,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
 )
 
-// seen is an upstream handler that answers with the fields it was sent.
+// seen is an upstream handler that answers with the fields of the request.
 var seen = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 	var lines []string
 	for name, values := range r.Header {
@@ -209,8 +209,8 @@ func TestSlowHeadersAndIdleConnectionsAreClosed(t *testing.T) {
 	}
 }
 
-// An upstream that answers before the body is sent must not leave a connection
-// on which the body could be taken for a request.
+// After an upstream has answered before the body was sent, its connection is
+// not reused: the body could be taken for a request.
 func TestExpectContinue(t *testing.T) {
 	w := newWorld(t)
 	back := w.back(backs.HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
@@ -260,8 +260,8 @@ func TestAnAnsweredRequestIsNotWaitedForLong(t *testing.T) {
 	}
 }
 
-// A condition on a header holds for what the upstream is sent, not for what
-// the client claims.
+// A condition on a header applies to the header that is sent upstream, not to
+// the client's claims.
 func TestConditionsDoNotHoldForFieldsThatAreRemoved(t *testing.T) {
 	w := newWorld(t)
 	yes := &Action{Respond: &Respond{Code: 200}}

@@ -66,7 +66,7 @@ func TestAWorkerContinuesAfterAPanic(t *testing.T) {
 			t.Errorf("called %d times in 10 minutes, cleaned up: %v", calls, cleaned)
 		}
 		if _, ok := w.begin(); ok {
-			t.Error("it begins again after its end")
+			t.Error("the worker began again after its end")
 		}
 		log.want(t, "boom")
 	})
@@ -99,7 +99,7 @@ func TestAPanicOfAHealthCheckIsAFailure(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		synctest.Wait()
 		if s := u.Status()[0]; !s.Available {
-			t.Errorf("it does not come back: %s", s.Unavailable)
+			t.Errorf("the endpoint does not become healthy again: %s", s.Unavailable)
 		}
 	})
 }

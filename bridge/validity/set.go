@@ -27,9 +27,9 @@ type Options struct {
 	Logger hclog.Logger // nil discards
 }
 
-// A Set judges the live connections of one listener or upstream. The zero Set is
-// not usable; New returns one. It needs no Close: it does nothing once its
-// members are gone. All methods may be called concurrently.
+// A Set verifies the peers of the live connections of one listener or upstream
+// again. The zero Set is not usable; New returns one. It needs no Close: it does
+// nothing once its members are gone. All methods may be called concurrently.
 type Set struct {
 	o      Options
 	policy atomic.Pointer[Policy]
@@ -38,7 +38,7 @@ type Set struct {
 	mu      sync.Mutex
 	members map[*Member]struct{}
 	failed  []*Member   // whose owners must end them
-	working bool        // a goroutine judges or ends members
+	working bool        // a goroutine verifies or ends members
 	again   bool        // the policy has changed since it began
 	timer   *time.Timer // nil until the first member
 	ticking bool
@@ -65,8 +65,8 @@ var distant = time.Unix(1<<60, 0)
 // Policy returns the policy in force. Nil: every peer passes.
 func (s *Set) Policy() *Policy { return s.policy.Load() }
 
-// Require puts a policy in force. Peers are judged in the background, or by the
-// next Check.
+// Require puts a policy in force. Peers are verified under it in the
+// background, or by the next Check.
 func (s *Set) Require(p *Policy) {
 	if s.policy.Swap(p) == p {
 		return
@@ -177,7 +177,8 @@ func (s *Set) look() {
 	s.tickLocked()
 }
 
-// workLocked starts the goroutine that judges and ends members, unless it runs.
+// workLocked starts the goroutine that verifies and ends members, unless it
+// runs.
 func (s *Set) workLocked() {
 	if s.working {
 		return
@@ -186,7 +187,7 @@ func (s *Set) workLocked() {
 	go s.work()
 }
 
-// work judges until there is nothing left to do.
+// work verifies members until all are done.
 func (s *Set) work() {
 	for {
 		all, failed, more := s.task()

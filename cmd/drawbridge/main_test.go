@@ -17,7 +17,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// A result is what a command line came to.
+// A result is the outcome of a command line.
 type result struct {
 	code     int
 	out, err string
@@ -52,7 +52,7 @@ func (r result) want(t *testing.T, code int, texts ...string) {
 	}
 }
 
-// fakeAdmin answers what a real gateway cannot be brought to answer at will.
+// fakeAdmin gives answers that a test cannot make a real gateway give.
 type fakeAdmin struct {
 	adminv1.UnimplementedAdminServiceServer
 	apply func(*adminv1.ApplyRequest) (*adminv1.ApplyResponse, error)

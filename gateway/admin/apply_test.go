@@ -47,7 +47,7 @@ func TestAllFaultsOfAnApplyComeInOneAnswer(t *testing.T) {
 			{}, // holds nothing
 			store.Wrap(listener("web", "missing")),
 			store.Wrap(upstream("Bad Name")),
-			{Kind: &adminv1.Resource_Route{}}, // holds a route that is not there
+			{Kind: &adminv1.Resource_Route{}}, // names a route that does not exist
 		},
 		Deletes: []*adminv1.ResourceDelete{{Name: "x"}, {Kind: adminv1.Kind_KIND_ROUTE, Name: "gone"}, {Kind: 99, Name: "y"}},
 		Options: &adminv1.WriteOptions{Comment: strings.Repeat("x", 1025)},

@@ -218,7 +218,7 @@ func (g *fakeGateway) EachCertificate(after *CertificateKey, yield func(Certific
 	}
 }
 
-// happen tells everyone who watches events.
+// happen sends an event to everyone who watches events.
 func (g *fakeGateway) happen(e *adminv1.Event) {
 	g.events.Append(func(sequence int64) (*adminv1.Event, int) {
 		e.Sequence = sequence

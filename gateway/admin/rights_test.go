@@ -19,7 +19,7 @@ import (
 
 // The rights are compared with what the server serves and with what the .proto files
 // describe, both ways: a method without a right cannot be called, and a right without a
-// method is one that somebody believed to protect something.
+// method protects nothing, whatever its author believed.
 func TestEveryMethodHasARightAndEveryRightAMethod(t *testing.T) {
 	rights := rights()
 	served := map[string]bool{}
@@ -105,8 +105,8 @@ func TestAPathWithoutItsSlashIsDeniedAndLogged(t *testing.T) {
 	}
 }
 
-// rawCall sends a call of path as HTTP/2 frames and returns the headers that
-// it is answered with.
+// rawCall sends a call of path as HTTP/2 frames and returns the headers of the
+// response.
 func rawCall(t *testing.T, socket, path string, body []byte) map[string]string {
 	t.Helper()
 	conn, err := net.Dial("unix", socket)

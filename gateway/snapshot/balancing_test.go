@@ -57,8 +57,8 @@ func TestBalancingAndLimitsAreChecked(t *testing.T) {
 		{"a hash of nothing", "balancing.hash", func(u *adminv1.Upstream) { u.Balancing = hashes(&adminv1.HashKey{}) }},
 		{"a hash that the policy does not use", "balancing.hash", func(u *adminv1.Upstream) { u.Balancing = &adminv1.Balancing{Hash: byAddress} }},
 		{"a hash of no header", "balancing.hash.header", func(u *adminv1.Upstream) { u.Balancing = hashes(byHeader("")) }},
-		{"a hash of what is no header", "balancing.hash.header", func(u *adminv1.Upstream) { u.Balancing = hashes(byHeader("a b")) }},
-		{"a hash of a header that frames", "balancing.hash.header", func(u *adminv1.Upstream) { u.Balancing = hashes(byHeader("Content-Length")) }},
+		{"a hash of an invalid header name", "balancing.hash.header", func(u *adminv1.Upstream) { u.Balancing = hashes(byHeader("a b")) }},
+		{"a hash of a framing header", "balancing.hash.header", func(u *adminv1.Upstream) { u.Balancing = hashes(byHeader("Content-Length")) }},
 		{"a hash of what clients do not say", "balancing.hash.header", func(u *adminv1.Upstream) { u.Balancing = hashes(byHeader("X-Forwarded-For")) }},
 		{"a hash of no cookie", "balancing.hash.cookie", func(u *adminv1.Upstream) { u.Balancing = hashes(byCookie("a=b")) }},
 		{"a hash of encrypted requests", "balancing.hash", func(u *adminv1.Upstream) {
@@ -116,7 +116,7 @@ func TestWarmConnectionsMustFitTheLimits(t *testing.T) {
 	w.put(u)
 }
 
-// Conditions is set arrives where it is used.
+// What is set arrives where it is used.
 func TestBalancingAndLimitsAreLive(t *testing.T) {
 	w := newWorld(t)
 	u := plainUpstream("u")
@@ -145,7 +145,7 @@ func TestBalancingAndLimitsAreLive(t *testing.T) {
 	}
 }
 
-// An endpoint that an upstream which has traffic is given begins slowly.
+// An endpoint that is added to an upstream with traffic starts slowly.
 func TestAddedEndpointStartsSlowly(t *testing.T) {
 	w := newWorld(t)
 	u := plainUpstream("u")

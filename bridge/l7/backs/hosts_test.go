@@ -27,7 +27,8 @@ func fromHost(t *testing.T) *Pools {
 	return pools
 }
 
-// Anybody can ask for any host, so the least recent have to go.
+// Any client can request any host, so the least recently used pools are
+// evicted.
 func TestPoolsOfHostsAreBounded(t *testing.T) {
 	back := fromHost(t)
 	e := back.Upstream().Endpoints()[0]

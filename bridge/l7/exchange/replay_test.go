@@ -17,8 +17,8 @@ func TestKeptBodyIsDroppedWhenTheResponseBegins(t *testing.T) {
 	}
 }
 
-// What is kept moves to a larger buffer while an upload sends it: the smaller one is
-// not lent to another user meanwhile.
+// The kept bytes move to a larger buffer while an upload sends them. The smaller
+// buffer is not lent to another user meanwhile.
 func TestABufferInUseIsNotLentAgain(t *testing.T) {
 	var s Shared
 	x := newExchange(t, &s, nil)

@@ -19,7 +19,8 @@ func newExchange(t *testing.T, s *Shared, u *upstream.Upstream) *Exchange {
 	return x
 }
 
-// A connector is an Upstream, but for the name of its method.
+// A connector is an Upstream under another name, because idleUpstream has a
+// method Upstream.
 type connector = Upstream
 
 // idleUpstream is an Upstream that connects nothing.
@@ -37,8 +38,8 @@ func (c *manualClock) Now() int64               { return c.now }
 func (c *manualClock) Date() string             { return "" }
 func (c *manualClock) KeepWithin(time.Duration) {}
 
-// What counts is that nothing arrives: not how long the whole body takes, nor how
-// long the client takes.
+// Only a pause in which nothing arrives is a stall: neither the duration of the
+// whole body nor the client's own pauses count.
 func TestWhatCountsAsAStall(t *testing.T) {
 	const idle = time.Hour // no timer fires
 	clock := &manualClock{now: 1}

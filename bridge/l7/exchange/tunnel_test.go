@@ -14,8 +14,8 @@ import (
 // An idleSide is one side of a tunnel on which nothing happens until it is over.
 type idleSide struct {
 	over    chan struct{}
-	stuck   bool // what it is sent waits too
-	ended   bool // it has ended its stream
+	stuck   bool // writes to it wait too
+	ended   bool // its stream has ended
 	pending atomic.Int32
 }
 
@@ -54,8 +54,8 @@ func TestTunnelsEndWhenNothingMoves(t *testing.T) {
 	}{
 		"nothing moves":             {short, long, false, false, splice.Idle},
 		"one side has ended":        {long, short, true, false, splice.Linger},
-		"a side takes nothing":      {short, long, false, true, splice.Idle},
-		"ended, and takes nothing":  {short * 2, short, true, true, splice.Idle},
+		"a side reads nothing":      {short, long, false, true, splice.Idle},
+		"ended, and reads nothing":  {short * 2, short, true, true, splice.Idle},
 		"ended, idle before linger": {short, long, true, false, splice.Idle},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -11,8 +11,8 @@ import (
 )
 
 // Whatever a client says about where its request came from and whose certificate
-// it has, and however it spells it, an upstream sees the gateway's word alone:
-// whether the gateway says anything or not.
+// it has, and however it spells it, an upstream receives only the fields that
+// the gateway sets, if it sets any.
 func TestForwardingFieldsCannotBeForged(t *testing.T) {
 	for _, name := range []string{
 		"X-Forwarded-For", "X_forwarded_for", "X-Forwarded_for", "x-forwarded-for", "X-FORWARDED-FOR", "X-Forwarded-Host", "X_Forwarded_Host",
@@ -82,7 +82,7 @@ func TestForwarded(t *testing.T) {
 	}
 }
 
-// What every request goes through costs no allocation.
+// The policy of a plain request costs no allocation.
 func TestPolicyOfAPlainRequestAllocatesNothing(t *testing.T) {
 	access, trusted := &cidr.Access{Deny: addresses(t, "192.0.2.0/24", "2001:db8::/32")}, peers(t, "192.0.2.1")
 	given := fields("User-Agent: x", "Accept: */*", "X-Tenant: b", "X_Role: admin", "X-Forwarded-For: 6.6.6.6", "Connection: keep-alive")

@@ -83,7 +83,7 @@ func TestFaultsOfValuesSayWhatWouldBeRight(t *testing.T) {
 	}
 }
 
-// What the API says there is, there is, and nothing else.
+// The variables are exactly those that the API documents.
 func TestVariablesAreThoseOfTheAPI(t *testing.T) {
 	proto, err := os.ReadFile("../../../proto/drawbridge/admin/v1/route.proto")
 	if err != nil {

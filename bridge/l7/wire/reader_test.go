@@ -41,8 +41,8 @@ func randomBytes(n int) []byte {
 	return b
 }
 
-// A head larger than a buffer may begin in what was read along with the end of
-// a body in full flow: none of it may be lost while the rest is waited for.
+// A head larger than a buffer may begin in the same read as the end of a fast
+// body. None of its bytes may be lost while the gateway waits for the rest.
 func TestWaitKeepsUnreadBytes(t *testing.T) {
 	near, far := connected(t)
 	in := NewReader(socket.New(near, nil), nil, new(socket.Pool), nil)
