@@ -142,7 +142,12 @@ func TestFailuresSayWhetherTheProxyOrTheServerFailed(t *testing.T) {
 		t.Fatal(err)
 	}
 	config := &tls.Config{Certificates: []tls.Certificate{certstest.TLS(t, ca.Server(t, "proxy.test"))}}
-	silent := func(c net.Conn) { io.Copy(io.Discard, c) }
+	stall := make(chan struct{}, 1) // a proxy is silent from now on
+	silent := func(c net.Conn) {
+		c.Read(make([]byte, 1))
+		stall <- struct{}{}
+		io.Copy(io.Discard, c)
+	}
 	closed := serve(t, nil, silent)
 	if ln, err := net.Listen("tcp", "127.0.0.1:0"); err == nil {
 		closed = ln.Addr().String()
@@ -170,7 +175,7 @@ func TestFailuresSayWhetherTheProxyOrTheServerFailed(t *testing.T) {
 		"HTTP, not there":           {handle: nil, reason: certs.ReasonEgressProxyFailed, text: "cannot be reached"},
 		"HTTP, silent":              {handle: silent, reason: certs.ReasonConnectTimeout, text: "did not answer CONNECT"},
 		"HTTP, closes":              {handle: func(net.Conn) {}, reason: certs.ReasonEgressProxyFailed, text: "did not answer CONNECT"},
-		"HTTP, another name":        {config: config, handle: silent, reason: certs.ReasonEgressProxyFailed, text: "does not complete the TLS handshake"},
+		"HTTP, another name":        {config: config, handle: func(c net.Conn) { io.Copy(io.Discard, c) }, reason: certs.ReasonEgressProxyFailed, text: "does not complete the TLS handshake"},
 		"HTTP, another protocol":    {handle: says("SSH-2.0-x\r\n\r\n"), reason: certs.ReasonEgressProxyFailed, text: "not HTTP"},
 		"HTTP, no status":           {handle: says("HTTP/1.1 abc\r\n\r\n"), reason: certs.ReasonEgressProxyFailed, text: "not HTTP"},
 		"HTTP, endless":             {handle: says("HTTP/1.1 200 OK\r\nA: " + strings.Repeat("b", 20_000)), reason: certs.ReasonEgressProxyFailed, text: "more than 16384 bytes"},
@@ -184,7 +189,7 @@ func TestFailuresSayWhetherTheProxyOrTheServerFailed(t *testing.T) {
 		"SOCKS, silent later": {protocol: SOCKS5, handle: func(c net.Conn) {
 			io.ReadFull(c, make([]byte, 4))
 			c.Write([]byte{5, 0})
-			io.Copy(io.Discard, c)
+			silent(c)
 		}, reason: certs.ReasonConnectTimeout, text: "did not answer the request for"},
 		"SOCKS, closes":           {protocol: SOCKS5, handle: func(net.Conn) {}, reason: certs.ReasonEgressProxyFailed, text: "failed the request"},
 		"SOCKS, another protocol": {protocol: SOCKS5, handle: says("HTTP/1.1 400 Bad Request\r\n\r\n"), reason: certs.ReasonEgressProxyFailed, text: "unexpected protocol version"},
@@ -208,7 +213,10 @@ func TestFailuresSayWhetherTheProxyOrTheServerFailed(t *testing.T) {
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 			if strings.Contains(name, "silent") {
-				ctx, cancel = context.WithTimeout(t.Context(), 100*time.Millisecond)
+				go func() {
+					<-stall
+					cancel()
+				}()
 			}
 			defer cancel()
 			conn, err := p.Dial(ctx, "tcp", server)

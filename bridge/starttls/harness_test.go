@@ -127,9 +127,12 @@ func fuzzDialect(f *testing.F, make func() dialect, seeds ...string) {
 	})
 }
 
+// holdSize is the size of hold's reads.
+const holdSize = 513
+
 // hold reads until the peer closes.
 func hold(conn net.Conn) {
-	for buf := make([]byte, 512); ; {
+	for buf := make([]byte, holdSize); ; {
 		if _, err := conn.Read(buf); err != nil {
 			return
 		}

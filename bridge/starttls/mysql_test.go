@@ -235,6 +235,19 @@ func wantPacket(p mysqlPeer, sequence byte, want string) {
 	}
 }
 
+// An untilSilent ends the upgrade once its side only holds the connection.
+type untilSilent struct {
+	net.Conn
+	end func()
+}
+
+func (c untilSilent) Read(b []byte) (int, error) {
+	if len(b) == holdSize {
+		c.end()
+	}
+	return c.Conn.Read(b)
+}
+
 // Failures of a client never blame the server, and no failure shows what a client sent.
 func TestMySQLFailuresBelongToOneSide(t *testing.T) {
 	greets := func(s mysqlPeer) {
@@ -275,7 +288,7 @@ func TestMySQLFailuresBelongToOneSide(t *testing.T) {
 			c.read(2)
 			c.Conn.(*net.TCPConn).CloseWrite()
 		}, certs.ReasonClientFailed},
-		"the client stops later": {asks("\x01\x04"), responds, certs.ReasonClientFailed},
+		"the client stops later": {asks("\x01\x04"), func(c mysqlPeer) { c.read(0); c.write(1, string(response)); c.read(2); hold(c) }, certs.ReasonClientFailed},
 		"the client encrypts with another key": {asks("\xfesha256_password\x00s\x00"), func(c mysqlPeer) {
 			c.read(0)
 			c.write(1, string(response))
@@ -293,11 +306,18 @@ func TestMySQLFailuresBelongToOneSide(t *testing.T) {
 			s.Conn.(*net.TCPConn).CloseWrite()
 		}, responds, certs.ReasonPeerClosed},
 	} {
-		ctx := t.Context()
+		ctx, cancel := context.WithCancelCause(t.Context())
+		defer cancel(nil)
+		server, client := c.server, c.client
 		if strings.Contains(name, "silent") || strings.Contains(name, "stops") {
-			ctx = soon(t)
+			end := func() { cancel(context.DeadlineExceeded) }
+			if strings.Contains(name, "server") {
+				server = func(s mysqlPeer) { c.server(mysqlPeer{untilSilent{s.Conn, end}, t}) }
+			} else {
+				client = func(p mysqlPeer) { c.client(mysqlPeer{untilSilent{p.Conn, end}, t}) }
+			}
 		}
-		if err := mysqlUpgrade(t, ctx, c.server, c.client); certs.Classify(err) != c.reason || strings.Contains(err.Error(), "secret") {
+		if err := mysqlUpgrade(t, ctx, server, client); certs.Classify(err) != c.reason || strings.Contains(err.Error(), "secret") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
