@@ -158,7 +158,8 @@ var shellPages = map[string]shellPage{
 		},
 		codes: map[string]int{"drawbridge probe": 1},
 	},
-	"nginx.md": {notRun: map[string]string{"": "TestCertificateCommandsOfTheNginxPage runs them"}},
+	"nginx.md":       {notRun: map[string]string{"": "TestCertificateCommandsOfTheNginxPage runs them"}},
+	"performance.md": {notRun: map[string]string{"go test": "a benchmark of a minute, whose figures depend on the machine"}},
 	"roles.md": {
 		setup: func(r *shellRun) {
 			g := r.gateway()
