@@ -12,8 +12,8 @@ import (
 // A KeyTypeError reports that the server can verify no signature of our client
 // certificate's key. The handshake ends before any certificate is sent.
 type KeyTypeError struct {
-	// Own is the key type of our certificate, as in Info.
-	Own string
+	// Ours is the key type of our certificate, as in Info.
+	Ours string
 	// Accepted are the key types that the server named; ECDSA without a curve
 	// means any curve. It may be empty.
 	Accepted []string
@@ -28,7 +28,7 @@ func (e *KeyTypeError) Error() string {
 			accepted = e.Accepted[0] + " keys"
 		}
 	}
-	return fmt.Sprintf("the server accepts only client certificates with %s, and the key of ours is %s", accepted, e.Own)
+	return fmt.Sprintf("the server accepts only client certificates with %s, and the key of ours is %s", accepted, e.Ours)
 }
 
 // checkKeyType returns a *KeyTypeError if the server that made a request can
@@ -38,7 +38,7 @@ func checkKeyType(info *tls.CertificateRequestInfo, c *Certificate) error {
 	if keyFits(info, c) {
 		return nil
 	}
-	return &KeyTypeError{Own: keyfile.CertificateKeyType(c.Leaf()), Accepted: acceptedKeys(info)}
+	return &KeyTypeError{Ours: keyfile.CertificateKeyType(c.Leaf()), Accepted: acceptedKeys(info)}
 }
 
 func keyFits(info *tls.CertificateRequestInfo, c *Certificate) bool {

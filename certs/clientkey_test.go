@@ -63,10 +63,10 @@ func TestClientKeyThatTheServerDoesNotAccept(t *testing.T) {
 				}
 				wantReason(t, err, certs.ReasonLocalConfig)
 				e, ok := errors.AsType[*certs.KeyTypeError](err)
-				if !ok || e.Own != c.cert.Info().KeyType || !slices.Equal(e.Accepted, want) {
+				if !ok || e.Ours != c.cert.Info().KeyType || !slices.Equal(e.Accepted, want) {
 					t.Fatalf("error %v, accepted %q", err, e.Accepted)
 				}
-				if !strings.Contains(err.Error(), want[0]) || !strings.Contains(err.Error(), e.Own) {
+				if !strings.Contains(err.Error(), want[0]) || !strings.Contains(err.Error(), e.Ours) {
 					t.Errorf("error %q", err)
 				}
 				if seen.Sent || !seen.Requested || seen.Fits(c.cert) {

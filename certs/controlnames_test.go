@@ -73,7 +73,7 @@ func TestControlCharactersInNames(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if sans[0].In(leaf) {
+		if sans[0].Matches(leaf) {
 			t.Errorf("%q has the name %s", c.name, c.want)
 		}
 		if err := verifyServer(t, chain, root.trust(t)); err == nil {

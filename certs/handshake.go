@@ -248,7 +248,7 @@ func (h *handshake) Put(_ string, cs *tls.ClientSessionState) {
 		h.ticketSeen()
 	case cs == nil:
 		h.unusable = true
-		h.sessions.forget()
+		h.sessions.forgetOld()
 	default:
 		h.sessions.put(&session{state: cs, version: h.version, group: h.group, chosenAt: h.chosenAt}, h.generation)
 	}
@@ -284,7 +284,7 @@ func (h *handshake) reason(err error) Reason {
 			return ReasonClientCertificateRequired
 		case alert == alertHandshakeFailure && h.sent:
 			return ReasonClientCertificateRejected
-		case alert == alertHandshakeFailure && h.client.groupsAreToBlame():
+		case alert == alertHandshakeFailure && h.client.lacksCommonGroup():
 			return ReasonNoCommonGroup
 		}
 	}
@@ -294,9 +294,9 @@ func (h *handshake) reason(err error) Reason {
 	return Classify(err)
 }
 
-// groupsAreToBlame reports whether a server that found nothing in common
+// lacksCommonGroup reports whether a server that found nothing in common
 // probably lacked a group rather than a cipher suite. TLS 1.3 suites are the
 // same everywhere, and the default suites are common.
-func (c *Client) groupsAreToBlame() bool {
+func (c *Client) lacksCommonGroup() bool {
 	return c.o.MinVersion == tls.VersionTLS13 || len(c.o.Groups) > 0 && len(c.o.CipherSuites) == 0
 }

@@ -93,11 +93,11 @@ func (c *Client) Observe(ctx context.Context, conn net.Conn, host string) (*Obse
 	return seen, nil
 }
 
-// HandshakeAside is HandshakeAs for a connection that is not traffic. It makes
+// HandshakeOnce is HandshakeAs for a connection that is not traffic. It makes
 // a full handshake with exactly the Client's settings, neither uses nor keeps
 // sessions, and counts nothing. It does not report the failures that
 // VerifyReportOnly ignores.
-func (c *Client) HandshakeAside(ctx context.Context, conn net.Conn, host string) (*tls.Conn, error) {
+func (c *Client) HandshakeOnce(ctx context.Context, conn net.Conn, host string) (*tls.Conn, error) {
 	h, err := c.handshake(host)
 	if err != nil {
 		return nil, &HandshakeError{Reason: ReasonLocalConfig, Err: err}

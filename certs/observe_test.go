@@ -369,7 +369,7 @@ func TestHandshakeAside(t *testing.T) {
 			}
 			defer raw.Close()
 			raw.SetDeadline(time.Now().Add(10 * time.Second))
-			conn, err := c.HandshakeAside(t.Context(), raw, "")
+			conn, err := c.HandshakeOnce(t.Context(), raw, "")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -391,7 +391,7 @@ func TestHandshakeAside(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer raw.Close()
-		_, err = c.HandshakeAside(t.Context(), raw, "")
+		_, err = c.HandshakeOnce(t.Context(), raw, "")
 		wantReason(t, err, certs.ReasonNameMismatch)
 	})
 }

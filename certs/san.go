@@ -148,8 +148,8 @@ func isHostName(s string) bool {
 	return true
 }
 
-// In reports whether a certificate has the name.
-func (s SAN) In(c *x509.Certificate) bool {
+// Matches reports whether a certificate has the name.
+func (s SAN) Matches(c *x509.Certificate) bool {
 	switch s.Kind {
 	case SANDNS:
 		for _, name := range c.DNSNames {

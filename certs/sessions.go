@@ -115,7 +115,7 @@ func (s *sessions) put(fresh *session, generation uint64) {
 func (s *sessions) drop(why FullReason) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.empty(why)
+	s.clear(why)
 }
 
 // flush forgets every session, including those that open connections have yet
@@ -124,7 +124,7 @@ func (s *sessions) flush() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.flushes++
-	return s.empty(FullFlushed)
+	return s.clear(FullFlushed)
 }
 
 // count returns how many sessions there are.
@@ -142,9 +142,9 @@ func (s *sessions) countLocked() int {
 	return n
 }
 
-// empty is called with mu held. A store that never had a session keeps its
+// clear is called with mu held. A store that never had a session keeps its
 // reason.
-func (s *sessions) empty(why FullReason) int {
+func (s *sessions) clear(why FullReason) int {
 	n := s.countLocked()
 	clear(s.tickets)
 	s.tickets, s.held, s.last = s.tickets[:0], 0, nil
@@ -154,9 +154,9 @@ func (s *sessions) empty(why FullReason) int {
 	return n
 }
 
-// forget forgets the TLS 1.2 session, which would otherwise be offered again:
+// forgetOld forgets the TLS 1.2 session, which would otherwise be offered again:
 // crypto/tls found that it, or the ticket just taken, is too old.
-func (s *sessions) forget() {
+func (s *sessions) forgetOld() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.last = nil
@@ -165,9 +165,9 @@ func (s *sessions) forget() {
 	}
 }
 
-// had reports whether this store, or that of the replaced Client, ever had a
+// hadSession reports whether this store, or that of the replaced Client, ever had a
 // session.
-func (s *sessions) had() bool {
+func (s *sessions) hadSession() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.none != FullNoTicket
@@ -198,7 +198,7 @@ func newHosts(before *Client) *hosts {
 	asked := make(map[string]bool)
 	for _, old := range before.hosts.all() {
 		asked[old.name] = true
-		if old.had() {
+		if old.hadSession() {
 			h.changed[old.name] = true
 		}
 	}

@@ -36,7 +36,7 @@ func TestSessions(t *testing.T) {
 		check(tickets[i], "")
 	}
 	check(old, "")
-	s.forget()
+	s.forgetOld()
 	check(nil, FullExpired)
 	s.put(&session{state: old, version: tls.VersionTLS13}, 0)
 	check(old, "")

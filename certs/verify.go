@@ -189,7 +189,7 @@ func (v *verifier) verifyName(certs []*x509.Certificate, name string) *VerifyErr
 	switch {
 	case len(v.sans) > 0:
 		for _, s := range v.sans {
-			if s.In(leaf) {
+			if s.Matches(leaf) {
 				return nil
 			}
 		}
@@ -228,7 +228,7 @@ func (v *verifier) misplacedLeaf(certs []*x509.Certificate, name string) int {
 	for i, c := range certs[:min(len(certs), maxRefused)] {
 		switch {
 		case i == 0 || isCA(c):
-		case len(v.sans) > 0 && slices.ContainsFunc(v.sans, func(s SAN) bool { return s.In(c) }),
+		case len(v.sans) > 0 && slices.ContainsFunc(v.sans, func(s SAN) bool { return s.Matches(c) }),
 			len(v.sans) == 0 && name != "" && c.VerifyHostname(name) == nil:
 			return i
 		}

@@ -1,8 +1,7 @@
 // Package health checks endpoints: over TCP, by a TLS handshake, by an HTTP
 // request, or by the gRPC health checking protocol.
 //
-// Each constructor returns a function for upstream.CheckOptions.Ask. The
+// Each constructor returns a function for upstream.CheckOptions.Check. The
 // function owns its one connection, which has the settings of traffic, and
-// closes it before it returns. certs.Classify returns the reason for its
-// error.
+// closes it before it returns. certs.Classify returns the reason for its error.
 package health

@@ -334,7 +334,7 @@ func TestAHangingEndpointTimesOut(t *testing.T) {
 			wantReason(t, err, test.want, "")
 
 			u := over(t, "tcp", test.address, test.client, func(o *upstream.Options) {
-				o.Check = upstream.CheckOptions{Ask: test.ask, Timeout: time.Hour}
+				o.Check = upstream.CheckOptions{Check: test.ask, Timeout: time.Hour}
 				o.HandshakeTimeout = time.Hour
 			})
 			u.Start()

@@ -17,7 +17,7 @@ func TestTargetBoundsAttempts(t *testing.T) {
 	for most, want := range map[int]uint64{0: 4, 1: 1, 3: 3} {
 		u := group(plain(gone), plain(gone), plain(gone), plain(gone))
 		target := to(u)
-		target.Attempts = upstream.Attempts{Most: most}
+		target.Attempts = upstream.Attempts{MaxEndpoints: most}
 		g := serve(t, &l4.Table{Default: target})
 		if c, err := net.Dial("tcp", g.address); err == nil { // else it was reset already
 			_, _ = io.Copy(io.Discard, c)

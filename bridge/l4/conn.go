@@ -30,11 +30,11 @@ type conn struct {
 	details  *logDetails // nil without an access log
 	greeted  uint64      // bytes of the greeting, which no splice carried
 
-	mu     sync.Mutex
-	splice *splice.Splice // nil until it starts
-	cut    *cut           // nil: the connection was not cut
-	aged   *time.Timer    // cuts the connection when it is too old; nil: none
-	over   bool           // the connection has ended: it needs no timer
+	mu       sync.Mutex
+	splice   *splice.Splice // nil until it starts
+	cut      *cut           // nil: the connection was not cut
+	ageTimer *time.Timer    // cuts the connection when it is too old; nil: none
+	ended    bool           // the connection has ended: it needs no timer
 }
 
 // An outcome is what the logs report about a connection.
@@ -416,8 +416,8 @@ func (c *conn) limitAge(client, upstream time.Duration) {
 func (c *conn) endAt(at time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.over {
-		c.aged = time.AfterFunc(time.Until(at), func() { c.end(cut{how: splice.Aged}) })
+	if !c.ended {
+		c.ageTimer = time.AfterFunc(time.Until(at), func() { c.end(cut{how: splice.Aged}) })
 	}
 }
 
@@ -425,8 +425,8 @@ func (c *conn) endAt(at time.Time) {
 func (c *conn) stopTimer() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.over = true
-	if c.aged != nil {
-		c.aged.Stop()
+	c.ended = true
+	if c.ageTimer != nil {
+		c.ageTimer.Stop()
 	}
 }

@@ -54,7 +54,7 @@ func TestDNSChangesEndpointsUnderLoad(t *testing.T) {
 	handshakes := func(ctx context.Context, e *upstream.Endpoint) error {
 		return e.CheckHandshake(ctx, upstream.Stream, "")
 	}
-	for _, more := range []upstream.Options{{}, {Warm: 2}, {Check: upstream.CheckOptions{Ask: handshakes}}} {
+	for _, more := range []upstream.Options{{}, {Warm: 2}, {Check: upstream.CheckOptions{Check: handshakes}}} {
 		u := upstream.New(upstream.Options{Name: "moving", Warm: more.Warm, Check: more.Check, DNS: &upstream.DNSOptions{
 			Resolver: m, Refresh: time.Millisecond,
 			Endpoint: func(a resolve.Address, _ *upstream.Endpoint) (upstream.EndpointOptions, error) {

@@ -23,24 +23,24 @@ import (
 // tracks it until its Socket is closed, in whichever goroutine.
 type conn struct {
 	net.Conn
-	intake intake.Conn
-	direct *socket.Direct // to write to Conn
-	server *Server
-	sock   *socket.Socket // on top of it
-	owned  backs.Client   // its connections to upstreams, and the address that they announce
-	facts  policy.Connection
+	intake         intake.Conn
+	direct         *socket.Direct // to write to Conn
+	server         *Server
+	sock           *socket.Socket // on top of it
+	upstreamClient backs.Client   // its connections to upstreams, and the address that they announce
+	facts          policy.Connection
 
 	handshake time.Duration     // how long its TLS handshake took
 	record    *accesslog.Record // what those of its requests have in common; nil: there is no access log
 
-	state         atomic.Int32 // see rest
+	state         atomic.Int32 // see markIdle
 	draining      atomic.Bool  // it takes no further request; set by Drain
 	closeEndsBody atomic.Bool  // only the close of the connection marks the end of the response
 
 	// Times of the server's clock; 0: none.
-	deadline atomic.Int64 // when a read that waits has waited too long
-	asked    atomic.Int64 // when an exchange began to wait for its upstream
-	parkAt   atomic.Int64 // when to park a connection whose goroutine waits for a request
+	deadline          atomic.Int64 // when a read that waits has waited too long
+	upstreamWaitSince atomic.Int64 // when an exchange began to wait for its upstream
+	parkAt            atomic.Int64 // when to park a connection whose goroutine waits for a request
 
 	parked atomic.Pointer[splice.Parked] // to wait without one; nil: that was not needed yet
 
@@ -107,9 +107,9 @@ func (c *conn) CloseWrite() error {
 	return errors.ErrUnsupported
 }
 
-// rest records that no request is in progress, so that Shutdown may close c. It
+// markIdle records that no request is in progress, so that Shutdown may close c. It
 // reports false if c is to be closed now.
-func (c *conn) rest() bool {
+func (c *conn) markIdle() bool {
 	c.state.Store(resting)
 	return !c.closing() || !c.state.CompareAndSwap(resting, finished)
 }
@@ -169,12 +169,12 @@ func (c *conn) notify(gone func(cause error)) {
 	switch {
 	case gone == nil:
 		c.gone = nil
-		c.asked.Store(0)
+		c.upstreamWaitSince.Store(0)
 	case c.cut != nil:
 		gone(c.cut)
 	default:
 		c.gone = gone
-		c.asked.Store(c.server.clock.now.Load())
+		c.upstreamWaitSince.Store(c.server.clock.now.Load())
 	}
 }
 
@@ -206,7 +206,7 @@ var longAgo = time.Unix(1, 0)
 
 // due reports whether check has something to do.
 func (c *conn) due(now int64) bool {
-	d, a, q := c.deadline.Load(), c.asked.Load(), c.parkAt.Load()
+	d, a, q := c.deadline.Load(), c.upstreamWaitSince.Load(), c.parkAt.Load()
 	return d != 0 && now > d || q != 0 && now > q || a != 0 && now > a
 }
 
@@ -216,7 +216,7 @@ func (c *conn) check(now int64) {
 		_ = c.Conn.SetReadDeadline(longAgo) // fails only if it is closed, which is as good
 		c.unpark()
 	}
-	if a := c.asked.Load(); a != 0 && now > a && clientGone(c) {
+	if a := c.upstreamWaitSince.Load(); a != 0 && now > a && clientGone(c) {
 		c.Cut(errClientGone)
 	}
 }
@@ -239,7 +239,7 @@ func (s *Server) accept(raw net.Conn) {
 	c.sock.OnClose(func() {
 		c.unpark() // it is to come to its end
 		s.intake.Leave(&c.intake)
-		c.owned.End()
+		c.upstreamClient.End()
 	})
 	go s.start(c, table)
 }
@@ -257,7 +257,7 @@ func (c *conn) adopt(st settings) {
 // identify records the client of the connection.
 func (c *conn) identify() {
 	who := c.intake.Announced
-	c.owned.Announced = who
+	c.upstreamClient.Announced = who
 	c.facts.Source, c.facts.Address = who.Source, c.intake.Addr
 	if c.facts.Address.IsValid() {
 		c.facts.Client = c.facts.Address.String()

@@ -68,7 +68,7 @@ func (q *request) Connect(e *upstream.Endpoint, n exchange.Need) (message.Back, 
 	f, r := &q.Facts, q.Facts.Request
 	r.Scheme, r.Authority = q.pools.Address(e, f.Target.Authority)
 	q.need = backs.Need{
-		Host: strings.Trim(f.Target.Host, "[]"), Client: &q.conn.owned, Turn: n.Turn,
+		Host: strings.Trim(f.Target.Host, "[]"), Client: &q.conn.upstreamClient, Turn: n.Turn,
 		Upgrade: r.Upgrade, HasBody: r.HasBody(), Fresh: n.Fresh, Avoid: n.Avoid, Login: q.login(e), Context: n.Context,
 	}
 	b, given, err := q.pools.Get(e, &q.need)

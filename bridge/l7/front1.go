@@ -32,21 +32,21 @@ type front1 struct {
 	in     wire.Reader
 	out    wire.Writer
 
-	table     *Table // of the request
-	settings  settings
-	began     int64  // when the connection did, by the server's clock
-	age       int64  // how old it may become; 0: no limit
-	requests  int    // how many there were
-	rested    int64  // when the wait for the next began; 0: not waiting
-	quick     bool   // the last of these waits was short, and so the next may be
-	neverPark bool   // parking failed: never try again
-	request   *head1 // nil between requests
-	body      wire.Body
-	whole     atomic.Bool // all of the body arrived and was taken
-	refused   atomic.Bool // the rest of the body is not wanted
-	aborted   atomic.Bool
-	waited    time.Duration // for the body
-	taken     int64         // bytes of the body
+	table         *Table // of the request
+	settings      settings
+	began         int64  // when the connection did, by the server's clock
+	age           int64  // how old it may become; 0: no limit
+	requests      int    // how many there were
+	rested        int64  // when the wait for the next began; 0: not waiting
+	lastWaitShort bool   // the last of these waits was short, and so the next may be
+	neverPark     bool   // parking failed: never try again
+	request       *head1 // nil between requests
+	body          wire.Body
+	whole         atomic.Bool // all of the body arrived and was taken
+	refused       atomic.Bool // the rest of the body is not wanted
+	aborted       atomic.Bool
+	waited        time.Duration // for the body
+	taken         int64         // bytes of the body
 
 	// Of the response.
 	keep   bool        // the connection takes another request
@@ -122,7 +122,7 @@ func (f *front1) carry() (park bool) {
 		}
 	}()
 	err := f.await()
-	for err == nil && f.one() {
+	for err == nil && f.serveOne() {
 		err = f.await()
 	}
 	if err == errPark {
@@ -165,13 +165,13 @@ func (f *front1) await() error {
 		if f.age > 0 {
 			d = min(d, time.Duration(f.began+f.age-f.rested))
 		}
-		if d <= 0 || !c.rest() {
+		if d <= 0 || !c.markIdle() {
 			return errNoMore
 		}
 		c.deadline.Store(clock.after(d))
 	}
 	var err error
-	if begins && f.requests > 0 && !f.quick && !f.neverPark {
+	if begins && f.requests > 0 && !f.lastWaitShort && !f.neverPark {
 		if got, err = f.in.Try(); !got && err == nil {
 			f.in.Shrink()
 			return errPark
@@ -188,7 +188,7 @@ func (f *front1) await() error {
 		}
 	}
 	c.deadline.Store(0)
-	f.quick = f.requests > 0 && clock.now.Load()-f.rested < int64(parkAfter)
+	f.lastWaitShort = f.requests > 0 && clock.now.Load()-f.rested < int64(parkAfter)
 	f.rested = 0
 	if !c.wake() {
 		return errNoMore
@@ -207,15 +207,15 @@ func (f *front1) adopt(st settings) {
 	}
 }
 
-// one serves one request, and reports whether another may follow.
-func (f *front1) one() bool {
+// serveOne serves one request, and reports whether another may follow.
+func (f *front1) serveOne() bool {
 	f.table = f.server.options.Table()
 	f.adopt(f.table.settings())
 	f.request = f.server.heads.get()
 	f.keep, f.ended, f.waited, f.taken = false, false, 0, 0
 	f.framed.Store(false)
 	f.whole.Store(false)
-	defer f.over()
+	defer f.release()
 	limits := http1.Limits{Head: f.settings.maxHeaderBytes, Target: f.settings.maxHeaderBytes, Fields: f.settings.maxHeaderFields}
 	if err := f.head(&limits); err != nil {
 		if err == http1.ErrPreface && f.requests == 0 && f.tls == nil {
@@ -233,8 +233,8 @@ func (f *front1) one() bool {
 	return f.keep && f.ended && f.whole.Load() && !f.aborted.Load()
 }
 
-// over releases what the request needed.
-func (f *front1) over() {
+// release releases what the request needed.
+func (f *front1) release() {
 	f.body.Free(&f.server.decoders)
 	fields := f.request.Fields
 	clear(fields[:cap(fields)])
@@ -253,7 +253,7 @@ func (f *front1) head(limits *http1.Limits) error {
 			return err
 		}
 		if n > 0 {
-			// The one string that everything of the head is part of.
+			// The one string that contains all of the head.
 			if err := http1.ParseRequest(string(f.in.Unread()[:n]), limits, &r.Request); err != nil {
 				return err
 			}
@@ -331,14 +331,14 @@ func (f *front1) Read() ([]byte, error) {
 		if f.refused.Load() {
 			return nil, errRefused
 		}
-		if err := f.more(); err != nil {
+		if err := f.awaitBody(); err != nil {
 			return nil, err
 		}
 	}
 }
 
-// more waits for more of the body.
-func (f *front1) more() error {
+// awaitBody waits for more of the body.
+func (f *front1) awaitBody() error {
 	if f.body.UntilEnd() { // what follows an upgrade
 		err := f.wait(0)
 		if err == io.EOF {
@@ -388,7 +388,7 @@ func (f *front1) Refuse() {
 
 // Whole reports whether the rest of the body is here already, and little.
 func (f *front1) Whole() bool {
-	return f.body.Here(&f.in, exchange.MaxInline)
+	return f.body.Arrived(&f.in, exchange.MaxInline)
 }
 
 // SkipBody skips the short rest of an unread body, so that the connection can be

@@ -66,8 +66,8 @@ func (f *front1) framing(r *message.Response) http1.Framing {
 	switch {
 	case r.Status == 101:
 		f.keep = false
-		f.body.StartUntilEnd() // what follows is another protocol
-		f.conn.asked.Store(0)  // there a FIN may be a half-close
+		f.body.StartUntilEnd()            // what follows is another protocol
+		f.conn.upstreamWaitSince.Store(0) // there a FIN may be a half-close
 		return http1.Framing{Upgrade: r.Upgrade}
 	case r.Status == 204:
 		return http1.Framing{}
@@ -137,7 +137,7 @@ func (f *front1) linger() {
 		f.nc.Close()
 		return
 	}
-	if !f.body.UntilEnd() && f.out.CloseWrite() != nil || !f.conn.rest() {
+	if !f.body.UntilEnd() && f.out.CloseWrite() != nil || !f.conn.markIdle() {
 		return
 	}
 	f.in.Drop()

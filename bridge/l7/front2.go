@@ -85,7 +85,7 @@ func (s *Server) serveStream(c *conn, stream *http2.ServerStream) {
 	}()
 	r := stream.Request()
 	if policy.IsGRPC(r.Fields) {
-		stream.Patient() // the client of a stream has something to say when it has
+		stream.NoBodyTimeout() // the client of a stream has something to say when it has
 	}
 	s.handle(stream, r, c, s.options.Table())
 }

@@ -96,7 +96,7 @@ func TestStuckClientsHoldNoLargeBuffer(t *testing.T) {
 		}
 		eventually(t, "all are stuck, and all the largest buffers are free", func() bool {
 			stuck := true
-			s.intake.Walk(func(o intake.Owner) { stuck = stuck && o.(*conn).direct.Waits() })
+			s.intake.Walk(func(o intake.Owner) { stuck = stuck && o.(*conn).direct.IsWaiting() })
 			return stuck && large(&s.buffers, largest) == largest && large(back.Buffers(), largest) == largest
 		})
 	})
@@ -105,7 +105,7 @@ func TestStuckClientsHoldNoLargeBuffer(t *testing.T) {
 // large returns how many of n lent buffers have the largest size.
 func large(p *socket.Pool, of int) (n int) {
 	for range of {
-		b := p.LendMuch(1 << 20)
+		b := p.LendLarge(1 << 20)
 		defer p.Put(b)
 		if len(*b) >= 512<<10 {
 			n++

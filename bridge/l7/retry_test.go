@@ -456,7 +456,7 @@ func TestRetryBudgetLimitsRetries(t *testing.T) {
 	w := newWorld(t)
 	for least, want := range map[int]int{0: 503, 1: 200} {
 		f := &failingFirst{fails: 1}
-		back := w.budgeted(upstream.RetryBudget{Least: least}, w.server(f.handler(func(rw http.ResponseWriter, _ *http.Request) { http.Error(rw, "", http.StatusServiceUnavailable) })))
+		back := w.budgeted(upstream.RetryBudget{Min: least}, w.server(f.handler(func(rw http.ResponseWriter, _ *http.Request) { http.Error(rw, "", http.StatusServiceUnavailable) })))
 		_, address := w.gateway(fixed(&Table{Default: retried(back, everything)}))
 		for range 3 { // a retry releases its share of the budget when it ends
 			f.mu.Lock()

@@ -41,7 +41,7 @@ func selfIssued(c *x509.Certificate) bool { return string(c.RawSubject) == strin
 func (t *trial) explainUnknownCA() diagnosis {
 	leaf := t.leaf()
 	if leaf == nil {
-		return say("the chain of %s does not lead to a trusted CA: %s", t.where(), t.detail())
+		return newDiagnosis("the chain of %s does not lead to a trusted CA: %s", t.where(), t.detail())
 	}
 	last := top(t.seen.Chain)
 	var d diagnosis
@@ -50,13 +50,13 @@ func (t *trial) explainUnknownCA() diagnosis {
 	case fault != nil && fault.Detail != "":
 		d = t.explainIssuer(fault)
 	case selfIssued(leaf):
-		d = say("%s presented the certificate %s, which is self-signed and not trusted", t.where(), subject(leaf)).
+		d = newDiagnosis("%s presented the certificate %s, which is self-signed and not trusted", t.where(), subject(leaf)).
 			suggest(about("tls.trust_bundles", "if it is the upstream's, put it in a trust bundle and name that in tls.trust_bundles"))
 	case selfIssued(last):
-		d = say("the chain of %s leads to the root %s, which is not trusted", subject(leaf), subject(last)).
+		d = newDiagnosis("the chain of %s leads to the root %s, which is not trusted", subject(leaf), subject(last)).
 			suggest(about("tls.trust_bundles", "if you trust it, put the certificate of %s in a trust bundle and name that in tls.trust_bundles", subject(last)))
 	default:
-		d = say("%s presented %s, whose chain ends at %s: it did not send the certificate of the issuer, %s, which is not trusted either",
+		d = newDiagnosis("%s presented %s, whose chain ends at %s: it did not send the certificate of the issuer, %s, which is not trusted either",
 			t.where(), certificateCount(len(t.seen.Chain)), subject(last), issuer(last)).
 			advise("if %s is an intermediate, have the upstream send its certificate after its own; if it is a CA that you trust, put its certificate in a trust bundle and name that in tls.trust_bundles", issuer(last))
 		if len(last.IssuingCertificateURL) > 0 {
@@ -81,7 +81,7 @@ func (t *trial) chainFault() *certs.ChainFault {
 // explainIssuer explains why the issuer of a certificate does not vouch for
 // it.
 func (t *trial) explainIssuer(f *certs.ChainFault) diagnosis {
-	d := say("%s", f.Detail)
+	d := newDiagnosis("%s", f.Detail)
 	switch f.Kind {
 	case certs.IssuerNotCA:
 		return d.advise("have the certificate %s issued by a CA, and put that CA's certificate in a trust bundle named in tls.trust_bundles", subject(f.Cert))
@@ -177,7 +177,7 @@ func (t *trial) explainValidity() diagnosis {
 	}
 	ours := len(anchors) > 0 && !slices.ContainsFunc(anchors, func(c *x509.Certificate) bool { return !outside(c) })
 	if bad == nil {
-		return say("%s (this machine's clock says %s)", t.detail(), stamp(now)).advise("renew the CA's certificate in the trust bundle named in tls.trust_bundles")
+		return newDiagnosis("%s (this machine's clock says %s)", t.detail(), stamp(now)).advise("renew the CA's certificate in the trust bundle named in tls.trust_bundles")
 	}
 	who := subject(bad)
 	if bad == presented[0] {
@@ -185,7 +185,7 @@ func (t *trial) explainValidity() diagnosis {
 	}
 	if early {
 		ahead := bad.NotBefore.Sub(now)
-		d := say("the certificate %s is not valid before %s, which is in %s by this machine's clock (%s)", who, stamp(bad.NotBefore), span(ahead), stamp(now))
+		d := newDiagnosis("the certificate %s is not valid before %s, which is in %s by this machine's clock (%s)", who, stamp(bad.NotBefore), span(ahead), stamp(now))
 		if ours || ahead < skew {
 			d.facts += "; that clock may be slow"
 			return d.advise("set this machine's clock right if it is slow; otherwise wait, or have the upstream present a certificate that is valid now")
@@ -193,7 +193,7 @@ func (t *trial) explainValidity() diagnosis {
 		return d.advise("have the upstream present a certificate that is valid now")
 	}
 	ago := now.Sub(bad.NotAfter)
-	d := say("the certificate %s expired on %s, %s ago by this machine's clock (%s)", who, stamp(bad.NotAfter), span(ago), stamp(now))
+	d := newDiagnosis("the certificate %s expired on %s, %s ago by this machine's clock (%s)", who, stamp(bad.NotAfter), span(ago), stamp(now))
 	if ours || ago < skew {
 		d.facts += "; that clock may be fast"
 		return d.advise("renew the certificate, or set this machine's clock right if it is fast")
@@ -206,7 +206,7 @@ func (t *trial) explainValidity() diagnosis {
 
 // explainChain explains other faults of the certificates.
 func (t *trial) explainChain() diagnosis {
-	d := say("%s", t.detail())
+	d := newDiagnosis("%s", t.detail())
 	leaf := t.leaf()
 	if leaf == nil {
 		return d

@@ -24,11 +24,11 @@ func (t *trial) explainClientCertificate() diagnosis {
 	}
 	own := t.options.Certificate
 	if own == nil {
-		d := say("%s requires a client certificate, but tls.certificate is not set%s (%s)", t.where(), from, t.detail())
+		d := newDiagnosis("%s requires a client certificate, but tls.certificate is not set%s (%s)", t.where(), from, t.detail())
 		return t.adviseCertificate(d, "")
 	}
 	info, leaf := own.Info(), own.Leaf()
-	d := say("%s rejected our client certificate %s, issued by %s%s (%s)", t.where(), subject(leaf), issuer(leaf), from, t.detail())
+	d := newDiagnosis("%s rejected our client certificate %s, issued by %s%s (%s)", t.where(), subject(leaf), issuer(leaf), from, t.detail())
 	now := t.now()
 	switch {
 	case now.After(leaf.NotAfter):
@@ -50,7 +50,7 @@ func (t *trial) explainClientCertificate() diagnosis {
 // explainKeyType is for servers that can verify no signature of our key, which
 // we find out before we send anything.
 func (t *trial) explainKeyType(e *certs.KeyTypeError) diagnosis {
-	d := say("%s cannot use our client certificate %s: %s; none was sent", t.where(), subject(t.options.Certificate.Leaf()), e.Error())
+	d := newDiagnosis("%s cannot use our client certificate %s: %s; none was sent", t.where(), subject(t.options.Certificate.Leaf()), e.Error())
 	if names := t.fitting(); len(names) > 0 {
 		return adviseNames(d, "", names)
 	}

@@ -21,7 +21,7 @@ type diagnosis struct {
 	advice Suggestion
 }
 
-func say(format string, args ...any) diagnosis {
+func newDiagnosis(format string, args ...any) diagnosis {
 	return diagnosis{facts: fmt.Sprintf(format, args...)}
 }
 
@@ -70,15 +70,15 @@ func (t *trial) explain() diagnosis {
 		if e, ok := errors.AsType[*certs.KeyTypeError](t.err); ok {
 			return t.explainKeyType(e)
 		}
-		return say("the settings cannot be used: %s", t.detail()).advise("change the named setting")
+		return newDiagnosis("the settings cannot be used: %s", t.detail()).advise("change the named setting")
 	}
 	if errors.Is(t.err, context.Canceled) {
-		return say("the probe was canceled")
+		return newDiagnosis("the probe was canceled")
 	}
 	if t.connected {
-		return say("the handshake with %s failed: %s", t.where(), t.detail()).advise("check the upstream's log for this connection")
+		return newDiagnosis("the handshake with %s failed: %s", t.where(), t.detail()).advise("check the upstream's log for this connection")
 	}
-	return say("connecting to %s failed: %s", t.where(), t.detail())
+	return newDiagnosis("connecting to %s failed: %s", t.where(), t.detail())
 }
 
 // where returns the endpoint, and the address connected to if it differs.
@@ -98,7 +98,7 @@ func (t *trial) where() string {
 
 // explainProxy is for endpoints that the egress proxy did not connect to.
 func (t *trial) explainProxy() diagnosis {
-	d := say("no connection to %s: %s", t.target.Address, t.detail())
+	d := newDiagnosis("no connection to %s: %s", t.target.Address, t.detail())
 	switch t.reason {
 	case certs.ReasonEgressProxyFailed:
 		return d.suggest(about("via", "check the proxy, and the way to it, or correct via"))
@@ -117,13 +117,13 @@ func (t *trial) explainDial() diagnosis {
 	switch t.reason {
 	case certs.ReasonConnectRefused:
 		if t.target.Network == "unix" {
-			return say("no process listens on the socket %s: %s", t.target.Address, cause(t.err)).
+			return newDiagnosis("no process listens on the socket %s: %s", t.target.Address, cause(t.err)).
 				suggest(about(t.address(), "start the upstream, or set %s to the socket that it listens on", t.address()))
 		}
-		return say("nothing listens at %s: it refused the connection", t.where()).
+		return newDiagnosis("nothing listens at %s: it refused the connection", t.where()).
 			suggest(about(t.address(), "start the upstream, or set %s to the address that it listens on", t.address()))
 	case certs.ReasonConnectTimeout:
-		return say("%s did not answer %s", t.where(), t.within(t.timeouts.connect, "timeouts.connect")).
+		return newDiagnosis("%s did not answer %s", t.where(), t.within(t.timeouts.connect, "timeouts.connect")).
 			suggest(about("timeouts.connect", "check for a firewall that drops packets, correct %s, or set timeouts.connect to more than %v", t.address(), t.timeouts.connect))
 	case certs.ReasonDNSFailure:
 		what := certs.ErrorText(t.err)
@@ -133,10 +133,10 @@ func (t *trial) explainDial() diagnosis {
 				what += " (asked " + escape(e.Server) + ")"
 			}
 		}
-		return say("the host name %s does not resolve: %s", quote(host, 260), what).
+		return newDiagnosis("the host name %s does not resolve: %s", quote(host, 260), what).
 			suggest(about(t.address(), "correct the host in %s, or this machine's name resolution", t.address()))
 	}
-	return say("there is no route to %s: %s", t.where(), cause(t.err)).
+	return newDiagnosis("there is no route to %s: %s", t.where(), cause(t.err)).
 		suggest(about(t.address(), "correct %s, or this machine's routes", t.address()))
 }
 
@@ -171,7 +171,7 @@ func (t *trial) explainSilence() diagnosis {
 		stage += ", having asked for a client certificate"
 	}
 	if t.reason == certs.ReasonHandshakeTimeout {
-		d := say("%s accepted the connection, but did not finish the TLS handshake %s", t.where(), t.within(t.timeouts.handshake, "timeouts.handshake"))
+		d := newDiagnosis("%s accepted the connection, but did not finish the TLS handshake %s", t.where(), t.within(t.timeouts.handshake, "timeouts.handshake"))
 		if t.received == 0 {
 			d.facts += " and sent nothing: it may be overloaded, or expect a protocol other than TLS"
 			return d.suggest(about("timeouts.handshake", "check that the upstream speaks TLS at %s (if not, set plaintext in place of tls), or set timeouts.handshake to more than %v", t.address(), t.timeouts.handshake))
@@ -183,7 +183,7 @@ func (t *trial) explainSilence() diagnosis {
 	if !errors.Is(t.err, io.EOF) && !errors.Is(t.err, io.ErrUnexpectedEOF) {
 		how = "reset"
 	}
-	d := say("%s %s the connection during the TLS handshake, %s and without an alert", t.where(), how, stage)
+	d := newDiagnosis("%s %s the connection during the TLS handshake, %s and without an alert", t.where(), how, stage)
 	if t.seen != nil && t.seen.Requested && !t.seen.Sent {
 		return d.suggest(about("tls.certificate", "set tls.certificate: the upstream requested a client certificate, but we sent none"))
 	}
@@ -204,7 +204,7 @@ func (t *trial) explainPlaintext() diagnosis {
 	}
 	line, _, _ := strings.Cut(firstBytes, "\n")
 	line = strings.TrimRight(line, "\r")
-	d := say("%s does not speak TLS: it answered %s", t.where(), quote(line, 120))
+	d := newDiagnosis("%s does not speak TLS: it answered %s", t.where(), quote(line, 120))
 	switch protocol {
 	case "HTTP":
 		d.facts += ", which is HTTP in plaintext"
@@ -217,7 +217,7 @@ func (t *trial) explainPlaintext() diagnosis {
 
 // explainStarttls quotes the answer of an endpoint that did not start TLS.
 func (t *trial) explainStarttls() diagnosis {
-	d := say("%s did not start TLS in %s: %s", t.where(), t.target.Starttls, t.detail())
+	d := newDiagnosis("%s did not start TLS in %s: %s", t.where(), t.target.Starttls, t.detail())
 	if t.reason == certs.ReasonSTARTTLSInjection {
 		return d.advise("check the server, and what lies between it and the gateway: anyone on the path can insert plaintext before the handshake")
 	}
@@ -227,14 +227,14 @@ func (t *trial) explainStarttls() diagnosis {
 // explainSuccess also states what was not verified, or was let through.
 func (t *trial) explainSuccess() diagnosis {
 	if t.target.Client == nil {
-		return say("%s accepted the connection; the upstream is plaintext, so no TLS was tried", t.where())
+		return newDiagnosis("%s accepted the connection; the upstream is plaintext, so no TLS was tried", t.where())
 	}
 	s := t.seen.State
 	first := ""
 	if t.target.Starttls != starttls.None {
 		first = fmt.Sprintf("agreed in %s to start TLS, and ", t.target.Starttls)
 	}
-	d := say("%s %sshook hands: %s, %s", t.where(), first, tlsVersion(s.Version), suiteName(s.CipherSuite))
+	d := newDiagnosis("%s %sshook hands: %s, %s", t.where(), first, tlsVersion(s.Version), suiteName(s.CipherSuite))
 	if s.CurveID != 0 {
 		d.facts += ", " + GroupName(s.CurveID)
 	}

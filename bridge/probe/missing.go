@@ -62,7 +62,7 @@ func (t search) missing(ctx context.Context, d diagnosis) (certs.Reason, diagnos
 			return t.name(ctx, ours, f)
 		}
 	}
-	d = say("%s has nothing in common with us (%s); it also refused a ClientHello with every cipher suite, group and signature algorithm that we know", t.where(), t.detail())
+	d = newDiagnosis("%s has nothing in common with us (%s); it also refused a ClientHello with every cipher suite, group and signature algorithm that we know", t.where(), t.detail())
 	return t.reason, d.advise("check the upstream's log for this connection: no change of what we offer made a difference")
 }
 
@@ -84,13 +84,13 @@ func (t search) name(ctx context.Context, ours *hello, f *flight) (certs.Reason,
 	kind, supported := keyfile.PublicKeyType(f.leaf)
 	switch {
 	case f.leaf != nil && !supported:
-		return certs.ReasonNoCommonSignature, adviseKey(say(needs+"its certificate has a key of the type %s, which is not supported", t.where(), t.detail(), kind))
+		return certs.ReasonNoCommonSignature, adviseKey(newDiagnosis(needs+"its certificate has a key of the type %s, which is not supported", t.where(), t.detail(), kind))
 	case !slices.Contains(ours.suites, f.suite):
 		name := suiteName(f.suite)
 		if !slices.Contains(everySuite(), f.suite) {
 			name = nameOf(otherSuites, f.suite)
 		}
-		d := say(needs+"from every cipher suite it chose %s, which is not supported", t.where(), t.detail(), name)
+		d := newDiagnosis(needs+"from every cipher suite it chose %s, which is not supported", t.where(), t.detail(), name)
 		if f.version >= tls.VersionTLS13 {
 			return certs.ReasonNoCommonCipher, d.advise("enable TLS_AES_128_GCM_SHA256, TLS_AES_256_GCM_SHA384 or TLS_CHACHA20_POLY1305_SHA256 at the upstream: no setting here adds a suite to TLS 1.3")
 		}
@@ -100,16 +100,16 @@ func (t search) name(ctx context.Context, ours *hello, f *flight) (certs.Reason,
 		if slices.ContainsFunc(otherGroups, func(p codePoint) bool { return p.id == f.group }) {
 			name = nameOf(otherGroups, f.group)
 		}
-		return certs.ReasonNoCommonGroup, say(needs+"from every key-exchange group it chose %s, which is not supported", t.where(), t.detail(), name).
+		return certs.ReasonNoCommonGroup, newDiagnosis(needs+"from every key-exchange group it chose %s, which is not supported", t.where(), t.detail(), name).
 			advise("enable X25519, P-256, P-384 or P-521 at the upstream")
 	}
 	for _, s := range otherSchemes {
 		if _, err := t.offer(ctx, ours.offeringSchemes(s.ids)); err == nil {
-			d := say(needs+"it answers if we also offer signatures with %s, which are not supported", t.where(), t.detail(), s.name)
+			d := newDiagnosis(needs+"it answers if we also offer signatures with %s, which are not supported", t.where(), t.detail(), s.name)
 			return certs.ReasonNoCommonSignature, adviseKey(d)
 		}
 	}
-	return t.reason, say("%s supports nothing that we offer (%s), and answers if we also offer signature algorithms and groups that are not supported", t.where(), t.detail()).
+	return t.reason, newDiagnosis("%s supports nothing that we offer (%s), and answers if we also offer signature algorithms and groups that are not supported", t.where(), t.detail()).
 		advise("check the upstream's key, signature algorithms and groups, and its log for this connection")
 }
 

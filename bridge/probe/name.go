@@ -13,17 +13,17 @@ import (
 func (t *trial) explainName() diagnosis {
 	leaf := t.leaf()
 	if leaf == nil {
-		return say("%s", t.detail())
+		return newDiagnosis("%s", t.detail())
 	}
 	if f := t.chainFault(); f != nil && f.Kind == certs.OrderWrong {
-		return say("%s", f.Detail).advise("have the upstream send its own certificate %s first, and each certificate's issuer after it", subject(f.Cert))
+		return newDiagnosis("%s", f.Detail).advise("have the upstream send its own certificate %s first, and each certificate's issuer after it", subject(f.Cert))
 	}
 	have, want := sans(leaf), list(t.verified())
 	if len(have) == 0 {
-		return say("the certificate %s of %s has no subject alternative name, only a common name, which is ignored (RFC 9525); we verify %s", subject(leaf), t.where(), want).
+		return newDiagnosis("the certificate %s of %s has no subject alternative name, only a common name, which is ignored (RFC 9525); we verify %s", subject(leaf), t.where(), want).
 			advise("have the certificate issued again with %s as subject alternative name", want)
 	}
-	d := say("the certificate is for %s; we verify %s", list(have), want)
+	d := newDiagnosis("the certificate is for %s; we verify %s", list(have), want)
 	if len(t.options.SubjectAltNames) > 0 {
 		if exact := exactName(leaf); exact != "" {
 			return d.suggest(setToList("tls.subject_alt_names", exact).and(" if that is the upstream"))
@@ -56,7 +56,7 @@ func (t *trial) explainName() diagnosis {
 // supports, with its kind, or "".
 func exactName(c *x509.Certificate) string {
 	for _, name := range certs.Describe([]*x509.Certificate{c}).SANs {
-		if parsed, err := certs.ParseSANs([]string{name}); err == nil && parsed[0].In(c) {
+		if parsed, err := certs.ParseSANs([]string{name}); err == nil && parsed[0].Matches(c) {
 			return name
 		}
 	}

@@ -29,31 +29,31 @@ func (t *trial) explainNegotiation() diagnosis {
 		if lowest == highest {
 			offer = "only " + tlsVersion(lowest)
 		}
-		return say("%s supports none of the TLS versions that we allow, %s (%s)", t.where(), offer, detail).
+		return newDiagnosis("%s supports none of the TLS versions that we allow, %s (%s)", t.where(), offer, detail).
 			suggest(about("tls.min_version", "set tls.min_version and tls.max_version so that they include a version that the upstream supports"))
 	case certs.ReasonNoCommonCipher:
 		offer := "Go's secure list"
 		if len(o.CipherSuites) > 0 {
 			offer = list(suiteNames(o.CipherSuites))
 		}
-		return say("%s supports none of the cipher suites that we offer, %s (%s)", t.where(), offer, detail).
+		return newDiagnosis("%s supports none of the cipher suites that we offer, %s (%s)", t.where(), offer, detail).
 			suggest(about("tls.cipher_suites", "add a suite that the upstream supports to tls.cipher_suites"))
 	case certs.ReasonNoCommonGroup:
 		offer := "Go's list"
 		if len(o.Groups) > 0 {
 			offer = list(groupNames(o.Groups))
 		}
-		return say("%s supports none of the key-exchange groups that we offer, %s (%s)", t.where(), offer, detail).
+		return newDiagnosis("%s supports none of the key-exchange groups that we offer, %s (%s)", t.where(), offer, detail).
 			suggest(about("tls.groups", "add a group that the upstream supports to tls.groups"))
 	case certs.ReasonUnrecognizedName:
 		if t.sni() == "" {
-			return say("%s requires a server name, but we sent no SNI (%s)", t.where(), detail).
+			return newDiagnosis("%s requires a server name, but we sent no SNI (%s)", t.where(), detail).
 				suggest(about("tls.server_name", "set tls.server_name to a name that the upstream knows"))
 		}
-		return say("%s does not know the server name %q that we sent as SNI (%s)", t.where(), t.sni(), detail).
+		return newDiagnosis("%s does not know the server name %q that we sent as SNI (%s)", t.where(), t.sni(), detail).
 			suggest(about("tls.server_name", "set tls.server_name to a name that the upstream knows"))
 	}
-	return say("%s supports none of the protocols that we offer by ALPN, %s (%s)", t.where(), escape(list(o.NextProtos)), detail).
+	return newDiagnosis("%s supports none of the protocols that we offer by ALPN, %s (%s)", t.where(), escape(list(o.NextProtos)), detail).
 		suggest(about("tls.alpn", "set tls.alpn to a protocol that the upstream supports"))
 }
 

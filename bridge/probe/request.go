@@ -100,7 +100,7 @@ func (t requestTrial) handshakeForHTTP1(ctx context.Context, raw net.Conn) (*tls
 	if err != nil {
 		return nil, err
 	}
-	return client.HandshakeAside(ctx, raw, t.target.Host)
+	return client.HandshakeOnce(ctx, raw, t.target.Host)
 }
 
 // reasonOf returns why the answer is a failure, or "". Servers that

@@ -82,14 +82,14 @@ func TestLargeBuffersAreLimited(t *testing.T) {
 	var p Pool
 	var lent []*[]byte
 	for range maxFlows {
-		lent = append(lent, p.LendMuch(flowSize))
+		lent = append(lent, p.LendLarge(flowSize))
 	}
 	for _, b := range lent {
 		if len(*b) < flowSize {
 			t.Fatalf("a buffer of %d", len(*b))
 		}
 	}
-	if b := p.LendMuch(flowSize); len(*b) != bulkSize+slack {
+	if b := p.LendLarge(flowSize); len(*b) != bulkSize+slack {
 		t.Errorf("one more, of %d", len(*b))
 	}
 	for _, n := range []int{1, BufferSize, BufferSize + 1, bulkSize + slack + 1, flowSize + slack, 1 << 20} {
@@ -100,7 +100,7 @@ func TestLargeBuffersAreLimited(t *testing.T) {
 		p.Put(b)
 	}
 	p.Put(lent[0])
-	if b := p.LendMuch(flowSize); len(*b) < flowSize {
+	if b := p.LendLarge(flowSize); len(*b) < flowSize {
 		t.Errorf("a returned buffer is not lent again")
 	}
 }
@@ -114,7 +114,7 @@ func TestShrinkFitsTheBufferToItsContent(t *testing.T) {
 		{bulkSize, 1, BufferSize},
 		{BufferSize, 1, BufferSize},
 	} {
-		b := p.LendMuch(test.have)
+		b := p.LendLarge(test.have)
 		content := (*b)[len(*b)-test.content:]
 		for i := range content {
 			content[i] = byte(i)

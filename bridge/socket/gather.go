@@ -54,7 +54,7 @@ func (s *Socket) Expect(n int) {
 	}
 	// Includes what TLS adds to each record.
 	if n += s.out.n + slack/2; n > s.out.capacityLocked() {
-		s.out.growLocked(s.out.pool.LendMuch(n))
+		s.out.growLocked(s.out.pool.LendLarge(n))
 	}
 }
 
@@ -91,7 +91,7 @@ func (g *gather) dropLocked() {
 	}
 }
 
-// Write implements net.Conn, as changed by HearFirst, Gather and HandOver.
+// Write implements net.Conn, as changed by ReadBeforeReset, Gather and HandOver.
 func (s *Socket) Write(p []byte) (int, error) {
 	if s.carrier != nil {
 		return s.carrier.Write(p)

@@ -63,9 +63,9 @@ func (p *Pool) Lend(n int) *[]byte {
 	return &b
 }
 
-// LendMuch lends a buffer of n bytes, or the largest available. The caller must return
+// LendLarge lends a buffer of n bytes, or the largest available. The caller must return
 // it before it waits.
-func (p *Pool) LendMuch(n int) *[]byte {
+func (p *Pool) LendLarge(n int) *[]byte {
 	const last = len(sizes) - 1
 	if n <= sizes[last-1] {
 		return p.Lend(n)

@@ -10,13 +10,13 @@ import (
 
 // A sender writes to a connection. One goroutine at a time may write.
 type sender struct {
-	conn      net.Conn
-	direct    *Direct      // nil until the first write
-	ends      resetTracker // records resets that writes report
-	hearFirst atomic.Bool  // HearFirst was called, and nothing has been read since
+	conn            net.Conn
+	direct          *Direct      // nil until the first write
+	ends            resetTracker // records resets that writes report
+	readBeforeReset atomic.Bool  // ReadBeforeReset was called, and nothing has been read since
 }
 
-// send writes p to the connection, and ignores the errors that HearFirst hides.
+// send writes p to the connection, and ignores the errors that ReadBeforeReset hides.
 func (w *sender) send(p []byte) (int, error) {
 	n, err := w.write(p)
 	return w.hideError(p, n, err)
@@ -28,9 +28,9 @@ func (w *sender) trySend(p []byte) (int, error) {
 	return w.hideError(p, n, err)
 }
 
-// hideError replaces the result of a write of p while HearFirst is in effect.
+// hideError replaces the result of a write of p while ReadBeforeReset is in effect.
 func (w *sender) hideError(p []byte, n int, err error) (int, error) {
-	if err != nil && w.hearFirst.Load() && (errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)) {
+	if err != nil && w.readBeforeReset.Load() && (errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)) {
 		return len(p), nil
 	}
 	return n, err

@@ -188,12 +188,12 @@ func (s *Socket) CloseWrite() error {
 	return errors.ErrUnsupported
 }
 
-// HearFirst makes a Write succeed although the peer has closed, until something has
+// ReadBeforeReset makes a Write succeed although the peer has closed, until something has
 // been read. A peer that rejects a message answers it, closes, and resets the
 // connection when more bytes arrive. A writer that saw the reset might close s before
-// the peer's answer is read. With HearFirst the reader learns of the end, after the
+// the peer's answer is read. With ReadBeforeReset the reader learns of the end, after the
 // answer.
-func (s *Socket) HearFirst() { s.sender.hearFirst.Store(true) }
+func (s *Socket) ReadBeforeReset() { s.sender.readBeforeReset.Store(true) }
 
 // SetWriteDeadline implements net.Conn. After HandOver it has no effect.
 func (s *Socket) SetWriteDeadline(t time.Time) error {

@@ -222,7 +222,7 @@ func TestHearFirst(t *testing.T) {
 	}
 
 	s, peer = pair(t, "tcp")
-	s.HearFirst()
+	s.ReadBeforeReset()
 	leave(s, peer)
 	if err := writeUntilItFails(s, 1000); err != nil {
 		t.Errorf("before anything was read Write fails with %v", err)

@@ -50,8 +50,8 @@ func (s *Socket) LimitWait(limit time.Duration) {
 	}
 }
 
-// Waits reports whether a write is waiting for the peer.
-func (d *Direct) Waits() bool {
+// IsWaiting reports whether a write is waiting for the peer.
+func (d *Direct) IsWaiting() bool {
 	d.stall.mu.Lock()
 	defer d.stall.mu.Unlock()
 	return d.stall.waiting

@@ -65,7 +65,7 @@ func TestWriteWaitsWhileThePeerMakesProgress(t *testing.T) {
 		_, err := d.Write(make([]byte, 64<<20)) // more than the kernel holds
 		result <- err
 	}()
-	for !d.Waits() {
+	for !d.IsWaiting() {
 		time.Sleep(time.Millisecond)
 	}
 	if lookAfter(d, 2*time.Hour) || lookAfter(d, time.Minute) {

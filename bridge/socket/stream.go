@@ -36,12 +36,12 @@ type stream struct {
 	mayWait bool // BeginWait is allowed
 	waits   bool // BeginWait has succeeded: Read waits, as before Stream
 
-	// State of Ask.
-	ask     func(fd uintptr) bool
-	asked   bool   // the peer had sent nothing, and the request was written as far as possible
-	request []byte // the unsent rest of the request
-	sent    func() // called when the request is sent
-	drop    func() // dropLocked
+	// State of Exchange.
+	exchange  func(fd uintptr) bool
+	exchanged bool   // the peer had sent nothing, and the request was written as far as possible
+	request   []byte // the unsent rest of the request
+	sent      func() // called when the request is sent
+	drop      func() // dropLocked
 }
 
 // Stream changes how s is read. Fill waits and receives bytes, many records at a time
@@ -59,7 +59,7 @@ func (s *Socket) Stream(pool *Pool) {
 	s.in.pool = pool
 	s.in.taken, s.unread = s.unread, nil
 	s.in.wait, s.in.look = s.in.tryRead, func(fd uintptr) { s.in.tryRead(fd) }
-	s.in.ask, s.in.drop = s.tryAsk, s.out.dropLocked
+	s.in.exchange, s.in.drop = s.tryExchange, s.out.dropLocked
 	if c, ok := s.Conn.(syscall.Conn); ok {
 		if raw, err := c.SyscallConn(); err == nil {
 			s.in.raw = raw
@@ -128,7 +128,7 @@ func (s *Socket) filled() error {
 	s.in.last = s.in.n
 	if s.in.n > 0 { // the next read repeats an error that came with bytes
 		s.in.taken = (*s.in.buf)[:s.in.n]
-		s.sender.hearFirst.Store(false)
+		s.sender.readBeforeReset.Store(false)
 		return nil
 	}
 	s.Release()
@@ -146,7 +146,7 @@ func (s *Socket) filled() error {
 // when a wait begins.
 func (in *stream) tryRead(fd uintptr) bool {
 	n := in.readSize()
-	in.buf = in.pool.LendMuch(n)
+	in.buf = in.pool.LendLarge(n)
 	in.n, in.err = ReadNow(int(fd), (*in.buf)[:min(n, len(*in.buf))])
 	if in.err == syscall.EAGAIN {
 		in.release()
@@ -217,7 +217,7 @@ func (s *Socket) Read(p []byte) (n int, err error) {
 		s.record.keep(p[:n])
 	case s.in.pool == nil:
 		if n, err = s.Conn.Read(p); n > 0 {
-			s.sender.hearFirst.Store(false)
+			s.sender.readBeforeReset.Store(false)
 			s.record.keep(p[:n])
 		}
 	default:

@@ -27,7 +27,7 @@ func TestDialTriesALimitedNumberOfEndpoints(t *testing.T) {
 		u := upstream.New(o)
 		var turn upstream.Turn
 		turn.Begin(u, upstream.Key{})
-		turn.Bound(upstream.Attempts{Most: most})
+		turn.Bound(upstream.Attempts{MaxEndpoints: most})
 		_, _, err := turn.Dial(t.Context(), upstream.Stream, "")
 		turn.End()
 		var tried uint64
@@ -59,7 +59,7 @@ func TestDialGivesEachEndpointItsTime(t *testing.T) {
 	var turn upstream.Turn
 	turn.Begin(u, upstream.Key{})
 	defer turn.End()
-	turn.Bound(upstream.Attempts{Each: 50 * time.Millisecond})
+	turn.Bound(upstream.Attempts{PerEndpoint: 50 * time.Millisecond})
 	_, _, err = turn.Dial(t.Context(), upstream.Stream, "")
 	var dial *upstream.DialError
 	if !errors.As(err, &dial) || dial.Phase != "tls" || dial.Reason != certs.ReasonHandshakeTimeout {

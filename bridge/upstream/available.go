@@ -12,17 +12,17 @@ import (
 // health check, of the last attempt to connect.
 func (e *Endpoint) Health() Health { return e.health.load() }
 
-// isBad reports whether the endpoint takes no traffic because of its health
+// failsCheck reports whether the endpoint takes no traffic because of its health
 // check, including before the first result.
-func (e *Endpoint) isBad() bool { return e.checker != nil && e.health.load() != Up }
+func (e *Endpoint) failsCheck() bool { return e.checker != nil && e.health.load() != Up }
 
 // isPending reports whether the first result of the health check is
 // outstanding.
 func (e *Endpoint) isPending() bool { return e.checker != nil && e.health.load() == Unknown }
 
-// isWell reports whether neither health check nor outlier detection keeps
+// isUsable reports whether neither health check nor outlier detection keeps
 // traffic from the endpoint.
-func (e *Endpoint) isWell() bool { return !e.isBad() && !e.outlier.isOut() }
+func (e *Endpoint) isUsable() bool { return !e.failsCheck() && !e.outlier.isEjected() }
 
 // Unavailable explains why the endpoint takes no traffic now; "" if it does.
 func (e *Endpoint) Unavailable() string {
@@ -33,7 +33,7 @@ func (e *Endpoint) Unavailable() string {
 		return "is no longer in DNS"
 	case e.isPending():
 		return "its first health check has not been answered yet"
-	case e.isBad():
+	case e.failsCheck():
 		check := e.checker.status()
 		if check.Reason == "" {
 			return "has failed its health check and not yet passed it often enough"
@@ -58,7 +58,7 @@ func (e *Endpoint) ejected() (until time.Time, why string) {
 // changed reports that the endpoint has started or stopped taking traffic.
 // Again means that it has taken traffic before.
 func (e *Endpoint) changed(again bool) {
-	if again && e.takes() {
+	if again && e.takesTraffic() {
 		e.cameUp(time.Now())
 	} else {
 		e.upstream.changed()
@@ -143,7 +143,7 @@ func (u *Upstream) endFirstEjection() bool {
 	if first == nil {
 		return false
 	}
-	first.outlier.returned("no other endpoint takes traffic")
+	first.outlier.reportReturn("no other endpoint takes traffic")
 	return true
 }
 
@@ -153,10 +153,10 @@ func (u *Upstream) firstToReturn() *Endpoint {
 	var first *Endpoint
 	for _, e := range u.Endpoints() {
 		switch {
-		case e.takes():
+		case e.takesTraffic():
 			return nil
-		case e.Draining() || e.isBad() || !e.outlier.isOut():
-		case first == nil || e.outlier.record.out.Load() < first.outlier.record.out.Load():
+		case e.Draining() || e.failsCheck() || !e.outlier.isEjected():
+		case first == nil || e.outlier.record.ejectedUntil.Load() < first.outlier.record.ejectedUntil.Load():
 			first = e
 		}
 	}
@@ -185,7 +185,7 @@ func (e *Endpoint) inherit(before *Endpoint) {
 // configure them.
 func (e *Endpoint) watch() {
 	o := &e.upstream.options
-	if o.Check.Ask != nil && !e.options.Draining {
+	if o.Check.Check != nil && !e.options.Draining {
 		e.checker = &checker{endpoint: e, options: o.Check.withDefaults(), verdict: new(verdict)}
 		e.health = &e.checker.verdict.health
 	}

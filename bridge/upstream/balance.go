@@ -54,7 +54,7 @@ func (r *tier) pick(t *Turn) *Endpoint {
 	}
 	switch r.policy {
 	case LeastRequests:
-		return r.lighter(t)
+		return r.leastLoaded(t)
 	case Random:
 		return r.draw(t, nil)
 	case ConsistentHash:
@@ -63,15 +63,15 @@ func (r *tier) pick(t *Turn) *Endpoint {
 		}
 		return r.draw(t, nil)
 	}
-	return r.inTurn(t)
+	return r.roundRobin(t)
 }
 
-// inTurn returns the next endpoint in round-robin order.
-func (r *tier) inTurn(t *Turn) *Endpoint {
+// roundRobin returns the next endpoint in round-robin order.
+func (r *tier) roundRobin(t *Turn) *Endpoint {
 	// A retry takes no turn of its own: a failing endpoint would come up more
 	// often.
 	if t.tries == 0 {
-		if e := r.turn(r.next.Add(1) - 1); t.may(e) && e.accepts() {
+		if e := r.atPosition(r.next.Add(1) - 1); t.canUse(e) && e.accepts() {
 			return e
 		}
 	}
@@ -80,8 +80,8 @@ func (r *tier) inTurn(t *Turn) *Endpoint {
 	return r.pickOther(t, r.spares.Add(1)*golden, nil)
 }
 
-// lighter returns the less loaded of two random endpoints.
-func (r *tier) lighter(t *Turn) *Endpoint {
+// leastLoaded returns the less loaded of two random endpoints.
+func (r *tier) leastLoaded(t *Turn) *Endpoint {
 	a := r.draw(t, nil)
 	if a == nil || len(r.endpoints) == 1 {
 		return a
@@ -98,11 +98,11 @@ func (r *tier) lighter(t *Turn) *Endpoint {
 }
 
 // draw returns a random endpoint other than the given one.
-func (r *tier) draw(t *Turn, but *Endpoint) *Endpoint {
-	if e := r.turn(rand.Uint64N(r.cycle())); e != but && t.may(e) && e.accepts() {
+func (r *tier) draw(t *Turn, except *Endpoint) *Endpoint {
+	if e := r.atPosition(rand.Uint64N(r.cycle())); e != except && t.canUse(e) && e.accepts() {
 		return e
 	}
-	return r.pickOther(t, rand.Uint64(), but)
+	return r.pickOther(t, rand.Uint64(), except)
 }
 
 // cycle returns the number of turns in one cycle.
@@ -113,8 +113,8 @@ func (r *tier) cycle() uint64 {
 	return uint64(len(r.turns))
 }
 
-// turn returns the endpoint of the nth turn.
-func (r *tier) turn(n uint64) *Endpoint {
+// atPosition returns the endpoint at position n of the order.
+func (r *tier) atPosition(n uint64) *Endpoint {
 	if r.turns == nil {
 		return r.endpoints[n%uint64(len(r.endpoints))]
 	}
@@ -129,10 +129,10 @@ const fewEndpoints = 8
 // the given one, divide the 64-bit range by their shares. It returns nil if t
 // can use none. With many endpoints it first samples: drawing until one is
 // usable produces the same shares.
-func (r *tier) pickOther(t *Turn, point uint64, but *Endpoint) *Endpoint {
+func (r *tier) pickOther(t *Turn, point uint64, except *Endpoint) *Endpoint {
 	if len(r.endpoints) > fewEndpoints {
 		for range fewEndpoints {
-			if e := r.turn(rand.Uint64N(r.cycle())); e != but && t.may(e) && e.accepts() {
+			if e := r.atPosition(rand.Uint64N(r.cycle())); e != except && t.canUse(e) && e.accepts() {
 				return e
 			}
 		}
@@ -140,14 +140,14 @@ func (r *tier) pickOther(t *Turn, point uint64, but *Endpoint) *Endpoint {
 	var now instant
 	var total uint64
 	for _, e := range r.endpoints {
-		if e != but && t.may(e) {
+		if e != except && t.canUse(e) {
 			total += e.share(&now)
 		}
 	}
 	at, _ := bits.Mul64(point, total)
 	var last *Endpoint
 	for _, e := range r.endpoints {
-		if e == but || !t.may(e) {
+		if e == except || !t.canUse(e) {
 			continue
 		}
 		share := e.share(&now)

@@ -18,13 +18,13 @@ import (
 // before its first result, or while it is unhealthy. Its Health is the result
 // of the checks alone, whatever happens to traffic.
 type CheckOptions struct {
-	// Ask checks an endpoint over a connection of CheckConnect, CheckHandshake or
+	// Check checks an endpoint over a connection of CheckConnect, CheckHandshake or
 	// CheckDial, and returns nil if it is healthy. certs.Classify returns the
-	// reason for an error. Ask returns soon after ctx ends. It is not called
+	// reason for an error. Check returns soon after ctx ends. It is not called
 	// concurrently for one endpoint.
-	Ask func(ctx context.Context, e *Endpoint) error
+	Check func(ctx context.Context, e *Endpoint) error
 
-	// Kind describes the check, in the words of the package that made Ask. A new
+	// Kind describes the check, in the words of the package that made Check. A new
 	// revision keeps the results of the previous one if its Kind is the same.
 	Kind string
 
@@ -144,7 +144,7 @@ func (c *checker) run(ctx context.Context) {
 		case <-timer.C:
 		}
 		begin, interval := time.Now(), c.options.Interval
-		c.ask(ctx)
+		c.checkOnce(ctx)
 		if first {
 			timer.Reset(rand.N(interval))
 			continue
@@ -154,12 +154,12 @@ func (c *checker) run(ctx context.Context) {
 	}
 }
 
-// ask runs one check.
-func (c *checker) ask(ctx context.Context) {
+// checkOnce runs one check.
+func (c *checker) checkOnce(ctx context.Context) {
 	limited, cancel := context.WithTimeout(ctx, c.options.Timeout)
 	defer cancel()
 	begin := time.Now()
-	err := c.askProtected(limited)
+	err := c.checkProtected(limited)
 	if ctx.Err() != nil || socket.OutOfDescriptors(err) {
 		return // the check proved nothing about the endpoint
 	}
@@ -175,10 +175,10 @@ func (c *checker) ask(ctx context.Context) {
 	c.applyVerdict(health, changed, again, answer)
 }
 
-// askProtected runs one check. A panic counts as a failure, because nothing
+// checkProtected runs one check. A panic counts as a failure, because nothing
 // shows that the endpoint is healthy.
-func (c *checker) askProtected(ctx context.Context) (err error) {
-	if panicked := protect(c.log(), "health check", func() { err = c.options.Ask(ctx, c.endpoint) }); panicked != nil {
+func (c *checker) checkProtected(ctx context.Context) (err error) {
+	if panicked := protect(c.log(), "health check", func() { err = c.options.Check(ctx, c.endpoint) }); panicked != nil {
 		return panicked
 	}
 	return err
@@ -197,7 +197,7 @@ func (c *checker) applyVerdict(now Health, changed, again bool, answer Check) {
 	}
 	if changed && now == Up {
 		// Before it takes traffic: a healthy endpoint need not stay ejected.
-		e.outlier.forgive("it passes its health check again")
+		e.outlier.endEarly("it passes its health check again")
 	}
 	e.health.set(now, func() { e.notify(event) })
 	if !changed {

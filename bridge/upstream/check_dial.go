@@ -84,13 +84,13 @@ func (d *dialer) CheckDial(ctx context.Context, p Purpose, host string) (net.Con
 		conn.Close()
 		return nil, d.failure("tls", time.Since(begin), err)
 	}
-	tc, err := client.HandshakeAside(bounded, conn, host)
+	tc, err := client.HandshakeOnce(bounded, conn, host)
 	if err = protocol.Explain(err); err != nil {
 		conn.Close()
 		d.presentRefused(err)
 		return nil, d.failure("tls", time.Since(begin), err)
 	}
-	socket.Of(conn).HearFirst()
+	socket.Of(conn).ReadBeforeReset()
 	d.present(tc.ConnectionState().PeerCertificates)
 	return tc, nil
 }

@@ -60,7 +60,7 @@ var errIll = &certs.VerifyError{Reason: certs.ReasonCheckFailed, Detail: "it ans
 
 // checked returns an upstream whose endpoints p checks.
 func checked(p *checkedServer, change func(*upstream.Options), addresses ...string) *upstream.Upstream {
-	o := upstream.Options{Name: "up", Check: upstream.CheckOptions{Ask: p.ask, Kind: "tcp"}}
+	o := upstream.Options{Name: "up", Check: upstream.CheckOptions{Check: p.ask, Kind: "tcp"}}
 	for _, a := range addresses {
 		o.Endpoints = append(o.Endpoints, endpoint(a, 1))
 	}
@@ -163,7 +163,7 @@ func TestAStreakMustBeUnbroken(t *testing.T) {
 		at := 0
 		var u *upstream.Upstream
 		u = upstream.New(upstream.Options{Endpoints: []upstream.EndpointOptions{endpoint("a:1", 1)}, Check: upstream.CheckOptions{
-			Ask: func(context.Context, *upstream.Endpoint) error {
+			Check: func(context.Context, *upstream.Endpoint) error {
 				if at > 0 { // what the answer before came to
 					got.WriteString(strings.ToUpper(u.Status()[0].Health.String()[:1]))
 				}

@@ -50,7 +50,7 @@ func (d *dialer) dial(ctx context.Context, client *certs.Client, host string, ho
 	if err != nil {
 		return nil, d.failure(d.options.Network, elapsed, err)
 	}
-	c := d.own(raw, client, holder)
+	c := d.track(raw, client, holder)
 	sock := c.sock
 	if err := d.announce(ctx, sock); err != nil {
 		sock.Close()
@@ -94,9 +94,9 @@ func isNarrow(err error) bool {
 	return ok && he.Narrow
 }
 
-// own wraps a connection from connect in a Socket that is counted until it is
+// track wraps a connection from connect in a Socket that is counted until it is
 // closed.
-func (d *dialer) own(raw net.Conn, client *certs.Client, holder Holder) *tracked {
+func (d *dialer) track(raw net.Conn, client *certs.Client, holder Holder) *tracked {
 	c := &tracked{tracker: d.upstream.options.Tracker, upstream: d.upstream, holder: holder}
 	if client != nil {
 		if identity := client.Certificate(); identity != nil {
@@ -146,7 +146,7 @@ func (d *dialer) handshake(ctx context.Context, c *certs.Client, sock *socket.So
 		return nil, nil, protocol.Explain(err)
 	}
 	// A TLS 1.3 upstream verifies our certificate only now.
-	sock.HearFirst()
+	sock.ReadBeforeReset()
 	greeting, err := protocol.Greet(ctx, conn)
 	if t, ok := ctx.Value(turnKey{}).(*Turn); ok {
 		t.greeting = greeting

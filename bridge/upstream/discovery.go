@@ -138,7 +138,7 @@ func (d *discovery) start() {
 	_ = d.apply(last)
 	d.mu.Lock()
 	if len(last.Addresses) > 0 {
-		d.know()
+		d.releaseWaiters()
 	}
 	if !last.Time.IsZero() {
 		d.next = last.Time.Add(d.interval(last))
@@ -154,11 +154,11 @@ func (d *discovery) stop() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.next = time.Time{}
-	d.know() // release the waiters
+	d.releaseWaiters() // release the waiters
 }
 
-// know releases the callers that wait for the first answer. d.mu is held.
-func (d *discovery) know() {
+// releaseWaiters releases the callers that wait for the first answer. d.mu is held.
+func (d *discovery) releaseWaiters() {
 	if !d.known {
 		d.known = true
 		close(d.first)
@@ -180,7 +180,7 @@ func (d *discovery) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		timer.Reset(time.Until(d.learn(answer, err)))
+		timer.Reset(time.Until(d.applyResult(answer, err)))
 	}
 }
 
@@ -199,8 +199,8 @@ func (d *discovery) interval(a resolve.Answer) time.Duration {
 	return every + rand.N(every/10+1)
 }
 
-// learn applies the result of a lookup, and returns when the next is due.
-func (d *discovery) learn(a resolve.Answer, err error) time.Time {
+// applyResult applies the result of a lookup, and returns when the next is due.
+func (d *discovery) applyResult(a resolve.Answer, err error) time.Time {
 	err = cmp.Or(err, d.apply(a))
 	now := time.Now()
 	d.mu.Lock()
@@ -227,7 +227,7 @@ func (d *discovery) learn(a resolve.Answer, err error) time.Time {
 			log.Info("DNS lookup succeeds again", "endpoints", len(d.members))
 		}
 	}
-	d.know()
+	d.releaseWaiters()
 	return d.next
 }
 

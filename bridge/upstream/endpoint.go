@@ -43,17 +43,17 @@ func (u *Upstream) newEndpoint(o EndpointOptions) *Endpoint {
 		e.fromHost = e.fromHost || c.Options().FromHost
 	}
 	e.watch()
-	e.inherit(u.before[address{o.Network, o.Address}])
+	e.inherit(u.replaced[address{o.Network, o.Address}])
 	if u.options.Warm > 0 && !u.options.Starttls.ServerSpeaksFirst() && o.Stream != nil && !o.Draining && !e.fromHost && !u.announces {
 		e.keepWarm()
 	}
 	return e
 }
 
-// takes reports whether the endpoint takes traffic now. Every choice calls it,
+// takesTraffic reports whether the endpoint takes traffic now. Every choice calls it,
 // also under the queue's lock, so it takes no lock. Code that changes the
 // result calls upstream.changed or cameUp.
-func (e *Endpoint) takes() bool { return !e.Draining() && e.isWell() }
+func (e *Endpoint) takesTraffic() bool { return !e.Draining() && e.isUsable() }
 
 // Network returns "tcp" or "unix".
 func (e *Endpoint) Network() string { return e.options.Network }
@@ -97,7 +97,7 @@ func (e *Endpoint) DialPooled(ctx context.Context, p Purpose, host string, holde
 	if e.fromHost && e.Client(p) != nil && host == "" {
 		return nil, e.failed(ctx, e.failure("tls", 0, errNoHost))
 	}
-	if err := e.takePlace(); err != nil {
+	if err := e.acquireConnection(); err != nil {
 		return nil, err
 	}
 	if t, ok := ctx.Value(turnKey{}).(*Turn); ok {
@@ -106,7 +106,7 @@ func (e *Endpoint) DialPooled(ctx context.Context, p Purpose, host string, holde
 	return e.dialCounted(ctx, p, host, holder)
 }
 
-// dialCounted is DialPooled for a connection that takePlace counted.
+// dialCounted is DialPooled for a connection that acquireConnection counted.
 func (e *Endpoint) dialCounted(ctx context.Context, p Purpose, host string, holder Holder) (net.Conn, error) {
 	client := e.Client(p)
 	traceOf(ctx).Endpoint = e
@@ -115,11 +115,11 @@ func (e *Endpoint) dialCounted(ctx context.Context, p Purpose, host string, hold
 		conn, failure = e.dial(ctx, client, host, holder)
 	}
 	if failure != nil {
-		e.givePlace()
+		e.releaseConnection()
 		return nil, e.failed(ctx, failure)
 	}
 	if e.upstream.LimitsConnections() {
-		socket.Of(conn).OnClose(e.givePlace)
+		socket.Of(conn).OnClose(e.releaseConnection)
 	}
 	e.succeeded(p)
 	return conn, nil
@@ -155,16 +155,16 @@ func (e *Endpoint) wait() {
 	e.warm.wait()
 }
 
-// follow copies when the endpoint came up from the replaced Upstream, so that
+// inheritStart copies when the endpoint came up from the replaced Upstream, so that
 // its slow start continues. Nil: no Upstream was replaced.
-func (e *Endpoint) follow(replaced *Upstream) {
+func (e *Endpoint) inheritStart(replaced *Upstream) {
 	period := e.upstream.options.SlowStart
 	if replaced == nil || period == 0 || len(replaced.Endpoints()) == 0 {
 		return
 	}
 	begun := e.upstream.made
 	for _, before := range replaced.Endpoints() {
-		if before.options.Network != e.options.Network || before.options.Address != e.options.Address || !before.takes() {
+		if before.options.Network != e.options.Network || before.options.Address != e.options.Address || !before.takesTraffic() {
 			continue
 		}
 		since := before.since.Load()

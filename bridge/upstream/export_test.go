@@ -15,8 +15,8 @@ func Answer(e *Endpoint, ok bool) {
 
 // EndEjection ends e's ejection, if there is one, as if its time were over.
 func EndEjection(e *Endpoint) {
-	if e.outlier.isOut() {
-		e.outlier.record.out.Store(1)
-		e.outlier.over()
+	if e.outlier.isEjected() {
+		e.outlier.record.ejectedUntil.Store(1)
+		e.outlier.expire()
 	}
 }

@@ -30,7 +30,7 @@ func newGroup(p Policy, endpoints []*Endpoint) *group {
 
 // pick returns the endpoint for t, or nil if t can use none of them.
 func (g *group) pick(t *Turn) *Endpoint {
-	if e := t.preferred; e != nil && t.may(e) {
+	if e := t.preferred; e != nil && t.canUse(e) {
 		return e
 	}
 	if e := g.primaries.pick(t); e != nil {
@@ -42,7 +42,7 @@ func (g *group) pick(t *Turn) *Endpoint {
 // without returns why t has no endpoint: a limit, or no available endpoint.
 func (g *group) without(t *Turn) error {
 	for _, e := range g.endpoints {
-		if e.takes() && !t.was(e) {
+		if e.takesTraffic() && !t.hasTried(e) {
 			return ErrOverloaded
 		}
 	}

@@ -75,7 +75,7 @@ func (o *owners) pick(t *Turn, endpoints []*Endpoint) *Endpoint {
 			known = uint32(winner(slot, endpoints, nil)) + 1
 			o.known[slot].Store(known)
 		}
-		if e := endpoints[known-1]; t.may(e) && e.since.Load() == 0 {
+		if e := endpoints[known-1]; t.canUse(e) && e.since.Load() == 0 {
 			return e
 		}
 	}
@@ -92,7 +92,7 @@ func winner(slot uint64, endpoints []*Endpoint, t *Turn) int {
 	var now instant
 	best, least := -1, math.Inf(1)
 	for i, e := range endpoints {
-		if t != nil && !t.may(e) {
+		if t != nil && !t.canUse(e) {
 			continue
 		}
 		weight := float64(e.weight.Load() * wholeShare)

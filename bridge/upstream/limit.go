@@ -27,14 +27,14 @@ type quota struct {
 	most int64 // 0: no limit
 }
 
-// take counts one more, or returns false if the limit is reached.
-func (q *quota) take() bool {
+// acquire counts one more, or returns false if the limit is reached.
+func (q *quota) acquire() bool {
 	if q.most == 0 {
 		q.n.Add(1)
 		return true
 	}
-	// Adding first and subtracting on overflow would make a concurrent take find
-	// the quota full although there is room.
+	// Adding first and subtracting on overflow would make a concurrent acquire
+	// find the quota full although there is room.
 	for {
 		n := q.n.Load()
 		if n >= q.most {
@@ -46,10 +46,10 @@ func (q *quota) take() bool {
 	}
 }
 
-func (q *quota) give() { q.n.Add(-1) }
+func (q *quota) release() { q.n.Add(-1) }
 
-// fewer reports whether the count, less but, is below the limit.
-func (q *quota) fewer(but int64) bool { return q.most == 0 || q.n.Load()-but < q.most }
+// hasRoom reports whether the count, less minus, is below the limit.
+func (q *quota) hasRoom(minus int64) bool { return q.most == 0 || q.n.Load()-minus < q.most }
 
 // connections counts the connections of one Upstream or Endpoint.
 type connections struct {
@@ -59,7 +59,7 @@ type connections struct {
 }
 
 // room reports whether one more connection may be in use.
-func (c *connections) room() bool { return c.fewer(c.idle.Load() - c.claimed.Load()) }
+func (c *connections) room() bool { return c.hasRoom(c.idle.Load() - c.claimed.Load()) }
 
 // ErrFull reports that a new connection would exceed a limit, or that all
 // allowed connections are in use. Nothing was dialed.
@@ -69,14 +69,14 @@ var ErrFull = errors.New("no further connection may be opened")
 // calls of NoteIdle and NoteShared are needed.
 func (u *Upstream) LimitsConnections() bool { return u.connections.most+u.perEndpoint > 0 }
 
-// may reports whether t can use e: e takes traffic, t has not tried it, and
+// canUse reports whether t can use e: e takes traffic, t has not tried it, and
 // there is room.
-func (t *Turn) may(e *Endpoint) bool {
-	return e.takes() && !t.was(e) && e.inProgress.fewer(0) && t.connects(e)
+func (t *Turn) canUse(e *Endpoint) bool {
+	return e.takesTraffic() && !t.hasTried(e) && e.inProgress.hasRoom(0) && t.canConnect(e)
 }
 
-// connects reports whether t can get a connection to e, new or existing.
-func (t *Turn) connects(e *Endpoint) bool {
+// canConnect reports whether t can get a connection to e, new or existing.
+func (t *Turn) canConnect(e *Endpoint) bool {
 	if !e.upstream.LimitsConnections() {
 		return true
 	}
@@ -84,7 +84,7 @@ func (t *Turn) connects(e *Endpoint) bool {
 }
 
 // claim counts t as needing a connection to its endpoint, so that no other
-// Turn is sent there for the same one. takePlace enforces the limit.
+// Turn is sent there for the same one. acquireConnection enforces the limit.
 func (t *Turn) claim() {
 	if u := t.upstream; u.LimitsConnections() {
 		t.claims = true
@@ -110,19 +110,19 @@ type capacity struct {
 	shared      atomic.Int64 // connections with room for further requests; see NoteShared
 }
 
-// takePlace counts a connection that is about to be dialed, or returns
+// acquireConnection counts a connection that is about to be dialed, or returns
 // ErrFull.
-func (c *capacity) takePlace() error {
+func (c *capacity) acquireConnection() error {
 	u := c.upstream
 	if !u.LimitsConnections() {
 		return nil
 	}
-	if !c.connections.take() {
+	if !c.connections.acquire() {
 		return ErrFull
 	}
-	all := u.connections.take()
+	all := u.connections.acquire()
 	if !all {
-		c.connections.give()
+		c.connections.release()
 	}
 	u.changed()
 	if !all {
@@ -131,14 +131,14 @@ func (c *capacity) takePlace() error {
 	return nil
 }
 
-// givePlace undoes takePlace.
-func (c *capacity) givePlace() {
+// releaseConnection undoes acquireConnection.
+func (c *capacity) releaseConnection() {
 	u := c.upstream
 	if !u.LimitsConnections() {
 		return
 	}
-	c.connections.give()
-	u.connections.give()
+	c.connections.release()
+	u.connections.release()
 	u.changed()
 }
 
@@ -178,7 +178,7 @@ func (u *Upstream) SetEvictIdle(f func(e *Endpoint, spare any) bool) { u.evictId
 // stay open; nil spares none.
 func (e *Endpoint) MakeRoom(spare any) bool {
 	u, at := e.upstream, e
-	if e.connections.fewer(0) {
+	if e.connections.hasRoom(0) {
 		at = nil // the upstream's limit is reached, not the endpoint's
 	}
 	if u.evictIdle != nil && u.evictIdle(at, spare) {

@@ -31,8 +31,8 @@ type OutlierOptions struct {
 	Window      time.Duration
 
 	// Base is the length of the first ejection. Each further one is twice as long,
-	// up to Most, until the endpoint worked for as long. Defaults: 30s, 300s.
-	Base, Most time.Duration
+	// up to Max, until the endpoint worked for as long. Defaults: 30s, 300s.
+	Base, Max time.Duration
 
 	// MaxPercent is the share of endpoints, without draining ones, that may be
 	// ejected at once. At least one keeps taking traffic.
@@ -43,7 +43,7 @@ func (o OutlierOptions) withDefaults() OutlierOptions {
 	o.MinAttempts = cmp.Or(o.MinAttempts, 20)
 	o.Window = cmp.Or(o.Window, 10*time.Second)
 	o.Base = cmp.Or(o.Base, 30*time.Second)
-	o.Most = cmp.Or(o.Most, max(300*time.Second, o.Base))
+	o.Max = cmp.Or(o.Max, max(300*time.Second, o.Base))
 	return o
 }
 
@@ -52,8 +52,8 @@ func (o OutlierOptions) withDefaults() OutlierOptions {
 type record struct {
 	began time.Time
 
-	// out is when the ejection ends, as time since began; 0: no ejection.
-	out atomic.Int64
+	// ejectedUntil is when the ejection ends, as time since began; 0: no ejection.
+	ejectedUntil atomic.Int64
 
 	failures, handshakes atomic.Int32 // failures in a row
 
@@ -65,23 +65,23 @@ type record struct {
 	why    string
 }
 
-// isOut reports whether the endpoint is ejected now.
-func (r *record) isOut() bool {
+// isEjected reports whether the endpoint is ejected now.
+func (r *record) isEjected() bool {
 	if r == nil {
 		return false
 	}
-	out := r.out.Load()
+	out := r.ejectedUntil.Load()
 	return out != 0 && time.Since(r.began) < time.Duration(out)
 }
 
 // until returns when the ejection ends and its reason; zero: no ejection.
 func (r *record) until() (end time.Time, why string) {
-	if !r.isOut() {
+	if !r.isEjected() {
 		return time.Time{}, ""
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.began.Add(time.Duration(r.out.Load())), r.why
+	return r.began.Add(time.Duration(r.ejectedUntil.Load())), r.why
 }
 
 // clear resets the counts.
@@ -103,14 +103,14 @@ func (r *record) begin(o *OutlierOptions, why string) time.Duration {
 	}
 	d := o.Base
 	for range r.times {
-		if d = min(2*d, o.Most); d == o.Most {
+		if d = min(2*d, o.Max); d == o.Max {
 			break
 		}
 	}
 	r.times++
 	d -= rand.N(d/10 + 1)
 	r.lasted, r.why = d, why
-	r.out.Store(int64(now + d))
+	r.ejectedUntil.Store(int64(now + d))
 	return d
 }
 
@@ -120,7 +120,7 @@ func (r *record) end() {
 	r.mu.Lock()
 	r.ended = time.Since(r.began)
 	r.mu.Unlock()
-	r.out.Store(0)
+	r.ejectedUntil.Store(0)
 }
 
 // An outlier decides on ejections of one endpoint by the results of its
@@ -139,11 +139,11 @@ type outlier struct {
 
 func (o *outlier) coordinator() *coordinator { return o.endpoint.upstream.coordinator }
 
-// isOut reports whether the endpoint is ejected now.
-func (o *outlier) isOut() bool { return o != nil && o.record.isOut() }
+// isEjected reports whether the endpoint is ejected now.
+func (o *outlier) isEjected() bool { return o != nil && o.record.isEjected() }
 
-// good records a successful attempt.
-func (o *outlier) good() {
+// recordSuccess records a successful attempt.
+func (o *outlier) recordSuccess() {
 	if o == nil {
 		return
 	}
@@ -164,10 +164,10 @@ func (o *outlier) handshakeSucceeded() {
 	}
 }
 
-// bad records a failed attempt; handshake reports that its handshake failed.
+// recordFailure records a failed attempt; handshake reports that its handshake failed.
 // Failure may be nil.
-func (o *outlier) bad(handshake bool, failure *Failure) {
-	if o == nil || o.record.isOut() {
+func (o *outlier) recordFailure(handshake bool, failure *Failure) {
+	if o == nil || o.record.isEjected() {
 		return // it started before the ejection
 	}
 	if handshake && len(o.options.Reasons) > 0 && !slices.Contains(o.options.Reasons, failure.Reason) {
@@ -222,7 +222,7 @@ func (o *outlier) eject(why string, failure *Failure) {
 func (o *outlier) tryEject(why string) time.Duration {
 	o.coordinator().ejecting.Lock()
 	defer o.coordinator().ejecting.Unlock()
-	if o.stopped || o.record.isOut() {
+	if o.stopped || o.record.isEjected() {
 		return 0
 	}
 	o.record.clear() // either way, the next decision needs as many failures again
@@ -245,8 +245,8 @@ func (o *outlier) mayEject() bool {
 		}
 		all++
 		switch {
-		case s.isBad():
-		case s.outlier.isOut():
+		case s.failsCheck():
+		case s.outlier.isEjected():
 			out++
 		case s != o.endpoint:
 			others = true
@@ -259,33 +259,33 @@ func (o *outlier) mayEject() bool {
 func (o *outlier) arm(d time.Duration) {
 	if o.timer == nil {
 		o.timer = time.AfterFunc(d, func() {
-			_ = protect(o.endpoint.upstream.log, "ending an ejection", o.over) // protect has logged a panic
+			_ = protect(o.endpoint.upstream.log, "ending an ejection", o.expire) // protect has logged a panic
 		})
 	} else {
 		o.timer.Reset(d)
 	}
 }
 
-// over ends an ejection when its time is over.
-func (o *outlier) over() {
+// expire ends an ejection when its time is over.
+func (o *outlier) expire() {
 	o.coordinator().ejecting.Lock()
-	ended := !o.record.isOut() && o.readmit()
+	ended := !o.record.isEjected() && o.readmit()
 	o.coordinator().ejecting.Unlock()
 	if ended {
-		o.returned("its time is over")
+		o.reportReturn("its time is over")
 	}
 }
 
-// forgive ends an ejection early, if there is one.
-func (o *outlier) forgive(why string) {
-	if !o.isOut() {
+// endEarly ends an ejection early, if there is one.
+func (o *outlier) endEarly(why string) {
+	if !o.isEjected() {
 		return
 	}
 	o.coordinator().ejecting.Lock()
 	ended := o.readmit()
 	o.coordinator().ejecting.Unlock()
 	if ended {
-		o.returned(why)
+		o.reportReturn(why)
 	}
 }
 
@@ -293,7 +293,7 @@ func (o *outlier) forgive(why string) {
 // coordinator.ejecting is held; the caller releases it and then calls
 // returned.
 func (o *outlier) readmit() bool {
-	if o.stopped || o.record.out.Load() == 0 {
+	if o.stopped || o.record.ejectedUntil.Load() == 0 {
 		return false
 	}
 	o.record.end()
@@ -303,8 +303,8 @@ func (o *outlier) readmit() bool {
 	return true
 }
 
-// returned logs and reports the end of an ejection.
-func (o *outlier) returned(why string) {
+// reportReturn logs and reports the end of an ejection.
+func (o *outlier) reportReturn(why string) {
 	e := o.endpoint
 	e.upstream.log.Info("ejected endpoint takes traffic again", "endpoint", e.Address(), "why", why)
 	e.notify(Event{Kind: Returned, Health: e.Health(), Failure: &Failure{Message: why, Time: time.Now()}})
@@ -313,12 +313,12 @@ func (o *outlier) returned(why string) {
 
 // start takes over an ejection from another revision.
 func (o *outlier) start() {
-	if o == nil || o.record.out.Load() == 0 {
+	if o == nil || o.record.ejectedUntil.Load() == 0 {
 		return
 	}
 	o.coordinator().ejecting.Lock()
 	defer o.coordinator().ejecting.Unlock()
-	if out := o.record.out.Load(); out != 0 && !o.stopped && o.timer == nil {
+	if out := o.record.ejectedUntil.Load(); out != 0 && !o.stopped && o.timer == nil {
 		o.arm(max(time.Duration(out)-time.Since(o.record.began), 0))
 	}
 }

@@ -87,7 +87,7 @@ func TestFailuresInARowEject(t *testing.T) {
 // The length is reset once the endpoint worked for as long.
 func TestEjectionsBackOff(t *testing.T) {
 	bubble(t, func(t *testing.T, live func(*upstream.Upstream) *upstream.Upstream) {
-		u := live(withDetection(upstream.OutlierOptions{Failures: 2, Base: 10 * time.Second, Most: time.Minute}, nil, "a:1", "b:1"))
+		u := live(withDetection(upstream.OutlierOptions{Failures: 2, Base: 10 * time.Second, Max: time.Minute}, nil, "a:1", "b:1"))
 		a := u.Endpoints()[0]
 		eject := func(want time.Duration) time.Duration {
 			t.Helper()
@@ -339,7 +339,7 @@ func TestTheLimitOfEjectionsHoldsUnderRandomFailures(t *testing.T) {
 			}
 			live := func(before *upstream.Upstream) *upstream.Upstream {
 				u := withDetection(upstream.OutlierOptions{Failures: 2, Percent: 40, MinAttempts: 5, MaxPercent: percent, Base: time.Hour}, func(o *upstream.Options) {
-					o.Check = upstream.CheckOptions{Timeout: 24 * time.Hour, Ask: func(ctx context.Context, _ *upstream.Endpoint) error {
+					o.Check = upstream.CheckOptions{Timeout: 24 * time.Hour, Check: func(ctx context.Context, _ *upstream.Endpoint) error {
 						<-ctx.Done()
 						return ctx.Err()
 					}}
@@ -404,7 +404,7 @@ func TestAnEjectedEndpointIsBetterThanNone(t *testing.T) {
 		var p checkedServer
 		var w eventRecorder
 		u := live(withDetection(upstream.OutlierOptions{Failures: 1, MaxPercent: 100, Base: time.Hour}, func(o *upstream.Options) {
-			o.Check = upstream.CheckOptions{Ask: p.ask}
+			o.Check = upstream.CheckOptions{Check: p.ask}
 			o.Observer = w.observe
 		}, "a:1", "b:1", "c:1"))
 		results(u.Endpoints()[1], "-")
@@ -427,7 +427,7 @@ func TestAPassedCheckAfterAFailedOneEndsAnEjection(t *testing.T) {
 	bubble(t, func(t *testing.T, live func(*upstream.Upstream) *upstream.Upstream) {
 		var p checkedServer
 		u := live(withDetection(upstream.OutlierOptions{Failures: 1, Base: time.Hour}, func(o *upstream.Options) {
-			o.Check = upstream.CheckOptions{Ask: p.ask}
+			o.Check = upstream.CheckOptions{Check: p.ask}
 		}, "a:1", "b:1"))
 		results(u.Endpoints()[0], "-")
 		time.Sleep(time.Minute)

@@ -68,7 +68,7 @@ func (r *results) NoteUnanswered(reason certs.Reason, err error) {
 func (r *results) NoteBroken(reason certs.Reason, err error, counted bool) {
 	failure := r.count("http", reason, err)
 	if !counted {
-		r.endpoint.outlier.bad(false, failure)
+		r.endpoint.outlier.recordFailure(false, failure)
 	}
 }
 
@@ -87,9 +87,9 @@ func (r *results) NoteReply() {
 // method recorded it. It is cheap.
 func (r *results) NoteResult(ok bool) {
 	if ok {
-		r.endpoint.outlier.good()
+		r.endpoint.outlier.recordSuccess()
 	} else {
-		r.endpoint.outlier.bad(false, nil)
+		r.endpoint.outlier.recordFailure(false, nil)
 	}
 }
 
@@ -99,7 +99,7 @@ func (r *results) NoteResult(ok bool) {
 // endpoint that breaks every stream would have as many successes as failures.
 func (r *results) NoteStream() {
 	if !r.streamBroke.Load() {
-		r.endpoint.outlier.good()
+		r.endpoint.outlier.recordSuccess()
 	}
 }
 
@@ -111,7 +111,7 @@ func (r *results) NoteStreamEnd(reason certs.Reason, err error) {
 	switch reason {
 	case certs.ReasonUpstreamReset, certs.ReasonUpstreamFailed:
 		r.streamBroke.Store(true)
-		r.endpoint.outlier.bad(false, r.count("stream", reason, err))
+		r.endpoint.outlier.recordFailure(false, r.count("stream", reason, err))
 		return
 	case certs.ReasonUpstreamTruncated:
 		r.failures.add(reason, printable(err.Error()))
@@ -120,7 +120,7 @@ func (r *results) NoteStreamEnd(reason certs.Reason, err error) {
 		return // a failure of the client proves nothing about the endpoint
 	}
 	if r.streamBroke.Load() && r.streamBroke.Swap(false) {
-		r.endpoint.outlier.good()
+		r.endpoint.outlier.recordSuccess()
 	}
 }
 
@@ -147,7 +147,7 @@ func (r *results) note(f *DialError, handshake bool) {
 		case certs.ReasonLocalConfig, certs.ReasonEgressProxyFailed, certs.ReasonEgressProxyRefused:
 			// It shows nothing about the endpoint.
 		default:
-			r.endpoint.outlier.bad(handshake, failure)
+			r.endpoint.outlier.recordFailure(handshake, failure)
 		}
 	}
 	if due {

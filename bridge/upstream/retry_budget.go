@@ -6,11 +6,11 @@ import "sync/atomic"
 // may be retries, so that retries do not amplify an outage.
 type RetryBudget struct {
 	Percent int // of the requests in progress
-	Least   int // minimum, whatever the percentage
+	Min     int // minimum, whatever the percentage
 }
 
 // defaultRetryBudget applies if Options has none.
-var defaultRetryBudget = RetryBudget{Percent: 20, Least: 3}
+var defaultRetryBudget = RetryBudget{Percent: 20, Min: 3}
 
 // Retries enforces an upstream's retry budget and counts retries. A request is
 // in progress from its Turn's Next to its End, and a retry from Take to Release.
@@ -31,7 +31,7 @@ func (u *Upstream) Retries() *Retries { return &u.retries }
 func (r *Retries) Take() bool {
 	for {
 		n := r.retrying.Load()
-		if most := max(r.inProgress.n.Load()*int64(r.budget.Percent)/100, int64(r.budget.Least)); n >= most {
+		if most := max(r.inProgress.n.Load()*int64(r.budget.Percent)/100, int64(r.budget.Min)); n >= most {
 			r.refused.Add(1)
 			return false
 		}

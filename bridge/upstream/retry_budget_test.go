@@ -34,7 +34,7 @@ func TestRetriesAreAShareOfTheRequestsInProgress(t *testing.T) {
 		{nil, 0, 3}, {nil, 1, 3}, {nil, 15, 3}, {nil, 19, 3}, {nil, 20, 4}, {nil, 1000, 200},
 		{&upstream.RetryBudget{Percent: 50}, 1, 0}, {&upstream.RetryBudget{Percent: 50}, 2, 1}, {&upstream.RetryBudget{Percent: 50}, 7, 3},
 		{&upstream.RetryBudget{Percent: 100}, 10, 10},
-		{&upstream.RetryBudget{Least: 5}, 1000, 5},
+		{&upstream.RetryBudget{Min: 5}, 1000, 5},
 		{&upstream.RetryBudget{}, 1000, 0},
 	} {
 		u := upstream.New(upstream.Options{Name: "up", RetryBudget: c.budget, Endpoints: []upstream.EndpointOptions{endpoint("a:1", 1)}})

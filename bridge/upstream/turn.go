@@ -64,8 +64,8 @@ func (t *Turn) Prefer(e *Endpoint) { t.preferred = e }
 
 // Attempts bound the attempts of Turn.Dial. The zero Attempts set no bounds.
 type Attempts struct {
-	Most int           // endpoints to try; 0: all
-	Each time.Duration // for connecting to one endpoint, including its handshake; 0: only the upstream's own timeouts
+	MaxEndpoints int           // endpoints to try; 0: all
+	PerEndpoint  time.Duration // for connecting to one endpoint, including its handshake; 0: only the upstream's own timeouts
 }
 
 // Bound bounds Dial. The next Begin resets it.
@@ -162,16 +162,16 @@ func (t *Turn) take() error {
 	u := t.upstream
 	g := u.group.Load()
 	before := t.admitted
-	for t.admitted || u.inProgress.fewer(0) {
+	for t.admitted || u.inProgress.hasRoom(0) {
 		e := g.pick(t)
 		if e == nil {
 			break
 		}
-		if !t.admitted && !u.inProgress.take() {
+		if !t.admitted && !u.inProgress.acquire() {
 			break
 		}
 		t.admitted = true
-		if e.inProgress.take() { // else another Turn was faster
+		if e.inProgress.acquire() { // else another Turn was faster
 			t.at = e
 			t.claim()
 			return nil
@@ -187,7 +187,7 @@ func (t *Turn) take() error {
 func (t *Turn) leave() {
 	if t.at != nil {
 		t.unclaim()
-		t.at.inProgress.give()
+		t.at.inProgress.release()
 		t.at = nil
 		t.upstream.changed()
 	}
@@ -196,7 +196,7 @@ func (t *Turn) leave() {
 // release undoes the counts of t at the upstream.
 func (t *Turn) release() {
 	if t.admitted {
-		t.upstream.inProgress.give()
+		t.upstream.inProgress.release()
 		t.admitted = false
 	}
 }
@@ -214,8 +214,8 @@ func (t *Turn) remember(e *Endpoint) {
 	t.tries++
 }
 
-// was reports whether e was tried.
-func (t *Turn) was(e *Endpoint) bool {
+// hasTried reports whether t has tried e.
+func (t *Turn) hasTried(e *Endpoint) bool {
 	if t.tries == 0 {
 		return false
 	}
@@ -231,7 +231,7 @@ func (t *Turn) was(e *Endpoint) bool {
 func (t *Turn) End() {
 	if t.at != nil {
 		t.unclaim()
-		t.at.inProgress.give()
+		t.at.inProgress.release()
 	}
 	if t.admitted {
 		t.release()
@@ -276,7 +276,7 @@ func (t *Turn) Dial(ctx context.Context, p Purpose, host string) (net.Conn, *End
 			continue
 		}
 		errs = append(errs, err)
-		if ctx.Err() != nil || len(errs) == t.bounds.Most || starttls.ClientOf(ctx).Greeted() {
+		if ctx.Err() != nil || len(errs) == t.bounds.MaxEndpoints || starttls.ClientOf(ctx).Greeted() {
 			break
 		}
 	}
@@ -294,9 +294,9 @@ func (t *Turn) Greeting() []byte { return t.greeting }
 
 // dial connects to one endpoint within the time for each.
 func (t *Turn) dial(ctx context.Context, e *Endpoint, p Purpose, host string) (net.Conn, error) {
-	if t.bounds.Each > 0 {
+	if t.bounds.PerEndpoint > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, t.bounds.Each)
+		ctx, cancel = context.WithTimeout(ctx, t.bounds.PerEndpoint)
 		defer cancel()
 	}
 	return e.DialAs(ctx, p, host)

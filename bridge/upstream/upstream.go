@@ -161,7 +161,7 @@ type Upstream struct {
 	announces   bool
 	retries     Retries
 	coordinator *coordinator
-	before      map[address]*Endpoint // of the replaced Upstream; nil once New has returned
+	replaced    map[address]*Endpoint // of the replaced Upstream; nil once New has returned
 
 	group   atomic.Pointer[group] // never nil
 	members membership
@@ -197,7 +197,7 @@ func New(o Options) *Upstream {
 		u.retries.budget = *o.RetryBudget
 	}
 	if o.Replaces != nil {
-		u.coordinator, u.before = o.Replaces.coordinator, o.Replaces.byAddress()
+		u.coordinator, u.replaced = o.Replaces.coordinator, o.Replaces.byAddress()
 	}
 	endpoints := make([]*Endpoint, len(o.Endpoints))
 	for i, eo := range o.Endpoints {
@@ -207,9 +207,9 @@ func New(o Options) *Upstream {
 		u.dns, endpoints = u.discover(*o.DNS)
 	}
 	for _, e := range endpoints {
-		e.follow(o.Replaces)
+		e.inheritStart(o.Replaces)
 	}
-	u.options.DNS, u.options.Replaces, u.before = nil, nil, nil // otherwise each revision would keep all earlier ones alive
+	u.options.DNS, u.options.Replaces, u.replaced = nil, nil, nil // otherwise each revision would keep all earlier ones alive
 	u.group.Store(newGroup(o.Policy, endpoints))
 	return u
 }

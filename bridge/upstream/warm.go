@@ -77,7 +77,7 @@ func (e *Endpoint) keepWarm() {
 	e.warm = newWarmPool(o.Warm, o.WarmAge, o.Filling)
 	e.warm.log = e.upstream.log.With("endpoint", e.Address())
 	e.warm.dial = func(ctx context.Context, holder Holder) (net.Conn, error) {
-		if err := e.takePlace(); err != nil {
+		if err := e.acquireConnection(); err != nil {
 			return nil, err
 		}
 		conn, err := e.dialCounted(ctx, Stream, "", holder)
@@ -90,12 +90,12 @@ func (e *Endpoint) keepWarm() {
 	e.warm.invalid = func(conn net.Conn) bool { return socket.Of(conn).Invalid() != nil }
 	e.warm.down = func() bool { return e.health.load() == Down }
 	e.warm.scarce = func() bool {
-		return !o.Descriptors.Room() || !e.connections.fewer(0) || !e.upstream.connections.fewer(0)
+		return !o.Descriptors.Room() || !e.connections.hasRoom(0) || !e.upstream.connections.hasRoom(0)
 	}
 	if e.upstream.LimitsConnections() {
 		e.warm.idle = e.NoteIdle
 	}
-	e.warm.unavailable = func() bool { return !e.isWell() }
+	e.warm.unavailable = func() bool { return !e.isUsable() }
 	e.warm.replied = e.NoteReply
 	e.warm.lost = func(err error) {
 		if certs.IsAlert(err) { // a TLS 1.3 server rejects our certificate after the handshake

@@ -80,7 +80,7 @@ func TestAPanicOfAHealthCheckIsAFailure(t *testing.T) {
 		panics.Store(true)
 		u := New(Options{
 			Name: "up", Logger: log.logger(), Endpoints: []EndpointOptions{{Network: "tcp", Address: "a:1"}},
-			Check: CheckOptions{Interval: time.Second, Ask: func(context.Context, *Endpoint) error {
+			Check: CheckOptions{Interval: time.Second, Check: func(context.Context, *Endpoint) error {
 				if panics.Load() {
 					panic("boom")
 				}

@@ -98,7 +98,7 @@ func (c *cli) demo(ctx context.Context, once bool) (err error) {
 
 // configureDemo writes the demo's files to dir and applies them to gw.
 func configureDemo(ctx context.Context, gw *gateway.Gateway, dir string, ups *demoUpstreams, log hclog.Logger) (*demoFiles, error) {
-	web, echo := friendly("8080"), friendly("7000")
+	web, echo := loopbackAddress("8080"), loopbackAddress("7000")
 	for {
 		files, err := writeDemoFiles(dir, ups, web, echo)
 		if err != nil {

@@ -123,9 +123,9 @@ func writeDemoFiles(dir string, ups *demoUpstreams, web, echo string) (*demoFile
 // anyPort lets the kernel choose a port.
 const anyPort = "127.0.0.1:0"
 
-// friendly returns a loopback address with the port if that is free, or else with a port
+// loopbackAddress returns a loopback address with the port if that is free, or else with a port
 // that the kernel chooses.
-func friendly(port string) string {
+func loopbackAddress(port string) string {
 	address := net.JoinHostPort("127.0.0.1", port)
 	lis, err := net.Listen("tcp", address)
 	if err != nil {

@@ -81,7 +81,7 @@ func TestATakenPortIsLeftToTheKernel(t *testing.T) {
 	}
 	defer lis.Close()
 	_, port, _ := net.SplitHostPort(lis.Addr().String())
-	if got := friendly(port); got != anyPort {
+	if got := loopbackAddress(port); got != anyPort {
 		t.Errorf("got %s", got)
 	}
 }

@@ -61,7 +61,7 @@ func identify(raw net.Conn) (caller, error) {
 		Caller:         new(access.Caller),
 	}
 	if bounded, ok := raw.(*guard.Conn); ok {
-		bounded.Prove(true) // the mode of the socket's file admitted it
+		bounded.SetProven(true) // the mode of the socket's file admitted it
 		raw = bounded.NetConn()
 	}
 	switch conn := raw.(type) {
@@ -86,7 +86,7 @@ func identify(raw net.Conn) (caller, error) {
 			return from, errors.New("h2 was not negotiated by ALPN")
 		}
 		if bounded, ok := conn.NetConn().(*guard.Conn); ok {
-			bounded.Prove(true)
+			bounded.SetProven(true)
 		}
 		from.address, from.Transport = conn.RemoteAddr().String(), adminv1.Transport_TRANSPORT_TCP
 		from.Principal, from.Subjects = callerName(state), access.CertificateSubjects(state.PeerCertificates[0])

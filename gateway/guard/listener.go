@@ -151,9 +151,9 @@ func (c *Conn) Close() error {
 // NetConn returns the underlying connection.
 func (c *Conn) NetConn() net.Conn { return c.Conn }
 
-// Prove sets whether the connection is kept when the listener is full: it is if its
+// SetProven sets whether the connection is kept when the listener is full: it is if its
 // client has presented a certificate or has a request in progress.
-func (c *Conn) Prove(proven bool) {
+func (c *Conn) SetProven(proven bool) {
 	c.of.mu.Lock()
 	defer c.of.mu.Unlock()
 	switch {

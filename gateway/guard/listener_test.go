@@ -75,7 +75,7 @@ func TestTheOldestUnprovenConnectionIsEvicted(t *testing.T) {
 	l, conns := guarded(t, Options{Connections: 3})
 	first := dial(t, l, "127.0.0.1")
 	proven := <-conns
-	proven.Prove(true)
+	proven.SetProven(true)
 	second := dial(t, l, "127.0.0.2")
 	<-conns
 	dial(t, l, "127.0.0.3")
@@ -83,15 +83,15 @@ func TestTheOldestUnprovenConnectionIsEvicted(t *testing.T) {
 	dial(t, l, "127.0.0.4")
 	<-conns
 	ended(t, second)
-	third.Prove(true)
+	third.SetProven(true)
 	fourth := dial(t, l, "127.0.0.5") // in place of the one before it
 	last := <-conns
-	last.Prove(true)
+	last.SetProven(true)
 	refused(t, l, "127.0.0.6") // all have proven something
 	if l.Open() != 3 {
 		t.Errorf("%d open", l.Open())
 	}
-	proven.Prove(false)
+	proven.SetProven(false)
 	dial(t, l, "127.0.0.7")
 	<-conns
 	ended(t, first)

@@ -77,7 +77,7 @@ func Listen(o Options) (*Server, error) {
 		IdleTimeout:       time.Minute,
 		ConnState: func(c net.Conn, state http.ConnState) {
 			if c, ok := c.(*guard.Conn); ok {
-				c.Prove(state == http.StateActive) // an idle connection may be evicted
+				c.SetProven(state == http.StateActive) // an idle connection may be evicted
 			}
 		},
 		MaxHeaderBytes: 16 << 10,

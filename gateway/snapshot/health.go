@@ -48,16 +48,16 @@ func (s upstreamScope) healthCheck(msg *adminv1.Upstream, p backs.Protocol) (o u
 	}
 	switch kind := c.GetKind().(type) {
 	case *adminv1.HealthCheck_Tcp:
-		o.Ask = health.TCP()
+		o.Check = health.TCP()
 	case *adminv1.HealthCheck_Tls:
 		passes("health_check.tls")
-		o.Ask = s.tlsCheck(msg, p)
+		o.Check = s.tlsCheck(msg, p)
 	case *adminv1.HealthCheck_Http:
 		passes("health_check.http")
-		o.Ask = s.httpCheck(msg, kind.Http, p)
+		o.Check = s.httpCheck(msg, kind.Http, p)
 	case *adminv1.HealthCheck_Grpc:
 		passes("health_check.grpc")
-		o.Ask = s.grpcCheck(msg, kind.Grpc, p)
+		o.Check = s.grpcCheck(msg, kind.Grpc, p)
 	default:
 		s.Add("health_check", "must be tcp, tls, http or grpc")
 	}

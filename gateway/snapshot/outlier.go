@@ -54,8 +54,8 @@ func (s upstreamScope) outliers(msg *adminv1.Upstream) *upstream.OutlierOptions 
 		s.Add(at, "must count something: consecutive_failures, consecutive_handshake_failures or error_rate")
 	}
 	o.Base = s.duration(at.Field("base_ejection"), d.GetBaseEjection())
-	o.Most = s.duration(at.Field("max_ejection"), d.GetMaxEjection())
-	if base, most := cmp.Or(o.Base, defaultEjection), cmp.Or(o.Most, defaultMost); base > most {
+	o.Max = s.duration(at.Field("max_ejection"), d.GetMaxEjection())
+	if base, most := cmp.Or(o.Base, defaultEjection), cmp.Or(o.Max, defaultMost); base > most {
 		s.Add(at.Field("max_ejection"), "is %v; it must be at least base_ejection, which is %v", most, base)
 	}
 	if d.MaxEjectedPercent != nil {

@@ -85,7 +85,7 @@ func (s routeScope) retry(f *adminv1.Forward) *exchange.Retry {
 
 // attempts returns the bounds of a TCP route's checked retries.
 func attempts(msg *adminv1.Retry) upstream.Attempts {
-	return upstream.Attempts{Most: int(msg.GetAttempts()), Each: msg.GetPerTryTimeout().AsDuration()}
+	return upstream.Attempts{MaxEndpoints: int(msg.GetAttempts()), PerEndpoint: msg.GetPerTryTimeout().AsDuration()}
 }
 
 var allConditions = []adminv1.RetryCondition{
@@ -100,12 +100,12 @@ func (s upstreamScope) retryBudget(msg *adminv1.RetryBudget) *upstream.RetryBudg
 		return nil
 	}
 	const at = invalid.Path("limits.retry_budget")
-	b := &upstream.RetryBudget{Percent: 20, Least: 3}
+	b := &upstream.RetryBudget{Percent: 20, Min: 3}
 	if msg.Percent != nil {
 		b.Percent = s.limit(at.Field("percent"), msg.GetPercent(), 100)
 	}
 	if msg.MinRetries != nil {
-		b.Least = s.limit(at.Field("min_retries"), msg.GetMinRetries(), 1_000_000)
+		b.Min = s.limit(at.Field("min_retries"), msg.GetMinRetries(), 1_000_000)
 	}
 	return b
 }

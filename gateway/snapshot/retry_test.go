@@ -100,7 +100,7 @@ func TestRetriesOfTCPRoutes(t *testing.T) {
 	}{
 		{nil, upstream.Attempts{}},
 		{&adminv1.Retry{}, upstream.Attempts{}},
-		{&adminv1.Retry{Attempts: new(int32(3)), PerTryTimeout: durationpb.New(time.Second)}, upstream.Attempts{Most: 3, Each: time.Second}},
+		{&adminv1.Retry{Attempts: new(int32(3)), PerTryTimeout: durationpb.New(time.Second)}, upstream.Attempts{MaxEndpoints: 3, PerEndpoint: time.Second}},
 	} {
 		w := newWorld(t)
 		r := retried(c.in)

@@ -138,11 +138,11 @@ func (c *conn1) Receive(into *message.Response) error {
 	defer c.in.AllowHandshake(false)
 	if c.asking {
 		c.asking = false
-		err := c.in.Ask(&c.out)
+		err := c.in.Exchange(&c.out)
 		if err == nil {
 			err = c.in.More() // what came, decrypted
 		}
-		err = because(c.sock, err)
+		err = withCause(c.sock, err)
 		if errors.Is(err, wire.ErrStale) && !c.aborted.Swap(true) {
 			c.sock.Reset() // Close alone might still send the request
 		}
@@ -159,7 +159,7 @@ func (c *conn1) Receive(into *message.Response) error {
 		if n > 0 {
 			return c.parse(n, into)
 		}
-		if err := because(c.sock, c.in.More()); err != nil {
+		if err := withCause(c.sock, c.in.More()); err != nil {
 			if !c.heard {
 				return &noResponseError{err}
 			}
@@ -204,7 +204,7 @@ func (c *conn1) Read() ([]byte, error) {
 		if err := c.in.More(); err != nil {
 			switch {
 			case err != io.EOF:
-				return nil, because(c.sock, err)
+				return nil, withCause(c.sock, err)
 			case !c.body.UntilEnd():
 				return nil, io.ErrUnexpectedEOF
 			}
@@ -269,7 +269,7 @@ func (c *conn1) HasRoom() bool { return true }
 
 // alive reports whether an idle connection can be used: the upstream has neither
 // sent anything unasked nor closed it.
-func (c *conn1) alive() bool { return c.in.Quiet() }
+func (c *conn1) alive() bool { return c.in.IsIdle() }
 
 // close closes an idle connection.
 func (c *conn1) close() {

@@ -100,6 +100,6 @@ func (p *pool) evictIdle() bool {
 	p.reportIdleLocked()
 	p.mu.Unlock()
 	c.close()
-	p.tidy()
+	p.dropIfEmpty()
 	return true
 }

@@ -89,21 +89,21 @@ type shared struct {
 
 // Receive calls ClientStream.Receive. Its error says why we closed the connection.
 func (s shared) Receive(into *message.Response) error {
-	return because(s.conn.sock, s.ClientStream.Receive(into))
+	return withCause(s.conn.sock, s.ClientStream.Receive(into))
 }
 
 // Read calls ClientStream.Read. Its error says why we closed the connection.
 func (s shared) Read() ([]byte, error) {
 	p, err := s.ClientStream.Read()
 	if err != nil && err != io.EOF {
-		err = because(s.conn.sock, err)
+		err = withCause(s.conn.sock, err)
 	}
 	return p, err
 }
 
-// because returns err with the reason why we closed its connection, if the peer
+// withCause returns err with the reason why we closed its connection, if the peer
 // no longer verified.
-func because(sock *socket.Socket, err error) error {
+func withCause(sock *socket.Socket, err error) error {
 	if err == nil {
 		return nil
 	}
@@ -191,7 +191,7 @@ func (p *pool) dial(n *Need, upgrade bool, spare any) (*conn1, *accesslog.Dial, 
 		return nil, nil, atEndpoint(p.endpoint, errNotHTTP1)
 	case is2:
 		c2.carry(r.nc, r.dial)
-		p.learn(nil, 2, c2)
+		p.finishDial(nil, 2, c2)
 		return nil, nil, errChanged
 	}
 	c.carry(r.nc, r.dial)
@@ -234,7 +234,7 @@ func (p *pool) connect(ctx context.Context, purpose upstream.Purpose, keeper ups
 	switch o := &p.back.options; {
 	case (tc != nil) != o.TLS:
 		err = &certs.VerifyError{Reason: certs.ReasonLocalConfig, Detail: "the endpoint's TLS settings are not those of its upstream"}
-	case tc != nil && o.Protocol == HTTP2 && purpose == upstream.HTTP && !p.speaks2(nc):
+	case tc != nil && o.Protocol == HTTP2 && purpose == upstream.HTTP && !p.isHTTP2(nc):
 		err = &certs.VerifyError{Reason: certs.ReasonALPNMismatch, Detail: "the upstream did not negotiate HTTP/2 (h2 by ALPN)"}
 	}
 	if err != nil {
@@ -279,12 +279,12 @@ func (p *pool) enter() { p.users.Add(1) }
 
 func (p *pool) leave() {
 	p.users.Add(-1)
-	p.tidy()
+	p.dropIfEmpty()
 }
 
-// tidy drops a pool of one host that has nothing: most likely the upstream does
+// dropIfEmpty drops a pool of one host that has nothing: most likely the upstream does
 // not serve the host.
-func (p *pool) tidy() {
+func (p *pool) dropIfEmpty() {
 	if p.hostPool == (hostPool{endpoint: p.endpoint}) {
 		return // it is kept as long as its endpoint
 	}
@@ -335,7 +335,7 @@ func (c *conn1) retire() {
 	p.mu.Unlock()
 	if was {
 		c.close()
-		p.tidy()
+		p.dropIfEmpty()
 	}
 }
 
@@ -396,7 +396,7 @@ func (p *pool) sweep() {
 		c.close()
 	}
 	if len(closed) > 0 {
-		p.tidy()
+		p.dropIfEmpty()
 	}
 }
 

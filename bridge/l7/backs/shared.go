@@ -235,8 +235,8 @@ func (p *pool) dialShared(ctx context.Context, d *dialing) {
 	c1, c2 := newConn1(p), &conn2{pool: p}
 	nc, m, err := p.connect(ctx, upstream.HTTP, holder{c1, c2}, p)
 	d.dialInfo = m
-	if err == nil && !p.speaks2(nc) {
-		p.learn(d, 1, nil)
+	if err == nil && !p.isHTTP2(nc) {
+		p.finishDial(d, 1, nil)
 		c1.carry(nc, m)
 		p.add(c1)
 		close(d.done)
@@ -244,9 +244,9 @@ func (p *pool) dialShared(ctx context.Context, d *dialing) {
 	}
 	if err == nil {
 		c2.carry(nc, m)
-		p.learn(d, 2, c2)
+		p.finishDial(d, 2, c2)
 	} else {
-		p.learn(d, 0, nil)
+		p.finishDial(d, 0, nil)
 	}
 	d.err = err
 	close(d.done)
@@ -258,17 +258,17 @@ func (p *pool) dialShared(ctx context.Context, d *dialing) {
 	}
 }
 
-// speaks2 reports whether a connection's protocol is HTTP/2.
-func (p *pool) speaks2(nc net.Conn) bool {
+// isHTTP2 reports whether a connection's protocol is HTTP/2.
+func (p *pool) isHTTP2(nc net.Conn) bool {
 	if tc, ok := nc.(*tls.Conn); ok {
 		return tc.ConnectionState().NegotiatedProtocol == "h2"
 	}
 	return p.back.options.Protocol == HTTP2
 }
 
-// learn ends a dialing, which led to a version (0: to nothing) and, if that is
+// finishDial ends a dialing, which led to a version (0: to nothing) and, if that is
 // 2, to a connection.
-func (p *pool) learn(d *dialing, version int, c *conn2) {
+func (p *pool) finishDial(d *dialing, version int, c *conn2) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s := &p.sharedConns
@@ -293,7 +293,7 @@ func (p *pool) changed() {
 		close(s.freed)
 		s.freed = nil
 	}
-	s.conns = slices.DeleteFunc(s.conns, func(c *conn2) bool { return !c.http.Takes() })
+	s.conns = slices.DeleteFunc(s.conns, func(c *conn2) bool { return !c.http.CanOpen() })
 	p.reportSharedLocked()
 }
 

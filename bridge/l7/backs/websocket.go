@@ -28,7 +28,7 @@ func (p *pool) findUpgrade(n *Need) (message.Back, BackInfo, error) {
 			return &connecting{shared: shared{stream, c}}, BackInfo{Protocol: "HTTP/2.0", Dial: dial, Carrier: c}, nil
 		}
 		if stream != nil {
-			p.refuses()
+			p.noteRefusal()
 			stream.Done()
 		}
 	}
@@ -52,7 +52,7 @@ func (p *pool) mayConnect() bool {
 	return !p.sharedConns.noWebSocket
 }
 
-func (p *pool) refuses() {
+func (p *pool) noteRefusal() {
 	p.mu.Lock()
 	p.sharedConns.noWebSocket = true
 	p.mu.Unlock()

@@ -87,7 +87,7 @@ func (x *Exchange) refuse(a policy.Answer) {
 // abort ends the exchange without a response, or in the middle of one.
 func (x *Exchange) abort(cause error) {
 	x.uncountClient()
-	if x.cancel.ranOut() && x.tellDeadline() {
+	if x.cancel.ranOut() && x.endAtDeadline() {
 		x.Log.Status, x.Log.Reason = policy.GatewayTimeout.GRPC, certs.ReasonResponseTimeout
 		return
 	}

@@ -117,7 +117,7 @@ func (t *attempts) walk() (message.Back, error) {
 			continue
 		}
 		err = failure
-		if !isUnsent(err) && !t.resends(err) || t.x.upload.spent() || t.x.cancel.failed() || t.x.cancel.tryLate() {
+		if !isUnsent(err) && !t.resends(err) || t.x.upload.isSpent() || t.x.cancel.failed() || t.x.cancel.tryLate() {
 			break
 		}
 	}
@@ -181,7 +181,7 @@ func (t *attempts) send(e *upstream.Endpoint) (message.Back, error) {
 			return nil, errTryDeadline
 		case unwritable(err):
 			return nil, err
-		case !x.upload.spent() && t.repeatable(err, given.Reused, tries):
+		case !x.upload.isSpent() && t.repeatable(err, given.Reused, tries):
 			continue
 		}
 		t.blame(err)
@@ -285,7 +285,7 @@ func (t *attempts) again(b message.Back, err error) (pause time.Duration, again 
 	if !wanted || !harmless && !r.repeats(t.x.Facts.Request.Method) {
 		return 0, false
 	}
-	if pause = r.pause(t.count); !t.x.deadlines.hasTime(pause) || t.x.upload.spent() {
+	if pause = r.pause(t.count); !t.x.deadlines.hasTime(pause) || t.x.upload.isSpent() {
 		return 0, false
 	}
 	if !t.budgeted {

@@ -163,7 +163,7 @@ func (d *deadlines) expired() {
 		}
 		d.clientSlow.Store(started && !x.stall.waits())
 		x.cancel.fail(cause)
-		if started && !x.tellDeadline() {
+		if started && !x.endAtDeadline() {
 			x.front.Abort(cause) // the client may be the slow side
 		}
 		return

@@ -44,10 +44,10 @@ func (x *Exchange) totalTime(total time.Duration) (time.Duration, error) {
 	return total, nil
 }
 
-// tellDeadline ends the response to a call with the status DEADLINE_EXCEEDED, after
+// endAtDeadline ends the response to a call with the status DEADLINE_EXCEEDED, after
 // the response has begun. It reports false if the response cannot be ended so. Any
 // goroutine may call it.
-func (x *Exchange) tellDeadline() bool {
+func (x *Exchange) endAtDeadline() bool {
 	f, ok := x.front.(finisher)
 	return ok && x.relaysCall.Load() && f.Finish(message.Fields{
 		{Name: "grpc-status", Value: strconv.Itoa(policy.GatewayTimeout.GRPC)},

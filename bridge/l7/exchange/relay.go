@@ -97,7 +97,7 @@ func (x *Exchange) relay(b message.Back) {
 	x.relaysCall.Store(x.GRPC && policy.IsGRPC(r.Fields))
 	end := r.Length == 0
 	if end {
-		x.settle(b)
+		x.releaseBack(b)
 		x.uncount()
 	}
 	if err := x.front.Respond(r, end); err != nil {
@@ -175,7 +175,7 @@ func (x *Exchange) complete(b message.Back) {
 		if err := x.front.End(trailer); err != nil {
 			x.abort(err)
 		}
-		x.settle(b)
+		x.releaseBack(b)
 		return
 	}
 	if len(trailer) > 0 { // b owns the fields until Done
@@ -183,10 +183,10 @@ func (x *Exchange) complete(b message.Back) {
 		if err := x.front.End(trailer); err != nil {
 			x.abort(err)
 		}
-		x.settle(b)
+		x.releaseBack(b)
 		return
 	}
-	x.settle(b) // before the client is written to, so that the next request may have it
+	x.releaseBack(b) // before the client is written to, so that the next request may have it
 	x.uncount()
 	if err := x.front.End(nil); err != nil {
 		x.abort(err)
@@ -207,8 +207,8 @@ func (x *Exchange) uncountClient() {
 	}
 }
 
-// settle releases b, whose response was read to its end.
-func (x *Exchange) settle(b message.Back) {
+// releaseBack releases b, whose response was read to its end.
+func (x *Exchange) releaseBack(b message.Back) {
 	if !x.upload.sent.Load() {
 		if x.upload.read.Load() {
 			// All of the request is on its way, and most likely there.

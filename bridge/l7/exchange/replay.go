@@ -121,11 +121,11 @@ func (r *replay) stop() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.stopped = true
-	r.tidy()
+	r.dropUnneeded()
 }
 
-// tidy drops the kept bytes once no upload needs them. r.mu is held.
-func (r *replay) tidy() {
+// dropUnneeded drops the kept bytes once no upload needs them. r.mu is held.
+func (r *replay) dropUnneeded() {
 	if r.stopped && !r.using.Load() && r.at == len(r.content()) {
 		r.discard()
 	}
@@ -168,7 +168,7 @@ func (r *replay) use(number int, f func()) {
 		r.mu.Lock()
 		r.using.Store(false)
 		r.changed.Broadcast()
-		r.tidy()
+		r.dropUnneeded()
 	}()
 	f()
 }
@@ -237,7 +237,7 @@ func (r *replay) upload(b message.Back, number int) (more bool) {
 		}
 		if err != nil {
 			if r.present == number {
-				r.x.upload.notTaken(err)
+				r.x.upload.giveUp(err)
 			}
 			return false // the upstream takes no more; reading from b tells why
 		}
@@ -277,7 +277,7 @@ func (r *replay) read(b message.Back, number int) (p []byte, inHand bool) {
 		x.upload.read.Store(true)
 		x.deadlines.restartTry()
 		return nil, false
-	case err == nil && x.upload.tooLong(len(p)):
+	case err == nil && x.upload.exceeds(len(p)):
 		err = errBodyTooLarge
 	}
 	if err != nil {

@@ -73,7 +73,7 @@ func (u *upload) send(b message.Back) error {
 	}
 	r := x.Facts.Request
 	u.sent.Store(false)
-	u.hold()
+	u.awaitContinue()
 	if !r.HasBody() {
 		u.read.Store(true)
 		if err := b.Send(r, true); err != nil {
@@ -118,9 +118,9 @@ func unlessAnswered(err error) error {
 	return nil // receive returns the error
 }
 
-// hold delays the body until the upstream wants it, if the client waits for a 100
-// (Continue). Once the client has received that, hold does not wait.
-func (u *upload) hold() {
+// awaitContinue delays the body until the upstream wants it, if the client waits for a 100
+// (Continue). Once the client has received that, awaitContinue does not wait.
+func (u *upload) awaitContinue() {
 	x := u.x
 	if !x.ExpectsContinue {
 		return
@@ -247,7 +247,7 @@ func (u *upload) carry(b message.Back, number int) {
 	for {
 		if !x.front.Buffered() {
 			if err := b.Flush(); err != nil {
-				u.notTaken(err)
+				u.giveUp(err)
 				break
 			}
 		}
@@ -264,12 +264,12 @@ func (u *upload) carry(b message.Back, number int) {
 			return
 		}
 		u.touched.Store(true)
-		if u.tooLong(len(p)) {
+		if u.exceeds(len(p)) {
 			x.cancel.fail(&bodyError{errBodyTooLarge})
 			return
 		}
 		if err := b.Write(p); err != nil {
-			u.notTaken(err)
+			u.giveUp(err)
 			break
 		}
 	}
@@ -280,7 +280,7 @@ func (u *upload) carry(b message.Back, number int) {
 // end completes the request.
 func (u *upload) end(b message.Back, trailer message.Fields) {
 	if err := b.End(trailer); err != nil {
-		u.notTaken(err)
+		u.giveUp(err)
 		return
 	}
 	u.complete()
@@ -292,24 +292,24 @@ func (u *upload) complete() {
 	u.sent.Store(true)
 }
 
-// notTaken is called when the upstream stops reading the body. If it read nothing for
+// giveUp is called when the upstream stops reading the body. If it read nothing for
 // too long and has not answered either, waiting longer is useless.
-func (u *upload) notTaken(err error) {
+func (u *upload) giveUp(err error) {
 	if errors.Is(err, socket.ErrStuck) && !u.x.cancel.started() {
 		u.x.cancel.fail(errUnread)
 	}
 }
 
-// tooLong counts n more bytes of the body, and reports whether the body exceeds its
+// exceeds counts n more bytes of the body, and reports whether the body exceeds its
 // limit.
-func (u *upload) tooLong(n int) bool {
+func (u *upload) exceeds(n int) bool {
 	x := u.x
 	x.Log.FromClient += uint64(n)
 	return x.Rules.MaxBody > 0 && x.Log.FromClient > uint64(x.Rules.MaxBody)
 }
 
-// spent reports whether the request can no longer be sent from its beginning.
-func (u *upload) spent() bool {
+// isSpent reports whether the request can no longer be sent from its beginning.
+func (u *upload) isSpent() bool {
 	if u.replay != nil {
 		return !u.replay.whole()
 	}

@@ -159,8 +159,8 @@ type rule struct {
 	reason  string
 }
 
-func pays(from account, cost int) rule { return rule{verdict: process, from: from, cost: cost} }
-func late(cost int) rule               { return rule{verdict: ignore, from: lateAccount, cost: cost} }
+func charge(from account, cost int) rule { return rule{verdict: process, from: from, cost: cost} }
+func ignoreLate(cost int) rule           { return rule{verdict: ignore, from: lateAccount, cost: cost} }
 
 func refused(code h2.ErrCode, reason string) rule {
 	return rule{verdict: refuse, code: code, reason: reason}
@@ -175,7 +175,7 @@ func violates(code h2.ErrCode, reason string) rule {
 // received, headersFrame in head. So does headersFrame on a freshStream.
 var streamRules = func() (t [streamFrames][streamStates]rule) {
 	protocol := func(what string) rule { return violates(h2.ErrCodeProtocol, what) }
-	free := pays(framesAccount, 0)
+	free := charge(framesAccount, 0)
 	for f, name := range [streamFrames]string{dataFrame: "DATA", emptyDataFrame: "DATA", resetFrame: "RST_STREAM", windowFrame: "WINDOW_UPDATE"} {
 		t[f][idleStream] = protocol(name + " on a stream that was never opened")
 		t[f][freshStream] = t[f][idleStream]
@@ -183,37 +183,37 @@ var streamRules = func() (t [streamFrames][streamStates]rule) {
 	data := [streamStates]rule{
 		idleStream: t[dataFrame][idleStream], freshStream: t[dataFrame][freshStream],
 		openStream:     free,
-		unwantedStream: pays(lateAccount, 1), // processed only for END_STREAM
+		unwantedStream: charge(lateAccount, 1), // processed only for END_STREAM
 		endedStream:    refused(h2.ErrCodeStreamClosed, "DATA after the end of the stream"),
 		answeredStream: refused(h2.ErrCodeStreamClosed, "DATA after the end of the stream"),
-		resetStream:    late(1),
+		resetStream:    ignoreLate(1),
 		closedStream:   refused(h2.ErrCodeStreamClosed, "DATA on a closed stream"),
-		beyondStream:   late(1),
+		beyondStream:   ignoreLate(1),
 	}
 	t[dataFrame], t[emptyDataFrame] = data, data
-	t[emptyDataFrame][openStream] = pays(framesAccount, 1)
+	t[emptyDataFrame][openStream] = charge(framesAccount, 1)
 	t[headersFrame] = [streamStates]rule{
 		idleStream:     protocol("HEADERS on a stream that the peer cannot open"),
 		freshStream:    free, // the outcome of the stream counts
 		openStream:     free,
-		unwantedStream: pays(lateAccount, 4), // processed only for END_STREAM
+		unwantedStream: charge(lateAccount, 4), // processed only for END_STREAM
 		endedStream:    refused(h2.ErrCodeStreamClosed, "HEADERS after the end of the stream"),
 		answeredStream: refused(h2.ErrCodeStreamClosed, "HEADERS after the end of the stream"),
-		resetStream:    late(4),
+		resetStream:    ignoreLate(4),
 		closedStream:   violates(h2.ErrCodeStreamClosed, "HEADERS on a closed stream"),
 		beyondStream:   refused(h2.ErrCodeRefusedStream, "a stream above the last one announced in GOAWAY"),
 	}
 	for s := range streamStates {
-		t[priorityFrame][s] = pays(framesAccount, 1)
+		t[priorityFrame][s] = charge(framesAccount, 1)
 	}
 	for s := openStream; s < streamStates; s++ {
 		switch s {
 		case openStream, unwantedStream, endedStream:
-			t[resetFrame][s], t[windowFrame][s] = pays(streamsAccount, 1), pays(framesAccount, 1)
+			t[resetFrame][s], t[windowFrame][s] = charge(streamsAccount, 1), charge(framesAccount, 1)
 		case answeredStream: // a server resets when it needs no more of the request
-			t[resetFrame][s], t[windowFrame][s] = free, pays(framesAccount, 1)
+			t[resetFrame][s], t[windowFrame][s] = free, charge(framesAccount, 1)
 		default:
-			t[resetFrame][s], t[windowFrame][s] = late(1), late(1)
+			t[resetFrame][s], t[windowFrame][s] = ignoreLate(1), ignoreLate(1)
 		}
 	}
 	return t

@@ -11,7 +11,7 @@ import (
 type bodyWait struct {
 	waitingSince int64 // when the current wait began, or 0
 	waitedBefore int64 // total of earlier waits, in nanoseconds
-	unbounded    bool  // no time limit: see Patient
+	unbounded    bool  // no time limit: see NoBodyTimeout
 }
 
 // awaitBodyLocked waits until Read has something to return.
@@ -67,9 +67,9 @@ func (c *ServerConn) expireBodiesLocked(now int64) {
 	}
 }
 
-// Patient lifts Options.BodyTimeout for this stream. It is for requests that
+// NoBodyTimeout lifts Options.BodyTimeout for this stream. It is for requests that
 // may be silent for a long time.
-func (s *ServerStream) Patient() {
+func (s *ServerStream) NoBodyTimeout() {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
 	s.bodyWait.unbounded = true

@@ -109,8 +109,8 @@ func (c *ClientConn) Closed() bool {
 	return c.err == nil && !c.retired && c.peer.maxStreams == 0
 }
 
-// Takes reports whether the connection may ever open another stream.
-func (c *ClientConn) Takes() bool {
+// CanOpen reports whether the connection may ever open another stream.
+func (c *ClientConn) CanOpen() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.takesLocked()

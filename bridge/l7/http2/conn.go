@@ -292,7 +292,7 @@ func (c *conn) tickLocked(now int64) (ends []streamEnd, dead error) {
 	if dead = c.liveLocked(now); dead != nil {
 		return nil, dead
 	}
-	c.shedLocked(now)
+	c.freeLargeLocked(now)
 	begun, limit := c.in.begun.Load(), c.o.HeaderTimeout
 	if begun != 0 && c.in.inData.Load() {
 		begun, limit = max(begun, c.in.last.Load()), c.o.StallTimeout // every byte of a body restarts the time
@@ -323,7 +323,7 @@ func (c *conn) checkIdleLocked() {
 		return
 	}
 	c.idleSince = c.now()
-	c.encoder.shed()
+	c.encoder.freeLarge()
 	if c.server != nil && c.server.drained() || c.client != nil && c.client.retired {
 		c.failLocked(&Error{Err: errRetired}) // no streams are left to notify
 	}

@@ -289,8 +289,8 @@ func TestIdleAndOldConnectionsAreClosed(t *testing.T) {
 				}
 				time.Sleep(50 * time.Second)
 				synctest.Wait()
-				if client.Err() != nil || client.Takes() != (name == "idle") {
-					t.Errorf("Takes: %v, %v", client.Takes(), client.Err())
+				if client.Err() != nil || client.CanOpen() != (name == "idle") {
+					t.Errorf("Takes: %v, %v", client.CanOpen(), client.Err())
 				}
 				if err := s.End(nil); err != nil {
 					t.Error(err)

@@ -117,7 +117,7 @@ func TestAnIdleConnectionIsShutDownAtOnce(t *testing.T) {
 	}
 	st.Done()
 	s.Shutdown()
-	eventually(t, "the client to notice", func() bool { return !c.Takes() && c.Err() != nil })
+	eventually(t, "the client to notice", func() bool { return !c.CanOpen() && c.Err() != nil })
 }
 
 // A request that the server reports as not processed may be retried. Any other
@@ -157,7 +157,7 @@ func TestUnprocessedRequestsAreRecognized(t *testing.T) {
 		t.Errorf("sent after GOAWAY: %v", err)
 	}
 	reserved.Done()
-	if c.Takes() || c.Open() != nil || c.Room() != 0 {
+	if c.CanOpen() || c.Open() != nil || c.Room() != 0 {
 		t.Error("the connection accepts further requests")
 	}
 	r.headers(5, true, ":status: 200")

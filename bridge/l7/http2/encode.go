@@ -31,8 +31,8 @@ func newEncoder() *encoder {
 
 func (e *encoder) begin() { e.buf.b = e.buf.b[:0] }
 
-// shed frees the buffer if a large head has grown it.
-func (e *encoder) shed() {
+// freeLarge frees the buffer if a large head has grown it.
+func (e *encoder) freeLarge() {
 	if cap(e.buf.b) > smallBuffer {
 		e.buf.b = nil
 	}

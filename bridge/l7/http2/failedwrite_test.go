@@ -45,7 +45,7 @@ func ask(t *testing.T, read func(*failedWriteConn, []byte) (int, error)) (r mess
 	ended := make(chan struct{})
 	go func() { defer close(ended); _ = c.Run() }()
 	err = s.Receive(&r)
-	if c.Room() > 0 || c.Takes() {
+	if c.Room() > 0 || c.CanOpen() {
 		t.Error("the connection accepts another request")
 	}
 	s.Done()

@@ -48,9 +48,9 @@ func (in *inbox) newFramer() {
 	in.large = false
 }
 
-// shed frees the large buffers that large frames left. It is called between
+// freeLarge frees the large buffers that large frames left. It is called between
 // header blocks.
-func (in *inbox) shed() {
+func (in *inbox) freeLarge() {
 	if in.large {
 		in.newFramer()
 		in.forgetFragment()
@@ -71,7 +71,7 @@ var methodGET = []byte{0x82}
 // park frees all buffers while nothing is read.
 func (in *inbox) park() {
 	in.large = true
-	in.shed()
+	in.freeLarge()
 	in.dropBuffers()
 }
 
@@ -83,7 +83,7 @@ func (in *inbox) readFrames() *Error {
 	for {
 		if !in.wholeFrame() { // the read may block
 			in.notifyReaders()
-			in.shed()
+			in.freeLarge()
 		}
 		if c.out.repliesFull.Load() {
 			in.notifyReaders()

@@ -221,7 +221,7 @@ func TestAnUnansweredRequestMakesItsConnectionSuspect(t *testing.T) {
 				}
 				return
 			}
-			if c.Room() != 0 || c.Open() != nil || !c.Takes() {
+			if c.Room() != 0 || c.Open() != nil || !c.CanOpen() {
 				t.Error("not suspect")
 			}
 			if err := <-ran; !errors.Is(err, errDead) || !between(time.Since(start), 20*time.Second, 25*time.Second) {

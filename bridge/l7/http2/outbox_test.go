@@ -62,7 +62,7 @@ func TestAFailedWriteVoidsQueuedFrames(t *testing.T) {
 		}
 		close(nc.gate)
 		all.Wait()
-		eventually(t, "the failure to be noticed", func() bool { return !c.Takes() })
+		eventually(t, "the failure to be noticed", func() bool { return !c.CanOpen() })
 		for i, s := range waiting {
 			if err := s.End(nil); i >= half && !errors.Is(err, ErrUnprocessed) {
 				t.Errorf("%v: End returned %v", failure, err)

@@ -29,9 +29,9 @@ func (c *ServerConn) parkLocked(now int64) {
 	_ = c.nc.SetReadDeadline(longAgo) // fails only on a closed connection, and then reading fails too
 }
 
-// shedLocked interrupts a read that has waited for a while with a large buffer.
+// freeLargeLocked interrupts a read that has waited for a while with a large buffer.
 // The read resumes with a small one. c.mu is held.
-func (c *conn) shedLocked(now int64) {
+func (c *conn) freeLargeLocked(now int64) {
 	if c.in.holdsLarge.Load() && c.err == nil && c.out.err == nil && now-c.in.last.Load() > int64(parkTime) {
 		_ = c.nc.SetReadDeadline(longAgo) // fails only on a closed connection, and then reading fails too
 	}

@@ -268,7 +268,7 @@ func TestServerErrorsEndTheConnection(t *testing.T) {
 			if err := s.Receive(&head); !errors.As(err, &e) || !e.Connection || e.Code != c.code || errors.Is(err, ErrUnprocessed) {
 				t.Errorf("%v", err)
 			}
-			if client.Takes() || client.Open() != nil {
+			if client.CanOpen() || client.Open() != nil {
 				t.Error("the connection accepts further requests")
 			}
 		})

@@ -75,13 +75,13 @@ func (b *Body) Err() error { return b.err }
 // End ends a body that ends with the stream.
 func (b *Body) End() { b.ended = true }
 
-// Here reports whether all of the body has arrived, and is no more than max bytes
+// Arrived reports whether all of the body has arrived, and is no more than max bytes
 // that were not consumed.
-func (b *Body) Here(in *Reader, max int64) bool {
+func (b *Body) Arrived(in *Reader, max int64) bool {
 	return b.ended || b.kind == sized && b.left <= int64(len(in.unread)) && b.left <= max
 }
 
-// Skip consumes the rest of a body that is Here.
+// Skip consumes the rest of a body that has Arrived.
 func (b *Body) Skip(in *Reader) {
 	if b.kind == sized {
 		in.Consume(int(b.left))

@@ -38,7 +38,7 @@ func NewReader(sock *socket.Socket, tc *tls.Conn, pool *socket.Pool, count *atom
 }
 
 // Unread returns what arrived and was not consumed. It is valid until the next
-// call of More, Try, Release, Shrink or Quiet.
+// call of More, Try, Release, Shrink or IsIdle.
 func (in *Reader) Unread() []byte { return in.unread }
 
 // Err returns the error that comes after what is unread, io.EOF at the end of the
@@ -94,7 +94,7 @@ func (in *Reader) decrypt() (got bool, err error) {
 	}
 	for {
 		if in.own == nil {
-			in.own = in.pool.LendMuch(in.want())
+			in.own = in.pool.LendLarge(in.want())
 		}
 		if !got {
 			in.room()
@@ -193,11 +193,11 @@ func (in *Reader) arrived() {
 	}
 }
 
-// Ask sends what w holds on the same connection, which has been idle, and waits
+// Exchange sends what w holds on the same connection, which has been idle, and waits
 // for the response to arrive. If something arrived before, or the connection has
 // ended, it sends nothing and fails with ErrStale.
-func (in *Reader) Ask(w *Writer) error {
-	if len(in.unread) > 0 || in.err != nil || in.open && !in.Quiet() {
+func (in *Reader) Exchange(w *Writer) error {
+	if len(in.unread) > 0 || in.err != nil || in.open && !in.IsIdle() {
 		return ErrStale
 	}
 	in.Release()
@@ -206,12 +206,12 @@ func (in *Reader) Ask(w *Writer) error {
 		if w.push(); w.err != nil {
 			return w.err
 		}
-		err = in.sock.Ask(nil, nil)
+		err = in.sock.Exchange(nil, nil)
 	} else {
 		if w.dropped == nil {
 			w.dropped = w.Drop
 		}
-		err = in.sock.Ask(w.held, w.dropped)
+		err = in.sock.Exchange(w.held, w.dropped)
 	}
 	switch {
 	case err == nil:
@@ -219,7 +219,7 @@ func (in *Reader) Ask(w *Writer) error {
 		return nil
 	case !errors.Is(err, socket.ErrUnasked):
 		return in.ended(err)
-	case !in.Quiet(): // it may have been a session ticket
+	case !in.IsIdle(): // it may have been a session ticket
 		return ErrStale
 	}
 	if err := w.Flush(); err != nil {
@@ -284,10 +284,10 @@ func (in *Reader) returnOwn() {
 	}
 }
 
-// Quiet reports whether nothing has arrived that was not consumed and the peer has
+// IsIdle reports whether nothing has arrived that was not consumed and the peer has
 // not ended the stream. It does not wait, and ignores TLS session tickets. If it
 // reports false, what it found is lost and the connection must not be used again.
-func (in *Reader) Quiet() bool {
+func (in *Reader) IsIdle() bool {
 	if len(in.unread) > 0 || in.err != nil {
 		return false
 	}

@@ -57,9 +57,9 @@ func TestAskSendsAndWaitsForTheAnswer(t *testing.T) {
 			sent := false
 			var err error
 			if gathered {
-				err = s.Ask(nil, nil)
+				err = s.Exchange(nil, nil)
 			} else {
-				err = s.Ask(question, func() { sent = true })
+				err = s.Exchange(question, func() { sent = true })
 			}
 			if err != nil || string(s.Taken()) != "answer" || sent == gathered || s.Held() != 0 {
 				t.Errorf("%d bytes, gathered %v: %q, %v, sent %v, %d held", size, gathered, s.Taken(), err, sent, s.Held())
@@ -78,7 +78,7 @@ func TestAskSendsNothingAfterUnexpectedBytes(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := s.Ask([]byte("question"), nil); !errors.Is(err, ErrUnasked) || string(s.Taken()) != "unasked" {
+	if err := s.Exchange([]byte("question"), nil); !errors.Is(err, ErrUnasked) || string(s.Taken()) != "unasked" {
 		t.Errorf("%v, %q", err, s.Taken())
 	}
 	s.Release()
@@ -86,7 +86,7 @@ func TestAskSendsNothingAfterUnexpectedBytes(t *testing.T) {
 	for err := ErrWouldBlock; err == ErrWouldBlock; {
 		err = s.TryFill()
 	}
-	if err := s.Ask([]byte("question"), nil); !errors.Is(err, ErrUnasked) || !errors.Is(err, io.EOF) {
+	if err := s.Exchange([]byte("question"), nil); !errors.Is(err, ErrUnasked) || !errors.Is(err, io.EOF) {
 		t.Errorf("at the end: %v", err)
 	}
 }
@@ -97,7 +97,7 @@ func TestCloseEndsAsk(t *testing.T) {
 		_, _ = far.Read(make([]byte, 1))
 		s.Close()
 	}()
-	if err := s.Ask([]byte("q"), nil); !errors.Is(err, net.ErrClosed) {
+	if err := s.Exchange([]byte("q"), nil); !errors.Is(err, net.ErrClosed) {
 		t.Error(err)
 	}
 }

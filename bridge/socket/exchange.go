@@ -5,18 +5,18 @@ import (
 	"syscall"
 )
 
-// ErrUnasked is Ask's error if the peer sent bytes or closed before Ask sent anything.
+// ErrUnasked is Exchange's error if the peer sent bytes or closed before Exchange sent anything.
 // Fill and Read return what the peer sent.
 var ErrUnasked = errors.New("socket: the peer sent bytes or closed before the request")
 
-// Ask sends a request on a connection that has been idle and waits for the answer. It
+// Exchange sends a request on a connection that has been idle and waits for the answer. It
 // checks that the peer sent nothing meanwhile, sends p, or what Gather holds if p is
 // empty, and waits. It does what TryFill, Write or Flush, and Fill would do, with one
 // system call less. Sent, if not nil, is called when p is no longer needed, before the
-// wait. Ask may be called only after Stream.
-func (s *Socket) Ask(p []byte, sent func()) error {
+// wait. Exchange may be called only after Stream.
+func (s *Socket) Exchange(p []byte, sent func()) error {
 	if s.in.raw == nil {
-		return s.askInSteps(p, sent)
+		return s.exchangeInSteps(p, sent)
 	}
 	if len(s.in.taken) > 0 {
 		return ErrUnasked
@@ -32,16 +32,16 @@ func (s *Socket) Ask(p []byte, sent func()) error {
 		}
 		p, sent = (*s.out.buf)[:s.out.n], s.in.drop
 	}
-	s.in.asked, s.in.request, s.in.sent, s.in.err = false, p, sent, nil
+	s.in.exchanged, s.in.request, s.in.sent, s.in.err = false, p, sent, nil
 	s.in.last = 0
-	err := s.in.raw.Read(s.in.ask)
+	err := s.in.raw.Read(s.in.exchange)
 	rest := s.in.request
 	s.in.request = nil
 	switch {
 	case err != nil:
 		s.Release()
 		return err
-	case !s.in.asked:
+	case !s.in.exchanged:
 		if err := s.filled(); err != nil {
 			return errors.Join(ErrUnasked, err)
 		}
@@ -59,8 +59,8 @@ func (s *Socket) Ask(p []byte, sent func()) error {
 	return s.filled()
 }
 
-// askInSteps is Ask for a connection that is not a kernel socket.
-func (s *Socket) askInSteps(p []byte, sent func()) error {
+// exchangeInSteps is Exchange for a connection that is not a kernel socket.
+func (s *Socket) exchangeInSteps(p []byte, sent func()) error {
 	if len(p) == 0 {
 		if err := s.Flush(); err != nil {
 			return err
@@ -74,13 +74,13 @@ func (s *Socket) askInSteps(p []byte, sent func()) error {
 	return s.Fill()
 }
 
-// tryAsk checks, sends, and from then on reads. All of it happens within one wait for
+// tryExchange checks, sends, and from then on reads. All of it happens within one wait for
 // the socket to become readable, so an answer cannot arrive unnoticed.
-func (s *Socket) tryAsk(fd uintptr) bool {
-	if s.in.asked || s.in.tryRead(fd) {
-		return !s.in.asked || s.in.tryRead(fd)
+func (s *Socket) tryExchange(fd uintptr) bool {
+	if s.in.exchanged || s.in.tryRead(fd) {
+		return !s.in.exchanged || s.in.tryRead(fd)
 	}
-	s.in.asked = true
+	s.in.exchanged = true
 	for len(s.in.request) > 0 {
 		n, err := WriteNow(int(fd), s.in.request)
 		s.in.request = s.in.request[n:]
@@ -89,7 +89,7 @@ func (s *Socket) tryAsk(fd uintptr) bool {
 		}
 		switch {
 		case err == nil:
-		case err != syscall.EAGAIN && s.sender.hearFirst.Load() && (err == syscall.ECONNRESET || err == syscall.EPIPE):
+		case err != syscall.EAGAIN && s.sender.readBeforeReset.Load() && (err == syscall.ECONNRESET || err == syscall.EPIPE):
 			s.in.request = nil
 		default:
 			return true // send waits, or fails with the same error
