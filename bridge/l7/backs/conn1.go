@@ -16,8 +16,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 )
 
-// A conn1 is a connection of HTTP/1.1 to an endpoint: the Back of one request
-// after the other. While it is idle it holds no buffer, and no goroutine reads it.
+// A conn1 is an HTTP/1.1 connection to an endpoint: the Back of one request after
+// the other. While it is idle it holds no buffer, and no goroutine reads it.
 type conn1 struct {
 	pool *pool
 	nc   net.Conn // TLS, or sock
@@ -31,16 +31,16 @@ type conn1 struct {
 
 	// Guarded by pool.mu.
 	idle    bool // in pool.idle
-	retired bool // takes no further request
+	retired bool // accepts no further request
 	since   time.Time
 
-	// Of the request that it carries.
-	request  request // what the framing of the response depends on
+	// About the request that the connection carries.
+	request  request // the parts that the framing of the response depends on
 	scan     http1.Scan
 	response http1.Response
 	body     wire.Body
 	used     bool        // it has carried a request before, or was idle for a while
-	asking   bool        // Receive is to send the request, all of which out holds
+	asking   bool        // Receive must send the request; out holds all of it
 	sent     bool        // the request is complete
 	heard    bool        // some of the response arrived
 	final    bool        // the final response head arrived
@@ -49,11 +49,12 @@ type conn1 struct {
 	ended    atomic.Bool // after switching, this side has ended its stream
 }
 
-// request is what the framing of a response depends on.
+// request holds the parts of a request that the framing of its response depends
+// on.
 type request struct{ method string }
 
-// uploadIdle is how long an upstream may take nothing of a request, unless it has an
-// idle timeout of its own. It is that of HTTP/2's connections.
+// uploadIdle is how long an upstream may read nothing of a request, unless it has an
+// idle timeout of its own. HTTP/2 connections have the same limit.
 const uploadIdle = time.Minute
 
 // A noResponseError is ErrNoResponse with the reason why the connection ended.
@@ -140,7 +141,7 @@ func (c *conn1) Receive(into *message.Response) error {
 		c.asking = false
 		err := c.in.Exchange(&c.out)
 		if err == nil {
-			err = c.in.More() // what came, decrypted
+			err = c.in.More() // the decrypted bytes
 		}
 		err = withCause(c.sock, err)
 		if errors.Is(err, wire.ErrStale) && !c.aborted.Swap(true) {
@@ -260,7 +261,7 @@ func (c *conn1) Spliced()          { c.aborted.Store(true) }
 // only the client that received the request may use it.
 func (c *conn1) TakesLogin() { c.login = true }
 
-// LimitWait bounds how long a write waits while the peer takes nothing.
+// LimitWait bounds how long a write waits while the peer reads nothing.
 func (c *conn1) LimitWait(d time.Duration) { c.sock.LimitWait(d) }
 
 // HasRoom reports that a little of the body can be sent without waiting: nothing else
@@ -268,7 +269,7 @@ func (c *conn1) LimitWait(d time.Duration) { c.sock.LimitWait(d) }
 func (c *conn1) HasRoom() bool { return true }
 
 // alive reports whether an idle connection can be used: the upstream has neither
-// sent anything unasked nor closed it.
+// sent unsolicited bytes nor closed it.
 func (c *conn1) alive() bool { return c.in.IsIdle() }
 
 // close closes an idle connection.

@@ -1,7 +1,7 @@
 // Package backs keeps the connections to upstreams over which requests are sent:
-// connections of HTTP/1.1 that carry one request after the other, and connections
-// of HTTP/2 that requests share.
+// HTTP/1.1 connections that carry one request after the other, and HTTP/2
+// connections that requests share.
 //
-// Pools own the connections to one upstream. What Get returns belongs to its
-// caller until Done. The package knows a request only as a Need.
+// Pools own the connections to one upstream. The Back that Get returns belongs to
+// its caller until Done. The package knows a request only as a Need.
 package backs

@@ -15,7 +15,7 @@ type endpointPools struct {
 	back  *Pools
 	pools atomic.Pointer[map[*upstream.Endpoint]*pool]
 
-	mu      sync.Mutex // of who changes them
+	mu      sync.Mutex // held by the goroutine that changes the pools
 	retired bool
 }
 

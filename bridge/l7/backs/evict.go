@@ -17,8 +17,8 @@ func (p *pool) reportIdleLocked() {
 	}
 }
 
-// reportSharedLocked says how many connections of HTTP/2 there are, or may come of
-// being made, that take another request. p.mu is held.
+// reportSharedLocked reports the number of HTTP/2 connections, open or being
+// dialed, that accept another request. p.mu is held.
 func (p *pool) reportSharedLocked() {
 	if !p.back.options.Upstream.LimitsConnections() {
 		return
@@ -39,8 +39,9 @@ func (p *pool) reportSharedLocked() {
 	p.endpoint.NoteShared(more)
 }
 
-// evictIdle closes an idle connection to an endpoint, nil: to any, for one that is
-// needed more, but not one of the pool to spare. It reports whether there was one.
+// evictIdle closes an idle connection to an endpoint (nil: to any) to make room
+// for another, but never a connection of the pool to spare. It reports whether it
+// closed one.
 func (b *Pools) evictIdle(e *upstream.Endpoint, spare any) bool {
 	return b.endpoints.evictIdle(e, spare) || b.hosts.evictIdle(e, spare)
 }

@@ -24,14 +24,14 @@ type hostPools struct {
 	mu      sync.Mutex
 	retired bool
 	pools   map[hostPool]*list.Element // of recent
-	recent  *list.List                 // of *pool, the last used first
+	recent  *list.List                 // of *pool, most recently used first
 }
 
-// A hostPool says what the connections of a pool are for.
+// A hostPool identifies the connections of a pool.
 type hostPool struct {
 	endpoint *upstream.Endpoint
-	host     string  // what they are dialled for; "" if all hosts share them
-	client   *Client // as whose they are announced, or whose they are; nil if all clients share them
+	host     string  // the host they are dialed for; "" if all hosts share them
+	client   *Client // the client that they announce, or belong to; nil if all clients share them
 
 	// private are connections on which the client may log in: see Need.Login.
 	private bool
@@ -91,7 +91,7 @@ func (p *pool) leaves() {
 	}
 }
 
-// removeLocked takes p out, if it is in. h.mu is held.
+// removeLocked removes p if it is present. h.mu is held.
 func (h *hostPools) removeLocked(p *pool) {
 	if at := h.pools[p.hostPool]; at != nil && at.Value == p {
 		delete(h.pools, p.hostPool)

@@ -11,7 +11,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 )
 
-// A Need is what a request needs of a connection.
+// A Need says what a request needs of a connection.
 type Need struct {
 	Host    string         // that the client asked for, without brackets or port
 	Client  *Client        // the client's connection
@@ -21,7 +21,8 @@ type Need struct {
 	Fresh   bool // the connection must not have been used before
 
 	// Avoid is the BackInfo.Carrier of the connection that refused the request's
-	// last stream: another one is taken if there is one. Nil: none has.
+	// last stream: another connection is used if there is one. Nil: none refused
+	// it.
 	Avoid any
 
 	// Login says whether the request logs in on its connection.
@@ -100,8 +101,8 @@ func (c *Client) remove(p *pool) {
 	delete(c.pools, p)
 }
 
-// End closes the connections that belong to the client, once what they carry is
-// over.
+// End closes the connections that belong to the client, once their requests
+// have ended.
 func (c *Client) End() {
 	c.mu.Lock()
 	pools := c.pools

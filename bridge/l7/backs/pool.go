@@ -33,15 +33,15 @@ type pool struct {
 
 	mu          sync.Mutex
 	retired     bool     // no connection is kept
-	idle        []*conn1 // the one used last is the last
+	idle        []*conn1 // the most recently used is the last
 	reported    int      // how many of them were reported to the endpoint
 	sweeper     *time.Timer
 	sweeps      bool // sweeper is set
 	sharedConns sharedConns
 }
 
-// get returns what is to carry a request: a connection that was used before, a new
-// one, or a stream of one that requests share.
+// get returns the Back for a request: a reused connection, a new one, or a stream
+// of a shared one.
 func (p *pool) get(n *Need) (message.Back, BackInfo, error) {
 	p.enter()
 	stream, given, err := p.find(n)
@@ -69,7 +69,7 @@ func (p *pool) find(n *Need) (message.Back, BackInfo, error) {
 		if c := p.take(n.HasBody); c != nil {
 			return c, BackInfo{Reused: c.used, Protocol: "HTTP/1.1", Dial: c.dialInfo}, nil
 		}
-		spare = p // if one is idle by now, that is as good
+		spare = p // a connection that is idle by now serves as well
 	}
 	c, dial, err := p.dial(n, false, spare)
 	switch {
@@ -123,8 +123,8 @@ func (s shared) Done() {
 func (s shared) ReportsRefusals() bool { return true }
 
 // freshTime is how long a connection that has carried nothing counts as new. If it
-// ends in answer to a request it was not closed because it was idle, and the request
-// is not sent again.
+// ends after a request was sent, it was not closed because it was idle, and the
+// request is not sent again.
 const freshTime = time.Second
 
 // take returns an idle connection, or nil. Unless look is set, the connection's
@@ -203,7 +203,7 @@ var (
 
 	errPanic = errors.New("panic while connecting")
 
-	// errChanged says that the endpoint has come to choose HTTP/2.
+	// errChanged reports that the endpoint now chooses HTTP/2.
 	errChanged = errors.New("the upstream negotiated HTTP/2 instead of HTTP/1.1")
 )
 
@@ -282,8 +282,8 @@ func (p *pool) leave() {
 	p.dropIfEmpty()
 }
 
-// dropIfEmpty drops a pool of one host that has nothing: most likely the upstream does
-// not serve the host.
+// dropIfEmpty drops a pool of one host that has no connections: most likely the
+// upstream does not serve the host.
 func (p *pool) dropIfEmpty() {
 	if p.hostPool == (hostPool{endpoint: p.endpoint}) {
 		return // it is kept as long as its endpoint
@@ -339,8 +339,8 @@ func (c *conn1) retire() {
 	}
 }
 
-// lookEvery is how often connections that have been idle for as long are looked
-// at, whether their peer has closed them.
+// lookEvery is how often idle connections are checked for a close by their
+// peer.
 const lookEvery = time.Second
 
 // sweepLocked schedules the closing of idle connections. p.mu is held.

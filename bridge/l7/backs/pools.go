@@ -17,8 +17,8 @@ import (
 // A Protocol is a choice of HTTP version.
 type Protocol int
 
-// The protocols. With TLS the upstream's certs.Client must offer by ALPN what
-// is chosen here.
+// The protocols. With TLS the upstream's certs.Client must offer the chosen
+// version by ALPN.
 const (
 	Auto  Protocol = iota // HTTP/2 if the upstream negotiates it, else HTTP/1.1; HTTP/1.1 with plaintext
 	HTTP1                 // HTTP/1.1
@@ -94,7 +94,7 @@ func (b *Pools) Buffers() *socket.Pool { return &b.buffers }
 func (b *Pools) Kept(e *upstream.Endpoint) int { return b.endpoints.kept(e) + b.hosts.kept(e) }
 
 // Retire closes idle connections. Every other connection is closed after the
-// requests that it carries. A request that still comes is served.
+// requests that it carries. Later requests are still served.
 func (b *Pools) Retire() {
 	b.hosts.retire()
 	b.endpoints.retire()
@@ -166,9 +166,9 @@ func (b *Pools) host(e *upstream.Endpoint) string {
 	return asAuthority(e.Authority())
 }
 
-// asAuthority returns a host, with or without a port, as it stands in Host and
-// :authority: IPv6 in brackets, and without a zone, which means something on this
-// machine alone (RFC 6874, section 4).
+// asAuthority returns a host, with or without a port, in the form of Host and
+// :authority: IPv6 in brackets, and without a zone, which has a meaning on this
+// machine only (RFC 6874, section 4).
 func asAuthority(host string) string {
 	if strings.Count(host, ":") < 2 {
 		return host

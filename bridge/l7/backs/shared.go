@@ -20,18 +20,18 @@ import (
 // A sharedConns is the part of a pool whose connections are HTTP/2's, which many
 // requests share. All of it is guarded by the pool's mu.
 type sharedConns struct {
-	version  int        // of HTTP, that the endpoint chose last; 0: it is not known
+	version  int        // of HTTP that the endpoint chose last; 0: unknown
 	conns    []*conn2   // that may take further requests
 	dials    []*dialing // in progress
 	waiting  int        // requests that wait for a stream
 	freed    chan struct{}
-	capacity int // how many streams a connection is thought to take
+	capacity int // presumed stream limit of a connection
 	reported int // how many connections with room were reported to the endpoint
 
-	noWebSocket bool // the connection made last takes none
+	noWebSocket bool // the newest connection accepts no stream
 }
 
-// A conn2 is a connection of HTTP/2 to an endpoint.
+// A conn2 is an HTTP/2 connection to an endpoint.
 type conn2 struct {
 	pool     *pool
 	dialInfo *accesslog.Dial // as of carry
@@ -51,8 +51,8 @@ type dialing struct {
 	err      error           // likewise
 }
 
-// presumedStreams is how many streams a connection is thought to take before
-// its peer has said.
+// presumedStreams is the presumed stream limit of a connection until its peer
+// has sent the real one.
 const presumedStreams = 100
 
 // mayShare reports whether the endpoint may speak HTTP/2.
@@ -68,10 +68,10 @@ func (p *pool) mayShare() bool {
 	return p.sharedConns.version != 1
 }
 
-// share returns a stream for a request, and the connection that it belongs to: one
-// that exists, or one that is made for all requests that wait. It avoids the connection
-// that refused the request, if it can. It returns neither if the endpoint chooses
-// HTTP/1.1. How the connection was made, or failed to be, goes with it.
+// share returns a stream for a request, and the connection that it belongs to: one that
+// exists, or one that is made for all requests that wait. It avoids the connection that
+// refused the request, if it can. It returns neither if the endpoint chooses HTTP/1.1.
+// It also returns the record of the dial, successful or not.
 func (p *pool) share(n *Need) (*http2.ClientStream, *conn2, *accesslog.Dial, error) {
 	if stream, c := p.open(n.avoided()); stream != nil {
 		return stream, c, c.dialInfo, nil // without a context, which costs as much
@@ -162,9 +162,9 @@ var errNoStreams = fmt.Errorf("%w: %w", message.ErrNoStreams, upstream.ErrOverlo
 // endpoint. The first may be an old one that the server drains this way.
 const maxClosed = 2
 
-// closedLocked reports whether the endpoint takes no streams, as far as its
-// connections tell. It may change its mind, so they are kept until they have been
-// idle for long. p.mu is held.
+// closedLocked reports whether the endpoint accepts no streams, as far as its
+// connections show. It may accept streams later, so the connections are kept
+// until they have been idle for long. p.mu is held.
 func (p *pool) closedLocked() bool {
 	closed := 0
 	for _, c := range p.sharedConns.conns {
@@ -175,9 +175,9 @@ func (p *pool) closedLocked() bool {
 	return closed >= maxClosed
 }
 
-// openLocked opens a stream on a connection that has room for one. It avoids the
-// connection refuser, which may be nil, unless the pool has others, without room:
-// one more connection would hardly help then. p.mu is held.
+// openLocked opens a stream on a connection with room for one. It avoids the
+// connection refuser, which may be nil, unless the pool has other connections
+// without room: one more connection would hardly help then. p.mu is held.
 func (p *pool) openLocked(refuser *conn2) (*http2.ClientStream, *conn2) {
 	s := &p.sharedConns
 	for _, c := range s.conns {
@@ -220,8 +220,8 @@ func (p *pool) dialingLocked() *dialing {
 	return d
 }
 
-// roomLocked returns for how many requests a connection that is being made is
-// thought to have room. p.mu is held.
+// roomLocked returns the presumed number of requests that a connection being
+// made will have room for. p.mu is held.
 func (p *pool) roomLocked() int {
 	if p.sharedConns.version == 0 && p.back.options.Protocol != HTTP2 {
 		return 1 << 30 // the version is not yet known, so all requests wait for it
@@ -266,8 +266,8 @@ func (p *pool) isHTTP2(nc net.Conn) bool {
 	return p.back.options.Protocol == HTTP2
 }
 
-// finishDial ends a dialing, which led to a version (0: to nothing) and, if that is
-// 2, to a connection.
+// finishDial ends a dialing that negotiated a version of HTTP (0: it failed) and,
+// if that is 2, made a connection.
 func (p *pool) finishDial(d *dialing, version int, c *conn2) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -278,13 +278,13 @@ func (p *pool) finishDial(d *dialing, version int, c *conn2) {
 	}
 	if c != nil {
 		s.conns = append(s.conns, c)
-		s.noWebSocket = false // it has not said yet
+		s.noWebSocket = false // its settings have not arrived yet
 	}
 	p.reportSharedLocked()
 }
 
-// changed is called when a connection may have room, or has none any more for
-// good.
+// changed is called when a connection may have room, or will never have room
+// again.
 func (p *pool) changed() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

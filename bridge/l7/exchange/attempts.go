@@ -20,7 +20,7 @@ type attempts struct {
 	x        *Exchange
 	wait     func() (context.Context, func()) // queue, made once
 	upstream Upstream                         // nil: the request is not forwarded
-	hash     upstream.Key                     // by which consistent hashing chooses
+	hash     upstream.Key                     // the key for consistent hashing
 	turn     upstream.Turn                    // through the upstream
 	endpoint *upstream.Endpoint               // of the present try, or the last
 	retry    *Retry                           // when to try again; nil: not at all
@@ -47,7 +47,7 @@ func (t *attempts) begin() {
 	}
 }
 
-// end ends the try, and reports whether it ran out of its time.
+// end ends the try, and reports whether it timed out.
 func (t *attempts) end() (late bool) {
 	if t.retry == nil || t.retry.PerTry <= 0 {
 		return false
@@ -56,7 +56,7 @@ func (t *attempts) end() (late bool) {
 	return t.x.cancel.endTry()
 }
 
-// leave releases what the exchange holds of its upstream, if anything.
+// leave releases the exchange's place in its upstream, if it has one.
 func (t *attempts) leave() {
 	t.turn.End()
 	t.endRetries()
@@ -101,7 +101,7 @@ func (t *attempts) walk() (message.Back, error) {
 			e, none = t.chooseAgain()
 		}
 		if none != nil {
-			err = cmp.Or(err, t.failure, none) // why the one before failed, if there was one
+			err = cmp.Or(err, t.failure, none) // why the previous endpoint failed, if there was one
 			break
 		}
 		b, failure := t.send(e)
@@ -221,10 +221,10 @@ func (t *attempts) blame(err error) {
 	}
 }
 
-// repeatable reports whether a request that failed, which was sent to an endpoint
-// so many times, is to be sent there again: the endpoint has not processed it, or
-// its connection was closed while it was idle, and the method does no harm twice
-// (RFC 9110, section 9.2.2).
+// repeatable reports whether to send a failed request to the same endpoint again,
+// after it was sent there the given number of times: the endpoint has not
+// processed it, or its connection was closed while idle and the method is
+// idempotent (RFC 9110, section 9.2.2).
 func (t *attempts) repeatable(err error, reused bool, tries int) bool {
 	switch {
 	case isRefusal(err):
@@ -237,8 +237,8 @@ func (t *attempts) repeatable(err error, reused bool, tries int) bool {
 	return tries < maxTries && reused && errors.Is(err, wire.ErrNoResponse) && isIdempotent(t.x.Facts.Request.Method) && t.x.Facts.Request.Length == 0
 }
 
-// resends reports whether a request whose stream was refused is to be sent
-// elsewhere: to another endpoint, or on another connection if there is no other
+// resends reports whether to send a request elsewhere after its stream was
+// refused: to another endpoint, or on another connection if there is no other
 // endpoint. Servers refuse streams when they have too many, so this is done only a
 // few times. A retry policy for refused streams decides instead, if there is one.
 func (t *attempts) resends(err error) bool {
@@ -274,7 +274,7 @@ func (t *attempts) carry() (message.Back, error) {
 }
 
 // again decides whether another try follows, after a pause, a try that failed with
-// err or got the response whose head b has received. If so, it has halted the upload
+// err or got the response whose head b has received. If so, it has paused the upload
 // of the body.
 func (t *attempts) again(b message.Back, err error) (pause time.Duration, again bool) {
 	r := t.retry
@@ -334,12 +334,12 @@ func (t *attempts) outcome() int {
 	return t.x.response.Status
 }
 
-// maxDiscard is how much of a response that is not passed on is read for its
-// connection to be kept.
+// maxDiscard bounds how much of a discarded response is read to keep its
+// connection.
 const maxDiscard = 64 << 10
 
-// discard ends a try whose response is not passed on. If all of it is here its
-// connection is kept.
+// discard ends a try whose response is not forwarded. It keeps the connection
+// if all of the response has arrived.
 func (t *attempts) discard(b message.Back) {
 	clean := false
 	for n := 0; t.x.upload.sent.Load() && n < maxDiscard && b.Buffered(); {
@@ -360,8 +360,8 @@ func (t *attempts) discard(b message.Back) {
 	b.Done()
 }
 
-// abandon ends what is left of a try with b, so that the request can be sent
-// again, if that is possible at all.
+// abandon ends the rest of a try with b, so that the request can be sent again
+// if that is possible.
 func (t *attempts) abandon(b message.Back, cause error) {
 	if t.x.upload.replay == nil {
 		t.x.drop(b, cause)
@@ -374,7 +374,7 @@ func (t *attempts) abandon(b message.Back, cause error) {
 	b.Done()
 }
 
-// sleep waits for a time, and reports false if the exchange ended before.
+// sleep waits for d, and reports false if the exchange ended meanwhile.
 func (t *attempts) sleep(d time.Duration) bool {
 	ctx, done := t.x.cancel.context()
 	defer done()

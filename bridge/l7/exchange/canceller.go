@@ -8,8 +8,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 )
 
-// A canceller ends an exchange, or one of its tries, before its time. Any goroutine
-// may use it: the front when the client leaves, a timer, an upload.
+// A canceller ends an exchange, or one of its tries, early. Any goroutine may use
+// it: the front when the client leaves, a timer, an upload.
 type canceller struct {
 	parent context.Context
 
@@ -18,11 +18,11 @@ type canceller struct {
 	dialContext func() (ctx context.Context, done func())
 
 	mu              sync.Mutex
-	live            message.Back       // what carries the exchange; nil: nothing
+	live            message.Back       // the back that carries the exchange; nil: none yet
 	dial            context.CancelFunc // ends a wait for a connection; nil: no wait is in progress
-	cause           error              // what ended the exchange; nil: nothing
+	cause           error              // the error that ended the exchange; nil: none
 	continued       bool               // 100 (Continue) was sent
-	responseStarted bool               // the final response's head came
+	responseStarted bool               // the final response's head has arrived
 	tryTimedOut     bool
 }
 
@@ -63,7 +63,7 @@ func (c *canceller) stopLocked(cause error) {
 	}
 }
 
-// reason returns what ended the exchange; nil if nothing did.
+// reason returns the error that ended the exchange, or nil.
 func (c *canceller) reason() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -88,14 +88,14 @@ func (c *canceller) upstreamLate() error {
 	return nil
 }
 
-// tryLate reports whether the present try ran out of its time.
+// tryLate reports whether the present try timed out.
 func (c *canceller) tryLate() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.tryTimedOut
 }
 
-// endTry ends the present try, and reports whether it ran out of its time.
+// endTry ends the present try, and reports whether it timed out.
 func (c *canceller) endTry() (late bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

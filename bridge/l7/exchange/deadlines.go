@@ -103,7 +103,7 @@ func (d *deadlines) startTry(limit time.Duration) {
 	d.set()
 }
 
-// restartTry begins the time of a try again: all of the request has arrived.
+// restartTry restarts the time limit of a try: all of the request has arrived.
 func (d *deadlines) restartTry() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -180,12 +180,12 @@ func (d *deadlines) expired() {
 	d.set()
 }
 
-// postpone puts off the default deadline, and reports true, if its time runs from
-// later than the beginning of the request. d.mu is held.
+// postpone moves the default deadline, and reports true, if its time starts later
+// than the request. d.mu is held.
 func (d *deadlines) postpone(now time.Time) bool {
 	u, limit := &d.x.upload, d.x.shared.responseTimeout()
 	if !u.sent.Load() {
-		d.head = now.Add(limit / 32) // it runs from when the request is sent
+		d.head = now.Add(limit / 32) // its time starts when the request was sent
 		return true
 	}
 	left := limit - time.Duration(d.x.shared.Clock.Now()-u.sentAt.Load())

@@ -3,7 +3,8 @@
 // limits, and passes the response on.
 //
 // An Exchange knows the client as a Front and the upstream's connection as a
-// message.Back. Any Front meets any Back; where one of them can do more than its
-// interface says, the exchange asks for it by an optional method (optional.go). The
-// package decides neither where a request goes nor what its header says.
+// message.Back. Any Front works with any Back. If one of them can do more than its
+// interface says, the exchange finds that through an optional interface
+// (optional.go). The package decides neither where a request goes nor what its
+// header says.
 package exchange

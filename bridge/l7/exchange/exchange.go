@@ -16,7 +16,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/splice"
 )
 
-// Shared is what the exchanges of one listener share.
+// Shared holds what the exchanges of one listener share.
 type Shared struct {
 	Context context.Context // ends when the listener stops waiting for requests
 	Log     hclog.Logger
@@ -62,21 +62,21 @@ func (x *Exchange) guard() {
 	}
 }
 
-// LimitKept bounds how many bytes the bodies may hold together that are kept to be
-// sent again; by default 64 MiB. It is called before the first exchange.
+// LimitKept bounds how many bytes of bodies are kept together for resending; by
+// default 64 MiB. It is called before the first exchange.
 func (s *Shared) LimitKept(most int64) { s.keeper.most = most }
 
-// Kept returns how many bytes the bodies hold that are kept to be sent again.
+// Kept returns how many bytes of bodies are kept for resending.
 func (s *Shared) Kept() int64 { return s.keeper.held.Load() }
 
-// A Clock tells the time without asking the kernel.
+// A Clock gives the time without a system call.
 type Clock interface {
 	Now() int64               // nanoseconds; only differences mean anything
 	Date() string             // the value of the Date field
 	KeepWithin(time.Duration) // makes the clock precise enough for a limit
 }
 
-// Rules are what a route and its listener want of an exchange.
+// Rules are the settings of a route and its listener for an exchange.
 type Rules struct {
 	Response       *policy.HeaderRules // for every response but the gateway's own errors
 	Protected      policy.Protected    // fields that the request's trailer cannot set
@@ -84,10 +84,10 @@ type Rules struct {
 	MaxBody        int64               // most bytes of the request's body; 0: no limit
 }
 
-// An Exchange is one request and what becomes of it. It is carried between a Front
-// and a Back, and knows the protocol of neither.
+// An Exchange is one request and its response. It runs between a Front and a Back,
+// and knows the protocol of neither.
 //
-// Begin readies it for a request. It is used again for the next one if Reset
+// Begin readies it for a request. It is reused for the next request if Reset
 // reports that nothing refers to it any more.
 type Exchange struct {
 	Facts policy.Facts // about the request
@@ -97,7 +97,7 @@ type Exchange struct {
 
 	GRPC            bool   // the client takes a gRPC status
 	ExpectsContinue bool   // the client waits for 100 (Continue)
-	WebSocketKey    string // of a WebSocket that an HTTP/2 client asks for; else ""
+	WebSocketKey    string // of a WebSocket that an HTTP/2 client requests; else ""
 
 	// Uncount removes the request from the listener's limits. It is called before
 	// the client has the end of the response, because the client may then send its
@@ -109,7 +109,7 @@ type Exchange struct {
 	response     message.Response // the final one, once it has begun
 	code         int              // of the final response; 0: it has not begun
 	aborted      bool
-	relaysCall   atomic.Bool // the response that is passed on is a gRPC call's
+	relaysCall   atomic.Bool // the forwarded response belongs to a gRPC call
 	timerPending bool        // a timer may still run: the exchange is not used again
 
 	cancel    canceller
@@ -129,15 +129,15 @@ func (x *Exchange) Init(s *Shared) {
 	x.try.init(x)
 }
 
-// Begin begins the exchange of a request that f brought.
+// Begin begins the exchange of a request from f.
 func (x *Exchange) Begin(f Front, r *message.Request, c *policy.Connection) {
 	x.front = f
 	x.Facts.Begin(r, c)
 	x.Start = time.Now()
 }
 
-// Reset forgets the request, which is over, but for what the next one uses again.
-// It reports false if a timer may still refer to the exchange.
+// Reset clears the finished request, except for the parts that the next one
+// reuses. It reports false if a timer may still refer to the exchange.
 func (x *Exchange) Reset() bool {
 	if x.timerPending || x.stall.pending {
 		return false
@@ -158,7 +158,7 @@ func (x *Exchange) Reset() bool {
 	return true
 }
 
-// Leave ends what the exchange still has of its upstream, after a panic.
+// Leave releases the exchange's place in its upstream after a panic.
 func (x *Exchange) Leave() { x.try.leave() }
 
 // Cancel ends the exchange because of cause.
@@ -170,7 +170,7 @@ func (x *Exchange) Code() int { return x.code }
 // Aborted reports whether the client did not get a whole response.
 func (x *Exchange) Aborted() bool { return x.aborted }
 
-// Cause returns what ended the exchange before its time; nil if nothing did.
+// Cause returns the error that ended the exchange early, or nil.
 func (x *Exchange) Cause() error { return x.cancel.reason() }
 
 // RanOut reports whether the time for the whole exchange ran out.

@@ -20,7 +20,7 @@ func unwritable(err error) bool {
 		errors.Is(err, message.ErrNoUpgrade) || errors.Is(err, message.ErrNoWebSocket) || errors.Is(err, message.ErrBadHandshake)
 }
 
-// isUnsent reports whether nothing of a request can have reached an endpoint,
+// isUnsent reports whether no part of a request can have reached an endpoint,
 // so that another may be tried.
 func isUnsent(err error) bool {
 	var dial *upstream.DialError
@@ -39,7 +39,8 @@ func isReset(err error) bool {
 		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
-// isRefusal reports whether a server refused one stream, and not all that come.
+// isRefusal reports whether a server refused one stream rather than all further
+// streams.
 func isRefusal(err error) bool { return errors.Is(err, message.ErrStreamRefused) }
 
 // reasonOf returns the reason of a request's failure.

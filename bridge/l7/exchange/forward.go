@@ -16,7 +16,7 @@ var (
 	// errDeadline ends an exchange whose Forward.Timeout ran out.
 	errDeadline = errors.New("the upstream sent no response header in time")
 
-	// errTooLong ends one whose Forward.TotalTimeout ran out.
+	// errTooLong ends an exchange whose Forward.TotalTimeout ran out.
 	errTooLong = errors.New("the response did not end within the total timeout")
 
 	// errUpgrade reports an upgrade to a protocol that the client did not ask for.
@@ -26,7 +26,7 @@ var (
 	errInterims = errors.New("the upstream sent too many interim responses")
 )
 
-// A Plan is how a request is forwarded.
+// A Plan says how to forward a request.
 type Plan struct {
 	Upstream Upstream // nil: no upstream
 	Hash     upstream.Key
@@ -89,7 +89,7 @@ func (x *Exchange) failed(err error) {
 	case errors.As(cause, &body):
 		x.badBody(body.err, name)
 		return
-	case cause == errCallDeadline: // the client knows it already
+	case cause == errCallDeadline: // the client already knows the deadline
 		x.Log.Reason = reasonOf(cause)
 		log.Debug("call exceeded its deadline", "client", x.Facts.Client, "upstream", name)
 		x.refuse(policy.GatewayTimeout)
@@ -141,8 +141,8 @@ func (x *Exchange) failed(err error) {
 	x.refuse(a)
 }
 
-// isTimeout reports whether a failure is that the upstream took too long: to be
-// connected to, to shake hands, or to answer.
+// isTimeout reports whether the upstream took too long to accept a connection,
+// complete the handshake, or answer.
 func isTimeout(r certs.Reason) bool {
 	return r == certs.ReasonConnectTimeout || r == certs.ReasonHandshakeTimeout || r == certs.ReasonResponseTimeout
 }
@@ -166,8 +166,8 @@ func (x *Exchange) badBody(err error, name string) {
 	}
 }
 
-// logFailure warns about an upstream's failure, unless the same was said a
-// moment ago.
+// logFailure warns about an upstream's failure, unless the same warning was
+// logged a moment ago.
 func (x *Exchange) logFailure(name string, code int, err error) {
 	reason := reasonOf(err)
 	x.Log.Reason = reason

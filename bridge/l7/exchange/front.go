@@ -11,12 +11,12 @@ import (
 // An exchange is one request and its response, carried between a front and a
 // back. It knows neither's protocol: any front meets any back.
 //
-// Framing is the fronts' and backs' own. What they are given has no field that
-// frames a message or belongs to one connection (Content-Length,
+// Fronts and backs do the framing. The messages passed to them have no field
+// that frames a message or belongs to one connection (Content-Length,
 // Transfer-Encoding, Connection, Keep-Alive, TE, Upgrade and so on). They write
-// their own: from Length, of which 0 or more is the body's length and -1 a body
-// that ends when it ends, from Declared in an answer to HEAD and in a 304, and
-// from Upgrade and Trailers.
+// these fields themselves: from Length (0 or more is the body's length, -1
+// means unknown), from Declared in an answer to HEAD and in a 304, and from
+// Upgrade and Trailers.
 
 // A Front is the client's half of an exchange.
 //
@@ -25,14 +25,14 @@ import (
 // called by any goroutine, at any time.
 type Front interface {
 	// BodyReader is the request's body. Read fails with os.ErrDeadlineExceeded if
-	// the client was too slow, with an *http1.Error if what it sent is no valid
-	// body, and with anything else if the client has gone.
+	// the client was too slow, with an *http1.Error if the body is invalid, and
+	// with any other error if the client has gone.
 	message.BodyReader
 	message.BodyWriter // of the response's body
 
-	// Refuse ends the reading: the rest of the body is not wanted. A Read that
-	// waits returns an error, and so does every later one that would not return
-	// io.EOF. The response may still be written. It may be called repeatedly.
+	// Refuse stops reading: the rest of the body is not needed. A waiting Read
+	// returns an error, and so does every later Read that would not return io.EOF.
+	// The response may still be written. It may be called repeatedly.
 	Refuse()
 
 	// Inform sends an interim response (1xx but 101), at once.
@@ -42,8 +42,8 @@ type Front interface {
 	// Write nor End follows. Otherwise it may wait for Flush or End.
 	Respond(r *message.Response, end bool) error
 
-	// Abort ends the exchange so that what was sent of the response never looks
-	// complete. Calls that wait return an error.
+	// Abort ends the exchange so that the part of the response that was sent never
+	// looks complete. Calls that wait return an error.
 	Abort(cause error)
 
 	// Notify registers gone, which is called from any goroutine and at most once
@@ -75,7 +75,7 @@ type Upstream interface {
 	Connect(e *upstream.Endpoint, n Need) (message.Back, BackInfo, error)
 }
 
-// A Need is what an exchange needs of a connection.
+// A Need says what an exchange needs of a connection.
 type Need struct {
 	Turn    *upstream.Turn // through the upstream
 	Fresh   bool           // the connection must not have been used before

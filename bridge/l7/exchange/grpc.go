@@ -35,7 +35,7 @@ func (x *Exchange) totalTime(total time.Duration) (time.Duration, error) {
 		return total, nil
 	case !ok:
 		return 0, errCallTimeout
-	case d == 0: // clients whose deadline has passed say so
+	case d == 0: // a client whose deadline has passed sends 0
 		x.cancel.fail(errCallDeadline)
 		return 0, errCallDeadline
 	case total <= 0 || d < total:

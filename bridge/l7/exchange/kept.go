@@ -8,8 +8,8 @@ import (
 )
 
 // A keeper lends the buffers in which the bodies of requests are kept until an
-// upstream has taken responsibility for them. It bounds how much they hold
-// together, so that many uploads at once cannot use up the memory.
+// upstream has taken responsibility for them. It bounds their total size, so
+// that many concurrent uploads cannot use up the memory.
 //
 // The zero value is ready to use by any number of goroutines.
 type keeper struct {
@@ -18,7 +18,7 @@ type keeper struct {
 	free [len(keptSizes)]sync.Pool
 }
 
-// maxKept is how much the bodies that are kept may hold together, by default.
+// maxKept is the default bound on the total size of kept bodies.
 const maxKept = 64 << 20
 
 // keptSizes are the sizes of buffers: most bodies are far smaller than the bound.

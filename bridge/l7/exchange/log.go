@@ -9,7 +9,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// A Log is what is recorded about an exchange, for the access log and the
+// A Log holds the facts about an exchange for the access log and the
 // histograms.
 type Log struct {
 	Attempts int             // attempts to get a connection
@@ -25,8 +25,8 @@ type Log struct {
 	FromClient, ToClient uint64 // bytes of bodies
 
 	Upgraded bool
-	Ended    string       // how an upgraded connection did
-	Reason   certs.Reason // of what failed upstream
+	Ended    string       // how an upgraded connection ended
+	Reason   certs.Reason // of the failure upstream
 	Status   int          // of gRPC, for a client that takes one
 
 	got time.Duration // from the start until the last connection; 0: not worth measuring
@@ -46,8 +46,8 @@ func (t *attempts) sinceStart() time.Duration {
 	return time.Since(t.x.Start)
 }
 
-// connected records the connection that the exchange was given after it had asked
-// for one at some time.
+// connected records the connection of the exchange, which it requested at the
+// time asked.
 func (t *attempts) connected(g *BackInfo, asked time.Duration) {
 	l := &t.x.Log
 	if !g.Reused || l.Attempts > 1 || l.Queued > 0 {
@@ -69,8 +69,7 @@ func (t *attempts) recordHead() {
 	t.endpoint.NoteHead(t.x.Log.Head)
 }
 
-// recordStatus records the status of a gRPC call, if these are the fields that have
-// it.
+// recordStatus records the status of a gRPC call, if f contains it.
 func (x *Exchange) recordStatus(f message.Fields) {
 	if !x.GRPC {
 		return

@@ -9,7 +9,7 @@ import (
 )
 
 // Fronts and backs have some of these methods beyond their interface. The exchange
-// takes a faster way, or says more to a client, where they do.
+// then takes a faster path, or gives the client more information.
 
 // A socketReader reads from a socket of its own.
 type socketReader interface{ Reader() *wire.Reader }
@@ -43,7 +43,7 @@ type spliceable interface {
 }
 
 // A waitLimiter has a connection of its own, and can bound how long a write to it
-// waits while the peer takes nothing. A stream cannot: its connection carries others.
+// waits while the peer reads nothing. A stream cannot: its connection carries others.
 type waitLimiter interface{ LimitWait(d time.Duration) }
 
 // A wholeReader is a front that knows how much of a body is still to come.
@@ -55,8 +55,8 @@ type wholeReader interface {
 
 // An arrivalChecker is a front that can check whether anything has arrived.
 type arrivalChecker interface {
-	// Arrived reports whether Read would return without waiting, or has at least
-	// something to look at. It is called as Buffered is.
+	// Arrived reports whether Read would return without waiting, or bytes have
+	// arrived that it can at least examine. The rules for calling Buffered apply.
 	Arrived() bool
 }
 
@@ -90,8 +90,9 @@ type closer interface{ CloseAfter() }
 // connection.
 type bodySkipper interface{ SkipBody() }
 
-// A finisher front can end a response in the middle of its body so that the client
-// knows why. Only HTTP/2's can: elsewhere a gRPC client sees a broken response.
+// A finisher is a front that can end a response in the middle of its body so that
+// the client learns why. Only HTTP/2's can: elsewhere a gRPC client sees a broken
+// response.
 type finisher interface {
 	Finish(trailer message.Fields) bool
 }

@@ -5,10 +5,10 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/policy"
 )
 
-// Outlier detection judges endpoints by how each request that was sent to them ended,
-// which is reported once. A request that ends before there is a response is reported
-// as a failure of the endpoint (blame). What a client causes, by leaving, or by
-// sending or reading too slowly, is not reported.
+// Outlier detection rates endpoints by the outcome of each request that was sent to
+// them, which is reported once. A request that ends before there is a response is
+// reported as a failure of the endpoint (blame). A failure that the client causes, by
+// leaving, or by sending or reading too slowly, is not reported.
 
 // reportHead reports the head of a response, if nothing follows it or it is a failure.
 func (t *attempts) reportHead() {

@@ -57,7 +57,7 @@ func (x *Exchange) interim() {
 	}
 	x.try.informed = true
 	policy.RemoveHopByHop(&x.response.Fields)
-	_ = x.front.Inform(&x.response) // fails only if the client left: so does what follows
+	_ = x.front.Inform(&x.response) // fails only if the client left; then the next write fails too
 }
 
 // head records that the final head arrived: the wait for it is over.
@@ -127,7 +127,7 @@ func (x *Exchange) download(b message.Back) {
 		}
 		if x.try.reportBroken(err); err == errStalled || !x.cancel.failed() {
 			x.logFailure(x.try.upstream.Upstream().Name(), x.code, err)
-			_ = x.front.Flush() // as far as it came
+			_ = x.front.Flush() // as far as it arrived
 		}
 	}
 	x.drop(b, err)
@@ -169,8 +169,8 @@ func (x *Exchange) complete(b message.Back) {
 	x.recordStatus(trailer)
 	x.try.reportEnd(trailer)
 	if !x.upload.read.Load() {
-		// The client first, which may send on for a while: its request is not
-		// over upstream.
+		// The client's side first: the client may continue to send for a while, and
+		// its request has not ended upstream.
 		x.uncountClient()
 		if err := x.front.End(trailer); err != nil {
 			x.abort(err)
@@ -186,7 +186,7 @@ func (x *Exchange) complete(b message.Back) {
 		x.releaseBack(b)
 		return
 	}
-	x.releaseBack(b) // before the client is written to, so that the next request may have it
+	x.releaseBack(b) // before the response is written, so that the next request may use the connection
 	x.uncount()
 	if err := x.front.End(nil); err != nil {
 		x.abort(err)
@@ -211,7 +211,7 @@ func (x *Exchange) uncountClient() {
 func (x *Exchange) releaseBack(b message.Back) {
 	if !x.upload.sent.Load() {
 		if x.upload.read.Load() {
-			// All of the request is on its way, and most likely there.
+			// All of the request was sent and has most likely arrived.
 			stuck := time.AfterFunc(time.Second, func() { x.cancel.fail(errOver) })
 			x.upload.sending.Wait()
 			if !stuck.Stop() {

@@ -8,19 +8,19 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 )
 
-// A replay is the body of a request that may be sent again: because the request
-// has a retry policy, or because an upstream of HTTP/2 may say that it has not
-// processed the request. The part that has come is kept, up to a bound, until the
-// response begins. Each upload sends the body from its beginning, and then sends
-// what else comes, before it waits for more: keeping delays nothing.
+// A replay is the body of a request that may be sent again, because the request
+// has a retry policy or because an HTTP/2 upstream may report that it has not
+// processed the request. The part that has arrived is kept, up to a bound, until
+// the response begins. Each upload sends the body from its beginning, and then
+// sends further bytes as they arrive: keeping the body delays nothing.
 //
-// A part that exceeds the bound ends the keeping only when the upstream has taken
-// it. While the upstream's window is shut the upload waits with that part in hand,
-// and the body can still be sent again.
+// A part that exceeds the bound ends the keeping only once it was sent. While the
+// upstream's window is shut the upload waits with that part in hand, and the body
+// can still be sent again.
 //
-// An upload that ends while it waits for the client leaves the wait to the next
-// upload, for which the part that comes is kept. So there may be several uploads, of
-// which at most one waits for the client, and only the present one uses its back.
+// An upload that ends while it waits for the client passes the wait to the next
+// upload, and the part that arrives is kept for it. So several uploads may exist: at
+// most one waits for the client, and only the present one uses its back.
 type replay struct {
 	x     *Exchange
 	bound int // most bytes that are kept
@@ -28,18 +28,18 @@ type replay struct {
 	mu         sync.Mutex
 	changed    sync.Cond
 	kept       *[]byte // lent by the keeper; nil: nothing is kept
-	incomplete bool    // the upstream has taken more than is kept
+	incomplete bool    // more was sent than is kept
 	stopped    bool    // keep nothing from now on
-	ended      bool    // all of the body has come
+	ended      bool    // all of the body has arrived
 	trailer    message.Fields
-	err        error // why the body is not whole; nil: it is, as far as one knows
-	uploads    int   // how many there were
-	present    int   // the number of the one that sends; 0: none does
-	at         int   // how much of kept it has sent
-	reading    bool  // one reads from the client
+	err        error // why the body is incomplete; nil: no fault so far
+	uploads    int   // number of uploads so far
+	present    int   // the number of the upload that sends; 0: none
+	at         int   // how much of kept the present upload has sent
+	reading    bool  // an upload reads from the client
 
-	using  atomic.Bool // the present one uses its back; written under mu
-	awaits atomic.Bool // the one that reads has to wait; likewise
+	using  atomic.Bool // the present upload uses its back; written under mu
+	awaits atomic.Bool // the upload that reads has to wait; likewise
 }
 
 // maxResent bounds the bytes kept of a body without a retry policy.
@@ -70,9 +70,9 @@ func (r *replay) free() {
 	s.replays.Put(r)
 }
 
-// begin returns the number of a new upload, which becomes the present one. little
-// reports that the whole body has arrived and is small, so that the upload needs no
-// goroutine of its own.
+// begin returns the number of a new upload, which becomes the present upload.
+// little reports that the whole body has arrived and is small, so that the upload
+// needs no goroutine of its own.
 func (r *replay) begin() (number int, little bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -156,8 +156,8 @@ func (r *replay) content() []byte {
 // waitsForClient reports whether the exchange waits for the client, and not for the upstream.
 func (r *replay) waitsForClient() bool { return r != nil && r.awaits.Load() && !r.using.Load() }
 
-// use lets f use the back of an upload, if that is the present one. r.mu is held,
-// but not while f runs.
+// use calls f, which uses the back of an upload, if that is the present upload.
+// r.mu is held, but not while f runs.
 func (r *replay) use(number int, f func()) {
 	if r.present != number {
 		return
@@ -201,8 +201,8 @@ func (r *replay) fail(err error) {
 	r.changed.Broadcast()
 }
 
-// upload is the upload of a number: it carries the body to b. It reports whether
-// the caller must carry the rest, without keeping it.
+// upload carries the body to b, as the upload with the given number. It reports
+// whether the caller must carry the rest, without keeping it.
 func (r *replay) upload(b message.Back, number int) (more bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -239,14 +239,14 @@ func (r *replay) upload(b message.Back, number int) (more bool) {
 			if r.present == number {
 				r.x.upload.giveUp(err)
 			}
-			return false // the upstream takes no more; reading from b tells why
+			return false // the upstream accepts no more; reading from b shows why
 		}
 	}
 	return false
 }
 
-// written is called for a part that was sent without being kept: taken tells that
-// the upstream has it. r.mu is held.
+// written is called for a part that was sent without being kept; taken reports
+// that the upstream received it. r.mu is held.
 func (r *replay) written(p []byte, taken bool) {
 	switch {
 	case r.incomplete:
@@ -257,9 +257,10 @@ func (r *replay) written(p []byte, taken bool) {
 	}
 }
 
-// read waits for more of the body. It returns what an upload of a number, to b,
-// has to send of it at once, and whether that is in hand only, so not kept; nil:
-// nothing. All that was kept before is sent. r.mu is held, but not while it waits.
+// read waits for more of the body. It returns the part that the upload with the
+// given number has to send to b at once, or nil, and whether that part is only in
+// hand and not kept. All bytes that were kept before are sent. r.mu is held, but
+// not while it waits.
 func (r *replay) read(b message.Back, number int) (p []byte, inHand bool) {
 	x := r.x
 	r.reading = true
@@ -304,7 +305,8 @@ func (r *replay) read(b message.Back, number int) (p []byte, inHand bool) {
 func (r *replay) keep(p []byte, forced bool) bool {
 	n := len(r.content()) + len(p)
 	if r.kept == nil || n > cap(*r.kept) {
-		// The present upload may be sending what is kept, while one before it reads.
+		// The present upload may be sending the kept bytes while an earlier one
+		// reads.
 		b := r.x.shared.keeper.grow(r.kept, n, forced, r.using.Load())
 		if b == nil {
 			return false

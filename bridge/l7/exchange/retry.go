@@ -19,17 +19,17 @@ type Retry struct {
 	Attempts int // most tries, the first included; 0: 2
 
 	ConnectFailure bool // no endpoint could be connected to
-	Reset          bool // the connection, or stream, ended before the response began
+	Reset          bool // the connection or stream ended before the response began
 	RefusedStream  bool // the upstream said that it has not acted upon the request
 
-	// Codes are those of responses that are tried again. A response that is
-	// nothing but a gRPC status of UNAVAILABLE counts as 503.
+	// Codes are the status codes of responses that are retried. A response that
+	// consists of the gRPC status UNAVAILABLE counts as 503.
 	Codes []int
 
-	Methods []string // that are tried again like idempotent ones
+	Methods []string // methods that are retried like idempotent ones
 
-	// PerTry is how long the response's head may take in each try, once all of
-	// the request's body has come from the client. 0: no limit.
+	// PerTry bounds the wait for the response's head in each try, once all of the
+	// request's body has arrived from the client. 0: no limit.
 	PerTry time.Duration
 
 	MaxBody int           // most bytes of a body that are kept to be sent again; 0: 65536; less than 0: none
@@ -42,8 +42,9 @@ const maxBackoff = 10 * time.Second
 func (r *Retry) attempts() int { return cmp.Or(r.Attempts, 2) }
 func (r *Retry) maxBody() int  { return max(cmp.Or(r.MaxBody, 64<<10), 0) }
 
-// pause returns how long to wait after so many tries. A random part of up to half is
-// subtracted, so that requests that failed together do not return together.
+// pause returns how long to wait after the given number of tries. A random part of
+// up to half is subtracted, so that requests that failed together do not return
+// together.
 func (r *Retry) pause(tries int) time.Duration {
 	d := cmp.Or(r.Backoff, 25*time.Millisecond)
 	for ; tries > 1 && d < maxBackoff; tries-- {
@@ -66,8 +67,8 @@ func (r *Retry) repeats(method string) bool {
 	return isIdempotent(method) || slices.Contains(r.Methods, method)
 }
 
-// isIdempotent reports whether to send a request twice does what to send it once
-// does (RFC 9110, section 9.2.2).
+// isIdempotent reports whether sending a request twice has the effect of sending
+// it once (RFC 9110, section 9.2.2).
 func isIdempotent(method string) bool {
 	switch method {
 	case "GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE":

@@ -8,7 +8,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// errStalled ends a response of which the upstream sent nothing for longer than its
+// errStalled ends a response because the upstream sent nothing for longer than its
 // idle timeout.
 var errStalled = &certs.VerifyError{Reason: certs.ReasonResponseTimeout, Detail: "nothing more of the response came in time"}
 
@@ -16,14 +16,14 @@ var errStalled = &certs.VerifyError{Reason: certs.ReasonResponseTimeout, Detail:
 // timeout. Time in which the client reads nothing does not count.
 //
 // A read only records when it begins to wait, by the listener's clock. A timer checks
-// that a few times while the limit passes. It is set once a read has to wait.
+// that record a few times within the limit; it is set once a read has to wait.
 type stall struct {
 	x     *Exchange
 	check func()        // expired, made once
 	limit time.Duration // 0: nothing is watched
 
 	since atomic.Int64 // when the current read began to wait; 0: no read waits
-	found atomic.Bool  // it waited too long
+	found atomic.Bool  // a read waited too long
 
 	mu      sync.Mutex  // held by the timer
 	timer   *time.Timer // reused; nil until it is needed
@@ -92,7 +92,7 @@ func (s *stall) expired() {
 		waited = time.Duration(s.x.shared.Clock.Now() - since)
 	}
 	if waited < s.limit {
-		// A read that begins to wait at once is looked at soon after its time.
+		// A read that begins to wait now is checked soon after its limit.
 		s.timer.Reset(max(min(s.limit/32, time.Second), s.limit-waited-s.limit/32, time.Millisecond))
 		return
 	}

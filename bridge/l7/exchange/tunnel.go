@@ -88,7 +88,7 @@ func (x *Exchange) tunnel(b message.Back) {
 	x.drop(b, errOver)
 }
 
-// waitLong lets writes wait as long as the tunnel may be idle.
+// waitLong allows writes to wait as long as the tunnel may be idle.
 func (x *Exchange) waitLong(b message.Back) {
 	for _, half := range [...]any{x.front, b} {
 		if w, ok := half.(waitLimiter); ok {
@@ -100,8 +100,8 @@ func (x *Exchange) waitLong(b message.Back) {
 // upgradedIdle is how long an upgraded connection may be idle.
 const upgradedIdle = time.Hour
 
-// splice has the engine of the TCP listeners carry an upgraded connection that is
-// HTTP/1.1 on both sides. server is b.
+// splice passes an upgraded connection that is HTTP/1.1 on both sides to the
+// engine of the TCP listeners. server is b.
 func (x *Exchange) splice(b message.Back, client, server spliceable) {
 	engine, err := x.shared.Splices.Engine()
 	if err != nil {
@@ -132,12 +132,12 @@ func (x *Exchange) splice(b message.Back, client, server spliceable) {
 	}
 }
 
-// A tunnel bounds how long nothing moves on an upgraded connection: for as long as
-// idle, or linger once one side has ended its stream and nothing waits to be sent.
+// A tunnel bounds how long an upgraded connection may be idle: for idle, or for
+// linger once one side has ended its stream and nothing waits to be sent.
 type tunnel struct {
 	idle, linger time.Duration
 
-	moved   atomic.Uint64 // counts what moves
+	moved   atomic.Uint64 // counts the bytes carried
 	sending atomic.Int32  // directions in which something waits to be sent
 	half    atomic.Bool   // one side has ended
 
@@ -147,11 +147,11 @@ type tunnel struct {
 	over     bool
 	seen     uint64 // moved, as of the latest look
 	seenHalf bool
-	since    time.Time // when something had moved last
+	since    time.Time // when bytes last moved
 }
 
-// A source and a sink are what the directions of a tunnel have of fronts and
-// backs.
+// A source and a sink are the parts of fronts and backs that a direction of a
+// tunnel uses.
 type source interface {
 	Read() ([]byte, error)
 	Buffered() bool
@@ -163,7 +163,7 @@ type sink interface {
 	End(trailer message.Fields) error
 }
 
-// newTunnel returns a tunnel. giveUp must end both sides; it is given how the tunnel
+// newTunnel returns a tunnel. giveUp must end both sides; how says how the tunnel
 // ended.
 func newTunnel(idle, linger time.Duration, giveUp func(how splice.Ending)) *tunnel {
 	t := &tunnel{idle: idle, linger: linger, giveUp: giveUp, since: time.Now()}
@@ -173,8 +173,7 @@ func newTunnel(idle, linger time.Duration, giveUp func(how splice.Ending)) *tunn
 	return t
 }
 
-// tunnelLooks is how often the shortest limit of a tunnel is divided to look whether
-// it has passed.
+// tunnelLooks is the number of checks within the shortest limit of a tunnel.
 const tunnelLooks = 32
 
 // look checks whether any bytes have moved.

@@ -21,8 +21,8 @@ const (
 	continueLook = 20 * time.Millisecond
 )
 
-// maxInline is the largest body that is sent by the goroutine that then reads the
-// response. A fresh socket takes that much without blocking.
+// maxInline is the size of the largest body that is sent by the goroutine that
+// then reads the response. A fresh socket accepts that much without blocking.
 const maxInline = 8 << 10
 
 // MaxInline is maxInline, for fronts: see wholeReader.
@@ -32,7 +32,7 @@ const MaxInline = maxInline
 var errBodyTooLarge = errors.New("the body exceeds the listener's limit")
 
 // errUnread ends an exchange whose upstream neither reads the request nor answers.
-var errUnread = &certs.VerifyError{Reason: certs.ReasonResponseTimeout, Detail: "the upstream took nothing of the request in time, and sent no response"}
+var errUnread = &certs.VerifyError{Reason: certs.ReasonResponseTimeout, Detail: "the upstream neither read the request nor sent a response in time"}
 
 // A bodyError ends an exchange whose request's body broke off.
 type bodyError struct{ err error }
@@ -43,7 +43,7 @@ func (e *bodyError) Unwrap() error { return e.err }
 // An upload carries the body of a request to the upstream.
 type upload struct {
 	x       *Exchange
-	replay  *replay        // keeps the body to send it again; nil: no body, or it cannot be kept
+	replay  *replay        // keeps the body for resending; nil: no body, or it cannot be kept
 	sending sync.WaitGroup // of the goroutine that sends the body, if there is one
 	started bool           // there is one
 
@@ -53,7 +53,7 @@ type upload struct {
 	touched atomic.Bool  // some of the body was taken from the front
 	read    atomic.Bool  // all of it
 	refused atomic.Bool  // the rest of it
-	sent    atomic.Bool  // the request went upstream to its end
+	sent    atomic.Bool  // all of the request was sent upstream
 	sentAt  atomic.Int64 // when, by the listener's clock
 }
 
@@ -171,7 +171,7 @@ func (u *upload) sendInBackground(b message.Back, number int, proceed <-chan str
 }
 
 // mayStart waits until the upstream wants the body. It reports false if the final
-// response came first, or the try ended.
+// response arrived first, or the try ended.
 func (u *upload) mayStart(number int, proceed <-chan struct{}) (may bool) {
 	u.await(proceed)
 	if r := u.replay; r != nil {
@@ -200,8 +200,8 @@ func (u *upload) await(proceed <-chan struct{}) {
 	}
 }
 
-// arrives reports whether the client sends its body though it said that it would
-// wait. It needs no 100 (Continue) then (RFC 9110, section 10.1.1).
+// arrives reports whether the client sends its body although it announced that
+// it would wait. Then it needs no 100 (Continue) (RFC 9110, section 10.1.1).
 func (u *upload) arrives() bool {
 	if r := u.replay; r != nil {
 		r.mu.Lock()
@@ -273,7 +273,7 @@ func (u *upload) carry(b message.Back, number int) {
 			break
 		}
 	}
-	// The upstream takes no more. Reading the response finds its answer, or the
+	// The upstream accepts no more. Reading the response finds its answer, or the
 	// reason why no answer comes.
 }
 
