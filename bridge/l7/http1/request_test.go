@@ -42,7 +42,7 @@ var refusedRequests = []struct {
 	{"a request line that ends in a bare line feed", "GET / HTTP/1.1\nHost: a\r\n\r\n", errBareLF},
 	{"a field that ends in a bare line feed", "GET / HTTP/1.1\r\nHost: a\nX: y\r\n\r\n", errBareLF},
 	{"a head that ends in a bare line feed", "GET / HTTP/1.1\r\nHost: a\r\n\n", errBareLF},
-	{"bare line feeds all over", "GET / HTTP/1.1\nHost: a\n\n", errBareLF},
+	{"bare line feeds everywhere", "GET / HTTP/1.1\nHost: a\n\n", errBareLF},
 	{"a bare line feed before the request", "\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", errBareLF},
 	{"a bare carriage return before the request", "\rGET / HTTP/1.1\r\nHost: a\r\n\r\n", errBareCR},
 	{"a bare carriage return in the method", "GE\rT / HTTP/1.1\r\nHost: a\r\n\r\n", errBareCR},
@@ -57,20 +57,20 @@ var refusedRequests = []struct {
 	{"a blank before the request", " GET / HTTP/1.1\r\nHost: a\r\n\r\n", errRequestLine},
 	{"a TLS handshake", "\x16\x03\x01\x02\x00", errNotHTTP},
 	{"a TLS handshake after an empty line", "\r\n\x16", errNotHTTP},
-	{"something that is not ASCII", "\xef\xbb\xbfGET / HTTP/1.1\r\nHost: a\r\n\r\n", errNotHTTP},
+	{"bytes that are not ASCII", "\xef\xbb\xbfGET / HTTP/1.1\r\nHost: a\r\n\r\n", errNotHTTP},
 	{"a NUL", "\x00", errNotHTTP},
 
 	// Request lines: RFC 9112, section 3.
 	{"a method alone", lines("GET", "Host: a"), errMethod},
 	{"a method and a blank", lines("GET ", "Host: a"), errRequestLine},
-	{"CONNECT to nothing", lines("CONNECT  HTTP/1.1", "Host: a"), errRequestLine},
+	{"CONNECT without a target", lines("CONNECT  HTTP/1.1", "Host: a"), errRequestLine},
 	{"a simple request of HTTP/0.9", lines("GET /", "Host: a"), errRequestLine},
 	{"two blanks before the target", lines("GET  / HTTP/1.1", "Host: a"), errRequestLine},
 	{"two blanks before the version", lines("GET /  HTTP/1.1", "Host: a"), errVersionBytes},
 	{"a blank after the version", lines("GET / HTTP/1.1 ", "Host: a"), errVersionBytes},
 	{"a blank in the target", lines("GET /a b HTTP/1.1", "Host: a"), errVersionBytes},
-	{"a tabulator before the target", lines("GET\t/ HTTP/1.1", "Host: a"), errMethod},
-	{"a tabulator before the version", lines("GET /\tHTTP/1.1", "Host: a"), errRequestLine},
+	{"a tab before the target", lines("GET\t/ HTTP/1.1", "Host: a"), errMethod},
+	{"a tab before the version", lines("GET /\tHTTP/1.1", "Host: a"), errRequestLine},
 	{"a form feed before the target", lines("GET\f/ HTTP/1.1", "Host: a"), errMethod},
 	{"a method with a colon", lines("GET: / HTTP/1.1", "Host: a"), errMethod},
 	{"a method with a parenthesis", lines("GET( / HTTP/1.1", "Host: a"), errMethod},
@@ -112,7 +112,7 @@ var refusedRequests = []struct {
 	{"a host as the target", lines("GET a:80 HTTP/1.1", "Host: a:80"), errTarget},
 	{"an asterisk for GET", lines("GET * HTTP/1.1", "Host: a"), errAsterisk},
 	{"an asterisk and more", lines("OPTIONS *?a HTTP/1.1", "Host: a"), errTarget},
-	{"an asterisk in a path's place", lines("OPTIONS */ HTTP/1.1", "Host: a"), errTarget},
+	{"an asterisk in place of a path", lines("OPTIONS */ HTTP/1.1", "Host: a"), errTarget},
 	{"a fragment", lines("GET /a#b HTTP/1.1", "Host: a"), errFragment},
 	{"a fragment after a query", lines("GET /a?b#c HTTP/1.1", "Host: a"), errFragment},
 	{"a fragment of an absolute target", lines("GET http://a/#b HTTP/1.1", "Host: a"), errFragment},
@@ -161,7 +161,7 @@ var refusedRequests = []struct {
 	{"a Host with a backslash", lines("GET / HTTP/1.1", `Host: a\b`), errHost},
 	{"a Host that is a list", lines("GET / HTTP/1.1", "Host: a,b"), errHost},
 	{"a Host that is not ASCII", lines("GET / HTTP/1.1", "Host: \u00e9"), errHost},
-	{"a Host that is a port", lines("GET / HTTP/1.1", "Host: :80"), errHost},
+	{"a Host that consists of a port", lines("GET / HTTP/1.1", "Host: :80"), errHost},
 	{"a Host with a malformed port", lines("GET / HTTP/1.1", "Host: a:b"), errHost},
 	{"a Host with two ports", lines("GET / HTTP/1.1", "Host: a:80:80"), errHost},
 	{"a Host with a port of six digits", lines("GET / HTTP/1.1", "Host: a:000080"), errHost},
@@ -171,11 +171,11 @@ var refusedRequests = []struct {
 
 	// Fields: RFC 9112, section 5.
 	{"a folded field", lines("GET / HTTP/1.1", "Host: a", "X: y", " z"), errFold},
-	{"a field folded with a tabulator", lines("GET / HTTP/1.1", "Host: a", "X: y", "\tContent-Length: 5"), errFold},
+	{"a field folded with a tab", lines("GET / HTTP/1.1", "Host: a", "X: y", "\tContent-Length: 5"), errFold},
 	{"a blank before the first field", lines("GET / HTTP/1.1", " Host: a", "Host: b"), errFold},
 	{"a line of one blank", lines("GET / HTTP/1.1", "Host: a", " "), errFold},
 	{"a blank before a colon", lines("GET / HTTP/1.1", "Host: a", "Content-Length : 5"), errColonBlank},
-	{"a tabulator before a colon", lines("GET / HTTP/1.1", "Host: a", "Transfer-Encoding\t: chunked"), errColonBlank},
+	{"a tab before a colon", lines("GET / HTTP/1.1", "Host: a", "Transfer-Encoding\t: chunked"), errColonBlank},
 	{"a line without a colon", lines("GET / HTTP/1.1", "Host: a", "X"), errNoColon},
 	{"a second request line", lines("GET / HTTP/1.1", "GET /b HTTP/1.1", "Host: a"), errColonBlank},
 	{"a field without a name", lines("GET / HTTP/1.1", "Host: a", ": y"), errNoName},
@@ -185,10 +185,10 @@ var refusedRequests = []struct {
 	{"a name with a slash", lines("GET / HTTP/1.1", "Host: a", "X/Y: y"), errName},
 	{"a name with a semicolon", lines("GET / HTTP/1.1", "Host: a", "X;Y: y"), errName},
 	{"a name with a NUL", lines("GET / HTTP/1.1", "Host: a", "X\x00: y"), errName},
-	{"a name with a vertical tabulator", lines("GET / HTTP/1.1", "Host: a", "Content-Length\v: 5"), errName},
+	{"a name with a vertical tab", lines("GET / HTTP/1.1", "Host: a", "Content-Length\v: 5"), errName},
 	{"a name that begins with a DEL", lines("GET / HTTP/1.1", "Host: a", "\x7fX: y"), errName},
 	{"a NUL in a value", lines("GET / HTTP/1.1", "Host: a", "X: y\x00z"), errControl},
-	{"a vertical tabulator in a value", lines("GET / HTTP/1.1", "Host: a", "X: \vy"), errControl},
+	{"a vertical tab in a value", lines("GET / HTTP/1.1", "Host: a", "X: \vy"), errControl},
 	{"an escape sequence in a value", lines("GET / HTTP/1.1", "Host: a", "X: \x1b[0m"), errControl},
 	{"a DEL in a value", lines("GET / HTTP/1.1", "Host: a", "X: \x7f"), errControl},
 	{"a backspace in a value", lines("GET / HTTP/1.1", "Host: a", "X: 12345678\b"), errControl},
@@ -196,13 +196,13 @@ var refusedRequests = []struct {
 	// Content-Length: RFC 9112, section 6.3.
 	{"two lengths", lines("POST / HTTP/1.1", "Host: a", "Content-Length: 5", "Content-Length: 6"), errLengths},
 	{"two lengths that are the same", lines("POST / HTTP/1.1", "Host: a", "Content-Length: 5", "content-length: 5"), errLengths},
-	{"two lengths of nothing", lines("POST / HTTP/1.1", "Host: a", "Content-Length: 0", "Content-Length: 0"), errLengths},
+	{"two lengths of 0", lines("POST / HTTP/1.1", "Host: a", "Content-Length: 0", "Content-Length: 0"), errLengths},
 	{"a list of lengths", lines("POST / HTTP/1.1", "Host: a", "Content-Length: 5, 5"), errLength},
 	{"a list with one length", lines("POST / HTTP/1.1", "Host: a", "Content-Length: 5,"), errLength},
 	{"an empty length", lines("POST / HTTP/1.1", "Host: a", "Content-Length:"), errLength},
 	{"a length with a plus", lines("POST / HTTP/1.1", "Host: a", "Content-Length: +5"), errLength},
 	{"a length with a minus", lines("POST / HTTP/1.1", "Host: a", "Content-Length: -5"), errLength},
-	{"a length of minus nothing", lines("POST / HTTP/1.1", "Host: a", "Content-Length: -0"), errLength},
+	{"a length of -0", lines("POST / HTTP/1.1", "Host: a", "Content-Length: -0"), errLength},
 	{"a length with leading zeros", lines("POST / HTTP/1.1", "Host: a", "Content-Length: 005"), errLength},
 	{"a length of two zeros", lines("POST / HTTP/1.1", "Host: a", "Content-Length: 00"), errLength},
 	{"a length in hexadecimal", lines("POST / HTTP/1.1", "Host: a", "Content-Length: 0x5"), errLength},
@@ -217,13 +217,13 @@ var refusedRequests = []struct {
 	{"a length over 63 bits", lines("POST / HTTP/1.1", "Host: a", "Content-Length: 9223372036854775808"), errLengthSize},
 	{"a length over 64 bits", lines("POST / HTTP/1.1", "Host: a", "Content-Length: 18446744073709551621"), errLengthSize},
 	{"a length of a hundred digits", lines("POST / HTTP/1.1", "Host: a", "Content-Length: "+strings.Repeat("9", 100)), errLengthSize},
-	{"a long length that is no number", lines("POST / HTTP/1.1", "Host: a", "Content-Length: "+strings.Repeat("9", 100)+"x"), errLength},
+	{"a long length that is not a number", lines("POST / HTTP/1.1", "Host: a", "Content-Length: "+strings.Repeat("9", 100)+"x"), errLength},
 	{"a length over the limit", lines("POST / HTTP/1.1", "Host: a", "Content-Length: 1000001"), errBodySize},
 
 	// Transfer-Encoding: RFC 9112, sections 6.1 and 6.3.
 	{"a length and chunks", lines("POST / HTTP/1.1", "Host: a", "Content-Length: 5", "Transfer-Encoding: chunked"), errLengthCoding},
 	{"chunks and a length", lines("POST / HTTP/1.1", "Host: a", "Transfer-Encoding: chunked", "Content-Length: 5"), errLengthCoding},
-	{"chunks and a length of nothing", lines("POST / HTTP/1.1", "Host: a", "Transfer-Encoding: chunked", "Content-Length: 0"), errLengthCoding},
+	{"chunks and a length of 0", lines("POST / HTTP/1.1", "Host: a", "Transfer-Encoding: chunked", "Content-Length: 0"), errLengthCoding},
 	{"an empty coding and a length", lines("POST / HTTP/1.1", "Host: a", "Transfer-Encoding:", "Content-Length: 5"), errLengthCoding},
 	{"another coding and a length", lines("POST / HTTP/1.1", "Host: a", "Transfer-Encoding: gzip", "Content-Length: 5"), errLengthCoding},
 	{"chunks in HTTP/1.0", lines("POST / HTTP/1.0", "Host: a", "Transfer-Encoding: chunked"), errCodingVersion},
@@ -231,20 +231,20 @@ var refusedRequests = []struct {
 	{"an empty coding", lines("POST / HTTP/1.1", "Host: a", "Transfer-Encoding:"), errCoding},
 	{"identity", lines("POST / HTTP/1.1", "Host: a", "Transfer-Encoding: identity"), errCoding},
 	{"gzip", lines("POST / HTTP/1.1", "Host: a", "Transfer-Encoding: gzip"), errCoding},
-	{"a coding that is not known", lines("POST / HTTP/1.1", "Host: a", "Transfer-Encoding: xchunked"), errCoding},
+	{"an unknown coding", lines("POST / HTTP/1.1", "Host: a", "Transfer-Encoding: xchunked"), errCoding},
 	{"chunked twice", lines("POST / HTTP/1.1", "Host: a", "Transfer-Encoding: chunked, chunked"), errCoding},
 	{"chunked in two fields", lines("POST / HTTP/1.1", "Host: a", "Transfer-Encoding: chunked", "Transfer-Encoding: chunked"), errCoding},
-	{"something after chunked", lines("POST / HTTP/1.1", "Host: a", "Transfer-Encoding: chunked, gzip"), errCoding},
-	{"something after chunked in another field", lines("POST / HTTP/1.1", "Host: a", "Transfer-Encoding: chunked", "Transfer-Encoding: identity"), errCoding},
-	{"nothing after chunked", lines("POST / HTTP/1.1", "Host: a", "Transfer-Encoding: chunked,"), errCoding},
-	{"nothing after chunked in another field", lines("POST / HTTP/1.1", "Host: a", "Transfer-Encoding: chunked", "Transfer-Encoding:"), errCoding},
-	{"nothing before chunked", lines("POST / HTTP/1.1", "Host: a", "Transfer-Encoding: ,chunked"), errCoding},
-	{"nothing before chunked in another field", lines("POST / HTTP/1.1", "Host: a", "Transfer-Encoding:", "Transfer-Encoding: chunked"), errCoding},
+	{"another coding after chunked", lines("POST / HTTP/1.1", "Host: a", "Transfer-Encoding: chunked, gzip"), errCoding},
+	{"another coding after chunked in another field", lines("POST / HTTP/1.1", "Host: a", "Transfer-Encoding: chunked", "Transfer-Encoding: identity"), errCoding},
+	{"an empty element after chunked", lines("POST / HTTP/1.1", "Host: a", "Transfer-Encoding: chunked,"), errCoding},
+	{"an empty element after chunked in another field", lines("POST / HTTP/1.1", "Host: a", "Transfer-Encoding: chunked", "Transfer-Encoding:"), errCoding},
+	{"an empty element before chunked", lines("POST / HTTP/1.1", "Host: a", "Transfer-Encoding: ,chunked"), errCoding},
+	{"an empty element before chunked in another field", lines("POST / HTTP/1.1", "Host: a", "Transfer-Encoding:", "Transfer-Encoding: chunked"), errCoding},
 	{"chunked with a parameter", lines("POST / HTTP/1.1", "Host: a", "Transfer-Encoding: chunked;a=b"), errCoding},
 	{"chunked in quotes", lines("POST / HTTP/1.1", "Host: a", `Transfer-Encoding: "chunked"`), errCoding},
 	{"chunked in other letters", lines("POST / HTTP/1.1", "Host: a", "Transfer-Encoding: chun\u212Aed"), errCoding},
 	{"two words", lines("POST / HTTP/1.1", "Host: a", "Transfer-Encoding: gzip chunked"), errCoding},
-	{"chunked after a vertical tabulator", lines("POST / HTTP/1.1", "Host: a", "Transfer-Encoding: \vchunked"), errControl},
+	{"chunked after a vertical tab", lines("POST / HTTP/1.1", "Host: a", "Transfer-Encoding: \vchunked"), errControl},
 	{"another coding before chunked", lines("POST / HTTP/1.1", "Host: a", "Transfer-Encoding: gzip, chunked"), errCodingUnknown},
 	{"identity before chunked", lines("POST / HTTP/1.1", "Host: a", "Transfer-Encoding: identity, chunked"), errCodingUnknown},
 	{"another coding before chunked in another field", lines("POST / HTTP/1.1", "Host: a", "Transfer-Encoding: gzip", "Transfer-Encoding: chunked"), errCodingUnknown},
@@ -282,7 +282,7 @@ var servedRequests = []struct {
 	name, head string
 	want       Request
 }{
-	{"the least", lines("GET / HTTP/1.1", "Host: a"), served(func(r *Request) {})},
+	{"a minimal request", lines("GET / HTTP/1.1", "Host: a"), served(func(r *Request) {})},
 	{"an empty line before", "\r\n" + lines("GET / HTTP/1.1", "Host: a"), served(func(r *Request) {})},
 	{"HTTP/1.0", lines("GET / HTTP/1.0", "Host: a"), served(func(r *Request) { r.Minor, r.Close = 0, true })},
 	{"HTTP/1.0 without Host", lines("GET / HTTP/1.0"), served(func(r *Request) { r.Minor, r.Close, r.Authority = 0, true, "" })},
@@ -300,15 +300,15 @@ var servedRequests = []struct {
 		})},
 	{"values that are not ASCII", lines("GET / HTTP/1.1", "Host: a", "X: \u00e9\xff\t\""),
 		served(func(r *Request) { r.Fields = message.Fields{{Name: "X", Value: "\u00e9\xff\t\""}} })},
-	{"what browsers leave unescaped", lines(`GET /a[1]{|}\^"<>?b[]=c|d HTTP/1.1`, "Host: a"), served(func(r *Request) { r.Target = `/a[1]{|}\^"<>?b[]=c|d` })},
+	{"characters that browsers leave unescaped", lines(`GET /a[1]{|}\^"<>?b[]=c|d HTTP/1.1`, "Host: a"), served(func(r *Request) { r.Target = `/a[1]{|}\^"<>?b[]=c|d` })},
 	{"a broken escape, which is for package route", lines("GET /%zz HTTP/1.1", "Host: a"), served(func(r *Request) { r.Target = "/%zz" })},
 	{"a malformed host in an absolute target, which package route rejects", lines("GET http://a%00/ HTTP/1.1", "Host: a%00"), served(func(r *Request) { r.Scheme, r.Authority = "http", "a%00" })},
-	{"an announcement of a trailer that there cannot be", lines("POST / HTTP/1.1", "Host: a", "Transfer-Encoding: chunked", "Trailer: Content-Length"),
+	{"an announcement of an impossible trailer", lines("POST / HTTP/1.1", "Host: a", "Transfer-Encoding: chunked", "Trailer: Content-Length"),
 		served(func(r *Request) {
 			r.Method, r.Length, r.Chunked = "POST", -1, true
 			r.Fields = message.Fields{{Name: "Transfer-Encoding", Value: "chunked"}, {Name: "Trailer", Value: "Content-Length"}}
 		})},
-	{"a cache that is not wanted", lines("GET / HTTP/1.1", "Host: a", "Pragma: no-cache"),
+	{"a request that no cache may answer", lines("GET / HTTP/1.1", "Host: a", "Pragma: no-cache"),
 		served(func(r *Request) { r.Fields = field("Pragma", "no-cache") })},
 	{"two slashes", lines("GET //a HTTP/1.1", "Host: a"), served(func(r *Request) { r.Target = "//a" })},
 	{"a host with a port", lines("GET / HTTP/1.1", "Host: A.b:8080"), served(func(r *Request) { r.Authority = "A.b:8080" })},
@@ -325,7 +325,7 @@ var servedRequests = []struct {
 	{"a length", lines("POST / HTTP/1.1", "Host: a", "Content-Length:\t5 "), served(func(r *Request) {
 		r.Method, r.Length, r.Fields = "POST", 5, message.Fields{{Name: "Content-Length", Value: "5"}}
 	})},
-	{"a length of nothing", lines("POST / HTTP/1.1", "Host: a", "Content-Length: 0"), served(func(r *Request) {
+	{"a length of 0", lines("POST / HTTP/1.1", "Host: a", "Content-Length: 0"), served(func(r *Request) {
 		r.Method, r.Fields = "POST", message.Fields{{Name: "Content-Length", Value: "0"}}
 	})},
 	{"a length at the limit of what can be counted", lines("GET / HTTP/1.1", "Host: a", "Content-Length: 9223372036854775806"), served(func(r *Request) {
@@ -351,7 +351,7 @@ var servedRequests = []struct {
 	{"an upgrade", lines("GET / HTTP/1.1", "Host: a", "Upgrade: websocket", "Connection: keep-alive, Upgrade"), served(func(r *Request) {
 		r.Upgrading, r.Fields = true, message.Fields{{Name: "Upgrade", Value: "websocket"}, {Name: "Connection", Value: "keep-alive, Upgrade"}}
 	})},
-	{"an upgrade that is no connection option", lines("GET / HTTP/1.1", "Host: a", "Upgrade: websocket"), served(func(r *Request) {
+	{"an upgrade without its connection option", lines("GET / HTTP/1.1", "Host: a", "Upgrade: websocket"), served(func(r *Request) {
 		r.Fields = message.Fields{{Name: "Upgrade", Value: "websocket"}}
 	})},
 	{"an upgrade in HTTP/1.0", lines("GET / HTTP/1.0", "Host: a", "Upgrade: websocket", "Connection: Upgrade"), served(func(r *Request) {

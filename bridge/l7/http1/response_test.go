@@ -29,7 +29,7 @@ var refusedResponses = []struct {
 	want       *Error
 }{
 	{"an empty line before the response", "\r\nHTTP/1.1 200 OK\r\n\r\n", errNotHTTP},
-	{"a body left from the response before", "helloHTTP/1.1 200 OK\r\n\r\n", errNotHTTP},
+	{"a body left over from the previous response", "helloHTTP/1.1 200 OK\r\n\r\n", errNotHTTP},
 	{"a simple response of HTTP/0.9", "<html>", errNotHTTP},
 	{"another protocol", "ICY 200 OK\r\n\r\n", errNotHTTP},
 	{"an SSH banner", "SSH-2.0-x\r\n", errNotHTTP},
@@ -49,8 +49,8 @@ var refusedResponses = []struct {
 	{"a status code with a fraction", lines("HTTP/1.1 200.1 OK"), errStatusLine},
 	{"a status code in letters", lines("HTTP/1.1 2OO OK"), errStatusLine},
 	{"two blanks before the status code", lines("HTTP/1.1  200 OK"), errStatusLine},
-	{"a tabulator before the status code", lines("HTTP/1.1\t200 OK"), errStatusLine},
-	{"a tabulator after the status code", lines("HTTP/1.1 200\tOK"), errStatusLine},
+	{"a tab before the status code", lines("HTTP/1.1\t200 OK"), errStatusLine},
+	{"a tab after the status code", lines("HTTP/1.1 200\tOK"), errStatusLine},
 	{"status code 0", lines("HTTP/1.1 000 x"), errStatus},
 	{"status code 99", lines("HTTP/1.1 099 x"), errStatus},
 	{"status code 600", lines("HTTP/1.1 600 x"), errStatus},
@@ -66,7 +66,7 @@ var refusedResponses = []struct {
 	{"a field without a name", lines("HTTP/1.1 200 OK", ": x"), errNoName},
 	{"a name that is not a token", lines("HTTP/1.1 200 OK", "X@Y: x"), errName},
 	{"a NUL in a value", lines("HTTP/1.1 200 OK", "X: \x00"), errControl},
-	{"too large a head", lines("HTTP/1.1 200 OK", "X: "+strings.Repeat("y", 600)), errHeadSize},
+	{"a head over the limit", lines("HTTP/1.1 200 OK", "X: "+strings.Repeat("y", 600)), errHeadSize},
 	{"a head without an end", "HTTP/1.1 200 " + strings.Repeat("y", 600), errHeadSize},
 	{"too many fields", lines("HTTP/1.1 200 OK", "1:", "2:", "3:", "4:", "5:", "6:", "7:", "8:", "9:"), errFieldCount},
 
@@ -81,7 +81,7 @@ var refusedResponses = []struct {
 	{"chunks in HTTP/1.0", lines("HTTP/1.0 200 OK", "Transfer-Encoding: chunked"), errCodingVersion},
 	{"another coding", lines("HTTP/1.1 200 OK", "Transfer-Encoding: gzip"), errCoding},
 	{"identity", lines("HTTP/1.1 200 OK", "Transfer-Encoding: identity"), errCoding},
-	{"chunked not last", lines("HTTP/1.1 200 OK", "Transfer-Encoding: chunked, gzip"), errCoding},
+	{"chunked before another coding", lines("HTTP/1.1 200 OK", "Transfer-Encoding: chunked, gzip"), errCoding},
 	{"chunked twice", lines("HTTP/1.1 200 OK", "Transfer-Encoding: chunked, chunked"), errCoding},
 	{"another coding before chunked", lines("HTTP/1.1 200 OK", "Transfer-Encoding: gzip, chunked"), errCodingUnknown},
 	{"too many connection options", lines("HTTP/1.1 200 OK", "Content-Length: 0", "Connection: a"+strings.Repeat(", b", 32)), errOptions},

@@ -35,7 +35,7 @@ func TestASlowBodyTimesOut(t *testing.T) {
 		{name: "to a slow reader", size: 1, every: 50 * time.Second, pieces: 8, pause: 49 * time.Second, least: forEver},
 		{name: "after the response has begun", size: 1, every: 2 * time.Minute, pieces: 10, least: forEver,
 			before: func(s *ServerStream) { _ = s.Respond(ok(), false); _ = s.Flush() }},
-		{name: "with Patient", size: 1, every: 2 * time.Minute, pieces: 10, least: forEver, before: (*ServerStream).NoBodyTimeout},
+		{name: "without a limit for bodies", size: 1, every: 2 * time.Minute, pieces: 10, least: forEver, before: (*ServerStream).NoBodyTimeout},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			type end struct {

@@ -228,7 +228,7 @@ func (c *ServerConn) call(s *ServerStream) {
 //
 // One goroutine at a time may call Read, Buffered, Whole and Trailer. A second
 // may call Inform, Respond, Write, Flush and End at the same time. Refuse,
-// Finish, Patient, Abort and Notify may be called from any goroutine at any
+// Finish, NoBodyTimeout, Abort and Notify may be called from any goroutine at any
 // time.
 type ServerStream struct {
 	stream
