@@ -153,7 +153,7 @@ func (x *faultyUse) run(t *testing.T, fault faulttest.Fault) (ops int) {
 				}
 				return faults.Wrap(c), nil
 			},
-			Check: upstream.CheckOptions{Ask: x.check, Interval: 10 * time.Second, Unhealthy: 1, Healthy: 1},
+			Check: upstream.CheckOptions{Check: x.check, Interval: 10 * time.Second, Unhealthy: 1, Healthy: 1},
 		}
 		if x.headers {
 			o.ProxyProtocol = proxyproto.V1
