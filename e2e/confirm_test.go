@@ -226,7 +226,7 @@ func TestKillsAmongWritesConfirmationsAndRollbacks(t *testing.T) {
 }
 
 // checkHistory checks that every revision since one is in the history, and that each one
-// that had to be confirmed and was not is followed by one that goes back from it.
+// that had to be confirmed and was not is followed by one that rolls it back.
 func (g *gateway) checkHistory(since, live int64, stays map[int64]string) error {
 	stored := map[int64]*adminv1.Revision{}
 	for token := ""; ; {

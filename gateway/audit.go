@@ -58,7 +58,7 @@ func (w *writer) recordedConfirm(ctx context.Context, n int64, o store.Origin, c
 	})
 }
 
-// recordUndone records that the start went back from a revision.
+// recordUndone records that the start rolled back from a revision.
 func (w *writer) recordUndone(p *adminv1.Pending, now *store.State) {
 	r := admin.RecordOf(store.Origin{Method: byDeadline})
 	r.Comment, r.RevisionBefore, r.RevisionAfter = notConfirmed(p), p.GetRevision(), now.Revision()

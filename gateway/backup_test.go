@@ -15,7 +15,7 @@ import (
 )
 
 // A gateway that starts from a restored backup has the same revision, the same etags, the
-// same keys, and revisions to go back to.
+// same keys, and revisions to roll back to.
 func TestARestoredGatewayIsTheSame(t *testing.T) {
 	g, ca := start(t, ""), certstest.NewCA(t)
 	front := ca.Server(t, "front.example")

@@ -39,7 +39,7 @@ type Options struct {
 	// it is missing. Only one process may use it at a time.
 	DataDir string
 
-	// History is how many revisions are stored, with what is needed to go back to them.
+	// History is how many revisions are stored, with what is needed to roll back to them.
 	// 0: 100.
 	History int
 
@@ -238,7 +238,7 @@ func Open(ctx context.Context, o Options) (_ *Gateway, err error) {
 		return nil, err
 	}
 	if undone != nil {
-		g.log.Warn("revision was not confirmed before the gateway stopped: going back", "revision", undone.GetRevision(), "to", undone.GetRollbackTo())
+		g.log.Warn("revision was not confirmed before the gateway stopped: rolling back", "revision", undone.GetRevision(), "to", undone.GetRollbackTo())
 		g.recordUndone(undone, state)
 	}
 	g.openUpdates(db.InstanceID(), state.Revision())

@@ -20,12 +20,12 @@ type pending struct {
 	deadline time.Time // its expire_time, with a monotonic clock reading
 }
 
-// ends reports whether the edit goes back from the pending revision.
+// ends reports whether the edit rolls back the pending revision.
 func (p *pending) ends(e store.Edit) bool {
 	return e.Rollback != nil && e.Rollback.Revision == p.GetRollbackTo() && e.ConfirmWithin == 0
 }
 
-// byDeadline is the method of the edits that go back because a deadline has passed.
+// byDeadline is the method of the edits that roll back because a deadline has passed.
 const byDeadline = "deadline"
 
 func (p *pending) String() string {
@@ -33,7 +33,7 @@ func (p *pending) String() string {
 }
 
 // admit rejects an edit that would change something while a revision is pending, unless
-// it goes back from that revision. A dry run gets a warning instead.
+// it rolls back that revision. A dry run gets a warning instead.
 func (w *writer) admit(e store.Edit, draft *store.Draft, bad *invalid.List) {
 	p := w.pending.Load()
 	if p == nil && e.Origin.Method == byDeadline {
@@ -104,7 +104,7 @@ func (w *writer) confirm(ctx context.Context, n int64, o store.Origin) (*adminv1
 	switch {
 	case p != nil && p.GetRevision() == n && time.Now().Before(p.deadline):
 	case r.GetExpireTime() != nil:
-		return nil, invalid.Errorf(invalid.Pending, "revision", "%d was not confirmed by %s: the gateway goes back to the revision before",
+		return nil, invalid.Errorf(invalid.Pending, "revision", "%d was not confirmed by %s: the gateway rolls back to the revision before",
 			n, r.GetExpireTime().AsTime().Format("15:04:05 MST"))
 	case p != nil:
 		return nil, invalid.Errorf(invalid.Pending, "revision", "is %d, which needs no confirmation: %v", n, p)
@@ -121,7 +121,7 @@ func (w *writer) confirm(ctx context.Context, n int64, o store.Origin) (*adminv1
 	return r, nil
 }
 
-// goBack goes back from a pending revision whose deadline has passed. If the previous
+// goBack rolls back a pending revision whose deadline has passed. If the previous
 // revision is not valid as a whole any more, for example because a file is gone, the
 // resources concerned are down.
 func (w *writer) goBack(ctx context.Context, n int64) error {
@@ -129,7 +129,7 @@ func (w *writer) goBack(ctx context.Context, n int64) error {
 	w.mu.Lock()
 	p, state := w.pending.Load(), w.State()
 	w.mu.Unlock()
-	if p == nil || p.GetRevision() != n || w.stopping.Err() != nil { // the next start goes back
+	if p == nil || p.GetRevision() != n || w.stopping.Err() != nil { // the next start rolls back
 		return nil
 	}
 	e, err := w.history.Rollback(state, p.GetRollbackTo())
@@ -137,7 +137,7 @@ func (w *writer) goBack(ctx context.Context, n int64) error {
 		return err
 	}
 	e.Origin, e.Comment = store.Origin{Method: byDeadline}, notConfirmed(p.Pending)
-	w.log.Warn("revision not confirmed in time: going back", "revision", n, "to", p.GetRollbackTo())
+	w.log.Warn("revision not confirmed in time: rolling back", "revision", n, "to", p.GetRollbackTo())
 	_, err = w.Apply(ctx, e)
 	if err == nil || w.pending.Load() != p { // confirmed at the last moment, or rolled back by a caller
 		return nil
@@ -160,7 +160,7 @@ func undoPending(db stateStore, h *revisions.History) (state *store.State, undon
 		return state, nil, nil
 	}
 	fail := func(err error) (*store.State, *adminv1.Pending, error) {
-		return nil, nil, fmt.Errorf("cannot go back from revision %d, which was not confirmed, to %d: %w", p.GetRevision(), p.GetRollbackTo(), err)
+		return nil, nil, fmt.Errorf("cannot roll back from revision %d, which was not confirmed, to %d: %w", p.GetRevision(), p.GetRollbackTo(), err)
 	}
 	e, err := h.Rollback(state, p.GetRollbackTo())
 	if err != nil {

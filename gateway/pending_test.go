@@ -39,7 +39,7 @@ func TestAnUnconfirmedRevisionIsUndoneAtItsDeadline(t *testing.T) {
 	if r.Pending.GetRevision() != 2 || r.Pending.GetRollbackTo() != 1 {
 		t.Errorf("pending: %v", r.Pending)
 	}
-	eventually(t, "the gateway goes back", func() bool { return g.State().Revision() == 3 })
+	eventually(t, "the gateway rolls back", func() bool { return g.State().Revision() == 3 })
 	if got := content(g.State()); !strings.Contains(got, "127.0.0.1:1") || strings.Contains(got, `"v"`) {
 		t.Errorf("%s", got)
 	}
@@ -80,7 +80,7 @@ func TestADeadlineBeforeTheRevisionIsLive(t *testing.T) {
 	}
 }
 
-// A revision that is confirmed while the gateway plans to go back from it stays.
+// A revision that is confirmed while the gateway plans to roll back from it stays.
 func TestAConfirmationOvertakesGoingBack(t *testing.T) {
 	g := start(t, "")
 	g.put(plainUpstream("u", "127.0.0.1:1"))
@@ -221,7 +221,7 @@ func TestAReloadIsRefusedWhileARevisionIsPending(t *testing.T) {
 }
 
 // The previous revision is no longer valid: its file is gone, and its port is taken.
-// The gateway goes back all the same, and only what cannot be restored is down.
+// The gateway rolls back all the same, and only what cannot be restored is down.
 func TestAnInvalidPreviousRevisionIsRestoredAsFarAsPossible(t *testing.T) {
 	dir := t.TempDir()
 	bundle := writeFile(t, filepath.Join(dir, "ca.pem"), certstest.NewCA(t).TrustPEM())
@@ -234,7 +234,7 @@ func TestAnInvalidPreviousRevisionIsRestoredAsFarAsPossible(t *testing.T) {
 	if err := os.Remove(bundle); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the gateway goes back", func() bool { return g.State().Revision() == 3 && g.Status().GetPending() == nil })
+	eventually(t, "the gateway rolls back", func() bool { return g.State().Revision() == 3 && g.Status().GetPending() == nil })
 	if got := content(g.State()); !strings.Contains(got, "secured") || !strings.Contains(got, "127.0.0.1:1") {
 		t.Errorf("%s", got)
 	}
@@ -247,7 +247,7 @@ func TestAnInvalidPreviousRevisionIsRestoredAsFarAsPossible(t *testing.T) {
 	}
 }
 
-// A disk that is full at the deadline delays going back until it is not.
+// A disk that is full at the deadline delays rolling back until it is not.
 func TestAFailedWriteAtTheDeadlineIsTriedAgain(t *testing.T) {
 	g := start(t, "")
 	g.put(plainUpstream("u", "127.0.0.1:1"))
@@ -256,7 +256,7 @@ func TestAFailedWriteAtTheDeadlineIsTriedAgain(t *testing.T) {
 	sound := g.store
 	g.store = failing{sound}
 	g.mu.Unlock()
-	eventually(t, "going back fails", func() bool { return strings.Contains(g.log.String(), "cannot go back to the previous revision") })
+	eventually(t, "rolling back fails", func() bool { return strings.Contains(g.log.String(), "cannot roll back to the previous revision") })
 	if _, err := g.Apply(context.Background(), store.Edit{Puts: puts(plainUpstream("v", "127.0.0.1:1"))}); !isPending(err) {
 		t.Errorf("another write after the deadline: %v", err)
 	}
@@ -266,7 +266,7 @@ func TestAFailedWriteAtTheDeadlineIsTriedAgain(t *testing.T) {
 	g.mu.Lock()
 	g.store = sound
 	g.mu.Unlock()
-	eventually(t, "the gateway goes back", func() bool { return g.State().Revision() == 3 })
+	eventually(t, "the gateway rolls back", func() bool { return g.State().Revision() == 3 })
 }
 
 // Random sequences of writes, confirmations, rollbacks, expiries and restarts agree with
@@ -293,7 +293,7 @@ func runSequence(t *testing.T, random *rand.Rand) {
 				g.State().Revision(), g.Status().GetPending().GetRevision(), content(g.State()), live, pending, states[live])
 		}
 	}
-	// back is the model of going back from the pending revision. It makes a revision
+	// back is the model of rolling back the pending revision. It makes a revision
 	// unless the states are equal.
 	back := func() {
 		states[live+1] = states[pending-1]
@@ -360,7 +360,7 @@ func runSequence(t *testing.T, random *rand.Rand) {
 			}
 			if expires {
 				back()
-				eventually(t, "the gateway goes back", func() bool { return g.State().Revision() == live && g.Status().GetPending() == nil })
+				eventually(t, "the gateway rolls back", func() bool { return g.State().Revision() == live && g.Status().GetPending() == nil })
 			}
 			check(step, "write")
 		}

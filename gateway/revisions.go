@@ -27,7 +27,7 @@ func (g *Gateway) Diff(from int64, to *int64) ([]revisions.Difference, int64, er
 	return all, upTo, err
 }
 
-// RollbackEdit returns an edit that goes back to a revision. Its ExpectedRevision is the
+// RollbackEdit returns an edit that rolls back to a revision. Its ExpectedRevision is the
 // live revision. The error is an *invalid.Error.
 func (g *Gateway) RollbackEdit(to int64) (store.Edit, error) {
 	return g.history.Rollback(g.State(), to)

@@ -26,7 +26,7 @@ func content(s *store.State) string {
 	return b.String()
 }
 
-// rollBack goes back to a revision.
+// rollBack rolls back to a revision.
 func (g *testGateway) rollBack(to int64) *store.Result {
 	g.t.Helper()
 	e, err := g.RollbackEdit(to)

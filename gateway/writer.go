@@ -42,7 +42,7 @@ type writer struct {
 	listeners *listeners.Set
 	history   *revisions.History
 
-	keeper  *confirm.Keeper         // goes back from the pending revision at its deadline
+	keeper  *confirm.Keeper         // rolls back the pending revision at its deadline
 	pending atomic.Pointer[pending] // replaced with the lock only; nil: none
 
 	// replacing is called with the lock before next replaces prev. The function that it

@@ -22,9 +22,9 @@ With --require-probe the gateway first makes a TLS handshake with the endpoints 
 every affected upstream, with the new settings. Unless any (or all) endpoints of
 each upstream pass, nothing is changed and the probe results are shown.
 
-With --confirm-within the gateway goes back to the configuration before, by itself,
+With --confirm-within the gateway rolls back to the previous configuration by itself,
 unless "confirm" is called in time: for a change that may cut you off. Until then
-other changes are refused. A gateway that crashes or stops goes back when it starts.
+other changes are refused. A gateway that crashes or stops rolls back when it starts.
 
 A file is YAML or JSON: documents, each with a kind and the resource's fields.
 Unknown fields are rejected. Relative paths in a file start at that file.

@@ -20,7 +20,7 @@ func newBackup(c *cli) *cobra.Command {
 		Short: "Write a copy of the gateway's state to standard output",
 		Long: `Backup writes a copy of the state as of one revision to standard output, while the
 gateway runs. It holds everything that is stored: resources, private keys and
-passphrases, and the revisions to go back to. Keep it as safe as the data directory.
+passphrases, and the revisions to roll back to. Keep it as safe as the data directory.
 
 The copy is complete if the exit code is 0. "restore" makes a data directory of it.`,
 		Example: "  (umask 077; drawbridge backup > state.backup)",
@@ -71,7 +71,7 @@ input. The whole backup is checked first. It never replaces a state that exists.
 
 A gateway that is started with the directory has the revision, the keys and the etags
 of the backup. Clients that watch start over. If the backup was made while a revision
-was pending, the gateway goes back to the revision before.`,
+was pending, the gateway rolls back to the revision before.`,
 		Example: "  drawbridge restore state.backup --data-dir /var/lib/drawbridge",
 		Args:    cobra.ExactArgs(1),
 	}

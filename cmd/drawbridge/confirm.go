@@ -19,7 +19,7 @@ func newConfirm(c *cli) *cobra.Command {
 		Use:   "confirm [REV]",
 		Short: "Confirm a change that was made with --confirm-within, so that it stays",
 		Long: `Confirm makes the pending revision permanent. Without a confirmation in time the
-gateway goes back to the revision before it.
+gateway rolls back to the revision before it.
 
 Name the revision in scripts, so that they never confirm another one.`,
 		Example: "  drawbridge apply -f drawbridge.yaml --confirm-within 2m\n  drawbridge confirm",
@@ -63,7 +63,7 @@ Name the revision in scripts, so that they never confirm another one.`,
 // confirmWithinFlag adds --confirm-within to a command that writes. The option is nil
 // without it.
 func confirmWithinFlag(cmd *cobra.Command) func() *durationpb.Duration {
-	within := cmd.Flags().Duration("confirm-within", 0, "go back by itself unless the change is confirmed within this time (1s to 24h); on a terminal, show a countdown that Enter confirms")
+	within := cmd.Flags().Duration("confirm-within", 0, "roll back by itself unless the change is confirmed within this time (1s to 24h); on a terminal, show a countdown that Enter confirms")
 	return func() *durationpb.Duration {
 		if !cmd.Flags().Changed("confirm-within") {
 			return nil
@@ -73,13 +73,13 @@ func confirmWithinFlag(cmd *cobra.Command) func() *durationpb.Duration {
 }
 
 // awaitConfirmation tells how to confirm a revision. On a terminal it counts down until
-// the revision is confirmed or the gateway has gone back.
+// the revision is confirmed or the gateway has rolled back.
 func (c *cli) awaitConfirmation(ctx context.Context, cl *client, f format, p *adminv1.Pending) error {
 	if p == nil || f != formatTable {
 		return nil
 	}
 	at := p.GetExpireTime().AsTime().Local().Format("15:04:05")
-	fmt.Fprintf(c.out, "At %s the gateway goes back to revision %d, unless you confirm: drawbridge confirm %d\n", at, p.GetRollbackTo(), p.GetRevision())
+	fmt.Fprintf(c.out, "At %s the gateway rolls back to revision %d, unless you confirm: drawbridge confirm %d\n", at, p.GetRollbackTo(), p.GetRevision())
 	if !isTerminal(c.in) || !isTerminal(c.out) {
 		return nil
 	}
@@ -113,7 +113,7 @@ type countdown struct {
 	since   *traffic // what had failed when the countdown began
 }
 
-// afterDeadline is how long a countdown waits for the gateway to go back.
+// afterDeadline is how long a countdown waits for the gateway to roll back.
 const afterDeadline = 15 * time.Second
 
 func (d *countdown) run(ctx context.Context, enter <-chan struct{}, tick <-chan time.Time) error {
@@ -148,7 +148,7 @@ func (d *countdown) show(ctx context.Context) (over bool, err error) {
 	case err != nil && left < -afterDeadline:
 		fmt.Fprintln(d.out)
 		return true, d.failure(err, noField)
-	case err != nil: // the change may have cut this client off: the gateway goes back by itself
+	case err != nil: // the change may have cut this client off: the gateway rolls back by itself
 		d.line(left, d.paint.bad("the gateway cannot be reached"))
 		return false, nil
 	case live.GetPending().GetRevision() == n:

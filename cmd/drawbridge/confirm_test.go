@@ -89,7 +89,7 @@ func TestACountdownEndsWithTheRevision(t *testing.T) {
 	}
 }
 
-// The countdown continues while the gateway cannot be reached: it will go back by itself.
+// The countdown continues while the gateway cannot be reached: it will roll back by itself.
 func TestACountdownSurvivesAGatewayOutOfReach(t *testing.T) {
 	cl, err := (&connector{admin: "unix:/nowhere/s"}).dial()
 	if err != nil {

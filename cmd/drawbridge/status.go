@@ -120,7 +120,7 @@ func writeStatus(w io.Writer, p paint, st *adminv1.GetStatusResponse, ups []*adm
 		count(int(n.GetUpstreams()), "upstream"), count(int(n.GetCertificates()), "certificate"), count(int(n.GetTrustBundles()), "trust bundle"))
 
 	if pending := st.GetPending(); pending != nil {
-		fmt.Fprintf(w, "%s revision %d by %s: at %s the gateway goes back to revision %d, unless confirmed\n", p.caution("PENDING"), pending.GetRevision(),
+		fmt.Fprintf(w, "%s revision %d by %s: at %s the gateway rolls back to revision %d, unless confirmed\n", p.caution("PENDING"), pending.GetRevision(),
 			printable(pending.GetPrincipal()), pending.GetExpireTime().AsTime().Local().Format("15:04:05"), pending.GetRollbackTo())
 	}
 	if d := st.GetDescriptors(); d.GetPausedListeners() > 0 {

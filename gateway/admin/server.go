@@ -55,7 +55,7 @@ type Gateway interface {
 	History() *revisions.History
 
 	// Diff returns the resources that differ between two revisions, and the second one;
-	// nil stands for the live one. RollbackEdit returns an edit that goes back to a
+	// nil stands for the live one. RollbackEdit returns an edit that rolls back to a
 	// revision; its ExpectedRevision is the live revision. Their errors are
 	// *invalid.Error.
 	Diff(from int64, to *int64) ([]revisions.Difference, int64, error)

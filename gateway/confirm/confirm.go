@@ -1,4 +1,4 @@
-// Package confirm goes back to the previous revision when a pending one is not confirmed
+// Package confirm rolls back to the previous revision when a pending one is not confirmed
 // in time.
 //
 // The writer owns the pending revision and tells the Keeper of it. The Keeper owns the
@@ -13,7 +13,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// retryEvery is how long the Keeper waits after it failed to go back.
+// retryEvery is how long the Keeper waits after it failed to roll back.
 const retryEvery = time.Second
 
 // A Keeper waits for the deadline of at most one revision. Its methods may be called
@@ -75,7 +75,7 @@ func (k *Keeper) Run(ctx context.Context) {
 		default:
 			timer.Reset(retryEvery)
 			if err := k.goBack(ctx, revision); err != nil {
-				k.log.Error("cannot go back to the previous revision; trying again", "revision", revision, "error", err)
+				k.log.Error("cannot roll back to the previous revision; trying again", "revision", revision, "error", err)
 			}
 		}
 	}

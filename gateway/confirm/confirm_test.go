@@ -13,7 +13,7 @@ import (
 )
 
 // run runs a Keeper in a bubble with its own time, and returns when its goroutine has
-// ended. calls are the times, since the start, at which it went back.
+// ended. calls are the times, since the start, at which it rolled back.
 func run(t *testing.T, fail int, steps func(*Keeper)) (calls []string) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
@@ -63,14 +63,14 @@ func TestAKeeperGoesBackAtTheDeadline(t *testing.T) {
 			k.Set(8, after(2*time.Minute))
 			time.Sleep(time.Hour)
 		}, []string{"8 at 2m0s"}},
-		"going back fails twice": {2, func(k *Keeper) {
+		"rolling back fails twice": {2, func(k *Keeper) {
 			k.Set(7, after(time.Minute))
 			time.Sleep(time.Hour)
 		}, []string{"7 at 1m0s", "7 at 1m1s", "7 at 1m2s"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := run(t, test.fail, test.steps); !slices.Equal(got, test.want) {
-				t.Errorf("went back: %q, want %q", got, test.want)
+				t.Errorf("rolled back: %q, want %q", got, test.want)
 			}
 		})
 	}

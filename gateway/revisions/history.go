@@ -106,7 +106,7 @@ func same(b, a Prior) bool {
 	return b.Files == a.Files && store.SameContent(b.Resource, a.Resource)
 }
 
-// Rollback returns the edit that goes back from live, the live state, to a revision. The
+// Rollback returns the edit that rolls live, the live state, back to a revision. The
 // edit is valid only on live.
 func (h *History) Rollback(live *store.State, to int64) (store.Edit, error) {
 	if to < 0 || to > live.Revision() {

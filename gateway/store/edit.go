@@ -76,7 +76,7 @@ type Edit struct {
 	// Origin says who makes the edit. The zero value: the gateway.
 	Origin Origin
 
-	// Rollback, if not nil, says that the edit goes back to an earlier revision.
+	// Rollback, if not nil, says that the edit rolls back to an earlier revision.
 	Rollback *Rollback
 }
 
@@ -88,7 +88,7 @@ type Origin struct {
 	Method    string // the full method name; "start", "SIGHUP" or "file" for the gateway's own edits
 }
 
-// A Rollback describes an edit that goes back to an earlier revision.
+// A Rollback describes an edit that rolls back to an earlier revision.
 type Rollback struct {
 	Revision int64
 

@@ -57,7 +57,7 @@ func (e *CorruptError) Unwrap() error { return e.Err }
 
 // Options configure a Store. The zero value works.
 type Options struct {
-	// History is how many revisions are stored, with what is needed to go back to them.
+	// History is how many revisions are stored, with what is needed to roll back to them.
 	// 0: 100.
 	History int
 }

@@ -512,9 +512,9 @@ type WriteOptions struct {
 	// Refuse the write (ALREADY_EXISTS) if it would replace an existing resource with a
 	// different one.
 	CreateOnly bool `protobuf:"varint,4,opt,name=create_only,json=createOnly,proto3" json:"create_only,omitempty"`
-	// Go back to the previous revision by itself unless Confirm is called within this
+	// Roll back to the previous revision by itself unless Confirm is called within this
 	// time: from 1s to 24h. Until then other writes are refused (FAILED_PRECONDITION). A
-	// gateway that stops or crashes before goes back when it starts.
+	// gateway that stops or crashes before rolls back when it starts.
 	ConfirmWithin *durationpb.Duration `protobuf:"bytes,5,opt,name=confirm_within,json=confirmWithin,proto3" json:"confirm_within,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -590,9 +590,9 @@ type Pending struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The revision.
 	Revision int64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
-	// When the gateway goes back unless it is confirmed.
+	// When the gateway rolls back unless it is confirmed.
 	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
-	// The revision to go back to.
+	// The revision to roll back to.
 	RollbackTo int64 `protobuf:"varint,3,opt,name=rollback_to,json=rollbackTo,proto3" json:"rollback_to,omitempty"`
 	// Who made it.
 	Principal string `protobuf:"bytes,4,opt,name=principal,proto3" json:"principal,omitempty"`

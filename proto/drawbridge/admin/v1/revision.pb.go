@@ -101,7 +101,7 @@ type Revision struct {
 	Changes []*ResourceChange `protobuf:"bytes,7,rep,name=changes,proto3" json:"changes,omitempty"`
 	// The number of changes.
 	ChangeCount int32 `protobuf:"varint,8,opt,name=change_count,json=changeCount,proto3" json:"change_count,omitempty"`
-	// It went back to this revision; absent: it was no rollback.
+	// It rolled back to this revision; absent: it was no rollback.
 	RollbackTo *int64 `protobuf:"varint,9,opt,name=rollback_to,json=rollbackTo,proto3,oneof" json:"rollback_to,omitempty"`
 	// It had to be confirmed by this time; absent: it needed no confirmation.
 	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
@@ -523,7 +523,7 @@ func (x *DiffRevisionsResponse) GetTo() int64 {
 	return 0
 }
 
-// The request to go back to a revision.
+// The request to roll back to a revision.
 type RollbackRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The revision whose resources become live again, as a new revision. Required; 0 is
