@@ -184,7 +184,7 @@ func broken(ctx context.Context, conn net.Conn, err error) error {
 	}
 	reason, what := certs.ReasonResponseBroken, "the response is incomplete or invalid: "
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) {
-		reason, what = certs.ReasonResponseTimeout, "the response did not come in time: "
+		reason, what = certs.ReasonResponseTimeout, "the response did not arrive in time: "
 	}
 	return &certs.VerifyError{Reason: reason, Detail: what + certs.ErrorText(err), Err: err}
 }

@@ -9,12 +9,12 @@ import (
 )
 
 // maxTick is how often a Server checks its limits. With shorter limits it checks more
-// often, so that each is late by a small part of itself only.
+// often, so that each limit is late only by a small part of itself.
 const maxTick = 250 * time.Millisecond
 
-// A clock tells a Server's connections roughly what time it is, without asking
-// the kernel, and watches over their limits: so one timer serves them all, and
-// no read or write sets one. It runs while there are connections.
+// A clock gives a Server's connections the approximate time without a system
+// call, and enforces their limits: one timer serves them all, and no read or
+// write sets a timer. It runs while connections exist.
 type clock struct {
 	now  atomic.Int64 // nanoseconds since began, as of the last tick
 	tick atomic.Int64 // nanoseconds between ticks

@@ -24,25 +24,25 @@ import (
 type conn struct {
 	net.Conn
 	intake         intake.Conn
-	direct         *socket.Direct // to write to Conn
+	direct         *socket.Direct // for writes to Conn
 	server         *Server
 	sock           *socket.Socket // on top of it
 	upstreamClient backs.Client   // its connections to upstreams, and the address that they announce
 	facts          policy.Connection
 
 	handshake time.Duration     // how long its TLS handshake took
-	record    *accesslog.Record // what those of its requests have in common; nil: there is no access log
+	record    *accesslog.Record // what the records of its requests have in common; nil: no access log
 
 	state         atomic.Int32 // see markIdle
-	draining      atomic.Bool  // it takes no further request; set by Drain
+	draining      atomic.Bool  // it accepts no further request; set by Drain
 	closeEndsBody atomic.Bool  // only the close of the connection marks the end of the response
 
 	// Times of the server's clock; 0: none.
-	deadline          atomic.Int64 // when a read that waits has waited too long
+	deadline          atomic.Int64 // when a waiting read times out
 	upstreamWaitSince atomic.Int64 // when an exchange began to wait for its upstream
 	parkAt            atomic.Int64 // when to park a connection whose goroutine waits for a request
 
-	parked atomic.Pointer[splice.Parked] // to wait without one; nil: that was not needed yet
+	parked atomic.Pointer[splice.Parked] // to wait without a goroutine; nil: not needed yet
 
 	mu   sync.Mutex
 	gone func(cause error) // called when the client has gone; may be nil
@@ -54,7 +54,7 @@ type conn struct {
 
 // The states of a conn.
 const (
-	resting int32 = iota // no request has begun on it: it may be closed
+	resting int32 = iota // no request is in progress: the connection may be closed
 	busy
 	finished // closed by Shutdown
 )
@@ -82,8 +82,7 @@ func (c *conn) TryWrite(p []byte) (int, error) {
 	return n, err
 }
 
-// SyscallConn gives access to the socket, of which not every connection has
-// one.
+// SyscallConn gives access to the socket, which not every connection has.
 func (c *conn) SyscallConn() (syscall.RawConn, error) {
 	if sc, ok := c.Conn.(syscall.Conn); ok {
 		return sc.SyscallConn()
@@ -108,7 +107,7 @@ func (c *conn) CloseWrite() error {
 }
 
 // markIdle records that no request is in progress, so that Shutdown may close c. It
-// reports false if c is to be closed now.
+// reports false if the caller must close c now.
 func (c *conn) markIdle() bool {
 	c.state.Store(resting)
 	return !c.closing() || !c.state.CompareAndSwap(resting, finished)
@@ -213,7 +212,7 @@ func (c *conn) due(now int64) bool {
 // check enforces c's limits.
 func (c *conn) check(now int64) {
 	if d, q := c.deadline.Load(), c.parkAt.Load(); d != 0 && now > d || q != 0 && now > q {
-		_ = c.Conn.SetReadDeadline(longAgo) // fails only if it is closed, which is as good
+		_ = c.Conn.SetReadDeadline(longAgo) // fails only if it is closed, which has the same effect
 		c.unpark()
 	}
 	if a := c.upstreamWaitSince.Load(); a != 0 && now > a && clientGone(c) {
@@ -221,7 +220,7 @@ func (c *conn) check(now int64) {
 	}
 }
 
-// accept takes a connection over, or closes it.
+// accept takes over a connection, or closes it.
 func (s *Server) accept(raw net.Conn) {
 	table := s.options.Table()
 	if table == nil {
@@ -237,7 +236,7 @@ func (s *Server) accept(raw net.Conn) {
 	c.adopt(table.settings())
 	s.startClock()
 	c.sock.OnClose(func() {
-		c.unpark() // it is to come to its end
+		c.unpark() // the connection is draining
 		s.intake.Leave(&c.intake)
 		c.upstreamClient.End()
 	})
@@ -268,9 +267,9 @@ func (c *conn) identify() {
 }
 
 // start reads the connection's PROXY protocol header, completes its TLS handshake,
-// and then has it served or closes it. It counts as the Server's work. The goroutine
-// ends with the handshake, because a handshake needs many times the stack that
-// waiting for a request needs.
+// and then starts to serve it or closes it. It counts as the Server's work. The
+// goroutine ends with the handshake, because a handshake needs many times the stack
+// that waiting for a request needs.
 func (s *Server) start(c *conn, t *Table) {
 	served := false
 	defer func() {

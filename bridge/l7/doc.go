@@ -3,10 +3,10 @@
 // or carries it to an upstream.
 //
 // A request is an exchange between a front, the client's half, and a back, the
-// upstream's; any front meets any back (exchange.go). Fronts are here: front1.go
-// serves HTTP/1.1, front2.go the streams of bridge/l7/http2. Backs are connections
-// that bridge/l7/backs keeps. bridge/l7/policy decides what a request and its
-// response say, and knows no version of HTTP.
+// upstream's; any front works with any back (exchange.go). Fronts are here:
+// front1.go serves HTTP/1.1, front2.go the streams of bridge/l7/http2. Backs are
+// connections that bridge/l7/backs keeps. bridge/l7/policy decides the content of
+// a request and its response, and knows no version of HTTP.
 //
 // A Server owns its connections from accept until they are closed, those that were
 // upgraded included.

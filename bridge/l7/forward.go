@@ -10,7 +10,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 )
 
-// forward decides what the upstream is sent, and carries the request to it.
+// forward prepares the request for the upstream, and carries it there.
 func (q *request) forward() {
 	f, to := &q.Facts, q.action.Forward
 	path, err := to.Rewrite.Apply(f.Target.Path)
@@ -26,7 +26,7 @@ func (q *request) forward() {
 	}
 	u := q.pools.Upstream()
 	if f.Target.Host == "" && u.FromHost() {
-		q.Answer(policy.BadRequest) // there is no name to ask the upstream for
+		q.Answer(policy.BadRequest) // no name is left to request from the upstream
 		return
 	}
 	f.Upstream = u.Name()
@@ -40,7 +40,7 @@ func (q *request) forward() {
 	q.Forward(plan)
 }
 
-// prepareRequest gives the request the header that the upstream is sent.
+// prepareRequest makes the header that is sent to the upstream.
 func (q *request) prepareRequest() {
 	f, t := &q.Facts, q.table
 	f.SetForwarding(t.Forwarding)

@@ -20,9 +20,9 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 )
 
-// A front1 serves a client's connection of HTTP/1.x: one request after the
-// other, by one goroutine. It is the front of each exchange in turn. While it
-// waits for the next request it holds nothing that a request needs.
+// A front1 serves a client's HTTP/1.x connection: one request after the other,
+// on one goroutine. It is the front of each exchange in turn. While it waits
+// for the next request it holds nothing that a request needs.
 type front1 struct {
 	server *Server
 	conn   *conn
@@ -34,23 +34,23 @@ type front1 struct {
 
 	table         *Table // of the request
 	settings      settings
-	began         int64  // when the connection did, by the server's clock
+	began         int64  // when the connection began, by the server's clock
 	age           int64  // how old it may become; 0: no limit
-	requests      int    // how many there were
-	rested        int64  // when the wait for the next began; 0: not waiting
-	lastWaitShort bool   // the last of these waits was short, and so the next may be
+	requests      int    // requests so far
+	rested        int64  // when the wait for the next request began; 0: not waiting
+	lastWaitShort bool   // the last wait was short, so the next may be too
 	neverPark     bool   // parking failed: never try again
 	request       *head1 // nil between requests
 	body          wire.Body
-	whole         atomic.Bool // all of the body arrived and was taken
+	whole         atomic.Bool // all of the body arrived and was consumed
 	refused       atomic.Bool // the rest of the body is not wanted
 	aborted       atomic.Bool
 	waited        time.Duration // for the body
 	taken         int64         // bytes of the body
 
 	// Of the response.
-	keep   bool        // the connection takes another request
-	ended  bool        // all of it was written
+	keep   bool        // the connection accepts another request
+	ended  bool        // all of the response was written
 	framed atomic.Bool // its head was written with its framing
 
 	early []byte // the first bytes of a connection that turned out to be HTTP/2; else nil
@@ -68,7 +68,7 @@ func (p *headPool) get() *head1 {
 
 func (p *headPool) put(h *head1) { p.pool.Put(h) }
 
-// A head1 is the head of a request of HTTP/1, and where its parsing stands.
+// A head1 is the head of an HTTP/1 request, and the state of its parsing.
 type head1 struct {
 	http1.Request
 	scan http1.Scan
@@ -109,8 +109,8 @@ func (f *front1) serve() {
 	f.server.intake.Done()
 }
 
-// carry serves requests until the connection ends, or is to be parked: it reports
-// which.
+// carry serves requests until the connection ends or must be parked, and reports
+// whether to park it.
 func (f *front1) carry() (park bool) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -146,9 +146,9 @@ func (f *front1) close() {
 // parkAfter is how long a connection waits for a request before it is parked.
 const parkAfter = time.Second
 
-// await waits for a request to begin. It fails with errPark if the connection is
-// to be parked; the next call resumes the wait. After any other error no request
-// comes.
+// await waits for a request to begin. It fails with errPark if the connection
+// must be parked; the next call resumes the wait. After any other error no
+// further request arrives.
 func (f *front1) await() error {
 	f.refused.Store(false) // as the body was
 	if len(f.in.Unread()) > 0 {
@@ -286,7 +286,7 @@ func (f *front1) badHead(err error) {
 	f.server.refuse(f, &f.request.Request.Request, f.conn, policy.Rejection(status))
 }
 
-// wait waits for more from the client, for up to d; 0: without limit.
+// wait waits up to d for more bytes from the client; 0: without limit.
 func (f *front1) wait(d time.Duration) error {
 	until := f.server.clock.after(d)
 	f.conn.deadline.Store(until)
@@ -308,7 +308,8 @@ func (f *front1) waitUntil(until int64) error {
 		if park := f.conn.parkAt.Load(); park != 0 && clock.now.Load() > park {
 			return errPark
 		}
-		// Else it was meant for an earlier wait, which ended at the same moment.
+		// Otherwise the deadline belonged to an earlier wait, which ended at the same
+		// moment.
 	}
 }
 
@@ -339,7 +340,7 @@ func (f *front1) Read() ([]byte, error) {
 
 // awaitBody waits for more of the body.
 func (f *front1) awaitBody() error {
-	if f.body.UntilEnd() { // what follows an upgrade
+	if f.body.UntilEnd() { // the bytes after an upgrade
 		err := f.wait(0)
 		if err == io.EOF {
 			f.body.End()
@@ -372,7 +373,7 @@ func (f *front1) Buffered() bool {
 	return ready
 }
 
-// Arrived is an arriver's.
+// Arrived implements exchange's arrivalChecker.
 func (f *front1) Arrived() bool { return f.in.Arrived() }
 
 // Trailer implements exchange.Front.
@@ -386,7 +387,7 @@ func (f *front1) Refuse() {
 	}
 }
 
-// Whole reports whether the rest of the body is here already, and little.
+// Whole reports whether the rest of the body has arrived and is small.
 func (f *front1) Whole() bool {
 	return f.body.Arrived(&f.in, exchange.MaxInline)
 }
@@ -404,7 +405,7 @@ func (f *front1) SkipBody() {
 func (f *front1) Reader() *wire.Reader { return &f.in }
 func (f *front1) Writer() *wire.Writer { return &f.out }
 
-// LimitWait bounds how long a write waits while the client takes nothing.
+// LimitWait bounds how long a write waits while the client reads nothing.
 func (f *front1) LimitWait(d time.Duration) { f.conn.direct.LimitWait(d) }
 
 // NetConn returns the connection, and Spliced says that an engine has carried it to

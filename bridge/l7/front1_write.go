@@ -25,8 +25,8 @@ func (f *front1) Respond(r *message.Response, end bool) error {
 	if f.aborted.Load() {
 		return errAborted
 	}
-	// What follows a body that was not read may be the rest of it, or broken:
-	// it must not be taken for a request.
+	// The bytes after an unread body may be the rest of that body, or broken: they
+	// must not be taken for a request.
 	f.keep = f.whole.Load() && !f.request.Close && !f.conn.closing() && !f.last()
 	framing := f.framing(r)
 	if r.Status != 101 {
@@ -66,8 +66,8 @@ func (f *front1) framing(r *message.Response) http1.Framing {
 	switch {
 	case r.Status == 101:
 		f.keep = false
-		f.body.StartUntilEnd()            // what follows is another protocol
-		f.conn.upstreamWaitSince.Store(0) // there a FIN may be a half-close
+		f.body.StartUntilEnd()            // another protocol follows
+		f.conn.upstreamWaitSince.Store(0) // in another protocol a FIN may be a half-close
 		return http1.Framing{Upgrade: r.Upgrade}
 	case r.Status == 204:
 		return http1.Framing{}
@@ -131,7 +131,7 @@ const lingerBytes = 64 << 20
 
 // linger closes the connection after the client has received the response. Closing a
 // socket with unread bytes resets it, and the reset might overtake the response. So
-// linger reads for some time what the client still sends.
+// linger reads, for some time, the bytes that the client still sends.
 func (f *front1) linger() {
 	if f.whole.Load() && len(f.in.Unread()) == 0 {
 		f.nc.Close()

@@ -16,16 +16,16 @@ const maxStreams = 250
 // :method, :scheme and :path. The :authority is Host in HTTP/1.1.
 const pseudoFields = 3
 
-// A front2 serves a client's connection of HTTP/2. Each of its streams is the front
-// of an exchange.
+// A front2 serves a client's HTTP/2 connection. Each of its streams is the front of
+// an exchange.
 type front2 struct {
 	server *Server
 	conn   *conn
 	http   *http2.ServerConn
 }
 
-// newFront2 returns the front2 of a connection of which early was read already. nc
-// is its Socket, or TLS on top of that.
+// newFront2 returns the front2 of a connection; early holds the bytes already read
+// from it. nc is its Socket, or TLS on top of that.
 func newFront2(s *Server, c *conn, nc net.Conn, early []byte, st settings) *front2 {
 	f := &front2{server: s, conn: c}
 	f.http = http2.NewServerConn(wire.NewStream(nc, &s.buffers, &s.counters.fromClient), early, http2.Options{
@@ -54,7 +54,7 @@ func newFront2(s *Server, c *conn, nc net.Conn, early []byte, st settings) *fron
 	return f
 }
 
-// serve is front1's.
+// serve is like front1.serve.
 func (f *front2) serve() {
 	c, s, h := f.conn, f.server, f.http
 	handler := func(stream *http2.ServerStream) { s.serveStream(c, stream) }
@@ -85,7 +85,7 @@ func (s *Server) serveStream(c *conn, stream *http2.ServerStream) {
 	}()
 	r := stream.Request()
 	if policy.IsGRPC(r.Fields) {
-		stream.NoBodyTimeout() // the client of a stream has something to say when it has
+		stream.NoBodyTimeout() // the client of a stream has sent something when it exists
 	}
 	s.handle(stream, r, c, s.options.Table())
 }

@@ -16,8 +16,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/splice"
 )
 
-// A request is one request of a client and what becomes of it: an exchange, and what
-// the server decides about it.
+// A request is one request of a client with its outcome: its exchange, and the
+// server's decisions about it.
 type request struct {
 	exchange.Exchange
 	server *Server
@@ -30,12 +30,12 @@ type request struct {
 	lookup   func(name string) []string // match.values, made once
 	spelling policy.Spelling            // which of the client's fields are dropped
 
-	pools     *backs.Pools // that it is forwarded to; nil: it is not
+	pools     *backs.Pools // that the request is forwarded to; nil: it is not forwarded
 	need      backs.Need   // of a connection; reused
 	userAgent string       // for the access log
 }
 
-// requestPool lends requests, whose parts are used again.
+// requestPool lends requests, whose parts are reused.
 type requestPool struct{ pool sync.Pool }
 
 func (p *requestPool) get(s *Server) *request {
@@ -188,7 +188,8 @@ func (q *request) serve() {
 		q.Answer(policy.Rejection(417))
 		return
 	}
-	// Before it is matched, so that no condition holds for what is not sent on.
+	// Before the match, so that no condition applies to fields that are not
+	// forwarded.
 	q.spelling = q.table.spelling()
 	q.ExpectsContinue = policy.CleanRequest(r, &q.spelling)
 	if r.Protocol != "" {

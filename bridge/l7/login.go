@@ -13,8 +13,8 @@ import (
 // takes several requests.
 //
 // A client's connection that carries requests of several users cannot be tied to
-// one login: that is so in HTTP/2, and behind a trusted proxy. There each request
-// that logs in has an upstream connection for itself.
+// one login: as in HTTP/2 and behind a trusted proxy. There each request that
+// logs in has an upstream connection for itself.
 
 // logins are the endpoints at which a client's connection of HTTP/1 may be logged
 // in. Only the request that the connection carries uses them.
@@ -38,7 +38,7 @@ func (q *request) keepsLogin() bool { return q.Facts.Request.Major == 1 && !q.Fa
 // Preferred returns the endpoint at which the client may be logged in, or nil.
 func (q *request) Preferred() *upstream.Endpoint { return q.conn.logins[q.pools] }
 
-// ExpectLogin gives the client's connection upstream connections to e of its own,
+// ExpectLogin gives the client's connection its own upstream connections to e,
 // from the next request on, if it can be tied to a login.
 func (q *request) ExpectLogin(e *upstream.Endpoint) {
 	if !q.keepsLogin() {

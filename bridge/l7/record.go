@@ -104,7 +104,7 @@ func (q *request) recordRequest(r *accesslog.Record) {
 	r.Method, r.Protocol, r.UserAgent = asked.Method, protocolName(asked), q.userAgent
 	r.Host, r.Path = f.Target.Host, f.Target.Path
 	if r.Path == "" { // the target was not parsed, or is invalid
-		r.Host = asked.Authority[strings.LastIndexByte(asked.Authority, '@')+1:] // before it there may be a password
+		r.Host = asked.Authority[strings.LastIndexByte(asked.Authority, '@')+1:] // a password may precede it
 		if strings.HasPrefix(asked.Target, "/") {
 			r.Path, _, _ = strings.Cut(asked.Target, "?")
 		}

@@ -18,10 +18,10 @@ type Question struct {
 	Client               *route.Client       // nil: the client has no verified certificate
 }
 
-// A Resolution is what would become of a request.
+// A Resolution says what would happen to a request.
 type Resolution struct {
 	Host, Path   string  // as they are matched
-	UpstreamPath string  // as it is forwarded; "" if it is not
+	UpstreamPath string  // as forwarded; "" if it is not forwarded
 	Scheme       string  // that the client used
 	Action       *Action // nil: refused
 	Code         int     // of a refusal: 400, 404, 405 or 421

@@ -37,12 +37,12 @@ type Options struct {
 	// Descriptors counts clients' connections. It may be nil.
 	Descriptors *socket.Descriptors
 
-	// AccessLog records each request when it is over. Its owner closes it, after
+	// AccessLog records each request when it ends. Its owner closes it, after
 	// Shutdown. Nil: no access log.
 	AccessLog *accesslog.Logger
 
-	// Revalidation configures the Set that judges clients while their connections are
-	// open. Its Logger is ignored: the Set logs to the Server's.
+	// Revalidation configures the Set that verifies clients again while their
+	// connections are open. Its Logger is ignored: the Set logs to the Server's.
 	Revalidation validity.Options
 
 	Logger hclog.Logger // nil discards
@@ -105,15 +105,16 @@ func (s *Server) Serve(ln net.Listener) error {
 	return err
 }
 
-// Revalidate judges the clients of open connections by the current table, in the
-// background. The caller calls it after each change of the table.
+// Revalidate verifies the clients of open connections again, by the current
+// table and in the background. The caller calls it after each change of the
+// table.
 func (s *Server) Revalidate() {
 	if t := s.options.Table(); t != nil {
 		s.intake.Peers().Require(t.Validity)
 	}
 }
 
-// Peers returns the Set that judges the clients of open connections.
+// Peers returns the Set that verifies the clients of open connections again.
 func (s *Server) Peers() *validity.Set { return s.intake.Peers() }
 
 // Tally counts the connections that end if Shutdown is called, or if a policy is put in

@@ -9,7 +9,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/limit"
 )
 
-// Stats is what a Server has done since it was made.
+// Stats counts what a Server has done since it was made.
 type Stats struct {
 	intake.Stats
 
@@ -21,8 +21,8 @@ type Stats struct {
 	Requests map[int]uint64 // by status code; 499: the client left unanswered
 	Duration time.Duration  // of all requests together, upgraded ones until their end
 
-	// Durations of requests, by the first digit of their status code; those that
-	// were upgraded are under 1, and end with the connection.
+	// Durations of requests, by the first digit of their status code. Upgraded
+	// requests are under 1, and end with the connection.
 	Durations [6]latency.Counts
 }
 

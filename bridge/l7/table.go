@@ -17,7 +17,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// A Table is what a listener does with its requests in one revision. It is
+// A Table says what a listener does with its requests in one revision. It is
 // immutable. The zero Table accepts plaintext and answers everything with 404.
 type Table struct {
 	TLS *certs.Servers // nil: plaintext. Taken once per connection.
@@ -56,13 +56,11 @@ type Table struct {
 	// UnderscoreFields says what happens to fields whose names have underscores.
 	UnderscoreFields policy.UnderscoreFields
 
-	// MakeTrace begins a trace (W3C Trace Context) for each request that is
-	// part of none.
+	// MakeTrace begins a trace (W3C Trace Context) for each request without one.
 	MakeTrace bool
 
-	// RequestIDField is the field that has each request's id, and its
-	// response's. One that came is taken over if it is plain and short. "": none
-	// has one.
+	// RequestIDField is the field that has each request's id, and its response's.
+	// A client's id is kept if it is plain and short. "": requests get no id.
 	RequestIDField string
 
 	MaxConnections int // open at once; 0: no limit
@@ -73,9 +71,9 @@ type Table struct {
 	HandshakeTimeout  time.Duration
 	HeaderReadTimeout time.Duration // for a request's header (HTTP/1); 0: 10s
 
-	// IdleTimeout is how long a kept-alive connection may be without a
-	// request, how long a client may send nothing of a body it has begun
-	// (HTTP/1), and how long it may take nothing of what it is sent. 0: 75s.
+	// IdleTimeout is how long a kept-alive connection may be without a request,
+	// how long a client may send nothing of a body it has begun (HTTP/1), and how
+	// long it may stop reading a response. 0: 75s.
 	IdleTimeout time.Duration
 
 	MaxHeaderBytes  int   // most bytes of a request's header; 0: 65536
@@ -84,9 +82,9 @@ type Table struct {
 
 	Limits limit.Limits // of requests
 
-	// MaxRequests is how many requests a connection takes, and MaxAge for how
-	// long, a little less for some, so that not all clients come back at once. A
-	// connection of HTTP/2 keeps what was so when it began. 0: no limit.
+	// MaxRequests is how many requests a connection accepts, and MaxAge for how
+	// long, a little less for some, so that not all clients reconnect at once. An
+	// HTTP/2 connection keeps the limits of its beginning. 0: no limit.
 	MaxRequests int
 	MaxAge      time.Duration
 
@@ -94,8 +92,8 @@ type Table struct {
 	NoAccessLog bool
 }
 
-// rules returns those by which connections are taken. Each request that a trusted
-// proxy brings is judged by itself.
+// rules returns the rules for admitting connections. Each request from a trusted
+// proxy is checked by itself.
 func (t *Table) rules() intake.Rules {
 	return intake.Rules{
 		ProxyProtocol: t.ProxyProtocol, Access: t.Access, Proxies: t.TrustedProxies,
@@ -108,8 +106,8 @@ func (t *Table) spelling() policy.Spelling {
 	return policy.Spelling{Underscores: t.UnderscoreFields, Routing: t.Routes.HeaderNames()}
 }
 
-// settings are those that hold from the beginning of a request on, before it is
-// routed.
+// settings are the ones that apply from the beginning of a request, before it
+// is routed.
 type settings struct {
 	idleTimeout       time.Duration
 	headerReadTimeout time.Duration
@@ -143,7 +141,8 @@ func (t *Table) misdirects(sni, host string) bool {
 	return t.TLS != nil && host != "" && !t.TLS.Serves(sni, host)
 }
 
-// action returns what happens to a request; nil: nothing is meant for it.
+// action returns the action for a request; nil: no route and no default
+// matches.
 func (t *Table) action(r route.Request) *Action {
 	if a, ok := t.Routes.Match(r); ok {
 		return a
@@ -168,7 +167,8 @@ type Action struct {
 type Forward struct {
 	Backs *upstream.Split[*backs.Pools]
 
-	// Rewrite makes the path that the upstream sees. Nil: it is the request's.
+	// Rewrite makes the path that the upstream receives. Nil: the request's own
+	// path.
 	Rewrite *route.Rewrite
 
 	// Timeout is how long the upstream's response header may take, from when
@@ -176,17 +176,18 @@ type Forward struct {
 	// sent; gRPC calls have no limit then.
 	Timeout time.Duration
 
-	// TotalTimeout is how long all of the exchange may take: until the response
-	// is over, its body included. It ends with an upgrade. 0: no limit.
+	// TotalTimeout is how long all of the exchange may take: until the response is
+	// over, its body included. An upgrade lifts it. 0: no limit.
 	TotalTimeout time.Duration
 
-	// Retry says when a request is tried again, all within Timeout. Nil: it is
-	// only if nothing can have seen it, because no connection could be made or
-	// the one that was used turned out to be closed.
+	// Retry says when a request is retried, all within Timeout. Nil: only if no
+	// endpoint can have received it, because no connection could be made or the
+	// connection turned out to be closed.
 	Retry *exchange.Retry
 }
 
-// Redirect answers with another address, the request's own but for what is set.
+// Redirect answers with another address: the request's own, except for the
+// parts that are set.
 type Redirect struct {
 	Code   int    // 301, 302, 303, 307 or 308; 0: 302
 	Scheme string // "http" or "https"
@@ -201,12 +202,12 @@ type Respond struct {
 	ContentType string // "": text/plain; charset=utf-8
 }
 
-// location returns the address that the request is sent to instead: that of the
-// host that the client asked for, by the scheme that it came by.
+// location returns the new address of the request. Unset parts are those of the
+// host that the client asked for and the scheme that it used.
 func (r *Redirect) location(f *policy.Facts) string {
 	t, scheme, host := &f.Target, f.Scheme, f.Authority()
 	if r.Scheme != "" && r.Scheme != scheme {
-		// The port that this scheme was asked on is hardly the other's.
+		// The port of one scheme is hardly the port of the other.
 		scheme, host = r.Scheme, f.Host()
 	}
 	path := t.Path + t.Query

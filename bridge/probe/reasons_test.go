@@ -344,7 +344,7 @@ func TestAFailedHandshakeIsExplained(t *testing.T) {
 			advice: []string{"issued again with upstream.test"},
 		},
 		{
-			name: "an issuer whose certificate is to be had elsewhere",
+			name: "an issuer whose certificate is available elsewhere",
 			change: func(t *testing.T, p peers) {
 				p.server.Certificates[0] = issuedBy(t, "far intermediate", &x509.Certificate{
 					Subject: pkix.Name{CommonName: "near leaf"}, DNSNames: names, IssuingCertificateURL: []string{"http://ca.example/far.crt"}})

@@ -9,9 +9,10 @@ import (
 
 // An Owner ends a connection.
 type Owner interface {
-	// EndWithin makes the connection take no further work, at once, and end within
-	// the grace period; 0: at once. The Set calls it at most once per connection,
-	// from a goroutine of its own, maybe after the connection has ended.
+	// EndWithin makes the connection accept no further work, at once, and end
+	// within the grace period; 0: at once. The Set calls it at most once per
+	// connection, from a goroutine of its own, maybe after the connection has
+	// ended.
 	EndWithin(grace time.Duration, cause *certs.VerifyError)
 }
 
@@ -39,8 +40,8 @@ func (v *verdict) isCurrent(p *Policy, now time.Time) bool {
 	return v != nil && v.policy == p && (v.failure != nil || !now.After(v.until))
 }
 
-// Check returns why the connection must take no further work, or nil. It judges
-// the peer if the policy has changed since it was judged.
+// Check returns why the connection must accept no further work, or nil. It
+// verifies the peer again if the policy has changed since the last verdict.
 func (m *Member) Check() *certs.VerifyError {
 	if m == nil || m.set == nil {
 		return nil

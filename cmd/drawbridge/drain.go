@@ -14,7 +14,7 @@ import (
 )
 
 const drainLong = `Drain closes the gateway's connections to an upstream within a period. An HTTP
-connection takes no further requests and is closed once its requests have ended
+connection accepts no further requests and is closed once its requests have ended
 (HTTP/2: GOAWAY), at the latest at the end of the period. A TCP connection is
 closed at the end of the period. New connections can be made at any time. The
 command does not wait for the drain.

@@ -264,7 +264,7 @@ func TestDownResourceIsExplained(t *testing.T) {
 	}
 }
 
-// Conditions is looked at without being applied leaves what is live as it is.
+// What is looked at without being applied leaves what is live as it is.
 func TestWithUpstreamDoesNotChangeTheSnapshot(t *testing.T) {
 	w := newWorld(t)
 	w.put(tlsUpstream("insecure", &adminv1.UpstreamTls{Verification: adminv1.Verification_VERIFICATION_INSECURE_SKIP}), w.bundle("corp"))

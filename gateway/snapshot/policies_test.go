@@ -89,7 +89,7 @@ func TestPolicyWithoutACertificateForItsHostCausesAWarning(t *testing.T) {
 }
 
 // A policy that stays as it was keeps its Server, and with it the sessions of its
-// clients, whatever becomes of the others.
+// clients, whatever happens to the others.
 func TestUnchangedPoliciesKeepTheirServer(t *testing.T) {
 	w := newWorld(t)
 	l := w.putPolicies(tcp)
@@ -130,7 +130,7 @@ func TestUnchangedPoliciesKeepTheirServer(t *testing.T) {
 	if after := servers(); after[0] != before[0] || after[1] == before[1] {
 		t.Error("a new certificate of one policy: the base changed, or the policy did not")
 	}
-	// Conditions the policies of two hosts have in common is no reason to share tickets.
+	// What the policies of two hosts have in common is no reason to share tickets.
 	l = proto.Clone(l).(*adminv1.Listener)
 	l.Tls.Policies = []*adminv1.TlsPolicy{{Hosts: []string{"a.example"}, Certificates: []string{"old"}}, {Hosts: []string{"b.example"}, Certificates: []string{"old"}}}
 	w.put(l)
@@ -177,7 +177,7 @@ func TestPoliciesAreExplained(t *testing.T) {
 	}
 }
 
-// Conditions a policy names is in use: it is listed with its user and cannot be deleted.
+// What a policy names is in use: it is listed with its user and cannot be deleted.
 func TestReferencesOfPoliciesCount(t *testing.T) {
 	w := newWorld(t)
 	w.putPolicies(tcp)

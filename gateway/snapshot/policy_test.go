@@ -153,7 +153,7 @@ func TestOptionsOfHTTPListenersAreChecked(t *testing.T) {
 	}
 }
 
-// Conditions the fields say is what the table does.
+// What the fields say is what the table does.
 func TestOptionsOfHTTPListenersReachTheirTable(t *testing.T) {
 	w := newWorld(t)
 	l := listener("l", "127.0.0.1:1", httpP, "u")

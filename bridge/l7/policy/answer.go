@@ -11,8 +11,8 @@ import (
 // answered. It is never sent. (The number is NGINX's.)
 const StatusClientGone = 499
 
-// An Answer is what the gateway itself answers with when a request fails: a fixed
-// text, the same whatever went wrong behind it.
+// An Answer is the gateway's own answer to a request that fails: a fixed text,
+// the same whatever went wrong behind it.
 type Answer struct {
 	Code       int
 	GRPC       int    // the gRPC status that means the same

@@ -11,10 +11,10 @@ import (
 // A Body is a message body that arrives on a connection. The zero Body is empty.
 type Body struct {
 	kind  bodyKind
-	left  int64          // bytes of a sized body that were not consumed
+	left  int64          // bytes of a sized body not yet consumed
 	ended bool           // all of it was consumed
-	err   error          // what is wrong with it
-	ahead []byte         // what Ready has decoded for Next
+	err   error          // the body's fault, or nil
+	ahead []byte         // bytes that Ready has decoded for Next
 	chunk *http1.Chunked // of a chunked body
 }
 
@@ -39,8 +39,8 @@ func (d *Decoders) get() *http1.Chunked {
 
 func (d *Decoders) put(c *http1.Chunked) { d.pool.Put(c) }
 
-// Start begins a body of a length, or one in chunks. With a length of -1 it ends
-// with the stream.
+// Start begins a body with a length or in chunks. With a length of -1 the body
+// ends with the stream.
 func (b *Body) Start(length int64, inChunks bool, l *http1.Limits, d *Decoders) {
 	*b = Body{}
 	switch {
@@ -60,7 +60,7 @@ func (b *Body) Start(length int64, inChunks bool, l *http1.Limits, d *Decoders) 
 // protocol.
 func (b *Body) StartUntilEnd() { *b = Body{kind: untilEnd} }
 
-// Fail makes err what is wrong with the body: where it ends is not known.
+// Fail makes err the body's fault: its end is unknown.
 func (b *Body) Fail(err error) { *b = Body{err: err} }
 
 // UntilEnd reports whether the body ends with the stream.
@@ -69,7 +69,7 @@ func (b *Body) UntilEnd() bool { return b.kind == untilEnd }
 // Ended reports whether all of the body was consumed.
 func (b *Body) Ended() bool { return b.ended }
 
-// Err returns what is wrong with the body; nil if nothing is known to be.
+// Err returns the body's fault, or nil if none is known.
 func (b *Body) Err() error { return b.err }
 
 // End ends a body that ends with the stream.
@@ -97,8 +97,8 @@ func (b *Body) Free(d *Decoders) {
 	*b = Body{ended: b.ended, err: b.err}
 }
 
-// Next returns what has arrived of the body, io.EOF at its end, and nothing if
-// more has to arrive first.
+// Next returns the bytes of the body that have arrived, io.EOF at its end, and
+// nil if more must arrive first.
 func (b *Body) Next(in *Reader) (p []byte, err error) {
 	if p = b.ahead; p != nil {
 		b.ahead = nil

@@ -1,8 +1,8 @@
 package wire
 
-// A Flow is what arrives on one connection and is sent on another. As long as
-// both sides know of it, they move much at once, and neither holds much while it
-// waits. The zero Flow does nothing.
+// A Flow carries the bytes that arrive on one connection to another. While both
+// sides know of it, they move large blocks at once, and neither holds a large
+// buffer while it waits. The zero Flow does nothing.
 type Flow struct {
 	In  *Reader
 	Out *Writer

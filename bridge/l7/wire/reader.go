@@ -9,20 +9,20 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 )
 
-// A Reader is what arrives on a connection, decrypted. It holds a buffer only
-// while there are bytes that were not consumed: none while it waits for the first
-// byte. One goroutine at a time uses it.
+// A Reader reads a connection and decrypts it. It holds a buffer only while bytes
+// are unconsumed: none while it waits for the first byte. One goroutine at a time
+// uses it.
 type Reader struct {
 	sock  *socket.Socket
 	tls   *tls.Conn // nil: plaintext
 	pool  *socket.Pool
 	count *atomic.Uint64 // counts bytes as they arrive, before decryption; nil: not counted
 
-	unread []byte  // what arrived and was not consumed
+	unread []byte  // bytes that arrived and were not consumed
 	lent   bool    // unread is all of the socket's buffer
 	own    *[]byte // or lies in this one; else nil
 	end    int     // of unread, in own
-	err    error   // comes after unread
+	err    error   // the error after unread
 	again  bool    // the TLS handshake may be repeated
 	open   bool    // the last read from tls may have left something
 }
@@ -37,12 +37,12 @@ func NewReader(sock *socket.Socket, tc *tls.Conn, pool *socket.Pool, count *atom
 	return Reader{sock: sock, tls: tc, pool: pool, count: count}
 }
 
-// Unread returns what arrived and was not consumed. It is valid until the next
-// call of More, Try, Release, Shrink or IsIdle.
+// Unread returns the bytes that arrived and were not consumed. It is valid
+// until the next call of More, Try, Release, Shrink or IsIdle.
 func (in *Reader) Unread() []byte { return in.unread }
 
-// Err returns the error that comes after what is unread, io.EOF at the end of the
-// stream; nil if none is known yet.
+// Err returns the error after the unread bytes, io.EOF at the end of the stream,
+// or nil if none is known yet.
 func (in *Reader) Err() error { return in.err }
 
 // AllowHandshake sets whether the peer may repeat the TLS handshake. While it may, Try can
