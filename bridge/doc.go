@@ -3,7 +3,7 @@
 // structs that gateway/snapshot fills.
 //
 //   - socket is one connected socket, read without holding a buffer while it blocks.
-//   - upstream is a group of endpoints: balancing, dialing, TLS, what became of it.
+//   - upstream is a group of endpoints: balancing, dialing, TLS, results.
 //   - route matches a connection or request to what should happen to it.
 //   - l4 serves TCP listeners and owns the splice.
 //   - l7 serves HTTP listeners.

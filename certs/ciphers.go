@@ -221,7 +221,7 @@ func (p *cipherParser) explainEmpty() string {
 	case len(p.weak) > 0:
 		return "leaves only suites with known weaknesses, which must be named one by one: " + nameList(ianaNames(p.weak))
 	case len(p.missing) > 0:
-		return "leaves no cipher suite: " + nameList(p.missing) + " is not supported; try HIGH, or ECDHE+AESGCM"
+		return "leaves no cipher suite (not supported: " + nameList(p.missing) + "); try HIGH, or ECDHE+AESGCM"
 	}
 	return "leaves no cipher suite: try HIGH, or ECDHE+AESGCM"
 }
@@ -232,7 +232,7 @@ func (p *cipherParser) warnings(names []string) []string {
 		w = append(w, fmt.Sprintf("%q became %s", safetext.Printable(strings.Join(names, ":"), 200), strings.Join(ianaNames(p.active), ", ")))
 	}
 	if len(p.missing) > 0 {
-		w = append(w, "left out, because they cannot be had: "+nameList(p.missing))
+		w = append(w, "left out, because they are not supported: "+nameList(p.missing))
 	}
 	if len(p.tls13) > 0 {
 		w = append(w, "TLS 1.3 suites are always enabled and cannot be selected: "+nameList(p.tls13))

@@ -163,9 +163,9 @@ func (h *handshake) run(ctx context.Context, conn net.Conn, tc *tls.Conn) error 
 
 // certificate implements tls.Config.GetClientCertificate. It sends our
 // certificate whatever CAs the server names, as OpenSSL does: a server that
-// rejects a certificate explains more than one that received no certificate.
-// It fails if the server cannot verify our key's signatures: sending none
-// would leave the gateway unauthenticated without a word.
+// rejects a certificate explains more than one that received no certificate. It
+// fails if the server cannot verify our key's signatures: sending none would
+// silently leave the gateway unauthenticated.
 func (h *handshake) certificate(info *tls.CertificateRequestInfo) (*tls.Certificate, error) {
 	h.requested = true
 	if h.seen != nil {

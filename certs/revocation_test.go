@@ -110,7 +110,7 @@ func TestRevocationOfClients(t *testing.T) {
 		{"a client that is not revoked", ca.CRL(t, bad.Leaf), good, ""},
 		{"a client that is", ca.CRL(t, bad.Leaf), bad, certs.ReasonRevoked},
 		{"an outdated list", old, good, certs.ReasonCRLExpired},
-		{"a list of somebody else", certstest.NewCA(t).CRL(t), good, certs.ReasonCRLExpired},
+		{"a list of another CA", certstest.NewCA(t).CRL(t), good, certs.ReasonCRLExpired},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			bothVersions(t, func(t *testing.T, version uint16) {

@@ -48,11 +48,11 @@ func TestAdminOverTCPNeedsAClientCertificate(t *testing.T) {
 	old := config(keyPair(t, a.client))
 	old.MaxVersion = tls.VersionTLS11
 	for what, creds := range map[string]credentials.TransportCredentials{
-		"without a certificate":               credentials.NewTLS(config()),
-		"with a certificate of somebody else": credentials.NewTLS(config(keyPair(t, stranger.client))),
-		"with a server's certificate":         credentials.NewTLS(config(keyPair(t, a.server))),
-		"with TLS 1.1":                        credentials.NewTLS(old),
-		"without TLS":                         insecure.NewCredentials(),
+		"without a certificate":            credentials.NewTLS(config()),
+		"with a certificate of another CA": credentials.NewTLS(config(keyPair(t, stranger.client))),
+		"with a server's certificate":      credentials.NewTLS(config(keyPair(t, a.server))),
+		"with TLS 1.1":                     credentials.NewTLS(old),
+		"without TLS":                      insecure.NewCredentials(),
 	} {
 		if err := ask(creds); status.Code(err) != codes.Unavailable {
 			t.Errorf("%s: %v", what, err)

@@ -1,5 +1,5 @@
 // A file on the command line that cannot be read to its end, such as a FIFO
-// without a writer, neither holds up the start without a word nor a stop.
+// without a writer, neither holds up the start silently nor a stop.
 
 package e2e
 

@@ -57,12 +57,12 @@ func TestTLSListener(t *testing.T) {
 		t.Errorf("a client with a certificate: %v", err)
 	}
 	for what, config := range map[string]*tls.Config{
-		"without a certificate":               {ServerName: serverName},
-		"with a certificate of somebody else": {ServerName: serverName, Certificates: []tls.Certificate{keyPair(t, stranger.client)}},
-		"with a server's certificate":         {ServerName: serverName, Certificates: []tls.Certificate{keyPair(t, a.server)}},
-		"that asks for an unknown name":       {ServerName: "unknown.example.com", InsecureSkipVerify: true, Certificates: mine},
-		"that asks for no name":               {InsecureSkipVerify: true, Certificates: mine},
-		"with TLS 1.1":                        {ServerName: serverName, Certificates: mine, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11},
+		"without a certificate":            {ServerName: serverName},
+		"with a certificate of another CA": {ServerName: serverName, Certificates: []tls.Certificate{keyPair(t, stranger.client)}},
+		"with a server's certificate":      {ServerName: serverName, Certificates: []tls.Certificate{keyPair(t, a.server)}},
+		"that asks for an unknown name":    {ServerName: "unknown.example.com", InsecureSkipVerify: true, Certificates: mine},
+		"that asks for no name":            {InsecureSkipVerify: true, Certificates: mine},
+		"with TLS 1.1":                     {ServerName: serverName, Certificates: mine, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11},
 	} {
 		if _, err := talk("strict", config); err == nil {
 			t.Errorf("a client %s was let in", what)

@@ -478,7 +478,7 @@ func TestListenerIsDownForItsPortOnceItsFileReturns(t *testing.T) {
 	os.Remove(key)
 	taken, err := net.Listen("tcp", l.GetAddress())
 	if err != nil {
-		t.Skipf("somebody else was faster to take %s: %v", l.GetAddress(), err)
+		t.Skipf("another process took %s first: %v", l.GetAddress(), err)
 	}
 	defer taken.Close()
 

@@ -123,7 +123,7 @@ func TestAStoredListenerWhosePortIsTakenIsDownUntilItIsFree(t *testing.T) {
 	g.stop()
 	taken, err := net.Listen("tcp", address)
 	if err != nil {
-		t.Skipf("somebody else was faster to take %s: %v", address, err)
+		t.Skipf("another process took %s first: %v", address, err)
 	}
 	defer taken.Close()
 

@@ -62,7 +62,7 @@ func TestReadinessRequiresTheConfiguredConditions(t *testing.T) {
 				t.Error(err)
 			}
 			if taken, err = net.Listen("tcp", address); err != nil {
-				t.Skipf("somebody else was faster to take %s: %v", address, err)
+				t.Skipf("another process took %s first: %v", address, err)
 			}
 		}},
 		{"restored", "ready", nil}, // and it is reported

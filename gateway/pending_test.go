@@ -175,7 +175,7 @@ func TestOtherWritesAreRefusedWhileARevisionIsPending(t *testing.T) {
 	g.put(plainUpstream("v", "127.0.0.1:1"))
 }
 
-func TestAStartGoesBackFromAPendingRevision(t *testing.T) {
+func TestAStartRollsBackAPendingRevision(t *testing.T) {
 	g := start(t, "")
 	g.put(plainUpstream("u", "127.0.0.1:1"))
 	g.apply(store.Edit{Puts: puts(plainUpstream("u", "127.0.0.1:2")), ConfirmWithin: ages})

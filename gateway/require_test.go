@@ -136,7 +136,8 @@ func plain(name, address string) *adminv1.Upstream {
 	return &adminv1.Upstream{Name: name, Endpoints: []*adminv1.Endpoint{{Address: address}}, Transport: &adminv1.Upstream_Plaintext{Plaintext: &adminv1.Plaintext{}}}
 }
 
-// Where the name comes from the request, the one that a route has is asked for.
+// Where the name comes from the request, the probe requests the name of a
+// route.
 func TestProbeUsesTheHostOfARoute(t *testing.T) {
 	ca := certstest.NewCA(t)
 	g := start(t, "")

@@ -153,11 +153,11 @@ func TestUnprocessedRequestsAreSentAgainWithTheirBody(t *testing.T) {
 						body, _ := io.ReadAll(res.Body)
 						res.Body.Close()
 						if want := fmt.Sprintf("%d %x", n, sum(random[:n])); res.StatusCode != 200 || string(body) != want {
-							t.Errorf("%d bytes, sized %v, disclaimed after %d (GOAWAY: %v): %d %q", n, sized, after, way.goesAway, res.StatusCode, body)
+							t.Errorf("%d bytes, sized %v, refused after %d (GOAWAY: %v): %d %q", n, sized, after, way.goesAway, res.StatusCode, body)
 						}
 						conns, seen := d.counts()
 						if seen != way.fails+1 || conns > seen {
-							t.Errorf("%d bytes, disclaimed after %d: sent %d times on %d connections", n, after, seen, conns)
+							t.Errorf("%d bytes, refused after %d: sent %d times on %d connections", n, after, seen, conns)
 						}
 						eventually(t, "it is over", func() bool { return s.Stats().InFlight == 0 && s.shared.Kept() == 0 })
 					}

@@ -72,9 +72,9 @@ type Refusal struct {
 // must not be before the Limiter was made.
 //
 // The limits of each client are checked first, so that a request over its own
-// client's limits takes nothing away from other clients. A request that then
-// exceeds a shared limit spends nothing of its client's rate: otherwise the
-// client would later get 429 for requests that were never served.
+// client's limits does not reduce the limits of other clients. A request that
+// then exceeds a shared limit spends nothing of its client's rate: otherwise
+// the client would later get 429 for requests that were never served.
 func (l *Limiter) Enter(p *Pass, address netip.Addr, now time.Time, limits *Limits) (r Refusal) {
 	elapsed := int64(max(now.Sub(l.began), 0))
 	p.limiter = l

@@ -148,7 +148,7 @@ func TestEachClientHasItsOwnLimits(t *testing.T) {
 		if n := taken(l, alice, limits); n != 2 {
 			t.Errorf("%d of the one", n)
 		}
-		// A refused request of one client takes nothing from the shared limits.
+		// A refused request of one client does not reduce the shared limits.
 		if n := taken(l, bob, limits); n != 2 {
 			t.Errorf("%d of the other", n)
 		}

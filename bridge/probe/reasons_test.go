@@ -314,7 +314,7 @@ func TestAFailedHandshakeIsExplained(t *testing.T) {
 			advice: []string{"valid"},
 		},
 		{
-			name: "a client certificate that is refused without a word",
+			name: "a client certificate that is refused without an alert",
 			change: func(_ *testing.T, p peers) {
 				p.server.ClientAuth, p.server.ClientCAs = tls.RequireAnyClientCert, nil
 				p.server.VerifyPeerCertificate = func([][]byte, [][]*x509.Certificate) error { return errors.New("no") }
@@ -440,7 +440,7 @@ func TestAFailedHandshakeIsExplained(t *testing.T) {
 			advice: []string{`set tls.alpn to ["http/1.1"]`},
 		},
 		{
-			name: "no protocol that anybody could guess",
+			name: "no protocol that a client could guess",
 			change: func(_ *testing.T, p peers) {
 				p.client.NextProtos, p.server.NextProtos = []string{"h2", "http/1.1"}, []string{"smtp"}
 			},

@@ -56,7 +56,7 @@ type health struct {
 	changes int
 }
 
-// set makes h the health, and calls notify if the change is to be reported.
+// set makes h the health, and calls notify if the change must be reported.
 func (s *health) set(h Health, notify func()) {
 	s.now.Store(int32(h))
 	if Health(s.reported.Load()) == h {

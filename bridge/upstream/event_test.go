@@ -72,7 +72,7 @@ func TestObserverReceivesFailuresAndHealth(t *testing.T) {
 		}
 		conn.Close()
 	}
-	w.want(t, "when somebody does", "health up - 0")
+	w.want(t, "when an observer exists", "health up - 0")
 }
 
 func TestEqualFailuresAreReportedTogether(t *testing.T) {

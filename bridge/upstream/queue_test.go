@@ -185,7 +185,7 @@ func TestWaitingEnds(t *testing.T) {
 					return ctx, func() { done++ }
 				})
 				if err != test.err || time.Since(began) != test.after || asked != 1 || done != 1 {
-					t.Errorf("%v after %v, want %v after %v; wait was asked for %d times, done called %d times", err, time.Since(began), test.err, test.after, asked, done)
+					t.Errorf("%v after %v, want %v after %v; wait was called %d times, done called %d times", err, time.Since(began), test.err, test.after, asked, done)
 				}
 				if l := u.Load(); l.Pending != 0 || (l.Overloaded == 1) == test.cancel {
 					t.Errorf("load %+v", l)
@@ -194,7 +194,7 @@ func TestWaitingEnds(t *testing.T) {
 				// Its place in the queue is free, and so is the one at the endpoint.
 				a.End()
 				last := begin(u)
-				if _, err := last.Next(func() (context.Context, func()) { t.Error("wait was asked for"); return t.Context(), func() {} }); err != nil {
+				if _, err := last.Next(func() (context.Context, func()) { t.Error("wait was called"); return t.Context(), func() {} }); err != nil {
 					t.Error(err)
 				}
 				last.End()

@@ -150,8 +150,8 @@ func TestLifetimes(t *testing.T) {
 	if issued, err = short.Issue(pki.LeafOptions{DNSNames: []string{"a.test"}, NotBefore: from, NotAfter: to}); err != nil {
 		t.Fatal(err)
 	}
-	near("a start that was asked for", issued.Leaf.NotBefore, from)
-	near("an end that was asked for", issued.Leaf.NotAfter, to)
+	near("a requested start", issued.Leaf.NotBefore, from)
+	near("a requested end", issued.Leaf.NotAfter, to)
 }
 
 func TestNames(t *testing.T) {

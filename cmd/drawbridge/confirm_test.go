@@ -76,7 +76,7 @@ func TestACountdownEndsWithTheRevision(t *testing.T) {
 	}
 
 	d, out := startCountdown(t, s, "1h")
-	s.run(t.Context(), "confirm").want(t, 0) // by somebody else
+	s.run(t.Context(), "confirm").want(t, 0) // by another caller
 	if err := d.run(t.Context(), nil, tick.C); err != nil || !strings.Contains(out.String(), "Revision 3 was confirmed by uid:") {
 		t.Errorf("%v: %q", err, out)
 	}

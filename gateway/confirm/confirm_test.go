@@ -39,7 +39,7 @@ func run(t *testing.T, fail int, steps func(*Keeper)) (calls []string) {
 	return calls
 }
 
-func TestAKeeperGoesBackAtTheDeadline(t *testing.T) {
+func TestAKeeperRollsBackAtTheDeadline(t *testing.T) {
 	after := func(d time.Duration) time.Time { return time.Now().Add(d) }
 	for name, test := range map[string]struct {
 		fail  int

@@ -20,7 +20,7 @@ const (
 // Await calls f, which reads or opens the files that what names, and returns its
 // result. Meanwhile it logs what it waits for. If f takes too long, or if ctx ends
 // first, Await returns an error while f is still running, so that a file system that
-// hangs can neither block the start without a word nor block the stop.
+// hangs can neither block the start silently nor block the stop.
 func Await[T any](ctx context.Context, log hclog.Logger, what string, f func() (T, error)) (T, error) {
 	type result struct {
 		value T

@@ -33,7 +33,7 @@ type accepted struct {
 	err  error
 }
 
-// pausing returns a lease on which somebody accepts, and has paused.
+// pausing returns a lease on which a goroutine accepts, and has paused.
 func pausing(t *testing.T, d *Descriptors) (*lease, chan accepted) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")

@@ -26,7 +26,7 @@ func (s listenerScope) httpOptions(t *l7.Table, msg *adminv1.Listener) {
 		t.ClientCertificate = certificateFields[o.GetClientCertificateFields()]
 	}
 	if t.ClientCertificate != policy.TellNoCertificate && msg.GetTls().GetClientAuth() <= adminv1.ClientAuth_CLIENT_AUTH_NONE {
-		s.Add("http.client_certificate_fields", "has no effect while clients are not asked for certificates: set tls.client_auth, or leave it out")
+		s.Add("http.client_certificate_fields", "has no effect while the listener requests no client certificates: set tls.client_auth, or leave it out")
 	}
 	if enum(o.GetTraceContext(), adminv1.TraceContext_name) {
 		t.MakeTrace = o.GetTraceContext() == adminv1.TraceContext_TRACE_CONTEXT_MAKE

@@ -78,8 +78,8 @@ func (s routeScope) checkMix(msg *adminv1.Route) {
 	}
 }
 
-// checkClientIdentity rejects a condition on the client's certificate where no client
-// is asked for one.
+// checkClientIdentity rejects a condition on the client's certificate where the listener
+// requests none.
 func (s routeScope) checkClientIdentity(msg *adminv1.Route, l *adminv1.Listener) {
 	const at = "match.client_identity"
 	switch {
@@ -93,7 +93,7 @@ func (s routeScope) checkClientIdentity(msg *adminv1.Route, l *adminv1.Listener)
 	}
 }
 
-// asksForCertificates reports whether some clients are asked for certificates.
+// asksForCertificates reports whether the listener requests certificates of some clients.
 func asksForCertificates(t *adminv1.ServerTls) bool {
 	asks := func(a adminv1.ClientAuth) bool {
 		return a == adminv1.ClientAuth_CLIENT_AUTH_OPTIONAL || a == adminv1.ClientAuth_CLIENT_AUTH_REQUIRED

@@ -120,7 +120,7 @@ func TestCloseRemovesOnlyItsOwnSocket(t *testing.T) {
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-	other, err := Listen(path, Options{}) // another process, after somebody's rm
+	other, err := Listen(path, Options{}) // another process, after an rm
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -134,8 +134,8 @@ func TestCloseRemovesOnlyItsOwnSocket(t *testing.T) {
 	}
 }
 
-// A listener's file has the mode and group that are asked for, whatever the
-// umask, and never a wider one on the way.
+// A listener's file has the requested mode and group, whatever the umask, and
+// never a wider one on the way.
 func TestModeAndGroupSayWhoMayConnect(t *testing.T) {
 	group := strconv.Itoa(os.Getgid())
 	for name, make := range map[string]func(string, Options) (*Listener, error){"Listen": Listen, "Bind": Bind} {

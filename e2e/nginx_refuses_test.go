@@ -1,4 +1,4 @@
-// nginx limits the requests of a connection and disclaims those sent after the
+// nginx limits the requests of a connection and refuses those sent after the
 // last one. Each of them is resent, with its body, so that no client notices.
 
 package e2e
@@ -14,7 +14,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-func TestRequestsThatNginxDisclaimsAreResent(t *testing.T) {
+func TestRequestsThatNginxRefusesAreResent(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
 	back := startNginx(t, nginxConfig{
