@@ -1,4 +1,4 @@
-# The workshop. `make help` lists what there is; nothing but Go, git and make is
+# `make help` lists the targets. Only Go, git and make are
 # needed beforehand. Tools are pinned here and installed into .bin.
 
 .DEFAULT_GOAL := help
@@ -121,7 +121,7 @@ breaking: $(BUF) ## Fail if a client of the admin API would break
 	done; rm -rf $(TOOLS)/breaking
 
 .PHONY: freeze
-freeze: breaking ## Add what is new in the admin API to what may no longer change
+freeze: breaking ## Freeze what is new in the admin API: it may no longer change
 	$(TOOLS)/buf build --exclude-source-info -o proto/v1.binpb
 
 .PHONY: vulncheck
@@ -186,7 +186,7 @@ peers:
 			|| echo "not every peer could be installed"; fi
 
 .PHONY: stress
-stress: ## Hold STRESS connections at once, for so long (default: 4000,3m), and run the longest tests at full length
+stress: ## Hold many connections for a while (STRESS=count,time; default: 4000,3m), and run the longest tests at full length
 	DRAWBRIDGE_STRESS=$(STRESS) $(GO) test -race -count=1 -timeout 30m -v -run '^TestManyConnectionsAtOnce$$' ./bridge/l4
 	DRAWBRIDGE_SEEDS=0,500 $(GO) test -race -count=1 -timeout 60m -run '^TestSpliceIsLikeADirectConnection$$' ./bridge/splice
 	FAULTS=all $(GO) test -race -count=1 -timeout 60m -run '^TestFaults' ./bridge/l7 ./bridge/l7/http2 ./bridge/l4 ./bridge/intake ./bridge/upstream
@@ -196,7 +196,7 @@ stress: ## Hold STRESS connections at once, for so long (default: 4000,3m), and 
 
 # Each row is a kind of input: floods, and honest bytes in their most expensive form.
 .PHONY: costs
-costs: ## Print the memory and CPU that each kind of bytes costs, whoever sends them
+costs: ## Print the memory and CPU that each kind of received bytes costs
 	@$(GO) test -count=1 -v -run 'Cost|ResourcesAreBounded|ForEachByte|KeepsLittle|KeepsOneMessage|AnswerAreBounded' ./bridge/... | \
 		awk '/^=== RUN/ {name = $$3} /cost:/ {sub(/^.*cost: /, ""); print name ": " $$0} /^ *[a-z_]*_test.go.*: .*, HTTP\/[12]:$$/ {sub(/^.*go:[0-9]*: /, ""); sub(/:$$/, ""); name = $$0} /^(FAIL|--- FAIL)/ {print; failed = 1} END {exit failed}'
 
@@ -213,7 +213,7 @@ chaos: ## Run random HTTP clients and upstreams against each other while connect
 	CHAOS=$(CHAOS) $(GO) test -race -count=1 -v -timeout 0 -run '^TestChaos$$' ./bridge/l7
 
 .PHONY: aborts
-aborts: ## Break off ABORTS exchanges of HTTP at once, and see what is left (default: 100000)
+aborts: ## Break off ABORTS HTTP exchanges (default: 100000), and check that nothing is left
 	$(GO) test -race -count=1 -timeout 3h -v -run '^TestAbortedExchangesLeaveNothing$$' ./bridge/l7 -aborts $(ABORTS)
 
 .PHONY: fuzz

@@ -1,6 +1,6 @@
-// Package bridge holds what carries bytes and requests from listeners to TLS
-// upstreams. It knows no gRPC and no proto: its packages take small option
-// structs that gateway/snapshot fills.
+// Package bridge holds the packages that carry bytes and requests from
+// listeners to TLS upstreams. It knows no gRPC and no proto: its packages take
+// small option structs that gateway/snapshot fills.
 //
 //   - socket is one connected socket, read without holding a buffer while it blocks.
 //   - upstream is a group of endpoints: balancing, dialing, TLS, results.

@@ -365,7 +365,7 @@ func TestStreamsOfARevokedClientEnd(t *testing.T) {
 }
 
 // A new revocation list costs clients no session: their tickets are still accepted,
-// and judged by the new list.
+// and checked against the new list.
 func TestTicketsOutliveARevocationList(t *testing.T) {
 	g, ca := start(t, ""), certstest.NewCA(t)
 	cert, settings := frontTLS(t, ca, adminv1.ClientAuth_CLIENT_AUTH_REQUIRED)

@@ -50,8 +50,8 @@ type Options struct {
 	Limiter     *limit.Limiter      // enforces Rules.Rate and RatePerClient
 	Logger      hclog.Logger
 
-	// Revalidation configures the Set that judges clients while their connections are
-	// open. Its Logger is ignored: the Set logs to the Intake's.
+	// Revalidation configures the Set that verifies clients again while their
+	// connections are open. Its Logger is ignored: the Set logs to the Intake's.
 	Revalidation validity.Options
 }
 
@@ -99,7 +99,8 @@ func New(o Options) *Intake {
 	return i
 }
 
-// Peers returns the Set that judges clients while their connections are open.
+// Peers returns the Set that verifies clients again while their connections are
+// open.
 func (i *Intake) Peers() *validity.Set { return i.peers }
 
 // Plaintext is the Peer of every client that speaks no TLS.

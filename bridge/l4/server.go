@@ -39,8 +39,8 @@ type Options struct {
 	// it after Shutdown. Nil disables the access log.
 	AccessLog *accesslog.Logger
 
-	// Revalidation configures the Set that judges clients while their connections are
-	// open. Its Logger is ignored: the Set logs to the Server's.
+	// Revalidation configures the Set that verifies clients again while their
+	// connections are open. Its Logger is ignored: the Set logs to the Server's.
 	Revalidation validity.Options
 
 	Logger hclog.Logger // nil discards
@@ -107,15 +107,16 @@ func (s *Server) take(raw net.Conn) {
 	}
 }
 
-// Revalidate judges the clients of open connections by the current table, in the
-// background. The caller calls it after each change of the table.
+// Revalidate verifies the clients of open connections again, by the current
+// table and in the background. The caller calls it after each change of the
+// table.
 func (s *Server) Revalidate() {
 	if t := s.table(); t != nil {
 		s.intake.Peers().Require(t.Validity)
 	}
 }
 
-// Peers returns the Set that judges the clients of open connections.
+// Peers returns the Set that verifies the clients of open connections again.
 func (s *Server) Peers() *validity.Set { return s.intake.Peers() }
 
 // Tally counts the connections that end if Shutdown is called, or if a policy is put in

@@ -27,8 +27,8 @@ type Table struct {
 	Starttls         starttls.Protocol
 	StarttlsOptional bool
 
-	// Validity says how clients are judged while their connections are open. Nil: each
-	// client is judged in its handshake only.
+	// Validity says how clients are verified while their connections are open. Nil:
+	// each client is verified in its handshake only.
 	Validity *validity.Policy
 
 	// Peek makes the listener read a ClientHello before it decides anything else. It

@@ -104,7 +104,7 @@ func TestAPanicOfAHealthCheckIsAFailure(t *testing.T) {
 	})
 }
 
-// A panicky resolver panics for a while.
+// A panicky resolver panics for some lookups.
 type panicky struct{ panics atomic.Bool }
 
 func (p *panicky) Ask(context.Context) (resolve.Answer, error) {

@@ -23,11 +23,11 @@ type Member struct {
 	peer  *certs.Peer
 	owner Owner
 
-	judged atomic.Pointer[verdict] // the latest
-	ended  atomic.Pointer[verdict] // that ends the connection; nil: none
+	verdict atomic.Pointer[verdict] // the latest
+	ended   atomic.Pointer[verdict] // that ends the connection; nil: none
 }
 
-// A verdict is the result of judging a peer under a policy. Connections with
+// A verdict is the result of verifying a peer under a policy. Connections with
 // equal peers share it.
 type verdict struct {
 	policy  *Policy
@@ -63,7 +63,7 @@ func (m *Member) CheckUnder(p *Policy) *certs.VerifyError {
 	if m == nil || m.set == nil {
 		return nil
 	}
-	v := m.judged.Load()
+	v := m.verdict.Load()
 	if v == nil || v.policy != p {
 		m.set.reverify(m, p, nil)
 	}
@@ -73,7 +73,7 @@ func (m *Member) CheckUnder(p *Policy) *certs.VerifyError {
 	return nil
 }
 
-// Failure returns why the peer did not verify when it was last judged, or nil. Under
+// Failure returns why the peer did not verify at the last check, or nil. Under
 // Report a connection continues despite a failure.
 func (m *Member) Failure() *certs.VerifyError {
 	if m == nil || m.set == nil {
@@ -82,13 +82,13 @@ func (m *Member) Failure() *certs.VerifyError {
 	if v := m.ended.Load(); v != nil {
 		return v.failure
 	}
-	if v := m.judged.Load(); v != nil {
+	if v := m.verdict.Load(); v != nil {
 		return v.failure
 	}
 	return nil
 }
 
-// Verified reports whether the peer verified when it was last judged.
+// Verified reports whether the peer verified at the last check.
 func (m *Member) Verified() bool { return m.Failure() == nil }
 
 // Peer returns the connection's peer; nil before it is added to a Set.

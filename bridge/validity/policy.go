@@ -23,7 +23,7 @@ type Verifier interface {
 	Reverify(p *certs.Peer) (until time.Time, failure *certs.VerifyError)
 }
 
-// A Policy says how the connections of a Set are judged in one revision. It is
+// A Policy says how the peers of a Set are verified in one revision. It is
 // immutable: policies are compared by their addresses.
 type Policy struct {
 	Verifier Verifier // nil: every peer passes

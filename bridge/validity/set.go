@@ -119,7 +119,7 @@ func (s *Set) reverify(m *Member, p *Policy, memo map[certs.PeerKey]*verdict) *v
 			memo[key] = v
 		}
 	}
-	before := m.judged.Swap(v)
+	before := m.verdict.Swap(v)
 	if v.failure != nil {
 		s.fail(m, v, before)
 	}
@@ -224,7 +224,7 @@ func (s *Set) reverifyAll(all []*Member) {
 	next, now := distant, s.o.Now()
 	var memoOf *Policy
 	for _, m := range all {
-		p, v := s.policy.Load(), m.judged.Load()
+		p, v := s.policy.Load(), m.verdict.Load()
 		if !v.isCurrent(p, now) {
 			if p != memoOf || len(memo) > maxMemo {
 				clear(memo)
@@ -266,7 +266,7 @@ func (s *Set) log(f Finding) {
 func (s *Set) protect(f func()) {
 	defer func() {
 		if p := recover(); p != nil {
-			s.o.Logger.Error("panic while judging connections", "panic", p, "stack", string(debug.Stack()))
+			s.o.Logger.Error("panic while verifying connections", "panic", p, "stack", string(debug.Stack()))
 		}
 	}()
 	f()

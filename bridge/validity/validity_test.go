@@ -125,7 +125,7 @@ func TestAPolicyEndsExactlyThePeersThatFail(t *testing.T) {
 	})
 }
 
-// Between a change and the end of its run, Check judges.
+// Between a change and the end of its run, Check verifies.
 func TestCheckDoesNotWaitForTheRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, leaf := newWorld(), leaf()
@@ -161,7 +161,7 @@ func TestActions(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w, leaf := newWorld(), leaf()
 				conn := w.add(leaf)
-				for range 3 { // reported once, although each revision judges again
+				for range 3 { // reported once, although each revision verifies again
 					w.Require(&validity.Policy{
 						Verifier: &fakeVerifier{until: never, rejects: map[*x509.Certificate]certs.Reason{leaf: c.reason}},
 						Action:   c.action, Grace: time.Hour,
@@ -218,7 +218,7 @@ func TestVerdictsAreShared(t *testing.T) {
 		w.Require(&validity.Policy{Verifier: j})
 		synctest.Wait()
 		if n := j.calls.Load(); n != 1 {
-			t.Errorf("%d judgments of one peer", n)
+			t.Errorf("%d verifications of one peer", n)
 		}
 		if got := w.Counts().Ended[certs.ReasonRevoked]; got != 1000 {
 			t.Errorf("%d ended", got)
@@ -226,7 +226,7 @@ func TestVerdictsAreShared(t *testing.T) {
 	})
 }
 
-// Connections come, go and are judged at once.
+// Connections are added, removed and verified concurrently.
 func TestASetIsSafeForConcurrentUse(t *testing.T) {
 	w, bad := newWorld(), leaf()
 	var wg sync.WaitGroup

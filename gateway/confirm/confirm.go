@@ -1,8 +1,8 @@
 // Package confirm rolls back to the previous revision when a pending one is not confirmed
 // in time.
 //
-// The writer owns the pending revision and tells the Keeper of it. The Keeper owns the
-// timer, and calls back once the deadline has passed.
+// The writer owns the pending revision and passes it to the Keeper. The Keeper owns
+// the timer, and calls back once the deadline has passed.
 package confirm
 
 import (

@@ -100,7 +100,7 @@ func (j *job) upstream(msg *adminv1.Upstream) *liveUpstream {
 		next.live = upstream.New(upstream.Options{Name: msg.GetName(), Logger: j.log})
 		next.back = backs.New(backs.Options{Upstream: next.live})
 		if prev != nil {
-			next.policy = prev.policy // open connections are judged as before
+			next.policy = prev.policy // open connections are verified as before
 		}
 	}
 	return next
