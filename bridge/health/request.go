@@ -179,12 +179,12 @@ func broken(ctx context.Context, conn net.Conn, err error) error {
 	// A TLS 1.3 server verifies our certificate after the handshake. net/http may
 	// have read the alert without reporting it; reading conn returns it again.
 	conn.SetReadDeadline(time.Unix(1, 0))
-	if _, heard := conn.Read(make([]byte, 1)); certs.IsAlert(heard) {
-		return &certs.VerifyError{Reason: certs.Classify(heard), Detail: certs.ErrorText(heard), Err: heard}
+	if _, readErr := conn.Read(make([]byte, 1)); certs.IsAlert(readErr) {
+		return &certs.VerifyError{Reason: certs.Classify(readErr), Detail: certs.ErrorText(readErr), Err: readErr}
 	}
-	reason, what := certs.ReasonResponseBroken, "the response is incomplete or invalid: "
+	reason, detail := certs.ReasonResponseBroken, "the response is incomplete or invalid: "
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) {
-		reason, what = certs.ReasonResponseTimeout, "the response did not arrive in time: "
+		reason, detail = certs.ReasonResponseTimeout, "the response did not arrive in time: "
 	}
-	return &certs.VerifyError{Reason: reason, Detail: what + certs.ErrorText(err), Err: err}
+	return &certs.VerifyError{Reason: reason, Detail: detail + certs.ErrorText(err), Err: err}
 }

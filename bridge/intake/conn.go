@@ -126,11 +126,11 @@ func (i *Intake) Announce(c *Conn, r *Rules) *Refusal {
 	if r.ProxyProtocol == nil {
 		return nil
 	}
-	who, err := r.ProxyProtocol.Accept(c.raw, r.Timeout())
+	announced, err := r.ProxyProtocol.Accept(c.raw, r.Timeout())
 	if err != nil {
 		return &Refusal{NoHeader, certs.Reason(i.count.unannounced.Add(err)), err}
 	}
-	c.Announced = who
+	c.Announced = announced
 	if how := i.admit(c, r); how != "" {
 		return &Refusal{Ending: how}
 	}

@@ -220,9 +220,9 @@ func TestPassthroughAnnouncesTheClient(t *testing.T) {
 	handshakes := make(chan error, 1)
 	go func() { handshakes <- c.Handshake() }()
 	far := accept(t, ln, nil)
-	who, err := proxyproto.Read(far.Conn)
-	if err != nil || who.Source.String() != c.Raw.LocalAddr().String() {
-		t.Fatalf("%v, %v", who, err)
+	announced, err := proxyproto.Read(far.Conn)
+	if err != nil || announced.Source.String() != c.Raw.LocalAddr().String() {
+		t.Fatalf("%v, %v", announced, err)
 	}
 	secure := tls.Server(far.Conn, p.server(t, "a.test"))
 	if err := secure.Handshake(); err != nil {

@@ -255,13 +255,13 @@ func (c *conn) adopt(st settings) {
 
 // identify records the client of the connection.
 func (c *conn) identify() {
-	who := c.intake.Announced
-	c.upstreamClient.Announced = who
-	c.facts.Source, c.facts.Address = who.Source, c.intake.Addr
+	announced := c.intake.Announced
+	c.upstreamClient.Announced = announced
+	c.facts.Source, c.facts.Address = announced.Source, c.intake.Addr
 	if c.facts.Address.IsValid() {
 		c.facts.Client = c.facts.Address.String()
 	}
-	if to, ok := who.Destination.(*net.TCPAddr); ok {
+	if to, ok := announced.Destination.(*net.TCPAddr); ok {
 		c.facts.Port = strconv.Itoa(to.Port)
 	}
 }

@@ -128,7 +128,7 @@ func TestConnectionsClosedWhileIdleAreNotReused(t *testing.T) {
 // Unsolicited bytes from an upstream are not taken for a response.
 func TestConnectionsWithUnsolicitedBytesAreNotReused(t *testing.T) {
 	w := newWorld(t)
-	said := make(chan bool, 100)
+	results := make(chan bool, 100)
 	back := w.back(backs.HTTP1, w.raw(w.serverTLS(), func(c net.Conn) {
 		r := bufio.NewReader(c)
 		for {
@@ -137,7 +137,7 @@ func TestConnectionsWithUnsolicitedBytesAreNotReused(t *testing.T) {
 			}
 			fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood")
 			fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nPOISON")
-			said <- true
+			results <- true
 		}
 	}))
 	_, address := w.plain(back)
@@ -147,7 +147,7 @@ func TestConnectionsWithUnsolicitedBytesAreNotReused(t *testing.T) {
 		if _, body := c.answer(t, "GET"); body != "good" {
 			t.Fatalf("%q", body)
 		}
-		<-said
+		<-results
 		c.Close()
 	}
 }

@@ -38,9 +38,9 @@ func (l announcedListener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		who, err := proxyproto.Read(c)
-		if err == nil && who.Source != nil {
-			return announcedConn{c, who.Source}, nil
+		client, err := proxyproto.Read(c)
+		if err == nil && client.Source != nil {
+			return announcedConn{c, client.Source}, nil
 		}
 		c.Close()
 	}
@@ -110,9 +110,9 @@ func TestAnnouncedClientsShareNoConnection(t *testing.T) {
 				for i, c := range clients {
 					c.send("GET / HTTP/1.1", "Host: x")
 					_, body := c.answer(t, "GET")
-					who, number, _ := strings.Cut(body, " on ")
-					if want := fmt.Sprintf("192.0.2.%d:%d for 192.0.2.%d", i/2, 1000+i, i/2); who != want {
-						t.Errorf("%q, want %q", who, want)
+					client, number, _ := strings.Cut(body, " on ")
+					if want := fmt.Sprintf("192.0.2.%d:%d for 192.0.2.%d", i/2, 1000+i, i/2); client != want {
+						t.Errorf("%q, want %q", client, want)
 					}
 					if numbers[i] != "" && numbers[i] != number {
 						t.Errorf("client %d came over connections %s and %s", i, numbers[i], number)

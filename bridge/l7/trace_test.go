@@ -69,10 +69,10 @@ func TestResponsesHaveTheRequestsID(t *testing.T) {
 // A gRPC call begins a trace as any request does.
 func TestCallsHaveTraces(t *testing.T) {
 	w := newWorld(t)
-	told := make(chan string, 1)
+	traces := make(chan string, 1)
 	table := &Table{MakeTrace: true, RequestIDField: "X-Request-Id", Default: to(w.back(backs.HTTP2, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
-		told <- r.Header.Get("Traceparent") + " " + strings.Join(slices.Collect(func(yield func(string) bool) {
+		traces <- r.Header.Get("Traceparent") + " " + strings.Join(slices.Collect(func(yield func(string) bool) {
 			for name := range r.Trailer {
 				if !yield(name) {
 					return
@@ -91,7 +91,7 @@ func TestCallsHaveTraces(t *testing.T) {
 		t.Fatal(err)
 	}
 	res.Body.Close()
-	trace, trailers, _ := strings.Cut(<-told, " ")
+	trace, trailers, _ := strings.Cut(<-traces, " ")
 	if !isTraceparent(trace) || trailers != "Sum" || res.Header.Get("X-Request-Id") == "" {
 		t.Errorf("trace %q, trailers %q, %v", trace, trailers, res.Header)
 	}

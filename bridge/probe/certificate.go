@@ -179,13 +179,13 @@ func (t *trial) explainValidity() diagnosis {
 	if bad == nil {
 		return newDiagnosis("%s (this machine's clock says %s)", t.detail(), stamp(now)).advise("renew the CA's certificate in the trust bundle named in tls.trust_bundles")
 	}
-	who := subject(bad)
+	subjectName := subject(bad)
 	if bad == presented[0] {
-		who += " of " + t.where()
+		subjectName += " of " + t.where()
 	}
 	if early {
 		ahead := bad.NotBefore.Sub(now)
-		d := newDiagnosis("the certificate %s is not valid before %s, which is in %s by this machine's clock (%s)", who, stamp(bad.NotBefore), span(ahead), stamp(now))
+		d := newDiagnosis("the certificate %s is not valid before %s, which is in %s by this machine's clock (%s)", subjectName, stamp(bad.NotBefore), span(ahead), stamp(now))
 		if ours || ahead < skew {
 			d.facts += "; that clock may be slow"
 			return d.advise("set this machine's clock right if it is slow; otherwise wait, or have the upstream present a certificate that is valid now")
@@ -193,7 +193,7 @@ func (t *trial) explainValidity() diagnosis {
 		return d.advise("have the upstream present a certificate that is valid now")
 	}
 	ago := now.Sub(bad.NotAfter)
-	d := newDiagnosis("the certificate %s expired on %s, %s ago by this machine's clock (%s)", who, stamp(bad.NotAfter), span(ago), stamp(now))
+	d := newDiagnosis("the certificate %s expired on %s, %s ago by this machine's clock (%s)", subjectName, stamp(bad.NotAfter), span(ago), stamp(now))
 	if ours || ago < skew {
 		d.facts += "; that clock may be fast"
 		return d.advise("renew the certificate, or set this machine's clock right if it is fast")

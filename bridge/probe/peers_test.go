@@ -146,14 +146,14 @@ func TestAnEndpointThatCannotBeReached(t *testing.T) {
 }
 
 func TestPlaintextIsOnlyConnectedTo(t *testing.T) {
-	said := make(chan []byte, 1)
+	received := make(chan []byte, 1)
 	addr := serve(t, listen(t), func(c net.Conn) {
 		b, _ := io.ReadAll(c)
-		said <- b
+		received <- b
 	})
 	r := runTarget(t, probe.Target{Network: "tcp", Address: addr, Field: "endpoints[0]"})
 	want(t, r, "", []string{addr, "plaintext"}, nil)
-	if b := <-said; len(b) != 0 {
+	if b := <-received; len(b) != 0 {
 		t.Errorf("%q was sent", b)
 	}
 }

@@ -32,8 +32,8 @@ func rawConn(t *testing.T, c net.Conn) syscall.RawConn {
 	return raw
 }
 
-// asleep checks that the connection was not woken, after a later event was reported.
-func asleep(t *testing.T, e *splice.Engine, woken chan bool) {
+// waitParked checks that the connection was not woken, after a later event was reported.
+func waitParked(t *testing.T, e *splice.Engine, woken chan bool) {
 	t.Helper()
 	c := connect(t, "tcp")
 	_, other := parked(t, e, c.near.Conn)
@@ -58,13 +58,13 @@ func TestParkedConnectionsAreWoken(t *testing.T) {
 				defer e.Close()
 				c := connect(t, network)
 				p, woken := parked(t, e, c.near.Conn)
-				asleep(t, e, woken)
+				waitParked(t, e, woken)
 				happens(c.far)
 				<-woken
 				if p.Leave() {
 					t.Error("it is parked yet")
 				}
-				asleep(t, e, woken) // once is enough
+				waitParked(t, e, woken) // once is enough
 				if err := p.Park(); err != nil {
 					t.Fatal(err)
 				}
@@ -92,9 +92,9 @@ func TestParkedConnectionsThatLeaveAreNotWoken(t *testing.T) {
 		t.Error("it was parked once")
 	}
 	c.far.Write([]byte("x"))
-	asleep(t, e, woken)
+	waitParked(t, e, woken)
 	p.Wake() // it is not parked
-	asleep(t, e, woken)
+	waitParked(t, e, woken)
 }
 
 func TestClosedConnectionCannotBeParked(t *testing.T) {
@@ -103,7 +103,7 @@ func TestClosedConnectionCannotBeParked(t *testing.T) {
 	c := connect(t, "tcp")
 	p, woken := parked(t, e, c.near.Conn)
 	c.near.Close()
-	asleep(t, e, woken)
+	waitParked(t, e, woken)
 	if !p.Leave() {
 		t.Error("closing it is not leaving")
 	}

@@ -63,12 +63,12 @@ func TestSpliceIsLikeADirectConnection(t *testing.T) {
 				x.Reseal(t, x.Secrets, x.isClient, rand.New(rand.NewPCG(seed, 6)), most, pad)
 			}
 			bridged := talk.PlayBoth(b.client, b.upstream)
-			for side, who := range []string{"the client", "the upstream"} {
+			for side, sideName := range []string{"the client", "the upstream"} {
 				if wrong := talk.Check(side, direct[side]); wrong != "" {
-					t.Errorf("directly, %s %s", who, wrong)
+					t.Errorf("directly, %s %s", sideName, wrong)
 				}
 				if wrong := talk.Check(side, bridged[side]); wrong != "" {
-					t.Errorf("%s %s", who, wrong)
+					t.Errorf("%s %s", sideName, wrong)
 				}
 			}
 			if up, down, whole := talk.Sizes(); whole && !t.Failed() {

@@ -60,14 +60,14 @@ func (p Protocol) Accept(ctx context.Context, conn net.Conn, optional bool) (Ope
 		if err := run(ctx, conn, first); err != nil {
 			return Opening{}, err
 		}
-		o.Read = first.said
+		o.Read = first.received
 	}
 	return o, nil
 }
 
 // firstRecord reads the beginning of the client's TLS handshake, after we have agreed
 // to start TLS. Anything else was inserted before the client had our answer.
-type firstRecord struct{ said []byte }
+type firstRecord struct{ received []byte }
 
 func (r *firstRecord) start() []byte   { return nil }
 func (r *firstRecord) waiting() string { return "the client: its TLS handshake" }
@@ -76,7 +76,7 @@ func (r *firstRecord) feed(in []byte) ([]byte, bool, error) {
 	if in[0] != recordHandshake && in[0] < 0x80 { // 0x80: SSLv2, which the handshake rejects
 		return nil, false, smuggled(len(in))
 	}
-	r.said = append(r.said, in...)
+	r.received = append(r.received, in...)
 	return nil, true, nil
 }
 
@@ -113,8 +113,8 @@ func (p Protocol) Join(ctx context.Context, conn net.Conn, o Opening, greeting [
 const maxGlimpse = 16
 
 // foreign returns the error for a client that speaks another protocol.
-func foreign(said []byte, protocol string) error {
-	return refused("the client sent %s, which is not %s", quote(said[:min(len(said), maxGlimpse)]), protocol)
+func foreign(received []byte, protocol string) error {
+	return refused("the client sent %s, which is not %s", quote(received[:min(len(received), maxGlimpse)]), protocol)
 }
 
 // smuggled returns the error for bytes that the client sent between its request for

@@ -258,7 +258,7 @@ func changes(came, left []*Endpoint) string {
 	var parts []string
 	for _, c := range []struct {
 		endpoints []*Endpoint
-		what      string
+		change    string
 	}{{came, "came"}, {left, "left"}} {
 		const most = 5
 		var names []string
@@ -270,7 +270,7 @@ func changes(came, left []*Endpoint) string {
 			names = append(names, e.Address())
 		}
 		if len(names) > 0 {
-			parts = append(parts, strings.Join(names, " ")+" "+c.what)
+			parts = append(parts, strings.Join(names, " ")+" "+c.change)
 		}
 	}
 	return strings.Join(parts, ", ")

@@ -21,7 +21,7 @@ const (
 // once. The pool's lock guards it.
 type warmPolicy struct {
 	size      int
-	making    int       // connections being made
+	dialing   int       // connections being made
 	proven    bool      // at least one connection was made
 	refilling bool      // until the pool is full
 	taken     time.Time // time of the last take
@@ -50,7 +50,7 @@ func (p *warmPolicy) plan(now time.Time, have int, down bool, scarce func() bool
 		want = 1 // to find out whether the endpoint is up
 	}
 	missing := want - have // a connection counts as missing until it is ready
-	want = missing - p.making
+	want = missing - p.dialing
 	if want <= 0 {
 		p.enough()
 		return 0, nothingToDo
@@ -69,9 +69,9 @@ func (p *warmPolicy) plan(now time.Time, have int, down bool, scarce func() bool
 	if urgent {
 		atOnce = maxFills
 	}
-	fill = max(min(want, atOnce-p.making), 0)
+	fill = max(min(want, atOnce-p.dialing), 0)
 	p.refilling = true
-	p.making += fill
+	p.dialing += fill
 	return fill, nothingToDo
 }
 

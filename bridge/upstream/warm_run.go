@@ -96,7 +96,7 @@ func (w *warmPool) admit(c *warmConn, conn net.Conn, err error) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	defer w.report(w.idle)
-	w.making--
+	w.dialing--
 	now := time.Now()
 	if err != nil {
 		w.failing.grow(now)

@@ -148,7 +148,7 @@ func (c *cli) showDemo(ctx context.Context, gw *gateway.Gateway, dir string, fil
 
 	socket := filepath.Join(dir, "admin.sock")
 	fmt.Fprintf(c.out, "\n%s\n", bold("Try it from another terminal:"))
-	for _, step := range []struct{ what, commands string }{
+	for _, step := range []struct{ description, commands string }{
 		{"the same requests", "curl http://" + web + "/\n" + nc},
 		{"see the configuration and its status", "export DRAWBRIDGE_ADMIN=unix:" + socket + "\n" +
 			c.program + " get all\n" + c.program + " status"},
@@ -159,7 +159,7 @@ func (c *cli) showDemo(ctx context.Context, gw *gateway.Gateway, dir string, fil
 			"grpcurl -plaintext -d @ unix://" + socket + " drawbridge.admin.v1.AdminService/PutRoute < " + files.routeJSON + "\n" +
 			"grpcurl -plaintext -d @ unix://" + socket + " drawbridge.admin.v1.AdminService/PutCertificate < " + files.rotateJSON},
 	} {
-		fmt.Fprintf(c.out, "\n  # %s\n  %s\n", step.what, strings.ReplaceAll(step.commands, "\n", "\n  "))
+		fmt.Fprintf(c.out, "\n  # %s\n  %s\n", step.description, strings.ReplaceAll(step.commands, "\n", "\n  "))
 	}
 	fmt.Fprintf(c.out, "\nCtrl-C stops everything and removes %s.\n", dir)
 	return nil

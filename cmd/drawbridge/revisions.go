@@ -100,7 +100,7 @@ func (c *cli) showRevisions(f format, all []*adminv1.Revision) error {
 	}
 	t := &table{header: []string{"REVISION", "WHEN", "WHO", "WHAT", "COMMENT"}}
 	for _, r := range all {
-		t.add(fmt.Sprint(r.GetRevision()), whenMade(r), who(r), whatChanged(r), r.GetComment())
+		t.add(fmt.Sprint(r.GetRevision()), whenMade(r), who(r), describeChanges(r), r.GetComment())
 	}
 	return c.table(t)
 }
@@ -117,8 +117,8 @@ func who(r *adminv1.Revision) string {
 	return r.GetPrincipal()
 }
 
-// whatChanged summarizes a revision: "updated Upstream payments, created Route v2 +3".
-func whatChanged(r *adminv1.Revision) string {
+// describeChanges summarizes a revision: "updated Upstream payments, created Route v2 +3".
+func describeChanges(r *adminv1.Revision) string {
 	const most = 2
 	var parts []string
 	for _, ch := range r.GetChanges()[:min(most, len(r.GetChanges()))] {

@@ -35,18 +35,18 @@ type conn1 struct {
 	since   time.Time
 
 	// About the request that the connection carries.
-	request  request // the parts that the framing of the response depends on
-	scan     http1.Scan
-	response http1.Response
-	body     wire.Body
-	used     bool        // it has carried a request before, or was idle for a while
-	asking   bool        // Receive must send the request; out holds all of it
-	sent     bool        // the request is complete
-	heard    bool        // some of the response arrived
-	final    bool        // the final response head arrived
-	aborted  atomic.Bool // or broken
-	switched atomic.Bool // to another protocol
-	ended    atomic.Bool // after switching, this side has ended its stream
+	request         request // the parts that the framing of the response depends on
+	scan            http1.Scan
+	response        http1.Response
+	body            wire.Body
+	used            bool        // it has carried a request before, or was idle for a while
+	asking          bool        // Receive must send the request; out holds all of it
+	sent            bool        // the request is complete
+	responseStarted bool        // some of the response arrived
+	final           bool        // the final response head arrived
+	aborted         atomic.Bool // or broken
+	switched        atomic.Bool // to another protocol
+	ended           atomic.Bool // after switching, this side has ended its stream
 }
 
 // request holds the parts of a request that the framing of its response depends
@@ -80,7 +80,7 @@ func (c *conn1) carry(nc net.Conn, m *accesslog.Dial) {
 // reset makes c ready for another request.
 func (c *conn1) reset() {
 	c.request, c.body = request{}, wire.Body{}
-	c.used, c.asking, c.sent, c.heard, c.final = true, false, false, false, false
+	c.used, c.asking, c.sent, c.responseStarted, c.final = true, false, false, false, false
 }
 
 // Send begins the request.
@@ -150,7 +150,7 @@ func (c *conn1) Receive(into *message.Response) error {
 		if err != nil {
 			return &noResponseError{err}
 		}
-		c.heard = true
+		c.responseStarted = true
 	}
 	for {
 		n, err := c.scan.ResponseEnd(c.in.Unread(), &responseLimits)
@@ -161,12 +161,12 @@ func (c *conn1) Receive(into *message.Response) error {
 			return c.parse(n, into)
 		}
 		if err := withCause(c.sock, c.in.More()); err != nil {
-			if !c.heard {
+			if !c.responseStarted {
 				return &noResponseError{err}
 			}
 			return err
 		}
-		c.heard = true
+		c.responseStarted = true
 	}
 }
 

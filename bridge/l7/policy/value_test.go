@@ -90,15 +90,15 @@ func TestVariablesAreThoseOfTheAPI(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, comment, _ := strings.Cut(string(proto), "message HeaderValue {")
-	var said, have []string
+	var documented, have []string
 	for _, m := range regexp.MustCompile(`\$\{([a-z_]+)\}`).FindAllStringSubmatch(comment, -1) {
-		said = append(said, m[1])
+		documented = append(documented, m[1])
 	}
 	for _, v := range variables {
 		have = append(have, v.name)
 	}
-	if !slices.Equal(said, have) {
-		t.Errorf("the API has %v, we have %v", said, have)
+	if !slices.Equal(documented, have) {
+		t.Errorf("the API has %v, we have %v", documented, have)
 	}
 }
 
