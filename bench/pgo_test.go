@@ -11,8 +11,8 @@ import (
 // writeProfile writes a profile with one sample, as a running program would.
 func writeProfile(t *testing.T, value int64, address uint64) string {
 	t.Helper()
-	m := &profile.Mapping{ID: 1, Start: 0x1000, Limit: 0x9000, File: "/home/somebody/bin/drawbridge", HasFunctions: true}
-	f := &profile.Function{ID: 1, Name: "main.work", SystemName: "main.work", Filename: "/home/somebody/work.go", StartLine: 10}
+	m := &profile.Mapping{ID: 1, Start: 0x1000, Limit: 0x9000, File: "/home/builder/bin/drawbridge", HasFunctions: true}
+	f := &profile.Function{ID: 1, Name: "main.work", SystemName: "main.work", Filename: "/home/builder/work.go", StartLine: 10}
 	l := &profile.Location{ID: 1, Mapping: m, Address: address, Line: []profile.Line{{Function: f, Line: 12}}}
 	p := &profile.Profile{
 		SampleType: []*profile.ValueType{{Type: "samples", Unit: "count"}},

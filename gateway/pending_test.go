@@ -81,7 +81,7 @@ func TestADeadlineBeforeTheRevisionIsLive(t *testing.T) {
 }
 
 // A revision that is confirmed while the gateway plans to roll back from it stays.
-func TestAConfirmationOvertakesGoingBack(t *testing.T) {
+func TestAConfirmationOvertakesTheRollback(t *testing.T) {
 	g := start(t, "")
 	g.put(plainUpstream("u", "127.0.0.1:1"))
 	g.apply(store.Edit{Puts: puts(plainUpstream("u", "127.0.0.1:2")), ConfirmWithin: ages})

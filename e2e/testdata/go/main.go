@@ -40,7 +40,7 @@ func rotate(ctx context.Context, admin adminv1.AdminServiceClient, chain, key st
 	}
 	desired := &adminv1.Certificate{
 		Name:   "client",
-		Etag:   current.GetEtag(), // refused if anybody else has changed it since
+		Etag:   current.GetEtag(), // refused if another caller has changed it since
 		Source: &adminv1.Certificate_Pem{Pem: &adminv1.CertificatePem{CertificateChain: chain, PrivateKey: key}},
 	}
 	checked, err := retried(ctx, admin.PutCertificate, &adminv1.PutCertificateRequest{
