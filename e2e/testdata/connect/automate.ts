@@ -38,7 +38,7 @@ async function rotate(admin: Admin, chain: string, key: string) {
   const current = await retried(() => admin.getCertificate({ name: "client" }));
   const certificate = create(CertificateSchema, {
     name: "client",
-    etag: current.etag, // refused if anybody else has changed it since
+    etag: current.etag, // refused if another caller has changed it since
     source: { case: "pem", value: { certificateChain: chain, privateKey: key } },
   });
   const checked = await retried(() => admin.putCertificate({ certificate, options: { dryRun: true } }));

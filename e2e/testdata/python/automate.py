@@ -34,7 +34,7 @@ def rotate(admin, chain, key):
     current = retried(admin.GetCertificate, pb.GetCertificateRequest(name="client"))
     desired = certificate_pb2.Certificate(
         name="client",
-        etag=current.etag,  # refused if anybody else has changed it since
+        etag=current.etag,  # refused if another caller has changed it since
         pem=certificate_pb2.CertificatePem(certificate_chain=chain, private_key=key),
     )
     checked = retried(admin.PutCertificate, pb.PutCertificateRequest(
