@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
@@ -17,6 +18,7 @@ func TestAWriteThatCannotBeRecordedChangesNothing(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "audit.log")
 	g := start(t, "", func(o *Options) { o.AuditLog = AuditLog{File: path, Required: true} })
 	g.put(bare("one", "127.0.0.1:0"))
+	g.apply(store.Edit{Puts: puts(bare("pending", "127.0.0.1:0")), ConfirmWithin: time.Hour})
 	g.audit.Close(t.Context()) // as good as broken: it takes no more lines
 	before := g.State().Revision()
 	for _, origin := range []store.Origin{{Principal: "uid:0", Method: "Apply"}, {Method: "SIGHUP"}, {Method: "file"}} {
@@ -35,11 +37,11 @@ func TestAWriteThatCannotBeRecordedChangesNothing(t *testing.T) {
 	if _, err := g.Apply(t.Context(), store.Edit{Puts: puts(bare("two", "127.0.0.1:0")), DryRun: true}); err != nil {
 		t.Errorf("a dry run: %v", err)
 	}
-	if _, err := g.Apply(t.Context(), store.Edit{Puts: puts(bare("two", "127.0.0.1:0")), Origin: store.Origin{Method: byDeadline}}); err != nil {
+	if err := g.goBack(t.Context(), before); err != nil || g.State().Revision() != before+1 || g.Pending() != nil {
 		t.Errorf("the gateway cannot undo a change: %v", err)
 	}
 	text, err := os.ReadFile(path)
-	if err != nil || strings.Count(string(text), `"result":"STARTED"`) != 1 || strings.Count(string(text), `"result":"OK"`) != 1 || !strings.Contains(string(text), `"revision_after":1`) {
+	if err != nil || strings.Count(string(text), `"result":"STARTED"`) != 2 || strings.Count(string(text), `"result":"OK"`) != 2 || !strings.Contains(string(text), `"revision_after":1`) {
 		t.Errorf("the audit log: %v\n%s", err, text)
 	}
 }

@@ -82,15 +82,14 @@ func TestTheAuditLogSaysWhoDidWhat(t *testing.T) {
 		"Apply [upstream up] OK dry run",
 		"Apply [upstream up] STARTED first",
 		"Apply [upstream up] OK 1->2 first",
-		"Apply [upstream none] STARTED",
-		"Apply [upstream none] NOT_FOUND",
+		"Apply [upstream none] NOT_FOUND dry run", // which shows the impact first
 		"ProbeUpstream [upstream up] OK",
 		"FlushSessions [upstream up] OK",
 	}, "\n")
 	if before != want {
 		t.Errorf("recorded:\n%s\nwant:\n%s", before, want)
 	}
-	if after := strings.Join(auditLines(t, path), "\n"); after != "Apply [upstream up] STARTED\nApply [upstream up] OK 2->3" {
+	if after := strings.Join(auditLines(t, path), "\n"); after != "Apply [upstream up] OK dry run\nApply [upstream up] STARTED\nApply [upstream up] OK 2->3" {
 		t.Errorf("recorded after the rotation:\n%s", after)
 	}
 }

@@ -37,9 +37,13 @@ func change(t *testing.T, s *Store, state *store.State, port int) *store.State {
 	return commit(t, s, state, u)
 }
 
-func commit(t *testing.T, s *Store, state *store.State, r store.Resource) *store.State {
+func commit(t *testing.T, s *Store, state *store.State, resources ...store.Resource) *store.State {
 	t.Helper()
-	d := draft(t, state, store.Edit{Puts: []store.Put{{Resource: r}}})
+	var e store.Edit
+	for _, r := range resources {
+		e.Puts = append(e.Puts, store.Put{Resource: r})
+	}
+	d := draft(t, state, e)
 	if err := s.Commit(recorded(d)); err != nil {
 		t.Fatal(err)
 	}
@@ -94,15 +98,21 @@ func TestTheRecordsAreBoundedInBytes(t *testing.T) {
 	s := open(t, dir)
 	state := s.State()
 	const mib = 1 << 20
-	for port := 1; port <= 9; port++ {
-		state = commit(t, s, state, &adminv1.TrustBundle{Name: "b", Source: &adminv1.TrustBundle_Pem{Pem: strings.Repeat(fmt.Sprint(port), 10*mib)}})
+	bundles := func(pem string) (all []store.Resource) {
+		for i := range 4 {
+			all = append(all, &adminv1.TrustBundle{Name: fmt.Sprint("b", i), Source: &adminv1.TrustBundle_Pem{Pem: pem}})
+		}
+		return all
+	}
+	for n := range 9 {
+		state = commit(t, s, state, bundles(strings.Repeat(fmt.Sprint(n), 5*mib/2))...)
 	}
 	if got := fmt.Sprint(numbers(t, s, 9)); got != "[9 8 7 6 5 4]" { // each with 10 MiB
 		t.Errorf("stored: %s", got)
 	}
 	s.Close()
 	s = open(t, dir)
-	commit(t, s, s.State(), &adminv1.TrustBundle{Name: "b", Source: &adminv1.TrustBundle_Pem{Pem: "small"}})
+	commit(t, s, s.State(), bundles("small")...)
 	if got := fmt.Sprint(numbers(t, s, 10)); got != "[10 9 8 7 6 5]" {
 		t.Errorf("stored after a restart: %s", got)
 	}
