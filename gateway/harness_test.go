@@ -78,6 +78,7 @@ func start(t *testing.T, dir string, change ...func(*Options)) *testGateway {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- g.Run(ctx) }()
+	eventually(t, "the gateway serves", g.serving.Load)
 	g.stop = sync.OnceValue(func() error { cancel(); return <-done })
 	t.Cleanup(func() {
 		if err := g.stop(); err != nil {
