@@ -10,6 +10,7 @@ import (
 
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
 	"github.com/drawbridge-gateway/drawbridge/gateway/revisions"
+	"github.com/drawbridge-gateway/drawbridge/gateway/snapshot"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
@@ -50,17 +51,11 @@ func (w *writer) admit(e store.Edit, draft *store.Draft, bad *invalid.List) {
 	bad.AddClass(invalid.Pending, "", "%v: confirm it, or roll back to revision %d", p, p.GetRollbackTo())
 }
 
-// committed replaces the pending revision after a commit, by nil or by the one that it
-// made.
-func (w *writer) committed(r *revisions.Record, within time.Duration) {
-	before := w.pending.Load()
-	if r.Pending != nil {
-		p := &pending{r.Pending, time.Now().Add(within)}
-		w.pending.Store(p)
-		w.keeper.Set(p.GetRevision(), p.deadline)
-	} else if before != nil {
-		w.endPending()
-	}
+// beginPending makes a revision pending. The caller has stored that.
+func (w *writer) beginPending(revision *adminv1.Pending, within time.Duration) {
+	p := &pending{revision, time.Now().Add(within)}
+	w.pending.Store(p)
+	w.keeper.Set(p.GetRevision(), p.deadline)
 }
 
 // endPending makes no revision pending. The caller has made that stateStore.
@@ -70,12 +65,32 @@ func (w *writer) endPending() {
 	w.checkFiles() // files that changed in the meantime were not loaded
 }
 
+// liveAndPending returns the live snapshot, and its revision if that is pending; nil: it
+// needs no confirmation.
+func (w *writer) liveAndPending() (*snapshot.Snapshot, *pending) {
+	for {
+		live, p := w.live.Load(), w.pending.Load()
+		switch {
+		case w.live.Load() != live:
+		case p != nil && p.GetRevision() != live.State().Revision(): // not live yet, or no longer
+			return live, nil
+		default:
+			return live, p
+		}
+	}
+}
+
 // Pending returns the revision that waits to be confirmed, or nil.
 func (w *writer) Pending() *adminv1.Pending {
-	if p := w.pending.Load(); p != nil {
-		return proto.Clone(p.Pending).(*adminv1.Pending)
+	return w.pending.Load().message()
+}
+
+// message returns a copy of the API's message; nil for nil.
+func (p *pending) message() *adminv1.Pending {
+	if p == nil {
+		return nil
 	}
-	return nil
+	return proto.Clone(p.Pending).(*adminv1.Pending)
 }
 
 // Confirm makes a pending revision permanent and returns it. The error is an

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -365,4 +366,38 @@ func runSequence(t *testing.T, random *rand.Rand) {
 			check(step, "write")
 		}
 	}
+}
+
+// A status never shows an unconfirmed revision as one that needs no confirmation, not
+// even while the revision begins or ends.
+func TestNoStatusShowsAPendingRevisionAsConfirmed(t *testing.T) {
+	g := start(t, "")
+	g.put(bare("l", "127.0.0.1:0"))
+	var unconfirmed sync.Map // of revisions
+	stop := make(chan struct{})
+	var reader sync.WaitGroup
+	reader.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			s := g.Status()
+			if _, ok := unconfirmed.Load(s.GetRevision()); ok && s.GetPending() == nil {
+				t.Errorf("revision %d is shown as confirmed", s.GetRevision())
+				return
+			}
+		}
+	})
+	for range 50 {
+		next := g.State().Revision() + 1
+		unconfirmed.Store(next, true)
+		g.apply(store.Edit{Puts: puts(bare("other", "127.0.0.1:0")), ConfirmWithin: time.Hour})
+		if err := g.goBack(t.Context(), next); err != nil {
+			t.Fatal(err)
+		}
+	}
+	close(stop)
+	reader.Wait()
 }

@@ -18,7 +18,7 @@ import (
 
 // Status returns the gateway's current status.
 func (g *Gateway) Status() *adminv1.GetStatusResponse {
-	snap := g.live.Load()
+	snap, pending := g.liveAndPending()
 	state := snap.State()
 	count := func(k adminv1.Kind) int32 { return int32(state.Len(k)) }
 	out := &adminv1.GetStatusResponse{
@@ -42,7 +42,7 @@ func (g *Gateway) Status() *adminv1.GetStatusResponse {
 		Limit: int64(limit), Clients: int64(max(clients, 0)), Upstreams: int64(max(upstreams, 0)),
 		PausedListeners: int32(paused), Pauses: int64(pauses),
 	}
-	out.Pending = g.Pending()
+	out.Pending = pending.message()
 	for _, p := range g.problems(snap) {
 		out.Problems = append(out.Problems, &adminv1.Problem{Kind: p.Ref.Kind, Name: p.Ref.Name, Reason: p.Reason})
 	}

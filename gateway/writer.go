@@ -330,16 +330,18 @@ func (w *writer) carryOut(ctx context.Context, p *plan) (*store.Result, error) {
 		sockets.Discard()
 		return nil, errEnded(ctx, "before it was committed")
 	}
-	if err := w.commit(p); err != nil {
+	wentLive, err := w.commit(p)
+	if err != nil {
 		sockets.Discard()
 		w.log.Error("cannot write to the store", "error", err)
 		return nil, invalid.Errorf(invalid.Unavailable, "", "the store cannot write: %v; nothing was changed", err)
 	}
-	result.Pending = w.Pending()
 	// Nothing below can fail.
 	replaced := w.replacing(live, next)
 	next.Require(live)
 	w.live.Store(next)
+	wentLive()
+	result.Pending = w.Pending()
 	replaced()
 	w.listeners.Commit(sockets, next)
 	live.Retire(next)
@@ -354,22 +356,29 @@ func (w *writer) carryOut(ctx context.Context, p *plan) (*store.Result, error) {
 	return result, nil
 }
 
-// commit makes a plan durable. The caller holds the writer's lock.
-func (w *writer) commit(p *plan) error {
-	if p.draft.Changed() {
-		record := revisions.NewRecord(p.draft, p.edit, time.Now(), fileKeys(p.live))
-		if err := w.store.Commit(p.draft, record); err != nil {
-			return err
+// commit makes a plan durable. The caller holds the writer's lock, and calls wentLive
+// once the plan is live: a revision is pending before it is live, and until the one that
+// rolls it back is.
+func (w *writer) commit(p *plan) (wentLive func(), err error) {
+	nothing, before := func() {}, w.pending.Load()
+	if !p.draft.Changed() {
+		if before == nil || !before.ends(p.edit) || p.edit.ExpectedRevision == nil || *p.edit.ExpectedRevision != before.GetRevision() {
+			return nothing, nil
 		}
-		w.committed(record, p.edit.ConfirmWithin)
-	} else if before := w.pending.Load(); before != nil && before.ends(p.edit) && p.edit.ExpectedRevision != nil && *p.edit.ExpectedRevision == before.GetRevision() {
 		// The pending revision changed nothing but the content of files.
-		if err := w.store.EndPending(nil); err != nil {
-			return err
-		}
-		w.endPending()
+		return w.endPending, w.store.EndPending(nil)
 	}
-	return nil
+	record := revisions.NewRecord(p.draft, p.edit, time.Now(), fileKeys(p.live))
+	if err := w.store.Commit(p.draft, record); err != nil {
+		return nil, err
+	}
+	switch {
+	case record.Pending != nil:
+		w.beginPending(record.Pending, p.edit.ConfirmWithin)
+	case before != nil:
+		return w.endPending, nil
+	}
+	return nothing, nil
 }
 
 // restore makes the stored state live. A resource that cannot be made live is
