@@ -59,7 +59,7 @@ func TestReadmeTour(t *testing.T) {
 	}
 	for _, want := range []string{
 		"Revision 1 is live.",
-		`{"revision":"2","changes":[{"kind":"KIND_ROUTE","name":"api","action":"CHANGE_ACTION_UPDATED"}]}`,
+		`{"revision":"2","changes":[{"kind":"KIND_ROUTE","name":"api","action":"CHANGE_ACTION_UPDATED"}],"impact":{}}`,
 		"FAILED  NAME_MISMATCH",
 		`→ set tls.verify_name to "backend.internal" if that is the upstream`,
 		"Error: pay.yaml:3: document 1 (Upstream backend): endpoints[0]: NAME_MISMATCH: the certificate is for backend.internal; we verify pay.internal",
