@@ -411,11 +411,13 @@ func (x *faultySetting) run(t *testing.T, fault faulttest.Fault) (ops int) {
 		if n, kept := f.server.Stats().InFlight, f.server.shared.Kept(); n != 0 || kept != 0 {
 			t.Errorf("left: %d requests, %d bytes kept", n, kept)
 		}
+		f.mu.Lock()
 		for id, n := range f.asked {
 			if n > 1 && !x.kind.idempotent {
 				t.Errorf("request %s was processed %d times", id, n)
 			}
 		}
+		f.mu.Unlock()
 		if log := f.log.String(); strings.Contains(log, "panic while") {
 			t.Error(log)
 		}
