@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"io"
 	"math/big"
 	"net"
 	"os"
@@ -253,6 +254,47 @@ func TestACallerMustHaveAnAllowedNameAndNotBeRevoked(t *testing.T) {
 	o.ClientNames, o.ClientCRLFile = nil, o.CertFile
 	if _, err := ListenTCP(o); err == nil || !strings.Contains(err.Error(), "client CRL file "+o.CertFile) {
 		t.Errorf("an invalid revocation list: %v", err)
+	}
+}
+
+// A write may time out on a busy machine, after the sequence number of its record was
+// used. The client must see a connection that ended, not a record that looks forged.
+func TestAClientSeesATimeoutAsTheEndOfTheConnection(t *testing.T) {
+	ca := newCA(t)
+	lis, err := ListenTCP(tcpOptions(t, ca))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lis.Close()
+	raw, err := net.Dial("tcp", lis.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer raw.Close()
+	config := clientTLS(t, ca, issue(t, ca, pki.LeafOptions{Usage: pki.Client, CommonName: "ops"}))
+	config.ServerName = "127.0.0.1"
+	client := tls.Client(raw, config)
+	done := make(chan error, 1)
+	go func() { done <- client.Handshake() }()
+	c, err := lis.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.(*tcpConn).handshake(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	c.SetWriteDeadline(time.Unix(1, 0))
+	if _, err := c.Write([]byte("settings")); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatalf("err = %v", err)
+	}
+	c.Close()
+	raw.SetDeadline(time.Now().Add(20 * time.Second))
+	if _, err := client.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("the client read: %v", err)
 	}
 }
 

@@ -148,6 +148,18 @@ func (c *Conn) Close() error {
 	return c.Conn.Close()
 }
 
+// Write implements net.Conn. After a failed write, the end of which the client may not
+// have, the connection is closed: nothing may follow the gap. A close_notify that
+// crypto/tls sends after a write that has timed out would look to the client like a
+// forged record ("bad record MAC").
+func (c *Conn) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	if err != nil {
+		c.Close()
+	}
+	return n, err
+}
+
 // NetConn returns the underlying connection.
 func (c *Conn) NetConn() net.Conn { return c.Conn }
 

@@ -103,6 +103,31 @@ func TestTheOldestUnprovenConnectionIsEvicted(t *testing.T) {
 	}
 }
 
+// A write whose deadline has passed sends nothing, and no later one may follow the gap.
+func TestNothingFollowsAFailedWrite(t *testing.T) {
+	l, conns := guarded(t, Options{Connections: 1})
+	client := dial(t, l, "127.0.0.1")
+	c := <-conns
+	if _, err := c.Write([]byte("first")); err != nil {
+		t.Fatal(err)
+	}
+	c.SetWriteDeadline(time.Unix(1, 0))
+	if _, err := c.Write([]byte("second")); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatalf("err = %v", err)
+	}
+	c.SetWriteDeadline(time.Time{})
+	if _, err := c.Write([]byte("third")); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("a later write: %v", err)
+	}
+	client.SetDeadline(time.Now().Add(20 * time.Second))
+	if got, err := io.ReadAll(client); string(got) != "first" || err != nil {
+		t.Errorf("the client read %q, %v", got, err)
+	}
+	if l.Open() != 0 {
+		t.Errorf("%d open", l.Open())
+	}
+}
+
 func TestOneAddressHasNoMoreThanItsShare(t *testing.T) {
 	l, conns := guarded(t, Options{Connections: 10, PerAddress: 2})
 	dial(t, l, "127.0.0.1")
