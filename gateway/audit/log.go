@@ -174,6 +174,7 @@ func (l *Log) run() {
 		case <-l.wake:
 		case <-retry.C:
 		case done := <-l.reopen:
+			l.flush() // what was recorded before the rename belongs in the old file
 			done <- l.file.open()
 		}
 		wasClosing, left := l.flush()
