@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/drawbridge-gateway/drawbridge/certs/keyfile"
 	"github.com/drawbridge-gateway/drawbridge/certs/safetext"
@@ -212,6 +213,14 @@ func (c *Certificate) Matches(host string) bool {
 func FingerprintOf(c *x509.Certificate) string {
 	sum := sha256.Sum256(c.Raw)
 	return hex.EncodeToString(sum[:])
+}
+
+// ParseFingerprint returns the SHA-256 fingerprint that text stands for, in the form of
+// FingerprintOf. text is 64 hexadecimal digits in either case, with or without colons, as
+// openssl writes them. ok is false for any other text.
+func ParseFingerprint(text string) (fingerprint string, ok bool) {
+	sum, err := hex.DecodeString(strings.ReplaceAll(text, ":", ""))
+	return hex.EncodeToString(sum), err == nil && len(sum) == sha256.Size
 }
 
 // orderChain returns the chain that starts with certs[leaf], each certificate

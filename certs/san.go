@@ -2,6 +2,7 @@ package certs
 
 import (
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"net/netip"
 	"net/url"
@@ -61,10 +62,9 @@ func ParseSANs(names []string) ([]SAN, error) {
 	}
 	var sans []SAN
 	for i, name := range names {
-		kind, value := splitSAN(name)
-		s, problem := parseSAN(kind, value)
-		if problem != "" {
-			bad.add(fmt.Sprintf("[%d]", i), "%s", problem)
+		s, err := ParseSAN(name)
+		if err != nil {
+			bad.add(fmt.Sprintf("[%d]", i), "%v", err)
 			continue
 		}
 		sans = append(sans, s)
@@ -73,6 +73,15 @@ func ParseSANs(names []string) ([]SAN, error) {
 		return nil, err
 	}
 	return sans, nil
+}
+
+// ParseSAN reads one name like ParseSANs.
+func ParseSAN(name string) (SAN, error) {
+	s, problem := parseSAN(splitSAN(name))
+	if problem != "" {
+		return SAN{}, errors.New(problem)
+	}
+	return s, nil
 }
 
 func splitSAN(name string) (SANKind, string) {

@@ -2,9 +2,7 @@ package route
 
 import (
 	"cmp"
-	"crypto/sha256"
 	"crypto/x509"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -151,24 +149,20 @@ func compileIdentity(in *Identity, fail func(field string, err error)) []identit
 }
 
 func parseFingerprint(text string) (string, error) {
-	sum, err := hex.DecodeString(strings.ReplaceAll(text, ":", ""))
-	if err != nil || len(sum) != sha256.Size {
+	fingerprint, ok := certs.ParseFingerprint(text)
+	if !ok {
 		return "", fmt.Errorf("%s is not a SHA-256 fingerprint: want 64 hexadecimal digits", quote(text))
 	}
-	return hex.EncodeToString(sum), nil
+	return fingerprint, nil
 }
 
 // parseName parses a name, which may have wildcards.
 func parseName(text string) (sanPattern, error) {
-	sans, err := certs.ParseSANs([]string{text})
+	san, err := certs.ParseSAN(text)
 	if err != nil {
-		var faults certs.Faults
-		if errors.As(err, &faults) && len(faults) > 0 {
-			err = errors.New(faults[0].Problem)
-		}
 		return sanPattern{}, err
 	}
-	n := sanPattern{text: sans[0].String()}
+	n := sanPattern{text: san.String()}
 	if !strings.Contains(n.text, "*") {
 		return n, nil
 	}

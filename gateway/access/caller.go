@@ -1,9 +1,7 @@
 package access
 
 import (
-	"crypto/sha256"
 	"crypto/x509"
-	"encoding/hex"
 	"slices"
 	"strconv"
 
@@ -46,26 +44,13 @@ const maxSubjects = 100
 // alternative names, its common name, and its fingerprint.
 func CertificateSubjects(leaf *x509.Certificate) []string {
 	var subjects []string
-	add := func(kind certs.SANKind, value string) {
-		if s, err := ParseSubject(kind.String() + ":" + value); err == nil && len(subjects) < maxSubjects {
+	for _, san := range certs.SANsOf(leaf) {
+		if s, err := ParseSubject(san.String()); err == nil && len(subjects) < maxSubjects {
 			subjects = append(subjects, s)
 		}
-	}
-	for _, name := range leaf.DNSNames {
-		add(certs.SANDNS, name)
-	}
-	for _, u := range leaf.URIs {
-		add(certs.SANURI, u.String())
-	}
-	for _, ip := range leaf.IPAddresses {
-		add(certs.SANIP, ip.String())
-	}
-	for _, email := range leaf.EmailAddresses {
-		add(certs.SANEmail, email)
 	}
 	if cn := leaf.Subject.CommonName; cn != "" {
 		subjects = append(subjects, "CN="+cn)
 	}
-	sum := sha256.Sum256(leaf.Raw)
-	return append(subjects, "sha256:"+hex.EncodeToString(sum[:]))
+	return append(subjects, "sha256:"+certs.FingerprintOf(leaf))
 }

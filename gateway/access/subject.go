@@ -1,7 +1,7 @@
 package access
 
 import (
-	"encoding/hex"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -17,7 +17,7 @@ import (
 func ParseSubject(s string) (string, error) {
 	if cn, ok := strings.CutPrefix(s, "CN="); ok {
 		if cn == "" {
-			return "", fmt.Errorf("holds no common name")
+			return "", errors.New("holds no common name")
 		}
 		return s, nil
 	}
@@ -30,21 +30,21 @@ func ParseSubject(s string) (string, error) {
 		}
 		return kind + ":" + decimal(uint32(id)), nil
 	case "sha256":
-		plain := strings.ToLower(strings.ReplaceAll(value, ":", ""))
-		if raw, err := hex.DecodeString(plain); err != nil || len(raw) != 32 {
-			return "", fmt.Errorf("must be sha256: and 64 hexadecimal digits, with or without colons")
+		fingerprint, ok := certs.ParseFingerprint(value)
+		if !ok {
+			return "", errors.New("must be sha256: and 64 hexadecimal digits, with or without colons")
 		}
-		return "sha256:" + plain, nil
+		return "sha256:" + fingerprint, nil
 	case "DNS", "URI", "IP", "email", "spiffe":
-		sans, err := certs.ParseSANs([]string{s})
+		san, err := certs.ParseSAN(s)
 		if err != nil {
 			return "", err
 		}
 		// Other URIs keep their prefix: a certificate with the URI "uid:0" is not root.
-		if strings.HasPrefix(sans[0].Value, "spiffe://") {
-			return sans[0].Value, nil
+		if strings.HasPrefix(san.Value, "spiffe://") {
+			return san.Value, nil
 		}
-		return sans[0].String(), nil
+		return san.String(), nil
 	}
-	return "", fmt.Errorf("must begin with one of spiffe://, URI:, DNS:, IP:, email:, CN=, sha256:, uid: and gid: (a kind of name)")
+	return "", errors.New("must begin with one of spiffe://, URI:, DNS:, IP:, email:, CN=, sha256:, uid: and gid: (a kind of name)")
 }

@@ -2,12 +2,11 @@ package admin
 
 import (
 	"context"
-	"encoding/hex"
-	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/drawbridge-gateway/drawbridge/certs"
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
@@ -68,9 +67,9 @@ func drainPeriod(d *durationpb.Duration, bad *invalid.List) time.Duration {
 // parseFingerprint returns a fingerprint in canonical form: in lower case and without
 // the colons that openssl writes. "" stays "".
 func parseFingerprint(s string, bad *invalid.List) string {
-	plain := strings.ToLower(strings.ReplaceAll(s, ":", ""))
-	if raw, err := hex.DecodeString(plain); s != "" && (err != nil || len(raw) != 32) {
+	fingerprint, ok := certs.ParseFingerprint(s)
+	if !ok && s != "" {
 		bad.Add("sha256_fingerprint", "must be a SHA-256 in hexadecimal: 64 digits, with or without colons")
 	}
-	return plain
+	return fingerprint
 }
