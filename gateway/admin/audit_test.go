@@ -9,7 +9,6 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/drawbridge-gateway/drawbridge/certs/pki"
@@ -30,15 +29,7 @@ func TestDenialsProbesAndRefusedWritesAreRecorded(t *testing.T) {
 	r := start(t, policy, func(o *Options) { o.Audit = log })
 	ca := newCA(t)
 	_, address := overTCP(t, r, ca)
-	dial := func(o pki.LeafOptions) *grpc.ClientConn {
-		o.Usage = pki.Client
-		conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(credentials.NewTLS(clientTLS(t, ca, issue(t, ca, o)))))
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { conn.Close() })
-		return conn
-	}
+	dial := func(o pki.LeafOptions) *grpc.ClientConn { return dialTCP(t, address, ca, o) }
 	ctx := t.Context()
 	viewer, operator := dial(pki.LeafOptions{DNSNames: []string{"viewer.example"}, CommonName: "v"}), dial(pki.LeafOptions{CommonName: "operator"})
 	const key = "-----BEGIN PRIVATE" + " KEY-----"

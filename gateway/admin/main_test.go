@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -332,6 +333,18 @@ func start(t *testing.T, change ...func(*Options)) *running {
 		}
 	})
 	return r
+}
+
+// alsoServe serves on another listener, until the test ends.
+func (r *running) alsoServe(t *testing.T, lis net.Listener) {
+	served := make(chan error, 1)
+	go func() { served <- r.Serve(lis) }()
+	t.Cleanup(func() {
+		r.Shutdown(context.Background())
+		if err := <-served; err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+	})
 }
 
 func dial(t *testing.T, socket string, opts ...grpc.DialOption) *grpc.ClientConn {

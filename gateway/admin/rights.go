@@ -72,8 +72,7 @@ func (s *Server) mayProbe(ctx context.Context, req *adminv1.ProbeUpstreamRequest
 	if req.GetUpstream() == nil && req.GetRequest() == "" {
 		return nil
 	}
-	from, _ := callerOf(ctx)
-	role, _ := s.access.Role(from.Caller)
+	from, role := s.roleOf(ctx)
 	if access.Has(role, adminv1.Right_RIGHT_OPERATE) {
 		return nil
 	}
@@ -82,35 +81,35 @@ func (s *Server) mayProbe(ctx context.Context, req *adminv1.ProbeUpstreamRequest
 
 // mayWrite returns nil if the caller may change all resources that an edit names.
 func (s *Server) mayWrite(ctx context.Context, e *store.Edit) error {
-	from, _ := callerOf(ctx)
-	role, _ := s.access.Role(from.Caller)
-	denied := map[adminv1.Kind]bool{}
-	check := func(k adminv1.Kind) {
-		if !access.MayWrite(role, k) {
-			denied[k] = true
-		}
-	}
+	from, role := s.roleOf(ctx)
+	allowed := true
 	for _, p := range e.Puts {
-		check(store.KindOf(p.Resource))
+		allowed = allowed && access.MayWrite(role, store.KindOf(p.Resource))
 	}
 	for _, d := range e.Deletes {
-		check(d.Kind)
+		allowed = allowed && access.MayWrite(role, d.Kind)
 	}
 	if e.Prune != nil {
 		for _, k := range e.Prune.Kinds {
-			check(k)
+			allowed = allowed && access.MayWrite(role, k)
 		}
 	}
-	if len(denied) == 0 {
+	if allowed {
 		return nil
 	}
 	return errDenied(from, role, "the right to change certificates and trust bundles, which this request does")
 }
 
-// describe returns the API's form of a caller.
-func (s *Server) describe(ctx context.Context) *adminv1.Caller {
+// roleOf returns the authenticated caller of a call, and its role now.
+func (s *Server) roleOf(ctx context.Context) (caller, adminv1.Role) {
 	from, _ := callerOf(ctx)
 	role, _ := s.access.Role(from.Caller)
+	return from, role
+}
+
+// describe returns the API's form of a caller.
+func (s *Server) describe(ctx context.Context) *adminv1.Caller {
+	from, role := s.roleOf(ctx)
 	return &adminv1.Caller{
 		Principal: from.Principal, Transport: from.Transport, Role: role, Rights: access.RightsOf(role), Subjects: from.Subjects,
 	}

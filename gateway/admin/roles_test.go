@@ -11,7 +11,6 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -58,14 +57,7 @@ func TestEveryMethodForEveryRoleOverEveryTransport(t *testing.T) {
 	ca := newCA(t)
 	_, address := overTCP(t, r, ca)
 	tcp := func(o pki.LeafOptions) func(*testing.T) *grpc.ClientConn {
-		return func(t *testing.T) *grpc.ClientConn {
-			o.Usage = pki.Client
-			conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(credentials.NewTLS(clientTLS(t, ca, issue(t, ca, o)))))
-			if err != nil {
-				t.Fatal(err)
-			}
-			return conn
-		}
+		return func(t *testing.T) *grpc.ClientConn { return dialTCP(t, address, ca, o) }
 	}
 	unix := func(uid int, gids ...int) func(*testing.T) *grpc.ClientConn {
 		return func(t *testing.T) *grpc.ClientConn { return connAs(t, open, uid, gids...) }
@@ -193,14 +185,7 @@ func openSocket(t *testing.T, r *running) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	served := make(chan error, 1)
-	go func() { served <- r.Serve(lis) }()
-	t.Cleanup(func() {
-		r.Shutdown(context.Background())
-		if err := <-served; err != nil {
-			t.Errorf("Serve: %v", err)
-		}
-	})
+	r.alsoServe(t, lis)
 	return path
 }
 
@@ -237,12 +222,7 @@ func TestAnOperatorChangesNoCertificatesAndTrust(t *testing.T) {
 	if _, err := r.admin.PutTrustBundle(ctx, &adminv1.PutTrustBundleRequest{TrustBundle: bundle("roots")}); err != nil {
 		t.Fatal(err)
 	}
-	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(credentials.NewTLS(clientTLS(t, ca, issue(t, ca, pki.LeafOptions{Usage: pki.Client, CommonName: "operator"})))))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	api := adminv1.NewAdminServiceClient(conn)
+	api := adminv1.NewAdminServiceClient(dialTCP(t, address, ca, pki.LeafOptions{CommonName: "operator"}))
 	if _, err := api.PutUpstream(ctx, &adminv1.PutUpstreamRequest{Upstream: upstream("u")}); err != nil {
 		t.Error(err)
 	}
@@ -250,7 +230,7 @@ func TestAnOperatorChangesNoCertificatesAndTrust(t *testing.T) {
 		t.Error(err)
 	}
 	before := r.gateway.State().Revision()
-	_, err = r.admin.DeleteTrustBundle(ctx, &adminv1.DeleteTrustBundleRequest{Name: "roots"})
+	_, err := r.admin.DeleteTrustBundle(ctx, &adminv1.DeleteTrustBundleRequest{Name: "roots"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -299,12 +279,7 @@ func TestAViewerChoosesNoProbe(t *testing.T) {
 	r := start(t, policy)
 	ca := newCA(t)
 	_, address := overTCP(t, r, ca)
-	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(credentials.NewTLS(clientTLS(t, ca, issue(t, ca, pki.LeafOptions{Usage: pki.Client, DNSNames: []string{"viewer.example"}})))))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	why := adminv1.NewDiagnosticsServiceClient(conn)
+	why := adminv1.NewDiagnosticsServiceClient(dialTCP(t, address, ca, pki.LeafOptions{DNSNames: []string{"viewer.example"}}))
 	for _, tt := range []struct {
 		req    *adminv1.ProbeUpstreamRequest
 		denied bool
@@ -328,11 +303,7 @@ func TestAStreamEndsWithItsCallersRole(t *testing.T) {
 	ca := newCA(t)
 	_, address := overTCP(t, r, ca)
 	watch := func(name string) (adminv1.AdminService_WatchConfigClient, error) {
-		conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(credentials.NewTLS(clientTLS(t, ca, issue(t, ca, pki.LeafOptions{Usage: pki.Client, DNSNames: []string{name}})))))
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { conn.Close() })
+		conn := dialTCP(t, address, ca, pki.LeafOptions{DNSNames: []string{name}})
 		stream, err := adminv1.NewAdminServiceClient(conn).WatchConfig(t.Context(), &adminv1.WatchConfigRequest{})
 		if err != nil {
 			return nil, err

@@ -70,14 +70,7 @@ func overTCP(t *testing.T, r *running, ca *pki.CA) (call func(credentials.Transp
 	if err != nil {
 		t.Fatal(err)
 	}
-	served := make(chan error, 1)
-	go func() { served <- r.Serve(lis) }()
-	t.Cleanup(func() {
-		r.Shutdown(context.Background())
-		if err := <-served; err != nil {
-			t.Errorf("Serve: %v", err)
-		}
-	})
+	r.alsoServe(t, lis)
 	return func(creds credentials.TransportCredentials) error {
 		conn, err := grpc.NewClient(lis.Addr().String(), grpc.WithTransportCredentials(creds))
 		if err != nil {
@@ -87,6 +80,18 @@ func overTCP(t *testing.T, r *running, ca *pki.CA) (call func(credentials.Transp
 		_, err = adminv1.NewAdminServiceClient(conn).PutUpstream(t.Context(), &adminv1.PutUpstreamRequest{Upstream: upstream("payments")})
 		return err
 	}, lis.Addr().String()
+}
+
+// dialTCP returns a client with a certificate of the CA, which is closed with the test.
+func dialTCP(t *testing.T, address string, ca *pki.CA, o pki.LeafOptions) *grpc.ClientConn {
+	t.Helper()
+	o.Usage = pki.Client
+	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(credentials.NewTLS(clientTLS(t, ca, issue(t, ca, o)))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn
 }
 
 func clientTLS(t *testing.T, ca *pki.CA, present ...*pki.Issued) *tls.Config {
