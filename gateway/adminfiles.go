@@ -41,6 +41,9 @@ func (s *servers) ReloadAdmin(ctx context.Context) {
 }
 
 func (s *servers) reloadPolicy(ctx context.Context) {
+	if !s.access.HasFile() {
+		return
+	}
 	changed, err := s.reload(ctx, s.access.Reload)
 	switch before := s.policyFault.Load(); {
 	case ctx.Err() != nil: // the gateway is stopping

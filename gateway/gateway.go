@@ -317,7 +317,9 @@ func (g *Gateway) Run(ctx context.Context) error {
 	ticking, stopTicking := context.WithCancel(context.WithoutCancel(ctx))
 	serving.Go(func() { g.metrics.Run(ticking) })
 	serving.Go(func() { g.Watch(ticking, g.updates.Changed, g.expiring) })
-	serving.Go(func() { g.watchAdminFiles(ticking) })
+	if g.adminTCP != nil || g.access.HasFile() {
+		serving.Go(func() { g.watchAdminFiles(ticking) })
+	}
 	serving.Go(func() { g.keeper.Run(ticking) })
 	watching, stopWatching := context.WithCancel(ctx)
 	serving.Go(func() { g.files.Run(watching) })

@@ -36,12 +36,12 @@ func Open(file string) (*Controller, error) {
 	return c, nil
 }
 
+// HasFile reports whether there is a policy file, which Reload can read again.
+func (c *Controller) HasFile() bool { return c.file != "" }
+
 // Reload reads the file again and reports whether the policy has changed. On an error
 // the policy in force stays.
 func (c *Controller) Reload() (changed bool, err error) {
-	if c.file == "" {
-		return false, nil
-	}
 	// A read that hung must not install an old policy after a later one.
 	if !c.reloading.TryLock() {
 		return false, errors.New("the policy is still being read: its file system may hang")
