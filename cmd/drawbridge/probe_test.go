@@ -60,7 +60,7 @@ results { endpoint: "10.0.0.3:80" outcome: PROBE_OUTCOME_OK timings { connect { 
 }
 
 func TestProbeIsPrintedForPeople(t *testing.T) {
-	var plain, coloured bytes.Buffer
+	var plain, colored bytes.Buffer
 	if err := writeProbe(&plain, false, probes(t).GetResults(), today); err != nil {
 		t.Fatal(err)
 	}
@@ -68,10 +68,10 @@ func TestProbeIsPrintedForPeople(t *testing.T) {
 	if strings.Contains(plain.String(), "\x1b") {
 		t.Error("an escape sequence without a terminal")
 	}
-	if err := writeProbe(&coloured, true, probes(t).GetResults(), today); err != nil {
+	if err := writeProbe(&colored, true, probes(t).GetResults(), today); err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "probe-colour.txt", coloured.String())
+	golden(t, "probe-color.txt", colored.String())
 }
 
 func TestProbeJSONHasWordsPerEndpoint(t *testing.T) {

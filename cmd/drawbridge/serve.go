@@ -172,8 +172,7 @@ func (c *cli) serve(ctx context.Context, o *serveOptions) error {
 			case <-ctx.Done():
 				return
 			case <-reopen:
-				reopenAccessLog(ctx, gw, o.accessLog, opts.Logger)
-				reopenAuditLog(ctx, gw, opts.AuditLog.File, opts.Logger)
+				o.reopenLogs(ctx, gw, opts)
 			}
 		}
 	})
@@ -244,11 +243,8 @@ func (o *serveOptions) gateway(c *cli, lines *logWriter) (gateway.Options, error
 	if opts.Ready, err = gateway.ParseReadiness(o.readyRequires); err != nil {
 		return opts, usageError("--ready-requires " + err.Error())
 	}
-	if o.policy != "" {
-		// Absolute, because the working directory may change before it is read again.
-		if opts.AdminPolicy, err = filepath.Abs(o.policy); err != nil {
-			return opts, err
-		}
+	if opts.AdminPolicy, err = absolute(o.policy); err != nil {
+		return opts, err
 	}
 	if o.adminTCP == "" && o.cert+o.key+o.clientCA+o.clientCRL+strings.Join(o.clientNames, "") != "" {
 		return opts, usageError("--admin-tls-cert, --admin-tls-key, --admin-client-ca, --admin-client-crl and --admin-client-name go with --admin-tcp")
@@ -262,23 +258,15 @@ func (o *serveOptions) gateway(c *cli, lines *logWriter) (gateway.Options, error
 	if err := o.recordTo(&opts.AccessLog, c); err != nil {
 		return opts, err
 	}
-	if o.auditLog != "" {
-		// Absolute, because the working directory may change before SIGUSR1.
-		if opts.AuditLog.File, err = filepath.Abs(o.auditLog); err != nil {
-			return opts, err
-		}
-		opts.AuditLog.Required = o.auditRequired
+	opts.AuditLog.Required = o.auditRequired
+	if opts.AuditLog.File, err = absolute(o.auditLog); err != nil {
+		return opts, err
 	}
 	if o.config == "-" {
 		return opts, usageError("--config must be a file: it is read again on SIGHUP")
 	}
-	if o.config != "" {
-		// Absolute, because the working directory may change before SIGHUP.
-		abs, err := filepath.Abs(o.config)
-		if err != nil {
-			return opts, err
-		}
-		o.config = abs
+	if o.config, err = absolute(o.config); err != nil {
+		return opts, err
 	}
 	opts.FileRoots, err = files.Await(context.Background(), opts.Logger, "file roots", o.roots)
 	return opts, err
@@ -298,14 +286,20 @@ func (o *serveOptions) recordTo(to *gateway.AccessLog, c *cli) error {
 	case "stdout", "-":
 		to.Output = c.out
 	default:
-		// Absolute, because the working directory may change before SIGUSR1.
-		abs, err := filepath.Abs(o.accessLog)
-		if err != nil {
-			return err
-		}
-		to.File = abs
+		var err error
+		to.File, err = absolute(o.accessLog)
+		return err
 	}
 	return nil
+}
+
+// absolute returns the absolute form of a path, or "" for "". The working directory may
+// change before a signal has the file read or opened again.
+func absolute(path string) (string, error) {
+	if path == "" {
+		return "", nil
+	}
+	return filepath.Abs(path)
 }
 
 // roots returns the file roots, which must be directories if the flag names them.
@@ -328,27 +322,27 @@ func (o *serveOptions) roots() ([]string, error) {
 	return append(roots, filepath.Dir(o.config)), nil
 }
 
-// reopenAccessLog handles SIGUSR1. It logs errors.
-func reopenAccessLog(ctx context.Context, gw *gateway.Gateway, path string, log hclog.Logger) {
-	switch err := gw.ReopenAccessLog(ctx); {
-	case ctx.Err() != nil: // shutting down
-	case err != nil:
-		log.Error("SIGUSR1: cannot reopen the access log; keeping the current file", "error", err)
-	case path == "" || path == "stdout" || path == "-":
-		log.Info("SIGUSR1: the access log is not written to a file")
-	default:
-		log.Info("SIGUSR1: access log reopened", "file", path)
+// reopenLogs handles SIGUSR1. It logs errors.
+func (o *serveOptions) reopenLogs(ctx context.Context, gw *gateway.Gateway, opts gateway.Options) {
+	file := o.accessLog
+	if opts.AccessLog.File == "" { // to standard output, or none
+		file = ""
+	}
+	reopenLog(ctx, opts.Logger, "access log", file, gw.ReopenAccessLog)
+	if file := opts.AuditLog.File; file != "" {
+		reopenLog(ctx, opts.Logger, "audit log", file, gw.ReopenAuditLog)
 	}
 }
 
-// reopenAuditLog handles SIGUSR1. It logs errors.
-func reopenAuditLog(ctx context.Context, gw *gateway.Gateway, path string, log hclog.Logger) {
-	switch err := gw.ReopenAuditLog(ctx); {
-	case path == "" || ctx.Err() != nil: // shutting down
+func reopenLog(ctx context.Context, log hclog.Logger, name, file string, reopen func(context.Context) error) {
+	switch err := reopen(ctx); {
+	case ctx.Err() != nil: // shutting down
 	case err != nil:
-		log.Error("SIGUSR1: cannot reopen the audit log; keeping the current file", "error", err)
+		log.Error("SIGUSR1: cannot reopen the "+name+"; keeping the current file", "error", err)
+	case file == "":
+		log.Info("SIGUSR1: the " + name + " is not written to a file")
 	default:
-		log.Info("SIGUSR1: audit log reopened", "file", path)
+		log.Info("SIGUSR1: "+name+" reopened", "file", file)
 	}
 }
 

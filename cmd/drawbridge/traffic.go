@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -73,23 +74,20 @@ func (t *traffic) text(since *traffic, p paint) string {
 	for _, r := range slices.Sorted(maps.Keys(byReason)) {
 		reasons = append(reasons, fmt.Sprintf("%s %d", r, byReason[r]))
 	}
-	var failed, errors, lost int64
+	var errors, lost int64
 	for name, n := range t.serverErrors {
 		errors += more(n, since.serverErrors[name])
 	}
 	for name, n := range t.lost {
 		lost += more(n, since.lost[name])
 	}
-	failed = int64(len(reasons))
-	colour := func(n int64, text string) string {
-		if n > 0 {
+	colored := func(isBad bool, text string) string {
+		if isBad {
 			return p.bad(text)
 		}
 		return p.good(text)
 	}
-	failures := "failures: none"
-	if failed > 0 {
-		failures = "failures: " + strings.Join(reasons, ", ")
-	}
-	return colour(failed, failures) + "  " + colour(errors, fmt.Sprintf("5xx: %d", errors)) + "  " + colour(lost, fmt.Sprintf("connections lost: %d", lost))
+	failures := cmp.Or(strings.Join(reasons, ", "), "none")
+	return colored(len(reasons) > 0, "failures: "+failures) + "  " +
+		colored(errors > 0, fmt.Sprintf("5xx: %d", errors)) + "  " + colored(lost > 0, fmt.Sprintf("connections lost: %d", lost))
 }

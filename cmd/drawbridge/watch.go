@@ -195,34 +195,34 @@ func (w watchWriter) document(text []byte) error {
 
 // eventLine formats an event for people: time, type, resource and reason.
 func eventLine(p paint, e *adminv1.Event) string {
-	colour := p.caution
+	color := p.caution
 	what := lower(e.GetType())
 	switch e.GetType() {
 	case adminv1.EventType_EVENT_TYPE_ENDPOINT_HEALTH:
 		what = lower(e.GetHealth())
 		if e.GetHealth() == adminv1.EndpointHealth_ENDPOINT_HEALTH_UP {
-			colour = p.good
+			color = p.good
 		} else {
-			colour = p.bad
+			color = p.bad
 		}
 	case adminv1.EventType_EVENT_TYPE_HANDSHAKE_FAILURE:
-		what, colour = "failed", p.bad
+		what, color = "failed", p.bad
 	case adminv1.EventType_EVENT_TYPE_ENDPOINT_EJECTED:
-		what, colour = "ejected", p.bad
+		what, color = "ejected", p.bad
 	case adminv1.EventType_EVENT_TYPE_ENDPOINT_RETURNED:
-		what, colour = "returned", p.good
+		what, color = "returned", p.good
 	case adminv1.EventType_EVENT_TYPE_ENDPOINTS_CHANGED:
 		what = "changed"
 	case adminv1.EventType_EVENT_TYPE_FILE_LOADED:
-		what, colour = "loaded", p.good
+		what, color = "loaded", p.good
 	case adminv1.EventType_EVENT_TYPE_CONNECTIONS_UNVERIFIED:
-		what, colour = "invalid", p.bad
+		what, color = "invalid", p.bad
 	case adminv1.EventType_EVENT_TYPE_MISSED:
 		what = "missed"
 	case adminv1.EventType_EVENT_TYPE_FILE_REFUSED:
-		what, colour = "refused", p.bad
+		what, color = "refused", p.bad
 	}
-	line := e.GetEventTime().AsTime().Local().Format("01-02 15:04:05") + "  " + colour(pad(what, 8))
+	line := e.GetEventTime().AsTime().Local().Format("01-02 15:04:05") + "  " + color(pad(what, 8))
 	if e.GetName() != "" {
 		line += " " + manifest.KindName(e.GetKind()) + " " + printable(e.GetName())
 	}
@@ -230,7 +230,7 @@ func eventLine(p paint, e *adminv1.Event) string {
 		line += " " + printable(e.GetEndpoint())
 	}
 	if e.GetReason() != adminv1.Reason_REASON_UNSPECIFIED {
-		line += " " + colour(word(e.GetReason()))
+		line += " " + color(word(e.GetReason()))
 	}
 	if e.GetMessage() != "" {
 		line += ": " + printable(e.GetMessage())

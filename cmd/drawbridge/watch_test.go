@@ -31,9 +31,9 @@ func TestEventsArePrintedOnePerLine(t *testing.T) {
 	} {
 		e := text(t, &adminv1.Event{}, in)
 		e.EventTime = timestamppb.New(at)
-		coloured := strings.NewReplacer("\x1b[0m", ">", "\x1b[2m", "<2", "\x1b[31m", "<31", "\x1b[32m", "<32", "\x1b[33m", "<33").Replace(eventLine(true, e))
-		if coloured != want {
-			t.Errorf("got  %s\nwant %s", coloured, want)
+		colored := strings.NewReplacer("\x1b[0m", ">", "\x1b[2m", "<2", "\x1b[31m", "<31", "\x1b[32m", "<32", "\x1b[33m", "<33").Replace(eventLine(true, e))
+		if colored != want {
+			t.Errorf("got  %s\nwant %s", colored, want)
 		}
 		if plain := eventLine(false, e); strings.Contains(plain, "\x1b") {
 			t.Errorf("an escape sequence without a terminal: %q", plain)

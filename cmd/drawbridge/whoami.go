@@ -47,14 +47,12 @@ func newWhoami(c *cli) *cobra.Command {
 func writeCaller(w io.Writer, who *adminv1.Caller) error {
 	var rights []string
 	for _, r := range who.GetRights() {
-		rights = append(rights, strings.TrimPrefix(r.String(), "RIGHT_"))
+		rights = append(rights, word(r))
 	}
-	_, err := fmt.Fprintf(w, "%s, %s (%s)\n", printable(who.GetPrincipal()), roleWord(who.GetRole()), strings.Join(rights, ", "))
+	text := fmt.Sprintf("%s, %s (%s)\n", printable(who.GetPrincipal()), lower(who.GetRole()), strings.Join(rights, ", "))
 	for _, s := range who.GetSubjects() {
-		_, err = fmt.Fprintf(w, "  %s\n", printable(s))
+		text += "  " + printable(s) + "\n"
 	}
+	_, err := io.WriteString(w, text)
 	return err
 }
-
-// roleWord returns the name of a role in a policy.
-func roleWord(r adminv1.Role) string { return strings.ToLower(strings.TrimPrefix(r.String(), "ROLE_")) }
