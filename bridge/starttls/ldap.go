@@ -15,10 +15,7 @@ func newLDAPClient() dialect { return new(ldapClient) }
 // start returns an ExtendedRequest with the message ID 1. The client may use
 // the ID again, because the operation has ended by then.
 func (c *ldapClient) start() []byte {
-	name := append([]byte{0x80, byte(len(ldapStartTLS))}, ldapStartTLS...)
-	request := append([]byte{0x77, byte(len(name))}, name...)
-	message := append([]byte{0x02, 1, 1}, request...)
-	return append([]byte{0x30, byte(len(message))}, message...)
+	return []byte(ber(0x30, ber(0x02, "\x01")+ber(0x77, ber(0x80, ldapStartTLS))))
 }
 
 func (c *ldapClient) waiting() string { return "the server: its answer to StartTLS" }
@@ -54,6 +51,9 @@ func (c *ldapClient) feed(in []byte) ([]byte, bool, error) {
 	}
 	return nil, true, nil
 }
+
+// ber returns an element. Its content must be shorter than 128 bytes.
+func ber(tag byte, content string) string { return string([]byte{tag, byte(len(content))}) + content }
 
 // berNext returns the content of the element that b begins with, and the rest.
 func berNext(b []byte, want byte) (tag byte, content, rest []byte, ok bool) {

@@ -90,6 +90,3 @@ func ldapResult(id []byte, response, code byte, text, name string) []byte {
 	}
 	return []byte(ber(0x30, ber(0x02, string(id))+ber(response, result)))
 }
-
-// ber returns an element. Its content must be shorter than 128 bytes.
-func ber(tag byte, content string) string { return string([]byte{tag, byte(len(content))}) + content }
