@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"strings"
 )
 
 // MySQL's protocol 10, which MariaDB speaks too. The server's greeting is never sent
@@ -41,7 +40,21 @@ func mysqlPacket(sequence byte, payload []byte) []byte {
 	return append([]byte{byte(n), byte(n >> 8), byte(n >> 16), sequence}, payload...)
 }
 
-// A mysqlReader reads one packet.
+// mysqlSize returns the size of a packet's payload by its header.
+func mysqlSize(header []byte, sequence byte, least, most int) (int, error) {
+	n := int(header[0]) | int(header[1])<<8 | int(header[2])<<16
+	switch {
+	case n < least:
+		return 0, errMySQLPacket
+	case n > most:
+		return 0, errMySQLTooLong
+	case header[3] != sequence:
+		return 0, errMySQLSequence
+	}
+	return n, nil
+}
+
+// A mysqlReader reads one packet, whose payload must not be empty.
 type mysqlReader struct {
 	said     []byte
 	sequence byte // that the packet must have
@@ -60,16 +73,9 @@ func (r *mysqlReader) feed(in []byte) (payload, rest []byte, complete bool, err 
 	if len(r.said) < mysqlHeader {
 		return nil, nil, false, nil
 	}
-	n := int(r.said[0]) | int(r.said[1])<<8 | int(r.said[2])<<16
-	switch {
-	case n == 0:
-		return nil, nil, false, errMySQLPacket
-	case n > r.most:
-		return nil, nil, false, errMySQLTooLong
-	case r.said[3] != r.sequence:
-		return nil, nil, false, errMySQLSequence
-	case len(r.said) < mysqlHeader+n:
-		return nil, nil, false, nil
+	n, err := mysqlSize(r.said, r.sequence, 1, r.most)
+	if err != nil || len(r.said) < mysqlHeader+n {
+		return nil, nil, false, err
 	}
 	return r.said[mysqlHeader : mysqlHeader+n], r.said[mysqlHeader+n:], true, nil
 }
@@ -274,14 +280,4 @@ func (c *Client) greet(ctx context.Context, g mysqlGreeting) error {
 	c.response = hello.response
 	c.auth = mysqlAuth{plugin: mysqlPlugin(c.response, g.plugin), scramble: g.scramble}
 	return nil
-}
-
-// isMySQLPlugin compares names of plugins.
-func isMySQLPlugin(name string, any ...string) bool {
-	for _, a := range any {
-		if strings.EqualFold(name, a) {
-			return true
-		}
-	}
-	return false
 }

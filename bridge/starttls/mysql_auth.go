@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"sync"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
@@ -87,11 +88,11 @@ func (a *mysqlAuth) server(payload []byte) (ended, answers bool) {
 		if ok {
 			a.plugin, a.scramble = string(name), bytes.Clone(bytes.TrimSuffix(data, []byte{0}))
 		}
-		if isMySQLPlugin(a.plugin, "sha256_password") {
+		if strings.EqualFold(a.plugin, "sha256_password") {
 			a.stage = mysqlSHA256
 		}
 	case mysqlMore:
-		if !isMySQLPlugin(a.plugin, "caching_sha2_password") || len(payload) != 2 {
+		if !strings.EqualFold(a.plugin, "caching_sha2_password") || len(payload) != 2 {
 			break
 		}
 		switch payload[1] {
@@ -218,14 +219,11 @@ func readMySQL(conn net.Conn, sequence byte) ([]byte, error) {
 	if _, err := io.ReadFull(conn, header[:]); err != nil {
 		return nil, err
 	}
-	n := int(header[0]) | int(header[1])<<8 | int(header[2])<<16
-	switch {
-	case n > maxMySQLAuth:
-		return nil, errMySQLTooLong
-	case header[3] != sequence:
-		return nil, errMySQLSequence
+	n, err := mysqlSize(header[:], sequence, 0, maxMySQLAuth)
+	if err != nil {
+		return nil, err
 	}
 	payload := make([]byte, n)
-	_, err := io.ReadFull(conn, payload)
+	_, err = io.ReadFull(conn, payload)
 	return payload, err
 }
