@@ -76,23 +76,21 @@ func run(ctx context.Context, conn net.Conn, d dialect) error {
 // exchange sends and receives messages until the dialect is done.
 func exchange(conn net.Conn, d dialect) error {
 	buf := make([]byte, readSize)
-	for send := d.start(); ; {
-		if len(send) > 0 {
-			if _, err := conn.Write(send); err != nil {
-				return err
-			}
+	for out := d.start(); ; {
+		if err := send(conn, out); err != nil {
+			return err
 		}
 		n, err := conn.Read(buf)
 		if n > 0 {
 			var done bool
 			var bad error
-			send, done, bad = d.feed(buf[:n])
+			out, done, bad = d.feed(buf[:n])
 			switch {
 			case bad != nil:
-				_ = last(conn, send) // bad explains more than an error of the write
+				_ = send(conn, out) // bad explains more than an error of the write
 				return bad
 			case done:
-				return last(conn, send)
+				return send(conn, out)
 			}
 		}
 		if err != nil {
@@ -101,8 +99,8 @@ func exchange(conn net.Conn, d dialect) error {
 	}
 }
 
-// last sends the last message, if there is one.
-func last(conn net.Conn, message []byte) error {
+// send sends a message, if it is not empty.
+func send(conn net.Conn, message []byte) error {
 	if len(message) == 0 {
 		return nil
 	}
