@@ -92,21 +92,18 @@ func (a *mysqlAuth) server(payload []byte) (ended, answers bool) {
 			a.stage = mysqlSHA256
 		}
 	case mysqlMore:
-		if !strings.EqualFold(a.plugin, "caching_sha2_password") || len(payload) != 2 {
-			break
-		}
-		switch payload[1] {
-		case mysqlFastOK:
+		switch cache := strings.EqualFold(a.plugin, "caching_sha2_password") && len(payload) == 2; {
+		case cache && payload[1] == mysqlFastOK:
 			return false, false
-		case mysqlNeedAll:
+		case cache && payload[1] == mysqlNeedAll:
 			a.stage = mysqlFull
 		}
 	}
 	return false, true
 }
 
-// client reads a message of the client. It returns what the server gets, or else what
-// the client is answered.
+// client reads a message of the client. It returns what to send to the server, or else
+// the answer to the client.
 func (a *mysqlAuth) client(payload []byte, key *Key) (toServer, toClient []byte, err error) {
 	asks := len(payload) == 1 && (a.stage == mysqlFull && payload[0] == 2 || a.stage == mysqlSHA256 && payload[0] == 1)
 	if a.stage != mysqlSecret && !asks {
@@ -134,8 +131,8 @@ func (a *mysqlAuth) client(payload []byte, key *Key) (toServer, toClient []byte,
 const maxMySQLMessages = 32
 
 // authenticate relays the authentication of the client with the server at conn, over
-// TLS, until the server accepts or rejects it. The client has had the server's verdict
-// when authenticate returns nil.
+// TLS, until the server accepts or rejects it. When authenticate returns nil, the client
+// has received that decision.
 func (c *Client) authenticate(ctx context.Context, conn net.Conn) error {
 	a := &c.auth
 	response := bytes.Clone(c.response)

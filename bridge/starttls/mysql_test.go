@@ -62,12 +62,12 @@ func TestMySQLServersThatDoNotOfferTLSAreRefused(t *testing.T) {
 		"protocol 9":        {string(mysqlPacket(0, []byte("\x095.0\x00"))), certs.ReasonSTARTTLSRefused, "which is not MySQL"},
 		"a short greeting":  {string(mysqlPacket(0, []byte("\x0a8.0\x00abcd"))), certs.ReasonSTARTTLSRefused, "which is not MySQL"},
 	} {
-		if got := play(specs[MySQL].client(), c.said); got.done || got.reason != c.reason || !strings.Contains(got.text, c.text) || got.sent != "" {
+		if got := play(newMySQLClient(), c.said); got.done || got.reason != c.reason || !strings.Contains(got.text, c.text) || got.sent != "" {
 			t.Errorf("%s: %+v", name, got)
 		}
 	}
 	for _, said := range append(splits(good), []string{good}) {
-		if got := play(specs[MySQL].client(), said...); !got.done {
+		if got := play(newMySQLClient(), said...); !got.done {
 			t.Fatalf("%q: %+v", said, got)
 		}
 	}
@@ -343,7 +343,7 @@ func TestMySQLUpgradesWithoutAClient(t *testing.T) {
 }
 
 func FuzzMySQLGreeting(f *testing.F) {
-	fuzzDialect(f, specs[MySQL].client, mysqlGreetingOf(mysqlOffered, "caching_sha2_password"), mysqlGreetingOf(0, ""), string(mysqlPacket(0, []byte("\xff\x10\x04no"))))
+	fuzzDialect(f, func() dialect { return newMySQLClient() }, mysqlGreetingOf(mysqlOffered, "caching_sha2_password"), mysqlGreetingOf(0, ""), string(mysqlPacket(0, []byte("\xff\x10\x04no"))))
 }
 
 func FuzzMySQLClient(f *testing.F) {

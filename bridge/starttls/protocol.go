@@ -20,8 +20,11 @@ const (
 
 // A spec is a protocol's name and dialects.
 type spec struct {
-	name   string
-	client func() dialect // asks a server for TLS
+	name string
+
+	// client asks a server for TLS. It is nil for MySQL, because upgradeMySQL also
+	// exchanges messages with the gateway's client.
+	client func() dialect
 
 	// secured is the exchange with the server over TLS, after which the client is
 	// greeted. It is nil if clients speak first.
@@ -38,7 +41,7 @@ type spec struct {
 
 var specs = map[Protocol]spec{
 	Postgres: {"PostgreSQL", newPostgresClient, nil, newPostgresServer, nil},
-	MySQL:    {"MySQL", func() dialect { return newMySQLClient() }, nil, nil, nil},
+	MySQL:    {name: "MySQL"},
 	SMTP:     smtp.spec(),
 	LMTP:     lmtp.spec(),
 	IMAP:     {"IMAP", imapClient, imapSecured, imapServer, imapJoin},
