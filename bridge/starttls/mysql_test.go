@@ -147,6 +147,15 @@ func TestMySQLClientsAreAuthenticatedOverTLS(t *testing.T) {
 		}
 		c.write(1, string(response))
 	}
+	// asks is a server that sends a message, and accepts the client that answers as wanted.
+	asks := func(message, want string) func(mysqlPeer) {
+		return func(s mysqlPeer) {
+			begin(s)
+			s.write(3, message)
+			wantPacket(s, 4, want)
+			s.write(5, "\x00")
+		}
+	}
 	const switched = "AuthSwitchScramble!!"
 	for name, c := range map[string]struct{ server, client func(mysqlPeer) }{
 		"accepted": {
@@ -162,12 +171,7 @@ func TestMySQLClientsAreAuthenticatedOverTLS(t *testing.T) {
 			func(c mysqlPeer) { respond(c); wantPacket(c, 2, "\x01\x03"); wantPacket(c, 3, "\x00") },
 		},
 		"with the whole password": {
-			func(s mysqlPeer) {
-				begin(s)
-				s.write(3, "\x01\x04")
-				wantPacket(s, 4, "secret\x00")
-				s.write(5, "\x00")
-			},
+			asks("\x01\x04", "secret\x00"),
 			func(c mysqlPeer) {
 				respond(c)
 				wantPacket(c, 2, "\x01\x04")
@@ -178,12 +182,7 @@ func TestMySQLClientsAreAuthenticatedOverTLS(t *testing.T) {
 			},
 		},
 		"with a password in the clear": { // as over a unix-domain socket
-			func(s mysqlPeer) {
-				begin(s)
-				s.write(3, "\x01\x04")
-				wantPacket(s, 4, "secret\x00")
-				s.write(5, "\x00")
-			},
+			asks("\x01\x04", "secret\x00"),
 			func(c mysqlPeer) {
 				respond(c)
 				wantPacket(c, 2, "\x01\x04")
@@ -192,12 +191,7 @@ func TestMySQLClientsAreAuthenticatedOverTLS(t *testing.T) {
 			},
 		},
 		"with another plugin": {
-			func(s mysqlPeer) {
-				begin(s)
-				s.write(3, "\xfemysql_native_password\x00"+switched+"\x00")
-				wantPacket(s, 4, "hash")
-				s.write(5, "\x00")
-			},
+			asks("\xfemysql_native_password\x00"+switched+"\x00", "hash"),
 			func(c mysqlPeer) {
 				respond(c)
 				wantPacket(c, 2, "\xfemysql_native_password\x00"+switched+"\x00")
@@ -206,12 +200,7 @@ func TestMySQLClientsAreAuthenticatedOverTLS(t *testing.T) {
 			},
 		},
 		"with sha256_password": {
-			func(s mysqlPeer) {
-				begin(s)
-				s.write(3, "\xfesha256_password\x00"+switched+"\x00")
-				wantPacket(s, 4, "secret\x00")
-				s.write(5, "\x00")
-			},
+			asks("\xfesha256_password\x00"+switched+"\x00", "secret\x00"),
 			func(c mysqlPeer) {
 				respond(c)
 				wantPacket(c, 2, "\xfesha256_password\x00"+switched+"\x00")
