@@ -29,6 +29,6 @@ func ended(ctx context.Context, err error) bool {
 const maxQuoted = 160
 
 // quote returns the proxy's text in quotes, escaped and bounded.
-func quote(said string) string {
-	return strconv.QuoteToASCII(said[:min(len(said), maxQuoted)])
+func quote(received string) string {
+	return strconv.QuoteToASCII(received[:min(len(received), maxQuoted)])
 }

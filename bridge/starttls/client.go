@@ -9,7 +9,7 @@ import (
 )
 
 // A Client is a client in plaintext whose first messages an upgrade needs: MySQL's
-// request for TLS contains what the client said. It is for one connection.
+// request for TLS contains what the client sent. It is for one connection.
 type Client struct {
 	conn    net.Conn
 	key     *Key

@@ -15,11 +15,11 @@ import (
 const maxQuoted = 160
 
 // quote returns the peer's bytes in quotes, escaped and bounded.
-func quote[T string | []byte](said T) string {
-	if more := len(said) - maxQuoted; more > 0 {
-		return fmt.Sprintf("%s… (%d more bytes)", strconv.QuoteToASCII(string(said[:maxQuoted])), more)
+func quote[T string | []byte](received T) string {
+	if more := len(received) - maxQuoted; more > 0 {
+		return fmt.Sprintf("%s… (%d more bytes)", strconv.QuoteToASCII(string(received[:maxQuoted])), more)
 	}
-	return strconv.QuoteToASCII(string(said))
+	return strconv.QuoteToASCII(string(received))
 }
 
 // refused returns the error for a peer that does not start TLS.

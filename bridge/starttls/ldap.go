@@ -8,7 +8,7 @@ const (
 )
 
 // ldapClient asks a server for TLS. It speaks first, and so does a client.
-type ldapClient struct{ said []byte }
+type ldapClient struct{ received []byte }
 
 func newLDAPClient() dialect { return new(ldapClient) }
 
@@ -21,12 +21,12 @@ func (c *ldapClient) start() []byte {
 func (c *ldapClient) waiting() string { return "the server: its answer to StartTLS" }
 
 func (c *ldapClient) feed(in []byte) ([]byte, bool, error) {
-	c.said = append(c.said, in[:min(len(in), maxLDAP+1-len(c.said))]...)
-	_, body, rest, state := berElement(c.said)
+	c.received = append(c.received, in[:min(len(in), maxLDAP+1-len(c.received))]...)
+	_, body, rest, state := berElement(c.received)
 	switch {
-	case c.said[0] != 0x30 || state == berInvalid:
-		return nil, false, refused("the server sent %s as its answer to StartTLS, which is not LDAP", quote(c.said))
-	case state == berShort && len(c.said) > maxLDAP:
+	case c.received[0] != 0x30 || state == berInvalid:
+		return nil, false, refused("the server sent %s as its answer to StartTLS, which is not LDAP", quote(c.received))
+	case state == berShort && len(c.received) > maxLDAP:
 		return nil, false, refused("the server's answer to StartTLS has more than %d bytes", maxLDAP)
 	case state == berShort:
 		return nil, false, nil
@@ -34,14 +34,14 @@ func (c *ldapClient) feed(in []byte) ([]byte, bool, error) {
 	_, id, op, ok := berNext(body, 0x02)
 	tag, response, _, state := berElement(op)
 	if !ok || state != berWhole || tag != 0x78 {
-		return nil, false, refused("the server sent %s as its answer to StartTLS, which is not an extended response of LDAP", quote(c.said))
+		return nil, false, refused("the server sent %s as its answer to StartTLS, which is not an extended response of LDAP", quote(c.received))
 	}
 	_, code, response, ok := berNext(response, 0x0a)
 	_, _, response, ok2 := berNext(response, 0x04) // matchedDN
 	_, text, _, ok3 := berNext(response, 0x04)     // diagnosticMessage
 	switch {
 	case !ok || !ok2 || !ok3 || len(code) != 1 || len(id) != 1:
-		return nil, false, refused("the server sent %s as its answer to StartTLS, which is not an extended response of LDAP", quote(c.said))
+		return nil, false, refused("the server sent %s as its answer to StartTLS, which is not an extended response of LDAP", quote(c.received))
 	case id[0] != 1:
 		return nil, false, refused("the server ended the session: result %d, %s", code[0], quote(text))
 	case code[0] != 0:

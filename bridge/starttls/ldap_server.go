@@ -4,7 +4,7 @@ package starttls
 // other operation gets the result confidentialityRequired.
 type ldapServer struct {
 	optional   bool
-	said       []byte // not answered yet
+	received   []byte // not answered yet
 	operations int
 	result     Opening
 }
@@ -16,18 +16,18 @@ func (s *ldapServer) waiting() string  { return "the client: StartTLS" }
 func (s *ldapServer) opening() Opening { return s.result }
 
 func (s *ldapServer) feed(in []byte) (out []byte, done bool, err error) {
-	s.said = append(s.said, in...)
-	for len(s.said) > 0 {
-		_, body, rest, state := berElement(s.said)
+	s.received = append(s.received, in...)
+	for len(s.received) > 0 {
+		_, body, rest, state := berElement(s.received)
 		switch {
-		case s.said[0] != 0x30 || state == berInvalid: // berElement bounds the length
-			return out, false, foreign(s.said, "LDAP")
+		case s.received[0] != 0x30 || state == berInvalid: // berElement bounds the length
+			return out, false, foreign(s.received, "LDAP")
 		case state == berShort:
 			return out, false, nil
 		}
 		_, id, operation, ok := berNext(body, 0x02)
 		if !ok || len(id) == 0 || len(id) > 4 || len(operation) == 0 {
-			return out, false, foreign(s.said, "LDAP")
+			return out, false, foreign(s.received, "LDAP")
 		}
 		if s.operations++; s.operations > maxCommands {
 			return out, false, refused("the client sent more than %d operations and did not ask for TLS", maxCommands)
@@ -40,16 +40,16 @@ func (s *ldapServer) feed(in []byte) (out []byte, done bool, err error) {
 			s.result = Opening{Next: TLS}
 			return append(out, ldapResult(id, 0x78, ldapSuccess, "", ldapStartTLS)...), true, nil
 		case s.optional:
-			s.result = Opening{Next: Plaintext, Read: s.said}
+			s.result = Opening{Next: Plaintext, Read: s.received}
 			return out, true, nil
 		case operation[0] == ldapUnbind:
 			return out, false, left("an unbind request")
 		case ldapResponses[operation[0]] != 0:
 			out = append(out, ldapResult(id, ldapResponses[operation[0]], ldapConfidentialityRequired, "TLS is required: send StartTLS first", "")...)
 		case operation[0] != ldapAbandon:
-			return out, false, foreign(s.said, "LDAP")
+			return out, false, foreign(s.received, "LDAP")
 		}
-		s.said = rest
+		s.received = rest
 	}
 	return out, false, nil
 }

@@ -56,7 +56,7 @@ func mysqlSize(header []byte, sequence byte, least, most int) (int, error) {
 
 // A mysqlReader reads one packet, whose payload must not be empty.
 type mysqlReader struct {
-	said     []byte
+	received []byte
 	sequence byte // that the packet must have
 	most     int  // bytes of payload
 }
@@ -69,15 +69,15 @@ var (
 
 // feed returns the payload and what follows the packet, once it is complete.
 func (r *mysqlReader) feed(in []byte) (payload, rest []byte, complete bool, err error) {
-	r.said = append(r.said, in...)
-	if len(r.said) < mysqlHeader {
+	r.received = append(r.received, in...)
+	if len(r.received) < mysqlHeader {
 		return nil, nil, false, nil
 	}
-	n, err := mysqlSize(r.said, r.sequence, 1, r.most)
-	if err != nil || len(r.said) < mysqlHeader+n {
+	n, err := mysqlSize(r.received, r.sequence, 1, r.most)
+	if err != nil || len(r.received) < mysqlHeader+n {
 		return nil, nil, false, err
 	}
-	return r.said[mysqlHeader : mysqlHeader+n], r.said[mysqlHeader+n:], true, nil
+	return r.received[mysqlHeader : mysqlHeader+n], r.received[mysqlHeader+n:], true, nil
 }
 
 // mysqlClient reads a server's greeting.
@@ -97,7 +97,7 @@ func (c *mysqlClient) feed(in []byte) ([]byte, bool, error) {
 	payload, rest, complete, err := c.reader.feed(in)
 	switch {
 	case err != nil:
-		return nil, false, refused("the server sent %s as its greeting, which is not MySQL: %v", quote(c.reader.said), err)
+		return nil, false, refused("the server sent %s as its greeting, which is not MySQL: %v", quote(c.reader.received), err)
 	case !complete:
 		return nil, false, nil
 	case payload[0] == 0xff:

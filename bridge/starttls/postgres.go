@@ -20,7 +20,7 @@ func postgresRequest(code uint32) []byte {
 // postgresClient asks a server for TLS with SSLRequest. The server answers with
 // one byte, or with an ErrorResponse.
 type postgresClient struct {
-	said []byte // an ErrorResponse so far
+	received []byte // an ErrorResponse so far
 }
 
 func newPostgresClient() dialect { return new(postgresClient) }
@@ -29,16 +29,16 @@ func (c *postgresClient) start() []byte   { return postgresRequest(postgresSSL) 
 func (c *postgresClient) waiting() string { return "the server: its answer to SSLRequest" }
 
 func (c *postgresClient) feed(in []byte) ([]byte, bool, error) {
-	c.said = append(c.said, in[:min(len(in), maxPostgresError-len(c.said))]...)
+	c.received = append(c.received, in[:min(len(in), maxPostgresError-len(c.received))]...)
 	switch {
-	case c.said[0] == 'S' && len(in) > 1:
+	case c.received[0] == 'S' && len(in) > 1:
 		return nil, false, injected("its answer to SSLRequest", in[1:])
-	case c.said[0] == 'S':
+	case c.received[0] == 'S':
 		return nil, true, nil
-	case c.said[0] == 'N':
-		return nil, false, refused("the server answered SSLRequest with %s: it does not accept TLS (ssl is off in postgresql.conf)", quote(c.said))
-	case c.said[0] != 'E':
-		return nil, false, refused("the server answered SSLRequest with %s, which is not PostgreSQL", quote(c.said))
+	case c.received[0] == 'N':
+		return nil, false, refused("the server answered SSLRequest with %s: it does not accept TLS (ssl is off in postgresql.conf)", quote(c.received))
+	case c.received[0] != 'E':
+		return nil, false, refused("the server answered SSLRequest with %s, which is not PostgreSQL", quote(c.received))
 	}
 	return nil, false, c.refusal()
 }
@@ -46,18 +46,18 @@ func (c *postgresClient) feed(in []byte) ([]byte, bool, error) {
 // refusal returns the error for an ErrorResponse, or nil while it is
 // incomplete.
 func (c *postgresClient) refusal() error {
-	if len(c.said) < 5 {
+	if len(c.received) < 5 {
 		return nil
 	}
-	end := 1 + uint64(binary.BigEndian.Uint32(c.said[1:5]))
+	end := 1 + uint64(binary.BigEndian.Uint32(c.received[1:5]))
 	if end < 5 || end > maxPostgresError {
-		return refused("the server answered SSLRequest with %s, which is not PostgreSQL", quote(c.said))
+		return refused("the server answered SSLRequest with %s, which is not PostgreSQL", quote(c.received))
 	}
-	if uint64(len(c.said)) < end {
+	if uint64(len(c.received)) < end {
 		return nil
 	}
 	var parts []string
-	for field := range bytes.SplitSeq(c.said[5:end], []byte{0}) {
+	for field := range bytes.SplitSeq(c.received[5:end], []byte{0}) {
 		if len(field) > 1 && (field[0] == 'S' || field[0] == 'C' || field[0] == 'M') {
 			parts = append(parts, string(field[1:]))
 		}

@@ -17,7 +17,7 @@ const (
 type postgresServer struct {
 	optional   bool
 	gssRefused bool
-	said       []byte
+	received   []byte
 	result     Opening
 }
 
@@ -28,45 +28,45 @@ func (s *postgresServer) waiting() string  { return "the client: its first messa
 func (s *postgresServer) opening() Opening { return s.result }
 
 func (s *postgresServer) feed(in []byte) (out []byte, done bool, err error) {
-	s.said = append(s.said, in...)
-	if s.said[0] == recordHandshake && !s.gssRefused {
-		s.result = Opening{Next: TLS, Read: s.said, ALPN: postgresALPN}
+	s.received = append(s.received, in...)
+	if s.received[0] == recordHandshake && !s.gssRefused {
+		s.result = Opening{Next: TLS, Read: s.received, ALPN: postgresALPN}
 		return nil, true, nil
 	}
 	if !s.plausible() {
-		return nil, false, foreign(s.said, "PostgreSQL")
+		return nil, false, foreign(s.received, "PostgreSQL")
 	}
-	if len(s.said) < 8 {
+	if len(s.received) < 8 {
 		return nil, false, nil
 	}
-	size, code := binary.BigEndian.Uint32(s.said), binary.BigEndian.Uint32(s.said[4:])
+	size, code := binary.BigEndian.Uint32(s.received), binary.BigEndian.Uint32(s.received[4:])
 	starts := code>>16 == 3 && size > 8 && size <= maxStartup
 	switch {
 	case size == 8 && (code == postgresSSL || code == postgresGSS && !s.gssRefused):
 		return s.encryption(code)
 	case code == postgresCancel && size >= 16 && size <= maxCancel:
-		if uint32(len(s.said)) < size {
+		if uint32(len(s.received)) < size {
 			return nil, false, nil
 		}
-		s.result = Opening{Next: Cancel, Read: s.said[:size]}
+		s.result = Opening{Next: Cancel, Read: s.received[:size]}
 		return nil, true, nil
 	case starts && s.optional:
-		s.result = Opening{Next: Plaintext, Read: s.said}
+		s.result = Opening{Next: Plaintext, Read: s.received}
 		return nil, true, nil
 	case starts:
 		return postgresFatal("28000", "this server requires TLS (sslmode=require)"), false, refused("the client began a session in plaintext and did not ask for TLS")
 	}
-	return nil, false, foreign(s.said, "PostgreSQL")
+	return nil, false, foreign(s.received, "PostgreSQL")
 }
 
 // encryption answers a request for TLS or GSSAPI. Nothing may follow the request
 // before the answer.
 func (s *postgresServer) encryption(code uint32) (out []byte, done bool, err error) {
-	if extra := len(s.said) - 8; extra > 0 {
+	if extra := len(s.received) - 8; extra > 0 {
 		return nil, false, smuggled(extra)
 	}
 	if code == postgresGSS {
-		s.said, s.gssRefused = nil, true
+		s.received, s.gssRefused = nil, true
 		return []byte("N"), false, nil
 	}
 	s.result = Opening{Next: TLS}
@@ -76,7 +76,7 @@ func (s *postgresServer) encryption(code uint32) (out []byte, done bool, err err
 // plausible reports whether the bytes can begin a message: all messages are shorter
 // than 64 KiB. A client of another protocol need not wait for the timeout.
 func (s *postgresServer) plausible() bool {
-	for _, b := range s.said[:min(len(s.said), 2)] {
+	for _, b := range s.received[:min(len(s.received), 2)] {
 		if b != 0 {
 			return false
 		}
