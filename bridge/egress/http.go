@@ -59,7 +59,7 @@ func (p *Proxy) connect(ctx context.Context, raw net.Conn, address string) (net.
 	case err != nil:
 		return nil, p.failed(certs.ReasonEgressProxyFailed, err, "did not answer CONNECT %s", address)
 	}
-	if err := p.judge(status, address); err != nil {
+	if err := p.checkStatus(status, address); err != nil {
 		return nil, err
 	}
 	if conn == raw {
@@ -78,8 +78,8 @@ func (p *Proxy) request(address string) string {
 	return b.String()
 }
 
-// judge returns an error unless the status means that the tunnel exists.
-func (p *Proxy) judge(status, address string) error {
+// checkStatus returns an error unless the status means that the tunnel exists.
+func (p *Proxy) checkStatus(status, address string) error {
 	code, _ := strconv.Atoi(status[:3])
 	switch {
 	case code >= 200 && code < 300:
@@ -118,8 +118,8 @@ func readStatus(conn io.Reader) (string, error) {
 }
 
 // readHead reads to the end of a head and not a byte further: what follows is the
-// server's, which speaks first in some protocols. So each read asks for no more bytes
-// than the head still has at least.
+// server's, which speaks first in some protocols. So no read asks for more bytes than
+// the head certainly still has.
 func readHead(conn io.Reader, left *int) ([]byte, error) {
 	var head []byte
 	for {
@@ -140,8 +140,8 @@ func readHead(conn io.Reader, left *int) ([]byte, error) {
 	}
 }
 
-// missing returns how many bytes a head lacks at least. Lines end with CR LF, or with
-// LF alone as some proxies write them.
+// missing returns the least number of bytes that complete a head. Lines end with CR LF,
+// or with LF alone as some proxies write them.
 func missing(head []byte) int {
 	switch {
 	case bytes.HasSuffix(head, []byte("\n\r\n")), bytes.HasSuffix(head, []byte("\n\n")):

@@ -10,7 +10,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// A Protocol is how a proxy is asked to connect.
+// A Protocol is the protocol that a proxy speaks.
 type Protocol int
 
 // The protocols.
@@ -31,7 +31,8 @@ type Proxy struct {
 	Protocol Protocol
 	Address  string // host:port
 
-	// TLS is how to connect to an HTTP proxy that begins with TLS. Nil: plaintext.
+	// TLS makes the handshake with an HTTP proxy that begins with TLS. Nil: the proxy
+	// speaks plaintext.
 	TLS *certs.Client
 
 	// Username and Password are sent to the proxy unless both are empty.

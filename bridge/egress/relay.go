@@ -13,7 +13,7 @@ import (
 )
 
 // A relay connects a kernel socket, which the caller of Dial needs, with a TLS
-// connection to the proxy. It ends with either of them.
+// connection to the proxy.
 type relay struct {
 	near  *net.UnixConn // the relay's end of the socket
 	far   net.Conn      // to the proxy; owned
@@ -67,8 +67,8 @@ func (r relay) recover() {
 	}
 }
 
-// awaitClose waits until the caller has closed its end altogether, or the relay ends.
-// The proxy then gets no more bytes, and its own are worth nothing.
+// awaitClose waits until the caller has closed its end, not only its writing half, or
+// until the relay ends. After that, the caller reads nothing of what the proxy sends.
 func (r relay) awaitClose() {
 	defer r.close()
 	raw, err := r.near.SyscallConn()
@@ -82,7 +82,7 @@ func (r relay) awaitClose() {
 	})
 }
 
-// closeWrite ends the stream in one direction.
+// closeWrite closes the writing half of a connection.
 func closeWrite(conn net.Conn) error {
 	return conn.(interface{ CloseWrite() error }).CloseWrite()
 }

@@ -17,56 +17,56 @@ func (p *Proxy) dialSOCKS(ctx context.Context, address string) (net.Conn, error)
 	if p.hasCredentials() {
 		auth = &proxy.Auth{User: p.Username, Password: p.Password}
 	}
-	way := &socksWay{proxy: p}
-	dialer, err := proxy.SOCKS5("tcp", p.Address, auth, way)
+	dialer := &socksDialer{proxy: p}
+	socks, err := proxy.SOCKS5("tcp", p.Address, auth, dialer)
 	if err != nil {
 		return nil, p.failed(certs.ReasonLocalConfig, err, "cannot be used")
 	}
-	if _, err := dialer.(proxy.ContextDialer).DialContext(ctx, "tcp", address); err != nil {
-		return nil, way.explain(ctx, address, err)
+	if _, err := socks.(proxy.ContextDialer).DialContext(ctx, "tcp", address); err != nil {
+		return nil, dialer.explain(ctx, address, err)
 	}
-	return way.raw, nil // the connection of package socks hides the kernel socket
+	return dialer.raw, nil // the connection of package socks hides the kernel socket
 }
 
-// A socksWay connects to the proxy for package proxy, and observes how far it gets.
-type socksWay struct {
-	proxy *Proxy
-	raw   net.Conn
-	asked bool // for the server
+// A socksDialer connects to the proxy for package proxy, and observes how far it gets.
+type socksDialer struct {
+	proxy     *Proxy
+	raw       net.Conn
+	requested bool // the request for the server was sent
 }
 
 // Dial implements proxy.Dialer. Package proxy calls DialContext instead.
-func (w *socksWay) Dial(network, address string) (net.Conn, error) {
-	return w.DialContext(context.Background(), network, address)
+func (d *socksDialer) Dial(network, address string) (net.Conn, error) {
+	return d.DialContext(context.Background(), network, address)
 }
 
 // DialContext implements proxy.ContextDialer.
-func (w *socksWay) DialContext(ctx context.Context, _, _ string) (net.Conn, error) {
-	raw, err := w.proxy.reach(ctx)
+func (d *socksDialer) DialContext(ctx context.Context, _, _ string) (net.Conn, error) {
+	raw, err := d.proxy.reach(ctx)
 	if err != nil {
 		return nil, err
 	}
-	w.raw = raw
-	return socksConn{raw, w}, nil
+	d.raw = raw
+	return socksConn{raw, d}, nil
 }
 
 // A socksConn observes what package proxy sends.
 type socksConn struct {
 	net.Conn
-	way *socksWay
+	dialer *socksDialer
 }
 
 // Write implements net.Conn.
 func (c socksConn) Write(b []byte) (int, error) {
 	const version, connect = 5, 1
 	if len(b) > 4 && b[0] == version && b[1] == connect { // a greeting is shorter
-		c.way.asked = true
+		c.dialer.requested = true
 	}
 	return c.Conn.Write(b)
 }
 
 // socksReplies are the texts of package socks about the proxy's answer, and what they
-// mean. They have no type.
+// mean. Package socks has no type for these errors.
 var socksReplies = []struct {
 	text   string
 	reason certs.Reason
@@ -84,7 +84,7 @@ var socksReplies = []struct {
 }
 
 // explain returns the typed error of an attempt.
-func (w *socksWay) explain(ctx context.Context, address string, err error) error {
+func (d *socksDialer) explain(ctx context.Context, address string, err error) error {
 	if e, ok := errors.AsType[*certs.VerifyError](err); ok {
 		return e // of reach
 	}
@@ -92,15 +92,15 @@ func (w *socksWay) explain(ctx context.Context, address string, err error) error
 		err = op.Err // its addresses are known
 	}
 	switch {
-	case ended(ctx, err) && w.asked:
-		return w.proxy.failed(certs.ReasonConnectTimeout, err, "did not answer the request for %s", address)
+	case ended(ctx, err) && d.requested:
+		return d.proxy.failed(certs.ReasonConnectTimeout, err, "did not answer the request for %s", address)
 	case ended(ctx, err):
-		return w.proxy.failed(certs.ReasonEgressProxyFailed, err, "did not answer")
+		return d.proxy.failed(certs.ReasonEgressProxyFailed, err, "did not answer")
 	}
 	for _, r := range socksReplies {
 		if strings.Contains(err.Error(), r.text) {
-			return w.proxy.failed(r.reason, nil, "%s: it answered the request for %s with %q", r.what, address, r.text)
+			return d.proxy.failed(r.reason, nil, "%s: it answered the request for %s with %q", r.what, address, r.text)
 		}
 	}
-	return w.proxy.failed(certs.ReasonEgressProxyFailed, err, "failed the request for %s", address)
+	return d.proxy.failed(certs.ReasonEgressProxyFailed, err, "failed the request for %s", address)
 }
