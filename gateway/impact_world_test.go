@@ -166,6 +166,13 @@ func (c endNoter) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// Close marks the end too: after a close_notify, the client of HTTP/2 closes the
+// connection without reading to its end.
+func (c endNoter) Close() error {
+	c.ended.Store(true)
+	return c.Conn.Close()
+}
+
 // A transport1 is a connection of HTTP/1.1. Unlike that of package http, it never closes
 // the connection by itself.
 type transport1 struct {
