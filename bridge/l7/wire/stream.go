@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"net"
 	"sync/atomic"
+	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 )
@@ -58,12 +59,20 @@ func (s *Stream) Write(p []byte) (int, error) {
 // Delivered tells how the peer takes what was written, as the socket's does.
 func (s *Stream) Delivered() (progress uint64, waiting int) { return s.sock.Delivered() }
 
+// closeTime bounds how long CloseWrite waits for a peer that does not read.
+const closeTime = time.Second
+
 // CloseWrite ends the stream towards the peer.
 func (s *Stream) CloseWrite() error {
 	if h, ok := s.Conn.(interface{ CloseWrite() error }); ok {
 		if err := h.CloseWrite(); err != nil {
 			return err
 		}
+	}
+	if s.tls {
+		// crypto/tls has set a write deadline in the past, which would also fail the
+		// close_notify that is yet to be flushed.
+		_ = s.sock.SetWriteDeadline(time.Now().Add(closeTime)) // fails only if it is closed, and then so does the flush
 	}
 	return s.sock.CloseWrite()
 }
