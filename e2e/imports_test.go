@@ -112,7 +112,7 @@ var onlyIn = map[string][]string{
 	"github.com/spf13":      {"cmd/drawbridge"},
 	"go.yaml.in/yaml":       {"cmd/drawbridge/manifest", "gateway/access"},
 	"github.com/prometheus": {"gateway/telemetry"},
-	"testing":               {"certs/certstest", "bridge/resolve/dnstest", "bridge/alloctest", "bridge/splice/splicetest"},
+	"testing":               {"bridge/faulttest", "certs/certstest", "bridge/resolve/dnstest", "bridge/alloctest", "bridge/splice/splicetest"},
 }
 
 func TestImportsRunDownward(t *testing.T) {

@@ -7,7 +7,6 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
-	"net"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -52,75 +51,51 @@ func (b *beginning) client() string {
 	return "127.0.0.1:40000"
 }
 
-// A trickle writes in pieces.
-type trickle struct {
-	net.Conn
-	piece int
-}
-
-func (c trickle) Write(p []byte) (n int, err error) {
-	for len(p) > 0 && err == nil {
-		var m int
-		m, err = c.Conn.Write(p[:min(c.piece, len(p))])
-		n, p = n+m, p[m:]
-		synctest.Wait() // the gateway has read it
-	}
-	return n, err
-}
-
 // run begins a connection with a fault, and then one without. It returns how many
 // operations the first one has seen.
 func (b *beginning) run(t *testing.T, fault faulttest.Fault) (ops int) {
-	synctest.Test(t, func(t *testing.T) {
-		defer func() {
-			if t.Failed() {
-				t.Log(fault)
-			}
-		}()
-		ca := certstest.NewCA(t)
-		rules := &intake.Rules{MaxPerClient: 1, HandshakeTimeout: time.Second}
-		if b.header != "" {
-			rules.ProxyProtocol, _ = proxyproto.NewTrust([]string{"127.0.0.1"})
+	ca := certstest.NewCA(t)
+	rules := &intake.Rules{MaxPerClient: 1, HandshakeTimeout: time.Second}
+	if b.header != "" {
+		rules.ProxyProtocol, _ = proxyproto.NewTrust([]string{"127.0.0.1"})
+	}
+	var listenerTLS *certs.Server
+	if b.secure {
+		var err error
+		if listenerTLS, err = certs.NewServer(certs.ServerOptions{Certificates: []*certs.Certificate{certstest.Certificate(t, ca.Server(t, "x.test"))}}); err != nil {
+			t.Fatal(err)
 		}
-		var listenerTLS *certs.Server
-		if b.secure {
-			var err error
-			if listenerTLS, err = certs.NewServer(certs.ServerOptions{Certificates: []*certs.Certificate{certstest.Certificate(t, ca.Server(t, "x.test"))}}); err != nil {
-				t.Fatal(err)
-			}
+	}
+	var log bytes.Buffer
+	ln, faults := faulttest.Listen(), faulttest.NewInjector(fault)
+	descriptors := socket.NewDescriptors(func() int { return 1000 })
+	s := serveOn(t, faults.Listener(ln), rules, listenerTLS, intake.Options{Descriptors: descriptors, Logger: hclog.New(&hclog.LoggerOptions{Output: &log, Level: hclog.Error})})
+	s.greets = true
+	for i := range 2 {
+		begin := time.Now()
+		served, err := b.connect(t, ln, ca)
+		if err != nil {
+			t.Error(err)
 		}
-		var log bytes.Buffer
-		ln, faults := faulttest.Listen(), faulttest.NewInjector(fault)
-		descriptors := socket.NewDescriptors(func() int { return 1000 })
-		s := serveOn(t, faults.Listener(ln), rules, listenerTLS, intake.Options{Descriptors: descriptors, Logger: hclog.New(&hclog.LoggerOptions{Output: &log, Level: hclog.Error})})
-		s.greets = true
-		for i := range 2 {
-			begin := time.Now()
-			served, err := b.connect(t, ln, ca)
-			if err != nil {
-				t.Error(err)
-			}
-			healthy := (fault.Kind == faulttest.None || i == 1) && !b.garbage && !b.mismatch
-			if served != healthy && (healthy || b.garbage || b.mismatch) {
-				t.Errorf("connection %d is served: %v", i, served)
-			}
-			// The end of the client's stream, or a time limit, ends the connection.
-			time.Sleep(5 * time.Second)
-			synctest.Wait()
-			if took := time.Since(begin); took > 10*time.Second {
-				t.Errorf("connection %d took %v", i, took)
-			}
-			_, clients, _ := descriptors.Usage()
-			if open := s.Stats().Open; open != 0 || clients != 0 || faults.Open() != 0 {
-				t.Errorf("connection %d: %d are open, %d clients, %d sockets", i, open, clients, faults.Open())
-			}
+		healthy := (fault.Kind == faulttest.None || i == 1) && !b.garbage && !b.mismatch
+		if served != healthy && (healthy || b.garbage || b.mismatch) {
+			t.Errorf("connection %d is served: %v", i, served)
 		}
-		if log.Len() > 0 {
-			t.Error(log.String())
+		// The end of the client's stream, or a time limit, ends the connection.
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		if took := time.Since(begin); took > 10*time.Second {
+			t.Errorf("connection %d took %v", i, took)
 		}
-		ops = faults.Conns()[0].Ops()
-	})
-	return ops
+		_, clients, _ := descriptors.Usage()
+		if open := s.Stats().Open; open != 0 || clients != 0 || faults.Open() != 0 {
+			t.Errorf("connection %d: %d are open, %d clients, %d sockets", i, open, clients, faults.Open())
+		}
+	}
+	if log.Len() > 0 {
+		t.Error(log.String())
+	}
+	return faults.Conns()[0].Ops()
 }
 
 // connect reports whether a connection is served. The error says that it is served as
@@ -132,7 +107,7 @@ func (b *beginning) connect(t *testing.T, ln *faulttest.Listener, ca *certstest.
 	}
 	defer raw.Close()
 	raw.SetDeadline(time.Now().Add(4 * time.Second))
-	if _, err := (trickle{raw, 7}).Write([]byte(b.header)); err != nil {
+	if _, err := faulttest.InPieces(raw, 7).Write([]byte(b.header)); err != nil {
 		return false, nil
 	}
 	c := raw
@@ -144,7 +119,7 @@ func (b *beginning) connect(t *testing.T, ln *faulttest.Listener, ca *certstest.
 		if b.mismatch {
 			config.MinVersion, config.MaxVersion = tls.VersionTLS10, tls.VersionTLS10
 		}
-		tc := tls.Client(trickle{raw, 300}, config)
+		tc := tls.Client(faulttest.InPieces(raw, 300), config)
 		if tc.Handshake() != nil {
 			return false, nil
 		}
@@ -178,13 +153,6 @@ func (b *beginning) connect(t *testing.T, ln *faulttest.Listener, ca *certstest.
 func TestFaultsOfNewConnections(t *testing.T) {
 	for i := range beginnings {
 		b := &beginnings[i]
-		t.Run(b.name, func(t *testing.T) {
-			ops := b.run(t, faulttest.Fault{})
-			for at := range ops {
-				for _, kind := range faulttest.Kinds {
-					b.run(t, faulttest.Fault{Kind: kind, At: at})
-				}
-			}
-		})
+		t.Run(b.name, func(t *testing.T) { faulttest.Each(t, 0, b.run) })
 	}
 }

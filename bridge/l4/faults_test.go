@@ -36,87 +36,66 @@ var peekedClients = []peekedClient{
 
 // run begins a connection with a fault. It returns how many operations it has seen.
 func (c *peekedClient) run(t *testing.T, fault faulttest.Fault) (ops int) {
-	synctest.Test(t, func(t *testing.T) {
-		defer func() {
-			if t.Failed() {
-				t.Log(fault)
-			}
-		}()
-		p := newPKI(t)
-		dialed := make(chan string, 10)
-		refusing := func(name string) *upstream.Upstream {
-			return upstream.New(upstream.Options{Name: name, Endpoints: []upstream.EndpointOptions{{Network: "tcp", Address: "upstream.test:1"}},
-				Connect: func(context.Context, string, string) (net.Conn, error) {
-					dialed <- name
-					return nil, syscall.ECONNREFUSED
-				}})
-		}
-		table := &l4.Table{
-			Peek: true, HandshakeTimeout: time.Second,
-			Routes: bySNI(t, map[string]*l4.Target{"pass.test": through(refusing("pass")), "gate.test": to(refusing("gate"))}),
-		}
-		if !c.alert { // else connections that match no passthrough are terminated
-			table.TLS = p.listener(t, "gate.test")
-		}
-		if c.header != "" {
-			table.ProxyProtocol, _ = proxyproto.NewTrust([]string{"127.0.0.1"})
-		}
-		var log bytes.Buffer
-		ln, faults := faulttest.Listen(), faulttest.NewInjector(fault)
-		g := l4.New(l4.Options{Listener: "test", Table: func() *l4.Table { return table }, Logger: hclog.New(&hclog.LoggerOptions{Output: &log, Level: hclog.Error})})
-		served := make(chan error, 1)
-		go func() { served <- g.Serve(faults.Listener(ln)) }()
-
-		raw, err := ln.Dial(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		raw.SetDeadline(time.Now().Add(4 * time.Second))
-		_, _ = io.WriteString(raw, c.header)
-		tc := tls.Client(pieces{raw}, p.client(c.serverName))
-		err = tc.Handshake()
-		if alert := err != nil && err.Error() == "remote error: tls: unrecognized name"; fault.Kind == faulttest.None && alert != c.alert {
-			t.Errorf("the handshake ended with %v", err)
-		}
-		_, _ = tc.Read(make([]byte, 1)) // waits for the end
-		raw.Close()
-		synctest.Wait()
-		time.Sleep(4 * time.Second)
-		synctest.Wait()
-		if open := g.Stats().Open; open != 0 || faults.Open() != 0 {
-			t.Errorf("%d connections are open, %d sockets", open, faults.Open())
-		}
-		g.Shutdown(cancelled())
-		<-served
-		close(dialed)
-		n := 0
-		for name := range dialed {
-			if n++; name != c.upstream {
-				t.Errorf("upstream %q was dialed", name)
-			}
-		}
-		if fault.Kind == faulttest.None && (n > 0) != (c.upstream != "") {
-			t.Errorf("%d upstreams were dialed", n)
-		}
-		if log.Len() > 0 {
-			t.Error(log.String())
-		}
-		ops = faults.Conns()[0].Ops()
-	})
-	return ops
-}
-
-// pieces writes in pieces.
-type pieces struct{ net.Conn }
-
-func (c pieces) Write(p []byte) (n int, err error) {
-	for len(p) > 0 && err == nil {
-		var m int
-		m, err = c.Conn.Write(p[:min(len(p), 200)])
-		n, p = n+m, p[m:]
-		synctest.Wait() // the gateway has read it
+	p := newPKI(t)
+	dialed := make(chan string, 10)
+	refusing := func(name string) *upstream.Upstream {
+		return upstream.New(upstream.Options{Name: name, Endpoints: []upstream.EndpointOptions{{Network: "tcp", Address: "upstream.test:1"}},
+			Connect: func(context.Context, string, string) (net.Conn, error) {
+				dialed <- name
+				return nil, syscall.ECONNREFUSED
+			}})
 	}
-	return n, err
+	table := &l4.Table{
+		Peek: true, HandshakeTimeout: time.Second,
+		Routes: bySNI(t, map[string]*l4.Target{"pass.test": through(refusing("pass")), "gate.test": to(refusing("gate"))}),
+	}
+	if !c.alert { // else connections that match no passthrough are terminated
+		table.TLS = p.listener(t, "gate.test")
+	}
+	if c.header != "" {
+		table.ProxyProtocol, _ = proxyproto.NewTrust([]string{"127.0.0.1"})
+	}
+	var log bytes.Buffer
+	ln, faults := faulttest.Listen(), faulttest.NewInjector(fault)
+	g := l4.New(l4.Options{Listener: "test", Table: func() *l4.Table { return table }, Logger: hclog.New(&hclog.LoggerOptions{Output: &log, Level: hclog.Error})})
+	served := make(chan error, 1)
+	go func() { served <- g.Serve(faults.Listener(ln)) }()
+
+	raw, err := ln.Dial(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw.SetDeadline(time.Now().Add(4 * time.Second))
+	_, _ = io.WriteString(raw, c.header)
+	tc := tls.Client(faulttest.InPieces(raw, 200), p.client(c.serverName))
+	err = tc.Handshake()
+	if alert := err != nil && err.Error() == "remote error: tls: unrecognized name"; fault.Kind == faulttest.None && alert != c.alert {
+		t.Errorf("the handshake ended with %v", err)
+	}
+	_, _ = tc.Read(make([]byte, 1)) // waits for the end
+	raw.Close()
+	synctest.Wait()
+	time.Sleep(4 * time.Second)
+	synctest.Wait()
+	if open := g.Stats().Open; open != 0 || faults.Open() != 0 {
+		t.Errorf("%d connections are open, %d sockets", open, faults.Open())
+	}
+	g.Shutdown(cancelled())
+	<-served
+	close(dialed)
+	n := 0
+	for name := range dialed {
+		if n++; name != c.upstream {
+			t.Errorf("upstream %q was dialed", name)
+		}
+	}
+	if fault.Kind == faulttest.None && (n > 0) != (c.upstream != "") {
+		t.Errorf("%d upstreams were dialed", n)
+	}
+	if log.Len() > 0 {
+		t.Error(log.String())
+	}
+	return faults.Conns()[0].Ops()
 }
 
 // A read or write of a new connection fails, is cut off or stalls: in the header, in the
@@ -125,13 +104,6 @@ func (c pieces) Write(p []byte) (n int, err error) {
 func TestFaultsBeforeTheSplice(t *testing.T) {
 	for i := range peekedClients {
 		c := &peekedClients[i]
-		t.Run(c.name, func(t *testing.T) {
-			ops := c.run(t, faulttest.Fault{})
-			for at := range ops {
-				for _, kind := range faulttest.Kinds {
-					c.run(t, faulttest.Fault{Kind: kind, At: at})
-				}
-			}
-		})
+		t.Run(c.name, func(t *testing.T) { faulttest.Each(t, 0, c.run) })
 	}
 }

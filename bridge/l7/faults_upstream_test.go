@@ -381,49 +381,41 @@ func (f *faultyWorld) webSocket() (whole bool, err error) {
 // run makes two exchanges after each other, with one fault in the first connection to
 // the upstream. It returns how many operations that connection has seen.
 func (x *faultySetting) run(t *testing.T, fault faulttest.Fault) (ops int) {
-	synctest.Test(t, func(t *testing.T) {
-		defer func() {
-			if t.Failed() {
-				t.Log(fault)
-			}
-		}()
-		f := newFaultyWorld(t, x, fault)
-		for i := range 2 {
-			begin := time.Now()
-			whole, err := x.kind.ask(f)
-			if err != nil {
-				t.Error(err)
-			}
-			first := i == 0 && fault.Kind != faulttest.None
-			if !whole && (!first && fault.Kind == faulttest.None || first && fault.At == 0 && x.retries && x.kind.idempotent) {
-				t.Errorf("exchange %d failed\n%s", i, f.log)
-			}
-			limit := faultyTotal
-			if x.kind.upgrades {
-				limit += faultyTunnel
-			}
-			if took := time.Since(begin); took > limit {
-				t.Errorf("exchange %d took %v", i, took)
-			}
+	f := newFaultyWorld(t, x, fault)
+	for i := range 2 {
+		begin := time.Now()
+		whole, err := x.kind.ask(f)
+		if err != nil {
+			t.Error(err)
 		}
-		f.transport.CloseIdleConnections()
-		time.Sleep(faultyTotal) // the rest of an upload that was answered early is read
-		if n, kept := f.server.Stats().InFlight, f.server.shared.Kept(); n != 0 || kept != 0 {
-			t.Errorf("left: %d requests, %d bytes kept", n, kept)
+		first := i == 0 && fault.Kind != faulttest.None
+		if !whole && (!first && fault.Kind == faulttest.None || first && fault.At == 0 && x.retries && x.kind.idempotent) {
+			t.Errorf("exchange %d failed\n%s", i, f.log)
 		}
-		f.mu.Lock()
-		for id, n := range f.asked {
-			if n > 1 && !x.kind.idempotent {
-				t.Errorf("request %s was processed %d times", id, n)
-			}
+		limit := faultyTotal
+		if x.kind.upgrades {
+			limit += faultyTunnel
 		}
-		f.mu.Unlock()
-		if log := f.log.String(); strings.Contains(log, "panic while") {
-			t.Error(log)
+		if took := time.Since(begin); took > limit {
+			t.Errorf("exchange %d took %v", i, took)
 		}
-		ops = f.faults.Conns()[0].Ops()
-	})
-	return ops
+	}
+	f.transport.CloseIdleConnections()
+	time.Sleep(faultyTotal) // the rest of an upload that was answered early is read
+	if n, kept := f.server.Stats().InFlight, f.server.shared.Kept(); n != 0 || kept != 0 {
+		t.Errorf("left: %d requests, %d bytes kept", n, kept)
+	}
+	f.mu.Lock()
+	for id, n := range f.asked {
+		if n > 1 && !x.kind.idempotent {
+			t.Errorf("request %s was processed %d times", id, n)
+		}
+	}
+	f.mu.Unlock()
+	if log := f.log.String(); strings.Contains(log, "panic while") {
+		t.Error(log)
+	}
+	return f.faults.Conns()[0].Ops()
 }
 
 // A read or write of a connection to an upstream fails, is cut off or stalls, in the
@@ -447,23 +439,17 @@ func TestFaultsOfUpstreamConnections(t *testing.T) {
 			}
 			t.Run(x.String(), func(t *testing.T) {
 				t.Parallel()
-				ops := x.run(t, faulttest.Fault{})
-				step := max(1, ops/faultySample())
-				for at := 0; at < ops; at += step {
-					for _, kind := range faulttest.Kinds {
-						x.run(t, faulttest.Fault{Kind: kind, At: at})
-					}
-				}
+				faulttest.Each(t, faultyPositions(), x.run)
 			})
 		}
 	}
 }
 
-// faultySample returns how many positions are tried.
-func faultySample() int {
+// faultyPositions returns how many positions are tried; 0: all.
+func faultyPositions() int {
 	switch {
 	case os.Getenv("FAULTS") == "all":
-		return 1 << 20
+		return 0
 	case alloctest.Race || testing.Short():
 		return 3
 	}

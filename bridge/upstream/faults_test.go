@@ -117,71 +117,63 @@ func (c readFrom) Read(p []byte) (int, error) { return c.Reader.Read(p) }
 // run has one fault happen to the first connection. It returns how many operations that
 // has seen.
 func (x *faultyUse) run(t *testing.T, fault faulttest.Fault) (ops int) {
-	synctest.Test(t, func(t *testing.T) {
-		defer func() {
-			if t.Failed() {
-				t.Log(fault)
+	ca := certstest.NewCA(t)
+	config := &tls.Config{Certificates: []tls.Certificate{certstest.TLS(t, ca.Server(t, "up.test"))}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: ca.Pool()}
+	ln, faults := faulttest.Listen(), faulttest.NewInjector(fault)
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
 			}
-		}()
-		ca := certstest.NewCA(t)
-		config := &tls.Config{Certificates: []tls.Certificate{certstest.TLS(t, ca.Server(t, "up.test"))}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: ca.Pool()}
-		ln, faults := faulttest.Listen(), faulttest.NewInjector(fault)
-		go func() {
-			for {
-				c, err := ln.Accept()
-				if err != nil {
-					return
-				}
-				go x.serve(c, config)
-			}
-		}()
-		defer ln.Close()
+			go x.serve(c, config)
+		}
+	}()
+	defer ln.Close()
 
-		descriptors := socket.NewDescriptors(func() int { return 1000 })
-		log := new(bytes.Buffer)
-		o := upstream.Options{
-			Name: "up", Endpoints: []upstream.EndpointOptions{{Network: "tcp", Address: "up.test:1"}}, Warm: x.warm,
-			ConnectTimeout: time.Second, HandshakeTimeout: time.Second, Descriptors: descriptors, Tracker: upstream.NewTracker(),
-			Logger: hclog.New(&hclog.LoggerOptions{Output: log, Level: hclog.Error}),
-			Connect: func(ctx context.Context, network, address string) (net.Conn, error) {
-				if network != "tcp" || address != "up.test:1" {
-					t.Errorf("%s %s is dialed", network, address)
-				}
-				c, err := ln.Dial(ctx)
-				if err != nil {
-					return nil, err
-				}
-				return faults.Wrap(c), nil
-			},
-			Check: upstream.CheckOptions{Check: x.check, Interval: 10 * time.Second, Unhealthy: 1, Healthy: 1},
-		}
-		if x.headers {
-			o.ProxyProtocol = proxyproto.V1
-		}
-		if x.secure {
-			o.Endpoints[0].Stream = newClient(t, certs.ClientOptions{ServerName: "up.test", Trust: []*certs.TrustBundle{ca.Trust(t)}, Certificate: certstest.Certificate(t, ca.Client(t, "gate"))})
-		}
-		u := upstream.New(o)
-		u.Start()
-		time.Sleep(time.Second) // a warm connection has been made
-		if x.check == nil {
-			x.use(t, u, fault)
-		}
-		time.Sleep(time.Minute) // in which the upstream is checked, and recovers
-		if st := u.Status()[0]; !st.Available {
-			t.Errorf("the endpoint is unavailable: %s", st.Unavailable)
-		}
-		u.Retire()
-		synctest.Wait()
-		if _, _, upstreams := descriptors.Usage(); upstreams != 0 || faults.Open() != 0 || u.Status()[0].Open != 0 {
-			t.Errorf("%d connections are counted, %d sockets and %d of the endpoint are open", upstreams, faults.Open(), u.Status()[0].Open)
-		}
-		if s := log.String(); s != "" {
-			t.Error(s)
-		}
-		ops = faults.Conns()[0].Ops()
-	})
-	return ops
+	descriptors := socket.NewDescriptors(func() int { return 1000 })
+	log := new(bytes.Buffer)
+	o := upstream.Options{
+		Name: "up", Endpoints: []upstream.EndpointOptions{{Network: "tcp", Address: "up.test:1"}}, Warm: x.warm,
+		ConnectTimeout: time.Second, HandshakeTimeout: time.Second, Descriptors: descriptors, Tracker: upstream.NewTracker(),
+		Logger: hclog.New(&hclog.LoggerOptions{Output: log, Level: hclog.Error}),
+		Connect: func(ctx context.Context, network, address string) (net.Conn, error) {
+			if network != "tcp" || address != "up.test:1" {
+				t.Errorf("%s %s is dialed", network, address)
+			}
+			c, err := ln.Dial(ctx)
+			if err != nil {
+				return nil, err
+			}
+			return faults.Wrap(c), nil
+		},
+		Check: upstream.CheckOptions{Check: x.check, Interval: 10 * time.Second, Unhealthy: 1, Healthy: 1},
+	}
+	if x.headers {
+		o.ProxyProtocol = proxyproto.V1
+	}
+	if x.secure {
+		o.Endpoints[0].Stream = newClient(t, certs.ClientOptions{ServerName: "up.test", Trust: []*certs.TrustBundle{ca.Trust(t)}, Certificate: certstest.Certificate(t, ca.Client(t, "gate"))})
+	}
+	u := upstream.New(o)
+	u.Start()
+	time.Sleep(time.Second) // a warm connection has been made
+	if x.check == nil {
+		x.use(t, u, fault)
+	}
+	time.Sleep(time.Minute) // in which the upstream is checked, and recovers
+	if st := u.Status()[0]; !st.Available {
+		t.Errorf("the endpoint is unavailable: %s", st.Unavailable)
+	}
+	u.Retire()
+	synctest.Wait()
+	if _, _, upstreams := descriptors.Usage(); upstreams != 0 || faults.Open() != 0 || u.Status()[0].Open != 0 {
+		t.Errorf("%d connections are counted, %d sockets and %d of the endpoint are open", upstreams, faults.Open(), u.Status()[0].Open)
+	}
+	if s := log.String(); s != "" {
+		t.Error(s)
+	}
+	return faults.Conns()[0].Ops()
 }
 
 // use dials twice. The second connection is without a fault.
@@ -209,13 +201,6 @@ func (x *faultyUse) use(t *testing.T, u *upstream.Upstream, fault faulttest.Faul
 func TestFaultsOfEndpointConnections(t *testing.T) {
 	for i := range faultyUses {
 		x := &faultyUses[i]
-		t.Run(x.name, func(t *testing.T) {
-			ops := x.run(t, faulttest.Fault{})
-			for at := range ops {
-				for _, kind := range faulttest.Kinds {
-					x.run(t, faulttest.Fault{Kind: kind, At: at})
-				}
-			}
-		})
+		t.Run(x.name, func(t *testing.T) { faulttest.Each(t, 0, x.run) })
 	}
 }

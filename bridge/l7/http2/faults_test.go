@@ -9,7 +9,6 @@ import (
 	"os"
 	"sync"
 	"testing"
-	"testing/synctest"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/alloctest"
 	"github.com/drawbridge-gateway/drawbridge/bridge/faulttest"
@@ -128,53 +127,45 @@ var errCutOff = errors.New("a response that was cut off looks whole")
 // run makes exchanges over a connection on which one operation of one side
 // fails. It returns the number of operations of that side.
 func (x *exchangeKind) run(t *testing.T, atServer bool, fault faulttest.Fault) (ops int) {
-	synctest.Test(t, func(t *testing.T) {
-		defer func() {
-			if t.Failed() {
-				t.Log(fault)
+	near, far := net.Pipe()
+	sides := [2]net.Conn{near, far}
+	which := 0
+	if atServer {
+		which = 1
+	}
+	faulty := faulttest.Wrap(sides[which], fault)
+	sides[which] = faulty
+	o := Options{Panicked: func(v any, stack []byte) { t.Errorf("panic: %v\n%s", v, stack) }}
+	server := NewServerConn(sides[1], nil, o)
+	client := NewClientConn(sides[0], o)
+	var running sync.WaitGroup
+	running.Go(func() {
+		_ = server.Serve(func(s *ServerStream) {
+			if err := x.serve(s, x); err != nil && !errors.As(err, new(*Error)) && err != io.EOF {
+				t.Error(err)
 			}
-		}()
-		near, far := net.Pipe()
-		sides := [2]net.Conn{near, far}
-		which := 0
-		if atServer {
-			which = 1
-		}
-		faulty := faulttest.Wrap(sides[which], fault)
-		sides[which] = faulty
-		o := Options{Panicked: func(v any, stack []byte) { t.Errorf("panic: %v\n%s", v, stack) }}
-		server := NewServerConn(sides[1], nil, o)
-		client := NewClientConn(sides[0], o)
-		var running sync.WaitGroup
-		running.Go(func() {
-			_ = server.Serve(func(s *ServerStream) {
-				if err := x.serve(s, x); err != nil && !errors.As(err, new(*Error)) && err != io.EOF {
-					t.Error(err)
-				}
-			})
 		})
-		running.Go(func() { _ = client.Run() })
-		var asking sync.WaitGroup
-		for range 3 {
-			asking.Go(func() {
-				err := x.ask(client)
-				if errors.Is(err, errCutOff) || fault.Kind == faulttest.None && (err != nil) != x.abort {
-					t.Errorf("%v", err)
-				}
-			})
-		}
-		asking.Wait() // no Close: time limits end stalled exchanges
-		client.Close()
-		server.Close()
-		running.Wait()
-		for _, c := range []*conn{&client.conn, &server.conn} {
-			if len(c.streams) != 0 || c.grown != 0 || c.blocked != 0 || c.out.bodyQueue.head != nil || c.out.room.head != nil || c.out.buf != nil {
-				t.Errorf("left: %d streams, %d of windows, %d blocked, %v, %v", len(c.streams), c.grown, c.blocked, c.out.bodyQueue, c.out.room)
-			}
-		}
-		ops = faulty.Ops()
 	})
-	return ops
+	running.Go(func() { _ = client.Run() })
+	var asking sync.WaitGroup
+	for range 3 {
+		asking.Go(func() {
+			err := x.ask(client)
+			if errors.Is(err, errCutOff) || fault.Kind == faulttest.None && (err != nil) != x.abort {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+	asking.Wait() // no Close: time limits end stalled exchanges
+	client.Close()
+	server.Close()
+	running.Wait()
+	for _, c := range []*conn{&client.conn, &server.conn} {
+		if len(c.streams) != 0 || c.grown != 0 || c.blocked != 0 || c.out.bodyQueue.head != nil || c.out.room.head != nil || c.out.buf != nil {
+			t.Errorf("left: %d streams, %d of windows, %d blocked, %v, %v", len(c.streams), c.grown, c.blocked, c.out.bodyQueue, c.out.room)
+		}
+	}
+	return faulty.Ops()
 }
 
 // Whichever read or write fails, and however: nothing panics, nothing is left
@@ -186,16 +177,11 @@ func TestFaultsOfTheConnection(t *testing.T) {
 		for _, atServer := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s/server=%v", x.name, atServer), func(t *testing.T) {
 				t.Parallel()
-				ops := x.run(t, atServer, faulttest.Fault{})
-				step := 1
+				positions := 0
 				if os.Getenv("FAULTS") != "all" && (testing.Short() || alloctest.Race) {
-					step = max(1, ops/12) // each run is expensive under the race detector
+					positions = 12 // each run is expensive under the race detector
 				}
-				for at := 0; at < ops; at += step {
-					for _, kind := range faulttest.Kinds {
-						x.run(t, atServer, faulttest.Fault{Kind: kind, At: at})
-					}
-				}
+				faulttest.Each(t, positions, func(t *testing.T, f faulttest.Fault) int { return x.run(t, atServer, f) })
 			})
 		}
 	}
