@@ -6,17 +6,16 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/validity"
 )
 
-// Tally counts the connections that end if Shutdown is called.
-func (i *Intake) Tally() (t validity.Tally) {
-	for _, c := range i.open() {
-		requests, busy := c.owner.Work()
-		t.Add(!busy, requests)
+// Tally counts the connections that end if Shutdown is called, or if a policy is put in
+// force; nil stands for Shutdown.
+func (i *Intake) Tally(p *validity.Policy) (t validity.Tally) {
+	if p == nil {
+		for _, c := range i.open() {
+			requests, busy := c.owner.Work()
+			t.Add(!busy, requests)
+		}
+		return t
 	}
-	return t
-}
-
-// TallyUnder counts the connections that end if a policy is put in force.
-func (i *Intake) TallyUnder(p *validity.Policy) (t validity.Tally) {
 	i.peers.Forecast(p, func(o validity.Owner, grace time.Duration) {
 		requests, busy := o.(*Conn).owner.Work()
 		t.Add(!busy || grace == 0, requests)

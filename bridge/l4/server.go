@@ -121,12 +121,7 @@ func (s *Server) Peers() *validity.Set { return s.intake.Peers() }
 
 // Tally counts the connections that end if Shutdown is called, or if a policy is put in
 // force; nil stands for Shutdown.
-func (s *Server) Tally(p *validity.Policy) validity.Tally {
-	if p == nil {
-		return s.intake.Tally()
-	}
-	return s.intake.TallyUnder(p)
-}
+func (s *Server) Tally(p *validity.Policy) validity.Tally { return s.intake.Tally(p) }
 
 // StopAccepting closes the listeners given to Serve and makes Serve return. Connections
 // continue. It cannot be undone.

@@ -119,12 +119,7 @@ func (s *Server) Peers() *validity.Set { return s.intake.Peers() }
 
 // Tally counts the connections that end if Shutdown is called, or if a policy is put in
 // force; nil stands for Shutdown.
-func (s *Server) Tally(p *validity.Policy) validity.Tally {
-	if p == nil {
-		return s.intake.Tally()
-	}
-	return s.intake.TallyUnder(p)
-}
+func (s *Server) Tally(p *validity.Policy) validity.Tally { return s.intake.Tally(p) }
 
 // StopAccepting closes every listener given to Serve, for good. Open connections
 // stay open.
