@@ -70,6 +70,18 @@ func greeter(t *testing.T, greeting string) net.Listener {
 	return ln
 }
 
+// serveOnce serves the first connection of ln, and closes it.
+func serveOnce(ln net.Listener, serve func(net.Conn)) {
+	go func() {
+		conn, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		serve(conn)
+	}()
+}
+
 const pgSSL = "\x00\x00\x00\x08\x04\xd2\x16\x2f"
 
 var ldapAsks = "\x30\x1d\x02\x01\x01\x77\x18\x80\x16" + "1.3.6.1.4.1.1466.20037"
@@ -97,16 +109,11 @@ func TestClientsStartTLS(t *testing.T) {
 	for protocol, o := range openers {
 		ln := greeter(t, o.greets)
 		encrypted := listen(t, "tcp")
-		go func() {
-			raw, err := encrypted.Accept()
-			if err != nil {
-				return
-			}
-			defer raw.Close()
+		serveOnce(encrypted, func(raw net.Conn) {
 			conn := tls.Server(raw, p.server(t, "up.test"))
 			io.WriteString(conn, o.greets)
 			io.Copy(conn, conn)
-		}()
+		})
 		for _, u := range []upstream.EndpointOptions{plain(ln), over(t, encrypted, p.upstream(t, "up.test"))} {
 			g := serve(t, &l4.Table{TLS: p.listener(t, "gate.test"), Starttls: protocol, Default: to(group(u))})
 			c := g.talk(t)
@@ -198,12 +205,7 @@ func TestBothSidesStartTLS(t *testing.T) {
 	p := newPKI(t)
 	config := p.server(t, "up.test")
 	ln := listen(t, "tcp")
-	go func() {
-		raw, err := ln.Accept()
-		if err != nil {
-			return
-		}
-		defer raw.Close()
+	serveOnce(ln, func(raw net.Conn) {
 		r := bufio.NewReader(raw)
 		for _, say := range []string{"220 up\r\n", "250-up\r\n250 STARTTLS\r\n", "220 go\r\n"} {
 			io.WriteString(raw, say)
@@ -218,7 +220,7 @@ func TestBothSidesStartTLS(t *testing.T) {
 			io.WriteString(conn, "250 "+line)
 		}
 		io.Copy(conn, r)
-	}()
+	})
 	u := upstream.New(upstream.Options{Name: "mail", Starttls: starttls.SMTP, Endpoints: []upstream.EndpointOptions{over(t, ln, p.upstream(t, "up.test"))}})
 	g := serve(t, &l4.Table{TLS: p.listener(t, "gate.test"), Starttls: starttls.SMTP, Default: to(u)})
 	c := g.talk(t)
@@ -235,12 +237,7 @@ func TestBothSidesStartTLS(t *testing.T) {
 func TestTLSMayBeOptional(t *testing.T) {
 	p := newPKI(t)
 	ln := listen(t, "tcp")
-	go func() {
-		raw, err := ln.Accept()
-		if err != nil {
-			return
-		}
-		defer raw.Close()
+	serveOnce(ln, func(raw net.Conn) {
 		r := bufio.NewReader(raw)
 		io.WriteString(raw, "220 up\r\n")
 		line, _ := r.ReadString('\n')
@@ -248,7 +245,7 @@ func TestTLSMayBeOptional(t *testing.T) {
 		line2, _ := r.ReadString('\n')
 		io.WriteString(raw, line+line2)
 		io.Copy(raw, r)
-	}()
+	})
 	g := serve(t, &l4.Table{TLS: p.listener(t, "gate.test"), Starttls: starttls.SMTP, StarttlsOptional: true, Default: to(group(plain(ln)))})
 	c := g.talk(t)
 	c.hear("220 localhost ESMTP\r\n")
@@ -266,17 +263,12 @@ func TestCancelRequestsAreRelayed(t *testing.T) {
 	for _, warm := range []int{0, 1} {
 		ln := listen(t, "tcp")
 		received := make(chan string, 1)
-		go func() {
-			raw, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			defer raw.Close()
+		serveOnce(ln, func(raw net.Conn) {
 			conn := tls.Server(raw, p.server(t, "up.test"))
 			buf := make([]byte, 100)
 			n, _ := conn.Read(buf)
 			received <- string(buf[:n])
-		}()
+		})
 		u := upstream.New(upstream.Options{Name: "pg", Warm: warm, Endpoints: []upstream.EndpointOptions{over(t, ln, p.upstream(t, "up.test"))}})
 		u.Start()
 		t.Cleanup(u.Retire)
