@@ -108,6 +108,38 @@ func TestSlowUpstreamsAreServed(t *testing.T) {
 	}
 }
 
+// throughTo returns the address of a gateway to an upstream that serve stands for.
+func (w *world) throughTo(serve func(net.Conn), limit time.Duration, secure, retries bool) string {
+	o := upstream.Options{Name: "up", IdleTimeout: limit, Endpoints: []upstream.EndpointOptions{{Network: "tcp"}}}
+	if secure {
+		o.Endpoints[0].Address = w.raw(w.serverTLS("http/1.1"), serve)
+		o.Endpoints[0].Stream, o.Endpoints[0].HTTP = w.client(), w.client("http/1.1")
+	} else {
+		o.Endpoints[0].Address = w.raw(nil, serve)
+	}
+	table := &Table{Default: to(w.newBack(backs.Options{Upstream: upstream.New(o), Protocol: backs.HTTP1, TLS: secure}))}
+	if retries {
+		table.Default.Forward.Retry = &exchange.Retry{}
+	}
+	_, address := w.gateway(fixed(table))
+	return address
+}
+
+// upload uploads slowBody bytes and returns the status of the response.
+func upload(t *testing.T, c *rawConn) int {
+	t.Helper()
+	c.send("POST / HTTP/1.1", "Host: a", fmt.Sprint("Content-Length: ", slowBody))
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		_, _ = c.Write(make([]byte, slowBody)) // fails if the response comes first
+	}()
+	res, _ := c.answer(t, "POST")
+	c.Close()
+	<-sent
+	return res.StatusCode
+}
+
 func slowUpload(t *testing.T, limit time.Duration, secure, retries bool) (longest time.Duration, err error) {
 	w := newWorld(t)
 	pauses := make(chan time.Duration, 1)
@@ -121,31 +153,11 @@ func slowUpload(t *testing.T, limit time.Duration, secure, retries bool) (longes
 			fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 		}
 	}
-	o := upstream.Options{Name: "up", IdleTimeout: limit, Endpoints: []upstream.EndpointOptions{{Network: "tcp"}}}
-	if secure {
-		o.Endpoints[0].Address = w.raw(w.serverTLS("http/1.1"), serve)
-		o.Endpoints[0].Stream, o.Endpoints[0].HTTP = w.client(), w.client("http/1.1")
-	} else {
-		o.Endpoints[0].Address = w.raw(nil, serve)
-	}
-	table := &Table{Default: to(w.newBack(backs.Options{Upstream: upstream.New(o), Protocol: backs.HTTP1, TLS: secure}))}
-	if retries {
-		table.Default.Forward.Retry = &exchange.Retry{}
-	}
-	_, address := w.gateway(fixed(table))
-	c := w.dial(address)
+	c := w.dial(w.throughTo(serve, limit, secure, retries))
 	_ = c.SetDeadline(time.Time{})
-	c.send("POST / HTTP/1.1", "Host: a", fmt.Sprint("Content-Length: ", slowBody))
-	sent := make(chan error, 1)
-	go func() {
-		_, err := c.Write(make([]byte, slowBody))
-		sent <- err
-	}()
-	if res, _ := c.answer(t, "POST"); res.StatusCode != 200 {
-		err = fmt.Errorf("status %d", res.StatusCode)
+	if status := upload(t, c); status != 200 {
+		err = fmt.Errorf("status %d", status)
 	}
-	c.Close()
-	<-sent
 	return <-pauses, err
 }
 
@@ -192,30 +204,9 @@ func TestStuckUpstreamsAreNotWaitedFor(t *testing.T) {
 					<-over
 				}
 			}
-			o := upstream.Options{Name: "up", IdleTimeout: slowLimit, Endpoints: []upstream.EndpointOptions{{Network: "tcp"}}}
-			if secure {
-				o.Endpoints[0].Address = w.raw(w.serverTLS("http/1.1"), serve)
-				o.Endpoints[0].Stream, o.Endpoints[0].HTTP = w.client(), w.client("http/1.1")
-			} else {
-				o.Endpoints[0].Address = w.raw(nil, serve)
+			if status := upload(t, w.dial(w.throughTo(serve, slowLimit, secure, retries))); status != 504 {
+				t.Errorf("TLS %v, retries %v: answered %d", secure, retries, status)
 			}
-			table := &Table{Default: to(w.newBack(backs.Options{Upstream: upstream.New(o), Protocol: backs.HTTP1, TLS: secure}))}
-			if retries {
-				table.Default.Forward.Retry = &exchange.Retry{}
-			}
-			_, address := w.gateway(fixed(table))
-			c := w.dial(address)
-			c.send("POST / HTTP/1.1", "Host: a", fmt.Sprint("Content-Length: ", slowBody))
-			sent := make(chan error, 1)
-			go func() {
-				_, err := c.Write(make([]byte, slowBody))
-				sent <- err
-			}()
-			if res, _ := c.answer(t, "POST"); res.StatusCode != 504 {
-				t.Errorf("TLS %v, retries %v: answered %d", secure, retries, res.StatusCode)
-			}
-			c.Close()
-			<-sent
 			close(over)
 		}
 	}
