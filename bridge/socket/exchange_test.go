@@ -9,33 +9,21 @@ import (
 	"time"
 )
 
-// asking returns a Socket after Stream, and its peer.
-func asking(t *testing.T) (*Socket, net.Conn) {
+// streamed returns a Socket after Stream, and its peer.
+func streamed(t *testing.T) (*Socket, net.Conn) {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	near, err := net.Dial("tcp", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	far, err := ln.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
+	near, far := connected(t)
 	s := New(near, nil)
 	s.Stream(&Pool{})
-	t.Cleanup(func() { s.Close(); far.Close() })
+	t.Cleanup(func() { s.Close() })
 	_ = far.SetDeadline(time.Now().Add(20 * time.Second))
 	return s, far
 }
 
-func TestAskSendsAndWaitsForTheAnswer(t *testing.T) {
+func TestExchangeSendsAndWaitsForTheAnswer(t *testing.T) {
 	for _, size := range []int{1, 1000, 16 << 20} { // the last is more than any socket buffer holds
 		for _, gathered := range []bool{false, true} {
-			s, far := asking(t)
+			s, far := streamed(t)
 			question := bytes.Repeat([]byte("q"), size)
 			if gathered {
 				if size > bulkSize {
@@ -68,8 +56,8 @@ func TestAskSendsAndWaitsForTheAnswer(t *testing.T) {
 	}
 }
 
-func TestAskSendsNothingAfterUnexpectedBytes(t *testing.T) {
-	s, far := asking(t)
+func TestExchangeSendsNothingAfterUnexpectedBytes(t *testing.T) {
+	s, far := streamed(t)
 	if _, err := far.Write([]byte("unasked")); err != nil {
 		t.Fatal(err)
 	}
@@ -91,8 +79,8 @@ func TestAskSendsNothingAfterUnexpectedBytes(t *testing.T) {
 	}
 }
 
-func TestCloseEndsAsk(t *testing.T) {
-	s, far := asking(t)
+func TestCloseEndsExchange(t *testing.T) {
+	s, far := streamed(t)
 	go func() {
 		_, _ = far.Read(make([]byte, 1))
 		s.Close()

@@ -40,8 +40,8 @@ func fill(t *testing.T, s *Socket) (sent int) {
 
 // In a bulk flow a read is as large as the free buffer of the destination.
 func TestReadSize(t *testing.T) {
-	s, far := asking(t)
-	to, sink := asking(t)
+	s, far := streamed(t)
+	to, sink := streamed(t)
 	_ = s.Conn.(*net.TCPConn).SetReadBuffer(1 << 20)
 	_ = to.Conn.(*net.TCPConn).SetWriteBuffer(1 << 20)
 	go func() { _, _ = far.Write(make([]byte, 4<<20)) }()
@@ -140,7 +140,7 @@ func TestShrinkFitsTheBufferToItsContent(t *testing.T) {
 // A large write is held whole for one system call. While that call has to wait, the
 // bytes are not in one of the few largest buffers.
 func TestBlockedFlushHoldsNoLargeBuffer(t *testing.T) {
-	s, far := asking(t)
+	s, far := streamed(t)
 	pool := &Pool{}
 	sent := fill(t, s)
 	s.Gather(pool)

@@ -196,7 +196,7 @@ func TestWasReset(t *testing.T) {
 	})
 }
 
-func TestHearFirst(t *testing.T) {
+func TestReadBeforeReset(t *testing.T) {
 	// leave sends an answer and closes with bytes unread, which resets s.
 	leave := func(s *socket.Socket, peer net.Conn) {
 		t.Helper()
