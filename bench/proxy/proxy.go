@@ -153,7 +153,7 @@ func start(ctx context.Context, kind Kind, k *keys.Keys, backend string, s Servi
 
 // Stop ends the proxy and removes its files.
 func (r *Running) Stop() {
-	_ = r.process.Stop(stopTimeout) // what is late is killed
+	_ = r.process.Stop(stopTimeout) // fails if the proxy had to be killed, which is just as good here
 	_ = os.RemoveAll(r.dir)
 }
 

@@ -11,9 +11,9 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// Handshake completes the client's TLS handshake on s, the socket of c, before deadline, and returns the
-// client. If the handshake fails, Handshake closes the connection, after the client has
-// had time to read the alert.
+// Handshake completes the client's TLS handshake on s, the socket of c, before deadline,
+// and returns the client. If the handshake fails, Handshake closes the connection, after
+// the client has had time to read the alert.
 func (i *Intake) Handshake(c *Conn, t *certs.Servers, tc *tls.Conn, s *socket.Socket, deadline time.Time) (*certs.Peer, *Refusal) {
 	first := i.firsts.Get().(*[helloBytes]byte)
 	s.Record(first[:0])

@@ -8,7 +8,7 @@ import (
 
 // clientGone reports whether the client has closed its connection, or its half of
 // it. It neither waits nor consumes bytes. A client that ended its stream after
-// further requests has not hung up: the gateway still has to answer them.
+// further requests has not left: the gateway still has to answer them.
 func clientGone(c *conn) (gone bool) {
 	raw, err := c.SyscallConn()
 	if err != nil {

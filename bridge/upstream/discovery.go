@@ -154,7 +154,7 @@ func (d *discovery) stop() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.next = time.Time{}
-	d.releaseWaiters() // release the waiters
+	d.releaseWaiters()
 }
 
 // releaseWaiters releases the callers that wait for the first answer. d.mu is held.

@@ -105,7 +105,7 @@ func (t *Turn) unclaim() {
 // A capacity tracks an endpoint's limits.
 type capacity struct {
 	upstream    *Upstream
-	inProgress  quota        // in progress
+	inProgress  quota        // of requests
 	connections connections  // counted only with a limit
 	shared      atomic.Int64 // connections with room for further requests; see NoteShared
 }

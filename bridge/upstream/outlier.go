@@ -291,7 +291,7 @@ func (o *outlier) endEarly(why string) {
 
 // readmit ends an ejection, and reports whether there was one.
 // coordinator.ejecting is held; the caller releases it and then calls
-// returned.
+// reportReturn.
 func (o *outlier) readmit() bool {
 	if o.stopped || o.record.ejectedUntil.Load() == 0 {
 		return false

@@ -97,7 +97,7 @@ type Options struct {
 	// connections to upstreams. May be nil.
 	Descriptors *socket.Descriptors
 
-	// Check configures health checks after Start. Without Ask no
+	// Check configures health checks after Start. Without CheckOptions.Check no
 	// endpoint is checked.
 	Check CheckOptions
 

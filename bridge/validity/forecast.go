@@ -26,7 +26,7 @@ func (t *Tally) Add(atOnce bool, requests int) {
 
 // Forecast calls yield for each connection that would end if p were in force, with its
 // owner and its grace period. It changes nothing, and leaves out connections that are
-// ending already. It judges as many peers as differ, so its cost is that of Require.
+// ending already. Like Require, it verifies equal peers once.
 func (s *Set) Forecast(p *Policy, yield func(owner Owner, grace time.Duration)) {
 	if p == nil || p.Verifier == nil || p == s.policy.Load() {
 		return
@@ -34,8 +34,8 @@ func (s *Set) Forecast(p *Policy, yield func(owner Owner, grace time.Duration)) 
 	failures := make(map[certs.PeerKey]*certs.VerifyError)
 	for _, m := range s.open() {
 		key := m.peer.Key()
-		failure, judged := failures[key]
-		if !judged {
+		failure, verified := failures[key]
+		if !verified {
 			_, failure = p.Verifier.Reverify(m.peer)
 			failures[key] = failure
 		}

@@ -28,7 +28,7 @@ type sharedConns struct {
 	capacity int // presumed stream limit of a connection
 	reported int // how many connections with room were reported to the endpoint
 
-	noWebSocket bool // the newest connection accepts no stream
+	noWebSocket bool // the newest connection accepts no WebSocket
 }
 
 // A conn2 is an HTTP/2 connection to an endpoint.

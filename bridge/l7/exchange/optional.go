@@ -82,12 +82,12 @@ func reportsRefusals(b message.Back) bool {
 	return ok && d.ReportsRefusals()
 }
 
-// A closer is a front that can close its connection after this request. A client that sends a
-// request with two readings may have hidden another request in it.
+// A closer is a front that can close its connection after this request. A client that
+// sends a request with two readings may have hidden another request in it.
 type closer interface{ CloseAfter() }
 
-// A bodySkipper is a front that can skip the short rest of an unread body, and so keep its
-// connection.
+// A bodySkipper is a front that can skip the short rest of an unread body, and so keep
+// its connection.
 type bodySkipper interface{ SkipBody() }
 
 // A finisher is a front that can end a response in the middle of its body so that

@@ -88,7 +88,7 @@ func (c *ClientConn) Room() int {
 }
 
 func (c *ClientConn) roomLocked() int {
-	if !c.takesLocked() || c.live.suspect {
+	if !c.canOpenLocked() || c.live.suspect {
 		return 0
 	}
 	return min(c.o.MaxStreams, c.peer.maxStreams) - c.open
@@ -113,10 +113,10 @@ func (c *ClientConn) Closed() bool {
 func (c *ClientConn) CanOpen() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.takesLocked()
+	return c.canOpenLocked()
 }
 
-func (c *ClientConn) takesLocked() bool { return c.err == nil && c.out.err == nil && !c.retired }
+func (c *ClientConn) canOpenLocked() bool { return c.err == nil && c.out.err == nil && !c.retired }
 
 // Err returns why the connection ended, or nil if it has not.
 func (c *ClientConn) Err() error {
@@ -336,7 +336,7 @@ func (s *ClientStream) Done() {
 	s.suspectLocked()
 	s.resetLocked(code, errOver)
 	s.overLocked(errOver)
-	changed := c.client.gained || !c.client.takesLocked()
+	changed := c.client.gained || !c.client.canOpenLocked()
 	c.client.gained = false
 	c.mu.Unlock()
 	if changed {

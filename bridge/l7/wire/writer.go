@@ -21,7 +21,7 @@ type Writer struct {
 	pool *socket.Pool
 	from *Reader // whose bytes are written, see Flow; else nil
 
-	dropped func() // Drop, made once for Ask; nil before
+	dropped func() // Drop, made once for Exchange; nil before
 
 	buf  *[]byte // nil if nothing is held
 	held []byte  // what is not sent yet; in *buf unless it is larger
