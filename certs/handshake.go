@@ -27,7 +27,7 @@ type handshake struct {
 	session    *session      // to offer, or nil
 	chosenAt   time.Time     // when the server last chose from every group, as far as known
 	narrowed   []tls.CurveID // groups to offer; nil: all allowed groups
-	seen       *Observation  // nil unless Observe or HandshakeAside runs it
+	seen       *Observation  // nil unless Observe or HandshakeOnce runs it
 	raw        net.Conn      // while Observe waits for a ticket
 
 	version   uint16      // negotiated; 0 until the server's certificate was verified

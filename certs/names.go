@@ -138,7 +138,8 @@ func sameKeys(a, b *Certificate) bool {
 func (x *nameIndex) each(name string, f func(*Certificate) bool) {
 	key, address := parseAddr(name)
 	if !address {
-		key = strings.TrimSuffix(name, ".")
+		name = strings.TrimSuffix(name, ".")
+		key = name
 	}
 	candidates := x.byName.Get(key)
 	if _, parent, ok := strings.Cut(key, "."); ok && !address {
@@ -149,9 +150,6 @@ func (x *nameIndex) each(name string, f func(*Certificate) bool) {
 			slices.Sort(candidates)
 			candidates = slices.Compact(candidates)
 		}
-	}
-	if !address {
-		name = key
 	}
 	for _, i := range candidates {
 		if c := x.all[i]; c.Matches(name) && !f(c) {

@@ -354,9 +354,9 @@ func TestOptionsAreACopy(t *testing.T) {
 	}
 }
 
-// A connection of HandshakeAside is like any other, except for sessions and
+// A connection of HandshakeOnce is like any other, except for sessions and
 // counts.
-func TestHandshakeAside(t *testing.T) {
+func TestHandshakeOnce(t *testing.T) {
 	bothVersions(t, func(t *testing.T, version uint16) {
 		server, o := mutual(t, certstest.NewCA(t))
 		o.MaxVersion = version

@@ -28,16 +28,14 @@ func (m *Map[V]) Len() int { return m.len }
 
 // Get returns the value of the key, or zero if the map has no such key.
 func (m *Map[V]) Get(key string) V {
-	switch len(m.shards) {
-	case 0:
+	if len(m.shards) == 0 {
 		var zero V
 		return zero
-	case 1:
-		return m.shards[0][key]
 	}
 	return m.shards[m.index(key)][key]
 }
 
+// index returns the index of the key's shard. The map must have one.
 func (m *Map[V]) index(key string) int {
 	if len(m.shards) == 1 {
 		return 0
