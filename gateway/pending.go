@@ -51,14 +51,14 @@ func (w *writer) admit(e store.Edit, draft *store.Draft, bad *invalid.List) {
 	bad.AddClass(invalid.Pending, "", "%v: confirm it, or roll back to revision %d", p, p.GetRollbackTo())
 }
 
-// beginPending makes a revision pending. The caller has stored that.
+// beginPending makes a revision pending. The store holds it already.
 func (w *writer) beginPending(revision *adminv1.Pending, within time.Duration) {
 	p := &pending{revision, time.Now().Add(within)}
 	w.pending.Store(p)
 	w.keeper.Set(p.GetRevision(), p.deadline)
 }
 
-// endPending makes no revision pending. The caller has made that stateStore.
+// endPending makes no revision pending. The store says so already.
 func (w *writer) endPending() {
 	w.pending.Store(nil)
 	w.keeper.Clear()
@@ -147,11 +147,10 @@ func (w *writer) goBack(ctx context.Context, n int64) error {
 	if p == nil || p.GetRevision() != n || w.stopping.Err() != nil { // the next start rolls back
 		return nil
 	}
-	e, err := w.history.Rollback(state, p.GetRollbackTo())
+	e, err := undoing(p.Pending, w.history, state)
 	if err != nil {
 		return err
 	}
-	e.Origin, e.Comment = store.Origin{Method: byDeadline}, notConfirmed(p.Pending)
 	w.log.Warn("revision not confirmed in time: rolling back", "revision", n, "to", p.GetRollbackTo())
 	_, err = w.Apply(ctx, e)
 	if err == nil || w.pending.Load() != p { // confirmed at the last moment, or rolled back by a caller
@@ -161,6 +160,14 @@ func (w *writer) goBack(ctx context.Context, n int64) error {
 	e.Force = true
 	_, err = w.Apply(ctx, e)
 	return err
+}
+
+// undoing returns the edit that rolls live, the live state, back from a revision that was
+// not confirmed in time.
+func undoing(p *adminv1.Pending, h *revisions.History, live *store.State) (store.Edit, error) {
+	e, err := h.Rollback(live, p.GetRollbackTo())
+	e.Origin, e.Comment = store.Origin{Method: byDeadline}, notConfirmed(p)
+	return e, err
 }
 
 func notConfirmed(p *adminv1.Pending) string {
@@ -177,11 +184,10 @@ func undoPending(db stateStore, h *revisions.History) (state *store.State, undon
 	fail := func(err error) (*store.State, *adminv1.Pending, error) {
 		return nil, nil, fmt.Errorf("cannot roll back from revision %d, which was not confirmed, to %d: %w", p.GetRevision(), p.GetRollbackTo(), err)
 	}
-	e, err := h.Rollback(state, p.GetRollbackTo())
+	e, err := undoing(p, h, state)
 	if err != nil {
 		return fail(err)
 	}
-	e.Origin, e.Comment = store.Origin{Method: byDeadline}, notConfirmed(p)
 	var bad invalid.List
 	draft := state.Edit(e, &bad)
 	if err := bad.Err(); err != nil {

@@ -330,7 +330,7 @@ func (w *writer) carryOut(ctx context.Context, p *plan) (*store.Result, error) {
 		sockets.Discard()
 		return nil, errEnded(ctx, "before it was committed")
 	}
-	wentLive, err := w.commit(p)
+	ended, err := w.commit(p)
 	if err != nil {
 		sockets.Discard()
 		w.log.Error("cannot write to the store", "error", err)
@@ -340,7 +340,9 @@ func (w *writer) carryOut(ctx context.Context, p *plan) (*store.Result, error) {
 	replaced := w.replacing(live, next)
 	next.Require(live)
 	w.live.Store(next)
-	wentLive()
+	if ended {
+		w.endPending()
+	}
 	result.Pending = w.Pending()
 	replaced()
 	w.listeners.Commit(sockets, next)
@@ -356,29 +358,27 @@ func (w *writer) carryOut(ctx context.Context, p *plan) (*store.Result, error) {
 	return result, nil
 }
 
-// commit makes a plan durable. The caller holds the writer's lock, and calls wentLive
-// once the plan is live: a revision is pending before it is live, and until the one that
-// rolls it back is.
-func (w *writer) commit(p *plan) (wentLive func(), err error) {
-	nothing, before := func() {}, w.pending.Load()
+// commit makes a plan durable. The caller holds the writer's lock. If ended is true, the
+// caller must call endPending once the plan is live: a revision is pending before it is
+// live, and until the revision that rolls it back is live.
+func (w *writer) commit(p *plan) (ended bool, err error) {
+	before := w.pending.Load()
 	if !p.draft.Changed() {
 		if before == nil || !before.ends(p.edit) || p.edit.ExpectedRevision == nil || *p.edit.ExpectedRevision != before.GetRevision() {
-			return nothing, nil
+			return false, nil
 		}
 		// The pending revision changed nothing but the content of files.
-		return w.endPending, w.store.EndPending(nil)
+		return true, w.store.EndPending(nil)
 	}
 	record := revisions.NewRecord(p.draft, p.edit, time.Now(), fileKeys(p.live))
 	if err := w.store.Commit(p.draft, record); err != nil {
-		return nil, err
+		return false, err
 	}
-	switch {
-	case record.Pending != nil:
+	if record.Pending != nil {
 		w.beginPending(record.Pending, p.edit.ConfirmWithin)
-	case before != nil:
-		return w.endPending, nil
+		return false, nil
 	}
-	return nothing, nil
+	return before != nil, nil
 }
 
 // restore makes the stored state live. A resource that cannot be made live is
