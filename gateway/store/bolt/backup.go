@@ -63,22 +63,21 @@ func Restore(dir string, backup io.Reader) (Summary, error) {
 	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
 		return Summary{}, cmp.Or(err, fmt.Errorf("%s exists: move it away first, or restore to another directory", path))
 	}
-	fresh := path + ".new"
-	read, err := restoreAs(fresh, backup)
+	var read *reading
+	err = place(path, func(fresh string) (err error) {
+		if read, err = restoreAs(fresh, backup); err != nil {
+			return errors.Join(err, os.Remove(fresh))
+		}
+		return nil
+	})
 	if err != nil {
-		return Summary{}, errors.Join(err, os.Remove(fresh))
-	}
-	if err := os.Rename(fresh, path); err != nil {
 		return Summary{}, err
 	}
-	return read.summary(), syncDir(dir)
+	return read.summary(), nil
 }
 
 // restoreAs writes a backup to a new file, and checks it.
 func restoreAs(path string, backup io.Reader) (*reading, error) {
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return nil, err

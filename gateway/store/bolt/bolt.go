@@ -206,30 +206,37 @@ func (s *Store) Close() error {
 	return errors.Join(s.db.Close(), s.lock.Close())
 }
 
-// create makes an empty database under another name and renames it, so that a file of
-// the final name is always complete.
+// create makes an empty database.
 func create(path string) error {
+	return place(path, func(fresh string) error {
+		db, err := bbolt.Open(fresh, 0o600, nil)
+		if err != nil {
+			return err
+		}
+		err = db.Update(func(tx *bbolt.Tx) error {
+			for _, k := range store.Kinds() {
+				if _, err := tx.CreateBucket([]byte(k.String())); err != nil {
+					return err
+				}
+			}
+			meta, err := tx.CreateBucket(metaBucket)
+			if err != nil {
+				return err
+			}
+			return errors.Join(createHistory(tx), putNumber(meta, formatKey, format), putNumber(meta, revisionKey, 0), putNumber(meta, sumKey, 0))
+		})
+		return errors.Join(err, db.Close())
+	})
+}
+
+// place makes a file under another name with write and then renames it, so that a file
+// of the final name is always complete.
+func place(path string, write func(fresh string) error) error {
 	fresh := path + ".new"
 	if err := os.Remove(fresh); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	db, err := bbolt.Open(fresh, 0o600, nil)
-	if err != nil {
-		return err
-	}
-	err = db.Update(func(tx *bbolt.Tx) error {
-		for _, k := range store.Kinds() {
-			if _, err := tx.CreateBucket([]byte(k.String())); err != nil {
-				return err
-			}
-		}
-		meta, err := tx.CreateBucket(metaBucket)
-		if err != nil {
-			return err
-		}
-		return errors.Join(createHistory(tx), putNumber(meta, formatKey, format), putNumber(meta, revisionKey, 0), putNumber(meta, sumKey, 0))
-	})
-	if err := errors.Join(err, db.Close()); err != nil {
+	if err := write(fresh); err != nil {
 		return err
 	}
 	if err := os.Rename(fresh, path); err != nil {
