@@ -5,7 +5,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 )
 
-// A helpGatherer gatherer adds the help texts of Table to metrics, because go-metrics
+// A helpGatherer adds the help texts of Table to metrics, because go-metrics
 // gives each its own name as help.
 type helpGatherer struct {
 	prometheus.Gatherer

@@ -6,7 +6,6 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l4"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7"
 	"github.com/drawbridge-gateway/drawbridge/bridge/limit"
-	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 	"github.com/drawbridge-gateway/drawbridge/gateway/listeners"
 )
@@ -33,7 +32,7 @@ func publishTCP(o *object, s l4.Stats) {
 	o.histogram("bridge.conn.duration_seconds", s.Durations)
 	o.histogram("bridge.conn.first_byte_seconds", s.FirstBytes)
 	publishLimited(o, s.Limited, limit.OfRate, limit.OfRatePerClient)
-	publishUnannounced(o, s.Unannounced)
+	publishByReason(o, "bridge.conn.unannounced", s.Unannounced)
 	publishHandshakes(o, s.HandshakesFull, s.HandshakesResumed, s.HandshakeFailures)
 }
 
@@ -53,7 +52,7 @@ func publishHTTP(o *object, s l7.Stats) {
 		o.histogram("bridge.http.duration_seconds", durations, pair{"code", strconv.Itoa(class) + "xx"})
 	}
 	publishLimited(o, s.Limited, limit.AtOnce, limit.AtOncePerClient, limit.OfRate, limit.OfRatePerClient)
-	publishUnannounced(o, s.Unannounced)
+	publishByReason(o, "bridge.conn.unannounced", s.Unannounced)
 	publishHandshakes(o, s.HandshakesFull, s.HandshakesResumed, s.HandshakeFailures)
 }
 
@@ -69,16 +68,8 @@ func publishLimited(o *object, counts map[limit.Kind]uint64, kinds ...limit.Kind
 	}
 }
 
-func publishUnannounced(o *object, by map[proxyproto.Reason]uint64) {
-	for why, n := range by {
-		o.counter("bridge.conn.unannounced", float64(n), pair{"reason", string(why)})
-	}
-}
-
 func publishHandshakes(o *object, full, resumed uint64, failures map[certs.Reason]uint64) {
 	o.counter("bridge.handshakes", float64(full), pair{"result", "full"})
 	o.counter("bridge.handshakes", float64(resumed), pair{"result", "resumed"})
-	for r, n := range failures {
-		o.counter("bridge.handshake.failures", float64(n), pair{"reason", string(r)})
-	}
+	publishByReason(o, "bridge.handshake.failures", failures)
 }

@@ -97,6 +97,13 @@ func (o *object) counter(name string, v float64, labels ...pair) {
 	}
 }
 
+// publishByReason publishes counts by reason, with up to one label before the reason.
+func publishByReason[R ~string](o *object, name string, counts map[R]uint64, labels ...pair) {
+	for reason, n := range counts {
+		o.counter(name, float64(n), append(labels, pair{"reason", string(reason)})...)
+	}
+}
+
 // histogram publishes durations that the object has counted. An empty histogram tells a
 // reader nothing and is left out.
 func (o *object) histogram(name string, now latency.Counts, labels ...pair) {

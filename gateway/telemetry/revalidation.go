@@ -5,10 +5,6 @@ import "github.com/drawbridge-gateway/drawbridge/bridge/validity"
 // publishRevalidation publishes how often the peer of an open connection no longer verified.
 func publishRevalidation(o *object, side string, set *validity.Set) {
 	counts := set.Counts()
-	for reason, n := range counts.Ended {
-		o.counter(side+".revalidated", float64(n), pair{"result", "ended"}, pair{"reason", string(reason)})
-	}
-	for reason, n := range counts.Reported {
-		o.counter(side+".revalidated", float64(n), pair{"result", "reported"}, pair{"reason", string(reason)})
-	}
+	publishByReason(o, side+".revalidated", counts.Ended, pair{"result", "ended"})
+	publishByReason(o, side+".revalidated", counts.Reported, pair{"result", "reported"})
 }

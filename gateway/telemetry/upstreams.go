@@ -65,15 +65,9 @@ func publishEndpoint(o *object, e upstream.EndpointStatus) {
 	o.counter("upstream.requests", float64(e.Requests))
 	o.counter("upstream.handshakes", float64(e.HandshakesFull), pair{"result", "full"})
 	o.counter("upstream.handshakes", float64(e.HandshakesResumed), pair{"result", "resumed"})
-	for why, n := range e.Full {
-		o.counter("upstream.full_handshakes", float64(n), pair{"reason", string(why)})
-	}
-	for r, n := range e.Failures {
-		o.counter("upstream.failures", float64(n), pair{"reason", string(r)})
-	}
-	for r, n := range e.Reported {
-		o.counter("upstream.reported", float64(n), pair{"reason", string(r)})
-	}
+	publishByReason(o, "upstream.full_handshakes", e.Full)
+	publishByReason(o, "upstream.failures", e.Failures)
+	publishByReason(o, "upstream.reported", e.Reported)
 	publishTiming(o, "tcp", e.Connects)
 	publishTiming(o, "tls", e.Handshakes)
 	if w := e.Warm; w != nil {
