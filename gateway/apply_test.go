@@ -149,9 +149,7 @@ func TestAnswerDescribesThePutResource(t *testing.T) {
 	ca := certstest.NewCA(t)
 	g := start(t, "")
 	certificate := func(name string) *adminv1.Certificate {
-		issued := ca.Client(t, name)
-		return &adminv1.Certificate{Name: "c", Source: &adminv1.Certificate_Pem{Pem: &adminv1.CertificatePem{
-			CertificateChain: string(issued.ChainPEM), PrivateKey: string(issued.KeyPEM)}}}
+		return inlineCertificate("c", ca.Client(t, name))
 	}
 	g.put(certificate("first"))
 	for _, dry := range []bool{true, false} {

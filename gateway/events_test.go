@@ -52,8 +52,7 @@ func TestPuttingACertificateNearExpirySendsAnEvent(t *testing.T) {
 	events, stop := g.WatchEvents()
 	defer stop()
 	soon := ca.Leaf(t, pki.LeafOptions{CommonName: "soon", Usage: pki.Client, NotAfter: time.Now().Add(10 * 24 * time.Hour)})
-	g.put(&adminv1.Certificate{Name: "soon", Source: &adminv1.Certificate_Pem{Pem: &adminv1.CertificatePem{
-		CertificateChain: string(soon.ChainPEM), PrivateKey: string(soon.KeyPEM)}}})
+	g.put(inlineCertificate("soon", soon))
 	e := nextEvent(t, events, adminv1.EventType_EVENT_TYPE_EXPIRY)
 	if e.GetKind() != adminv1.Kind_KIND_CERTIFICATE || e.GetName() != "soon" || !strings.Contains(e.GetMessage(), "CN=soon expires on") {
 		t.Errorf("%v", e)

@@ -71,8 +71,7 @@ func TestFailuresInUseAreCountedAtTheirEndpoint(t *testing.T) {
 		{"http-late", half(wait), nil, true, "REASON_RESPONSE_TIMEOUT 1"},
 		{"http-client-gone", half(wait), func(c *stream) { _ = c.Conn.(*net.TCPConn).SetLinger(0) }, true, ""},
 	} {
-		u := &adminv1.Upstream{Name: c.name, Endpoints: []*adminv1.Endpoint{{Address: served(t, c.serve)}},
-			Transport: &adminv1.Upstream_Plaintext{Plaintext: &adminv1.Plaintext{}}}
+		u := plainUpstream(c.name, served(t, c.serve))
 		if c.name == "http-late" {
 			u.Timeouts = &adminv1.UpstreamTimeouts{Idle: durationpb.New(50 * time.Millisecond)}
 		}

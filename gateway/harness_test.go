@@ -124,7 +124,7 @@ func puts(rs ...store.Resource) []store.Put {
 	return out
 }
 
-// status returns the status of a listener; of several of the name the first.
+// listener returns the status of a listener; of several of the name the first.
 func (g *testGateway) listener(name string) *adminv1.ListenerStatus {
 	g.t.Helper()
 	for _, l := range g.Status().GetListeners() {
@@ -203,11 +203,21 @@ func bridgeTo(t *testing.T, ca *certstest.CA, endpoint string) []store.Resource 
 	client := ca.Client(t, "client")
 	return []store.Resource{
 		&adminv1.TrustBundle{Name: "corp", Source: &adminv1.TrustBundle_Pem{Pem: string(ca.TrustPEM())}},
-		&adminv1.Certificate{Name: "client", Source: &adminv1.Certificate_Pem{Pem: &adminv1.CertificatePem{
-			CertificateChain: string(client.ChainPEM), PrivateKey: string(client.KeyPEM)}}},
+		inlineCertificate("client", client),
 		&adminv1.Upstream{Name: "up", Endpoints: []*adminv1.Endpoint{{Address: endpoint}},
 			Transport: &adminv1.Upstream_Tls{Tls: &adminv1.UpstreamTls{Certificate: "client", TrustBundles: []string{"corp"}, VerifyName: "up.example"}}},
 	}
+}
+
+// inlineCertificate returns a certificate with its key in the message.
+func inlineCertificate(name string, issued *pki.Issued) *adminv1.Certificate {
+	return &adminv1.Certificate{Name: name, Source: &adminv1.Certificate_Pem{Pem: &adminv1.CertificatePem{
+		CertificateChain: string(issued.ChainPEM), PrivateKey: string(issued.KeyPEM)}}}
+}
+
+func plainUpstream(name, address string) *adminv1.Upstream {
+	return &adminv1.Upstream{Name: name, Endpoints: []*adminv1.Endpoint{{Address: address}},
+		Transport: &adminv1.Upstream_Plaintext{Plaintext: &adminv1.Plaintext{}}}
 }
 
 func tcpListener(name, address string) *adminv1.Listener {

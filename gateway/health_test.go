@@ -128,8 +128,7 @@ func TestHealthChecksDecideWhereTrafficGoes(t *testing.T) {
 	changed.Endpoints[1].Weight = new(int32(5))
 	g.put(changed)
 	renewed := ca.Client(t, "renewed")
-	g.put(&adminv1.Certificate{Name: "client", Source: &adminv1.Certificate_Pem{Pem: &adminv1.CertificatePem{
-		CertificateChain: string(renewed.ChainPEM), PrivateKey: string(renewed.KeyPEM)}}})
+	g.put(inlineCertificate("client", renewed))
 	if a, b := g.endpoint("up", 0), g.endpoint("up", 1); a.GetAvailable() || !b.GetAvailable() {
 		t.Errorf("after a change: %v, %v", a, b)
 	}

@@ -8,7 +8,6 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
-	"github.com/drawbridge-gateway/drawbridge/certs/pki"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
@@ -83,9 +82,4 @@ func TestTheImpactOnStreams(t *testing.T) {
 			}
 		})
 	}
-}
-
-func inlineCertificate(name string, issued *pki.Issued) *adminv1.Certificate {
-	return &adminv1.Certificate{Name: name, Source: &adminv1.Certificate_Pem{Pem: &adminv1.CertificatePem{
-		CertificateChain: string(issued.ChainPEM), PrivateKey: string(issued.KeyPEM)}}}
 }

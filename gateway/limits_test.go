@@ -27,8 +27,7 @@ func TestLimitsAndRetriesAreCounted(t *testing.T) {
 	}))
 	t.Cleanup(up.Close)
 	plain := func(name string) *adminv1.Upstream {
-		return &adminv1.Upstream{Name: name, Endpoints: []*adminv1.Endpoint{{Address: strings.TrimPrefix(up.URL, "http://")}},
-			Transport: &adminv1.Upstream_Plaintext{Plaintext: &adminv1.Plaintext{}}}
+		return plainUpstream(name, strings.TrimPrefix(up.URL, "http://"))
 	}
 	none := int32(0)
 	strict := plain("strict")

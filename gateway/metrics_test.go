@@ -15,7 +15,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
-	"github.com/drawbridge-gateway/drawbridge/gateway/listeners"
 	"github.com/drawbridge-gateway/drawbridge/gateway/telemetry"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
@@ -56,8 +55,7 @@ func everyMetric(t *testing.T) string {
 	tls := tcpListener("tls", "127.0.0.1:0")
 	tls.Tls = &adminv1.ServerTls{Certificates: []string{"front"}}
 	g.put(append(bridgeTo(t, ca, "127.0.0.1:1"), tls, httpListener("http", "127.0.0.1:0"),
-		&adminv1.Certificate{Name: "front", Source: &adminv1.Certificate_Pem{Pem: &adminv1.CertificatePem{
-			CertificateChain: string(front.ChainPEM), PrivateKey: string(front.KeyPEM)}}})...)
+		inlineCertificate("front", front))...)
 
 	// An upstream that another CA vouches for, and that is let through.
 	foreign := certstest.NewCA(t)
@@ -79,9 +77,7 @@ func everyMetric(t *testing.T) string {
 	locked.Tls = &adminv1.ServerTls{Certificates: []string{"front"}, ClientAuth: adminv1.ClientAuth_CLIENT_AUTH_REQUIRED, ClientTrustBundles: []string{"corp"}}
 	g.put(locked)
 	eventually(t, "its client, in plaintext, no longer verifies", func() bool {
-		n := uint64(0)
-		g.listeners.Each(func(r *listeners.Running) { n += r.Peers().Counts().Ended["CLIENT_CERTIFICATE_REQUIRED"] })
-		return n > 0
+		return g.clientsEnded("CLIENT_CERTIFICATE_REQUIRED") > 0
 	})
 	c.Close()
 
@@ -101,8 +97,7 @@ func everyMetric(t *testing.T) string {
 	t.Cleanup(answering.Close)
 	plain := httpListener("plain", "127.0.0.1:0")
 	plain.Upstream = "plain"
-	g.put(plain, &adminv1.Upstream{Name: "plain", Endpoints: []*adminv1.Endpoint{{Address: answering.Listener.Addr().String()}},
-		Transport: &adminv1.Upstream_Plaintext{Plaintext: &adminv1.Plaintext{}}})
+	g.put(plain, plainUpstream("plain", answering.Listener.Addr().String()))
 	get(t, "http://"+g.address("plain")+"/")
 	sendGarbage(t, g.address("tls"))
 	callAdmin(t, g.AdminAddress())

@@ -109,8 +109,7 @@ func TestOnlyChangedUpstreamsAreProbed(t *testing.T) {
 	}
 	// As is a client certificate that the upstream refuses.
 	stranger := other.Client(t, "stranger")
-	_, err = g.Apply(t.Context(), store.Edit{RequireProbe: probeEvery, Puts: puts(&adminv1.Certificate{Name: "client", Source: &adminv1.Certificate_Pem{
-		Pem: &adminv1.CertificatePem{CertificateChain: string(stranger.ChainPEM), PrivateKey: string(stranger.KeyPEM)}}})})
+	_, err = g.Apply(t.Context(), store.Edit{RequireProbe: probeEvery, Puts: puts(inlineCertificate("client", stranger))})
 	answers = wantRefusal(t, err, `upstream["up"].endpoints[0]`)
 	if len(answers) != 1 || answers[0].GetResults()[0].GetReason() != adminv1.Reason_REASON_CLIENT_CERTIFICATE_REJECTED {
 		t.Errorf("answers %v", answers)
@@ -129,11 +128,6 @@ func TestOnlyChangedUpstreamsAreProbed(t *testing.T) {
 	}
 	_, err = g.Apply(t.Context(), store.Edit{RequireProbe: 9})
 	wantFaults(t, err, invalid.Argument, "options.require_probe")
-}
-
-// plain is an upstream that is connected to only.
-func plain(name, address string) *adminv1.Upstream {
-	return &adminv1.Upstream{Name: name, Endpoints: []*adminv1.Endpoint{{Address: address}}, Transport: &adminv1.Upstream_Plaintext{Plaintext: &adminv1.Plaintext{}}}
 }
 
 // Where the name comes from the request, the probe requests the name of a
@@ -179,7 +173,7 @@ func TestWritesDoNotWaitForEndpoints(t *testing.T) {
 		failed <- err
 	}()
 	<-arrived
-	g.put(plain("quick", "127.0.0.1:1")) // it does not wait
+	g.put(plainUpstream("quick", "127.0.0.1:1")) // it does not wait
 	cancel()
 	wantFaults(t, <-failed, invalid.Unavailable, "")
 	if g.State().Get(adminv1.Kind_KIND_UPSTREAM, "slow") != nil {
@@ -204,7 +198,7 @@ func TestAWriteIsPlannedAgainAfterAConcurrentWrite(t *testing.T) {
 	}
 	go apply()
 	<-gate.arrived
-	g.put(plain("between", "127.0.0.1:1"))
+	g.put(plainUpstream("between", "127.0.0.1:1"))
 	gate.open <- struct{}{}
 	<-gate.arrived // planned and probed again
 	gate.open <- struct{}{}
@@ -222,7 +216,7 @@ func TestAWriteIsPlannedAgainAfterAConcurrentWrite(t *testing.T) {
 	go apply()
 	for i := range maxPlans {
 		<-gate.arrived
-		g.put(plain(fmt.Sprintf("between-%d", i), "127.0.0.1:1"))
+		g.put(plainUpstream(fmt.Sprintf("between-%d", i), "127.0.0.1:1"))
 		gate.open <- struct{}{}
 	}
 	err := <-done

@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,7 +20,6 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 	"github.com/drawbridge-gateway/drawbridge/certs/pki"
-	"github.com/drawbridge-gateway/drawbridge/gateway/listeners"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
@@ -38,7 +36,7 @@ func TestWarmConnectionsToARevokedEndpointAreClosed(t *testing.T) {
 		return u
 	}
 	g.put(bundle("corp", ca, ca.CRL(t)), warm("up", server.address), warm("other", other.address), tcpListener("tcp", "127.0.0.1:0"),
-		&adminv1.Certificate{Name: "client", Source: &adminv1.Certificate_Pem{Pem: &adminv1.CertificatePem{CertificateChain: string(client.ChainPEM), PrivateKey: string(client.KeyPEM)}}})
+		inlineCertificate("client", client))
 	for _, name := range []string{"up", "other"} {
 		eventually(t, name+" has warm connections", func() bool { return g.warm(name).GetReady() == 3 })
 	}
@@ -74,8 +72,7 @@ func TestAReportedClientHasNoIdentity(t *testing.T) {
 			l.Tls = settings
 			known := int32(299)
 			alice, bob := ca.Client(t, "alice"), ca.Client(t, "bob")
-			g.put(bundle("clients", ca, ca.CRL(t)), cert, l, &adminv1.Upstream{Name: "up",
-				Endpoints: []*adminv1.Endpoint{{Address: plain.Listener.Addr().String()}}, Transport: &adminv1.Upstream_Plaintext{Plaintext: &adminv1.Plaintext{}}},
+			g.put(bundle("clients", ca, ca.CRL(t)), cert, l, plainUpstream("up", plain.Listener.Addr().String()),
 				&adminv1.Route{Name: "known", Listeners: []string{"https"},
 					Match:  &adminv1.RouteMatch{ClientIdentity: &adminv1.ClientIdentityMatch{Issuer: ca.Certificate().Subject.String()}},
 					Action: &adminv1.Route_Respond{Respond: &adminv1.Respond{Code: &known}}})
@@ -115,7 +112,7 @@ func TestStreamsEndAtTheirGreatestAge(t *testing.T) {
 		return l
 	}
 	second, hour := durationpb.New(time.Second), durationpb.New(time.Hour)
-	g.put(bundle("corp", ca), &adminv1.Certificate{Name: "client", Source: &adminv1.Certificate_Pem{Pem: &adminv1.CertificatePem{CertificateChain: string(client.ChainPEM), PrivateKey: string(client.KeyPEM)}}},
+	g.put(bundle("corp", ca), inlineCertificate("client", client),
 		up("plain", 0, nil), to("plain", nil), up("client", 0, hour), to("client", second), up("server", 0, second), to("server", hour), up("warm", 2, second), to("warm", nil))
 	eventually(t, "there are warm connections", func() bool { return g.warm("warm").GetReady() == 2 })
 	unlimited := dial(t, g.address("to-plain"))
@@ -139,21 +136,16 @@ func TestStreamsEndAtTheirGreatestAge(t *testing.T) {
 
 // A connection does not outlive the certificate of ours that its client accepted.
 func TestConnectionsEndWithTheListenersCertificate(t *testing.T) {
-	var offset atomic.Int64
-	g := start(t, "", func(o *Options) { o.now = func() time.Time { return time.Now().Add(time.Duration(offset.Load())) } })
+	g, offset := startWithClock(t)
 	ca := certstest.NewCA(t)
 	streamTo, httpTo := lines(t)
-	plain := func(name, address string) *adminv1.Upstream {
-		return &adminv1.Upstream{Name: name, Endpoints: []*adminv1.Endpoint{{Address: address}}, Transport: &adminv1.Upstream_Plaintext{Plaintext: &adminv1.Plaintext{}}}
-	}
-	all := []store.Resource{plain("streams", streamTo), plain("requests", httpTo)}
+	all := []store.Resource{plainUpstream("streams", streamTo), plainUpstream("requests", httpTo)}
 	for name, lasts := range map[string]time.Duration{"short": time.Hour, "long": 10 * time.Hour} {
 		issued := ca.Leaf(t, pki.LeafOptions{DNSNames: []string{"front.example"}, Usage: pki.Server, NotAfter: time.Now().Add(lasts)})
 		settings := &adminv1.ServerTls{Certificates: []string{name}, Revalidation: &adminv1.Revalidation{Grace: durationpb.New(300 * time.Millisecond)}}
 		streams, requests := tcpListener(name+"-tcp", "127.0.0.1:0"), httpListener(name+"-http", "127.0.0.1:0")
 		streams.Upstream, streams.Tls, requests.Upstream, requests.Tls = "streams", settings, "requests", settings
-		all = append(all, streams, requests, &adminv1.Certificate{Name: name, Source: &adminv1.Certificate_Pem{Pem: &adminv1.CertificatePem{
-			CertificateChain: string(issued.ChainPEM), PrivateKey: string(issued.KeyPEM)}}})
+		all = append(all, streams, requests, inlineCertificate(name, issued))
 	}
 	g.put(all...)
 	live := map[string][]liveClient{}
@@ -165,9 +157,7 @@ func TestConnectionsEndWithTheListenersCertificate(t *testing.T) {
 	}
 	offset.Store(int64(2 * time.Hour))
 	eventually(t, "they are found", func() bool {
-		n := uint64(0)
-		g.listeners.Each(func(r *listeners.Running) { n += r.Peers().Counts().Ended[certs.ReasonOwnCertificateExpired] })
-		return n == uint64(len(live["short"]))
+		return g.clientsEnded(certs.ReasonOwnCertificateExpired) == uint64(len(live["short"]))
 	})
 	inParallel(t, "with the expired certificate", live["short"], func(c liveClient) error {
 		h, ok := c.(*h2Client)
@@ -198,8 +188,7 @@ func TestARequestInProgressOfARevokedClientEndsPolitely(t *testing.T) {
 	settings.Revalidation = &adminv1.Revalidation{Grace: durationpb.New(deadline)}
 	l := httpListener("https", "127.0.0.1:0")
 	l.Tls = settings
-	g.put(bundle("clients", ca, ca.CRL(t)), cert, l, &adminv1.Upstream{Name: "up",
-		Endpoints: []*adminv1.Endpoint{{Address: plain.Listener.Addr().String()}}, Transport: &adminv1.Upstream_Plaintext{Plaintext: &adminv1.Plaintext{}}})
+	g.put(bundle("clients", ca, ca.CRL(t)), cert, l, plainUpstream("up", plain.Listener.Addr().String()))
 	alice := ca.Client(t, "alice")
 	connect := func(protocol string) *tls.Conn {
 		c := tls.Client(dial(t, g.address("https")).Conn, &tls.Config{
@@ -224,9 +213,7 @@ func TestARequestInProgressOfARevokedClientEndsPolitely(t *testing.T) {
 	<-arrived
 	g.put(bundle("clients", ca, ca.CRL(t, alice.Leaf)))
 	eventually(t, "both are found", func() bool {
-		n := uint64(0)
-		g.listeners.Each(func(r *listeners.Running) { n += r.Peers().Counts().Ended[certs.ReasonRevoked] })
-		return n == 2
+		return g.clientsEnded(certs.ReasonRevoked) == 2
 	})
 	goingAway := false
 	for body := ""; body == ""; {

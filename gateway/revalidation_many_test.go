@@ -20,7 +20,6 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/alloctest"
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 	"github.com/drawbridge-gateway/drawbridge/certs/pki"
-	"github.com/drawbridge-gateway/drawbridge/gateway/listeners"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
@@ -195,21 +194,16 @@ func TestExactlyTheRightConnectionsEnd(t *testing.T) {
 	if alloctest.Race || testing.Short() {
 		each = 5
 	}
-	var offset atomic.Int64
-	g := start(t, "", func(o *Options) { o.now = func() time.Time { return time.Now().Add(time.Duration(offset.Load())) } })
+	g, offset := startWithClock(t)
 	ca, partners := certstest.NewCA(t), certstest.NewCA(t)
 	streamTo, httpTo := lines(t)
-	plain := func(name, address string) *adminv1.Upstream {
-		return &adminv1.Upstream{Name: name, Endpoints: []*adminv1.Endpoint{{Address: address}},
-			Transport: &adminv1.Upstream_Plaintext{Plaintext: &adminv1.Plaintext{}}}
-	}
 	cert, settings := frontTLS(t, ca, adminv1.ClientAuth_CLIENT_AUTH_OPTIONAL)
 	settings.ClientTrustBundles = append(settings.ClientTrustBundles, "partners")
 	settings.Revalidation = &adminv1.Revalidation{Grace: durationpb.New(time.Second)}
 	streams, requests := tcpListener("tls", "127.0.0.1:0"), httpListener("https", "127.0.0.1:0")
 	streams.Upstream, requests.Upstream = "streams", "requests"
 	streams.Tls, requests.Tls = settings, proto.Clone(settings).(*adminv1.ServerTls)
-	g.put(bundle("clients", ca, ca.CRL(t)), bundle("partners", partners), cert, plain("streams", streamTo), plain("requests", httpTo), streams, requests)
+	g.put(bundle("clients", ca, ca.CRL(t)), bundle("partners", partners), cert, plainUpstream("streams", streamTo), plainUpstream("requests", httpTo), streams, requests)
 
 	kinds := &manyKinds{t, ca, g.address("tls"), g.address("https")}
 	revoked := ca.Client(t, "revoked")
@@ -224,9 +218,7 @@ func TestExactlyTheRightConnectionsEnd(t *testing.T) {
 			func() {
 				offset.Store(int64(2 * time.Hour))
 				eventually(t, "the clock is looked at, once a second", func() bool {
-					n := uint64(0)
-					g.listeners.Each(func(r *listeners.Running) { n += r.Peers().Counts().Ended["EXPIRED"] })
-					return n == uint64(4*each)
+					return g.clientsEnded("EXPIRED") == uint64(4*each)
 				})
 			}, nil},
 		{"of a removed CA", partners.Client(t, "partner"), func() {

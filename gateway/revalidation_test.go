@@ -18,8 +18,10 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/drawbridge-gateway/drawbridge/certs"
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 	"github.com/drawbridge-gateway/drawbridge/certs/pki"
+	"github.com/drawbridge-gateway/drawbridge/gateway/listeners"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
@@ -47,6 +49,19 @@ func bundle(name string, ca *certstest.CA, lists ...[]byte) *adminv1.TrustBundle
 		b.Crls = append(b.Crls, &adminv1.Crl{Source: &adminv1.Crl_Pem{Pem: string(l)}})
 	}
 	return b
+}
+
+// startWithClock runs a gateway whose clock is ahead by an offset in nanoseconds.
+func startWithClock(t *testing.T) (*testGateway, *atomic.Int64) {
+	t.Helper()
+	offset := new(atomic.Int64)
+	return start(t, "", func(o *Options) { o.now = func() time.Time { return time.Now().Add(time.Duration(offset.Load())) } }), offset
+}
+
+// clientsEnded returns how many clients of all listeners no longer verified for a reason.
+func (g *testGateway) clientsEnded(reason certs.Reason) (n uint64) {
+	g.listeners.Each(func(r *listeners.Running) { n += r.Peers().Counts().Ended[reason] })
+	return n
 }
 
 // upstreamTo returns an upstream that trusts the bundle "corp".
@@ -159,8 +174,7 @@ func TestStreamsToARevokedEndpointEnd(t *testing.T) {
 			client := ca.Client(t, "client")
 			up := upstreamTo("up", echo(t, ca, revoked), c.r)
 			up.GetTls().Certificate = "client"
-			g.put(bundle("corp", ca, ca.CRL(t)), &adminv1.Certificate{Name: "client", Source: &adminv1.Certificate_Pem{Pem: &adminv1.CertificatePem{
-				CertificateChain: string(client.ChainPEM), PrivateKey: string(client.KeyPEM)}}}, up, tcpListener("tcp", "127.0.0.1:0"))
+			g.put(bundle("corp", ca, ca.CRL(t)), inlineCertificate("client", client), up, tcpListener("tcp", "127.0.0.1:0"))
 			s := dial(t, g.address("tcp"))
 			s.echo(t, "before")
 			g.put(bundle("corp", ca, ca.CRL(t, revoked.Leaf)))
@@ -206,8 +220,7 @@ func frontTLS(t *testing.T, ca *certstest.CA, auth adminv1.ClientAuth) (*adminv1
 	if auth > adminv1.ClientAuth_CLIENT_AUTH_NONE {
 		settings.ClientTrustBundles = []string{"clients"}
 	}
-	return &adminv1.Certificate{Name: "front", Source: &adminv1.Certificate_Pem{Pem: &adminv1.CertificatePem{
-		CertificateChain: string(front.ChainPEM), PrivateKey: string(front.KeyPEM)}}}, settings
+	return inlineCertificate("front", front), settings
 }
 
 // A request on a connection whose client no longer verifies is never served, and the
@@ -221,8 +234,7 @@ func TestRevokedClientsGetNoFurtherResponse(t *testing.T) {
 			cert, settings := frontTLS(t, ca, adminv1.ClientAuth_CLIENT_AUTH_REQUIRED)
 			l := httpListener("https", "127.0.0.1:0")
 			l.Tls = settings
-			g.put(bundle("clients", ca, ca.CRL(t)), cert, l, &adminv1.Upstream{Name: "up",
-				Endpoints: []*adminv1.Endpoint{{Address: plain.Listener.Addr().String()}}, Transport: &adminv1.Upstream_Plaintext{Plaintext: &adminv1.Plaintext{}}})
+			g.put(bundle("clients", ca, ca.CRL(t)), cert, l, plainUpstream("up", plain.Listener.Addr().String()))
 			alice, bob := ca.Client(t, "alice"), ca.Client(t, "bob")
 			a, b := tlsClient(t, ca, alice, protocol), tlsClient(t, ca, bob, protocol)
 			url := "https://" + g.address("https")
@@ -292,8 +304,7 @@ func TestStricterClientAuthEndsConnectionsMadeBefore(t *testing.T) {
 			settings.Revalidation = &adminv1.Revalidation{Action: action}
 			l := httpListener("https", "127.0.0.1:0")
 			l.Tls = settings
-			g.put(bundle("clients", ca), cert, l, &adminv1.Upstream{Name: "up",
-				Endpoints: []*adminv1.Endpoint{{Address: plain.Listener.Addr().String()}}, Transport: &adminv1.Upstream_Plaintext{Plaintext: &adminv1.Plaintext{}}})
+			g.put(bundle("clients", ca), cert, l, plainUpstream("up", plain.Listener.Addr().String()))
 			url := "https://" + g.address("https")
 			known, unknown := tlsClient(t, ca, ca.Client(t, "known"), "http/1.1"), tlsClient(t, ca, nil, "http/1.1")
 			for _, c := range []*http.Client{known, unknown} {
@@ -331,8 +342,7 @@ func TestStreamsOfARevokedClientEnd(t *testing.T) {
 	cert, settings := frontTLS(t, ca, adminv1.ClientAuth_CLIENT_AUTH_REQUIRED)
 	l := tcpListener("tls", "127.0.0.1:0")
 	l.Tls = settings
-	g.put(bundle("clients", ca, ca.CRL(t)), cert, l, &adminv1.Upstream{Name: "up",
-		Endpoints: []*adminv1.Endpoint{{Address: ln.Addr().String()}}, Transport: &adminv1.Upstream_Plaintext{Plaintext: &adminv1.Plaintext{}}})
+	g.put(bundle("clients", ca, ca.CRL(t)), cert, l, plainUpstream("up", ln.Addr().String()))
 	alice, bob := ca.Client(t, "alice"), ca.Client(t, "bob")
 	connect := func(issued *pki.Issued) *stream {
 		c := dial(t, g.address("tls"))
@@ -371,8 +381,7 @@ func TestTicketsOutliveARevocationList(t *testing.T) {
 	cert, settings := frontTLS(t, ca, adminv1.ClientAuth_CLIENT_AUTH_REQUIRED)
 	l := httpListener("https", "127.0.0.1:0")
 	l.Tls = settings
-	g.put(bundle("clients", ca, ca.CRL(t)), cert, l, &adminv1.Upstream{Name: "up",
-		Endpoints: []*adminv1.Endpoint{{Address: "127.0.0.1:1"}}, Transport: &adminv1.Upstream_Plaintext{Plaintext: &adminv1.Plaintext{}}})
+	g.put(bundle("clients", ca, ca.CRL(t)), cert, l, plainUpstream("up", "127.0.0.1:1"))
 	alice := ca.Client(t, "alice")
 	config := &tls.Config{RootCAs: ca.Pool(), ServerName: "front.example", Certificates: []tls.Certificate{certstest.TLS(t, alice)}, ClientSessionCache: tls.NewLRUClientSessionCache(1)}
 	shake := func() (resumed bool, err error) {

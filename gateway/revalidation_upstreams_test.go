@@ -13,7 +13,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -260,8 +259,7 @@ func TestExactlyTheRightConnectionsToUpstreamsEnd(t *testing.T) {
 	if alloctest.Race || testing.Short() {
 		n = 3
 	}
-	var offset atomic.Int64
-	g := start(t, "", func(o *Options) { o.now = func() time.Time { return time.Now().Add(time.Duration(offset.Load())) } })
+	g, offset := startWithClock(t)
 	ca, partners := certstest.NewCA(t), certstest.NewCA(t)
 	expiring := func(usage pki.Usage, in time.Duration) *pki.Issued {
 		return ca.Leaf(t, pki.LeafOptions{CommonName: "expires", DNSNames: []string{"up.example"}, Usage: usage, NotAfter: time.Now().Add(in)})
@@ -304,8 +302,7 @@ func TestExactlyTheRightConnectionsToUpstreamsEnd(t *testing.T) {
 			func(*adminv1.UpstreamTls) { offset.Store(int64(5 * time.Hour)) }),
 		newGroup("valid", ca.Server(t, "up.example"), nil, "", nil),
 	}
-	all := []store.Resource{bundle("corp", ca, ca.CRL(t)), bundle("partners", partners), &adminv1.Certificate{Name: "own", Source: &adminv1.Certificate_Pem{
-		Pem: &adminv1.CertificatePem{CertificateChain: string(own.ChainPEM), PrivateKey: string(own.KeyPEM)}}}}
+	all := []store.Resource{bundle("corp", ca, ca.CRL(t)), bundle("partners", partners), inlineCertificate("own", own)}
 	for _, e := range groups {
 		all = append(all, e.resources()...)
 	}

@@ -36,11 +36,6 @@ func (g *testGateway) rollBack(to int64) *store.Result {
 	return g.apply(e)
 }
 
-func plainUpstream(name, address string) *adminv1.Upstream {
-	return &adminv1.Upstream{Name: name, Endpoints: []*adminv1.Endpoint{{Address: address}},
-		Transport: &adminv1.Upstream_Plaintext{Plaintext: &adminv1.Plaintext{}}}
-}
-
 // A rollback to any stored revision, after any sequence of edits, rollbacks and
 // restarts, restores exactly its resources.
 func TestARollbackRestoresExactlyTheResourcesOfARevision(t *testing.T) {

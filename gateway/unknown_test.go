@@ -20,7 +20,7 @@ import (
 func TestAStoredResourceWithUnknownFieldsIsDown(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
 	plain := func(name string) *adminv1.Upstream {
-		return &adminv1.Upstream{Name: name, Endpoints: []*adminv1.Endpoint{{Address: "127.0.0.1:1"}}, Transport: &adminv1.Upstream_Plaintext{Plaintext: &adminv1.Plaintext{}}}
+		return plainUpstream(name, "127.0.0.1:1")
 	}
 	newer := plain("newer")
 	newer.Endpoints[0].ProtoReflect().SetUnknown(protowire.AppendVarint(protowire.AppendTag(nil, 900, protowire.VarintType), 1))

@@ -128,8 +128,7 @@ func TestWarmConnectionsFollowRevisions(t *testing.T) {
 
 	// A rotation replaces them, but not the one that is in use.
 	renewed := ca.Client(t, "renewed")
-	g.put(&adminv1.Certificate{Name: "client", Source: &adminv1.Certificate_Pem{Pem: &adminv1.CertificatePem{
-		CertificateChain: string(renewed.ChainPEM), PrivateKey: string(renewed.KeyPEM)}}})
+	g.put(inlineCertificate("client", renewed))
 	eventually(t, "the rotation reached them", func() bool {
 		names, _ := up.connections()
 		return len(names) == len("client renewed renewed renewed") && strings.Count(names, "renewed") == 3
