@@ -8,7 +8,7 @@ import (
 // How often the files of the admin service are read again. SIGHUP reads them too.
 const (
 	checkAdminTLSEvery = time.Minute
-	checkPolicyEvery   = 5 * time.Second // so that a role that is taken away soon ends
+	checkPolicyEvery   = 5 * time.Second // so that a role ends soon after it is taken away
 )
 
 // watchAdminFiles reloads the admin service's policy and TLS files when they change,
@@ -74,19 +74,12 @@ func (s *servers) reloadAdminTLS(ctx context.Context) {
 
 // reload runs a function that reads files.
 func (s *servers) reload(ctx context.Context, read func() (changed bool, err error)) (bool, error) {
-	type result struct {
-		changed bool
-		err     error
+	var changed bool
+	var failed error
+	if err := s.blocking(ctx, func() { changed, failed = read() }); err != nil {
+		return false, err // read may still be running
 	}
-	done := make(chan result, 1)
-	if err := s.blocking(ctx, func() {
-		changed, err := read()
-		done <- result{changed, err}
-	}); err != nil {
-		return false, err
-	}
-	r := <-done
-	return r.changed, r.err
+	return changed, failed
 }
 
 // revalidateAdmin ends the admin API's connections whose clients no longer verify.
