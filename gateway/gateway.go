@@ -82,11 +82,11 @@ type Options struct {
 	// removed or the gateway began to stop. 0: 30s.
 	DrainTimeout time.Duration
 
-	// AccessLog is where requests and connections are recorded. The zero value: they
-	// are not.
+	// AccessLog says where and how requests and connections are recorded. The zero
+	// value: they are not.
 	AccessLog AccessLog
 
-	// AuditLog is where it is recorded who did what. The zero value: it is not.
+	// AuditLog says where the gateway records who did what. The zero value: nowhere.
 	AuditLog AuditLog
 
 	// Version is the version that GetStatus reports.
@@ -128,7 +128,7 @@ func (o AccessLog) open(log hclog.Logger) (*accesslog.Logger, error) {
 	return l, nil
 }
 
-// An AuditLog says where it is recorded who did what.
+// An AuditLog says where the gateway records who did what.
 type AuditLog struct {
 	File string // to append to; its directory must exist. Empty: no audit log.
 

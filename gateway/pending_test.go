@@ -270,9 +270,9 @@ func TestAFailedWriteAtTheDeadlineIsTriedAgain(t *testing.T) {
 	eventually(t, "the gateway rolls back", func() bool { return g.State().Revision() == 3 })
 }
 
-// Random sequences of writes, confirmations, rollbacks, expiries and restarts agree with
-// a model: what was acknowledged is there, and no pending change outlives its deadline or
-// its process.
+// After each step of a random sequence of writes, confirmations, rollbacks, expiries and
+// restarts, the gateway has the state that a simple model predicts. No acknowledged change
+// is lost, and no pending change survives its deadline or a restart.
 func TestRandomSequencesAgreeWithAModel(t *testing.T) {
 	sequences := 4
 	if testing.Short() {

@@ -12,7 +12,7 @@ import (
 // maxLinks bounds the symlinks along a path, as in Linux.
 const maxLinks = 40
 
-// A resolvedPath is a resolved path.
+// A resolvedPath says where a path leads.
 type resolvedPath struct {
 	end  string      // the path with symlinks resolved
 	root string      // the root it is below, with symlinks resolved

@@ -148,8 +148,8 @@ func (c *Conn) Close() error {
 	return c.Conn.Close()
 }
 
-// Write implements net.Conn. After a failed write, the end of which the client may not
-// have, the connection is closed: nothing may follow the gap. A close_notify that
+// Write implements net.Conn. It closes the connection if the write fails: the client may
+// have received only a part, and nothing may follow the gap. A close_notify that
 // crypto/tls sends after a write that has timed out would look to the client like a
 // forged record ("bad record MAC").
 func (c *Conn) Write(p []byte) (int, error) {

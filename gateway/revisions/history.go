@@ -134,8 +134,8 @@ func (h *History) Rollback(live *store.State, to int64) (store.Edit, error) {
 	return e, nil
 }
 
-// A priorState holds the resources that differ, or may differ, from the live ones in an earlier
-// revision.
+// A priorState holds the resources of an earlier revision that differ, or may differ, from
+// the live ones.
 type priorState map[store.Ref]Prior
 
 // at returns how a revision differs from live.

@@ -31,7 +31,7 @@ func (u *liveUpstream) impact(next *liveUpstream) *adminv1.UpstreamImpact {
 	if next == nil || next.back != u.back {
 		replaced = u.live
 	}
-	var policy *validity.Policy // nil: connections are judged as before
+	var policy *validity.Policy // nil: connections are verified as before
 	if next != nil {
 		policy = next.policy
 	}
