@@ -79,7 +79,7 @@ func TestAReportedClientHasNoIdentity(t *testing.T) {
 			a, b := tlsClient(t, ca, alice, protocol), tlsClient(t, ca, bob, protocol)
 			url := "https://" + g.address("https")
 			for _, c := range []*http.Client{a, b} {
-				if code, _ := request(t, c, url); code != 299 {
+				if code := keepConnection(t, c, url); code != 299 {
 					t.Fatalf("a client that verifies got %d", code)
 				}
 			}

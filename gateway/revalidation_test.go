@@ -239,8 +239,8 @@ func TestRevokedClientsGetNoFurtherResponse(t *testing.T) {
 			a, b := tlsClient(t, ca, alice, protocol), tlsClient(t, ca, bob, protocol)
 			url := "https://" + g.address("https")
 			for _, c := range []*http.Client{a, b} {
-				if code, reused := request(t, c, url); code != 200 || reused {
-					t.Fatalf("%d, reused: %v", code, reused)
+				if code := keepConnection(t, c, url); code != 200 {
+					t.Fatal(code)
 				}
 			}
 			g.put(bundle("clients", ca, ca.CRL(t, ca.Client(t, "another").Leaf)))
@@ -272,6 +272,27 @@ func request(t *testing.T, c *http.Client, url string) (code int, reused bool) {
 		t.Fatal(err)
 	}
 	return code, reused
+}
+
+// keepConnection sends a request on a new connection and returns its code, once the
+// client keeps the connection for the next request. If the goroutine that writes the
+// request is slow, as on a busy machine, package http closes the connection after the
+// response; keepConnection then tries again.
+func keepConnection(t *testing.T, c *http.Client, url string) (code int) {
+	t.Helper()
+	kept := c.Transport.(*http.Transport).ForceAttemptHTTP2 // which has no such limit
+	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{PutIdleConn: func(err error) { kept = err == nil }})
+	for range 20 {
+		code, reused, err := tryRequest(ctx, c, url)
+		if err != nil || reused {
+			t.Fatalf("%v, reused: %v", err, reused)
+		}
+		if kept {
+			return code
+		}
+	}
+	t.Fatal("the client keeps no connection")
+	return 0
 }
 
 func tryRequest(ctx context.Context, c *http.Client, url string) (code int, reused bool, err error) {
@@ -308,10 +329,11 @@ func TestStricterClientAuthEndsConnectionsMadeBefore(t *testing.T) {
 			url := "https://" + g.address("https")
 			known, unknown := tlsClient(t, ca, ca.Client(t, "known"), "http/1.1"), tlsClient(t, ca, nil, "http/1.1")
 			for _, c := range []*http.Client{known, unknown} {
-				if code, _ := request(t, c, url); code != 200 {
+				if code := keepConnection(t, c, url); code != 200 {
 					t.Fatal(code)
 				}
 			}
+			before := served.Load()
 			strict := proto.Clone(l).(*adminv1.Listener)
 			strict.Tls.ClientAuth = adminv1.ClientAuth_CLIENT_AUTH_REQUIRED
 			g.put(strict)
@@ -324,7 +346,7 @@ func TestStricterClientAuthEndsConnectionsMadeBefore(t *testing.T) {
 			if code, reused := request(t, known, url); code != 200 || !reused {
 				t.Errorf("a client with a certificate: %d, reused: %v", code, reused)
 			}
-			if n := served.Load(); n != 3 {
+			if n := served.Load() - before; n != 1 {
 				t.Errorf("the upstream got %d requests", n)
 			}
 		})
