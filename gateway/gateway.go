@@ -1,12 +1,10 @@
 package gateway
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,20 +12,14 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/accesslog"
-	"github.com/drawbridge-gateway/drawbridge/gateway/access"
 	"github.com/drawbridge-gateway/drawbridge/gateway/admin"
 	"github.com/drawbridge-gateway/drawbridge/gateway/audit"
-	"github.com/drawbridge-gateway/drawbridge/gateway/confirm"
 	"github.com/drawbridge-gateway/drawbridge/gateway/diagnose"
 	"github.com/drawbridge-gateway/drawbridge/gateway/files"
-	"github.com/drawbridge-gateway/drawbridge/gateway/guard"
 	"github.com/drawbridge-gateway/drawbridge/gateway/inventory"
 	"github.com/drawbridge-gateway/drawbridge/gateway/listeners"
-	"github.com/drawbridge-gateway/drawbridge/gateway/ops"
-	"github.com/drawbridge-gateway/drawbridge/gateway/revisions"
 	"github.com/drawbridge-gateway/drawbridge/gateway/snapshot"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
-	"github.com/drawbridge-gateway/drawbridge/gateway/store/bolt"
 	"github.com/drawbridge-gateway/drawbridge/gateway/telemetry"
 	"github.com/drawbridge-gateway/drawbridge/gateway/unixsocket"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
@@ -168,144 +160,6 @@ type Gateway struct {
 	showing   sync.Mutex // held by showReadiness
 }
 
-// maxFilling bounds how many warm connections are dialed at once, so that on
-// startup they do not compete with handshakes that clients wait for.
-const maxFilling = 16
-
-// Open locks the data directory, binds the admin sockets and makes the stored
-// state live, as far as that is possible. If ctx ends first, it fails. The caller must
-// call Run or Close.
-func Open(ctx context.Context, o Options) (_ *Gateway, err error) {
-	log := o.Logger
-	if log == nil {
-		log = hclog.NewNullLogger()
-	}
-	g := &Gateway{readiness: o.Ready, version: o.Version, log: log.Named("gateway"), started: time.Now()}
-	g.feeds = newFeeds(g.started)
-	g.descriptors = listeners.NewDescriptors(g.log)
-	g.writer = &writer{
-		log: g.log,
-		compiler: snapshot.Compiler{
-			Logger: log.Named("bridge"), Observer: g.observe, Filling: make(chan struct{}, maxFilling),
-			Descriptors: g.descriptors.Descriptors, Blocking: o.blocking, Now: o.now,
-		},
-		announce: g.feeds.announce,
-	}
-	if g.compiler.Blocking == nil {
-		g.compiler.Blocking = files.NewPool().Do
-	}
-	g.servers = &servers{log: g.log, blocking: g.compiler.Blocking}
-	g.stopping, g.stop = context.WithCancel(context.Background())
-	g.live.Store(new(snapshot.Snapshot))
-	// If a later step fails, earlier steps are undone in reverse order.
-	var undo []func()
-	defer func() {
-		if err != nil {
-			for i := len(undo) - 1; i >= 0; i-- {
-				undo[i]()
-			}
-		}
-	}()
-	g.accessLog, err = files.Await(ctx, g.log, "access log "+o.AccessLog.File, func() (*accesslog.Logger, error) { return o.AccessLog.open(g.log) })
-	if err != nil {
-		return nil, err
-	}
-	undo = append(undo, g.closeAccessLog)
-	g.audit, err = files.Await(ctx, g.log, "audit log "+o.AuditLog.File, func() (*audit.Log, error) { return o.AuditLog.open(g.log) })
-	if err != nil {
-		return nil, err
-	}
-	undo = append(undo, g.closeAuditLog)
-	g.listeners, err = listeners.New(listeners.Options{
-		Live: g.live.Load, Descriptors: g.descriptors, Drain: o.DrainTimeout, AccessLog: g.accessLog, Logger: log.Named("bridge"),
-		Removing:   func(l *listeners.Running) func() { return g.metrics.Removing(l) },
-		Unverified: g.feeds.unverified, Now: o.now,
-	})
-	if err != nil {
-		return nil, err
-	}
-	undo = append(undo, g.listeners.Shutdown)
-	db, err := files.Await(ctx, g.log, "data directory "+o.DataDir, func() (*bolt.Store, error) {
-		return bolt.Open(o.DataDir, bolt.Options{History: o.History})
-	})
-	if err != nil {
-		return nil, err
-	}
-	undo = append(undo, func() { db.Close() })
-	g.store, g.history, g.backup = db, revisions.NewHistory(db), db.Backup
-	state, undone, err := undoPending(db, g.history)
-	if err != nil {
-		return nil, err
-	}
-	if undone != nil {
-		g.log.Warn("revision was not confirmed before the gateway stopped: rolling back", "revision", undone.GetRevision(), "to", undone.GetRollbackTo())
-		g.recordUndone(undone, state)
-	}
-	g.openUpdates(db.InstanceID(), state.Revision())
-	g.keeper = confirm.New(g.goBack, g.log)
-
-	if g.compiler.FileRoots, err = fileRoots(o); err != nil {
-		return nil, err
-	}
-	g.files = files.NewWatcher(fileGateway{g}, g.compiler.FileRoots, g.compiler.Blocking, log.Named("files"))
-	g.filesChanged, g.checkFiles, g.readinessChanged = g.files.Changed, g.files.CheckAll, g.showReadiness
-	g.access, err = files.Await(ctx, g.log, "policy of the admin service", func() (*access.Controller, error) { return access.Open(o.AdminPolicy) })
-	if err != nil {
-		return nil, err
-	}
-	socket, err := unixsocket.Listen(cmp.Or(o.AdminSocket, filepath.Join(o.DataDir, "admin.sock")), o.AdminAccess)
-	if err != nil {
-		return nil, err
-	}
-	limits := g.ownLimits(log)
-	g.sockets = append(g.sockets, guard.New(socket, limits))
-	undo = append(undo, func() { socket.Close() })
-	if o.AdminTCP != nil {
-		o := *o.AdminTCP
-		o.Limits = limits
-		g.adminTCP, err = files.Await(ctx, g.log, "files of the admin service", func() (*admin.TCPListener, error) { return admin.ListenTCP(o) })
-		if err != nil {
-			return nil, err
-		}
-		g.sockets = append(g.sockets, g.adminTCP)
-		undo = append(undo, func() { g.adminTCP.Close() })
-	}
-	g.Inventory = inventory.New(g.live.Load, g.adminTLS())
-	g.Diagnostics = diagnose.New(diagnose.Options{Live: g.live.Load, Compiler: &g.compiler, Down: g.listeners.DownReason, Logger: g.log})
-	g.metrics, err = telemetry.New(telemetry.Options{
-		Live: g.live.Load, Listeners: g.listeners, Descriptors: g.descriptors, AccessLog: g.accessLog, LogDropped: o.LogDropped,
-		Problems: func() int { return len(g.problems(g.live.Load())) },
-		Expiries: g.Inventory.Expiries, Started: g.started, Statsd: o.Statsd,
-	})
-	if err != nil {
-		return nil, err
-	}
-	undo = append(undo, g.metrics.Close)
-	g.count, g.replacing = g.metrics.CountApply, g.metrics.Replacing
-	if o.Ops != "" {
-		g.ops, err = ops.Listen(ops.Options{Address: o.Ops, Limits: limits, Ready: g.readyText, Metrics: g.metrics.Handler(), Logger: g.log.Named("ops")})
-		if err != nil {
-			return nil, err
-		}
-		undo = append(undo, func() { g.ops.Shutdown(context.Background()) })
-	}
-	g.admin = admin.New(admin.Options{Gateway: g, Logger: log, Metrics: g.metrics.Process(), Access: g.access, Audit: g.audit})
-	g.admin.SetServing(false) // until Run
-	g.descriptors.Reserve(limits.Connections * (len(g.sockets) + 1))
-	if err := g.restore(ctx, state); err != nil {
-		return nil, err
-	}
-	return g, nil
-}
-
-// ownLimits returns the limits of each of the gateway's own servers. Their
-// descriptors are reserved: traffic cannot use them.
-func (g *Gateway) ownLimits(log hclog.Logger) guard.Options {
-	limit, _, _ := g.descriptors.Usage()
-	connections, perAddress := guard.Limits(limit)
-	return guard.Options{Connections: connections, PerAddress: perAddress, Logger: log.Named("guard")}
-}
-
 // Run serves until ctx ends, and then stops in order. It reports that it is not
 // ready, rejects writes and new connections, waits until open connections end or
 // the drain timeout has passed, and closes everything. It returns nil if ctx
@@ -418,14 +272,6 @@ func (g *Gateway) release() error {
 	err := g.store.Close()
 	g.log.Info("stopped")
 	return err
-}
-
-// adminTLS returns the TLS of the admin API over TCP, or nil.
-func (g *Gateway) adminTLS() inventory.AdminTLS {
-	if g.adminTCP == nil {
-		return nil
-	}
-	return g.adminTCP
 }
 
 // expiring reports a certificate that expires soon or has expired.
