@@ -45,7 +45,7 @@ func BenchmarkCompile(b *testing.B) {
 	}
 }
 
-// Conditions every write does: one upstream among n is another.
+// A typical write changes one upstream among n.
 func BenchmarkCompileOneChange(b *testing.B) {
 	for _, n := range []int{10, 1000, 10000} {
 		b.Run(fmt.Sprintf("upstreams=%d", n), func(b *testing.B) {

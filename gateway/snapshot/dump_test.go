@@ -42,7 +42,7 @@ type visit struct {
 
 func (d *dumper) line(words ...string) { fmt.Fprintln(&d.b, strings.Join(words, " ")) }
 
-// notDumped is no part of what traffic meets: counters, locks, loggers.
+// notDumped matches types that do not affect traffic: counters, locks, loggers.
 var notDumped = regexp.MustCompile(`^(certs\.useReport|certs\.indexCost|sync\.|hclog\.|time\.Time|time\.Timer|context\.|maphash\.|socket\.Pool|socket\.Descriptors|upstream\.Tracker|adminv1\.|l7\.pooled|invalid\.)`)
 
 func (d *dumper) value(v reflect.Value, depth int) {
@@ -56,7 +56,7 @@ func (d *dumper) value(v reflect.Value, depth int) {
 		return
 	}
 	if strings.HasPrefix(name, "atomic.") {
-		// Conditions an atomic pointer points to is what it is for; numbers only count.
+		// Traffic depends on what an atomic pointer points to; atomic numbers only count.
 		if load := v.Addr().MethodByName("Load"); strings.HasPrefix(name, "atomic.Pointer") && load.IsValid() {
 			d.value(load.Call(nil)[0], depth)
 		}

@@ -52,7 +52,7 @@ func TestMisplacedPassthroughIsRefused(t *testing.T) {
 		"some of a plaintext listener": {[]store.Resource{listener("plain", "127.0.0.1:1", tcp, "bridge")}, []invalid.Path{"r0.tls"}},
 		"names, with what is decrypted": {[]store.Resource{listener("plain2", "127.0.0.1:4", tcp, "bridge"), forward("d", hosts("d.test"), "plain2", "bridge")},
 			[]invalid.Path{"r1.match.hosts"}},
-		// Conditions was right is wrong once the upstream is another.
+		// A valid route becomes invalid when its upstream changes.
 		"an upstream that changes": {[]store.Resource{tlsUpstream("pass", &adminv1.UpstreamTls{TrustBundles: []string{"trust"}})},
 			[]invalid.Path{`route["a"].match.hosts`}},
 		"an upstream of requests that changes": {[]store.Resource{passthroughUpstream("bridge")}, []invalid.Path{`listener["web"].upstream`}},

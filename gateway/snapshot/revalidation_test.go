@@ -11,7 +11,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// Conditions an upstream requires of its endpoints changes without a new live object.
+// The requirements for an upstream's endpoints change without a new live object.
 func TestARequirementIsReplacedInPlace(t *testing.T) {
 	w := newWorld(t)
 	u := tlsUpstream("u", &adminv1.UpstreamTls{TrustBundles: []string{"t"}, ServerName: "a.example"})

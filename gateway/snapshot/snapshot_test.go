@@ -397,7 +397,7 @@ func TestFilesAreReadWhenTheResourceIsWritten(t *testing.T) {
 		t.Errorf("Reloaded() = %v", got)
 	}
 
-	// Conditions cannot be read changes nothing.
+	// A file that cannot be read changes nothing.
 	os.WriteFile(filepath.Join(dir, "c.pem"), []byte("-----BEGIN CERT"), 0o600)
 	if faults := w.refused(c); len(faults) != 1 || faults[0].Field != "r0.files.certificate_path" {
 		t.Errorf("%v", faults)
