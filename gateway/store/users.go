@@ -72,21 +72,13 @@ func (c userChanges) note(from Ref, before, after Resource) {
 	// Of lists that differ only between their ends, only what is between counts.
 	removed := map[Ref]bool{}
 	for i, u := range old {
-		var other useList
-		if i < len(now) && now[i].kind == u.kind {
-			other = now[i]
-		}
-		for _, name := range between(u.names, other.names) {
+		for _, name := range between(u.names, namesAt(now, i, u.kind)) {
 			removed[Ref{u.kind, name}] = true
 			set(Ref{u.kind, name}, Ref{})
 		}
 	}
 	for i, u := range now {
-		var other useList
-		if i < len(old) && old[i].kind == u.kind {
-			other = old[i]
-		}
-		for _, name := range between(u.names, other.names) {
+		for _, name := range between(u.names, namesAt(old, i, u.kind)) {
 			set(Ref{u.kind, name}, from)
 		}
 		for _, name := range u.names { // it may leave one list and stay in another
@@ -122,6 +114,14 @@ func (x userIndex) with(changes userChanges) userIndex {
 }
 
 func (u useList) same(v useList) bool { return u.kind == v.kind && slices.Equal(u.names, v.names) }
+
+// namesAt returns the names of the ith list, or nil if that is not of the kind.
+func namesAt(lists []useList, i int, k adminv1.Kind) []string {
+	if i < len(lists) && lists[i].kind == k {
+		return lists[i].names
+	}
+	return nil
+}
 
 // between returns the names that are left without those that both lists begin or end with.
 func between(names, others []string) []string {
