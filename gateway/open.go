@@ -88,7 +88,7 @@ func Open(ctx context.Context, o Options) (_ *Gateway, err error) {
 	return g, nil
 }
 
-// newGateway returns a gateway of which nothing is open yet.
+// newGateway returns a gateway that has opened nothing yet.
 func newGateway(o Options) *Gateway {
 	g := &Gateway{readiness: o.Ready, version: o.Version, log: o.Logger.Named("gateway"), started: time.Now()}
 	g.feeds = newFeeds(g.started)
