@@ -22,8 +22,8 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// What a caller may do. Each method says in its option (drawbridge.admin.v1.right)
-// which right it needs.
+// What a caller may do. The option (drawbridge.admin.v1.right) of each method names
+// the right that the method needs.
 type Right int32
 
 const (
@@ -35,8 +35,8 @@ const (
 	Right_RIGHT_WRITE Right = 2
 	// Read everything that is stored, private keys included.
 	Right_RIGHT_SECRET Right = 3
-	// Act on live traffic, and make the gateway connect to addresses of the caller's
-	// choice.
+	// Act on live traffic, and make the gateway connect to addresses that the caller
+	// chooses.
 	Right_RIGHT_OPERATE Right = 4
 )
 
@@ -85,11 +85,12 @@ func (Right) EnumDescriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_access_proto_rawDescGZIP(), []int{0}
 }
 
-// A set of rights that serve --admin-policy gives to callers.
+// A set of rights. The policy of "drawbridge serve --admin-policy" assigns roles to
+// callers.
 type Role int32
 
 const (
-	// The caller has no role, and may call nothing.
+	// The caller has no role and may call no method.
 	Role_ROLE_UNSPECIFIED Role = 0
 	// RIGHT_READ.
 	Role_ROLE_VIEWER Role = 1
@@ -151,14 +152,14 @@ type Caller struct {
 	Principal string `protobuf:"bytes,1,opt,name=principal,proto3" json:"principal,omitempty"`
 	// How the caller reached the gateway.
 	Transport Transport `protobuf:"varint,2,opt,name=transport,proto3,enum=drawbridge.admin.v1.Transport" json:"transport,omitempty"`
-	// The greatest role that the policy gives to one of the subjects. Without a policy
-	// every caller is an admin.
+	// The highest role that the policy assigns to any of the subjects. Without a policy
+	// every caller is ROLE_ADMIN.
 	Role Role `protobuf:"varint,3,opt,name=role,proto3,enum=drawbridge.admin.v1.Role" json:"role,omitempty"`
 	// The rights of the role.
 	Rights []Right `protobuf:"varint,4,rep,packed,name=rights,proto3,enum=drawbridge.admin.v1.Right" json:"rights,omitempty"`
-	// All names by which a policy may give the caller a role: "uid:0", "gid:0", or those
-	// of the client certificate, such as "DNS:ops.example", "spiffe://corp/ci", "CN=ops"
-	// and "sha256:" with its fingerprint.
+	// All names by which a policy can assign a role to the caller: "uid:0", "gid:0", or
+	// names from the client certificate, such as "DNS:ops.example", "spiffe://corp/ci",
+	// "CN=ops" and "sha256:" with its fingerprint.
 	Subjects      []string `protobuf:"bytes,5,rep,name=subjects,proto3" json:"subjects,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

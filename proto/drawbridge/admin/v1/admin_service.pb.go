@@ -24,7 +24,8 @@ const (
 // The request to create or replace a listener.
 type PutListenerRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The complete listener. Absent fields take their defaults, not their old values.
+	// The complete listener. Absent fields get their defaults; they do not keep their
+	// old values.
 	Listener *Listener `protobuf:"bytes,1,opt,name=listener,proto3" json:"listener,omitempty"`
 	// Options of the write.
 	Options       *WriteOptions `protobuf:"bytes,2,opt,name=options,proto3" json:"options,omitempty"`
@@ -76,7 +77,7 @@ func (x *PutListenerRequest) GetOptions() *WriteOptions {
 	return nil
 }
 
-// The response to a put.
+// The response to a write of one resource.
 type PutListenerResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What happened.
@@ -180,13 +181,14 @@ func (x *GetListenerRequest) GetName() string {
 // The request for a page of listeners.
 type ListListenersRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Most entries of the page, which also ends before it reaches 1 MiB. Default, and at
-	// most: 1000.
+	// Maximum number of entries in the page. A page also ends before it reaches 1 MiB.
+	// Default and maximum: 1000.
 	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// next_page_token of the previous page. All other fields must stay the same.
+	// next_page_token of the previous page. All other fields must be the same as for
+	// that page.
 	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
-	// Only resources with matching labels: "key=value,key!=value,key in (a,b)"; all
-	// conditions must hold. A resource without the key equals no value.
+	// List only resources whose labels match: "key=value,key!=value,key in (a,b)". All
+	// conditions must hold. A resource without the key satisfies only "!=".
 	LabelSelector string `protobuf:"bytes,3,opt,name=label_selector,json=labelSelector,proto3" json:"label_selector,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -303,8 +305,9 @@ type DeleteListenerRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its name.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// If set, it must match the current etag. Deleting with an etag a resource that no
-	// longer exists is UNCHANGED, so a retry after a lost answer succeeds.
+	// If set, it must match the current etag. If the resource no longer exists, a
+	// delete with an etag succeeds as UNCHANGED, so a client can retry when it did not
+	// receive the response.
 	Etag string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
 	// Options of the write.
 	Options       *WriteOptions `protobuf:"bytes,3,opt,name=options,proto3" json:"options,omitempty"`
@@ -412,7 +415,8 @@ func (x *DeleteListenerResponse) GetChange() *Change {
 // The request to create or replace a route.
 type PutRouteRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The complete route. Absent fields take their defaults, not their old values.
+	// The complete route. Absent fields get their defaults; they do not keep their old
+	// values.
 	Route *Route `protobuf:"bytes,1,opt,name=route,proto3" json:"route,omitempty"`
 	// Options of the write.
 	Options       *WriteOptions `protobuf:"bytes,2,opt,name=options,proto3" json:"options,omitempty"`
@@ -464,7 +468,7 @@ func (x *PutRouteRequest) GetOptions() *WriteOptions {
 	return nil
 }
 
-// The response to a put.
+// The response to a write of one resource.
 type PutRouteResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What happened.
@@ -568,13 +572,14 @@ func (x *GetRouteRequest) GetName() string {
 // The request for a page of routes.
 type ListRoutesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Most entries of the page, which also ends before it reaches 1 MiB. Default, and at
-	// most: 1000.
+	// Maximum number of entries in the page. A page also ends before it reaches 1 MiB.
+	// Default and maximum: 1000.
 	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// next_page_token of the previous page. All other fields must stay the same.
+	// next_page_token of the previous page. All other fields must be the same as for
+	// that page.
 	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
-	// Only resources with matching labels: "key=value,key!=value,key in (a,b)"; all
-	// conditions must hold. A resource without the key equals no value.
+	// List only resources whose labels match: "key=value,key!=value,key in (a,b)". All
+	// conditions must hold. A resource without the key satisfies only "!=".
 	LabelSelector string `protobuf:"bytes,3,opt,name=label_selector,json=labelSelector,proto3" json:"label_selector,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -691,8 +696,9 @@ type DeleteRouteRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its name.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// If set, it must match the current etag. Deleting with an etag a resource that no
-	// longer exists is UNCHANGED, so a retry after a lost answer succeeds.
+	// If set, it must match the current etag. If the resource no longer exists, a
+	// delete with an etag succeeds as UNCHANGED, so a client can retry when it did not
+	// receive the response.
 	Etag string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
 	// Options of the write.
 	Options       *WriteOptions `protobuf:"bytes,3,opt,name=options,proto3" json:"options,omitempty"`
@@ -800,7 +806,8 @@ func (x *DeleteRouteResponse) GetChange() *Change {
 // The request to create or replace an upstream.
 type PutUpstreamRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The complete upstream. Absent fields take their defaults, not their old values.
+	// The complete upstream. Absent fields get their defaults; they do not keep their
+	// old values.
 	Upstream *Upstream `protobuf:"bytes,1,opt,name=upstream,proto3" json:"upstream,omitempty"`
 	// Options of the write.
 	Options       *WriteOptions `protobuf:"bytes,2,opt,name=options,proto3" json:"options,omitempty"`
@@ -852,7 +859,7 @@ func (x *PutUpstreamRequest) GetOptions() *WriteOptions {
 	return nil
 }
 
-// The response to a put.
+// The response to a write of one resource.
 type PutUpstreamResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What happened.
@@ -956,13 +963,14 @@ func (x *GetUpstreamRequest) GetName() string {
 // The request for a page of upstreams.
 type ListUpstreamsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Most entries of the page, which also ends before it reaches 1 MiB. Default, and at
-	// most: 1000.
+	// Maximum number of entries in the page. A page also ends before it reaches 1 MiB.
+	// Default and maximum: 1000.
 	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// next_page_token of the previous page. All other fields must stay the same.
+	// next_page_token of the previous page. All other fields must be the same as for
+	// that page.
 	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
-	// Only resources with matching labels: "key=value,key!=value,key in (a,b)"; all
-	// conditions must hold. A resource without the key equals no value.
+	// List only resources whose labels match: "key=value,key!=value,key in (a,b)". All
+	// conditions must hold. A resource without the key satisfies only "!=".
 	LabelSelector string `protobuf:"bytes,3,opt,name=label_selector,json=labelSelector,proto3" json:"label_selector,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1079,8 +1087,9 @@ type DeleteUpstreamRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its name.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// If set, it must match the current etag. Deleting with an etag a resource that no
-	// longer exists is UNCHANGED, so a retry after a lost answer succeeds.
+	// If set, it must match the current etag. If the resource no longer exists, a
+	// delete with an etag succeeds as UNCHANGED, so a client can retry when it did not
+	// receive the response.
 	Etag string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
 	// Options of the write.
 	Options       *WriteOptions `protobuf:"bytes,3,opt,name=options,proto3" json:"options,omitempty"`
@@ -1188,7 +1197,8 @@ func (x *DeleteUpstreamResponse) GetChange() *Change {
 // The request to create or replace a certificate.
 type PutCertificateRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The complete certificate. Absent fields take their defaults, not their old values.
+	// The complete certificate. Absent fields get their defaults; they do not keep their
+	// old values. Secrets that are left out are kept, as their fields say.
 	Certificate *Certificate `protobuf:"bytes,1,opt,name=certificate,proto3" json:"certificate,omitempty"`
 	// Options of the write.
 	Options       *WriteOptions `protobuf:"bytes,2,opt,name=options,proto3" json:"options,omitempty"`
@@ -1240,7 +1250,7 @@ func (x *PutCertificateRequest) GetOptions() *WriteOptions {
 	return nil
 }
 
-// The response to a put.
+// The response to a write of one resource.
 type PutCertificateResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What happened.
@@ -1344,13 +1354,14 @@ func (x *GetCertificateRequest) GetName() string {
 // The request for a page of certificates.
 type ListCertificatesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Most entries of the page, which also ends before it reaches 1 MiB. Default, and at
-	// most: 1000.
+	// Maximum number of entries in the page. A page also ends before it reaches 1 MiB.
+	// Default and maximum: 1000.
 	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// next_page_token of the previous page. All other fields must stay the same.
+	// next_page_token of the previous page. All other fields must be the same as for
+	// that page.
 	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
-	// Only resources with matching labels: "key=value,key!=value,key in (a,b)"; all
-	// conditions must hold. A resource without the key equals no value.
+	// List only resources whose labels match: "key=value,key!=value,key in (a,b)". All
+	// conditions must hold. A resource without the key satisfies only "!=".
 	LabelSelector string `protobuf:"bytes,3,opt,name=label_selector,json=labelSelector,proto3" json:"label_selector,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1467,8 +1478,9 @@ type DeleteCertificateRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its name.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// If set, it must match the current etag. Deleting with an etag a resource that no
-	// longer exists is UNCHANGED, so a retry after a lost answer succeeds.
+	// If set, it must match the current etag. If the resource no longer exists, a
+	// delete with an etag succeeds as UNCHANGED, so a client can retry when it did not
+	// receive the response.
 	Etag string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
 	// Options of the write.
 	Options       *WriteOptions `protobuf:"bytes,3,opt,name=options,proto3" json:"options,omitempty"`
@@ -1576,7 +1588,8 @@ func (x *DeleteCertificateResponse) GetChange() *Change {
 // The request to create or replace a trust bundle.
 type PutTrustBundleRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The complete trust bundle. Absent fields take their defaults, not their old values.
+	// The complete trust bundle. Absent fields get their defaults; they do not keep their
+	// old values.
 	TrustBundle *TrustBundle `protobuf:"bytes,1,opt,name=trust_bundle,json=trustBundle,proto3" json:"trust_bundle,omitempty"`
 	// Options of the write.
 	Options       *WriteOptions `protobuf:"bytes,2,opt,name=options,proto3" json:"options,omitempty"`
@@ -1628,7 +1641,7 @@ func (x *PutTrustBundleRequest) GetOptions() *WriteOptions {
 	return nil
 }
 
-// The response to a put.
+// The response to a write of one resource.
 type PutTrustBundleResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What happened.
@@ -1732,13 +1745,14 @@ func (x *GetTrustBundleRequest) GetName() string {
 // The request for a page of trust bundles.
 type ListTrustBundlesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Most entries of the page, which also ends before it reaches 1 MiB. Default, and at
-	// most: 1000.
+	// Maximum number of entries in the page. A page also ends before it reaches 1 MiB.
+	// Default and maximum: 1000.
 	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// next_page_token of the previous page. All other fields must stay the same.
+	// next_page_token of the previous page. All other fields must be the same as for
+	// that page.
 	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
-	// Only resources with matching labels: "key=value,key!=value,key in (a,b)"; all
-	// conditions must hold. A resource without the key equals no value.
+	// List only resources whose labels match: "key=value,key!=value,key in (a,b)". All
+	// conditions must hold. A resource without the key satisfies only "!=".
 	LabelSelector string `protobuf:"bytes,3,opt,name=label_selector,json=labelSelector,proto3" json:"label_selector,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1855,8 +1869,9 @@ type DeleteTrustBundleRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its name.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// If set, it must match the current etag. Deleting with an etag a resource that no
-	// longer exists is UNCHANGED, so a retry after a lost answer succeeds.
+	// If set, it must match the current etag. If the resource no longer exists, a
+	// delete with an etag succeeds as UNCHANGED, so a client can retry when it did not
+	// receive the response.
 	Etag string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
 	// Options of the write.
 	Options       *WriteOptions `protobuf:"bytes,3,opt,name=options,proto3" json:"options,omitempty"`
@@ -1961,7 +1976,7 @@ func (x *DeleteTrustBundleResponse) GetChange() *Change {
 	return nil
 }
 
-// The request for many changes at once.
+// The request to apply several changes at once.
 type ApplyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Resources to create or replace.
@@ -1971,7 +1986,8 @@ type ApplyRequest struct {
 	// If set, the write is refused (ABORTED) unless this is the live revision. A write
 	// that would change nothing succeeds regardless.
 	ExpectedRevision *int64 `protobuf:"varint,3,opt,name=expected_revision,json=expectedRevision,proto3,oneof" json:"expected_revision,omitempty"`
-	// Also delete resources that are not listed. Absent: delete none.
+	// Also delete resources that are not in resources. Absent: delete only those in
+	// deletes.
 	Prune *Prune `protobuf:"bytes,4,opt,name=prune,proto3" json:"prune,omitempty"`
 	// Options of the write.
 	Options       *WriteOptions `protobuf:"bytes,5,opt,name=options,proto3" json:"options,omitempty"`
@@ -2097,8 +2113,8 @@ type ResourceDelete struct {
 	Kind Kind `protobuf:"varint,1,opt,name=kind,proto3,enum=drawbridge.admin.v1.Kind" json:"kind,omitempty"`
 	// Its name within the kind.
 	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	// If set, it must match the current etag. Deleting with an etag a resource that no
-	// longer exists is UNCHANGED.
+	// If set, it must match the current etag. If the resource no longer exists, a
+	// delete with an etag succeeds as UNCHANGED.
 	Etag          string `protobuf:"bytes,3,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2155,13 +2171,14 @@ func (x *ResourceDelete) GetEtag() string {
 	return ""
 }
 
-// Which unlisted resources an apply deletes.
+// Selects the resources that Apply deletes because the request does not list them.
 type Prune struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Of these kinds. At least one, so that a client never deletes kinds it does not
-	// know.
+	// Delete only resources of these kinds. At least one is required, so that a client
+	// never deletes resources of a kind that it does not know.
 	Kinds []Kind `protobuf:"varint,1,rep,packed,name=kinds,proto3,enum=drawbridge.admin.v1.Kind" json:"kinds,omitempty"`
-	// Only those with matching labels, as in lists. Default: all.
+	// Delete only resources whose labels match, written as in ListListenersRequest.
+	// Default: all of these kinds.
 	LabelSelector string `protobuf:"bytes,2,opt,name=label_selector,json=labelSelector,proto3" json:"label_selector,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2211,14 +2228,15 @@ func (x *Prune) GetLabelSelector() string {
 	return ""
 }
 
-// The request for a page of everything.
+// The request for a page of all resources.
 type GetConfigRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Most entries of the page, which also ends before it reaches 1 MiB. Default, and at
-	// most: 1000.
+	// Maximum number of entries in the page. A page also ends before it reaches 1 MiB.
+	// Default and maximum: 1000.
 	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// next_page_token of the previous page. After a write in between the answer is
-	// ABORTED: start again. WatchConfig always reads one whole revision.
+	// next_page_token of the previous page. If a write came between two pages, the call
+	// fails with ABORTED: start again from the first page. WatchConfig always reads one
+	// whole revision.
 	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2273,8 +2291,8 @@ type GetConfigResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The revision.
 	Revision int64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
-	// The resources: trust bundles, certificates, upstreams, listeners, routes, each
-	// kind in the order of names.
+	// The resources: trust bundles, certificates, upstreams, listeners, then routes,
+	// each kind sorted by name.
 	Resources []*Resource `protobuf:"bytes,2,rep,name=resources,proto3" json:"resources,omitempty"`
 	// Empty on the last page.
 	NextPageToken string `protobuf:"bytes,3,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
@@ -2346,10 +2364,10 @@ func (x *GetConfigResponse) GetInstanceId() string {
 type WatchConfigRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Where to resume: instance_id and revision of the last message with synced that the
-	// client received. The gateway continues from there if it can, and otherwise sends
-	// everything.
+	// client received. If the gateway cannot continue from there, it sends the whole
+	// state. Empty: start with the whole state.
 	InstanceId string `protobuf:"bytes,1,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
-	// See instance_id.
+	// The revision to resume after, together with instance_id.
 	Revision      int64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2399,25 +2417,26 @@ func (x *WatchConfigRequest) GetRevision() int64 {
 	return 0
 }
 
-// A part of the state, or of a change of it. One revision may take several
-// messages, of which the last has synced.
+// A part of the state or of a change. A revision may take several messages; the last
+// of them has synced set.
 type WatchConfigResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The revision that this belongs to.
+	// The revision that this message belongs to.
 	Revision int64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
-	// Each resource that changed, and how. Empty while the state is sent.
+	// Each resource that changed, and how. Empty in the messages that carry the whole
+	// state.
 	Changes []*ResourceChange `protobuf:"bytes,2,rep,name=changes,proto3" json:"changes,omitempty"`
-	// Resources of the state, or those that were created or updated.
+	// Resources of the whole state, or of a change those that it created or updated.
 	Resources []*Resource `protobuf:"bytes,3,rep,name=resources,proto3" json:"resources,omitempty"`
 	// The comment of the write that made the revision.
 	Comment string `protobuf:"bytes,4,opt,name=comment,proto3" json:"comment,omitempty"`
-	// Identifies the store that revision belongs to. Another store has revisions of its
-	// own.
+	// Identifies the store that revision belongs to. Another store counts its own
+	// revisions.
 	InstanceId string `protobuf:"bytes,5,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
-	// With this message the client has all of the revision.
+	// The client now has the whole revision.
 	Synced bool `protobuf:"varint,6,opt,name=synced,proto3" json:"synced,omitempty"`
-	// The whole state follows: the client must discard what it has. Set in the first
-	// message of a stream that does not resume.
+	// The whole state follows, and the client must discard what it has. Set in the
+	// first message of a stream that does not resume.
 	Reset_        bool `protobuf:"varint,7,opt,name=reset,proto3" json:"reset,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2542,7 +2561,7 @@ func (*BackupRequest) Descriptor() ([]byte, []int) {
 // A part of the copy.
 type BackupResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The next bytes, at most 64 KiB.
+	// The next bytes of the copy, at most 64 KiB.
 	Data          []byte `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

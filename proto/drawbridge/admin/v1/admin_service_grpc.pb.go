@@ -54,9 +54,10 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// AdminService manages the desired state. A write answered with OK is durable and
-// live; a failed write changed nothing. A faulty request gets INVALID_ARGUMENT with
-// every fault at once (google.rpc.BadRequest), each with its field path.
+// AdminService manages the desired state. When a write returns OK, the change is
+// durable and live; a failed write changed nothing. An invalid request gets
+// INVALID_ARGUMENT with every fault at once (google.rpc.BadRequest), each with its
+// field path.
 type AdminServiceClient interface {
 	// Creates or replaces a listener.
 	PutListener(ctx context.Context, in *PutListenerRequest, opts ...grpc.CallOption) (*PutListenerResponse, error)
@@ -98,31 +99,34 @@ type AdminServiceClient interface {
 	ListTrustBundles(ctx context.Context, in *ListTrustBundlesRequest, opts ...grpc.CallOption) (*ListTrustBundlesResponse, error)
 	// Deletes a trust bundle. FAILED_PRECONDITION if another resource refers to it.
 	DeleteTrustBundle(ctx context.Context, in *DeleteTrustBundleRequest, opts ...grpc.CallOption) (*DeleteTrustBundleResponse, error)
-	// Puts and deletes any number of resources in one revision, all or nothing. Order
-	// does not matter.
+	// Creates, replaces and deletes any number of resources in one revision, as a whole
+	// or not at all. Their order does not matter.
 	Apply(ctx context.Context, in *ApplyRequest, opts ...grpc.CallOption) (*ApplyResponse, error)
 	// Reads all resources of one revision, one page at a time, without private keys.
 	GetConfig(ctx context.Context, in *GetConfigRequest, opts ...grpc.CallOption) (*GetConfigResponse, error)
 	// Streams the current state in parts, then a message with synced, then each change,
-	// without private keys. A client may have 64 streams; another one, or one that is
-	// read too slowly, ends with RESOURCE_EXHAUSTED. The client may then resume.
+	// without private keys. A client may have 64 streams. A further stream, or a stream
+	// that the client reads too slowly, ends with RESOURCE_EXHAUSTED; the client can
+	// then resume.
 	WatchConfig(ctx context.Context, in *WatchConfigRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchConfigResponse], error)
 	// Lists the stored revisions, latest first, one page at a time.
 	ListRevisions(ctx context.Context, in *ListRevisionsRequest, opts ...grpc.CallOption) (*ListRevisionsResponse, error)
 	// Reads a revision; NOT_FOUND if it is not stored.
 	GetRevision(ctx context.Context, in *GetRevisionRequest, opts ...grpc.CallOption) (*Revision, error)
-	// Compares two revisions, or a revision with the live one, field by field. Secrets are
-	// shown as fingerprints.
+	// Compares two revisions field by field; the second defaults to the live revision.
+	// Secrets are shown as fingerprints.
 	DiffRevisions(ctx context.Context, in *DiffRevisionsRequest, opts ...grpc.CallOption) (*DiffRevisionsResponse, error)
-	// Makes the resources of an earlier revision live again, as a new revision. It is a
-	// write like any other: checked, probed, and all or nothing.
+	// Makes the resources of an earlier revision live again, as a new revision. Like
+	// every write it is validated first, probed if the options say so, and applied as a
+	// whole or not at all.
 	Rollback(ctx context.Context, in *RollbackRequest, opts ...grpc.CallOption) (*RollbackResponse, error)
-	// Confirms the revision that a write with confirm_within made, so that it stays.
-	// FAILED_PRECONDITION if it is not pending: it has expired, or needs no confirmation.
+	// Confirms the revision of a write with confirm_within, so that it stays live.
+	// FAILED_PRECONDITION if that revision is not pending: its deadline has passed, or it
+	// needs no confirmation.
 	Confirm(ctx context.Context, in *ConfirmRequest, opts ...grpc.CallOption) (*ConfirmResponse, error)
 	// Streams a copy of the store as of one revision, private keys and stored revisions
-	// included. The copy is complete if the call ends with OK. "drawbridge restore" makes a
-	// data directory of it. Writes do not wait for it.
+	// included. The copy is complete if the call ends with OK. "drawbridge restore" creates
+	// a data directory from it. A backup does not block writes.
 	Backup(ctx context.Context, in *BackupRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BackupResponse], error)
 }
 
@@ -446,9 +450,10 @@ type AdminService_BackupClient = grpc.ServerStreamingClient[BackupResponse]
 // All implementations must embed UnimplementedAdminServiceServer
 // for forward compatibility.
 //
-// AdminService manages the desired state. A write answered with OK is durable and
-// live; a failed write changed nothing. A faulty request gets INVALID_ARGUMENT with
-// every fault at once (google.rpc.BadRequest), each with its field path.
+// AdminService manages the desired state. When a write returns OK, the change is
+// durable and live; a failed write changed nothing. An invalid request gets
+// INVALID_ARGUMENT with every fault at once (google.rpc.BadRequest), each with its
+// field path.
 type AdminServiceServer interface {
 	// Creates or replaces a listener.
 	PutListener(context.Context, *PutListenerRequest) (*PutListenerResponse, error)
@@ -490,31 +495,34 @@ type AdminServiceServer interface {
 	ListTrustBundles(context.Context, *ListTrustBundlesRequest) (*ListTrustBundlesResponse, error)
 	// Deletes a trust bundle. FAILED_PRECONDITION if another resource refers to it.
 	DeleteTrustBundle(context.Context, *DeleteTrustBundleRequest) (*DeleteTrustBundleResponse, error)
-	// Puts and deletes any number of resources in one revision, all or nothing. Order
-	// does not matter.
+	// Creates, replaces and deletes any number of resources in one revision, as a whole
+	// or not at all. Their order does not matter.
 	Apply(context.Context, *ApplyRequest) (*ApplyResponse, error)
 	// Reads all resources of one revision, one page at a time, without private keys.
 	GetConfig(context.Context, *GetConfigRequest) (*GetConfigResponse, error)
 	// Streams the current state in parts, then a message with synced, then each change,
-	// without private keys. A client may have 64 streams; another one, or one that is
-	// read too slowly, ends with RESOURCE_EXHAUSTED. The client may then resume.
+	// without private keys. A client may have 64 streams. A further stream, or a stream
+	// that the client reads too slowly, ends with RESOURCE_EXHAUSTED; the client can
+	// then resume.
 	WatchConfig(*WatchConfigRequest, grpc.ServerStreamingServer[WatchConfigResponse]) error
 	// Lists the stored revisions, latest first, one page at a time.
 	ListRevisions(context.Context, *ListRevisionsRequest) (*ListRevisionsResponse, error)
 	// Reads a revision; NOT_FOUND if it is not stored.
 	GetRevision(context.Context, *GetRevisionRequest) (*Revision, error)
-	// Compares two revisions, or a revision with the live one, field by field. Secrets are
-	// shown as fingerprints.
+	// Compares two revisions field by field; the second defaults to the live revision.
+	// Secrets are shown as fingerprints.
 	DiffRevisions(context.Context, *DiffRevisionsRequest) (*DiffRevisionsResponse, error)
-	// Makes the resources of an earlier revision live again, as a new revision. It is a
-	// write like any other: checked, probed, and all or nothing.
+	// Makes the resources of an earlier revision live again, as a new revision. Like
+	// every write it is validated first, probed if the options say so, and applied as a
+	// whole or not at all.
 	Rollback(context.Context, *RollbackRequest) (*RollbackResponse, error)
-	// Confirms the revision that a write with confirm_within made, so that it stays.
-	// FAILED_PRECONDITION if it is not pending: it has expired, or needs no confirmation.
+	// Confirms the revision of a write with confirm_within, so that it stays live.
+	// FAILED_PRECONDITION if that revision is not pending: its deadline has passed, or it
+	// needs no confirmation.
 	Confirm(context.Context, *ConfirmRequest) (*ConfirmResponse, error)
 	// Streams a copy of the store as of one revision, private keys and stored revisions
-	// included. The copy is complete if the call ends with OK. "drawbridge restore" makes a
-	// data directory of it. Writes do not wait for it.
+	// included. The copy is complete if the call ends with OK. "drawbridge restore" creates
+	// a data directory from it. A backup does not block writes.
 	Backup(*BackupRequest, grpc.ServerStreamingServer[BackupResponse]) error
 	mustEmbedUnimplementedAdminServiceServer()
 }

@@ -22,13 +22,13 @@ const (
 )
 
 // A Certificate is a chain and its private key. A TLS listener presents it to
-// clients, an upstream to its endpoints. Replacing one is a rotation: the next
-// handshake uses it, and open connections continue.
+// clients, an upstream to its endpoints. Replacing a certificate is a rotation: the
+// next handshake uses the new one, and open connections continue.
 type Certificate struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Unique among certificates: [a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Free to use.
+	// Labels of your choice. Lists can be filtered by them.
 	Labels map[string]string `protobuf:"bytes,2,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Output: changes with every change of the certificate. Input: if set, the write is
 	// refused (ABORTED) unless it matches the current one.
@@ -176,13 +176,13 @@ func (*Certificate_Pkcs12) isCertificate_Source() {}
 // A certificate as PEM text.
 type CertificatePem struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The leaf, then its intermediates.
+	// The leaf certificate, then its intermediates.
 	CertificateChain string `protobuf:"bytes,1,opt,name=certificate_chain,json=certificateChain,proto3" json:"certificate_chain,omitempty"`
-	// The private key: PKCS#8, PKCS#1 or SEC1, encrypted or not. It never comes out.
-	// Absent in a write to an existing certificate: the stored key, if it fits the
-	// chain.
+	// The private key: PKCS#8, PKCS#1 or SEC1, encrypted or not. Input only: the
+	// gateway never returns it. A write to an existing certificate that leaves it out
+	// keeps the stored key, which must match the chain.
 	PrivateKey string `protobuf:"bytes,2,opt,name=private_key,json=privateKey,proto3" json:"private_key,omitempty"`
-	// The passphrase of an encrypted private key. It never comes out.
+	// The passphrase of an encrypted private key. Input only.
 	Passphrase    string `protobuf:"bytes,3,opt,name=passphrase,proto3" json:"passphrase,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -242,10 +242,10 @@ func (x *CertificatePem) GetPassphrase() string {
 // A certificate and its key as PKCS#12 (RFC 7292).
 type CertificatePkcs12 struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The archive. It holds the key, so it never comes out. Absent in a write to an
-	// existing certificate: the stored archive.
+	// The archive. Input only, because it contains the private key. A write to an
+	// existing certificate that leaves it out keeps the stored archive.
 	Data []byte `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
-	// The archive's passphrase. It never comes out.
+	// The archive's passphrase. Input only.
 	Passphrase    string `protobuf:"bytes,2,opt,name=passphrase,proto3" json:"passphrase,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -295,15 +295,15 @@ func (x *CertificatePkcs12) GetPassphrase() string {
 	return ""
 }
 
-// A certificate in watched files. A matching pair becomes live as soon as it is in
-// place. Files that cannot be read, or do not match, leave the live certificate in
-// place and cause an event. Files are read only below the gateway's file roots.
+// A certificate in watched files. New files become live as soon as chain and key
+// match. If they cannot be read or do not match, the live certificate stays and an
+// event reports why. Files are read only below the gateway's file roots.
 type CertificateFiles struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Absolute path of the chain in PEM or DER, or of a PKCS#12 archive.
 	CertificatePath string `protobuf:"bytes,1,opt,name=certificate_path,json=certificatePath,proto3" json:"certificate_path,omitempty"`
-	// Absolute path of the private key in PEM or DER. Absent if the chain's file holds
-	// it.
+	// Absolute path of the private key in PEM or DER. Leave it out if the chain's file
+	// contains the key.
 	PrivateKeyPath string `protobuf:"bytes,2,opt,name=private_key_path,json=privateKeyPath,proto3" json:"private_key_path,omitempty"`
 	// Absolute path of a file with the passphrase; a trailing line break is ignored.
 	PassphrasePath string `protobuf:"bytes,3,opt,name=passphrase_path,json=passphrasePath,proto3" json:"passphrase_path,omitempty"`

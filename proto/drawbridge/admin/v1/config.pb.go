@@ -92,11 +92,11 @@ func (Kind) EnumDescriptor() ([]byte, []int) {
 type RequireProbe int32
 
 const (
-	// None; no probe is made.
+	// The gateway makes no probe.
 	RequireProbe_REQUIRE_PROBE_UNSPECIFIED RequireProbe = 0
 	// At least one.
 	RequireProbe_REQUIRE_PROBE_ANY RequireProbe = 1
-	// Every one.
+	// All of them.
 	RequireProbe_REQUIRE_PROBE_ALL RequireProbe = 2
 )
 
@@ -147,13 +147,13 @@ type ChangeAction int32
 const (
 	// Not used.
 	ChangeAction_CHANGE_ACTION_UNSPECIFIED ChangeAction = 0
-	// It was created.
+	// The resource was created.
 	ChangeAction_CHANGE_ACTION_CREATED ChangeAction = 1
-	// It was replaced by a different one.
+	// The resource was replaced with different content.
 	ChangeAction_CHANGE_ACTION_UPDATED ChangeAction = 2
-	// It already had this content.
+	// The resource already had this content.
 	ChangeAction_CHANGE_ACTION_UNCHANGED ChangeAction = 3
-	// It was deleted.
+	// The resource was deleted.
 	ChangeAction_CHANGE_ACTION_DELETED ChangeAction = 4
 )
 
@@ -208,9 +208,9 @@ type WarningCode int32
 const (
 	// Not used.
 	WarningCode_WARNING_CODE_UNSPECIFIED WarningCode = 0
-	// A certificate or revocation list is unusual; finding says how.
+	// A certificate or revocation list is unusual; finding says in which way.
 	WarningCode_WARNING_CODE_CERTIFICATE WarningCode = 1
-	// Verification of an upstream's certificate is off, or only reported.
+	// Verification of an upstream's certificate is off, or failures are only reported.
 	WarningCode_WARNING_CODE_VERIFICATION WarningCode = 2
 	// A deprecated TLS version is allowed.
 	WarningCode_WARNING_CODE_DEPRECATED_TLS WarningCode = 3
@@ -218,17 +218,19 @@ const (
 	WarningCode_WARNING_CODE_CIPHER_SUITES WarningCode = 4
 	// A name is verified but not sent as SNI.
 	WarningCode_WARNING_CODE_SERVER_NAME WarningCode = 5
-	// A client certificate leads to none of the CAs that verify its upstream.
+	// No CA that verifies the upstream has issued the client certificate.
 	WarningCode_WARNING_CODE_CLIENT_CERTIFICATE WarningCode = 6
-	// A setting has no effect here, or an unusual one.
+	// A setting has no effect, or an unusual one, in this resource.
 	WarningCode_WARNING_CODE_NO_EFFECT WarningCode = 7
-	// Clients can choose their own identity.
+	// Clients can claim any identity.
 	WarningCode_WARNING_CODE_TRUSTS_EVERYBODY WarningCode = 8
-	// There are more warnings, or changed fields, than are listed.
+	// The list of warnings or of changed fields is incomplete, because it is too long.
 	WarningCode_WARNING_CODE_MORE WarningCode = 9
-	// A rollback does not restore the content of a file, which has changed since.
+	// A file has changed since the revision that a rollback restores. Its old content
+	// is not stored.
 	WarningCode_WARNING_CODE_FILE_CHANGED WarningCode = 10
-	// Client certificates are accepted that do not allow clientAuth.
+	// A listener accepts client certificates whose extended key usages do not allow
+	// clientAuth.
 	WarningCode_WARNING_CODE_CLIENT_AUTH_USAGE WarningCode = 11
 	// Without dry_run the write would be refused, because a revision is pending.
 	WarningCode_WARNING_CODE_PENDING WarningCode = 12
@@ -500,10 +502,10 @@ func (x *ResourceRef) GetName() string {
 // The options of every write.
 type WriteOptions struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Check everything and answer what would happen, but change nothing.
+	// Validate the write and return what it would change, but change nothing.
 	DryRun bool `protobuf:"varint,1,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
-	// Why the change is made: logged with the revision and shown to watchers.
-	// At most 1024 bytes.
+	// Why the caller makes the change. It is logged, stored with the revision, and sent
+	// to watchers. At most 1024 bytes.
 	Comment string `protobuf:"bytes,2,opt,name=comment,proto3" json:"comment,omitempty"`
 	// Refuse the write (FAILED_PRECONDITION, with the probe results as details) unless
 	// endpoints of every affected upstream complete a handshake with the new settings.
@@ -512,9 +514,10 @@ type WriteOptions struct {
 	// Refuse the write (ALREADY_EXISTS) if it would replace an existing resource with a
 	// different one.
 	CreateOnly bool `protobuf:"varint,4,opt,name=create_only,json=createOnly,proto3" json:"create_only,omitempty"`
-	// Roll back to the previous revision by itself unless Confirm is called within this
-	// time: from 1s to 24h. Until then other writes are refused (FAILED_PRECONDITION). A
-	// gateway that stops or crashes before rolls back when it starts.
+	// Roll back to the previous revision automatically unless Confirm is called within
+	// this time, from 1s to 24h. Until then other writes are refused
+	// (FAILED_PRECONDITION). If the gateway stops or crashes before the confirmation, it
+	// rolls back at the next start.
 	ConfirmWithin *durationpb.Duration `protobuf:"bytes,5,opt,name=confirm_within,json=confirmWithin,proto3" json:"confirm_within,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -590,11 +593,11 @@ type Pending struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The revision.
 	Revision int64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
-	// When the gateway rolls back unless it is confirmed.
+	// When the gateway rolls back, unless the revision is confirmed before.
 	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
 	// The revision to roll back to.
 	RollbackTo int64 `protobuf:"varint,3,opt,name=rollback_to,json=rollbackTo,proto3" json:"rollback_to,omitempty"`
-	// Who made it.
+	// Who made the revision, as in Revision.principal.
 	Principal string `protobuf:"bytes,4,opt,name=principal,proto3" json:"principal,omitempty"`
 	// The comment of the write.
 	Comment       string `protobuf:"bytes,5,opt,name=comment,proto3" json:"comment,omitempty"`
@@ -667,14 +670,14 @@ func (x *Pending) GetComment() string {
 	return ""
 }
 
-// One resource's part in a change.
+// What a change does to one resource.
 type ResourceChange struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The resource's kind.
 	Kind Kind `protobuf:"varint,1,opt,name=kind,proto3,enum=drawbridge.admin.v1.Kind" json:"kind,omitempty"`
 	// The resource's name.
 	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	// What happened to it.
+	// What happened to the resource.
 	Action ChangeAction `protobuf:"varint,3,opt,name=action,proto3,enum=drawbridge.admin.v1.ChangeAction" json:"action,omitempty"`
 	// The fields that differ; at most 1000 are listed. Filled in by dry runs and
 	// DiffRevisions.
@@ -759,8 +762,8 @@ type FieldChange struct {
 	Before string `protobuf:"bytes,2,opt,name=before,proto3" json:"before,omitempty"`
 	// The value after, as JSON; empty if the field is not set.
 	After string `protobuf:"bytes,3,opt,name=after,proto3" json:"after,omitempty"`
-	// before and after are fingerprints, because the value is a secret or longer than 1
-	// KiB. Fingerprints of secrets can be compared only until the gateway restarts.
+	// before and after are fingerprints of the values, because the value is a secret or
+	// longer than 1 KiB. The fingerprint of a secret changes when the gateway restarts.
 	Fingerprints  bool `protobuf:"varint,4,opt,name=fingerprints,proto3" json:"fingerprints,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -824,16 +827,16 @@ func (x *FieldChange) GetFingerprints() bool {
 	return false
 }
 
-// Something allowed that may not be intended.
+// A setting that is allowed but may not be intended.
 type Warning struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Path of the field in the request, such as "upstream.tls.min_version".
+	// Path of the field within the request, such as "upstream.tls.min_version".
 	Field string `protobuf:"bytes,1,opt,name=field,proto3" json:"field,omitempty"`
 	// The warning in words.
 	Message string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
-	// The finding, for programs, if it is about a certificate.
+	// The finding as a typed value, if the warning is about a certificate.
 	Finding CertificateFinding `protobuf:"varint,3,opt,name=finding,proto3,enum=drawbridge.admin.v1.CertificateFinding" json:"finding,omitempty"`
-	// The topic, for programs.
+	// The topic as a typed value.
 	Code          WarningCode `protobuf:"varint,4,opt,name=code,proto3,enum=drawbridge.admin.v1.WarningCode" json:"code,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -897,19 +900,20 @@ func (x *Warning) GetCode() WarningCode {
 	return WarningCode_WARNING_CODE_UNSPECIFIED
 }
 
-// The result of a write. An answer with a change means that it is durable and live
-// (or, with dry_run, would be).
+// The result of a write. In a response it means that the write is durable and live,
+// or with dry_run that it would succeed.
 type Change struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The live revision. A write that changes nothing answers with the current one.
+	// The live revision. If the write changed nothing, the revision is the same as
+	// before.
 	Revision int64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
 	// Each resource of the write, and what happened to it.
 	Changes []*ResourceChange `protobuf:"bytes,2,rep,name=changes,proto3" json:"changes,omitempty"`
 	// Warnings about allowed settings that may not be intended.
 	Warnings []*Warning `protobuf:"bytes,3,rep,name=warnings,proto3" json:"warnings,omitempty"`
-	// The live connections that the write ends, or with dry_run would end.
+	// The live connections that the write ends, or would end with dry_run.
 	Impact *Impact `protobuf:"bytes,4,opt,name=impact,proto3" json:"impact,omitempty"`
-	// The revision waits to be confirmed; absent: it needs no confirmation.
+	// Set if the revision waits to be confirmed.
 	Pending       *Pending `protobuf:"bytes,5,opt,name=pending,proto3" json:"pending,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -980,11 +984,11 @@ func (x *Change) GetPending() *Pending {
 	return nil
 }
 
-// What a write ends. Connections that were ending already are not counted. Listeners and
-// upstreams without an entry lose nothing.
+// The live traffic that a write ends. Connections that were already ending are not
+// counted. Listeners and upstreams without an entry lose nothing.
 type Impact struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The listeners that lose connections of clients, by name.
+	// The listeners that lose client connections, by name.
 	Listeners []*ListenerImpact `protobuf:"bytes,1,rep,name=listeners,proto3" json:"listeners,omitempty"`
 	// The upstreams that lose connections, sessions or endpoints, by name.
 	Upstreams     []*UpstreamImpact `protobuf:"bytes,2,rep,name=upstreams,proto3" json:"upstreams,omitempty"`
@@ -1041,15 +1045,16 @@ type ListenerImpact struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The listener.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Connections that are closed at once: idle ones, and those that no longer verify where
-	// revalidation says REVALIDATION_ACTION_CLOSE.
+	// Connections that are closed at once: idle ones, and those that no longer verify if
+	// revalidation.action is REVALIDATION_ACTION_CLOSE.
 	ConnectionsClosed int64 `protobuf:"varint,2,opt,name=connections_closed,json=connectionsClosed,proto3" json:"connections_closed,omitempty"`
 	// Connections that are drained: they end with their requests or, over TCP, when a peer
-	// closes them; at the latest when the drain timeout or the grace of revalidation is over.
+	// closes them, and at the latest when the drain timeout or revalidation.grace is over.
 	ConnectionsDrained int64 `protobuf:"varint,3,opt,name=connections_drained,json=connectionsDrained,proto3" json:"connections_drained,omitempty"`
 	// Requests in progress on these connections.
 	RequestsInFlight int64 `protobuf:"varint,4,opt,name=requests_in_flight,json=requestsInFlight,proto3" json:"requests_in_flight,omitempty"`
-	// Clients can no longer resume their TLS sessions: their next handshakes are full.
+	// Whether clients can no longer resume their TLS sessions, so that their next
+	// handshakes are full.
 	ResumptionLost bool `protobuf:"varint,5,opt,name=resumption_lost,json=resumptionLost,proto3" json:"resumption_lost,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
@@ -1126,16 +1131,16 @@ type UpstreamImpact struct {
 	// The upstream.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Connections to endpoints that are closed at once: idle and warm ones, and those that
-	// no longer verify where revalidation says REVALIDATION_ACTION_CLOSE.
+	// no longer verify if revalidation.action is REVALIDATION_ACTION_CLOSE.
 	ConnectionsClosed int64 `protobuf:"varint,2,opt,name=connections_closed,json=connectionsClosed,proto3" json:"connections_closed,omitempty"`
 	// Connections to endpoints that are drained: they end with their requests, or within
-	// the grace of revalidation. TCP connections and tunnels that still verify continue.
+	// revalidation.grace. TCP connections and tunnels that still verify continue.
 	ConnectionsDrained int64 `protobuf:"varint,3,opt,name=connections_drained,json=connectionsDrained,proto3" json:"connections_drained,omitempty"`
 	// Requests in progress on these connections.
 	RequestsInFlight int64 `protobuf:"varint,4,opt,name=requests_in_flight,json=requestsInFlight,proto3" json:"requests_in_flight,omitempty"`
 	// TLS sessions that can no longer be resumed.
 	SessionsLost int64 `protobuf:"varint,5,opt,name=sessions_lost,json=sessionsLost,proto3" json:"sessions_lost,omitempty"`
-	// Endpoints that the upstream no longer has.
+	// Endpoints that are removed from the upstream.
 	EndpointsGone int32 `protobuf:"varint,6,opt,name=endpoints_gone,json=endpointsGone,proto3" json:"endpoints_gone,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -28,9 +28,9 @@ type ProbeOutcome int32
 const (
 	// Not used.
 	ProbeOutcome_PROBE_OUTCOME_UNSPECIFIED ProbeOutcome = 0
-	// The handshake succeeded, or for a plaintext upstream the connection.
+	// The handshake succeeded. For a plaintext upstream: the connection succeeded.
 	ProbeOutcome_PROBE_OUTCOME_OK ProbeOutcome = 1
-	// It failed.
+	// The connection or the handshake failed.
 	ProbeOutcome_PROBE_OUTCOME_FAILED ProbeOutcome = 2
 )
 
@@ -81,13 +81,13 @@ type ExplainedAction int32
 const (
 	// Not used.
 	ExplainedAction_EXPLAINED_ACTION_UNSPECIFIED ExplainedAction = 0
-	// It is sent to an upstream.
+	// Forwarded to an upstream.
 	ExplainedAction_EXPLAINED_ACTION_FORWARD ExplainedAction = 1
-	// It is answered with a redirect.
+	// Answered with a redirect.
 	ExplainedAction_EXPLAINED_ACTION_REDIRECT ExplainedAction = 2
-	// It is answered with a fixed response.
+	// Answered with a fixed response.
 	ExplainedAction_EXPLAINED_ACTION_RESPOND ExplainedAction = 3
-	// It is refused.
+	// Refused.
 	ExplainedAction_EXPLAINED_ACTION_REFUSE ExplainedAction = 4
 )
 
@@ -146,13 +146,13 @@ type ProbeUpstreamRequest struct {
 	//	*ProbeUpstreamRequest_Name
 	//	*ProbeUpstreamRequest_Upstream
 	Target isProbeUpstreamRequest_Target `protobuf_oneof:"target"`
-	// Only the endpoint with this address. Default: all of them.
+	// Probe only the endpoint with this address. Default: every endpoint.
 	Endpoint string `protobuf:"bytes,3,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
 	// The name for SERVER_NAME_SOURCE_FROM_HOST. Default: the endpoint's host.
 	Host string `protobuf:"bytes,4,opt,name=host,proto3" json:"host,omitempty"`
-	// An HTTP request to send after the handshake, as "GET /path" (or HEAD or OPTIONS),
-	// by HTTP/1.1, on a connection of its own. It shows servers that request or reject a
-	// client certificate only then. Default: none is sent.
+	// An HTTP/1.1 request to send after the handshake, as "GET /path" (or HEAD or
+	// OPTIONS), on a separate connection. It detects servers that request or reject a
+	// client certificate only after a request. Default: no request is sent.
 	Request       string `protobuf:"bytes,5,opt,name=request,proto3" json:"request,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -244,7 +244,7 @@ type ProbeUpstreamRequest_Name struct {
 }
 
 type ProbeUpstreamRequest_Upstream struct {
-	// A complete upstream, which is not applied. It may refer to stored
+	// A complete upstream, which is probed but not stored. It may refer to stored
 	// certificates and trust bundles.
 	Upstream *Upstream `protobuf:"bytes,2,opt,name=upstream,proto3,oneof"`
 }
@@ -256,7 +256,7 @@ func (*ProbeUpstreamRequest_Upstream) isProbeUpstreamRequest_Target() {}
 // The response to a probe.
 type ProbeUpstreamResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Each endpoint, in the order of the upstream.
+	// One result per endpoint, in the upstream's order.
 	Results       []*ProbeResult `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -310,7 +310,7 @@ type ProbeResult struct {
 	Reason Reason `protobuf:"varint,3,opt,name=reason,proto3,enum=drawbridge.admin.v1.Reason" json:"reason,omitempty"`
 	// One sentence that names the facts.
 	Explanation string `protobuf:"bytes,4,opt,name=explanation,proto3" json:"explanation,omitempty"`
-	// Which field to set to what, if that would help.
+	// A change of one field that would help. Absent if the gateway knows none.
 	Suggestion *Suggestion `protobuf:"bytes,5,opt,name=suggestion,proto3" json:"suggestion,omitempty"`
 	// The chain as the endpoint presented it, the leaf first; at most 20.
 	Chain []*CertificateInfo `protobuf:"bytes,6,rep,name=chain,proto3" json:"chain,omitempty"`
@@ -322,25 +322,27 @@ type ProbeResult struct {
 	Group string `protobuf:"bytes,9,opt,name=group,proto3" json:"group,omitempty"`
 	// The protocol negotiated by ALPN.
 	Alpn string `protobuf:"bytes,10,opt,name=alpn,proto3" json:"alpn,omitempty"`
-	// Whether the endpoint gave a session ticket.
+	// Whether the endpoint sent a session ticket.
 	ResumptionOffered bool `protobuf:"varint,11,opt,name=resumption_offered,json=resumptionOffered,proto3" json:"resumption_offered,omitempty"`
-	// Whether the endpoint asked for a client certificate.
+	// Whether the endpoint requested a client certificate.
 	ClientCertificateRequested bool `protobuf:"varint,12,opt,name=client_certificate_requested,json=clientCertificateRequested,proto3" json:"client_certificate_requested,omitempty"`
-	// The CAs whose client certificates it accepts, as distinguished names; at most 100.
+	// The CAs whose client certificates the endpoint accepts, as distinguished names; at
+	// most 100.
 	AcceptableCas []string `protobuf:"bytes,13,rep,name=acceptable_cas,json=acceptableCas,proto3" json:"acceptable_cas,omitempty"`
-	// Whether ours was sent.
+	// Whether the gateway sent its client certificate.
 	ClientCertificateSent bool `protobuf:"varint,14,opt,name=client_certificate_sent,json=clientCertificateSent,proto3" json:"client_certificate_sent,omitempty"`
 	// How long each step took.
 	Timings *ProbeTimings `protobuf:"bytes,15,opt,name=timings,proto3" json:"timings,omitempty"`
-	// The name sent as SNI; empty if none was.
+	// The name sent as SNI; empty if the gateway sent none.
 	ServerName string `protobuf:"bytes,16,opt,name=server_name,json=serverName,proto3" json:"server_name,omitempty"`
 	// The name verified.
 	VerifyName string `protobuf:"bytes,17,opt,name=verify_name,json=verifyName,proto3" json:"verify_name,omitempty"`
-	// The other trials and their results.
+	// Further handshakes, each with one setting changed, and their results.
 	Attempts []*ProbeAttempt `protobuf:"bytes,18,rep,name=attempts,proto3" json:"attempts,omitempty"`
 	// The address connected to.
 	RemoteAddress string `protobuf:"bytes,19,opt,name=remote_address,json=remoteAddress,proto3" json:"remote_address,omitempty"`
-	// The status code of the answer to the request. 0: none was sent, or none came.
+	// The status code of the response to request. 0: no request was sent, or no
+	// response arrived.
 	ResponseStatus int32 `protobuf:"varint,20,opt,name=response_status,json=responseStatus,proto3" json:"response_status,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
@@ -522,9 +524,10 @@ type Suggestion struct {
 	// Path of the field within the upstream, such as "tls.verify_name". Empty if the
 	// change is not in the upstream.
 	Field string `protobuf:"bytes,1,opt,name=field,proto3" json:"field,omitempty"`
-	// What to set the field to: a list in JSON, anything else as it is. Empty if only text says it.
+	// The value to set the field to: a list as JSON, any other value as plain text. Empty
+	// if the change does not fit in one value; text then describes it.
 	Value string `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
-	// The same in a sentence.
+	// The suggestion in a sentence.
 	Text          string `protobuf:"bytes,3,opt,name=text,proto3" json:"text,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -648,7 +651,7 @@ func (x *ProbeTimings) GetHandshake() *durationpb.Duration {
 // A further handshake with one setting changed.
 type ProbeAttempt struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What was changed, as field and value: "tls.groups: X25519".
+	// The changed setting as field and value: "tls.groups: X25519".
 	Change string `protobuf:"bytes,1,opt,name=change,proto3" json:"change,omitempty"`
 	// The outcome.
 	Outcome ProbeOutcome `protobuf:"varint,2,opt,name=outcome,proto3,enum=drawbridge.admin.v1.ProbeOutcome" json:"outcome,omitempty"`
@@ -724,7 +727,8 @@ type ExplainRouteRequest struct {
 	Headers map[string]string `protobuf:"bytes,5,rep,name=headers,proto3" json:"headers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// The client's SNI.
 	Sni string `protobuf:"bytes,6,opt,name=sni,proto3" json:"sni,omitempty"`
-	// What the client's verified certificate says. Absent: the client has none.
+	// The identity in the client's verified certificate. Absent: the client has no
+	// certificate.
 	ClientIdentity *ExplainedClient `protobuf:"bytes,7,opt,name=client_identity,json=clientIdentity,proto3" json:"client_identity,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
@@ -876,19 +880,20 @@ func (x *ExplainedClient) GetIssuer() string {
 // Where a request would go.
 type ExplainRouteResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The route that matches; empty for the listener's own upstream or nothing.
+	// The route that matches. Empty if no route matches; the listener's own upstream,
+	// if it has one, then gets the traffic.
 	Route string `protobuf:"bytes,1,opt,name=route,proto3" json:"route,omitempty"`
-	// Why, in a sentence: which conditions held, or that none did.
+	// Why this route was chosen, in a sentence that names the conditions.
 	Why string `protobuf:"bytes,2,opt,name=why,proto3" json:"why,omitempty"`
-	// What happens.
+	// What happens to the request or connection.
 	Action ExplainedAction `protobuf:"varint,3,opt,name=action,proto3,enum=drawbridge.admin.v1.ExplainedAction" json:"action,omitempty"`
 	// The status code of a redirect, response or refusal. HTTP only.
 	Code int32 `protobuf:"varint,4,opt,name=code,proto3" json:"code,omitempty"`
-	// The upstreams it may go to, each with its share.
+	// The upstreams that may get the traffic, each with its share.
 	Upstreams []*ExplainedUpstream `protobuf:"bytes,5,rep,name=upstreams,proto3" json:"upstreams,omitempty"`
-	// The path as it would be matched. HTTP only.
+	// The path in the form that routes match. HTTP only.
 	Path string `protobuf:"bytes,6,opt,name=path,proto3" json:"path,omitempty"`
-	// The host as it would be matched.
+	// The host in the form that routes match.
 	Host string `protobuf:"bytes,7,opt,name=host,proto3" json:"host,omitempty"`
 	// The path that the upstream would see, after forward.rewrite. HTTP only.
 	UpstreamPath string `protobuf:"bytes,8,opt,name=upstream_path,json=upstreamPath,proto3" json:"upstream_path,omitempty"`
@@ -1001,9 +1006,9 @@ type ExplainedTlsPolicy struct {
 	Hosts []string `protobuf:"bytes,2,rep,name=hosts,proto3" json:"hosts,omitempty"`
 	// Names of the certificates. The listener presents one of them.
 	Certificates []string `protobuf:"bytes,3,rep,name=certificates,proto3" json:"certificates,omitempty"`
-	// Whether the client needs a certificate.
+	// Whether the client must present a certificate.
 	ClientAuth ClientAuth `protobuf:"varint,4,opt,name=client_auth,json=clientAuth,proto3,enum=drawbridge.admin.v1.ClientAuth" json:"client_auth,omitempty"`
-	// Names of the trust bundles that verify it.
+	// Names of the trust bundles that verify the client's certificate.
 	ClientTrustBundles []string `protobuf:"bytes,5,rep,name=client_trust_bundles,json=clientTrustBundles,proto3" json:"client_trust_bundles,omitempty"`
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
@@ -1074,16 +1079,16 @@ func (x *ExplainedTlsPolicy) GetClientTrustBundles() []string {
 	return nil
 }
 
-// An upstream that traffic may go to, and how.
+// An upstream that may get the traffic, and the settings for connecting to it.
 type ExplainedUpstream struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its name.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Its share of the traffic, in percent.
 	Percent float64 `protobuf:"fixed64,2,opt,name=percent,proto3" json:"percent,omitempty"`
-	// Its endpoints, and how each would be connected; at most 1000 are listed.
+	// Its endpoints, with the settings for connecting to each; at most 1000 are listed.
 	Endpoints []*ExplainedEndpoint `protobuf:"bytes,3,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
-	// Name of the client certificate presented; empty for none.
+	// Name of the client certificate that the gateway presents; empty for none.
 	Certificate string `protobuf:"bytes,4,opt,name=certificate,proto3" json:"certificate,omitempty"`
 	// The client certificate's SHA-256 fingerprint.
 	Sha256Fingerprint string `protobuf:"bytes,5,opt,name=sha256_fingerprint,json=sha256Fingerprint,proto3" json:"sha256_fingerprint,omitempty"`
@@ -1091,9 +1096,9 @@ type ExplainedUpstream struct {
 	TrustBundles []string `protobuf:"bytes,6,rep,name=trust_bundles,json=trustBundles,proto3" json:"trust_bundles,omitempty"`
 	// The verification mode.
 	Verification Verification `protobuf:"varint,7,opt,name=verification,proto3,enum=drawbridge.admin.v1.Verification" json:"verification,omitempty"`
-	// Why it takes no traffic, if it is down.
+	// Why the upstream takes no traffic; REASON_UNSPECIFIED if it does.
 	Reason Reason `protobuf:"varint,8,opt,name=reason,proto3,enum=drawbridge.admin.v1.Reason" json:"reason,omitempty"`
-	// Whether the client's own TLS is carried to it, not decrypted.
+	// Whether the gateway forwards the client's TLS without decrypting it.
 	Passthrough bool `protobuf:"varint,9,opt,name=passthrough,proto3" json:"passthrough,omitempty"`
 	// The reason in words.
 	Message string `protobuf:"bytes,10,opt,name=message,proto3" json:"message,omitempty"`
@@ -1210,7 +1215,7 @@ func (x *ExplainedUpstream) GetEndpointCount() int32 {
 	return 0
 }
 
-// An endpoint that traffic may go to.
+// An endpoint that may get the traffic.
 type ExplainedEndpoint struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its address.
@@ -1219,13 +1224,14 @@ type ExplainedEndpoint struct {
 	ServerName string `protobuf:"bytes,2,opt,name=server_name,json=serverName,proto3" json:"server_name,omitempty"`
 	// The names that would be verified.
 	VerifyNames []string `protobuf:"bytes,3,rep,name=verify_names,json=verifyNames,proto3" json:"verify_names,omitempty"`
-	// Whether it uses TLS.
+	// Whether connections to the endpoint use TLS.
 	Tls bool `protobuf:"varint,4,opt,name=tls,proto3" json:"tls,omitempty"`
-	// It is a backup.
+	// Whether the endpoint is a backup.
 	Backup bool `protobuf:"varint,5,opt,name=backup,proto3" json:"backup,omitempty"`
-	// It takes no new connections.
+	// Whether the endpoint is draining: it gets no new connections.
 	Draining bool `protobuf:"varint,6,opt,name=draining,proto3" json:"draining,omitempty"`
-	// Why it takes no traffic now, in words, as in EndpointStatus; empty if it does.
+	// Why the endpoint takes no traffic now, in words, as in EndpointStatus; empty if
+	// it does.
 	UnavailableReason string `protobuf:"bytes,7,opt,name=unavailable_reason,json=unavailableReason,proto3" json:"unavailable_reason,omitempty"`
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
@@ -1407,10 +1413,10 @@ type DrainConnectionsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The upstream's name.
 	Upstream string `protobuf:"bytes,1,opt,name=upstream,proto3" json:"upstream,omitempty"`
-	// Only those made with the client certificate of this SHA-256 fingerprint.
-	// Default: all of them.
+	// Drain only connections that were made with the client certificate of this SHA-256
+	// fingerprint. Default: every connection of the upstream.
 	Sha256Fingerprint string `protobuf:"bytes,2,opt,name=sha256_fingerprint,json=sha256Fingerprint,proto3" json:"sha256_fingerprint,omitempty"`
-	// How long they may take. Default: 30s; at most 24h.
+	// How long the drain may take. Default: 30s; at most 24h.
 	Period        *durationpb.Duration `protobuf:"bytes,3,opt,name=period,proto3" json:"period,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1467,7 +1473,7 @@ func (x *DrainConnectionsRequest) GetPeriod() *durationpb.Duration {
 	return nil
 }
 
-// The response to a drain, which continues after it.
+// The response to a drain. The drain continues after the response.
 type DrainConnectionsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// How many connections will be closed.

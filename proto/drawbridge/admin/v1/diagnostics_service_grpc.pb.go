@@ -31,9 +31,9 @@ const (
 //
 // DiagnosticsService explains failures and routes.
 type DiagnosticsServiceClient interface {
-	// Makes a TLS handshake with an upstream's endpoints, with exactly its settings, and
-	// explains the result. Changes nothing. An upstream given in full, or a request to
-	// send, needs RIGHT_OPERATE.
+	// Makes a TLS handshake with each endpoint of an upstream, with exactly the
+	// upstream's settings, and explains the result. It changes nothing. A call with a
+	// complete upstream or with a request to send needs RIGHT_OPERATE.
 	ProbeUpstream(ctx context.Context, in *ProbeUpstreamRequest, opts ...grpc.CallOption) (*ProbeUpstreamResponse, error)
 	// Explains where a request or connection would go, without sending it.
 	ExplainRoute(ctx context.Context, in *ExplainRouteRequest, opts ...grpc.CallOption) (*ExplainRouteResponse, error)
@@ -98,9 +98,9 @@ func (c *diagnosticsServiceClient) DrainConnections(ctx context.Context, in *Dra
 //
 // DiagnosticsService explains failures and routes.
 type DiagnosticsServiceServer interface {
-	// Makes a TLS handshake with an upstream's endpoints, with exactly its settings, and
-	// explains the result. Changes nothing. An upstream given in full, or a request to
-	// send, needs RIGHT_OPERATE.
+	// Makes a TLS handshake with each endpoint of an upstream, with exactly the
+	// upstream's settings, and explains the result. It changes nothing. A call with a
+	// complete upstream or with a request to send needs RIGHT_OPERATE.
 	ProbeUpstream(context.Context, *ProbeUpstreamRequest) (*ProbeUpstreamResponse, error)
 	// Explains where a request or connection would go, without sending it.
 	ExplainRoute(context.Context, *ExplainRouteRequest) (*ExplainRouteResponse, error)

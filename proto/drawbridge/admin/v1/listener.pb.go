@@ -75,7 +75,7 @@ func (Protocol) EnumDescriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_listener_proto_rawDescGZIP(), []int{0}
 }
 
-// What is written to the access log.
+// What the gateway writes to the access log.
 type AccessLog int32
 
 const (
@@ -83,7 +83,7 @@ const (
 	AccessLog_ACCESS_LOG_UNSPECIFIED AccessLog = 0
 	// One record per request, or per connection on a TCP listener. The default.
 	AccessLog_ACCESS_LOG_ON AccessLog = 1
-	// Nothing.
+	// No records.
 	AccessLog_ACCESS_LOG_OFF AccessLog = 2
 )
 
@@ -190,7 +190,8 @@ func (UnderscoreFields) EnumDescriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_listener_proto_rawDescGZIP(), []int{2}
 }
 
-// Fields that describe the client. The client's own are always removed first.
+// Fields that describe the client. The gateway always removes such fields from the
+// client's request first.
 type Forwarding int32
 
 const (
@@ -200,9 +201,9 @@ const (
 	Forwarding_FORWARDING_X_FORWARDED Forwarding = 1
 	// Forwarded (RFC 7239).
 	Forwarding_FORWARDING_FORWARDED Forwarding = 2
-	// Both.
+	// The fields of FORWARDING_X_FORWARDED and FORWARDING_FORWARDED.
 	Forwarding_FORWARDING_BOTH Forwarding = 3
-	// None.
+	// No fields.
 	Forwarding_FORWARDING_NONE Forwarding = 4
 )
 
@@ -251,14 +252,14 @@ func (Forwarding) EnumDescriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_listener_proto_rawDescGZIP(), []int{3}
 }
 
-// Fields that describe the client's certificate. The client's own are always
-// removed, in any spelling, even if none is added.
+// Fields that describe the client's certificate. The gateway always removes such
+// fields from the client's request, in any spelling, even if it adds none.
 type ClientCertificateFields int32
 
 const (
 	// The same as CLIENT_CERTIFICATE_FIELDS_NONE.
 	ClientCertificateFields_CLIENT_CERTIFICATE_FIELDS_UNSPECIFIED ClientCertificateFields = 0
-	// None. The default.
+	// No fields. The default.
 	ClientCertificateFields_CLIENT_CERTIFICATE_FIELDS_NONE ClientCertificateFields = 1
 	// X-Client-Cert-Subject, X-Client-Cert-San, X-Client-Cert-Serial and
 	// X-Client-Cert-Fingerprint (SHA-256).
@@ -318,7 +319,7 @@ const (
 	TraceContext_TRACE_CONTEXT_UNSPECIFIED TraceContext = 0
 	// Forward trace fields unchanged. The default.
 	TraceContext_TRACE_CONTEXT_PASS TraceContext = 1
-	// Give a request without a valid traceparent a new one.
+	// Add a new traceparent to a request that has no valid one.
 	TraceContext_TRACE_CONTEXT_MAKE TraceContext = 2
 )
 
@@ -368,7 +369,8 @@ type Listener struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Unique among listeners: [a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Free to use: what a listener is for, who owns it.
+	// Labels of your choice, such as the owner or the purpose. Lists can be filtered by
+	// them.
 	Labels map[string]string `protobuf:"bytes,2,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Output: changes with every change of the listener. Input: if set, the write is
 	// refused (ABORTED) unless it matches the current one.
@@ -399,10 +401,11 @@ type Listener struct {
 	AcceptProxyProtocol *AcceptProxyProtocol `protobuf:"bytes,13,opt,name=accept_proxy_protocol,json=acceptProxyProtocol,proto3" json:"accept_proxy_protocol,omitempty"`
 	// Which clients may use the listener, by address.
 	Access *ClientAccess `protobuf:"bytes,14,opt,name=access,proto3" json:"access,omitempty"`
-	// Whether this listener's requests and connections are written to the access log
-	// of `drawbridge serve --access-log`.
+	// Whether the gateway writes this listener's requests and connections to the access
+	// log of `drawbridge serve --access-log`.
 	AccessLog AccessLog `protobuf:"varint,15,opt,name=access_log,json=accessLog,proto3,enum=drawbridge.admin.v1.AccessLog" json:"access_log,omitempty"`
-	// Only with an address of "unix:…". Left out: every default of it.
+	// Settings of the unix-domain socket. Only with an address of "unix:…". Absent: the
+	// defaults.
 	Unix          *UnixOptions `protobuf:"bytes,16,opt,name=unix,proto3" json:"unix,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -550,16 +553,16 @@ func (x *Listener) GetUnix() *UnixOptions {
 	return nil
 }
 
-// Who may connect to a unix-domain socket. A change applies at once, and to
-// connections that are made from then on.
+// Who may connect to a unix-domain socket. A change applies at once to new
+// connections; open ones continue.
 type UnixOptions struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The permissions of the socket's file, in octal: "0660" lets the owner and the
-	// group connect, "0666" everybody who can reach its directory. Left out: "0600",
-	// the user that runs the gateway alone.
+	// The permissions of the socket's file, in octal: "0660" admits the owner and the
+	// group, "0666" every user who can reach its directory. Default: "0600", only the
+	// user that runs the gateway.
 	Mode string `protobuf:"bytes,1,opt,name=mode,proto3" json:"mode,omitempty"`
-	// The group of the socket's file, by name or number. The user that runs the
-	// gateway must be a member. Left out: that of the process.
+	// The group of the socket's file, by name or number. The user that runs the gateway
+	// must be a member. Default: the group of the process.
 	Group         string `protobuf:"bytes,2,opt,name=group,proto3" json:"group,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -609,16 +612,16 @@ func (x *UnixOptions) GetGroup() string {
 	return ""
 }
 
-// Which clients may use a listener: IP addresses, and prefixes such as
-// "10.0.0.0/8". The client's address comes from the PROXY protocol or from
-// http.trusted_proxies where these are set. The connection of any other client is
-// closed before a byte is read; its request gets 403. Clients of unix-domain
-// sockets have no address and are always admitted.
+// Which clients may use a listener: IP addresses, and prefixes such as "10.0.0.0/8".
+// If accept_proxy_protocol or http.trusted_proxies is set, it determines the client's
+// address. The connection of any other client is closed before a byte is read; its
+// request gets 403. Clients of unix-domain sockets have no address and are always
+// admitted.
 type ClientAccess struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Admit only these. Empty: all that are not denied.
+	// Admit only these clients. Empty: every client that deny does not exclude.
 	Allow []string `protobuf:"bytes,1,rep,name=allow,proto3" json:"allow,omitempty"`
-	// Exclude these, even if they are allowed.
+	// Exclude these clients, even if allow admits them.
 	Deny          []string `protobuf:"bytes,2,rep,name=deny,proto3" json:"deny,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -669,16 +672,16 @@ func (x *ClientAccess) GetDeny() []string {
 }
 
 // Which proxies may announce clients with the PROXY protocol. The announced client
-// counts as the client everywhere: limits, logs, X-Forwarded-For. For LOCAL and
-// UNKNOWN headers the client is the proxy itself. The header comes before TLS, and
-// within timeouts.handshake. A connection without a header, or with a malformed
-// one, is closed. Extensions (TLVs) are skipped.
+// counts as the client everywhere, for example in limits, logs and X-Forwarded-For.
+// For LOCAL and UNKNOWN headers the client is the proxy itself. The header comes
+// before TLS, and within timeouts.handshake. A connection without a header, or with a
+// malformed one, is closed. Extensions (TLVs) are skipped.
 type AcceptProxyProtocol struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Trusted proxies: IP addresses, prefixes such as "10.0.0.0/8", and "unix:" for
-	// every process that connects to a unix-domain socket. At least one. A connection
-	// from any other source is closed before a byte is read, so no client can bypass
-	// the proxies or forge its address.
+	// every process that connects to a unix-domain socket. At least one is required. A
+	// connection from any other source is closed before a byte is read, so no client
+	// can bypass the proxies or forge its address.
 	TrustedSources []string `protobuf:"bytes,1,rep,name=trusted_sources,json=trustedSources,proto3" json:"trusted_sources,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
@@ -724,20 +727,22 @@ func (x *AcceptProxyProtocol) GetTrustedSources() []string {
 // Limits of a listener.
 type ListenerLimits struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Most open connections; more are closed on accept. 0: no limit.
+	// Maximum number of open connections; further ones are closed on accept. 0: no
+	// limit.
 	Connections int32 `protobuf:"varint,1,opt,name=connections,proto3" json:"connections,omitempty"`
-	// Most open connections from one client address. 0: no limit.
+	// Maximum number of open connections from one client address. 0: no limit.
 	ConnectionsPerClient int32 `protobuf:"varint,2,opt,name=connections_per_client,json=connectionsPerClient,proto3" json:"connections_per_client,omitempty"`
-	// Most requests in progress; more get 503. HTTP only. 0: no limit.
+	// Maximum number of requests in progress; further ones get 503. HTTP only. 0: no
+	// limit.
 	Requests int32 `protobuf:"varint,3,opt,name=requests,proto3" json:"requests,omitempty"`
-	// Most requests in progress from one client address (for IPv6, from its /64); more
-	// get 429. HTTP only. 0: no limit.
+	// Maximum number of requests in progress from one client address (for IPv6, from
+	// its /64); further ones get 429. HTTP only. 0: no limit.
 	RequestsPerClient int32 `protobuf:"varint,4,opt,name=requests_per_client,json=requestsPerClient,proto3" json:"requests_per_client,omitempty"`
 	// Rate of requests (on a TCP listener, connections) from all clients together.
-	// Requests over it get 503; connections are closed.
+	// Requests above the rate get 503; connections are closed.
 	Rate *Rate `protobuf:"bytes,5,opt,name=rate,proto3" json:"rate,omitempty"`
-	// The same from one client address (for IPv6, from its /64). Requests over it get
-	// 429; connections are closed.
+	// Rate of requests or connections from one client address (for IPv6, from its /64).
+	// Requests above the rate get 429; connections are closed.
 	RatePerClient *Rate `protobuf:"bytes,6,opt,name=rate_per_client,json=ratePerClient,proto3" json:"rate_per_client,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -818,7 +823,8 @@ func (x *ListenerLimits) GetRatePerClient() *Rate {
 // A rate, as a token bucket that starts full.
 type Rate struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// How many in the period. At least 1, at most 1000000.
+	// How many requests or connections are admitted per period. At least 1, at most
+	// 1000000.
 	Count int32 `protobuf:"varint,1,opt,name=count,proto3" json:"count,omitempty"`
 	// The period. Default: 1s; at least 1ms, at most 1h.
 	Period *durationpb.Duration `protobuf:"bytes,2,opt,name=period,proto3" json:"period,omitempty"`
@@ -883,14 +889,15 @@ func (x *Rate) GetBurst() int32 {
 // Timeouts of a listener.
 type ListenerTimeouts struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// For the client's PROXY protocol header, and for its TLS handshake. Default: 10s
-	// each.
+	// Time for the client's PROXY protocol header, and again for its TLS handshake.
+	// Default: 10s.
 	Handshake *durationpb.Duration `protobuf:"bytes,1,opt,name=handshake,proto3" json:"handshake,omitempty"`
-	// TCP: closes a connection without a byte in either direction; default 1h. HTTP:
-	// ends an idle keep-alive connection, a request body that stalls (HTTP/1), and a
-	// client that stops reading; default 75s.
+	// TCP: the connection is closed if no byte moves in either direction for this long;
+	// default 1h. HTTP: a keep-alive connection without a request, a request body that
+	// stalls (HTTP/1), and a client that stops reading are ended after this time;
+	// default 75s.
 	Idle *durationpb.Duration `protobuf:"bytes,2,opt,name=idle,proto3" json:"idle,omitempty"`
-	// HTTP: for a request header to arrive. Default: 10s.
+	// HTTP: time for a request header to arrive. Default: 10s.
 	HeaderRead    *durationpb.Duration `protobuf:"bytes,3,opt,name=header_read,json=headerRead,proto3" json:"header_read,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -950,13 +957,15 @@ func (x *ListenerTimeouts) GetHeaderRead() *durationpb.Duration {
 // Settings of TCP listeners.
 type TcpOptions struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// After one side has closed its stream: how long the other may stay silent before
-	// the connection is closed. After one side has broken its stream: how long the
-	// other may acknowledge nothing of what is still being delivered. Default: 60s.
+	// After one side has closed its stream: how long the other side may stay silent
+	// before the gateway closes the connection. After one side has reset its
+	// connection: how long the other side may leave the remaining data unacknowledged.
+	// Default: 60s.
 	Linger *durationpb.Duration `protobuf:"bytes,1,opt,name=linger,proto3" json:"linger,omitempty"`
-	// Greatest age of a connection: then the gateway closes both sides, whatever they
-	// carry, so that an old identity fades out. Each connection ends up to 10% earlier,
-	// so that not all clients come back at once. Default: no limit; at least 1s.
+	// Maximum age of a connection. The gateway then closes both sides, even while they
+	// carry data, so that no connection keeps an old certificate for longer. Each
+	// connection ends up to 10% earlier, so that not all clients reconnect at once.
+	// Default: no limit; at least 1s.
 	MaxConnectionAge *durationpb.Duration `protobuf:"bytes,2,opt,name=max_connection_age,json=maxConnectionAge,proto3" json:"max_connection_age,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
@@ -1009,36 +1018,39 @@ func (x *TcpOptions) GetMaxConnectionAge() *durationpb.Duration {
 // Settings of HTTP listeners.
 type HttpOptions struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Most bytes of a request header. Default: 65536; at least 1024, at most 1048576.
+	// Maximum size of a request header, in bytes. Default: 65536; at least 1024, at
+	// most 1048576.
 	MaxHeaderBytes *int32 `protobuf:"varint,1,opt,name=max_header_bytes,json=maxHeaderBytes,proto3,oneof" json:"max_header_bytes,omitempty"`
-	// Most fields of a request header. Default: 1000; at least 1, at most 10000.
+	// Maximum number of fields in a request header. Default: 1000; at least 1, at most
+	// 10000.
 	MaxHeaderFields *int32 `protobuf:"varint,2,opt,name=max_header_fields,json=maxHeaderFields,proto3,oneof" json:"max_header_fields,omitempty"`
-	// Most bytes of a request body. A longer one gets 413, or is cut off after that
-	// many bytes were forwarded. Default: no limit.
+	// Maximum size of a request body, in bytes. A longer one gets 413, or is cut off
+	// after that many bytes were forwarded. Default: no limit.
 	MaxBodyBytes int64 `protobuf:"varint,3,opt,name=max_body_bytes,json=maxBodyBytes,proto3" json:"max_body_bytes,omitempty"`
-	// Most requests of a connection. Then HTTP/1.1 answers Connection: close, and
-	// HTTP/2 GOAWAY, so that clients reconnect and load spreads again. 0: no limit.
+	// Maximum number of requests on a connection. After the last one the gateway sends
+	// Connection: close (HTTP/1.1) or GOAWAY (HTTP/2), so that clients reconnect and
+	// the load is spread again. 0: no limit.
 	MaxRequestsPerConnection int32 `protobuf:"varint,4,opt,name=max_requests_per_connection,json=maxRequestsPerConnection,proto3" json:"max_requests_per_connection,omitempty"`
-	// Greatest age of a connection, minus up to 10% at random. Requests in progress are
-	// finished, and an idle connection is closed. Default: no limit; at least 1s.
+	// Maximum age of a connection, minus up to 10% at random. Requests in progress are
+	// finished first; an idle connection is closed. Default: no limit; at least 1s.
 	MaxConnectionAge *durationpb.Duration `protobuf:"bytes,5,opt,name=max_connection_age,json=maxConnectionAge,proto3" json:"max_connection_age,omitempty"`
-	// Proxies that may say who the client is: IP addresses, prefixes, and "unix:" for
-	// every process that connects to a unix-domain socket. The client is then the last
-	// address of X-Forwarded-For that is not a trusted proxy's, and X-Forwarded-Proto,
-	// -Host and -Port count. From any other source these fields are removed. Empty: no
-	// proxy is trusted.
+	// Proxies that may name the client: IP addresses, prefixes, and "unix:" for every
+	// process that connects to a unix-domain socket. For requests from these proxies
+	// the client is the last address in X-Forwarded-For that is not a trusted proxy's,
+	// and X-Forwarded-Proto, -Host and -Port are used. From any other source these
+	// fields are removed. Empty: no proxy is trusted.
 	TrustedProxies []string `protobuf:"bytes,6,rep,name=trusted_proxies,json=trustedProxies,proto3" json:"trusted_proxies,omitempty"`
 	// Which fields describe the client to upstreams. Default: FORWARDING_X_FORWARDED.
 	Forwarding Forwarding `protobuf:"varint,7,opt,name=forwarding,proto3,enum=drawbridge.admin.v1.Forwarding" json:"forwarding,omitempty"`
 	// Which fields describe the client's verified certificate to upstreams. Default:
-	// none.
+	// CLIENT_CERTIFICATE_FIELDS_NONE.
 	ClientCertificateFields ClientCertificateFields `protobuf:"varint,8,opt,name=client_certificate_fields,json=clientCertificateFields,proto3,enum=drawbridge.admin.v1.ClientCertificateFields" json:"client_certificate_fields,omitempty"`
-	// Whether a request without a W3C traceparent gets one. An existing one is always
-	// forwarded.
+	// Whether a request without a W3C traceparent gets one. A traceparent that a client
+	// sends is always forwarded. Default: TRACE_CONTEXT_PASS.
 	TraceContext TraceContext `protobuf:"varint,9,opt,name=trace_context,json=traceContext,proto3,enum=drawbridge.admin.v1.TraceContext" json:"trace_context,omitempty"`
 	// Name of the field for request ids, such as X-Request-Id. A short, plain id from
-	// the client is kept; otherwise the gateway makes one. The response has it too.
-	// Empty: no ids.
+	// the client is kept; otherwise the gateway generates one. The response carries the
+	// same id. Empty: no ids.
 	RequestIdField string `protobuf:"bytes,10,opt,name=request_id_field,json=requestIdField,proto3" json:"request_id_field,omitempty"`
 	// What happens to client fields with underscores in their names. Default:
 	// UNDERSCORE_FIELDS_DROP_REPEATED_MEANING.

@@ -21,16 +21,16 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Why a connection, a request or a health check failed. The same words are used
-// in statuses, logs, events and as metrics labels.
+// Why a connection, a request or a health check failed. Statuses, logs, events and
+// metric labels use the same reasons.
 type Reason int32
 
 const (
 	// No failure.
 	Reason_REASON_UNSPECIFIED Reason = 0
-	// Nothing listens at the address.
+	// The address refused the connection: no process listens there.
 	Reason_REASON_CONNECT_REFUSED Reason = 1
-	// No answer to the connection within timeouts.connect.
+	// The address did not answer within timeouts.connect.
 	Reason_REASON_CONNECT_TIMEOUT Reason = 2
 	// No route to the host or network.
 	Reason_REASON_UNREACHABLE Reason = 3
@@ -48,44 +48,45 @@ const (
 	Reason_REASON_EXPIRED Reason = 9
 	// A certificate of the chain is not valid yet.
 	Reason_REASON_NOT_YET_VALID Reason = 10
-	// The certificate is for other names.
+	// The certificate does not cover the expected name.
 	Reason_REASON_NAME_MISMATCH Reason = 11
 	// The chain has more intermediates than verify_depth allows.
 	Reason_REASON_DEPTH_EXCEEDED Reason = 12
-	// The certificate may not be used for this.
+	// The certificate's key usages do not allow this use.
 	Reason_REASON_WRONG_KEY_USAGE Reason = 13
 	// The certificate was revoked.
 	Reason_REASON_REVOKED Reason = 14
 	// A revocation list is out of date or missing.
 	Reason_REASON_CRL_EXPIRED Reason = 15
-	// No key of the chain is among the pins.
+	// No key in the chain matches a pin.
 	Reason_REASON_PIN_MISMATCH Reason = 16
-	// No protocol version in common.
+	// Both sides have no TLS version in common.
 	Reason_REASON_PROTOCOL_VERSION Reason = 17
-	// No cipher suite in common, as far as is known: servers send the same alert for other
-	// causes, which a probe finds out.
+	// Both sides probably have no cipher suite in common. Servers send the same alert for
+	// other causes; a probe finds the real one.
 	Reason_REASON_NO_COMMON_CIPHER Reason = 18
-	// No key-exchange group in common.
+	// Both sides have no key-exchange group in common.
 	Reason_REASON_NO_COMMON_GROUP Reason = 19
-	// The peer requires a client certificate, and we sent none.
+	// The peer requires a client certificate, and the gateway sent none.
 	Reason_REASON_CLIENT_CERTIFICATE_REQUIRED Reason = 20
-	// The peer refused our client certificate.
+	// The peer rejected the gateway's client certificate.
 	Reason_REASON_CLIENT_CERTIFICATE_REJECTED Reason = 21
 	// The peer does not know the name sent as SNI.
 	Reason_REASON_UNRECOGNIZED_NAME Reason = 22
-	// No application protocol in common.
+	// Both sides have no application protocol in common.
 	Reason_REASON_ALPN_MISMATCH Reason = 23
-	// The certificate is malformed or its signature wrong.
+	// The certificate is malformed, or its signature is wrong.
 	Reason_REASON_BAD_CERTIFICATE Reason = 24
-	// Our own configuration is unusable.
+	// The gateway's own configuration cannot be used.
 	Reason_REASON_LOCAL_CONFIG Reason = 25
-	// None of the above; the message has the details.
+	// Another failure; the message has the details.
 	Reason_REASON_OTHER Reason = 26
-	// No endpoint takes traffic: none exists, or all are draining or unhealthy.
+	// No endpoint takes traffic: the upstream has no endpoints, or all are draining or
+	// unhealthy.
 	Reason_REASON_NO_ENDPOINT Reason = 27
 	// A limit of the upstream is reached, and the queue is full or the wait was too long.
 	Reason_REASON_OVERLOADED Reason = 28
-	// The endpoint answered a health check with something else than expected.
+	// The endpoint did not answer a health check as expected.
 	Reason_REASON_CHECK_FAILED Reason = 29
 	// A response did not arrive, or did not end, in time.
 	Reason_REASON_RESPONSE_TIMEOUT Reason = 30
@@ -96,14 +97,14 @@ const (
 	// The upstream ended TLS without close_notify, so its last bytes may be missing.
 	Reason_REASON_UPSTREAM_TRUNCATED Reason = 33
 	// The connection to the upstream failed in another way while it was in use; the
-	// message tells.
+	// message has the details.
 	Reason_REASON_UPSTREAM_FAILED Reason = 34
 	// The client reset its connection.
 	Reason_REASON_CLIENT_RESET Reason = 35
 	// The client ended TLS without close_notify, so its last bytes may be missing.
 	Reason_REASON_CLIENT_TRUNCATED Reason = 36
 	// The client's connection failed in another way while it was in use; the message
-	// tells.
+	// has the details.
 	Reason_REASON_CLIENT_FAILED Reason = 37
 	// The server's key or signature is of a kind that the client does not support, such
 	// as Ed448, RSA-PSS or a brainpool curve. A failed handshake with an upstream does
@@ -112,21 +113,22 @@ const (
 	// The upstream requested TLS renegotiation, and tls.renegotiation or the protocol does
 	// not allow it.
 	Reason_REASON_RENEGOTIATION_REQUESTED Reason = 39
-	// Our own certificate, which the connection was made with, has expired.
+	// The gateway's own certificate expired while the connection that uses it was open.
 	Reason_REASON_OWN_CERTIFICATE_EXPIRED Reason = 41
-	// The peer does not start TLS: an upstream does not offer it or refuses it, or a
-	// client does not ask for it. Or the peer speaks another protocol than
-	// tls.starttls names. For an upstream the message quotes its answer.
+	// The peer does not start TLS: an upstream does not offer or refuses it, or a
+	// client does not ask for it. Or the peer does not speak the protocol of
+	// tls.starttls. For an upstream the message quotes its answer.
 	Reason_REASON_STARTTLS_REFUSED Reason = 46
 	// The peer sent plaintext where only a TLS handshake may follow. Anyone on the path
 	// could have inserted it, so none of it is used.
 	Reason_REASON_STARTTLS_INJECTION Reason = 47
-	// The egress proxy of Upstream.via cannot be reached, does not speak its protocol, or
-	// does not answer. Nothing is known about the endpoint.
+	// The egress proxy of Upstream.via cannot be reached, does not speak the configured
+	// protocol, or does not answer. The endpoint was not reached, so its state is
+	// unknown.
 	Reason_REASON_EGRESS_PROXY_FAILED Reason = 55
 	// The egress proxy of Upstream.via demands or rejects credentials, or its rules do
-	// not allow the endpoint. What it reports about the endpoint itself has that reason,
-	// such as REASON_CONNECT_REFUSED or REASON_UNREACHABLE.
+	// not allow the endpoint. A failure of the endpoint that the proxy reports has its
+	// own reason, such as REASON_CONNECT_REFUSED.
 	Reason_REASON_EGRESS_PROXY_REFUSED Reason = 56
 )
 

@@ -26,7 +26,7 @@ const (
 type Transport int32
 
 const (
-	// Unknown.
+	// Not known.
 	Transport_TRANSPORT_UNSPECIFIED Transport = 0
 	// Over the admin service's unix socket.
 	Transport_TRANSPORT_UNIX Transport = 1
@@ -80,10 +80,10 @@ func (Transport) EnumDescriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_revision_proto_rawDescGZIP(), []int{0}
 }
 
-// One change of the desired state: who made it, how and why.
+// A change of the desired state: who made it, how and why.
 type Revision struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Its number. Each change has one more than the change before.
+	// The revision's number: one more than that of the change before.
 	Revision int64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
 	// When it was committed.
 	CommitTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=commit_time,json=commitTime,proto3" json:"commit_time,omitempty"`
@@ -97,15 +97,16 @@ type Revision struct {
 	Method string `protobuf:"bytes,5,opt,name=method,proto3" json:"method,omitempty"`
 	// The comment of the write.
 	Comment string `protobuf:"bytes,6,opt,name=comment,proto3" json:"comment,omitempty"`
-	// The resources that it changed. ListRevisions lists at most 100 of them.
+	// The resources that the revision changed. ListRevisions lists at most 100 of them.
 	Changes []*ResourceChange `protobuf:"bytes,7,rep,name=changes,proto3" json:"changes,omitempty"`
 	// The number of changes.
 	ChangeCount int32 `protobuf:"varint,8,opt,name=change_count,json=changeCount,proto3" json:"change_count,omitempty"`
-	// It rolled back to this revision; absent: it was no rollback.
+	// The revision that this rollback went back to. Absent: this change is not a
+	// rollback.
 	RollbackTo *int64 `protobuf:"varint,9,opt,name=rollback_to,json=rollbackTo,proto3,oneof" json:"rollback_to,omitempty"`
-	// It had to be confirmed by this time; absent: it needed no confirmation.
+	// The deadline for the confirmation. Absent: the change needed none.
 	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
-	// When it was confirmed; absent: it was not.
+	// When the change was confirmed. Absent: it was not confirmed.
 	ConfirmTime *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=confirm_time,json=confirmTime,proto3" json:"confirm_time,omitempty"`
 	// Who confirmed it.
 	ConfirmPrincipal string `protobuf:"bytes,12,opt,name=confirm_principal,json=confirmPrincipal,proto3" json:"confirm_principal,omitempty"`
@@ -230,8 +231,8 @@ func (x *Revision) GetConfirmPrincipal() string {
 // The request for a page of the revisions, latest first.
 type ListRevisionsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Most entries of the page, which also ends before it reaches 1 MiB. Default, and at
-	// most: 1000.
+	// Maximum number of entries in the page. A page also ends before it reaches 1 MiB.
+	// Default and maximum: 1000.
 	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// next_page_token of the previous page.
 	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
@@ -387,14 +388,15 @@ func (x *GetRevisionRequest) GetRevision() int64 {
 // The request to compare two revisions.
 type DiffRevisionsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The revision to compare from; 0 is the empty state before the first.
+	// The revision to compare from. 0 is the empty state before the first revision.
 	From int64 `protobuf:"varint,1,opt,name=from,proto3" json:"from,omitempty"`
 	// The revision to compare to. Default: the live one.
 	To *int64 `protobuf:"varint,2,opt,name=to,proto3,oneof" json:"to,omitempty"`
-	// Most resources of the page, which also ends before it reaches 1 MiB. Default, and at
-	// most: 1000.
+	// Maximum number of resources in the page. A page also ends before it reaches 1 MiB.
+	// Default and maximum: 1000.
 	PageSize int32 `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// next_page_token of the previous page. All other fields must stay the same.
+	// next_page_token of the previous page. All other fields must be the same as for
+	// that page.
 	PageToken     string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -462,11 +464,11 @@ func (x *DiffRevisionsRequest) GetPageToken() string {
 type DiffRevisionsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The resources that differ, with their fields. An updated resource without fields
-	// has the same settings, but its files have other content.
+	// has the same settings, but the content of its files differs.
 	Changes []*ResourceChange `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"`
 	// Empty on the last page.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
-	// The revision that was compared to.
+	// The revision of the request's to, or the live one.
 	To            int64 `protobuf:"varint,3,opt,name=to,proto3" json:"to,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -526,14 +528,14 @@ func (x *DiffRevisionsResponse) GetTo() int64 {
 // The request to roll back to a revision.
 type RollbackRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The revision whose resources become live again, as a new revision. Required; 0 is
-	// the empty state before the first. It can be any revision from the one before the
-	// oldest that is stored.
+	// The revision whose resources become live again, as a new revision. Required. 0 is
+	// the empty state before the first revision. The oldest possible one is the
+	// revision before the oldest stored record.
 	Revision *int64 `protobuf:"varint,1,opt,name=revision,proto3,oneof" json:"revision,omitempty"`
 	// If set, the write is refused (ABORTED) unless this is the live revision. A rollback
 	// that would change nothing succeeds regardless.
 	ExpectedRevision *int64 `protobuf:"varint,2,opt,name=expected_revision,json=expectedRevision,proto3,oneof" json:"expected_revision,omitempty"`
-	// Options of the write. create_only has no meaning here and is refused.
+	// Options of the write. A rollback with create_only is refused.
 	Options       *WriteOptions `protobuf:"bytes,3,opt,name=options,proto3" json:"options,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -593,8 +595,8 @@ func (x *RollbackRequest) GetOptions() *WriteOptions {
 // The response to a rollback.
 type RollbackResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What happened. The content of files is not stored: a warning names each resource
-	// whose files are no longer as they were.
+	// What happened. The gateway does not store the content of files: a warning names
+	// each resource whose files have changed since.
 	Change        *Change `protobuf:"bytes,1,opt,name=change,proto3" json:"change,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -686,7 +688,7 @@ func (x *ConfirmRequest) GetRevision() int64 {
 // The response to a confirmation.
 type ConfirmResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The revision, which now stays. Confirming it again has no effect and succeeds.
+	// The confirmed revision. Confirming it again succeeds and has no effect.
 	Revision      *Revision `protobuf:"bytes,1,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -28,7 +28,8 @@ type RetryCondition int32
 const (
 	// Not allowed.
 	RetryCondition_RETRY_CONDITION_UNSPECIFIED RetryCondition = 0
-	// The connection or handshake failed: the endpoint has seen nothing of the request.
+	// The connection or handshake failed, so the endpoint received no part of the
+	// request.
 	RetryCondition_RETRY_CONDITION_CONNECT_FAILURE RetryCondition = 1
 	// The connection ended before the response began.
 	RetryCondition_RETRY_CONDITION_RESET RetryCondition = 2
@@ -82,28 +83,28 @@ func (RetryCondition) EnumDescriptor() ([]byte, []int) {
 }
 
 // A Route decides what happens to some of a listener's traffic. The most specific
-// matching route wins. Hosts are compared first: exact, then wildcard, then none. Then
-// paths: exact, then the longest prefix, then a regular expression, then none. Then
-// client identities: by fingerprint, then by name with fewer wildcards first, then by
-// issuer alone, then none. Then the route with more conditions on methods and headers
-// wins. Two routes of a listener that could match the same traffic equally well are
-// refused.
+// matching route wins. Hosts are compared first: an exact host wins over a wildcard,
+// and a wildcard over no host. Then paths: exact, then the longest prefix, then a
+// regular expression, then no path. Then client identities: a fingerprint, then a name
+// (fewer wildcards first), then an issuer alone, then no identity. Then the route with
+// more conditions on methods and headers wins. The gateway refuses two routes of a
+// listener that could match the same traffic equally well.
 type Route struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Unique among routes: [a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Free to use.
+	// Labels of your choice. Lists can be filtered by them.
 	Labels map[string]string `protobuf:"bytes,2,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Output: changes with every change of the route. Input: if set, the write is
 	// refused (ABORTED) unless it matches the current one.
 	Etag string `protobuf:"bytes,3,opt,name=etag,proto3" json:"etag,omitempty"`
 	// Output only: the revision of the last change.
 	Revision int64 `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
-	// Names of the listeners it belongs to. At least one.
+	// Names of the listeners that use the route. At least one.
 	Listeners []string `protobuf:"bytes,5,rep,name=listeners,proto3" json:"listeners,omitempty"`
-	// What it matches. Absent: everything.
+	// What the route matches. Absent: all traffic of its listeners.
 	Match *RouteMatch `protobuf:"bytes,6,opt,name=match,proto3" json:"match,omitempty"`
-	// The action. Exactly one. A TCP listener's routes can only forward.
+	// The action; exactly one. Routes of TCP listeners can only forward.
 	//
 	// Types that are valid to be assigned to Action:
 	//
@@ -244,7 +245,7 @@ type isRoute_Action interface {
 }
 
 type Route_Forward struct {
-	// Send it to an upstream.
+	// Send the traffic to an upstream.
 	Forward *Forward `protobuf:"bytes,7,opt,name=forward,proto3,oneof"`
 }
 
@@ -267,15 +268,16 @@ func (*Route_Respond) isRoute_Action() {}
 // Conditions, all of which must hold.
 type RouteMatch struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Host names, any of which: exact ("pay.example.com") or with a wildcard for
-	// the first label ("*.example.com"). On HTTP listeners the request's host,
-	// without its port; on TCP listeners with TLS the client's SNI. Empty: any.
+	// Host names, one of which must match: exact ("pay.example.com") or with a wildcard
+	// for the first label ("*.example.com"). On HTTP listeners they match the request's
+	// host without its port; on TCP listeners with TLS, the client's SNI. Empty: any
+	// host.
 	Hosts []string `protobuf:"bytes,1,rep,name=hosts,proto3" json:"hosts,omitempty"`
 	// The request's path. HTTP only.
 	Path *PathMatch `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
-	// Request methods, any of which. HTTP only. Empty: any.
+	// Request methods, one of which must match. HTTP only. Empty: any method.
 	Methods []string `protobuf:"bytes,3,rep,name=methods,proto3" json:"methods,omitempty"`
-	// Request headers, all of which. HTTP only.
+	// Conditions on request headers, all of which must hold. HTTP only.
 	Headers []*HeaderMatch `protobuf:"bytes,4,rep,name=headers,proto3" json:"headers,omitempty"`
 	// The client's verified certificate. A client without one never matches. Absent: any
 	// client.
@@ -354,11 +356,13 @@ func (x *RouteMatch) GetClientIdentity() *ClientIdentityMatch {
 // The listener, or one of its TLS policies, must ask for client certificates.
 type ClientIdentityMatch struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Subject alternative names, any of which: "DNS:a.example", "URI:spiffe://corp/pay",
-	// "IP:10.0.0.1", "email:ops@corp.example". Exact, except that in the path of a SPIFFE
-	// ID "*" stands for one whole segment: "URI:spiffe://corp/ns/*/sa/pay". At most 100.
+	// Subject alternative names, one of which must match: "DNS:a.example",
+	// "URI:spiffe://corp/pay", "IP:10.0.0.1", "email:ops@corp.example". Names match
+	// exactly, except that "*" in the path of a SPIFFE ID stands for one whole segment:
+	// "URI:spiffe://corp/ns/*/sa/pay". At most 100.
 	SubjectAltNames []string `protobuf:"bytes,1,rep,name=subject_alt_names,json=subjectAltNames,proto3" json:"subject_alt_names,omitempty"`
-	// SHA-256 fingerprints of certificates, any of which, in hexadecimal. At most 100.
+	// SHA-256 fingerprints of certificates in hexadecimal, one of which must match. At
+	// most 100.
 	Sha256Fingerprints []string `protobuf:"bytes,2,rep,name=sha256_fingerprints,json=sha256Fingerprints,proto3" json:"sha256_fingerprints,omitempty"`
 	// Distinguished name of the certificate's issuer (RFC 4514), as CertificateInfo.issuer
 	// shows it: "CN=Partners CA,O=Corp".
@@ -418,8 +422,9 @@ func (x *ClientIdentityMatch) GetIssuer() string {
 	return ""
 }
 
-// A condition on a path. Paths are matched, and forwarded, in one normal form:
-// dot segments resolved, slashes merged, unreserved characters unescaped.
+// A condition on a path. The gateway matches and forwards paths in a normal form: dot
+// segments are resolved, repeated slashes merged, and unreserved characters
+// unescaped.
 type PathMatch struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Exactly one.
@@ -503,7 +508,7 @@ type isPathMatch_Kind interface {
 }
 
 type PathMatch_Prefix struct {
-	// A prefix of whole segments: "/v2" matches "/v2" and "/v2/x", and not "/v2x".
+	// A prefix of whole segments: "/v2" matches "/v2" and "/v2/x" but not "/v2x".
 	Prefix string `protobuf:"bytes,1,opt,name=prefix,proto3,oneof"`
 }
 
@@ -585,24 +590,25 @@ type Forward struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The upstreams, each with its share. At least one.
 	Upstreams []*WeightedUpstream `protobuf:"bytes,1,rep,name=upstreams,proto3" json:"upstreams,omitempty"`
-	// How long the upstream's response header may take, from the arrival of the request
-	// header. Then the client gets 504. HTTP only. Default: 5 minutes from when the
-	// whole request was sent; for gRPC calls only their own deadline.
+	// How long the upstream's response header may take, counted from the arrival of the
+	// request header. After that the client gets 504. HTTP only. Default: 5 minutes,
+	// counted from when the whole request was sent; for gRPC calls only their own
+	// deadline.
 	Timeout *durationpb.Duration `protobuf:"bytes,2,opt,name=timeout,proto3" json:"timeout,omitempty"`
 	// How long the whole response may take, its body included. A late response is cut
-	// off, so that the client does not take it for complete; a gRPC call ends with
-	// status 4. HTTP only; upgraded connections are not bounded. Default: none; for
+	// off in a way that shows the client that it is incomplete; a gRPC call ends with
+	// status 4. HTTP only; upgraded connections have no such limit. Default: none; for
 	// gRPC calls their own deadline.
 	TotalTimeout *durationpb.Duration `protobuf:"bytes,3,opt,name=total_timeout,json=totalTimeout,proto3" json:"total_timeout,omitempty"`
 	// The path that the upstream sees. HTTP only. Default: the request's.
 	Rewrite *Rewrite `protobuf:"bytes,4,opt,name=rewrite,proto3" json:"rewrite,omitempty"`
 	// When a request is sent again. Default: only if the upstream has not processed it.
-	// If a connection cannot be made, the next endpoint is tried; if a reused connection
-	// turns out to be closed, a new one is made. A request that an HTTP/2 upstream did
-	// not process (GOAWAY, REFUSED_STREAM) is sent again unless more of its body was
-	// sent than is kept: 64 KiB per request, and 64 MiB for all requests of a listener.
-	// On a TCP listener, retry bounds how many endpoints a connection tries; only
-	// attempts and per_try_timeout may be set.
+	// If a connection cannot be made, the gateway tries the next endpoint; if a reused
+	// connection turns out to be closed, it makes a new one. A request that an HTTP/2
+	// upstream did not process (GOAWAY, REFUSED_STREAM) is sent again, unless more of
+	// its body was sent than the gateway keeps: 64 KiB per request, and 64 MiB for all
+	// requests of a listener. On a TCP listener, retry limits how many endpoints a
+	// connection tries; only attempts and per_try_timeout may be set.
 	Retry         *Retry `protobuf:"bytes,5,opt,name=retry,proto3" json:"retry,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -673,8 +679,8 @@ func (x *Forward) GetRetry() *Retry {
 	return nil
 }
 
-// Another path for the upstream. The result is brought into normal form again; a
-// result without one gets 400. The query stays.
+// Another path for the upstream. The gateway brings the result into normal form again
+// and answers 400 if that is not possible. The query does not change.
 type Rewrite struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Exactly one.
@@ -764,7 +770,7 @@ type Rewrite_Prefix struct {
 }
 
 type Rewrite_Regex struct {
-	// Replaces each match of an expression.
+	// Replaces each match of a regular expression.
 	Regex *RegexRewrite `protobuf:"bytes,2,opt,name=regex,proto3,oneof"`
 }
 
@@ -779,7 +785,7 @@ func (*Rewrite_Regex) isRewrite_Kind() {}
 
 func (*Rewrite_Path) isRewrite_Kind() {}
 
-// Replaces every match of an expression in the path.
+// Replaces every match of a regular expression in the path.
 type RegexRewrite struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// An RE2 regular expression; at most 1024 bytes. Unlike match.path.regex it may
@@ -835,31 +841,32 @@ func (x *RegexRewrite) GetSubstitution() string {
 	return ""
 }
 
-// When a failed request is sent again, to another endpoint if there is one. Never
-// after any of the response was forwarded.
+// When a failed request is sent again, to another endpoint if the upstream has one. A
+// request is never sent again after a part of the response was forwarded.
 type Retry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Most tries, the first included. Within a try, endpoints that cannot be connected
-	// are skipped. Default: 2; at least 1, at most 10.
-	// TCP: most endpoints that a connection tries. Default: all.
+	// HTTP: maximum number of tries, the first included. Within a try, endpoints that
+	// cannot be connected are skipped. Default: 2; at least 1, at most 10. TCP: maximum
+	// number of endpoints that a connection tries. Default: all.
 	Attempts *int32 `protobuf:"varint,1,opt,name=attempts,proto3,oneof" json:"attempts,omitempty"`
 	// Which failures are retried. Default: all three.
 	On []RetryCondition `protobuf:"varint,2,rep,packed,name=on,proto3,enum=drawbridge.admin.v1.RetryCondition" json:"on,omitempty"`
 	// Response codes that are retried, such as 429, 502, 503 and 504; 200 to 599. A
-	// response with only the gRPC status UNAVAILABLE counts as 503. Each retry costs as
-	// much as the request.
+	// response with only the gRPC status UNAVAILABLE counts as 503. Such a retry costs
+	// the upstream as much as the first request.
 	Codes []int32 `protobuf:"varint,3,rep,packed,name=codes,proto3" json:"codes,omitempty"`
-	// How long one try's response header may take; the clock stands still while the
-	// client's body is awaited. A try that times out is retried. Default: none;
-	// forward.timeout bounds all tries together. TCP: how long connecting to one
-	// endpoint may take, handshake included, within the upstream's own timeouts.
+	// HTTP: how long the response header may take in one try. Time spent waiting for
+	// the client's request body does not count. A try that times out is retried.
+	// Default: none; forward.timeout limits all tries together. TCP: how long
+	// connecting to one endpoint may take, handshake included, within the upstream's
+	// own timeouts.
 	PerTryTimeout *durationpb.Duration `protobuf:"bytes,4,opt,name=per_try_timeout,json=perTryTimeout,proto3" json:"per_try_timeout,omitempty"`
 	// Methods that may be retried although the upstream may have acted on the request,
 	// such as "POST". Idempotent methods (RFC 9110 section 9.2.2) always may.
 	Methods []string `protobuf:"bytes,5,rep,name=methods,proto3" json:"methods,omitempty"`
-	// Most bytes of a request body kept for a retry. A request with a longer body is not
-	// retried after more than that was sent. Default: 65536; at most 1048576. With 0 no
-	// request is retried after any of its body was sent.
+	// Maximum number of bytes of a request body that the gateway keeps for a retry. It
+	// does not retry a request after it has sent more than that. Default: 65536; at most
+	// 1048576. With 0 it retries no request after a part of the body was sent.
 	MaxBodyBytes *int32 `protobuf:"varint,6,opt,name=max_body_bytes,json=maxBodyBytes,proto3,oneof" json:"max_body_bytes,omitempty"`
 	// The pause before the second try. It doubles for each further one, up to 10s, minus
 	// up to half at random. Default: 25ms; at most 10s.
@@ -952,8 +959,8 @@ type WeightedUpstream struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The upstream's name.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Its share, relative to the others. Default: 1; at most 65535. With 0 it gets no
-	// traffic; at least one upstream needs a share.
+	// Its share, relative to the others. Default: 1; at most 65535. With 0 the upstream
+	// gets no traffic; at least one upstream needs a weight above 0.
 	Weight        *int32 `protobuf:"varint,2,opt,name=weight,proto3,oneof" json:"weight,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1143,7 +1150,7 @@ func (x *Respond) GetContentType() string {
 }
 
 // Changes to a header, in this order: remove, set, add. Framing and connection fields
-// (Host, Content-Length, Connection, Transfer-Encoding, …) cannot be named. Removing
+// (Host, Content-Length, Connection, Transfer-Encoding, …) are not allowed. Removing
 // or setting a request field also removes its other spellings: X_Tenant with
 // X-Tenant.
 type HeaderRules struct {
@@ -1214,8 +1221,8 @@ type HeaderValue struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its name.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Its value. Variables stand for facts about the request; an unknown one is empty:
-	// ${client_address}, ${client_port}, ${host}, ${method}, ${path},
+	// Its value. Variables stand for facts about the request, and are empty if the fact
+	// is unknown: ${client_address}, ${client_port}, ${host}, ${method}, ${path},
 	// ${scheme}, ${sni}, ${listener}, ${route}, ${upstream}, ${request_id},
 	// ${tls_version}, ${tls_cipher_suite}, ${client_certificate_subject},
 	// ${client_certificate_fingerprint}; in a response also ${endpoint}. "$$" is a

@@ -29,11 +29,12 @@ type ListenerState int32
 const (
 	// Not used.
 	ListenerState_LISTENER_STATE_UNSPECIFIED ListenerState = 0
-	// It accepts connections.
+	// The listener accepts connections.
 	ListenerState_LISTENER_STATE_UP ListenerState = 1
-	// It does not; reason says why.
+	// The listener accepts no connections; reason says why.
 	ListenerState_LISTENER_STATE_DOWN ListenerState = 2
-	// It was removed or moved, and still serves its last connections.
+	// The listener was removed or has moved to another address, and still serves its
+	// remaining connections.
 	ListenerState_LISTENER_STATE_DRAINING ListenerState = 3
 )
 
@@ -89,9 +90,10 @@ const (
 	EndpointHealth_ENDPOINT_HEALTH_UNSPECIFIED EndpointHealth = 0
 	// There is no result yet.
 	EndpointHealth_ENDPOINT_HEALTH_UNKNOWN EndpointHealth = 1
-	// The endpoint is healthy, or the attempt succeeded.
+	// The endpoint is healthy, or the last connection attempt succeeded.
 	EndpointHealth_ENDPOINT_HEALTH_UP EndpointHealth = 2
-	// The endpoint is unhealthy, or the attempt failed; check or last_failure says why.
+	// The endpoint is unhealthy, or the last connection attempt failed; check or
+	// last_failure says why.
 	EndpointHealth_ENDPOINT_HEALTH_DOWN EndpointHealth = 3
 )
 
@@ -144,19 +146,20 @@ type FullHandshakeReason int32
 const (
 	// Not used.
 	FullHandshakeReason_FULL_HANDSHAKE_REASON_UNSPECIFIED FullHandshakeReason = 0
-	// The endpoint has not given a ticket yet.
+	// The endpoint has not sent a session ticket yet.
 	FullHandshakeReason_FULL_HANDSHAKE_REASON_NO_TICKET FullHandshakeReason = 1
 	// The ticket was too old.
 	FullHandshakeReason_FULL_HANDSHAKE_REASON_EXPIRED FullHandshakeReason = 2
-	// Every ticket was in use already.
+	// All tickets were used up. TLS 1.3 tickets are used once.
 	FullHandshakeReason_FULL_HANDSHAKE_REASON_USED_UP FullHandshakeReason = 3
-	// The certificate or a TLS setting that is not about verification changed, and tickets were dropped.
+	// The tickets were dropped because the client certificate, or a TLS setting other than
+	// those of verification, changed.
 	FullHandshakeReason_FULL_HANDSHAKE_REASON_CREDENTIALS_CHANGED FullHandshakeReason = 4
 	// The endpoint refused the ticket.
 	FullHandshakeReason_FULL_HANDSHAKE_REASON_REFUSED FullHandshakeReason = 5
 	// session_reuse is off.
 	FullHandshakeReason_FULL_HANDSHAKE_REASON_REUSE_OFF FullHandshakeReason = 6
-	// Tickets were dropped by FlushSessions.
+	// FlushSessions dropped the tickets.
 	FullHandshakeReason_FULL_HANDSHAKE_REASON_FLUSHED FullHandshakeReason = 7
 )
 
@@ -221,12 +224,13 @@ const (
 	CertificateUse_CERTIFICATE_USE_OWN CertificateUse = 1
 	// A CA of a trust bundle.
 	CertificateUse_CERTIFICATE_USE_TRUST CertificateUse = 2
-	// Presented by an upstream's endpoint.
+	// A certificate that an upstream's endpoint presented.
 	CertificateUse_CERTIFICATE_USE_UPSTREAM CertificateUse = 3
-	// A revocation list of a trust bundle: not_after is its next update.
+	// A revocation list of a trust bundle. CertificateInfo.not_after is its next
+	// update.
 	CertificateUse_CERTIFICATE_USE_CRL CertificateUse = 4
-	// Of the admin service over TCP: its own certificate, a CA of its clients, or a
-	// revocation list of theirs.
+	// A file of the admin service over TCP: its certificate, a CA that verifies its
+	// clients, or a revocation list for them.
 	CertificateUse_CERTIFICATE_USE_ADMIN CertificateUse = 5
 )
 
@@ -288,25 +292,26 @@ const (
 	// Connections to an endpoint failed or broke, or its responses were missing, broken or
 	// late.
 	EventType_EVENT_TYPE_HANDSHAKE_FAILURE EventType = 2
-	// A certificate or revocation list is near its end, or past it.
+	// A certificate or revocation list expires soon, or has expired.
 	EventType_EVENT_TYPE_EXPIRY EventType = 3
 	// A revision was applied.
 	EventType_EVENT_TYPE_APPLIED EventType = 4
-	// A watched file changed and is live.
+	// A watched file has changed, and its new content is live.
 	EventType_EVENT_TYPE_FILE_LOADED EventType = 5
-	// A watched file changed and cannot be used; the live content stays.
+	// A watched file has changed, but its new content cannot be used. The old content
+	// stays live.
 	EventType_EVENT_TYPE_FILE_REFUSED EventType = 6
-	// An endpoint was ejected by outlier_detection.
+	// outlier_detection ejected an endpoint.
 	EventType_EVENT_TYPE_ENDPOINT_EJECTED EventType = 7
 	// An ejected endpoint takes traffic again.
 	EventType_EVENT_TYPE_ENDPOINT_RETURNED EventType = 8
 	// DNS returned other endpoints for an upstream.
 	EventType_EVENT_TYPE_ENDPOINTS_CHANGED EventType = 9
-	// Earlier events are no longer stored; count says how many, if known. A watch that
-	// resumes after them begins with it.
+	// Earlier events are no longer stored; count says how many, if known. It is the
+	// first event of a watch that resumes too late.
 	EventType_EVENT_TYPE_MISSED EventType = 10
 	// Peers of open connections of a listener or an upstream no longer verify; reason
-	// says why and count how many. The message says what happens to them.
+	// says why, count how many, and message what happens to the connections.
 	EventType_EVENT_TYPE_CONNECTIONS_UNVERIFIED EventType = 11
 )
 
@@ -369,11 +374,11 @@ func (EventType) EnumDescriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{4}
 }
 
-// Asks for the status.
+// The request for the status.
 type GetStatusRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Most listeners of the page, which also ends before it reaches 1 MiB. Default, and
-	// at most: 1000.
+	// Maximum number of listeners in the page. A page also ends before it reaches 1
+	// MiB. Default and maximum: 1000.
 	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// next_page_token of the previous page.
 	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
@@ -432,12 +437,12 @@ type GetStatusResponse struct {
 	Version string `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
 	// When the process started.
 	StartTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
-	// How long it has run.
+	// How long the process has run.
 	Uptime *durationpb.Duration `protobuf:"bytes,3,opt,name=uptime,proto3" json:"uptime,omitempty"`
 	// The live revision.
 	Revision int64 `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
-	// Whether it takes traffic: false before the stored state is live, and after a stop
-	// has begun.
+	// Whether the gateway takes traffic: false until the stored state is live, and
+	// again after a shutdown has begun.
 	Ready bool `protobuf:"varint,5,opt,name=ready,proto3" json:"ready,omitempty"`
 	// A page of listeners by name, draining ones included.
 	Listeners []*ListenerStatus `protobuf:"bytes,6,rep,name=listeners,proto3" json:"listeners,omitempty"`
@@ -448,7 +453,7 @@ type GetStatusResponse struct {
 	// Live settings that weaken security, such as VERIFICATION_INSECURE_SKIP; at most
 	// 1000 are listed.
 	Warnings []*Warning `protobuf:"bytes,9,rep,name=warnings,proto3" json:"warnings,omitempty"`
-	// The process's file descriptors, of which each bridged connection takes two.
+	// The process's file descriptors. Each bridged connection takes two.
 	Descriptors *Descriptors `protobuf:"bytes,10,opt,name=descriptors,proto3" json:"descriptors,omitempty"`
 	// Token of the next page of listeners; empty on the last one.
 	NextPageToken string `protobuf:"bytes,11,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
@@ -458,9 +463,9 @@ type GetStatusResponse struct {
 	ProblemCount int32 `protobuf:"varint,13,opt,name=problem_count,json=problemCount,proto3" json:"problem_count,omitempty"`
 	// The number of warnings.
 	WarningCount int32 `protobuf:"varint,14,opt,name=warning_count,json=warningCount,proto3" json:"warning_count,omitempty"`
-	// The revision that waits to be confirmed; absent: none.
+	// The revision that waits to be confirmed. Absent: no revision does.
 	Pending *Pending `protobuf:"bytes,15,opt,name=pending,proto3" json:"pending,omitempty"`
-	// Who asks, and what they may do.
+	// The caller of this method, and what they may do.
 	Caller        *Caller `protobuf:"bytes,16,opt,name=caller,proto3" json:"caller,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -611,16 +616,17 @@ func (x *GetStatusResponse) GetCaller() *Caller {
 // The process's file descriptors, and their use.
 type Descriptors struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The process's limit; 0 if unknown. Some are reserved for everything but traffic.
+	// The process's limit; 0 if unknown. A part of them is reserved for everything
+	// except traffic.
 	Limit int64 `protobuf:"varint,1,opt,name=limit,proto3" json:"limit,omitempty"`
 	// Open client connections.
 	Clients int64 `protobuf:"varint,2,opt,name=clients,proto3" json:"clients,omitempty"`
 	// Open connections to upstreams.
 	Upstreams int64 `protobuf:"varint,3,opt,name=upstreams,proto3" json:"upstreams,omitempty"`
-	// Listeners that do not accept because traffic has used all its descriptors. New
-	// clients wait until others leave.
+	// Listeners that have stopped accepting because traffic uses all descriptors that
+	// it may use. New clients wait until connections close.
 	PausedListeners int32 `protobuf:"varint,4,opt,name=paused_listeners,json=pausedListeners,proto3" json:"paused_listeners,omitempty"`
-	// How often a listener has paused since the start.
+	// How often a listener has paused since the process started.
 	Pauses        int64 `protobuf:"varint,5,opt,name=pauses,proto3" json:"pauses,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -702,9 +708,9 @@ type ListenerStatus struct {
 	Address string `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`
 	// The bound address, with the port that the kernel chose.
 	BoundAddress string `protobuf:"bytes,4,opt,name=bound_address,json=boundAddress,proto3" json:"bound_address,omitempty"`
-	// What it speaks.
+	// The protocol that its clients speak.
 	Protocol Protocol `protobuf:"varint,5,opt,name=protocol,proto3,enum=drawbridge.admin.v1.Protocol" json:"protocol,omitempty"`
-	// Why it is down.
+	// Why the listener is down.
 	Reason string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
 	// Open connections.
 	Connections int64 `protobuf:"varint,7,opt,name=connections,proto3" json:"connections,omitempty"`
@@ -716,8 +722,8 @@ type ListenerStatus struct {
 	ServerErrors int64 `protobuf:"varint,10,opt,name=server_errors,json=serverErrors,proto3" json:"server_errors,omitempty"`
 	// TCP connections closed because no route matched or no endpoint could be reached.
 	ConnectionsLost int64 `protobuf:"varint,11,opt,name=connections_lost,json=connectionsLost,proto3" json:"connections_lost,omitempty"`
-	// The clients that it verifies: one entry for each of its TLS policies with
-	// client_auth, that of tls itself first.
+	// The groups of clients that the listener verifies: one for each of its TLS
+	// policies with client_auth. The one for tls itself comes first.
 	ClientPopulations []*ClientPopulation `protobuf:"bytes,12,rep,name=client_populations,json=clientPopulations,proto3" json:"client_populations,omitempty"`
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
@@ -840,9 +846,9 @@ func (x *ListenerStatus) GetClientPopulations() []*ClientPopulation {
 // The clients that a TLS policy of a listener verifies.
 type ClientPopulation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The policy's hosts; empty for the settings of tls itself.
+	// The policy's hosts; empty for the settings in tls itself.
 	Hosts []string `protobuf:"bytes,1,rep,name=hosts,proto3" json:"hosts,omitempty"`
-	// The CAs that verified the clients, the latest first.
+	// The CAs that verified the clients, the most recently used first.
 	VerifiedBy    []*AnchorUse `protobuf:"bytes,2,rep,name=verified_by,json=verifiedBy,proto3" json:"verified_by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -892,18 +898,18 @@ func (x *ClientPopulation) GetVerifiedBy() []*AnchorUse {
 	return nil
 }
 
-// How handshakes have used a CA to verify an endpoint, or the clients of a policy. The
-// record continues when settings change, and is not kept across a restart. A peer that
-// two CAs could verify counts for one of them.
+// How handshakes have used a CA to verify an endpoint, or the clients of a policy. A
+// change of settings keeps the record; a restart clears it. If two CAs could verify a
+// peer, the handshake counts for one of them.
 type AnchorUse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The CA's subject.
 	Subject string `protobuf:"bytes,1,opt,name=subject,proto3" json:"subject,omitempty"`
 	// SHA-256 fingerprint of the CA's certificate, in hexadecimal.
 	Sha256Fingerprint string `protobuf:"bytes,2,opt,name=sha256_fingerprint,json=sha256Fingerprint,proto3" json:"sha256_fingerprint,omitempty"`
-	// The last handshake that verified a peer by it.
+	// The last handshake that verified a peer with this CA.
 	LastVerifiedTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=last_verified_time,json=lastVerifiedTime,proto3" json:"last_verified_time,omitempty"`
-	// How many handshakes verified a peer by it.
+	// How many handshakes verified a peer with this CA.
 	VerifiedCount int64 `protobuf:"varint,4,opt,name=verified_count,json=verifiedCount,proto3" json:"verified_count,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -974,7 +980,7 @@ type Problem struct {
 	Kind Kind `protobuf:"varint,1,opt,name=kind,proto3,enum=drawbridge.admin.v1.Kind" json:"kind,omitempty"`
 	// The resource's name.
 	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	// Why.
+	// The reason.
 	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1113,15 +1119,16 @@ func (x *ResourceCounts) GetTrustBundles() int32 {
 	return 0
 }
 
-// Asks for the upstreams' state.
+// The request for a page of upstreams' states.
 type ListUpstreamStatusesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Most entries of the page, which also ends before it reaches 1 MiB. Default, and at
-	// most: 1000.
+	// Maximum number of entries in the page. A page also ends before it reaches 1 MiB.
+	// Default and maximum: 1000.
 	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// next_page_token of the previous page. All other fields must stay the same.
+	// next_page_token of the previous page. All other fields must be the same as for
+	// that page.
 	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
-	// Only upstreams with these labels, as in the lists of AdminService.
+	// List only upstreams whose labels match, written as in the lists of AdminService.
 	LabelSelector string `protobuf:"bytes,3,opt,name=label_selector,json=labelSelector,proto3" json:"label_selector,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1238,23 +1245,25 @@ type UpstreamStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The upstream's name.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Its endpoints as configured. With dns: the current ones, then, as draining, removed
-	// ones that still have connections. At most 1 MiB of them are listed.
+	// Its endpoints as configured. With dns: the current endpoints, then removed ones
+	// that still have connections, shown as draining. The list ends before it reaches 1
+	// MiB.
 	Endpoints []*EndpointStatus `protobuf:"bytes,2,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
-	// Why it takes no traffic: its settings could not be made live (LOCAL_CONFIG), or DNS
-	// has returned no endpoint (DNS_FAILURE). REASON_UNSPECIFIED if it does.
+	// Why the upstream takes no traffic: its settings could not be made live
+	// (LOCAL_CONFIG), or DNS has returned no endpoint (DNS_FAILURE). REASON_UNSPECIFIED
+	// if it takes traffic.
 	Reason Reason `protobuf:"varint,3,opt,name=reason,proto3,enum=drawbridge.admin.v1.Reason" json:"reason,omitempty"`
-	// The connections open to it, by client certificate.
+	// Open connections to the upstream, by client certificate.
 	ConnectionsByCertificate []*CertificateConnections `protobuf:"bytes,4,rep,name=connections_by_certificate,json=connectionsByCertificate,proto3" json:"connections_by_certificate,omitempty"`
 	// Requests in progress; a connection of a TCP listener counts as one.
 	RequestsInFlight int64 `protobuf:"varint,5,opt,name=requests_in_flight,json=requestsInFlight,proto3" json:"requests_in_flight,omitempty"`
 	// Requests that wait until a limit admits them.
 	Pending int64 `protobuf:"varint,6,opt,name=pending,proto3" json:"pending,omitempty"`
-	// Requests that a limit refused.
+	// Requests refused because of a limit.
 	Overloaded int64 `protobuf:"varint,7,opt,name=overloaded,proto3" json:"overloaded,omitempty"`
-	// Retried requests.
+	// Retries made.
 	Retries int64 `protobuf:"varint,8,opt,name=retries,proto3" json:"retries,omitempty"`
-	// Retries that the budget refused.
+	// Retries that the retry budget did not allow.
 	RetriesRefused int64 `protobuf:"varint,9,opt,name=retries_refused,json=retriesRefused,proto3" json:"retries_refused,omitempty"`
 	// The state of DNS, if the endpoints come from it.
 	Dns *DnsStatus `protobuf:"bytes,10,opt,name=dns,proto3" json:"dns,omitempty"`
@@ -1399,37 +1408,38 @@ type EndpointStatus struct {
 	HandshakesResumed int64 `protobuf:"varint,7,opt,name=handshakes_resumed,json=handshakesResumed,proto3" json:"handshakes_resumed,omitempty"`
 	// Failed and broken connections, and missing, broken or late responses, by reason.
 	Failures []*FailureCount `protobuf:"bytes,8,rep,name=failures,proto3" json:"failures,omitempty"`
-	// The last of them.
+	// The most recent of these failures.
 	LastFailure *LastFailure `protobuf:"bytes,9,opt,name=last_failure,json=lastFailure,proto3" json:"last_failure,omitempty"`
 	// The certificate that the endpoint last presented.
 	Certificate *CertificateInfo `protobuf:"bytes,10,opt,name=certificate,proto3" json:"certificate,omitempty"`
-	// It is a backup.
+	// Whether the endpoint is a backup.
 	Backup bool `protobuf:"varint,11,opt,name=backup,proto3" json:"backup,omitempty"`
-	// It takes no new connections.
+	// Whether the endpoint is draining: it gets no new connections.
 	Draining bool `protobuf:"varint,12,opt,name=draining,proto3" json:"draining,omitempty"`
-	// Full handshakes, by the reason why they were full.
+	// Full handshakes, by the reason why no session was resumed.
 	FullHandshakes []*FullHandshakes `protobuf:"bytes,13,rep,name=full_handshakes,json=fullHandshakes,proto3" json:"full_handshakes,omitempty"`
-	// What verification would have refused under VERIFICATION_REPORT_ONLY.
+	// Under VERIFICATION_REPORT_ONLY: the failures that verification would have
+	// refused, by reason.
 	Reported []*FailureCount `protobuf:"bytes,14,rep,name=reported,proto3" json:"reported,omitempty"`
 	// Warm connections; absent without pool.warm, and for a draining endpoint.
 	Warm *WarmConnections `protobuf:"bytes,15,opt,name=warm,proto3" json:"warm,omitempty"`
-	// Whether it takes traffic: not while it drains, fails its health check, waits for its
-	// first check, or is ejected.
+	// Whether the endpoint takes traffic. It does not while it is draining, fails its
+	// health check, waits for its first check, or is ejected.
 	Available bool `protobuf:"varint,16,opt,name=available,proto3" json:"available,omitempty"`
-	// Why not, in words.
+	// Why the endpoint takes no traffic, in words; empty if it does.
 	UnavailableReason string `protobuf:"bytes,17,opt,name=unavailable_reason,json=unavailableReason,proto3" json:"unavailable_reason,omitempty"`
-	// When its ejection by outlier_detection ends; absent: it is not ejected.
+	// When its ejection by outlier_detection ends. Absent: the endpoint is not ejected.
 	EjectionEndTime *timestamppb.Timestamp `protobuf:"bytes,18,opt,name=ejection_end_time,json=ejectionEndTime,proto3" json:"ejection_end_time,omitempty"`
-	// How often it was ejected.
+	// How often the endpoint was ejected.
 	Ejections int64 `protobuf:"varint,19,opt,name=ejections,proto3" json:"ejections,omitempty"`
-	// The last result of its health check; absent without one.
+	// The last result of its health check. Absent: the upstream has no health check.
 	Check *CheckStatus `protobuf:"bytes,20,opt,name=check,proto3" json:"check,omitempty"`
 	// Requests in progress; a connection of a TCP listener counts as one.
 	RequestsInFlight int64 `protobuf:"varint,21,opt,name=requests_in_flight,json=requestsInFlight,proto3" json:"requests_in_flight,omitempty"`
-	// Its share, relative to the others.
+	// Its share of the traffic, relative to the other endpoints.
 	Weight int32 `protobuf:"varint,22,opt,name=weight,proto3" json:"weight,omitempty"`
-	// The CAs that verified it, the latest first; at most 32. Unlike the counts, they are
-	// kept when the upstream changes.
+	// The CAs that verified the endpoint, the most recently used first; at most 32.
+	// Unlike the counts, this list is kept when the upstream changes.
 	VerifiedBy    []*AnchorUse `protobuf:"bytes,23,rep,name=verified_by,json=verifiedBy,proto3" json:"verified_by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1631,19 +1641,19 @@ type CheckStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Whether the endpoint counts as healthy.
 	Healthy bool `protobuf:"varint,1,opt,name=healthy,proto3" json:"healthy,omitempty"`
-	// Whether there was an answer yet.
+	// Whether the first check has ended.
 	Checked bool `protobuf:"varint,2,opt,name=checked,proto3" json:"checked,omitempty"`
 	// When the last check ended.
 	CheckTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=check_time,json=checkTime,proto3" json:"check_time,omitempty"`
-	// How long it took.
+	// How long the last check took.
 	Duration *durationpb.Duration `protobuf:"bytes,4,opt,name=duration,proto3" json:"duration,omitempty"`
-	// Why it failed; REASON_UNSPECIFIED: it did not.
+	// Why the last check failed; REASON_UNSPECIFIED if it succeeded.
 	Reason Reason `protobuf:"varint,5,opt,name=reason,proto3,enum=drawbridge.admin.v1.Reason" json:"reason,omitempty"`
-	// What it found, in words.
+	// What the last check found, in words.
 	Message string `protobuf:"bytes,6,opt,name=message,proto3" json:"message,omitempty"`
 	// Checks made.
 	Checks int64 `protobuf:"varint,7,opt,name=checks,proto3" json:"checks,omitempty"`
-	// Those of them that failed.
+	// Checks that failed.
 	Failures      int64 `protobuf:"varint,8,opt,name=failures,proto3" json:"failures,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1735,14 +1745,15 @@ func (x *CheckStatus) GetFailures() int64 {
 	return 0
 }
 
-// What DNS says about an upstream's endpoints.
+// The state of the DNS lookups for an upstream's endpoints.
 type DnsStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// When the current endpoints were last confirmed; absent: never.
+	// When a lookup last confirmed the current endpoints. Absent: no lookup has
+	// succeeded.
 	ResolveTime *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=resolve_time,json=resolveTime,proto3" json:"resolve_time,omitempty"`
 	// The time of the next lookup.
 	NextResolveTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=next_resolve_time,json=nextResolveTime,proto3" json:"next_resolve_time,omitempty"`
-	// Why the last attempt failed; empty: it did not.
+	// Why the last lookup failed; empty if it succeeded.
 	Error         string `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1802,17 +1813,18 @@ func (x *DnsStatus) GetError() string {
 // The warm connections of an endpoint. EndpointStatus counts them too.
 type WarmConnections struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The target, pool.warm.
+	// How many connections the gateway tries to keep ready, as pool.warm says.
 	Size int32 `protobuf:"varint,1,opt,name=size,proto3" json:"size,omitempty"`
 	// How many are ready now.
 	Ready int32 `protobuf:"varint,2,opt,name=ready,proto3" json:"ready,omitempty"`
-	// Connections handed to a client.
+	// Warm connections that a client has used.
 	Used int64 `protobuf:"varint,3,opt,name=used,proto3" json:"used,omitempty"`
-	// Clients for whom no connection was ready.
+	// Clients that had to wait because no warm connection was ready.
 	Missed int64 `protobuf:"varint,4,opt,name=missed,proto3" json:"missed,omitempty"`
-	// Connections closed unused because of pool.idle_timeout or pool.max_age.
+	// Warm connections closed unused because of pool.idle_timeout or pool.max_age.
 	Expired int64 `protobuf:"varint,5,opt,name=expired,proto3" json:"expired,omitempty"`
-	// Connections that the server closed or wrote to before any client used them.
+	// Warm connections that the server closed, or sent data on, before any client used
+	// them.
 	Closed        int64 `protobuf:"varint,6,opt,name=closed,proto3" json:"closed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1893,9 +1905,9 @@ func (x *WarmConnections) GetClosed() int64 {
 // Full handshakes of one reason.
 type FullHandshakes struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Why.
+	// The reason.
 	Reason FullHandshakeReason `protobuf:"varint,1,opt,name=reason,proto3,enum=drawbridge.admin.v1.FullHandshakeReason" json:"reason,omitempty"`
-	// How many.
+	// The number of handshakes.
 	Count         int64 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1950,7 +1962,7 @@ type CertificateConnections struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// SHA-256 fingerprint of the client certificate; empty for none.
 	Sha256Fingerprint string `protobuf:"bytes,1,opt,name=sha256_fingerprint,json=sha256Fingerprint,proto3" json:"sha256_fingerprint,omitempty"`
-	// Connections open now, also those of earlier revisions of the upstream.
+	// Connections open now, including those of earlier revisions of the upstream.
 	Connections   int64 `protobuf:"varint,2,opt,name=connections,proto3" json:"connections,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2000,11 +2012,11 @@ func (x *CertificateConnections) GetConnections() int64 {
 	return 0
 }
 
-// Asks for the certificates in use.
+// The request for a page of the certificates in use.
 type ListCertificatesInUseRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Most entries of the page, which also ends before it reaches 1 MiB. Default, and at
-	// most: 1000.
+	// Maximum number of entries in the page. A page also ends before it reaches 1 MiB.
+	// Default and maximum: 1000.
 	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// next_page_token of the previous page.
 	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
@@ -2059,7 +2071,7 @@ func (x *ListCertificatesInUseRequest) GetPageToken() string {
 // A page of the certificates in use.
 type ListCertificatesInUseResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Soonest to expire first.
+	// The certificates, soonest to expire first.
 	Certificates []*CertificateInUse `protobuf:"bytes,1,rep,name=certificates,proto3" json:"certificates,omitempty"`
 	// Empty on the last page.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
@@ -2114,21 +2126,21 @@ func (x *ListCertificatesInUseResponse) GetNextPageToken() string {
 // A certificate in use.
 type CertificateInUse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// How it is used.
+	// How the certificate is used.
 	Use CertificateUse `protobuf:"varint,1,opt,name=use,proto3,enum=drawbridge.admin.v1.CertificateUse" json:"use,omitempty"`
 	// The name of the certificate, trust bundle or upstream.
 	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	// The endpoint's address, for CERTIFICATE_USE_UPSTREAM.
 	Endpoint string `protobuf:"bytes,3,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
-	// A description of it.
+	// A description of the certificate.
 	Info *CertificateInfo `protobuf:"bytes,4,opt,name=info,proto3" json:"info,omitempty"`
-	// Whole days until it expires; negative once it has.
+	// Whole days until the certificate expires; negative after that.
 	DaysLeft int32 `protobuf:"varint,5,opt,name=days_left,json=daysLeft,proto3" json:"days_left,omitempty"`
-	// Listeners and upstreams that use it; at most 100 are listed.
+	// Listeners and upstreams that use the certificate; at most 100 are listed.
 	UsedBy []*ResourceRef `protobuf:"bytes,6,rep,name=used_by,json=usedBy,proto3" json:"used_by,omitempty"`
-	// How many use it.
+	// The number of listeners and upstreams that use the certificate.
 	UsedByCount int32 `protobuf:"varint,7,opt,name=used_by_count,json=usedByCount,proto3" json:"used_by_count,omitempty"`
-	// How handshakes have used the CA, for CERTIFICATE_USE_TRUST.
+	// How handshakes have used the CA. Only for CERTIFICATE_USE_TRUST.
 	Evidence      *AnchorEvidence `protobuf:"bytes,8,opt,name=evidence,proto3" json:"evidence,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2221,24 +2233,25 @@ func (x *CertificateInUse) GetEvidence() *AnchorEvidence {
 }
 
 // How handshakes have used a CA of a trust bundle to verify upstreams and clients.
-// Resumptions, health checks and probes count. Nothing is remembered across a restart.
+// Resumed handshakes, health checks and probes count too. A restart clears the record.
 type AnchorEvidence struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// When recording began: when the bundle got the CA, or the gateway started.
 	SinceTime *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=since_time,json=sinceTime,proto3" json:"since_time,omitempty"`
-	// The last handshake that verified a peer by it. Absent: none has.
+	// The last handshake that verified a peer with this CA. Absent: none has.
 	LastVerifiedTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=last_verified_time,json=lastVerifiedTime,proto3" json:"last_verified_time,omitempty"`
-	// How many handshakes verified a peer by it.
+	// How many handshakes verified a peer with this CA.
 	VerifiedCount int64 `protobuf:"varint,3,opt,name=verified_count,json=verifiedCount,proto3" json:"verified_count,omitempty"`
-	// The endpoints and client populations that trust the bundle and need the CA: no other
-	// CA has verified them since it did. At most 100 are listed.
+	// The endpoints and client populations that trust the bundle and need this CA, because
+	// no other CA has verified them since this one last did. At most 100 are listed.
 	NeededBy []*AnchorUser `protobuf:"bytes,4,rep,name=needed_by,json=neededBy,proto3" json:"needed_by,omitempty"`
-	// How many need it.
+	// The number of endpoints and client populations that need the CA.
 	NeededByCount int32 `protobuf:"varint,5,opt,name=needed_by_count,json=neededByCount,proto3" json:"needed_by_count,omitempty"`
-	// The endpoints and client populations that trust the bundle and have not been verified
-	// since the gateway started, so that they may need it. At most 100 are listed.
+	// The endpoints and client populations that trust the bundle and may need this CA,
+	// because no handshake has verified them since the gateway started. At most 100 are
+	// listed.
 	Unknown []*AnchorUser `protobuf:"bytes,6,rep,name=unknown,proto3" json:"unknown,omitempty"`
-	// How many are unknown.
+	// The number of endpoints and client populations in unknown.
 	UnknownCount  int32 `protobuf:"varint,7,opt,name=unknown_count,json=unknownCount,proto3" json:"unknown_count,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2330,9 +2343,9 @@ type AnchorUser struct {
 	Kind Kind `protobuf:"varint,1,opt,name=kind,proto3,enum=drawbridge.admin.v1.Kind" json:"kind,omitempty"`
 	// The name of the upstream or listener.
 	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	// The endpoint's address, for an upstream.
+	// The endpoint's address. Only for an upstream.
 	Endpoint string `protobuf:"bytes,3,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
-	// The policy's hosts, for a listener; empty for the settings of tls itself.
+	// The policy's hosts. Only for a listener; empty for the settings in tls itself.
 	Hosts         []string `protobuf:"bytes,4,rep,name=hosts,proto3" json:"hosts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2396,19 +2409,19 @@ func (x *AnchorUser) GetHosts() []string {
 	return nil
 }
 
-// The request to watch events. Events that match all fields are sent.
+// The request to watch events. The gateway sends events that match every field.
 type WatchEventsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Start after the event with this sequence number: the last one that the client
-	// received, or 0 for all stored events. The last 1024 are stored, and none across a
-	// restart. One event EVENT_TYPE_MISSED stands for those no longer stored. Default:
-	// start now.
+	// Start after the event with this sequence number: that of the last event that the
+	// client received, or 0 for all stored events. The gateway stores the last 1024
+	// events, and none across a restart. One EVENT_TYPE_MISSED stands for events that
+	// are no longer stored. Default: only new events.
 	AfterSequence *int64 `protobuf:"varint,1,opt,name=after_sequence,json=afterSequence,proto3,oneof" json:"after_sequence,omitempty"`
-	// Only events of these types. Empty: all.
+	// Only events of these types. Empty: all types.
 	Types []EventType `protobuf:"varint,2,rep,packed,name=types,proto3,enum=drawbridge.admin.v1.EventType" json:"types,omitempty"`
-	// Only events about resources of these kinds. Empty: all.
+	// Only events about resources of these kinds. Empty: all kinds.
 	Kinds []Kind `protobuf:"varint,3,rep,packed,name=kinds,proto3,enum=drawbridge.admin.v1.Kind" json:"kinds,omitempty"`
-	// Only events about resources of these names. Empty: all.
+	// Only events about resources with these names. Empty: all names.
 	Names         []string `protobuf:"bytes,4,rep,name=names,proto3" json:"names,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2475,27 +2488,28 @@ func (x *WatchEventsRequest) GetNames() []string {
 // An event.
 type Event struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// When.
+	// When the event happened.
 	EventTime *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=event_time,json=eventTime,proto3" json:"event_time,omitempty"`
-	// What kind.
+	// What happened.
 	Type EventType `protobuf:"varint,2,opt,name=type,proto3,enum=drawbridge.admin.v1.EventType" json:"type,omitempty"`
-	// The kind of the resource it is about.
+	// The kind of resource that the event is about.
 	Kind Kind `protobuf:"varint,3,opt,name=kind,proto3,enum=drawbridge.admin.v1.Kind" json:"kind,omitempty"`
-	// The name of that resource.
+	// The name of the resource that the event is about.
 	Name string `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`
-	// The endpoint's address, if it is about one.
+	// The endpoint's address, if the event is about an endpoint.
 	Endpoint string `protobuf:"bytes,5,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
-	// The endpoint's health now, for EVENT_TYPE_ENDPOINT_HEALTH.
+	// The endpoint's new health. Only for EVENT_TYPE_ENDPOINT_HEALTH.
 	Health EndpointHealth `protobuf:"varint,6,opt,name=health,proto3,enum=drawbridge.admin.v1.EndpointHealth" json:"health,omitempty"`
-	// Why, if something failed.
+	// The reason, if the event is about a failure.
 	Reason Reason `protobuf:"varint,7,opt,name=reason,proto3,enum=drawbridge.admin.v1.Reason" json:"reason,omitempty"`
-	// In words.
+	// The event in words.
 	Message string `protobuf:"bytes,8,opt,name=message,proto3" json:"message,omitempty"`
-	// How often it happened since the last such event.
+	// How often this happened since the last event of the same kind.
 	Count int64 `protobuf:"varint,9,opt,name=count,proto3" json:"count,omitempty"`
-	// The revision, for EVENT_TYPE_APPLIED and EVENT_TYPE_FILE_LOADED.
+	// The revision. Only for EVENT_TYPE_APPLIED and EVENT_TYPE_FILE_LOADED.
 	Revision int64 `protobuf:"varint,10,opt,name=revision,proto3" json:"revision,omitempty"`
-	// Increases with every event, also across a restart unless the clock is set back.
+	// The sequence number. It increases with every event, and across a restart too
+	// unless the clock is set back.
 	Sequence      int64 `protobuf:"varint,11,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2611,9 +2625,9 @@ func (x *Event) GetSequence() int64 {
 // How often something failed.
 type FailureCount struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Why.
+	// The reason.
 	Reason Reason `protobuf:"varint,1,opt,name=reason,proto3,enum=drawbridge.admin.v1.Reason" json:"reason,omitempty"`
-	// How often.
+	// The number of failures with this reason.
 	Count         int64 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2666,11 +2680,11 @@ func (x *FailureCount) GetCount() int64 {
 // A failure of an endpoint.
 type LastFailure struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Why it failed.
+	// The reason of the failure.
 	Reason Reason `protobuf:"varint,1,opt,name=reason,proto3,enum=drawbridge.admin.v1.Reason" json:"reason,omitempty"`
 	// The error in words.
 	Message string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
-	// When.
+	// When the event happened.
 	FailureTime   *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=failure_time,json=failureTime,proto3" json:"failure_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

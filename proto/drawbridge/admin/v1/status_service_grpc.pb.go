@@ -31,17 +31,18 @@ const (
 //
 // StatusService reports the current state.
 type StatusServiceClient interface {
-	// The process, its listeners, and which resources are down.
+	// Reads the state of the process, its listeners, and the resources that are down.
 	GetStatus(ctx context.Context, in *GetStatusRequest, opts ...grpc.CallOption) (*GetStatusResponse, error)
-	// Upstreams by name, with the state of each endpoint, one page at a time.
+	// Lists upstreams by name with the state of each endpoint, one page at a time.
 	ListUpstreams(ctx context.Context, in *ListUpstreamStatusesRequest, opts ...grpc.CallOption) (*ListUpstreamStatusesResponse, error)
-	// Every certificate in use, by days left, one page at a time: our own, the CAs of
-	// trust bundles, and those that upstreams presented.
+	// Lists every certificate in use, soonest to expire first, one page at a time: the
+	// gateway's own, the CAs of trust bundles, and those that upstreams presented.
 	ListCertificates(ctx context.Context, in *ListCertificatesInUseRequest, opts ...grpc.CallOption) (*ListCertificatesInUseResponse, error)
-	// Streams events from now on, or from where the client resumes: health changes,
+	// Streams events, from now or from where the client resumes: health changes,
 	// handshake failures (grouped by cause, with a count), certificates near expiry,
-	// files, and revisions. A client may have 64 streams; another one, or one that is
-	// read too slowly, ends with RESOURCE_EXHAUSTED. The client may then resume.
+	// files, and revisions. A client may have 64 streams. A further stream, or a stream
+	// that the client reads too slowly, ends with RESOURCE_EXHAUSTED; the client can
+	// then resume.
 	WatchEvents(ctx context.Context, in *WatchEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Event], error)
 }
 
@@ -108,17 +109,18 @@ type StatusService_WatchEventsClient = grpc.ServerStreamingClient[Event]
 //
 // StatusService reports the current state.
 type StatusServiceServer interface {
-	// The process, its listeners, and which resources are down.
+	// Reads the state of the process, its listeners, and the resources that are down.
 	GetStatus(context.Context, *GetStatusRequest) (*GetStatusResponse, error)
-	// Upstreams by name, with the state of each endpoint, one page at a time.
+	// Lists upstreams by name with the state of each endpoint, one page at a time.
 	ListUpstreams(context.Context, *ListUpstreamStatusesRequest) (*ListUpstreamStatusesResponse, error)
-	// Every certificate in use, by days left, one page at a time: our own, the CAs of
-	// trust bundles, and those that upstreams presented.
+	// Lists every certificate in use, soonest to expire first, one page at a time: the
+	// gateway's own, the CAs of trust bundles, and those that upstreams presented.
 	ListCertificates(context.Context, *ListCertificatesInUseRequest) (*ListCertificatesInUseResponse, error)
-	// Streams events from now on, or from where the client resumes: health changes,
+	// Streams events, from now or from where the client resumes: health changes,
 	// handshake failures (grouped by cause, with a count), certificates near expiry,
-	// files, and revisions. A client may have 64 streams; another one, or one that is
-	// read too slowly, ends with RESOURCE_EXHAUSTED. The client may then resume.
+	// files, and revisions. A client may have 64 streams. A further stream, or a stream
+	// that the client reads too slowly, ends with RESOURCE_EXHAUSTED; the client can
+	// then resume.
 	WatchEvents(*WatchEventsRequest, grpc.ServerStreamingServer[Event]) error
 	mustEmbedUnimplementedStatusServiceServer()
 }

@@ -28,11 +28,11 @@ const (
 type TlsVersion int32
 
 const (
-	// The field's default.
+	// The default of the field.
 	TlsVersion_TLS_VERSION_UNSPECIFIED TlsVersion = 0
-	// TLS 1.0 (RFC 2246). Deprecated by RFC 8996; the answer has a warning.
+	// TLS 1.0 (RFC 2246). Deprecated by RFC 8996; the response has a warning.
 	TlsVersion_TLS_VERSION_1_0 TlsVersion = 1
-	// TLS 1.1 (RFC 4346). Deprecated by RFC 8996; the answer has a warning.
+	// TLS 1.1 (RFC 4346). Deprecated by RFC 8996; the response has a warning.
 	TlsVersion_TLS_VERSION_1_1 TlsVersion = 2
 	// TLS 1.2 (RFC 5246).
 	TlsVersion_TLS_VERSION_1_2 TlsVersion = 3
@@ -85,7 +85,7 @@ func (TlsVersion) EnumDescriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_tls_proto_rawDescGZIP(), []int{0}
 }
 
-// What a TLS listener asks of the client's certificate.
+// Whether a TLS listener requests and requires a client certificate.
 type ClientAuth int32
 
 const (
@@ -93,7 +93,7 @@ const (
 	ClientAuth_CLIENT_AUTH_UNSPECIFIED ClientAuth = 0
 	// Do not request a certificate.
 	ClientAuth_CLIENT_AUTH_NONE ClientAuth = 1
-	// Request a certificate; one that is sent must verify.
+	// Request a certificate. If the client sends one, it must verify.
 	ClientAuth_CLIENT_AUTH_OPTIONAL ClientAuth = 2
 	// Require a certificate that verifies.
 	ClientAuth_CLIENT_AUTH_REQUIRED ClientAuth = 3
@@ -150,10 +150,10 @@ const (
 	Verification_VERIFICATION_UNSPECIFIED Verification = 0
 	// Chain, name, validity, key usage and depth must all verify. The default.
 	Verification_VERIFICATION_FULL Verification = 1
-	// Check everything, log and count each failure with its reason, and let the
-	// connection pass.
+	// Check everything, log and count each failure with its reason, and allow the
+	// connection.
 	Verification_VERIFICATION_REPORT_ONLY Verification = 2
-	// Check nothing. Anyone on the path can pose as the upstream.
+	// Check nothing. Anyone on the network path can impersonate the upstream.
 	Verification_VERIFICATION_INSECURE_SKIP Verification = 3
 )
 
@@ -206,14 +206,15 @@ type RevalidationAction int32
 const (
 	// The same as REVALIDATION_ACTION_DRAIN.
 	RevalidationAction_REVALIDATION_ACTION_UNSPECIFIED RevalidationAction = 0
-	// It takes no further request and ends politely: an idle HTTP connection at once,
-	// a busy one after its responses, a TCP connection or a tunnel after grace. What
-	// is left after grace is closed. The default.
+	// Drain the connection: it takes no further requests. An idle HTTP connection ends
+	// at once, a busy one after its responses, a TCP connection or a tunnel after
+	// grace. Whatever is still open after grace is closed. The default.
 	RevalidationAction_REVALIDATION_ACTION_DRAIN RevalidationAction = 1
-	// It is closed at once, also in the middle of a response.
+	// Close the connection at once, even in the middle of a response.
 	RevalidationAction_REVALIDATION_ACTION_CLOSE RevalidationAction = 2
-	// It continues; the log, the metrics and an event report it. A client without the
-	// certificate that client_auth now requires is not let pass: it is drained.
+	// Let the connection continue, and report it in the log, the metrics and an event.
+	// Exception: the connection of a client without the certificate that client_auth
+	// now requires is drained.
 	RevalidationAction_REVALIDATION_ACTION_REPORT RevalidationAction = 3
 )
 
@@ -266,14 +267,14 @@ type ServerNameSource int32
 const (
 	// The same as SERVER_NAME_SOURCE_FIXED.
 	ServerNameSource_SERVER_NAME_SOURCE_UNSPECIFIED ServerNameSource = 0
-	// From server_name, or else the endpoint's host name.
+	// server_name or, without it, the endpoint's host name.
 	ServerNameSource_SERVER_NAME_SOURCE_FIXED ServerNameSource = 1
-	// The HTTP request's host, or the client's SNI on a TCP listener with TLS.
-	// Traffic without either is refused. The certificate is verified for that name
-	// unless verify_name or subject_alt_names is set.
+	// The HTTP request's host, or the client's SNI on a TCP listener with TLS. Traffic
+	// without such a name is refused. The certificate is verified for this name unless
+	// verify_name or subject_alt_names is set.
 	ServerNameSource_SERVER_NAME_SOURCE_FROM_HOST ServerNameSource = 2
-	// Send no SNI, as nginx does by default. The certificate is still fully
-	// verified, for verify_name, server_name or the endpoint's host.
+	// Send no SNI, as nginx does by default. The certificate is still fully verified:
+	// for verify_name or, without it, server_name, else the endpoint's host.
 	ServerNameSource_SERVER_NAME_SOURCE_NONE ServerNameSource = 3
 )
 
@@ -324,10 +325,10 @@ func (ServerNameSource) EnumDescriptor() ([]byte, []int) {
 type Starttls int32
 
 const (
-	// None: the connection begins with TLS.
+	// No such protocol: the connection begins with TLS.
 	Starttls_STARTTLS_UNSPECIFIED Starttls = 0
-	// PostgreSQL: SSLRequest. For an upstream with PostgreSQL 17's direct TLS leave
-	// starttls out and set alpn to "postgresql"; listeners accept both.
+	// PostgreSQL: SSLRequest. For an upstream that uses direct TLS (PostgreSQL 17),
+	// leave starttls out and set alpn to "postgresql". Listeners accept both.
 	Starttls_STARTTLS_POSTGRES Starttls = 1
 	// MySQL and MariaDB. Upstreams only. The client receives the server's greeting without
 	// its offer of TLS, and authenticates over the gateway's TLS with the server.
@@ -338,8 +339,8 @@ const (
 	Starttls_STARTTLS_LMTP Starttls = 4
 	// IMAP: STARTTLS (RFC 9051).
 	Starttls_STARTTLS_IMAP Starttls = 5
-	// POP3: STLS (RFC 2595). The client is greeted without a timestamp, so it cannot use
-	// APOP.
+	// POP3: STLS (RFC 2595). The greeting to the client has no timestamp, so the client
+	// cannot use APOP.
 	Starttls_STARTTLS_POP3 Starttls = 6
 	// LDAP: the StartTLS operation (RFC 4511).
 	Starttls_STARTTLS_LDAP Starttls = 7
@@ -404,11 +405,11 @@ func (Starttls) EnumDescriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_tls_proto_rawDescGZIP(), []int{5}
 }
 
-// Whether a server may repeat the TLS handshake.
+// Whether a server may renegotiate, that is, repeat the TLS handshake.
 type Renegotiation int32
 
 const (
-	// RENEGOTIATION_NEVER.
+	// The same as RENEGOTIATION_NEVER.
 	Renegotiation_RENEGOTIATION_UNSPECIFIED Renegotiation = 0
 	// Never. The request fails with REASON_RENEGOTIATION_REQUESTED.
 	Renegotiation_RENEGOTIATION_NEVER Renegotiation = 1
@@ -457,48 +458,50 @@ func (Renegotiation) EnumDescriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_tls_proto_rawDescGZIP(), []int{6}
 }
 
-// What is allowed of a certificate but likely to surprise.
+// A property of a certificate that is allowed but likely to surprise.
 type CertificateFinding int32
 
 const (
 	// Not used.
 	CertificateFinding_CERTIFICATE_FINDING_UNSPECIFIED CertificateFinding = 0
-	// The chain was out of order; it is sent in order.
+	// The chain was out of order. The gateway sends it in the right order.
 	CertificateFinding_CERTIFICATE_FINDING_ORDER_MENDED CertificateFinding = 1
 	// The chain's next issuer is missing.
 	CertificateFinding_CERTIFICATE_FINDING_MISSING_INTERMEDIATE CertificateFinding = 2
-	// There is no subject alternative name.
+	// The certificate has no subject alternative name.
 	CertificateFinding_CERTIFICATE_FINDING_NO_SAN CertificateFinding = 3
 	// The key is too short.
 	CertificateFinding_CERTIFICATE_FINDING_WEAK_KEY CertificateFinding = 4
 	// The signature uses a broken hash.
 	CertificateFinding_CERTIFICATE_FINDING_WEAK_SIGNATURE CertificateFinding = 5
-	// It expires within 30 days.
+	// The certificate expires within 30 days.
 	CertificateFinding_CERTIFICATE_FINDING_NEAR_EXPIRY CertificateFinding = 6
-	// It has expired.
+	// The certificate has expired.
 	CertificateFinding_CERTIFICATE_FINDING_EXPIRED CertificateFinding = 7
-	// It is not valid yet.
+	// The certificate is not valid yet.
 	CertificateFinding_CERTIFICATE_FINDING_NOT_YET_VALID CertificateFinding = 8
-	// It is valid for longer than public CAs issue for (398 days).
+	// The certificate is valid for more than 398 days, longer than public CAs issue.
 	CertificateFinding_CERTIFICATE_FINDING_LONG_LIFETIME CertificateFinding = 9
-	// It is used as a client certificate, which its key usage does not allow.
+	// The certificate is used as a client certificate, but its key usages do not allow
+	// that.
 	CertificateFinding_CERTIFICATE_FINDING_NO_CLIENT_AUTH CertificateFinding = 10
-	// It is used as a server certificate, which its key usage does not allow.
+	// The certificate is used as a server certificate, but its key usages do not allow
+	// that.
 	CertificateFinding_CERTIFICATE_FINDING_NO_SERVER_AUTH CertificateFinding = 11
 	// The leaf is a CA certificate.
 	CertificateFinding_CERTIFICATE_FINDING_CA_AS_LEAF CertificateFinding = 12
-	// A certificate is in the chain or bundle twice.
+	// The chain or bundle contains a certificate twice.
 	CertificateFinding_CERTIFICATE_FINDING_DUPLICATE CertificateFinding = 13
-	// The chain holds a certificate that does not belong to it.
+	// The chain contains a certificate that does not belong to it.
 	CertificateFinding_CERTIFICATE_FINDING_STRANGER CertificateFinding = 14
-	// It is not a CA, so it matches only itself.
+	// A certificate in a trust bundle is not a CA, so it verifies only itself.
 	CertificateFinding_CERTIFICATE_FINDING_NOT_A_CA CertificateFinding = 15
-	// A passphrase came with a key that is not encrypted.
+	// A passphrase is set, but the key is not encrypted.
 	CertificateFinding_CERTIFICATE_FINDING_UNNEEDED_PASSPHRASE CertificateFinding = 16
-	// It has more names than are listed.
+	// The certificate has more names than are listed.
 	CertificateFinding_CERTIFICATE_FINDING_MANY_NAMES CertificateFinding = 17
-	// It is a CA in a trust bundle that may not sign certificates, or has a key of
-	// an unsupported type: no certificate it issued is accepted.
+	// A CA in a trust bundle may not sign certificates, or its key is of an unsupported
+	// type. No certificate that it issued is accepted.
 	CertificateFinding_CERTIFICATE_FINDING_CANNOT_SIGN CertificateFinding = 18
 )
 
@@ -575,17 +578,17 @@ func (CertificateFinding) EnumDescriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_tls_proto_rawDescGZIP(), []int{7}
 }
 
-// How live connections are verified again. That happens when trust bundles,
-// revocation lists, pins, names, verification or client_auth change, when a
-// certificate of the peer's chain or a revocation list that it needs expires, and
-// when our own certificate expires that the connection was made with.
+// How the peers of live connections are verified again. The gateway does so when
+// trust bundles, revocation lists, pins, names, verification or client_auth change;
+// when a certificate of the peer's chain or a revocation list that it needs expires;
+// and when the gateway's own certificate on the connection expires.
 type Revalidation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What happens to a connection that no longer verifies. Default:
 	// REVALIDATION_ACTION_DRAIN.
 	Action RevalidationAction `protobuf:"varint,1,opt,name=action,proto3,enum=drawbridge.admin.v1.RevalidationAction" json:"action,omitempty"`
-	// How long such a connection may still carry what is in progress. Only for
-	// REVALIDATION_ACTION_DRAIN. Default: 30s.
+	// How long a drained connection may continue. Only for REVALIDATION_ACTION_DRAIN.
+	// Default: 30s.
 	Grace         *durationpb.Duration `protobuf:"bytes,2,opt,name=grace,proto3" json:"grace,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -638,17 +641,17 @@ func (x *Revalidation) GetGrace() *durationpb.Duration {
 // TLS with clients.
 type ServerTls struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Names of the certificates to present. The one that matches the client's SNI is
-	// chosen; the first is the default. At least one.
+	// Names of the certificates to present; at least one. The gateway presents the one
+	// that matches the client's SNI, or else the first.
 	Certificates []string `protobuf:"bytes,1,rep,name=certificates,proto3" json:"certificates,omitempty"`
 	// Reject a handshake with an SNI that matches no certificate (alert
 	// unrecognized_name), instead of presenting the default certificate. A client
 	// without SNI is rejected too.
 	RejectUnknownSni bool `protobuf:"varint,2,opt,name=reject_unknown_sni,json=rejectUnknownSni,proto3" json:"reject_unknown_sni,omitempty"`
-	// Whether clients need a certificate.
+	// Whether clients must present a certificate. Default: CLIENT_AUTH_NONE.
 	ClientAuth ClientAuth `protobuf:"varint,3,opt,name=client_auth,json=clientAuth,proto3,enum=drawbridge.admin.v1.ClientAuth" json:"client_auth,omitempty"`
 	// Names of the trust bundles that verify client certificates. Required unless
-	// client_auth is CLIENT_AUTH_NONE. There is no default, because the system's roots
+	// client_auth is CLIENT_AUTH_NONE. They have no default, because the system's roots
 	// identify web sites, not clients.
 	ClientTrustBundles []string `protobuf:"bytes,4,rep,name=client_trust_bundles,json=clientTrustBundles,proto3" json:"client_trust_bundles,omitempty"`
 	// Lowest version accepted. Default: TLS 1.2.
@@ -669,29 +672,31 @@ type ServerTls struct {
 	// A client's certificate must have at least one of these names, written as in
 	// UpstreamTls.subject_alt_names. Default: any certificate that verifies.
 	ClientSubjectAltNames []string `protobuf:"bytes,10,rep,name=client_subject_alt_names,json=clientSubjectAltNames,proto3" json:"client_subject_alt_names,omitempty"`
-	// How clients are verified again while their connections are open, in every policy.
+	// How clients are verified again while their connections are open. It applies to
+	// every policy.
 	Revalidation *Revalidation `protobuf:"bytes,11,opt,name=revalidation,proto3" json:"revalidation,omitempty"`
 	// Other settings for some hosts, chosen by the client's SNI. The fields above apply
 	// to every other name, and to clients that send no SNI. A session is resumed only
-	// under the policy that made it. A request for a host of another policy than the
-	// connection's is answered with 421.
+	// under the policy that created it. A request for a host of another policy than the
+	// connection's gets 421.
 	Policies []*TlsPolicy `protobuf:"bytes,12,rep,name=policies,proto3" json:"policies,omitempty"`
-	// Accept client certificates whose extended key usages allow serverAuth and not
-	// clientAuth. Public CAs no longer issue clientAuth. Every other check stays. Then
-	// any web site with a certificate of the same CA can pose as a client, so
-	// client_subject_alt_names or client_identity of routes should say which clients
-	// are meant; the answer and the status have a warning.
+	// Accept client certificates whose extended key usages allow serverAuth but not
+	// clientAuth, because public CAs no longer issue clientAuth. Every other check
+	// still applies. Any web site with a certificate of the same CA can then act as a
+	// client, so restrict the clients with client_subject_alt_names or with
+	// client_identity in routes. The response and the status have a warning.
 	AllowMissingClientAuthUsage bool `protobuf:"varint,13,opt,name=allow_missing_client_auth_usage,json=allowMissingClientAuthUsage,proto3" json:"allow_missing_client_auth_usage,omitempty"`
-	// The protocol in which clients ask for TLS, because it begins in plaintext. The
-	// gateway answers them until the TLS handshake. A client that does not ask is
-	// refused, and one that sends more than its request fails with
-	// REASON_STARTTLS_INJECTION. TCP listeners only. Whether the gateway asks the
-	// upstream for TLS is the upstream's own setting. With STARTTLS_POSTGRES, alpn
-	// defaults to "postgresql". Default: none; connections begin with TLS.
+	// The plaintext protocol in which clients request TLS. The gateway answers them
+	// until the TLS handshake. A client that does not request TLS is refused, and one
+	// that sends more than its request fails with REASON_STARTTLS_INJECTION. TCP
+	// listeners only. The upstream has its own starttls setting. With
+	// STARTTLS_POSTGRES, alpn defaults to "postgresql". Default: none; connections
+	// begin with TLS.
 	Starttls Starttls `protobuf:"varint,14,opt,name=starttls,proto3,enum=drawbridge.admin.v1.Starttls" json:"starttls,omitempty"`
-	// Also serve clients that do not ask for TLS, in plaintext. Anyone on the path can
-	// then read and change what they send, and can keep a client from asking. Not where
-	// clients need a certificate or a known SNI. Only with starttls.
+	// Also serve clients that do not request TLS, in plaintext. Anyone on the network
+	// path can then read and change what they send, and can prevent a client from
+	// requesting TLS. Only with starttls, and not together with CLIENT_AUTH_REQUIRED or
+	// reject_unknown_sni.
 	StarttlsOptional bool `protobuf:"varint,15,opt,name=starttls_optional,json=starttlsOptional,proto3" json:"starttls_optional,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
@@ -833,18 +838,18 @@ func (x *ServerTls) GetStarttlsOptional() bool {
 }
 
 // TLS with the clients of some hosts. Each field has the meaning and the default of
-// the field of that name in ServerTls; nothing is inherited from the listener's own
-// fields.
+// the field with the same name in ServerTls. No value is inherited from the
+// listener's own fields.
 type TlsPolicy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Host names: exact ("pay.example.com") or with a wildcard for the first label
-	// ("*.example.com"). At least one. An exact host wins over a wildcard. No host may
-	// be in two policies of a listener.
+	// ("*.example.com"). At least one. An exact host wins over a wildcard. A host may
+	// be in only one policy of a listener.
 	Hosts []string `protobuf:"bytes,1,rep,name=hosts,proto3" json:"hosts,omitempty"`
-	// Names of the certificates to present. At least one. reject_unknown_sni does not
-	// apply: the policy's hosts are known.
+	// Names of the certificates to present; at least one. reject_unknown_sni does not
+	// apply, because the policy's hosts are known.
 	Certificates []string `protobuf:"bytes,2,rep,name=certificates,proto3" json:"certificates,omitempty"`
-	// Whether clients need a certificate.
+	// Whether clients must present a certificate. Default: CLIENT_AUTH_NONE.
 	ClientAuth ClientAuth `protobuf:"varint,3,opt,name=client_auth,json=clientAuth,proto3,enum=drawbridge.admin.v1.ClientAuth" json:"client_auth,omitempty"`
 	// Names of the trust bundles that verify client certificates. Required unless
 	// client_auth is CLIENT_AUTH_NONE.
@@ -861,7 +866,8 @@ type TlsPolicy struct {
 	Alpn []string `protobuf:"bytes,9,rep,name=alpn,proto3" json:"alpn,omitempty"`
 	// A client's certificate must have at least one of these names.
 	ClientSubjectAltNames []string `protobuf:"bytes,10,rep,name=client_subject_alt_names,json=clientSubjectAltNames,proto3" json:"client_subject_alt_names,omitempty"`
-	// Accept client certificates that allow serverAuth and not clientAuth.
+	// Accept client certificates whose extended key usages allow serverAuth but not
+	// clientAuth.
 	AllowMissingClientAuthUsage bool `protobuf:"varint,11,opt,name=allow_missing_client_auth_usage,json=allowMissingClientAuthUsage,proto3" json:"allow_missing_client_auth_usage,omitempty"`
 	unknownFields               protoimpl.UnknownFields
 	sizeCache                   protoimpl.SizeCache
@@ -994,8 +1000,8 @@ type UpstreamTls struct {
 	// The name sent as SNI (nginx: proxy_ssl_name with proxy_ssl_server_name).
 	// Default: the endpoint's host name. An IP address is never sent as SNI.
 	ServerName string `protobuf:"bytes,5,opt,name=server_name,json=serverName,proto3" json:"server_name,omitempty"`
-	// The DNS name or IP address that the certificate must be for (nginx:
-	// proxy_ssl_name). Default: server_name, or the endpoint's host.
+	// The DNS name or IP address that the certificate must cover (nginx:
+	// proxy_ssl_name). Default: server_name or, without it, the endpoint's host.
 	VerifyName string `protobuf:"bytes,6,opt,name=verify_name,json=verifyName,proto3" json:"verify_name,omitempty"`
 	// Lowest version accepted (nginx: proxy_ssl_protocols). Default: TLS 1.2.
 	MinVersion TlsVersion `protobuf:"varint,7,opt,name=min_version,json=minVersion,proto3,enum=drawbridge.admin.v1.TlsVersion" json:"min_version,omitempty"`
@@ -1007,33 +1013,33 @@ type UpstreamTls struct {
 	// Key-exchange groups, written as in ServerTls. Default: Go's list, which
 	// begins with the post-quantum X25519MLKEM768.
 	Groups []string `protobuf:"bytes,10,rep,name=groups,proto3" json:"groups,omitempty"`
-	// Protocols offered by ALPN, best first. Default: none for TCP listeners;
-	// for HTTP listeners what the upstream's http.protocol asks for.
+	// Protocols offered by ALPN, best first. Default: for TCP listeners none; for HTTP
+	// listeners those that the upstream's http.protocol requires.
 	Alpn []string `protobuf:"bytes,11,rep,name=alpn,proto3" json:"alpn,omitempty"`
 	// Resume TLS sessions instead of a full handshake for each connection
 	// (nginx: proxy_ssl_session_reuse). Sessions are kept per endpoint and never
 	// shared with another upstream or an earlier revision. Default: on.
 	SessionReuse *bool `protobuf:"varint,12,opt,name=session_reuse,json=sessionReuse,proto3,oneof" json:"session_reuse,omitempty"`
-	// Where the name sent as SNI comes from. Default: FIXED.
+	// Where the name sent as SNI comes from. Default: SERVER_NAME_SOURCE_FIXED.
 	ServerNameSource ServerNameSource `protobuf:"varint,13,opt,name=server_name_source,json=serverNameSource,proto3,enum=drawbridge.admin.v1.ServerNameSource" json:"server_name_source,omitempty"`
 	// The certificate must have at least one of these exact names: "DNS:a.example",
 	// "URI:spiffe://corp/pay", "IP:10.0.0.1", "email:ops@corp.example". They replace
-	// verify_name: no other name is verified.
+	// verify_name: the gateway verifies no other name.
 	SubjectAltNames []string `protobuf:"bytes,14,rep,name=subject_alt_names,json=subjectAltNames,proto3" json:"subject_alt_names,omitempty"`
 	// Base64 SHA-256 hashes of public keys (RFC 7469 section 2.4). At least one key of
 	// the verified chain must match. Pins add to the chain check and never replace it.
 	SpkiPins []string `protobuf:"bytes,15,rep,name=spki_pins,json=spkiPins,proto3" json:"spki_pins,omitempty"`
-	// Whether a TLS 1.2 server may repeat the handshake on a connection in use, as IIS
-	// and SAP do to request a client certificate for some paths only. It works for
-	// HTTP/1.1 (set http.protocol to HTTP_PROTOCOL_1_1); TCP listeners never allow it.
-	// Default: RENEGOTIATION_NEVER.
+	// Whether a TLS 1.2 server may renegotiate on a connection in use, as IIS and SAP
+	// do to request a client certificate for some paths only. It works for HTTP/1.1
+	// (set http.protocol to HTTP_PROTOCOL_1_1); TCP listeners never allow it. Default:
+	// RENEGOTIATION_NEVER.
 	Renegotiation Renegotiation `protobuf:"varint,16,opt,name=renegotiation,proto3,enum=drawbridge.admin.v1.Renegotiation" json:"renegotiation,omitempty"`
 	// How connections to the upstream are verified again while they are open.
 	Revalidation *Revalidation `protobuf:"bytes,17,opt,name=revalidation,proto3" json:"revalidation,omitempty"`
-	// The protocol in which the gateway asks the server to start TLS, because it begins
-	// in plaintext. The upgrade is required: a server that does not start TLS fails with
-	// REASON_STARTTLS_REFUSED, one that sends more than its agreement with
-	// REASON_STARTTLS_INJECTION, and the client sees nothing of its plaintext. TCP
+	// The plaintext protocol in which the gateway requests TLS from the server. The
+	// upgrade is required: a server that does not start TLS fails with
+	// REASON_STARTTLS_REFUSED, and one that sends more than its consent fails with
+	// REASON_STARTTLS_INJECTION. No plaintext from the server reaches the client. TCP
 	// listeners only. Default: none; the connection begins with TLS.
 	Starttls      Starttls `protobuf:"varint,18,opt,name=starttls,proto3,enum=drawbridge.admin.v1.Starttls" json:"starttls,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1220,9 +1226,10 @@ type CertificateInfo struct {
 	KeyUsages []string `protobuf:"bytes,9,rep,name=key_usages,json=keyUsages,proto3" json:"key_usages,omitempty"`
 	// Certificates in the chain, the leaf included.
 	ChainLength int32 `protobuf:"varint,10,opt,name=chain_length,json=chainLength,proto3" json:"chain_length,omitempty"`
-	// What is allowed but likely to surprise: near expiry, no SAN, a weak key….
+	// Properties that are allowed but likely to surprise: near expiry, no SAN, a weak
+	// key, ….
 	Warnings []string `protobuf:"bytes,11,rep,name=warnings,proto3" json:"warnings,omitempty"`
-	// The warnings as typed values, for programs.
+	// The warnings as typed values.
 	Findings      []CertificateFinding `protobuf:"varint,12,rep,packed,name=findings,proto3,enum=drawbridge.admin.v1.CertificateFinding" json:"findings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

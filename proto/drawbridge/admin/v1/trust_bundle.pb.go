@@ -27,7 +27,7 @@ type TrustBundle struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Unique among trust bundles: [a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Free to use.
+	// Labels of your choice. Lists can be filtered by them.
 	Labels map[string]string `protobuf:"bytes,2,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Output: changes with every change of the bundle. Input: if set, the write is
 	// refused (ABORTED) unless it matches the current one.
@@ -44,7 +44,7 @@ type TrustBundle struct {
 	Source isTrustBundle_Source `protobuf_oneof:"source"`
 	// Output only: a description of its certificates; for the system's roots, a count.
 	Info *TrustBundleInfo `protobuf:"bytes,8,opt,name=info,proto3" json:"info,omitempty"`
-	// Certificate revocation lists. If there are any, every certificate of a chain
+	// Certificate revocation lists. If the bundle has any, every certificate of a chain
 	// except the anchor needs a current list from its issuer. A missing or outdated
 	// list fails verification (CRL_EXPIRED), as in nginx and OpenSSL.
 	Crls          []*Crl `protobuf:"bytes,9,rep,name=crls,proto3" json:"crls,omitempty"`
@@ -168,8 +168,8 @@ type TrustBundle_Pem struct {
 }
 
 type TrustBundle_File struct {
-	// Absolute path of a PEM or DER file on the gateway's machine. It is
-	// watched, as the files of a certificate are.
+	// Absolute path of a PEM or DER file on the gateway's machine. The gateway
+	// watches it, like the files of a certificate.
 	File string `protobuf:"bytes,6,opt,name=file,proto3,oneof"`
 }
 
@@ -184,10 +184,10 @@ func (*TrustBundle_File) isTrustBundle_Source() {}
 
 func (*TrustBundle_System) isTrustBundle_Source() {}
 
-// A certificate revocation list (RFC 5280 section 5). Exactly one field.
+// A certificate revocation list (RFC 5280 section 5).
 type Crl struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The source.
+	// The source. Exactly one.
 	//
 	// Types that are valid to be assigned to Source:
 	//
@@ -263,8 +263,8 @@ type Crl_Pem struct {
 }
 
 type Crl_File struct {
-	// Absolute path of a PEM or DER file on the gateway's machine. It is
-	// watched.
+	// Absolute path of a PEM or DER file on the gateway's machine. The gateway
+	// watches it.
 	File string `protobuf:"bytes,2,opt,name=file,proto3,oneof"`
 }
 
@@ -279,7 +279,7 @@ type CrlInfo struct {
 	Issuer string `protobuf:"bytes,1,opt,name=issuer,proto3" json:"issuer,omitempty"`
 	// Its date of issue.
 	ThisUpdate *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=this_update,json=thisUpdate,proto3" json:"this_update,omitempty"`
-	// When the next list is due. After that, verification fails.
+	// When the next list is due. After that, verification with this list fails.
 	NextUpdate *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=next_update,json=nextUpdate,proto3" json:"next_update,omitempty"`
 	// How many certificates it revokes.
 	Revoked int32 `protobuf:"varint,4,opt,name=revoked,proto3" json:"revoked,omitempty"`

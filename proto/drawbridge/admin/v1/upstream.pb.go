@@ -31,8 +31,8 @@ const (
 	// In turn, smoothly: weights 5, 1 and 1 give a a b a c a a. The default, as in
 	// nginx.
 	BalancingPolicy_BALANCING_POLICY_ROUND_ROBIN BalancingPolicy = 1
-	// The less loaded of two random endpoints, relative to weight (nginx: random two
-	// least_conn). A TCP connection counts as a request.
+	// The endpoint with fewer requests in progress, relative to weight, of two chosen
+	// at random (nginx: random two least_conn). A TCP connection counts as a request.
 	BalancingPolicy_BALANCING_POLICY_LEAST_REQUESTS BalancingPolicy = 2
 	// At random.
 	BalancingPolicy_BALANCING_POLICY_RANDOM BalancingPolicy = 3
@@ -92,12 +92,12 @@ type SendProxyProtocol int32
 const (
 	// The same as SEND_PROXY_PROTOCOL_NONE.
 	SendProxyProtocol_SEND_PROXY_PROTOCOL_UNSPECIFIED SendProxyProtocol = 0
-	// Nothing. The default.
+	// Send no header. The default.
 	SendProxyProtocol_SEND_PROXY_PROTOCOL_NONE SendProxyProtocol = 1
 	// Version 1, a line of text. UNKNOWN for clients of unix-domain sockets and for
 	// connections that serve no client.
 	SendProxyProtocol_SEND_PROXY_PROTOCOL_V1 SendProxyProtocol = 2
-	// Version 2, binary. LOCAL where version 1 says UNKNOWN.
+	// Version 2, binary. The command is LOCAL where version 1 sends UNKNOWN.
 	SendProxyProtocol_SEND_PROXY_PROTOCOL_V2 SendProxyProtocol = 3
 )
 
@@ -154,8 +154,8 @@ const (
 	HttpProtocol_HTTP_PROTOCOL_AUTO HttpProtocol = 1
 	// HTTP/1.1.
 	HttpProtocol_HTTP_PROTOCOL_1_1 HttpProtocol = 2
-	// HTTP/2; with plaintext, by prior knowledge. WebSockets need an upstream whose
-	// settings allow them (RFC 8441); no other upgrade is possible.
+	// HTTP/2; with plaintext, by prior knowledge. WebSockets work only if the
+	// upstream's HTTP/2 settings allow them (RFC 8441); no other upgrade is possible.
 	HttpProtocol_HTTP_PROTOCOL_2 HttpProtocol = 3
 )
 
@@ -202,16 +202,16 @@ func (HttpProtocol) EnumDescriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{2}
 }
 
-// A Host header.
+// A choice of Host header.
 type HostHeader int32
 
 const (
 	// The same as HOST_HEADER_CLIENT.
 	HostHeader_HOST_HEADER_UNSPECIFIED HostHeader = 0
-	// The client's. The default.
+	// The client's Host. The default.
 	HostHeader_HOST_HEADER_CLIENT HostHeader = 1
-	// The upstream's: tls.server_name, or else the endpoint's address; with dns, its
-	// name and port.
+	// The upstream's name: tls.server_name or, without it, the endpoint's address; with
+	// dns, its name and port.
 	HostHeader_HOST_HEADER_UPSTREAM HostHeader = 2
 )
 
@@ -256,23 +256,23 @@ func (HostHeader) EnumDescriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{3}
 }
 
-// An Upstream is a group of endpoints that serve the same thing, and the settings
-// for connecting to them.
+// An Upstream is a group of interchangeable endpoints and the settings for connecting
+// to them.
 type Upstream struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Unique among upstreams: [a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Free to use.
+	// Labels of your choice. Lists can be filtered by them.
 	Labels map[string]string `protobuf:"bytes,2,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Output: changes with every change of the upstream. Input: if set, the write is
 	// refused (ABORTED) unless it matches the current one.
 	Etag string `protobuf:"bytes,3,opt,name=etag,proto3" json:"etag,omitempty"`
 	// Output only: the revision of the last change.
 	Revision int64 `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
-	// Where to connect. If one cannot be connected, the next is tried. Either at least
-	// one of these, or dns.
+	// Where to connect. If a connection to one endpoint fails, the gateway tries the
+	// next. Set either at least one endpoint, or dns.
 	Endpoints []*Endpoint `protobuf:"bytes,5,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
-	// How to connect. None set: TLS with every default.
+	// How to connect. If none is set: TLS with every default.
 	//
 	// Types that are valid to be assigned to Transport:
 	//
@@ -280,7 +280,7 @@ type Upstream struct {
 	//	*Upstream_Plaintext
 	//	*Upstream_Passthrough
 	Transport isUpstream_Transport `protobuf_oneof:"transport"`
-	// Connections kept for HTTP requests, and kept warm for TCP listeners.
+	// How connections are kept for HTTP requests, and kept warm for TCP listeners.
 	Pool *Pool `protobuf:"bytes,8,opt,name=pool,proto3" json:"pool,omitempty"`
 	// Timeouts.
 	Timeouts *UpstreamTimeouts `protobuf:"bytes,9,opt,name=timeouts,proto3" json:"timeouts,omitempty"`
@@ -288,23 +288,24 @@ type Upstream struct {
 	Http *UpstreamHttp `protobuf:"bytes,10,opt,name=http,proto3" json:"http,omitempty"`
 	// Settings for TCP listeners.
 	Tcp *UpstreamTcp `protobuf:"bytes,11,opt,name=tcp,proto3" json:"tcp,omitempty"`
-	// Send a PROXY protocol header on each connection, before TLS. A connection then
-	// belongs to one client connection: HTTP requests of different clients share none,
-	// and none is kept warm.
+	// Send a PROXY protocol header on each connection, before TLS. Each connection to
+	// an endpoint then serves one client connection: requests of different clients
+	// never share a connection, and no connections are kept warm.
 	SendProxyProtocol SendProxyProtocol `protobuf:"varint,12,opt,name=send_proxy_protocol,json=sendProxyProtocol,proto3,enum=drawbridge.admin.v1.SendProxyProtocol" json:"send_proxy_protocol,omitempty"`
 	// Endpoints from DNS, instead of endpoints.
 	Dns *Dns `protobuf:"bytes,13,opt,name=dns,proto3" json:"dns,omitempty"`
 	// How an endpoint is chosen.
 	Balancing *Balancing `protobuf:"bytes,15,opt,name=balancing,proto3" json:"balancing,omitempty"`
-	// Active health check. An endpoint that fails it gets no traffic. Default: none.
+	// Active health check. An endpoint that fails it gets no traffic. Default: no
+	// health check.
 	HealthCheck *HealthCheck `protobuf:"bytes,16,opt,name=health_check,json=healthCheck,proto3" json:"health_check,omitempty"`
-	// Ejects endpoints for a while because of failures in traffic. Default: off.
+	// Ejects endpoints for a time because of failures in traffic. Default: off.
 	OutlierDetection *OutlierDetection `protobuf:"bytes,17,opt,name=outlier_detection,json=outlierDetection,proto3" json:"outlier_detection,omitempty"`
 	// Limits on requests and connections.
 	Limits *UpstreamLimits `protobuf:"bytes,18,opt,name=limits,proto3" json:"limits,omitempty"`
-	// The egress proxy through which every connection to the endpoints is made: traffic,
-	// health checks and probes. timeouts.connect covers the proxy too. Default: none;
-	// connect directly.
+	// The egress proxy through which the gateway makes every connection to the
+	// endpoints: for traffic, health checks and probes. timeouts.connect includes the
+	// time for the proxy. Default: connect directly.
 	Via           *Via `protobuf:"bytes,19,opt,name=via,proto3" json:"via,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -496,13 +497,13 @@ type Upstream_Tls struct {
 }
 
 type Upstream_Plaintext struct {
-	// No TLS: "offload" behind a TLS listener.
+	// No TLS. Behind a TLS listener this is called offload.
 	Plaintext *Plaintext `protobuf:"bytes,7,opt,name=plaintext,proto3,oneof"`
 }
 
 type Upstream_Passthrough struct {
-	// The client's own TLS, not decrypted. TCP listeners only; the client's SNI
-	// chooses the route.
+	// Forward the client's own TLS without decrypting it. TCP listeners only; the
+	// client's SNI selects the route.
 	Passthrough *Passthrough `protobuf:"bytes,14,opt,name=passthrough,proto3,oneof"`
 }
 
@@ -512,8 +513,8 @@ func (*Upstream_Plaintext) isUpstream_Transport() {}
 
 func (*Upstream_Passthrough) isUpstream_Transport() {}
 
-// An egress proxy. Names of endpoints are resolved by the proxy, those of dns by the
-// gateway.
+// An egress proxy. The proxy resolves the host names in endpoints; the gateway
+// resolves those in dns.
 type Via struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The protocol. Exactly one.
@@ -605,11 +606,11 @@ type HttpConnect struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// "host:port".
 	Address string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
-	// Sent as Proxy-Authorization with the scheme Basic, in the first request. Without
-	// tls anyone between the gateway and the proxy can read them.
+	// Credentials to send as Proxy-Authorization with the scheme Basic, in the first
+	// request. Without tls anyone between the gateway and the proxy can read them.
 	Credentials *ProxyCredentials `protobuf:"bytes,2,opt,name=credentials,proto3" json:"credentials,omitempty"`
-	// The proxy begins with TLS. Its certificate is verified. Default: plaintext to the
-	// proxy; TLS with the endpoint is inside the tunnel in either case.
+	// Connect to the proxy with TLS, and verify its certificate. Default: plaintext to
+	// the proxy. In both cases TLS with the endpoint is inside the tunnel.
 	Tls           *ProxyTls `protobuf:"bytes,3,opt,name=tls,proto3" json:"tls,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -671,7 +672,7 @@ type Socks5 struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// "host:port".
 	Address string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
-	// Offered to the proxy (RFC 1929), in plaintext.
+	// Credentials to send to the proxy (RFC 1929), in plaintext.
 	Credentials   *ProxyCredentials `protobuf:"bytes,2,opt,name=credentials,proto3" json:"credentials,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -726,9 +727,8 @@ type ProxyCredentials struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The username.
 	Username string `protobuf:"bytes,1,opt,name=username,proto3" json:"username,omitempty"`
-	// The password. Input only: it is never shown. A write that leaves it out keeps the
-	// stored one, if the proxy's protocol, address and tls and the username stay the
-	// same.
+	// The password. Input only. A write that leaves it out keeps the stored one if the
+	// proxy's protocol, address and tls and the username stay the same.
 	Password      string `protobuf:"bytes,2,opt,name=password,proto3" json:"password,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -784,8 +784,7 @@ type ProxyTls struct {
 	// Names of the trust bundles that verify the proxy's certificate. Default: the
 	// system's roots.
 	TrustBundles []string `protobuf:"bytes,1,rep,name=trust_bundles,json=trustBundles,proto3" json:"trust_bundles,omitempty"`
-	// The name that is sent as SNI and verified. Default: the host of the proxy's
-	// address.
+	// The name to send as SNI and to verify. Default: the host of the proxy's address.
 	ServerName string `protobuf:"bytes,2,opt,name=server_name,json=serverName,proto3" json:"server_name,omitempty"`
 	// Name of the client certificate to present. Default: none.
 	Certificate   string `protobuf:"bytes,3,opt,name=certificate,proto3" json:"certificate,omitempty"`
@@ -844,13 +843,13 @@ func (x *ProxyTls) GetCertificate() string {
 	return ""
 }
 
-// Endpoints from DNS. The name is looked up again in the background, and the last
-// good answer is kept. A new address takes traffic without affecting the others; a
+// Endpoints from DNS. The gateway looks the name up in the background and keeps the
+// last good answer. A new address gets traffic without affecting the others; a
 // removed one gets no new connections. A failed lookup is retried with back-off.
 type Dns struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The A and AAAA records of this name are the endpoints. It is also the name for
-	// verification and SNI, unless tls says otherwise. Either this or srv.
+	// The A and AAAA records of this name are the endpoints. The name is also used for
+	// verification and SNI, unless tls says otherwise. Set either hostname or srv.
 	Hostname string `protobuf:"bytes,1,opt,name=hostname,proto3" json:"hostname,omitempty"`
 	// The port. Required with hostname.
 	Port int32 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
@@ -859,12 +858,12 @@ type Dns struct {
 	Refresh *durationpb.Duration `protobuf:"bytes,3,opt,name=refresh,proto3" json:"refresh,omitempty"`
 	// The SRV records (RFC 2782) of this name are the endpoints, such as
 	// "_pay._tcp.example.com". Targets with the lowest priority number are primaries,
-	// all others backups; weights count. The target's name is used for verification
-	// and SNI, unless tls says otherwise.
+	// all others backups; the weights of the records apply. The target's name is used
+	// for verification and SNI, unless tls says otherwise.
 	Srv string `protobuf:"bytes,4,opt,name=srv,proto3" json:"srv,omitempty"`
-	// Addresses of DNS servers, "IP" or "IP:port" (nginx: resolver), tried in order. No
-	// search domain is then appended; /etc/hosts is still read first. Default: the
-	// system's; at most 16.
+	// Addresses of DNS servers, "IP" or "IP:port" (nginx: resolver), tried in order.
+	// With them no search domain is appended; /etc/hosts is still read first. At most
+	// 16. Default: the system's DNS servers.
 	Servers       []string `protobuf:"bytes,5,rep,name=servers,proto3" json:"servers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -936,12 +935,13 @@ func (x *Dns) GetServers() []string {
 }
 
 // How an endpoint is chosen among those that take traffic: the primaries, or the
-// backups if no primary does.
+// backups if no primary takes traffic.
 type Balancing struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The policy.
 	Policy BalancingPolicy `protobuf:"varint,1,opt,name=policy,proto3,enum=drawbridge.admin.v1.BalancingPolicy" json:"policy,omitempty"`
-	// What is hashed. Only, and always, with BALANCING_POLICY_CONSISTENT_HASH.
+	// What is hashed. Required with BALANCING_POLICY_CONSISTENT_HASH, and allowed only
+	// with it.
 	Hash *HashKey `protobuf:"bytes,2,opt,name=hash,proto3" json:"hash,omitempty"`
 	// How long a new or recovered endpoint takes to grow from a tenth of its share to
 	// the full share. Default: no slow start.
@@ -1142,8 +1142,8 @@ func (*ClientAddressKey) Descriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{9}
 }
 
-// Checks each endpoint with the TLS settings of traffic. An endpoint gets no traffic
-// before its first answer.
+// Checks each endpoint with the same TLS settings as traffic. An endpoint gets no
+// traffic before its first good answer.
 type HealthCheck struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The kind of check. Exactly one.
@@ -1155,7 +1155,7 @@ type HealthCheck struct {
 	//	*HealthCheck_Http
 	//	*HealthCheck_Grpc
 	Kind isHealthCheck_Kind `protobuf_oneof:"kind"`
-	// How often, with 10% jitter. Default: 10s; at least 100ms.
+	// Time between checks, with 10% jitter. Default: 10s; at least 100ms.
 	Interval *durationpb.Duration `protobuf:"bytes,5,opt,name=interval,proto3" json:"interval,omitempty"`
 	// How long a check may take, connecting included. Default: 5s.
 	Timeout *durationpb.Duration `protobuf:"bytes,6,opt,name=timeout,proto3" json:"timeout,omitempty"`
@@ -1273,22 +1273,22 @@ type isHealthCheck_Kind interface {
 }
 
 type HealthCheck_Tcp struct {
-	// Only a TCP connection.
+	// Makes a TCP connection.
 	Tcp *TcpCheck `protobuf:"bytes,1,opt,name=tcp,proto3,oneof"`
 }
 
 type HealthCheck_Tls struct {
-	// A TLS handshake with full verification.
+	// Makes a TLS handshake with full verification.
 	Tls *TlsCheck `protobuf:"bytes,2,opt,name=tls,proto3,oneof"`
 }
 
 type HealthCheck_Http struct {
-	// An HTTP request.
+	// Sends an HTTP request.
 	Http *HttpCheck `protobuf:"bytes,3,opt,name=http,proto3,oneof"`
 }
 
 type HealthCheck_Grpc struct {
-	// The gRPC health checking protocol (grpc.health.v1).
+	// Calls the gRPC health checking protocol (grpc.health.v1).
 	Grpc *GrpcCheck `protobuf:"bytes,4,opt,name=grpc,proto3,oneof"`
 }
 
@@ -1459,9 +1459,9 @@ func (x *HttpCheck) GetBodyContains() string {
 // A range of status codes, both ends included.
 type CodeRange struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The first.
+	// The first code.
 	First int32 `protobuf:"varint,1,opt,name=first,proto3" json:"first,omitempty"`
-	// The last. Default: first.
+	// The last code. Default: first.
 	Last          *int32 `protobuf:"varint,2,opt,name=last,proto3,oneof" json:"last,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1560,23 +1560,25 @@ func (x *GrpcCheck) GetService() string {
 // When endpoints are ejected because of failures in traffic.
 type OutlierDetection struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Failures in a row that eject: failed connections, missing or broken responses, TCP
-	// connections that the endpoint resets, and codes 500 to 599 (for gRPC, statuses
-	// that mean the server failed). Default: 5; 0 if only error_rate counts.
+	// Consecutive failures that eject an endpoint: failed connections, missing or broken
+	// responses, TCP connections that the endpoint resets, and codes 500 to 599 (for
+	// gRPC, statuses that mean the server failed). Default: 5. 0: only error_rate
+	// ejects.
 	ConsecutiveFailures *int32 `protobuf:"varint,1,opt,name=consecutive_failures,json=consecutiveFailures,proto3,oneof" json:"consecutive_failures,omitempty"`
-	// Failed handshakes in a row that eject. Default: consecutive_failures.
+	// Consecutive failed handshakes that eject an endpoint. Default:
+	// consecutive_failures.
 	ConsecutiveHandshakeFailures *int32 `protobuf:"varint,2,opt,name=consecutive_handshake_failures,json=consecutiveHandshakeFailures,proto3,oneof" json:"consecutive_handshake_failures,omitempty"`
-	// Which handshake failures count. Default: all that the endpoint causes.
+	// Which handshake failures count. Default: every failure that the endpoint causes.
 	HandshakeReasons []Reason `protobuf:"varint,3,rep,packed,name=handshake_reasons,json=handshakeReasons,proto3,enum=drawbridge.admin.v1.Reason" json:"handshake_reasons,omitempty"`
-	// Ejects when the share of failures is too high.
+	// Ejects an endpoint when its share of failures is too high.
 	ErrorRate *ErrorRate `protobuf:"bytes,4,opt,name=error_rate,json=errorRate,proto3" json:"error_rate,omitempty"`
-	// Length of the first ejection; each further one is twice as long, with jitter,
+	// Length of the first ejection. Each further one is twice as long, with jitter,
 	// until the endpoint has been healthy for that long. Default: 30s.
 	BaseEjection *durationpb.Duration `protobuf:"bytes,5,opt,name=base_ejection,json=baseEjection,proto3" json:"base_ejection,omitempty"`
 	// Longest ejection. Default: 300s.
 	MaxEjection *durationpb.Duration `protobuf:"bytes,6,opt,name=max_ejection,json=maxEjection,proto3" json:"max_ejection,omitempty"`
-	// Most endpoints ejected at once, in percent; at least one always stays. Default:
-	// 50.
+	// Maximum share of endpoints ejected at once, in percent. At least one endpoint
+	// always stays. Default: 50.
 	MaxEjectedPercent *int32 `protobuf:"varint,7,opt,name=max_ejected_percent,json=maxEjectedPercent,proto3,oneof" json:"max_ejected_percent,omitempty"`
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
@@ -1668,7 +1670,8 @@ type ErrorRate struct {
 	Percent int32 `protobuf:"varint,1,opt,name=percent,proto3" json:"percent,omitempty"`
 	// The time window. Default: 10s.
 	Window *durationpb.Duration `protobuf:"bytes,2,opt,name=window,proto3" json:"window,omitempty"`
-	// Fewest attempts within the window. Default: 20; at least 1.
+	// Minimum number of attempts within the window before the share counts. Default:
+	// 20; at least 1.
 	MinRequests   *int32 `protobuf:"varint,3,opt,name=min_requests,json=minRequests,proto3,oneof" json:"min_requests,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1729,21 +1732,22 @@ func (x *ErrorRate) GetMinRequests() int32 {
 // no limit.
 type UpstreamLimits struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Most requests in progress.
+	// Maximum number of requests in progress.
 	Requests int32 `protobuf:"varint,1,opt,name=requests,proto3" json:"requests,omitempty"`
-	// Most requests in progress at one endpoint. An endpoint at the limit is not chosen.
+	// Maximum number of requests in progress at one endpoint. An endpoint at its limit
+	// is not chosen.
 	RequestsPerEndpoint int32 `protobuf:"varint,2,opt,name=requests_per_endpoint,json=requestsPerEndpoint,proto3" json:"requests_per_endpoint,omitempty"`
-	// Most open connections.
+	// Maximum number of open connections.
 	Connections int32 `protobuf:"varint,3,opt,name=connections,proto3" json:"connections,omitempty"`
-	// Most open connections to one endpoint.
+	// Maximum number of open connections to one endpoint.
 	ConnectionsPerEndpoint int32 `protobuf:"varint,4,opt,name=connections_per_endpoint,json=connectionsPerEndpoint,proto3" json:"connections_per_endpoint,omitempty"`
-	// Requests that may queue, first come first served, until a limit admits them; others
-	// get 503 at once. Default: 0.
+	// Maximum number of requests that wait in a queue, in order of arrival, until a limit
+	// admits them. Further ones get 503 at once. Default: 0.
 	Pending int32 `protobuf:"varint,5,opt,name=pending,proto3" json:"pending,omitempty"`
-	// How long one may queue. Default: 5s.
+	// How long a request may wait in the queue. Default: 5s.
 	PendingTimeout *durationpb.Duration `protobuf:"bytes,6,opt,name=pending_timeout,json=pendingTimeout,proto3" json:"pending_timeout,omitempty"`
-	// How many of the requests in progress may be retries, so that they never multiply
-	// an outage. Default: 20 percent, and at least 3.
+	// How many of the requests in progress may be retries, so that retries do not
+	// amplify an outage. Default: 20 percent, and at least 3.
 	RetryBudget   *RetryBudget `protobuf:"bytes,7,opt,name=retry_budget,json=retryBudget,proto3" json:"retry_budget,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1833,7 +1837,7 @@ type RetryBudget struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Percent of the requests in progress. Default: 20; at most 100.
 	Percent *int32 `protobuf:"varint,1,opt,name=percent,proto3,oneof" json:"percent,omitempty"`
-	// Retries always allowed. Default: 3.
+	// Number of retries in progress that are always allowed. Default: 3.
 	MinRetries    *int32 `protobuf:"varint,2,opt,name=min_retries,json=minRetries,proto3,oneof" json:"min_retries,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1891,9 +1895,9 @@ type Endpoint struct {
 	// Its share of the traffic, relative to the others. Default: 1; at least 1, at most
 	// 65535. To stop traffic, set draining.
 	Weight *int32 `protobuf:"varint,2,opt,name=weight,proto3,oneof" json:"weight,omitempty"`
-	// Used only if no primary endpoint can be connected.
+	// Whether the endpoint is used only if no primary endpoint can be connected.
 	Backup bool `protobuf:"varint,3,opt,name=backup,proto3" json:"backup,omitempty"`
-	// Gets no new connections; open ones continue.
+	// Whether to stop sending new connections to the endpoint. Open ones continue.
 	Draining      bool `protobuf:"varint,4,opt,name=draining,proto3" json:"draining,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1994,7 +1998,7 @@ func (*Plaintext) Descriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{21}
 }
 
-// Carry the client's TLS unchanged.
+// Forward the client's TLS unchanged.
 type Passthrough struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -2036,22 +2040,22 @@ func (*Passthrough) Descriptor() ([]byte, []int) {
 // connections made in advance for TCP listeners, per endpoint.
 type Pool struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Most idle HTTP/1.1 connections kept for requests. Default: 1024; with 0 each request
-	// over HTTP/1.1 has its own connection.
+	// Maximum number of idle HTTP/1.1 connections kept for requests. Default: 1024. With 0
+	// each HTTP/1.1 request uses its own connection.
 	MaxIdle *int32 `protobuf:"varint,1,opt,name=max_idle,json=maxIdle,proto3,oneof" json:"max_idle,omitempty"`
-	// How long an idle connection is kept. Default: 60s for HTTP, 50s for warm ones. Set
-	// it below the time after which the server closes silent connections. With warm,
-	// at least 1s.
+	// How long an idle connection is kept. Default: 60s for HTTP, 50s for warm
+	// connections. Choose a value below the time after which the server closes idle
+	// connections. With warm, at least 1s.
 	IdleTimeout *durationpb.Duration `protobuf:"bytes,2,opt,name=idle_timeout,json=idleTimeout,proto3" json:"idle_timeout,omitempty"`
-	// Greatest age of a connection that is still used, so that a rotated identity fades
-	// out. Default: no limit. With warm, at least 1s.
+	// Maximum age of a connection that still gets requests, so that connections with a
+	// rotated certificate end. Default: no limit. With warm, at least 1s.
 	MaxAge *durationpb.Duration `protobuf:"bytes,3,opt,name=max_age,json=maxAge,proto3" json:"max_age,omitempty"`
 	// TLS connections kept ready per endpoint for clients of TCP listeners, so that a
-	// client's first byte is sent at once. Used and closed ones are replaced, with
-	// back-off. An endpoint that is down or draining has none. Not with plaintext,
-	// SERVER_NAME_SOURCE_FROM_HOST, server_speaks_first, send_proxy_protocol or a
-	// starttls other than STARTTLS_LDAP.
-	// Default: 0; at most 1000.
+	// client's first byte is sent at once. Used and closed connections are replaced,
+	// with back-off. No connections are kept for an endpoint that is down or draining.
+	// Not with plaintext, SERVER_NAME_SOURCE_FROM_HOST, server_speaks_first,
+	// send_proxy_protocol or a starttls other than STARTTLS_LDAP. Default: 0; at most
+	// 1000.
 	Warm          int32 `protobuf:"varint,4,opt,name=warm,proto3" json:"warm,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2119,13 +2123,14 @@ func (x *Pool) GetWarm() int32 {
 type UpstreamTcp struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The server sends data before the client does, as SMTP, IMAP, FTP, SSH and MySQL
-	// servers do. The data is carried in any case, but no connection can be kept warm,
-	// because the server's first bytes belong to one client.
+	// servers do. Such data is forwarded with or without this field, but with it no
+	// connections are kept warm, because the server's first bytes belong to one client.
 	ServerSpeaksFirst bool `protobuf:"varint,1,opt,name=server_speaks_first,json=serverSpeaksFirst,proto3" json:"server_speaks_first,omitempty"`
-	// Greatest age of a client's connection to the server: then the gateway closes both
-	// sides, whatever they carry, so that an old identity fades out. Each connection ends
-	// up to 10% earlier. A warm connection counts from when a client gets it. Default: no
-	// limit but the listener's own max_connection_age; at least 1s.
+	// Maximum age of a client's connection to the server. The gateway then closes both
+	// sides, even while they carry data, so that no connection keeps an old certificate
+	// for longer. Each connection ends up to 10% earlier. The age of a warm connection
+	// counts from when a client gets it. Default: only the listener's max_connection_age
+	// applies; at least 1s.
 	MaxConnectionAge *durationpb.Duration `protobuf:"bytes,2,opt,name=max_connection_age,json=maxConnectionAge,proto3" json:"max_connection_age,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
@@ -2178,12 +2183,12 @@ func (x *UpstreamTcp) GetMaxConnectionAge() *durationpb.Duration {
 // Timeouts of an upstream.
 type UpstreamTimeouts struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// For the TCP connection. Default: 5s.
+	// Time to make the TCP connection. Default: 5s.
 	Connect *durationpb.Duration `protobuf:"bytes,1,opt,name=connect,proto3" json:"connect,omitempty"`
-	// For the TLS handshake. Default: 10s.
+	// Time to complete the TLS handshake. Default: 10s.
 	Handshake *durationpb.Duration `protobuf:"bytes,2,opt,name=handshake,proto3" json:"handshake,omitempty"`
-	// For the next byte of a response that has begun; on TCP listeners, for a byte in
-	// either direction. Default: none; only the listener's applies.
+	// Time without a byte: of a response that has begun or, on TCP listeners, in either
+	// direction. Default: none; only the listener's idle timeout applies.
 	Idle          *durationpb.Duration `protobuf:"bytes,3,opt,name=idle,proto3" json:"idle,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2243,9 +2248,9 @@ func (x *UpstreamTimeouts) GetIdle() *durationpb.Duration {
 // Settings for HTTP listeners.
 type UpstreamHttp struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The HTTP version.
+	// The HTTP version. Default: HTTP_PROTOCOL_AUTO.
 	Protocol HttpProtocol `protobuf:"varint,1,opt,name=protocol,proto3,enum=drawbridge.admin.v1.HttpProtocol" json:"protocol,omitempty"`
-	// The Host that the upstream sees.
+	// The Host that the upstream receives. Default: HOST_HEADER_CLIENT.
 	Host          HostHeader `protobuf:"varint,2,opt,name=host,proto3,enum=drawbridge.admin.v1.HostHeader" json:"host,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
