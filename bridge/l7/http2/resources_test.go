@@ -272,16 +272,21 @@ func TestResourcesAreBounded(t *testing.T) {
 			}
 			<-nc.taken
 			cost := cpuTime() - start
-			held := inUse() - before - len(nc.left)
 			used := size - len(nc.left)
+			most := max(row.held, maxHeldPerByte)*used + maxHeld/8
+			held := inUse() - before - len(nc.left)
+			// On a busy machine the goroutines of streams that were reset may still be
+			// waiting for a core, to end.
+			for deadline := time.Now().Add(5 * time.Second); held > most && time.Now().Before(deadline); held = inUse() - before - len(nc.left) {
+				runtime.Gosched()
+			}
 			close(hold)
 			closeConn()
 			ended.Wait()
 
 			// A window is memory that the connection itself has offered.
 			alloctest.ReportCost(t, used, max(float64(held-row.windows), 0)/float64(used), float64(cost)/float64(used))
-			perByte := max(row.held, maxHeldPerByte)
-			if most := perByte*used + maxHeld/8; held > most {
+			if held > most {
 				t.Errorf("%d bytes are held for %d", held, used)
 			}
 			if row.held == 0 && held > maxHeld+row.windows {
