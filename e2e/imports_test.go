@@ -93,9 +93,21 @@ var mayImport = map[string][]string{
 		"gateway/snapshot", "gateway/store", "gateway/store/bolt", "gateway/telemetry", "gateway/unixsocket", "gateway/invalid", "gateway/fileroot",
 		"proto/drawbridge/admin/v1", "bridge/accesslog", "bridge/upstream", "bridge/validity", "certs"},
 
-	"cmd/drawbridge": {"gateway", "gateway/admin", "gateway/files", "gateway/unixsocket", "gateway/store", "gateway/store/bolt", "gateway/invalid", "proto/drawbridge/admin/v1",
-		"certs", "certs/pki", "cmd/drawbridge/manifest"},
-	"cmd/drawbridge/manifest": {"proto/drawbridge/admin/v1"},
+	"cmd/drawbridge": {"gateway", "gateway/admin", "gateway/files", "gateway/unixsocket", "gateway/store", "gateway/store/bolt", "proto/drawbridge/admin/v1", "certs",
+		"cmd/drawbridge/ca", "cmd/drawbridge/client", "cmd/drawbridge/command", "cmd/drawbridge/configfile", "cmd/drawbridge/demo", "cmd/drawbridge/exit", "cmd/drawbridge/format",
+		"cmd/drawbridge/logwriter", "cmd/drawbridge/manifest", "cmd/drawbridge/memory", "cmd/drawbridge/terminal", "cmd/drawbridge/view"},
+	"cmd/drawbridge/ca":         {"cmd/drawbridge/command", "cmd/drawbridge/exit", "cmd/drawbridge/terminal", "cmd/drawbridge/view", "certs", "certs/pki", "proto/drawbridge/admin/v1"},
+	"cmd/drawbridge/client":     {"cmd/drawbridge/command", "cmd/drawbridge/exit", "cmd/drawbridge/manifest", "cmd/drawbridge/terminal", "gateway/store", "proto/drawbridge/admin/v1"},
+	"cmd/drawbridge/command":    {"cmd/drawbridge/exit", "cmd/drawbridge/terminal"},
+	"cmd/drawbridge/configfile": {"cmd/drawbridge/exit", "cmd/drawbridge/manifest", "gateway", "gateway/files", "gateway/invalid", "gateway/store", "proto/drawbridge/admin/v1"},
+	"cmd/drawbridge/demo":       {"cmd/drawbridge/command", "cmd/drawbridge/configfile", "cmd/drawbridge/exit", "cmd/drawbridge/manifest", "gateway", "certs/pki"},
+	"cmd/drawbridge/exit":       {"cmd/drawbridge/manifest", "cmd/drawbridge/terminal", "cmd/drawbridge/view", "gateway/invalid", "proto/drawbridge/admin/v1"},
+	"cmd/drawbridge/format":     {"cmd/drawbridge/manifest"},
+	"cmd/drawbridge/logwriter":  {},
+	"cmd/drawbridge/manifest":   {"proto/drawbridge/admin/v1"},
+	"cmd/drawbridge/memory":     {},
+	"cmd/drawbridge/terminal":   {},
+	"cmd/drawbridge/view":       {"cmd/drawbridge/format", "cmd/drawbridge/manifest", "cmd/drawbridge/terminal", "gateway/store", "proto/drawbridge/admin/v1"}, // its tests wrap resources
 
 	"e2e": {"proto/drawbridge/admin/v1", "certs/pki"},
 }
@@ -104,12 +116,12 @@ var mayImport = map[string][]string{
 // nothing below the admin service depends on gRPC, and only the store knows how
 // it is stored. Keys are prefixes of import paths.
 var onlyIn = map[string][]string{
-	"google.golang.org/grpc":     {"proto/drawbridge/admin/v1", "gateway/admin", "cmd/drawbridge", "e2e"},
-	"google.golang.org/genproto": {"gateway/admin", "cmd/drawbridge", "e2e"},
+	"google.golang.org/grpc":     {"proto/drawbridge/admin/v1", "gateway/admin", "cmd/drawbridge", "cmd/drawbridge/client", "cmd/drawbridge/exit", "e2e"},
+	"google.golang.org/genproto": {"gateway/admin", "cmd/drawbridge", "cmd/drawbridge/exit", "e2e"},
 	"google.golang.org/protobuf": {"proto/drawbridge/admin/v1", "gateway", "gateway/access", "gateway/admin", "gateway/fielddiff", "gateway/revisions", "gateway/snapshot",
-		"gateway/store", "gateway/store/bolt", "gateway/wellformed", "gateway/diagnose", "gateway/inventory", "cmd/drawbridge", "cmd/drawbridge/manifest", "e2e"},
+		"gateway/store", "gateway/store/bolt", "gateway/wellformed", "gateway/diagnose", "gateway/inventory", "cmd/drawbridge", "cmd/drawbridge/ca", "cmd/drawbridge/client", "cmd/drawbridge/format", "cmd/drawbridge/manifest", "cmd/drawbridge/view", "e2e"},
 	"go.etcd.io/bbolt":      {"gateway/store/bolt"},
-	"github.com/spf13":      {"cmd/drawbridge"},
+	"github.com/spf13":      {"cmd/drawbridge", "cmd/drawbridge/ca", "cmd/drawbridge/client", "cmd/drawbridge/command", "cmd/drawbridge/demo", "cmd/drawbridge/format"},
 	"go.yaml.in/yaml":       {"cmd/drawbridge/manifest", "gateway/access"},
 	"github.com/prometheus": {"gateway/telemetry"},
 	"testing":               {"bridge/faulttest", "certs/certstest", "bridge/resolve/dnstest", "bridge/alloctest", "bridge/splice/splicetest"},

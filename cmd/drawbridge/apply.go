@@ -2,12 +2,17 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/client"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/configfile"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/exit"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/format"
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/manifest"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/terminal"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/view"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
@@ -84,25 +89,25 @@ func newApply(c *cli) *cobra.Command {
 	cmd.Flags().StringVar(&comment, "comment", "", "`why` the change is made; logged with the revision")
 	require := requireProbeFlag(cmd)
 	confirmWithin := confirmWithinFlag(cmd)
-	output := formatFlag(cmd)
-	conn := c.connectFlags(cmd.Flags())
+	output := format.Flag(cmd)
+	conn := client.Flags(c.Env, cmd.Flags())
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if len(files) == 0 {
-			return usageError("nothing to apply: name a file with -f")
+			return exit.UsageError("nothing to apply: name a file with -f")
 		}
-		m, err := manifest.Load(c.in, files...)
+		m, err := manifest.Load(c.In, files...)
 		if err != nil {
 			return err
 		}
 		if pruneSelector != "" && !prune {
-			return usageError("--prune-selector goes with --prune")
+			return exit.UsageError("--prune-selector goes with --prune")
 		}
 		if prune {
-			if err := notEmpty(m, strings.Join(files, ", ")); err != nil {
+			if err := configfile.NotEmpty(m, strings.Join(files, ", ")); err != nil {
 				return err
 			}
 		}
-		cl, err := conn.dial()
+		cl, err := conn.Dial()
 		if err != nil {
 			return err
 		}
@@ -116,9 +121,9 @@ func newApply(c *cli) *cobra.Command {
 		}
 		change, err := c.applyShown(cmd.Context(), cl, *output, req)
 		if err != nil {
-			return cl.failure(err, inManifest(m))
+			return cl.Failure(err, exit.InManifest(m))
 		}
-		if err := c.showChange(*output, change, dryRun, inManifest(m)); err != nil {
+		if err := c.showChange(*output, change, dryRun, exit.InManifest(m)); err != nil {
 			return err
 		}
 		return c.awaitConfirmation(cmd.Context(), cl, *output, change.GetPending())
@@ -127,25 +132,25 @@ func newApply(c *cli) *cobra.Command {
 }
 
 // showChange writes the result of a write, and its warnings to standard error.
-func (c *cli) showChange(f format, change *adminv1.Change, dryRun bool, name fieldNamer) error {
-	showWarnings(c.err, change.GetWarnings(), name)
-	if f != formatTable {
-		return writeMessage(c.out, f, change)
+func (c *cli) showChange(f format.Format, change *adminv1.Change, dryRun bool, name exit.FieldNamer) error {
+	view.WriteWarnings(c.Err, change.GetWarnings(), name)
+	if f != format.Table {
+		return format.WriteMessage(c.Out, f, change)
 	}
-	t := &table{header: []string{"ACTION", "KIND", "NAME"}}
+	t := &terminal.Table{Header: []string{"ACTION", "KIND", "NAME"}}
 	unchanged := 0
 	for _, ch := range change.GetChanges() {
 		if ch.GetAction() == adminv1.ChangeAction_CHANGE_ACTION_UNCHANGED {
 			unchanged++
 			continue
 		}
-		t.add(lower(ch.GetAction()), manifest.KindName(ch.GetKind()), ch.GetName())
+		t.Add(format.Lower(ch.GetAction()), manifest.KindName(ch.GetKind()), ch.GetName())
 	}
-	if len(t.rows) == 0 {
-		_, err := fmt.Fprintf(c.out, "Nothing to change: revision %d is live and has it all.\n", change.GetRevision())
+	if len(t.Rows) == 0 {
+		_, err := fmt.Fprintf(c.Out, "Nothing to change: revision %d is live and has it all.\n", change.GetRevision())
 		return err
 	}
-	if err := c.table(t); err != nil {
+	if err := c.WriteTable(t); err != nil {
 		return err
 	}
 	if dryRun {
@@ -161,19 +166,6 @@ func (c *cli) showChange(f format, change *adminv1.Change, dryRun bool, name fie
 	if dryRun {
 		text = "Dry run: revision %d stays%s.\n"
 	}
-	_, err := fmt.Fprintf(c.out, text, change.GetRevision(), also)
+	_, err := fmt.Fprintf(c.Out, text, change.GetRevision(), also)
 	return err
-}
-
-func showWarnings(w io.Writer, warnings []*adminv1.Warning, name fieldNamer) {
-	for _, warning := range warnings {
-		field := warning.GetField()
-		if field != "" && name != nil {
-			field = name(field)
-		}
-		if field != "" {
-			field += ": "
-		}
-		fmt.Fprintf(w, "Warning: %s\n", printable(field+warning.GetMessage()))
-	}
 }

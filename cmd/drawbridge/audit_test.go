@@ -8,6 +8,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/exit"
 )
 
 // auditLines returns the records of an audit log as "method resources result".
@@ -54,13 +56,13 @@ func TestTheAuditLogSaysWhoDidWhat(t *testing.T) {
 	empty := writeFile(t, dir, "start.yaml", "kind: TrustBundle\nname: sys\nsystem: {}\n")
 	r, sh := serve(t, "--audit-log", path, "--config", empty)
 	ctx := t.Context()
-	sh.run(ctx, "apply", "-f", config, "--dry-run").want(t, exitOK)
-	sh.run(ctx, "apply", "-f", config, "--comment", "first").want(t, exitOK)
-	sh.run(ctx, "get", "all").want(t, exitOK)
-	sh.run(ctx, "status").want(t, exitOK)
-	sh.run(ctx, "delete", "upstream", "none").want(t, exitNotFound)
-	sh.run(ctx, "probe", "up").want(t, exitFailure)
-	sh.run(ctx, "flush-sessions", "up").want(t, exitOK)
+	sh.run(ctx, "apply", "-f", config, "--dry-run").want(t, exit.OK)
+	sh.run(ctx, "apply", "-f", config, "--comment", "first").want(t, exit.OK)
+	sh.run(ctx, "get", "all").want(t, exit.OK)
+	sh.run(ctx, "status").want(t, exit.OK)
+	sh.run(ctx, "delete", "upstream", "none").want(t, exit.NotFound)
+	sh.run(ctx, "probe", "up").want(t, exit.Failure)
+	sh.run(ctx, "flush-sessions", "up").want(t, exit.OK)
 
 	// Rotated: the file is renamed, and later records go to a new one.
 	if err := os.Rename(path, path+".1"); err != nil {
@@ -70,8 +72,8 @@ func TestTheAuditLogSaysWhoDidWhat(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.log.until(t, "SIGUSR1: audit log reopened", 1)
-	sh.run(ctx, "delete", "upstream", "up").want(t, exitOK)
-	if code := r.stop(); code != exitOK {
+	sh.run(ctx, "delete", "upstream", "up").want(t, exit.OK)
+	if code := r.stop(); code != exit.OK {
 		t.Errorf("exit code %d", code)
 	}
 
@@ -97,5 +99,5 @@ func TestTheAuditLogSaysWhoDidWhat(t *testing.T) {
 func TestAnAuditLogThatCannotBeOpenedEndsTheStart(t *testing.T) {
 	dir := tempDir(t)
 	shell{}.run(t.Context(), "serve", "--data-dir", filepath.Join(dir, "d"), "--audit-log", filepath.Join(dir, "none", "audit.log")).
-		want(t, exitFailure, "audit log: ", "no such file or directory")
+		want(t, exit.Failure, "audit log: ", "no such file or directory")
 }

@@ -10,6 +10,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/client"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/command"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/exit"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/terminal"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store/bolt"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
@@ -26,24 +30,24 @@ The copy is complete if the exit code is 0. "restore" makes a data directory of 
 		Example: "  (umask 077; drawbridge backup > state.backup)",
 		Args:    cobra.NoArgs,
 	}
-	conn := c.connectFlags(cmd.Flags())
+	conn := client.Flags(c.Env, cmd.Flags())
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if isTerminal(c.out) {
-			return usageError("standard output is a terminal: redirect it, as in \"drawbridge backup > state.backup\"")
+		if terminal.IsTerminal(c.Out) {
+			return exit.UsageError("standard output is a terminal: redirect it, as in \"drawbridge backup > state.backup\"")
 		}
-		if f, ok := c.out.(*os.File); ok {
+		if f, ok := c.Out.(*os.File); ok {
 			if info, err := f.Stat(); err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o077 != 0 {
-				fmt.Fprintf(c.err, "Warning: the file has mode %04o and will hold private keys: chmod 600 it, or set umask 077 before\n", info.Mode().Perm())
+				fmt.Fprintf(c.Err, "Warning: the file has mode %04o and will hold private keys: chmod 600 it, or set umask 077 before\n", info.Mode().Perm())
 			}
 		}
-		cl, err := conn.dial()
+		cl, err := conn.Dial()
 		if err != nil {
 			return err
 		}
 		defer cl.Close()
 		stream, err := cl.Backup(cmd.Context(), &adminv1.BackupRequest{})
 		if err != nil {
-			return cl.failure(err, noField)
+			return cl.Failure(err, exit.NoField)
 		}
 		for {
 			part, err := stream.Recv()
@@ -51,9 +55,9 @@ The copy is complete if the exit code is 0. "restore" makes a data directory of 
 				return nil
 			}
 			if err != nil {
-				return cl.failure(err, noField)
+				return cl.Failure(err, exit.NoField)
 			}
-			if _, err := c.out.Write(part.GetData()); err != nil {
+			if _, err := c.Out.Write(part.GetData()); err != nil {
 				return err
 			}
 		}
@@ -75,9 +79,9 @@ was pending, the gateway rolls back to the revision before.`,
 		Example: "  drawbridge restore state.backup --data-dir /var/lib/drawbridge",
 		Args:    cobra.ExactArgs(1),
 	}
-	cmd.Flags().StringVar(&dir, "data-dir", c.defaultDataDir(), "`directory` to make")
+	cmd.Flags().StringVar(&dir, "data-dir", c.DefaultDataDir(), "`directory` to make")
 	cmd.RunE = func(_ *cobra.Command, args []string) error {
-		in := c.in
+		in := c.In
 		if args[0] != "-" {
 			f, err := os.Open(args[0])
 			if err != nil {
@@ -90,7 +94,7 @@ was pending, the gateway rolls back to the revision before.`,
 		if err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(c.out, "Restored revision %d to %s: %s.\n", s.Revision, dir, contents(s))
+		_, err = fmt.Fprintf(c.Out, "Restored revision %d to %s: %s.\n", s.Revision, dir, contents(s))
 		return err
 	}
 	return cmd
@@ -102,7 +106,7 @@ func newStore(c *cli) *cobra.Command {
 		Short:   "Check the state of a gateway that does not run",
 		Long:    "Store has the commands for the state in a data directory. No gateway may run on it.",
 		Example: "  drawbridge store check --data-dir /var/lib/drawbridge",
-		RunE:    runGroup,
+		RunE:    command.RunGroup,
 	}
 	cmd.AddCommand(newStoreCheck(c))
 	return cmd
@@ -120,7 +124,7 @@ The exit code is 0 if the state is sound, and 1 if not.`,
 		Example: "  drawbridge store check --data-dir /var/lib/drawbridge",
 		Args:    cobra.NoArgs,
 	}
-	cmd.Flags().StringVar(&dir, "data-dir", c.defaultDataDir(), "`directory` to check")
+	cmd.Flags().StringVar(&dir, "data-dir", c.DefaultDataDir(), "`directory` to check")
 	cmd.RunE = func(*cobra.Command, []string) error {
 		s, err := bolt.Check(dir)
 		switch {
@@ -129,7 +133,7 @@ The exit code is 0 if the state is sound, and 1 if not.`,
 		case err != nil:
 			return err
 		}
-		_, err = fmt.Fprintf(c.out, "Revision %d is sound: %s.\n", s.Revision, contents(s))
+		_, err = fmt.Fprintf(c.Out, "Revision %d is sound: %s.\n", s.Revision, contents(s))
 		return err
 	}
 	return cmd

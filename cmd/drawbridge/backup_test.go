@@ -3,6 +3,8 @@ package main
 import (
 	"path/filepath"
 	"testing"
+
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/exit"
 )
 
 func TestBackupRestoreAndCheck(t *testing.T) {
@@ -17,11 +19,11 @@ func TestBackupRestoreAndCheck(t *testing.T) {
 	dir := tempDir(t)
 	backup := writeFile(t, dir, "state.backup", b.out)
 	data := filepath.Join(dir, "data")
-	s.run(ctx, "store", "check", "--data-dir", data).want(t, exitFailure, "holds no state")
-	s.run(ctx, "restore", filepath.Join(dir, "none"), "--data-dir", data).want(t, exitFailure, "no such file")
-	s.run(ctx, "restore", writeFile(t, dir, "cut", b.out[:len(b.out)/2]), "--data-dir", data).want(t, exitFailure, "the backup is damaged or incomplete")
+	s.run(ctx, "store", "check", "--data-dir", data).want(t, exit.Failure, "holds no state")
+	s.run(ctx, "restore", filepath.Join(dir, "none"), "--data-dir", data).want(t, exit.Failure, "no such file")
+	s.run(ctx, "restore", writeFile(t, dir, "cut", b.out[:len(b.out)/2]), "--data-dir", data).want(t, exit.Failure, "the backup is damaged or incomplete")
 	s.run(ctx, "restore", backup, "--data-dir", data).want(t, 0, "Restored revision 1 to "+data+": 1 resources, 1 stored revisions.")
-	s.run(ctx, "restore", backup, "--data-dir", data).want(t, exitFailure, "exists: move it away first")
+	s.run(ctx, "restore", backup, "--data-dir", data).want(t, exit.Failure, "exists: move it away first")
 	s.run(ctx, "store", "check", "--data-dir", data).want(t, 0, "Revision 1 is sound: 1 resources, 1 stored revisions.")
 
 	socket := "unix:" + filepath.Join(dir, "admin.sock")
@@ -31,6 +33,6 @@ func TestBackupRestoreAndCheck(t *testing.T) {
 	if a, b := s.run(ctx, "get", "all", "-o", "json").out, restored.run(ctx, "get", "all", "-o", "json").out; a != b {
 		t.Errorf("restored:\n%s\nwant\n%s", b, a)
 	}
-	s.run(ctx, "store", "check", "--data-dir", data).want(t, exitFailure, "holds this data directory")
-	shell{}.run(ctx, "backup", "--admin", "unix:/nowhere/s").want(t, exitUnavailable)
+	s.run(ctx, "store", "check", "--data-dir", data).want(t, exit.Failure, "holds this data directory")
+	shell{}.run(ctx, "backup", "--admin", "unix:/nowhere/s").want(t, exit.Unavailable)
 }

@@ -5,12 +5,15 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
 	"time"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/client"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/exit"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/format"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/terminal"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
@@ -25,36 +28,36 @@ Name the revision in scripts, so that they never confirm another one.`,
 		Example: "  drawbridge apply -f drawbridge.yaml --confirm-within 2m\n  drawbridge confirm",
 		Args:    cobra.MaximumNArgs(1),
 	}
-	output := formatFlag(cmd)
-	conn := c.connectFlags(cmd.Flags())
+	output := format.Flag(cmd)
+	conn := client.Flags(c.Env, cmd.Flags())
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		numbers, err := parseRevisions(args)
 		if err != nil {
 			return err
 		}
-		cl, err := conn.dial()
+		cl, err := conn.Dial()
 		if err != nil {
 			return err
 		}
 		defer cl.Close()
 		if len(numbers) == 0 {
-			status, err := cl.status.GetStatus(cmd.Context(), &adminv1.GetStatusRequest{PageSize: 1})
+			status, err := cl.Status.GetStatus(cmd.Context(), &adminv1.GetStatusRequest{PageSize: 1})
 			if err != nil {
-				return cl.failure(err, noField)
+				return cl.Failure(err, exit.NoField)
 			}
 			if status.GetPending() == nil {
-				return &failure{code: exitConflict, summary: "no revision is pending: there is nothing to confirm"}
+				return &exit.Error{Code: exit.Conflict, Summary: "no revision is pending: there is nothing to confirm"}
 			}
 			numbers = []int64{status.GetPending().GetRevision()}
 		}
 		answer, err := cl.Confirm(cmd.Context(), &adminv1.ConfirmRequest{Revision: numbers[0]})
 		if err != nil {
-			return cl.failure(err, noField)
+			return cl.Failure(err, exit.NoField)
 		}
-		if *output != formatTable {
-			return showWords(c.out, *output, answer)
+		if *output != format.Table {
+			return format.WriteWords(c.Out, *output, answer)
 		}
-		_, err = fmt.Fprintf(c.out, "Revision %d is confirmed.\n", numbers[0])
+		_, err = fmt.Fprintf(c.Out, "Revision %d is confirmed.\n", numbers[0])
 		return err
 	}
 	return cmd
@@ -74,41 +77,32 @@ func confirmWithinFlag(cmd *cobra.Command) func() *durationpb.Duration {
 
 // awaitConfirmation tells how to confirm a revision. On a terminal it counts down until
 // the revision is confirmed or the gateway has rolled back.
-func (c *cli) awaitConfirmation(ctx context.Context, cl *client, f format, p *adminv1.Pending) error {
-	if p == nil || f != formatTable {
+func (c *cli) awaitConfirmation(ctx context.Context, cl *client.Client, f format.Format, p *adminv1.Pending) error {
+	if p == nil || f != format.Table {
 		return nil
 	}
 	at := p.GetExpireTime().AsTime().Local().Format("15:04:05")
-	fmt.Fprintf(c.out, "At %s the gateway rolls back to revision %d, unless you confirm: drawbridge confirm %d\n", at, p.GetRollbackTo(), p.GetRevision())
-	if !isTerminal(c.in) || !isTerminal(c.out) {
+	fmt.Fprintf(c.Out, "At %s the gateway rolls back to revision %d, unless you confirm: drawbridge confirm %d\n", at, p.GetRollbackTo(), p.GetRevision())
+	if !terminal.IsTerminal(c.In) || !terminal.IsTerminal(c.Out) {
 		return nil
 	}
 	enter := make(chan struct{})
 	go func() { // ends with the process: a read from a terminal cannot be canceled
-		if _, err := bufio.NewReader(c.in).ReadString('\n'); err == nil {
+		if _, err := bufio.NewReader(c.In).ReadString('\n'); err == nil {
 			close(enter)
 		}
 	}()
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	d := countdown{client: cl, out: c.out, paint: c.paint(c.out), pending: p}
+	d := countdown{Client: cl, out: c.Out, paint: c.Paint(c.Out), pending: p}
 	return d.run(ctx, enter, tick.C)
-}
-
-func isTerminal(stream any) bool {
-	f, ok := stream.(*os.File)
-	if !ok {
-		return false
-	}
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
 // A countdown shows the time left to confirm a revision, and the traffic since.
 type countdown struct {
-	*client
+	*client.Client
 	out     io.Writer
-	paint   paint
+	paint   terminal.Paint
 	pending *adminv1.Pending
 	since   *traffic // what had failed when the countdown began
 }
@@ -129,11 +123,11 @@ func (d *countdown) run(ctx context.Context, enter <-chan struct{}, tick <-chan 
 				_, err = fmt.Fprintf(d.out, "Revision %d is confirmed.\n", n)
 				return err
 			}
-			return d.failure(err, noField)
+			return d.Failure(err, exit.NoField)
 		case <-tick:
 		case <-ctx.Done():
 			fmt.Fprintln(d.out)
-			return &failure{code: exitFailure, summary: fmt.Sprintf("interrupted: revision %d is still pending", n)}
+			return &exit.Error{Code: exit.Failure, Summary: fmt.Sprintf("interrupted: revision %d is still pending", n)}
 		}
 	}
 }
@@ -143,13 +137,13 @@ func (d *countdown) show(ctx context.Context) (over bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	n, left := d.pending.GetRevision(), time.Until(d.pending.GetExpireTime().AsTime())
-	now, live, err := d.traffic(ctx)
+	now, live, err := readTraffic(ctx, d.Client)
 	switch {
 	case err != nil && left < -afterDeadline:
 		fmt.Fprintln(d.out)
-		return true, d.failure(err, noField)
+		return true, d.Failure(err, exit.NoField)
 	case err != nil: // the change may have cut this client off: the gateway rolls back by itself
-		d.line(left, d.paint.bad("the gateway cannot be reached"))
+		d.line(left, d.paint.Bad("the gateway cannot be reached"))
 		return false, nil
 	case live.GetPending().GetRevision() == n:
 		if d.since == nil {
@@ -160,14 +154,14 @@ func (d *countdown) show(ctx context.Context) (over bool, err error) {
 	}
 	fmt.Fprintln(d.out)
 	if r, err := d.GetRevision(ctx, &adminv1.GetRevisionRequest{Revision: n}); err == nil && r.GetConfirmTime() != nil {
-		_, err = fmt.Fprintf(d.out, "Revision %d was confirmed by %s.\n", n, printable(r.GetConfirmPrincipal()))
+		_, err = fmt.Fprintf(d.out, "Revision %d was confirmed by %s.\n", n, terminal.Printable(r.GetConfirmPrincipal()))
 		return true, err
 	}
-	return true, &failure{code: exitConflict, summary: fmt.Sprintf("revision %d was not confirmed: revision %d is live, with the configuration of revision %d",
+	return true, &exit.Error{Code: exit.Conflict, Summary: fmt.Sprintf("revision %d was not confirmed: revision %d is live, with the configuration of revision %d",
 		n, live.GetRevision(), d.pending.GetRollbackTo())}
 }
 
 // line replaces the current line of the terminal.
 func (d *countdown) line(left time.Duration, text string) {
-	fmt.Fprintf(d.out, "\r\x1b[K%s  %s  %s", d.paint.strong(max(left, 0).Round(time.Second).String()), text, d.paint.faint("Enter confirms"))
+	fmt.Fprintf(d.out, "\r\x1b[K%s  %s  %s", d.paint.Strong(max(left, 0).Round(time.Second).String()), text, d.paint.Faint("Enter confirms"))
 }

@@ -3,12 +3,17 @@ package main
 import (
 	"bytes"
 	"context"
+	"os"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/spf13/pflag"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/client"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/command"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/exit"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
@@ -18,12 +23,12 @@ func TestAPendingRevisionIsConfirmedOrUndone(t *testing.T) {
 	up := func(port string) string {
 		return writeFile(t, t.TempDir(), "up.yaml", "kind: Upstream\nname: up\nendpoints: [{address: \"127.0.0.1:"+port+"\"}]\nplaintext: {}\n")
 	}
-	s.run(ctx, "confirm").want(t, exitConflict, "no revision is pending")
-	s.run(ctx, "apply", "-f", up("1"), "--confirm-within", "0s").want(t, exitInvalid, "options.confirm_within")
+	s.run(ctx, "confirm").want(t, exit.Conflict, "no revision is pending")
+	s.run(ctx, "apply", "-f", up("1"), "--confirm-within", "0s").want(t, exit.Invalid, "options.confirm_within")
 	s.run(ctx, "apply", "-f", up("1"), "--confirm-within", "1h").want(t, 0, "Revision 1 is live", "drawbridge confirm 1")
 	s.run(ctx, "status").want(t, 0, "PENDING revision 1")
-	s.run(ctx, "apply", "-f", up("2")).want(t, exitConflict, "revision 1, made by uid:")
-	s.run(ctx, "confirm", "7").want(t, exitNotFound)
+	s.run(ctx, "apply", "-f", up("2")).want(t, exit.Conflict, "revision 1, made by uid:")
+	s.run(ctx, "confirm", "7").want(t, exit.NotFound)
 	s.run(ctx, "confirm").want(t, 0, "Revision 1 is confirmed.")
 	s.run(ctx, "confirm", "1").want(t, 0, "Revision 1 is confirmed.")
 	s.run(ctx, "delete", "upstream", "up", "--confirm-within", "1h").want(t, 0, "drawbridge confirm 2")
@@ -38,17 +43,13 @@ func startCountdown(t *testing.T, s shell, within string) (*countdown, *bytes.Bu
 	t.Helper()
 	file := writeFile(t, t.TempDir(), "up.yaml", "kind: Upstream\nname: up\nendpoints: [{address: \"127.0.0.1:1\"}]\nplaintext: {}\n")
 	s.run(t.Context(), "apply", "-f", file, "--confirm-within", within).want(t, 0)
-	cl, err := (&connector{admin: s.env["DRAWBRIDGE_ADMIN"]}).dial()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { cl.Close() })
-	status, err := cl.getStatus(t.Context())
+	cl := dial(t, s.env["DRAWBRIDGE_ADMIN"])
+	status, err := cl.WholeStatus(t.Context())
 	if err != nil || status.GetPending() == nil {
 		t.Fatalf("%v, %v", status, err)
 	}
 	var out bytes.Buffer
-	return &countdown{client: cl, out: &out, pending: status.GetPending()}, &out
+	return &countdown{Client: cl, out: &out, pending: status.GetPending()}, &out
 }
 
 func TestEnterConfirmsDuringTheCountdown(t *testing.T) {
@@ -62,7 +63,7 @@ func TestEnterConfirmsDuringTheCountdown(t *testing.T) {
 	if text := out.String(); !strings.Contains(text, "failures: none  5xx: 0  connections lost: 0") || !strings.HasSuffix(text, "Revision 1 is confirmed.\n") {
 		t.Errorf("%q", text)
 	}
-	s.run(t.Context(), "confirm").want(t, exitConflict, "no revision is pending")
+	s.run(t.Context(), "confirm").want(t, exit.Conflict, "no revision is pending")
 }
 
 func TestACountdownEndsWithTheRevision(t *testing.T) {
@@ -70,8 +71,8 @@ func TestACountdownEndsWithTheRevision(t *testing.T) {
 	d, _ := startCountdown(t, s, "1s")
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	f := asFailure(d.run(t.Context(), nil, tick.C))
-	if f.code != exitConflict || !strings.Contains(f.summary, "revision 2 is live, with the configuration of revision 0") {
+	f := exit.AsError(d.run(t.Context(), nil, tick.C))
+	if f.Code != exit.Conflict || !strings.Contains(f.Summary, "revision 2 is live, with the configuration of revision 0") {
 		t.Errorf("%+v", f)
 	}
 
@@ -84,20 +85,16 @@ func TestACountdownEndsWithTheRevision(t *testing.T) {
 	d, _ = startCountdown(t, gatewayShell(t), "1h")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if f := asFailure(d.run(ctx, nil, nil)); f.code != exitFailure || !strings.Contains(f.summary, "revision 1 is still pending") {
+	if f := exit.AsError(d.run(ctx, nil, nil)); f.Code != exit.Failure || !strings.Contains(f.Summary, "revision 1 is still pending") {
 		t.Errorf("%+v", f)
 	}
 }
 
 // The countdown continues while the gateway cannot be reached: it will roll back by itself.
 func TestACountdownSurvivesAGatewayOutOfReach(t *testing.T) {
-	cl, err := (&connector{admin: "unix:/nowhere/s"}).dial()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer cl.Close()
+	cl := dial(t, "unix:/nowhere/s")
 	var out bytes.Buffer
-	d := countdown{client: cl, out: &out, pending: &adminv1.Pending{Revision: 1, ExpireTime: timestamppb.New(time.Now().Add(time.Hour))}}
+	d := countdown{Client: cl, out: &out, pending: &adminv1.Pending{Revision: 1, ExpireTime: timestamppb.New(time.Now().Add(time.Hour))}}
 	if over, err := d.show(t.Context()); over || err != nil || !strings.Contains(out.String(), "the gateway cannot be reached") {
 		t.Errorf("%v, %v: %q", over, err, &out)
 	}
@@ -122,4 +119,20 @@ func TestTrafficSinceCountsWhatBeganAgain(t *testing.T) {
 	if got, want := now.text(before, false), "failures: EXPIRED 2, UNKNOWN_CA 2, client BAD_CERTIFICATE 1  5xx: 4  connections lost: 1"; got != want {
 		t.Errorf("%s", got)
 	}
+}
+
+// dial returns a client of the gateway at an address.
+func dial(t *testing.T, address string) *client.Client {
+	t.Helper()
+	flags := pflag.NewFlagSet("", pflag.ContinueOnError)
+	conn := client.Flags(&command.Env{LookupEnv: os.LookupEnv}, flags)
+	if err := flags.Set("admin", address); err != nil {
+		t.Fatal(err)
+	}
+	cl, err := conn.Dial()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cl.Close() })
+	return cl
 }

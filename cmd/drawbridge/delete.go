@@ -5,6 +5,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/client"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/exit"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/format"
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/manifest"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
@@ -30,9 +33,9 @@ KIND is one of ` + kindWords() + `.`,
 	cmd.Flags().StringVar(&comment, "comment", "", "`why` the change is made; logged with the revision")
 	require := requireProbeFlag(cmd)
 	confirmWithin := confirmWithinFlag(cmd)
-	output := formatFlag(cmd)
-	conn := c.connectFlags(cmd.Flags())
-	cmd.ValidArgsFunction = c.completeKindAndName(conn)
+	output := format.Flag(cmd)
+	conn := client.Flags(c.Env, cmd.Flags())
+	cmd.ValidArgsFunction = conn.CompleteKindAndName()
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		kind, err := parseKind(args[0])
 		if err != nil {
@@ -42,14 +45,14 @@ KIND is one of ` + kindWords() + `.`,
 		for _, name := range args[1:] {
 			req.Deletes = append(req.Deletes, &adminv1.ResourceDelete{Kind: kind, Name: name})
 		}
-		cl, err := conn.dial()
+		cl, err := conn.Dial()
 		if err != nil {
 			return err
 		}
 		defer cl.Close()
 		change, err := c.applyShown(cmd.Context(), cl, *output, req)
 		if err != nil {
-			return cl.failure(err, noField)
+			return cl.Failure(err, exit.NoField)
 		}
 		if err := c.showChange(*output, change, dryRun, nil); err != nil {
 			return err
@@ -58,9 +61,6 @@ KIND is one of ` + kindWords() + `.`,
 	}
 	return cmd
 }
-
-// noField leaves out field paths where the message alone is clear.
-func noField(string) string { return "" }
 
 // kindWords lists the kinds in lower case.
 func kindWords() string {

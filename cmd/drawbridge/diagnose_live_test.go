@@ -16,6 +16,7 @@ import (
 	"software.sslmate.com/src/go-pkcs12"
 
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/exit"
 )
 
 // tlsServer answers HTTP over TLS under names, and returns its address.
@@ -65,17 +66,17 @@ func TestARealUpstreamIsProbed(t *testing.T) {
 	good, bad := tlsServer(t, ca, "pay.test"), tlsServer(t, ca, "other.test", "another.test")
 
 	file := bridge(t, ca, "pay.test", good)
-	sh.run(t.Context(), "apply", "-f", file, "--require-probe", "all").want(t, exitOK, "Revision 1 is live.")
-	sh.run(t.Context(), "probe", "pay").want(t, exitOK, good+"  OK\n", "negotiated     TLS 1.3", "asked for, ours was sent", "└─ CN=pay.test", "(not presented)")
+	sh.run(t.Context(), "apply", "-f", file, "--require-probe", "all").want(t, exit.OK, "Revision 1 is live.")
+	sh.run(t.Context(), "probe", "pay").want(t, exit.OK, good+"  OK\n", "negotiated     TLS 1.3", "asked for, ours was sent", "└─ CN=pay.test", "(not presented)")
 
 	both := bridge(t, ca, "pay.test", good, bad)
 	r := sh.run(t.Context(), "apply", "-f", both, "--require-probe", "all")
-	r.want(t, exitConflict, bad+"  FAILED  NAME_MISMATCH\n", "✗ is not for pay.test\n")
-	sh.run(t.Context(), "get", "upstream", "pay", "-o", "yaml").want(t, exitOK, "revision: \"1\"")
-	sh.run(t.Context(), "apply", "-f", both, "--require-probe", "any").want(t, exitOK, "updated   Upstream")
+	r.want(t, exit.Conflict, bad+"  FAILED  NAME_MISMATCH\n", "✗ is not for pay.test\n")
+	sh.run(t.Context(), "get", "upstream", "pay", "-o", "yaml").want(t, exit.OK, "revision: \"1\"")
+	sh.run(t.Context(), "apply", "-f", both, "--require-probe", "any").want(t, exit.OK, "updated   Upstream")
 
 	r = sh.run(t.Context(), "probe", "pay", "-o", "json")
-	r.want(t, exitFailure, "Error: 1 of 2 endpoints failed\n")
+	r.want(t, exit.Failure, "Error: 1 of 2 endpoints failed\n")
 	var answer struct {
 		Results []struct {
 			Endpoint, Outcome, Reason, Explanation string
@@ -97,29 +98,29 @@ func TestARealUpstreamIsProbed(t *testing.T) {
 			t.Errorf("no %s in %s", fact, failed.Explanation)
 		}
 	}
-	sh.run(t.Context(), "probe", "pay", "--endpoint", good).want(t, exitOK)
-	sh.run(t.Context(), "probe", "none").want(t, exitNotFound, "none")
-	sh.run(t.Context(), "probe", "-f", bridge(t, ca, "other.test", bad)).want(t, exitOK, bad+"  OK\n")
+	sh.run(t.Context(), "probe", "pay", "--endpoint", good).want(t, exit.OK)
+	sh.run(t.Context(), "probe", "none").want(t, exit.NotFound, "none")
+	sh.run(t.Context(), "probe", "-f", bridge(t, ca, "other.test", bad)).want(t, exit.OK, bad+"  OK\n")
 	unknown := writeFile(t, t.TempDir(), "u.yaml", "kind: Upstream\nname: pay\nendpoints:\n- address: nowhere\n")
-	sh.run(t.Context(), "probe", "-f", unknown).want(t, exitInvalid, unknown+":4: document 1 (Upstream pay): endpoints[0].address: ")
+	sh.run(t.Context(), "probe", "-f", unknown).want(t, exit.Invalid, unknown+":4: document 1 (Upstream pay): endpoints[0].address: ")
 }
 
 func TestARealRequestIsExplainedAndItsConnectionDrained(t *testing.T) {
 	_, sh := serve(t)
 	ca := certstest.NewCA(t)
-	sh.run(t.Context(), "apply", "-f", bridge(t, ca, "pay.test", tlsServer(t, ca, "pay.test"))).want(t, exitOK)
-	sh.run(t.Context(), "explain", "web", "--host", "a.test", "--path", "/x").want(t, exitOK,
+	sh.run(t.Context(), "apply", "-f", bridge(t, ca, "pay.test", tlsServer(t, ca, "pay.test"))).want(t, exit.OK)
+	sh.run(t.Context(), "explain", "web", "--host", "a.test", "--path", "/x").want(t, exit.OK,
 		"forward  by no route", "upstream pay  100%", "client certificate client (SHA-256 ", "trust              corp", "SNI pay.test, verified for pay.test")
-	sh.run(t.Context(), "explain", "none").want(t, exitNotFound, "none")
+	sh.run(t.Context(), "explain", "none").want(t, exit.NotFound, "none")
 
 	get(t, sh)
-	sh.run(t.Context(), "status").want(t, exitOK, "1 full (NO_TICKET), 0 resumed")
-	sh.run(t.Context(), "status", "--certificates").want(t, exitOK, " own ", " trust ", " upstream ", "CN=pay.test", "upstream pay")
-	sh.run(t.Context(), "flush-sessions", "pay").want(t, exitOK, " with pay forgotten.\n")
-	sh.run(t.Context(), "drain", "pay", "--fingerprint", strings.Repeat("0", 64)).want(t, exitOK, "0 connections to pay will be closed within 30s.\n")
-	sh.run(t.Context(), "drain", "pay", "--period", "1s").want(t, exitOK, "1 connection to pay will be closed within 1s.\n")
-	sh.run(t.Context(), "drain", "none").want(t, exitNotFound, "none")
-	sh.run(t.Context(), "flush-sessions", "none").want(t, exitNotFound, "none")
+	sh.run(t.Context(), "status").want(t, exit.OK, "1 full (NO_TICKET), 0 resumed")
+	sh.run(t.Context(), "status", "--certificates").want(t, exit.OK, " own ", " trust ", " upstream ", "CN=pay.test", "upstream pay")
+	sh.run(t.Context(), "flush-sessions", "pay").want(t, exit.OK, " with pay forgotten.\n")
+	sh.run(t.Context(), "drain", "pay", "--fingerprint", strings.Repeat("0", 64)).want(t, exit.OK, "0 connections to pay will be closed within 30s.\n")
+	sh.run(t.Context(), "drain", "pay", "--period", "1s").want(t, exit.OK, "1 connection to pay will be closed within 1s.\n")
+	sh.run(t.Context(), "drain", "none").want(t, exit.NotFound, "none")
+	sh.run(t.Context(), "flush-sessions", "none").want(t, exit.NotFound, "none")
 }
 
 func TestAFailedHandshakeIsWatched(t *testing.T) {
@@ -128,7 +129,7 @@ func TestAFailedHandshakeIsWatched(t *testing.T) {
 	lines, table := start(t, sh.env, "watch", "-o", "json"), start(t, sh.env, "watch")
 	lines.out.until(t, "}\n", 1)
 	table.out.until(t, "revision 0", 1)
-	sh.run(t.Context(), "apply", "-f", bridge(t, ca, "pay.test", tlsServer(t, ca, "other.test"))).want(t, exitOK)
+	sh.run(t.Context(), "apply", "-f", bridge(t, ca, "pay.test", tlsServer(t, ca, "other.test"))).want(t, exit.OK)
 	get(t, sh)
 	lines.out.until(t, `"type":"ENDPOINT_HEALTH"`, 1)
 	lines.out.until(t, `"reason":"NAME_MISMATCH"`, 1)
@@ -202,14 +203,14 @@ crls: [{file: corp.crl}]
 		r := sh.run(t.Context(), args...)
 		shown.WriteString(r.out + r.err)
 	}
-	sh.run(t.Context(), "apply", "-f", wrong).want(t, exitInvalid, filepath.Base(wrong)+":3: document 1 (Certificate inline): pkcs12.passphrase: ")
-	sh.run(t.Context(), "get", "certificates").want(t, exitOK, "pkcs12", "files", "CN=gateway")
-	sh.run(t.Context(), "get", "trustbundles").want(t, exitOK, "1, next update in ")
+	sh.run(t.Context(), "apply", "-f", wrong).want(t, exit.Invalid, filepath.Base(wrong)+":3: document 1 (Certificate inline): pkcs12.passphrase: ")
+	sh.run(t.Context(), "get", "certificates").want(t, exit.OK, "pkcs12", "files", "CN=gateway")
+	sh.run(t.Context(), "get", "trustbundles").want(t, exit.OK, "1, next update in ")
 
 	// What is shown is a configuration that changes nothing.
 	again := sh
 	again.in = sh.run(t.Context(), "get", "all", "-o", "yaml").out
-	again.run(t.Context(), "apply", "-f", "-", "--prune").want(t, exitOK, "Nothing to change")
+	again.run(t.Context(), "apply", "-f", "-", "--prune").want(t, exit.OK, "Nothing to change")
 	watching.out.until(t, "}\n", 2)
 	shown.WriteString(watching.out.String())
 	for _, secret := range []string{"s3cret", data[:40], "PRIVATE KEY"} {

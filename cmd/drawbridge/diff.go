@@ -1,15 +1,15 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"fmt"
-	"io"
-	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/client"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/exit"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/format"
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/manifest"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/view"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
@@ -42,49 +42,49 @@ func newDiff(c *cli) *cobra.Command {
 	cmd.Flags().StringArrayVarP(&files, "file", "f", nil, "`FILE` to compare with the live configuration, as in apply; may be repeated")
 	cmd.Flags().BoolVar(&prune, "prune", false, "with -f: also show every resource that the files do not name as deleted")
 	cmd.Flags().StringVar(&pruneSelector, "prune-selector", "", "with --prune: only resources whose labels match, such as `team=payments`")
-	output := formatFlag(cmd)
-	conn := c.connectFlags(cmd.Flags())
-	cmd.ValidArgsFunction = c.completeRevisions(conn, 2)
+	output := format.Flag(cmd)
+	conn := client.Flags(c.Env, cmd.Flags())
+	cmd.ValidArgsFunction = completeRevisions(conn, 2)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		numbers, err := parseRevisions(args)
 		switch {
 		case err != nil:
 			return err
 		case (len(files) > 0) == (len(args) > 0):
-			return usageError("name either files with -f, or one or two revisions")
+			return exit.UsageError("name either files with -f, or one or two revisions")
 		case len(files) == 0 && (prune || pruneSelector != ""), pruneSelector != "" && !prune:
-			return usageError("--prune goes with -f, and --prune-selector with --prune")
+			return exit.UsageError("--prune goes with -f, and --prune-selector with --prune")
 		}
 		var m *manifest.Manifest
 		if len(files) > 0 {
-			if m, err = manifest.Load(c.in, files...); err != nil {
+			if m, err = manifest.Load(c.In, files...); err != nil {
 				return err
 			}
 		}
-		cl, err := conn.dial()
+		cl, err := conn.Dial()
 		if err != nil {
 			return err
 		}
 		defer cl.Close()
 		var diff *adminv1.DiffRevisionsResponse
-		name := noField
+		name := exit.NoField
 		if m != nil {
-			name = inManifest(m)
+			name = exit.InManifest(m)
 			diff, err = c.diffFiles(cmd.Context(), cl, m, prune, pruneSelector)
 		} else {
 			var to *int64
 			if len(numbers) == 2 {
 				to = &numbers[1]
 			}
-			diff, err = cl.diffRevisions(cmd.Context(), numbers[0], to)
+			diff, err = cl.Diff(cmd.Context(), numbers[0], to)
 		}
 		if err != nil {
-			return differError(cl.failure(err, name))
+			return differError(cl.Failure(err, name))
 		}
-		if *output != formatTable {
-			err = showWords(c.out, *output, diff)
+		if *output != format.Table {
+			err = format.WriteWords(c.Out, *output, diff)
 		} else {
-			err = writeDiff(c.out, c.paint(c.out), diff.GetChanges())
+			err = view.WriteDiff(c.Out, c.Paint(c.Out), diff.GetChanges())
 		}
 		if err == nil && len(diff.GetChanges()) > 0 {
 			return errDiffers
@@ -95,22 +95,22 @@ func newDiff(c *cli) *cobra.Command {
 }
 
 // errDiffers ends diff with exit code 1 and no message.
-var errDiffers = &failure{code: exitFailure}
+var errDiffers = &exit.Error{Code: exit.Failure}
 
 // differError keeps exit code 1 for differences.
 func differError(err error) error {
 	if err == nil {
 		return nil
 	}
-	f := *asFailure(err)
-	if f.code == exitFailure {
-		f.code = exitUnavailable
+	f := *exit.AsError(err)
+	if f.Code == exit.Failure {
+		f.Code = exit.Unavailable
 	}
 	return &f
 }
 
 // diffFiles compares files with the live configuration by a dry run.
-func (c *cli) diffFiles(ctx context.Context, cl *client, m *manifest.Manifest, prune bool, selector string) (*adminv1.DiffRevisionsResponse, error) {
+func (c *cli) diffFiles(ctx context.Context, cl *client.Client, m *manifest.Manifest, prune bool, selector string) (*adminv1.DiffRevisionsResponse, error) {
 	req := &adminv1.ApplyRequest{Resources: m.Resources(), Options: &adminv1.WriteOptions{DryRun: true}}
 	if prune {
 		req.Prune = &adminv1.Prune{Kinds: manifest.Kinds(), LabelSelector: selector}
@@ -119,7 +119,7 @@ func (c *cli) diffFiles(ctx context.Context, cl *client, m *manifest.Manifest, p
 	if err != nil {
 		return nil, err
 	}
-	showWarnings(c.err, answer.GetChange().GetWarnings(), inManifest(m))
+	view.WriteWarnings(c.Err, answer.GetChange().GetWarnings(), exit.InManifest(m))
 	diff := &adminv1.DiffRevisionsResponse{To: answer.GetChange().GetRevision()}
 	for _, ch := range answer.GetChange().GetChanges() {
 		if ch.GetAction() != adminv1.ChangeAction_CHANGE_ACTION_UNCHANGED {
@@ -127,53 +127,4 @@ func (c *cli) diffFiles(ctx context.Context, cl *client, m *manifest.Manifest, p
 		}
 	}
 	return diff, nil
-}
-
-// diffRevisions reads all differences between two revisions; nil stands for the live one.
-func (cl *client) diffRevisions(ctx context.Context, from int64, to *int64) (*adminv1.DiffRevisionsResponse, error) {
-	whole := &adminv1.DiffRevisionsResponse{}
-	for token := ""; ; {
-		page, err := cl.DiffRevisions(ctx, &adminv1.DiffRevisionsRequest{From: from, To: to, PageToken: token})
-		if err != nil {
-			return nil, err
-		}
-		whole.Changes, whole.To = append(whole.Changes, page.GetChanges()...), page.GetTo()
-		if token = page.GetNextPageToken(); token == "" {
-			return whole, nil
-		}
-	}
-}
-
-// writeDiff writes changes for people, each field with its values before and after.
-func writeDiff(w io.Writer, p paint, changes []*adminv1.ResourceChange) error {
-	var out bytes.Buffer
-	for _, ch := range changes {
-		head := strings.ToLower(word(ch.GetAction())) + " " + manifest.KindName(ch.GetKind()) + " " + printable(ch.GetName())
-		switch ch.GetAction() {
-		case adminv1.ChangeAction_CHANGE_ACTION_CREATED:
-			head = p.good(head)
-		case adminv1.ChangeAction_CHANGE_ACTION_DELETED:
-			head = p.bad(head)
-		default:
-			head = p.strong(head)
-		}
-		fmt.Fprintln(&out, head)
-		if len(ch.GetFields()) == 0 && ch.GetAction() == adminv1.ChangeAction_CHANGE_ACTION_UPDATED {
-			fmt.Fprintln(&out, "  "+p.faint("the settings are the same; its files have other content"))
-		}
-		for _, f := range ch.GetFields() {
-			fmt.Fprintln(&out, "  "+printable(f.GetPath()))
-			if f.GetBefore() != "" {
-				fmt.Fprintln(&out, p.bad("  - "+printable(f.GetBefore())))
-			}
-			if f.GetAfter() != "" {
-				fmt.Fprintln(&out, p.good("  + "+printable(f.GetAfter())))
-			}
-		}
-		if n := int(ch.GetFieldCount()) - len(ch.GetFields()); n > 0 && len(ch.GetFields()) > 0 {
-			fmt.Fprintln(&out, "  "+p.faint(fmt.Sprintf("and %d more fields", n)))
-		}
-	}
-	_, err := w.Write(out.Bytes())
-	return err
 }

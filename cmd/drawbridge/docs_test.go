@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/command"
 )
 
 var (
@@ -38,21 +40,21 @@ func TestDocumentedCommandsParse(t *testing.T) {
 				continue
 			}
 			// What follows belongs to the shell.
-			command, _, _ := strings.Cut(match[1], " #")
+			line, _, _ := strings.Cut(match[1], " #")
 			for _, end := range []string{" |", " &", " >", " 2>", "; ", " || "} {
-				command, _, _ = strings.Cut(command, end)
+				line, _, _ = strings.Cut(line, end)
 			}
 			var args []string
-			for _, word := range quotedWord.FindAllString(command, -1) {
+			for _, word := range quotedWord.FindAllString(line, -1) {
 				args = append(args, strings.Trim(word, `"'`))
 			}
 			found++
-			cmd, rest, err := newRoot(&cli{lookupEnv: os.LookupEnv}).Find(args)
+			cmd, rest, err := newRoot(&cli{&command.Env{LookupEnv: os.LookupEnv}}).Find(args)
 			if err == nil {
 				err = cmd.ParseFlags(rest)
 			}
 			if err != nil {
-				t.Errorf("%s: drawbridge %s: %v", filepath.Base(page), command, err)
+				t.Errorf("%s: drawbridge %s: %v", filepath.Base(page), line, err)
 			}
 		}
 	}

@@ -10,6 +10,10 @@ import (
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/client"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/exit"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/format"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/terminal"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
@@ -36,33 +40,33 @@ func newDrain(c *cli) *cobra.Command {
 	}
 	cmd.Flags().StringVar(&fingerprint, "fingerprint", "", "only connections made with the client certificate of this SHA-256 `fingerprint`")
 	cmd.Flags().DurationVar(&period, "period", 30*time.Second, "how long the drain may take")
-	output := formatFlag(cmd)
-	conn := c.connectFlags(cmd.Flags())
-	cmd.ValidArgsFunction = c.completeName(conn, adminv1.Kind_KIND_UPSTREAM)
-	c.completeFlag(cmd, conn, "fingerprint", fingerprints)
+	output := format.Flag(cmd)
+	conn := client.Flags(c.Env, cmd.Flags())
+	cmd.ValidArgsFunction = conn.CompleteName(adminv1.Kind_KIND_UPSTREAM)
+	conn.CompleteFlag(cmd, "fingerprint", fingerprints)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if period <= 0 {
-			return usageError("--period: must be more than 0s")
+			return exit.UsageError("--period: must be more than 0s")
 		}
-		cl, err := conn.dial()
+		cl, err := conn.Dial()
 		if err != nil {
 			return err
 		}
 		defer cl.Close()
-		whole, err := cl.wholeFingerprint(cmd.Context(), args[0], fingerprint)
+		whole, err := wholeFingerprint(cmd.Context(), cl, args[0], fingerprint)
 		if err != nil {
-			return cl.failure(err, nil)
+			return cl.Failure(err, nil)
 		}
-		answer, err := cl.diagnostics.DrainConnections(cmd.Context(), &adminv1.DrainConnectionsRequest{
+		answer, err := cl.Diagnostics.DrainConnections(cmd.Context(), &adminv1.DrainConnectionsRequest{
 			Upstream: args[0], Sha256Fingerprint: whole, Period: durationpb.New(period),
 		})
 		if err != nil {
-			return cl.failure(err, noField)
+			return cl.Failure(err, exit.NoField)
 		}
-		if *output != formatTable {
-			return showWords(c.out, *output, answer)
+		if *output != format.Table {
+			return format.WriteWords(c.Out, *output, answer)
 		}
-		_, err = fmt.Fprintf(c.out, "%s to %s will be closed within %v.\n", count(int(answer.GetConnections()), "connection"), args[0], period)
+		_, err = fmt.Fprintf(c.Out, "%s to %s will be closed within %v.\n", terminal.Count(int(answer.GetConnections()), "connection"), args[0], period)
 		return err
 	}
 	return cmd
@@ -70,19 +74,19 @@ func newDrain(c *cli) *cobra.Command {
 
 // wholeFingerprint returns the fingerprint that begins with text, among those of the
 // connections to an upstream. It returns "" for "".
-func (cl *client) wholeFingerprint(ctx context.Context, upstream, text string) (string, error) {
+func wholeFingerprint(ctx context.Context, cl *client.Client, upstream, text string) (string, error) {
 	const whole, least = 64, 8 // hexadecimal digits
 	digits := strings.ToLower(strings.ReplaceAll(text, ":", ""))
 	if digits == "" && text == "" {
 		return "", nil
 	}
 	if _, err := hex.DecodeString(digits + strings.Repeat("0", len(digits)%2)); err != nil || len(digits) < least || len(digits) > whole {
-		return "", usageError(fmt.Sprintf("--fingerprint: must be the %d hexadecimal digits of a SHA-256, or the first of them, at least %d", whole, least))
+		return "", exit.UsageError(fmt.Sprintf("--fingerprint: must be the %d hexadecimal digits of a SHA-256, or the first of them, at least %d", whole, least))
 	}
 	if len(digits) == whole {
 		return digits, nil
 	}
-	u, err := cl.upstreamStatus(ctx, upstream)
+	u, err := cl.UpstreamStatus(ctx, upstream)
 	if err != nil {
 		return "", err
 	}
@@ -94,11 +98,11 @@ func (cl *client) wholeFingerprint(ctx context.Context, upstream, text string) (
 	}
 	switch len(found) {
 	case 0:
-		return "", &failure{code: exitNotFound, summary: fmt.Sprintf("no connection to %s was made with a client certificate whose fingerprint begins with %s", upstream, digits)}
+		return "", &exit.Error{Code: exit.NotFound, Summary: fmt.Sprintf("no connection to %s was made with a client certificate whose fingerprint begins with %s", upstream, digits)}
 	case 1:
 		return found[0], nil
 	}
-	return "", usageError("--fingerprint: " + digits + " is ambiguous: it matches " + strings.Join(found, ", "))
+	return "", exit.UsageError("--fingerprint: " + digits + " is ambiguous: it matches " + strings.Join(found, ", "))
 }
 
 // fingerprints returns the fingerprints of the client certificates of the connections to
@@ -123,23 +127,23 @@ counts them as FLUSHED.`,
 		Example: "  drawbridge flush-sessions payments",
 		Args:    cobra.ExactArgs(1),
 	}
-	output := formatFlag(cmd)
-	conn := c.connectFlags(cmd.Flags())
-	cmd.ValidArgsFunction = c.completeName(conn, adminv1.Kind_KIND_UPSTREAM)
+	output := format.Flag(cmd)
+	conn := client.Flags(c.Env, cmd.Flags())
+	cmd.ValidArgsFunction = conn.CompleteName(adminv1.Kind_KIND_UPSTREAM)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		cl, err := conn.dial()
+		cl, err := conn.Dial()
 		if err != nil {
 			return err
 		}
 		defer cl.Close()
-		answer, err := cl.diagnostics.FlushSessions(cmd.Context(), &adminv1.FlushSessionsRequest{Upstream: args[0]})
+		answer, err := cl.Diagnostics.FlushSessions(cmd.Context(), &adminv1.FlushSessionsRequest{Upstream: args[0]})
 		if err != nil {
-			return cl.failure(err, noField)
+			return cl.Failure(err, exit.NoField)
 		}
-		if *output != formatTable {
-			return showWords(c.out, *output, answer)
+		if *output != format.Table {
+			return format.WriteWords(c.Out, *output, answer)
 		}
-		_, err = fmt.Fprintf(c.out, "%s with %s forgotten.\n", count(int(answer.GetFlushed()), "session"), args[0])
+		_, err = fmt.Fprintf(c.Out, "%s with %s forgotten.\n", terminal.Count(int(answer.GetFlushed()), "session"), args[0])
 		return err
 	}
 	return cmd

@@ -1,13 +1,15 @@
 package main
 
 import (
-	"bytes"
-	"fmt"
-	"io"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/client"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/exit"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/format"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/terminal"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/view"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
@@ -42,32 +44,32 @@ func newExplain(c *cli) *cobra.Command {
 	flags.StringVar(&req.Method, "method", "", "the request's `method` (default GET)")
 	flags.StringArrayVarP(&headers, "header", "H", nil, "a `header` of the request, \"Name: value\"; may be repeated")
 	flags.StringVar(&req.Sni, "sni", "", "the `name` that the client sends as SNI")
-	client := clientFlags(flags)
-	output := formatFlag(cmd)
-	conn := c.connectFlags(flags)
-	cmd.ValidArgsFunction = c.completeName(conn, adminv1.Kind_KIND_LISTENER)
+	clientCert := clientFlags(flags)
+	output := format.Flag(cmd)
+	conn := client.Flags(c.Env, flags)
+	cmd.ValidArgsFunction = conn.CompleteName(adminv1.Kind_KIND_LISTENER)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		req.Listener = args[0]
 		var err error
 		if req.Headers, err = parseHeaders(headers); err != nil {
 			return err
 		}
-		if req.ClientIdentity, err = client.identity(); err != nil {
+		if req.ClientIdentity, err = clientCert.identity(); err != nil {
 			return err
 		}
-		cl, err := conn.dial()
+		cl, err := conn.Dial()
 		if err != nil {
 			return err
 		}
 		defer cl.Close()
-		answer, err := cl.diagnostics.ExplainRoute(cmd.Context(), req)
+		answer, err := cl.Diagnostics.ExplainRoute(cmd.Context(), req)
 		if err != nil {
-			return cl.failure(err, nil)
+			return cl.Failure(err, nil)
 		}
-		if *output != formatTable {
-			err = showWords(c.out, *output, answer)
+		if *output != format.Table {
+			err = format.WriteWords(c.Out, *output, answer)
 		} else {
-			err = writeExplanation(c.out, c.paint(c.out), req, answer)
+			err = view.WriteExplanation(c.Out, c.Paint(c.Out), req, answer)
 		}
 		if err != nil {
 			return err
@@ -85,11 +87,11 @@ func parseHeaders(lines []string) (map[string]string, error) {
 		name, value, ok := strings.Cut(line, ":")
 		name = strings.TrimSpace(name)
 		if !ok || name == "" {
-			return nil, usageError(`--header: must be "Name: value"`)
+			return nil, exit.UsageError(`--header: must be "Name: value"`)
 		}
 		for have := range headers {
 			if strings.EqualFold(have, name) {
-				return nil, usageError("--header: " + printable(name) + " is given twice")
+				return nil, exit.UsageError("--header: " + terminal.Printable(name) + " is given twice")
 			}
 		}
 		headers[name] = strings.TrimSpace(value)
@@ -99,7 +101,7 @@ func parseHeaders(lines []string) (map[string]string, error) {
 
 func explainFailure(answer *adminv1.ExplainRouteResponse) error {
 	if answer.GetAction() == adminv1.ExplainedAction_EXPLAINED_ACTION_REFUSE {
-		return &failure{code: exitFailure, summary: "it would be rejected"}
+		return &exit.Error{Code: exit.Failure, Summary: "it would be rejected"}
 	}
 	down := 0
 	for _, u := range answer.GetUpstreams() {
@@ -108,7 +110,7 @@ func explainFailure(answer *adminv1.ExplainRouteResponse) error {
 		}
 	}
 	if down > 0 && down == len(answer.GetUpstreams()) {
-		return &failure{code: exitFailure, summary: "every upstream that it could go to is down"}
+		return &exit.Error{Code: exit.Failure, Summary: "every upstream that it could go to is down"}
 	}
 	return nil
 }
@@ -121,118 +123,4 @@ func allUnavailable(u *adminv1.ExplainedUpstream) bool {
 		}
 	}
 	return len(u.GetEndpoints()) > 0 && int(u.GetEndpointCount()) <= len(u.GetEndpoints())
-}
-
-// writeExplanation writes a response for people.
-func writeExplanation(w io.Writer, p paint, req *adminv1.ExplainRouteRequest, answer *adminv1.ExplainRouteResponse) error {
-	var out bytes.Buffer
-	action := lower(answer.GetAction())
-	if answer.GetCode() != 0 {
-		action += fmt.Sprintf(" %d", answer.GetCode())
-	}
-	if answer.GetAction() == adminv1.ExplainedAction_EXPLAINED_ACTION_REFUSE {
-		action = p.bad(printable(action))
-	} else {
-		action = p.good(printable(action))
-	}
-	by := "by no route"
-	if answer.GetRoute() != "" {
-		by = "by route " + p.strong(printable(answer.GetRoute()))
-	}
-	fmt.Fprintf(&out, "%s  %s\n", action, by)
-	fmt.Fprintf(&out, "  %s\n", printable(answer.GetWhy()))
-	if as := answer.GetHost() + answer.GetPath(); as != "" && as != req.GetHost()+req.GetPath() { // normalized, or a default
-		fmt.Fprintf(&out, "  %s %s\n", p.faint("read as"), printable(as))
-	}
-	if path := answer.GetUpstreamPath(); path != "" && path != answer.GetPath() { // rewritten
-		fmt.Fprintf(&out, "  %s %s\n", p.faint("sent as"), printable(path))
-	}
-	if policy := answer.GetTlsPolicy(); policy != nil {
-		fmt.Fprintf(&out, "  %s %s\n", p.faint("client TLS"), printable(policyText(policy)))
-	}
-	for _, u := range answer.GetUpstreams() {
-		writeExplainedUpstream(&out, p, u)
-	}
-	_, err := w.Write(out.Bytes())
-	return err
-}
-
-// policyText describes the TLS settings that apply to the client: "tls.policies[0] for
-// pay.example.com, certificate pay, client certificate required, trust clients".
-func policyText(t *adminv1.ExplainedTlsPolicy) string {
-	text := t.GetField()
-	if len(t.GetHosts()) > 0 {
-		text += " for " + few(t.GetHosts())
-	}
-	text += ", certificate " + few(t.GetCertificates()) + clientAuthText(t.GetClientAuth())
-	if len(t.GetClientTrustBundles()) > 0 {
-		text += ", trust " + few(t.GetClientTrustBundles())
-	}
-	return text
-}
-
-func writeExplainedUpstream(out *bytes.Buffer, p paint, u *adminv1.ExplainedUpstream) {
-	fmt.Fprintf(out, "\n%s  %.4g%%\n", p.strong("upstream "+printable(u.GetName())), u.GetPercent())
-	if u.GetReason() != adminv1.Reason_REASON_UNSPECIFIED {
-		fmt.Fprintf(out, "  %s\n", p.bad(printable("down: "+why(u))))
-	}
-	fact := func(name, value string) {
-		fmt.Fprintf(out, "  %s %s\n", p.faint(pad(name, 18)), printable(value))
-	}
-	tls := false
-	for _, e := range u.GetEndpoints() {
-		tls = tls || e.GetTls()
-	}
-	if tls {
-		certificate := u.GetCertificate()
-		switch {
-		case certificate == "":
-			certificate = "none"
-		case u.GetSha256Fingerprint() != "":
-			certificate += " (SHA-256 " + u.GetSha256Fingerprint() + ")"
-		}
-		fact("client certificate", certificate)
-		verification := u.GetVerification()
-		if verification == adminv1.Verification_VERIFICATION_UNSPECIFIED {
-			verification = adminv1.Verification_VERIFICATION_FULL // the same
-		}
-		if verification != adminv1.Verification_VERIFICATION_INSECURE_SKIP {
-			trust := strings.Join(u.GetTrustBundles(), ", ")
-			if trust == "" {
-				trust = "the system's roots"
-			}
-			fact("trust", trust)
-		}
-		fact("verification", word(verification))
-	}
-	for _, e := range u.GetEndpoints() {
-		var notes []string
-		if u.GetPassthrough() {
-			notes = append(notes, "the client's own TLS")
-		} else if !e.GetTls() {
-			notes = append(notes, "plaintext")
-		} else {
-			sni := e.GetServerName()
-			if sni == "" {
-				sni = "none"
-			}
-			notes = append(notes, "SNI "+sni)
-			if len(e.GetVerifyNames()) > 0 {
-				notes = append(notes, "verified for "+strings.Join(e.GetVerifyNames(), " or "))
-			}
-		}
-		if e.GetBackup() {
-			notes = append(notes, "backup")
-		}
-		switch {
-		case e.GetDraining():
-			notes = append(notes, "draining")
-		case e.GetUnavailableReason() != "":
-			notes = append(notes, "takes no traffic: "+e.GetUnavailableReason())
-		}
-		fmt.Fprintf(out, "  %s  %s\n", p.strong(printable(e.GetAddress())), printable(strings.Join(notes, ", ")))
-	}
-	if n := int(u.GetEndpointCount()) - len(u.GetEndpoints()); n > 0 {
-		fmt.Fprintf(out, "  and %d more endpoints\n", n)
-	}
 }

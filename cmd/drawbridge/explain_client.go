@@ -8,6 +8,8 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/drawbridge-gateway/drawbridge/certs"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/exit"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/terminal"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
@@ -31,7 +33,7 @@ func (f *clientCertFlags) identity() (*adminv1.ExplainedClient, error) {
 	described := f.fingerprint != "" || f.issuer != "" || len(f.sans) > 0
 	switch {
 	case f.file != "" && described:
-		return nil, usageError("--client-cert describes the whole certificate: leave the other --client flags out")
+		return nil, exit.UsageError("--client-cert describes the whole certificate: leave the other --client flags out")
 	case described:
 		return &adminv1.ExplainedClient{SubjectAltNames: f.sans, Sha256Fingerprint: f.fingerprint, Issuer: f.issuer}, nil
 	case f.file == "":
@@ -39,7 +41,7 @@ func (f *clientCertFlags) identity() (*adminv1.ExplainedClient, error) {
 	}
 	text, err := os.ReadFile(f.file)
 	if err != nil {
-		return nil, usageError("--client-cert: " + err.Error())
+		return nil, exit.UsageError("--client-cert: " + err.Error())
 	}
 	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
 		if block.Type != "CERTIFICATE" {
@@ -47,7 +49,7 @@ func (f *clientCertFlags) identity() (*adminv1.ExplainedClient, error) {
 		}
 		leaf, err := x509.ParseCertificate(block.Bytes)
 		if err != nil {
-			return nil, usageError("--client-cert: " + printable(f.file) + " holds a certificate that cannot be parsed")
+			return nil, exit.UsageError("--client-cert: " + terminal.Printable(f.file) + " holds a certificate that cannot be parsed")
 		}
 		out := &adminv1.ExplainedClient{Sha256Fingerprint: certs.Identify(leaf).SHA256Fingerprint, Issuer: certs.IssuerName(leaf)}
 		for _, s := range certs.SANsOf(leaf) {
@@ -55,5 +57,5 @@ func (f *clientCertFlags) identity() (*adminv1.ExplainedClient, error) {
 		}
 		return out, nil
 	}
-	return nil, usageError("--client-cert: " + printable(f.file) + " holds no certificate in PEM")
+	return nil, exit.UsageError("--client-cert: " + terminal.Printable(f.file) + " holds no certificate in PEM")
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 	"github.com/drawbridge-gateway/drawbridge/certs/pki"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/exit"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
@@ -25,22 +26,22 @@ func TestExplainDescribesTheClient(t *testing.T) {
 	if err := os.WriteFile(file, append(issued.KeyPEM, issued.ChainPEM...), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	sh.run(t.Context(), "explain", "web", "--client-cert", file).want(t, exitOK, "client TLS tls.policies[0] for a.example, certificate a, client certificate required, trust t")
+	sh.run(t.Context(), "explain", "web", "--client-cert", file).want(t, exit.OK, "client TLS tls.policies[0] for a.example, certificate a, client certificate required, trust t")
 	id := asked.GetClientIdentity()
 	if names := id.GetSubjectAltNames(); len(names) != 2 || names[0] != "DNS:a.example" || names[1] != "URI:spiffe://corp/a" || len(id.GetSha256Fingerprint()) != 64 || id.GetIssuer() == "" {
 		t.Errorf("%v", id)
 	}
-	sh.run(t.Context(), "explain", "web", "--client-san", "a", "--client-san", "b", "--client-fingerprint", "f", "--client-issuer", "CN=i").want(t, exitOK)
+	sh.run(t.Context(), "explain", "web", "--client-san", "a", "--client-san", "b", "--client-fingerprint", "f", "--client-issuer", "CN=i").want(t, exit.OK)
 	if want := (&adminv1.ExplainedClient{SubjectAltNames: []string{"a", "b"}, Sha256Fingerprint: "f", Issuer: "CN=i"}); !proto.Equal(asked.GetClientIdentity(), want) {
 		t.Errorf("%v", asked)
 	}
-	if sh.run(t.Context(), "explain", "web").want(t, exitOK); asked.GetClientIdentity() != nil {
+	if sh.run(t.Context(), "explain", "web").want(t, exit.OK); asked.GetClientIdentity() != nil {
 		t.Errorf("%v", asked)
 	}
-	sh.run(t.Context(), "explain", "web", "--client-cert", file, "--client-san", "a").want(t, exitUsage, "leave the other --client flags out")
-	sh.run(t.Context(), "explain", "web", "--client-cert", file+"x").want(t, exitUsage, "--client-cert")
+	sh.run(t.Context(), "explain", "web", "--client-cert", file, "--client-san", "a").want(t, exit.Usage, "leave the other --client flags out")
+	sh.run(t.Context(), "explain", "web", "--client-cert", file+"x").want(t, exit.Usage, "--client-cert")
 	if err := os.WriteFile(file, issued.KeyPEM, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	sh.run(t.Context(), "explain", "web", "--client-cert", file).want(t, exitUsage, "holds no certificate in PEM")
+	sh.run(t.Context(), "explain", "web", "--client-cert", file).want(t, exit.Usage, "holds no certificate in PEM")
 }

@@ -15,7 +15,7 @@ import (
 	"google.golang.org/protobuf/protoadapt"
 
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
-	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/exit"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
@@ -29,10 +29,10 @@ func refuse(code codes.Code, msg string, details ...protoadapt.MessageV1) error 
 
 func TestStatusCodesBecomeExitCodes(t *testing.T) {
 	for code, want := range map[codes.Code]int{
-		codes.InvalidArgument: exitInvalid, codes.NotFound: exitNotFound, codes.Aborted: exitConflict,
-		codes.FailedPrecondition: exitConflict, codes.Unavailable: exitUnavailable,
-		codes.PermissionDenied: exitDenied, codes.Unauthenticated: exitDenied,
-		codes.Internal: exitFailure, codes.ResourceExhausted: exitFailure,
+		codes.InvalidArgument: exit.Invalid, codes.NotFound: exit.NotFound, codes.Aborted: exit.Conflict,
+		codes.FailedPrecondition: exit.Conflict, codes.Unavailable: exit.Unavailable,
+		codes.PermissionDenied: exit.Denied, codes.Unauthenticated: exit.Denied,
+		codes.Internal: exit.Failure, codes.ResourceExhausted: exit.Failure,
 	} {
 		sh := serveFake(t, fakeAdmin{get: func(*adminv1.GetListenerRequest) (*adminv1.Listener, error) {
 			return nil, refuse(code, "because\nof this", &errdetails.ErrorInfo{Domain: "drawbridge"})
@@ -53,45 +53,29 @@ func TestFaultsOfAnApplyNameTheFile(t *testing.T) {
 	}}, &errdetails.ErrorInfo{Domain: "drawbridge", Metadata: map[string]string{"faults": "3"}})
 	r := sh.run(t.Context(), "apply", "-f", file)
 	if want := file + ":5: document 1 (Upstream up): endpoints[1].address: must be host:port\n" +
-		file + ":7: document 2 (Listener web): protocol: must be given\nand 1 more\nError: 3 faults; nothing was changed\n"; r.code != exitInvalid || r.err != want {
+		file + ":7: document 2 (Listener web): protocol: must be given\nand 1 more\nError: 3 faults; nothing was changed\n"; r.code != exit.Invalid || r.err != want {
 		t.Errorf("got %d\n%s\nwant\n%s", r.code, r.err, want)
 	}
 
 	answer = refuse(codes.FailedPrecondition, "in use", &errdetails.PreconditionFailure{Violations: []*errdetails.PreconditionFailure_Violation{
 		{Subject: "resources[1].listener.address", Description: "is in use"}}})
-	sh.run(t.Context(), "apply", "-f", file).want(t, exitConflict, "Error: "+file+":7: document 2 (Listener web): address: is in use\n")
+	sh.run(t.Context(), "apply", "-f", file).want(t, exit.Conflict, "Error: "+file+":7: document 2 (Listener web): address: is in use\n")
 
 	answer = refuse(codes.NotFound, "x", &errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: "deletes[1]", Description: "route b does not exist"}}})
-	sh.run(t.Context(), "delete", "routes", "a", "b").want(t, exitNotFound, "Error: route b does not exist\n")
-}
-
-func TestFaultsOfAGatewayInThisProcess(t *testing.T) {
-	var bad invalid.List
-	bad.AddClass(invalid.InUse, "resources[0].listener.address", "is\nin use")
-	bad.Add("", "is odd")
-	f := asFailure(applyFailure(bad.Err(), func(path string) string { return "<" + path + ">" }))
-	if want := "<resources[0].listener.address>: is in use\nis odd\n2 faults; nothing was changed"; f.code != exitInvalid || f.Error() != want {
-		t.Errorf("got %d %s", f.code, f)
-	}
-	for class, want := range map[invalid.Class]int{invalid.NotFound: exitNotFound, invalid.Conflict: exitConflict,
-		invalid.InUse: exitConflict, invalid.Unavailable: exitUnavailable, invalid.Exhausted: exitFailure} {
-		if f := asFailure(applyFailure(invalid.Errorf(class, "", "x"), nil)); f.code != want {
-			t.Errorf("class %d: exit code %d, want %d", class, f.code, want)
-		}
-	}
+	sh.run(t.Context(), "delete", "routes", "a", "b").want(t, exit.NotFound, "Error: route b does not exist\n")
 }
 
 func TestUnreachableGatewayIsReported(t *testing.T) {
 	sh := shell{}
 	sh.run(t.Context(), "status", "--admin", "unix:"+filepath.Join(t.TempDir(), "none.sock")).
-		want(t, exitUnavailable, "cannot reach the gateway at unix:", "no such file or directory", "Is `drawbridge serve` running there?")
+		want(t, exit.Unavailable, "cannot reach the gateway at unix:", "no such file or directory", "Is `drawbridge serve` running there?")
 
 	lis, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	lis.Close()
-	sh.run(t.Context(), "watch", "--admin", lis.Addr().String()).want(t, exitUnavailable, "connection refused")
+	sh.run(t.Context(), "watch", "--admin", lis.Addr().String()).want(t, exit.Unavailable, "connection refused")
 }
 
 func TestConnectionFlagsAreChecked(t *testing.T) {
@@ -101,13 +85,13 @@ func TestConnectionFlagsAreChecked(t *testing.T) {
 		code int
 		want string
 	}{
-		{[]string{"--admin", "localhost"}, exitUsage, `--admin "localhost": must be unix:PATH or HOST:PORT`},
-		{[]string{"--admin", "unix:"}, exitUsage, "needs a path"},
-		{[]string{"--admin", "unix:/x", "--admin-tls-ca", "ca.pem"}, exitUsage, "go with --admin HOST:PORT"},
-		{[]string{"--admin", "h:1", "--admin-tls-cert", "c.pem"}, exitUsage, "go together"},
-		{[]string{"--admin", "h:1", "--admin-tls-ca", filepath.Join(dir, "none")}, exitFailure, "--admin-tls-ca: open"},
-		{[]string{"--admin", "h:1", "--admin-tls-ca", writeFile(t, dir, "empty", "")}, exitFailure, "holds no certificate"},
-		{[]string{"--admin", "h:1", "--admin-tls-cert", dir, "--admin-tls-key", dir}, exitFailure, "--admin-tls-cert, --admin-tls-key: read"},
+		{[]string{"--admin", "localhost"}, exit.Usage, `--admin "localhost": must be unix:PATH or HOST:PORT`},
+		{[]string{"--admin", "unix:"}, exit.Usage, "needs a path"},
+		{[]string{"--admin", "unix:/x", "--admin-tls-ca", "ca.pem"}, exit.Usage, "go with --admin HOST:PORT"},
+		{[]string{"--admin", "h:1", "--admin-tls-cert", "c.pem"}, exit.Usage, "go together"},
+		{[]string{"--admin", "h:1", "--admin-tls-ca", filepath.Join(dir, "none")}, exit.Failure, "--admin-tls-ca: open"},
+		{[]string{"--admin", "h:1", "--admin-tls-ca", writeFile(t, dir, "empty", "")}, exit.Failure, "holds no certificate"},
+		{[]string{"--admin", "h:1", "--admin-tls-cert", dir, "--admin-tls-key", dir}, exit.Failure, "--admin-tls-cert, --admin-tls-key: read"},
 	} {
 		shell{}.run(t.Context(), append([]string{"status"}, tt.args...)...).want(t, tt.code, tt.want)
 	}
@@ -131,10 +115,10 @@ func TestAdminOverMutualTLS(t *testing.T) {
 	named := append(args, "--admin-tls-server-name", "gateway.test")
 	full := append(named, "--admin-tls-cert", writeFile(t, dir, "c.pem", string(client.ChainPEM)), "--admin-tls-key", writeFile(t, dir, "k.pem", string(client.KeyPEM)))
 
-	shell{}.run(t.Context(), full...).want(t, exitNotFound, "no such listener")
-	shell{}.run(t.Context(), named...).want(t, exitDenied, "It accepts only clients whose certificate")
+	shell{}.run(t.Context(), full...).want(t, exit.NotFound, "no such listener")
+	shell{}.run(t.Context(), named...).want(t, exit.Denied, "It accepts only clients whose certificate")
 	r := shell{}.run(t.Context(), args...)
-	r.want(t, exitUnavailable, "cannot validate certificate for 127.0.0.1")
+	r.want(t, exit.Unavailable, "cannot validate certificate for 127.0.0.1")
 	if strings.Contains(r.err, "PRIVATE KEY") {
 		t.Error("a key was shown")
 	}

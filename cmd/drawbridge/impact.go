@@ -6,35 +6,38 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/client"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/format"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/terminal"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
 // showImpact writes what a change ends.
 func (c *cli) showImpact(i *adminv1.Impact) error {
 	if len(i.GetListeners()) == 0 && len(i.GetUpstreams()) == 0 {
-		_, err := fmt.Fprintln(c.out, "It ends no connection.")
+		_, err := fmt.Fprintln(c.Out, "It ends no connection.")
 		return err
 	}
-	t := &table{header: []string{"IMPACT", "NAME", "CLOSED", "DRAINED", "REQUESTS", "SESSIONS LOST", "ENDPOINTS GONE"}}
+	t := &terminal.Table{Header: []string{"IMPACT", "NAME", "CLOSED", "DRAINED", "REQUESTS", "SESSIONS LOST", "ENDPOINTS GONE"}}
 	for _, l := range i.GetListeners() {
 		sessions := "none"
 		if l.GetResumptionLost() {
 			sessions = "all"
 		}
-		t.add("Listener", l.GetName(), fmt.Sprint(l.GetConnectionsClosed()), fmt.Sprint(l.GetConnectionsDrained()), fmt.Sprint(l.GetRequestsInFlight()), sessions, "")
+		t.Add("Listener", l.GetName(), fmt.Sprint(l.GetConnectionsClosed()), fmt.Sprint(l.GetConnectionsDrained()), fmt.Sprint(l.GetRequestsInFlight()), sessions, "")
 	}
 	for _, u := range i.GetUpstreams() {
-		t.add("Upstream", u.GetName(), fmt.Sprint(u.GetConnectionsClosed()), fmt.Sprint(u.GetConnectionsDrained()), fmt.Sprint(u.GetRequestsInFlight()),
+		t.Add("Upstream", u.GetName(), fmt.Sprint(u.GetConnectionsClosed()), fmt.Sprint(u.GetConnectionsDrained()), fmt.Sprint(u.GetRequestsInFlight()),
 			fmt.Sprint(u.GetSessionsLost()), fmt.Sprint(u.GetEndpointsGone()))
 	}
-	return c.table(t)
+	return c.WriteTable(t)
 }
 
 // applyShown applies a request. If that may delete resources, it first shows what it ends,
 // by a dry run.
-func (c *cli) applyShown(ctx context.Context, cl *client, f format, req *adminv1.ApplyRequest) (*adminv1.Change, error) {
+func (c *cli) applyShown(ctx context.Context, cl *client.Client, f format.Format, req *adminv1.ApplyRequest) (*adminv1.Change, error) {
 	deletes := req.GetPrune() != nil || len(req.GetDeletes()) > 0
-	if deletes && f == formatTable && !req.GetOptions().GetDryRun() {
+	if deletes && f == format.Table && !req.GetOptions().GetDryRun() {
 		dry := proto.Clone(req).(*adminv1.ApplyRequest)
 		dry.Options.DryRun, dry.Options.RequireProbe = true, adminv1.RequireProbe_REQUIRE_PROBE_UNSPECIFIED
 		answer, err := cl.Apply(ctx, dry)

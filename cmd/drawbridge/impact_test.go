@@ -14,12 +14,8 @@ func TestWhatADeleteEndsIsShownFirst(t *testing.T) {
 	alone := writeFile(t, t.TempDir(), "alone.yaml", upstream)
 	s.run(ctx, "apply", "-f", both, "--dry-run").want(t, 0, "It ends no connection.")
 	s.run(ctx, "apply", "-f", both).want(t, 0)
-	cl, err := (&connector{admin: s.env["DRAWBRIDGE_ADMIN"]}).dial()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer cl.Close()
-	status, err := cl.getStatus(ctx)
+	cl := dial(t, s.env["DRAWBRIDGE_ADMIN"])
+	status, err := cl.WholeStatus(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -29,7 +25,7 @@ func TestWhatADeleteEndsIsShownFirst(t *testing.T) {
 	}
 	defer conn.Close()
 	for open := int64(0); open == 0; { // the listener has accepted it
-		if status, err = cl.getStatus(ctx); err != nil {
+		if status, err = cl.WholeStatus(ctx); err != nil {
 			t.Fatal(err)
 		}
 		open = status.GetListeners()[0].GetConnections()

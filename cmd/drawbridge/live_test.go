@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/command"
 )
 
 // patience bounds waiting for what always happens, so that a fault ends a test
@@ -70,10 +71,10 @@ type running struct {
 func start(t *testing.T, env map[string]string, args ...string) *running {
 	t.Helper()
 	r := &running{out: newWatched(), log: newWatched()}
-	c := &cli{program: "drawbridge", uid: os.Geteuid(), in: strings.NewReader(""), out: r.out, err: r.log, lookupEnv: func(name string) (string, bool) {
+	c := &cli{&command.Env{Program: "drawbridge", UID: os.Geteuid(), In: strings.NewReader(""), Out: r.out, Err: r.log, LookupEnv: func(name string) (string, bool) {
 		v, ok := env[name]
 		return v, ok
-	}}
+	}}}
 	ctx, cancel := context.WithCancel(context.Background())
 	code := make(chan int, 1)
 	go func() { code <- c.run(ctx, args) }()

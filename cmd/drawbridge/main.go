@@ -1,6 +1,7 @@
 // Command drawbridge runs the gateway and is its command-line client.
 //
-// Each subcommand has a file of its own; this one only dispatches.
+// Each subcommand has a file or a package of its own; the packages below hold what several
+// of them share.
 package main
 
 import (
@@ -8,6 +9,8 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/command"
 )
 
 func main() {
@@ -16,6 +19,6 @@ func main() {
 	// the process ends at once.
 	context.AfterFunc(ctx, stop)
 
-	c := &cli{in: os.Stdin, out: os.Stdout, err: os.Stderr, lookupEnv: os.LookupEnv, uid: os.Geteuid(), program: os.Args[0]}
+	c := &cli{&command.Env{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, LookupEnv: os.LookupEnv, UID: os.Geteuid(), Program: os.Args[0], Version: programVersion()}}
 	os.Exit(c.run(ctx, os.Args[1:]))
 }

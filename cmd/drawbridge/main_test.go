@@ -11,7 +11,10 @@ import (
 
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/encoding/prototext"
+	"google.golang.org/protobuf/proto"
 
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/command"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
@@ -31,10 +34,10 @@ type shell struct {
 
 func (s shell) run(ctx context.Context, args ...string) result {
 	var out, err bytes.Buffer
-	c := &cli{program: "drawbridge", uid: os.Geteuid(), in: strings.NewReader(s.in), out: &out, err: &err, lookupEnv: func(name string) (string, bool) {
+	c := &cli{&command.Env{Program: "drawbridge", Version: programVersion(), UID: os.Geteuid(), In: strings.NewReader(s.in), Out: &out, Err: &err, LookupEnv: func(name string) (string, bool) {
 		v, ok := s.env[name]
 		return v, ok
-	}}
+	}}}
 	code := c.run(ctx, args)
 	return result{code, out.String(), err.String()}
 }
@@ -188,4 +191,19 @@ func writeFile(t *testing.T, dir, name, text string) string {
 		t.Fatal(err)
 	}
 	return path
+}
+
+// text parses a message from its text format.
+func text[M proto.Message](t *testing.T, m M, in string) M {
+	t.Helper()
+	if err := prototext.Unmarshal([]byte(in), m); err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// example reads a message from the files that package view is tested with.
+func example[M proto.Message](t *testing.T, m M, name string) M {
+	t.Helper()
+	return text(t, m, readFile(t, filepath.Join("view", "testdata", name+".txtpb")))
 }

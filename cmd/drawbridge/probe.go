@@ -7,7 +7,12 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/client"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/exit"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/format"
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/manifest"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/terminal"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/view"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
@@ -48,10 +53,10 @@ func newProbe(c *cli) *cobra.Command {
 	cmd.Flags().StringVar(&endpoint, "endpoint", "", "probe only the endpoint with this `ADDRESS`")
 	cmd.Flags().StringVar(&host, "host", "", "`name` from a client's request or SNI, for an upstream whose serverNameSource is FROM_HOST")
 	cmd.Flags().StringVar(&request, "request", "", "send this `REQUEST` (\"GET /path\", by HTTP/1.1) after the handshake and show the status")
-	output := formatFlag(cmd)
-	conn := c.connectFlags(cmd.Flags())
-	cmd.ValidArgsFunction = c.completeName(conn, adminv1.Kind_KIND_UPSTREAM)
-	c.completeFlag(cmd, conn, "endpoint", func(u *adminv1.UpstreamStatus) []string {
+	output := format.Flag(cmd)
+	conn := client.Flags(c.Env, cmd.Flags())
+	cmd.ValidArgsFunction = conn.CompleteName(adminv1.Kind_KIND_UPSTREAM)
+	conn.CompleteFlag(cmd, "endpoint", func(u *adminv1.UpstreamStatus) []string {
 		var addresses []string
 		for _, e := range u.GetEndpoints() {
 			addresses = append(addresses, e.GetAddress())
@@ -61,10 +66,10 @@ func newProbe(c *cli) *cobra.Command {
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		req := &adminv1.ProbeUpstreamRequest{Endpoint: endpoint, Host: host, Request: request}
 		name := strings.Join(args, "")
-		var fields fieldNamer = noField
+		var fields exit.FieldNamer = exit.NoField
 		switch {
 		case file != "":
-			m, err := manifest.Load(c.in, file)
+			m, err := manifest.Load(c.In, file)
 			if err != nil {
 				return err
 			}
@@ -74,26 +79,26 @@ func newProbe(c *cli) *cobra.Command {
 			}
 			req.Target = &adminv1.ProbeUpstreamRequest_Upstream{Upstream: m.Documents[i].Resource.GetUpstream()}
 			fields = func(path string) string {
-				return inManifest(m)(fmt.Sprintf("resources[%d].%s", i, path))
+				return exit.InManifest(m)(fmt.Sprintf("resources[%d].%s", i, path))
 			}
 		case name != "":
 			req.Target = &adminv1.ProbeUpstreamRequest_Name{Name: name}
 		default:
-			return usageError("nothing to probe: name an upstream, or a file with -f")
+			return exit.UsageError("nothing to probe: name an upstream, or a file with -f")
 		}
-		cl, err := conn.dial()
+		cl, err := conn.Dial()
 		if err != nil {
 			return err
 		}
 		defer cl.Close()
-		answer, err := cl.diagnostics.ProbeUpstream(cmd.Context(), req)
+		answer, err := cl.Diagnostics.ProbeUpstream(cmd.Context(), req)
 		if err != nil {
-			return cl.failure(err, fields)
+			return cl.Failure(err, fields)
 		}
-		if *output != formatTable {
-			err = showWords(c.out, *output, answer)
+		if *output != format.Table {
+			err = format.WriteWords(c.Out, *output, answer)
 		} else {
-			err = writeProbe(c.out, c.paint(c.out), answer.GetResults(), time.Now())
+			err = view.WriteProbe(c.Out, c.Paint(c.Out), answer.GetResults(), time.Now())
 		}
 		if err != nil {
 			return err
@@ -120,11 +125,11 @@ func upstreamIn(m *manifest.Manifest, file, name string) (int, error) {
 	}
 	switch {
 	case found < 0 && name != "":
-		return 0, &failure{code: exitNotFound, summary: fmt.Sprintf("%s holds no upstream %q", file, name)}
+		return 0, &exit.Error{Code: exit.NotFound, Summary: fmt.Sprintf("%s holds no upstream %q", file, name)}
 	case found < 0:
-		return 0, &failure{code: exitInvalid, summary: file + " holds no upstream"}
+		return 0, &exit.Error{Code: exit.Invalid, Summary: file + " holds no upstream"}
 	case name == "" && len(names) > 1:
-		return 0, usageError(fmt.Sprintf("%s holds several upstreams; name one of %s", file, strings.Join(names, ", ")))
+		return 0, exit.UsageError(fmt.Sprintf("%s holds several upstreams; name one of %s", file, strings.Join(names, ", ")))
 	}
 	return found, nil
 }
@@ -139,9 +144,9 @@ func probeFailure(results []*adminv1.ProbeResult) error {
 	}
 	switch {
 	case len(results) == 0:
-		return &failure{code: exitFailure, summary: "no endpoint was probed"}
+		return &exit.Error{Code: exit.Failure, Summary: "no endpoint was probed"}
 	case failed > 0:
-		return &failure{code: exitFailure, summary: fmt.Sprintf("%d of %s failed", failed, count(len(results), "endpoint"))}
+		return &exit.Error{Code: exit.Failure, Summary: fmt.Sprintf("%d of %s failed", failed, terminal.Count(len(results), "endpoint"))}
 	}
 	return nil
 }

@@ -9,6 +9,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/command"
 )
 
 // `make generate` sets it.
@@ -19,7 +21,7 @@ func TestCommandReferenceIsCurrent(t *testing.T) {
 	const file = "../../docs/reference/cli.md"
 	var page strings.Builder
 	page.WriteString("# Command line\n\nGenerated from the commands' own help by `make generate`. Do not edit.\n")
-	c := &cli{lookupEnv: func(string) (string, bool) { return "", false }, program: "drawbridge"}
+	c := &cli{&command.Env{LookupEnv: func(string) (string, bool) { return "", false }, Program: "drawbridge"}}
 	root := newRoot(c)
 	root.InitDefaultHelpCmd()
 	writeReference(&page, root)

@@ -8,7 +8,12 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/client"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/exit"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/format"
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/manifest"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/terminal"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/view"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
@@ -30,28 +35,28 @@ serve --revision-history says how many are stored.`,
 		Args: cobra.MaximumNArgs(1),
 	}
 	cmd.Flags().IntVarP(&most, "lines", "n", 20, "how many revisions to list, at most; 0: all")
-	output := formatFlag(cmd)
-	conn := c.connectFlags(cmd.Flags())
-	cmd.ValidArgsFunction = c.completeRevisions(conn, 1)
+	output := format.Flag(cmd)
+	conn := client.Flags(c.Env, cmd.Flags())
+	cmd.ValidArgsFunction = completeRevisions(conn, 1)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		numbers, err := parseRevisions(args)
 		if err != nil {
 			return err
 		}
 		if most < 0 {
-			return usageError("--lines: must not be negative")
+			return exit.UsageError("--lines: must not be negative")
 		}
-		cl, err := conn.dial()
+		cl, err := conn.Dial()
 		if err != nil {
 			return err
 		}
 		defer cl.Close()
 		if len(numbers) == 1 {
-			return cl.failure(c.showRevision(cmd.Context(), cl, *output, numbers[0]), noField)
+			return cl.Failure(c.showRevision(cmd.Context(), cl, *output, numbers[0]), exit.NoField)
 		}
-		all, err := cl.listRevisions(cmd.Context(), most)
+		all, err := cl.LatestRevisions(cmd.Context(), most)
 		if err != nil {
-			return cl.failure(err, noField)
+			return cl.Failure(err, exit.NoField)
 		}
 		return c.showRevisions(*output, all)
 	}
@@ -64,45 +69,26 @@ func parseRevisions(args []string) ([]int64, error) {
 	for i, arg := range args {
 		n, err := strconv.ParseInt(arg, 10, 64)
 		if err != nil || n < 0 {
-			return nil, usageError(fmt.Sprintf("%q: must be the number of a revision, as \"drawbridge revisions\" lists them", arg))
+			return nil, exit.UsageError(fmt.Sprintf("%q: must be the number of a revision, as \"drawbridge revisions\" lists them", arg))
 		}
 		numbers[i] = n
 	}
 	return numbers, nil
 }
 
-// listRevisions reads the latest revisions: most of them, or all if most is 0.
-func (cl *client) listRevisions(ctx context.Context, most int) ([]*adminv1.Revision, error) {
-	var all []*adminv1.Revision
-	for token := ""; ; {
-		req := &adminv1.ListRevisionsRequest{PageToken: token}
-		if most > 0 {
-			req.PageSize = int32(min(most-len(all), 1000))
-		}
-		page, err := cl.ListRevisions(ctx, req)
-		if err != nil {
-			return nil, err
-		}
-		all, token = append(all, page.GetRevisions()...), page.GetNextPageToken()
-		if token == "" || len(all) == most {
-			return all, nil
-		}
-	}
-}
-
-func (c *cli) showRevisions(f format, all []*adminv1.Revision) error {
-	if f != formatTable {
-		return showWords(c.out, f, &adminv1.ListRevisionsResponse{Revisions: all})
+func (c *cli) showRevisions(f format.Format, all []*adminv1.Revision) error {
+	if f != format.Table {
+		return format.WriteWords(c.Out, f, &adminv1.ListRevisionsResponse{Revisions: all})
 	}
 	if len(all) == 0 {
-		_, err := fmt.Fprintln(c.err, "No revisions.")
+		_, err := fmt.Fprintln(c.Err, "No revisions.")
 		return err
 	}
-	t := &table{header: []string{"REVISION", "WHEN", "WHO", "WHAT", "COMMENT"}}
+	t := &terminal.Table{Header: []string{"REVISION", "WHEN", "WHO", "WHAT", "COMMENT"}}
 	for _, r := range all {
-		t.add(fmt.Sprint(r.GetRevision()), whenMade(r), who(r), describeChanges(r), r.GetComment())
+		t.Add(fmt.Sprint(r.GetRevision()), whenMade(r), who(r), describeChanges(r), r.GetComment())
 	}
-	return c.table(t)
+	return c.WriteTable(t)
 }
 
 func whenMade(r *adminv1.Revision) string {
@@ -122,7 +108,7 @@ func describeChanges(r *adminv1.Revision) string {
 	const most = 2
 	var parts []string
 	for _, ch := range r.GetChanges()[:min(most, len(r.GetChanges()))] {
-		parts = append(parts, lower(ch.GetAction())+" "+manifest.KindName(ch.GetKind())+" "+ch.GetName())
+		parts = append(parts, format.Lower(ch.GetAction())+" "+manifest.KindName(ch.GetKind())+" "+ch.GetName())
 	}
 	text := strings.Join(parts, ", ")
 	if more := int(r.GetChangeCount()) - most; more > 0 {
@@ -132,35 +118,35 @@ func describeChanges(r *adminv1.Revision) string {
 }
 
 // showRevision writes one revision and each field that it changed.
-func (c *cli) showRevision(ctx context.Context, cl *client, f format, n int64) error {
+func (c *cli) showRevision(ctx context.Context, cl *client.Client, f format.Format, n int64) error {
 	r, err := cl.GetRevision(ctx, &adminv1.GetRevisionRequest{Revision: n})
 	if err != nil {
 		return err
 	}
-	diff, err := cl.diffRevisions(ctx, n-1, &n)
+	diff, err := cl.Diff(ctx, n-1, &n)
 	if err != nil {
 		return err
 	}
 	r.Changes = diff.GetChanges()
-	if f != formatTable {
-		return showWords(c.out, f, r)
+	if f != format.Table {
+		return format.WriteWords(c.Out, f, r)
 	}
-	p := c.paint(c.out)
-	fmt.Fprintf(c.out, "%s %d   %s   %s\n", p.strong("Revision"), n, whenMade(r), printable(who(r)))
+	p := c.Paint(c.Out)
+	fmt.Fprintf(c.Out, "%s %d   %s   %s\n", p.Strong("Revision"), n, whenMade(r), terminal.Printable(who(r)))
 	if r.GetComment() != "" {
-		fmt.Fprintf(c.out, "%s\n", p.faint("# "+printable(r.GetComment())))
+		fmt.Fprintf(c.Out, "%s\n", p.Faint("# "+terminal.Printable(r.GetComment())))
 	}
-	return writeDiff(c.out, p, r.GetChanges())
+	return view.WriteDiff(c.Out, p, r.GetChanges())
 }
 
 // completeRevisions completes the numbers of revisions, as up to most arguments.
-func (c *cli) completeRevisions(o *connector, most int) cobra.CompletionFunc {
+func completeRevisions(o *client.Connector, most int) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		if len(args) >= most {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
-		return c.complete(cmd, o, func(cl *client) ([]string, error) {
-			all, err := cl.listRevisions(cmd.Context(), 100)
+		return o.Complete(cmd, func(cl *client.Client) ([]string, error) {
+			all, err := cl.LatestRevisions(cmd.Context(), 100)
 			var words []string
 			for _, r := range all {
 				words = append(words, fmt.Sprint(r.GetRevision()))

@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/exit"
 )
 
 // gatewayShell starts a gateway and returns a shell whose default it is.
@@ -59,20 +61,20 @@ func TestDiffKeepsExitCode1ForDifferences(t *testing.T) {
 	s := gatewayShell(t)
 	ctx := t.Context()
 	bad := writeFile(t, t.TempDir(), "bad.yaml", "kind: Upstream\nname: up\nendpoints: [{address: nowhere}]\n")
-	s.run(ctx, "diff", "-f", bad).want(t, exitInvalid, "endpoints[0].address")
-	s.run(ctx, "diff", "7").want(t, exitNotFound)
-	s.run(ctx, "diff").want(t, exitUsage)
-	s.run(ctx, "diff", "x").want(t, exitUsage)
-	s.run(ctx, "diff", "1", "-f", bad).want(t, exitUsage)
-	s.run(ctx, "diff", "1", "--prune").want(t, exitUsage)
-	s.run(ctx, "rollback", "-1").want(t, exitUsage)
-	s.run(ctx, "rollback", "9").want(t, exitNotFound)
+	s.run(ctx, "diff", "-f", bad).want(t, exit.Invalid, "endpoints[0].address")
+	s.run(ctx, "diff", "7").want(t, exit.NotFound)
+	s.run(ctx, "diff").want(t, exit.Usage)
+	s.run(ctx, "diff", "x").want(t, exit.Usage)
+	s.run(ctx, "diff", "1", "-f", bad).want(t, exit.Usage)
+	s.run(ctx, "diff", "1", "--prune").want(t, exit.Usage)
+	s.run(ctx, "rollback", "-1").want(t, exit.Usage)
+	s.run(ctx, "rollback", "9").want(t, exit.NotFound)
 	s.env["DRAWBRIDGE_ADMIN"] = "unix:/nowhere/s"
-	s.run(ctx, "diff", "0").want(t, exitUnavailable)
+	s.run(ctx, "diff", "0").want(t, exit.Unavailable)
 }
 
 func TestRevisionHistoryMustBeInBounds(t *testing.T) {
 	s := shell{}
-	s.run(t.Context(), "serve", "--data-dir", t.TempDir(), "--revision-history", "0").want(t, exitUsage, "--revision-history")
-	s.run(t.Context(), "serve", "--data-dir", t.TempDir(), "--revision-history", "10001").want(t, exitUsage)
+	s.run(t.Context(), "serve", "--data-dir", t.TempDir(), "--revision-history", "0").want(t, exit.Usage, "--revision-history")
+	s.run(t.Context(), "serve", "--data-dir", t.TempDir(), "--revision-history", "10001").want(t, exit.Usage)
 }

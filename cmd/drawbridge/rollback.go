@@ -3,6 +3,9 @@ package main
 import (
 	"github.com/spf13/cobra"
 
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/client"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/exit"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/format"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
@@ -28,15 +31,15 @@ content, and a warning says so if it has changed since.`,
 	cmd.Flags().StringVar(&comment, "comment", "", "`why` the change is made; stored with the revision (default: back to revision REV)")
 	require := requireProbeFlag(cmd)
 	confirmWithin := confirmWithinFlag(cmd)
-	output := formatFlag(cmd)
-	conn := c.connectFlags(cmd.Flags())
-	cmd.ValidArgsFunction = c.completeRevisions(conn, 1)
+	output := format.Flag(cmd)
+	conn := client.Flags(c.Env, cmd.Flags())
+	cmd.ValidArgsFunction = completeRevisions(conn, 1)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		numbers, err := parseRevisions(args)
 		if err != nil {
 			return err
 		}
-		cl, err := conn.dial()
+		cl, err := conn.Dial()
 		if err != nil {
 			return err
 		}
@@ -46,9 +49,9 @@ content, and a warning says so if it has changed since.`,
 			Options:  &adminv1.WriteOptions{DryRun: dryRun, Comment: comment, RequireProbe: adminv1.RequireProbe(*require), ConfirmWithin: confirmWithin()},
 		})
 		if err != nil {
-			return cl.failure(err, noField)
+			return cl.Failure(err, exit.NoField)
 		}
-		if err := c.showChange(*output, answer.GetChange(), dryRun, noField); err != nil {
+		if err := c.showChange(*output, answer.GetChange(), dryRun, exit.NoField); err != nil {
 			return err
 		}
 		return c.awaitConfirmation(cmd.Context(), cl, *output, answer.GetChange().GetPending())

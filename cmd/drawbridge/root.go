@@ -3,22 +3,17 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
-	"path/filepath"
-	"strings"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
+
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/ca"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/command"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/demo"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/exit"
 )
 
-// A cli holds the program's environment, so that a test can replace it.
-type cli struct {
-	in        io.Reader
-	out, err  io.Writer
-	lookupEnv func(string) (string, bool)
-	uid       int    // effective user
-	program   string // its path, for commands to copy and paste
-}
+// A cli makes the commands of one run of the program.
+type cli struct{ *command.Env }
 
 const rootLong = `Drawbridge is a TLS bridging gateway: it accepts plaintext TCP, HTTP or TLS and
 forwards it to upstreams over verified TLS or mutual TLS. All of its configuration
@@ -48,14 +43,14 @@ func newRoot(c *cli) *cobra.Command {
 		SilenceErrors: true, // run reports them, once
 		SilenceUsage:  true,
 		Args:          cobra.ArbitraryArgs,
-		RunE:          runGroup,
+		RunE:          command.RunGroup,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
-			return c.readEnv(cmd.Flags())
+			return c.ReadFlags(cmd.Flags())
 		},
 	}
-	root.SetIn(c.in)
-	root.SetOut(c.out)
-	root.SetErr(c.err)
+	root.SetIn(c.In)
+	root.SetOut(c.Out)
+	root.SetErr(c.Err)
 	root.AddGroup(
 		&cobra.Group{ID: "gateway", Title: "Run a gateway:"},
 		&cobra.Group{ID: "client", Title: "Talk to a running gateway:"},
@@ -68,28 +63,14 @@ func newRoot(c *cli) *cobra.Command {
 			root.AddCommand(cmd)
 		}
 	}
-	add("gateway", newServe(c), newRestore(c), newStore(c), newDemo(c))
+	add("gateway", newServe(c), newRestore(c), newStore(c), demo.New(c.Env))
 	add("client", newApply(c), newGet(c), newDelete(c), newStatus(c), newWatch(c))
 	add("client", newRevisions(c), newDiff(c), newRollback(c), newConfirm(c), newBackup(c))
 	add("why", newProbe(c), newExplain(c), newDrain(c), newFlushSessions(c), newWhoami(c))
-	add("other", newPKI(c), newVersion(c))
+	add("other", ca.New(c.Env), newVersion(c))
 	root.SetHelpCommandGroupID("other")
 	root.SetCompletionCommandGroupID("other")
 	return root
-}
-
-// runGroup runs a command that only has subcommands. Cobra checks the names of
-// subcommands only at the root.
-func runGroup(cmd *cobra.Command, args []string) error {
-	if len(args) == 0 {
-		return cmd.Help()
-	}
-	msg := fmt.Sprintf("unknown command %q for %q", args[0], cmd.CommandPath())
-	cmd.SuggestionsMinimumDistance = 2
-	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-		msg += "; did you mean " + strings.Join(near, " or ") + "?"
-	}
-	return usageError(msg)
 }
 
 // run executes a command line and returns the exit code.
@@ -100,22 +81,22 @@ func (c *cli) run(ctx context.Context, args []string) int {
 	root.SetArgs(args)
 	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
-		return exitOK
+		return exit.OK
 	}
-	f := asFailure(err)
+	f := exit.AsError(err)
 	if f == errDiffers { // diff has shown the differences
-		return f.code
+		return f.Code
 	}
-	if !started && f.code == exitFailure {
+	if !started && f.Code == exit.Failure {
 		// Cobra's own errors have no type. An error before a command runs is about the
 		// command line.
-		f.code = exitUsage
+		f.Code = exit.Usage
 	}
-	f.print(c.err, c.paint(c.err))
-	if f.code == exitUsage {
-		fmt.Fprintf(c.err, "See '%s --help'.\n", cmd.CommandPath())
+	f.Print(c.Err, c.Paint(c.Err))
+	if f.Code == exit.Usage {
+		fmt.Fprintf(c.Err, "See '%s --help'.\n", cmd.CommandPath())
 	}
-	return f.code
+	return f.Code
 }
 
 // mark makes every command below cmd set started before it runs.
@@ -129,39 +110,4 @@ func mark(cmd *cobra.Command, started *bool) {
 	for _, sub := range cmd.Commands() {
 		mark(sub, started)
 	}
-}
-
-// readEnv sets each flag that is not on the command line from the environment.
-func (c *cli) readEnv(flags *pflag.FlagSet) error {
-	var first error
-	flags.VisitAll(func(f *pflag.Flag) {
-		if f.Changed || f.Name == "help" {
-			return
-		}
-		name := "DRAWBRIDGE_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
-		value, ok := c.lookupEnv(name)
-		if !ok || value == "" {
-			return
-		}
-		if err := flags.Set(f.Name, value); err != nil && first == nil {
-			first = usageError(fmt.Sprintf("environment variable %s: %v", name, err))
-		}
-	})
-	return first
-}
-
-// defaultDataDir returns the default data directory, which also holds the default admin
-// socket. It returns "" if there is no suitable directory.
-func (c *cli) defaultDataDir() string {
-	if c.uid == 0 {
-		return "/var/lib/drawbridge"
-	}
-	if dir, _ := c.lookupEnv("XDG_STATE_HOME"); filepath.IsAbs(dir) {
-		return filepath.Join(dir, "drawbridge")
-	}
-	home, _ := c.lookupEnv("HOME")
-	if home == "" {
-		return ""
-	}
-	return filepath.Join(home, ".local", "state", "drawbridge")
 }

@@ -9,6 +9,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/command"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/exit"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
@@ -32,13 +34,13 @@ func TestTheCommandLineIsChecked(t *testing.T) {
 		{"pki issue a --key-type dsa", "unknown key type"},
 	} {
 		r := shell{}.run(t.Context(), strings.Fields(tt.args)...)
-		r.want(t, exitUsage, "Error: ", tt.want, "--help'.")
+		r.want(t, exit.Usage, "Error: ", tt.want, "--help'.")
 	}
 }
 
 func TestEveryCommandHasHelp(t *testing.T) {
 	for _, group := range []string{"", "pki"} {
-		shell{}.run(t.Context(), strings.Fields(group)...).want(t, exitOK, "Usage:", "Examples:")
+		shell{}.run(t.Context(), strings.Fields(group)...).want(t, exit.OK, "Usage:", "Examples:")
 	}
 	var walk func(cmd *cobra.Command)
 	walk = func(cmd *cobra.Command) {
@@ -52,10 +54,10 @@ func TestEveryCommandHasHelp(t *testing.T) {
 			walk(sub)
 		}
 	}
-	walk(newRoot(&cli{lookupEnv: os.LookupEnv}))
-	shell{}.run(t.Context(), "--help").want(t, exitOK, "Exit codes:", "7  not allowed")
-	shell{}.run(t.Context(), "completion", "bash").want(t, exitOK, "__drawbridge")
-	shell{}.run(t.Context(), "version").want(t, exitOK, "drawbridge "+programVersion())
+	walk(newRoot(&cli{&command.Env{LookupEnv: os.LookupEnv}}))
+	shell{}.run(t.Context(), "--help").want(t, exit.OK, "Exit codes:", "7  not allowed")
+	shell{}.run(t.Context(), "completion", "bash").want(t, exit.OK, "__drawbridge")
+	shell{}.run(t.Context(), "version").want(t, exit.OK, "drawbridge "+programVersion())
 }
 
 func TestFlagsAreReadFromTheEnvironmentToo(t *testing.T) {
@@ -65,36 +67,13 @@ func TestFlagsAreReadFromTheEnvironmentToo(t *testing.T) {
 		"DRAWBRIDGE_KEY_TYPE": "ed25519",
 		"DRAWBRIDGE_NAME":     "",
 	}}
-	sh.run(t.Context(), "pki", "init").want(t, exitOK, filepath.Join(dir, "a"))
-	sh.run(t.Context(), "pki", "show").want(t, exitOK, "Ed25519", "CN=Drawbridge root CA")
-	sh.run(t.Context(), "pki", "init", "--dir", filepath.Join(dir, "b")).want(t, exitOK, filepath.Join(dir, "b"))
+	sh.run(t.Context(), "pki", "init").want(t, exit.OK, filepath.Join(dir, "a"))
+	sh.run(t.Context(), "pki", "show").want(t, exit.OK, "Ed25519", "CN=Drawbridge root CA")
+	sh.run(t.Context(), "pki", "init", "--dir", filepath.Join(dir, "b")).want(t, exit.OK, filepath.Join(dir, "b"))
 
 	sh.env["DRAWBRIDGE_KEY_TYPE"] = "dsa"
-	sh.run(t.Context(), "pki", "issue", "x").want(t, exitUsage, "environment variable DRAWBRIDGE_KEY_TYPE", "unknown key type")
-	sh.run(t.Context(), "pki", "issue", "x", "--key-type", "rsa").want(t, exitOK, "for a client")
-}
-
-func TestTheDefaultDataDirectory(t *testing.T) {
-	for _, tt := range []struct {
-		uid               int
-		state, home, want string
-	}{
-		{0, "/state", "/root", "/var/lib/drawbridge"},
-		{1, "/state", "/home/u", "/state/drawbridge"},
-		{1, "relative", "/home/u", "/home/u/.local/state/drawbridge"},
-		{1, "", "/home/u", "/home/u/.local/state/drawbridge"},
-		{1, "", "", ""},
-	} {
-		env := map[string]string{"XDG_STATE_HOME": tt.state, "HOME": tt.home}
-		c := &cli{uid: tt.uid, lookupEnv: func(k string) (string, bool) { v, ok := env[k]; return v, ok }}
-		if got := c.defaultDataDir(); got != tt.want {
-			t.Errorf("got %q, want %q", got, tt.want)
-		}
-	}
-	nowhere := &cli{uid: 1, in: strings.NewReader(""), out: io.Discard, err: io.Discard, lookupEnv: func(string) (string, bool) { return "", false }}
-	if code := nowhere.run(t.Context(), []string{"status"}); code != exitUsage {
-		t.Errorf("with nowhere to look, status exits with %d", code)
-	}
+	sh.run(t.Context(), "pki", "issue", "x").want(t, exit.Usage, "environment variable DRAWBRIDGE_KEY_TYPE", "unknown key type")
+	sh.run(t.Context(), "pki", "issue", "x", "--key-type", "rsa").want(t, exit.OK, "for a client")
 }
 
 func TestKindsAndNamesAreCompleted(t *testing.T) {
@@ -104,9 +83,16 @@ func TestKindsAndNamesAreCompleted(t *testing.T) {
 		}
 		return &adminv1.ListRoutesResponse{Routes: []*adminv1.Route{{Name: "second"}}}, nil
 	}})
-	sh.run(t.Context(), "__complete", "get", "").want(t, exitOK, "all\nlistener\nroute\nupstream\ncertificate\ntrustbundle\n")
-	sh.run(t.Context(), "__complete", "get", "routes", "").want(t, exitOK, "first\nsecond\n")
-	sh.run(t.Context(), "__complete", "delete", "route", "first", "").want(t, exitOK, "first\nsecond\n")
-	sh.run(t.Context(), "__complete", "get", "route", "first", "").want(t, exitOK, ":4")
-	sh.run(t.Context(), "__complete", "get", "listeners", "-o", "").want(t, exitOK, "json\n")
+	sh.run(t.Context(), "__complete", "get", "").want(t, exit.OK, "all\nlistener\nroute\nupstream\ncertificate\ntrustbundle\n")
+	sh.run(t.Context(), "__complete", "get", "routes", "").want(t, exit.OK, "first\nsecond\n")
+	sh.run(t.Context(), "__complete", "delete", "route", "first", "").want(t, exit.OK, "first\nsecond\n")
+	sh.run(t.Context(), "__complete", "get", "route", "first", "").want(t, exit.OK, ":4")
+	sh.run(t.Context(), "__complete", "get", "listeners", "-o", "").want(t, exit.OK, "json\n")
+}
+
+func TestWithoutADefaultDirectoryTheAddressMustBeGiven(t *testing.T) {
+	nowhere := &cli{&command.Env{UID: 1, In: strings.NewReader(""), Out: io.Discard, Err: io.Discard, LookupEnv: func(string) (string, bool) { return "", false }}}
+	if code := nowhere.run(t.Context(), []string{"status"}); code != exit.Usage {
+		t.Errorf("with nowhere to look, status exits with %d", code)
+	}
 }

@@ -18,7 +18,11 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/spf13/cobra"
 
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/configfile"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/exit"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/logwriter"
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/manifest"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/memory"
 	"github.com/drawbridge-gateway/drawbridge/gateway"
 	"github.com/drawbridge-gateway/drawbridge/gateway/admin"
 	"github.com/drawbridge-gateway/drawbridge/gateway/files"
@@ -91,7 +95,7 @@ func newServe(c *cli) *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&o.dataDir, "data-dir", c.defaultDataDir(), "`directory` of the gateway's state")
+	flags.StringVar(&o.dataDir, "data-dir", c.DefaultDataDir(), "`directory` of the gateway's state")
 	flags.StringVar(&o.admin, "admin", "", "unix:`PATH` of the admin service's socket, mode 0600 (default unix:DATA-DIR/admin.sock)")
 	flags.StringVar(&o.adminTCP, "admin-tcp", "", "`address` to serve the admin service on over TCP too, with mutual TLS; needs the three files of --admin-tls-cert, --admin-tls-key and --admin-client-ca")
 	flags.StringVar(&o.cert, "admin-tls-cert", "", "PEM `file` of the certificate to present on --admin-tcp")
@@ -119,7 +123,7 @@ func newServe(c *cli) *cobra.Command {
 }
 
 func (c *cli) serve(ctx context.Context, o *serveOptions) error {
-	lines := newLogWriter(c.err)
+	lines := logwriter.New(c.Err)
 	defer lines.Close()
 	opts, err := o.gateway(c, lines)
 	if err != nil {
@@ -131,8 +135,8 @@ func (c *cli) serve(ctx context.Context, o *serveOptions) error {
 	log.SetOutput(opts.Logger.Named("go").StandardWriter(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}))
 	defer log.SetOutput(os.Stderr)
 	defer log.SetFlags(log.LstdFlags)
-	if _, set := c.lookupEnv("GOGC"); !set {
-		defer paceCollector()()
+	if _, set := c.LookupEnv("GOGC"); !set {
+		defer memory.Pace()()
 	}
 	// Before opening anything: an early SIGHUP must not end the process.
 	hangup, reopen := make(chan os.Signal, 1), make(chan os.Signal, 1)
@@ -188,7 +192,7 @@ func (o *serveOptions) open(ctx context.Context, opts gateway.Options) (*gateway
 	var m *manifest.Manifest
 	if o.config != "" {
 		var err error
-		if m, err = loadWhole(ctx, o.config, opts.Logger); err != nil {
+		if m, err = configfile.Load(ctx, o.config, opts.Logger); err != nil {
 			return nil, err
 		}
 	}
@@ -197,7 +201,7 @@ func (o *serveOptions) open(ctx context.Context, opts gateway.Options) (*gateway
 		return nil, err
 	}
 	if m != nil {
-		if err := applyWhole(ctx, gw, m, "start", opts.Logger); err != nil {
+		if err := configfile.Apply(ctx, gw, m, "start", opts.Logger); err != nil {
 			return nil, errors.Join(err, gw.Close())
 		}
 	}
@@ -205,53 +209,53 @@ func (o *serveOptions) open(ctx context.Context, opts gateway.Options) (*gateway
 }
 
 // gateway checks the flags and returns the options they stand for.
-func (o *serveOptions) gateway(c *cli, lines *logWriter) (gateway.Options, error) {
+func (o *serveOptions) gateway(c *cli, lines *logwriter.Writer) (gateway.Options, error) {
 	opts := gateway.Options{
 		DataDir: o.dataDir, Ops: o.ops, Statsd: o.statsd,
 		DrainTimeout: o.drain, Version: programVersion(), History: o.history,
 	}
 	level := hclog.LevelFromString(o.logLevel)
 	if level == hclog.NoLevel {
-		return opts, usageError(fmt.Sprintf("--log-level %q: must be trace, debug, info, warn, error or off", o.logLevel))
+		return opts, exit.UsageError(fmt.Sprintf("--log-level %q: must be trace, debug, info, warn, error or off", o.logLevel))
 	}
 	if o.logFormat != "text" && o.logFormat != "json" {
-		return opts, usageError(fmt.Sprintf("--log-format %q: must be text or json", o.logFormat))
+		return opts, exit.UsageError(fmt.Sprintf("--log-format %q: must be text or json", o.logFormat))
 	}
 	opts.Logger = hclog.New(&hclog.LoggerOptions{Level: level, JSONFormat: o.logFormat == "json", Output: lines})
 	opts.LogDropped = lines.Dropped
 	if o.drain <= 0 {
-		return opts, usageError("--drain-timeout: must be more than 0s")
+		return opts, exit.UsageError("--drain-timeout: must be more than 0s")
 	}
 	if o.history < 1 || o.history > 10_000 {
-		return opts, usageError(fmt.Sprintf("--revision-history %d: must be from 1 to 10000", o.history))
+		return opts, exit.UsageError(fmt.Sprintf("--revision-history %d: must be from 1 to 10000", o.history))
 	}
 	if o.dataDir == "" {
-		return opts, usageError("--data-dir: must not be empty")
+		return opts, exit.UsageError("--data-dir: must not be empty")
 	}
 	if o.admin != "" {
 		path, ok := strings.CutPrefix(o.admin, "unix:")
 		opts.AdminSocket = strings.TrimPrefix(path, "//")
 		if !ok || opts.AdminSocket == "" {
-			return opts, usageError(fmt.Sprintf("--admin %q: must be unix:PATH; --admin-tcp serves over TCP", o.admin))
+			return opts, exit.UsageError(fmt.Sprintf("--admin %q: must be unix:PATH; --admin-tcp serves over TCP", o.admin))
 		}
 	}
 	mode, err := strconv.ParseUint(o.socketMode, 8, 32)
 	if err != nil || mode > 0o777 || mode&0o200 == 0 {
-		return opts, usageError(fmt.Sprintf("--admin-socket-mode %q: must be permissions in octal that let the owner write, such as 0660", o.socketMode))
+		return opts, exit.UsageError(fmt.Sprintf("--admin-socket-mode %q: must be permissions in octal that let the owner write, such as 0660", o.socketMode))
 	}
 	opts.AdminAccess = unixsocket.Options{Mode: fs.FileMode(mode), Group: o.socketGroup}
 	if opts.Ready, err = gateway.ParseReadiness(o.readyRequires); err != nil {
-		return opts, usageError("--ready-requires " + err.Error())
+		return opts, exit.UsageError("--ready-requires " + err.Error())
 	}
 	if opts.AdminPolicy, err = absolute(o.policy); err != nil {
 		return opts, err
 	}
 	if o.adminTCP == "" && o.cert+o.key+o.clientCA+o.clientCRL+strings.Join(o.clientNames, "") != "" {
-		return opts, usageError("--admin-tls-cert, --admin-tls-key, --admin-client-ca, --admin-client-crl and --admin-client-name go with --admin-tcp")
+		return opts, exit.UsageError("--admin-tls-cert, --admin-tls-key, --admin-client-ca, --admin-client-crl and --admin-client-name go with --admin-tcp")
 	}
 	if o.adminTCP != "" {
 		if o.cert == "" || o.key == "" || o.clientCA == "" {
-			return opts, usageError("--admin-tcp needs --admin-tls-cert, --admin-tls-key and --admin-client-ca: the admin service is never served over TCP without mutual TLS")
+			return opts, exit.UsageError("--admin-tcp needs --admin-tls-cert, --admin-tls-key and --admin-client-ca: the admin service is never served over TCP without mutual TLS")
 		}
 		opts.AdminTCP = &admin.TCPOptions{Address: o.adminTCP, CertFile: o.cert, KeyFile: o.key, ClientCAFile: o.clientCA, ClientCRLFile: o.clientCRL, ClientNames: o.clientNames}
 	}
@@ -263,7 +267,7 @@ func (o *serveOptions) gateway(c *cli, lines *logWriter) (gateway.Options, error
 		return opts, err
 	}
 	if o.config == "-" {
-		return opts, usageError("--config must be a file: it is read again on SIGHUP")
+		return opts, exit.UsageError("--config must be a file: it is read again on SIGHUP")
 	}
 	if o.config, err = absolute(o.config); err != nil {
 		return opts, err
@@ -279,12 +283,12 @@ func (o *serveOptions) recordTo(to *gateway.AccessLog, c *cli) error {
 	case "text":
 		to.Text = true
 	default:
-		return usageError(fmt.Sprintf("--access-log-format %q: must be json or text", o.accessLogFormat))
+		return exit.UsageError(fmt.Sprintf("--access-log-format %q: must be json or text", o.accessLogFormat))
 	}
 	switch o.accessLog {
 	case "":
 	case "stdout", "-":
-		to.Output = c.out
+		to.Output = c.Out
 	default:
 		var err error
 		to.File, err = absolute(o.accessLog)
@@ -306,7 +310,7 @@ func absolute(path string) (string, error) {
 func (o *serveOptions) roots() ([]string, error) {
 	for _, dir := range o.fileRoots {
 		if info, err := os.Stat(dir); err != nil || !info.IsDir() {
-			return nil, usageError(fmt.Sprintf("--file-root %q: must be a directory", dir))
+			return nil, exit.UsageError(fmt.Sprintf("--file-root %q: must be a directory", dir))
 		}
 	}
 	if len(o.fileRoots) > 0 {
@@ -352,19 +356,19 @@ func reload(ctx context.Context, gw *gateway.Gateway, config string, log hclog.L
 	var err error
 	if config == "" {
 		_, err = gw.Reload(ctx)
-		err = applyFailure(err, func(path string) string { return path })
-	} else if m, loadErr := loadWhole(ctx, config, log); loadErr != nil {
+		err = exit.ApplyError(err, func(path string) string { return path })
+	} else if m, loadErr := configfile.Load(ctx, config, log); loadErr != nil {
 		err = loadErr
 	} else {
-		err = applyWhole(ctx, gw, m, "SIGHUP", log)
+		err = configfile.Apply(ctx, gw, m, "SIGHUP", log)
 	}
 	if err == nil {
 		log.Info("SIGHUP: configuration and files reloaded", "revision", gw.State().Revision())
 		return
 	}
-	f := asFailure(err)
-	for _, fault := range f.faults {
+	f := exit.AsError(err)
+	for _, fault := range f.Faults {
 		log.Error("SIGHUP: fault", "error", fault)
 	}
-	log.Error("SIGHUP: reload failed; keeping the current configuration", "error", f.summary)
+	log.Error("SIGHUP: reload failed; keeping the current configuration", "error", f.Summary)
 }

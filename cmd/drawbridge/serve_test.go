@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/exit"
 )
 
 func TestFlagsOfServeAreChecked(t *testing.T) {
@@ -29,7 +30,7 @@ func TestFlagsOfServeAreChecked(t *testing.T) {
 		{"--file-root=", `--file-root "": must be a directory`},
 	} {
 		args := append([]string{"serve", "--data-dir", filepath.Join(t.TempDir(), "d")}, strings.Fields(tt.args)...)
-		shell{}.run(t.Context(), args...).want(t, exitUsage, tt.want)
+		shell{}.run(t.Context(), args...).want(t, exit.Usage, tt.want)
 	}
 }
 
@@ -38,21 +39,21 @@ func TestAWrongFileAtStartEndsTheProgramAndChangesNothing(t *testing.T) {
 	data := filepath.Join(dir, "data")
 	bad := writeFile(t, dir, "bad.yaml", "kind: Listener\nname: web\nadress: x\nprotcol: HTTP\n")
 	shell{}.run(t.Context(), "serve", "--data-dir", data, "--config", bad).
-		want(t, exitInvalid, "bad.yaml:3: document 1 (Listener web): adress", "bad.yaml:4: ", "2 faults")
+		want(t, exit.Invalid, "bad.yaml:3: document 1 (Listener web): adress", "bad.yaml:4: ", "2 faults")
 	if _, err := os.Stat(data); err == nil {
 		t.Error("the data directory was made")
 	}
 	dangling := writeFile(t, dir, "dangling.yaml", "kind: TrustBundle\nname: sys\nsystem: {}\n---\nkind: Listener\nname: web\naddress: 127.0.0.1:0\nprotocol: HTTP\nupstream: none\n")
 	shell{}.run(t.Context(), "serve", "--data-dir", data, "--config", dangling).
-		want(t, exitInvalid, "dangling.yaml:9: document 2 (Listener web): upstream: ")
+		want(t, exit.Invalid, "dangling.yaml:9: document 2 (Listener web): upstream: ")
 	empty := writeFile(t, dir, "empty.yaml", "---\n")
-	shell{}.run(t.Context(), "serve", "--data-dir", data, "--config", empty).want(t, exitInvalid, "would delete everything")
-	shell{}.run(t.Context(), "serve", "--data-dir", data, "--config", filepath.Join(dir, "none")).want(t, exitInvalid, "no such file")
+	shell{}.run(t.Context(), "serve", "--data-dir", data, "--config", empty).want(t, exit.Invalid, "would delete everything")
+	shell{}.run(t.Context(), "serve", "--data-dir", data, "--config", filepath.Join(dir, "none")).want(t, exit.Invalid, "no such file")
 
 	r := start(t, nil, "serve", "--data-dir", data)
 	r.log.until(t, "ready", 1)
-	shell{}.run(t.Context(), "get", "trustbundles", "--admin", "unix:"+filepath.Join(data, "admin.sock")).want(t, exitOK, "No trust bundles.")
-	shell{}.run(t.Context(), "serve", "--data-dir", data).want(t, exitFailure, "Error: ")
+	shell{}.run(t.Context(), "get", "trustbundles", "--admin", "unix:"+filepath.Join(data, "admin.sock")).want(t, exit.OK, "No trust bundles.")
+	shell{}.run(t.Context(), "serve", "--data-dir", data).want(t, exit.Failure, "Error: ")
 }
 
 func TestTheFileIsTheConfigurationAtStartAndOnSIGHUP(t *testing.T) {
@@ -60,7 +61,7 @@ func TestTheFileIsTheConfigurationAtStartAndOnSIGHUP(t *testing.T) {
 	config := writeFile(t, dir, "db.yaml", "kind: TrustBundle\nname: one\nsystem: {}\n")
 	r, sh := serve(t, "--config", config, "--log-format", "json")
 	r.log.until(t, `"configuration applied"`, 1)
-	sh.run(t.Context(), "get", "trustbundles").want(t, exitOK, "one")
+	sh.run(t.Context(), "get", "trustbundles").want(t, exit.OK, "one")
 
 	hangup := func() {
 		if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
@@ -71,7 +72,7 @@ func TestTheFileIsTheConfigurationAtStartAndOnSIGHUP(t *testing.T) {
 	hangup()
 	r.log.until(t, `"configuration applied"`, 2)
 	after := sh.run(t.Context(), "get", "trustbundles")
-	after.want(t, exitOK, "two")
+	after.want(t, exit.OK, "two")
 	if strings.Contains(after.out, "one") {
 		t.Errorf("not pruned:\n%s", after.out)
 	}
@@ -84,8 +85,8 @@ func TestTheFileIsTheConfigurationAtStartAndOnSIGHUP(t *testing.T) {
 	hangup()
 	r.log.until(t, "SIGHUP: reload failed", 2)
 	r.log.until(t, "db.yaml:7: document 2 (Route r): listeners[0]", 1)
-	sh.run(t.Context(), "get", "trustbundles").want(t, exitOK, "two")
-	if code := r.stop(); code != exitOK {
+	sh.run(t.Context(), "get", "trustbundles").want(t, exit.OK, "two")
+	if code := r.stop(); code != exit.OK {
 		t.Errorf("exit code %d", code)
 	}
 }
@@ -93,7 +94,7 @@ func TestTheFileIsTheConfigurationAtStartAndOnSIGHUP(t *testing.T) {
 func TestSIGHUPReadsFilesOfCertificatesAgain(t *testing.T) {
 	r, sh := serve(t)
 	file := site(t)
-	sh.run(t.Context(), "apply", "-f", file).want(t, exitOK)
+	sh.run(t.Context(), "apply", "-f", file).want(t, exit.OK)
 	ca := certstest.NewCA(t)
 	next := ca.Client(t, "gateway-2")
 	dir := filepath.Dir(file)
@@ -106,14 +107,14 @@ func TestSIGHUPReadsFilesOfCertificatesAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	updates.out.until(t, "updated  Certificate client", 1)
-	sh.run(t.Context(), "get", "certificate", "client").want(t, exitOK, "CN=gateway-2")
+	sh.run(t.Context(), "get", "certificate", "client").want(t, exit.OK, "CN=gateway-2")
 
 	writeFile(t, dir, "client.pem", "garbage")
 	if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
 	r.log.until(t, "SIGHUP: reload failed", 1)
-	sh.run(t.Context(), "get", "certificate", "client").want(t, exitOK, "CN=gateway-2")
+	sh.run(t.Context(), "get", "certificate", "client").want(t, exit.OK, "CN=gateway-2")
 }
 
 func TestFilesAreReadOnlyBelowFileRoots(t *testing.T) {
@@ -128,7 +129,7 @@ func TestFilesAreReadOnlyBelowFileRoots(t *testing.T) {
 	// By default: not wherever a command happens to be.
 	r, sh := serve()
 	refused := sh.run(t.Context(), "apply", "-f", config)
-	refused.want(t, exitInvalid, "document 1 (TrustBundle corp): file: ", "document 2 (Certificate client): files.certificatePath: ")
+	refused.want(t, exit.Invalid, "document 1 (TrustBundle corp): file: ", "document 2 (Certificate client): files.certificatePath: ")
 	absent := strings.ReplaceAll(readFile(t, config), "client.pem", "nothing.pem")
 	again := sh.run(t.Context(), "apply", "-f", writeFile(t, outside, "absent.yaml", absent))
 	if tells := strings.ReplaceAll(strings.ReplaceAll(again.err, "absent.yaml", "site.yaml"), "nothing.pem", "client.pem"); tells != refused.err {
@@ -139,12 +140,12 @@ func TestFilesAreReadOnlyBelowFileRoots(t *testing.T) {
 	// The directory of --config, for a file and for a directory; and that of --file-root.
 	for _, args := range [][]string{{"--config", config}, {"--config", dirOnly(t, config)}, {"--config", config, "--file-root", outside}} {
 		r, sh = serve(args...)
-		sh.run(t.Context(), "get", "certificate", "client").want(t, exitOK, "CN=gateway")
+		sh.run(t.Context(), "get", "certificate", "client").want(t, exit.OK, "CN=gateway")
 		r.stop()
 	}
 	// What is said replaces the default.
 	shell{}.run(t.Context(), "serve", "--data-dir", data, "--config", config, "--file-root", t.TempDir()).
-		want(t, exitInvalid, "document 2 (Certificate client): files.certificatePath: ")
+		want(t, exit.Invalid, "document 2 (Certificate client): files.certificatePath: ")
 }
 
 // dirOnly returns a directory with the files of path's and path alone of its
@@ -201,7 +202,7 @@ func TestTheAccessLogIsReopenedOnSIGUSR1(t *testing.T) {
 	}
 	usr1()
 	r.log.until(t, "SIGUSR1: cannot reopen the access log; keeping the current file", 1)
-	if code := r.stop(); code != exitOK {
+	if code := r.stop(); code != exit.OK {
 		t.Errorf("exit code %d", code)
 	}
 	before, after := readFile(t, path[:len(dir)]+".gone/access.log.1"), readFile(t, dir+".gone/access.log")
@@ -214,11 +215,11 @@ func TestTheAccessLogIsReopenedOnSIGUSR1(t *testing.T) {
 	r, _ = serve(t)
 	usr1()
 	r.log.until(t, "SIGUSR1: the access log is not written to a file", 1)
-	if code := r.stop(); code != exitOK {
+	if code := r.stop(); code != exit.OK {
 		t.Errorf("exit code %d", code)
 	}
 	shell{}.run(t.Context(), "serve", "--data-dir", filepath.Join(tempDir(t), "d"), "--access-log", filepath.Join(dir, "none", "a")).
-		want(t, exitFailure, "access log: ", "no such file or directory")
+		want(t, exit.Failure, "access log: ", "no such file or directory")
 }
 
 func TestServeOverTCPAcceptsOnlyTrustedClients(t *testing.T) {
@@ -239,23 +240,23 @@ func TestServeOverTCPAcceptsOnlyTrustedClients(t *testing.T) {
 		// On a busy machine the time in which a client must connect may pass. A stream
 		// that the client cannot decrypt has no such excuse.
 		for range 5 {
-			if r = (shell{}).run(t.Context(), args...); r.code != exitUnavailable || strings.Contains(r.err, "local error: tls") {
+			if r = (shell{}).run(t.Context(), args...); r.code != exit.Unavailable || strings.Contains(r.err, "local error: tls") {
 				break
 			}
 		}
 		return r
 	}
-	status().want(t, exitDenied, "It accepts only clients whose certificate")
+	status().want(t, exit.Denied, "It accepts only clients whose certificate")
 	status("--admin-tls-cert", at("c.pem", client.ChainPEM), "--admin-tls-key", at("c-key.pem", client.KeyPEM)).
-		want(t, exitOK, "revision 0, ready")
-	shell{}.run(t.Context(), "status", "--admin", "unix:"+filepath.Join(dir, "own.sock")).want(t, exitOK, "revision 0, ready")
+		want(t, exit.OK, "revision 0, ready")
+	shell{}.run(t.Context(), "status", "--admin", "unix:"+filepath.Join(dir, "own.sock")).want(t, exit.OK, "revision 0, ready")
 }
 
 func TestTheStandardLoggerWritesToTheLog(t *testing.T) {
 	r, _ := serve(t, "--log-format", "json", "--log-level", "debug")
 	log.Print("Unsolicited response \"\x1b[31m\"\nof an upstream")
 	r.log.until(t, `"@message":"Unsolicited response \"\u001b[31m\"\nof an upstream"`, 1)
-	if code := r.stop(); code != exitOK {
+	if code := r.stop(); code != exit.OK {
 		t.Errorf("exit code %d", code)
 	}
 }

@@ -8,6 +8,9 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/client"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/format"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/terminal"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
@@ -24,13 +27,13 @@ type failureKey struct {
 	reason string // for people
 }
 
-// traffic reads the counts and the status.
-func (cl *client) traffic(ctx context.Context) (*traffic, *adminv1.GetStatusResponse, error) {
-	status, err := cl.getStatus(ctx)
+// readTraffic reads the counts and the status.
+func readTraffic(ctx context.Context, cl *client.Client) (*traffic, *adminv1.GetStatusResponse, error) {
+	status, err := cl.WholeStatus(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	upstreams, err := cl.upstreamStatuses(ctx)
+	upstreams, err := cl.UpstreamStatuses(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -41,13 +44,13 @@ func (cl *client) traffic(ctx context.Context) (*traffic, *adminv1.GetStatusResp
 		}
 		t.serverErrors[l.GetName()], t.lost[l.GetName()] = l.GetServerErrors(), l.GetConnectionsLost()
 		for _, f := range l.GetHandshakeFailures() {
-			t.failures[failureKey{"listener " + l.GetName(), "client " + word(f.GetReason())}] = f.GetCount()
+			t.failures[failureKey{"listener " + l.GetName(), "client " + format.Word(f.GetReason())}] = f.GetCount()
 		}
 	}
 	for _, u := range upstreams {
 		for _, e := range u.GetEndpoints() {
 			for _, f := range e.GetFailures() {
-				t.failures[failureKey{"upstream " + u.GetName() + " " + e.GetAddress(), word(f.GetReason())}] = f.GetCount()
+				t.failures[failureKey{"upstream " + u.GetName() + " " + e.GetAddress(), format.Word(f.GetReason())}] = f.GetCount()
 			}
 		}
 	}
@@ -63,7 +66,7 @@ func more(now, before int64) int64 {
 }
 
 // text describes what has failed since an earlier time.
-func (t *traffic) text(since *traffic, p paint) string {
+func (t *traffic) text(since *traffic, p terminal.Paint) string {
 	byReason := map[string]int64{}
 	for k, n := range t.failures {
 		if n = more(n, since.failures[k]); n > 0 {
@@ -83,9 +86,9 @@ func (t *traffic) text(since *traffic, p paint) string {
 	}
 	colored := func(isBad bool, text string) string {
 		if isBad {
-			return p.bad(text)
+			return p.Bad(text)
 		}
-		return p.good(text)
+		return p.Good(text)
 	}
 	failures := cmp.Or(strings.Join(reasons, ", "), "none")
 	return colored(len(reasons) > 0, "failures: "+failures) + "  " +

@@ -12,7 +12,12 @@ import (
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/encoding/protojson"
 
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/client"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/exit"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/format"
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/manifest"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/terminal"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/view"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
@@ -37,29 +42,29 @@ func newWatch(c *cli) *cobra.Command {
   drawbridge watch -o json | jq -c 'select(.revision) | {revision, changes}'`,
 		Args: cobra.NoArgs,
 	}
-	output := formatFlag(cmd)
-	conn := c.connectFlags(cmd.Flags())
+	output := format.Flag(cmd)
+	conn := client.Flags(c.Env, cmd.Flags())
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		cl, err := conn.dial()
+		cl, err := conn.Dial()
 		if err != nil {
 			return err
 		}
 		defer cl.Close()
-		err = cl.watch(cmd.Context(), watchWriter{w: c.out, paint: c.paint(c.out), format: *output})
+		err = watch(cmd.Context(), cl, watchWriter{w: c.Out, paint: c.Paint(c.Out), format: *output})
 		switch {
 		case cmd.Context().Err() != nil:
 			return nil // interrupted: the normal end
 		case errors.Is(err, io.EOF):
-			return &failure{code: exitUnavailable, summary: "the gateway ended the stream"}
+			return &exit.Error{Code: exit.Unavailable, Summary: "the gateway ended the stream"}
 		}
-		return cl.failure(err, nil)
+		return cl.Failure(err, nil)
 	}
 	return cmd
 }
 
 // watch writes changes and events until one of the streams ends, and returns the error
 // that ended it.
-func (cl *client) watch(ctx context.Context, w watchWriter) error {
+func watch(ctx context.Context, cl *client.Client, w watchWriter) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var reading sync.WaitGroup
 	defer reading.Wait()
@@ -67,7 +72,7 @@ func (cl *client) watch(ctx context.Context, w watchWriter) error {
 
 	// Open the event stream first: once its header has arrived, no event after the
 	// current revision is missed.
-	events, err := cl.status.WatchEvents(ctx, &adminv1.WatchEventsRequest{})
+	events, err := cl.Status.WatchEvents(ctx, &adminv1.WatchEventsRequest{})
 	if err != nil {
 		return err
 	}
@@ -78,7 +83,7 @@ func (cl *client) watch(ctx context.Context, w watchWriter) error {
 	if err != nil {
 		return err
 	}
-	first, err := recvWhole(updates.Recv)
+	first, err := client.RecvWhole(updates.Recv)
 	if err != nil {
 		return err
 	}
@@ -88,7 +93,7 @@ func (cl *client) watch(ctx context.Context, w watchWriter) error {
 
 	lines, ended := make(chan func() error), make(chan error, 2)
 	reading.Go(func() {
-		ended <- relay(ctx, func() (*adminv1.WatchConfigResponse, error) { return recvWhole(updates.Recv) }, lines, w.update)
+		ended <- relay(ctx, func() (*adminv1.WatchConfigResponse, error) { return client.RecvWhole(updates.Recv) }, lines, w.update)
 	})
 	reading.Go(func() {
 		ended <- relay(ctx, events.Recv, lines, w.event)
@@ -123,22 +128,22 @@ func relay[M any](ctx context.Context, recv func() (M, error), lines chan<- func
 // A watchWriter writes changes and events as they arrive, one a line.
 type watchWriter struct {
 	w      io.Writer
-	paint  paint
-	format format
+	paint  terminal.Paint
+	format format.Format
 }
 
 // present writes the revision that is live when the watch begins.
 func (w watchWriter) present(u *adminv1.WatchConfigResponse) error {
-	if w.format != formatTable {
+	if w.format != format.Table {
 		return w.update(u)
 	}
-	_, err := fmt.Fprintf(w.w, "revision %-6d %s\n", u.GetRevision(), count(len(u.GetResources()), "resource"))
+	_, err := fmt.Fprintf(w.w, "revision %-6d %s\n", u.GetRevision(), terminal.Count(len(u.GetResources()), "resource"))
 	return err
 }
 
 // update writes a change of the configuration.
 func (w watchWriter) update(u *adminv1.WatchConfigResponse) error {
-	if w.format != formatTable {
+	if w.format != format.Table {
 		text, err := protojson.Marshal(u)
 		if err != nil {
 			return err
@@ -147,11 +152,11 @@ func (w watchWriter) update(u *adminv1.WatchConfigResponse) error {
 	}
 	comment := ""
 	if u.GetComment() != "" {
-		comment = "   " + w.paint.faint("# "+printable(u.GetComment()))
+		comment = "   " + w.paint.Faint("# "+terminal.Printable(u.GetComment()))
 	}
 	var lines bytes.Buffer
 	for _, ch := range u.GetChanges() {
-		fmt.Fprintf(&lines, "revision %-6d %-8s %s %s%s\n", u.GetRevision(), lower(ch.GetAction()), manifest.KindName(ch.GetKind()), printable(ch.GetName()), comment)
+		fmt.Fprintf(&lines, "revision %-6d %-8s %s %s%s\n", u.GetRevision(), format.Lower(ch.GetAction()), manifest.KindName(ch.GetKind()), terminal.Printable(ch.GetName()), comment)
 	}
 	_, err := w.w.Write(lines.Bytes())
 	return err
@@ -162,21 +167,21 @@ func (w watchWriter) event(e *adminv1.Event) error {
 	if e.GetType() == adminv1.EventType_EVENT_TYPE_APPLIED {
 		return nil
 	}
-	if w.format != formatTable {
-		text, err := wordsJSON(e)
+	if w.format != format.Table {
+		text, err := format.WordsJSON(e)
 		if err != nil {
 			return err
 		}
 		return w.document(fmt.Appendf(nil, `{"event":%s}`, text))
 	}
-	_, err := io.WriteString(w.w, eventLine(w.paint, e)+"\n")
+	_, err := io.WriteString(w.w, view.EventLine(w.paint, e)+"\n")
 	return err
 }
 
 // document writes JSON as a line, or as a document of YAML.
 func (w watchWriter) document(text []byte) error {
 	var out bytes.Buffer
-	if w.format == formatYAML {
+	if w.format == format.YAML {
 		yaml, err := manifest.YAMLFromJSON(text)
 		if err != nil {
 			return err
@@ -191,52 +196,4 @@ func (w watchWriter) document(text []byte) error {
 	}
 	_, err := w.w.Write(out.Bytes())
 	return err
-}
-
-// eventLine formats an event for people: time, type, resource and reason.
-func eventLine(p paint, e *adminv1.Event) string {
-	color := p.caution
-	what := lower(e.GetType())
-	switch e.GetType() {
-	case adminv1.EventType_EVENT_TYPE_ENDPOINT_HEALTH:
-		what = lower(e.GetHealth())
-		if e.GetHealth() == adminv1.EndpointHealth_ENDPOINT_HEALTH_UP {
-			color = p.good
-		} else {
-			color = p.bad
-		}
-	case adminv1.EventType_EVENT_TYPE_HANDSHAKE_FAILURE:
-		what, color = "failed", p.bad
-	case adminv1.EventType_EVENT_TYPE_ENDPOINT_EJECTED:
-		what, color = "ejected", p.bad
-	case adminv1.EventType_EVENT_TYPE_ENDPOINT_RETURNED:
-		what, color = "returned", p.good
-	case adminv1.EventType_EVENT_TYPE_ENDPOINTS_CHANGED:
-		what = "changed"
-	case adminv1.EventType_EVENT_TYPE_FILE_LOADED:
-		what, color = "loaded", p.good
-	case adminv1.EventType_EVENT_TYPE_CONNECTIONS_UNVERIFIED:
-		what, color = "invalid", p.bad
-	case adminv1.EventType_EVENT_TYPE_MISSED:
-		what = "missed"
-	case adminv1.EventType_EVENT_TYPE_FILE_REFUSED:
-		what, color = "refused", p.bad
-	}
-	line := e.GetEventTime().AsTime().Local().Format("01-02 15:04:05") + "  " + color(pad(what, 8))
-	if e.GetName() != "" {
-		line += " " + manifest.KindName(e.GetKind()) + " " + printable(e.GetName())
-	}
-	if e.GetEndpoint() != "" {
-		line += " " + printable(e.GetEndpoint())
-	}
-	if e.GetReason() != adminv1.Reason_REASON_UNSPECIFIED {
-		line += " " + color(word(e.GetReason()))
-	}
-	if e.GetMessage() != "" {
-		line += ": " + printable(e.GetMessage())
-	}
-	if e.GetCount() > 1 {
-		line += p.faint(fmt.Sprintf(" (%d times)", e.GetCount()))
-	}
-	return line
 }

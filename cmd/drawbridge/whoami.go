@@ -7,6 +7,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/client"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/format"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/terminal"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
@@ -24,22 +27,22 @@ func newWhoami(c *cli) *cobra.Command {
   drawbridge whoami --admin gw.example:9443 --admin-tls-cert alice.pem --admin-tls-key alice-key.pem`,
 		Args: cobra.NoArgs,
 	}
-	output := formatFlag(cmd)
-	conn := c.connectFlags(cmd.Flags())
+	output := format.Flag(cmd)
+	conn := client.Flags(c.Env, cmd.Flags())
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		cl, err := conn.dial()
+		cl, err := conn.Dial()
 		if err != nil {
 			return err
 		}
 		defer cl.Close()
-		st, err := cl.status.GetStatus(cmd.Context(), &adminv1.GetStatusRequest{PageSize: 1})
+		st, err := cl.Status.GetStatus(cmd.Context(), &adminv1.GetStatusRequest{PageSize: 1})
 		if err != nil {
-			return cl.failure(err, nil)
+			return cl.Failure(err, nil)
 		}
-		if *output != formatTable {
-			return showWords(c.out, *output, st.GetCaller())
+		if *output != format.Table {
+			return format.WriteWords(c.Out, *output, st.GetCaller())
 		}
-		return writeCaller(c.out, st.GetCaller())
+		return writeCaller(c.Out, st.GetCaller())
 	}
 	return cmd
 }
@@ -47,11 +50,11 @@ func newWhoami(c *cli) *cobra.Command {
 func writeCaller(w io.Writer, who *adminv1.Caller) error {
 	var rights []string
 	for _, r := range who.GetRights() {
-		rights = append(rights, word(r))
+		rights = append(rights, format.Word(r))
 	}
-	text := fmt.Sprintf("%s, %s (%s)\n", printable(who.GetPrincipal()), lower(who.GetRole()), strings.Join(rights, ", "))
+	text := fmt.Sprintf("%s, %s (%s)\n", terminal.Printable(who.GetPrincipal()), format.Lower(who.GetRole()), strings.Join(rights, ", "))
 	for _, s := range who.GetSubjects() {
-		text += "  " + printable(s) + "\n"
+		text += "  " + terminal.Printable(s) + "\n"
 	}
 	_, err := io.WriteString(w, text)
 	return err

@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/format"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
@@ -17,7 +18,7 @@ func (r *requireProbe) String() string {
 	if *r == 0 {
 		return ""
 	}
-	return lower(adminv1.RequireProbe(*r))
+	return format.Lower(adminv1.RequireProbe(*r))
 }
 
 func (r *requireProbe) Set(s string) error {

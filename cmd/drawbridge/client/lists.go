@@ -1,0 +1,94 @@
+package client
+
+import (
+	"context"
+
+	"google.golang.org/protobuf/proto"
+
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+// pages reads all pages of a list.
+func pages[T any](page func(token string) ([]T, string, error)) ([]T, error) {
+	var all []T
+	for token := ""; ; {
+		some, next, err := page(token)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, some...)
+		if next == "" {
+			return all, nil
+		}
+		token = next
+	}
+}
+
+// WholeStatus reads the status with every listener.
+func (cl *Client) WholeStatus(ctx context.Context) (*adminv1.GetStatusResponse, error) {
+	var status *adminv1.GetStatusResponse
+	listeners, err := pages(func(token string) ([]*adminv1.ListenerStatus, string, error) {
+		a, err := cl.Status.GetStatus(ctx, &adminv1.GetStatusRequest{PageToken: token})
+		if status == nil {
+			status = a
+		}
+		return a.GetListeners(), a.GetNextPageToken(), err
+	})
+	if err != nil {
+		return nil, err
+	}
+	status.Listeners, status.NextPageToken = listeners, ""
+	return status, nil
+}
+
+// UpstreamStatuses reads the state of every upstream.
+func (cl *Client) UpstreamStatuses(ctx context.Context) ([]*adminv1.UpstreamStatus, error) {
+	return pages(func(token string) ([]*adminv1.UpstreamStatus, string, error) {
+		a, err := cl.Status.ListUpstreams(ctx, &adminv1.ListUpstreamStatusesRequest{PageToken: token})
+		return a.GetUpstreams(), a.GetNextPageToken(), err
+	})
+}
+
+// CertificatesInUse reads every certificate in use, soonest to expire first.
+func (cl *Client) CertificatesInUse(ctx context.Context) ([]*adminv1.CertificateInUse, error) {
+	return pages(func(token string) ([]*adminv1.CertificateInUse, string, error) {
+		a, err := cl.Status.ListCertificates(ctx, &adminv1.ListCertificatesInUseRequest{PageToken: token})
+		return a.GetCertificates(), a.GetNextPageToken(), err
+	})
+}
+
+// WholeConfig reads all resources of one revision. It uses a watch, because pages could
+// span several revisions.
+func (cl *Client) WholeConfig(ctx context.Context) (*adminv1.WatchConfigResponse, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := cl.WatchConfig(ctx, &adminv1.WatchConfigRequest{})
+	if err != nil {
+		return nil, err
+	}
+	return RecvWhole(stream.Recv)
+}
+
+// RecvWhole receives the messages of a watch up to the first with synced, and returns
+// them as one message.
+func RecvWhole(recv func() (*adminv1.WatchConfigResponse, error)) (*adminv1.WatchConfigResponse, error) {
+	whole, err := recv()
+	for err == nil && !whole.GetSynced() {
+		var part *adminv1.WatchConfigResponse
+		if part, err = recv(); err == nil {
+			whole = joined(whole, part)
+		}
+	}
+	return whole, err
+}
+
+// joined returns a message of a watch and its continuation as one. It takes ownership of
+// both.
+func joined(whole, part *adminv1.WatchConfigResponse) *adminv1.WatchConfigResponse {
+	resources, changes := append(whole.Resources, part.Resources...), append(whole.Changes, part.Changes...)
+	reset := whole.Reset_
+	proto.Reset(whole)
+	whole.Revision, whole.InstanceId, whole.Comment = part.Revision, part.InstanceId, part.Comment
+	whole.Resources, whole.Changes, whole.Synced, whole.Reset_ = resources, changes, part.Synced, reset
+	return whole
+}

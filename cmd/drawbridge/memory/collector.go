@@ -1,0 +1,186 @@
+// Package memory tunes the garbage collector for a gateway, and returns unused memory to
+// the OS.
+package memory
+
+import (
+	"runtime"
+	"runtime/debug"
+	"runtime/metrics"
+	"sync"
+	"time"
+)
+
+const (
+	// heapFloor is how far the heap may grow before the garbage collector runs.
+	// A gateway has a few megabytes of live heap, and each handshake leaves about
+	// 90 KiB of garbage. With Go's default of 4 MiB the collector would run thirty times
+	// a second under load and use a fifth of the CPU. A larger floor brings no gain.
+	heapFloor = 32 << 20
+	// gcPercent is Go's default, used once the live heap exceeds half of heapFloor.
+	gcPercent = 100
+)
+
+// percentFor returns the GOGC with which a heap with so many live bytes may grow to
+// heapFloor, or to twice its size if that is more.
+func percentFor(live uint64) int {
+	const most = 100 * heapFloor / (4 << 20) // Go multiplies its least heap, of 4 MiB, by it
+	if live == 0 {
+		return most
+	}
+	return int(min(max(100*heapFloor/live, gcPercent+100)-100, most))
+}
+
+// A collector adjusts GOGC after each run of the garbage collector. It also returns
+// unused memory to the OS when the process is idle: otherwise the memory of a burst of
+// handshakes, or the stacks of many concurrent requests, would stay in the process for
+// minutes.
+type collector struct {
+	live []metrics.Sample
+
+	mu      sync.Mutex
+	percent int
+	stopped bool
+	timer   *time.Timer // calls look
+
+	// The rest belongs to look, which one goroutine calls at a time.
+	checking sync.Mutex
+	heap     []metrics.Sample
+	made     uint64    // bytes allocated in total, at the last look
+	seen     uint64    // likewise at its last collection
+	left     uint64    // unused bytes that could not be returned
+	next     time.Time // earliest collection of a process that allocated little
+}
+
+const (
+	// checkEvery is how often a collector checks whether the process is idle.
+	checkEvery = time.Second
+	// quiet is how many bytes an idle process allocates between two checks.
+	quiet = 256 << 10
+	// spare is how much unused memory is not worth returning.
+	spare = 2 << 20
+	// activity is how many bytes the end of a few connections allocates: less means that
+	// hardly anything can have become garbage.
+	activity = 16 << 10
+	// restFor is the time between collections that nothing but a little activity asks for,
+	// as a multiple of the time the last one took: at most 0.5 % of a core.
+	restFor   = 200
+	leastRest = 5 * time.Second
+	// usualStack is the usual stack size of a goroutine.
+	usualStack = 8 << 10
+)
+
+func newCollector() *collector {
+	return &collector{
+		live: []metrics.Sample{{Name: "/gc/heap/live:bytes"}},
+		heap: []metrics.Sample{
+			{Name: "/gc/heap/live:bytes"}, {Name: "/gc/heap/allocs:bytes"},
+			{Name: "/memory/classes/heap/objects:bytes"}, {Name: "/memory/classes/heap/free:bytes"},
+			{Name: "/memory/classes/heap/stacks:bytes"}, {Name: "/sched/goroutines:goroutines"},
+		},
+	}
+}
+
+// Pace lets a small heap grow before the garbage collector runs, and returns unused memory
+// to the OS while the process is idle. stop ends that and restores the default GOGC. Only
+// one may run at a time.
+func Pace() (stop func()) {
+	c := newCollector()
+	c.adjust()
+	c.follow()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.timer = time.AfterFunc(checkEvery, func() {
+		c.checking.Lock()
+		defer c.checking.Unlock()
+		if c.ended() {
+			return
+		}
+		c.look()
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if !c.stopped {
+			c.timer.Reset(checkEvery)
+		}
+	})
+	return func() {
+		c.mu.Lock()
+		c.stopped = true
+		c.timer.Stop()
+		c.mu.Unlock()
+		c.checking.Lock() // wait for a running look
+		defer c.checking.Unlock()
+		debug.SetGCPercent(gcPercent)
+	}
+}
+
+func (c *collector) ended() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.stopped
+}
+
+// look collects garbage and returns memory to the OS if the process is idle and enough
+// memory is unused.
+func (c *collector) look() {
+	unused, live, made := c.unused()
+	idle := made-c.made < quiet
+	c.made, c.left = made, min(c.left, unused)
+	worth := max(live/4, spare)
+	if !idle {
+		return
+	}
+	// Memory allocated since the last collection may be unused too: the runtime counts it
+	// as live if its own collector ran during a burst. And what the last collection found
+	// live may have become garbage since with little allocated: a thousand connections
+	// closed, say. Only another collection can tell, so one runs now and then.
+	recent := made - c.seen
+	if unused-c.left > worth || recent > worth || recent > activity && !time.Now().Before(c.next) {
+		began := time.Now()
+		debug.FreeOSMemory()
+		c.seen = made
+		c.left, _, _ = c.unused() // fragmentation: a second attempt would not help
+		c.next = time.Now().Add(max(leastRest, restFor*time.Since(began)))
+	}
+}
+
+// unused returns, from the runtime's metrics, how many bytes are unused, how many were
+// live after the last collection, and how many were allocated in total.
+func (c *collector) unused() (unused, live, made uint64) {
+	metrics.Read(c.heap)
+	value := func(i int) uint64 { return c.heap[i].Value.Uint64() }
+	live, made, held, free, stacks, goroutines := value(0), value(1), value(2), value(3), value(4), value(5)
+	garbage := max(held, live) - live
+	stacks -= min(stacks, goroutines*usualStack) // stacks of ended goroutines count until the next collection
+	return garbage + free + stacks, live, made
+}
+
+// A cycle is unreachable from the start, so the next garbage collection runs its
+// finalizer.
+type cycle struct{ of *collector }
+
+// follow makes the runtime call adjust after each garbage collection. The calls never
+// overlap, because each one schedules the next.
+func (c *collector) follow() {
+	runtime.SetFinalizer(&cycle{c}, func(*cycle) {
+		if c.adjust() {
+			c.follow()
+		}
+	})
+}
+
+// adjust sets GOGC and reports whether to call it again. Setting GOGC briefly stops the
+// world, so it ignores small changes.
+func (c *collector) adjust() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.stopped {
+		return false
+	}
+	metrics.Read(c.live)
+	want := percentFor(c.live[0].Value.Uint64())
+	if d := want - c.percent; d*8 > c.percent || -d*8 > c.percent {
+		c.percent = want
+		debug.SetGCPercent(want)
+	}
+	return true
+}

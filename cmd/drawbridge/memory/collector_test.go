@@ -1,0 +1,130 @@
+package memory
+
+import (
+	"os"
+	"os/exec"
+	"runtime"
+	"runtime/debug"
+	"runtime/metrics"
+	"testing"
+	"time"
+)
+
+func TestPercentForLetsASmallHeapGrowToTheFloor(t *testing.T) {
+	const mib = 1 << 20
+	for _, c := range []struct {
+		live uint64
+		want int
+	}{
+		{0, 800}, {1, 800}, {3 * mib, 800}, {4 * mib, 700}, {8 * mib, 300}, {15 * mib, 113},
+		{16 * mib, 100}, {17 * mib, 100}, {1 << 40, 100}, {1<<64 - 1, 100},
+	} {
+		if got := percentFor(c.live); got != c.want {
+			t.Errorf("%d bytes: %d, want %d", c.live, got, c.want)
+		}
+	}
+}
+
+func TestCollectorFollowsTheLiveHeap(t *testing.T) {
+	// It runs in a process of its own: cobra keeps the flags of every command that the
+	// other tests make, and a large live heap would change what is expected at first.
+	const alone = "DRAWBRIDGE_TEST_COLLECTOR"
+	if os.Getenv(alone) == "" {
+		cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.count=1")
+		cmd.Env = append(os.Environ(), alone+"=1")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		return
+	}
+	before := debug.SetGCPercent(gcPercent)
+	defer debug.SetGCPercent(before)
+	stop := Pace()
+	defer stop()
+	gogc := []metrics.Sample{{Name: "/gc/gogc:percent"}}
+	await := func(what string, ok func(percent uint64) bool) {
+		t.Helper()
+		for deadline := time.Now().Add(30 * time.Second); ; {
+			runtime.GC()
+			metrics.Read(gogc)
+			got := gogc[0].Value.Uint64()
+			if ok(got) {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: GOGC is %d", what, got)
+			}
+		}
+	}
+	await("at first", func(p uint64) bool { return p > 200 })
+	ballast := make([]byte, 64<<20)
+	await("with much that lives", func(p uint64) bool { return p == gcPercent })
+	runtime.KeepAlive(ballast)
+	ballast = nil
+	await("with little again", func(p uint64) bool { return p > 200 })
+	stop()
+	if got := debug.SetGCPercent(gcPercent); got != gcPercent {
+		t.Errorf("after the end GOGC is %d", got)
+	}
+}
+
+// The memory of a burst is returned to the OS once: a collector that found work at
+// every check would use more CPU than it saves memory.
+func TestCollectorReturnsUnusedMemory(t *testing.T) {
+	// It looks when the test says so: a collector that looks by itself would do so
+	// in between, and what it finds depends on the load of the machine.
+	c := newCollector()
+	debug.FreeOSMemory()
+	c.look()
+	released := []metrics.Sample{{Name: "/memory/classes/heap/released:bytes"}, {Name: "/gc/cycles/forced:gc-cycles"}}
+	const burst = 20 << 20
+	keep := make([][]byte, burst>>10)
+	for i := range keep {
+		keep[i] = make([]byte, 1<<10)
+	}
+	metrics.Read(released)
+	inBurst := released[0].Value.Uint64()
+	clear(keep)
+	c.look() // sees that much was allocated, and leaves it at that
+	deadline := time.Now().Add(30 * time.Second)
+	for metrics.Read(released); released[0].Value.Uint64() < inBurst+burst/2; metrics.Read(released) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d bytes were returned in the burst, and %d since", inBurst, released[0].Value.Uint64()-inBurst)
+		}
+		c.look()
+	}
+	metrics.Read(released)
+	cycles := released[1].Value.Uint64()
+	for range 10 {
+		c.look()
+	}
+	if metrics.Read(released); released[1].Value.Uint64() != cycles {
+		t.Errorf("collected %d times more, for nothing", released[1].Value.Uint64()-cycles)
+	}
+}
+
+// Connections that close allocate little and free much. Nothing but a collection sees
+// that, so an idle process runs one if there was any activity since the last.
+func TestCollectorReturnsWhatWasLiveAtItsLastCollection(t *testing.T) {
+	c := newCollector()
+	const held = 64 << 20
+	keep := make([][]byte, held>>10)
+	for i := range keep {
+		keep[i] = make([]byte, 1<<10)
+	}
+	debug.FreeOSMemory()
+	c.look()
+	c.look() // has seen all that is live
+	released := []metrics.Sample{{Name: "/memory/classes/heap/released:bytes"}}
+	metrics.Read(released)
+	before := released[0].Value.Uint64()
+	clear(keep)
+	runtime.KeepAlive(keep)
+	sink := make([]byte, 8*activity) // the little that closing allocates
+	c.next = time.Time{}             // its rest is over
+	c.look()
+	runtime.KeepAlive(sink)
+	if metrics.Read(released); released[0].Value.Uint64() < before+held/2 {
+		t.Errorf("of %d bytes freed %d were returned", held, int64(released[0].Value.Uint64()-before))
+	}
+}

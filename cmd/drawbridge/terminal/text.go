@@ -1,0 +1,81 @@
+// Package terminal lays out text for people: tables, colors, and words that fit a line.
+//
+// It knows nothing of the gateway. Text that may come from a peer goes through Printable
+// before it is written; a Table does that by itself.
+package terminal
+
+import (
+	"fmt"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Printable removes characters that would end a line or move the cursor, because parts of
+// text may come from a peer.
+func Printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '\n' || r == '\t':
+			return ' '
+		case !unicode.IsPrint(r):
+			return '\uFFFD'
+		}
+		return r
+	}, text)
+}
+
+// Few joins the first three values and counts the rest: "a,b,c +2".
+func Few(values []string) string {
+	const most = 3
+	if len(values) > most {
+		return fmt.Sprintf("%s +%d", strings.Join(values[:most], ","), len(values)-most)
+	}
+	return strings.Join(values, ",")
+}
+
+// Count returns "1 fault", "2 faults".
+func Count(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
+
+// Some joins at most most values and counts the rest: "a, b and 3 more".
+func Some(values []string, most int) string {
+	if len(values) > most {
+		return fmt.Sprintf("%s and %d more", strings.Join(values[:most], ", "), len(values)-most)
+	}
+	return strings.Join(values, ", ")
+}
+
+// Ago formats a time in the past in its largest unit.
+func Ago(d time.Duration) string {
+	switch {
+	case d >= 48*time.Hour:
+		return fmt.Sprintf("%d days ago", d/(24*time.Hour))
+	case d >= 2*time.Hour:
+		return fmt.Sprintf("%d hours ago", d/time.Hour)
+	}
+	return d.Truncate(time.Second).String() + " ago"
+}
+
+// Brief formats d with a readable precision.
+func Brief(d time.Duration) string {
+	switch {
+	case d >= time.Second:
+		d = d.Round(10 * time.Millisecond)
+	case d >= time.Millisecond:
+		d = d.Round(10 * time.Microsecond)
+	default:
+		d = d.Round(time.Microsecond)
+	}
+	return d.String()
+}
+
+// Pad fills text with spaces to a width.
+func Pad(text string, width int) string {
+	return text + strings.Repeat(" ", max(width-utf8.RuneCountInString(text), 0))
+}
