@@ -73,7 +73,8 @@ var mayImport = map[string][]string{
 	"gateway/store":      {"gateway/invalid", "gateway/ordered", "proto/drawbridge/admin/v1"},
 	"gateway/revisions":  {"gateway/store", "gateway/invalid", "proto/drawbridge/admin/v1"},
 	"gateway/fielddiff":  {"gateway/store", "gateway/invalid", "proto/drawbridge/admin/v1"},
-	"gateway/store/bolt": {"gateway/revisions", "gateway/store", "gateway/invalid", "proto/drawbridge/admin/v1"},
+	"gateway/store/seal": {},
+	"gateway/store/bolt": {"gateway/revisions", "gateway/store", "gateway/store/seal", "gateway/invalid", "proto/drawbridge/admin/v1"},
 	"gateway/snapshot": {"gateway/store", "gateway/invalid", "gateway/ordered", "proto/drawbridge/admin/v1",
 		"gateway/fileroot", "gateway/unixsocket", "gateway/wellformed", "bridge/cidr", "bridge/egress", "bridge/health", "bridge/limit", "bridge/proxyproto", "bridge/l4", "bridge/l7", "bridge/l7/backs", "bridge/l7/exchange", "bridge/l7/policy", "bridge/probe", "bridge/resolve", "bridge/upstream", "bridge/route", "bridge/socket", "bridge/starttls", "bridge/validity", "certs"},
 	"gateway/guard":      {},
@@ -90,7 +91,7 @@ var mayImport = map[string][]string{
 	"gateway/telemetry": {"gateway/listeners", "gateway/snapshot", "gateway/store",
 		"bridge/accesslog", "bridge/l4", "bridge/l7", "bridge/latency", "bridge/limit", "bridge/proxyproto", "bridge/upstream", "bridge/validity", "certs"},
 	"gateway": {"gateway/access", "gateway/audit", "gateway/admin", "gateway/confirm", "gateway/diagnose", "gateway/files", "gateway/guard", "gateway/history", "gateway/inventory", "gateway/listeners", "gateway/ops", "gateway/revisions",
-		"gateway/snapshot", "gateway/store", "gateway/store/bolt", "gateway/telemetry", "gateway/unixsocket", "gateway/invalid", "gateway/fileroot",
+		"gateway/snapshot", "gateway/store", "gateway/store/bolt", "gateway/store/seal", "gateway/telemetry", "gateway/unixsocket", "gateway/invalid", "gateway/fileroot",
 		"proto/drawbridge/admin/v1", "bridge/accesslog", "bridge/upstream", "bridge/validity", "certs"},
 
 	"cmd/drawbridge": {"gateway", "gateway/admin", "gateway/files", "gateway/unixsocket", "gateway/store", "gateway/store/bolt", "proto/drawbridge/admin/v1", "certs",

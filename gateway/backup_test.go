@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
@@ -11,13 +12,27 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store/bolt"
+	"github.com/drawbridge-gateway/drawbridge/gateway/store/seal"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
 // A gateway that starts from a restored backup has the same revision, the same etags, the
-// same keys, and revisions to roll back to.
+// same keys, and revisions to roll back to. What was sealed opens with the same key only.
 func TestARestoredGatewayIsTheSame(t *testing.T) {
-	g, ca := start(t, ""), certstest.NewCA(t)
+	key, err := seal.ParseKey([]byte(strings.Repeat("a", 64)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Run("not sealed", func(t *testing.T) { testRestoredGateway(t, nil) })
+	t.Run("sealed", func(t *testing.T) { testRestoredGateway(t, key) })
+}
+
+func testRestoredGateway(t *testing.T, key *seal.Key) {
+	sealed := func(o *Options) { o.SealKey = key }
+	g, ca := start(t, "", sealed), certstest.NewCA(t)
+	if got := g.Status().GetSealed(); got != (key != nil) {
+		t.Errorf("GetStatus says sealed: %v", got)
+	}
 	front := ca.Server(t, "front.example")
 	l := httpListener("https", "127.0.0.1:0")
 	l.Tls = &adminv1.ServerTls{Certificates: []string{"front"}}
@@ -32,10 +47,15 @@ func TestARestoredGatewayIsTheSame(t *testing.T) {
 	g.put(plainUpstream("up", "127.0.0.1:3")) // is not part of it
 
 	dir := filepath.Join(t.TempDir(), "restored")
-	if s, err := bolt.Restore(dir, backup); err != nil || s.Revision != 2 {
+	if s, err := bolt.Restore(dir, backup, nil); err != nil || s.Revision != 2 {
 		t.Fatalf("%+v, %v", s, err)
 	}
-	r := start(t, dir)
+	if key != nil {
+		if other, err := Open(t.Context(), Options{DataDir: dir}); err == nil || !strings.Contains(err.Error(), "--seal-key-file") {
+			t.Errorf("started without the key: %v, %v", other, err)
+		}
+	}
+	r := start(t, dir, sealed)
 	same := func(a, b store.Resource) bool { return proto.Equal(a, b) }
 	if r.State().Revision() != 2 || !slices.EqualFunc(r.State().All(), before.All(), same) {
 		t.Errorf("revision %d:\n%v\nwant\n%v", r.State().Revision(), r.State().All(), before.All())
@@ -68,7 +88,7 @@ func TestARestoredGatewayGoesBackFromAPendingRevision(t *testing.T) {
 	}
 	defer backup.Close()
 	dir := filepath.Join(t.TempDir(), "restored")
-	if _, err := bolt.Restore(dir, backup); err != nil {
+	if _, err := bolt.Restore(dir, backup, nil); err != nil {
 		t.Fatal(err)
 	}
 	r := start(t, dir)

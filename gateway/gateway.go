@@ -20,6 +20,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/gateway/listeners"
 	"github.com/drawbridge-gateway/drawbridge/gateway/snapshot"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
+	"github.com/drawbridge-gateway/drawbridge/gateway/store/seal"
 	"github.com/drawbridge-gateway/drawbridge/gateway/telemetry"
 	"github.com/drawbridge-gateway/drawbridge/gateway/unixsocket"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
@@ -34,6 +35,9 @@ type Options struct {
 	// History is how many revisions are stored, with what is needed to roll back to them.
 	// 0: 100.
 	History int
+
+	// SealKey opens a sealed state, and seals a new one. nil: the state must not be sealed.
+	SealKey *seal.Key
 
 	// AdminSocket is the path of the admin API's unix socket. Empty: admin.sock
 	// in DataDir.
@@ -154,6 +158,7 @@ type Gateway struct {
 	metrics     *telemetry.Publisher
 
 	backup func() (io.ReadCloser, error)
+	sealed bool // what is stored is sealed
 
 	serving   atomic.Bool
 	readiness Readiness

@@ -141,13 +141,13 @@ func (g *Gateway) openListeners(o Options, undo *undoList) (err error) {
 // openStore locks and opens the data directory, and returns the state to make live.
 func (g *Gateway) openStore(ctx context.Context, o Options, undo *undoList) (*store.State, error) {
 	db, err := files.Await(ctx, g.log, "data directory "+o.DataDir, func() (*bolt.Store, error) {
-		return bolt.Open(o.DataDir, bolt.Options{History: o.History})
+		return bolt.Open(o.DataDir, bolt.Options{History: o.History, Key: o.SealKey})
 	})
 	if err != nil {
 		return nil, err
 	}
 	undo.add(func() { db.Close() })
-	g.store, g.history, g.backup = db, revisions.NewHistory(db), db.Backup
+	g.store, g.history, g.backup, g.sealed = db, revisions.NewHistory(db), db.Backup, db.Sealed()
 	state, undone, err := undoPending(db, g.history)
 	if err != nil {
 		return nil, err

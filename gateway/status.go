@@ -25,7 +25,7 @@ func (g *Gateway) Status() *adminv1.GetStatusResponse {
 		Version:   g.version,
 		StartTime: timestamppb.New(g.started),
 		Uptime:    durationpb.New(time.Since(g.started)),
-		Revision:  state.Revision(), InstanceId: g.instance,
+		Revision:  state.Revision(), InstanceId: g.instance, Sealed: g.sealed,
 		Ready:     g.notReady() == "",
 		Listeners: g.listeners.Status(snap),
 		Counts: &adminv1.ResourceCounts{

@@ -90,7 +90,7 @@ was pending, the gateway rolls back to the revision before.`,
 			defer f.Close()
 			in = f
 		}
-		s, err := bolt.Restore(dir, bufio.NewReader(in))
+		s, err := bolt.Restore(dir, bufio.NewReader(in), nil)
 		if err != nil {
 			return err
 		}
@@ -126,7 +126,7 @@ The exit code is 0 if the state is sound, and 1 if not.`,
 	}
 	cmd.Flags().StringVar(&dir, "data-dir", c.DefaultDataDir(), "`directory` to check")
 	cmd.RunE = func(*cobra.Command, []string) error {
-		s, err := bolt.Check(dir)
+		s, err := bolt.Check(dir, nil)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			return fmt.Errorf("%s holds no state: %w", dir, err)

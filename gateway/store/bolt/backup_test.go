@@ -50,11 +50,11 @@ func TestARestoredBackupHoldsTheSame(t *testing.T) {
 	}
 
 	dir := filepath.Join(t.TempDir(), "restored")
-	got, err := Restore(dir, bytes.NewReader(backup))
-	if err != nil || got != (Summary{5, 1, 5}) {
+	got, err := Restore(dir, bytes.NewReader(backup), nil)
+	if err != nil || got != (Summary{Revision: 5, Resources: 1, Records: 5, Opened: true}) {
 		t.Fatalf("%+v, %v", got, err)
 	}
-	if got, err := Check(dir); err != nil || got != (Summary{5, 1, 5}) {
+	if got, err := Check(dir, nil); err != nil || got != (Summary{Revision: 5, Resources: 1, Records: 5, Opened: true}) {
 		t.Errorf("checked: %+v, %v", got, err)
 	}
 	r := open(t, dir)
@@ -64,14 +64,14 @@ func TestARestoredBackupHoldsTheSame(t *testing.T) {
 	if fmt.Sprint(numbers(t, r, 5)) != "[5 4 3 2 1]" || r.InstanceID() == s.InstanceID() || r.InstanceID() == "" {
 		t.Errorf("revisions %v of instance %q", numbers(t, r, 5), r.InstanceID())
 	}
-	if _, err := Check(dir); !errors.As(err, new(*LockedError)) {
+	if _, err := Check(dir, nil); !errors.As(err, new(*LockedError)) {
 		t.Errorf("checked while it is open: %v", err)
 	}
-	if _, err := Restore(dir, bytes.NewReader(backup)); !errors.As(err, new(*LockedError)) {
+	if _, err := Restore(dir, bytes.NewReader(backup), nil); !errors.As(err, new(*LockedError)) {
 		t.Errorf("restored while it is open: %v", err)
 	}
 	r.Close()
-	if _, err := Restore(dir, bytes.NewReader(backup)); err == nil || !strings.Contains(err.Error(), "exists: move it away first") {
+	if _, err := Restore(dir, bytes.NewReader(backup), nil); err == nil || !strings.Contains(err.Error(), "exists: move it away first") {
 		t.Errorf("restored over a database: %v", err)
 	}
 }
@@ -87,7 +87,7 @@ func TestADamagedBackupIsNotRestored(t *testing.T) {
 	try := func(name string, damaged []byte) {
 		t.Helper()
 		dir := filepath.Join(t.TempDir(), "restored")
-		if got, err := Restore(dir, bytes.NewReader(damaged)); err == nil {
+		if got, err := Restore(dir, bytes.NewReader(damaged), nil); err == nil {
 			t.Errorf("%s: restored %+v", name, got)
 		}
 		left, err := filepath.Glob(filepath.Join(dir, fileName+"*"))
@@ -104,7 +104,7 @@ func TestADamagedBackupIsNotRestored(t *testing.T) {
 	damaged := bytes.Clone(backup)
 	damaged[at]++
 	try("a wrong byte", damaged)
-	if _, err := Check(t.TempDir()); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := Check(t.TempDir(), nil); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("checked nothing: %v", err)
 	}
 }
@@ -142,7 +142,7 @@ func TestBackupsDuringCommitsAreConsistent(t *testing.T) {
 	backups.Wait()
 	for i, b := range made {
 		dir := filepath.Join(t.TempDir(), fmt.Sprint(i))
-		got, err := Restore(dir, bytes.NewReader(b))
+		got, err := Restore(dir, bytes.NewReader(b), nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -18,6 +18,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
 	"github.com/drawbridge-gateway/drawbridge/gateway/revisions"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
+	"github.com/drawbridge-gateway/drawbridge/gateway/store/seal"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
@@ -264,7 +265,7 @@ func TestEveryFlippedByteIsDetectedOrHarmless(t *testing.T) {
 		if err := os.WriteFile(path, bad, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		got, err := readAll(path)
+		got, err := readAll(path, nil)
 		if err != nil {
 			continue
 		}
@@ -288,7 +289,7 @@ func TestEveryFlippedByteIsDetectedOrHarmless(t *testing.T) {
 func TestANewerFormatIsRefusedWhole(t *testing.T) {
 	for name, change := range map[string]func(*bbolt.Tx) error{
 		"a newer format": func(tx *bbolt.Tx) error {
-			return tx.Bucket(metaBucket).Put(formatKey, []byte{0, 0, 0, 0, 0, 0, 0, format + 1})
+			return tx.Bucket(metaBucket).Put(formatKey, []byte{0, 0, 0, 0, 0, 0, 0, sealedFormat + 1})
 		},
 		"a kind of a newer version": func(tx *bbolt.Tx) error {
 			_, err := tx.CreateBucket([]byte("KIND_POLICY"))
@@ -323,8 +324,10 @@ func TestIncompleteNewDatabaseIsCreatedAgain(t *testing.T) {
 	}
 }
 
-func BenchmarkCommit(b *testing.B) {
-	s, err := Open(filepath.Join(b.TempDir(), "data"), Options{})
+func BenchmarkCommit(b *testing.B) { benchmarkCommit(b, nil) }
+
+func benchmarkCommit(b *testing.B, key *seal.Key) {
+	s, err := Open(filepath.Join(b.TempDir(), "data"), Options{Key: key})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -96,3 +96,42 @@ func writeAt(f *os.File, text string) error {
 	_, err := f.WriteAt([]byte(text), 0)
 	return err
 }
+
+// place makes a file under another name with write and then renames it, so that a file
+// of the final name is always complete. If it fails before the rename, the file of the
+// final name is as it was. renamed is called between the rename and its sync; nil: not.
+func place(path string, write func(fresh string) error, renamed func()) error {
+	if err := removeStale(path); err != nil {
+		return err
+	}
+	fresh := freshName(path)
+	if err := write(fresh); err != nil {
+		return errors.Join(err, removeStale(path))
+	}
+	if err := os.Rename(fresh, path); err != nil {
+		return errors.Join(err, removeStale(path))
+	}
+	if renamed != nil {
+		renamed()
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+func freshName(path string) string { return path + ".new" }
+
+// removeStale removes what an earlier place left when its process was killed.
+func removeStale(path string) error {
+	if err := os.Remove(freshName(path)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// syncDir makes a rename in dir durable.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

@@ -48,26 +48,28 @@ func createHistory(tx *bbolt.Tx) error {
 
 // add writes a record and deletes the oldest ones over the limits. It returns the records
 // that are then stored.
-func (h *history) add(tx *bbolt.Tx, r *revisions.Record) ([]recordSize, error) {
+func (h *history) add(tx *bbolt.Tx, c codec, r *revisions.Record) ([]recordSize, error) {
 	revision := r.Revision.GetRevision()
 	size := 0
 	put := func(bucket, key, record []byte) error {
 		size += len(key) + len(record)
 		return tx.Bucket(bucket).Put(key, record)
 	}
-	head, err := encode(r.Revision)
+	at := revisionKeyOf(revision)
+	head, err := c.encode(revisionsBucket, at, r.Revision)
 	if err != nil {
 		return nil, err
 	}
-	if err := put(revisionsBucket, revisionKeyOf(revision), head); err != nil {
+	if err := put(revisionsBucket, at, head); err != nil {
 		return nil, err
 	}
 	for _, p := range r.Priors {
-		record, err := encodePrior(p)
+		at := priorKey(revision, p.Ref)
+		record, err := encodePrior(c, at, p)
 		if err != nil {
 			return nil, err
 		}
-		if err := put(priorsBucket, priorKey(revision, p.Ref), record); err != nil {
+		if err := put(priorsBucket, at, record); err != nil {
 			return nil, err
 		}
 	}
@@ -106,7 +108,7 @@ func deleteRecord(tx *bbolt.Tx, revision int64) error {
 }
 
 // readHistory checks the records of a database whose current revision is live.
-func readHistory(tx *bbolt.Tx, live int64) ([]recordSize, error) {
+func readHistory(tx *bbolt.Tx, c codec, live int64) ([]recordSize, error) {
 	heads, priors := tx.Bucket(revisionsBucket), tx.Bucket(priorsBucket)
 	if heads == nil || priors == nil {
 		return nil, errors.New("the buckets of its history are missing")
@@ -115,7 +117,7 @@ func readHistory(tx *bbolt.Tx, live int64) ([]recordSize, error) {
 	missing := map[int64]int32{} // how many priors of a revision were not read yet
 	err := heads.ForEach(func(key, record []byte) error {
 		var head adminv1.Revision
-		if err := decode(record, &head); err != nil {
+		if err := c.decode(revisionsBucket, key, record, &head); err != nil {
 			return fmt.Errorf("revision %x: %w", key, err)
 		}
 		n := head.GetRevision()
@@ -135,7 +137,7 @@ func readHistory(tx *bbolt.Tx, live int64) ([]recordSize, error) {
 	err = priors.ForEach(func(key, record []byte) error {
 		n, _, err := parsePriorKey(key)
 		if err == nil {
-			_, _, err = splitPrior(record)
+			_, _, err = splitPrior(c, key, record)
 		}
 		if err != nil {
 			return fmt.Errorf("a record of revision %d: %w", n, err)
@@ -160,12 +162,13 @@ func readHistory(tx *bbolt.Tx, live int64) ([]recordSize, error) {
 // Revision implements revisions.Store.
 func (s *Store) Revision(n int64) (r *adminv1.Revision, err error) {
 	err = s.db.View(func(tx *bbolt.Tx) error {
-		record := tx.Bucket(revisionsBucket).Get(revisionKeyOf(n))
+		at := revisionKeyOf(n)
+		record := tx.Bucket(revisionsBucket).Get(at)
 		if record == nil {
 			return nil
 		}
 		r = new(adminv1.Revision)
-		return decode(record, r)
+		return s.codec.decode(revisionsBucket, at, record, r)
 	})
 	if err != nil {
 		return nil, err
@@ -178,12 +181,13 @@ func (s *Store) EachRevision(last int64, yield func(*adminv1.Revision) bool) err
 	return s.db.View(func(tx *bbolt.Tx) error {
 		heads := tx.Bucket(revisionsBucket)
 		for ; last > 0; last-- {
-			record := heads.Get(revisionKeyOf(last))
+			at := revisionKeyOf(last)
+			record := heads.Get(at)
 			if record == nil {
 				return nil
 			}
 			r := new(adminv1.Revision)
-			if err := decode(record, r); err != nil {
+			if err := s.codec.decode(revisionsBucket, at, record, r); err != nil {
 				return fmt.Errorf("revision %d: %w", last, err)
 			}
 			if !yield(r) {
@@ -206,7 +210,7 @@ func (s *Store) EachPrior(after, last int64, yield func(revisions.Prior)) (compl
 			if err != nil || n > last {
 				return err
 			}
-			p, err := decodePrior(ref, record)
+			p, err := decodePrior(s.codec, key, ref, record)
 			if err != nil {
 				return fmt.Errorf("a record of revision %d: %w", n, err)
 			}
@@ -249,20 +253,20 @@ const (
 
 // encodePrior returns a record: whether the resource existed, the digest of its files,
 // and the resource.
-func encodePrior(p revisions.Prior) ([]byte, error) {
+func encodePrior(c codec, key []byte, p revisions.Prior) ([]byte, error) {
 	head := make([]byte, 1+sha256.Size)
 	if p.Resource == nil {
-		return encodeAfter(head, (*adminv1.Upstream)(nil))
+		return c.encodeAfter(priorsBucket, key, head, (*adminv1.Upstream)(nil))
 	}
 	head[0] = present
 	copy(head[1:], p.Files)
-	return encodeAfter(head, p.Resource)
+	return c.encodeAfter(priorsBucket, key, head, p.Resource)
 }
 
 // splitPrior checks a record and returns its parts. resource is nil if the resource did
 // not exist.
-func splitPrior(record []byte) (files, resource []byte, err error) {
-	content, err := checked(record)
+func splitPrior(c codec, key, record []byte) (files, resource []byte, err error) {
+	content, err := c.content(priorsBucket, key, record)
 	switch {
 	case err != nil:
 		return nil, nil, err
@@ -274,9 +278,9 @@ func splitPrior(record []byte) (files, resource []byte, err error) {
 	return content[1 : 1+sha256.Size], content[1+sha256.Size:], nil
 }
 
-func decodePrior(ref store.Ref, record []byte) (revisions.Prior, error) {
+func decodePrior(c codec, key []byte, ref store.Ref, record []byte) (revisions.Prior, error) {
 	p := revisions.Prior{Ref: ref}
-	files, resource, err := splitPrior(record)
+	files, resource, err := splitPrior(c, key, record)
 	if err != nil || resource == nil {
 		return p, err
 	}

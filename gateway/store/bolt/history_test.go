@@ -118,8 +118,9 @@ func TestTheRecordsAreBoundedInBytes(t *testing.T) {
 	}
 }
 
-// A store of the format before histories keeps its resources and gets a history.
-func TestAStoreWithoutHistoryIsUpgraded(t *testing.T) {
+// withoutHistory returns the directory of a store of the format before histories.
+func withoutHistory(t *testing.T) string {
+	t.Helper()
 	dir := filled(t)
 	path := filepath.Join(dir, fileName)
 	db, err := bbolt.Open(path, 0o600, nil)
@@ -132,6 +133,12 @@ func TestAStoreWithoutHistoryIsUpgraded(t *testing.T) {
 	if err := errors.Join(err, db.Close()); err != nil {
 		t.Fatal(err)
 	}
+	return dir
+}
+
+// A store of the format before histories keeps its resources and gets a history.
+func TestAStoreWithoutHistoryIsUpgraded(t *testing.T) {
+	dir := withoutHistory(t)
 	for range 2 {
 		s := open(t, dir)
 		if s.State().Revision() != 1 || s.State().Len(adminv1.Kind_KIND_UPSTREAM) != 100 {
@@ -159,11 +166,12 @@ func TestPriorResourceIsReadBack(t *testing.T) {
 		{Ref: store.Ref{Kind: adminv1.Kind_KIND_UPSTREAM, Name: "u1"}, Resource: upstream(1), Files: strings.Repeat("d", 32)},
 		{Ref: store.Ref{Kind: adminv1.Kind_KIND_ROUTE, Name: "r"}},
 	} {
-		record, err := encodePrior(p)
+		at := priorKey(1, p.Ref)
+		record, err := encodePrior(codec{}, at, p)
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := decodePrior(p.Ref, record)
+		got, err := decodePrior(codec{}, at, p.Ref, record)
 		if err != nil || got.Ref != p.Ref || got.Files != p.Files || (got.Resource == nil) != (p.Resource == nil) ||
 			p.Resource != nil && !proto.Equal(got.Resource, p.Resource) {
 			t.Errorf("%v, %v, want %v", got, err, p)

@@ -18,24 +18,25 @@ func (s *Store) Pending() *adminv1.Pending { return s.pending }
 func (s *Store) EndPending(r *adminv1.Revision) error {
 	return s.db.Update(func(tx *bbolt.Tx) error {
 		if r != nil {
-			record, err := encode(r)
+			at := revisionKeyOf(r.GetRevision())
+			record, err := s.codec.encode(revisionsBucket, at, r)
 			if err != nil {
 				return err
 			}
-			if err := tx.Bucket(revisionsBucket).Put(revisionKeyOf(r.GetRevision()), record); err != nil {
+			if err := tx.Bucket(revisionsBucket).Put(at, record); err != nil {
 				return err
 			}
 		}
-		return putPending(tx.Bucket(metaBucket), nil)
+		return putPending(tx.Bucket(metaBucket), s.codec, nil)
 	})
 }
 
 // putPending stores the revision that waits to be confirmed; nil: none does.
-func putPending(meta *bbolt.Bucket, p *adminv1.Pending) error {
+func putPending(meta *bbolt.Bucket, c codec, p *adminv1.Pending) error {
 	if p == nil {
 		return meta.Delete(pendingKey)
 	}
-	record, err := encode(p)
+	record, err := c.encode(metaBucket, pendingKey, p)
 	if err != nil {
 		return err
 	}
@@ -43,13 +44,13 @@ func putPending(meta *bbolt.Bucket, p *adminv1.Pending) error {
 }
 
 // readPending reads what putPending stored. Only the current revision can be pending.
-func readPending(meta *bbolt.Bucket, live int64) (*adminv1.Pending, error) {
+func readPending(meta *bbolt.Bucket, c codec, live int64) (*adminv1.Pending, error) {
 	record := meta.Get(pendingKey)
 	if record == nil {
 		return nil, nil
 	}
 	p := new(adminv1.Pending)
-	if err := decode(record, p); err != nil {
+	if err := c.decode(metaBucket, pendingKey, record, p); err != nil {
 		return nil, fmt.Errorf("the pending revision: %w", err)
 	}
 	if p.GetRevision() != live {

@@ -126,7 +126,8 @@ type AdminServiceClient interface {
 	Confirm(ctx context.Context, in *ConfirmRequest, opts ...grpc.CallOption) (*ConfirmResponse, error)
 	// Streams a copy of the store as of one revision, private keys and stored revisions
 	// included. The copy is complete if the call ends with OK. "drawbridge restore" creates
-	// a data directory from it. A backup does not block writes.
+	// a data directory from it. A backup does not block writes. The copy of a sealed store
+	// is sealed with the same key.
 	Backup(ctx context.Context, in *BackupRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BackupResponse], error)
 }
 
@@ -522,7 +523,8 @@ type AdminServiceServer interface {
 	Confirm(context.Context, *ConfirmRequest) (*ConfirmResponse, error)
 	// Streams a copy of the store as of one revision, private keys and stored revisions
 	// included. The copy is complete if the call ends with OK. "drawbridge restore" creates
-	// a data directory from it. A backup does not block writes.
+	// a data directory from it. A backup does not block writes. The copy of a sealed store
+	// is sealed with the same key.
 	Backup(*BackupRequest, grpc.ServerStreamingServer[BackupResponse]) error
 	mustEmbedUnimplementedAdminServiceServer()
 }

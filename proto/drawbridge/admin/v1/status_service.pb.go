@@ -466,7 +466,9 @@ type GetStatusResponse struct {
 	// The revision that waits to be confirmed. Absent: no revision does.
 	Pending *Pending `protobuf:"bytes,15,opt,name=pending,proto3" json:"pending,omitempty"`
 	// The caller of this method, and what they may do.
-	Caller        *Caller `protobuf:"bytes,16,opt,name=caller,proto3" json:"caller,omitempty"`
+	Caller *Caller `protobuf:"bytes,16,opt,name=caller,proto3" json:"caller,omitempty"`
+	// The store is sealed: its values can be read only with the seal key.
+	Sealed        bool `protobuf:"varint,18,opt,name=sealed,proto3" json:"sealed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -611,6 +613,13 @@ func (x *GetStatusResponse) GetCaller() *Caller {
 		return x.Caller
 	}
 	return nil
+}
+
+func (x *GetStatusResponse) GetSealed() bool {
+	if x != nil {
+		return x.Sealed
+	}
+	return false
 }
 
 // The process's file descriptors, and their use.
@@ -2749,7 +2758,7 @@ const file_drawbridge_admin_v1_status_service_proto_rawDesc = "" +
 	"\x10GetStatusRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x02 \x01(\tR\tpageToken\"\x85\x06\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\"\x9d\x06\n" +
 	"\x11GetStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x129\n" +
 	"\n" +
@@ -2769,7 +2778,8 @@ const file_drawbridge_admin_v1_status_service_proto_rawDesc = "" +
 	"\rproblem_count\x18\r \x01(\x05R\fproblemCount\x12#\n" +
 	"\rwarning_count\x18\x0e \x01(\x05R\fwarningCount\x126\n" +
 	"\apending\x18\x0f \x01(\v2\x1c.drawbridge.admin.v1.PendingR\apending\x123\n" +
-	"\x06caller\x18\x10 \x01(\v2\x1b.drawbridge.admin.v1.CallerR\x06caller\"\x9e\x01\n" +
+	"\x06caller\x18\x10 \x01(\v2\x1b.drawbridge.admin.v1.CallerR\x06caller\x12\x16\n" +
+	"\x06sealed\x18\x12 \x01(\bR\x06sealed\"\x9e\x01\n" +
 	"\vDescriptors\x12\x14\n" +
 	"\x05limit\x18\x01 \x01(\x03R\x05limit\x12\x18\n" +
 	"\aclients\x18\x02 \x01(\x03R\aclients\x12\x1c\n" +

@@ -1,0 +1,126 @@
+package bolt
+
+import (
+	"fmt"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/drawbridge-gateway/drawbridge/gateway/store/seal"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+// A SealError says that the given key, or the lack of one, does not fit the database. The
+// file was not changed.
+type SealError struct {
+	Path    string
+	Problem SealProblem
+}
+
+// A SealProblem is why a key does not fit a database.
+type SealProblem int
+
+// The reasons.
+const (
+	KeyMissing SealProblem = iota + 1 // it is sealed, and no key was given
+	KeyWrong                          // another key seals it
+	NotSealed                         // it is not sealed, and a key was given
+)
+
+func (e *SealError) Error() string {
+	switch e.Problem {
+	case KeyMissing:
+		return fmt.Sprintf("%s is sealed: give its key with --seal-key-file, or as the systemd credential %s. It was not changed", e.Path, seal.Credential)
+	case KeyWrong:
+		return e.Path + " is sealed with another key: give the one that it was sealed with. It was not changed"
+	default:
+		return e.Path + " is not sealed, and a seal key was given: run \"drawbridge store seal\" with its directory and the key once, " +
+			"or give no key. It was not changed"
+	}
+}
+
+// open returns the codec of the database's records.
+func (h *header) open(key *seal.Key) (codec, error) {
+	switch {
+	case h.sealed() && key == nil:
+		return codec{}, &SealError{Problem: KeyMissing}
+	case !h.sealed() && key != nil:
+		return codec{}, &SealError{Problem: NotSealed}
+	case key == nil:
+		return codec{}, nil
+	}
+	sealer, err := key.Unwrap(h.wrapped)
+	if err != nil {
+		return codec{}, &SealError{Problem: KeyWrong}
+	}
+	return codec{sealer}, nil
+}
+
+// setFormat writes the format of a database, and if key is not nil a new data key. It
+// returns the codec for records.
+func setFormat(meta *bbolt.Bucket, key *seal.Key) (codec, error) {
+	if key == nil {
+		return codec{}, putNumber(meta, formatKey, format)
+	}
+	sealer, wrapped, err := key.NewSealer()
+	if err != nil {
+		return codec{}, err
+	}
+	if err := meta.Put(dataKeyKey, withChecksum(wrapped)); err != nil {
+		return codec{}, err
+	}
+	return codec{sealer}, putNumber(meta, formatKey, sealedFormat)
+}
+
+// inspect reads all of a sealed database without its key: it checks the checksum of each
+// record and the sum over all resources, but not what the records hold.
+func inspect(path string) (s Summary, err error) {
+	err = view(path, func(tx *bbolt.Tx) error {
+		h, err := readHeader(tx)
+		if err != nil {
+			return err
+		}
+		s = Summary{Revision: h.revision, Sealed: h.sealed()}
+		err = eachResource(tx, h.sum, func(_ adminv1.Kind, _, _, record []byte) error {
+			s.Resources++
+			_, err := checked(record)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		return eachHistoryRecord(tx, func(bucket, key, record []byte) error {
+			if string(bucket) == string(revisionsBucket) {
+				s.Records++
+			}
+			_, err := checked(record)
+			return err
+		})
+	})
+	return s, err
+}
+
+// eachHistoryRecord calls f with the records of revisions, of priors, and of the pending
+// revision.
+func eachHistoryRecord(tx *bbolt.Tx, f func(bucket, key, record []byte) error) error {
+	for _, bucket := range [][]byte{revisionsBucket, priorsBucket} {
+		b := tx.Bucket(bucket)
+		if b == nil {
+			return fmt.Errorf("bucket %s is missing", bucket)
+		}
+		err := b.ForEach(func(key, record []byte) error {
+			if err := f(bucket, key, record); err != nil {
+				return fmt.Errorf("%s %x: %w", bucket, key, err)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if record := tx.Bucket(metaBucket).Get(pendingKey); record != nil {
+		if err := f(metaBucket, pendingKey, record); err != nil {
+			return fmt.Errorf("the pending revision: %w", err)
+		}
+	}
+	return nil
+}
