@@ -37,6 +37,7 @@ type bucketEdit[T any] struct {
 	bucket[T]
 	exactEdit, prefixesEdit *sharded.Editor[[]*entry[T]] // nil: unchanged
 	longestGone             bool                         // a prefix that was removed may have been the longest
+	regexesEdited           bool                         // the index is to be built
 	added                   []Path                       // the paths of added entries
 }
 
@@ -206,7 +207,7 @@ func (b *bucketEdit[T]) set(p Path, list []*entry[T]) {
 	edit, of := b.edits(p)
 	switch {
 	case edit == nil && p.Kind == PathRegex:
-		b.regexes = list
+		b.regexes, b.regexesEdited = list, true
 	case edit == nil:
 		b.none = list
 	default:
@@ -233,6 +234,9 @@ func (b *bucketEdit[T]) finish() {
 	}
 	if b.prefixesEdit != nil {
 		b.prefixes = b.prefixesEdit.Map()
+	}
+	if b.regexesEdited {
+		b.index = newRegexIndex(len(b.regexes), func(i int) *regex { return b.regexes[i].regex })
 	}
 	if !b.longestGone {
 		return

@@ -200,13 +200,14 @@ func CheckPath(p Path) error {
 }
 
 // maxRegexPrograms bounds the compiled size of all expressions of a table,
-// which are held in memory and tried one after the other.
+// which are held in memory and may all have to be tried.
 const maxRegexPrograms = 200_000
 
-// A regex is an expression and its cost.
+// A regex is an expression, its cost, and what it requires of a path.
 type regex struct {
 	*regexp.Regexp
-	size int // instructions
+	size  int      // instructions
+	grams []uint32 // every match contains them all
 }
 
 // compileRegex compiles an expression for a whole path.
@@ -251,5 +252,5 @@ func boundedRegex(expr string) (*regex, error) {
 	if err != nil {
 		return nil, fmt.Errorf("not an RE2 regular expression: %w", err)
 	}
-	return &regex{re, len(prog.Inst)}, nil
+	return &regex{re, len(prog.Inst), requiredGrams(parsed)}, nil
 }

@@ -49,6 +49,7 @@ type bucket[T any] struct {
 	prefixes sharded.Map[[]*entry[T]]
 	longest  int // bytes of the longest prefix, which bounds the search
 	regexes  []*entry[T]
+	index    regexIndex // of regexes
 	none     []*entry[T]
 }
 
@@ -309,10 +310,11 @@ func (b *bucket[T]) match(r *Request) *entry[T] {
 	if e := b.matchPrefix(r); e != nil {
 		return e
 	}
-	for _, e := range b.regexes {
-		if e.matches(r) && e.regex.MatchString(r.Path) {
-			return e
-		}
+	at := b.index.first(r.Path, len(b.regexes), func(i int) bool {
+		return b.regexes[i].matches(r) && b.regexes[i].regex.MatchString(r.Path)
+	})
+	if at < len(b.regexes) {
+		return b.regexes[at]
 	}
 	return first(b.none, r)
 }
