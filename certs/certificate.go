@@ -94,7 +94,7 @@ type material struct {
 func (s *CertificateSource) parse(bad *Faults) material {
 	switch {
 	case len(s.PKCS12) > 0 && (len(s.Chain) > 0 || len(s.Key) > 0):
-		bad.add("pkcs12", "comes with a chain or a key of its own: want one or the other")
+		bad.add("pkcs12", "cannot be combined with a chain or a key: set either the archive, or chain and key")
 		return material{}
 	case len(s.PKCS12) > 0:
 		return parseArchive(s.PKCS12, s.Passphrase, "pkcs12", bad)
@@ -123,12 +123,12 @@ func (s *CertificateSource) parseFile(bad *Faults) material {
 		return m
 	}
 	if keyfile.IsDER(s.Chain) {
-		bad.add("private_key", "is missing: a chain in DER does not hold it")
+		bad.add("private_key", "is missing: a chain in DER does not contain it")
 		return m
 	}
 	m.key, m.encrypted, err = keyfile.ParseKey(s.Chain, s.Passphrase, true)
 	if errors.Is(err, keyfile.ErrNoKey) {
-		bad.add("private_key", "is missing: the chain does not hold it either")
+		bad.add("private_key", "is missing: the chain does not contain it either")
 		return m
 	}
 	bad.addSecret(m.keyField, err)

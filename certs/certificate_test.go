@@ -58,11 +58,11 @@ func TestParseCertificateRefuses(t *testing.T) {
 		{"garbage for a chain", []byte("garbage"), key, inChain, "no PEM block"},
 		{"damaged DER for a chain", der.Bytes[:100], key, inChain, "neither PEM nor DER"},
 		{"text after DER", join(der.Bytes, []byte("x")), key, inChain, "after 1 certificate"},
-		{"a key in DER for a chain", keyDER.Bytes, key, inChain, "keep the key out"},
+		{"a key in DER for a chain", keyDER.Bytes, key, inChain, "remove the key"},
 		{"text in UTF-16", join([]byte("\xff\xfe"), chain), key, inChain, "UTF-8"},
 		{"a key for a chain", key, key, inChain, "private key"},
 		{"a key in the chain", join(chain, key), key, inChain, "private key"},
-		{"half a key in the chain", join(chain, key[:100]), key, inChain, "damaged PEM block, of a private key"},
+		{"half a key in the chain", join(chain, key[:100]), key, inChain, "damaged PEM block of a private key"},
 		{"a request for a chain", block("CERTIFICATE REQUEST", der.Bytes), key, inChain, "signed by a CA"},
 		{"a damaged end", join(chain, damaged), key, inChain, "damaged PEM block"},
 		{"a damaged first block", damaged, key, inChain, "damaged PEM block"},
@@ -77,7 +77,7 @@ func TestParseCertificateRefuses(t *testing.T) {
 		{"garbage for a key", chain, []byte("garbage"), inKey, "no private key in PEM"},
 		{"a certificate for a key", chain, chain, inKey, "holds a certificate"},
 		{"a public key", chain, block("PUBLIC KEY", []byte("x")), inKey, "public key"},
-		{"another kind of block", chain, block("DH PARAMETERS", []byte("x")), inKey, "no private key"},
+		{"another kind of block", chain, block("DH PARAMETERS", []byte("x")), inKey, "not a private key"},
 		{"a key encrypted the old way", chain, oldEncrypted, "passphrase", "is missing"},
 		{"a certificate in DER for a key", chain, der.Bytes, inKey, "holds a certificate"},
 		{"two keys", chain, join(key, other.KeyPEM), inKey, "more than one"},
@@ -221,7 +221,7 @@ func TestInfo(t *testing.T) {
 		{"start", info.NotBefore.Format(time.RFC3339), "2020-01-02T03:04:05Z"},
 		{"key", info.KeyType, "ECDSA P-256"},
 		{"usages", strings.Join(info.KeyUsages, " "), "digitalSignature serverAuth clientAuth"},
-		{"warnings", strings.Join(info.Warnings, " "), "it is valid for " + life + " days, longer than the 398 that public CAs issue for and browsers take"},
+		{"warnings", strings.Join(info.Warnings, " "), "it is valid for " + life + " days, longer than the 398 that public CAs issue and browsers accept"},
 	} {
 		if f.got != f.want {
 			t.Errorf("%s: %q, want %q", f.name, f.got, f.want)

@@ -168,7 +168,7 @@ func linkFault(c, issuer *x509.Certificate, trusted bool) *ChainFault {
 		}
 		f.Kind, f.Detail = SignatureWrong, fmt.Sprintf("%s was issued by %s; a CA of that name %s, but its key has not signed it", describeName(c), describeName(issuer), which)
 	case !isCA(issuer):
-		f.Kind, f.Detail = IssuerNotCA, by+"that certificate is not a CA (its basicConstraints do not say so), so it can only vouch for itself"
+		f.Kind, f.Detail = IssuerNotCA, by+"that certificate is not a CA (its basicConstraints do not say so), so it can verify only itself"
 	case issuer.KeyUsage != 0 && issuer.KeyUsage&x509.KeyUsageCertSign == 0:
 		f.Kind, f.Detail = IssuerMayNotSign, by+"that CA may not sign certificates: its key usage lacks keyCertSign"
 	case isWeakSignature(c.SignatureAlgorithm): // CheckSignature still checks SHA-1

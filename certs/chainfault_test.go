@@ -309,7 +309,7 @@ func TestAPinnedCertificateMatchesItself(t *testing.T) {
 	if got := certs.Classify(err); got != certs.ReasonNameMismatch {
 		t.Errorf("%v is %s, want %s: the chain passes and the name does not", err, got, certs.ReasonNameMismatch)
 	}
-	if w := strings.Join(b.Infos()[0].Warnings, "\n"); !strings.Contains(w, "vouches for nothing but itself") {
+	if w := strings.Join(b.Infos()[0].Warnings, "\n"); !strings.Contains(w, "verifies only itself") {
 		t.Errorf("the warnings are %q", w)
 	}
 }

@@ -118,7 +118,7 @@ func NewClient(o ClientOptions) (*Client, error) {
 	o.MinVersion, o.MaxVersion = checkVersions(&bad, o.MinVersion, o.MaxVersion)
 	checkNextProtos(&bad, o.NextProtos)
 	if o.FromHost && o.NoServerName {
-		bad.add("server_name_source", "a name cannot be taken from the host and also not be sent")
+		bad.add("server_name_source", "cannot both take the name from the host and send no name")
 	}
 	if c.verifier == nil {
 		c.verifier = NewVerifier(newRequirements(&bad, &o))
@@ -228,10 +228,10 @@ func checkVersions(bad *Faults, lowest, highest uint16) (uint16, uint16) {
 	}
 	known := func(v uint16) bool { return v >= tls.VersionTLS10 && v <= tls.VersionTLS13 }
 	if !known(lowest) {
-		bad.add("min_version", "is no version of TLS from 1.0 to 1.3")
+		bad.add("min_version", "is not a TLS version from 1.0 to 1.3")
 	}
 	if !known(highest) {
-		bad.add("max_version", "is no version of TLS from 1.0 to 1.3")
+		bad.add("max_version", "is not a TLS version from 1.0 to 1.3")
 	}
 	if known(lowest) && known(highest) && lowest > highest {
 		bad.add("min_version", "%s is above max_version, %s", tls.VersionName(lowest), tls.VersionName(highest))

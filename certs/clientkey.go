@@ -28,7 +28,7 @@ func (e *KeyTypeError) Error() string {
 			accepted = e.Accepted[0] + " keys"
 		}
 	}
-	return fmt.Sprintf("the server accepts only client certificates with %s, and the key of ours is %s", accepted, e.Ours)
+	return fmt.Sprintf("the server accepts only client certificates with %s, and ours has a key of the type %s", accepted, e.Ours)
 }
 
 // checkKeyType returns a *KeyTypeError if the server that made a request can

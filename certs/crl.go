@@ -99,7 +99,7 @@ func parseCRLs(data []byte) ([]*crl, error) {
 		}
 		rest = next
 		if strings.Contains(block.Type, "PRIVATE KEY") {
-			return nil, errors.New("holds a private key: want only revocation lists, and keep the key out of here")
+			return nil, errors.New("holds a private key: want only revocation lists; remove the key from this file")
 		}
 		if block.Type != crlPEM {
 			return nil, fmt.Errorf("holds a block of type %q: want only %q%s", safetext.Printable(block.Type, 60), crlPEM, keyfile.Advice(block.Type))

@@ -66,14 +66,14 @@ const maxDistributionPoints = 100
 
 // Reasons to reject a list.
 var (
-	errDeltaCRL       = errors.New("is a delta, which only tells what changed since another one: want the complete one (RFC 5280 section 5.2.4)")
-	errIndirectCRL    = errors.New("is an indirect one, which also revokes what others issued: want one from each issuer (RFC 5280 section 5.2.5)")
-	errSomeReasons    = errors.New("is only about some reasons for revocation: want one that is about all (RFC 5280 section 5.2.5)")
-	errAttributes     = errors.New("is about attribute certificates, which TLS does not use")
+	errDeltaCRL       = errors.New("is a delta list, which has only the changes since another list: want the complete list (RFC 5280 section 5.2.4)")
+	errIndirectCRL    = errors.New("is an indirect list, which also revokes certificates of other issuers: want one list from each issuer (RFC 5280 section 5.2.5)")
+	errSomeReasons    = errors.New("covers only some revocation reasons: want a list that covers all of them (RFC 5280 section 5.2.5)")
+	errAttributes     = errors.New("covers attribute certificates, which TLS does not use")
 	errMalformedScope = errors.New("has a malformed issuingDistributionPoint (RFC 5280 section 5.2.5)")
-	errNoURI          = errors.New("is for a distribution point that is no URI, which cannot be compared with what is in the certificates")
+	errNoURI          = errors.New("is for a distribution point that is not a URI, so it cannot be compared with those in the certificates")
 	errManyURIs       = fmt.Errorf("is for more than %d distribution points", maxDistributionPoints)
-	errUnknownEntry   = errors.New("has an entry with a critical extension that is not understood: it must not be used (RFC 5280 section 5.3)")
+	errUnknownEntry   = errors.New("has an entry with an unknown critical extension, so it must not be used (RFC 5280 section 5.3)")
 )
 
 // certificateExtension returns the last number of an identifier that begins
@@ -98,7 +98,7 @@ func parseScope(extensions []pkix.Extension) (crlScope, error) {
 		case extIssuerAltName, extCRLNumber, extAuthorityKeyID, extFreshestCRL:
 		default:
 			if e.Critical {
-				err = fmt.Errorf("has the critical extension %s, which is not understood: it must not be used (RFC 5280 section 5.2)", safetext.Printable(e.Id.String(), 100))
+				err = fmt.Errorf("has the unknown critical extension %s, so it must not be used (RFC 5280 section 5.2)", safetext.Printable(e.Id.String(), 100))
 			}
 		}
 		if err != nil {

@@ -154,7 +154,7 @@ func (info *Info) examine(chain []*x509.Certificate, now time.Time) {
 			info.warn(FindingNearExpiry, "%s expires on %s, in %s", subject, day, safetext.Count(int(left/(24*time.Hour)), "day"))
 		}
 		if k, ok := c.PublicKey.(*rsa.PublicKey); ok && k.N.BitLen() < 2048 {
-			info.warn(FindingWeakKey, "%s has a weak key: RSA of %d bits, where 2048 is the least that is safe", subject, k.N.BitLen())
+			info.warn(FindingWeakKey, "%s has a weak key: RSA of %d bits, and 2048 is the safe minimum", subject, k.N.BitLen())
 		}
 		if isWeakSignature(c.SignatureAlgorithm) && !isSelfIssued(c) { // a root's own signature is not checked
 			info.warn(FindingWeakSignature, "%s is signed with %s, which peers refuse", subject, c.SignatureAlgorithm)
@@ -168,7 +168,7 @@ func (info *Info) examine(chain []*x509.Certificate, now time.Time) {
 		info.warn(FindingNoSAN, noSAN)
 	}
 	if life := leaf.NotAfter.Sub(leaf.NotBefore); life > longLifetime {
-		info.warn(FindingLongLifetime, "it is valid for %s, longer than the %d that public CAs issue for and browsers take",
+		info.warn(FindingLongLifetime, "it is valid for %s, longer than the %d that public CAs issue and browsers accept",
 			safetext.Count(int(life/(24*time.Hour)), "day"), int(longLifetime/(24*time.Hour)))
 	}
 }

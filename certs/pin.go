@@ -90,7 +90,7 @@ func checkPins(pins [][32]byte, chain []*x509.Certificate) *VerifyError {
 	leaf := pinOf(chain[0])
 	return &VerifyError{
 		Reason: ReasonPinMismatch,
-		Detail: fmt.Sprintf("no key in the chain of %s is pinned: its own would be %s",
+		Detail: fmt.Sprintf("no key in the chain of %s is pinned: its own pin would be %s",
 			describeName(chain[0]), base64.StdEncoding.EncodeToString(leaf[:])),
 	}
 }

@@ -10,7 +10,7 @@ import (
 // errRenegotiation is why the gateway does not renegotiate where its
 // connections cannot wait for a handshake. Classify finds its text in the error
 // of crypto/tls.
-var errRenegotiation = errors.New("the server requested TLS renegotiation where it is not possible: while no HTTP/1.1 response is awaited, or over HTTP/2")
+var errRenegotiation = errors.New("the server requested TLS renegotiation where it is not allowed: over HTTP/2, or while no HTTP/1.1 response is expected")
 
 // A renegotiation prepares a connection for a second handshake, which
 // crypto/tls runs within Read. It is the connection's source of random bytes,

@@ -67,7 +67,7 @@ func newRequirements(bad *Faults, o *ClientOptions) *Requirements {
 	case VerifyInsecureSkip:
 		r.trust = o.Trust
 	default:
-		bad.add("verification", "is of no known kind")
+		bad.add("verification", "is not a known value")
 	}
 	r.usage = x509.ExtKeyUsageServerAuth
 	r.depth, r.sans, r.pins = o.VerifyDepth, o.SubjectAltNames, o.Pins
@@ -200,7 +200,7 @@ func (p *Peer) reverifyOwn(now time.Time) (until time.Time, failure *VerifyError
 	if now.After(p.ownNotAfter) {
 		return p.ownNotAfter, &VerifyError{
 			Reason: ReasonOwnCertificateExpired,
-			Detail: "our own certificate, which the connection was made with, expired on " + p.ownNotAfter.UTC().Format(time.RFC3339),
+			Detail: "our own certificate on this connection expired on " + p.ownNotAfter.UTC().Format(time.RFC3339),
 		}
 	}
 	return p.ownNotAfter, nil

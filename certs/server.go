@@ -134,11 +134,11 @@ func NewServer(o ServerOptions) (*Server, error) {
 	case ClientAuthRequired:
 		s.config.ClientAuth = tls.RequireAndVerifyClientCert
 	default:
-		bad.add("client_auth", "is of no known kind")
+		bad.add("client_auth", "is not a known value")
 	}
 	if s.config.ClientAuth != tls.NoClientCert {
 		if len(o.ClientTrust) == 0 {
-			bad.add("client_trust_bundles", "there must be one that client certificates lead to")
+			bad.add("client_trust_bundles", "there is none to verify client certificates with")
 		} else {
 			s.verifier = verifier{
 				trust:           o.ClientTrust,
@@ -159,10 +159,10 @@ func NewServer(o ServerOptions) (*Server, error) {
 		}
 	}
 	if o.AllowMissingClientAuthUsage && s.config.ClientAuth == tls.NoClientCert {
-		bad.add("allow_missing_client_auth_usage", "has no effect, because client_auth asks for no certificate")
+		bad.add("allow_missing_client_auth_usage", "has no effect, because client_auth requests no certificate")
 	}
 	if len(o.ClientSubjectAltNames) > 0 && s.config.ClientAuth == tls.NoClientCert {
-		bad.add("client_subject_alt_names", "there are names, but client_auth asks for no certificate")
+		bad.add("client_subject_alt_names", "has no effect, because client_auth requests no certificate")
 	}
 	if err := bad.err(); err != nil {
 		return nil, err

@@ -145,7 +145,7 @@ func (b *TrustBundle) Infos() []Info {
 		infos[i] = Describe(b.certs[i : i+1])
 		switch {
 		case !isCA(c):
-			infos[i].warn(FindingNotACA, "it is not a CA: it vouches for nothing but itself")
+			infos[i].warn(FindingNotACA, "it is not a CA: it verifies only itself")
 		case c.KeyUsage != 0 && c.KeyUsage&x509.KeyUsageCertSign == 0:
 			infos[i].warn(FindingCannotSign, "it may not sign certificates: its key usage lacks keyCertSign, so no certificate it issued is accepted")
 		case c.PublicKeyAlgorithm == x509.UnknownPublicKeyAlgorithm:

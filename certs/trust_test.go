@@ -75,7 +75,7 @@ func TestParseTrustBundleAccepts(t *testing.T) {
 		{"the same twice", join(a.CertPEM(), a.CertPEM()), 1, "more than once"},
 		{"an intermediate", a.Intermediate(t).CertPEM(), 1, ""},
 		{"an expired one beside another", join(old.CertPEM(), a.CertPEM()), 2, "it expired"},
-		{"a self-signed server", block("CERTIFICATE", self.Certificate[0]), 1, "vouches for nothing but itself"},
+		{"a self-signed server", block("CERTIFICATE", self.Certificate[0]), 1, "verifies only itself"},
 		{"headings as in curl's file", join([]byte("##\n## Bundle of CA Root Certificates\n##\n\nA Root\n======\n"), a.CertPEM(), []byte("\nB Root\n"+strings.Repeat("=", 60)+"\n"), b.CertPEM()), 2, ""},
 		{"lines of DOS", []byte(strings.ReplaceAll(string(a.CertPEM()), "\n", "\r\n")), 1, ""},
 	} {

@@ -146,7 +146,7 @@ func (v *verifier) chainError(certs []*x509.Certificate, opts x509.VerifyOptions
 	switch reason {
 	case ReasonUnknownCA:
 		e.Fault = issuerFault(certs, v.trust)
-		e.Detail = fmt.Sprintf("the chain of %s leads to no CA that is trusted: ", describeName(leaf))
+		e.Detail = fmt.Sprintf("the chain of %s leads to no trusted CA: ", describeName(leaf))
 		if e.Fault.Detail != "" {
 			e.Detail += e.Fault.Detail
 		} else {

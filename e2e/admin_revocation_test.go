@@ -54,7 +54,7 @@ func TestCallerThatIsRevokedIsRefused(t *testing.T) {
 	if _, err := revokedCalls.GetStatus(patient(t), &adminv1.GetStatusRequest{}); status.Code(err) != codes.Unavailable {
 		t.Errorf("a new connection of the revoked caller: %v", err)
 	}
-	eventually(t, "the log says why the connection ended", func() bool { return g.out.contains("the caller is no longer admitted") })
+	eventually(t, "the log says why the connection ended", func() bool { return g.out.contains("the caller no longer has access") })
 	if _, err := goodCalls.GetStatus(patient(t), &adminv1.GetStatusRequest{}); err != nil {
 		t.Errorf("another caller: %v", err)
 	}

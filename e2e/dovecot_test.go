@@ -133,7 +133,7 @@ func TestDovecotBehindMutualTLS(t *testing.T) {
 		u := a.startsTLS(s.name, s.protocol, d.addresses[i])
 		u.HealthCheck = &adminv1.HealthCheck{Kind: &adminv1.HealthCheck_Tls{Tls: &adminv1.TlsCheck{}}}
 		g.apply(u, listener(s.name, protocolTCP, s.name))
-		if r := g.probe(s.name); r.GetOutcome() != adminv1.ProbeOutcome_PROBE_OUTCOME_OK || !r.GetClientCertificateSent() || !strings.Contains(r.GetExplanation(), "to start TLS, and shook hands") {
+		if r := g.probe(s.name); r.GetOutcome() != adminv1.ProbeOutcome_PROBE_OUTCOME_OK || !r.GetClientCertificateSent() || !strings.Contains(r.GetExplanation(), "to start TLS, and completed the handshake") {
 			t.Errorf("the probe of %s: %v", s.name, r)
 		}
 	}

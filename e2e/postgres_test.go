@@ -112,7 +112,7 @@ func TestPostgresBehindMutualTLS(t *testing.T) {
 	if r := p.query(t, plain(g.address("anonymous")), "select 1"); r.code == 0 || !strings.Contains(r.stderr, "connection requires a valid client certificate") {
 		t.Errorf("without a certificate: %v", r)
 	}
-	if r := g.probe("pg"); r.GetOutcome() != adminv1.ProbeOutcome_PROBE_OUTCOME_OK || !r.GetClientCertificateSent() || !strings.Contains(r.GetExplanation(), "agreed in PostgreSQL to start TLS, and shook hands") {
+	if r := g.probe("pg"); r.GetOutcome() != adminv1.ProbeOutcome_PROBE_OUTCOME_OK || !r.GetClientCertificateSent() || !strings.Contains(r.GetExplanation(), "agreed in PostgreSQL to start TLS, and completed the handshake") {
 		t.Errorf("the probe: %v", r)
 	}
 	eventually(t, "the health check passes", func() bool {

@@ -24,7 +24,7 @@ func TestReasonsAtNginx(t *testing.T) {
 		reason adminv1.Reason
 		facts  []string
 	}{
-		{"good", a.server, nil, adminv1.Reason_REASON_UNSPECIFIED, []string{"shook hands"}},
+		{"good", a.server, nil, adminv1.Reason_REASON_UNSPECIFIED, []string{"completed the handshake"}},
 		{"unknown-ca", a.server, func(u *adminv1.UpstreamTls) { u.TrustBundles = []string{"other"} }, adminv1.Reason_REASON_UNKNOWN_CA, []string{"CN=e2e root"}},
 		{"expired", expiredCert(t, a.ca, serverName), nil, adminv1.Reason_REASON_EXPIRED, []string{"CN=" + serverName, "ago"}},
 		{"name", serverCert(t, a.ca, "elsewhere.example.com"), nil, adminv1.Reason_REASON_NAME_MISMATCH, []string{"elsewhere.example.com", "we verify " + serverName}},
@@ -132,7 +132,7 @@ func TestReasonsAtOpenSSL(t *testing.T) {
 		reason adminv1.Reason
 		facts  []string
 	}{
-		{"good", demanding, nil, "", adminv1.Reason_REASON_UNSPECIFIED, []string{"shook hands"}},
+		{"good", demanding, nil, "", adminv1.Reason_REASON_UNSPECIFIED, []string{"completed the handshake"}},
 		{"required", demanding, func(u *adminv1.UpstreamTls) { u.Certificate = "" }, "", adminv1.Reason_REASON_CLIENT_CERTIFICATE_REQUIRED, []string{"requires a client certificate"}},
 		{"rejected", demanding, func(u *adminv1.UpstreamTls) { u.Certificate = "stranger" }, "", adminv1.Reason_REASON_CLIENT_CERTIFICATE_REJECTED, []string{"CN=stranger"}},
 		{"revoked", append([]string{"-CRL", filepath.Join(dir, "crl.pem"), "-crl_check"}, demanding...),

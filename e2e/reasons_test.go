@@ -67,7 +67,7 @@ func TestEveryReasonOfAHandshake(t *testing.T) {
 	cases := []reasonCase{
 		{
 			name: "good", change: func(*tls.Config, *adminv1.UpstreamTls) {},
-			facts: []string{"shook hands", serverName},
+			facts: []string{"completed the handshake", serverName},
 		},
 		{
 			name:   "unknown-ca",

@@ -69,6 +69,6 @@ func TestWritesThatMustShakeHands(t *testing.T) {
 	g.grpcurl("PutCertificate", fmt.Sprintf(`{"certificate": {"name": "client", "pem": {"certificateChain": %s, "privateKey": %s}}, "options": {"requireProbe": "REQUIRE_PROBE_ALL"}}`,
 		quote(next.ChainPEM), quote(next.KeyPEM)))
 	if code, body := get(t, "http://"+g.address("payments")+"/"); code != 200 || body != "good" {
-		t.Errorf("the upstream that shook hands: %d %q", code, body)
+		t.Errorf("the upstream that completed the handshake: %d %q", code, body)
 	}
 }

@@ -93,7 +93,7 @@ func TestAnOldCAIsNoLongerNeeded(t *testing.T) {
 	if len(last) != 2 || last[0].GetSubject() != "CN=new root" || last[1].GetSubject() != "CN=old root" || last[1].GetVerifiedCount() != 2 {
 		t.Fatalf("clients verified by %v", last)
 	}
-	since := "nothing has verified by it since " + last[1].GetLastVerifiedTime().AsTime().Format("2006-01-02 15:04") + "."
+	since := "no handshake has used it since " + last[1].GetLastVerifiedTime().AsTime().Format("2006-01-02 15:04") + "."
 	if got, want := verdict(), "CA CN=old root of trust bundle corp is no longer needed: "+since; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}

@@ -88,6 +88,6 @@ func (s *servers) revalidateAdmin() {
 		return
 	}
 	s.adminTCP.Revalidate(func(client, subject string, why error) {
-		s.log.Warn("admin connection closed: the caller is no longer admitted", "client", client, "caller", subject, "error", why)
+		s.log.Warn("admin connection closed: the caller no longer has access", "client", client, "caller", subject, "error", why)
 	})
 }

@@ -121,7 +121,7 @@ func TestARollbackWarnsOfFilesThatHaveChanged(t *testing.T) {
 	eventually(t, "the new files are live", func() bool { return g.State().Revision() == 5 })
 
 	r := g.rollBack(1)
-	if len(r.Warnings) != 1 || r.Warnings[0].Code != "FILE_CHANGED" || !strings.Contains(r.Warnings[0].Message, "in revision 1") {
+	if len(r.Warnings) != 1 || r.Warnings[0].Code != "FILE_CHANGED" || !strings.Contains(r.Warnings[0].Message, "since revision 1") {
 		t.Errorf("%v", r.Warnings)
 	}
 	if g.State().Get(adminv1.Kind_KIND_UPSTREAM, "other") != nil || g.State().Get(adminv1.Kind_KIND_CERTIFICATE, "client").GetLabels()["team"] != "a" {

@@ -287,7 +287,7 @@ func (p *plan) warnOfFiles() {
 	for _, put := range p.edit.Puts {
 		ref := store.RefOf(put.Resource)
 		if was := p.edit.Rollback.Files[ref]; was != "" && was != p.next.FileDigest(ref).Key() {
-			p.bad.Warn("FILE_CHANGED", put.Path, "the files of %v are no longer as they were in revision %d: their present content is used", ref, p.edit.Rollback.Revision)
+			p.bad.Warn("FILE_CHANGED", put.Path, "the files of %v have changed since revision %d: their current content is used", ref, p.edit.Rollback.Revision)
 		}
 	}
 }

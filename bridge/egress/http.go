@@ -18,8 +18,8 @@ import (
 const maxHeader = 16 << 10
 
 var (
-	errHeaderTooLong = errors.New("its answer has more than 16384 bytes")
-	errNotHTTP       = errors.New("its answer is not HTTP")
+	errHeaderTooLong = errors.New("its response has more than 16384 bytes")
+	errNotHTTP       = errors.New("its response is not HTTP")
 )
 
 // dialHTTP connects through an HTTP proxy.

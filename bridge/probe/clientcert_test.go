@@ -30,7 +30,7 @@ func TestAClientKeyThatTheServerDoesNotAccept(t *testing.T) {
 			_, o := mutual(t, ca)
 			with := func(target *probe.Target) { target.Certificates = stored }
 			r := run(t, addr, o, with)
-			want(t, r, certs.ReasonLocalConfig, []string{`"CN=bridge"`, "RSA keys", "the key of ours is ECDSA P-256", "none was sent"}, []string{`set tls.certificate to "rsa-client"`})
+			want(t, r, certs.ReasonLocalConfig, []string{`"CN=bridge"`, "RSA keys", "ours has a key of the type ECDSA P-256", "none was sent"}, []string{`set tls.certificate to "rsa-client"`})
 			if r.Suggestion.Value != "rsa-client" || strings.Contains(r.Suggestion.Text, "rsa-of-another") || strings.Contains(r.Suggestion.Text, "rsa-server") {
 				t.Errorf("suggestion %+v", r.Suggestion)
 			}

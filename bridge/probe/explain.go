@@ -101,7 +101,7 @@ func (t *trial) explainProxy() diagnosis {
 	d := newDiagnosis("no connection to %s: %s", t.target.Address, t.detail())
 	switch t.reason {
 	case certs.ReasonEgressProxyFailed:
-		return d.suggest(about("via", "check the proxy, and the way to it, or correct via"))
+		return d.suggest(about("via", "check the proxy and the network path to it, or correct via"))
 	case certs.ReasonEgressProxyRefused:
 		return d.suggest(about("via", "correct the credentials in via, or allow %s in the proxy's rules", t.target.Address))
 	case certs.ReasonConnectTimeout:
@@ -144,7 +144,7 @@ func (t *trial) explainDial() diagnosis {
 // exceeds the time of a probe, until the probe ended.
 func (t *trial) within(d time.Duration, setting string) string {
 	if t.cutShort {
-		return fmt.Sprintf("before the probe ended, which waits for less than the %v of %s", d, setting)
+		return fmt.Sprintf("before the end of the probe, whose time limit is below the %v of %s", d, setting)
 	}
 	return fmt.Sprintf("within %v (%s)", d, setting)
 }
@@ -219,7 +219,7 @@ func (t *trial) explainPlaintext() diagnosis {
 func (t *trial) explainStarttls() diagnosis {
 	d := newDiagnosis("%s did not start TLS in %s: %s", t.where(), t.target.Starttls, t.detail())
 	if t.reason == certs.ReasonSTARTTLSInjection {
-		return d.advise("check the server, and what lies between it and the gateway: anyone on the path can insert plaintext before the handshake")
+		return d.advise("check the server and the network between it and the gateway: anyone on the path can insert plaintext before the handshake")
 	}
 	return d.advise("enable TLS at the server, or correct %s; if the server speaks another protocol, correct tls.starttls", t.address())
 }
@@ -234,7 +234,7 @@ func (t *trial) explainSuccess() diagnosis {
 	if t.target.Starttls != starttls.None {
 		first = fmt.Sprintf("agreed in %s to start TLS, and ", t.target.Starttls)
 	}
-	d := newDiagnosis("%s %sshook hands: %s, %s", t.where(), first, tlsVersion(s.Version), suiteName(s.CipherSuite))
+	d := newDiagnosis("%s %scompleted the handshake: %s, %s", t.where(), first, tlsVersion(s.Version), suiteName(s.CipherSuite))
 	if s.CurveID != 0 {
 		d.facts += ", " + GroupName(s.CurveID)
 	}
@@ -275,7 +275,7 @@ func (t *trial) verified() []string {
 func (t *trial) learn(d diagnosis, v *variation) diagnosis {
 	switch {
 	case v.result.reason == "":
-		d.facts += fmt.Sprintf("; with %s it shakes hands", v.change)
+		d.facts += fmt.Sprintf("; with %s the handshake succeeds", v.change)
 	case t.reason == "":
 		stricter := v.result.explain()
 		d.facts += fmt.Sprintf("; %s would reject it: %s", v.change, stricter.facts)

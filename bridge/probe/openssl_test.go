@@ -103,7 +103,7 @@ func TestProbesOfOpenSSL(t *testing.T) {
 		facts, advice []string
 		versions      []string
 	}{
-		{name: "good", issued: good, args: verify, facts: []string{"shook hands"}},
+		{name: "good", issued: good, args: verify, facts: []string{"completed the handshake"}},
 		{name: "another name", issued: ca.Server(t, "a.example"), reason: certs.ReasonNameMismatch,
 			facts: []string{"for a.example; we verify upstream.test"}, advice: []string{`tls.verify_name to "a.example"`}},
 		{name: "an untrusted CA", issued: other.Server(t, "upstream.test"), reason: certs.ReasonUnknownCA,
@@ -117,15 +117,15 @@ func TestProbesOfOpenSSL(t *testing.T) {
 			reason: certs.ReasonClientCertificateRejected, facts: []string{"CN=stranger", "CN=another root", "CN=test root of"}, advice: []string{"tls.certificate"}},
 		{name: "no protocol in common", issued: good, args: []string{"-alpn", "http/1.1"},
 			change: func(o *certs.ClientOptions) { o.NextProtos, o.RequireALPN = []string{"h2"}, true },
-			reason: certs.ReasonALPNMismatch, facts: []string{"h2", "http/1.1 it shakes hands"}, advice: []string{"http.protocol to HTTP_PROTOCOL_1_1"}},
+			reason: certs.ReasonALPNMismatch, facts: []string{"h2", "http/1.1 the handshake succeeds"}, advice: []string{"http.protocol to HTTP_PROTOCOL_1_1"}},
 		{name: "no group in common", issued: good, args: []string{"-groups", "P-384"},
 			change: func(o *certs.ClientOptions) { o.Groups, _ = certs.ParseGroups([]string{"X25519"}) },
-			reason: certs.ReasonNoCommonGroup, facts: []string{"X25519", "it shakes hands"}, advice: []string{`tls.groups to ["X25519", "P-384"`}},
+			reason: certs.ReasonNoCommonGroup, facts: []string{"X25519", "the handshake succeeds"}, advice: []string{`tls.groups to ["X25519", "P-384"`}},
 		{name: "no suite in common", issued: good, args: []string{"-cipher", "ECDHE-ECDSA-AES128-GCM-SHA256"},
 			change: func(o *certs.ClientOptions) {
 				o.CipherSuites, _, _ = certs.ParseCipherSuites([]string{"ECDHE-ECDSA-AES256-GCM-SHA384"})
 			},
-			reason: certs.ReasonNoCommonCipher, facts: []string{"it shakes hands"},
+			reason: certs.ReasonNoCommonCipher, facts: []string{"the handshake succeeds"},
 			advice: []string{`add ["TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"]`}, versions: []string{"-tls1_2"}},
 	} {
 		versions := c.versions
@@ -155,5 +155,5 @@ func TestAVersionThatOpenSSLDoesNotSupport(t *testing.T) {
 	_, o := mutual(t, ca)
 	o.MaxVersion = 0x0303
 	want(t, run(t, sServer(t, ca.Server(t, "upstream.test"), "-tls1_3"), o), certs.ReasonProtocolVersion,
-		[]string{"TLS 1.2", "it shakes hands"}, []string{"set tls.max_version to TLS_VERSION_1_3"})
+		[]string{"TLS 1.2", "the handshake succeeds"}, []string{"set tls.max_version to TLS_VERSION_1_3"})
 }

@@ -203,7 +203,7 @@ func TestAProbeEndsWithItsContext(t *testing.T) {
 	ctx, cancel = context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	r := probe.Run(ctx, target)
-	want(t, r, certs.ReasonHandshakeTimeout, []string{"before the probe ended", "1h0m0s"}, nil)
+	want(t, r, certs.ReasonHandshakeTimeout, []string{"before the end of the probe", "1h0m0s"}, nil)
 }
 
 // Hostile certificates cause neither long texts nor long computations.

@@ -40,7 +40,7 @@ func TestAFailedHandshakeIsExplained(t *testing.T) {
 	}{
 		{
 			name: "nothing changed", change: func(*testing.T, peers) {},
-			facts: []string{"shook hands", "upstream.test"},
+			facts: []string{"completed the handshake", "upstream.test"},
 		},
 		{
 			name:   "a CA that is not trusted",
@@ -367,7 +367,7 @@ func TestAFailedHandshakeIsExplained(t *testing.T) {
 				}
 			},
 			reason: certs.ReasonUnrecognizedName,
-			facts:  []string{"we sent no SNI", "with tls.server_name: upstream.test it shakes hands"},
+			facts:  []string{"we sent no SNI", "with tls.server_name: upstream.test the handshake succeeds"},
 			advice: []string{"SERVER_NAME_SOURCE_FIXED", `tls.server_name to "upstream.test"`},
 		},
 		{
@@ -391,7 +391,7 @@ func TestAFailedHandshakeIsExplained(t *testing.T) {
 				p.server.MaxVersion = tls.VersionTLS10
 			},
 			reason: certs.ReasonProtocolVersion,
-			facts:  []string{"TLS 1.2 to TLS 1.3", "with tls.min_version: TLS_VERSION_1_0 it shakes hands"},
+			facts:  []string{"TLS 1.2 to TLS 1.3", "with tls.min_version: TLS_VERSION_1_0 the handshake succeeds"},
 			advice: []string{"set tls.min_version to TLS_VERSION_1_0", "RFC 8996"},
 		},
 		{
@@ -408,7 +408,7 @@ func TestAFailedHandshakeIsExplained(t *testing.T) {
 				p.server.CipherSuites = []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256}
 			},
 			reason: certs.ReasonNoCommonCipher, only: tls.VersionTLS12,
-			facts:  []string{"TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384", "the default it shakes hands"},
+			facts:  []string{"TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384", "the default the handshake succeeds"},
 			advice: []string{`add ["TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"] to tls.cipher_suites`},
 		},
 		{
@@ -417,7 +417,7 @@ func TestAFailedHandshakeIsExplained(t *testing.T) {
 				p.server.CipherSuites = []uint16{tls.TLS_ECDHE_ECDSA_WITH_RC4_128_SHA}
 			},
 			reason: certs.ReasonNoCommonCipher, only: tls.VersionTLS12,
-			facts:  []string{"Go's secure list", "it shakes hands"},
+			facts:  []string{"Go's secure list", "the handshake succeeds"},
 			advice: []string{"TLS_ECDHE_ECDSA_WITH_RC4_128_SHA", "weak"},
 		},
 		{
@@ -436,7 +436,7 @@ func TestAFailedHandshakeIsExplained(t *testing.T) {
 				p.client.NextProtos, p.server.NextProtos = []string{"h2"}, []string{"http/1.1"}
 			},
 			reason: certs.ReasonALPNMismatch,
-			facts:  []string{"h2", "with tls.alpn: http/1.1 it shakes hands"},
+			facts:  []string{"h2", "with tls.alpn: http/1.1 the handshake succeeds"},
 			advice: []string{`set tls.alpn to ["http/1.1"]`},
 		},
 		{
@@ -445,7 +445,7 @@ func TestAFailedHandshakeIsExplained(t *testing.T) {
 				p.client.NextProtos, p.server.NextProtos = []string{"h2", "http/1.1"}, []string{"smtp"}
 			},
 			reason: certs.ReasonALPNMismatch,
-			facts:  []string{"h2, http/1.1", "with tls.alpn: none it shakes hands"},
+			facts:  []string{"h2, http/1.1", "with tls.alpn: none the handshake succeeds"},
 			advice: []string{"tls.alpn"},
 		},
 		{

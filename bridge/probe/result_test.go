@@ -57,7 +57,7 @@ func TestDisabledVerificationIsReported(t *testing.T) {
 
 	o.Verification = certs.VerifyInsecureSkip
 	r := run(t, addr, o)
-	want(t, r, "", []string{"not verified", "it shakes hands"}, []string{"VERIFICATION_FULL"})
+	want(t, r, "", []string{"not verified", "the handshake succeeds"}, []string{"VERIFICATION_FULL"})
 	if len(r.Attempts) != 1 || r.Attempts[0] != (probe.Attempt{Change: "tls.verification: VERIFICATION_FULL"}) {
 		t.Errorf("attempts %v", r.Attempts)
 	}
@@ -80,11 +80,11 @@ func TestAMissingClientCertificateIsReported(t *testing.T) {
 	server, o := mutual(t, ca)
 	server.ClientAuth = tls.RequestClientCert
 	addr := serveTLS(t, server)
-	want(t, run(t, addr, o), "", []string{"shook hands"}, nil)
+	want(t, run(t, addr, o), "", []string{"completed the handshake"}, nil)
 	o.Certificate = certstest.Certificate(t, rootNamed(t, "another root").Client(t, "stranger"))
-	want(t, run(t, addr, o), "", []string{"shook hands", "requested a client certificate", "CN=test root of", "none of them issued ours"}, []string{"tls.certificate", "CN=test root of"})
+	want(t, run(t, addr, o), "", []string{"completed the handshake", "requested a client certificate", "CN=test root of", "none of them issued ours"}, []string{"tls.certificate", "CN=test root of"})
 	o.Certificate = nil
-	want(t, run(t, addr, o), "", []string{"shook hands", "requested a client certificate", "we sent none"}, []string{"tls.certificate", "CN=test root of"})
+	want(t, run(t, addr, o), "", []string{"completed the handshake", "requested a client certificate", "we sent none"}, []string{"tls.certificate", "CN=test root of"})
 }
 
 func TestAHostNameIsResolved(t *testing.T) {
@@ -143,7 +143,7 @@ func TestTheNameIsTakenFromTheHostOrNotSent(t *testing.T) {
 	// right one.
 	o.NoServerName = true
 	r := run(t, addr, o)
-	want(t, r, certs.ReasonNameMismatch, []string{"stopgap.test", "we verify upstream.test", "it shakes hands"},
+	want(t, r, certs.ReasonNameMismatch, []string{"stopgap.test", "we verify upstream.test", "the handshake succeeds"},
 		[]string{"tls.server_name_source to SERVER_NAME_SOURCE_FIXED", `tls.server_name to "upstream.test"`})
 	if r.ServerName != "" {
 		t.Errorf("sent %q", r.ServerName)
@@ -180,7 +180,7 @@ func TestAFailureOnPostQuantumGroupsIsDetected(t *testing.T) {
 		}
 	})
 	r := run(t, addr, o)
-	want(t, r, certs.ReasonPeerClosed, []string{"closed the connection", "with tls.groups: X25519, P-256, P-384, P-521 it shakes hands"},
+	want(t, r, certs.ReasonPeerClosed, []string{"closed the connection", "with tls.groups: X25519, P-256, P-384, P-521 the handshake succeeds"},
 		[]string{`set tls.groups to ["X25519", "P-256", "P-384", "P-521"]`, "post-quantum"})
 	if len(r.Attempts) != 1 || r.Attempts[0].Reason != "" {
 		t.Errorf("attempts %v", r.Attempts)
@@ -206,7 +206,7 @@ func TestAFailureOnTLS13IsDetected(t *testing.T) {
 		}
 	})
 	r := run(t, addr, o)
-	want(t, r, certs.ReasonPeerClosed, []string{"it shakes hands"}, []string{"set tls.max_version to TLS_VERSION_1_2"})
+	want(t, r, certs.ReasonPeerClosed, []string{"the handshake succeeds"}, []string{"set tls.max_version to TLS_VERSION_1_2"})
 	if n := len(r.Attempts); n == 0 || r.Attempts[n-1] != (probe.Attempt{Change: "tls.max_version: TLS_VERSION_1_2"}) {
 		t.Errorf("attempts %v", r.Attempts)
 	}

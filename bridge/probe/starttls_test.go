@@ -26,7 +26,7 @@ func TestAProbeStartsTLS(t *testing.T) {
 			if tc := tls.Server(c, config); tc.Handshake() == nil {
 				tc.Read(make([]byte, 1))
 			}
-		}, "", "agreed in PostgreSQL to start TLS, and shook hands: TLS 1.3", ""},
+		}, "", "agreed in PostgreSQL to start TLS, and completed the handshake: TLS 1.3", ""},
 		"refuses":            {"N", nil, certs.ReasonSTARTTLSRefused, `answered SSLRequest with "N"`, "enable TLS at the server, or correct endpoints[0].address"},
 		"is no PostgreSQL":   {"220 mail.example.com ESMTP\r\n", nil, certs.ReasonSTARTTLSRefused, `"220 mail.example.com ESMTP\r\n", which is not PostgreSQL`, "correct tls.starttls"},
 		"injects":            {"Sx", nil, certs.ReasonSTARTTLSInjection, `SSLRequest: "x"`, "insert plaintext"},

@@ -126,7 +126,7 @@ func normalizePattern(pattern string) (string, error) {
 		return host, nil
 	}
 	if strings.Contains(name, ":") {
-		return "", fmt.Errorf("%s: must have no port; requests are matched without theirs", quote(pattern))
+		return "", fmt.Errorf("%s: must have no port; requests are matched without their ports", quote(pattern))
 	}
 	if wildcard {
 		return "*." + host, nil

@@ -57,7 +57,7 @@ func ParseClient(sans []string, fingerprint, issuer string) (*Client, error) {
 	for i, text := range sans {
 		n, err := parseName(text)
 		if err == nil && n.wildcards > 0 {
-			err = errors.New(`has the wildcard "*", which no client has; write the whole name`)
+			err = errors.New(`has the wildcard "*", which matches no client; write the whole name`)
 		}
 		fail(fmt.Sprintf("subject_alt_names[%d]", i), err)
 		c.SANs = append(c.SANs, n.text)

@@ -134,7 +134,7 @@ func resolveSegments(path string) (out, problem string) {
 			}
 			b = b[:bytes.LastIndexByte(b[:len(b)-1], '/')+1]
 		case hidesDots(segment):
-			return "", "it has a disguised dot segment"
+			return "", "it has an encoded dot segment"
 		default:
 			b = append(b, segment...)
 			if more {

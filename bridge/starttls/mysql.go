@@ -270,7 +270,7 @@ func upgradeMySQL(ctx context.Context, conn net.Conn) error {
 // response.
 func (c *Client) greet(ctx context.Context, g mysqlGreeting) error {
 	if c.greeted {
-		return c.blame("the client", errors.New("another server has greeted it"))
+		return c.blame("the client", errors.New("it has already received the greeting of another server"))
 	}
 	c.greeted = true
 	hello := newMySQLHello(g.plaintext())

@@ -272,7 +272,7 @@ func (o *outlier) expire() {
 	ended := !o.record.isEjected() && o.readmit()
 	o.coordinator().ejecting.Unlock()
 	if ended {
-		o.reportReturn("its time is over")
+		o.reportReturn("the ejection has ended")
 	}
 }
 

@@ -70,9 +70,9 @@ func derContent(der []byte) []byte {
 func parseCertificatesDER(data []byte, limit int) ([]*x509.Certificate, error) {
 	switch {
 	case IsPKCS12(data):
-		return nil, errors.New("is a PKCS#12 archive: want certificates in PEM or DER; `openssl pkcs12 -nokeys` takes the certificates out")
+		return nil, errors.New("is a PKCS#12 archive: want certificates in PEM or DER; `openssl pkcs12 -nokeys` extracts the certificates")
 	case isPKCS7(data):
-		return nil, errors.New("is PKCS#7: `openssl pkcs7 -inform DER -print_certs` takes the certificates out")
+		return nil, errors.New("is PKCS#7: `openssl pkcs7 -inform DER -print_certs` extracts the certificates")
 	}
 	if _, err := parsePlainKey(data); err == nil || parseEncryptedKey(data) != nil {
 		return nil, errKeyInChain
@@ -82,7 +82,7 @@ func parseCertificatesDER(data []byte, limit int) ([]*x509.Certificate, error) {
 		var one asn1.RawValue
 		after, err := asn1.Unmarshal(rest, &one)
 		if err != nil {
-			return nil, Behind(len(certs), "certificate", errors.New("there is neither PEM nor DER"))
+			return nil, Behind(len(certs), "certificate", errors.New("the data is neither PEM nor DER"))
 		}
 		if len(certs) == limit {
 			return nil, fmt.Errorf("holds more than %d certificates", limit)

@@ -63,7 +63,7 @@ func ParseKey(data, passphrase []byte, others bool) (key crypto.Signer, encrypte
 		case strings.Contains(block.Type, "PUBLIC KEY"):
 			return nil, false, errors.New("holds a public key: want the private key")
 		case !isKeyPEM(block.Type):
-			return nil, false, errors.New("holds a PEM block that is no private key: want one of PKCS#8, PKCS#1 or SEC1")
+			return nil, false, errors.New("holds a PEM block that is not a private key: want one of PKCS#8, PKCS#1 or SEC1")
 		case key != nil:
 			return nil, false, errors.New("holds more than one private key")
 		}
@@ -176,7 +176,7 @@ func checkKey(key any) (crypto.Signer, error) {
 	switch k := key.(type) {
 	case *rsa.PrivateKey:
 		if n := k.N.BitLen(); n < 1024 || n > 8192 {
-			return nil, fmt.Errorf("is an RSA key of %d bits: TLS peers take 1024 to 8192, and 2048 is the least that is safe", n)
+			return nil, fmt.Errorf("is an RSA key of %d bits: TLS peers accept 1024 to 8192 bits, and 2048 is the safe minimum", n)
 		}
 		return k, nil
 	case *ecdsa.PrivateKey:

@@ -22,7 +22,7 @@ const (
 	certificatePEM = "CERTIFICATE"
 )
 
-var errKeyInChain = errors.New("holds a private key: want only certificates, and keep the key out of here")
+var errKeyInChain = errors.New("holds a private key: want only certificates; remove the key from this file")
 
 // ParseCertificates reads certificates in DER, or PEM text with certificate
 // blocks only. Text around the blocks is allowed (RFC 7468 section 2), as in
@@ -163,7 +163,7 @@ func Advice(blockType string) string {
 	case blockType == "TRUSTED CERTIFICATE":
 		return "; `openssl x509` rewrites OpenSSL's own form"
 	case blockType == "PKCS7":
-		return "; `openssl pkcs7 -print_certs` takes them out"
+		return "; `openssl pkcs7 -print_certs` extracts them"
 	case blockType == "CERTIFICATE REQUEST" || blockType == "NEW CERTIFICATE REQUEST":
 		return "; a request has yet to be signed by a CA"
 	}

@@ -44,7 +44,7 @@ func checkBetween(text []byte) error {
 		marked := bytes.HasPrefix(line, []byte("-----")) && (bytes.Contains(line, []byte("BEGIN")) || bytes.Contains(line, []byte("END")))
 		switch {
 		case marked && bytes.Contains(line, []byte("PRIVATE KEY")):
-			return errors.New("there is a damaged PEM block, of a private key: want only certificates, and keep the key out of here")
+			return errors.New("there is a damaged PEM block of a private key: want only certificates; remove the key from this file")
 		case marked:
 			return fmt.Errorf("there is a damaged PEM block at %q", safetext.Printable(string(line), 60))
 		case isBase64Line(line):

@@ -29,7 +29,7 @@ var (
 	errPKCS12Derivation = errors.New("requires more key derivation rounds than the limit: `openssl pkcs12 -export -iter 100000` writes a reasonable number")
 	errPKCS12Passphrase = PassphraseError("is not the one that the archive is encrypted with")
 	errPKCS12Hidden     = errors.New("holds a private key among the encrypted certificates: " + pkcs12Rewrite)
-	errPKCS12NoMAC      = errors.New("has nothing to check the passphrase with (no MAC): " + pkcs12Rewrite)
+	errPKCS12NoMAC      = errors.New("has no MAC, so the passphrase cannot be checked: " + pkcs12Rewrite)
 )
 
 // The parts of RFC 7292 that determine the form of an archive and the cost of
@@ -87,7 +87,7 @@ func ParsePKCS12(data, passphrase []byte) (certs []*x509.Certificate, key crypto
 	}
 	for _, r := range string(passphrase) {
 		if r > 0xffff {
-			return nil, nil, false, PassphraseError("has characters that PKCS#12 has no way to write")
+			return nil, nil, false, PassphraseError("has characters that PKCS#12 cannot represent")
 		}
 	}
 	encrypted, protected, err := inspectPKCS12(data)
@@ -215,7 +215,7 @@ func inspectPKCS12(data []byte) (encrypted [][]byte, protected bool, err error) 
 	case len(safes) > 2:
 		return nil, false, fmt.Errorf("has %d parts; only one with keys and one with certificates are supported: %s", len(safes), pkcs12Rewrite)
 	case keys > 1:
-		return nil, false, errors.New("holds more than one private key: want the one of the certificate; `keytool -importkeystore -srcalias NAME -srckeystore old.p12 -destkeystore new.p12` takes out one")
+		return nil, false, errors.New("holds more than one private key: want the one of the certificate; `keytool -importkeystore -srcalias NAME -srckeystore old.p12 -destkeystore new.p12` extracts one")
 	}
 	return encrypted, protected, nil
 }

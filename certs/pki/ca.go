@@ -105,7 +105,7 @@ func setValidity(template *x509.Certificate, from, to time.Time, lifetime time.D
 // it with issuer's key, or with key if issuer is nil.
 func sign(template *x509.Certificate, key crypto.Signer, issuer *CA) (*x509.Certificate, error) {
 	if !template.NotAfter.After(template.NotBefore) {
-		return nil, errors.New("the certificate would end before it begins")
+		return nil, errors.New("the certificate would expire before its validity starts")
 	}
 	serial, err := newSerial()
 	if err != nil {
@@ -118,7 +118,7 @@ func sign(template *x509.Certificate, key crypto.Signer, issuer *CA) (*x509.Cert
 	parent, signer := template, key
 	if issuer != nil {
 		if issuer.key == nil {
-			return nil, fmt.Errorf("the private key of %q is not here", issuer.cert.Subject.CommonName)
+			return nil, fmt.Errorf("the private key of %q is not available", issuer.cert.Subject.CommonName)
 		}
 		parent, signer = issuer.cert, issuer.key
 	}

@@ -108,7 +108,7 @@ func Load(dir string) (*CA, error) {
 		}
 	}
 	if ca.key == nil {
-		return nil, fmt.Errorf("%s is not there: nothing can be issued without it", filepath.Join(dir, rootName+keySuffix))
+		return nil, fmt.Errorf("%s is missing: without it no certificate can be issued", filepath.Join(dir, rootName+keySuffix))
 	}
 	return ca, nil
 }

@@ -152,7 +152,7 @@ func leafTemplate(o LeafOptions) (*x509.Certificate, error) {
 func checkDNSName(name string) error {
 	bad := func(why string) error { return fmt.Errorf("%q is not a DNS name: %s", name, why) }
 	if net.ParseIP(name) != nil {
-		return bad("it is an IP address, which has an option of its own")
+		return bad("it is an IP address: give it with the option for IP addresses")
 	}
 	if name == "" || len(name) > 253 {
 		return bad("want 1 to 253 characters")

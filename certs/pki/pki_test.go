@@ -117,7 +117,7 @@ func TestIssueRefuses(t *testing.T) {
 		{"no URI", pki.LeafOptions{URIs: []string{"example.com"}}, "spiffe://"},
 		{"no such usage", pki.LeafOptions{Usage: 9, DNSNames: []string{"a.test"}}, "unknown usage"},
 		{"no such key", pki.LeafOptions{Key: 99, DNSNames: []string{"a.test"}}, "unknown key type"},
-		{"the end before the start", pki.LeafOptions{DNSNames: []string{"a.test"}, NotAfter: now.Add(-time.Hour)}, "end before"},
+		{"the end before the start", pki.LeafOptions{DNSNames: []string{"a.test"}, NotAfter: now.Add(-time.Hour)}, "expire before"},
 	} {
 		if _, err := ca.Issue(c.o); err == nil || !strings.Contains(err.Error(), c.say) {
 			t.Errorf("%s: error %v does not say %q", c.name, err, c.say)
@@ -406,7 +406,7 @@ func TestRootKeyKeptElsewhere(t *testing.T) {
 	if err := os.Remove(filepath.Join(dir, "intermediate.pem")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := pki.Load(dir); err == nil || !strings.Contains(err.Error(), "nothing can be issued") {
+	if _, err := pki.Load(dir); err == nil || !strings.Contains(err.Error(), "no certificate can be issued") {
 		t.Errorf("without both: %v", err)
 	}
 }

@@ -147,7 +147,7 @@ func (c *cli) showChange(f format.Format, change *adminv1.Change, dryRun bool, n
 		t.Add(format.Lower(ch.GetAction()), manifest.KindName(ch.GetKind()), ch.GetName())
 	}
 	if len(t.Rows) == 0 {
-		_, err := fmt.Fprintf(c.Out, "Nothing to change: revision %d is live and has it all.\n", change.GetRevision())
+		_, err := fmt.Fprintf(c.Out, "Nothing to change: revision %d is live and already contains all of it.\n", change.GetRevision())
 		return err
 	}
 	if err := c.WriteTable(t); err != nil {

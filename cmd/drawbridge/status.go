@@ -31,7 +31,7 @@ With --certificates it shows every certificate in use instead, the soonest to
 expire first: the gateway's own, the CAs and revocation lists of trust bundles,
 and those that upstreams' endpoints presented. ("get certificates" shows the
 configured ones.) Below the table it names the CAs that are no longer needed:
-nothing has verified by them for --unused-for.
+no handshake has used them for --unused-for.
 
 -o json and yaml hold the responses of StatusService: {"status": …, "upstreams": […]},
 or with --certificates {"certificates": […]}.`
@@ -49,7 +49,7 @@ func newStatus(c *cli) *cobra.Command {
 		Args: cobra.NoArgs,
 	}
 	cmd.Flags().BoolVar(&certificates, "certificates", false, "show every certificate in use by days left, including those of upstreams and CAs")
-	cmd.Flags().DurationVar(&unusedFor, "unused-for", 24*time.Hour, "with --certificates: how long nothing may have verified by a CA before it is called no longer needed; at least as long as the pauses between a client's connections")
+	cmd.Flags().DurationVar(&unusedFor, "unused-for", 24*time.Hour, "with --certificates: how long a CA must be unused before it is reported as no longer needed; choose more than the longest pause between a client's connections")
 	output := format.Flag(cmd)
 	conn := client.Flags(c.Env, cmd.Flags())
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {

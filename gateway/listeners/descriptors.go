@@ -82,7 +82,7 @@ func (d *Descriptors) logPause(listener net.Addr) {
 	if now := time.Now(); now.Sub(d.logged) >= pauseLogEvery {
 		d.logged = now
 		limit, clients, upstreams := d.Usage()
-		d.log.Warn("no file descriptors for further clients: they wait until others have left",
+		d.log.Warn("no file descriptors for further clients: they wait until other connections close",
 			"listener", listener.String(), "limit", limit, "clients", clients, "upstreams", upstreams)
 	}
 }

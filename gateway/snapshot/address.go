@@ -19,9 +19,9 @@ func splitUnix(address string) (path string, unix bool, problem string) {
 	switch {
 	case !unix:
 	case !filepath.IsAbs(path):
-		problem = fmt.Sprintf("is %q; after unix: comes an absolute path, as in unix:/run/app.sock", address)
+		problem = fmt.Sprintf("is %q; after unix: it must have an absolute path, as in unix:/run/app.sock", address)
 	case len(path) > maxUnixPath:
-		problem = fmt.Sprintf("is a path of %d bytes; a unix socket's has at most %d", len(path), maxUnixPath)
+		problem = fmt.Sprintf("is a path of %d bytes; the path of a unix socket has at most %d", len(path), maxUnixPath)
 	case strings.ContainsRune(path, 0):
 		problem = "holds a NUL byte"
 	}

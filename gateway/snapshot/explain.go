@@ -72,7 +72,7 @@ func (l *Listener) explainedClient(q *adminv1.ExplainRouteRequest, bad *invalid.
 	case id == nil:
 		return nil
 	case !asksForCertificates(l.msg.GetTls()):
-		bad.Add(at, "must be left out: listener %q asks no client for a certificate", l.Name)
+		bad.Add(at, "must be left out: listener %q requests no client certificates", l.Name)
 		return nil
 	}
 	client, err := route.ParseClient(id.GetSubjectAltNames(), id.GetSha256Fingerprint(), id.GetIssuer())

@@ -337,7 +337,7 @@ func (s listenerScope) clientAuth(p *livePolicy) (certs.ClientAuth, []certs.SAN)
 	case auth == certs.ClientAuthNone && len(t.GetClientTrustBundles()) > 0:
 		s.Add(bundles, "has no effect while client_auth is CLIENT_AUTH_NONE: set client_auth to CLIENT_AUTH_REQUIRED, or leave the bundles out")
 	case auth != certs.ClientAuthNone && len(t.GetClientTrustBundles()) == 0:
-		s.Add(bundles, "must name at least one trust bundle, because client_auth asks for certificates")
+		s.Add(bundles, "must name at least one trust bundle, because client_auth requests certificates")
 	}
 	return auth, sans
 }

@@ -209,7 +209,7 @@ func TestClientIdentitiesOfRoutesAreChecked(t *testing.T) {
 		want  string
 	}{
 		{forward("r", byName("a.example"), "plain", "up"), `r0.match.client_identity: needs client certificates, and listener "plain" has no tls`},
-		{forward("r", byName("a.example"), "secure", "up"), `r0.match.client_identity: needs client certificates, and listener "secure" asks for none`},
+		{forward("r", byName("a.example"), "secure", "up"), `r0.match.client_identity: needs client certificates, and listener "secure" requests none`},
 		{forward("r", byName("a.example", "*.example"), "front", "up"), `r0.match.client_identity.subject_alt_names[1]: "*.example": "*" can only stand`},
 		{forward("r", byName(), "front", "up"), "r0.match.client_identity: must have"},
 		{forward("r", byName("spiffe://corp/x/*"), "front", "up"), `r0.match: is ambiguous with route "taken": both match client name "URI:spiffe://corp/`},
@@ -222,7 +222,7 @@ func TestClientIdentitiesOfRoutesAreChecked(t *testing.T) {
 	// without clients.
 	front := policied(httpP, "up")
 	front.Tls.Policies[0].ClientAuth, front.Tls.Policies[0].ClientTrustBundles = adminv1.ClientAuth_CLIENT_AUTH_NONE, nil
-	if faults := w.refused(front); !strings.Contains(fmt.Sprint(faults), `asks for none`) {
+	if faults := w.refused(front); !strings.Contains(fmt.Sprint(faults), `requests none`) {
 		t.Errorf("%v", faults)
 	}
 }

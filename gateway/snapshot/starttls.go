@@ -83,7 +83,7 @@ func (s listenerScope) starttls(l *Listener) starttls.Protocol {
 		}) {
 			s.Add(optional, "must be left out where client_auth is CLIENT_AUTH_REQUIRED: clients in plaintext present no certificate")
 		}
-		s.warnSecurity(warnPlaintextClients, optional, "lets clients in without TLS; anyone on the path can read what they send, and can keep a client from asking for TLS")
+		s.warnSecurity(warnPlaintextClients, optional, "accepts clients without TLS; anyone on the network path can read what they send, and can prevent a client from requesting TLS")
 	}
 	for r, u := range l.uses.upstreams() {
 		user := "the listener's own upstream"
@@ -94,7 +94,7 @@ func (s listenerScope) starttls(l *Listener) starttls.Protocol {
 		case u.passes():
 			s.Add(at, "must be left out: %s, %q, is passthrough, which forwards connections that begin with TLS", user, u.msg.GetName())
 		case other != adminv1.Starttls_STARTTLS_UNSPECIFIED && other != v:
-			s.Add(at, "is %v, and %s, %q, has tls.starttls %v: both must be of one protocol", v, user, u.msg.GetName(), other)
+			s.Add(at, "is %v, and %s, %q, has tls.starttls %v: both must name the same protocol", v, user, u.msg.GetName(), other)
 		}
 	}
 	return starttlsProtocols[v]

@@ -108,7 +108,7 @@ func (x *Exchange) failed(err error) {
 		x.refuse(policy.GatewayTimeout)
 		return
 	case cause != nil: // or Shutdown's context ended
-		log.Debug("client left before its request was answered", "client", x.Facts.Client, "upstream", name)
+		log.Debug("client disconnected before its request was answered", "client", x.Facts.Client, "upstream", name)
 		x.abort(cause)
 		return
 	case errors.Is(err, message.ErrNoWebSocket):
@@ -161,7 +161,7 @@ func (x *Exchange) badBody(err error, name string) {
 		x.shared.Log.Debug("request's body refused", "client", x.Facts.Client, "upstream", name, "error", policy.Printable(err))
 		x.refuse(policy.Rejection(malformed.Status))
 	default:
-		x.shared.Log.Debug("client broke off its request's body", "client", x.Facts.Client, "upstream", name)
+		x.shared.Log.Debug("client aborted its request's body", "client", x.Facts.Client, "upstream", name)
 		x.abort(err)
 	}
 }

@@ -10,7 +10,7 @@ import (
 
 // errStalled ends a response because the upstream sent nothing for longer than its
 // idle timeout.
-var errStalled = &certs.VerifyError{Reason: certs.ReasonResponseTimeout, Detail: "nothing more of the response came in time"}
+var errStalled = &certs.VerifyError{Reason: certs.ReasonResponseTimeout, Detail: "the rest of the response did not arrive in time"}
 
 // A stall watches over the reading of a response's body, if the upstream has an idle
 // timeout. Time in which the client reads nothing does not count.

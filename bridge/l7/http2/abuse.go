@@ -80,7 +80,7 @@ func (a *abuse) spend(from account, cost int) *Error {
 	}
 	return broken(h2.ErrCodeEnhanceYourCalm, [accounts]string{
 		streamsAccount: "too many streams that were reset or refused",
-		framesAccount:  "too many frames that carry nothing",
+		framesAccount:  "too many frames without content",
 		lateAccount:    "too many frames on closed streams",
 	}[from])
 }

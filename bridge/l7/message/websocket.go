@@ -9,7 +9,7 @@ import (
 // Errors of upgrades that the upstream's HTTP version cannot carry.
 var (
 	// ErrNoUpgrade rejects an upgrade that HTTP/2 cannot express.
-	ErrNoUpgrade = errors.New("the upstream speaks HTTP/2, in which a connection switches to no other protocol but WebSocket")
+	ErrNoUpgrade = errors.New("the upstream speaks HTTP/2, where a connection can switch only to WebSocket")
 
 	// ErrNoWebSocket rejects a WebSocket that the upstream does not allow.
 	ErrNoWebSocket = errors.New("the upstream speaks HTTP/2, and its settings allow no WebSocket (RFC 8441)")

@@ -10,7 +10,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// UnneededCAs names the CAs by which nothing has verified for at least unusedFor, while
+// UnneededCAs names the CAs that no handshake has used for at least unusedFor, while
 // something has verified by another CA of their trust bundle. It leaves out a CA that
 // was the last to verify an endpoint or a listener's clients.
 func UnneededCAs(all []*adminv1.CertificateInUse, now time.Time, unusedFor time.Duration) []string {
@@ -33,12 +33,12 @@ func UnneededCAs(all []*adminv1.CertificateInUse, now time.Time, unusedFor time.
 		if e.GetNeededByCount() > 0 || now.Sub(since) < unusedFor || !used[crt.GetName()].After(since) {
 			continue
 		}
-		verdict := "is no longer needed: nothing has verified by it since"
+		verdict := "is no longer needed: no handshake has used it since"
 		switch {
 		case never: // it may be the next CA
-			verdict = "is not in use: nothing has verified by it since recording began on"
+			verdict = "is not in use: no handshake has used it since recording began on"
 		case e.GetUnknownCount() > 0:
-			verdict = "may no longer be needed: nothing has verified by it since"
+			verdict = "may no longer be needed: no handshake has used it since"
 		}
 		line := fmt.Sprintf("CA %s of trust bundle %s %s %s.", crt.GetInfo().GetSubject(), crt.GetName(), verdict, since.Format("2006-01-02 15:04"))
 		if n := int(e.GetUnknownCount()); n > 0 {

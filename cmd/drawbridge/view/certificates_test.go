@@ -46,9 +46,9 @@ func TestUnneededCAs(t *testing.T) {
 		{Name: "corp", Info: &adminv1.CertificateInfo{Subject: "CN=a certificate"}},
 	}, now, day)
 	want := []string{
-		"CA CN=old of trust bundle corp is no longer needed: nothing has verified by it since 2030-06-08 12:00.",
-		"CA CN=older of trust bundle corp is not in use: nothing has verified by it since recording began on 2030-05-31 12:00.",
-		"CA CN=b of trust bundle idle is not in use: nothing has verified by it since recording began on 2030-05-31 12:00.",
+		"CA CN=old of trust bundle corp is no longer needed: no handshake has used it since 2030-06-08 12:00.",
+		"CA CN=older of trust bundle corp is not in use: no handshake has used it since recording began on 2030-05-31 12:00.",
+		"CA CN=b of trust bundle idle is not in use: no handshake has used it since recording began on 2030-05-31 12:00.",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("%q", got)
@@ -63,7 +63,7 @@ func TestUnneededCAs(t *testing.T) {
 		{Kind: adminv1.Kind_KIND_LISTENER, Name: "web", Hosts: []string{"a.test", "b.test"}},
 	}
 	got = UnneededCAs([]*adminv1.CertificateInUse{used, needed, unknown}, now, time.Hour)
-	want = []string{"CA CN=unknown of trust bundle corp may no longer be needed: nothing has verified by it since 2030-06-08 12:00. " +
+	want = []string{"CA CN=unknown of trust bundle corp may no longer be needed: no handshake has used it since 2030-06-08 12:00. " +
 		"The gateway has not verified upstream pay a:1, clients of listener web, clients of listener web for a.test,b.test, and 6 more since it started."}
 	if !slices.Equal(got, want) {
 		t.Errorf("%q", got)

@@ -19,7 +19,7 @@ func TestEventsArePrintedOnePerLine(t *testing.T) {
 		`type: EVENT_TYPE_EXPIRY kind: KIND_TRUST_BUNDLE name: "corp" message: "expires in 6 days"`:                                                                          "01-02 03:04:05  <33expiry  > TrustBundle corp: expires in 6 days",
 		`type: EVENT_TYPE_ENDPOINTS_CHANGED kind: KIND_UPSTREAM name: "pay" message: "10.0.0.2:1 came" count: 1`:                                                             "01-02 03:04:05  <33changed > Upstream pay: 10.0.0.2:1 came",
 		`type: EVENT_TYPE_ENDPOINT_EJECTED kind: KIND_UPSTREAM name: "pay" endpoint: "a:1" reason: REASON_EXPIRED message: "5 failures in a row" count: 1`:                   "01-02 03:04:05  <31ejected > Upstream pay a:1 <31EXPIRED>: 5 failures in a row",
-		`type: EVENT_TYPE_ENDPOINT_RETURNED kind: KIND_UPSTREAM name: "pay" endpoint: "a:1" message: "its time is over" count: 1`:                                            "01-02 03:04:05  <32returned> Upstream pay a:1: its time is over",
+		`type: EVENT_TYPE_ENDPOINT_RETURNED kind: KIND_UPSTREAM name: "pay" endpoint: "a:1" message: "the ejection has ended" count: 1`:                                      "01-02 03:04:05  <32returned> Upstream pay a:1: the ejection has ended",
 		`type: EVENT_TYPE_FILE_LOADED kind: KIND_CERTIFICATE name: "c" revision: 3`:                                                                                          "01-02 03:04:05  <32loaded  > Certificate c",
 		`type: EVENT_TYPE_FILE_REFUSED kind: KIND_CERTIFICATE name: "c" message: "the key does not fit"`:                                                                     "01-02 03:04:05  <31refused > Certificate c: the key does not fit",
 		`type: 99`: "01-02 03:04:05  <3399      >",
