@@ -138,7 +138,7 @@ func NewServer(o ServerOptions) (*Server, error) {
 	}
 	if s.config.ClientAuth != tls.NoClientCert {
 		if len(o.ClientTrust) == 0 {
-			bad.add("client_trust_bundles", "there is none to verify client certificates with")
+			bad.add("client_trust_bundles", "without one, no client certificate can be verified")
 		} else {
 			s.verifier = verifier{
 				trust:           o.ClientTrust,

@@ -1,4 +1,5 @@
-// Every link in the documentation leads to a file, and to a heading in it.
+// Every link in the documentation leads to a file, and to a heading in it. Every page
+// is short, says first what it is for, and is in the index.
 
 package e2e
 
@@ -15,11 +16,13 @@ var (
 	// A link's text may be broken over lines, its target may not.
 	markdownLink = regexp.MustCompile(`\]\(([^()\s]+(?:\([^()\s]*\)[^()\s]*)*)\)`)
 	heading      = regexp.MustCompile(`(?m)^#{1,6} +(.*)$`)
+	// A page says first what the reader knows or can do after it.
+	pageOpening = regexp.MustCompile(`\A# [^\n]+\n\nAfter this page `)
 	// GitHub drops these characters from a heading's anchor.
 	notInAnchor = regexp.MustCompile(`[^\p{L}\p{N} _-]`)
 )
 
-// maxPageLines bounds a page for users, so that it answers one question.
+// maxPageLines bounds a page, so that it answers one question.
 const maxPageLines = 250
 
 func TestDocumentationLinks(t *testing.T) {
@@ -54,9 +57,7 @@ func TestDocumentationLinks(t *testing.T) {
 	}
 }
 
-func TestDocumentationPagesAreShort(t *testing.T) {
-	// The page for maintainers describes the whole tree.
-	long := map[string]bool{"architecture.md": true}
+func TestDocumentationPagesAreShortAndSayWhatTheyAreFor(t *testing.T) {
 	pages, err := filepath.Glob("../docs/*.md")
 	if err != nil || len(pages) == 0 {
 		t.Fatal("no pages", err)
@@ -64,10 +65,17 @@ func TestDocumentationPagesAreShort(t *testing.T) {
 	index := readPage(t, "../docs/README.md")
 	for _, page := range pages {
 		name := filepath.Base(page)
-		if lines := strings.Count(readPage(t, page), "\n"); lines > maxPageLines && !long[name] {
+		text := readPage(t, page)
+		if lines := strings.Count(text, "\n"); lines > maxPageLines {
 			t.Errorf("%s has %d lines: split it by question, at most %d", page, lines, maxPageLines)
 		}
-		if name != "README.md" && !strings.Contains(index, "("+name+")") {
+		if name == "README.md" {
+			continue
+		}
+		if !pageOpening.MatchString(text) {
+			t.Errorf("%s does not begin with what the reader can do: \"After this page you …\"", page)
+		}
+		if !strings.Contains(index, "("+name+")") {
 			t.Errorf("docs/README.md does not link to %s", name)
 		}
 	}
