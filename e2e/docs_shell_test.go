@@ -171,6 +171,19 @@ var shellPages = map[string]shellPage{
 		},
 	},
 	"rotation.md": {notRun: map[string]string{"drawbridge drain": "needs connections made with two certificates; TestDrainConnections makes them"}},
+	"sealing.md": {
+		setup: func(r *shellRun) {
+			g, a := r.gateway(), newAuthority(r.t)
+			g.apply(certificate("client", a.client))
+			g.apply(plainUpstream("payments", "10.0.0.7:80"))
+			g.stop()
+			r.replace("/var/lib/drawbridge", g.dir)
+			r.replace("/var/lib/new", filepath.Join(shortDir(r.t), "new"))
+			r.replace("/etc/drawbridge", r.dir)
+		},
+		notRun: map[string]string{"systemd-run": "needs systemd", "drawbridge serve --data-dir /var/lib/drawbridge": "fails, as TestAStateIsSealedAndRekeyed tests"},
+		exact:  true,
+	},
 	"starttls.md": {
 		setup: func(r *shellRun) {
 			r.gateway()

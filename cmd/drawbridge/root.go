@@ -8,6 +8,7 @@ import (
 
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/ca"
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/command"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/datadir"
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/demo"
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/exit"
 )
@@ -63,7 +64,7 @@ func newRoot(c *cli) *cobra.Command {
 			root.AddCommand(cmd)
 		}
 	}
-	add("gateway", newServe(c), newRestore(c), newStore(c), demo.New(c.Env))
+	add("gateway", newServe(c), datadir.NewRestore(c.Env), datadir.NewStore(c.Env), demo.New(c.Env))
 	add("client", newApply(c), newGet(c), newDelete(c), newStatus(c), newWatch(c))
 	add("client", newRevisions(c), newDiff(c), newRollback(c), newConfirm(c), newBackup(c))
 	add("why", newProbe(c), newExplain(c), newDrain(c), newFlushSessions(c), newWhoami(c))

@@ -19,6 +19,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/configfile"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/datadir"
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/exit"
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/logwriter"
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/manifest"
@@ -26,6 +27,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/gateway"
 	"github.com/drawbridge-gateway/drawbridge/gateway/admin"
 	"github.com/drawbridge-gateway/drawbridge/gateway/files"
+	"github.com/drawbridge-gateway/drawbridge/gateway/store/seal"
 	"github.com/drawbridge-gateway/drawbridge/gateway/unixsocket"
 )
 
@@ -36,6 +38,10 @@ it at once.
 The data directory stores the configuration from the admin service, so that it is
 live again after a restart. It also holds private keys: it is made with mode 0700.
 Only one process at a time may use it.
+
+With --seal-key-file, or the systemd credential drawbridge.seal-key, everything that
+is stored is encrypted. A new state is sealed; "store seal" seals an existing one. The
+gateway does not start if the key does not fit the state, or is missing.
 
 With --config the gateway replaces its configuration by the file (or directory of
 files) at start and on SIGHUP, like one apply with --prune: resources that the file
@@ -77,6 +83,7 @@ type serveOptions struct {
 	logLevel, logFormat string
 	drain               time.Duration
 	history             int
+	sealKey             *string
 }
 
 func newServe(c *cli) *cobra.Command {
@@ -96,6 +103,7 @@ func newServe(c *cli) *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&o.dataDir, "data-dir", c.DefaultDataDir(), "`directory` of the gateway's state")
+	o.sealKey = datadir.KeyFlag(flags)
 	flags.StringVar(&o.admin, "admin", "", "unix:`PATH` of the admin service's socket, mode 0600 (default unix:DATA-DIR/admin.sock)")
 	flags.StringVar(&o.adminTCP, "admin-tcp", "", "`address` to serve the admin service on over TCP too, with mutual TLS; needs the three files of --admin-tls-cert, --admin-tls-key and --admin-client-ca")
 	flags.StringVar(&o.cert, "admin-tls-cert", "", "PEM `file` of the certificate to present on --admin-tcp")
@@ -270,6 +278,10 @@ func (o *serveOptions) gateway(c *cli, lines *logwriter.Writer) (gateway.Options
 		return opts, exit.UsageError("--config must be a file: it is read again on SIGHUP")
 	}
 	if o.config, err = absolute(o.config); err != nil {
+		return opts, err
+	}
+	opts.SealKey, err = files.Await(context.Background(), opts.Logger, "seal key", func() (*seal.Key, error) { return datadir.Key(c.Env, *o.sealKey) })
+	if err != nil {
 		return opts, err
 	}
 	opts.FileRoots, err = files.Await(context.Background(), opts.Logger, "file roots", o.roots)

@@ -23,7 +23,11 @@ func WriteStatus(w io.Writer, p terminal.Paint, st *adminv1.GetStatusResponse, u
 		ready = p.Bad("NOT READY")
 	}
 	n := st.GetCounts()
-	fmt.Fprintf(w, "Drawbridge %s, revision %d, %s, up %v\n", terminal.Printable(st.GetVersion()), st.GetRevision(), ready, st.GetUptime().AsDuration().Truncate(time.Second))
+	sealed := ""
+	if st.GetSealed() {
+		sealed = ", store sealed"
+	}
+	fmt.Fprintf(w, "Drawbridge %s, revision %d, %s, up %v%s\n", terminal.Printable(st.GetVersion()), st.GetRevision(), ready, st.GetUptime().AsDuration().Truncate(time.Second), sealed)
 	fmt.Fprintf(w, "%s, %s, %s, %s, %s\n", terminal.Count(int(n.GetListeners()), "listener"), terminal.Count(int(n.GetRoutes()), "route"),
 		terminal.Count(int(n.GetUpstreams()), "upstream"), terminal.Count(int(n.GetCertificates()), "certificate"), terminal.Count(int(n.GetTrustBundles()), "trust bundle"))
 

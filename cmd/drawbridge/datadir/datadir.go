@@ -1,0 +1,85 @@
+// Package datadir has the commands for the data directory of a gateway that does not run:
+// `drawbridge restore` and `drawbridge store`.
+//
+// Package gateway/store/bolt does the work; this one has the flags and the messages.
+package datadir
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/command"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/exit"
+	"github.com/drawbridge-gateway/drawbridge/gateway/store/bolt"
+	"github.com/drawbridge-gateway/drawbridge/gateway/store/seal"
+)
+
+// NewStore returns the command for the state in a data directory, with its subcommands.
+func NewStore(env *command.Env) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "store",
+		Short:   "Check, seal or rekey the state of a gateway that does not run",
+		Long:    "Store has the commands for the state in a data directory. No gateway may run on it.",
+		Example: "  drawbridge store check --data-dir /var/lib/drawbridge",
+		RunE:    command.RunGroup,
+	}
+	cmd.AddCommand(newCheck(env), newSeal(env), newRekey(env))
+	return cmd
+}
+
+func dirFlag(env *command.Env, flags *pflag.FlagSet) *string {
+	return flags.String("data-dir", env.DefaultDataDir(), "`directory` of the gateway's state")
+}
+
+// KeyFlag adds --seal-key-file to the flags.
+func KeyFlag(flags *pflag.FlagSet) *string {
+	return flags.String("seal-key-file", "", "`file` with the key that seals the state: 32 bytes as hexadecimal digits (default: the systemd credential "+seal.Credential+", if there is one)")
+}
+
+// Key returns the key in a file, or in the systemd credential if path is "". It returns
+// nil if there is neither.
+func Key(env *command.Env, path string) (*seal.Key, error) {
+	credentials, _ := env.LookupEnv("CREDENTIALS_DIRECTORY")
+	if path == "" {
+		if credentials == "" {
+			return nil, nil
+		}
+		path = filepath.Join(credentials, seal.Credential)
+		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+			return nil, nil
+		}
+	}
+	return seal.ReadKey(path, credentials)
+}
+
+// requiredKey is Key for a command that cannot do without one.
+func requiredKey(env *command.Env, path string) (*seal.Key, error) {
+	k, err := Key(env, path)
+	if k == nil && err == nil {
+		return nil, exit.UsageError("--seal-key-file is missing; make a key with " + seal.HowToMake)
+	}
+	return k, err
+}
+
+// failure says which directory has no state.
+func failure(dir string, err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s holds no state: %w", dir, err)
+	}
+	return err
+}
+
+// contents describes what a database holds.
+func contents(s bolt.Summary) string {
+	text := fmt.Sprintf("%d resources, %d stored revisions", s.Resources, s.Records)
+	if s.Sealed {
+		text += ", sealed"
+	}
+	return text
+}
