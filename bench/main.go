@@ -16,6 +16,9 @@ func main() {
 	if len(os.Args) > 1 && os.Args[1] == proxy.IOCopyCommand {
 		exit(proxy.ServeIOCopy(os.Args[2:]))
 	}
+	if len(os.Args) > 1 && os.Args[1] == proxy.FloorCommand {
+		exit(proxy.ServeFloor(os.Args[2:]))
+	}
 	if len(os.Args) > 1 && os.Args[1] == renderCommand {
 		exit(render(os.Args[2:]))
 	}

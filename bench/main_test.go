@@ -9,10 +9,13 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bench/proxy"
 )
 
-// The tests' own program is the tunnel that they start.
+// The tests' own program is the tunnel and the floor that they start.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == proxy.IOCopyCommand {
 		exit(proxy.ServeIOCopy(os.Args[2:]))
+	}
+	if len(os.Args) > 1 && os.Args[1] == proxy.FloorCommand {
+		exit(proxy.ServeFloor(os.Args[2:]))
 	}
 	goleak.VerifyTestMain(m)
 }

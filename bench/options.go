@@ -32,7 +32,7 @@ func parseOptions(args []string) (*options, error) {
 	o := &options{args: args, warmUp: 400 * time.Millisecond}
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	rowList := flags.String("rows", "", "`rows` to run, separated by commas; a trailing * matches any suffix (default all: "+strings.Join(rowNames(), ",")+")")
-	peerList := flags.String("peers", "nginx,haproxy,stunnel,iocopy", "`peers` to compare with, separated by commas")
+	peerList := flags.String("peers", "nginx,haproxy,stunnel,iocopy,floor", "`peers` to compare with, separated by commas")
 	subjects := flags.String("drawbridge", "../bin/drawbridge", "`binary` of Drawbridge, or several as name=path,name=path: the last is compared with the others and the peers")
 	flags.IntVar(&o.pairs, "pairs", 5, "how many `times` each proxy is measured")
 	seconds := flags.Float64("seconds", 3, "duration of one measurement in `seconds`")
@@ -84,7 +84,7 @@ func quickly() map[string]string {
 		}
 	}
 	return map[string]string{
-		"rows": strings.Join(names, ","), "peers": "nginx,haproxy,iocopy",
+		"rows": strings.Join(names, ","), "peers": "nginx,haproxy,iocopy,floor",
 		"pairs": "2", "seconds": "0.5", "silence": "1",
 	}
 }
@@ -92,7 +92,7 @@ func quickly() map[string]string {
 // allPeers returns all peers.
 func allPeers() ([]proxy.Kind, error) {
 	self, err := os.Executable()
-	return []proxy.Kind{proxy.Nginx{}, proxy.HAProxy{}, proxy.Stunnel{}, proxy.IOCopy{Program: self}}, err
+	return []proxy.Kind{proxy.Nginx{}, proxy.HAProxy{}, proxy.Stunnel{}, proxy.IOCopy{Program: self}, proxy.Floor{Program: self}}, err
 }
 
 func selectPeers(list string) ([]proxy.Kind, error) {

@@ -81,11 +81,7 @@ func measureRow(ctx context.Context, o *options, row row, kinds []proxy.Kind, k 
 		}
 	}()
 	for _, kind := range kinds {
-		why := kind.Cannot(row.service)
-		if row.work.program != nil && why == "" {
-			why = row.work.program.Missing()
-		}
-		if why != "" {
+		if why := cannot(kind, row); why != "" {
 			res.Skipped[kind.Name()] = why
 			continue
 		}
@@ -115,6 +111,20 @@ func measureRow(ctx context.Context, o *options, row row, kinds []proxy.Kind, k 
 		}
 	}
 	return nil
+}
+
+// cannot returns why a kind is not measured in a row, or "".
+func cannot(kind proxy.Kind, row row) string {
+	if why := kind.Cannot(row.service); why != "" {
+		return why
+	}
+	if _, floor := kind.(proxy.Floor); floor && (row.work.idle > 0 || row.unit == perConnection) {
+		return "makes and keeps connections like any program"
+	}
+	if row.work.program != nil {
+		return row.work.program.Missing()
+	}
+	return ""
 }
 
 // failed returns the faults of all rows.

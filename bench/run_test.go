@@ -75,6 +75,35 @@ func TestEveryKindOfWorkIsMeasuredAndVerified(t *testing.T) {
 	}
 }
 
+// The floor delivers every byte, or its figures would be worth nothing.
+func TestFloorForwardsEveryByte(t *testing.T) {
+	o := tiny(t,
+		row{name: "down", work: work{load: load.Down(3), workers: 3}, unit: perGiB},
+		row{name: "up", work: work{load: load.Up(3), workers: 3, atBackend: true}, unit: perGiB},
+		row{name: "echo", work: work{load: load.Echo(8, 64), workers: 8}, unit: perMessage},
+		row{name: "large", work: work{load: load.Echo(2, 100_000), workers: 2}, unit: perMessage},
+		row{name: "small", service: proxy.Service{HTTP: true}, work: work{load: load.HTTP(4, 1<<10, load.Requests), workers: 4}, unit: perRequest},
+		row{name: "bulk", service: proxy.Service{HTTP: true}, work: work{load: load.HTTP(2, 1<<20, load.Bytes), workers: 2}, unit: perGiB},
+	)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.subject[0] = proxy.Floor{Program: self}
+	r, err := o.run(t.Context(), io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.failed(); err != nil {
+		t.Fatal(err)
+	}
+	for _, res := range r.Rows {
+		if len(res.Samples["floor"]) != o.pairs {
+			t.Errorf("%s: %d samples, skipped: %v", res.Row, len(res.Samples["floor"]), res.Skipped)
+		}
+	}
+}
+
 // overBytes is a tunnel that accepts HTTP services, which it forwards as
 // bytes.
 type overBytes struct{ proxy.IOCopy }
