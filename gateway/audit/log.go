@@ -197,6 +197,9 @@ func (l *Log) flush() (closing, left bool) {
 	if lost > 0 {
 		l.o.Logger.Error("lines of the audit log were dropped", "file", l.o.Path, "lines", lost)
 	}
+	if len(batch) == 0 {
+		return closing, false // which says nothing about the file
+	}
 	err := l.write(batch)
 	l.report(err)
 	if err == nil {
@@ -241,9 +244,6 @@ func (l *Log) report(err error) {
 // write writes a batch whole or not at all, and reports to those who wait that it is on
 // disk.
 func (l *Log) write(batch []*entry) error {
-	if len(batch) == 0 {
-		return nil
-	}
 	var text []byte
 	waiting := false
 	for _, e := range batch {
