@@ -11,7 +11,7 @@ import (
 
 // dnsTable lists the upstreams whose endpoints come from DNS.
 func dnsTable(ups []*adminv1.UpstreamStatus, now time.Time) *terminal.Table {
-	t := &terminal.Table{Header: []string{"UPSTREAM", "BY DNS", "CONFIRMED", "ASKED AGAIN", "ERROR"}}
+	t := &terminal.Table{Header: []string{"UPSTREAM", "BY DNS", "CONFIRMED", "NEXT LOOKUP", "ERROR"}}
 	for _, u := range ups {
 		d := u.GetDns()
 		if d == nil {
