@@ -205,7 +205,7 @@ scale: build ## Apply, read and watch 10,000 resources of each kind
 	DRAWBRIDGE_SCALE=10000 DRAWBRIDGE_BINARY=$(BINARY) $(GO) test -count=1 -timeout 30m -v -run '^TestMany' ./e2e
 
 .PHONY: bench-scale
-bench-scale: build ## Measure a gateway with 10,000 resources of each kind: start, idle, handshakes, writes, a scrape
+bench-scale: build ## Measure a gateway with 10,000 resources of each kind: start, idle, handshakes, writes, a scrape, watched files
 	$(GO) -C bench run . scale -drawbridge $(BINARY) -writes 200
 
 .PHONY: chaos

@@ -39,7 +39,7 @@ func (g *gateway) start(ctx context.Context) (time.Duration, error) {
 	began := time.Now()
 	p, err := child.Start(g.binary, []string{
 		"serve", "--data-dir", filepath.Join(g.dir, "data"), "--admin", "unix:" + g.socket(), "--ops", g.ops,
-		"--log-level", "warn", "--drain-timeout", "1s",
+		"--log-level", "warn", "--drain-timeout", "1s", "--file-root", g.files(),
 	}, filepath.Join(g.dir, "log"))
 	if err != nil {
 		return 0, err
@@ -75,6 +75,9 @@ func (g *gateway) ready(ctx context.Context) error {
 	}
 	return nil
 }
+
+// files returns the directory of the certificates' files.
+func (g *gateway) files() string { return filepath.Join(g.dir, "files") }
 
 func (g *gateway) socket() string { return filepath.Join(g.dir, "admin.sock") }
 

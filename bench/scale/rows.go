@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/bench/stats"
@@ -55,13 +57,53 @@ func (r *run) starts(ctx context.Context) error {
 	return nil
 }
 
-func (r *run) idle(ctx context.Context) error { return r.rest(ctx, "idle") }
+func (r *run) idle(ctx context.Context) error { return r.rest(ctx, "idle", started, r.Idle) }
 
-func (r *run) idleAgain(ctx context.Context) error { return r.rest(ctx, "idle after the writes") }
+func (r *run) idleAgain(ctx context.Context) error {
+	return r.rest(ctx, "idle after the writes", started, r.Idle)
+}
 
-// rest measures the process while nothing happens.
-func (r *run) rest(ctx context.Context, row string) error {
-	if err := pause(ctx, 3*time.Second); err != nil { // until the work of the start is done
+const (
+	// started is how long the work of a start may take after ready.
+	started = 3 * time.Second
+
+	// confirmed is after how long the gateway has read new files for the second time.
+	confirmed = 65 * time.Second
+)
+
+// watches measures the process while it watches a pair of files for each certificate, and
+// none of them changes.
+func (r *run) watches(ctx context.Context) error {
+	put, flush := r.chunks(ctx)
+	for i := range r.n {
+		c, err := r.certificate(i)
+		if err != nil {
+			return err
+		}
+		dir := filepath.Join(r.gateway.files(), c.GetName())
+		pair := &adminv1.CertificateFiles{CertificatePath: filepath.Join(dir, "tls.crt"), PrivateKeyPath: filepath.Join(dir, "tls.key")}
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			return err
+		}
+		for path, text := range map[string]string{pair.CertificatePath: c.GetPem().GetCertificateChain(), pair.PrivateKeyPath: c.GetPem().GetPrivateKey()} {
+			if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+				return err
+			}
+		}
+		c.Source = &adminv1.Certificate_Files{Files: pair}
+		if err := put(&adminv1.Resource{Kind: &adminv1.Resource_Certificate{Certificate: c}}); err != nil {
+			return err
+		}
+	}
+	if err := flush(); err != nil {
+		return err
+	}
+	return r.rest(ctx, fmt.Sprintf("idle, watching %d pairs of files", r.n), confirmed, r.Watch)
+}
+
+// rest measures the process for d while nothing happens, once it has settled.
+func (r *run) rest(ctx context.Context, row string, settled, d time.Duration) error {
+	if err := pause(ctx, settled); err != nil {
 		return err
 	}
 	before, err := r.gateway.tree.CPU()
@@ -69,7 +111,7 @@ func (r *run) rest(ctx context.Context, row string) error {
 		return err
 	}
 	began := time.Now()
-	if err := pause(ctx, r.Idle); err != nil {
+	if err := pause(ctx, d); err != nil {
 		return err
 	}
 	after, err := r.gateway.tree.CPU()

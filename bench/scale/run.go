@@ -20,6 +20,7 @@ type Options struct {
 	N      int           // resources of each kind
 	Writes int           // of each row
 	Idle   time.Duration // length of the measurement of the idle process
+	Watch  time.Duration // likewise while it watches files: some minutes
 	Report io.Writer     // receives each figure as it is measured
 }
 
@@ -43,6 +44,9 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	r := &run{Options: o, state: state, gateway: &gateway{binary: binary, dir: dir}}
+	if err := os.Mkdir(r.gateway.files(), 0o700); err != nil {
+		return err
+	}
 	for _, port := range []*int{&r.ports.ops, &r.ports.edge, &r.ports.few, &r.ports.others} {
 		if *port, err = child.FreePort(); err != nil {
 			return err
@@ -83,7 +87,7 @@ func (r *run) measure(ctx context.Context) error {
 	if err := r.gateway.stop(); err != nil {
 		return err
 	}
-	for _, step := range []func(context.Context) error{r.starts, r.idle, r.handshakes, r.writes, r.idleAgain, r.scrapes} {
+	for _, step := range []func(context.Context) error{r.starts, r.idle, r.handshakes, r.writes, r.idleAgain, r.scrapes, r.watches} {
 		if err := step(ctx); err != nil {
 			return fmt.Errorf("%w; output of the gateway: %s", err, r.gateway.output())
 		}
@@ -91,21 +95,28 @@ func (r *run) measure(ctx context.Context) error {
 	return nil
 }
 
-// fill applies the state, each kind in chunks that a message can hold.
-func (r *run) fill(ctx context.Context) error {
-	began := time.Now()
+// chunks returns a function that applies resources in chunks that a message can hold, and
+// one that applies the rest.
+func (r *run) chunks(ctx context.Context) (put func(*adminv1.Resource) error, flush func() error) {
 	var chunk []*adminv1.Resource
-	flush := func() error {
+	flush = func() error {
 		_, err := r.gateway.admin.Apply(ctx, &adminv1.ApplyRequest{Resources: chunk})
 		chunk = nil
 		return err
 	}
-	put := func(res *adminv1.Resource) error {
+	put = func(res *adminv1.Resource) error {
 		if chunk = append(chunk, res); len(chunk) < 1000 {
 			return nil
 		}
 		return flush()
 	}
+	return put, flush
+}
+
+// fill applies the state.
+func (r *run) fill(ctx context.Context) error {
+	began := time.Now()
+	put, flush := r.chunks(ctx)
 	for i := range r.n {
 		if err := put(&adminv1.Resource{Kind: &adminv1.Resource_TrustBundle{TrustBundle: r.bundle(i, false)}}); err != nil {
 			return err

@@ -70,7 +70,7 @@ func (r Roots) ReadAll(paths ...string) []File {
 
 // read returns the content of a regular file.
 func (p places) read(path string) ([]byte, error) {
-	w := p.walk(path)
+	w := p.walk(path, lookAt)
 	if w.err != nil {
 		return nil, w.err
 	}

@@ -2,7 +2,6 @@ package fileroot
 
 import (
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -22,15 +21,9 @@ type resolvedPath struct {
 	// set.
 	err error
 
-	// steps are the names along the path whose change may change its target, each in a
-	// directory that existed.
+	// steps are as in Trace.
 	steps []string
 }
-
-// Trace returns the names along a path, symlinks and directories alike, whose change may
-// change its target or the content. Each is an absolute path whose directory has no
-// symlinks. Outside the roots it returns only the symlinks that lead to a root.
-func (r Roots) Trace(path string) []string { return r.resolve().walk(path).steps }
 
 // places are roots, resolved at one moment.
 type places struct {
@@ -50,8 +43,8 @@ func (r Roots) resolve() places {
 	return p
 }
 
-// walk follows a path as the kernel would.
-func (p places) walk(path string) resolvedPath {
+// walk follows a path as the kernel would. It looks at each name on the way with lookAt.
+func (p places) walk(path string, lookAt func(name string) look) resolvedPath {
 	if !filepath.IsAbs(path) {
 		return resolvedPath{err: ErrOutside}
 	}
@@ -71,22 +64,20 @@ func (p places) walk(path string) resolvedPath {
 		if inside {
 			w.steps = append(w.steps, next)
 		}
-		info, err := os.Lstat(next)
-		if err == nil && info.Mode()&fs.ModeSymlink != 0 {
-			var target string
-			if target, err = os.Readlink(next); err == nil {
-				if followed++; followed > maxLinks {
-					err = syscall.ELOOP
-				} else {
-					if !inside {
-						links = append(links, next)
-					}
-					if filepath.IsAbs(target) {
-						at = "/"
-					}
-					rest = append(parts(target), rest...)
-					continue
+		l := lookAt(next)
+		err := l.err
+		if err == nil && l.info.Mode()&fs.ModeSymlink != 0 {
+			if followed++; followed > maxLinks {
+				err = syscall.ELOOP
+			} else {
+				if !inside {
+					links = append(links, next)
 				}
+				if filepath.IsAbs(l.target) {
+					at = "/"
+				}
+				rest = append(parts(l.target), rest...)
+				continue
 			}
 		}
 		if err != nil {
@@ -95,7 +86,7 @@ func (p places) walk(path string) resolvedPath {
 			}
 			return resolvedPath{err: cause(err), steps: append(links, w.steps...)}
 		}
-		at, w.info = next, info
+		at, w.info = next, l.info
 	}
 	root := rootOf(p.present, at)
 	if root == "" {

@@ -37,11 +37,38 @@ type intake struct {
 	gateway Gateway
 	log     hclog.Logger
 	refused map[store.Ref]snapshot.Digest // the content that was last reported as invalid
+	read    map[store.Ref]snapshot.Digest // the content that was last read
+}
+
+func newIntake(g Gateway, log hclog.Logger) *intake {
+	return &intake{gateway: g, log: log, refused: map[store.Ref]snapshot.Digest{}, read: map[store.Ref]snapshot.Digest{}}
+}
+
+// behind returns which of all resources with files are not live as their files were last
+// read: those whose files are invalid or could not be applied, and those that a slow
+// write has replaced by what their files held before. It forgets all other resources.
+func (t *intake) behind(all []store.Ref) []store.Ref {
+	var out []store.Ref
+	snap, known := t.gateway.Live(), make(map[store.Ref]snapshot.Digest, len(all))
+	for _, ref := range all {
+		digest, ok := t.read[ref]
+		if ok {
+			known[ref] = digest
+		}
+		if !ok || digest != snap.FileDigest(ref) {
+			out = append(out, ref)
+		}
+	}
+	t.read = known
+	return out
 }
 
 // take reads the files of resources and applies those that differ from the live ones.
 func (t *intake) take(ctx context.Context, refs []store.Ref) {
 	snap := t.gateway.Live()
+	for _, ref := range refs {
+		delete(t.read, ref)
+	}
 	m, err := t.gateway.Gather(ctx, store.Edit{Reread: refs})
 	if err != nil {
 		if ctx.Err() == nil {
@@ -53,6 +80,7 @@ func (t *intake) take(ctx context.Context, refs []store.Ref) {
 	for _, ref := range refs {
 		r := snap.State().Get(ref.Kind, ref.Name)
 		digest := m.FileDigest(ref)
+		t.read[ref] = digest
 		if r == nil || digest == snap.FileDigest(ref) {
 			delete(t.refused, ref)
 			continue

@@ -2,7 +2,6 @@ package files
 
 import (
 	"context"
-	"errors"
 	"maps"
 	"path/filepath"
 	"slices"
@@ -12,7 +11,6 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/drawbridge-gateway/drawbridge/gateway/fileroot"
-	"github.com/drawbridge-gateway/drawbridge/gateway/snapshot"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
 )
 
@@ -31,15 +29,19 @@ const (
 
 // A Watcher detects when files may have changed. It watches the directories along each
 // path, with symlinks resolved, and not the files: editors and Kubernetes volumes
-// replace a file by renaming another one.
+// replace a file by renaming another one. Once in pollEvery it compares the attributes
+// of all files with those it saw before.
 type Watcher struct {
 	roots fileroot.Roots
 
 	// files returns every path and the resources that use it.
 	files func() map[string][]store.Ref
 
-	// take receives the resources whose files may have changed.
+	// take reads the files of resources and applies what changed.
 	take func(context.Context, []store.Ref)
+
+	// behind returns which of the resources are not live as their files were last read.
+	behind func([]store.Ref) []store.Ref
 
 	// blocking runs a function that may hang on a file system. An error means that the
 	// function is still running.
@@ -47,27 +49,32 @@ type Watcher struct {
 
 	log  hclog.Logger
 	wake chan struct{} // receives when the result of files may have changed
-	look chan struct{} // receives when all files are to be checked
+	look chan struct{} // receives when all files are to be read
 
 	// The rest belongs to run.
 	notify *fsnotify.Watcher // nil: the system has no inotify instance left
-	known  map[string][]store.Ref
-	steps  map[string][]store.Ref // the resources to check when a name changes
-	failed map[string]bool        // directories that could not be watched
+	known  *pathSet
+	steps  map[string][]store.Ref // the resources to read when a name changes
+	dirs   int                    // directories of steps
+	failed map[string]bool        // those that could not be watched
+	stalls []stall
+	polls  int
 }
 
 // NewWatcher returns a watcher of the files of the gateway's live resources. blocking
 // runs functions that may hang on a file system, like snapshot.Compiler.Blocking.
 func NewWatcher(g Gateway, roots fileroot.Roots, blocking func(context.Context, func()) error, log hclog.Logger) *Watcher {
-	t := &intake{gateway: g, log: log, refused: map[store.Ref]snapshot.Digest{}}
+	t := newIntake(g, log)
 	return &Watcher{
 		roots:    roots,
 		blocking: blocking,
 		files:    func() map[string][]store.Ref { return g.Live().Files() },
 		take:     t.take,
+		behind:   t.behind,
 		log:      log,
 		wake:     make(chan struct{}, 1),
 		look:     make(chan struct{}, 1),
+		known:    new(pathSet),
 		failed:   map[string]bool{},
 	}
 }
@@ -80,7 +87,7 @@ func (w *Watcher) Changed() {
 	}
 }
 
-// CheckAll checks all files soon. It never blocks.
+// CheckAll reads all files soon. It never blocks.
 func (w *Watcher) CheckAll() {
 	select {
 	case w.look <- struct{}{}:
@@ -133,98 +140,21 @@ func (w *Watcher) loop(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-w.wake:
-			if !maps.EqualFunc(w.files(), w.known, slices.Equal) {
-				suspect(w.follow(ctx)...)
-			}
+			suspect(w.follow(ctx)...)
 		case e := <-events:
 			suspect(w.steps[filepath.Clean(e.Name)]...) // a name in / has two slashes
 		case err := <-failures:
 			w.log.Debug("file notifications may have been missed", "error", err)
-			suspect(w.all()...)
+			suspect(w.known.refs()...)
 		case <-poll.C:
-			suspect(w.all()...)
+			suspect(w.poll(ctx)...)
 		case <-w.look:
-			suspect(w.all()...)
+			suspect(w.known.refs()...)
 		case <-settled.C:
 			refs := slices.SortedFunc(maps.Keys(suspects), store.Ref.Compare)
 			clear(suspects)
 			w.take(ctx, refs)
-			suspect(w.follow(ctx)...) // the paths may resolve differently now
+			suspect(w.retrace(ctx, w.known.of(refs))...) // the paths may resolve differently now
 		}
 	}
-}
-
-// all returns every resource that uses files.
-func (w *Watcher) all() []store.Ref {
-	return slices.Concat(slices.Collect(maps.Values(w.known))...)
-}
-
-// follow resolves all paths and watches the directories along them. It returns the
-// resources with directories that were not watched before: their files may have changed
-// without a notification.
-func (w *Watcher) follow(ctx context.Context) (unseen []store.Ref) {
-	before := w.known
-	w.known, w.steps = w.files(), map[string][]store.Ref{}
-	dirs := map[string]bool{}
-	for path, refs := range w.known {
-		if before[path] == nil {
-			unseen = append(unseen, refs...)
-		}
-		for _, step := range w.trace(ctx, path) {
-			w.steps[step] = append(w.steps[step], refs...)
-			dirs[filepath.Dir(step)] = true
-		}
-	}
-	if w.notify == nil {
-		return unseen
-	}
-
-	watched := map[string]bool{}
-	for _, dir := range w.notify.WatchList() {
-		watched[dir] = true
-		if !dirs[dir] {
-			// A removed directory has no watch any more.
-			if err := w.notify.Remove(dir); err != nil && !errors.Is(err, fsnotify.ErrNonExistentWatch) {
-				w.log.Debug("cannot remove the watch of a directory", "directory", dir, "error", err)
-			}
-		}
-	}
-	added := map[string]bool{}
-	for dir := range dirs {
-		if watched[dir] {
-			continue
-		}
-		if err := w.add(ctx, dir); err != nil {
-			if !w.failed[dir] {
-				w.log.Warn("cannot watch a directory: checking it at an interval instead", "directory", dir, "interval", pollEvery.String(), "error", err)
-			}
-			w.failed[dir] = true
-			continue
-		}
-		delete(w.failed, dir)
-		added[dir] = true
-	}
-	for step, refs := range w.steps {
-		if added[filepath.Dir(step)] {
-			unseen = append(unseen, refs...)
-		}
-	}
-	return unseen
-}
-
-// trace returns the names along the path to the file.
-func (w *Watcher) trace(ctx context.Context, path string) []string {
-	var steps []string
-	if err := w.blocking(ctx, func() { steps = w.roots.Trace(path) }); err != nil {
-		return nil // the next poll tries again
-	}
-	return steps
-}
-
-func (w *Watcher) add(ctx context.Context, dir string) error {
-	var failed error
-	if err := w.blocking(ctx, func() { failed = w.notify.Add(dir) }); err != nil {
-		return err
-	}
-	return failed
 }

@@ -36,7 +36,7 @@ func watchWithout(t *testing.T, roots fileroot.Roots, files func() map[string][]
 	var seen []look
 	began := time.Now()
 	w = &Watcher{
-		roots: roots, files: files, blocking: direct, log: hclog.NewNullLogger(), wake: make(chan struct{}, 1), failed: map[string]bool{},
+		roots: roots, files: files, blocking: direct, log: hclog.NewNullLogger(), wake: make(chan struct{}, 1), known: new(pathSet), behind: nothing,
 		take: func(_ context.Context, refs []store.Ref) {
 			l := look{after: time.Since(began)}
 			for _, r := range refs {
@@ -55,18 +55,39 @@ func watchWithout(t *testing.T, roots fileroot.Roots, files func() map[string][]
 // direct runs f at once.
 func direct(_ context.Context, f func()) error { f(); return nil }
 
+// nothing is a gateway whose resources are live as their files were read.
+func nothing([]store.Ref) []store.Ref { return nil }
+
 func bundleRef(name string) []store.Ref {
 	return []store.Ref{{Kind: adminv1.Kind_KIND_TRUST_BUNDLE, Name: name}}
 }
 
-func TestUnwatchableFilesArePolled(t *testing.T) {
+// Files that do not change are read at first and once more, for a change that left no
+// trace, and then hardly ever.
+func TestUnchangedFilesAreRarelyRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		files := map[string][]store.Ref{"/a.pem": bundleRef("a"), "/b.pem": bundleRef("b")}
-		_, looks := watchWithout(t, nil, func() map[string][]store.Ref { return files })
-		time.Sleep(2*pollEvery + maxWait)
-		want := []look{{quiet, "ab"}, {pollEvery + quiet, "ab"}, {2*pollEvery + quiet, "ab"}}
-		if got := looks(); !slices.Equal(got, want) {
-			t.Errorf("%v, want %v", got, want)
+		dir, err := filepath.EvalSymlinks(t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		files := map[string][]store.Ref{}
+		for _, name := range []string{"a", "b"} {
+			files[writeText(t, filepath.Join(dir, name), name)] = bundleRef(name)
+		}
+		_, looks := watchWithout(t, fileroot.Roots{dir}, func() map[string][]store.Ref { return files })
+		time.Sleep((readEvery+1)*pollEvery + maxWait)
+		got := looks()
+		if len(got) < 2 || got[0] != (look{quiet, "ab"}) || got[1] != (look{pollEvery + quiet, "ab"}) {
+			t.Fatalf("looked at %v", got)
+		}
+		again := map[rune]int{}
+		for _, l := range got[2:] {
+			for _, name := range l.names {
+				again[name]++
+			}
+		}
+		if len(got) > 4 || again['a'] != 1 || again['b'] != 1 {
+			t.Errorf("looked at %v within %d polls", got, readEvery+1)
 		}
 	})
 }
@@ -138,7 +159,7 @@ func TestOnlyDirectoriesOfFilesAreWatched(t *testing.T) {
 	files := map[string][]store.Ref{path("a"): bundleRef("a"), path("b"): bundleRef("b"), filepath.Join(dir, "c", "not-yet.pem"): bundleRef("c")}
 	w := &Watcher{
 		roots: fileroot.Roots{dir}, files: func() map[string][]store.Ref { return files }, blocking: direct,
-		log: hclog.NewNullLogger(), notify: notify, failed: map[string]bool{},
+		log: hclog.NewNullLogger(), notify: notify, known: new(pathSet), behind: nothing,
 	}
 	expect := func(unseen []store.Ref, names string, dirs ...string) {
 		t.Helper()
@@ -154,6 +175,7 @@ func TestOnlyDirectoriesOfFilesAreWatched(t *testing.T) {
 		}
 	}
 	up := filepath.Dir(dir)
+	retrace := func() []store.Ref { return w.retrace(t.Context(), w.known.of(w.known.refs())) }
 	expect(w.follow(t.Context()), "abc", up, dir, filepath.Dir(path("a")), filepath.Dir(path("b")))
 	expect(w.follow(t.Context()), "", up, dir, filepath.Dir(path("a")), filepath.Dir(path("b")))
 	delete(files, path("b"))
@@ -161,7 +183,7 @@ func TestOnlyDirectoriesOfFilesAreWatched(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(dir, "c"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	expect(w.follow(t.Context()), "c", up, dir, filepath.Dir(path("a")), filepath.Join(dir, "c"))
+	expect(retrace(), "c", up, dir, filepath.Dir(path("a")), filepath.Join(dir, "c"))
 	if err := os.RemoveAll(filepath.Dir(path("a"))); err != nil {
 		t.Fatal(err)
 	}

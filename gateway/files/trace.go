@@ -1,0 +1,247 @@
+package files
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+
+	"github.com/drawbridge-gateway/drawbridge/gateway/fileroot"
+	"github.com/drawbridge-gateway/drawbridge/gateway/store"
+)
+
+const (
+	// confirmAfter is when a changed file is read a second time, at the next poll. It is
+	// longer than a tick of any file system's clock, and so it does not matter whether that
+	// clock agrees with this machine's.
+	confirmAfter = 10 * time.Second
+
+	// readEvery is after how many polls each file is read, whatever its attributes: some
+	// file systems keep no times.
+	readEvery = 60
+)
+
+// follow takes over the live resources' paths. It returns the resources whose files may
+// have changed unnoticed: those with new paths, and those in directories that were not
+// watched before.
+func (w *Watcher) follow(ctx context.Context) (unseen []store.Ref) {
+	fresh, users, changed := w.known.update(w.files())
+	if !changed {
+		return nil
+	}
+	_, moved := w.survey(ctx, byDirectory(slices.SortedFunc(slices.Values(fresh), comparePaths)))
+	return append(users, w.watch(ctx, moved)...)
+}
+
+// retrace follows paths again. It returns the resources in directories that were not
+// watched before.
+func (w *Watcher) retrace(ctx context.Context, paths []*watched) (unseen []store.Ref) {
+	if _, moved := w.survey(ctx, byDirectory(paths)); len(moved) > 0 || w.unwatched() {
+		return w.watch(ctx, moved)
+	}
+	return nil
+}
+
+// unwatched reports whether directories are not watched that should be. A directory that
+// was removed or renamed has no watch any more, and may have a successor.
+func (w *Watcher) unwatched() bool { return w.notify != nil && len(w.notify.WatchList()) != w.dirs }
+
+// poll looks at all paths. It returns the resources to read: those whose files have other
+// attributes than before, those that are not live as their files were read, those to
+// confirm, and the few whose turn it is.
+func (w *Watcher) poll(ctx context.Context) (suspects []store.Ref) {
+	changed, moved := w.survey(ctx, w.known.dirs)
+	for _, p := range changed {
+		suspects = append(suspects, p.refs...)
+	}
+	turn := w.polls % readEvery
+	w.polls++
+	hung := map[store.Ref]bool{}
+	for _, dir := range w.known.dirs {
+		hangs := w.hangs(dir)
+		for _, p := range dir {
+			confirm := !p.confirmed && !p.since.IsZero() && time.Since(p.since) >= confirmAfter
+			switch turn--; {
+			case hangs:
+				for _, ref := range p.refs {
+					hung[ref] = true
+				}
+			case confirm, turn%readEvery == 0:
+				p.confirmed = p.confirmed || confirm
+				suspects = append(suspects, p.refs...)
+			}
+		}
+	}
+	suspects = append(suspects, w.behind(w.known.refs())...)
+	if len(moved) > 0 || w.unwatched() {
+		suspects = append(suspects, w.watch(ctx, moved)...)
+	}
+	return slices.DeleteFunc(suspects, func(ref store.Ref) bool { return hung[ref] })
+}
+
+// survey traces paths, grouped by directory. It returns those whose stamp is another than
+// before, and those that lead another way. What hangs keeps its last trace, and is traced
+// again once its file system answers.
+func (w *Watcher) survey(ctx context.Context, dirs [][]*watched) (changed, moved []*watched) {
+	if len(dirs) == 0 {
+		return nil, nil
+	}
+	w.stalls = slices.DeleteFunc(w.stalls, stall.ended)
+	var pass *fileroot.Survey
+	if _, err := w.run(ctx, func() { pass = w.roots.Survey() }); err != nil {
+		w.log.Debug("the file roots hang", "error", err)
+		return nil, nil
+	}
+	for _, dir := range dirs {
+		if w.hangs(dir) {
+			continue
+		}
+		traces := make([]fileroot.Trace, len(dir))
+		call, err := w.run(ctx, func() {
+			for i, p := range dir {
+				traces[i] = pass.Trace(p.path)
+			}
+		})
+		switch {
+		case err == nil:
+		case ctx.Err() != nil || !call.began.Load(): // too many others hang
+			return changed, moved
+		default:
+			w.stalls = append(w.stalls, stall{call, filepath.Dir(dir[0].path), dir[0].trace.Device})
+			continue
+		}
+		for i, p := range dir {
+			if p.since.IsZero() || p.trace.Way != traces[i].Way {
+				moved = append(moved, p)
+			}
+			if p.seen(traces[i]) {
+				changed = append(changed, p)
+			}
+		}
+	}
+	return changed, moved
+}
+
+// A call is a function that may hang.
+type call struct {
+	began atomic.Bool
+	done  chan struct{}
+}
+
+// run calls f by way of blocking. After an error the caller must not touch what f
+// writes, until the call is done.
+func (w *Watcher) run(ctx context.Context, f func()) (*call, error) {
+	c := &call{done: make(chan struct{})}
+	return c, w.blocking(ctx, func() {
+		c.began.Store(true)
+		defer close(c.done)
+		f()
+	})
+}
+
+// A stall is a trace that hangs. The watcher skips its directory until it ends, and also
+// all files on the same device, because each attempt would hold a slot of the Pool.
+type stall struct {
+	*call
+	directory string
+	device    uint64 // 0: unknown
+}
+
+func (s stall) ended() bool {
+	select {
+	case <-s.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// hangs reports whether paths in one directory are on a file system that hangs.
+func (w *Watcher) hangs(dir []*watched) bool {
+	return slices.ContainsFunc(w.stalls, func(s stall) bool {
+		return s.directory == filepath.Dir(dir[0].path) || s.device != 0 && s.device == dir[0].trace.Device
+	})
+}
+
+// watch watches the directories along all paths, and no others. It watches those along
+// moved again, because another directory may have taken the place of one that was watched.
+// It returns the resources in directories that were not watched before.
+func (w *Watcher) watch(ctx context.Context, moved []*watched) (unseen []store.Ref) {
+	w.steps = make(map[string][]store.Ref, len(w.steps))
+	dirs := map[string]bool{}
+	for _, dir := range w.known.dirs {
+		for _, p := range dir {
+			for _, step := range p.trace.Steps {
+				w.steps[step] = append(w.steps[step], p.refs...)
+				dirs[filepath.Dir(step)] = true
+			}
+		}
+	}
+	w.dirs = len(dirs)
+	if w.notify == nil {
+		return nil
+	}
+	again := map[string]bool{}
+	for _, p := range moved {
+		for _, step := range p.trace.Steps {
+			again[filepath.Dir(step)] = true
+		}
+	}
+	added := w.watchOnly(ctx, dirs, again)
+	for step, refs := range w.steps {
+		if added[filepath.Dir(step)] {
+			unseen = append(unseen, refs...)
+		}
+	}
+	return unseen
+}
+
+// watchOnly watches directories and no others, some of them again. It returns those that
+// were not watched before.
+func (w *Watcher) watchOnly(ctx context.Context, dirs, again map[string]bool) (added map[string]bool) {
+	present := map[string]bool{}
+	for _, dir := range w.notify.WatchList() {
+		present[dir] = true
+		if !dirs[dir] {
+			// A removed directory has no watch any more.
+			if err := w.notify.Remove(dir); err != nil && !errors.Is(err, fsnotify.ErrNonExistentWatch) {
+				w.log.Debug("cannot remove the watch of a directory", "directory", dir, "error", err)
+			}
+		}
+	}
+	added = map[string]bool{}
+	failed := map[string]bool{}
+	var example string
+	var cause error
+	for dir := range dirs {
+		if present[dir] && !again[dir] {
+			continue
+		}
+		if err := w.add(ctx, dir); err != nil {
+			if failed[dir] = true; !w.failed[dir] {
+				example, cause = dir, err
+			}
+			continue
+		}
+		if !present[dir] {
+			added[dir] = true
+		}
+	}
+	w.failed = failed
+	if cause != nil {
+		w.log.Warn("cannot watch directories: checking them at an interval instead", "directories", len(failed), "example", example, "interval", pollEvery.String(), "error", cause)
+	}
+	return added
+}
+
+func (w *Watcher) add(ctx context.Context, dir string) error {
+	var failed error
+	if err := w.blocking(ctx, func() { failed = w.notify.Add(dir) }); err != nil {
+		return err
+	}
+	return failed
+}
