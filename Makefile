@@ -167,6 +167,15 @@ bench-peers: build peers ## Give nginx, haproxy and others the same work, side b
 bench-peers-quick: ## The same in less than two minutes
 	$(MAKE) bench-peers QUICK=1
 
+# The commit that the gate compares with: the last release, or before the first one the last commit.
+BASE ?= $(or $(shell git describe --tags --abbrev=0 2>/dev/null),HEAD)
+.PHONY: bench-gate
+bench-gate: build ## Fail if a row costs 5 % more than at BASE (default: the last release or commit); needs a quiet machine
+	rm -rf bin/base && mkdir -p bin/base && git archive '$(BASE)' | tar -x -C bin/base
+	$(MAKE) -C bin/base build
+	$(GO) -C bench build -o $(CURDIR)/bin/bench .
+	bin/bench gate -base bin/base/bin/drawbridge -drawbridge $(BINARY) $(if $(ROWS),-rows '$(ROWS)') $(if $(PAIRS),-pairs '$(PAIRS)') $(if $(SECONDS),-seconds '$(SECONDS)')
+
 # Every kind of work, so that what one needs is not inlined at the cost of another.
 PGO_ROWS := bulk-down,bulk-up,bridge-down,reqresp,churn-resumed,churn-full,churn-warm,http-small,http-small-tls,http-bulk,http2-in,http2-out,http2-both,grpc-unary,grpc-stream,websocket
 

@@ -30,6 +30,9 @@ func main() {
 	if len(os.Args) > 1 && os.Args[1] == scaleCommand {
 		exit(runScale(ctx, os.Args[2:]))
 	}
+	if len(os.Args) > 1 && os.Args[1] == gateCommand {
+		exit(runGate(ctx, os.Args[2:]))
+	}
 	exit(bench(ctx, os.Args[1:]))
 }
 

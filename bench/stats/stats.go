@@ -54,3 +54,30 @@ func Ratios(ours, theirs []float64) Ratio {
 	}
 	return Ratio{Median: Median(r), Min: slices.Min(r), Max: slices.Max(r), Pairs: len(r)}
 }
+
+// MedianInterval returns an interval that contains the median of what the values were
+// drawn from with at least the given confidence, whatever its distribution: from one
+// value to another of equal rank from the other end. It returns the range of the values
+// and false if they are too few. It does not modify values.
+func MedianInterval(values []float64, confidence float64) (low, high float64, ok bool) {
+	n := len(values)
+	if n == 0 {
+		return math.NaN(), math.NaN(), false
+	}
+	s := slices.Sorted(slices.Values(values))
+	// How many values are below the median is binomial. Without the k least and the k
+	// greatest, the interval misses it if at most k are on one side.
+	outside := 2 * math.Pow(0.5, float64(n))
+	if outside > 1-confidence {
+		return s[0], s[n-1], false
+	}
+	k, term := 0, outside
+	for {
+		term *= float64(n-k) / float64(k+1)
+		if outside+term > 1-confidence {
+			return s[k], s[n-1-k], true
+		}
+		outside += term
+		k++
+	}
+}

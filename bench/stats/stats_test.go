@@ -55,3 +55,37 @@ func TestRatiosPairMeasurementsMadeSideBySide(t *testing.T) {
 		t.Errorf("of nothing: %+v", got)
 	}
 }
+
+func TestMedianInterval(t *testing.T) {
+	values := func(n int) []float64 {
+		v := make([]float64, n)
+		for i := range v {
+			v[n-1-i] = float64(i + 1)
+		}
+		return v
+	}
+	for _, c := range []struct {
+		n          int
+		confidence float64
+		low, high  float64
+		ok         bool
+	}{
+		// From a table of the sign test.
+		{5, 0.95, 1, 5, false},
+		{6, 0.95, 1, 6, true},
+		{8, 0.95, 1, 8, true},
+		{9, 0.95, 2, 8, true},
+		{20, 0.95, 6, 15, true},
+		{7, 0.99, 1, 7, false},
+		{8, 0.99, 1, 8, true},
+		{40, 0.99, 12, 29, true},
+	} {
+		low, high, ok := MedianInterval(values(c.n), c.confidence)
+		if low != c.low || high != c.high || ok != c.ok {
+			t.Errorf("%d values, %v: %v to %v, %v; want %v to %v, %v", c.n, c.confidence, low, high, ok, c.low, c.high, c.ok)
+		}
+	}
+	if _, _, ok := MedianInterval(nil, 0.95); ok {
+		t.Error("there is an interval of nothing")
+	}
+}
