@@ -250,7 +250,7 @@ func TestUnhealthyEndpoints(t *testing.T) {
 		says    string
 	}{
 		{"no listener", unused(t), &p.client, "tcp tls http grpc ", nil, certs.ReasonConnectRefused, "refused"},
-		{"the CA is another", serveHTTP(t, p.server, fine), &foreign, "tls http grpc ", nil, certs.ReasonUnknownCA, "leads to no CA"},
+		{"the CA is another", serveHTTP(t, p.server, fine), &foreign, "tls http grpc ", nil, certs.ReasonUnknownCA, "leads to no trusted CA"},
 		{"we present no certificate", serveHTTP(t, p.server, fine), &anonymous, "tls http grpc ", nil, certs.ReasonClientCertificateRequired, ""},
 		{"nor in TLS 1.2", serveHTTP(t, p.server, fine), &old, "tls http grpc ", nil, certs.ReasonClientCertificateRequired, ""},
 		{"plaintext is spoken", serveHTTP(t, nil, fine), &p.client, "tls http grpc ", nil, certs.ReasonNotTLS, ""},

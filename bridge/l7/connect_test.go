@@ -135,8 +135,8 @@ func TestUpgradesThatHTTP2CannotExpress(t *testing.T) {
 		log    string
 	}{
 		{"not allowed", false, "GET", []string{websocket, key}, 502, "its settings allow no WebSocket (RFC 8441)"},
-		{"another protocol", true, "GET", []string{"Upgrade: raw"}, 501, "no other protocol but WebSocket"},
-		{"one of several", true, "GET", []string{"Upgrade: websocket, raw", key}, 501, "no other protocol but WebSocket"},
+		{"another protocol", true, "GET", []string{"Upgrade: raw"}, 501, "a connection can switch only to WebSocket"},
+		{"one of several", true, "GET", []string{"Upgrade: websocket, raw", key}, 501, "a connection can switch only to WebSocket"},
 		{"no key", true, "GET", []string{websocket}, 400, "one Sec-WebSocket-Key of 16 bytes"},
 		{"two keys", true, "GET", []string{websocket, key, key}, 400, "one Sec-WebSocket-Key of 16 bytes"},
 		{"a short key", true, "GET", []string{websocket, "Sec-WebSocket-Key: c2hvcnQ="}, 400, "one Sec-WebSocket-Key of 16 bytes"},
