@@ -8,6 +8,7 @@ FUZZTIME ?= 20s
 STRESS   ?= 4000,3m
 ABORTS   ?= 100000
 CHAOS    ?= 10m
+KILLS    ?= 1000
 BENCH    ?= .
 
 TOOLS    := $(CURDIR)/.bin
@@ -201,7 +202,10 @@ stress: ## Hold many connections for a while (STRESS=count,time; default: 4000,3
 	FAULTS=all $(GO) test -race -count=1 -timeout 60m -run '^TestFaults' ./bridge/l7 ./bridge/l7/http2 ./bridge/l4 ./bridge/intake ./bridge/upstream
 	DRAWBRIDGE_BAD_WRITES=10000 $(GO) test -race -count=1 -timeout 30m -run '^TestBadWritesChangeNothing$$' ./gateway
 	DRAWBRIDGE_IMPACT_EDITS=1000 $(GO) test -race -count=1 -timeout 30m -run '^TestTheImpactIsWhatHappens$$' ./gateway
-	DRAWBRIDGE_KILLS=1000 $(GO) test -count=1 -timeout 60m -run '^TestKillsAmongWritesConfirmationsAndRollbacks$$' ./e2e
+
+.PHONY: kills
+kills: build ## Kill a gateway with a sealed store and one without KILLS times each (default: 1000) among writes, confirmations and rollbacks
+	DRAWBRIDGE_KILLS=$(KILLS) DRAWBRIDGE_BINARY=$(BINARY) $(GO) test -count=1 -timeout 60m -v -run '^TestKillsAmongWritesConfirmationsAndRollbacks$$' ./e2e
 
 # Each row is a kind of input: floods, and honest bytes in their most expensive form.
 .PHONY: costs

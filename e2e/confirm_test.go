@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -148,10 +149,30 @@ func kills(t *testing.T) int {
 }
 
 // Among concurrent writes, confirmations and rollbacks, `kill -9` loses no acknowledged
-// revision, and leaves none that was not confirmed.
+// revision, and leaves none that was not confirmed, also around the deadline of one.
 func TestKillsAmongWritesConfirmationsAndRollbacks(t *testing.T) {
 	t.Parallel()
-	g := startGateway(t, "--revision-history", "10000") // more than a round makes
+	for name, flags := range storesToKill(t) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			testKills(t, flags...)
+		})
+	}
+}
+
+// storesToKill returns the flags of serve for each kind of store.
+func storesToKill(t *testing.T) map[string][]string {
+	t.Helper()
+	key := filepath.Join(t.TempDir(), "seal.key")
+	writeFile(t, key, []byte(strings.Repeat("5ea1", 16)))
+	return map[string][]string{"unsealed": nil, "sealed": {"--seal-key-file", key}}
+}
+
+func testKills(t *testing.T, flags ...string) {
+	g := startGateway(t, append(flags, "--revision-history", "10000")...) // more than a round makes
+	if g.getStatus().GetSealed() != (len(flags) > 0) {
+		t.Fatal("the store is not the one to test")
+	}
 	random := rand.New(rand.NewPCG(16, uint64(os.Getpid())))
 	type answer struct {
 		body    string
@@ -167,7 +188,11 @@ func TestKillsAmongWritesConfirmationsAndRollbacks(t *testing.T) {
 	stays[1] = "first"
 	for round := range kills(t) {
 		began := last
-		stop := time.AfterFunc(time.Duration(20+random.IntN(150))*time.Millisecond, func() { _ = g.cmd.Process.Kill() })
+		until, within := time.Duration(20+random.IntN(150))*time.Millisecond, time.Hour
+		if round%10 == 4 { // the kill comes around the deadline of a revision
+			until, within = time.Duration(950+random.IntN(200))*time.Millisecond, time.Second
+		}
+		stop := time.AfterFunc(until, func() { _ = g.cmd.Process.Kill() })
 		var writers sync.WaitGroup
 		for w := range 3 {
 			seed := random.Uint64()
@@ -177,7 +202,7 @@ func TestKillsAmongWritesConfirmationsAndRollbacks(t *testing.T) {
 					a := answer{body: fmt.Sprintf("%d-%d-%d", round, w, i), pending: random.IntN(3) == 0}
 					options := &adminv1.WriteOptions{}
 					if a.pending {
-						options.ConfirmWithin = durationpb.New(time.Hour)
+						options.ConfirmWithin = durationpb.New(within)
 					}
 					resp, err := g.admin.Apply(patient(t), &adminv1.ApplyRequest{Resources: wrap(t, []proto.Message{up(a.body)}), Options: options})
 					switch code := status.Code(err); {
@@ -187,6 +212,9 @@ func TestKillsAmongWritesConfirmationsAndRollbacks(t *testing.T) {
 						return // the gateway is gone
 					}
 					n := resp.GetChange().GetRevision()
+					if a.pending && within < time.Hour {
+						continue // and nobody confirms it
+					}
 					if a.pending && random.IntN(2) == 0 {
 						if _, err := g.admin.Confirm(patient(t), &adminv1.ConfirmRequest{Revision: n}); err != nil {
 							return
@@ -194,9 +222,13 @@ func TestKillsAmongWritesConfirmationsAndRollbacks(t *testing.T) {
 						a.pending = false
 					} else if a.pending {
 						back := n - 1
-						if _, err := g.admin.Rollback(patient(t), &adminv1.RollbackRequest{Revision: &back}); err != nil {
+						resp, err := g.admin.Rollback(patient(t), &adminv1.RollbackRequest{Revision: &back})
+						if err != nil {
 							return
 						}
+						mu.Lock()
+						last = max(last, resp.GetChange().GetRevision())
+						mu.Unlock()
 						continue
 					}
 					mu.Lock()

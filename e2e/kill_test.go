@@ -6,8 +6,6 @@ package e2e
 
 import (
 	"fmt"
-	"os"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -21,14 +19,16 @@ import (
 
 func TestAcknowledgedWritesSurviveAKill(t *testing.T) {
 	t.Parallel()
-	kills := 5
-	if text := os.Getenv("DRAWBRIDGE_KILLS"); text != "" {
-		var err error
-		if kills, err = strconv.Atoi(text); err != nil {
-			t.Fatalf("DRAWBRIDGE_KILLS: %v", err)
-		}
+	for name, flags := range storesToKill(t) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			testAcknowledgedWrites(t, kills(t), flags...)
+		})
 	}
-	g := startGateway(t)
+}
+
+func testAcknowledgedWrites(t *testing.T, kills int, flags ...string) {
+	g := startGateway(t, flags...)
 	g.apply(listener("web", protocolHTTP, ""))
 	body := func(name string) string { return "answer " + name }
 	respond := func(name, listener string) *adminv1.Route {
