@@ -221,6 +221,10 @@ scale: build ## Apply, read and watch 10,000 resources of each kind
 bench-scale: build ## Measure a gateway with 10,000 resources of each kind: start, idle, handshakes, writes, a scrape, watched files
 	$(GO) -C bench run . scale -drawbridge $(BINARY) -writes 200
 
+.PHONY: bench-commits
+bench-commits: ## Measure what the history and sealing add to a commit
+	$(GO) -C bench run . commits
+
 .PHONY: chaos
 chaos: ## Run random HTTP clients and upstreams against each other while connections break
 	CHAOS=$(CHAOS) $(GO) test -race -count=1 -v -timeout 0 -run '^TestChaos$$' ./bridge/l7

@@ -33,6 +33,9 @@ func main() {
 	if len(os.Args) > 1 && os.Args[1] == gateCommand {
 		exit(runGate(ctx, os.Args[2:]))
 	}
+	if len(os.Args) > 1 && os.Args[1] == commitsCommand {
+		exit(runCommits(ctx, os.Args[2:]))
+	}
 	exit(bench(ctx, os.Args[1:]))
 }
 

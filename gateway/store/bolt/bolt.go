@@ -25,11 +25,12 @@ const (
 )
 
 // format is the version of the layout: a bucket for each kind, name to record, the
-// buckets of the history, and a bucket of facts about the whole. Format 1 had no history.
-// sealedFormat has the same layout, and its records are sealed.
+// bucket of the history, and a bucket of facts about the whole. Format 1 had no history,
+// and format 2 another layout of it. sealedFormat has the layout of format, and its
+// records are sealed.
 const (
-	format       = 2
-	sealedFormat = 3
+	format       = 3
+	sealedFormat = 4
 )
 
 var (
@@ -126,7 +127,7 @@ func (s *Store) open(path string, key *seal.Key) error {
 		return fmt.Errorf("open %s: %w", path, err)
 	}
 	if s.instance, err = instanceOf(db); err == nil && read.format < format {
-		err = db.Update(upgrade)
+		err = db.Update(func(tx *bbolt.Tx) error { return upgrade(tx, read.format) })
 	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("write %s: %w", path, err), db.Close())
@@ -136,8 +137,8 @@ func (s *Store) open(path string, key *seal.Key) error {
 }
 
 // upgrade brings a database of an older format to the current one.
-func upgrade(tx *bbolt.Tx) error {
-	return errors.Join(createHistory(tx), putNumber(tx.Bucket(metaBucket), formatKey, format))
+func upgrade(tx *bbolt.Tx, from uint64) error {
+	return errors.Join(upgradeHistory(tx, from), putNumber(tx.Bucket(metaBucket), formatKey, format))
 }
 
 // instanceOf returns the ID of the database. It creates one if the database has none.

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"go.etcd.io/bbolt"
 	"google.golang.org/protobuf/proto"
@@ -15,8 +16,15 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// The buckets of the history: revision to Revision, and revision, kind and name to the
-// resource before the revision.
+// historyBucket has a bucket for each revision: headKey to the Revision, kind and name to
+// the resource before the revision. A commit so writes few pages besides its own records.
+var (
+	historyBucket = []byte("history")
+	headKey       = []byte{0} // no kind is 0
+)
+
+// The purposes of the records, which sealed values are bound to, with the keys of
+// revisionKeyOf and priorKey. In format 2 they were buckets with these keys.
 var (
 	revisionsBucket = []byte("revisions")
 	priorsBucket    = []byte("priors")
@@ -38,12 +46,72 @@ type recordSize struct {
 }
 
 func createHistory(tx *bbolt.Tx) error {
-	_, err := tx.CreateBucket(revisionsBucket)
+	_, err := tx.CreateBucket(historyBucket)
+	return err
+}
+
+// recordsOf returns the bucket of a revision, or nil if its record is not stored.
+func recordsOf(tx *bbolt.Tx, revision int64) *bbolt.Bucket {
+	return tx.Bucket(historyBucket).Bucket(revisionKeyOf(revision))
+}
+
+// putHistory writes the record with a key of revisionKeyOf or priorKey.
+func putHistory(tx *bbolt.Tx, key, record []byte) error {
+	b, err := tx.Bucket(historyBucket).CreateBucketIfNotExists(key[:8])
 	if err != nil {
 		return err
 	}
-	_, err = tx.CreateBucket(priorsBucket)
-	return err
+	if len(key) == 8 {
+		return b.Put(headKey, record)
+	}
+	return b.Put(key[8:], record)
+}
+
+// eachHistoryRecord calls f with the purpose, key and content of each record of the
+// history. The Revision comes before the priors of a revision, and revisions in order.
+func eachHistoryRecord(tx *bbolt.Tx, format uint64, f func(purpose, key, record []byte) error) error {
+	if format == 2 {
+		return eachOldHistoryRecord(tx, f)
+	}
+	history := tx.Bucket(historyBucket)
+	if history == nil {
+		return errors.New("the bucket of its history is missing")
+	}
+	return history.ForEach(func(revision, value []byte) error {
+		b := history.Bucket(revision)
+		if b == nil || len(revision) != 8 {
+			return fmt.Errorf("revision %x is not one", revision)
+		}
+		return b.ForEach(func(key, record []byte) error {
+			if bytes.Equal(key, headKey) {
+				return f(revisionsBucket, revision, record)
+			}
+			return f(priorsBucket, slices.Concat(revision, key), record)
+		})
+	})
+}
+
+// eachOldHistoryRecord is eachHistoryRecord for a database of format 2.
+func eachOldHistoryRecord(tx *bbolt.Tx, f func(purpose, key, record []byte) error) error {
+	for _, purpose := range [][]byte{revisionsBucket, priorsBucket} {
+		b := tx.Bucket(purpose)
+		if b == nil {
+			return errors.New("the buckets of its history are missing")
+		}
+		if err := b.ForEach(func(key, record []byte) error { return f(purpose, key, record) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// upgradeHistory brings the history of a database of an older format to the current one.
+func upgradeHistory(tx *bbolt.Tx, format uint64) error {
+	if err := createHistory(tx); err != nil || format < 2 {
+		return err
+	}
+	err := eachOldHistoryRecord(tx, func(_, key, record []byte) error { return putHistory(tx, key, bytes.Clone(record)) })
+	return errors.Join(err, tx.DeleteBucket(revisionsBucket), tx.DeleteBucket(priorsBucket))
 }
 
 // add writes a record and deletes the oldest ones over the limits. It returns the records
@@ -51,16 +119,16 @@ func createHistory(tx *bbolt.Tx) error {
 func (h *history) add(tx *bbolt.Tx, c codec, r *revisions.Record) ([]recordSize, error) {
 	revision := r.Revision.GetRevision()
 	size := 0
-	put := func(bucket, key, record []byte) error {
+	put := func(key, record []byte) error {
 		size += len(key) + len(record)
-		return tx.Bucket(bucket).Put(key, record)
+		return putHistory(tx, key, record)
 	}
 	at := revisionKeyOf(revision)
 	head, err := c.encode(revisionsBucket, at, r.Revision)
 	if err != nil {
 		return nil, err
 	}
-	if err := put(revisionsBucket, at, head); err != nil {
+	if err := put(at, head); err != nil {
 		return nil, err
 	}
 	for _, p := range r.Priors {
@@ -69,7 +137,7 @@ func (h *history) add(tx *bbolt.Tx, c codec, r *revisions.Record) ([]recordSize,
 		if err != nil {
 			return nil, err
 		}
-		if err := put(priorsBucket, at, record); err != nil {
+		if err := put(at, record); err != nil {
 			return nil, err
 		}
 	}
@@ -79,7 +147,7 @@ func (h *history) add(tx *bbolt.Tx, c codec, r *revisions.Record) ([]recordSize,
 		total += k.bytes
 	}
 	for len(kept) > 1 && (len(kept) > h.most || total > maxHistoryBytes) {
-		if err := deleteRecord(tx, kept[0].revision); err != nil {
+		if err := tx.Bucket(historyBucket).DeleteBucket(revisionKeyOf(kept[0].revision)); err != nil {
 			return nil, err
 		}
 		total -= kept[0].bytes
@@ -88,53 +156,24 @@ func (h *history) add(tx *bbolt.Tx, c codec, r *revisions.Record) ([]recordSize,
 	return kept, nil
 }
 
-func deleteRecord(tx *bbolt.Tx, revision int64) error {
-	prefix := revisionKeyOf(revision)
-	if err := tx.Bucket(revisionsBucket).Delete(prefix); err != nil {
-		return err
-	}
-	priors := tx.Bucket(priorsBucket)
-	var keys [][]byte // a cursor must not delete while it iterates
-	c := priors.Cursor()
-	for k, _ := c.Seek(prefix); bytes.HasPrefix(k, prefix); k, _ = c.Next() {
-		keys = append(keys, bytes.Clone(k))
-	}
-	for _, k := range keys {
-		if err := priors.Delete(k); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // readHistory checks the records of a database whose current revision is live.
-func readHistory(tx *bbolt.Tx, c codec, live int64) ([]recordSize, error) {
-	heads, priors := tx.Bucket(revisionsBucket), tx.Bucket(priorsBucket)
-	if heads == nil || priors == nil {
-		return nil, errors.New("the buckets of its history are missing")
-	}
+func readHistory(tx *bbolt.Tx, format uint64, c codec, live int64) ([]recordSize, error) {
 	var all []recordSize
 	missing := map[int64]int32{} // how many priors of a revision were not read yet
-	err := heads.ForEach(func(key, record []byte) error {
-		var head adminv1.Revision
-		if err := c.decode(revisionsBucket, key, record, &head); err != nil {
-			return fmt.Errorf("revision %x: %w", key, err)
+	err := eachHistoryRecord(tx, format, func(purpose, key, record []byte) error {
+		if bytes.Equal(purpose, revisionsBucket) {
+			head := new(adminv1.Revision)
+			if err := c.decode(revisionsBucket, key, record, head); err != nil {
+				return fmt.Errorf("revision %x: %w", key, err)
+			}
+			n := head.GetRevision()
+			if !bytes.Equal(key, revisionKeyOf(n)) || len(all) > 0 && all[len(all)-1].revision != n-1 {
+				return fmt.Errorf("revision %x is out of order", key)
+			}
+			all = append(all, recordSize{n, len(key) + len(record)})
+			missing[n] = head.GetChangeCount()
+			return nil
 		}
-		n := head.GetRevision()
-		if !bytes.Equal(key, revisionKeyOf(n)) || len(all) > 0 && all[len(all)-1].revision != n-1 {
-			return fmt.Errorf("revision %x is out of order", key)
-		}
-		all = append(all, recordSize{n, len(key) + len(record)})
-		missing[n] = head.GetChangeCount()
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	if len(all) > 0 && all[len(all)-1].revision != live {
-		return nil, errors.New("the latest revision is missing from its history")
-	}
-	err = priors.ForEach(func(key, record []byte) error {
 		n, _, err := parsePriorKey(key)
 		if err == nil {
 			_, _, err = splitPrior(c, key, record)
@@ -143,13 +182,16 @@ func readHistory(tx *bbolt.Tx, c codec, live int64) ([]recordSize, error) {
 			return fmt.Errorf("a record of revision %d: %w", n, err)
 		}
 		missing[n]--
-		if len(all) > 0 && n >= all[0].revision && n <= live {
+		if len(all) > 0 && n >= all[0].revision && n <= all[len(all)-1].revision {
 			all[n-all[0].revision].bytes += len(key) + len(record)
 		}
 		return nil
 	})
 	if err != nil {
 		return nil, err
+	}
+	if len(all) > 0 && all[len(all)-1].revision != live {
+		return nil, errors.New("the latest revision is missing from its history")
 	}
 	for n, left := range missing {
 		if left != 0 {
@@ -162,13 +204,8 @@ func readHistory(tx *bbolt.Tx, c codec, live int64) ([]recordSize, error) {
 // Revision implements revisions.Store.
 func (s *Store) Revision(n int64) (r *adminv1.Revision, err error) {
 	err = s.db.View(func(tx *bbolt.Tx) error {
-		at := revisionKeyOf(n)
-		record := tx.Bucket(revisionsBucket).Get(at)
-		if record == nil {
-			return nil
-		}
-		r = new(adminv1.Revision)
-		return s.codec.decode(revisionsBucket, at, record, r)
+		r, err = s.head(tx, n)
+		return err
 	})
 	if err != nil {
 		return nil, err
@@ -176,22 +213,26 @@ func (s *Store) Revision(n int64) (r *adminv1.Revision, err error) {
 	return r, nil
 }
 
+// head returns a revision, or nil if its record is not stored.
+func (s *Store) head(tx *bbolt.Tx, n int64) (*adminv1.Revision, error) {
+	b := recordsOf(tx, n)
+	if b == nil {
+		return nil, nil
+	}
+	r := new(adminv1.Revision)
+	if err := s.codec.decode(revisionsBucket, revisionKeyOf(n), b.Get(headKey), r); err != nil {
+		return nil, fmt.Errorf("revision %d: %w", n, err)
+	}
+	return r, nil
+}
+
 // EachRevision implements revisions.Store.
 func (s *Store) EachRevision(last int64, yield func(*adminv1.Revision) bool) error {
 	return s.db.View(func(tx *bbolt.Tx) error {
-		heads := tx.Bucket(revisionsBucket)
 		for ; last > 0; last-- {
-			at := revisionKeyOf(last)
-			record := heads.Get(at)
-			if record == nil {
-				return nil
-			}
-			r := new(adminv1.Revision)
-			if err := s.codec.decode(revisionsBucket, at, record, r); err != nil {
-				return fmt.Errorf("revision %d: %w", last, err)
-			}
-			if !yield(r) {
-				return nil
+			r, err := s.head(tx, last)
+			if err != nil || r == nil || !yield(r) {
+				return err
 			}
 		}
 		return nil
@@ -201,20 +242,33 @@ func (s *Store) EachRevision(last int64, yield func(*adminv1.Revision) bool) err
 // EachPrior implements revisions.Store.
 func (s *Store) EachPrior(after, last int64, yield func(revisions.Prior)) (complete bool, err error) {
 	err = s.db.View(func(tx *bbolt.Tx) error {
-		if complete = after >= last || tx.Bucket(revisionsBucket).Get(revisionKeyOf(after+1)) != nil; !complete {
+		if complete = after >= last || recordsOf(tx, after+1) != nil; !complete {
 			return nil
 		}
-		c := tx.Bucket(priorsBucket).Cursor()
-		for key, record := c.Seek(revisionKeyOf(after + 1)); key != nil; key, record = c.Next() {
-			n, ref, err := parsePriorKey(key)
-			if err != nil || n > last {
+		for n := after + 1; n <= last; n++ {
+			b := recordsOf(tx, n)
+			if b == nil {
+				return nil
+			}
+			err := b.ForEach(func(key, record []byte) error {
+				if bytes.Equal(key, headKey) {
+					return nil
+				}
+				at := append(revisionKeyOf(n), key...)
+				_, ref, err := parsePriorKey(at)
+				if err != nil {
+					return err
+				}
+				p, err := decodePrior(s.codec, at, ref, record)
+				if err != nil {
+					return fmt.Errorf("a record of revision %d: %w", n, err)
+				}
+				yield(p)
+				return nil
+			})
+			if err != nil {
 				return err
 			}
-			p, err := decodePrior(s.codec, key, ref, record)
-			if err != nil {
-				return fmt.Errorf("a record of revision %d: %w", n, err)
-			}
-			yield(p)
 		}
 		return nil
 	})
@@ -224,7 +278,7 @@ func (s *Store) EachPrior(after, last int64, yield func(revisions.Prior)) (compl
 // Oldest implements revisions.Store.
 func (s *Store) Oldest() (n int64, err error) {
 	err = s.db.View(func(tx *bbolt.Tx) error {
-		if key, _ := tx.Bucket(revisionsBucket).Cursor().First(); len(key) == 8 {
+		if key, _ := tx.Bucket(historyBucket).Cursor().First(); len(key) == 8 {
 			n = int64(binary.BigEndian.Uint64(key))
 		}
 		return nil

@@ -1,8 +1,10 @@
 package bolt
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -67,8 +69,12 @@ func TestTheOldestRecordsAreDeletedOverTheLimit(t *testing.T) {
 		}
 		var priors int
 		if err := s.db.View(func(tx *bbolt.Tx) error {
-			priors = tx.Bucket(priorsBucket).Stats().KeyN
-			return nil
+			return eachHistoryRecord(tx, format, func(purpose, _, _ []byte) error {
+				if bytes.Equal(purpose, priorsBucket) {
+					priors++
+				}
+				return nil
+			})
 		}); err != nil || priors != strings.Count(want, " ")+1 {
 			t.Errorf("%d priors of %s: %v", priors, want, err)
 		}
@@ -128,12 +134,67 @@ func withoutHistory(t *testing.T) string {
 		t.Fatal(err)
 	}
 	err = db.Update(func(tx *bbolt.Tx) error {
-		return errors.Join(tx.DeleteBucket(revisionsBucket), tx.DeleteBucket(priorsBucket), putNumber(tx.Bucket(metaBucket), formatKey, 1))
+		return errors.Join(tx.DeleteBucket(historyBucket), putNumber(tx.Bucket(metaBucket), formatKey, 1))
 	})
 	if err := errors.Join(err, db.Close()); err != nil {
 		t.Fatal(err)
 	}
 	return dir
+}
+
+// A store of format 2, whose history had another layout, keeps all of it.
+func TestTheHistoryOfFormat2IsUpgraded(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	s := open(t, dir)
+	state := s.State()
+	for port := 1; port <= 3; port++ {
+		state = change(t, s, state, port)
+	}
+	want := priorsOf(t, s, 3)
+	err := s.db.Update(func(tx *bbolt.Tx) error {
+		old := map[string]*bbolt.Bucket{}
+		for _, purpose := range [][]byte{revisionsBucket, priorsBucket} {
+			b, err := tx.CreateBucket(purpose)
+			if err != nil {
+				return err
+			}
+			old[string(purpose)] = b
+		}
+		err := eachHistoryRecord(tx, format, func(purpose, key, record []byte) error { return old[string(purpose)].Put(key, record) })
+		return errors.Join(err, tx.DeleteBucket(historyBucket), putNumber(tx.Bucket(metaBucket), formatKey, 2))
+	})
+	if err := errors.Join(err, s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	file := content(t, dir)
+	sealed := filepath.Join(t.TempDir(), "data")
+	if err := errors.Join(os.Mkdir(sealed, 0o700), os.WriteFile(filepath.Join(sealed, fileName), file, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Seal(sealed, sealKey(t, "a")); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the second time it is of the current format
+		s = open(t, dir)
+		if got := priorsOf(t, s, 3); got != want || fmt.Sprint(numbers(t, s, 3)) != "[3 2 1]" {
+			t.Errorf("%v:\n%s\nwant\n%s", numbers(t, s, 3), got, want)
+		}
+		s.Close()
+	}
+	if got := priorsOf(t, openSealed(t, sealed, sealKey(t, "a")), 3); got != want {
+		t.Errorf("sealed:\n%s\nwant\n%s", got, want)
+	}
+}
+
+// priorsOf returns the priors of all revisions up to a number, as text.
+func priorsOf(t *testing.T, s *Store, last int64) string {
+	t.Helper()
+	var all []string
+	complete, err := s.EachPrior(0, last, func(p revisions.Prior) { all = append(all, fmt.Sprint(p.Ref, " ", p.Resource)) })
+	if err != nil || !complete {
+		t.Fatalf("%v, %v", complete, err)
+	}
+	return strings.Join(all, "\n")
 }
 
 // A store of the format before histories keeps its resources and gets a history.
@@ -182,15 +243,19 @@ func TestPriorResourceIsReadBack(t *testing.T) {
 // A history that lacks a record, or part of one, is damage like any other.
 func TestAnIncompleteHistoryIsRefused(t *testing.T) {
 	for name, damage := range map[string]func(*bbolt.Tx) error{
-		"a gap":         func(tx *bbolt.Tx) error { return tx.Bucket(revisionsBucket).Delete(revisionKeyOf(2)) },
-		"no latest one": func(tx *bbolt.Tx) error { return tx.Bucket(revisionsBucket).Delete(revisionKeyOf(3)) },
+		"a gap":         func(tx *bbolt.Tx) error { return tx.Bucket(historyBucket).DeleteBucket(revisionKeyOf(2)) },
+		"no latest one": func(tx *bbolt.Tx) error { return tx.Bucket(historyBucket).DeleteBucket(revisionKeyOf(3)) },
 		"a prior less": func(tx *bbolt.Tx) error {
-			return tx.Bucket(priorsBucket).Delete(priorKey(2, store.Ref{Kind: adminv1.Kind_KIND_UPSTREAM, Name: "u1"}))
+			return recordsOf(tx, 2).Delete(priorKey(2, store.Ref{Kind: adminv1.Kind_KIND_UPSTREAM, Name: "u1"})[8:])
 		},
 		"a changed prior": func(tx *bbolt.Tx) error {
-			return tx.Bucket(priorsBucket).Put(priorKey(2, store.Ref{Kind: adminv1.Kind_KIND_UPSTREAM, Name: "u1"}), []byte("nonsense"))
+			return putHistory(tx, priorKey(2, store.Ref{Kind: adminv1.Kind_KIND_UPSTREAM, Name: "u1"}), []byte("nonsense"))
 		},
-		"no bucket": func(tx *bbolt.Tx) error { return tx.DeleteBucket(priorsBucket) },
+		"no revision, but its prior": func(tx *bbolt.Tx) error { return recordsOf(tx, 3).Delete(headKey) },
+		"a key that is no revision": func(tx *bbolt.Tx) error {
+			return tx.Bucket(historyBucket).Put([]byte("12345678"), []byte("nonsense"))
+		},
+		"no bucket": func(tx *bbolt.Tx) error { return tx.DeleteBucket(historyBucket) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "data")

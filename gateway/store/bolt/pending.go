@@ -23,7 +23,7 @@ func (s *Store) EndPending(r *adminv1.Revision) error {
 			if err != nil {
 				return err
 			}
-			if err := tx.Bucket(revisionsBucket).Put(at, record); err != nil {
+			if err := putHistory(tx, at, record); err != nil {
 				return err
 			}
 		}

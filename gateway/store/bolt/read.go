@@ -135,8 +135,11 @@ func readHeader(tx *bbolt.Tx) (h header, err error) {
 
 func knownBuckets(tx *bbolt.Tx, format uint64) error {
 	known := map[string]bool{string(metaBucket): true}
-	if format > 1 {
+	switch {
+	case format == 2:
 		known[string(revisionsBucket)], known[string(priorsBucket)] = true, true
+	case format > 2:
+		known[string(historyBucket)] = true
 	}
 	for _, k := range store.Kinds() {
 		known[k.String()] = true
@@ -174,7 +177,7 @@ func readTx(tx *bbolt.Tx, key *seal.Key) (*reading, error) {
 		return nil, err
 	}
 	if h.format > 1 {
-		if read.records, err = readHistory(tx, read.codec, h.revision); err != nil {
+		if read.records, err = readHistory(tx, h.format, read.codec, h.revision); err != nil {
 			return nil, err
 		}
 		if read.pending, err = readPending(tx.Bucket(metaBucket), read.codec, h.revision); err != nil {

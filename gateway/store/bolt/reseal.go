@@ -161,11 +161,7 @@ func (c *copier) all(from *bbolt.Tx, read *reading, key *seal.Key) error {
 		return err
 	}
 	if read.format > 1 {
-		err := eachHistoryRecord(from, func(bucket, key, record []byte) error {
-			_, err := c.put(bucket, key, record)
-			return err
-		})
-		if err != nil {
+		if err := c.history(from, read.format); err != nil {
 			return err
 		}
 	}
@@ -181,8 +177,35 @@ func (c *copier) all(from *bbolt.Tx, read *reading, key *seal.Key) error {
 	return c.commit()
 }
 
-// put copies a record, and returns the one that was written.
+// history copies the records of the history and of the pending revision.
+func (c *copier) history(from *bbolt.Tx, format uint64) error {
+	err := eachHistoryRecord(from, format, func(purpose, key, record []byte) error {
+		sealed, err := c.reseal(purpose, key, record)
+		if err != nil {
+			return err
+		}
+		return putHistory(c.tx, key, sealed)
+	})
+	pending := from.Bucket(metaBucket).Get(pendingKey)
+	if err != nil || pending == nil {
+		return err
+	}
+	_, err = c.put(metaBucket, pendingKey, pending)
+	return err
+}
+
+// put copies a record to the same place, and returns the one that was written.
 func (c *copier) put(bucket, key, record []byte) ([]byte, error) {
+	sealed, err := c.reseal(bucket, key, record)
+	if err != nil {
+		return nil, err
+	}
+	return sealed, c.tx.Bucket(bucket).Put(key, sealed)
+}
+
+// reseal returns a record sealed with the new key. It begins another transaction if the
+// present one is full.
+func (c *copier) reseal(bucket, key, record []byte) ([]byte, error) {
 	content, err := c.from.content(bucket, key, record)
 	if err != nil {
 		return nil, err
@@ -193,5 +216,5 @@ func (c *copier) put(bucket, key, record []byte) ([]byte, error) {
 			return nil, err
 		}
 	}
-	return sealed, c.tx.Bucket(bucket).Put(key, sealed)
+	return sealed, nil
 }

@@ -1,6 +1,7 @@
 package bolt
 
 import (
+	"bytes"
 	"fmt"
 
 	"go.etcd.io/bbolt"
@@ -88,39 +89,17 @@ func inspect(path string) (s Summary, err error) {
 		if err != nil {
 			return err
 		}
-		return eachHistoryRecord(tx, func(bucket, key, record []byte) error {
-			if string(bucket) == string(revisionsBucket) {
+		err = eachHistoryRecord(tx, h.format, func(purpose, key, record []byte) error {
+			if bytes.Equal(purpose, revisionsBucket) {
 				s.Records++
 			}
 			_, err := checked(record)
 			return err
 		})
+		if pending := tx.Bucket(metaBucket).Get(pendingKey); err == nil && pending != nil {
+			_, err = checked(pending)
+		}
+		return err
 	})
 	return s, err
-}
-
-// eachHistoryRecord calls f with the records of revisions, of priors, and of the pending
-// revision.
-func eachHistoryRecord(tx *bbolt.Tx, f func(bucket, key, record []byte) error) error {
-	for _, bucket := range [][]byte{revisionsBucket, priorsBucket} {
-		b := tx.Bucket(bucket)
-		if b == nil {
-			return fmt.Errorf("bucket %s is missing", bucket)
-		}
-		err := b.ForEach(func(key, record []byte) error {
-			if err := f(bucket, key, record); err != nil {
-				return fmt.Errorf("%s %x: %w", bucket, key, err)
-			}
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-	}
-	if record := tx.Bucket(metaBucket).Get(pendingKey); record != nil {
-		if err := f(metaBucket, pendingKey, record); err != nil {
-			return fmt.Errorf("the pending revision: %w", err)
-		}
-	}
-	return nil
 }

@@ -154,6 +154,30 @@ func stat(t *testing.T, path string) os.FileInfo {
 	return info
 }
 
+func isHistory(p seal.Place) bool {
+	return bytes.Equal(p.Bucket, revisionsBucket) || bytes.Equal(p.Bucket, priorsBucket)
+}
+
+func recordAt(tx *bbolt.Tx, p seal.Place) (found []byte) {
+	if !isHistory(p) {
+		return tx.Bucket(p.Bucket).Get(p.Key)
+	}
+	eachHistoryRecord(tx, format, func(purpose, key, record []byte) error {
+		if bytes.Equal(purpose, p.Bucket) && bytes.Equal(key, p.Key) {
+			found = record
+		}
+		return nil
+	})
+	return found
+}
+
+func putRecordAt(tx *bbolt.Tx, p seal.Place, record []byte) error {
+	if isHistory(p) {
+		return putHistory(tx, p.Key, record)
+	}
+	return tx.Bucket(p.Bucket).Put(p.Key, record)
+}
+
 // A value that is moved to another resource, kind, revision or purpose does not open,
 // even with checksums and sums that fit.
 func TestSealedValuesCannotBeSwapped(t *testing.T) {
@@ -175,11 +199,11 @@ func TestSealedValuesCannotBeSwapped(t *testing.T) {
 			s := openSealed(t, dir, key)
 			withSecrets(t, s)
 			err := s.db.Update(func(tx *bbolt.Tx) error {
-				value := tx.Bucket(c.from.Bucket).Get(c.from.Key)
+				value := recordAt(tx, c.from)
 				if value == nil {
 					t.Fatal("there is no value to move")
 				}
-				if err := tx.Bucket(c.to.Bucket).Put(c.to.Key, bytes.Clone(value)); err != nil {
+				if err := putRecordAt(tx, c.to, bytes.Clone(value)); err != nil {
 					return err
 				}
 				var sum uint64
@@ -302,10 +326,10 @@ func TestADamagedSealedStoreIsFoundWithoutItsKey(t *testing.T) {
 	for name, damage := range map[string]func(*bbolt.Tx) error{
 		"a resource less": func(tx *bbolt.Tx) error { return tx.Bucket([]byte("KIND_UPSTREAM")).Delete([]byte("u1")) },
 		"a changed record": func(tx *bbolt.Tx) error {
-			return tx.Bucket(revisionsBucket).Put(revisionKeyOf(3), []byte("nonsense"))
+			return putHistory(tx, revisionKeyOf(3), []byte("nonsense"))
 		},
 		"a changed data key": func(tx *bbolt.Tx) error { return tx.Bucket(metaBucket).Put(dataKeyKey, []byte("nonsense")) },
-		"no history":         func(tx *bbolt.Tx) error { return tx.DeleteBucket(priorsBucket) },
+		"no history":         func(tx *bbolt.Tx) error { return tx.DeleteBucket(historyBucket) },
 	} {
 		dir := filepath.Join(t.TempDir(), "data")
 		s := openSealed(t, dir, sealKey(t, "a"))
