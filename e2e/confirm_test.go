@@ -213,7 +213,7 @@ func testKills(t *testing.T, flags ...string) {
 					}
 					n := resp.GetChange().GetRevision()
 					if a.pending && within < time.Hour {
-						continue // and nobody confirms it
+						continue // its writer does not confirm it
 					}
 					if a.pending && random.IntN(2) == 0 {
 						if _, err := g.admin.Confirm(patient(t), &adminv1.ConfirmRequest{Revision: n}); err != nil {
