@@ -169,10 +169,10 @@ func TestAPoolOfAnEndpointThatHasLeftKeepsNothing(t *testing.T) {
 		var turn upstream.Turn
 		turn.Begin(r.back.Upstream(), upstream.Key{})
 		defer turn.End()
-		late, _, err := r.back.Get(e, &backs.Need{
+		late, err := r.back.Get(e, &backs.Need{
 			Host: "localhost", Client: new(backs.Client), Turn: &turn,
 			Context: func() (context.Context, func()) { return context.Background(), func() {} },
-		})
+		}, new(backs.BackInfo))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -10,24 +10,24 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 )
 
-// forward prepares the request for the upstream, and carries it there.
-func (q *request) forward() {
+// plan prepares the request for the upstream, and returns how to forward it. If that
+// is not possible it answers the request.
+func (q *request) plan() (plan exchange.Plan, ok bool) {
 	f, to := &q.Facts, q.action.Forward
 	path, err := to.Rewrite.Apply(f.Target.Path)
 	if err != nil {
 		q.server.log.Debug("request refused", "client", f.Client, "route", q.action.Route, "error", "rewritten: "+policy.Printable(err))
 		q.Answer(policy.BadRequest)
-		return
+		return plan, false
 	}
-	plan := exchange.Plan{Timeout: to.Timeout, TotalTimeout: to.TotalTimeout, Retry: to.Retry}
+	plan = exchange.Plan{Timeout: to.Timeout, TotalTimeout: to.TotalTimeout, Retry: to.Retry}
 	if q.pools = to.Backs.Pick(); q.pools == nil {
-		q.Forward(plan)
-		return
+		return plan, true
 	}
 	u := q.pools.Upstream()
 	if f.Target.Host == "" && u.FromHost() {
 		q.Answer(policy.BadRequest) // no name is left to request from the upstream
-		return
+		return plan, false
 	}
 	f.Upstream = u.Name()
 	hash := u.Hash()
@@ -37,7 +37,7 @@ func (q *request) forward() {
 	}
 	q.prepareRequest()
 	f.Request.Target = f.Target.WithPath(path, f.Request.Target)
-	q.Forward(plan)
+	return plan, true
 }
 
 // prepareRequest makes the header that is sent to the upstream.
@@ -64,13 +64,12 @@ func (q *request) prepareRequest() {
 func (q *request) Upstream() *upstream.Upstream { return q.pools.Upstream() }
 func (q *request) SharesUpgrades() bool         { return q.pools.SharesUpgrades() }
 
-func (q *request) Connect(e *upstream.Endpoint, n exchange.Need) (message.Back, exchange.BackInfo, error) {
+func (q *request) Connect(e *upstream.Endpoint, n exchange.Need, given *exchange.BackInfo) (message.Back, error) {
 	f, r := &q.Facts, q.Facts.Request
 	r.Scheme, r.Authority = q.pools.Address(e, f.Target.Authority)
-	q.need = backs.Need{
-		Host: strings.Trim(f.Target.Host, "[]"), Client: &q.conn.upstreamClient, Turn: n.Turn,
-		Upgrade: r.Upgrade, HasBody: r.HasBody(), Fresh: n.Fresh, Avoid: n.Avoid, Login: q.login(e), Context: n.Context,
-	}
-	b, given, err := q.pools.Get(e, &q.need)
-	return b, exchange.BackInfo(given), err
+	to := &q.need
+	to.Host, to.Client, to.Turn = strings.Trim(f.Target.Host, "[]"), &q.conn.upstreamClient, n.Turn
+	to.Upgrade, to.HasBody, to.Fresh, to.Avoid = r.Upgrade, r.HasBody(), n.Fresh, n.Avoid
+	to.Login, to.Context = q.login(e), n.Context
+	return q.pools.Get(e, to, (*backs.BackInfo)(given))
 }

@@ -79,7 +79,11 @@ func (s *Server) handle(f exchange.Front, r *message.Request, c *conn, table *Ta
 		q.finish(false)
 		s.requests.put(q)
 	}()
-	q.serve()
+	// Forward is called here, not in decide, so that the stack of a request that waits
+	// for its upstream has no frame whose work is done: see TestAnOpenRequestHoldsLittle.
+	if plan, ok := q.decide(); ok {
+		q.Forward(plan)
+	}
 	panicked = false
 }
 
@@ -145,13 +149,13 @@ func protocolName(r *message.Request) string {
 	return "HTTP/1.1"
 }
 
-// serve routes the request and answers or forwards it.
-func (q *request) serve() {
+// decide routes the request. It answers the request, or returns how to forward it.
+func (q *request) decide() (plan exchange.Plan, ok bool) {
 	r := q.Facts.Request
 	q.GRPC = policy.IsGRPC(r.Fields)
 	if q.table == nil {
 		q.Answer(policy.ServiceUnavailable)
-		return
+		return plan, false
 	}
 	q.Rules.RequestIDField, q.Rules.MaxBody = q.table.RequestIDField, q.table.MaxBody
 	q.Facts.Identify(q.table.TrustedProxies)
@@ -161,12 +165,12 @@ func (q *request) serve() {
 		q.Log.Ended, q.Log.Reason = string(splice.Unverified), failure.Reason
 		q.CloseAfter()
 		q.Answer(policy.Misdirected)
-		return
+		return plan, false
 	}
 	if !q.table.Access.Serves(q.Facts.Address) {
 		q.server.log.Debug("request refused: the client has no access", "client", q.Facts.Client)
 		q.Answer(policy.Forbidden)
-		return
+		return plan, false
 	}
 	var err error
 	q.Facts.Target, err = policy.ParseTarget(r)
@@ -178,15 +182,15 @@ func (q *request) serve() {
 		q.server.log.Debug("request refused", "client", q.Facts.Client, "error", policy.Printable(err))
 		q.CloseAfter()
 		q.Answer(a)
-		return
+		return plan, false
 	}
 	if q.misdirected() {
 		q.Answer(policy.Misdirected)
-		return
+		return plan, false
 	}
 	if r.Major > 1 && expectsOther(r.Fields) {
 		q.Answer(policy.Rejection(417))
-		return
+		return plan, false
 	}
 	// Before the match, so that no condition applies to fields that are not
 	// forwarded.
@@ -196,16 +200,16 @@ func (q *request) serve() {
 		key, ok := policy.ConnectToUpgrade(r)
 		if !ok {
 			q.Answer(policy.Rejection(501))
-			return
+			return plan, false
 		}
 		q.WebSocketKey = key
 	}
 	if q.limited() {
-		return
+		return plan, false
 	}
 	if m := q.table.MaxBody; m > 0 && r.Length > m {
 		q.Answer(policy.Rejection(413))
-		return
+		return plan, false
 	}
 	q.match.fields, q.match.scheme = &r.Fields, q.Facts.Scheme
 	q.action = q.table.action(route.Request{
@@ -225,10 +229,11 @@ func (q *request) serve() {
 	case a.Respond != nil:
 		q.Respond(cmp.Or(a.Respond.Code, 200), "Content-Type", cmp.Or(a.Respond.ContentType, "text/plain; charset=utf-8"), a.Respond.Body)
 	case a.Forward != nil:
-		q.forward()
+		return q.plan()
 	default:
 		q.Answer(policy.NotFound)
 	}
+	return plan, false
 }
 
 // misdirected reports whether the request's connection must not be used for its host.

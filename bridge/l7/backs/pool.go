@@ -42,43 +42,48 @@ type pool struct {
 
 // get returns the Back for a request: a reused connection, a new one, or a stream
 // of a shared one.
-func (p *pool) get(n *Need) (message.Back, BackInfo, error) {
+func (p *pool) get(n *Need, given *BackInfo) (message.Back, error) {
 	p.enter()
-	stream, given, err := p.find(n)
+	stream, err := p.find(n, given)
 	if err != nil {
 		p.leave()
 	}
-	return stream, given, err
+	return stream, err
 }
 
-func (p *pool) find(n *Need) (message.Back, BackInfo, error) {
+func (p *pool) find(n *Need, given *BackInfo) (message.Back, error) {
 	if n.Upgrade != "" {
-		return p.findUpgrade(n)
+		return p.findUpgrade(n, given)
 	}
 	if p.mayShare() {
 		stream, c, dial, err := p.share(n)
 		if stream != nil {
-			return shared{stream, c}, BackInfo{Protocol: "HTTP/2.0", Dial: dial, Carrier: c}, nil
+			*given = BackInfo{Protocol: "HTTP/2.0", Dial: dial, Carrier: c}
+			return shared{stream, c}, nil
 		}
 		if err != nil {
-			return nil, BackInfo{Dial: dial}, err
+			*given = BackInfo{Dial: dial}
+			return nil, err
 		}
 	}
 	var spare any
 	if !n.Fresh {
 		if c := p.take(n.HasBody); c != nil {
-			return c, BackInfo{Reused: c.used, Protocol: "HTTP/1.1", Dial: c.dialInfo}, nil
+			*given = BackInfo{Reused: c.used, Protocol: "HTTP/1.1", Dial: c.dialInfo}
+			return c, nil
 		}
 		spare = p // a connection that is idle by now serves as well
 	}
 	c, dial, err := p.dial(n, false, spare)
 	switch {
 	case err == errChanged:
-		return p.find(n)
+		return p.find(n, given)
 	case err != nil:
-		return nil, BackInfo{Dial: dial}, err
+		*given = BackInfo{Dial: dial}
+		return nil, err
 	}
-	return c, BackInfo{Protocol: "HTTP/1.1", Dial: dial}, nil
+	*given = BackInfo{Protocol: "HTTP/1.1", Dial: dial}
+	return c, nil
 }
 
 // A shared is a stream, which uses the pool of its connection until Done.

@@ -109,10 +109,10 @@ func (b *Pools) Address(e *upstream.Endpoint, asked string) (scheme, authority s
 	return b.scheme(), asked
 }
 
-// Get returns a Back to an endpoint for a request. BackInfo says how Get obtained
-// it, and is filled in even if Get fails.
-func (b *Pools) Get(e *upstream.Endpoint, n *Need) (message.Back, BackInfo, error) {
-	return b.pool(e, n).get(n)
+// Get returns a Back to an endpoint for a request. It sets *given to how it obtained
+// the Back, even if it fails.
+func (b *Pools) Get(e *upstream.Endpoint, n *Need, given *BackInfo) (message.Back, error) {
+	return b.pool(e, n).get(n, given)
 }
 
 // pool returns the connections to an endpoint that a request can use.

@@ -17,15 +17,17 @@ import (
 // findUpgrade is find for a request that asks for another protocol. It uses HTTP/1.1
 // and a separate connection if the endpoint speaks HTTP/1.1, unless the endpoint has
 // announced that it accepts the request over HTTP/2.
-func (p *pool) findUpgrade(n *Need) (message.Back, BackInfo, error) {
+func (p *pool) findUpgrade(n *Need, given *BackInfo) (message.Back, error) {
 	only := p.back.options.Protocol == HTTP2
 	if only || message.IsWebSocket(n.Upgrade) && p.mayShare() && p.mayConnect() {
 		stream, c, dial, allowed, err := p.shareConnecting(n)
 		if err != nil {
-			return nil, BackInfo{Dial: dial}, err
+			*given = BackInfo{Dial: dial}
+			return nil, err
 		}
 		if stream != nil && (only || allowed) {
-			return &connecting{shared: shared{stream, c}}, BackInfo{Protocol: "HTTP/2.0", Dial: dial, Carrier: c}, nil
+			*given = BackInfo{Protocol: "HTTP/2.0", Dial: dial, Carrier: c}
+			return &connecting{shared: shared{stream, c}}, nil
 		}
 		if stream != nil {
 			p.noteRefusal()
@@ -34,14 +36,17 @@ func (p *pool) findUpgrade(n *Need) (message.Back, BackInfo, error) {
 	}
 	if p.private {
 		if c := p.take(true); c != nil { // on which the client may be logged in
-			return c, BackInfo{Reused: true, Protocol: "HTTP/1.1", Dial: c.dialInfo}, nil
+			*given = BackInfo{Reused: true, Protocol: "HTTP/1.1", Dial: c.dialInfo}
+			return c, nil
 		}
 	}
 	c, dial, err := p.dial(n, true, nil)
 	if err != nil {
-		return nil, BackInfo{Dial: dial}, err
+		*given = BackInfo{Dial: dial}
+		return nil, err
 	}
-	return c, BackInfo{Protocol: "HTTP/1.1", Dial: dial}, nil
+	*given = BackInfo{Protocol: "HTTP/1.1", Dial: dial}
+	return c, nil
 }
 
 // mayConnect reports whether the endpoint may accept WebSockets over HTTP/2, as far

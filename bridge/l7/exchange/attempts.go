@@ -25,6 +25,7 @@ type attempts struct {
 	endpoint *upstream.Endpoint               // of the present try, or the last
 	retry    *Retry                           // when to try again; nil: not at all
 	avoid    any                              // the connection that refused the request last; nil: none did
+	given    BackInfo                         // how the last connection was obtained
 
 	count    int   // how many tries were begun
 	refusals int   // how often the request was sent elsewhere after its stream was refused
@@ -150,7 +151,7 @@ func (t *attempts) send(e *upstream.Endpoint) (message.Back, error) {
 	x := t.x
 	t.endpoint, x.Facts.Endpoint = e, e.Address()
 	for tries := 1; ; tries++ {
-		b, given, err := t.connect(e, tries >= maxTries)
+		b, err := t.connect(e, tries >= maxTries)
 		if err != nil {
 			switch {
 			case x.cancel.tryLate():
@@ -170,7 +171,7 @@ func (t *attempts) send(e *upstream.Endpoint) (message.Back, error) {
 			return b, nil
 		}
 		if isRefusal(err) {
-			t.avoid = given.Carrier
+			t.avoid = t.given.Carrier
 		}
 		t.abandon(b, err)
 		switch {
@@ -181,7 +182,7 @@ func (t *attempts) send(e *upstream.Endpoint) (message.Back, error) {
 			return nil, errTryDeadline
 		case unwritable(err):
 			return nil, err
-		case !x.upload.isSpent() && t.repeatable(err, given.Reused, tries):
+		case !x.upload.isSpent() && t.repeatable(err, t.given.Reused, tries):
 			continue
 		}
 		t.blame(err)
@@ -190,22 +191,22 @@ func (t *attempts) send(e *upstream.Endpoint) (message.Back, error) {
 }
 
 // connect returns a Back that carries the request to an endpoint.
-func (t *attempts) connect(e *upstream.Endpoint, fresh bool) (message.Back, BackInfo, error) {
+func (t *attempts) connect(e *upstream.Endpoint, fresh bool) (message.Back, error) {
 	log := &t.x.Log
 	log.Attempts++
 	asked := t.sinceStart()
-	b, given, err := t.upstream.Connect(e, Need{Turn: &t.turn, Fresh: fresh, Avoid: t.avoid, Context: t.x.cancel.dialContext})
+	b, err := t.upstream.Connect(e, Need{Turn: &t.turn, Fresh: fresh, Avoid: t.avoid, Context: t.x.cancel.dialContext}, &t.given)
 	switch {
 	case err == nil:
-		t.connected(&given, asked)
-		return b, given, nil
+		t.connected(&t.given, asked)
+		return b, nil
 	case err == upstream.ErrFull:
 		log.Attempts-- // no connection was available
 	}
-	if given.Dial != nil {
-		log.dialled(given.Dial)
+	if t.given.Dial != nil {
+		log.dialled(t.given.Dial)
 	}
-	return b, given, err
+	return nil, err
 }
 
 // blame records a failure of the endpoint.

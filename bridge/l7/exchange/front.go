@@ -69,10 +69,10 @@ type Upstream interface {
 	// authenticates the connection instead of the request alone.
 	ExpectLogin(e *upstream.Endpoint)
 
-	// Connect returns a Back to an endpoint. BackInfo says how Connect obtained it,
-	// and is filled in even if Connect fails. Connect sets the request's Scheme and
-	// Authority to those for the endpoint.
-	Connect(e *upstream.Endpoint, n Need) (message.Back, BackInfo, error)
+	// Connect returns a Back to an endpoint. It sets *given to how it obtained the
+	// Back, even if it fails, and the request's Scheme and Authority to those for
+	// the endpoint.
+	Connect(e *upstream.Endpoint, n Need, given *BackInfo) (message.Back, error)
 }
 
 // A Need says what an exchange needs of a connection.
