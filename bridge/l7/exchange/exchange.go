@@ -125,7 +125,7 @@ func (x *Exchange) Init(s *Shared) {
 	x.cancel.init(s.Context)
 	x.deadlines.init(x)
 	x.stall.init(x)
-	x.upload.x = x
+	x.upload.init(x)
 	x.try.init(x)
 }
 

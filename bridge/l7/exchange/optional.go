@@ -60,6 +60,14 @@ type arrivalChecker interface {
 	Arrived() bool
 }
 
+// A bodyAwaiter is a front that can wait for more of the body without a goroutine.
+type bodyAwaiter interface {
+	// AwaitBody arranges that ready is called once, in a new goroutine, as soon as Read
+	// does not have to wait, and returns true; or false if that is so now. Until ready is
+	// called, the front must not be read. A view that Read returned becomes invalid.
+	AwaitBody(ready func()) bool
+}
+
 // A loginCarrier is a back whose connection may be logged in: see
 // Upstream.ExpectLogin.
 type loginCarrier interface{ TakesLogin() }

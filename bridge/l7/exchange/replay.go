@@ -201,24 +201,42 @@ func (r *replay) fail(err error) {
 	r.changed.Broadcast()
 }
 
-// upload carries the body to b, as the upload with the given number. It reports
-// whether the caller must carry the rest, without keeping it.
-func (r *replay) upload(b message.Back, number int) (more bool) {
+// An uploadState says how replay.upload left the body.
+type uploadState int
+
+const (
+	uploadEnded uploadState = iota // the upload has nothing left to do
+	uploadRest                     // the caller must carry the rest, without keeping it
+	uploadWaits                    // the caller must wait for the client, and then resume the upload
+)
+
+// upload carries the body to b, as the upload with the given number. resumed says that
+// this upload has waited for the client, and reads from it.
+func (r *replay) upload(b message.Back, number int, resumed bool) uploadState {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for r.present == number {
-		p, inHand := r.content()[r.at:], false
+	for r.present == number || resumed {
+		var p []byte
+		inHand := false
+		if !resumed {
+			p = r.content()[r.at:]
+		}
 		switch {
+		case resumed:
+			resumed = false
+			if p, inHand = r.read(number); p == nil {
+				continue
+			}
 		case len(p) > 0:
 			r.at = len(r.content())
 		case r.ended:
 			r.use(number, func() { r.x.upload.end(b, r.trailer) })
-			return false
+			return uploadEnded
 		case r.err != nil:
-			return false
+			return uploadEnded
 		case r.stopped && !r.reading:
 			r.discard()
-			return true
+			return uploadRest
 		case r.reading:
 			r.use(number, func() { _ = b.Flush() }) // reading from b returns the error
 			if r.reading && r.present == number {
@@ -226,7 +244,13 @@ func (r *replay) upload(b message.Back, number int) (more bool) {
 			}
 			continue
 		default:
-			if p, inHand = r.read(b, number); p == nil {
+			r.reading = true
+			if !r.buffered() {
+				r.use(number, func() { _ = b.Flush() })
+				r.awaits.Store(true)
+				return uploadWaits
+			}
+			if p, inHand = r.read(number); p == nil {
 				continue
 			}
 		}
@@ -239,10 +263,21 @@ func (r *replay) upload(b message.Back, number int) (more bool) {
 			if r.present == number {
 				r.x.upload.giveUp(err)
 			}
-			return false // the upstream accepts no more; reading from b shows why
+			return uploadEnded // the upstream accepts no more; reading from b shows why
 		}
 	}
-	return false
+	return uploadEnded
+}
+
+// setReading records that an upload waits for the client, or does not after all.
+func (r *replay) setReading(reading bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.reading = reading
+	r.awaits.Store(reading)
+	if !reading {
+		r.changed.Broadcast()
+	}
 }
 
 // written is called for a part that was sent without being kept; taken reports
@@ -258,16 +293,11 @@ func (r *replay) written(p []byte, taken bool) {
 }
 
 // read waits for more of the body. It returns the part that the upload with the
-// given number has to send to b at once, or nil, and whether that part is only in
-// hand and not kept. All bytes that were kept before are sent. r.mu is held, but
-// not while it waits.
-func (r *replay) read(b message.Back, number int) (p []byte, inHand bool) {
+// given number has to send at once, or nil, and whether that part is only in hand and
+// not kept. All bytes that were kept before are sent. r.mu is held, but not while it
+// waits; r.reading is set.
+func (r *replay) read(number int) (p []byte, inHand bool) {
 	x := r.x
-	r.reading = true
-	if !r.buffered() {
-		r.use(number, func() { _ = b.Flush() })
-		r.awaits.Store(true)
-	}
 	p, err := r.fromClient()
 	r.reading = false
 	r.awaits.Store(false)

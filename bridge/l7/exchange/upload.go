@@ -44,8 +44,15 @@ func (e *bodyError) Unwrap() error { return e.err }
 type upload struct {
 	x       *Exchange
 	replay  *replay        // keeps the body for resending; nil: no body, or it cannot be kept
-	sending sync.WaitGroup // of the goroutine that sends the body, if there is one
+	sending sync.WaitGroup // of the goroutines that send the body, one after the other
 	started bool           // there is one
+
+	// Of the upload that waits for the client without a goroutine: see park.
+	parked struct {
+		back   message.Back
+		number int
+	}
+	onReadable func() // resume, made once
 
 	proceed  chan struct{} // closed when the body is to be sent; nil: at once
 	released bool          // it is closed
@@ -57,8 +64,11 @@ type upload struct {
 	sentAt  atomic.Int64 // when, by the listener's clock
 }
 
+func (u *upload) init(x *Exchange) { u.x, u.onReadable = x, u.resume }
+
 func (u *upload) reset() {
 	u.replay, u.started, u.proceed, u.released = nil, false, nil, false
+	u.parked.back = nil
 	u.touched.Store(false)
 	u.read.Store(false)
 	u.refused.Store(false)
@@ -90,7 +100,7 @@ func (u *upload) send(b message.Back) error {
 	}
 	number, little := u.begin()
 	if u.proceed == nil && little && hasRoom(b) {
-		u.carry(b, number)
+		u.carry(b, number, false) // it does not park: all of the body has arrived
 		return nil
 	}
 	if u.proceed != nil {
@@ -103,8 +113,56 @@ func (u *upload) send(b message.Back) error {
 	}
 	u.started = true
 	u.sending.Add(1)
+	if u.proceed == nil && hasRoom(b) && u.parkAtOnce(b, number) {
+		return nil
+	}
 	go u.sendInBackground(b, number, u.proceed)
 	return nil
+}
+
+// parkAtOnce is the start of an upload of which nothing has arrived: it does what
+// sendInBackground would do, without a goroutine. It reports false if it did nothing.
+func (u *upload) parkAtOnce(b message.Back, number int) bool {
+	if number > 1 || u.x.front.Buffered() {
+		return false
+	}
+	if err := b.Flush(); err != nil {
+		return false
+	}
+	if u.replay != nil {
+		u.replay.setReading(true)
+	}
+	if u.park(b, number) {
+		return true
+	}
+	if u.replay != nil {
+		u.replay.setReading(false)
+	}
+	return false
+}
+
+// park ends the upload's goroutine while it waits for the client, if the front allows
+// it: resume continues the upload. If park returns true, nothing of the upload may be
+// used any more.
+func (u *upload) park(b message.Back, number int) bool {
+	f, ok := u.x.front.(bodyAwaiter)
+	if !ok {
+		return false
+	}
+	u.parked.back, u.parked.number = b, number
+	return f.AwaitBody(u.onReadable)
+}
+
+// resume continues a parked upload, of which more can be read.
+func (u *upload) resume() {
+	parked := false
+	defer func() {
+		if !parked {
+			u.sending.Done()
+		}
+	}()
+	defer u.x.guard()
+	parked = u.carry(u.parked.back, u.parked.number, true)
 }
 
 // unlessAnswered returns the error of a request that could not be written, unless
@@ -163,10 +221,15 @@ func (u *upload) begin() (number int, little bool) {
 // sendInBackground sends the body while another goroutine reads the response, once the
 // upstream wants it: that is when proceed is closed, or if it is nil.
 func (u *upload) sendInBackground(b message.Back, number int, proceed <-chan struct{}) {
-	defer u.sending.Done()
+	parked := false
+	defer func() {
+		if !parked {
+			u.sending.Done()
+		}
+	}()
 	defer u.x.guard()
 	if proceed == nil || u.mayStart(number, proceed) {
-		u.carry(b, number)
+		parked = u.carry(b, number, false)
 	}
 }
 
@@ -235,12 +298,28 @@ func (u *upload) sendContinue() bool {
 	return c.continued
 }
 
-// carry carries the body.
-func (u *upload) carry(b message.Back, number int) {
-	x := u.x
-	if u.replay != nil && !u.replay.upload(b, number) {
-		return
+// carry carries the body. It reports true if it has parked the upload; resumed says
+// that it continues a parked one.
+func (u *upload) carry(b message.Back, number int, resumed bool) (parked bool) {
+	for u.replay != nil {
+		switch u.replay.upload(b, number, resumed) {
+		case uploadEnded:
+			return false
+		case uploadWaits:
+			if u.park(b, number) {
+				return true
+			}
+			resumed = true // the front can be read already
+			continue
+		}
+		break
 	}
+	return u.carryRest(b, number)
+}
+
+// carryRest carries what is not kept for resending.
+func (u *upload) carryRest(b message.Back, number int) (parked bool) {
+	x := u.x
 	f := flowBetween(x.front, b)
 	f.Begin()
 	defer f.End()
@@ -250,23 +329,26 @@ func (u *upload) carry(b message.Back, number int) {
 				u.giveUp(err)
 				break
 			}
+			if u.park(b, number) {
+				return true
+			}
 		}
 		p, err := x.front.Read()
 		switch {
 		case err == io.EOF:
 			u.read.Store(true)
 			u.end(b, x.Rules.Protected.CleanTrailer(x.front.Trailer()))
-			return
+			return false
 		case err != nil && u.refused.Load():
-			return
+			return false
 		case err != nil:
 			x.cancel.fail(&bodyError{err})
-			return
+			return false
 		}
 		u.touched.Store(true)
 		if u.exceeds(len(p)) {
 			x.cancel.fail(&bodyError{errBodyTooLarge})
-			return
+			return false
 		}
 		if err := b.Write(p); err != nil {
 			u.giveUp(err)
@@ -275,6 +357,7 @@ func (u *upload) carry(b message.Back, number int) {
 	}
 	// The upstream accepts no more. Reading the response finds its answer, or the
 	// reason why no answer comes.
+	return false
 }
 
 // end completes the request.

@@ -19,21 +19,73 @@ func (s *stream) awaitBodyLocked() {
 	if s.bufferedLocked() {
 		return
 	}
+	s.queue.freeRead()
 	if s.server == nil || s.c.o.BodyTimeout <= 0 {
 		for !s.bufferedLocked() {
 			s.readable.Wait()
 		}
 		return
 	}
-	c, w := s.c, &s.server.bodyWait
-	w.waitingSince = max(c.now(), 1)
-	c.server.waiting++
+	s.server.beginWaitLocked()
 	for !s.bufferedLocked() {
 		s.readable.Wait()
 	}
-	c.server.waiting--
-	w.waitedBefore += c.now() - w.waitingSince
+	s.server.endWaitLocked()
+}
+
+// beginWaitLocked starts the clock of a wait for the body. s.c.mu is held.
+func (s *ServerStream) beginWaitLocked() {
+	s.bodyWait.waitingSince = max(s.c.now(), 1)
+	s.c.server.waiting++
+}
+
+// endWaitLocked stops it.
+func (s *ServerStream) endWaitLocked() {
+	w := &s.bodyWait
+	s.c.server.waiting--
+	w.waitedBefore += s.c.now() - w.waitingSince
 	w.waitingSince = 0
+}
+
+// AwaitBody waits for more of the body without holding a goroutine: most of what a slow
+// upload would hold is the stack of one. It arranges that ready is called once, in a
+// new goroutine, as soon as Read does not have to wait. Until then, Read and AwaitBody
+// must not be called. If Read does not have to wait now, AwaitBody returns false, and
+// ready is not called. Either way the view that Read returned last becomes invalid.
+func (s *ServerStream) AwaitBody(ready func()) bool {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	s.reopenWindowLocked(s.viewed)
+	s.viewed = 0
+	if s.bufferedLocked() {
+		return false
+	}
+	s.queue.freeRead()
+	s.beginWaitLocked()
+	s.onReadable = ready
+	return true
+}
+
+// takeReadyLocked returns the function that AwaitBody registered if it is to be called
+// now, else nil. s.c.mu is held.
+func (s *ServerStream) takeReadyLocked() func() {
+	ready := s.onReadable
+	if ready == nil || !s.bufferedLocked() {
+		return nil
+	}
+	s.onReadable = nil
+	s.endWaitLocked()
+	return ready
+}
+
+// wakeReaderLocked wakes what waits for the body, or for the response. s.c.mu is held.
+func (s *stream) wakeReaderLocked() {
+	s.readable.Broadcast()
+	if s.server != nil {
+		if ready := s.server.takeReadyLocked(); ready != nil {
+			go ready()
+		}
+	}
 }
 
 // expired reports whether a Read has waited too long. taken is the number of bytes
@@ -62,7 +114,7 @@ func (c *ServerConn) expireBodiesLocked(now int64) {
 		if !s.bufferedLocked() && !s.server.responded && s.server.bodyWait.expired(now, s.taken, &c.o) {
 			s.readErr = os.ErrDeadlineExceeded
 			s.queue.drop()
-			s.readable.Broadcast()
+			s.wakeReaderLocked()
 		}
 	}
 }

@@ -107,6 +107,15 @@ func (q *queue) next() []byte {
 	return nil
 }
 
+// freeRead frees the chunk at the head if all of it was read. It is called before a
+// wait for more, which may take long.
+func (q *queue) freeRead() {
+	if c := q.head; c != nil && c.next == nil && c.r == c.w {
+		q.head, q.tail = nil, nil
+		c.free()
+	}
+}
+
 // waiting reports whether next would return something.
 func (q *queue) waiting() bool {
 	for c := q.head; c != nil; c = c.next {

@@ -20,6 +20,7 @@ type inbox struct {
 	unacked int             // SETTINGS frames not yet acknowledged by the peer
 	window  int64           // bytes that the peer may still send on the connection
 	arrived []*stream       // streams whose readers to wake
+	ready   []func()        // of AwaitBody, to call
 	opened  []*ServerStream // new streams to pass to a handler
 
 	gotSettings atomic.Bool // the peer's settings were received
@@ -124,6 +125,11 @@ func (in *inbox) notifyReaders() {
 	}
 	clear(in.arrived)
 	in.arrived = in.arrived[:0]
+	for _, ready := range in.ready {
+		go ready()
+	}
+	clear(in.ready)
+	in.ready = in.ready[:0]
 	for _, s := range in.opened {
 		c.server.assign(s)
 	}
@@ -131,8 +137,14 @@ func (in *inbox) notifyReaders() {
 	in.opened = in.opened[:0]
 }
 
-// notifyLater makes the next notifyReaders wake the reader of s.
+// notifyLater makes the next notifyReaders wake the reader of s. s.c.mu is held.
 func (s *stream) notifyLater() {
+	if s.server != nil {
+		if ready := s.server.takeReadyLocked(); ready != nil {
+			s.c.in.ready = append(s.c.in.ready, ready)
+			return
+		}
+	}
 	if !s.notified {
 		s.notified = true
 		s.c.in.arrived = append(s.c.in.arrived, s)

@@ -226,7 +226,7 @@ func (c *ServerConn) call(s *ServerStream) {
 
 // A ServerStream is a request from a client, and its response.
 //
-// One goroutine at a time may call Read, Buffered, Whole and Trailer. A second
+// One goroutine at a time may call Read, AwaitBody, Buffered, Whole and Trailer. A second
 // may call Inform, Respond, Write, Flush and End at the same time. Refuse,
 // Finish, NoBodyTimeout, Abort and Notify may be called from any goroutine at any
 // time.
@@ -235,12 +235,13 @@ type ServerStream struct {
 	request message.Request
 
 	// Guarded by the connection's mu.
-	bodyWait  bodyWait // of reading the body
-	dismissal dismissal
-	responded bool        // Respond was called
-	onGone    func(error) // see Notify
-	goneCause error       // why the client has gone, or nil
-	notifying bool        // gone is running
+	bodyWait   bodyWait // of reading the body
+	onReadable func()   // see AwaitBody
+	dismissal  dismissal
+	responded  bool        // Respond was called
+	onGone     func(error) // see Notify
+	goneCause  error       // why the client has gone, or nil
+	notifying  bool        // gone is running
 }
 
 // Request returns the request's head. The caller owns it until its handler
@@ -264,7 +265,7 @@ func (s *ServerStream) Refuse() {
 	}
 	s.refused = true
 	s.queue.drop()
-	s.readable.Broadcast()
+	s.wakeReaderLocked()
 }
 
 // Inform sends an interim response at once.

@@ -351,7 +351,7 @@ func (s *stream) failLocked(err error) {
 	}
 	s.leaveQueue()
 	s.c.out.bodyQueue.wake()
-	s.readable.Broadcast()
+	s.wakeReaderLocked()
 	s.writable.Broadcast()
 }
 
@@ -400,6 +400,6 @@ func (s *stream) overLocked(cause error) {
 	if s.readErr == nil {
 		s.readErr = cause
 		s.queue.drop()
-		s.readable.Broadcast()
+		s.wakeReaderLocked()
 	}
 }

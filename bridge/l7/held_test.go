@@ -1,0 +1,102 @@
+package l7
+
+import (
+	"io"
+	"net"
+	"runtime"
+	"strings"
+	"testing"
+
+	"golang.org/x/net/http2"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/alloctest"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
+)
+
+// maxHeldStream is how much an open request may hold besides its windows and its head:
+// the stack of its goroutine is 4 KiB.
+const maxHeldStream = 10 << 10
+
+// A silentUpstream is a plaintext HTTP/2 upstream that takes requests and never answers.
+// It costs little memory itself.
+func (w *world) silentUpstream(arrived chan<- struct{}) (address string) {
+	return w.raw(nil, func(c net.Conn) {
+		_, _ = io.ReadFull(c, make([]byte, len(http2.ClientPreface)))
+		f := http2.NewFramer(c, c)
+		f.SetReuseFrames()
+		_ = f.WriteSettings(http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: 1000})
+		_ = f.WriteWindowUpdate(0, 1<<30) // so that no upload waits for the upstream
+		for {
+			frame, err := f.ReadFrame()
+			if err != nil {
+				return
+			}
+			if frame.Header().Type == http2.FrameHeaders {
+				arrived <- struct{}{}
+			}
+		}
+	})
+}
+
+// The streams of a connection together hold less than a MiB besides their windows,
+// whatever they wait for.
+func TestAnOpenRequestHoldsLittle(t *testing.T) {
+	if alloctest.Race {
+		t.Skip("the race detector's memory is in the sum")
+	}
+	inUse := func() int {
+		for range 3 { // which also empties the pools
+			runtime.GC()
+		}
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int(m.HeapAlloc + m.StackInuse)
+	}
+	for name, request := range map[string]struct {
+		fields []string
+		end    bool
+		body   string
+	}{
+		"without a body":           {fields: []string{":method: GET", ":path: /"}, end: true},
+		"whose body has not begun": {fields: []string{":method: POST", ":path: /"}},
+		"with a part of its body":  {fields: []string{":method: POST", ":path: /"}, body: "x"},
+		"that is a stream of gRPC": {fields: []string{":method: POST", ":path: /a.B/C", "content-type: application/grpc", "te: trailers"}, body: "\x00\x00\x00\x00\x01x"},
+		"with a body of a few KiB": {fields: []string{":method: POST", ":path: /"}, body: strings.Repeat("x", 3<<10)},
+		"with a part of a KiB":     {fields: []string{":method: POST", ":path: /", "content-length: 1024"}, body: strings.Repeat("x", 500)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w, arrived := newWorld(t), make(chan struct{}, maxStreams)
+			_, address := w.plain(w.newBack(backs.Options{Upstream: plaintext(w.silentUpstream(arrived)), Protocol: backs.HTTP2}))
+			c := w.framed(t, address, false)
+			defer c.Close()
+			next := uint32(1)
+			send := func(n int) {
+				for range n {
+					c.headers(next, append(request.fields[:2:2], append([]string{":scheme: http", ":authority: a"}, request.fields[2:]...)...), request.end)
+					if request.body != "" {
+						_ = c.framer.WriteData(next, false, []byte(request.body))
+					}
+					next += 2
+				}
+				for range n {
+					<-arrived
+				}
+			}
+			send(1)
+			before := inUse()
+			const n = maxStreams - 1
+			send(n)
+			// The least counts: a part of a body may still be on its way.
+			most, held := maxHeldStream+len(request.body), 0
+			for run := range 10 {
+				if now := (inUse() - before) / n; run == 0 || now < held {
+					held = now
+				}
+			}
+			t.Logf("%d bytes are held for each, %d KiB in all", held, held*n>>10)
+			if held > most {
+				t.Errorf("%d bytes are held for each request, want at most %d", held, most)
+			}
+		})
+	}
+}
