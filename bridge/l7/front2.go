@@ -9,8 +9,20 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/wire"
 )
 
-// maxStreams is how many requests a client may have in progress on a connection.
-const maxStreams = 250
+const (
+	// maxStreams is how many requests a client may have in progress on a connection.
+	maxStreams = 100
+
+	// streamMemory is what a request in progress holds besides its head and the
+	// windows of its stream: see TestAnOpenRequestHoldsLittle.
+	streamMemory = 8 << 10
+
+	// maxStreamMemory bounds what the requests in progress on a connection hold
+	// together: maxStreams with heads of 2 KiB, or fewer with larger ones. It is the
+	// size of largestHeads heads, if that is more.
+	maxStreamMemory = 1 << 20
+	largestHeads    = 16
+)
 
 // pseudoFields is how many fields a request has in HTTP/2 but not in HTTP/1.1:
 // :method, :scheme and :path. The :authority is Host in HTTP/1.1.
@@ -30,6 +42,8 @@ func newFront2(s *Server, c *conn, nc net.Conn, early []byte, st settings) *fron
 	f := &front2{server: s, conn: c}
 	f.http = http2.NewServerConn(wire.NewStream(nc, &s.buffers, &s.counters.fromClient), early, http2.Options{
 		MaxStreams:     maxStreams,
+		MaxMemory:      max(maxStreamMemory, largestHeads*st.maxHeaderBytes),
+		StreamMemory:   streamMemory,
 		MaxHeaderBytes: st.maxHeaderBytes,
 		MaxFields:      st.maxHeaderFields + pseudoFields,
 		HeaderTimeout:  st.headerReadTimeout,

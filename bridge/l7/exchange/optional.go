@@ -68,6 +68,15 @@ type bodyAwaiter interface {
 	AwaitBody(ready func()) bool
 }
 
+// A retainer is a front whose peer sends no more than it is allowed to. What the reader
+// keeps counts, so that the body of one request never takes more memory than that.
+type retainer interface {
+	// Retain says that n bytes of what Read returned last are kept until Release. The
+	// rules for calling Read apply to it, but Release can be called at any time.
+	Retain(n int)
+	Release()
+}
+
 // A loginCarrier is a back whose connection may be logged in: see
 // Upstream.ExpectLogin.
 type loginCarrier interface{ TakesLogin() }

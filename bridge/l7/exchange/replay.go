@@ -141,6 +141,9 @@ func (r *replay) discard() {
 func (r *replay) forget() {
 	if r.kept != nil {
 		r.x.shared.keeper.put(r.kept)
+		if f, ok := r.x.front.(retainer); ok {
+			f.Release()
+		}
 	}
 	r.kept, r.at = nil, 0
 }
@@ -344,5 +347,8 @@ func (r *replay) keep(p []byte, forced bool) bool {
 		r.kept = b
 	}
 	*r.kept = append(*r.kept, p...)
+	if f, ok := r.x.front.(retainer); ok {
+		f.Retain(len(p))
+	}
 	return true
 }

@@ -37,7 +37,7 @@ type ClientConn struct {
 // may open streams before.
 func NewClientConn(nc net.Conn, o Options) *ClientConn {
 	c := &ClientConn{}
-	c.init(nc, nil, o)
+	c.init(nc, nil, o, 250)
 	c.client = c
 	c.in.block.ofServer = true
 	c.queuePreface(h2.ClientPreface, h2.Setting{ID: h2.SettingEnablePush, Val: 0})

@@ -83,9 +83,9 @@ type streamEnd struct {
 	err    error
 }
 
-func (c *conn) init(nc net.Conn, early []byte, o Options) {
+func (c *conn) init(nc net.Conn, early []byte, o Options, maxStreams int) {
 	c.nc = nc
-	c.o = o.withDefaults()
+	c.o = o.withDefaults(maxStreams)
 	c.streams = make(map[uint32]*stream)
 	c.in.init(c, newReader(nc, early))
 	c.in.interrupted = c.interrupted

@@ -8,8 +8,14 @@ import (
 // Options configure a connection. The zero value is useful.
 type Options struct {
 	// MaxStreams bounds the number of concurrent streams. A server announces
-	// it. A client opens no more, even if the server allows more. 0: 250.
+	// it. A client opens no more, even if the server allows more. 0: 100 for a
+	// server, 250 for a client.
 	MaxStreams int
+
+	// MaxMemory bounds what the open streams of a server's connection hold besides
+	// their windows: StreamMemory and its head for each. A stream above the bound is
+	// refused; the client can send the request again. 0: 1 MiB, and 8 KiB.
+	MaxMemory, StreamMemory int
 
 	// MaxHeaderBytes bounds the size of a received head or trailer, as defined
 	// in RFC 9113, section 6.5.2. MaxFields bounds the number of its fields. 0:
@@ -75,9 +81,12 @@ type Options struct {
 	Changed func()
 }
 
-// withDefaults returns o with defaults in place of zeros.
-func (o Options) withDefaults() Options {
-	o.MaxStreams = cmp.Or(o.MaxStreams, 250)
+// withDefaults returns o with defaults in place of zeros; maxStreams is that of
+// MaxStreams.
+func (o Options) withDefaults(maxStreams int) Options {
+	o.MaxStreams = cmp.Or(o.MaxStreams, maxStreams)
+	o.MaxMemory = cmp.Or(o.MaxMemory, 1<<20)
+	o.StreamMemory = cmp.Or(o.StreamMemory, 8<<10)
 	o.MaxHeaderBytes = cmp.Or(o.MaxHeaderBytes, 64<<10)
 	o.MaxFields = cmp.Or(o.MaxFields, 200)
 	o.HeaderTimeout = cmp.Or(o.HeaderTimeout, 10*time.Second)

@@ -16,6 +16,7 @@ type ServerConn struct {
 	conn
 	handler    func(*ServerStream)
 	running    int        // running handlers, guarded by mu: a reset stream counts until its handler returns
+	memory     int        // what their streams hold, guarded by mu: see Options.MaxMemory
 	workerPool workerPool // goroutines that call handler
 	taken      int        // streams accepted so far, guarded by mu
 	waiting    int        // Reads waiting for a body, guarded by mu
@@ -37,7 +38,7 @@ const drainTimeout = time.Second
 // read from nc. The caller must call Serve.
 func NewServerConn(nc net.Conn, early []byte, o Options) *ServerConn {
 	c := &ServerConn{}
-	c.init(nc, early, o)
+	c.init(nc, early, o, 100)
 	c.server = c
 	c.workerPool.wanted.L = &c.mu
 	settings := []h2.Setting{{ID: h2.SettingMaxConcurrentStreams, Val: uint32(c.o.MaxStreams)}}
@@ -162,6 +163,10 @@ func (c *ServerConn) openLocked(id uint32, end bool) (*ServerStream, *Error) {
 	if len(c.streams) >= c.o.MaxStreams || c.running >= 2*c.o.MaxStreams {
 		return nil, &Error{Code: h2.ErrCodeRefusedStream, Reason: "more streams than allowed"}
 	}
+	memory := c.o.StreamMemory + c.in.block.size
+	if c.memory+memory > c.o.MaxMemory && c.running > 0 {
+		return nil, &Error{Code: h2.ErrCodeRefusedStream, Reason: "the connection's streams hold too much memory"}
+	}
 	if c.in.block.tooLarge && c.in.block.fault == "" {
 		c.encoder.response(&message.Response{Status: 431}, false)
 		c.out.block(id, c.encoder.buf.b, true)
@@ -175,7 +180,7 @@ func (c *ServerConn) openLocked(id uint32, end bool) (*ServerStream, *Error) {
 		}
 		return nil, &Error{Code: h2.ErrCodeNo, Reason: "the header is too large"}
 	}
-	s := &ServerStream{}
+	s := &ServerStream{memory: memory}
 	if fault := c.in.block.request(&s.request, end, c.o.ExtendedConnect); fault != "" {
 		return nil, malformed(fault)
 	}
@@ -189,6 +194,7 @@ func (c *ServerConn) openLocked(id uint32, end bool) (*ServerStream, *Error) {
 	}
 	c.streams[id] = &s.stream
 	c.running++
+	c.memory += memory
 	if c.taken++; c.taken == c.o.MaxRequests {
 		c.shutdownLocked()
 	}
@@ -202,6 +208,7 @@ func (c *ServerConn) handle(s *ServerStream) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.running--
+	c.memory -= s.memory
 	if s.sendEnd && !s.closed { // section 8.1: the response is complete; the rest of the request is not needed
 		s.dismissLocked()
 	} else {
@@ -233,6 +240,7 @@ func (c *ServerConn) call(s *ServerStream) {
 type ServerStream struct {
 	stream
 	request message.Request
+	memory  int // see Options.MaxMemory
 
 	// Guarded by the connection's mu.
 	bodyWait   bodyWait // of reading the body

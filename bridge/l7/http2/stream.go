@@ -24,6 +24,7 @@ type stream struct {
 	readable sync.Cond
 	queue    queue
 	viewed   int            // size of the view that Read returned last
+	retained int            // bytes that the reader still holds: see Retain
 	recvEnd  bool           // the peer has ended its message
 	readErr  error          // why the message is incomplete, or nil
 	refused  bool           // the rest is discarded
@@ -93,6 +94,31 @@ func (s *stream) Trailer() message.Fields {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
 	return s.trailer
+}
+
+// maxRetained bounds what Retain leaves of a stream's window. With the rest, the peer
+// can send more than is retained, and does not have to wait for an answer first.
+const maxRetained = firstWindow - maxFrame
+
+// Retain says that the reader keeps the first n bytes of the view that Read returned
+// last, until Release. So they still fill the stream's window, unless too much of it is
+// filled that way: then Retain does nothing.
+func (s *stream) Retain(n int) {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	if n > s.viewed || s.retained+n > maxRetained {
+		return
+	}
+	s.viewed -= n
+	s.retained += n
+}
+
+// Release says that the reader keeps nothing any more.
+func (s *stream) Release() {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	s.reopenWindowLocked(s.retained)
+	s.retained = 0
 }
 
 // reopenWindowLocked reopens the stream's window by n bytes, at least half of the

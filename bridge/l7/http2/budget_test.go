@@ -1,0 +1,54 @@
+package http2
+
+import (
+	"strings"
+	"testing"
+
+	h2 "golang.org/x/net/http2"
+)
+
+// A stream is refused while the others hold as much memory as a connection may, and
+// accepted when one of them is over.
+func TestStreamsThatHoldTooMuchAreRefused(t *testing.T) {
+	release := make(chan struct{})
+	nc, s := serve(t, Options{MaxMemory: 100 << 10, StreamMemory: 10 << 10}, func(s *ServerStream) {
+		if s.Request().Method == "POST" {
+			<-release
+		}
+		_ = s.Respond(ok(), true)
+	})
+	r := rawClient(t, nc)
+	large := with(simplePost, "x: "+strings.Repeat("a", 10_000), "y: "+strings.Repeat("b", 5_000))
+	for id := uint32(1); id < 9; id += 2 { // 4 of 25 KiB
+		r.headers(id, true, large...)
+	}
+	r.headers(9, true, simple...)
+	if got := r.outcome(9); got != "RST "+h2.ErrCodeRefusedStream.String() {
+		t.Error(got)
+	}
+	release <- struct{}{}
+	eventually(t, "a stream to end", func() bool { return s.Running() == 3 })
+	r.headers(11, true, simple...)
+	if got := r.outcome(11); !strings.HasPrefix(got, "204") && !strings.HasPrefix(got, "200") {
+		t.Error(got)
+	}
+	close(release)
+	eventually(t, "all streams to end", func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.running == 0 && s.memory == 0
+	})
+}
+
+// A single request is never refused because of its size.
+func TestARequestAloneIsNotRefused(t *testing.T) {
+	nc, s := serve(t, Options{MaxMemory: 1}, func(s *ServerStream) { _ = s.Respond(ok(), true) })
+	r := rawClient(t, nc)
+	for id := uint32(1); id < 5; id += 2 {
+		r.headers(id, true, simple...)
+		if got := r.outcome(id); strings.HasPrefix(got, "RST") {
+			t.Error(got)
+		}
+		eventually(t, "the handler to return", func() bool { return s.Running() == 0 })
+	}
+}
