@@ -29,9 +29,9 @@ const maxBusy = time.Millisecond
 
 // A loop carries the bytes of its splices, one turn at a time.
 type loop struct {
-	epoll   int
-	wakeFD  int      // an eventfd that makes epoll ready
-	file    *os.File // wraps epoll for the runtime's poller
+	file    *os.File        // the epoll set
+	epoll   syscall.RawConn // the same; its number is used only inside the methods of this
+	wakeFD  int             // an eventfd that makes epoll ready
 	splices atomic.Int64
 	ended   chan struct{}
 
@@ -110,7 +110,21 @@ func newLoop(e *Engine) (*loop, error) {
 		unix.Close(fd)
 		return nil, os.NewSyscallError("epoll_ctl", err)
 	}
-	return &loop{epoll: fd, wakeFD: event, file: os.NewFile(uintptr(fd), "epoll"), ended: make(chan struct{}), engine: e}, nil
+	l := &loop{file: os.NewFile(uintptr(fd), "epoll"), wakeFD: event, ended: make(chan struct{}), engine: e}
+	if l.epoll, err = l.file.SyscallConn(); err != nil {
+		unix.Close(event)
+		l.file.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// control changes the epoll set's entry of a descriptor. After close it fails: the set's
+// number may by then belong to another file.
+func (l *loop) control(op, fd int, event *unix.EpollEvent) error {
+	var failed error
+	err := l.epoll.Control(func(epoll uintptr) { failed = unix.EpollCtl(int(epoll), op, fd, event) })
+	return cmp.Or(err, os.NewSyscallError("epoll_ctl", failed))
 }
 
 func (l *loop) close() {
@@ -137,8 +151,8 @@ func (l *loop) enter(s *Splice) error {
 	for i, x := range []*side{&s.client, &s.upstream} {
 		// epoll reports a new descriptor at once, because it is writable.
 		event := unix.EpollEvent{Events: interest, Fd: slot, Pad: int32(i)}
-		if err := unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, x.fd, &event); err != nil {
-			return os.NewSyscallError("epoll_ctl", err)
+		if err := l.control(unix.EPOLL_CTL_ADD, x.fd, &event); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -182,49 +196,49 @@ func (l *loop) leaveParked(p *Parked) bool {
 // meanwhile.
 func (p *Parked) control(op int, event *unix.EpollEvent) error {
 	var failed error
-	err := p.raw.Control(func(fd uintptr) { failed = unix.EpollCtl(p.loop.epoll, op, int(fd), event) })
-	return cmp.Or(err, os.NewSyscallError("epoll_ctl", failed))
+	err := p.raw.Control(func(fd uintptr) { failed = p.loop.control(op, int(fd), event) })
+	return cmp.Or(err, failed)
 }
 
 // run waits for events and runs turns until the loop is closed.
 func (l *loop) run() {
 	defer close(l.ended)
-	raw, err := l.file.SyscallConn()
-	if err != nil {
-		return // closed
-	}
 	events := make([]unix.EpollEvent, 128)
 	splices := make([]*Splice, len(events))
 	n := 0
-	poll := func(uintptr) bool {
-		n = epollNow(l.epoll, events)
+	look := func(epoll uintptr) bool {
+		n = epollNow(int(epoll), events)
+		return true
+	}
+	wait := func(epoll uintptr) bool {
+		look(epoll)
 		return n != 0
 	}
 	yielded := false
-	yield := func(uintptr) bool {
+	yield := func(epoll uintptr) bool {
 		if yielded = !yielded; yielded {
 			l.wake()
 			return false
 		}
-		n = epollNow(l.epoll, events)
-		return true
+		return look(epoll)
 	}
 	var busy time.Time // when the loop last paused; zero if it has just waited
 	for {
+		var err error
 		switch {
 		case len(l.runnable) == 0:
-			err = raw.Read(poll)
+			err = l.epoll.Read(wait)
 			busy = time.Time{}
 		case busy.IsZero():
 			busy = time.Now()
-			n = epollNow(l.epoll, events)
+			err = l.epoll.Read(look)
 		case time.Since(busy) < maxBusy:
-			n = epollNow(l.epoll, events)
+			err = l.epoll.Read(look)
 		default:
 			// The runtime polls the network when it has nothing to run, and otherwise
 			// every 10ms. So the loop waits for an event that is already pending:
 			// goroutines that accept and handshake get to run.
-			err = raw.Read(yield)
+			err = l.epoll.Read(yield)
 			busy = time.Now()
 		}
 		if err != nil {
