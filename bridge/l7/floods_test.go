@@ -1,6 +1,7 @@
 package l7
 
 import (
+	"bytes"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -41,13 +42,38 @@ func TestFloodsOfAClientEnd(t *testing.T) {
 	}
 }
 
+// An appended is a connection of which only the written bytes are needed.
+type appended struct {
+	net.Conn
+	written bytes.Buffer
+}
+
+func (a *appended) Write(p []byte) (int, error) { return a.written.Write(p) }
+
+// longRequest returns a request of more than 1000 bytes.
+func longRequest(protocol string) []byte {
+	path := "/" + strings.Repeat("x", 1000)
+	if protocol == "http/1.1" {
+		return []byte("GET " + path + " HTTP/1.1\r\nHost: a\r\n\r\n")
+	}
+	var a appended
+	newFramed(&a).headers(1, []string{":method: GET", ":scheme: https", ":authority: localhost", ":path: " + path}, true)
+	return a.written.Bytes()
+}
+
 // A request cannot be accompanied by records without data, although each byte of it comes in
 // a record of its own.
 func TestRecordsWithoutDataEndTheConnection(t *testing.T) {
 	w := newWorld(t)
-	_, address := w.gateway(fixed(&Table{TLS: w.listenerTLS("http/1.1"), HeaderReadTimeout: time.Hour, Default: &Action{Respond: &Respond{}}}))
+	for _, protocol := range []string{"http/1.1", "h2"} {
+		t.Run(protocol, func(t *testing.T) { w.recordsWithoutData(t, protocol) })
+	}
+}
+
+func (w *world) recordsWithoutData(t *testing.T, protocol string) {
+	_, address := w.gateway(fixed(&Table{TLS: w.listenerTLS(protocol), HeaderReadTimeout: time.Hour, Default: &Action{Respond: &Respond{}}}))
 	for _, idle := range []bool{false, true} {
-		config, secrets := splicetest.Hostilely(&tls.Config{ServerName: "localhost", RootCAs: w.ca.Pool()})
+		config, secrets := splicetest.Hostilely(&tls.Config{ServerName: "localhost", RootCAs: w.ca.Pool(), NextProtos: []string{protocol}})
 		raw, err := net.Dial("tcp", address)
 		if err != nil {
 			t.Fatal(err)
@@ -59,7 +85,7 @@ func TestRecordsWithoutDataEndTheConnection(t *testing.T) {
 			t.Fatal(err)
 		}
 		h := c.Hostile(t, secrets, true)
-		for _, b := range []byte("GET /" + strings.Repeat("x", 1000) + " HTTP/1.1\r\nHost: a\r\n\r\n") {
+		for _, b := range longRequest(protocol) {
 			if idle && h.KeyUpdate(false) != nil || h.Send(splicetest.ApplicationRecord, []byte{b}) != nil {
 				break // the connection has ended
 			}

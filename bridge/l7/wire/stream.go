@@ -30,12 +30,14 @@ func NewStream(nc net.Conn, pool *socket.Pool, count *atomic.Uint64) *Stream {
 		sock.Gather(pool)
 	}
 	sock.Stream(pool)
+	socket.MeterOf(sock).Limit()
 	return &Stream{Conn: nc, sock: sock, tls: secure, count: count}
 }
 
 func (s *Stream) Read(p []byte) (int, error) {
 	for {
 		n, err := s.Conn.Read(p)
+		socket.MeterOf(s.sock).Data(n)
 		if err != socket.ErrWouldBlock {
 			return n, err
 		}
