@@ -136,7 +136,13 @@ func bare(element string) string {
 // for lists of tokens only.
 func Elements(list string) iter.Seq[string] {
 	return func(yield func(string) bool) {
-		for list != "" {
+		for {
+			for list != "" && (list[0] == ',' || isBlank(list[0])) {
+				list = list[1:] // quickly: a peer may send nothing but commas
+			}
+			if list == "" {
+				return
+			}
 			e := list
 			if i := strings.IndexByte(list, ','); i >= 0 {
 				e, list = list[:i], list[i+1:]

@@ -127,10 +127,15 @@ func (p *Protected) CleanTrailer(trailer message.Fields) message.Fields {
 	return trailer
 }
 
+// maxAnnounced is how many names of trailer fields are announced to an upstream. The
+// announcement is a hint, and checking a name costs more than receiving it.
+const maxAnnounced = 64
+
 // CleanAnnouncement removes from a request's Trailer field the names that
-// CleanTrailer will remove from the trailer: some servers treat an announced
-// field as one that came.
+// CleanTrailer will remove from the trailer, because some servers treat an announced
+// field as one that came. It removes the names above maxAnnounced too.
 func (p *Protected) CleanAnnouncement(r *message.Request) {
+	names := 0
 	for i := range r.Fields {
 		f := &r.Fields[i]
 		if !message.EqualFold(f.Name, "Trailer") {
@@ -138,6 +143,9 @@ func (p *Protected) CleanAnnouncement(r *message.Request) {
 		}
 		var kept []byte
 		for name := range message.Elements(f.Value) {
+			if names++; names > maxAnnounced {
+				break
+			}
 			if p.has(name) {
 				continue
 			}

@@ -56,3 +56,15 @@ func TestCheckField(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// A client that announces thousands of trailer fields costs no more than one that
+// announces a few.
+func TestAnnouncedNamesAreBounded(t *testing.T) {
+	r := &message.Request{Length: -1, Fields: message.Fields{
+		{Name: "Trailer", Value: strings.Repeat("a,", maxAnnounced-1)}, {Name: "Trailer", Value: "b, c"}, {Name: "Trailer", Value: "d"},
+	}}
+	(&Protected{Rules: new(HeaderRules), Spelling: new(Spelling)}).CleanAnnouncement(r)
+	if n := len(r.Fields); n != 2 || r.Fields[1].Value != "b" {
+		t.Errorf("%d fields: %v", n, r.Fields)
+	}
+}
