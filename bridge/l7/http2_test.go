@@ -58,7 +58,7 @@ func askOn(t *testing.T, c *tls.Conn, header ...string) string {
 		case *http2.RSTStreamFrame, *http2.GoAwayFrame:
 			return ""
 		case *http2.SettingsFrame:
-			if n, ok := frame.Value(http2.SettingMaxConcurrentStreams); ok && n != 250 {
+			if n, ok := frame.Value(http2.SettingMaxConcurrentStreams); ok && n != maxStreams {
 				t.Errorf("%d concurrent streams", n)
 			}
 		}

@@ -1,25 +1,20 @@
 package http2
 
-import (
-	"testing"
-
-	h2 "golang.org/x/net/http2"
-)
+import "testing"
 
 // What the reader of a body keeps fills the stream's window, until it is released.
 func TestTheWindowIsShutForRetainedBytes(t *testing.T) {
-	read, release := make(chan int), make(chan struct{})
+	read, released, release := make(chan int), make(chan struct{}), make(chan struct{})
 	nc, s := serve(t, Options{}, func(s *ServerStream) {
-		total := 0
 		for range read {
 			p, err := s.Read()
 			if err != nil {
 				t.Error(err)
 			}
 			s.Retain(len(p))
-			total += len(p)
 		}
 		s.Release()
+		close(released)
 		<-release
 	})
 	r := rawClient(t, nc)
@@ -38,16 +33,19 @@ func TestTheWindowIsShutForRetainedBytes(t *testing.T) {
 	r.must(r.WriteData(1, false, make([]byte, firstWindow-3*maxFrame)))
 	read <- 3
 	eventually(t, "the bytes to arrive", func() bool { return window() == 0 })
-	close(read)
-	eventually(t, "the window to reopen", func() bool { return window() >= maxRetained-maxFrame })
-	close(release)
-	for {
-		f, err := r.ReadFrame()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if f, ok := f.(*h2.WindowUpdateFrame); ok && f.StreamID == 1 {
-			return
-		}
+	read <- 4
+	eventually(t, "the window to reopen", func() bool { return window() >= firstWindow-3*maxFrame })
+	credit := func() int { // what the window can become
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.streams[1].window + s.streams[1].consumed
 	}
+	before := credit()
+	r.must(r.WriteData(1, false, []byte("x")))
+	close(read)
+	await(t, released, "the bytes to be released")
+	if after := credit(); after < before+maxRetained-1 {
+		t.Errorf("the window can be %d bytes, and %d before 48 KiB were released", after, before)
+	}
+	close(release)
 }

@@ -98,7 +98,7 @@ func (s *stream) Trailer() message.Fields {
 
 // maxRetained bounds what Retain leaves of a stream's window. With the rest, the peer
 // can send more than is retained, and does not have to wait for an answer first.
-const maxRetained = firstWindow - maxFrame
+const maxRetained = 3 * maxFrame
 
 // Retain says that the reader keeps the first n bytes of the view that Read returned
 // last, until Release. So they still fill the stream's window, unless too much of it is
@@ -117,18 +117,19 @@ func (s *stream) Retain(n int) {
 func (s *stream) Release() {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
-	s.reopenWindowLocked(s.retained)
+	n := s.retained
 	s.retained = 0
+	s.reopenWindowLocked(n)
 }
 
-// reopenWindowLocked reopens the stream's window by n bytes, at least half of the
-// window at a time. If the reader keeps up, the window grows.
+// reopenWindowLocked reopens the stream's window by n bytes, at least half of what is
+// not retained at a time. If the reader keeps up, the window grows.
 func (s *stream) reopenWindowLocked(n int) {
 	if n == 0 || s.recvEnd || s.closed || s.refused {
 		return
 	}
 	s.consumed += n
-	if s.consumed < s.size/2 {
+	if s.consumed < (s.size-s.retained)/2 {
 		return
 	}
 	c := s.c
