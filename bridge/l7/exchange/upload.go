@@ -120,7 +120,7 @@ func (u *upload) send(b message.Back) error {
 	return nil
 }
 
-// parkAtOnce is the start of an upload of which nothing has arrived: it does what
+// parkAtOnce starts an upload if no byte of the body has arrived: it does what
 // sendInBackground would do, without a goroutine. It reports false if it did nothing.
 func (u *upload) parkAtOnce(b message.Back, number int) bool {
 	if number > 1 || u.x.front.Buffered() {
