@@ -139,4 +139,4 @@ func (l *AnchorLog) snapshot() []AnchorUse {
 }
 
 // Subject returns the subject of the anchor.
-func (u AnchorUse) Subject() string { return infoName(u.Anchor.RawSubject, u.Anchor.Subject) }
+func (u AnchorUse) Subject() string { return SubjectOf(u.Anchor) }

@@ -64,6 +64,9 @@ func describe(chain []*x509.Certificate, now time.Time) Info {
 	return info
 }
 
+// SubjectOf returns the subject of a certificate as Info does: printable and bounded.
+func SubjectOf(c *x509.Certificate) string { return infoName(c.RawSubject, c.Subject) }
+
 // altNames returns at most limit subject alternative names, and their total.
 func altNames(c *x509.Certificate, limit int) (names []string, total int) {
 	add := func(kind, name string) {

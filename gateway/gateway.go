@@ -12,8 +12,10 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/accesslog"
+	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/gateway/admin"
 	"github.com/drawbridge-gateway/drawbridge/gateway/audit"
+	"github.com/drawbridge-gateway/drawbridge/gateway/connections"
 	"github.com/drawbridge-gateway/drawbridge/gateway/diagnose"
 	"github.com/drawbridge-gateway/drawbridge/gateway/files"
 	"github.com/drawbridge-gateway/drawbridge/gateway/inventory"
@@ -151,8 +153,10 @@ type Gateway struct {
 	*servers
 	*inventory.Inventory
 	*diagnose.Diagnostics
+	*connections.Connections
 
 	descriptors *listeners.Descriptors
+	trackers    upstream.Trackers // of connections to upstreams
 	accessLog   *accesslog.Logger // nil: no access log
 	files       *files.Watcher
 	metrics     *telemetry.Publisher

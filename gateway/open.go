@@ -10,10 +10,12 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/accesslog"
+	"github.com/drawbridge-gateway/drawbridge/bridge/live"
 	"github.com/drawbridge-gateway/drawbridge/gateway/access"
 	"github.com/drawbridge-gateway/drawbridge/gateway/admin"
 	"github.com/drawbridge-gateway/drawbridge/gateway/audit"
 	"github.com/drawbridge-gateway/drawbridge/gateway/confirm"
+	"github.com/drawbridge-gateway/drawbridge/gateway/connections"
 	"github.com/drawbridge-gateway/drawbridge/gateway/diagnose"
 	"github.com/drawbridge-gateway/drawbridge/gateway/files"
 	"github.com/drawbridge-gateway/drawbridge/gateway/guard"
@@ -76,6 +78,7 @@ func Open(ctx context.Context, o Options) (_ *Gateway, err error) {
 	}
 	g.Inventory = inventory.New(g.live.Load, g.adminTLS())
 	g.Diagnostics = diagnose.New(diagnose.Options{Live: g.live.Load, Compiler: &g.compiler, Down: g.listeners.DownReason, Logger: g.log})
+	g.Connections = connections.New(connections.Options{Clients: g.listeners.Connections, Upstreams: g.trackers.Connections, Logger: g.log})
 	if err := g.openMetrics(o, limits, &undo); err != nil {
 		return nil, err
 	}
@@ -93,11 +96,12 @@ func newGateway(o Options) *Gateway {
 	g := &Gateway{readiness: o.Ready, version: o.Version, log: o.Logger.Named("gateway"), started: time.Now()}
 	g.feeds = newFeeds(g.started)
 	g.descriptors = listeners.NewDescriptors(g.log)
+	g.trackers.Numbers = live.NewNumbers()
 	g.writer = &writer{
 		log: g.log,
 		compiler: snapshot.Compiler{
 			Logger: o.Logger.Named("bridge"), Observer: g.observe, Filling: make(chan struct{}, maxFilling),
-			Descriptors: g.descriptors.Descriptors, Blocking: o.blocking, Now: o.now,
+			Descriptors: g.descriptors.Descriptors, Trackers: &g.trackers, Blocking: o.blocking, Now: o.now,
 		},
 		announce: g.feeds.announce,
 	}
@@ -129,7 +133,7 @@ func (g *Gateway) openListeners(o Options, undo *undoList) (err error) {
 	g.listeners, err = listeners.New(listeners.Options{
 		Live: g.live.Load, Descriptors: g.descriptors, Drain: o.DrainTimeout, AccessLog: g.accessLog, Logger: o.Logger.Named("bridge"),
 		Removing:   func(l *listeners.Running) func() { return g.metrics.Removing(l) },
-		Unverified: g.feeds.unverified, Now: o.now,
+		Unverified: g.feeds.unverified, Now: o.now, Numbers: g.trackers.Numbers,
 	})
 	if err != nil {
 		return err

@@ -73,6 +73,10 @@ type Refusal struct {
 // A Conn is an accepted connection. Enter and Announce set its fields, which do not
 // change afterwards.
 type Conn struct {
+	// Revision is the live revision when the connection was accepted; 0: unknown. The
+	// server sets it before Enter.
+	Revision int64
+
 	// Announced is the client that the connection belongs to. Its Source is nil until the
 	// PROXY protocol header was read.
 	Announced proxyproto.Announced
@@ -88,11 +92,15 @@ type Conn struct {
 	owner  Owner
 	intake *Intake
 
+	id    uint64 // set by Enter
+	began int64  // in nanoseconds since 1970; set by Enter
+
 	refused atomic.Bool // its handshake failed: it stays open only so that the client can read why
 
 	// Guarded by Intake.mu.
 	entered, left bool
-	grace         *time.Timer // cuts the connection when its grace is over; nil: none
+	announced     bool // Announced is set and does not change any more
+	end           ending
 }
 
 // Name returns the client's name for logs.
@@ -109,6 +117,7 @@ func (c *Conn) Name() string {
 // connection is closed, and Done once no goroutine works on it.
 func (i *Intake) Enter(c *Conn, raw net.Conn, r *Rules, owner Owner) bool {
 	c.raw, c.owner, c.intake = raw, owner, i
+	c.id, c.began = i.options.Numbers.Next(), time.Now().UnixNano()
 	if r.ProxyProtocol == nil {
 		c.Announced = proxyproto.Announced{Source: raw.RemoteAddr(), Destination: raw.LocalAddr()}
 	}
@@ -182,6 +191,7 @@ func (i *Intake) enter(c *Conn, r *Rules, addr netip.Addr, known bool) Ending {
 	if c.Addr = addr; addr.IsValid() {
 		i.perClient[addr]++
 	}
+	c.announced = known
 	return ""
 }
 
@@ -208,21 +218,6 @@ func (i *Intake) Verified(c *Conn, s *socket.Socket, peer *certs.Peer) {
 	}
 }
 
-// EndWithin implements validity.Owner: it drains the connection, and cuts it when the
-// grace period is over.
-func (c *Conn) EndWithin(grace time.Duration, cause *certs.VerifyError) {
-	if grace == 0 {
-		c.owner.Cut(cause)
-		return
-	}
-	c.owner.Drain()
-	c.intake.mu.Lock()
-	defer c.intake.mu.Unlock()
-	if !c.left {
-		c.grace = time.AfterFunc(grace, func() { c.owner.Cut(cause) })
-	}
-}
-
 // Leave removes a closed connection. The server calls it once for each connection that
 // entered.
 func (i *Intake) Leave(c *Conn) {
@@ -234,9 +229,7 @@ func (i *Intake) leave(c *Conn) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	c.left = true
-	if c.grace != nil {
-		c.grace.Stop()
-	}
+	c.end.stop()
 	delete(i.conns, c)
 	if c.Addr.IsValid() {
 		if i.perClient[c.Addr]--; i.perClient[c.Addr] == 0 {

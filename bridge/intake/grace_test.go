@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/intake"
+	"github.com/drawbridge-gateway/drawbridge/bridge/live"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
@@ -23,6 +24,8 @@ type recorder struct {
 func (r *recorder) Drain()            { r.drains++ }
 func (r *recorder) Cut(cause error)   { r.cuts <- cause }
 func (r *recorder) Work() (int, bool) { return 0, true }
+
+func (r *recorder) Describe(*live.Connection) {}
 
 // A client that no longer verifies is drained, and cut when its grace is over, unless its
 // connection has ended before. Without grace it is only cut.

@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/limit"
+	"github.com/drawbridge-gateway/drawbridge/bridge/live"
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 	"github.com/drawbridge-gateway/drawbridge/bridge/validity"
 	"github.com/drawbridge-gateway/drawbridge/certs"
@@ -40,8 +41,12 @@ type Owner interface {
 	Work() (requests int, busy bool)
 
 	// Cut ends the connection at once. The cause is a *certs.VerifyError if the client
-	// no longer verifies.
+	// no longer verifies, and live.ErrClosed if an operator closes the connection.
 	Cut(cause error)
+
+	// Describe completes the description of the connection, of which the Intake has set
+	// what it knows: the number, the beginning and the client's addresses.
+	Describe(*live.Connection)
 }
 
 // Options configure an Intake.
@@ -49,6 +54,9 @@ type Options struct {
 	Descriptors *socket.Descriptors // counts client connections; may be nil
 	Limiter     *limit.Limiter      // enforces Rules.Rate and RatePerClient
 	Logger      hclog.Logger
+
+	Listener string        // the name of the listener, for descriptions of connections
+	Numbers  *live.Numbers // may be nil
 
 	// Revalidation configures the Set that verifies clients again while their
 	// connections are open. Its Logger is ignored: the Set logs to the Intake's.

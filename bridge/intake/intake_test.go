@@ -20,6 +20,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/cidr"
 	"github.com/drawbridge-gateway/drawbridge/bridge/intake"
 	"github.com/drawbridge-gateway/drawbridge/bridge/limit"
+	"github.com/drawbridge-gateway/drawbridge/bridge/live"
 	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 	"github.com/drawbridge-gateway/drawbridge/certs"
@@ -48,7 +49,9 @@ type owner struct {
 
 func (o *owner) Drain()            {}
 func (o *owner) Work() (int, bool) { return 0, true }
-func (o *owner) Cut(error)         { o.sock.Reset() }
+
+func (o *owner) Describe(*live.Connection) {}
+func (o *owner) Cut(error)                 { o.sock.Reset() }
 
 func serve(t testing.TB, rules *intake.Rules, listenerTLS *certs.Server) *server {
 	t.Helper()

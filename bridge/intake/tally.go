@@ -29,7 +29,7 @@ func (i *Intake) open() []*Conn {
 	defer i.mu.Unlock()
 	var out []*Conn
 	for c := range i.conns {
-		if !c.Member.Ending() && !c.refused.Load() {
+		if !c.Member.Ending() && !c.end.begun && !c.refused.Load() {
 			out = append(out, c)
 		}
 	}

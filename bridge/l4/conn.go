@@ -1,12 +1,15 @@
 package l4
 
 import (
+	"crypto/tls"
 	"net"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/intake"
+	"github.com/drawbridge-gateway/drawbridge/bridge/live"
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 	"github.com/drawbridge-gateway/drawbridge/bridge/splice"
@@ -21,6 +24,10 @@ type conn struct {
 	server *Server
 	client *socket.Socket
 	start  time.Time
+
+	stage  atomic.Int32 // see Describe
+	secure *tls.Conn    // the client's TLS; nil: plaintext, or passed through
+	back   net.Conn     // the connection to the endpoint
 
 	// Used by serve's goroutine until the splice starts, and by the splice's callbacks
 	// afterwards.
@@ -155,7 +162,7 @@ func (c *conn) bridge(t *Table) bool {
 			return false
 		}
 		s.intake.Verified(&c.Conn, c.client, peer)
-		client, serverName = tc, peer.ServerName
+		client, serverName, c.secure = tc, peer.ServerName, tc
 		if len(peer.Certificates) > 0 {
 			certificate = route.NewClient(peer.Certificates[0])
 		}
@@ -199,6 +206,7 @@ func (c *conn) bridge(t *Table) bool {
 		return false
 	}
 	o.upstream = u.Name()
+	c.stage.Store(chosen)
 
 	ctx := s.intake.Context()
 	if u.Announces() {
@@ -272,6 +280,8 @@ func (c *conn) bridge(t *Table) bool {
 		},
 	}
 	handedOver = true
+	c.back = back
+	c.stage.Store(bridged)
 	c.setSplice(engine.Start(client, back, options))
 	c.limitAge(t.MaxAge, u.StreamAge())
 	return true
@@ -369,11 +379,14 @@ func (c *conn) Work() (requests int, busy bool) { return 0, true }
 
 // Cut implements intake.Owner. It ends the connection at once, in any state.
 func (c *conn) Cut(cause error) {
-	if failure, ok := cause.(*certs.VerifyError); ok {
+	switch failure, unverified := cause.(*certs.VerifyError); {
+	case unverified:
 		c.end(cut{splice.Unverified, failure})
-		return
+	case cause == live.ErrClosed:
+		c.end(cut{how: splice.ClosedByOperator})
+	default:
+		c.end(cut{how: splice.Shutdown})
 	}
-	c.end(cut{how: splice.Shutdown})
 }
 
 // A cut says why a connection was ended in any state.

@@ -11,6 +11,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/accesslog"
 	"github.com/drawbridge-gateway/drawbridge/bridge/intake"
 	"github.com/drawbridge-gateway/drawbridge/bridge/limit"
+	"github.com/drawbridge-gateway/drawbridge/bridge/live"
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 	"github.com/drawbridge-gateway/drawbridge/bridge/splice"
 	"github.com/drawbridge-gateway/drawbridge/bridge/starttls"
@@ -27,6 +28,13 @@ type Options struct {
 	// Table returns the current table; nil closes connections. The Server calls it once
 	// per connection, so a connection sees exactly one revision to its end.
 	Table func() *Table
+
+	// Revision returns the live revision. The Server calls it before Table, so the table
+	// of a connection is of its revision or a later one. Nil: revisions are unknown.
+	Revision func() int64
+
+	// Numbers numbers the connections. It may be nil.
+	Numbers *live.Numbers
 
 	// Splices carries the connections' bytes. Its owner closes it after Shutdown. Nil:
 	// the Server creates its own.
@@ -51,6 +59,7 @@ type Options struct {
 type Server struct {
 	splices   *splice.Source
 	table     func() *Table
+	revision  func() int64
 	log       hclog.Logger
 	listener  string            // for logs
 	accessLog *accesslog.Logger // may be nil
@@ -68,14 +77,21 @@ func New(o Options) *Server {
 	}
 	log = log.With("listener", o.Listener)
 	limiter := limit.New()
+	if o.Revision == nil {
+		o.Revision = func() int64 { return 0 }
+	}
 	return &Server{
 		table:     o.Table,
+		revision:  o.Revision,
 		log:       log,
 		splices:   splice.NewSource(o.Splices, 0),
 		listener:  o.Listener,
 		accessLog: o.AccessLog,
 		limiter:   limiter,
-		intake:    intake.New(intake.Options{Descriptors: o.Descriptors, Limiter: limiter, Logger: log, Revalidation: o.Revalidation}),
+		intake: intake.New(intake.Options{
+			Descriptors: o.Descriptors, Limiter: limiter, Logger: log, Revalidation: o.Revalidation,
+			Listener: o.Listener, Numbers: o.Numbers,
+		}),
 	}
 }
 
@@ -96,6 +112,7 @@ func (s *Server) take(raw net.Conn) {
 	if s.accessLog != nil {
 		c.details = new(logDetails)
 	}
+	c.Revision = s.revision()
 	t := s.table()
 	if t == nil {
 		c.client.Reset()

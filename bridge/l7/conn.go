@@ -30,6 +30,10 @@ type conn struct {
 	upstreamClient backs.Client   // its connections to upstreams, and the address that they announce
 	facts          policy.Connection
 
+	secure      *tls.Conn   // nil: plaintext
+	established atomic.Bool // its handshake is complete: the fields above are set
+	latest      latest      // request
+
 	handshake time.Duration     // how long its TLS handshake took
 	record    *accesslog.Record // what the records of its requests have in common; nil: no access log
 
@@ -222,13 +226,13 @@ func (c *conn) check(now int64) {
 
 // accept takes over a connection, or closes it.
 func (s *Server) accept(raw net.Conn) {
-	table := s.options.Table()
+	revision, table := s.options.Revision(), s.options.Table()
 	if table == nil {
 		socket.New(raw, nil).Reset()
 		return
 	}
 	c := &conn{Conn: raw, direct: socket.NewDirect(raw), server: s}
-	c.sock = socket.New(c, nil)
+	c.sock, c.intake.Revision = socket.New(c, nil), revision
 	rules := table.rules()
 	if !s.intake.Enter(&c.intake, raw, &rules, c) {
 		return
@@ -291,6 +295,7 @@ func (s *Server) start(c *conn, t *Table) {
 		c.observe(nil)
 		s.intake.Verified(&c.intake, c.sock, intake.Plaintext)
 		served = true
+		c.established.Store(true)
 		s.serveConn(c, nil, t.settings())
 		return
 	}
@@ -306,7 +311,8 @@ func (s *Server) start(c *conn, t *Table) {
 	c.facts.Session = policy.NewSession(tc.ConnectionState())
 	c.handshake = time.Since(begun)
 	c.observe(tc)
-	served = true
+	served, c.secure = true, tc
+	c.established.Store(true)
 	go s.serveConn(c, tc, t.settings())
 }
 

@@ -66,6 +66,7 @@ func (q *request) SharesUpgrades() bool         { return q.pools.SharesUpgrades(
 
 func (q *request) Connect(e *upstream.Endpoint, n exchange.Need, given *exchange.BackInfo) (message.Back, error) {
 	f, r := &q.Facts, q.Facts.Request
+	q.conn.latest.noteEndpoint(e)
 	r.Scheme, r.Authority = q.pools.Address(e, f.Target.Authority)
 	to := &q.need
 	to.Host, to.Client, to.Turn = strings.Trim(f.Target.Host, "[]"), &q.conn.upstreamClient, n.Turn

@@ -216,6 +216,7 @@ func (q *request) decide() (plan exchange.Plan, ok bool) {
 		Host: q.Facts.Target.Host, Path: q.Facts.Target.Path, Method: r.Method, Scheme: q.Facts.Scheme, Header: q.lookup,
 		Client: q.conn.client(),
 	})
+	q.conn.latest.noteRoute(q.action)
 	if q.action != nil {
 		q.Facts.Route, q.Rules.Response = q.action.Route, &q.action.ResponseHeaders
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/intake"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/exchange"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/policy"
+	"github.com/drawbridge-gateway/drawbridge/bridge/live"
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
 	"github.com/drawbridge-gateway/drawbridge/bridge/splice"
 	"github.com/drawbridge-gateway/drawbridge/certs"
@@ -75,6 +76,8 @@ func (q *request) record(code int, elapsed time.Duration, panicked bool) {
 		r.Ended = exchange.EndCutOff
 	case errors.Is(q.Cause(), intake.ErrShutdown):
 		r.Ended = endShutdown
+	case errors.Is(q.Cause(), live.ErrClosed):
+		r.Ended = string(splice.ClosedByOperator)
 	default:
 		r.Ended = endClientGone
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/policy"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/wire"
 	"github.com/drawbridge-gateway/drawbridge/bridge/limit"
+	"github.com/drawbridge-gateway/drawbridge/bridge/live"
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 	"github.com/drawbridge-gateway/drawbridge/bridge/splice"
 	"github.com/drawbridge-gateway/drawbridge/bridge/validity"
@@ -30,6 +31,14 @@ type Options struct {
 	// for the client's TLS and the limits, and once per request. Nil means
 	// that the listener is gone: connections are closed, requests get 503.
 	Table func() *Table
+
+	// Revision returns the live revision. It is called before Table for each connection,
+	// so the connection's TLS is of its revision or a later one. Nil: revisions are
+	// unknown.
+	Revision func() int64
+
+	// Numbers numbers the connections. It may be nil.
+	Numbers *live.Numbers
 
 	// Splices carries upgraded connections. Nil: an Engine of the Server's own.
 	Splices *splice.Engine
@@ -77,12 +86,17 @@ func New(o Options) *Server {
 		log = hclog.NewNullLogger()
 	}
 	log = log.Named("l7").With("listener", o.Listener)
+	if o.Revision == nil {
+		o.Revision = func() int64 { return 0 }
+	}
 	s := &Server{
 		options: o,
 		log:     log,
 		splices: splice.NewSource(o.Splices, 1),
 		limiter: limit.New(),
-		intake:  intake.New(intake.Options{Descriptors: o.Descriptors, Logger: log, Revalidation: o.Revalidation}),
+		intake: intake.New(intake.Options{
+			Descriptors: o.Descriptors, Logger: log, Revalidation: o.Revalidation, Listener: o.Listener, Numbers: o.Numbers,
+		}),
 	}
 	s.ctx = s.intake.Context()
 	s.clock.began = time.Now()

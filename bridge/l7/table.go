@@ -2,6 +2,7 @@ package l7
 
 import (
 	"cmp"
+	"sync/atomic"
 	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/cidr"
@@ -158,6 +159,8 @@ type Action struct {
 	Forward  *Forward
 	Redirect *Redirect
 	Respond  *Respond
+
+	named atomic.Pointer[string] // see name
 
 	RequestHeaders  policy.HeaderRules // for what is forwarded
 	ResponseHeaders policy.HeaderRules // for every response but one of this package's errors

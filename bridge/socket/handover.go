@@ -13,6 +13,9 @@ type Carrier interface {
 	// goroutine and maybe more than once. The Carrier closes the connection and calls
 	// Closed.
 	Close(reset bool)
+
+	// Traffic returns the connection's traffic, like TrafficOf.
+	Traffic() (t Traffic, ok bool)
 }
 
 // HandOver gives the underlying connection to the caller, with the bytes that Fill or

@@ -19,6 +19,9 @@ type carrier struct {
 
 func (c *carrier) Read(p []byte) (int, error)  { return copy(p, "read"), nil }
 func (c *carrier) Write(p []byte) (int, error) { return c.conn.Write(p) }
+func (c *carrier) Traffic() (socket.Traffic, bool) {
+	return socket.Traffic{Received: 7}, true
+}
 func (c *carrier) Close(reset bool) {
 	c.closed = append(c.closed, reset)
 	c.conn.Close()

@@ -72,6 +72,16 @@ func (x *side) Close(bool) {
 	x.splice.Cut(Drained, net.ErrClosed)
 }
 
+// Traffic returns what the kernel has counted. It implements socket.Carrier.
+func (x *side) Traffic() (t socket.Traffic, ok bool) {
+	x.splice.mu.Lock()
+	defer x.splice.mu.Unlock()
+	if x.fd < 0 {
+		return socket.Traffic{}, false
+	}
+	return socket.DescriptorTraffic(x.fd)
+}
+
 // receive reads at most len(p) bytes. It fails with EAGAIN if the socket has none, and
 // returns io.EOF only after a clean end of the stream.
 func (x *side) receive(p []byte) (int, error) {

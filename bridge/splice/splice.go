@@ -20,6 +20,8 @@ const (
 	Shutdown Ending = "shutdown"
 	Drained  Ending = "drained" // another owner closed a side, such as the upstream's Tracker
 
+	ClosedByOperator Ending = "closed by operator"
+
 	// Aged: the connection has reached its greatest age.
 	Aged Ending = "max age"
 

@@ -57,7 +57,7 @@ func (d *dialer) dial(ctx context.Context, client *certs.Client, host string, ho
 		return nil, d.failure(d.options.Network, elapsed, err)
 	}
 	if client == nil {
-		return sock, nil
+		return c.tracker.ready(c, sock), nil
 	}
 
 	start = time.Now()
@@ -84,7 +84,7 @@ func (d *dialer) dial(ctx context.Context, client *certs.Client, host string, ho
 		d.counts.full.Add(1)
 	}
 	d.present(state.PeerCertificates)
-	return conn, nil
+	return c.tracker.ready(c, conn), nil
 }
 
 // isNarrow reports whether another attempt will offer more than the failed
@@ -97,7 +97,8 @@ func isNarrow(err error) bool {
 // track wraps a connection from connect in a Socket that is counted until it is
 // closed.
 func (d *dialer) track(raw net.Conn, client *certs.Client, holder Holder) *tracked {
-	c := &tracked{tracker: d.upstream.options.Tracker, upstream: d.upstream, holder: holder}
+	t := d.upstream.options.Tracker
+	c := &tracked{tracker: t, upstream: d.upstream, dialer: d, holder: holder, id: t.number(), began: time.Now()}
 	if client != nil {
 		if identity := client.Certificate(); identity != nil {
 			c.fingerprint = identity.Fingerprint()
@@ -105,11 +106,11 @@ func (d *dialer) track(raw net.Conn, client *certs.Client, holder Holder) *track
 	}
 	d.counts.open.Add(1)
 	c.sock = socket.New(raw, func() {
-		d.upstream.options.Tracker.remove(c)
+		t.remove(c)
 		d.counts.open.Add(-1)
 		d.upstream.options.Descriptors.ReleaseUpstream()
 	})
-	d.upstream.options.Tracker.add(c)
+	t.add(c)
 	return c
 }
 

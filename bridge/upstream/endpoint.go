@@ -9,6 +9,7 @@ import (
 
 	"github.com/cespare/xxhash/v2"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/live"
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
@@ -23,6 +24,7 @@ type Endpoint struct {
 	capacity
 	results
 
+	name *Name        // an allocation of its own
 	seed uint64       // of its bids for slots of a consistent hash
 	gone atomic.Int64 // when it left its upstream's group, in nanoseconds since 1970; 0: it is a member
 
@@ -34,7 +36,7 @@ type Endpoint struct {
 
 // newEndpoint returns an endpoint of u. It is not in u's group yet.
 func (u *Upstream) newEndpoint(o EndpointOptions) *Endpoint {
-	e := &Endpoint{upstream: u, health: new(health), seed: xxhash.Sum64String(o.Network + " " + o.Address)}
+	e := &Endpoint{upstream: u, name: &Name{u.Name(), o.Address}, health: new(health), seed: xxhash.Sum64String(o.Network + " " + o.Address)}
 	e.dialer.upstream, e.dialer.options = u, o
 	e.trafficShare.upstream, e.capacity.upstream, e.results.endpoint = u, u, e
 	e.setShare(o.Weight, o.Backup)
@@ -64,6 +66,21 @@ func (e *Endpoint) Address() string { return e.options.Address }
 // SameAddress reports whether both endpoints have the same address.
 func (e *Endpoint) SameAddress(o *Endpoint) bool {
 	return e.options.Network == o.options.Network && e.options.Address == o.options.Address
+}
+
+// A Name names an endpoint and its upstream. It may be kept longer than both.
+type Name struct{ Upstream, Endpoint string }
+
+// Name returns the endpoint's name, always the same pointer.
+func (e *Endpoint) Name() *Name { return e.name }
+
+// SideOf describes a connection to the endpoint that was made for a purpose.
+func (e *Endpoint) SideOf(conn net.Conn, p Purpose) live.Side {
+	side := live.SideOf(conn)
+	if client := e.Client(p); client != nil && client.Certificate() != nil {
+		side.Certificate = client.Certificate().Fingerprint()
+	}
+	return side
 }
 
 // Authority returns the endpoint's name for a Host header: host:port, or a

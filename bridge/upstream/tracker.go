@@ -1,9 +1,11 @@
 package upstream
 
 import (
+	"net"
 	"sync"
 	"time"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/live"
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 	"github.com/drawbridge-gateway/drawbridge/bridge/validity"
 	"github.com/drawbridge-gateway/drawbridge/certs"
@@ -16,6 +18,7 @@ import (
 // verifies. All methods may be called concurrently.
 type Tracker struct {
 	peers *validity.Set // the verified ones
+	all   *Trackers     // may be nil
 
 	mu   sync.Mutex
 	open map[string]map[*tracked]struct{} // by fingerprint
@@ -23,12 +26,12 @@ type Tracker struct {
 
 // NewTracker returns an empty Tracker that verifies its connections against the system's
 // clock and reports nothing.
-func NewTracker() *Tracker { return NewTrackerOf(validity.New(validity.Options{})) }
+func NewTracker() *Tracker { return NewTrackerOf(validity.New(validity.Options{}), nil) }
 
 // NewTrackerOf returns an empty Tracker whose verified connections are members of
-// peers.
-func NewTrackerOf(peers *validity.Set) *Tracker {
-	return &Tracker{peers: peers, open: make(map[string]map[*tracked]struct{})}
+// peers. It is a member of all, which may be nil, while it has connections.
+func NewTrackerOf(peers *validity.Set, all *Trackers) *Tracker {
+	return &Tracker{peers: peers, all: all, open: make(map[string]map[*tracked]struct{})}
 }
 
 // Peers returns the connections whose endpoint was verified. Its policy is that of
@@ -45,6 +48,9 @@ type Holder interface {
 	// Work returns how many requests use the connection. held is false once the
 	// connection carries a stream and is no longer the Holder's.
 	Work() (requests int, held bool)
+
+	// Protocol returns what the connection carries.
+	Protocol() live.Protocol
 }
 
 // A tracked is an open connection.
@@ -52,13 +58,17 @@ type tracked struct {
 	validity.Member
 	tracker     *Tracker  // may be nil
 	upstream    *Upstream // that dialed it
-	fingerprint string    // of our certificate; "" without one
+	id          uint64
+	began       time.Time
+	dialer      *dialer
+	fingerprint string // of our certificate; "" without one
 	sock        *socket.Socket
 	holder      Holder // nil: the connection carries one stream to its end
 
 	// Guarded by the Tracker's mutex.
-	cut *time.Timer // nil: not being drained
-	end time.Time   // when cut fires
+	conn net.Conn    // sock, or TLS on top of it; nil until it can be used
+	cut  *time.Timer // nil: not being drained
+	end  time.Time   // when cut fires
 }
 
 // Counts returns the number of open connections, including those still in the
@@ -132,8 +142,21 @@ func (t *Tracker) verified(c *tracked, peer *certs.Peer) {
 	c.sock.OnClose(func() { t.peers.Remove(&c.Member) })
 }
 
+// ready records that conn, which is c's Socket or TLS on top of it, can be used.
+func (t *Tracker) ready(c *tracked, conn net.Conn) net.Conn {
+	if t != nil {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		c.conn = conn
+	}
+	return conn
+}
+
 // EndWithin implements validity.Owner. An idle connection is closed at once.
-func (c *tracked) EndWithin(grace time.Duration, _ *certs.VerifyError) {
+func (c *tracked) EndWithin(grace time.Duration, _ *certs.VerifyError) { c.Close(grace) }
+
+// Close implements live.Entry. An idle connection is closed at once.
+func (c *tracked) Close(grace time.Duration) {
 	if c.holder != nil {
 		c.holder.Retire()
 	}
@@ -185,6 +208,9 @@ func (t *Tracker) add(c *tracked) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if len(t.open) == 0 {
+		t.all.add(t)
+	}
 	same := t.open[c.fingerprint]
 	if same == nil {
 		same = make(map[*tracked]struct{})
@@ -206,5 +232,8 @@ func (t *Tracker) remove(c *tracked) {
 	same := t.open[c.fingerprint]
 	if delete(same, c); len(same) == 0 {
 		delete(t.open, c.fingerprint)
+	}
+	if len(t.open) == 0 {
+		t.all.remove(t)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/live"
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 )
 
@@ -15,6 +16,8 @@ type retirer func()
 
 func (r retirer) Retire()           { r() }
 func (r retirer) Work() (int, bool) { return 0, true }
+
+func (r retirer) Protocol() live.Protocol { return live.HTTP1 }
 
 // connection adds a connection to t and returns whether it is open.
 func (t *Tracker) connection(fingerprint string, h Holder) (c *tracked, isOpen func() bool) {

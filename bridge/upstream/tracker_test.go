@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/live"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
@@ -185,3 +186,5 @@ type retires chan struct{}
 
 func (r retires) Retire()           { r <- struct{}{} }
 func (r retires) Work() (int, bool) { return 0, true }
+
+func (r retires) Protocol() live.Protocol { return live.HTTP1 }

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/live"
 )
 
 // run keeps connections ready until ctx ends.
@@ -127,6 +129,8 @@ type warmHolder struct {
 func (h warmHolder) Retire() { h.pool.drain(h.conn) }
 
 func (h warmHolder) Work() (requests int, held bool) { return 0, !h.pool.isTaken(h.conn) }
+
+func (h warmHolder) Protocol() live.Protocol { return live.TCP }
 
 // isTaken reports whether a connection was handed out, or is being closed.
 func (w *warmPool) isTaken(c *warmConn) bool {

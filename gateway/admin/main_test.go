@@ -227,6 +227,19 @@ func (g *fakeGateway) happen(e *adminv1.Event) {
 	})
 }
 
+// EachConnection knows three connections, 1 to 3, of the listener "web".
+func (g *fakeGateway) EachConnection(f *adminv1.ConnectionFilter, after uint64, yield func(uint64, *adminv1.Connection) bool) error {
+	if l := f.GetListeners(); len(l) > 0 && l[0] != "web" {
+		return invalid.Errorf(invalid.Argument, "connection_filter.listeners", "is not web")
+	}
+	for n := after + 1; n <= 3; n++ {
+		if !yield(n, &adminv1.Connection{Id: fmt.Sprint(n), Listener: "web"}) {
+			break
+		}
+	}
+	return nil
+}
+
 func (g *fakeGateway) Probe(_ context.Context, req *adminv1.ProbeUpstreamRequest) (*adminv1.ProbeUpstreamResponse, error) {
 	if err := g.known("name", req.GetName()); err != nil {
 		return nil, err

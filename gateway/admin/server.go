@@ -91,6 +91,11 @@ type Gateway interface {
 	// of them for nil, soonest to expire first, until yield returns false.
 	EachCertificate(after *CertificateKey, yield func(CertificateKey, *adminv1.CertificateInUse) bool)
 
+	// EachConnection calls yield with each open connection that matches the filter and has
+	// a number after the given one, in the order of numbers, until yield returns false.
+	// Its error is an *invalid.Error.
+	EachConnection(f *adminv1.ConnectionFilter, after uint64, yield func(number uint64, c *adminv1.Connection) bool) error
+
 	// Probe and Explain answer requests of DiagnosticsService. FlushSessions
 	// returns how many sessions of the upstream were discarded, and
 	// DrainConnections how many of its connections will be closed: those made

@@ -197,7 +197,7 @@ func probeResult(address string, r *probe.Result) *adminv1.ProbeResult {
 		Reason:                     snapshot.Reason(r.Reason),
 		Explanation:                r.Explanation,
 		Suggestion:                 suggestion(r.Suggestion),
-		Version:                    tlsVersions[r.Version],
+		Version:                    snapshot.TLSVersion(r.Version),
 		Alpn:                       r.ALPN,
 		ResumptionOffered:          r.ResumptionOffered,
 		ClientCertificateRequested: r.ClientRequested,
@@ -230,13 +230,6 @@ func probeResult(address string, r *probe.Result) *adminv1.ProbeResult {
 		out.Attempts = append(out.Attempts, &adminv1.ProbeAttempt{Change: a.Change, Outcome: outcome(a.Reason), Reason: snapshot.Reason(a.Reason)})
 	}
 	return out
-}
-
-var tlsVersions = map[uint16]adminv1.TlsVersion{
-	tls.VersionTLS10: adminv1.TlsVersion_TLS_VERSION_1_0,
-	tls.VersionTLS11: adminv1.TlsVersion_TLS_VERSION_1_1,
-	tls.VersionTLS12: adminv1.TlsVersion_TLS_VERSION_1_2,
-	tls.VersionTLS13: adminv1.TlsVersion_TLS_VERSION_1_3,
 }
 
 func outcome(r certs.Reason) adminv1.ProbeOutcome {

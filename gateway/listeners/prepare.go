@@ -177,11 +177,12 @@ func (s *Set) build(want *snapshot.Listener, socket *lease) *Running {
 	if s.o.Unverified != nil {
 		revalidation.Observe = func(f validity.Finding) { s.o.Unverified(want.Name, f) }
 	}
+	revision := func() int64 { return s.o.Live().State().Revision() }
 	if want.Protocol == adminv1.Protocol_PROTOCOL_HTTP {
 		table := &table[l7.Table]{now: func() *l7.Table { return s.o.Live().HTTP(want.Name) }}
 		r.HTTP = l7.New(l7.Options{
 			Listener: want.Name, Table: table.get, Splices: s.splices, Descriptors: s.o.Descriptors.Descriptors, AccessLog: s.o.AccessLog, Logger: s.o.Logger,
-			Revalidation: revalidation,
+			Revalidation: revalidation, Revision: revision, Numbers: s.o.Numbers,
 		})
 		r.remember = table.remember
 		return r
@@ -189,7 +190,7 @@ func (s *Set) build(want *snapshot.Listener, socket *lease) *Running {
 	table := &table[l4.Table]{now: func() *l4.Table { return s.o.Live().TCP(want.Name) }}
 	r.TCP = l4.New(l4.Options{
 		Listener: want.Name, Table: table.get, Splices: s.splices, Descriptors: s.o.Descriptors.Descriptors, AccessLog: s.o.AccessLog, Logger: s.o.Logger,
-		Revalidation: revalidation,
+		Revalidation: revalidation, Revision: revision, Numbers: s.o.Numbers,
 	})
 	r.remember = table.remember
 	return r

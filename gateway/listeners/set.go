@@ -16,6 +16,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/accesslog"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l4"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7"
+	"github.com/drawbridge-gateway/drawbridge/bridge/live"
 	"github.com/drawbridge-gateway/drawbridge/bridge/splice"
 	"github.com/drawbridge-gateway/drawbridge/bridge/validity"
 	"github.com/drawbridge-gateway/drawbridge/gateway/snapshot"
@@ -46,6 +47,7 @@ type Options struct {
 	// Now returns the time at which open connections are verified. Nil means time.Now.
 	Now func() time.Time
 
+	Numbers   *live.Numbers     // numbers connections; may be nil
 	AccessLog *accesslog.Logger // nil: none
 	Logger    hclog.Logger      // nil discards
 }
@@ -89,6 +91,7 @@ type server interface {
 	Revalidate()
 	Peers() *validity.Set
 	Tally(*validity.Policy) validity.Tally
+	Connections() []live.Entry
 }
 
 // Peers returns the clients of the listener's open connections.
@@ -239,6 +242,13 @@ func (s *Set) Each(f func(*Running)) {
 	for _, r := range all {
 		f(r)
 	}
+}
+
+// Connections returns the open connections of every listener, including draining ones.
+func (s *Set) Connections() []live.Entry {
+	var out []live.Entry
+	s.Each(func(r *Running) { out = append(out, r.server().Connections()...) })
+	return out
 }
 
 // Draining returns how many removed listeners still have connections.

@@ -36,6 +36,9 @@ type Compiler struct {
 	// nil.
 	Descriptors *socket.Descriptors
 
+	// Trackers are passed to all upstreams. They may be nil.
+	Trackers *upstream.Trackers
+
 	// FileRoots are the directories below which files are read. Nil: no files are read.
 	FileRoots fileroot.Roots
 
@@ -120,6 +123,7 @@ type job struct {
 
 	observer    func(upstream.Event)
 	filling     chan struct{}
+	trackers    *upstream.Trackers
 	descriptors *socket.Descriptors
 	now         func() time.Time // nil: time.Now
 	log         hclog.Logger
@@ -130,6 +134,7 @@ func (c Compiler) configure(j *job) *job {
 	j.next, j.reports = &Snapshot{state: j.state}, map[string]*report{}
 	j.log, j.observer = c.Logger, c.Observer
 	j.filling, j.descriptors, j.now = c.Filling, c.Descriptors, c.Now
+	j.trackers = c.Trackers
 	if j.log == nil {
 		j.log = hclog.NewNullLogger()
 	}

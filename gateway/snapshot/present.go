@@ -72,6 +72,16 @@ func bundleInfo(b *bundle) *adminv1.TrustBundleInfo {
 	return info
 }
 
+// TLSVersion returns the API's form of a version; it is unspecified for an unknown one.
+func TLSVersion(v uint16) adminv1.TlsVersion {
+	for out, version := range versions {
+		if version == v {
+			return out
+		}
+	}
+	return adminv1.TlsVersion_TLS_VERSION_UNSPECIFIED
+}
+
 // CertificateInfo returns the API's form of a description.
 func CertificateInfo(i certs.Info) *adminv1.CertificateInfo {
 	info := &adminv1.CertificateInfo{

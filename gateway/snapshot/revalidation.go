@@ -112,5 +112,5 @@ func (j *job) newTracker(name string) *upstream.Tracker {
 				})
 			}
 		},
-	}))
+	}), j.trackers)
 }

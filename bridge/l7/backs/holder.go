@@ -1,5 +1,7 @@
 package backs
 
+import "github.com/drawbridge-gateway/drawbridge/bridge/live"
+
 // A holder is the upstream.Holder of a connection whose version of HTTP is chosen in the
 // handshake.
 type holder struct {
@@ -39,3 +41,25 @@ func (c *conn2) requests() (n int, ok bool) {
 	}
 	return h.Streams(), true
 }
+
+// Protocol implements upstream.Holder. Until the handshake has chosen HTTP/2, it is
+// HTTP/1.1.
+func (h holder) Protocol() live.Protocol {
+	if _, ok := h.c2.requests(); ok {
+		return live.HTTP2
+	}
+	return live.HTTP1
+}
+
+// An upgraded is the upstream.Holder of a connection that carries one upgraded request
+// to its end.
+type upgraded struct{}
+
+// Retire implements upstream.Holder: the connection has no end of its own to wait for.
+func (upgraded) Retire() {}
+
+// Work implements upstream.Holder.
+func (upgraded) Work() (requests int, held bool) { return 0, false }
+
+// Protocol implements upstream.Holder.
+func (upgraded) Protocol() live.Protocol { return live.Tunnel }

@@ -170,8 +170,7 @@ func (p *pool) dial(n *Need, upgrade bool, spare any) (*conn1, *accesslog.Dial, 
 		purpose = upgradePurpose(p.back.options)
 	}
 	if upgrade {
-		// It has no end of its own to wait for.
-		keeper, c.retired = nil, true
+		keeper, c.retired = upgraded{}, true
 	}
 	type result struct {
 		nc   net.Conn

@@ -6,6 +6,7 @@ import (
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/wire"
+	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 )
 
 // Fronts and backs have some of these methods beyond their interface. The exchange
@@ -40,6 +41,11 @@ type spliceable interface {
 	// Spliced says that the engine has carried the connection to its end, and
 	// closed it.
 	Spliced()
+}
+
+// A tunneler records what its connection carries once it is upgraded.
+type tunneler interface {
+	Tunnels(protocol string, back net.Conn, e *upstream.Endpoint)
 }
 
 // A waitLimiter has a connection of its own, and can bound how long a write to it

@@ -3,6 +3,7 @@ package exchange
 import (
 	"errors"
 	"io"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -110,6 +111,9 @@ func (x *Exchange) splice(b message.Back, client, server spliceable) {
 		return
 	}
 	peer := x.Facts.Client
+	if t, ok := x.front.(tunneler); ok {
+		t.Tunnels(strings.Clone(x.Facts.Request.Upgrade), server.NetConn(), x.try.endpoint)
+	}
 	r := engine.Run(client.NetConn(), server.NetConn(), splice.Options{
 		Idle: upgradedIdle, Linger: lingerTime,
 		ToUpstream: x.shared.FromClient, ToClient: x.shared.ToClient,

@@ -2418,6 +2418,126 @@ func (x *AnchorUser) GetHosts() []string {
 	return nil
 }
 
+// Asks for the open connections.
+type ListConnectionsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which connections. Default: all.
+	ConnectionFilter *ConnectionFilter `protobuf:"bytes,1,opt,name=connection_filter,json=connectionFilter,proto3" json:"connection_filter,omitempty"`
+	// Most entries of the page, which also ends before it reaches 1 MiB. Default, and at
+	// most: 1000.
+	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// next_page_token of the previous page. All other fields must stay the same.
+	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListConnectionsRequest) Reset() {
+	*x = ListConnectionsRequest{}
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListConnectionsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListConnectionsRequest) ProtoMessage() {}
+
+func (x *ListConnectionsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListConnectionsRequest.ProtoReflect.Descriptor instead.
+func (*ListConnectionsRequest) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *ListConnectionsRequest) GetConnectionFilter() *ConnectionFilter {
+	if x != nil {
+		return x.ConnectionFilter
+	}
+	return nil
+}
+
+func (x *ListConnectionsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListConnectionsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// A page of open connections.
+type ListConnectionsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The connections, the oldest first.
+	Connections []*Connection `protobuf:"bytes,1,rep,name=connections,proto3" json:"connections,omitempty"`
+	// Empty on the last page.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListConnectionsResponse) Reset() {
+	*x = ListConnectionsResponse{}
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListConnectionsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListConnectionsResponse) ProtoMessage() {}
+
+func (x *ListConnectionsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListConnectionsResponse.ProtoReflect.Descriptor instead.
+func (*ListConnectionsResponse) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *ListConnectionsResponse) GetConnections() []*Connection {
+	if x != nil {
+		return x.Connections
+	}
+	return nil
+}
+
+func (x *ListConnectionsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
 // The request to watch events. The gateway sends events that match every field.
 type WatchEventsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2438,7 +2558,7 @@ type WatchEventsRequest struct {
 
 func (x *WatchEventsRequest) Reset() {
 	*x = WatchEventsRequest{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[22]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2450,7 +2570,7 @@ func (x *WatchEventsRequest) String() string {
 func (*WatchEventsRequest) ProtoMessage() {}
 
 func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[22]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2463,7 +2583,7 @@ func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEventsRequest.ProtoReflect.Descriptor instead.
 func (*WatchEventsRequest) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{22}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *WatchEventsRequest) GetAfterSequence() int64 {
@@ -2526,7 +2646,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[23]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2538,7 +2658,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[23]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2551,7 +2671,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{23}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Event) GetEventTime() *timestamppb.Timestamp {
@@ -2644,7 +2764,7 @@ type FailureCount struct {
 
 func (x *FailureCount) Reset() {
 	*x = FailureCount{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[24]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2656,7 +2776,7 @@ func (x *FailureCount) String() string {
 func (*FailureCount) ProtoMessage() {}
 
 func (x *FailureCount) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[24]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2669,7 +2789,7 @@ func (x *FailureCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailureCount.ProtoReflect.Descriptor instead.
 func (*FailureCount) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{24}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *FailureCount) GetReason() Reason {
@@ -2701,7 +2821,7 @@ type LastFailure struct {
 
 func (x *LastFailure) Reset() {
 	*x = LastFailure{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[25]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2713,7 +2833,7 @@ func (x *LastFailure) String() string {
 func (*LastFailure) ProtoMessage() {}
 
 func (x *LastFailure) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[25]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2726,7 +2846,7 @@ func (x *LastFailure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LastFailure.ProtoReflect.Descriptor instead.
 func (*LastFailure) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{25}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *LastFailure) GetReason() Reason {
@@ -2754,7 +2874,7 @@ var File_drawbridge_admin_v1_status_service_proto protoreflect.FileDescriptor
 
 const file_drawbridge_admin_v1_status_service_proto_rawDesc = "" +
 	"\n" +
-	"(drawbridge/admin/v1/status_service.proto\x12\x13drawbridge.admin.v1\x1a drawbridge/admin/v1/access.proto\x1a drawbridge/admin/v1/config.proto\x1a\"drawbridge/admin/v1/listener.proto\x1a drawbridge/admin/v1/reason.proto\x1a\x1ddrawbridge/admin/v1/tls.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"N\n" +
+	"(drawbridge/admin/v1/status_service.proto\x12\x13drawbridge.admin.v1\x1a drawbridge/admin/v1/access.proto\x1a drawbridge/admin/v1/config.proto\x1a$drawbridge/admin/v1/connection.proto\x1a\"drawbridge/admin/v1/listener.proto\x1a drawbridge/admin/v1/reason.proto\x1a\x1ddrawbridge/admin/v1/tls.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"N\n" +
 	"\x10GetStatusRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
@@ -2926,7 +3046,15 @@ const file_drawbridge_admin_v1_status_service_proto_rawDesc = "" +
 	"\x04kind\x18\x01 \x01(\x0e2\x19.drawbridge.admin.v1.KindR\x04kind\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1a\n" +
 	"\bendpoint\x18\x03 \x01(\tR\bendpoint\x12\x14\n" +
-	"\x05hosts\x18\x04 \x03(\tR\x05hosts\"\xd0\x01\n" +
+	"\x05hosts\x18\x04 \x03(\tR\x05hosts\"\xa8\x01\n" +
+	"\x16ListConnectionsRequest\x12R\n" +
+	"\x11connection_filter\x18\x01 \x01(\v2%.drawbridge.admin.v1.ConnectionFilterR\x10connectionFilter\x12\x1b\n" +
+	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\"\x84\x01\n" +
+	"\x17ListConnectionsResponse\x12A\n" +
+	"\vconnections\x18\x01 \x03(\v2\x1f.drawbridge.admin.v1.ConnectionR\vconnections\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xd0\x01\n" +
 	"\x12WatchEventsRequest\x12*\n" +
 	"\x0eafter_sequence\x18\x01 \x01(\x03H\x00R\rafterSequence\x88\x01\x01\x124\n" +
 	"\x05types\x18\x02 \x03(\x0e2\x1e.drawbridge.admin.v1.EventTypeR\x05types\x12/\n" +
@@ -2993,11 +3121,12 @@ const file_drawbridge_admin_v1_status_service_proto_rawDesc = "" +
 	"\x1cEVENT_TYPE_ENDPOINTS_CHANGED\x10\t\x12\x15\n" +
 	"\x11EVENT_TYPE_MISSED\x10\n" +
 	"\x12%\n" +
-	"!EVENT_TYPE_CONNECTIONS_UNVERIFIED\x10\v2\xca\x03\n" +
+	"!EVENT_TYPE_CONNECTIONS_UNVERIFIED\x10\v2\xbe\x04\n" +
 	"\rStatusService\x12`\n" +
 	"\tGetStatus\x12%.drawbridge.admin.v1.GetStatusRequest\x1a&.drawbridge.admin.v1.GetStatusResponse\"\x04\xa0\x9f\x19\x01\x12z\n" +
 	"\rListUpstreams\x120.drawbridge.admin.v1.ListUpstreamStatusesRequest\x1a1.drawbridge.admin.v1.ListUpstreamStatusesResponse\"\x04\xa0\x9f\x19\x01\x12\x7f\n" +
-	"\x10ListCertificates\x121.drawbridge.admin.v1.ListCertificatesInUseRequest\x1a2.drawbridge.admin.v1.ListCertificatesInUseResponse\"\x04\xa0\x9f\x19\x01\x12Z\n" +
+	"\x10ListCertificates\x121.drawbridge.admin.v1.ListCertificatesInUseRequest\x1a2.drawbridge.admin.v1.ListCertificatesInUseResponse\"\x04\xa0\x9f\x19\x01\x12r\n" +
+	"\x0fListConnections\x12+.drawbridge.admin.v1.ListConnectionsRequest\x1a,.drawbridge.admin.v1.ListConnectionsResponse\"\x04\xa0\x9f\x19\x01\x12Z\n" +
 	"\vWatchEvents\x12'.drawbridge.admin.v1.WatchEventsRequest\x1a\x1a.drawbridge.admin.v1.Event\"\x04\xa0\x9f\x19\x010\x01BLZJgithub.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1;adminv1b\x06proto3"
 
 var (
@@ -3013,7 +3142,7 @@ func file_drawbridge_admin_v1_status_service_proto_rawDescGZIP() []byte {
 }
 
 var file_drawbridge_admin_v1_status_service_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_drawbridge_admin_v1_status_service_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_drawbridge_admin_v1_status_service_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_drawbridge_admin_v1_status_service_proto_goTypes = []any{
 	(ListenerState)(0),                    // 0: drawbridge.admin.v1.ListenerState
 	(EndpointHealth)(0),                   // 1: drawbridge.admin.v1.EndpointHealth
@@ -3042,92 +3171,100 @@ var file_drawbridge_admin_v1_status_service_proto_goTypes = []any{
 	(*CertificateInUse)(nil),              // 24: drawbridge.admin.v1.CertificateInUse
 	(*AnchorEvidence)(nil),                // 25: drawbridge.admin.v1.AnchorEvidence
 	(*AnchorUser)(nil),                    // 26: drawbridge.admin.v1.AnchorUser
-	(*WatchEventsRequest)(nil),            // 27: drawbridge.admin.v1.WatchEventsRequest
-	(*Event)(nil),                         // 28: drawbridge.admin.v1.Event
-	(*FailureCount)(nil),                  // 29: drawbridge.admin.v1.FailureCount
-	(*LastFailure)(nil),                   // 30: drawbridge.admin.v1.LastFailure
-	(*timestamppb.Timestamp)(nil),         // 31: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),           // 32: google.protobuf.Duration
-	(*Warning)(nil),                       // 33: drawbridge.admin.v1.Warning
-	(*Pending)(nil),                       // 34: drawbridge.admin.v1.Pending
-	(*Caller)(nil),                        // 35: drawbridge.admin.v1.Caller
-	(Protocol)(0),                         // 36: drawbridge.admin.v1.Protocol
-	(Kind)(0),                             // 37: drawbridge.admin.v1.Kind
-	(Reason)(0),                           // 38: drawbridge.admin.v1.Reason
-	(*CertificateInfo)(nil),               // 39: drawbridge.admin.v1.CertificateInfo
-	(*ResourceRef)(nil),                   // 40: drawbridge.admin.v1.ResourceRef
+	(*ListConnectionsRequest)(nil),        // 27: drawbridge.admin.v1.ListConnectionsRequest
+	(*ListConnectionsResponse)(nil),       // 28: drawbridge.admin.v1.ListConnectionsResponse
+	(*WatchEventsRequest)(nil),            // 29: drawbridge.admin.v1.WatchEventsRequest
+	(*Event)(nil),                         // 30: drawbridge.admin.v1.Event
+	(*FailureCount)(nil),                  // 31: drawbridge.admin.v1.FailureCount
+	(*LastFailure)(nil),                   // 32: drawbridge.admin.v1.LastFailure
+	(*timestamppb.Timestamp)(nil),         // 33: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),           // 34: google.protobuf.Duration
+	(*Warning)(nil),                       // 35: drawbridge.admin.v1.Warning
+	(*Pending)(nil),                       // 36: drawbridge.admin.v1.Pending
+	(*Caller)(nil),                        // 37: drawbridge.admin.v1.Caller
+	(Protocol)(0),                         // 38: drawbridge.admin.v1.Protocol
+	(Kind)(0),                             // 39: drawbridge.admin.v1.Kind
+	(Reason)(0),                           // 40: drawbridge.admin.v1.Reason
+	(*CertificateInfo)(nil),               // 41: drawbridge.admin.v1.CertificateInfo
+	(*ResourceRef)(nil),                   // 42: drawbridge.admin.v1.ResourceRef
+	(*ConnectionFilter)(nil),              // 43: drawbridge.admin.v1.ConnectionFilter
+	(*Connection)(nil),                    // 44: drawbridge.admin.v1.Connection
 }
 var file_drawbridge_admin_v1_status_service_proto_depIdxs = []int32{
-	31, // 0: drawbridge.admin.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
-	32, // 1: drawbridge.admin.v1.GetStatusResponse.uptime:type_name -> google.protobuf.Duration
+	33, // 0: drawbridge.admin.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
+	34, // 1: drawbridge.admin.v1.GetStatusResponse.uptime:type_name -> google.protobuf.Duration
 	8,  // 2: drawbridge.admin.v1.GetStatusResponse.listeners:type_name -> drawbridge.admin.v1.ListenerStatus
 	11, // 3: drawbridge.admin.v1.GetStatusResponse.problems:type_name -> drawbridge.admin.v1.Problem
 	12, // 4: drawbridge.admin.v1.GetStatusResponse.counts:type_name -> drawbridge.admin.v1.ResourceCounts
-	33, // 5: drawbridge.admin.v1.GetStatusResponse.warnings:type_name -> drawbridge.admin.v1.Warning
+	35, // 5: drawbridge.admin.v1.GetStatusResponse.warnings:type_name -> drawbridge.admin.v1.Warning
 	7,  // 6: drawbridge.admin.v1.GetStatusResponse.descriptors:type_name -> drawbridge.admin.v1.Descriptors
-	34, // 7: drawbridge.admin.v1.GetStatusResponse.pending:type_name -> drawbridge.admin.v1.Pending
-	35, // 8: drawbridge.admin.v1.GetStatusResponse.caller:type_name -> drawbridge.admin.v1.Caller
+	36, // 7: drawbridge.admin.v1.GetStatusResponse.pending:type_name -> drawbridge.admin.v1.Pending
+	37, // 8: drawbridge.admin.v1.GetStatusResponse.caller:type_name -> drawbridge.admin.v1.Caller
 	0,  // 9: drawbridge.admin.v1.ListenerStatus.state:type_name -> drawbridge.admin.v1.ListenerState
-	36, // 10: drawbridge.admin.v1.ListenerStatus.protocol:type_name -> drawbridge.admin.v1.Protocol
-	29, // 11: drawbridge.admin.v1.ListenerStatus.handshake_failures:type_name -> drawbridge.admin.v1.FailureCount
+	38, // 10: drawbridge.admin.v1.ListenerStatus.protocol:type_name -> drawbridge.admin.v1.Protocol
+	31, // 11: drawbridge.admin.v1.ListenerStatus.handshake_failures:type_name -> drawbridge.admin.v1.FailureCount
 	9,  // 12: drawbridge.admin.v1.ListenerStatus.client_populations:type_name -> drawbridge.admin.v1.ClientPopulation
 	10, // 13: drawbridge.admin.v1.ClientPopulation.verified_by:type_name -> drawbridge.admin.v1.AnchorUse
-	31, // 14: drawbridge.admin.v1.AnchorUse.last_verified_time:type_name -> google.protobuf.Timestamp
-	37, // 15: drawbridge.admin.v1.Problem.kind:type_name -> drawbridge.admin.v1.Kind
+	33, // 14: drawbridge.admin.v1.AnchorUse.last_verified_time:type_name -> google.protobuf.Timestamp
+	39, // 15: drawbridge.admin.v1.Problem.kind:type_name -> drawbridge.admin.v1.Kind
 	15, // 16: drawbridge.admin.v1.ListUpstreamStatusesResponse.upstreams:type_name -> drawbridge.admin.v1.UpstreamStatus
 	16, // 17: drawbridge.admin.v1.UpstreamStatus.endpoints:type_name -> drawbridge.admin.v1.EndpointStatus
-	38, // 18: drawbridge.admin.v1.UpstreamStatus.reason:type_name -> drawbridge.admin.v1.Reason
+	40, // 18: drawbridge.admin.v1.UpstreamStatus.reason:type_name -> drawbridge.admin.v1.Reason
 	21, // 19: drawbridge.admin.v1.UpstreamStatus.connections_by_certificate:type_name -> drawbridge.admin.v1.CertificateConnections
 	18, // 20: drawbridge.admin.v1.UpstreamStatus.dns:type_name -> drawbridge.admin.v1.DnsStatus
 	1,  // 21: drawbridge.admin.v1.EndpointStatus.health:type_name -> drawbridge.admin.v1.EndpointHealth
-	29, // 22: drawbridge.admin.v1.EndpointStatus.failures:type_name -> drawbridge.admin.v1.FailureCount
-	30, // 23: drawbridge.admin.v1.EndpointStatus.last_failure:type_name -> drawbridge.admin.v1.LastFailure
-	39, // 24: drawbridge.admin.v1.EndpointStatus.certificate:type_name -> drawbridge.admin.v1.CertificateInfo
+	31, // 22: drawbridge.admin.v1.EndpointStatus.failures:type_name -> drawbridge.admin.v1.FailureCount
+	32, // 23: drawbridge.admin.v1.EndpointStatus.last_failure:type_name -> drawbridge.admin.v1.LastFailure
+	41, // 24: drawbridge.admin.v1.EndpointStatus.certificate:type_name -> drawbridge.admin.v1.CertificateInfo
 	20, // 25: drawbridge.admin.v1.EndpointStatus.full_handshakes:type_name -> drawbridge.admin.v1.FullHandshakes
-	29, // 26: drawbridge.admin.v1.EndpointStatus.reported:type_name -> drawbridge.admin.v1.FailureCount
+	31, // 26: drawbridge.admin.v1.EndpointStatus.reported:type_name -> drawbridge.admin.v1.FailureCount
 	19, // 27: drawbridge.admin.v1.EndpointStatus.warm:type_name -> drawbridge.admin.v1.WarmConnections
-	31, // 28: drawbridge.admin.v1.EndpointStatus.ejection_end_time:type_name -> google.protobuf.Timestamp
+	33, // 28: drawbridge.admin.v1.EndpointStatus.ejection_end_time:type_name -> google.protobuf.Timestamp
 	17, // 29: drawbridge.admin.v1.EndpointStatus.check:type_name -> drawbridge.admin.v1.CheckStatus
 	10, // 30: drawbridge.admin.v1.EndpointStatus.verified_by:type_name -> drawbridge.admin.v1.AnchorUse
-	31, // 31: drawbridge.admin.v1.CheckStatus.check_time:type_name -> google.protobuf.Timestamp
-	32, // 32: drawbridge.admin.v1.CheckStatus.duration:type_name -> google.protobuf.Duration
-	38, // 33: drawbridge.admin.v1.CheckStatus.reason:type_name -> drawbridge.admin.v1.Reason
-	31, // 34: drawbridge.admin.v1.DnsStatus.resolve_time:type_name -> google.protobuf.Timestamp
-	31, // 35: drawbridge.admin.v1.DnsStatus.next_resolve_time:type_name -> google.protobuf.Timestamp
+	33, // 31: drawbridge.admin.v1.CheckStatus.check_time:type_name -> google.protobuf.Timestamp
+	34, // 32: drawbridge.admin.v1.CheckStatus.duration:type_name -> google.protobuf.Duration
+	40, // 33: drawbridge.admin.v1.CheckStatus.reason:type_name -> drawbridge.admin.v1.Reason
+	33, // 34: drawbridge.admin.v1.DnsStatus.resolve_time:type_name -> google.protobuf.Timestamp
+	33, // 35: drawbridge.admin.v1.DnsStatus.next_resolve_time:type_name -> google.protobuf.Timestamp
 	2,  // 36: drawbridge.admin.v1.FullHandshakes.reason:type_name -> drawbridge.admin.v1.FullHandshakeReason
 	24, // 37: drawbridge.admin.v1.ListCertificatesInUseResponse.certificates:type_name -> drawbridge.admin.v1.CertificateInUse
 	3,  // 38: drawbridge.admin.v1.CertificateInUse.use:type_name -> drawbridge.admin.v1.CertificateUse
-	39, // 39: drawbridge.admin.v1.CertificateInUse.info:type_name -> drawbridge.admin.v1.CertificateInfo
-	40, // 40: drawbridge.admin.v1.CertificateInUse.used_by:type_name -> drawbridge.admin.v1.ResourceRef
+	41, // 39: drawbridge.admin.v1.CertificateInUse.info:type_name -> drawbridge.admin.v1.CertificateInfo
+	42, // 40: drawbridge.admin.v1.CertificateInUse.used_by:type_name -> drawbridge.admin.v1.ResourceRef
 	25, // 41: drawbridge.admin.v1.CertificateInUse.evidence:type_name -> drawbridge.admin.v1.AnchorEvidence
-	31, // 42: drawbridge.admin.v1.AnchorEvidence.since_time:type_name -> google.protobuf.Timestamp
-	31, // 43: drawbridge.admin.v1.AnchorEvidence.last_verified_time:type_name -> google.protobuf.Timestamp
+	33, // 42: drawbridge.admin.v1.AnchorEvidence.since_time:type_name -> google.protobuf.Timestamp
+	33, // 43: drawbridge.admin.v1.AnchorEvidence.last_verified_time:type_name -> google.protobuf.Timestamp
 	26, // 44: drawbridge.admin.v1.AnchorEvidence.needed_by:type_name -> drawbridge.admin.v1.AnchorUser
 	26, // 45: drawbridge.admin.v1.AnchorEvidence.unknown:type_name -> drawbridge.admin.v1.AnchorUser
-	37, // 46: drawbridge.admin.v1.AnchorUser.kind:type_name -> drawbridge.admin.v1.Kind
-	4,  // 47: drawbridge.admin.v1.WatchEventsRequest.types:type_name -> drawbridge.admin.v1.EventType
-	37, // 48: drawbridge.admin.v1.WatchEventsRequest.kinds:type_name -> drawbridge.admin.v1.Kind
-	31, // 49: drawbridge.admin.v1.Event.event_time:type_name -> google.protobuf.Timestamp
-	4,  // 50: drawbridge.admin.v1.Event.type:type_name -> drawbridge.admin.v1.EventType
-	37, // 51: drawbridge.admin.v1.Event.kind:type_name -> drawbridge.admin.v1.Kind
-	1,  // 52: drawbridge.admin.v1.Event.health:type_name -> drawbridge.admin.v1.EndpointHealth
-	38, // 53: drawbridge.admin.v1.Event.reason:type_name -> drawbridge.admin.v1.Reason
-	38, // 54: drawbridge.admin.v1.FailureCount.reason:type_name -> drawbridge.admin.v1.Reason
-	38, // 55: drawbridge.admin.v1.LastFailure.reason:type_name -> drawbridge.admin.v1.Reason
-	31, // 56: drawbridge.admin.v1.LastFailure.failure_time:type_name -> google.protobuf.Timestamp
-	5,  // 57: drawbridge.admin.v1.StatusService.GetStatus:input_type -> drawbridge.admin.v1.GetStatusRequest
-	13, // 58: drawbridge.admin.v1.StatusService.ListUpstreams:input_type -> drawbridge.admin.v1.ListUpstreamStatusesRequest
-	22, // 59: drawbridge.admin.v1.StatusService.ListCertificates:input_type -> drawbridge.admin.v1.ListCertificatesInUseRequest
-	27, // 60: drawbridge.admin.v1.StatusService.WatchEvents:input_type -> drawbridge.admin.v1.WatchEventsRequest
-	6,  // 61: drawbridge.admin.v1.StatusService.GetStatus:output_type -> drawbridge.admin.v1.GetStatusResponse
-	14, // 62: drawbridge.admin.v1.StatusService.ListUpstreams:output_type -> drawbridge.admin.v1.ListUpstreamStatusesResponse
-	23, // 63: drawbridge.admin.v1.StatusService.ListCertificates:output_type -> drawbridge.admin.v1.ListCertificatesInUseResponse
-	28, // 64: drawbridge.admin.v1.StatusService.WatchEvents:output_type -> drawbridge.admin.v1.Event
-	61, // [61:65] is the sub-list for method output_type
-	57, // [57:61] is the sub-list for method input_type
-	57, // [57:57] is the sub-list for extension type_name
-	57, // [57:57] is the sub-list for extension extendee
-	0,  // [0:57] is the sub-list for field type_name
+	39, // 46: drawbridge.admin.v1.AnchorUser.kind:type_name -> drawbridge.admin.v1.Kind
+	43, // 47: drawbridge.admin.v1.ListConnectionsRequest.connection_filter:type_name -> drawbridge.admin.v1.ConnectionFilter
+	44, // 48: drawbridge.admin.v1.ListConnectionsResponse.connections:type_name -> drawbridge.admin.v1.Connection
+	4,  // 49: drawbridge.admin.v1.WatchEventsRequest.types:type_name -> drawbridge.admin.v1.EventType
+	39, // 50: drawbridge.admin.v1.WatchEventsRequest.kinds:type_name -> drawbridge.admin.v1.Kind
+	33, // 51: drawbridge.admin.v1.Event.event_time:type_name -> google.protobuf.Timestamp
+	4,  // 52: drawbridge.admin.v1.Event.type:type_name -> drawbridge.admin.v1.EventType
+	39, // 53: drawbridge.admin.v1.Event.kind:type_name -> drawbridge.admin.v1.Kind
+	1,  // 54: drawbridge.admin.v1.Event.health:type_name -> drawbridge.admin.v1.EndpointHealth
+	40, // 55: drawbridge.admin.v1.Event.reason:type_name -> drawbridge.admin.v1.Reason
+	40, // 56: drawbridge.admin.v1.FailureCount.reason:type_name -> drawbridge.admin.v1.Reason
+	40, // 57: drawbridge.admin.v1.LastFailure.reason:type_name -> drawbridge.admin.v1.Reason
+	33, // 58: drawbridge.admin.v1.LastFailure.failure_time:type_name -> google.protobuf.Timestamp
+	5,  // 59: drawbridge.admin.v1.StatusService.GetStatus:input_type -> drawbridge.admin.v1.GetStatusRequest
+	13, // 60: drawbridge.admin.v1.StatusService.ListUpstreams:input_type -> drawbridge.admin.v1.ListUpstreamStatusesRequest
+	22, // 61: drawbridge.admin.v1.StatusService.ListCertificates:input_type -> drawbridge.admin.v1.ListCertificatesInUseRequest
+	27, // 62: drawbridge.admin.v1.StatusService.ListConnections:input_type -> drawbridge.admin.v1.ListConnectionsRequest
+	29, // 63: drawbridge.admin.v1.StatusService.WatchEvents:input_type -> drawbridge.admin.v1.WatchEventsRequest
+	6,  // 64: drawbridge.admin.v1.StatusService.GetStatus:output_type -> drawbridge.admin.v1.GetStatusResponse
+	14, // 65: drawbridge.admin.v1.StatusService.ListUpstreams:output_type -> drawbridge.admin.v1.ListUpstreamStatusesResponse
+	23, // 66: drawbridge.admin.v1.StatusService.ListCertificates:output_type -> drawbridge.admin.v1.ListCertificatesInUseResponse
+	28, // 67: drawbridge.admin.v1.StatusService.ListConnections:output_type -> drawbridge.admin.v1.ListConnectionsResponse
+	30, // 68: drawbridge.admin.v1.StatusService.WatchEvents:output_type -> drawbridge.admin.v1.Event
+	64, // [64:69] is the sub-list for method output_type
+	59, // [59:64] is the sub-list for method input_type
+	59, // [59:59] is the sub-list for extension type_name
+	59, // [59:59] is the sub-list for extension extendee
+	0,  // [0:59] is the sub-list for field type_name
 }
 
 func init() { file_drawbridge_admin_v1_status_service_proto_init() }
@@ -3137,17 +3274,18 @@ func file_drawbridge_admin_v1_status_service_proto_init() {
 	}
 	file_drawbridge_admin_v1_access_proto_init()
 	file_drawbridge_admin_v1_config_proto_init()
+	file_drawbridge_admin_v1_connection_proto_init()
 	file_drawbridge_admin_v1_listener_proto_init()
 	file_drawbridge_admin_v1_reason_proto_init()
 	file_drawbridge_admin_v1_tls_proto_init()
-	file_drawbridge_admin_v1_status_service_proto_msgTypes[22].OneofWrappers = []any{}
+	file_drawbridge_admin_v1_status_service_proto_msgTypes[24].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_drawbridge_admin_v1_status_service_proto_rawDesc), len(file_drawbridge_admin_v1_status_service_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   26,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -22,6 +22,7 @@ const (
 	StatusService_GetStatus_FullMethodName        = "/drawbridge.admin.v1.StatusService/GetStatus"
 	StatusService_ListUpstreams_FullMethodName    = "/drawbridge.admin.v1.StatusService/ListUpstreams"
 	StatusService_ListCertificates_FullMethodName = "/drawbridge.admin.v1.StatusService/ListCertificates"
+	StatusService_ListConnections_FullMethodName  = "/drawbridge.admin.v1.StatusService/ListConnections"
 	StatusService_WatchEvents_FullMethodName      = "/drawbridge.admin.v1.StatusService/WatchEvents"
 )
 
@@ -38,6 +39,10 @@ type StatusServiceClient interface {
 	// Lists every certificate in use, soonest to expire first, one page at a time: the
 	// gateway's own, the CAs of trust bundles, and those that upstreams presented.
 	ListCertificates(ctx context.Context, in *ListCertificatesInUseRequest, opts ...grpc.CallOption) (*ListCertificatesInUseResponse, error)
+	// Lists open connections, the oldest first, one page at a time: those of clients, and
+	// those to upstreams. A connection that is open during all calls is on exactly one
+	// page.
+	ListConnections(ctx context.Context, in *ListConnectionsRequest, opts ...grpc.CallOption) (*ListConnectionsResponse, error)
 	// Streams events, from now or from where the client resumes: health changes,
 	// handshake failures (grouped by cause, with a count), certificates near expiry,
 	// files, and revisions. A client may have 64 streams. A further stream, or a stream
@@ -84,6 +89,16 @@ func (c *statusServiceClient) ListCertificates(ctx context.Context, in *ListCert
 	return out, nil
 }
 
+func (c *statusServiceClient) ListConnections(ctx context.Context, in *ListConnectionsRequest, opts ...grpc.CallOption) (*ListConnectionsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListConnectionsResponse)
+	err := c.cc.Invoke(ctx, StatusService_ListConnections_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *statusServiceClient) WatchEvents(ctx context.Context, in *WatchEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Event], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &StatusService_ServiceDesc.Streams[0], StatusService_WatchEvents_FullMethodName, cOpts...)
@@ -116,6 +131,10 @@ type StatusServiceServer interface {
 	// Lists every certificate in use, soonest to expire first, one page at a time: the
 	// gateway's own, the CAs of trust bundles, and those that upstreams presented.
 	ListCertificates(context.Context, *ListCertificatesInUseRequest) (*ListCertificatesInUseResponse, error)
+	// Lists open connections, the oldest first, one page at a time: those of clients, and
+	// those to upstreams. A connection that is open during all calls is on exactly one
+	// page.
+	ListConnections(context.Context, *ListConnectionsRequest) (*ListConnectionsResponse, error)
 	// Streams events, from now or from where the client resumes: health changes,
 	// handshake failures (grouped by cause, with a count), certificates near expiry,
 	// files, and revisions. A client may have 64 streams. A further stream, or a stream
@@ -140,6 +159,9 @@ func (UnimplementedStatusServiceServer) ListUpstreams(context.Context, *ListUpst
 }
 func (UnimplementedStatusServiceServer) ListCertificates(context.Context, *ListCertificatesInUseRequest) (*ListCertificatesInUseResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListCertificates not implemented")
+}
+func (UnimplementedStatusServiceServer) ListConnections(context.Context, *ListConnectionsRequest) (*ListConnectionsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListConnections not implemented")
 }
 func (UnimplementedStatusServiceServer) WatchEvents(*WatchEventsRequest, grpc.ServerStreamingServer[Event]) error {
 	return status.Error(codes.Unimplemented, "method WatchEvents not implemented")
@@ -219,6 +241,24 @@ func _StatusService_ListCertificates_Handler(srv interface{}, ctx context.Contex
 	return interceptor(ctx, in, info, handler)
 }
 
+func _StatusService_ListConnections_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListConnectionsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(StatusServiceServer).ListConnections(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: StatusService_ListConnections_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(StatusServiceServer).ListConnections(ctx, req.(*ListConnectionsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _StatusService_WatchEvents_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(WatchEventsRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -248,6 +288,10 @@ var StatusService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListCertificates",
 			Handler:    _StatusService_ListCertificates_Handler,
+		},
+		{
+			MethodName: "ListConnections",
+			Handler:    _StatusService_ListConnections_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -1,0 +1,47 @@
+package intake
+
+import (
+	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/live"
+	"github.com/drawbridge-gateway/drawbridge/certs"
+)
+
+// An ending is the end that a connection was given. Intake.mu guards it.
+type ending struct {
+	begun bool        // the connection accepts no further work
+	timer *time.Timer // cuts the connection; nil: nothing does
+	at    time.Time   // when timer fires
+}
+
+func (e *ending) stop() {
+	if e.timer != nil {
+		e.timer.Stop()
+	}
+}
+
+// EndWithin implements validity.Owner: it drains the connection, and cuts it when the
+// grace period is over.
+func (c *Conn) EndWithin(grace time.Duration, cause *certs.VerifyError) { c.endWithin(grace, cause) }
+
+// Close implements live.Entry.
+func (c *Conn) Close(grace time.Duration) { c.endWithin(grace, live.ErrClosed) }
+
+// endWithin ends the connection because of cause. A connection that is to end already
+// keeps the earlier time and its cause.
+func (c *Conn) endWithin(grace time.Duration, cause error) {
+	if grace <= 0 {
+		c.owner.Cut(cause)
+		return
+	}
+	c.owner.Drain()
+	at := time.Now().Add(grace)
+	c.intake.mu.Lock()
+	defer c.intake.mu.Unlock()
+	c.end.begun = true
+	if c.left || c.end.timer != nil && (!at.Before(c.end.at) || !c.end.timer.Stop()) {
+		return
+	}
+	c.end.at = at
+	c.end.timer = time.AfterFunc(grace, func() { c.owner.Cut(cause) })
+}

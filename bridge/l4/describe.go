@@ -1,0 +1,39 @@
+package l4
+
+import (
+	"github.com/drawbridge-gateway/drawbridge/bridge/live"
+	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
+	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
+)
+
+// The stages of a conn. Storing one publishes the fields that Describe reads: they were
+// set before, and do not change afterwards.
+const (
+	accepted int32 = iota
+	chosen         // outcome.route, outcome.upstream and secure
+	bridged        // endpoint and back
+)
+
+// Connections returns the open connections.
+func (s *Server) Connections() []live.Entry { return s.intake.Connections() }
+
+// Describe implements intake.Owner.
+func (c *conn) Describe(out *live.Connection) {
+	out.Protocol = live.TCP
+	stage := c.stage.Load()
+	if stage < chosen {
+		out.Client.Traffic, out.Client.TrafficKnown = socket.TrafficOf(c.client)
+		return
+	}
+	out.State, out.Route, out.Upstream = live.Connecting, c.outcome.route, c.outcome.upstream
+	client := live.SideOf(c.client)
+	if c.secure != nil {
+		client = live.SideOf(c.secure)
+	}
+	client.Announced = out.Client.Announced
+	out.Client = client
+	if stage < bridged {
+		return
+	}
+	out.State, out.Endpoint, out.Server = live.Active, c.endpoint.Address(), c.endpoint.SideOf(c.back, upstream.Stream)
+}

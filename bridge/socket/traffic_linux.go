@@ -1,0 +1,20 @@
+package socket
+
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// DescriptorTraffic returns the traffic of a TCP connection.
+func DescriptorTraffic(fd int) (t Traffic, ok bool) {
+	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil {
+		return Traffic{}, false
+	}
+	return Traffic{
+		Received: info.Bytes_received,
+		Sent:     info.Bytes_sent - min(info.Bytes_retrans, info.Bytes_sent),
+		Idle:     time.Duration(min(info.Last_data_recv, info.Last_data_sent)) * time.Millisecond,
+	}, true
+}

@@ -1,0 +1,114 @@
+package upstream
+
+import (
+	"slices"
+	"sync"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/live"
+	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
+)
+
+// Trackers are the Trackers of all upstreams that have connections, including upstreams
+// that were deleted. The zero value is empty; its methods may be called concurrently.
+type Trackers struct {
+	// Numbers numbers the connections. It is set before the first Tracker is made, and may
+	// be nil.
+	Numbers *live.Numbers
+
+	mu   sync.Mutex
+	open map[*Tracker]struct{}
+}
+
+func (a *Trackers) add(t *Tracker) {
+	if a == nil {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.open == nil {
+		a.open = make(map[*Tracker]struct{})
+	}
+	a.open[t] = struct{}{}
+}
+
+func (a *Trackers) remove(t *Tracker) {
+	if a == nil {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.open, t)
+}
+
+// Connections returns the connections to upstreams that belong to no one client: those
+// kept for requests, warm ones, and those still being made.
+func (a *Trackers) Connections() []live.Entry {
+	a.mu.Lock()
+	all := make([]*Tracker, 0, len(a.open))
+	for t := range a.open {
+		all = append(all, t)
+	}
+	a.mu.Unlock()
+	var out []live.Entry
+	for _, t := range all {
+		out = append(out, t.unpaired()...)
+	}
+	return out
+}
+
+// unpaired returns the connections whose bytes are not spliced with those of a client.
+func (t *Tracker) unpaired() []live.Entry {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var out []live.Entry
+	for _, connections := range t.open {
+		out = slices.Grow(out, len(connections))
+		for c := range connections {
+			if !socket.IsHandedOver(c.sock) {
+				out = append(out, c)
+			}
+		}
+	}
+	return out
+}
+
+// number returns the number of a new connection.
+func (t *Tracker) number() uint64 {
+	if t == nil || t.all == nil {
+		return 0
+	}
+	return t.all.Numbers.Next()
+}
+
+// ID implements live.Entry.
+func (c *tracked) ID() uint64 { return c.id }
+
+// Describe implements live.Entry.
+func (c *tracked) Describe() live.Connection {
+	out := live.Connection{
+		ID: c.id, Began: c.began, State: live.Connecting,
+		Upstream: c.upstream.Name(), Endpoint: c.dialer.options.Address,
+		Server: live.Side{Local: c.sock.LocalAddr(), Remote: c.sock.RemoteAddr()},
+	}
+	c.tracker.mu.Lock()
+	conn := c.conn
+	out.Draining = c.cut != nil || c.Ending()
+	c.tracker.mu.Unlock()
+	if conn != nil {
+		out.Server, out.State = live.SideOf(conn), live.Active
+	} else {
+		out.Server.Traffic, out.Server.TrafficKnown = socket.TrafficOf(c.sock)
+	}
+	out.Server.Certificate = c.fingerprint
+	if c.holder == nil {
+		return out
+	}
+	out.Protocol = c.holder.Protocol()
+	requests, held := c.holder.Work()
+	if conn != nil && held {
+		if out.Requests = requests; requests == 0 {
+			out.State = live.Idle
+		}
+	}
+	return out
+}

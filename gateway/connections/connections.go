@@ -1,0 +1,82 @@
+package connections
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/live"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+// Options say where the connections are. All fields are required.
+type Options struct {
+	// Clients returns the clients' connections, and Upstreams those to upstreams that
+	// belong to no one client.
+	Clients, Upstreams func() []live.Entry
+
+	Logger hclog.Logger
+}
+
+// A Connections finds the open connections of a gateway. Its methods may be called
+// concurrently.
+type Connections struct{ o Options }
+
+// New returns a Connections.
+func New(o Options) *Connections { return &Connections{o} }
+
+// EachConnection calls yield with each open connection that matches the filter and has a
+// number after the given one, in the order of numbers, until yield returns false. The
+// error is an *invalid.Error.
+func (c *Connections) EachConnection(f *adminv1.ConnectionFilter, after uint64, yield func(number uint64, m *adminv1.Connection) bool) error {
+	wanted, err := parse(f)
+	if err != nil {
+		return err
+	}
+	names := identities{}
+	c.each(wanted, after, func(_ live.Entry, found *live.Connection) bool {
+		return yield(found.ID, message(found, wanted.now, names))
+	})
+	return nil
+}
+
+// each calls yield with each connection that matches, and its description.
+func (c *Connections) each(wanted *filter, after uint64, yield func(live.Entry, *live.Connection) bool) {
+	for _, e := range c.entries(wanted, after) {
+		found := e.Describe()
+		if wanted.matches(&found) && !yield(e, &found) {
+			return
+		}
+	}
+}
+
+// entries returns the connections after a number, in the order of numbers, without those
+// that the filter excludes by their number. Connections to upstreams are read first: one
+// that is joined with a client's connection meanwhile then is in that description.
+func (c *Connections) entries(wanted *filter, after uint64) []live.Entry {
+	all := append(c.o.Upstreams(), c.o.Clients()...)
+	all = slices.DeleteFunc(all, func(e live.Entry) bool {
+		return e.ID() <= after || len(wanted.ids) > 0 && !wanted.ids[e.ID()]
+	})
+	slices.SortFunc(all, func(a, b live.Entry) int { return cmp.Compare(a.ID(), b.ID()) })
+	return all
+}
+
+// CloseConnections closes the open connections that match the filter within the grace
+// period, and returns their number. The error is an *invalid.Error.
+func (c *Connections) CloseConnections(f *adminv1.ConnectionFilter, grace time.Duration) (int, error) {
+	wanted, err := parse(f)
+	if err != nil {
+		return 0, err
+	}
+	n := 0
+	c.each(wanted, 0, func(e live.Entry, _ *live.Connection) bool {
+		e.Close(grace)
+		n++
+		return true
+	})
+	c.o.Logger.Info("connections closing", "connections", n, "grace", grace)
+	return n, nil
+}
