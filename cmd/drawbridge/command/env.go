@@ -7,7 +7,6 @@ package command
 import (
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -87,12 +86,7 @@ func (e *Env) Paint(w io.Writer) terminal.Paint {
 	if term, _ := e.LookupEnv("TERM"); term == "dumb" {
 		return false
 	}
-	f, ok := w.(*os.File)
-	if !ok {
-		return false
-	}
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
+	return terminal.Paint(terminal.IsTerminal(w))
 }
 
 // WriteTable writes t to the standard output.
