@@ -70,12 +70,12 @@ func (r Roots) ReadAll(paths ...string) []File {
 
 // read returns the content of a regular file.
 func (p places) read(path string) ([]byte, error) {
-	w := p.walk(path, lookAt)
+	w := p.walk(path, lookAt, nil)
 	if w.err != nil {
 		return nil, w.err
 	}
 	// Check before opening: opening alone triggers some devices.
-	if w.info == nil || !w.info.Mode().IsRegular() {
+	if !w.file {
 		return nil, errNotRegular
 	}
 	// The path may have changed since it was resolved. os.Root still opens nothing

@@ -117,7 +117,7 @@ func TestAnErrorOutsideTheRootsRevealsNothing(t *testing.T) {
 			if f := (Roots{root}).ReadAll(p)[0]; f.Err != ErrOutside {
 				t.Errorf("%q: %v", p, f.Err)
 			}
-			for _, step := range (Roots{root}).Survey().Trace(p).Steps {
+			for _, step := range (Roots{root}).Survey().Steps(p) {
 				if strings.HasPrefix(step, secret) {
 					t.Errorf("%q is traced to %s", p, step)
 				}
@@ -222,11 +222,11 @@ func TestATraceNamesEveryStepOfAKubernetesVolume(t *testing.T) {
 	link(t, "..data/tls.crt", filepath.Join(root, "tls.crt"))
 	entry := link(t, root, filepath.Join(dir, "entry"))
 	want := []string{entry, root, root + "/tls.crt", root + "/..data", root + "/..2026_1", root + "/..2026_1/tls.crt"}
-	if got := (Roots{root}).Survey().Trace(entry + "/tls.crt").Steps; strings.Join(got, "\n") != strings.Join(want, "\n") {
+	if got := (Roots{root}).Survey().Steps(entry + "/tls.crt"); strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 	// What is missing is waited for where it would be.
-	if got := (Roots{root}).Survey().Trace(root + "/new/c.pem").Steps; strings.Join(got, " ") != root+" "+root+"/new" {
+	if got := (Roots{root}).Survey().Steps(root + "/new/c.pem"); strings.Join(got, " ") != root+" "+root+"/new" {
 		t.Errorf("%v", got)
 	}
 }

@@ -13,16 +13,20 @@ const maxLinks = 40
 
 // A resolvedPath says where a path leads.
 type resolvedPath struct {
-	end  string      // the path with symlinks resolved
-	root string      // the root it is below, with symlinks resolved
-	info fs.FileInfo // nil: a directory
+	end  string // the path with symlinks resolved
+	root string // the root it is below, with symlinks resolved
+	file bool   // it is a regular file
 
 	// err is why the path cannot be resolved or used; the fields above are then not
 	// set.
 	err error
+}
 
-	// steps are as in Trace.
-	steps []string
+// steps are the names along a path whose change may change its target, each in a
+// directory that existed.
+type steps struct {
+	inside []string // the roots
+	links  []string // outside
 }
 
 // places are roots, resolved at one moment.
@@ -43,57 +47,76 @@ func (r Roots) resolve() places {
 	return p
 }
 
-// walk follows a path as the kernel would. It looks at each name on the way with lookAt.
-func (p places) walk(path string, lookAt func(name string) look) resolvedPath {
+// walk follows a path as the kernel would. It looks at each name on the way with lookAt,
+// and appends to along, if that is not nil.
+func (p places) walk(path string, lookAt func(name string) look, along *steps) resolvedPath {
 	if !filepath.IsAbs(path) {
 		return resolvedPath{err: ErrOutside}
 	}
 	path = filepath.Clean(path)
 	var w resolvedPath
-	var links []string // steps outside the roots
-	at, rest := "/", parts(path)
-	for followed := 0; len(rest) > 0; {
-		name := rest[0]
-		rest = rest[1:]
-		if name == ".." {
-			at, w.info = filepath.Dir(at), nil // correct because at has no symlinks
+	at, rest := "/", path
+	for followed := 0; rest != ""; {
+		var name string
+		name, rest, _ = strings.Cut(rest, "/")
+		switch name {
+		case "", ".":
+			continue
+		case "..":
+			at, w.file = filepath.Dir(at), false // correct because at has no symlinks
 			continue
 		}
-		next := filepath.Join(at, name)
+		var next string
+		switch {
+		case followed > 0:
+			next = below(at, name)
+		case at == "/":
+			next = path[:len(at)+len(name)]
+		default:
+			next = path[:len(at)+1+len(name)] // the path so far, without an allocation
+		}
 		inside := rootOf(p.present, next) != "" || slices.Contains(p.missing, next)
-		if inside {
-			w.steps = append(w.steps, next)
+		if inside && along != nil {
+			along.inside = append(along.inside, next)
 		}
 		l := lookAt(next)
 		err := l.err
-		if err == nil && l.info.Mode()&fs.ModeSymlink != 0 {
+		if err == nil && l.mode&fs.ModeSymlink != 0 {
 			if followed++; followed > maxLinks {
 				err = syscall.ELOOP
 			} else {
-				if !inside {
-					links = append(links, next)
+				if !inside && along != nil {
+					along.links = append(along.links, next)
 				}
 				if filepath.IsAbs(l.target) {
 					at = "/"
 				}
-				rest = append(parts(l.target), rest...)
+				rest = l.target + "/" + rest
 				continue
 			}
 		}
 		if err != nil {
 			if !inside && rootOf(p.missing, path) == "" {
-				return resolvedPath{err: ErrOutside, steps: w.steps}
+				return resolvedPath{err: ErrOutside}
 			}
-			return resolvedPath{err: cause(err), steps: append(links, w.steps...)}
+			return resolvedPath{err: cause(err)}
 		}
-		at, w.info = next, l.info
+		at, w.file = next, l.mode.IsRegular()
 	}
 	root := rootOf(p.present, at)
 	if root == "" {
-		return resolvedPath{err: ErrOutside, steps: w.steps}
+		return resolvedPath{err: ErrOutside}
 	}
-	w.end, w.root, w.steps = at, root, append(links, w.steps...)
+	w.end, w.root = at, root
 	return w
+}
+
+// below returns the path of a name in a directory.
+func below(dir, name string) string {
+	if dir == "/" {
+		return dir + name
+	}
+	return dir + "/" + name
 }
 
 // rootOf returns the root that path equals or is below, or "" if it is below no root.
@@ -105,9 +128,4 @@ func rootOf(roots []string, path string) string {
 		}
 	}
 	return ""
-}
-
-// parts returns the names in a path.
-func parts(path string) []string {
-	return slices.DeleteFunc(strings.Split(path, "/"), func(name string) bool { return name == "" || name == "." })
 }

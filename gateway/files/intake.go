@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -49,17 +50,23 @@ func newIntake(g Gateway, log hclog.Logger) *intake {
 // write has replaced by what their files held before. It forgets all other resources.
 func (t *intake) behind(all []store.Ref) []store.Ref {
 	var out []store.Ref
-	snap, known := t.gateway.Live(), make(map[store.Ref]snapshot.Digest, len(all))
+	snap, known := t.gateway.Live(), 0
 	for _, ref := range all {
 		digest, ok := t.read[ref]
 		if ok {
-			known[ref] = digest
+			known++
 		}
 		if !ok || digest != snap.FileDigest(ref) {
 			out = append(out, ref)
 		}
 	}
-	t.read = known
+	if known < len(t.read) {
+		present := make(map[store.Ref]bool, len(all))
+		for _, ref := range all {
+			present[ref] = true
+		}
+		maps.DeleteFunc(t.read, func(ref store.Ref, _ snapshot.Digest) bool { return !present[ref] })
+	}
 	return out
 }
 

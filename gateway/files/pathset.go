@@ -1,6 +1,7 @@
 package files
 
 import (
+	"hash/crc32"
 	"maps"
 	"path/filepath"
 	"slices"
@@ -16,6 +17,7 @@ type watched struct {
 	path  string
 	refs  []store.Ref // the resources that use it
 	trace fileroot.Trace
+	steps []string // the names along the path to watch
 
 	// since is when the present stamp was first seen, and confirmed whether the file was
 	// read again long after. Two changes within a tick of the file system's clock have the
@@ -35,11 +37,21 @@ func (p *watched) seen(t fileroot.Trace) bool {
 	return !same
 }
 
+// leadsElsewhere reports whether the path leads another way than when it was last traced.
+func (p *watched) leadsElsewhere(now fileroot.Trace) bool {
+	return p.since.IsZero() || p.trace.Way != now.Way
+}
+
+// turn returns in which of readEvery polls the file is read whatever its attributes. It is
+// the same for all files of a resource.
+func (p *watched) turn() int { return int(crc32.ChecksumIEEE([]byte(p.refs[0].Name)) % readEvery) }
+
 // A pathSet is the paths of the live resources.
 type pathSet struct {
 	paths map[string]*watched
 	users map[store.Ref][]*watched
 	dirs  [][]*watched // by directory: a file system that hangs holds up those in one directory
+	all   []store.Ref
 }
 
 // update makes files the paths of the set. It returns the new paths, the resources that
@@ -72,12 +84,10 @@ func (s *pathSet) update(files map[string][]store.Ref) (fresh []*watched, users 
 			s.users[ref] = append(s.users[ref], p)
 		}
 	}
+	s.all = slices.Collect(maps.Keys(s.users))
 	s.dirs = byDirectory(slices.SortedFunc(maps.Values(paths), comparePaths))
 	return fresh, users, true
 }
-
-// refs returns every resource of the set.
-func (s *pathSet) refs() []store.Ref { return slices.Collect(maps.Keys(s.users)) }
 
 // of returns the paths of resources.
 func (s *pathSet) of(refs []store.Ref) []*watched {

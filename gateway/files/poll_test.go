@@ -296,7 +296,7 @@ func BenchmarkPoll(b *testing.B) {
 	w.blocking = func(ctx context.Context, f func()) error { return pool.Do(ctx, f) }
 	b.ReportAllocs()
 	for b.Loop() {
-		if got := w.suspected(b); len(got) > 0 && strings.Count(got, " ") > 2*pairs/readEvery {
+		if got := w.suspected(b); len(got) > 0 && strings.Count(got, " ") > 3*pairs/readEvery {
 			b.Fatal("files are read")
 		}
 	}

@@ -65,18 +65,18 @@ func (w *Watcher) poll(ctx context.Context) (suspects []store.Ref) {
 		hangs := w.hangs(dir)
 		for _, p := range dir {
 			confirm := !p.confirmed && !p.since.IsZero() && time.Since(p.since) >= confirmAfter
-			switch turn--; {
+			switch {
 			case hangs:
 				for _, ref := range p.refs {
 					hung[ref] = true
 				}
-			case confirm, turn%readEvery == 0:
+			case confirm, p.turn() == turn:
 				p.confirmed = p.confirmed || confirm
 				suspects = append(suspects, p.refs...)
 			}
 		}
 	}
-	suspects = append(suspects, w.behind(w.known.refs())...)
+	suspects = append(suspects, w.behind(w.known.all)...)
 	if len(moved) > 0 || w.unwatched() {
 		suspects = append(suspects, w.watch(ctx, moved)...)
 	}
@@ -84,8 +84,8 @@ func (w *Watcher) poll(ctx context.Context) (suspects []store.Ref) {
 }
 
 // survey traces paths, grouped by directory. It returns those whose stamp is another than
-// before, and those that lead another way. What hangs keeps its last trace, and is traced
-// again once its file system answers.
+// before, and those that lead another way. Paths on a file system that hangs keep their
+// last trace, and are traced again once it answers.
 func (w *Watcher) survey(ctx context.Context, dirs [][]*watched) (changed, moved []*watched) {
 	if len(dirs) == 0 {
 		return nil, nil
@@ -96,14 +96,19 @@ func (w *Watcher) survey(ctx context.Context, dirs [][]*watched) (changed, moved
 		w.log.Debug("the file roots hang", "error", err)
 		return nil, nil
 	}
-	for _, dir := range dirs {
-		if w.hangs(dir) {
+	for len(dirs) > 0 {
+		var batch []*watched
+		batch, dirs = nextBatch(dirs)
+		if w.hangs(batch) {
 			continue
 		}
-		traces := make([]fileroot.Trace, len(dir))
+		traces, steps := make([]fileroot.Trace, len(batch)), make([][]string, len(batch))
 		call, err := w.run(ctx, func() {
-			for i, p := range dir {
+			for i, p := range batch {
 				traces[i] = pass.Trace(p.path)
+				if p.leadsElsewhere(traces[i]) {
+					steps[i] = pass.Steps(p.path)
+				}
 			}
 		})
 		switch {
@@ -111,11 +116,12 @@ func (w *Watcher) survey(ctx context.Context, dirs [][]*watched) (changed, moved
 		case ctx.Err() != nil || !call.began.Load(): // too many others hang
 			return changed, moved
 		default:
-			w.stalls = append(w.stalls, stall{call, filepath.Dir(dir[0].path), dir[0].trace.Device})
+			w.stalls = append(w.stalls, stall{call, filepath.Dir(batch[0].path), batch[0].trace.Device})
 			continue
 		}
-		for i, p := range dir {
-			if p.since.IsZero() || p.trace.Way != traces[i].Way {
+		for i, p := range batch {
+			if p.leadsElsewhere(traces[i]) {
+				p.steps = steps[i]
 				moved = append(moved, p)
 			}
 			if p.seen(traces[i]) {
@@ -124,6 +130,19 @@ func (w *Watcher) survey(ctx context.Context, dirs [][]*watched) (changed, moved
 		}
 	}
 	return changed, moved
+}
+
+// maxBatch bounds how many paths are traced in one call.
+const maxBatch = 512
+
+// nextBatch returns paths to trace in one call, and the rest: those in one directory, or
+// those in several on the same device, which hang together.
+func nextBatch(dirs [][]*watched) (batch []*watched, rest [][]*watched) {
+	n, device := 1, dirs[0][0].trace.Device
+	for size := len(dirs[0]); device != 0 && n < len(dirs) && dirs[n][0].trace.Device == device && size < maxBatch; n++ {
+		size += len(dirs[n])
+	}
+	return slices.Concat(dirs[:n]...), dirs[n:]
 }
 
 // A call is a function that may hang.
@@ -175,7 +194,7 @@ func (w *Watcher) watch(ctx context.Context, moved []*watched) (unseen []store.R
 	dirs := map[string]bool{}
 	for _, dir := range w.known.dirs {
 		for _, p := range dir {
-			for _, step := range p.trace.Steps {
+			for _, step := range p.steps {
 				w.steps[step] = append(w.steps[step], p.refs...)
 				dirs[filepath.Dir(step)] = true
 			}
@@ -187,7 +206,7 @@ func (w *Watcher) watch(ctx context.Context, moved []*watched) (unseen []store.R
 	}
 	again := map[string]bool{}
 	for _, p := range moved {
-		for _, step := range p.trace.Steps {
+		for _, step := range p.steps {
 			again[filepath.Dir(step)] = true
 		}
 	}

@@ -145,11 +145,11 @@ func (w *Watcher) loop(ctx context.Context) {
 			suspect(w.steps[filepath.Clean(e.Name)]...) // a name in / has two slashes
 		case err := <-failures:
 			w.log.Debug("file notifications may have been missed", "error", err)
-			suspect(w.known.refs()...)
+			suspect(w.known.all...)
 		case <-poll.C:
 			suspect(w.poll(ctx)...)
 		case <-w.look:
-			suspect(w.known.refs()...)
+			suspect(w.known.all...)
 		case <-settled.C:
 			refs := slices.SortedFunc(maps.Keys(suspects), store.Ref.Compare)
 			clear(suspects)

@@ -175,7 +175,7 @@ func TestOnlyDirectoriesOfFilesAreWatched(t *testing.T) {
 		}
 	}
 	up := filepath.Dir(dir)
-	retrace := func() []store.Ref { return w.retrace(t.Context(), w.known.of(w.known.refs())) }
+	retrace := func() []store.Ref { return w.retrace(t.Context(), w.known.of(w.known.all)) }
 	expect(w.follow(t.Context()), "abc", up, dir, filepath.Dir(path("a")), filepath.Dir(path("b")))
 	expect(w.follow(t.Context()), "", up, dir, filepath.Dir(path("a")), filepath.Dir(path("b")))
 	delete(files, path("b"))

@@ -62,8 +62,8 @@ const (
 	// hardly anything can have become garbage.
 	activity = 16 << 10
 	// restFor is the time between collections that nothing but a little activity asks for,
-	// as a multiple of the time the last one took: at most 0.5 % of a core.
-	restFor   = 200
+	// as a multiple of the time the last one took: at most 0.2 % of a core.
+	restFor   = 500
 	leastRest = 5 * time.Second
 	// usualStack is the usual stack size of a goroutine.
 	usualStack = 8 << 10
