@@ -4,8 +4,6 @@ import (
 	"context"
 	"time"
 
-	"google.golang.org/protobuf/types/known/durationpb"
-
 	"github.com/drawbridge-gateway/drawbridge/certs"
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
@@ -33,35 +31,17 @@ func (s diagnosticsService) FlushSessions(_ context.Context, req *adminv1.FlushS
 	return &adminv1.FlushSessionsResponse{Flushed: int32(n)}, err
 }
 
-const (
-	defaultDrain = 30 * time.Second
-	maxDrain     = 24 * time.Hour
-)
+var drainPeriod = durationField{path: "period", example: "30s", absent: 30 * time.Second, most: 24 * time.Hour}
 
 func (s diagnosticsService) DrainConnections(_ context.Context, req *adminv1.DrainConnectionsRequest) (*adminv1.DrainConnectionsResponse, error) {
 	var bad invalid.List
 	fingerprint := parseFingerprint(req.GetSha256Fingerprint(), &bad)
-	period := drainPeriod(req.GetPeriod(), &bad)
+	period := drainPeriod.of(req.GetPeriod(), &bad)
 	if err := bad.Err(); err != nil {
 		return nil, err
 	}
 	n, err := s.gateway.DrainConnections(req.GetUpstream(), fingerprint, period)
 	return &adminv1.DrainConnectionsResponse{Connections: int32(n)}, err
-}
-
-func drainPeriod(d *durationpb.Duration, bad *invalid.List) time.Duration {
-	if d == nil {
-		return defaultDrain
-	}
-	if d.CheckValid() != nil {
-		bad.Add("period", "is not a valid duration; write seconds, such as \"30s\"")
-		return 0
-	}
-	period := d.AsDuration()
-	if period < 0 || period > maxDrain {
-		bad.Add("period", "is %v; it must be from 0 to 24h", period)
-	}
-	return period
 }
 
 // parseFingerprint returns a fingerprint in canonical form: in lower case and without

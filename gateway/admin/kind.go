@@ -70,7 +70,7 @@ func (s adminService) write(ctx context.Context, e store.Edit, o *adminv1.WriteO
 		return nil, nil, err
 	}
 	var bad invalid.List
-	if e.ConfirmWithin = confirmWithin(o.GetConfirmWithin(), &bad); bad.Len() > 0 {
+	if e.ConfirmWithin = confirmWithin.of(o.GetConfirmWithin(), &bad); bad.Len() > 0 {
 		e.DryRun, e.RequireProbe = true, adminv1.RequireProbe_REQUIRE_PROBE_UNSPECIFIED // find the other faults too
 	}
 	if c, ok := ctx.Value(callKey{}).(*call); ok {

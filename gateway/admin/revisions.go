@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/drawbridge-gateway/drawbridge/gateway/fielddiff"
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
@@ -193,28 +192,8 @@ func (s adminService) addFields(change *adminv1.Change, res *store.Result) {
 	}
 }
 
-// The bounds of confirm_within.
-const (
-	minConfirm = time.Second
-	maxConfirm = 24 * time.Hour
-)
-
-// confirmWithin checks the option of that name. 0: it is not set.
-func confirmWithin(d *durationpb.Duration, bad *invalid.List) time.Duration {
-	const field = "options.confirm_within"
-	if d == nil {
-		return 0
-	}
-	if d.CheckValid() != nil {
-		bad.Add(field, "is not a valid duration; write seconds, such as \"120s\"")
-		return 0
-	}
-	within := d.AsDuration()
-	if within < minConfirm || within > maxConfirm {
-		bad.Add(field, "is %v; it must be from 1s to 24h", within)
-	}
-	return within
-}
+// confirmWithin is 0 if it is not set.
+var confirmWithin = durationField{path: "options.confirm_within", example: "120s", least: time.Second, most: 24 * time.Hour}
 
 func (s adminService) Confirm(ctx context.Context, req *adminv1.ConfirmRequest) (*adminv1.ConfirmResponse, error) {
 	r, err := s.gateway.Confirm(ctx, req.GetRevision(), originOf(ctx))
