@@ -1304,7 +1304,7 @@ const file_drawbridge_admin_v1_config_proto_rawDesc = "" +
 	"\x15CHANGE_ACTION_CREATED\x10\x01\x12\x19\n" +
 	"\x15CHANGE_ACTION_UPDATED\x10\x02\x12\x1b\n" +
 	"\x17CHANGE_ACTION_UNCHANGED\x10\x03\x12\x19\n" +
-	"\x15CHANGE_ACTION_DELETED\x10\x04*\xe4\x03\n" +
+	"\x15CHANGE_ACTION_DELETED\x10\x04*\xea\x03\n" +
 	"\vWarningCode\x12\x1c\n" +
 	"\x18WARNING_CODE_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18WARNING_CODE_CERTIFICATE\x10\x01\x12\x1d\n" +
@@ -1321,7 +1321,7 @@ const file_drawbridge_admin_v1_config_proto_rawDesc = "" +
 	"\x1eWARNING_CODE_CLIENT_AUTH_USAGE\x10\v\x12\x18\n" +
 	"\x14WARNING_CODE_PENDING\x10\f\x12\x1f\n" +
 	"\x1bWARNING_CODE_POLICY_INVALID\x10\r\x12\"\n" +
-	"\x1eWARNING_CODE_PLAINTEXT_CLIENTS\x10\x13BLZJgithub.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1;adminv1b\x06proto3"
+	"\x1eWARNING_CODE_PLAINTEXT_CLIENTS\x10\x13\"\x04\b\x0e\x10\x12BLZJgithub.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_drawbridge_admin_v1_config_proto_rawDescOnce sync.Once
