@@ -6,9 +6,13 @@ package e2e
 
 import (
 	"bytes"
+	"crypto/rsa"
+	"crypto/sha1"
 	"crypto/sha256"
 	"crypto/tls"
+	"crypto/x509"
 	"database/sql"
+	"encoding/pem"
 	"io"
 	"net"
 	"path/filepath"
@@ -146,14 +150,17 @@ func TestMariaDBBehindMutualTLS(t *testing.T) {
 }
 
 // A mysql8 is a server of the test's own, which authenticates its users with
-// caching_sha2_password as MySQL 8 does over TLS. It answers every command with OK.
+// caching_sha2_password as MySQL 8 does: over TLS with the password itself, in plaintext
+// with the password encrypted with its key. It answers every command with OK.
 type mysql8 struct {
-	config *tls.Config
+	config *tls.Config     // nil: it does not offer TLS
+	key    *rsa.PrivateKey // for clients in plaintext
 
 	mu          sync.Mutex
 	cached      bool // since the last restart
 	full, fast  int  // logins
 	certificate string
+	received    bytes.Buffer // in plaintext
 }
 
 const mysql8Scramble = "0123456789abcdefghij"
@@ -173,51 +180,88 @@ func (m *mysql8) read(c net.Conn, sequence byte) string {
 	if _, err := io.ReadFull(c, payload); err != nil {
 		return ""
 	}
+	if m.config == nil {
+		m.mu.Lock()
+		m.received.Write(payload)
+		m.mu.Unlock()
+	}
 	return string(payload)
 }
 
 func (m *mysql8) serve(c net.Conn) {
 	const ok, denied = "\x00\x00\x00\x02\x00\x00\x00", "\xff\x15\x04#28000Access denied"
-	_, _ = io.WriteString(c, packet(0, "\x0a8.4.0-test\x00\x01\x00\x00\x00"+mysql8Scramble[:8]+"\x00\xff\xff\xff\x02\x00\xff\xdf\x15"+strings.Repeat("\x00", 10)+mysql8Scramble[8:]+"\x00caching_sha2_password\x00"))
-	if request := m.read(c, 1); len(request) != 32 {
+	capabilities, next := "\xff\xff", byte(2)
+	if m.config == nil {
+		capabilities = "\xff\xf7"
+	}
+	_, _ = io.WriteString(c, packet(0, "\x0a8.4.0-test\x00\x01\x00\x00\x00"+mysql8Scramble[:8]+"\x00"+capabilities+"\xff\x02\x00\xff\xdf\x15"+strings.Repeat("\x00", 10)+mysql8Scramble[8:]+"\x00caching_sha2_password\x00"))
+	response := m.read(c, 1)
+	certificate := ""
+	if m.config != nil {
+		if len(response) != 32 {
+			return
+		}
+		secure := tls.Server(c, m.config)
+		c = secure
+		response, next = m.read(c, 2), 3
+		if len(secure.ConnectionState().PeerCertificates) == 0 {
+			return
+		}
+		certificate = secure.ConnectionState().PeerCertificates[0].Subject.CommonName
+	}
+	if len(response) < 36 {
 		return
 	}
-	secure := tls.Server(c, m.config)
-	response := m.read(secure, 2)
-	if len(response) < 36 || len(secure.ConnectionState().PeerCertificates) == 0 {
-		return
-	}
-	scrambled := scrambleSHA2("secret", mysql8Scramble)
 	m.mu.Lock()
-	m.certificate = secure.ConnectionState().PeerCertificates[0].Subject.CommonName
-	fast := m.cached && strings.Contains(response, scrambled)
+	m.certificate = certificate
+	fast := m.cached && strings.Contains(response, scrambleSHA2("secret", mysql8Scramble))
 	if fast {
 		m.fast++
 	}
 	m.mu.Unlock()
-	sequence := byte(3)
 	if fast {
-		_, _ = io.WriteString(secure, packet(3, "\x01\x03")+packet(4, ok))
+		_, _ = io.WriteString(c, packet(next, "\x01\x03")+packet(next+1, ok))
 	} else {
-		_, _ = io.WriteString(secure, packet(3, "\x01\x04"))
-		if m.read(secure, 4) != "secret\x00" {
-			_, _ = io.WriteString(secure, packet(5, denied))
+		_, _ = io.WriteString(c, packet(next, "\x01\x04"))
+		password, next := m.password(c, next+1)
+		if password != "secret\x00" {
+			_, _ = io.WriteString(c, packet(next, denied))
 			return
 		}
 		m.mu.Lock()
 		m.cached = true
 		m.full++
 		m.mu.Unlock()
-		sequence = 5
-		_, _ = io.WriteString(secure, packet(sequence, ok))
+		_, _ = io.WriteString(c, packet(next, ok))
 	}
 	for {
-		request := m.read(secure, 0)
+		request := m.read(c, 0)
 		if request == "" || request[0] == 1 { // COM_QUIT
 			return
 		}
-		_, _ = io.WriteString(secure, packet(1, ok))
+		_, _ = io.WriteString(c, packet(1, ok))
 	}
+}
+
+// password reads the password itself, and returns the next sequence number.
+func (m *mysql8) password(c net.Conn, sequence byte) (string, byte) {
+	message := m.read(c, sequence)
+	if m.config != nil {
+		return message, sequence + 1
+	}
+	if message != "\x02" {
+		return "", sequence + 1 // a server in plaintext takes no password in the clear
+	}
+	der, err := x509.MarshalPKIXPublicKey(&m.key.PublicKey)
+	if err != nil {
+		return "", sequence + 1
+	}
+	_, _ = io.WriteString(c, packet(sequence+1, "\x01"+string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))))
+	password, _ := rsa.DecryptOAEP(sha1.New(), nil, m.key, []byte(m.read(c, sequence+2)), nil)
+	for i := range password {
+		password[i] ^= mysql8Scramble[i%len(mysql8Scramble)]
+	}
+	return string(password), sequence + 3
 }
 
 // scrambleSHA2 returns what a client sends to prove that it knows the password.

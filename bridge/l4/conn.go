@@ -26,7 +26,8 @@ type conn struct {
 	start  time.Time
 
 	stage  atomic.Int32 // see Describe
-	secure *tls.Conn    // the client's TLS; nil: plaintext, or passed through
+	secure *tls.Conn    // the client's TLS; nil: plaintext, passed through, or late
+	late   *tls.Conn    // the client's TLS, if the upstream greeted the client before it
 	back   net.Conn     // the connection to the endpoint
 
 	// Used by serve's goroutine until the splice starts, and by the splice's callbacks
@@ -34,8 +35,9 @@ type conn struct {
 	endpoint *upstream.Endpoint
 	turn     upstream.Turn
 	outcome  outcome
-	details  *logDetails // nil without an access log
-	greeted  uint64      // bytes of the greeting, which no splice carried
+	details  *logDetails     // nil without an access log
+	refusal  *intake.Refusal // of a TLS handshake after the upstream's greeting
+	greeted  uint64          // bytes of the greeting, which no splice carried
 
 	mu       sync.Mutex
 	splice   *splice.Splice // nil until it starts
@@ -148,7 +150,7 @@ func (c *conn) bridge(t *Table) bool {
 		return false
 	}
 	encrypted := t.TLS != nil && opening.Next == starttls.TLS
-	if !encrypted && !t.Peek {
+	if !encrypted && !t.Peek && opening.Next != starttls.Greeting {
 		s.intake.Verified(&c.Conn, c.client, intake.Plaintext)
 	}
 	if encrypted && !t.Passes(serverName) {
@@ -212,8 +214,10 @@ func (c *conn) bridge(t *Table) bool {
 	if u.Announces() {
 		ctx = upstream.Announce(ctx, c.Announced.Source, c.Announced.Destination)
 	}
-	if u.Starttls() == starttls.MySQL {
-		ctx = starttls.WithClient(ctx, starttls.NewClient(client, &s.passwords))
+	var later *starttls.Client // of a protocol in which the upstream greets; otherwise nil
+	if u.Starttls().ServerGreets() || t.Starttls.ServerGreets() {
+		later = c.greetLater(t, &rules, client)
+		ctx = starttls.WithClient(ctx, later)
 	}
 	if c.details != nil {
 		ctx = upstream.WithTrace(ctx, &c.details.trace)
@@ -226,6 +230,10 @@ func (c *conn) bridge(t *Table) bool {
 	c.turn.Bound(target.Attempts)
 	back, endpoint, err := c.turn.Dial(ctx, upstream.Stream, host)
 	if err != nil {
+		if r := c.refused(later); r != nil {
+			c.recordRefusal(r)
+			return false
+		}
 		o.how, o.err, o.reason = endDial, err, upstream.ReasonOf(err)
 		if o.reason == certs.ReasonClientFailed {
 			o.how = splice.ClientFailed
@@ -258,12 +266,16 @@ func (c *conn) bridge(t *Table) bool {
 	if c.details != nil {
 		c.details.connected(back)
 	}
-	greeting, err := c.join(t, back, opening, rules.Timeout())
+	greeting, err := c.join(ctx, t, back, opening, rules.Timeout())
 	if err != nil {
-		endpoint.NoteFailure(err)
-		o.how, o.err, o.reason = endDial, err, certs.Classify(err)
-		c.client.Reset()
+		c.joinFailed(later, err)
 		return false
+	}
+	if later != nil {
+		client = later.Conn()
+		if t.Starttls.ServerGreets() && !later.Secure() {
+			s.intake.Verified(&c.Conn, c.client, intake.Plaintext)
+		}
 	}
 	if err := c.greet(client, greeting, rules.Timeout()); err != nil {
 		o.how, o.err, o.reason = splice.ClientFailed, err, certs.ReasonClientFailed

@@ -11,7 +11,7 @@ import (
 const (
 	accepted int32 = iota
 	chosen         // outcome.route, outcome.upstream and secure
-	bridged        // endpoint and back
+	bridged        // endpoint, back and late
 )
 
 // Connections returns the open connections.
@@ -27,8 +27,11 @@ func (c *conn) Describe(out *live.Connection) {
 	}
 	out.State, out.Route, out.Upstream = live.Connecting, c.outcome.route, c.outcome.upstream
 	client := live.SideOf(c.client)
-	if c.secure != nil {
+	switch {
+	case c.secure != nil:
 		client = live.SideOf(c.secure)
+	case stage == bridged && c.late != nil:
+		client = live.SideOf(c.late)
 	}
 	client.Announced = out.Client.Announced
 	out.Client = client

@@ -3,6 +3,7 @@ package l4
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/intake"
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
+	"github.com/drawbridge-gateway/drawbridge/bridge/splice"
 	"github.com/drawbridge-gateway/drawbridge/bridge/starttls"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
@@ -32,6 +34,51 @@ func (c *conn) open(t *Table, deadline time.Time) (starttls.Opening, *intake.Ref
 	return opening, nil
 }
 
+// greetLater returns the client of a protocol in which the upstream's greeting comes
+// first: then the client asks for TLS, if the listener offers it.
+func (c *conn) greetLater(t *Table, rules *intake.Rules, client net.Conn) *starttls.Client {
+	later := starttls.NewClient(client, &c.server.passwords)
+	if t.Starttls.ServerGreets() {
+		later.Offer(starttls.Offer{
+			Optional: t.StarttlsOptional, Timeout: rules.Timeout(),
+			Handshake: func(read []byte, deadline time.Time) (net.Conn, error) { return c.secureLate(t, read, deadline) },
+		})
+	}
+	return later
+}
+
+// errRefused reports that conn.refusal has the reason.
+var errRefused = errors.New("the client was refused")
+
+// secureLate makes the TLS handshake with a client that has received the upstream's
+// greeting.
+func (c *conn) secureLate(t *Table, read []byte, deadline time.Time) (net.Conn, error) {
+	started := time.Now()
+	c.client.Unread(read)
+	tc := t.TLS.Conn(c.client)
+	peer, r := c.server.intake.Handshake(&c.Conn, t.TLS, tc, c.client, deadline)
+	if r != nil {
+		c.refusal = r
+		return nil, errRefused
+	}
+	c.server.intake.Verified(&c.Conn, c.client, peer)
+	c.late = tc
+	if c.details != nil {
+		c.details.handshakeDone(tc, time.Since(started))
+		c.details.serverName = peer.ServerName
+	}
+	return tc, nil
+}
+
+// refused returns why the client did not complete the upgrade that it was offered after
+// the upstream's greeting, or nil.
+func (c *conn) refused(later *starttls.Client) *intake.Refusal {
+	if err := later.Refusal(); err != nil {
+		return c.server.intake.Refuse(&c.Conn, c.client, certs.ClassifyAccept(err), err)
+	}
+	return c.refusal
+}
+
 // checkALPN refuses a client that did not negotiate the protocol that its opening
 // requires.
 func (c *conn) checkALPN(tc *tls.Conn, opening starttls.Opening) *intake.Refusal {
@@ -45,15 +92,35 @@ func (c *conn) checkALPN(tc *tls.Conn, opening starttls.Opening) *intake.Refusal
 
 // join prepares the upstream connection for a client that open has answered. It
 // returns what the client expects next.
-func (c *conn) join(t *Table, back net.Conn, opening starttls.Opening, timeout time.Duration) ([]byte, error) {
+func (c *conn) join(ctx context.Context, t *Table, back net.Conn, opening starttls.Opening, timeout time.Duration) ([]byte, error) {
 	greeting := c.turn.Greeting()
 	if t.Starttls == starttls.None {
 		return greeting, nil
 	}
-	ctx, cancel := context.WithTimeout(c.server.intake.Context(), timeout)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	defer await(back)()
 	return t.Starttls.Join(ctx, back, opening, greeting)
+}
+
+// joinFailed records an error of join, and closes the client's connection.
+func (c *conn) joinFailed(later *starttls.Client, err error) {
+	if r := c.refused(later); r != nil {
+		c.recordRefusal(r)
+		return
+	}
+	o := &c.outcome
+	o.how, o.err, o.reason = endDial, err, certs.Classify(err)
+	switch o.reason {
+	case certs.ReasonClientFailed:
+		o.how = splice.ClientFailed
+		c.client.Reset()
+	case certs.ReasonLocalConfig:
+		c.client.LingerClose() // a reset could overtake the explanation
+	default:
+		c.endpoint.NoteFailure(err)
+		c.client.Reset()
+	}
 }
 
 // relayCancel sends a request to cancel a statement, and waits until the server has

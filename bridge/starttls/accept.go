@@ -31,6 +31,7 @@ const (
 	TLS       Next = iota // the client's TLS handshake
 	Plaintext             // the session, in plaintext
 	Cancel                // nothing: the client asked to cancel a statement of another connection
+	Greeting              // the upstream's greeting; see Protocol.ServerGreets
 )
 
 // An acceptor is the server's part of the exchange before TLS.
@@ -47,8 +48,11 @@ type acceptor interface {
 // deadlines of conn until it returns. Its errors have a reason of package certs, and
 // quote nothing that could be a password.
 func (p Protocol) Accept(ctx context.Context, conn net.Conn, optional bool) (Opening, error) {
-	if p == None {
+	switch p {
+	case None:
 		return Opening{}, nil
+	case MySQL:
+		return Opening{Next: Greeting}, nil
 	}
 	a := specs[p].server(optional)
 	if err := run(ctx, conn, a); err != nil {
@@ -84,8 +88,12 @@ func (r *firstRecord) feed(in []byte) ([]byte, bool, error) {
 // expects no greeting, so Join reads the server's, unless Greet has read it and
 // returned greeting. It introduces a client that has introduced itself in plaintext.
 // Join returns what the client expects next, before anything else of the server. It
-// has the bounds and errors of Upgrade.
+// has the bounds and errors of Upgrade. For MySQL, Join greets and authenticates the
+// context's client, unless Upgrade and Greet have.
 func (p Protocol) Join(ctx context.Context, conn net.Conn, o Opening, greeting []byte) ([]byte, error) {
+	if p == MySQL {
+		return nil, joinMySQL(ctx, conn)
+	}
 	join := specs[p].join
 	if join == nil {
 		return nil, nil

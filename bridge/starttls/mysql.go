@@ -2,16 +2,14 @@ package starttls
 
 import (
 	"bytes"
-	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net"
 )
 
 // MySQL's protocol 10, which MariaDB speaks too. The server's greeting is never sent
 // again over TLS, so a client gets the one of the plaintext. What the client answers is
-// sent over TLS alone.
+// sent over TLS alone, unless the gateway does not request TLS of the server.
 
 // Capabilities (of the client, and offered by the server).
 const (
@@ -83,11 +81,12 @@ func (r *mysqlReader) feed(in []byte) (payload, rest []byte, complete bool, err 
 // mysqlClient reads a server's greeting.
 type mysqlClient struct {
 	reader   mysqlReader
+	needsTLS bool // the server must offer TLS
 	greeting mysqlGreeting
 }
 
-func newMySQLClient() *mysqlClient {
-	return &mysqlClient{reader: mysqlReader{most: maxMySQLGreeting}}
+func newMySQLClient(needsTLS bool) *mysqlClient {
+	return &mysqlClient{reader: mysqlReader{most: maxMySQLGreeting}, needsTLS: needsTLS}
 }
 
 func (c *mysqlClient) start() []byte   { return nil }
@@ -109,7 +108,7 @@ func (c *mysqlClient) feed(in []byte) ([]byte, bool, error) {
 		return nil, false, refused("the server sent %s as its greeting, which is not MySQL", quote(payload))
 	case len(rest) > 0:
 		return nil, false, injected("its greeting", rest)
-	case g.capabilities&mysqlSSL == 0:
+	case c.needsTLS && g.capabilities&mysqlSSL == 0:
 		return nil, false, refused("the server %s does not offer TLS in its greeting", quote(g.version))
 	case g.capabilities&(mysqlProtocol41|mysqlPluginAuth|mysqlSecure) != mysqlProtocol41|mysqlPluginAuth|mysqlSecure:
 		return nil, false, refused("the server %s is too old: it does not offer authentication plugins", quote(g.version))
@@ -158,126 +157,17 @@ func parseMySQLGreeting(p []byte) (g mysqlGreeting, ok bool) {
 	return g, true
 }
 
-// plaintext returns the greeting's payload without the offer of TLS.
-func (g *mysqlGreeting) plaintext() []byte {
+// forClient returns the greeting's payload with or without the offer of TLS.
+func (g *mysqlGreeting) forClient(offersTLS bool) []byte {
 	p := bytes.Clone(g.payload)
-	p[g.at+1] &^= mysqlSSL >> 8
+	mysqlSetSSL(p[g.at:], offersTLS)
 	return p
 }
 
-// mysqlHello greets a client, and reads its response.
-type mysqlHello struct {
-	greeting []byte
-	reader   mysqlReader
-	response []byte
-}
-
-func newMySQLHello(greeting []byte) *mysqlHello {
-	return &mysqlHello{greeting: greeting, reader: mysqlReader{sequence: 1, most: maxMySQLResponse}}
-}
-
-func (h *mysqlHello) start() []byte   { return mysqlPacket(0, h.greeting) }
-func (h *mysqlHello) waiting() string { return "the client: its response to the greeting" }
-
-func (h *mysqlHello) feed(in []byte) ([]byte, bool, error) {
-	payload, rest, complete, err := h.reader.feed(in)
-	switch {
-	case err != nil || !complete:
-		return nil, false, err
-	case len(rest) > 0:
-		return nil, false, errors.New("it sent more than its response")
-	case len(payload) <= mysqlResponse:
-		return nil, false, errors.New("it asked for TLS, which was not offered")
+// mysqlSetSSL sets or clears mysqlSSL in capabilities.
+func mysqlSetSSL(capabilities []byte, set bool) {
+	capabilities[1] &^= mysqlSSL >> 8
+	if set {
+		capabilities[1] |= mysqlSSL >> 8
 	}
-	capabilities := binary.LittleEndian.Uint32(payload)
-	if capabilities&mysqlProtocol41 == 0 || capabilities&mysqlSSL != 0 {
-		return nil, false, errors.New("its capabilities are not those of a client in plaintext of MySQL 4.1 or later")
-	}
-	h.response = bytes.Clone(payload)
-	return nil, true, nil
-}
-
-// mysqlPlugin returns the authentication plugin that a client's response names, or the
-// server's default.
-func mysqlPlugin(response []byte, byDefault string) string {
-	capabilities, rest := binary.LittleEndian.Uint32(response), response[mysqlResponse:]
-	cut := func() bool {
-		_, after, ok := bytes.Cut(rest, []byte{0})
-		rest = after
-		return ok
-	}
-	if capabilities&mysqlPluginAuth == 0 || !cut() { // the user
-		return byDefault
-	}
-	switch { // the authentication data
-	case capabilities&(mysqlSecure|mysqlLongAuthData) == 0:
-		if !cut() {
-			return byDefault
-		}
-	default:
-		n, size := 0, 1
-		if len(rest) > 0 {
-			n = int(rest[0])
-		}
-		if capabilities&mysqlLongAuthData != 0 && n >= 0xfb {
-			if n != 0xfc || len(rest) < 3 {
-				return byDefault
-			}
-			n, size = int(binary.LittleEndian.Uint16(rest[1:])), 3
-		}
-		if len(rest) < size+n {
-			return byDefault
-		}
-		rest = rest[size+n:]
-	}
-	if capabilities&mysqlConnectWithDB != 0 && !cut() {
-		return byDefault
-	}
-	name, _, _ := bytes.Cut(rest, []byte{0})
-	if len(name) == 0 {
-		return byDefault
-	}
-	return string(name)
-}
-
-// upgradeMySQL asks the server at conn for TLS, in the name of the context's client. A
-// server reads the client's capabilities only in the request for TLS, so the client is
-// greeted before it.
-func upgradeMySQL(ctx context.Context, conn net.Conn) error {
-	d := newMySQLClient()
-	if err := run(ctx, conn, d); err != nil {
-		return err
-	}
-	request := make([]byte, mysqlResponse)
-	binary.LittleEndian.PutUint32(request, mysqlOwnCapabilities)
-	binary.LittleEndian.PutUint32(request[4:], 1<<24)
-	request[8] = 45 // utf8mb4
-	if c := ClientOf(ctx); c != nil {
-		if err := c.greet(ctx, d.greeting); err != nil {
-			return err
-		}
-		copy(request, c.response[:mysqlResponse])
-	}
-	request[1] |= mysqlSSL >> 8
-	_, err := conn.Write(mysqlPacket(1, request)) // never blocks: it is the first write
-	if err != nil {
-		return broken("the server", err)
-	}
-	return nil
-}
-
-// greet sends the client the server's greeting without the offer of TLS, and reads its
-// response.
-func (c *Client) greet(ctx context.Context, g mysqlGreeting) error {
-	if c.greeted {
-		return c.blame("the client", errors.New("it has already received the greeting of another server"))
-	}
-	c.greeted = true
-	hello := newMySQLHello(g.plaintext())
-	if err := c.run(ctx, hello); err != nil {
-		return err
-	}
-	c.response = hello.response
-	c.auth = mysqlAuth{plugin: mysqlPlugin(c.response, g.plugin), scramble: g.scramble}
-	return nil
 }

@@ -3,66 +3,27 @@ package starttls
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
-	"crypto/rsa"
-	"crypto/sha1"
-	"crypto/x509"
-	"encoding/pem"
-	"errors"
 	"fmt"
 	"io"
 	"net"
-	"strings"
-	"sync"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
+	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// A Key is the RSA key with which MySQL clients in plaintext encrypt their password. It
-// is made when it is first needed. The zero Key is ready for use.
-type Key struct {
-	once    sync.Once
-	private *rsa.PrivateKey
-	public  []byte // in PEM
-	err     error
-}
-
-func (k *Key) get() (*rsa.PrivateKey, []byte, error) {
-	k.once.Do(func() {
-		if k.private, k.err = rsa.GenerateKey(rand.Reader, 2048); k.err != nil {
-			return
-		}
-		der, err := x509.MarshalPKIXPublicKey(&k.private.PublicKey)
-		k.public, k.err = pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), err
-	})
-	return k.private, k.public, k.err
-}
-
-// mysqlAuth is the authentication of a client over two connections: the client's, in
-// plaintext, and the server's, over TLS. Both sides count packets from their own
-// beginning, and the server has read one more: the request for TLS.
-//
-// A client in plaintext encrypts its password with the server's RSA key where the
-// plugin needs the password itself (caching_sha2_password, unless the server has it in
-// its cache, and sha256_password). A server over TLS expects the password instead. So the
-// client gets our key, and the server the password.
+// mysqlAuth is the authentication of a client over two connections. Each side counts
+// packets from its own beginning, and counts one more if the request for TLS is among
+// them.
 type mysqlAuth struct {
 	plugin   string
 	scramble []byte
+	secrets  mysqlSecrets
+	exposed  bool // the server's connection is plaintext, and the client's is not
 	stage    mysqlStage
+	password []byte // until the server's key arrives
 
 	toServer, toClient byte // the next sequence numbers
 }
-
-// A mysqlStage is what a client sends next.
-type mysqlStage int
-
-const (
-	mysqlAnything mysqlStage = iota // a message for the server, whatever it is
-	mysqlFull                       // caching_sha2_password: a request for the key, or the password
-	mysqlSHA256                     // sha256_password: likewise
-	mysqlSecret                     // the password, encrypted with our key
-)
 
 // Messages of the server during authentication.
 const (
@@ -71,83 +32,60 @@ const (
 	mysqlFactor = 0x02 // the next factor, with its plugin
 	mysqlSwitch = 0xfe // another plugin
 	mysqlErr    = 0xff
-
-	mysqlFastOK  = 3 // caching_sha2_password: the cache has the password
-	mysqlNeedAll = 4 // it needs the password
 )
 
-// server reads a message of the server, which the client gets as it is. It returns
-// whether the authentication has ended, and whether the client answers.
-func (a *mysqlAuth) server(payload []byte) (ended, answers bool) {
-	a.stage = mysqlAnything
-	switch payload[0] {
-	case mysqlOK, mysqlErr:
-		return true, false
-	case mysqlSwitch, mysqlFactor:
-		name, data, ok := bytes.Cut(payload[1:], []byte{0})
-		if ok {
-			a.plugin, a.scramble = string(name), bytes.Clone(bytes.TrimSuffix(data, []byte{0}))
-		}
-		if strings.EqualFold(a.plugin, "sha256_password") {
-			a.stage = mysqlSHA256
-		}
-	case mysqlMore:
-		switch cache := strings.EqualFold(a.plugin, "caching_sha2_password") && len(payload) == 2; {
-		case cache && payload[1] == mysqlFastOK:
-			return false, false
-		case cache && payload[1] == mysqlNeedAll:
-			a.stage = mysqlFull
-		}
-	}
-	return false, true
+// A mysqlMove is what follows a message: a message to one side.
+type mysqlMove struct {
+	to      mysqlSide
+	payload []byte
+	next    mysqlSide // whose message is read next
 }
 
-// client reads a message of the client. It returns what to send to the server, or else
-// the answer to the client.
-func (a *mysqlAuth) client(payload []byte, key *Key) (toServer, toClient []byte, err error) {
-	asks := len(payload) == 1 && (a.stage == mysqlFull && payload[0] == 2 || a.stage == mysqlSHA256 && payload[0] == 1)
-	if a.stage != mysqlSecret && !asks {
-		return payload, nil, nil
-	}
-	private, public, err := key.get()
-	if err != nil {
-		return nil, nil, err
-	}
-	if asks {
-		a.stage = mysqlSecret
-		return nil, append([]byte{mysqlMore}, public...), nil
-	}
-	password, err := rsa.DecryptOAEP(sha1.New(), nil, private, payload, nil)
-	if err != nil || len(a.scramble) == 0 {
-		return nil, nil, errors.New("its password is not encrypted with the key that it was sent")
-	}
-	for i := range password {
-		password[i] ^= a.scramble[i%len(a.scramble)]
-	}
-	return password, nil, nil
-}
+type mysqlSide int
 
-// maxMySQLMessages bounds the messages of an authentication, of each side.
-const maxMySQLMessages = 32
+const (
+	mysqlNobody mysqlSide = iota // the authentication has ended
+	mysqlAtServer
+	mysqlAtClient
+)
 
-// authenticate relays the authentication of the client with the server at conn, over
-// TLS, until the server accepts or rejects it. When authenticate returns nil, the client
-// has received that decision.
-func (c *Client) authenticate(ctx context.Context, conn net.Conn) error {
+// maxMySQLMessages bounds the messages of an authentication.
+const maxMySQLMessages = 64
+
+// authenticate relays the authentication of the client with the server at conn, until
+// the server accepts or rejects it. When authenticate returns nil, the client has
+// received that decision. Asked reports that the gateway has requested TLS of the server,
+// exposed that conn is plaintext.
+func (c *Client) authenticate(ctx context.Context, conn net.Conn, asked, exposed bool) error {
 	a := &c.auth
 	response := bytes.Clone(c.response)
-	response[1] |= mysqlSSL >> 8
-	a.toServer, a.toClient = 2, 2
+	mysqlSetSSL(response, asked)
+	a.toServer, a.toClient = 1, 2
+	if asked {
+		a.toServer++
+	}
+	if c.secure {
+		a.toClient++
+	}
+	switch {
+	case asked && !c.secure:
+		a.secrets = mysqlKeyForClient
+	case !asked && c.secure:
+		a.secrets, a.exposed = mysqlKeyOfServer, exposed
+	}
 	err := socket.Within(ctx, c.conn, func() error {
 		return socket.Within(ctx, conn, func() error { return a.relay(c, conn, response) })
 	})
-	if _, typed := errors.AsType[*mysqlClientError](err); typed {
-		return c.blame("the client: its authentication", err)
+	c.ended = err == nil
+	switch e := err.(type) {
+	case nil:
+		return nil
+	case *mysqlClientError:
+		return c.blame("the client: its authentication", e)
+	case *certs.VerifyError:
+		return err
 	}
-	if err != nil {
-		return broken("the server: its answer to the authentication", err)
-	}
-	return nil
+	return c.Excuse(broken("the server: its answer to the authentication", err))
 }
 
 // A mysqlClientError is an error of the client's side.
@@ -157,57 +95,61 @@ func (e *mysqlClientError) Error() string { return e.err.Error() }
 func (e *mysqlClientError) Unwrap() error { return e.err }
 
 // relay exchanges packets until the authentication has ended.
-func (a *mysqlAuth) relay(c *Client, server net.Conn, first []byte) error {
-	toServer := first
+func (a *mysqlAuth) relay(c *Client, server net.Conn, response []byte) error {
+	move := mysqlMove{mysqlAtServer, response, mysqlAtServer}
+	err := a.checkPlugin(false)
 	for range maxMySQLMessages {
-		if _, err := server.Write(mysqlPacket(a.toServer, toServer)); err != nil {
+		if err != nil {
+			return a.deny(c, err)
+		}
+		if err = a.send(c, server, move); err != nil || move.next == mysqlNobody {
 			return err
 		}
-		a.toServer++
-		ended, answers := false, false
-		for !ended && !answers {
-			payload, err := readMySQL(server, a.toServer)
-			if err == nil && len(payload) == 0 {
+		if move.next == mysqlAtServer {
+			var payload []byte
+			if payload, err = readMySQL(server, a.toServer); err == nil && len(payload) == 0 {
 				err = errMySQLPacket
 			}
 			if err != nil {
 				return err
 			}
 			a.toServer++
-			ended, answers = a.server(payload)
-			if _, err := c.conn.Write(mysqlPacket(a.toClient, payload)); err != nil {
-				return &mysqlClientError{err}
-			}
-			a.toClient++
+			move, err = a.server(payload)
+			continue
 		}
-		if ended {
-			return nil
+		payload, bad := readMySQL(c.conn, a.toClient)
+		if bad != nil {
+			return &mysqlClientError{bad}
 		}
-		var err error
-		if toServer, err = a.answer(c); err != nil {
-			return &mysqlClientError{err}
+		a.toClient++
+		if move, bad = a.client(payload, c.key); bad != nil {
+			return &mysqlClientError{bad}
 		}
 	}
 	return fmt.Errorf("more than %d messages", maxMySQLMessages)
 }
 
-// answer reads the client's messages until there is one for the server.
-func (a *mysqlAuth) answer(c *Client) ([]byte, error) {
-	for {
-		payload, err := readMySQL(c.conn, a.toClient)
-		if err != nil {
-			return nil, err
-		}
-		a.toClient++
-		toServer, toClient, err := a.client(payload, c.key)
-		if err != nil || toClient == nil {
-			return toServer, err
-		}
-		if _, err := c.conn.Write(mysqlPacket(a.toClient, toClient)); err != nil {
-			return nil, err
-		}
-		a.toClient++
+// send sends a message to its side.
+func (a *mysqlAuth) send(c *Client, server net.Conn, move mysqlMove) error {
+	if move.to == mysqlAtServer {
+		_, err := server.Write(mysqlPacket(a.toServer, move.payload))
+		a.toServer++
+		return err
 	}
+	_, err := c.conn.Write(mysqlPacket(a.toClient, move.payload))
+	a.toClient++
+	if err != nil {
+		return &mysqlClientError{err}
+	}
+	return nil
+}
+
+// deny tells the client why the gateway ends its authentication, and returns err.
+func (a *mysqlAuth) deny(c *Client, err error) error {
+	if refusal, ok := err.(*certs.VerifyError); ok {
+		_ = a.send(c, nil, mysqlMove{to: mysqlAtClient, payload: mysqlErrorOf(1251, "08004", refusal.Detail)}) // err explains more than an error of the write
+	}
+	return err
 }
 
 // readMySQL reads one packet, and no byte beyond it. Its payload may be empty.

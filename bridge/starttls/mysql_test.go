@@ -62,12 +62,12 @@ func TestMySQLServersThatDoNotOfferTLSAreRefused(t *testing.T) {
 		"protocol 9":        {string(mysqlPacket(0, []byte("\x095.0\x00"))), certs.ReasonSTARTTLSRefused, "which is not MySQL"},
 		"a short greeting":  {string(mysqlPacket(0, []byte("\x0a8.0\x00abcd"))), certs.ReasonSTARTTLSRefused, "which is not MySQL"},
 	} {
-		if got := play(newMySQLClient(), c.said); got.done || got.reason != c.reason || !strings.Contains(got.text, c.text) || got.sent != "" {
+		if got := play(newMySQLClient(true), c.said); got.done || got.reason != c.reason || !strings.Contains(got.text, c.text) || got.sent != "" {
 			t.Errorf("%s: %+v", name, got)
 		}
 	}
 	for _, said := range append(splits(good), []string{good}) {
-		if got := play(newMySQLClient(), said...); !got.done {
+		if got := play(newMySQLClient(true), said...); !got.done {
 			t.Fatalf("%q: %+v", said, got)
 		}
 	}
@@ -326,13 +326,13 @@ func TestMySQLUpgradesWithoutAClient(t *testing.T) {
 	if greeting, err := MySQL.Greet(t.Context(), conn); greeting != nil || err != nil {
 		t.Errorf("greeting %q, %v", greeting, err)
 	}
-	if !MySQL.ServerSpeaksFirst() || MySQL.Accepts() || !SMTP.Accepts() {
-		t.Error("MySQL's servers speak first, and listeners do not answer its clients")
+	if !MySQL.ServerSpeaksFirst() || !MySQL.ServerGreets() || SMTP.ServerGreets() {
+		t.Error("only MySQL's clients need the upstream's own greeting")
 	}
 }
 
 func FuzzMySQLGreeting(f *testing.F) {
-	fuzzDialect(f, func() dialect { return newMySQLClient() }, mysqlGreetingOf(mysqlOffered, "caching_sha2_password"), mysqlGreetingOf(0, ""), string(mysqlPacket(0, []byte("\xff\x10\x04no"))))
+	fuzzDialect(f, func() dialect { return newMySQLClient(true) }, mysqlGreetingOf(mysqlOffered, "caching_sha2_password"), mysqlGreetingOf(0, ""), string(mysqlPacket(0, []byte("\xff\x10\x04no"))))
 }
 
 func FuzzMySQLClient(f *testing.F) {
@@ -346,16 +346,28 @@ func FuzzMySQLClient(f *testing.F) {
 				t.Fatal("no plugin")
 			}
 		}
-		for _, stage := range []mysqlStage{mysqlAnything, mysqlFull, mysqlSHA256, mysqlSecret} {
-			a := mysqlAuth{stage: stage, scramble: []byte(mysqlScramble)}
-			toServer, toClient, err := a.client([]byte(message), key)
-			if err == nil && (toServer == nil) == (toClient == nil) && message != "" {
-				t.Fatalf("stage %d: server gets %q, client %q", stage, toServer, toClient)
+		for _, secrets := range []mysqlSecrets{mysqlAsSent, mysqlKeyForClient, mysqlKeyOfServer} {
+			for _, stage := range []mysqlStage{mysqlAnything, mysqlFull, mysqlSHA256, mysqlSecret} {
+				a := mysqlAuth{secrets: secrets, stage: stage, scramble: []byte(mysqlScramble)}
+				move, err := a.client([]byte(message), key)
+				if err == nil && (move.to == mysqlNobody || move.next == mysqlNobody) {
+					t.Fatalf("%d, stage %d: %+v", secrets, stage, move)
+				}
+				password := message != "" && message[0] != 0 && (stage == mysqlFull || stage == mysqlSHA256)
+				if secrets == mysqlKeyOfServer && password && len(move.payload) != 1 {
+					t.Fatalf("the password is sent as it is: %+v", move)
+				}
 			}
 		}
-		if message != "" {
-			a := mysqlAuth{plugin: "caching_sha2_password"}
-			a.server([]byte(message))
+		if message == "" {
+			return
+		}
+		for _, stage := range []mysqlStage{mysqlAnything, mysqlKey} {
+			a := mysqlAuth{plugin: "caching_sha2_password", stage: stage, password: []byte("secret\x00"), scramble: []byte(mysqlScramble), exposed: true}
+			move, err := a.server([]byte(message))
+			if err == nil && (move.to == mysqlNobody || move.to == mysqlAtServer && bytes.Contains(move.payload, []byte("secret"))) {
+				t.Fatalf("stage %d: %+v", stage, move)
+			}
 		}
 	})
 }

@@ -30,7 +30,8 @@ type spec struct {
 	// greeted. It is nil if clients speak first.
 	secured func() *script
 
-	// server answers a client until it asks for TLS. It is nil if listeners cannot.
+	// server answers a client until it asks for TLS. It is nil for MySQL, whose clients
+	// the upstream greets.
 	server func(optional bool) acceptor
 
 	// join is the exchange with the server for a client that server has answered. Its
@@ -58,5 +59,6 @@ func (p Protocol) String() string { return specs[p].name }
 // that a connection belongs to one client from the start.
 func (p Protocol) ServerSpeaksFirst() bool { return specs[p].secured != nil || p == MySQL }
 
-// Accepts reports whether listeners can answer clients that ask for TLS.
-func (p Protocol) Accepts() bool { return specs[p].server != nil }
+// ServerGreets reports whether clients need the upstream's own greeting before they can
+// ask for TLS. Then the upstream connection is made first, with WithClient.
+func (p Protocol) ServerGreets() bool { return p == MySQL }

@@ -48,7 +48,7 @@ func (p Protocol) Upgrade(ctx context.Context, conn net.Conn) error {
 // client Greet authenticates instead. Greet has the bounds and errors of Upgrade.
 func (p Protocol) Greet(ctx context.Context, conn net.Conn) ([]byte, error) {
 	if c := ClientOf(ctx); p == MySQL && c != nil {
-		return nil, c.authenticate(ctx, conn)
+		return nil, c.authenticate(ctx, conn, true, false)
 	}
 	secured := specs[p].secured
 	if secured == nil {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
+	"github.com/drawbridge-gateway/drawbridge/bridge/starttls"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
@@ -144,7 +145,7 @@ func (d *dialer) handshake(ctx context.Context, c *certs.Client, sock *socket.So
 	socket.MeterRecords(sock)
 	conn, peer, err := c.HandshakePeer(ctx, sock, host)
 	if err != nil {
-		return nil, nil, protocol.Explain(err)
+		return nil, nil, starttls.ClientOf(ctx).Excuse(protocol.Explain(err))
 	}
 	// A TLS 1.3 upstream verifies our certificate only now.
 	sock.ReadBeforeReset()

@@ -70,10 +70,6 @@ func (s listenerScope) starttls(l *Listener) starttls.Protocol {
 		}
 		return starttls.None
 	}
-	if !starttlsProtocols[v].Accepts() {
-		s.Add(at, "must not be %v: only upstreams can have it", v)
-		return starttls.None
-	}
 	if t.GetStarttlsOptional() {
 		if t.GetRejectUnknownSni() {
 			s.Add(optional, "must be left out where tls.reject_unknown_sni is set: clients in plaintext send no SNI")
@@ -84,6 +80,13 @@ func (s listenerScope) starttls(l *Listener) starttls.Protocol {
 			s.Add(optional, "must be left out where client_auth is CLIENT_AUTH_REQUIRED: clients in plaintext present no certificate")
 		}
 		s.warnSecurity(warnPlaintextClients, optional, "accepts clients without TLS; anyone on the network path can read what they send, and can prevent a client from requesting TLS")
+	}
+	if starttlsProtocols[v].ServerGreets() {
+		for _, r := range l.uses.routes.All() {
+			if m := r.msg.GetMatch(); len(m.GetHosts()) > 0 || m.GetClientIdentity() != nil {
+				s.Add(at, "is %v, and route %q has a condition on the client's SNI or certificate: the upstream must greet such a client before its TLS handshake", v, r.msg.GetName())
+			}
+		}
 	}
 	for r, u := range l.uses.upstreams() {
 		user := "the listener's own upstream"

@@ -94,7 +94,6 @@ func TestStarttlsOfClientsIsRefusedWhereItHasNoMeaning(t *testing.T) {
 		"a passthrough":      {pass, []invalid.Path{"r0.tls.starttls"}},
 		"a route's upstream": {forward("r", nil, "l", "pass"), []invalid.Path{`listener["l"].tls.starttls`}},
 		"another protocol":   {l(func(s *adminv1.ServerTls) { s.Starttls = ldap }), []invalid.Path{"r0.tls.starttls"}},
-		"MySQL":              {l(func(s *adminv1.ServerTls) { s.Starttls = adminv1.Starttls_STARTTLS_MYSQL }), []invalid.Path{"r0.tls.starttls"}},
 		"optional alone":     {l(func(s *adminv1.ServerTls) { s.Starttls, s.StarttlsOptional = 0, true }), []invalid.Path{"r0.tls.starttls_optional"}},
 		"required names":     {l(func(s *adminv1.ServerTls) { s.StarttlsOptional, s.RejectUnknownSni = true, true }), []invalid.Path{"r0.tls.starttls_optional"}},
 		"required certificate": {l(func(s *adminv1.ServerTls) {
@@ -107,6 +106,24 @@ func TestStarttlsOfClientsIsRefusedWhereItHasNoMeaning(t *testing.T) {
 		}
 		if slices.Sort(fields); !slices.Equal(fields, test.fields) {
 			t.Errorf("%s: faults at %v, want %v", name, fields, test.fields)
+		}
+	}
+	// In MySQL the upstream is chosen before the client's handshake.
+	mysql := listener("m", "127.0.0.1:3", tcp, "plain")
+	mysql.Tls = &adminv1.ServerTls{
+		Certificates: []string{"server"}, Starttls: adminv1.Starttls_STARTTLS_MYSQL,
+		ClientAuth: adminv1.ClientAuth_CLIENT_AUTH_REQUIRED, ClientTrustBundles: []string{"trust"},
+	}
+	w.put(&adminv1.Upstream{Name: "plain", Transport: &adminv1.Upstream_Plaintext{Plaintext: &adminv1.Plaintext{}}, Endpoints: []*adminv1.Endpoint{{Address: "127.0.0.1:9"}}}, mysql, forward("any", nil, "m", "plain"))
+	if got := w.snap.listeners.Get("m").tcp; got.Starttls != starttls.MySQL {
+		t.Errorf("the table starts TLS in %v", got.Starttls)
+	}
+	for name, match := range map[string]*adminv1.RouteMatch{
+		"a route by SNI":         {Hosts: []string{"a.test"}},
+		"a route by certificate": {ClientIdentity: &adminv1.ClientIdentityMatch{Issuer: "CN=a"}},
+	} {
+		if faults := w.refused(forward("any", match, "m", "plain")); len(faults) != 1 || faults[0].Field != `listener["m"].tls.starttls` {
+			t.Errorf("%s: %v", name, faults)
 		}
 	}
 	w.put(l(func(s *adminv1.ServerTls) { s.StarttlsOptional = true }))

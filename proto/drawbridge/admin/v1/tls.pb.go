@@ -330,8 +330,10 @@ const (
 	// PostgreSQL: SSLRequest. For an upstream that uses direct TLS (PostgreSQL 17),
 	// leave starttls out and set alpn to "postgresql". Listeners accept both.
 	Starttls_STARTTLS_POSTGRES Starttls = 1
-	// MySQL and MariaDB. Upstreams only. The client receives the server's greeting without
-	// its offer of TLS, and authenticates over the gateway's TLS with the server.
+	// MySQL and MariaDB. The client receives the server's greeting, with an offer of TLS
+	// only if its listener has STARTTLS_MYSQL, and authenticates over the gateway's
+	// connection with the server. Such a listener dials the upstream before the client's
+	// handshake, so its routes must have no conditions.
 	Starttls_STARTTLS_MYSQL Starttls = 2
 	// SMTP: STARTTLS (RFC 3207).
 	Starttls_STARTTLS_SMTP Starttls = 3

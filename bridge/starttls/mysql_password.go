@@ -1,0 +1,201 @@
+package starttls
+
+import (
+	"bytes"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha1"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+
+	"github.com/drawbridge-gateway/drawbridge/certs"
+)
+
+// Where a plugin needs the password itself (caching_sha2_password, unless the server has
+// the password in its cache, and sha256_password), a client over TLS sends it in the
+// clear, and a client in plaintext encrypts it with the server's RSA key. Each side
+// knows only its own connection. Where the two differ, the gateway translates.
+
+// mysqlSecrets says how passwords are translated.
+type mysqlSecrets int
+
+const (
+	mysqlAsSent       mysqlSecrets = iota // both sides have TLS, or neither
+	mysqlKeyForClient                     // the client gets our key, and the server the password
+	mysqlKeyOfServer                      // the client sends the password, and the server gets it encrypted with its key
+)
+
+// A mysqlStage is what is read next, where passwords are translated.
+type mysqlStage int
+
+const (
+	mysqlAnything mysqlStage = iota // a message for the other side, whatever it is
+	mysqlFull                       // caching_sha2_password: a request for the key, or the password
+	mysqlSHA256                     // sha256_password: likewise
+	mysqlSecret                     // the password, encrypted with our key
+	mysqlKey                        // the server's key
+)
+
+// Plugins and their messages.
+const (
+	mysqlNative      = "mysql_native_password"
+	mysqlEd25519     = "client_ed25519"
+	mysqlCachingSHA2 = "caching_sha2_password"
+	mysqlSHA256Name  = "sha256_password"
+
+	mysqlFastOK  = 3 // caching_sha2_password: the cache has the password
+	mysqlNeedAll = 4 // it needs the password
+
+	mysqlFullKey   = 2 // caching_sha2_password: a request for the key
+	mysqlSHA256Key = 1 // sha256_password: likewise
+)
+
+// A Key is the RSA key with which MySQL clients in plaintext encrypt their password. It
+// is made when it is first needed. The zero Key is ready for use.
+type Key struct {
+	once    sync.Once
+	private *rsa.PrivateKey
+	public  []byte // in PEM
+	err     error
+}
+
+func (k *Key) get() (*rsa.PrivateKey, []byte, error) {
+	k.once.Do(func() {
+		if k.private, k.err = rsa.GenerateKey(rand.Reader, 2048); k.err != nil {
+			return
+		}
+		der, err := x509.MarshalPKIXPublicKey(&k.private.PublicKey)
+		k.public, k.err = pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), err
+	})
+	return k.private, k.public, k.err
+}
+
+// server reads a message of the server.
+func (a *mysqlAuth) server(payload []byte) (mysqlMove, error) {
+	if a.stage == mysqlKey && payload[0] == mysqlMore {
+		return a.encrypt(payload[1:])
+	}
+	a.stage = mysqlAnything
+	move := mysqlMove{mysqlAtClient, payload, mysqlAtClient}
+	switch payload[0] {
+	case mysqlOK, mysqlErr:
+		move.next = mysqlNobody
+		return move, nil
+	case mysqlSwitch, mysqlFactor:
+		name, data, ok := bytes.Cut(payload[1:], []byte{0})
+		if !ok {
+			name, data = []byte("mysql_old_password"), nil
+		}
+		a.plugin, a.scramble = string(name), bytes.Clone(bytes.TrimSuffix(data, []byte{0}))
+		if strings.EqualFold(a.plugin, mysqlSHA256Name) {
+			a.stage = mysqlSHA256
+		}
+		return move, a.checkPlugin(true)
+	case mysqlMore:
+		switch cache := strings.EqualFold(a.plugin, mysqlCachingSHA2) && len(payload) == 2; {
+		case cache && payload[1] == mysqlFastOK:
+			move.next = mysqlAtServer
+			return move, nil
+		case cache && payload[1] == mysqlNeedAll:
+			a.stage = mysqlFull
+			return move, nil
+		}
+	}
+	if a.exposed {
+		// What the client would answer is not known, and may be its password.
+		return mysqlMove{}, errMySQLPacket
+	}
+	return move, nil
+}
+
+// checkPlugin returns an error if the client could answer the plugin with its password,
+// and the server's connection is plaintext. Switched reports that the server has named
+// the plugin: then a password for sha256_password can be encrypted.
+func (a *mysqlAuth) checkPlugin(switched bool) error {
+	if !a.exposed {
+		return nil
+	}
+	switch a.plugin {
+	case mysqlNative, mysqlEd25519, mysqlCachingSHA2:
+		return nil
+	case mysqlSHA256Name:
+		if switched {
+			return nil
+		}
+	}
+	return &certs.VerifyError{
+		Reason: certs.ReasonLocalConfig,
+		Detail: fmt.Sprintf("the gateway's connection to the server is plaintext, and the plugin %s may send the password over it in the clear: use TLS to the server, or another plugin", quote(a.plugin)),
+	}
+}
+
+// client reads a message of the client.
+func (a *mysqlAuth) client(payload []byte, key *Key) (mysqlMove, error) {
+	forward := mysqlMove{mysqlAtServer, payload, mysqlAtServer}
+	switch a.secrets {
+	case mysqlKeyForClient:
+		asks := len(payload) == 1 && (a.stage == mysqlFull && payload[0] == mysqlFullKey || a.stage == mysqlSHA256 && payload[0] == mysqlSHA256Key)
+		if !asks && a.stage != mysqlSecret {
+			return forward, nil
+		}
+		private, public, err := key.get()
+		if err != nil {
+			return mysqlMove{}, err
+		}
+		if asks {
+			a.stage = mysqlSecret
+			return mysqlMove{mysqlAtClient, append([]byte{mysqlMore}, public...), mysqlAtClient}, nil
+		}
+		password, err := rsa.DecryptOAEP(sha1.New(), nil, private, payload, nil)
+		if err != nil || len(a.scramble) == 0 {
+			return mysqlMove{}, errors.New("its password is not encrypted with the key that it was sent")
+		}
+		return mysqlMove{mysqlAtServer, a.mask(password), mysqlAtServer}, nil
+	case mysqlKeyOfServer:
+		if a.stage != mysqlFull && a.stage != mysqlSHA256 || len(payload) == 0 || payload[0] == 0 {
+			return forward, nil // also no password, which is a zero byte
+		}
+		ask := byte(mysqlFullKey)
+		if a.stage == mysqlSHA256 {
+			ask = mysqlSHA256Key
+		}
+		a.stage, a.password = mysqlKey, payload
+		return mysqlMove{mysqlAtServer, []byte{ask}, mysqlAtServer}, nil
+	}
+	return forward, nil
+}
+
+// mask combines a password with the scramble, as clients do before they encrypt it.
+func (a *mysqlAuth) mask(password []byte) []byte {
+	for i := range password {
+		password[i] ^= a.scramble[i%len(a.scramble)]
+	}
+	return password
+}
+
+// maxMySQLKey bounds the bits of a server's key, and so the time for encrypting with it.
+const maxMySQLKey = 8 << 10
+
+// encrypt returns the password, encrypted with the server's key.
+func (a *mysqlAuth) encrypt(text []byte) (mysqlMove, error) {
+	a.stage = mysqlAnything
+	block, _ := pem.Decode(text)
+	if block == nil || len(a.scramble) == 0 {
+		return mysqlMove{}, errors.New("it sent no key to encrypt the password with")
+	}
+	parsed, err := x509.ParsePKIXPublicKey(block.Bytes)
+	key, ok := parsed.(*rsa.PublicKey)
+	if err != nil || !ok || key.N.BitLen() > maxMySQLKey {
+		return mysqlMove{}, errors.New("it sent no RSA key to encrypt the password with")
+	}
+	encrypted, err := rsa.EncryptOAEP(sha1.New(), rand.Reader, key, a.mask(a.password), nil)
+	a.password = nil
+	if err != nil {
+		return mysqlMove{}, fmt.Errorf("its key cannot encrypt the password: %w", err)
+	}
+	return mysqlMove{mysqlAtServer, encrypted, mysqlAtServer}, nil
+}
