@@ -188,7 +188,7 @@ pgo: build ## Record the profile that the compiler optimizes the binary with, fr
 	bin/bench pgo -out $(PROFILE) bin/profiles/*.pprof
 
 # Peers that are not here are left out of the comparison, and named.
-PEER_PACKAGES := nginx libnginx-mod-stream haproxy stunnel4 wrk nghttp2-client
+PEER_PACKAGES := nginx libnginx-mod-stream haproxy stunnel4 wrk nghttp2-client postgresql
 .PHONY: peers
 peers:
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! dpkg -s $(PEER_PACKAGES) >/dev/null 2>&1; then \

@@ -127,12 +127,12 @@ func (j judgment) String() string {
 
 // judge measures pairs of a row until they decide.
 func (g *gate) judge(ctx context.Context, row row, k *keys.Keys) (judgment, error) {
-	before, err := newSite(g.base, k, row, g.options)
+	before, err := newSite(ctx, g.base, k, row, g.options)
 	if err != nil {
 		return judgment{}, err
 	}
 	defer before.close()
-	after, err := newSite(g.next, k, row, g.options)
+	after, err := newSite(ctx, g.next, k, row, g.options)
 	if err != nil {
 		return judgment{}, err
 	}

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/drawbridge-gateway/drawbridge/bench/backend"
 	"github.com/drawbridge-gateway/drawbridge/bench/load"
 	"github.com/drawbridge-gateway/drawbridge/bench/proxy"
 )
@@ -57,12 +58,13 @@ type unit struct {
 const gib = 1 << 30
 
 var (
-	perGiB        = unit{"CPU s/GiB", gib, "GiB/s", gib}
-	perMessage    = unit{"CPU µs/message", 1e6, "messages/s", 1}
-	perConnection = unit{"CPU µs/connection", 1e6, "connections/s", 1}
-	perRequest    = unit{"CPU µs/request", 1e6, "requests/s", 1}
-	perCall       = unit{"CPU µs/call", 1e6, "calls/s", 1}
-	perIdle       = unit{"KiB/connection", 1.0 / 1024, "", 1}
+	perGiB         = unit{"CPU s/GiB", gib, "GiB/s", gib}
+	perMessage     = unit{"CPU µs/message", 1e6, "messages/s", 1}
+	perConnection  = unit{"CPU µs/connection", 1e6, "connections/s", 1}
+	perRequest     = unit{"CPU µs/request", 1e6, "requests/s", 1}
+	perTransaction = unit{"CPU µs/transaction", 1e6, "transactions/s", 1}
+	perCall        = unit{"CPU µs/call", 1e6, "calls/s", 1}
+	perIdle        = unit{"KiB/connection", 1.0 / 1024, "", 1}
 )
 
 // A figure selects the compared number of a row.
@@ -214,6 +216,12 @@ var rows = []row{
 		name: "websocket", title: "64 WebSocket connections, 64-byte messages there and back",
 		service: proxy.Service{HTTP: true, WebSocket: true},
 		work:    work{load: load.WebSocket(64, 64), workers: 64}, unit: perMessage,
+	},
+	{
+		name: "postgres", title: "8 connections of pgbench in plaintext, its standard transaction; TLS with a client certificate to PostgreSQL",
+		service: proxy.Service{Postgres: true},
+		work:    work{program: load.Pgbench(8, backend.PostgresUser)}, unit: perTransaction,
+		targets: []target{against("stunnel", 0.6)},
 	},
 	growConns(1), growConns(100), growConns(4000),
 	growConfig(10), growConfig(1000), growConfig(10000),

@@ -8,6 +8,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/drawbridge-gateway/drawbridge/bench/backend"
 	"github.com/drawbridge-gateway/drawbridge/bench/keys"
 	"github.com/drawbridge-gateway/drawbridge/bench/proxy"
 )
@@ -85,7 +86,7 @@ func measureRow(ctx context.Context, o *options, row row, kinds []proxy.Kind, k 
 			res.Skipped[kind.Name()] = why
 			continue
 		}
-		s, err := newSite(kind, k, row, o)
+		s, err := newSite(ctx, kind, k, row, o)
 		if err != nil {
 			return err
 		}
@@ -120,6 +121,11 @@ func cannot(kind proxy.Kind, row row) string {
 	}
 	if _, floor := kind.(proxy.Floor); floor && (row.work.idle > 0 || row.unit == perConnection) {
 		return "makes and keeps connections like any program"
+	}
+	if row.service.Postgres {
+		if why := backend.PostgresMissing(); why != "" {
+			return why
+		}
 	}
 	if row.work.program != nil {
 		return row.work.program.Missing()

@@ -43,7 +43,14 @@ type site struct {
 	profiled int
 }
 
-func newSite(kind proxy.Kind, k *keys.Keys, row row, o *options) (*site, error) {
+func newSite(ctx context.Context, kind proxy.Kind, k *keys.Keys, row row, o *options) (*site, error) {
+	if row.service.Postgres {
+		b, err := backend.StartPostgres(ctx, k)
+		if err != nil {
+			return nil, err
+		}
+		return &site{kind: kind, keys: k, row: row, options: o, backend: b}, nil
+	}
 	serve := backend.Start
 	var protocols []string
 	switch {

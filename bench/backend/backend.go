@@ -4,7 +4,7 @@
 //
 // A Backend owns its connections. It checks everything that it receives. It
 // runs in the process of the load generator, so that only the proxies are
-// measured.
+// measured. PostgreSQL, with a process of its own, is the exception.
 package backend
 
 import (
@@ -27,7 +27,8 @@ type Backend struct {
 	// Mismatched counts connections that delivered unexpected data.
 	Mismatched atomic.Int64
 
-	listener    net.Listener
+	address     string
+	listener    net.Listener // nil if a program of its own serves
 	config      *tls.Config
 	closeServer func() error // of HTTP or gRPC
 
@@ -43,13 +44,13 @@ func Start(config *tls.Config) (*Backend, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &Backend{listener: l, config: config, conns: map[net.Conn]struct{}{}}
+	b := &Backend{address: l.Addr().String(), listener: l, config: config, conns: map[net.Conn]struct{}{}}
 	b.wg.Go(b.accept)
 	return b, nil
 }
 
 // Address returns its address.
-func (b *Backend) Address() string { return b.listener.Addr().String() }
+func (b *Backend) Address() string { return b.address }
 
 // Close ends every connection, and returns when they have ended.
 func (b *Backend) Close() error {
@@ -59,7 +60,10 @@ func (b *Backend) Close() error {
 		_ = c.Close()
 	}
 	b.mu.Unlock()
-	err := b.listener.Close()
+	var err error
+	if b.listener != nil {
+		err = b.listener.Close()
+	}
 	if b.closeServer != nil {
 		err = b.closeServer()
 	}

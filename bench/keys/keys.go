@@ -36,6 +36,8 @@ type Pair struct {
 type Keys struct {
 	// CA is the file of the root that all parties trust.
 	CA string
+	// Backend is the backend's certificate, for a backend with a process of its own.
+	Backend Pair
 	// Client is the certificate that proxies present to the backend.
 	Client Pair
 	// Listener is the certificate that proxies present to clients.
@@ -56,7 +58,7 @@ func New(dir string) (*Keys, error) {
 	loopback := []net.IP{net.IPv4(127, 0, 0, 1)}
 	var errs [4]error
 	errs[0] = os.WriteFile(k.CA, ca.RootPEM(), 0o600)
-	_, k.backend, errs[1] = issue(ca, dir, "backend", pki.LeafOptions{DNSNames: []string{BackendName}, IPs: loopback})
+	k.Backend, k.backend, errs[1] = issue(ca, dir, "backend", pki.LeafOptions{DNSNames: []string{BackendName}, IPs: loopback})
 	k.Client, _, errs[2] = issue(ca, dir, "client", pki.LeafOptions{CommonName: "client", Usage: pki.Client})
 	k.Listener, _, errs[3] = issue(ca, dir, "listener", pki.LeafOptions{DNSNames: []string{ListenerName}, IPs: loopback})
 	return k, errors.Join(errs[:]...)

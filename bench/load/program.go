@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os/exec"
 	"regexp"
 	"strconv"
@@ -14,7 +15,7 @@ import (
 // does not check the returned bytes.
 type Program struct {
 	name string
-	args func(url string, d time.Duration) []string
+	args func(target Target, d time.Duration) []string
 	read func(out string) (Outcome, error)
 }
 
@@ -32,14 +33,9 @@ func (p *Program) Missing() string {
 	return ""
 }
 
-// Run runs the program for about d, with GET requests for 1 KiB.
+// Run runs the program for about d.
 func (p *Program) Run(ctx context.Context, target Target, d time.Duration) (Outcome, error) {
-	scheme := "http"
-	if target.TLS != nil {
-		scheme = "https"
-	}
-	args := p.args(fmt.Sprintf("%s://%s/bytes/1024/1", scheme, target.Address), d)
-	out, err := exec.CommandContext(ctx, p.name, args...).CombinedOutput()
+	out, err := exec.CommandContext(ctx, p.name, p.args(target, d)...).CombinedOutput()
 	if err != nil {
 		return Outcome{}, fmt.Errorf("%s: %w: %s", p.name, err, out)
 	}
@@ -50,8 +46,16 @@ func (p *Program) Run(ctx context.Context, target Target, d time.Duration) (Outc
 	return got, nil
 }
 
-// seconds returns d in whole seconds, at least one: neither program accepts
-// less.
+// url returns the URL of 1 KiB.
+func (t Target) url() string {
+	scheme := "http"
+	if t.TLS != nil {
+		scheme = "https"
+	}
+	return fmt.Sprintf("%s://%s/bytes/1024/1", scheme, t.Address)
+}
+
+// seconds returns d in whole seconds, at least one: no program accepts less.
 func seconds(d time.Duration) string {
 	return strconv.Itoa(max(1, int((d + time.Second/2).Seconds())))
 }
@@ -60,8 +64,8 @@ func seconds(d time.Duration) string {
 func Wrk(conns int) *Program {
 	return &Program{
 		name: "wrk",
-		args: func(url string, d time.Duration) []string {
-			return []string{"-t1", "-c" + strconv.Itoa(conns), "-d" + seconds(d) + "s", "--latency", url}
+		args: func(target Target, d time.Duration) []string {
+			return []string{"-t1", "-c" + strconv.Itoa(conns), "-d" + seconds(d) + "s", "--latency", target.url()}
 		},
 		read: readWrk,
 	}
@@ -71,10 +75,27 @@ func Wrk(conns int) *Program {
 func H2load(conns, streams int) *Program {
 	return &Program{
 		name: "h2load",
-		args: func(url string, d time.Duration) []string {
-			return []string{"-t1", "-c" + strconv.Itoa(conns), "-m" + strconv.Itoa(streams), "-D" + seconds(d), url}
+		args: func(target Target, d time.Duration) []string {
+			return []string{"-t1", "-c" + strconv.Itoa(conns), "-m" + strconv.Itoa(streams), "-D" + seconds(d), target.url()}
 		},
 		read: readH2load,
+	}
+}
+
+// Pgbench returns pgbench with the given number of connections, each running its
+// standard transaction of seven statements: three updates, a query and an insert, in a
+// transaction block.
+func Pgbench(conns int, user string) *Program {
+	return &Program{
+		name: "pgbench",
+		args: func(target Target, d time.Duration) []string {
+			host, port, _ := net.SplitHostPort(target.Address)
+			return []string{
+				"-n", "-c" + strconv.Itoa(conns), "-T" + seconds(d),
+				fmt.Sprintf("host=%s port=%s user=%s dbname=postgres sslmode=disable gssencmode=disable", host, port, user),
+			}
+		},
+		read: readPgbench,
 	}
 }
 
@@ -84,6 +105,8 @@ var (
 	wrkP99      = regexp.MustCompile(`(?m)^\s*99%\s+(\S+)$`)
 	wrkFaults   = regexp.MustCompile(`(?m)^\s*(Socket errors|Non-2xx).*$`)
 	h2loadDone  = regexp.MustCompile(`(?m)^requests: .*, (\d+) succeeded, (\d+) failed`)
+	pgbenchDone = regexp.MustCompile(`(?m)^number of transactions actually processed: (\d+)$`)
+	pgbenchGood = regexp.MustCompile(`(?m)^number of failed transactions: 0 `)
 	h2loadCodes = regexp.MustCompile(`(?m)^status codes: (\d+) 2xx, `)
 )
 
@@ -110,6 +133,18 @@ func readH2load(out string) (got Outcome, err error) {
 	}
 	if done[2] != "0" || done[1] != codes[1] {
 		return got, errors.New("some requests failed")
+	}
+	got.Units, err = strconv.ParseInt(done[1], 10, 64)
+	return got, err
+}
+
+func readPgbench(out string) (got Outcome, err error) {
+	done := pgbenchDone.FindStringSubmatch(out)
+	if done == nil {
+		return got, errUnread
+	}
+	if !pgbenchGood.MatchString(out) {
+		return got, errors.New("some transactions failed")
 	}
 	got.Units, err = strconv.ParseInt(done[1], 10, 64)
 	return got, err

@@ -26,6 +26,16 @@ requests: 107303 total, 107319 started, 107303 done, 107303 succeeded, 0 failed,
 status codes: 107303 2xx, 0 3xx, 0 4xx, 0 5xx
 `
 
+const pgbenchSays = `pgbench (15.18 (Debian 15.18-0+deb12u1))
+transaction type: <builtin: TPC-B (sort of)>
+scaling factor: 10
+number of clients: 8
+number of transactions actually processed: 6121
+number of failed transactions: 0 (0.000%)
+latency average = 3.921 ms
+tps = 2040.300881 (without initial connection time)
+`
+
 func TestOutputOfProgramsIsParsed(t *testing.T) {
 	got, err := readWrk(wrkSays)
 	if want := (Outcome{85688, 81 * time.Microsecond, 1770 * time.Microsecond}); got != want || err != nil {
@@ -34,6 +44,10 @@ func TestOutputOfProgramsIsParsed(t *testing.T) {
 	got, err = readH2load(h2loadSays)
 	if want := (Outcome{Units: 107303}); got != want || err != nil {
 		t.Errorf("h2load: %+v, %v, want %+v", got, err, want)
+	}
+	got, err = readPgbench(pgbenchSays)
+	if want := (Outcome{Units: 6121}); got != want || err != nil {
+		t.Errorf("pgbench: %+v, %v, want %+v", got, err, want)
 	}
 }
 
@@ -48,7 +62,10 @@ func TestFailedRequestsFailTheProgram(t *testing.T) {
 			t.Errorf("h2load's %q is no failure", edit[1])
 		}
 	}
-	for _, read := range []func(string) (Outcome, error){readWrk, readH2load} {
+	if _, err := readPgbench(strings.Replace(pgbenchSays, "transactions: 0 (0.000%)", "transactions: 3 (0.049%)", 1)); err == nil {
+		t.Error("failed transactions of pgbench are no failure")
+	}
+	for _, read := range []func(string) (Outcome, error){readWrk, readH2load, readPgbench} {
 		if _, err := read("cannot connect"); err == nil {
 			t.Error("nothing was understood, and it is no failure")
 		}

@@ -24,6 +24,7 @@ var services = map[string]Service{
 	"http2-out":   {HTTP: true, UpstreamHTTP2: true},
 	"grpc":        {HTTP: true, ListenTLS: true, ClientHTTP2: true, UpstreamHTTP2: true, GRPC: true},
 	"websocket":   {HTTP: true, WebSocket: true},
+	"postgres":    {Postgres: true},
 }
 
 func TestConfigurationsMatchTheGoldenFiles(t *testing.T) {

@@ -66,6 +66,9 @@ func drawbridgeConfig(w work) string {
 	if w.service.NoResumption {
 		tls.WriteString(", sessionReuse: false")
 	}
+	if w.service.Postgres {
+		tls.WriteString(", starttls: STARTTLS_POSTGRES")
+	}
 	if w.service.Warm > 0 {
 		fmt.Fprintf(&pool, "\npool: {warm: %d}", w.service.Warm)
 	}

@@ -32,6 +32,8 @@ func (Floor) Cannot(s Service) string {
 	switch {
 	case s.Admin:
 		return noAdmin
+	case s.Postgres:
+		return noPostgres
 	case s.NoResumption || s.Warm > 0:
 		return "makes handshakes like any program"
 	case s.ListenTLS:

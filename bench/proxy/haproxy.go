@@ -21,8 +21,11 @@ func (HAProxy) Version(ctx context.Context) (string, error) {
 
 // Cannot implements Kind.
 func (HAProxy) Cannot(s Service) string {
-	if s.Admin {
+	switch {
+	case s.Admin:
 		return noAdmin
+	case s.Postgres:
+		return noPostgres
 	}
 	return ""
 }

@@ -33,6 +33,8 @@ func (IOCopy) Cannot(s Service) string {
 	switch {
 	case s.Admin:
 		return noAdmin
+	case s.Postgres:
+		return noPostgres
 	case s.HTTP:
 		return "speaks no HTTP"
 	}

@@ -40,6 +40,8 @@ func (Nginx) Cannot(s Service) string {
 	switch {
 	case s.Admin:
 		return noAdmin
+	case s.Postgres:
+		return noPostgres
 	case s.UpstreamHTTP2 && !s.GRPC:
 		return "speaks no HTTP/2 to upstreams before 1.29.4"
 	}

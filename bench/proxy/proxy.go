@@ -37,6 +37,8 @@ type Service struct {
 	// Warm is the number of connections kept ready for new clients, if the proxy
 	// supports it. 0: none.
 	Warm int
+	// Postgres makes it start TLS with a PostgreSQL server, for clients in plaintext.
+	Postgres bool
 	// Admin allows changes of the configuration over Drawbridge's admin service at
 	// run time: only Drawbridge supports it.
 	Admin bool
@@ -44,6 +46,9 @@ type Service struct {
 
 // noAdmin explains why a peer does not support Service.Admin.
 const noAdmin = "has no such admin service"
+
+// noPostgres explains why a peer does not support Service.Postgres.
+const noPostgres = "does not start TLS with a PostgreSQL server"
 
 // A Kind is a program that can be compared.
 type Kind interface {

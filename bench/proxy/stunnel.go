@@ -51,9 +51,12 @@ func (Stunnel) command(w work) (command, error) {
 }
 
 func stunnelConfig(w work) string {
-	resume := "yes"
+	resume, protocol := "yes", ""
 	if w.service.NoResumption {
 		resume = "no"
+	}
+	if w.service.Postgres {
+		protocol = "protocol = pgsql\n"
 	}
 	return fmt.Sprintf(`foreground = yes
 pid =
@@ -71,5 +74,5 @@ sni = %s
 sslVersionMin = TLSv1.2
 sessionResume = %s
 TIMEOUTidle = 3600
-`, w.listen, w.backend, w.keys.Client.Chain, w.keys.Client.Key, w.keys.CA, keys.BackendName, keys.BackendName, resume)
+%s`, w.listen, w.backend, w.keys.Client.Chain, w.keys.Client.Key, w.keys.CA, keys.BackendName, keys.BackendName, resume, protocol)
 }
