@@ -37,7 +37,7 @@ type conn struct {
 	handshake time.Duration     // how long its TLS handshake took
 	record    *accesslog.Record // what the records of its requests have in common; nil: no access log
 
-	state         atomic.Int32 // see markIdle
+	state         atomic.Int32 // unused at first
 	draining      atomic.Bool  // it accepts no further request; set by Drain
 	closeEndsBody atomic.Bool  // only the close of the connection marks the end of the response
 
@@ -58,10 +58,15 @@ type conn struct {
 
 // The states of a conn.
 const (
-	resting int32 = iota // no request is in progress: the connection may be closed
+	unused  int32 = iota // no request has begun yet
+	resting              // no request is in progress: the connection may be closed
 	busy
 	finished // closed by Shutdown
 )
+
+// firstRequest is how long a draining connection may wait for its first request. The
+// client has just connected, and its request may be on the way.
+const firstRequest = 5 * time.Second
 
 func (c *conn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
@@ -121,12 +126,19 @@ func (c *conn) markIdle() bool {
 func (c *conn) closing() bool { return c.draining.Load() || c.server.intake.Closing() }
 
 // wake records that a request begins. It reports false if c is closed.
-func (c *conn) wake() bool { return c.state.CompareAndSwap(resting, busy) }
+func (c *conn) wake() bool {
+	return c.state.CompareAndSwap(resting, busy) || c.state.CompareAndSwap(unused, busy)
+}
 
-// Drain implements intake's Owner. It closes c if no request is in progress;
-// otherwise it tells c's engine to accept no further request.
+// Drain implements intake's Owner. It closes c if no request is in progress, or if c was
+// never used and its first request does not arrive soon. Otherwise it tells c's engine to
+// accept no further request.
 func (c *conn) Drain() {
 	c.draining.Store(true)
+	if c.state.Load() == unused {
+		c.hasten()
+		return // await and carries see that c is draining
+	}
 	if c.state.CompareAndSwap(resting, finished) {
 		c.sock.Close()
 		return
@@ -136,13 +148,25 @@ func (c *conn) Drain() {
 	}
 }
 
+// hasten shortens the wait for the first request, if c waits already.
+func (c *conn) hasten() {
+	soon := c.server.clock.after(firstRequest)
+	for {
+		d := c.deadline.Load()
+		if d == 0 || d <= soon || c.deadline.CompareAndSwap(d, soon) {
+			return
+		}
+	}
+}
+
 // Work implements intake's Owner.
 func (c *conn) Work() (requests int, busy bool) {
 	if h := c.http2Conn(); h != nil {
 		n := h.Running()
 		return n, n > 0
 	}
-	if c.state.Load() == resting {
+	switch c.state.Load() {
+	case unused, resting:
 		return 0, false
 	}
 	return 1, true

@@ -165,10 +165,13 @@ func (f *front1) await() error {
 		if f.age > 0 {
 			d = min(d, time.Duration(f.began+f.age-f.rested))
 		}
-		if d <= 0 || !c.markIdle() {
+		if d <= 0 || f.requests > 0 && !c.markIdle() {
 			return errNoMore
 		}
 		c.deadline.Store(clock.after(d))
+		if f.requests == 0 && c.closing() {
+			c.hasten()
+		}
 	}
 	var err error
 	if begins && f.requests > 0 && !f.lastWaitShort && !f.neverPark {
