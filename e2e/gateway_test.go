@@ -76,7 +76,14 @@ func newGateway(t testing.TB, dir string, args ...string) *gateway {
 func (g *gateway) run(name string, args ...string) {
 	t := g.t
 	t.Helper()
-	g.process = startTo(t, g.stderr, name, args...)
+	g.runs(startTo(t, g.stderr, name, args...))
+}
+
+// runs makes p the process of the gateway.
+func (g *gateway) runs(p *process) {
+	t := g.t
+	t.Helper()
+	g.process = p
 	t.Cleanup(g.inspect)
 
 	conn := dialAdmin(t, "unix:"+g.socket, insecure.NewCredentials())

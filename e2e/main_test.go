@@ -166,10 +166,20 @@ func start(t testing.TB, name string, args ...string) *process {
 // startTo is start with another standard error, unless that is nil.
 func startTo(t testing.TB, stderr *os.File, name string, args ...string) *process {
 	t.Helper()
-	p := &process{t: t, cmd: exec.Command(name, args...), out: &output{}, exited: make(chan struct{})}
-	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
+	cmd := exec.Command(name, args...)
 	if stderr != nil {
-		p.cmd.Stderr = stderr
+		cmd.Stderr = stderr
+	}
+	return startCmd(t, cmd)
+}
+
+// startCmd is start for a command with settings of its own.
+func startCmd(t testing.TB, cmd *exec.Cmd) *process {
+	t.Helper()
+	p := &process{t: t, cmd: cmd, out: &output{}, exited: make(chan struct{})}
+	p.cmd.Stdout = p.out
+	if p.cmd.Stderr == nil {
+		p.cmd.Stderr = p.out
 	}
 	dieWithParent(p.cmd)
 	if err := p.cmd.Start(); err != nil {

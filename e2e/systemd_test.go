@@ -24,6 +24,10 @@ func TestTheUnitIsWhatSystemdWants(t *testing.T) {
 	}
 	// The unit's binary need not be installed here.
 	text := strings.ReplaceAll(string(unit), "/usr/local/bin/drawbridge", program(t))
+	if version := systemdVersion(t, analyze); version < 253 {
+		t.Logf("systemd %d does not know Type=notify-reload: checking with Type=notify", version)
+		text = strings.ReplaceAll(text, "Type=notify-reload", "Type=notify")
+	}
 	path := filepath.Join(t.TempDir(), "drawbridge.service")
 	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
@@ -47,9 +51,26 @@ func TestTheUnitIsWhatSystemdWants(t *testing.T) {
 			t.Errorf("the unit has %s", wrong)
 		}
 	}
-	for _, right := range []string{"LimitCORE=0", "RuntimeDirectory=drawbridge"} {
+	for _, right := range []string{"LimitCORE=0", "RuntimeDirectory=drawbridge", "RuntimeDirectoryPreserve=restart", "NotifyAccess=main"} {
 		if !strings.Contains(text, "\n"+right+"\n") {
 			t.Errorf("the unit lacks %s", right)
 		}
 	}
+}
+
+func systemdVersion(t *testing.T, analyze string) int {
+	t.Helper()
+	out, err := exec.Command(analyze, "--version").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := regexp.MustCompile(`^systemd (\d+)`).FindSubmatch(out)
+	if m == nil {
+		t.Fatalf("no version in %q", out)
+	}
+	version, err := strconv.Atoi(string(m[1]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return version
 }

@@ -18,11 +18,13 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/gateway/connections"
 	"github.com/drawbridge-gateway/drawbridge/gateway/diagnose"
 	"github.com/drawbridge-gateway/drawbridge/gateway/files"
+	"github.com/drawbridge-gateway/drawbridge/gateway/handover"
 	"github.com/drawbridge-gateway/drawbridge/gateway/inventory"
 	"github.com/drawbridge-gateway/drawbridge/gateway/listeners"
 	"github.com/drawbridge-gateway/drawbridge/gateway/snapshot"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store/seal"
+	"github.com/drawbridge-gateway/drawbridge/gateway/systemd"
 	"github.com/drawbridge-gateway/drawbridge/gateway/telemetry"
 	"github.com/drawbridge-gateway/drawbridge/gateway/unixsocket"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
@@ -89,6 +91,13 @@ type Options struct {
 
 	// Version is the version that GetStatus reports.
 	Version string
+
+	// Sockets holds the listening sockets that the process inherited, and passes them on. Nil:
+	// every socket is new, and is closed with the process.
+	Sockets *handover.Sockets
+
+	// Manager is told what the gateway does. Nil: there is no service manager.
+	Manager *systemd.Manager
 
 	Logger hclog.Logger // nil discards
 
@@ -161,6 +170,9 @@ type Gateway struct {
 	files       *files.Watcher
 	metrics     *telemetry.Publisher
 
+	inherited *handover.Sockets
+	manager   *systemd.Manager
+
 	backup func() (io.ReadCloser, error)
 	sealed bool // what is stored is sealed
 
@@ -184,11 +196,14 @@ func (g *Gateway) Run(ctx context.Context) error {
 		serving.Go(func() { g.watchAdminFiles(ticking) })
 	}
 	serving.Go(func() { g.keeper.Run(ticking) })
+	serving.Go(func() { g.manager.Watch(ticking) })
 	watching, stopWatching := context.WithCancel(ctx)
 	serving.Go(func() { g.files.Run(watching) })
 
+	g.inherited.CloseUnused()
 	g.setReady(true)
 	g.log.Info("ready", "version", g.version, "revision", g.live.Load().State().Revision())
+	g.manager.Ready(g.summary())
 	var err error
 	select {
 	case <-ctx.Done():
@@ -196,6 +211,8 @@ func (g *Gateway) Run(ctx context.Context) error {
 		g.log.Error("stopping", "error", err)
 	}
 	stopWatching()
+	g.manager.Stopping()
+	g.inherited.Leave()
 	g.drain()
 	stopTicking()
 	g.stopServing()
@@ -203,12 +220,30 @@ func (g *Gateway) Run(ctx context.Context) error {
 	return errors.Join(err, g.release())
 }
 
+// Reloaded tells the service manager that a reload ended. A nil error: it succeeded.
+func (g *Gateway) Reloaded(err error) {
+	if err != nil {
+		g.manager.Ready(g.summary() + "; the last reload failed: " + err.Error())
+		return
+	}
+	g.manager.Ready(g.summary())
+}
+
+// Reloading tells the service manager that a reload began. Reloaded must follow.
+func (g *Gateway) Reloading() { g.manager.Reloading() }
+
 // Close closes a gateway whose Run was not called.
 func (g *Gateway) Close() error {
 	g.drain()
 	g.stopServing()
 	g.closeSockets()
+	g.inherited.Close()
 	return g.release()
+}
+
+// summary says in one line what the gateway serves.
+func (g *Gateway) summary() string {
+	return fmt.Sprintf("version %s serves revision %d", g.version, g.live.Load().State().Revision())
 }
 
 func (g *Gateway) setReady(ready bool) {

@@ -3,6 +3,7 @@ package gateway
 import (
 	"cmp"
 	"context"
+	"net"
 	"path/filepath"
 	"slices"
 	"time"
@@ -91,9 +92,21 @@ func Open(ctx context.Context, o Options) (_ *Gateway, err error) {
 	return g, nil
 }
 
+// listen returns the function that listens for one of the gateway's own servers.
+func (o *Options) listen(owner string) func(address string) (net.Listener, error) {
+	return func(address string) (net.Listener, error) {
+		l, err := o.Sockets.ListenTCP(owner, address)
+		if err != nil {
+			return nil, err
+		}
+		o.Sockets.Keep(l, owner, address)
+		return l, nil
+	}
+}
+
 // newGateway returns a gateway that has opened nothing yet.
 func newGateway(o Options) *Gateway {
-	g := &Gateway{readiness: o.Ready, version: o.Version, log: o.Logger.Named("gateway"), started: time.Now()}
+	g := &Gateway{inherited: o.Sockets, manager: o.Manager, readiness: o.Ready, version: o.Version, log: o.Logger.Named("gateway"), started: time.Now()}
 	g.feeds = newFeeds(g.started)
 	g.descriptors = listeners.NewDescriptors(g.log)
 	g.trackers.Numbers = live.NewNumbers()
@@ -131,7 +144,7 @@ func (g *Gateway) openLogs(ctx context.Context, o Options, undo *undoList) (err 
 
 func (g *Gateway) openListeners(o Options, undo *undoList) (err error) {
 	g.listeners, err = listeners.New(listeners.Options{
-		Live: g.live.Load, Descriptors: g.descriptors, Drain: o.DrainTimeout, AccessLog: g.accessLog, Logger: o.Logger.Named("bridge"),
+		Live: g.live.Load, Descriptors: g.descriptors, Sockets: o.Sockets, Drain: o.DrainTimeout, AccessLog: g.accessLog, Logger: o.Logger.Named("bridge"),
 		Removing:   func(l *listeners.Running) func() { return g.metrics.Removing(l) },
 		Unverified: g.feeds.unverified, Now: o.now, Numbers: g.trackers.Numbers,
 	})
@@ -181,10 +194,12 @@ func (g *Gateway) openAdmin(ctx context.Context, o Options, limits guard.Options
 	if err != nil {
 		return err
 	}
-	socket, err := unixsocket.Listen(cmp.Or(o.AdminSocket, filepath.Join(o.DataDir, "admin.sock")), o.AdminAccess)
+	path := cmp.Or(o.AdminSocket, filepath.Join(o.DataDir, "admin.sock"))
+	socket, err := o.Sockets.ListenUnix(path, o.AdminAccess, unixsocket.Listen)
 	if err != nil {
 		return err
 	}
+	o.Sockets.Keep(socket, "admin", path)
 	g.sockets = append(g.sockets, guard.New(socket, limits))
 	undo.add(func() { socket.Close() })
 	if o.AdminTCP == nil {
@@ -192,6 +207,7 @@ func (g *Gateway) openAdmin(ctx context.Context, o Options, limits guard.Options
 	}
 	tcp := *o.AdminTCP
 	tcp.Limits = limits
+	tcp.Listen = o.listen("admin-tcp")
 	g.adminTCP, err = files.Await(ctx, g.log, "files of the admin service", func() (*admin.TCPListener, error) { return admin.ListenTCP(tcp) })
 	if err != nil {
 		return err
@@ -232,7 +248,9 @@ func (g *Gateway) openMetrics(o Options, limits guard.Options, undo *undoList) (
 	if o.Ops == "" {
 		return nil
 	}
-	g.ops, err = ops.Listen(ops.Options{Address: o.Ops, Limits: limits, Ready: g.readyText, Metrics: g.metrics.Handler(), Logger: g.log.Named("ops")})
+	g.ops, err = ops.Listen(ops.Options{
+		Address: o.Ops, Listen: o.listen("ops"), Limits: limits, Ready: g.readyText, Metrics: g.metrics.Handler(), Logger: g.log.Named("ops"),
+	})
 	if err != nil {
 		return err
 	}

@@ -27,7 +27,9 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/gateway"
 	"github.com/drawbridge-gateway/drawbridge/gateway/admin"
 	"github.com/drawbridge-gateway/drawbridge/gateway/files"
+	"github.com/drawbridge-gateway/drawbridge/gateway/handover"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store/seal"
+	"github.com/drawbridge-gateway/drawbridge/gateway/systemd"
 	"github.com/drawbridge-gateway/drawbridge/gateway/unixsocket"
 )
 
@@ -146,6 +148,9 @@ func (c *cli) serve(ctx context.Context, o *serveOptions) error {
 	if _, set := c.LookupEnv("GOGC"); !set {
 		defer memory.Pace()()
 	}
+	opts.Manager = systemd.Find(opts.Logger.Named("systemd"))
+	opts.Sockets = handover.New(opts.Manager, systemd.Inherited(), opts.Logger.Named("handover"))
+	defer opts.Sockets.Close()
 	// Before opening anything: an early SIGHUP must not end the process.
 	hangup, reopen := make(chan os.Signal, 1), make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
@@ -364,6 +369,11 @@ func reopenLog(ctx context.Context, log hclog.Logger, name, file string, reopen 
 
 // reload handles SIGHUP. It logs errors.
 func reload(ctx context.Context, gw *gateway.Gateway, config string, log hclog.Logger) {
+	gw.Reloading()
+	gw.Reloaded(tryReload(ctx, gw, config, log))
+}
+
+func tryReload(ctx context.Context, gw *gateway.Gateway, config string, log hclog.Logger) error {
 	gw.ReloadAdmin(ctx)
 	var err error
 	if config == "" {
@@ -376,11 +386,12 @@ func reload(ctx context.Context, gw *gateway.Gateway, config string, log hclog.L
 	}
 	if err == nil {
 		log.Info("SIGHUP: configuration and files reloaded", "revision", gw.State().Revision())
-		return
+		return nil
 	}
 	f := exit.AsError(err)
 	for _, fault := range f.Faults {
 		log.Error("SIGHUP: fault", "error", fault)
 	}
 	log.Error("SIGHUP: reload failed; keeping the current configuration", "error", f.Summary)
+	return errors.New(f.Summary)
 }

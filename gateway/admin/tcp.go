@@ -30,6 +30,9 @@ type TCPOptions struct {
 
 	// Limits bounds the connections. The zero value allows one.
 	Limits guard.Options
+
+	// Listen returns the socket for Address. Nil: a new one.
+	Listen func(address string) (net.Listener, error)
 }
 
 // A TCPListener listens for TLS (1.2 or later) whose clients present a
@@ -60,7 +63,10 @@ func ListenTCP(o TCPOptions) (*TCPListener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("admin address %s: %w", o.Address, err)
 	}
-	lis, err := net.Listen("tcp", o.Address)
+	if o.Listen == nil {
+		o.Listen = func(address string) (net.Listener, error) { return net.Listen("tcp", address) }
+	}
+	lis, err := o.Listen(o.Address)
 	if err != nil {
 		return nil, fmt.Errorf("admin address %s: %w", o.Address, err)
 	}

@@ -31,6 +31,9 @@ func (s *Set) Commit(p *Prepared, live *snapshot.Snapshot) {
 				s.o.Logger.Error("listener failed", "listener", b.Name, "error", err)
 			}
 		}
+		if b.from == nil {
+			s.o.Sockets.Keep(b.socket.listener, owner(b.Name), b.address)
+		}
 		s.running[b.Name] = b.Running
 		b.server().Revalidate()
 		s.serve(b.Running)
@@ -41,6 +44,7 @@ func (s *Set) Commit(p *Prepared, live *snapshot.Snapshot) {
 			delete(s.running, name)
 		}
 		if !passed[r] {
+			s.o.Sockets.Remove(r.socket.listener)
 			r.socket.Close()
 		}
 		s.retire(r)

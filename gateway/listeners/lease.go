@@ -6,11 +6,13 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/gateway/handover"
 )
 
 // A listener is a listening socket whose Accept returns when a deadline passes.
 type listener interface {
-	net.Listener
+	handover.Listener
 	SetDeadline(time.Time) error
 }
 

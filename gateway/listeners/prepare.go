@@ -119,7 +119,7 @@ func (s *Set) bind(want *snapshot.Listener, going map[string]*Running) (*binding
 			return &binding{Running: s.build(want, have.socket.next()), from: have}, nil
 		}
 	}
-	bound, err := listen(want)
+	bound, err := s.listen(want)
 	if err == nil {
 		return &binding{Running: s.build(want, newLease(bound, s.o.Descriptors))}, nil
 	}
@@ -145,16 +145,24 @@ func (s *Set) bind(want *snapshot.Listener, going map[string]*Running) (*binding
 	return &binding{Running: s.build(want, newLease(overlap.TCPListener, s.o.Descriptors)), overlap: overlap}, nil
 }
 
-func listen(want *snapshot.Listener) (listener, error) {
+func (s *Set) listen(want *snapshot.Listener) (listener, error) {
+	// A nil *TCPListener in the interface would not be nil.
 	if want.Network == "unix" {
-		return unixsocket.Bind(want.Address, want.Unix)
+		l, err := s.o.Sockets.ListenUnix(want.Address, want.Unix, unixsocket.Bind)
+		if err != nil {
+			return nil, err
+		}
+		return l, nil
 	}
-	l, err := net.Listen(want.Network, want.Address)
+	l, err := s.o.Sockets.ListenTCP(owner(want.Name), want.Address)
 	if err != nil {
 		return nil, err
 	}
-	return l.(*net.TCPListener), nil
+	return l, nil
 }
+
+// owner returns the name under which a listener's socket is passed on.
+func owner(listener string) string { return "listener " + listener }
 
 // samePort reports whether the address has the port of a.
 func samePort(a net.Addr, address string) bool {

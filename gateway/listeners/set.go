@@ -19,6 +19,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/live"
 	"github.com/drawbridge-gateway/drawbridge/bridge/splice"
 	"github.com/drawbridge-gateway/drawbridge/bridge/validity"
+	"github.com/drawbridge-gateway/drawbridge/gateway/handover"
 	"github.com/drawbridge-gateway/drawbridge/gateway/snapshot"
 	"github.com/drawbridge-gateway/drawbridge/gateway/unixsocket"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
@@ -31,6 +32,10 @@ type Options struct {
 	Live func() *snapshot.Snapshot
 
 	Descriptors *Descriptors
+
+	// Sockets passes sockets on between processes. Nil: every socket is new, and is
+	// closed with the process.
+	Sockets *handover.Sockets
 
 	// Drain bounds how long the connections of a removed listener stay open. 0: 30s.
 	Drain time.Duration

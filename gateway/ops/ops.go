@@ -18,13 +18,16 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/gateway/guard"
 )
 
-// Options configure a Server. All fields are required.
+// Options configure a Server. All fields but Listen are required.
 type Options struct {
 	Address string                // host:port
 	Limits  guard.Options         // of connections
 	Ready   func() (string, bool) // the answer of /readyz, and whether the gateway is ready
 	Metrics http.Handler          // serves /metrics
 	Logger  hclog.Logger
+
+	// Listen returns the socket for Address. Nil: a new one.
+	Listen func(address string) (net.Listener, error)
 }
 
 // A Server serves health, metrics and, on loopback only, profiles over plain HTTP.
@@ -42,7 +45,10 @@ func (s *Server) Connections() int { return s.guard.Open() }
 // Listen binds the server's address. The caller must call Shutdown, even if it does
 // not call Serve.
 func Listen(o Options) (*Server, error) {
-	socket, err := net.Listen("tcp", o.Address)
+	if o.Listen == nil {
+		o.Listen = func(address string) (net.Listener, error) { return net.Listen("tcp", address) }
+	}
+	socket, err := o.Listen(o.Address)
 	if err != nil {
 		if errno, ok := errors.AsType[syscall.Errno](err); ok {
 			err = errno // net's text would repeat the address

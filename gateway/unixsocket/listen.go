@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -42,7 +43,8 @@ type Options struct {
 // umask would affect files that the rest of the process makes at the same time.) If
 // another process creates path first, linking fails and does not replace its socket.
 //
-// Close removes the socket file unless another file has replaced it.
+// Close removes the socket file, unless another file has replaced it or KeepFile was
+// called.
 func Listen(path string, o Options) (*Listener, error) {
 	l, err := listen(path, o)
 	if err != nil {
@@ -152,9 +154,11 @@ func clearStale(path, temporary string) error {
 // A Listener reports and removes the path that its socket was linked to.
 type Listener struct {
 	*net.UnixListener
-	path   string
-	made   os.FileInfo
-	remove sync.Once
+	path    string
+	made    os.FileInfo
+	remove  sync.Once
+	keep    atomic.Bool // Close leaves the file
+	foreign bool        // the file belongs to the service manager
 }
 
 // Addr implements net.Listener.
@@ -163,7 +167,7 @@ func (l *Listener) Addr() net.Addr { return &net.UnixAddr{Name: l.path, Net: "un
 // Close implements net.Listener.
 func (l *Listener) Close() error {
 	l.remove.Do(func() {
-		if l.ownsFile() {
+		if !l.keep.Load() && l.ownsFile() {
 			os.Remove(l.path)
 		}
 	})
@@ -184,6 +188,9 @@ func (l *Listener) Permit(o Options) error {
 	}
 	if !l.ownsFile() {
 		return fmt.Errorf("unix socket %s: another file is in its place", l.path)
+	}
+	if l.foreign {
+		return l.checkMode(o)
 	}
 	return permit(l.path, o.Mode, group)
 }
