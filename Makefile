@@ -207,6 +207,10 @@ stress: ## Hold many connections for a while (STRESS=count,time; default: 4000,3
 kills: build ## Kill a gateway with a sealed store and one without KILLS times each (default: 1000) among writes, confirmations and rollbacks
 	DRAWBRIDGE_KILLS=$(KILLS) DRAWBRIDGE_BINARY=$(BINARY) $(GO) test -count=1 -timeout 60m -v -run '^TestKillsAmongWritesConfirmationsAndRollbacks$$' ./e2e
 
+.PHONY: upgrade-stress
+upgrade-stress: build ## Upgrade the running gateway 1,000 times under load, and print what clients noticed
+	DRAWBRIDGE_UPGRADES=1000 DRAWBRIDGE_BINARY=$(BINARY) $(GO) test -count=1 -v -timeout 60m -run '^TestUpgradesAreNotNoticed$$' ./e2e
+
 # Each row is a kind of input: floods, and honest bytes in their most expensive form.
 .PHONY: costs
 costs: ## Print the memory and CPU that each kind of received bytes costs

@@ -100,7 +100,8 @@ var mayImport = map[string][]string{
 
 	"cmd/drawbridge": {"gateway", "gateway/admin", "gateway/files", "gateway/handover", "gateway/systemd", "gateway/unixsocket", "gateway/store", "gateway/store/seal", "proto/drawbridge/admin/v1", "certs",
 		"cmd/drawbridge/ca", "cmd/drawbridge/client", "cmd/drawbridge/command", "cmd/drawbridge/configfile", "cmd/drawbridge/datadir", "cmd/drawbridge/demo", "cmd/drawbridge/exit", "cmd/drawbridge/format",
-		"cmd/drawbridge/logwriter", "cmd/drawbridge/manifest", "cmd/drawbridge/memory", "cmd/drawbridge/terminal", "cmd/drawbridge/view"},
+		"cmd/drawbridge/logwriter", "cmd/drawbridge/manifest", "cmd/drawbridge/memory", "cmd/drawbridge/terminal", "cmd/drawbridge/upgrade", "cmd/drawbridge/view"},
+	"cmd/drawbridge/upgrade":    {"cmd/drawbridge/command", "cmd/drawbridge/exit", "gateway", "gateway/handover", "gateway/unixsocket"},
 	"cmd/drawbridge/ca":         {"cmd/drawbridge/command", "cmd/drawbridge/exit", "cmd/drawbridge/terminal", "cmd/drawbridge/view", "certs", "certs/pki", "proto/drawbridge/admin/v1"},
 	"cmd/drawbridge/client":     {"cmd/drawbridge/command", "cmd/drawbridge/exit", "cmd/drawbridge/manifest", "cmd/drawbridge/terminal", "gateway/store", "proto/drawbridge/admin/v1"},
 	"cmd/drawbridge/command":    {"cmd/drawbridge/exit", "cmd/drawbridge/terminal"},

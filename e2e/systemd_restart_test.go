@@ -45,15 +45,15 @@ func TestARestartBySystemdRefusesNobody(t *testing.T) {
 		eventually(t, "clients are served again", func() bool { return load.served.Load() > served+10 })
 	}
 	load.stop()
-	if got := m.stored(); got != 4 { // admin, ops, web, unix
-		t.Errorf("%d descriptors are stored, want 4", got)
+	if got := m.stored(); got != 5 { // admin, upgrade, ops, web, unix
+		t.Errorf("%d descriptors are stored, want 5", got)
 	}
 
 	g.remove(ref(adminv1.Kind_KIND_LISTENER, "web"))
 	if _, err := net.Dial("tcp", web); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("after the delete of the listener: %v", err)
 	}
-	eventually(t, "its descriptor is removed from the store", func() bool { return m.stored() == 3 })
+	eventually(t, "its descriptor is removed from the store", func() bool { return m.stored() == 4 })
 	g.stop()
 	if _, err := os.Lstat(socket); err != nil {
 		t.Errorf("the file of the unix socket is gone: %v", err)
@@ -184,11 +184,18 @@ type newConnections struct {
 	all    sync.WaitGroup
 }
 
-// dialers returns a function for each address.
+// dialers returns a function for each address and its network. With "unix-connect" it
+// makes a connection, and returns nil: another protocol is spoken there.
 func dialers(addresses map[string]string) []func() (net.Conn, error) {
 	var all []func() (net.Conn, error)
 	for address, network := range addresses {
-		all = append(all, func() (net.Conn, error) { return net.DialTimeout(network, address, patience) })
+		all = append(all, func() (net.Conn, error) {
+			conn, err := net.DialTimeout(strings.TrimSuffix(network, "-connect"), address, patience)
+			if err == nil && strings.HasSuffix(network, "-connect") {
+				return nil, conn.Close()
+			}
+			return conn, err
+		})
 	}
 	return all
 }
@@ -202,7 +209,7 @@ func startNewConnections(t testing.TB, dial []func() (net.Conn, error)) *newConn
 			c.all.Go(func() {
 				for ctx.Err() == nil {
 					conn, err := d()
-					if err == nil {
+					if err == nil && conn != nil {
 						err = askOnce(conn)
 					}
 					if err != nil {

@@ -96,7 +96,16 @@ type Options struct {
 	// every socket is new, and is closed with the process.
 	Sockets *handover.Sockets
 
-	// Manager is told what the gateway does. Nil: there is no service manager.
+	// Predecessor is the process that this one replaces. Nil: it replaces none.
+	Predecessor *handover.Predecessor
+
+	// UpgradeTimeout bounds how long a new process may take until it serves. 0: 1m.
+	UpgradeTimeout time.Duration
+
+	// Serving is called when the gateway is ready, or has taken over. Nil: not called.
+	Serving func()
+
+	// Manager receives the state of the gateway. Nil: there is no service manager.
 	Manager *systemd.Manager
 
 	Logger hclog.Logger // nil discards
@@ -172,6 +181,8 @@ type Gateway struct {
 
 	inherited *handover.Sockets
 	manager   *systemd.Manager
+	replaces  *replacement
+	upgrades  upgrades
 
 	backup func() (io.ReadCloser, error)
 	sealed bool // what is stored is sealed
@@ -186,6 +197,9 @@ type Gateway struct {
 // the drain timeout has passed, and closes everything. It returns nil if ctx
 // ended, and an error if a server failed.
 func (g *Gateway) Run(ctx context.Context) error {
+	if err := g.takeOver(ctx); err != nil {
+		return errors.Join(err, g.Close())
+	}
 	failed := make(chan error, g.running())
 	var serving sync.WaitGroup
 	g.serve(&serving, failed)
@@ -204,13 +218,22 @@ func (g *Gateway) Run(ctx context.Context) error {
 	g.setReady(true)
 	g.log.Info("ready", "version", g.version, "revision", g.live.Load().State().Revision())
 	g.manager.Ready(g.summary())
+	g.replaces.serving()
 	var err error
 	select {
 	case <-ctx.Done():
+	case <-g.upgrades.done:
+		stopWatching()
+		serving.Go(g.stopServing) // so that callers turn to the new process
+		g.drainListeners()
+		stopTicking()
+		serving.Wait()
+		return g.release()
 	case err = <-failed:
 		g.log.Error("stopping", "error", err)
 	}
 	stopWatching()
+	g.upgrades.stop()
 	g.manager.Stopping()
 	g.inherited.Leave()
 	g.drain()
@@ -255,8 +278,13 @@ func (g *Gateway) setReady(ready bool) {
 // has ended. The admin API still answers reads.
 func (g *Gateway) drain() {
 	g.setReady(false)
-	g.log.Info("draining")
 	g.writer.close()
+	g.drainListeners()
+}
+
+// drainListeners rejects new connections, and returns when the last connection has ended.
+func (g *Gateway) drainListeners() {
+	g.log.Info("draining")
 	g.live.Load().CloseWarm() // no client will need a warm connection
 	g.listeners.Shutdown()
 	g.live.Load().Retire(new(snapshot.Snapshot))

@@ -106,7 +106,7 @@ func (o *Options) listen(owner string) func(address string) (net.Listener, error
 
 // newGateway returns a gateway that has opened nothing yet.
 func newGateway(o Options) *Gateway {
-	g := &Gateway{inherited: o.Sockets, manager: o.Manager, readiness: o.Ready, version: o.Version, log: o.Logger.Named("gateway"), started: time.Now()}
+	g := &Gateway{replaces: newReplacement(o), upgrades: newUpgrades(o), inherited: o.Sockets, manager: o.Manager, readiness: o.Ready, version: o.Version, log: o.Logger.Named("gateway"), started: time.Now()}
 	g.feeds = newFeeds(g.started)
 	g.descriptors = listeners.NewDescriptors(g.log)
 	g.trackers.Numbers = live.NewNumbers()
@@ -144,7 +144,7 @@ func (g *Gateway) openLogs(ctx context.Context, o Options, undo *undoList) (err 
 
 func (g *Gateway) openListeners(o Options, undo *undoList) (err error) {
 	g.listeners, err = listeners.New(listeners.Options{
-		Live: g.live.Load, Descriptors: g.descriptors, Sockets: o.Sockets, Drain: o.DrainTimeout, AccessLog: g.accessLog, Logger: o.Logger.Named("bridge"),
+		Live: g.live.Load, Descriptors: g.descriptors, Sockets: o.Sockets, Hold: g.replaces.hold, Drain: o.DrainTimeout, AccessLog: g.accessLog, Logger: o.Logger.Named("bridge"),
 		Removing:   func(l *listeners.Running) func() { return g.metrics.Removing(l) },
 		Unverified: g.feeds.unverified, Now: o.now, Numbers: g.trackers.Numbers,
 	})

@@ -31,6 +31,12 @@ type stateStore interface {
 	Pending() *adminv1.Pending
 	EndPending(r *adminv1.Revision) error
 
+	// Lend closes the store for another process. After it, Reclaim opens the store as it
+	// was, and Give leaves it to the other process.
+	Lend() error
+	Reclaim() error
+	Give() error
+
 	Close() error
 }
 
@@ -67,6 +73,7 @@ type writer struct {
 
 	mu      sync.Mutex // held by the one writer; traffic never takes it
 	closing bool       // guarded by mu
+	lent    bool       // another process has the store; guarded by mu
 	store   stateStore // guarded by mu
 }
 
@@ -184,6 +191,8 @@ func (w *writer) lock(ctx context.Context) error {
 	switch {
 	case w.closing:
 		err = errStopping()
+	case w.lent:
+		err = invalid.Errorf(invalid.Unavailable, "", "an upgrade of the gateway is in progress: try again when it has ended")
 	case ctx.Err() != nil:
 		// The client may have given up while its call waited for the lock: it must
 		// not find the edit applied later.

@@ -135,9 +135,13 @@ func (c *conn) wake() bool {
 // accept no further request.
 func (c *conn) Drain() {
 	c.draining.Store(true)
-	if c.state.Load() == unused {
-		c.hasten()
-		return // await and carries see that c is draining
+	if c.state.Load() == unused { // await and carries see that c is draining
+		time.AfterFunc(c.server.firstRequest, func() {
+			if c.state.CompareAndSwap(unused, finished) {
+				c.sock.Close()
+			}
+		})
+		return
 	}
 	if c.state.CompareAndSwap(resting, finished) {
 		c.sock.Close()
@@ -145,17 +149,6 @@ func (c *conn) Drain() {
 	}
 	if h := c.http2Conn(); h != nil {
 		h.Shutdown()
-	}
-}
-
-// hasten shortens the wait for the first request, if c waits already.
-func (c *conn) hasten() {
-	soon := c.server.clock.after(firstRequest)
-	for {
-		d := c.deadline.Load()
-		if d == 0 || d <= soon || c.deadline.CompareAndSwap(d, soon) {
-			return
-		}
 	}
 }
 

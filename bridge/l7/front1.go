@@ -169,9 +169,6 @@ func (f *front1) await() error {
 			return errNoMore
 		}
 		c.deadline.Store(clock.after(d))
-		if f.requests == 0 && c.closing() {
-			c.hasten()
-		}
 	}
 	var err error
 	if begins && f.requests > 0 && !f.lastWaitShort && !f.neverPark {

@@ -233,10 +233,11 @@ func TestLimitPerAnnouncedClient(t *testing.T) {
 	as("192.0.2.1").answer(t, "GET")
 }
 
-// A drain does not wait for connections that have not been announced.
+// A drain does not wait long for connections that have not been announced.
 func TestShutdownClosesUnannouncedConnections(t *testing.T) {
 	w := newWorld(t)
 	s, address := w.gateway(fixed(&Table{ProxyProtocol: w.trust("127.0.0.1"), HandshakeTimeout: time.Hour}))
+	s.firstRequest = 10 * time.Millisecond
 	c := w.dial(address)
 	io.WriteString(c, "PROXY ")
 	eventually(t, "it is taken", func() bool { return s.Stats().Open == 1 })

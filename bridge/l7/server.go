@@ -77,6 +77,8 @@ type Server struct {
 	intake *intake.Intake // tracks the goroutines of the connections
 
 	ctx context.Context // of every request; ends when Shutdown gives up waiting
+
+	firstRequest time.Duration // the constant, except in tests
 }
 
 // New returns a Server. It must be ended with Shutdown.
@@ -92,6 +94,9 @@ func New(o Options) *Server {
 	s := &Server{
 		options: o,
 		log:     log,
+
+		firstRequest: firstRequest,
+
 		splices: splice.NewSource(o.Splices, 1),
 		limiter: limit.New(),
 		intake: intake.New(intake.Options{

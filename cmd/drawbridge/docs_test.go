@@ -49,7 +49,7 @@ func TestDocumentedCommandsParse(t *testing.T) {
 				args = append(args, strings.Trim(word, `"'`))
 			}
 			found++
-			cmd, rest, err := newRoot(&cli{&command.Env{LookupEnv: os.LookupEnv}}).Find(args)
+			cmd, rest, err := newRoot(&cli{Env: &command.Env{LookupEnv: os.LookupEnv}}).Find(args)
 			if err == nil {
 				err = cmd.ParseFlags(rest)
 			}

@@ -71,7 +71,7 @@ type running struct {
 func start(t *testing.T, env map[string]string, args ...string) *running {
 	t.Helper()
 	r := &running{out: newWatched(), log: newWatched()}
-	c := &cli{&command.Env{Program: "drawbridge", UID: os.Geteuid(), In: strings.NewReader(""), Out: r.out, Err: r.log, LookupEnv: func(name string) (string, bool) {
+	c := &cli{Env: &command.Env{Program: "drawbridge", UID: os.Geteuid(), In: strings.NewReader(""), Out: r.out, Err: r.log, LookupEnv: func(name string) (string, bool) {
 		v, ok := env[name]
 		return v, ok
 	}}}

@@ -6,11 +6,15 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
 
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/command"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/exit"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/upgrade"
+	"github.com/drawbridge-gateway/drawbridge/gateway/handover"
 )
 
 func main() {
@@ -19,6 +23,15 @@ func main() {
 	// the process ends at once.
 	context.AfterFunc(ctx, stop)
 
-	c := &cli{&command.Env{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, LookupEnv: os.LookupEnv, UID: os.Geteuid(), Program: os.Args[0], Version: programVersion()}}
+	predecessor, err := handover.Inherit()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "Error:", err)
+		os.Exit(exit.Usage)
+	}
+	program := handover.Program{Args: os.Args[1:], Stdout: os.Stdout, Stderr: os.Stderr}
+	if program.Path, err = upgrade.ProgramPath(os.Args[0]); err != nil {
+		program.Path = os.Args[0]
+	}
+	c := &cli{program: program, predecessor: predecessor, Env: &command.Env{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, LookupEnv: os.LookupEnv, UID: os.Geteuid(), Program: os.Args[0], Version: programVersion()}}
 	os.Exit(c.run(ctx, os.Args[1:]))
 }

@@ -34,7 +34,7 @@ type shell struct {
 
 func (s shell) run(ctx context.Context, args ...string) result {
 	var out, err bytes.Buffer
-	c := &cli{&command.Env{Program: "drawbridge", Version: programVersion(), UID: os.Geteuid(), In: strings.NewReader(s.in), Out: &out, Err: &err, LookupEnv: func(name string) (string, bool) {
+	c := &cli{Env: &command.Env{Program: "drawbridge", Version: programVersion(), UID: os.Geteuid(), In: strings.NewReader(s.in), Out: &out, Err: &err, LookupEnv: func(name string) (string, bool) {
 		v, ok := s.env[name]
 		return v, ok
 	}}}

@@ -21,7 +21,7 @@ func TestCommandReferenceIsCurrent(t *testing.T) {
 	const file = "../../docs/reference/cli.md"
 	var page strings.Builder
 	page.WriteString("# Command line\n\nGenerated from the commands' own help by `make generate`. Do not edit.\n")
-	c := &cli{&command.Env{LookupEnv: func(string) (string, bool) { return "", false }, Program: "drawbridge"}}
+	c := &cli{Env: &command.Env{LookupEnv: func(string) (string, bool) { return "", false }, Program: "drawbridge"}}
 	root := newRoot(c)
 	root.InitDefaultHelpCmd()
 	writeReference(&page, root)

@@ -11,10 +11,16 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/datadir"
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/demo"
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/exit"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/upgrade"
+	"github.com/drawbridge-gateway/drawbridge/gateway/handover"
 )
 
 // A cli makes the commands of one run of the program.
-type cli struct{ *command.Env }
+type cli struct {
+	*command.Env
+	program     handover.Program      // this one, for an upgrade
+	predecessor *handover.Predecessor // the process that this one replaces; nil: none
+}
 
 const rootLong = `Drawbridge is a TLS bridging gateway: it accepts plaintext TCP, HTTP or TLS and
 forwards it to upstreams over verified TLS or mutual TLS. All of its configuration
@@ -64,7 +70,7 @@ func newRoot(c *cli) *cobra.Command {
 			root.AddCommand(cmd)
 		}
 	}
-	add("gateway", newServe(c), datadir.NewRestore(c.Env), datadir.NewStore(c.Env), demo.New(c.Env))
+	add("gateway", newServe(c), upgrade.New(c.Env), datadir.NewRestore(c.Env), datadir.NewStore(c.Env), demo.New(c.Env))
 	add("client", newApply(c), newGet(c), newDelete(c), newStatus(c), newWatch(c))
 	add("client", newRevisions(c), newDiff(c), newRollback(c), newConfirm(c), newBackup(c))
 	add("why", newProbe(c), newExplain(c), newDrain(c), newFlushSessions(c), newWhoami(c))
@@ -85,6 +91,7 @@ func (c *cli) run(ctx context.Context, args []string) int {
 		return exit.OK
 	}
 	f := exit.AsError(err)
+	c.predecessor.Fail(f)
 	if f == errDiffers { // diff has shown the differences
 		return f.Code
 	}

@@ -54,7 +54,7 @@ func TestEveryCommandHasHelp(t *testing.T) {
 			walk(sub)
 		}
 	}
-	walk(newRoot(&cli{&command.Env{LookupEnv: os.LookupEnv}}))
+	walk(newRoot(&cli{Env: &command.Env{LookupEnv: os.LookupEnv}}))
 	shell{}.run(t.Context(), "--help").want(t, exit.OK, "Exit codes:", "7  not allowed")
 	shell{}.run(t.Context(), "completion", "bash").want(t, exit.OK, "__drawbridge")
 	shell{}.run(t.Context(), "version").want(t, exit.OK, "drawbridge "+programVersion())
@@ -91,7 +91,7 @@ func TestKindsAndNamesAreCompleted(t *testing.T) {
 }
 
 func TestWithoutADefaultDirectoryTheAddressMustBeGiven(t *testing.T) {
-	nowhere := &cli{&command.Env{UID: 1, In: strings.NewReader(""), Out: io.Discard, Err: io.Discard, LookupEnv: func(string) (string, bool) { return "", false }}}
+	nowhere := &cli{Env: &command.Env{UID: 1, In: strings.NewReader(""), Out: io.Discard, Err: io.Discard, LookupEnv: func(string) (string, bool) { return "", false }}}
 	if code := nowhere.run(t.Context(), []string{"status"}); code != exit.Usage {
 		t.Errorf("with nowhere to look, status exits with %d", code)
 	}

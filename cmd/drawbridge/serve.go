@@ -24,6 +24,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/logwriter"
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/manifest"
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/memory"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/upgrade"
 	"github.com/drawbridge-gateway/drawbridge/gateway"
 	"github.com/drawbridge-gateway/drawbridge/gateway/admin"
 	"github.com/drawbridge-gateway/drawbridge/gateway/files"
@@ -62,7 +63,10 @@ again. accessLog: OFF excludes a listener.
 
 With --audit-log it records who did what: each write twice, before it is made and
 with its result, and denied calls, probes and actions on traffic. A write whose
-first line cannot be written is refused. SIGUSR1 opens this file again, too.`
+first line cannot be written is refused. SIGUSR1 opens this file again, too.
+
+SIGUSR2 replaces the process by a new one without refusing a client, like the command
+upgrade.`
 
 // serveOptions are the flags of serve.
 type serveOptions struct {
@@ -86,6 +90,8 @@ type serveOptions struct {
 	drain               time.Duration
 	history             int
 	sealKey             *string
+	pidFile             upgrade.PIDFile
+	upgradeTimeout      time.Duration
 }
 
 func newServe(c *cli) *cobra.Command {
@@ -129,6 +135,8 @@ func newServe(c *cli) *cobra.Command {
 	flags.StringVar(&o.logFormat, "log-format", "text", "`format` of the log: text or json")
 	flags.IntVar(&o.history, "revision-history", 100, "how many revisions are stored for diff and rollback, at most; all but the latest take at most 64 MiB")
 	flags.DurationVar(&o.drain, "drain-timeout", 30*time.Second, "how long connections may stay open after a stop, or after their listener was removed")
+	flags.StringVar((*string)(&o.pidFile), "pid-file", "", "`file` to write the process ID to; after an upgrade it has that of the new process")
+	flags.DurationVar(&o.upgradeTimeout, "upgrade-timeout", time.Minute, "how long the new process of an upgrade may take until it serves")
 	return cmd
 }
 
@@ -149,20 +157,33 @@ func (c *cli) serve(ctx context.Context, o *serveOptions) error {
 		defer memory.Pace()()
 	}
 	opts.Manager = systemd.Find(opts.Logger.Named("systemd"))
-	opts.Sockets = handover.New(opts.Manager, systemd.Inherited(), opts.Logger.Named("handover"))
-	defer opts.Sockets.Close()
+	opts.Predecessor = c.predecessor
 	// Before opening anything: an early SIGHUP must not end the process.
 	hangup, reopen := make(chan os.Signal, 1), make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
 	signal.Notify(reopen, syscall.SIGUSR1)
 	defer signal.Stop(reopen)
+	upgrades := make(chan os.Signal, 1)
+	signal.Notify(upgrades, syscall.SIGUSR2)
+	defer signal.Stop(upgrades)
 	// If the reader of standard output or standard error stops, SIGPIPE must not end the
 	// gateway.
 	signal.Ignore(syscall.SIGPIPE)
 	defer signal.Reset(syscall.SIGPIPE)
 
-	gw, err := o.open(ctx, opts)
+	served := make(chan struct{})
+	opts.Serving = func() {
+		if err := o.pidFile.Write(); err != nil {
+			opts.Logger.Error("cannot write the PID file", "error", err)
+		}
+		close(served)
+	}
+	defer o.pidFile.Remove()
+	gw, err := o.open(ctx, &opts)
+	if opts.Sockets != nil {
+		defer opts.Sockets.Close()
+	}
 	switch {
 	case err != nil && ctx.Err() != nil:
 		opts.Logger.Info("stopped before the start was complete", "error", err)
@@ -193,6 +214,16 @@ func (c *cli) serve(ctx context.Context, o *serveOptions) error {
 			}
 		}
 	})
+	upgrader := upgrade.Server{Gateway: gw, Program: c.program, Sockets: opts.Sockets, Log: opts.Logger.Named("upgrade")}
+	upgrader.Listen(o.dataDir)
+	defer upgrader.Close()
+	reloading.Go(func() {
+		select {
+		case <-ctx.Done():
+		case <-served:
+			upgrader.Run(ctx, upgrades)
+		}
+	})
 	err = gw.Run(ctx)
 	cancel()
 	reloading.Wait()
@@ -200,8 +231,8 @@ func (c *cli) serve(ctx context.Context, o *serveOptions) error {
 }
 
 // open opens the gateway and applies the configuration file, if there is one. If ctx
-// ends first, it fails.
-func (o *serveOptions) open(ctx context.Context, opts gateway.Options) (*gateway.Gateway, error) {
+// ends first, it fails. The caller closes opts.Sockets, which open sets.
+func (o *serveOptions) open(ctx context.Context, opts *gateway.Options) (*gateway.Gateway, error) {
 	var m *manifest.Manifest
 	if o.config != "" {
 		var err error
@@ -209,7 +240,10 @@ func (o *serveOptions) open(ctx context.Context, opts gateway.Options) (*gateway
 			return nil, err
 		}
 	}
-	gw, err := gateway.Open(ctx, opts)
+	if err := inherit(ctx, opts); err != nil {
+		return nil, err
+	}
+	gw, err := gateway.Open(ctx, *opts)
 	if err != nil {
 		return nil, err
 	}
@@ -221,11 +255,26 @@ func (o *serveOptions) open(ctx context.Context, opts gateway.Options) (*gateway
 	return gw, nil
 }
 
+// inherit takes the sockets over, from the service manager or from the process that this
+// one replaces.
+func inherit(ctx context.Context, opts *gateway.Options) error {
+	sockets := systemd.Inherited()
+	if opts.Predecessor != nil {
+		e, err := opts.Predecessor.Take(ctx, opts.Version)
+		if err != nil {
+			return err
+		}
+		sockets = append(sockets, e.Sockets...)
+	}
+	opts.Sockets = handover.New(opts.Manager, sockets, opts.Logger.Named("handover"))
+	return nil
+}
+
 // gateway checks the flags and returns the options they stand for.
 func (o *serveOptions) gateway(c *cli, lines *logwriter.Writer) (gateway.Options, error) {
 	opts := gateway.Options{
 		DataDir: o.dataDir, Ops: o.ops, Statsd: o.statsd,
-		DrainTimeout: o.drain, Version: programVersion(), History: o.history,
+		DrainTimeout: o.drain, UpgradeTimeout: o.upgradeTimeout, Version: programVersion(), History: o.history,
 	}
 	level := hclog.LevelFromString(o.logLevel)
 	if level == hclog.NoLevel {
@@ -239,6 +288,14 @@ func (o *serveOptions) gateway(c *cli, lines *logwriter.Writer) (gateway.Options
 	if o.drain <= 0 {
 		return opts, exit.UsageError("--drain-timeout: must be more than 0s")
 	}
+	if o.upgradeTimeout <= 0 {
+		return opts, exit.UsageError("--upgrade-timeout: must be more than 0s")
+	}
+	pidFile, err := absolute(string(o.pidFile))
+	if err != nil {
+		return opts, err
+	}
+	o.pidFile = upgrade.PIDFile(pidFile)
 	if o.history < 1 || o.history > 10_000 {
 		return opts, exit.UsageError(fmt.Sprintf("--revision-history %d: must be from 1 to 10000", o.history))
 	}

@@ -208,7 +208,7 @@ func TestAForeignSocketServesTheSameAddressesOnly(t *testing.T) {
 		_, port, _ := net.SplitHostPort(l.Addr().String())
 		wanted := strings.ReplaceAll(c.wanted, "%s", port)
 		s := New(noStore{}, []*os.File{f}, hclog.NewNullLogger())
-		if i := s.take("tcp", wanted, "listener web"); (i != nil) != c.serves {
+		if i := s.take("tcp", wanted, "ops"); (i != nil) != c.serves {
 			t.Errorf("%s for %s: %v", l.Addr(), wanted, i)
 		}
 		s.Close()

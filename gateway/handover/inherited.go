@@ -59,6 +59,9 @@ func (i *inherited) serves(network, address, owner string) bool {
 		chosen := network == "tcp" && (err != nil || port == "0") // by the kernel
 		return !chosen || i.name.Owner == owner
 	}
+	if !i.foreign && i.name.Owner != owner {
+		return false // its owner, on a port that the kernel chose, would move to another
+	}
 	switch bound := i.bound.(type) {
 	case *net.UnixAddr:
 		return i.foreign && network == "unix" && bound.Name == address

@@ -228,6 +228,66 @@ func (s *Sockets) Close() {
 	s.inherited = nil
 }
 
+// pass calls send with every socket of the process, a few at a time. The last call has
+// last set. The descriptors are open during the call.
+func (s *Sockets) pass(send func(names []string, fds []int, last bool) error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	type socket struct {
+		name string
+		conn syscall.Conn
+	}
+	var all []socket
+	for l, n := range s.kept {
+		if !s.foreign[n.Socket] {
+			all = append(all, socket{n.String(), l})
+		}
+	}
+	for _, i := range s.inherited { // the foreign ones, under their own names
+		all = append(all, socket{i.file.Name(), i.file})
+	}
+	for some := range slices.Chunk(all, maxInFlight) {
+		var names []string
+		var fds []int
+		var each func(rest []socket) error
+		each = func(rest []socket) error {
+			if len(rest) == 0 {
+				return send(names, fds, false)
+			}
+			return control(rest[0].conn, func(fd int) error {
+				names, fds = append(names, rest[0].name), append(fds, fd)
+				return each(rest[1:])
+			})
+		}
+		if err := each(some); err != nil {
+			return err
+		}
+	}
+	return send(nil, nil, true)
+}
+
+// PassOn says that another process has the sockets: the files of unix sockets stay when
+// this one closes them.
+func (s *Sockets) PassOn() { s.eachUnix((*unixsocket.Listener).KeepFile) }
+
+// Own says that no other process has the sockets any more: closing a unix socket removes
+// its file, unless the service manager stores it.
+func (s *Sockets) Own() {
+	if s != nil && !s.store.Stores() {
+		s.eachUnix((*unixsocket.Listener).RemoveFile)
+	}
+}
+
+func (s *Sockets) eachUnix(f func(*unixsocket.Listener)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for l := range s.kept {
+		if u, ok := l.(*unixsocket.Listener); ok {
+			f(u)
+		}
+	}
+}
+
 // Leave prepares for the end of the process: the files of stored unix sockets stay.
 func (s *Sockets) Leave() {
 	if s == nil || !s.store.Stores() {

@@ -24,14 +24,15 @@ type listener interface {
 type sharedSocket struct {
 	listener
 	descriptors *Descriptors
+	hold        <-chan struct{} // nothing is accepted until it is closed; nil: closed
 
 	mu    sync.Mutex
 	owner *lease // changes only together with the listener's deadline
 }
 
 // newLease returns the first lease of a newly bound socket.
-func newLease(l listener, d *Descriptors) *lease {
-	s := &sharedSocket{listener: l, descriptors: d}
+func newLease(l listener, d *Descriptors, hold <-chan struct{}) *lease {
+	s := &sharedSocket{listener: l, descriptors: d, hold: hold}
 	s.owner = newLeaseOf(s, nil)
 	return s.owner
 }
@@ -73,6 +74,13 @@ func (l *lease) passTo(next *lease) {
 func (l *lease) begin() bool {
 	if l.begun {
 		return true
+	}
+	if l.hold != nil {
+		select {
+		case <-l.hold:
+		case <-l.over:
+			return false
+		}
 	}
 	if l.before != nil {
 		<-l.before.ended

@@ -121,7 +121,7 @@ func (s *Set) bind(want *snapshot.Listener, going map[string]*Running) (*binding
 	}
 	bound, err := s.listen(want)
 	if err == nil {
-		return &binding{Running: s.build(want, newLease(bound, s.o.Descriptors))}, nil
+		return &binding{Running: s.build(want, newLease(bound, s.o.Descriptors, s.o.Hold))}, nil
 	}
 	if !errors.Is(err, syscall.EADDRINUSE) || want.Network != "tcp" {
 		return nil, err
@@ -142,7 +142,7 @@ func (s *Set) bind(want *snapshot.Listener, going map[string]*Running) (*binding
 	if overlapErr != nil {
 		return nil, err
 	}
-	return &binding{Running: s.build(want, newLease(overlap.TCPListener, s.o.Descriptors)), overlap: overlap}, nil
+	return &binding{Running: s.build(want, newLease(overlap.TCPListener, s.o.Descriptors, s.o.Hold)), overlap: overlap}, nil
 }
 
 func (s *Set) listen(want *snapshot.Listener) (listener, error) {

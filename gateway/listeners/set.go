@@ -37,6 +37,10 @@ type Options struct {
 	// closed with the process.
 	Sockets *handover.Sockets
 
+	// Hold, if not nil, is closed when the listeners may accept connections: another
+	// process serves the sockets until then.
+	Hold <-chan struct{}
+
 	// Drain bounds how long the connections of a removed listener stay open. 0: 30s.
 	Drain time.Duration
 

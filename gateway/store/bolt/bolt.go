@@ -71,8 +71,10 @@ type Options struct {
 // concurrently with each other and one other method. The other methods must not be
 // called concurrently.
 type Store struct {
-	lock     *os.File
-	db       *bbolt.DB
+	path     string
+	key      *seal.Key
+	lock     *os.File // nil: another process has the directory
+	db       database
 	state    *store.State
 	instance string
 	codec    codec
@@ -91,8 +93,8 @@ func Open(dir string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{lock: lock, kept: history{most: cmp.Or(o.History, 100)}}
-	if err := s.open(filepath.Join(dir, fileName), o.Key); err != nil {
+	s := &Store{path: filepath.Join(dir, fileName), key: o.Key, lock: lock, kept: history{most: cmp.Or(o.History, 100)}}
+	if err := s.open(s.path, o.Key); err != nil {
 		lock.Close()
 		return nil, err
 	}
@@ -132,7 +134,8 @@ func (s *Store) open(path string, key *seal.Key) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("write %s: %w", path, err), db.Close())
 	}
-	s.db, s.codec, s.state, s.kept.records, s.pending = db, read.codec, read.state, read.records, read.pending
+	s.db.now.Store(db)
+	s.codec, s.state, s.kept.records, s.pending = read.codec, read.state, read.records, read.pending
 	return nil
 }
 
@@ -216,6 +219,9 @@ func (s *Store) Commit(d *store.Draft, r *revisions.Record) error {
 
 // Close releases the database and the directory.
 func (s *Store) Close() error {
+	if s.lock == nil {
+		return nil
+	}
 	return errors.Join(s.db.Close(), s.lock.Close())
 }
 

@@ -1,0 +1,123 @@
+// Package upgrade holds the upgrade command, and what serve needs to obey it: a socket in
+// the data directory, the path of the program, and the PID file.
+//
+// A Server owns its socket. It starts programs only for the users who may enter the data
+// directory: root, and the user that runs the gateway.
+package upgrade
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/command"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/exit"
+)
+
+const long = `Upgrade starts a new process of the gateway, which takes over the listening sockets,
+the state and the TLS ticket keys. No client is refused. The old process then drains
+its connections within its --drain-timeout, and ends.
+
+The new process has the flags and the environment of the old one. Without --binary it
+runs the program that the old process was started with, as it is on disk now. Until the
+new process serves, writes are refused. If it fails, or takes longer than the
+--upgrade-timeout of serve, it is killed, the old process continues, and the command
+prints why.
+
+The command must run on the gateway's machine, as root or as the user that runs the
+gateway. SIGUSR2 starts an upgrade too, and logs its result.`
+
+// socketName is the name of the Server's socket in the data directory.
+const socketName = "upgrade.sock"
+
+// A request asks for an upgrade. It is one line of JSON, and so is the answer.
+type request struct {
+	Binary string `json:"binary,omitempty"` // an absolute path; "": as the gateway was started
+}
+
+type answer struct {
+	PID     int    `json:"pid,omitempty"` // of the new process
+	Version string `json:"version,omitempty"`
+	OldPID  int    `json:"old_pid,omitempty"`
+	Error   string `json:"error,omitempty"`
+
+	// Again says that another process has the socket now.
+	Again bool `json:"again,omitempty"`
+}
+
+// New returns the upgrade command.
+func New(e *command.Env) *cobra.Command {
+	var dir, binary string
+	cmd := &cobra.Command{
+		Use:   "upgrade",
+		Short: "Replace the gateway's process without refusing a client",
+		Long:  long,
+		Example: `  drawbridge upgrade
+  drawbridge upgrade --binary /opt/drawbridge-1.5/drawbridge --data-dir /var/lib/drawbridge`,
+		Args: cobra.NoArgs,
+	}
+	cmd.Flags().StringVar(&dir, "data-dir", e.DefaultDataDir(), "`directory` of the gateway's state")
+	cmd.Flags().StringVar(&binary, "binary", "", "`path` of the program to run (default: that of the running gateway)")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if binary != "" {
+			var err error
+			if binary, err = filepath.Abs(binary); err != nil {
+				return err
+			}
+		}
+		a, err := ask(cmd.Context(), filepath.Join(dir, socketName), request{binary})
+		if err != nil {
+			return err
+		}
+		if a.Error != "" {
+			return &exit.Error{Code: exit.Failure, Summary: "the upgrade failed, and the old process continues: " + a.Error}
+		}
+		_, err = fmt.Fprintf(e.Out, "Process %d (version %s) has taken over. Process %d drains its connections.\n", a.PID, a.Version, a.OldPID)
+		return err
+	}
+	return cmd
+}
+
+// attempts bounds how often ask reaches a process that has just been replaced.
+const attempts = 20
+
+func ask(ctx context.Context, socket string, r request) (answer, error) {
+	for range attempts {
+		a, err := askOnce(ctx, socket, r)
+		if err != nil || !a.Again {
+			return a, err
+		}
+		select {
+		case <-ctx.Done():
+			return answer{}, ctx.Err()
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+	return answer{}, errors.New("the gateway was replaced again and again: try later")
+}
+
+func askOnce(ctx context.Context, socket string, r request) (answer, error) {
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "unix", socket)
+	if err != nil {
+		return answer{}, &exit.Error{Code: exit.Unavailable, Summary: fmt.Sprintf("no gateway can be reached: %v; name its --data-dir", err)}
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })()
+	if err := json.NewEncoder(conn).Encode(r); err != nil {
+		return answer{}, err
+	}
+	var a answer
+	err = json.NewDecoder(conn).Decode(&a)
+	if errors.Is(err, io.EOF) {
+		return answer{}, &exit.Error{Code: exit.Unavailable, Summary: "the gateway ended before it answered"}
+	}
+	return a, err
+}

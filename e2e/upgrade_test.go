@@ -1,0 +1,376 @@
+// An upgrade replaces the process while clients connect: none is refused, none fails, and
+// no acknowledged write is lost. Whatever is wrong with the new process, the old one
+// continues.
+
+package e2e
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+// upgradable starts a gateway with a PID file, and serves streams.
+func upgradable(t *testing.T, args ...string) *gateway {
+	t.Helper()
+	dir := shortDir(t)
+	g := startGatewayOn(t, filepath.Join(dir, "data"), append([]string{"--pid-file", filepath.Join(dir, "pid"), "--drain-timeout", "5s"}, args...)...)
+	t.Cleanup(func() { g.killReplaced() })
+	return g
+}
+
+// pid returns the process ID in the PID file.
+func (g *gateway) pid() int {
+	g.t.Helper()
+	text, err := os.ReadFile(filepath.Join(filepath.Dir(g.dir), "pid"))
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	return pid
+}
+
+// killReplaced ends the process that serves now, if it is not the first one, which the
+// test owns.
+func (g *gateway) killReplaced() {
+	text, _ := os.ReadFile(filepath.Join(filepath.Dir(g.dir), "pid"))
+	if pid, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil && pid != g.cmd.Process.Pid {
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+	}
+}
+
+// upgrade upgrades the gateway, or fails the test.
+func (g *gateway) upgrade(args ...string) {
+	g.t.Helper()
+	if r := g.tryUpgrade(args...); r.code != 0 || !strings.Contains(r.stdout, "has taken over") {
+		g.t.Fatalf("upgrade: %v", r)
+	}
+}
+
+func (g *gateway) tryUpgrade(args ...string) result {
+	g.t.Helper()
+	return command(g.t, program(g.t), append([]string{"upgrade", "--data-dir", g.dir}, args...)...)
+}
+
+func TestUpgradesAreNotNoticed(t *testing.T) {
+	t.Parallel()
+	times := 24
+	if text := os.Getenv("DRAWBRIDGE_UPGRADES"); text != "" {
+		var err error
+		if times, err = strconv.Atoi(text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	g := upgradable(t, "--ops", "127.0.0.1:0", "--drain-timeout", "30s")
+	web := serveHTTP(t, func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, "web")
+		if r.URL.Path == "/stream" { // one byte again and again, for longer than an upgrade takes
+			for range 20 {
+				_ = http.NewResponseController(w).Flush()
+				time.Sleep(25 * time.Millisecond) // a pace, not a wait
+				_, _ = io.WriteString(w, ".")
+			}
+		}
+	})
+	unix := listener("unix", protocolHTTP, "web")
+	unix.Address = "unix:" + filepath.Join(shortDir(t), "web.sock")
+	g.apply(plainUpstream("web", web), listener("web", protocolHTTP, "web"), listener("raw", protocolTCP, "web"), unix)
+	address, socket := g.address("web"), strings.TrimPrefix(unix.GetAddress(), "unix:")
+
+	load := startNewConnections(t, dialers(map[string]string{address: "tcp", g.address("raw"): "tcp", socket: "unix", g.socket: "unix-connect"}))
+	streams := startStreams(t, address, 100)
+	writes := g.startWrites()
+	for range times {
+		before := g.pid()
+		g.upgrade()
+		if now := g.pid(); now == before {
+			t.Fatal("the PID file still names the old process")
+		}
+	}
+	load.stop()
+	streams.stop()
+	writes.stop()
+	t.Logf("%d upgrades, %d new connections, %d streams, %d acknowledged writes, %d refused because of an upgrade",
+		times, load.served.Load(), streams.served.Load(), writes.acknowledged.Load(), writes.refused.Load())
+	if load.served.Load() < int64(10*times) || streams.served.Load() == 0 || writes.acknowledged.Load() == 0 {
+		t.Error("there was no load")
+	}
+	if got, want := g.getStatus().GetRevision(), writes.last.Load(); got < want {
+		t.Errorf("revision %d is live, and %d was acknowledged", got, want)
+	}
+	if err := syscall.Kill(g.pid(), syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the last process removes its sockets and its PID file", func() bool {
+		_, pidErr := os.Lstat(filepath.Join(filepath.Dir(g.dir), "pid"))
+		_, err := os.Lstat(socket)
+		_, adminErr := os.Lstat(g.socket)
+		return errors.Is(err, os.ErrNotExist) && errors.Is(adminErr, os.ErrNotExist) && errors.Is(pidErr, os.ErrNotExist)
+	})
+	if left, _ := filepath.Glob(filepath.Join(g.dir, "*.sock")); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+	if left, _ := filepath.Glob(filepath.Join(g.dir, "state.db.*")); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+// streams are clients of long responses.
+type streams struct {
+	served atomic.Int64
+	end    context.CancelFunc
+	all    sync.WaitGroup
+}
+
+func startStreams(t testing.TB, address string, count int) *streams {
+	ctx, end := context.WithCancel(context.Background())
+	s := &streams{end: end}
+	for range count {
+		s.all.Go(func() {
+			for ctx.Err() == nil {
+				if err := stream(address); err != nil {
+					t.Errorf("a stream failed: %v", err)
+					return
+				}
+				s.served.Add(1)
+			}
+		})
+	}
+	t.Cleanup(s.stop)
+	return s
+}
+
+func stream(address string) error {
+	conn, err := net.DialTimeout("tcp", address, patience)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(patience))
+	fmt.Fprint(conn, "GET /stream HTTP/1.1\r\nHost: web.example\r\n\r\n")
+	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		return err
+	}
+	body, err := io.ReadAll(res.Body)
+	if err == nil && len(body) != len("web")+20 {
+		err = fmt.Errorf("the body is %q", body)
+	}
+	return err
+}
+
+func (s *streams) stop() {
+	s.end()
+	s.all.Wait()
+}
+
+// writes are writes one after another.
+type writes struct {
+	acknowledged, refused, last atomic.Int64
+	end                         context.CancelFunc
+	all                         sync.WaitGroup
+}
+
+// startWrites writes until it is stopped. A write fails only while an upgrade has the
+// store, or because its process has just been replaced.
+func (g *gateway) startWrites() *writes {
+	ctx, end := context.WithCancel(context.Background())
+	w := &writes{end: end}
+	w.all.Go(func() {
+		for i := 0; ctx.Err() == nil; i++ {
+			u := plainUpstream("written", "127.0.0.1:1")
+			u.Labels = map[string]string{"n": strconv.Itoa(i)}
+			resp, err := g.admin.Apply(context.Background(), &adminv1.ApplyRequest{Resources: wrap(g.t, []proto.Message{u})})
+			switch status.Code(err) {
+			case codes.OK:
+				w.acknowledged.Add(1)
+				w.last.Store(resp.GetChange().GetRevision())
+			case codes.Unavailable:
+				w.refused.Add(1)
+			default:
+				g.t.Errorf("a write failed: %v", err)
+				return
+			}
+			time.Sleep(2 * time.Millisecond) // a pace, not a wait
+		}
+	})
+	g.t.Cleanup(w.stop)
+	return w
+}
+
+func (w *writes) stop() {
+	w.end()
+	w.all.Wait()
+}
+
+func TestASecondUpgradeIsRefusedMeanwhile(t *testing.T) {
+	t.Parallel()
+	g := upgradable(t, "--upgrade-timeout", "10s")
+	slow := script(t, "sleep 2; exit 1")
+	first := make(chan result, 1)
+	go func() { first <- g.tryUpgrade("--binary", slow) }()
+	g.logged(upgradeStarted)
+	if r := g.tryUpgrade(); r.code != 1 || !strings.Contains(r.stderr, "another upgrade is in progress") {
+		t.Errorf("%v", r)
+	}
+	if r := <-first; r.code != 1 {
+		t.Errorf("%v", r)
+	}
+	g.upgrade()
+}
+
+// Ten kinds of broken programs: the clients notice nothing, and neither does a writer once
+// the command has returned.
+func TestABrokenProgramChangesNothing(t *testing.T) {
+	t.Parallel()
+	g := upgradable(t, "--upgrade-timeout", "3s")
+	g.apply(plainUpstream("web", serveHTTP(t, says("web"))), listener("web", protocolHTTP, "web"))
+	revision := g.getStatus().GetRevision()
+	pid := g.pid()
+	load := startNewConnections(t, dialers(map[string]string{g.address("web"): "tcp", g.socket: "unix-connect"}))
+	dir := t.TempDir()
+	text := writeFile(t, filepath.Join(dir, "text"), []byte("not a program\n"))
+	garbage := writeFile(t, filepath.Join(dir, "garbage"), []byte("not a program\n"))
+	if err := os.Chmod(garbage, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ name, program, why string }{
+		{"is missing", filepath.Join(dir, "missing"), "no such file"},
+		{"is a directory", dir, "permission denied"},
+		{"is not executable", text, "permission denied"},
+		{"is no program", garbage, "exec format error"},
+		{"exits with 0 early", script(t, "exit 0"), "exit status 0"},
+		{"fails early", script(t, "exit 3"), "exit status 3"},
+		{"hangs", script(t, "exec sleep 60"), "--upgrade-timeout"},
+		{"does not know a flag", script(t, `exec "`+program(t)+`" "$@" --no-such-flag`), "unknown flag: --no-such-flag"},
+		{"cannot bind", script(t, `exec "`+program(t)+`" "$@" --ops `+strings.TrimPrefix(g.address("web"), "tcp:")), "address already in use"},
+		{"crashes when it has the store", successor(t, "crash"), "signal: killed"},
+		{"brings the store to a newer format and fails", successor(t, "migrate"), "store"},
+		{"hangs when it has the store", successor(t, "hang"), "--upgrade-timeout"},
+		{"crashes when it accepts connections", successor(t, "accept"), "signal: killed"},
+		{"would have something down", successor(t, "down"), "listener web: a certificate"},
+		{"sends nonsense", successor(t, "nonsense"), "invalid"},
+	} {
+		r := g.tryUpgrade("--binary", c.program)
+		if r.code != 1 || !strings.Contains(r.stderr, c.why) || !strings.Contains(r.stderr, "the old process continues") {
+			t.Errorf("a program that %s: %v", c.name, r)
+		}
+		change := g.apply(&adminv1.TrustBundle{Name: "t", Labels: map[string]string{"n": fmt.Sprint(revision)}, Source: &adminv1.TrustBundle_System{System: &adminv1.SystemRoots{}}})
+		if revision++; change.GetRevision() != revision {
+			t.Errorf("after a program that %s the revision is %d, want %d", c.name, change.GetRevision(), revision)
+		}
+	}
+	if now := g.pid(); now != pid {
+		t.Errorf("process %d serves, not %d", now, pid)
+	}
+	load.stop()
+	g.upgrade()
+	if got := g.getStatus().GetRevision(); got != revision {
+		t.Errorf("after an upgrade revision %d is live, want %d", got, revision)
+	}
+}
+
+// script makes a program of the shell.
+func script(t testing.TB, text string) string {
+	t.Helper()
+	path := writeFile(t, filepath.Join(t.TempDir(), "new"), []byte("#!/bin/sh\n"+text+"\n"))
+	if err := os.Chmod(path, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// successor makes a program that takes part in an upgrade as the test binary does in
+// TestSuccessor.
+func successor(t testing.TB, how string) string {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return script(t, `while [ $# -gt 0 ]; do [ "$1" = --data-dir ] && export E2E_DATA_DIR="$2"; shift; done
+E2E_SUCCESSOR=`+how+` exec "`+self+`" -test.run='^TestSuccessor$'`)
+}
+
+// TestSuccessor is the new process of an upgrade, up to where it fails.
+func TestSuccessor(t *testing.T) {
+	how := os.Getenv("E2E_SUCCESSOR")
+	if how == "" {
+		t.Skip("this is run by another test")
+	}
+	conn, err := net.FileConn(os.NewFile(3, "upgrade"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	send := func(m map[string]any) {
+		text, _ := json.Marshal(m)
+		if _, err := conn.Write(text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	receive := func(last bool) {
+		for {
+			buffer, oob := make([]byte, 64<<10), make([]byte, 4096)
+			n, _, _, _, err := conn.(*net.UnixConn).ReadMsgUnix(buffer, oob)
+			var m map[string]any
+			if err != nil || json.Unmarshal(buffer[:n], &m) != nil {
+				t.Fatal(err)
+			}
+			if !last || m["last"] == true {
+				return
+			}
+		}
+	}
+	die := func() { _ = syscall.Kill(os.Getpid(), syscall.SIGKILL) }
+	if how == "nonsense" {
+		_, _ = conn.Write([]byte("nonsense"))
+		time.Sleep(patience)
+	}
+	send(map[string]any{"type": "hello", "text": "v0"})
+	receive(true)
+	store := filepath.Join(os.Getenv("E2E_DATA_DIR"), "state.db")
+	switch how {
+	case "crash":
+		die()
+	case "hang":
+		time.Sleep(patience)
+	case "migrate":
+		if err := os.WriteFile(store, []byte("a format that no other version reads"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		send(map[string]any{"type": "failed", "text": "the store cannot be used"})
+		time.Sleep(patience)
+	case "down":
+		send(map[string]any{"type": "down", "down": map[string]string{"listener web": "a certificate is missing"}, "last": true})
+		time.Sleep(patience)
+	}
+	send(map[string]any{"type": "down", "last": true})
+	receive(false)
+	die()
+}
+
+var upgradeStarted = regexp.MustCompile(`upgrade: starting a new (process)`)

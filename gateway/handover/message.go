@@ -1,0 +1,143 @@
+package handover
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"syscall"
+)
+
+// The messages between the old process and the new one, in their order. Each side fails
+// on any other message, and on the end of the connection.
+const (
+	// hello is the new process's first message: its flags are valid, and it needs the
+	// store.
+	hello = "hello"
+	// socketsAre comes from the old process, which has closed the store by now. It has
+	// descriptors and their names, and comes as often as needed, the last time with Last.
+	socketsAre = "sockets"
+	// downAre comes from the new process, like socketsAre: what is down there.
+	downAre = "down"
+	// accept tells the new process to accept connections.
+	accept = "accept"
+	// accepting is its answer.
+	accepting = "accepting"
+	// finish tells the new process that the store and the service are its own.
+	finish = "finish"
+	// failed comes from the new process, with Text, before it ends.
+	failed = "failed"
+)
+
+const (
+	maxMessage  = 64 << 10
+	maxInFlight = 64  // descriptors in a message
+	maxListed   = 100 // resources in a message
+	maxReason   = 300 // bytes
+)
+
+// A message is one packet of the connection.
+type message struct {
+	Type    string            `json:"type"`
+	Text    string            `json:"text,omitempty"`    // of hello: the version; of failed: why
+	Names   []string          `json:"names,omitempty"`   // of the descriptors
+	Down    map[string]string `json:"down,omitempty"`    // resource to reason
+	Tickets []byte            `json:"tickets,omitempty"` // TLS ticket keys
+	Last    bool              `json:"last,omitempty"`
+}
+
+// A peer is one end of the connection between the two processes. Its packets keep their
+// boundaries and can carry descriptors.
+type peer struct{ *net.UnixConn }
+
+// newPeer takes the descriptor over.
+func newPeer(f *os.File) (peer, error) {
+	defer f.Close()
+	c, err := net.FileConn(f)
+	if err != nil {
+		return peer{}, err
+	}
+	conn, ok := c.(*net.UnixConn)
+	if !ok {
+		c.Close()
+		return peer{}, errors.New("it is not a unix socket")
+	}
+	return peer{conn}, nil
+}
+
+func (p peer) send(m message, fds ...int) error {
+	text, err := json.Marshal(m)
+	if err != nil {
+		return err
+	}
+	if len(text) > maxMessage {
+		return fmt.Errorf("a message of %d bytes is too long", len(text))
+	}
+	var rights []byte
+	if len(fds) > 0 {
+		rights = syscall.UnixRights(fds...)
+	}
+	_, _, err = p.WriteMsgUnix(text, rights, nil)
+	return err
+}
+
+// receive returns the next message, which must be of the type. The caller owns the files.
+func (p peer) receive(want string) (message, []*os.File, error) {
+	buffer, oob := make([]byte, maxMessage), make([]byte, syscall.CmsgSpace(4*maxInFlight))
+	n, oobn, flags, _, err := p.ReadMsgUnix(buffer, oob)
+	if errors.Is(err, io.EOF) {
+		return message{}, nil, errGone
+	}
+	if err != nil {
+		return message{}, nil, err
+	}
+	fds, err := descriptorsOf(oob[:oobn])
+	fail := func(err error) (message, []*os.File, error) {
+		for _, fd := range fds {
+			syscall.Close(fd)
+		}
+		return message{}, nil, err
+	}
+	switch {
+	case err != nil:
+		return fail(err)
+	case n == 0:
+		return fail(errGone)
+	case flags&(syscall.MSG_TRUNC|syscall.MSG_CTRUNC) != 0:
+		return fail(errors.New("a message was cut"))
+	}
+	var m message
+	if err := json.Unmarshal(buffer[:n], &m); err != nil {
+		return fail(fmt.Errorf("a message is invalid: %w", err))
+	}
+	switch {
+	case m.Type == failed:
+		return fail(errors.New(m.Text))
+	case m.Type != want:
+		return fail(fmt.Errorf("the message is %q instead of %q", m.Type, want))
+	case len(m.Names) != len(fds):
+		return fail(fmt.Errorf("%d descriptors have %d names", len(fds), len(m.Names)))
+	}
+	var files []*os.File
+	for i, fd := range fds {
+		files = append(files, os.NewFile(uintptr(fd), m.Names[i]))
+	}
+	return m, files, nil
+}
+
+// descriptorsOf returns the descriptors of a control message. Package net has set
+// close-on-exec.
+func descriptorsOf(oob []byte) ([]int, error) {
+	controls, err := syscall.ParseSocketControlMessage(oob)
+	var fds []int
+	for _, c := range controls {
+		some, rightsErr := syscall.ParseUnixRights(&c)
+		fds, err = append(fds, some...), errors.Join(err, rightsErr)
+	}
+	return fds, err
+}
+
+// errGone says that the other process has closed its end.
+var errGone = errors.New("the connection ended")

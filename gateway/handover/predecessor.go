@@ -1,0 +1,149 @@
+package handover
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"time"
+)
+
+// descriptorVariable is the environment variable that tells a new process where its
+// connection to the old one is.
+const descriptorVariable = "DRAWBRIDGE_UPGRADE_FD"
+
+// A Predecessor is the process that this one replaces.
+type Predecessor struct {
+	peer
+	lent bool // this process has the sockets and the store
+}
+
+// Inherit returns the process that started this one to replace it, or nil.
+func Inherit() (*Predecessor, error) {
+	text := os.Getenv(descriptorVariable)
+	if text == "" {
+		return nil, nil
+	}
+	os.Unsetenv(descriptorVariable)
+	fd, err := strconv.Atoi(text)
+	if err != nil || fd < 3 {
+		return nil, fmt.Errorf("%s is %q: only an upgrade sets it", descriptorVariable, text)
+	}
+	p, err := newPeer(os.NewFile(uintptr(fd), "upgrade"))
+	if err != nil {
+		return nil, fmt.Errorf("%s is %q: only an upgrade sets it: %w", descriptorVariable, text, err)
+	}
+	return &Predecessor{peer: p}, nil
+}
+
+// An Estate is what the old process passes on.
+type Estate struct {
+	Sockets []*os.File // for New
+	Tickets []byte     // TLS ticket keys
+}
+
+// Take says that this process is able to run, and waits until the old one has closed the
+// store. It fails if ctx ends.
+func (p *Predecessor) Take(ctx context.Context, version string) (Estate, error) {
+	defer p.endWith(ctx)()
+	var e Estate
+	err := p.send(message{Type: hello, Text: version})
+	for last := false; err == nil && !last; {
+		var m message
+		var files []*os.File
+		if m, files, err = p.receive(socketsAre); err == nil {
+			e.Sockets, e.Tickets, last = append(e.Sockets, files...), append(e.Tickets, m.Tickets...), m.Last
+		}
+	}
+	if err != nil {
+		for _, f := range e.Sockets {
+			f.Close()
+		}
+		return Estate{}, fmt.Errorf("the process that this one replaces: %w", err)
+	}
+	p.lent = true
+	return e, nil
+}
+
+// Ready says that every socket is bound, and what is down. It returns when this process
+// must accept connections.
+func (p *Predecessor) Ready(ctx context.Context, down map[string]string) error {
+	defer p.endWith(ctx)()
+	batch := map[string]string{}
+	for resource, reason := range down {
+		if batch[resource] = reason[:min(len(reason), maxReason)]; len(batch) == maxListed {
+			if err := p.send(message{Type: downAre, Down: batch}); err != nil {
+				return p.survive(ctx, err)
+			}
+			batch = map[string]string{}
+		}
+	}
+	if err := p.send(message{Type: downAre, Down: batch, Last: true}); err != nil {
+		return p.survive(ctx, err)
+	}
+	_, _, err := p.receive(accept)
+	return p.survive(ctx, err)
+}
+
+// Accepting says that this process accepts connections. It returns when the store is its
+// own.
+func (p *Predecessor) Accepting(ctx context.Context) error {
+	defer p.endWith(ctx)()
+	if err := p.send(message{Type: accepting}); err != nil {
+		return p.survive(ctx, err)
+	}
+	_, _, err := p.receive(finish)
+	if err = p.survive(ctx, err); err != nil {
+		return err
+	}
+	// Until the old process closes its side, it tells the service manager which
+	// process is the main one now. The manager ignores the others.
+	p.SetDeadline(time.Now().Add(managerTimeout))
+	_, _, _ = p.receive(finish)
+	return nil
+}
+
+// managerTimeout bounds how long a new process waits until the old one has told the
+// service manager of it.
+const managerTimeout = 5 * time.Second
+
+// survive returns nil instead of an error that means that the old process has died: then
+// no other process serves its clients.
+func (p *Predecessor) survive(ctx context.Context, err error) error {
+	if err == nil || ctx.Err() != nil {
+		return errors.Join(err, ctx.Err())
+	}
+	if p.lent && (errors.Is(err, errGone) || isBroken(err)) {
+		return nil
+	}
+	return err
+}
+
+// Serving says that this process serves. It does nothing on a nil Predecessor.
+func (p *Predecessor) Serving() {
+	if p != nil {
+		p.Close()
+	}
+}
+
+// Fail says why this process cannot take over. It does nothing on a nil Predecessor.
+func (p *Predecessor) Fail(err error) {
+	if p == nil {
+		return
+	}
+	p.SetDeadline(time.Now().Add(time.Second))
+	_ = p.send(message{Type: failed, Text: clip(err.Error())})
+	p.Close()
+}
+
+// maxText bounds an error in a message.
+const maxText = 4 << 10
+
+func clip(text string) string { return text[:min(len(text), maxText)] }
+
+// endWith makes sending and receiving fail when ctx ends. The caller calls the function
+// that it returns.
+func (p peer) endWith(ctx context.Context) func() bool {
+	return context.AfterFunc(ctx, func() { p.SetDeadline(time.Unix(1, 0)) })
+}

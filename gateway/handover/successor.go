@@ -1,0 +1,194 @@
+package handover
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// A Program is what a new process runs.
+type Program struct {
+	Path   string
+	Args   []string // without the program's name
+	Stdout *os.File
+	Stderr *os.File
+}
+
+// A Successor is a process that shall replace this one.
+type Successor struct {
+	peer
+	cmd   *exec.Cmd
+	ended chan struct{} // closed when the process has ended; then state says how
+}
+
+// startsNothing are the environment variables that belong to this process alone.
+var startsNothing = []string{"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID", descriptorVariable}
+
+// Start starts the program. The caller must call Kill, or Release once it has taken over.
+func Start(p Program) (*Successor, error) {
+	pair, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_SEQPACKET|syscall.SOCK_CLOEXEC|syscall.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	theirs := os.NewFile(uintptr(pair[1]), "upgrade")
+	defer theirs.Close()
+	ours, err := newPeer(os.NewFile(uintptr(pair[0]), "upgrade"))
+	if err != nil {
+		return nil, err
+	}
+	// os/exec would give the new process the limits with which this one was started, which
+	// may have been raised since. Setting them keeps it from that.
+	var limit syscall.Rlimit
+	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) == nil {
+		_ = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit)
+	}
+	s := &Successor{peer: ours, cmd: exec.Command(p.Path, p.Args...), ended: make(chan struct{})}
+	s.cmd.Stdout, s.cmd.Stderr, s.cmd.ExtraFiles = p.Stdout, p.Stderr, []*os.File{theirs}
+	s.cmd.Env = append(environment(), descriptorVariable+"=3")
+	if err := s.cmd.Start(); err != nil {
+		ours.Close()
+		if errors.Is(err, syscall.ENOEXEC) {
+			err = fmt.Errorf("%w: it is not a program for this machine", err)
+		}
+		return nil, err
+	}
+	go func() {
+		defer close(s.ended)
+		_ = s.cmd.Wait() // the state says it
+	}()
+	return s, nil
+}
+
+// environment returns the environment that both processes share.
+func environment() []string {
+	var out []string
+	for _, v := range os.Environ() {
+		name, _, _ := strings.Cut(v, "=")
+		kept := true
+		for _, n := range startsNothing {
+			kept = kept && n != name
+		}
+		if kept {
+			out = append(out, v)
+		}
+	}
+	return out
+}
+
+// PID returns the process's ID.
+func (s *Successor) PID() int { return s.cmd.Process.Pid }
+
+// Hello waits until the new process needs the store, and returns its version.
+func (s *Successor) Hello(ctx context.Context) (version string, err error) {
+	m, err := s.await(ctx, hello)
+	return m.Text, err
+}
+
+// Pass passes on the sockets and the TLS ticket keys. The store must be closed.
+func (s *Successor) Pass(ctx context.Context, sockets *Sockets, tickets []byte) error {
+	defer s.endWith(ctx)()
+	return s.explain(ctx, sockets.pass(func(names []string, fds []int, last bool) error {
+		m := message{Type: socketsAre, Names: names, Last: last}
+		if last {
+			m.Tickets = tickets
+		}
+		return s.send(m, fds...)
+	}))
+}
+
+// Ready waits until the new process has bound its sockets, and returns what is down there.
+func (s *Successor) Ready(ctx context.Context) (down map[string]string, err error) {
+	down = map[string]string{}
+	for last := false; !last; {
+		m, err := s.await(ctx, downAre)
+		if err != nil {
+			return nil, err
+		}
+		for resource, reason := range m.Down {
+			down[resource] = reason
+		}
+		last = m.Last
+	}
+	return down, nil
+}
+
+// Accept has the new process accept connections, and waits until it does.
+func (s *Successor) Accept(ctx context.Context) error {
+	if err := s.tell(ctx, accept); err != nil {
+		return err
+	}
+	_, err := s.await(ctx, accepting)
+	return err
+}
+
+// Finish makes the store and the service the new process's own.
+func (s *Successor) Finish(ctx context.Context) error { return s.tell(ctx, finish) }
+
+// Release tells the new process that this one has done its part, and waits for a moment
+// until the new one serves.
+func (s *Successor) Release() {
+	defer s.Close()
+	s.SetDeadline(time.Now().Add(serveTimeout))
+	_ = s.CloseWrite()
+	_, _, _ = s.receive("") // its end
+}
+
+// serveTimeout bounds how long Release waits: the new process has taken over already.
+const serveTimeout = 5 * time.Second
+
+func (s *Successor) tell(ctx context.Context, what string) error {
+	defer s.endWith(ctx)()
+	return s.explain(ctx, s.send(message{Type: what}))
+}
+
+func (s *Successor) await(ctx context.Context, what string) (message, error) {
+	defer s.endWith(ctx)()
+	m, files, err := s.receive(what)
+	for _, f := range files { // it passes none
+		f.Close()
+	}
+	return m, s.explain(ctx, err)
+}
+
+// endTimeout is how long explain waits for the end of a process that closed its
+// connection.
+const endTimeout = time.Second
+
+// explain says why a message did not come or go.
+func (s *Successor) explain(ctx context.Context, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return fmt.Errorf("it did not get ready in time: %w", context.Cause(ctx))
+	case !errors.Is(err, errGone) && !isBroken(err):
+		return err
+	}
+	select {
+	case <-s.ended:
+		return fmt.Errorf("it ended before it was ready: %v; its output is in the log", s.cmd.ProcessState)
+	case <-time.After(endTimeout):
+		return errors.New("it closed its connection before it was ready: it is another program, or another version")
+	}
+}
+
+// Kill ends the process, and waits until it has ended or ctx has.
+func (s *Successor) Kill(ctx context.Context) {
+	_ = s.cmd.Process.Kill()
+	select {
+	case <-s.ended:
+	case <-ctx.Done():
+	}
+	// Not before: without its predecessor a new process would continue alone.
+	s.Close()
+}
+
+// isBroken reports whether the other end of a connection is closed.
+func isBroken(err error) bool {
+	return errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)
+}

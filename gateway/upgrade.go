@@ -1,0 +1,207 @@
+package gateway
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/gateway/handover"
+	"github.com/drawbridge-gateway/drawbridge/gateway/store"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+// upgrades runs at most one upgrade at a time, and none after one that succeeded.
+type upgrades struct {
+	timeout time.Duration
+	running *sync.Mutex   // held by the upgrade in progress
+	done    chan struct{} // closed when another process has taken over
+	stopped context.Context
+	stop    context.CancelFunc // ends the upgrade in progress
+}
+
+func newUpgrades(o Options) upgrades {
+	u := upgrades{timeout: cmp.Or(o.UpgradeTimeout, time.Minute), running: new(sync.Mutex), done: make(chan struct{})}
+	u.stopped, u.stop = context.WithCancel(context.Background())
+	return u
+}
+
+// over reports whether another process has taken over.
+func (u *upgrades) over() bool {
+	select {
+	case <-u.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// ErrReplaced says that another process has taken over.
+var ErrReplaced = errors.New("another process has taken over already: this one drains its connections")
+
+// Replaced returns a channel that is closed when another process has taken over.
+func (g *Gateway) Replaced() <-chan struct{} { return g.upgrades.done }
+
+// An Upgraded describes the process that has taken over.
+type Upgraded struct {
+	PID     int
+	Version string
+}
+
+// killTimeout bounds how long a failed upgrade waits for the end of the new process.
+const killTimeout = 5 * time.Second
+
+// Upgrade starts the program and hands everything over to it. Then Run drains and returns.
+// If the new process fails, it is killed, and this one continues as before: until the new
+// process has taken over, this one accepts connections. Writes fail while the new process
+// has the store.
+func (g *Gateway) Upgrade(ctx context.Context, p handover.Program) (Upgraded, error) {
+	if !g.upgrades.running.TryLock() {
+		return Upgraded{}, errors.New("another upgrade is in progress: wait until it has ended")
+	}
+	defer g.upgrades.running.Unlock()
+	switch {
+	case g.upgrades.over():
+		return Upgraded{}, ErrReplaced
+	case os.Getpid() == 1:
+		return Upgraded{}, errors.New("the gateway is process 1, and its container ends with it: replace the container")
+	case !g.serving.Load():
+		return Upgraded{}, errors.New("the gateway is starting or shutting down")
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, g.upgrades.timeout, fmt.Errorf("the limit is %v (--upgrade-timeout)", g.upgrades.timeout))
+	defer cancel()
+	defer context.AfterFunc(g.upgrades.stopped, cancel)()
+	g.log.Info("upgrade: starting a new process", "program", p.Path)
+	s, err := handover.Start(p)
+	if err != nil {
+		g.log.Error("upgrade failed: this process continues", "program", p.Path, "error", err)
+		return Upgraded{}, err
+	}
+	version, err := g.handOver(ctx, s)
+	if err != nil {
+		killing, stop := context.WithTimeout(context.Background(), killTimeout)
+		s.Kill(killing)
+		stop()
+		g.log.Error("upgrade failed: this process continues", "program", p.Path, "pid", s.PID(), "error", err)
+		return Upgraded{}, errors.Join(err, g.reclaimStore(g.upgrades.stopped))
+	}
+	g.log.Info("upgrade: the new process has taken over", "pid", s.PID(), "version", version)
+	close(g.upgrades.done)
+	s.Release()
+	return Upgraded{s.PID(), version}, nil
+}
+
+// handOver hands over to s. If it fails, the caller kills s and reclaims the store.
+func (g *Gateway) handOver(ctx context.Context, s *handover.Successor) (version string, err error) {
+	if version, err = s.Hello(ctx); err != nil {
+		return "", err
+	}
+	if err := g.lendStore(); err != nil {
+		return "", err
+	}
+	if err := s.Pass(ctx, g.inherited, nil); err != nil {
+		return "", err
+	}
+	down, err := s.Ready(ctx)
+	if err != nil {
+		return "", err
+	}
+	if err := g.compareDown(down); err != nil {
+		return "", err
+	}
+	if err := s.Accept(ctx); err != nil {
+		return "", err
+	}
+	if err := s.Finish(ctx); err != nil {
+		return "", err
+	}
+	// From here on nothing can fail.
+	g.inherited.PassOn()
+	g.manager.MainPID(s.PID())
+	if err := g.giveStore(); err != nil {
+		g.log.Warn("cannot remove the copy of the store that was made for the upgrade", "error", err)
+	}
+	g.writer.stop() // writes that wait fail now
+	return version, nil
+}
+
+// maxDownNamed bounds how many resources an error names.
+const maxDownNamed = 3
+
+// compareDown fails if something would be down that is up now.
+func (g *Gateway) compareDown(there map[string]string) error {
+	for resource := range g.down() {
+		delete(there, resource)
+	}
+	if len(there) == 0 {
+		return nil
+	}
+	var reasons []string
+	for _, resource := range slices.Sorted(maps.Keys(there)) {
+		reasons = append(reasons, resource+": "+there[resource])
+	}
+	more := ""
+	if n := len(reasons) - maxDownNamed; n > 0 {
+		reasons, more = reasons[:maxDownNamed], fmt.Sprintf("; and %d more", n)
+	}
+	return fmt.Errorf("what works now would be down: %s%s", strings.Join(reasons, "; "), more)
+}
+
+// down returns the resources that are down, and why.
+func (g *Gateway) down() map[string]string {
+	out := map[string]string{}
+	for _, p := range g.live.Load().Problems() {
+		out[p.Ref.String()] = p.Reason
+	}
+	for name, reason := range g.listeners.Down() {
+		out[store.Ref{Kind: adminv1.Kind_KIND_LISTENER, Name: name}.String()] = reason
+	}
+	return out
+}
+
+// A replacement is this process in the role of the new one. Without a predecessor it does
+// nothing.
+type replacement struct {
+	*handover.Predecessor
+	hold     chan struct{} // closed when this process accepts connections; nil: at once
+	onServed func()
+}
+
+func newReplacement(o Options) *replacement {
+	r := &replacement{Predecessor: o.Predecessor, onServed: o.Serving}
+	if r.Predecessor != nil {
+		r.hold = make(chan struct{})
+	}
+	return r
+}
+
+func (r *replacement) serving() {
+	if r.onServed != nil {
+		r.onServed()
+	}
+	r.Serving()
+}
+
+// takeOver completes the upgrade that started this process. When it returns nil, the store
+// and the service are this process's own.
+func (g *Gateway) takeOver(ctx context.Context) error {
+	r := g.replaces
+	if r.Predecessor == nil {
+		return nil
+	}
+	if err := r.Ready(ctx, g.down()); err != nil {
+		return err
+	}
+	close(r.hold)
+	if err := r.Accepting(ctx); err != nil {
+		return err
+	}
+	g.inherited.Own()
+	return nil
+}
