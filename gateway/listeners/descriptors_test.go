@@ -41,7 +41,7 @@ func pausing(t *testing.T, d *Descriptors) (*lease, chan accepted) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { ln.Close() })
-	l := newLease(ln.(*net.TCPListener), d)
+	l := newLease(ln.(*net.TCPListener), d, nil)
 	return l, acceptOn(t, d, l)
 }
 

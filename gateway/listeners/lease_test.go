@@ -69,7 +69,7 @@ func TestSocketsAreHandedOverInQuickSuccession(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		owners[i] = begin(newLease(ln.(*net.TCPListener), d))
+		owners[i] = begin(newLease(ln.(*net.TCPListener), d, nil))
 	}
 	random := rand.New(rand.NewPCG(1, 2))
 	for range bursts {
