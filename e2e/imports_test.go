@@ -128,7 +128,7 @@ var onlyIn = map[string][]string{
 	"google.golang.org/protobuf": {"proto/drawbridge/admin/v1", "gateway", "gateway/access", "gateway/admin", "gateway/fielddiff", "gateway/revisions", "gateway/snapshot",
 		"gateway/store", "gateway/store/bolt", "gateway/wellformed", "gateway/connections", "gateway/diagnose", "gateway/inventory", "cmd/drawbridge", "cmd/drawbridge/ca", "cmd/drawbridge/client", "cmd/drawbridge/format", "cmd/drawbridge/manifest", "cmd/drawbridge/view", "e2e"},
 	"go.etcd.io/bbolt":      {"gateway/store/bolt"},
-	"github.com/spf13":      {"cmd/drawbridge", "cmd/drawbridge/ca", "cmd/drawbridge/client", "cmd/drawbridge/command", "cmd/drawbridge/datadir", "cmd/drawbridge/demo", "cmd/drawbridge/format"},
+	"github.com/spf13":      {"cmd/drawbridge", "cmd/drawbridge/ca", "cmd/drawbridge/client", "cmd/drawbridge/command", "cmd/drawbridge/datadir", "cmd/drawbridge/demo", "cmd/drawbridge/format", "cmd/drawbridge/upgrade"},
 	"go.yaml.in/yaml":       {"cmd/drawbridge/manifest", "gateway/access"},
 	"github.com/prometheus": {"gateway/telemetry"},
 	"testing":               {"bridge/faulttest", "certs/certstest", "bridge/resolve/dnstest", "bridge/alloctest", "bridge/splice/splicetest"},
