@@ -24,7 +24,7 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-func TestARestartBySystemdRefusesNobody(t *testing.T) {
+func TestARestartBySystemdRefusesNoClient(t *testing.T) {
 	t.Parallel()
 	m := newServiceManager(t)
 	g := newGateway(t, filepath.Join(shortDir(t), "data"), "--ops", "127.0.0.1:0", "--drain-timeout", "1s")
@@ -88,7 +88,7 @@ func TestClientsThatConnectWhileNoProcessRunsAreServed(t *testing.T) {
 	parked.Wait()
 }
 
-func TestTheServiceManagerIsToldWhatHappens(t *testing.T) {
+func TestTheServiceManagerLearnsTheState(t *testing.T) {
 	t.Parallel()
 	m := newServiceManager(t)
 	m.env = []string{"WATCHDOG_USEC=20000"}
