@@ -32,7 +32,7 @@ const (
 	maxHeaderList = 64 << 10  // bytes of a request's headers, uncompressed
 	maxStreams    = 128       // calls at once on a connection
 	unaryTimeout  = 30 * time.Second
-	connTimeout   = 30 * time.Second       // for TLS and HTTP/2 to be set up: longer than gRPC clients wait, which is 20 s
+	connTimeout   = 25 * time.Second       // for TLS and HTTP/2 to be set up: longer than gRPC clients wait, which is 20 s
 	refusalEvery  = 10 * time.Second       // between log lines about rejected connections
 	flushTime     = 250 * time.Millisecond // for the last responses to be sent
 )
