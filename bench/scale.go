@@ -22,6 +22,7 @@ func runScale(ctx context.Context, args []string) error {
 	flags.IntVar(&o.Writes, "writes", 40, "`writes` of each row")
 	idle := flags.Float64("idle", 30, "`seconds` that the idle process is measured")
 	watch := flags.Float64("watch", 120, "`seconds` that the process is measured while it watches files; it looks at them every minute")
+	flags.BoolVar(&o.Alone, "alone", false, "give the gateway a real-time priority, as if nothing else ran on the machine; needs CAP_SYS_NICE")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}

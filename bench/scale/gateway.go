@@ -26,6 +26,7 @@ const (
 type gateway struct {
 	binary, dir string
 	ops         string // host:port
+	priority    bool   // real-time
 
 	process *child.Process // nil: not running
 	tree    proc.Tree
@@ -37,10 +38,17 @@ type gateway struct {
 // /readyz answered 200.
 func (g *gateway) start(ctx context.Context) (time.Duration, error) {
 	began := time.Now()
-	p, err := child.Start(g.binary, []string{
-		"serve", "--data-dir", filepath.Join(g.dir, "data"), "--admin", "unix:" + g.socket(), "--ops", g.ops,
-		"--log-level", "warn", "--drain-timeout", "1s", "--file-root", g.files(),
-	}, filepath.Join(g.dir, "log"))
+	var p *child.Process
+	start := func() (err error) {
+		p, err = child.Start(g.binary, g.flags(), filepath.Join(g.dir, "log"))
+		return err
+	}
+	var err error
+	if g.priority {
+		err = atPriority(start)
+	} else {
+		err = start()
+	}
 	if err != nil {
 		return 0, err
 	}
@@ -57,6 +65,14 @@ func (g *gateway) start(ctx context.Context) (time.Duration, error) {
 	}
 	g.admin = adminv1.NewAdminServiceClient(g.conn)
 	return took, nil
+}
+
+// flags returns the command line of the gateway.
+func (g *gateway) flags() []string {
+	return []string{
+		"serve", "--data-dir", filepath.Join(g.dir, "data"), "--admin", "unix:" + g.socket(), "--ops", g.ops,
+		"--log-level", "warn", "--drain-timeout", "1s", "--file-root", g.files(),
+	}
 }
 
 // ready returns nil if /readyz answers 200.

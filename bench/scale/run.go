@@ -21,6 +21,7 @@ type Options struct {
 	Writes int           // of each row
 	Idle   time.Duration // length of the measurement of the idle process
 	Watch  time.Duration // likewise while it watches files: some minutes
+	Alone  bool          // whether the gateway has a real-time priority
 	Report io.Writer     // receives each figure as it is measured
 }
 
@@ -43,7 +44,7 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	r := &run{Options: o, state: state, gateway: &gateway{binary: binary, dir: dir}}
+	r := &run{Options: o, state: state, gateway: &gateway{binary: binary, dir: dir, priority: o.Alone}}
 	if err := os.Mkdir(r.gateway.files(), 0o700); err != nil {
 		return err
 	}
