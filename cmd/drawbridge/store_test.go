@@ -49,7 +49,7 @@ func TestAStateIsSealedAndRekeyed(t *testing.T) {
 	s.run(ctx, "store", "seal", "--seal-key-file", key, "--data-dir", dir+"/none").want(t, exit.Failure, "holds no state")
 	s.run(ctx, "serve", "--seal-key-file", key).want(t, exit.Failure, "is not sealed", `"drawbridge store seal"`)
 	for range 2 {
-		s.run(ctx, "store", "seal", "--seal-key-file", key).want(t, exit.OK, "Revision 1 is sealed: 1 resources, 1 stored revisions, sealed. Start")
+		s.run(ctx, "store", "seal", "--seal-key-file", key).want(t, exit.OK, "Revision 1 is sealed: 1 resources, 1 stored revisions. Start")
 	}
 	s.run(ctx, "store", "check").want(t, exit.OK, "Revision 1 is sound", "Only its checksums")
 	if out := s.run(ctx, "store", "check", "--seal-key-file", key); strings.Contains(out.out, "Only") || out.code != exit.OK {

@@ -31,7 +31,7 @@ The exit code is 0 if the state is sound, and 1 if not.`,
 		if err != nil {
 			return failure(*dir, err)
 		}
-		fmt.Fprintf(env.Out, "Revision %d is sound: %s.\n", s.Revision, contents(s))
+		fmt.Fprintf(env.Out, "Revision %d is sound: %s.\n", s.Revision, description(s))
 		if !s.Opened {
 			fmt.Fprintln(env.Out, "Only its checksums were verified: --seal-key-file verifies its values, too.")
 		}

@@ -77,9 +77,13 @@ func failure(dir string, err error) error {
 
 // contents describes what a database holds.
 func contents(s bolt.Summary) string {
-	text := fmt.Sprintf("%d resources, %d stored revisions", s.Resources, s.Records)
+	return fmt.Sprintf("%d resources, %d stored revisions", s.Resources, s.Records)
+}
+
+// description is contents with whether the database is sealed.
+func description(s bolt.Summary) string {
 	if s.Sealed {
-		text += ", sealed"
+		return contents(s) + ", sealed"
 	}
-	return text
+	return contents(s)
 }

@@ -49,7 +49,7 @@ func NewRestore(env *command.Env) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(env.Out, "Restored revision %d to %s: %s.\n", s.Revision, *dir, contents(s))
+		_, err = fmt.Fprintf(env.Out, "Restored revision %d to %s: %s.\n", s.Revision, *dir, description(s))
 		return err
 	}
 	return cmd
