@@ -168,6 +168,11 @@ bench-peers: build peers ## Give nginx, haproxy and others the same work, side b
 bench-peers-quick: ## The same in less than two minutes
 	$(MAKE) bench-peers QUICK=1
 
+.PHONY: bench-tails
+bench-tails: build peers ## Measure latencies at 50 % and 80 % of saturation, and of small requests beside large ones
+	$(GO) -C bench build -o $(CURDIR)/bin/bench .
+	bin/bench tails -drawbridge $(BINARY) $(if $(PAIRS),-pairs '$(PAIRS)') $(if $(SECONDS),-seconds '$(SECONDS)')
+
 # The commit that the gate compares with: the last release, or before the first one the last commit.
 BASE ?= $(or $(shell git describe --tags --abbrev=0 2>/dev/null),HEAD)
 .PHONY: bench-gate

@@ -92,6 +92,7 @@ func column(samples []sample, of func(sample) float64) []float64 {
 func figureOf(s sample) float64 { return s.Figure }
 func p50Of(s sample) float64    { return s.P50 }
 func p99Of(s sample) float64    { return s.P99 }
+func p999Of(s sample) float64   { return s.P999 }
 
 func rateOf(s sample) float64 {
 	if s.Wall == 0 {

@@ -13,30 +13,26 @@ import (
 )
 
 func main() {
-	if len(os.Args) > 1 && os.Args[1] == proxy.IOCopyCommand {
-		exit(proxy.ServeIOCopy(os.Args[2:]))
-	}
-	if len(os.Args) > 1 && os.Args[1] == proxy.FloorCommand {
-		exit(proxy.ServeFloor(os.Args[2:]))
-	}
-	if len(os.Args) > 1 && os.Args[1] == renderCommand {
-		exit(render(os.Args[2:]))
-	}
-	if len(os.Args) > 1 && os.Args[1] == pgoCommand {
-		exit(writePGO(os.Args[2:]))
-	}
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()
-	if len(os.Args) > 1 && os.Args[1] == scaleCommand {
-		exit(runScale(ctx, os.Args[2:]))
+	command, args := "", os.Args[1:]
+	if len(args) > 0 && commands[args[0]] != nil {
+		command, args = args[0], args[1:]
 	}
-	if len(os.Args) > 1 && os.Args[1] == gateCommand {
-		exit(runGate(ctx, os.Args[2:]))
-	}
-	if len(os.Args) > 1 && os.Args[1] == commitsCommand {
-		exit(runCommits(ctx, os.Args[2:]))
-	}
-	exit(bench(ctx, os.Args[1:]))
+	exit(commands[command](ctx, args))
+}
+
+// commands execute command lines, each by its first argument.
+var commands = map[string]func(ctx context.Context, args []string) error{
+	"":                  bench,
+	commitsCommand:      runCommits,
+	gateCommand:         runGate,
+	scaleCommand:        runScale,
+	tailsCommand:        runTails,
+	renderCommand:       func(_ context.Context, args []string) error { return render(args) },
+	pgoCommand:          func(_ context.Context, args []string) error { return writePGO(args) },
+	proxy.IOCopyCommand: func(_ context.Context, args []string) error { return proxy.ServeIOCopy(args) },
+	proxy.FloorCommand:  func(_ context.Context, args []string) error { return proxy.ServeFloor(args) },
 }
 
 func exit(err error) {

@@ -22,9 +22,10 @@ type sample struct {
 	Units float64 `json:"units"`
 	Wall  float64 `json:"wall_seconds,omitempty"`
 	CPU   float64 `json:"cpu_seconds,omitempty"`
-	// P50 and P99 are latencies in seconds; 0 means no value.
-	P50 float64 `json:"p50_seconds,omitempty"`
-	P99 float64 `json:"p99_seconds,omitempty"`
+	// P50, P99 and P999 are latencies in seconds; 0 means no value.
+	P50  float64 `json:"p50_seconds,omitempty"`
+	P99  float64 `json:"p99_seconds,omitempty"`
+	P999 float64 `json:"p999_seconds,omitempty"`
 	// Resumed is the share of resumed handshakes with the backend.
 	Resumed float64 `json:"resumed,omitempty"`
 	// More holds the row's other measurements, by the name of their column.
@@ -203,6 +204,7 @@ func (s *site) drive(ctx context.Context, drive load.Func, workers int) (got sam
 	latencies := m.Latencies()
 	got.P50 = time.Duration(stats.Quantile(latencies, 0.50)).Seconds()
 	got.P99 = time.Duration(stats.Quantile(latencies, 0.99)).Seconds()
+	got.P999 = time.Duration(stats.Quantile(latencies, 0.999)).Seconds()
 	if handshakes > 0 {
 		got.Resumed = float64(resumed) / float64(handshakes)
 	}

@@ -1,0 +1,73 @@
+package load
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// HTTPAt is HTTP as an open loop: perSecond requests are due each second, evenly spread
+// over the connections, however fast the answers come. A request that is due while its
+// connection still waits for an answer is sent as soon as that has come, and its time
+// counts from when it was due, so that a stall is seen in every request that it
+// delays. Its unit is the request.
+func HTTPAt(conns int, size uint64, perSecond float64) Func {
+	return func(ctx context.Context, target Target, m *Meter) {
+		slots := make(chan struct{}, 32) // as in Echo
+		interval := time.Duration(float64(time.Second) * float64(conns) / perSecond)
+		each(ctx, m, conns, func(i int) error {
+			slots <- struct{}{}
+			c, err := newHTTPConn(ctx, target, size, []string{"bench.test"})
+			<-slots
+			if err != nil {
+				return err
+			}
+			defer c.close()
+			r := m.recorder()
+			if !m.allReady(ctx) {
+				return nil
+			}
+			for due := time.Now().Add(interval * time.Duration(i) / time.Duration(conns)); ; due = due.Add(interval) {
+				start := due
+				if wait := time.Until(due); wait > 0 {
+					if err := sleep(ctx, wait); err != nil {
+						return err
+					}
+					start = time.Now() // how late our own timer is says nothing about the proxy
+				}
+				if err := c.get(func(int) {}); err != nil {
+					return err
+				}
+				r.record(time.Since(start))
+				m.add(1)
+			}
+		})
+	}
+}
+
+// sleep waits, or returns the error of ctx.
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Beside is a load during which another, of the given number of workers, drives traffic
+// too. Only the first is counted; both must not fail.
+func Beside(load, other Func, workers int) Func {
+	return func(ctx context.Context, target Target, m *Meter) {
+		quiet := NewMeter(workers)
+		var wg sync.WaitGroup
+		wg.Go(func() { other(ctx, target, quiet) })
+		load(ctx, target, m)
+		wg.Wait()
+		if quiet.Failed.Load()+quiet.Mismatched.Load() > 0 {
+			m.fail(quiet.Err())
+		}
+	}
+}
