@@ -312,6 +312,23 @@ func TestMySQLFailuresBelongToOneSide(t *testing.T) {
 	}
 }
 
+// An upgrade ends with its context or with the connection, at each step.
+func TestAMySQLUpgradeEnds(t *testing.T) {
+	greeting := mysqlGreetingOf(mysqlOffered, "x")
+	for _, said := range []string{"", greeting[:3], greeting[:20], greeting[:len(greeting)-1]} {
+		says := func(then func(net.Conn)) net.Conn {
+			return serve(t, func(c net.Conn) { io.WriteString(c, said); then(c) })
+		}
+		if err := MySQL.Upgrade(soon(t), says(hold)); certs.Classify(err) != certs.ReasonHandshakeTimeout || !strings.Contains(err.Error(), "waiting for the server: its greeting") {
+			t.Errorf("stalls after %q: %v", said, err)
+		}
+		closes := func(c net.Conn) { c.(*net.TCPConn).CloseWrite(); hold(c) }
+		if err := MySQL.Upgrade(t.Context(), says(closes)); certs.Classify(err) != certs.ReasonPeerClosed {
+			t.Errorf("closes after %q: %v", said, err)
+		}
+	}
+}
+
 // A connection without a client, as a health check makes it, asks for TLS as well.
 func TestMySQLUpgradesWithoutAClient(t *testing.T) {
 	conn := serve(t, func(c net.Conn) {

@@ -17,6 +17,7 @@ var floods = map[Protocol]struct{ server, client string }{
 	LDAP:     {"\x30\x84\x00\x00\xff\xff", "\x30\x84\x00\x00\xff\xff"},
 	NNTP:     {"200 ", "NOOP "},
 	Sieve:    {"\"SIEVE\" ", "NOOP "},
+	MySQL:    {"\xff\x0f\x00\x00\x0a", "\xff\x3f\x01\x01"},
 }
 
 // A peer's messages before TLS cost memory and time in proportion to their bytes, in
@@ -37,9 +38,16 @@ func TestCostOfMessagesBeforeTLS(t *testing.T) {
 							bound = alloctest.Bound{Memory: 16, Reason: "each line of a reply is a string, and there are 64 KiB of them at most"}
 						}
 						alloctest.WantCost(t, len(input), bound, func() {
-							var d dialect = specs[p].client()
-							if side == "client" {
+							var d dialect
+							switch {
+							case p == MySQL && side == "client":
+								d = newMySQLServer(nil, false)
+							case p == MySQL:
+								d = newMySQLClient(true)
+							case side == "client":
 								d = specs[p].server(false)
+							default:
+								d = specs[p].client()
 							}
 							d.start()
 							for rest := []byte(input); len(rest) > 0; {

@@ -65,6 +65,15 @@ func TestEveryConnectionStartsTLS(t *testing.T) {
 			if err == nil {
 				exchange(t, conn)
 				conn.Close()
+				again, _, err := u.Dial(t.Context(), upstream.Stream) // its session is resumed
+				if err != nil {
+					t.Fatal(err)
+				}
+				exchange(t, again)
+				again.Close()
+				if s := only(t, u); s.HandshakesFull != 1 || s.HandshakesResumed != 1 {
+					t.Errorf("%d full handshakes, %d resumed", s.HandshakesFull, s.HandshakesResumed)
+				}
 			} else if de, ok := errors.AsType[*upstream.DialError](err); !ok || de.Phase != "tls" || strings.Contains(err.Error(), "\n") {
 				t.Errorf("dial: %#v", err)
 			}
