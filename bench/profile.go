@@ -13,13 +13,16 @@ import (
 // hold waits for the length of a measurement. It records a CPU profile
 // meanwhile if the run has a directory for profiles.
 func (s *site) hold(ctx context.Context) error {
-	if s.options.profiles == "" || s.running.Ops == "" {
+	if !s.profiles() {
 		return pause(ctx, s.options.length)
 	}
 	s.profiled++
 	name := fmt.Sprintf("%s-%s-%d.pprof", s.kind.Name(), s.row.name, s.profiled)
 	return recordProfile(ctx, s.running.Ops, s.options.length, filepath.Join(s.options.profiles, name))
 }
+
+// profiles reports whether the running proxy is profiled.
+func (s *site) profiles() bool { return s.options.profiles != "" && s.running.Ops != "" }
 
 // recordProfile profiles the process whose ops server is at address for d,
 // rounded up to whole seconds, and writes the profile to path.

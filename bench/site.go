@@ -214,9 +214,16 @@ func (s *site) drive(ctx context.Context, drive load.Func, workers int) (got sam
 // run runs a program and measures all of it.
 func (s *site) run(ctx context.Context) (sample, error) {
 	before, errBefore := s.running.Tree.CPU()
+	profiled := make(chan error, 1)
+	if s.profiles() {
+		go func() { profiled <- s.hold(ctx) }()
+	} else {
+		profiled <- nil
+	}
 	start := time.Now()
 	did, err := s.row.work.program.Run(ctx, s.target(), s.options.length)
 	wall := time.Since(start)
+	err = errors.Join(err, <-profiled)
 	after, errAfter := s.running.Tree.CPU()
 	if err := errors.Join(errBefore, err, errAfter); err != nil {
 		return sample{}, err
