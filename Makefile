@@ -216,6 +216,11 @@ kills: build ## Kill a gateway with a sealed store and one without KILLS times e
 upgrade-stress: build ## Upgrade the running gateway 1,000 times under load, and print what clients noticed
 	DRAWBRIDGE_UPGRADES=1000 DRAWBRIDGE_BINARY=$(BINARY) $(GO) test -count=1 -v -timeout 60m -run '^TestUpgradesAreNotNoticed$$' ./e2e
 
+# An hour's worth of transactions, at 25 a second: a minute or two, as the machine allows.
+.PHONY: pgbench
+pgbench: ## Run PGBENCH transactions (default: 90000) through the gateway to PostgreSQL, and check that none is lost
+	DRAWBRIDGE_PGBENCH=$(or $(PGBENCH),90000) $(GO) test -count=1 -timeout 30m -v -run '^TestPostgresBehindMutualTLS$$' ./e2e
+
 # Each row is a kind of input: floods, and honest bytes in their most expensive form.
 .PHONY: costs
 costs: ## Print the memory and CPU that each kind of received bytes costs

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -176,6 +177,21 @@ func TestConnectionsLeaveThroughAProxy(t *testing.T) {
 			}
 			if got, err := exchange(t, g.address("tcp"), "hello"); got != "" || err == nil {
 				t.Errorf("the client got %q, %v", got, err)
+			}
+			eventually(t, "the health check says that the proxy failed", func() bool {
+				return g.upstream("tcp").GetEndpoints()[0].GetCheck().GetReason() == adminv1.Reason_REASON_EGRESS_PROXY_FAILED
+			})
+			// An upstream of its own, because Dante keeps serving the tunnels that exist.
+			g.apply(via(upstream("later", a.settings(), web), good()), listener("later", protocolHTTP, "later"))
+			if code, _ := get(t, "http://"+g.address("later")+"/"); code != 502 && code != 503 {
+				t.Errorf("a request without the proxy: %d", code)
+			}
+			for _, name := range []string{"tcp", "later"} {
+				if failures := g.upstream(name).GetEndpoints()[0].GetFailures(); !slices.ContainsFunc(failures, func(f *adminv1.FailureCount) bool {
+					return f.GetReason() == adminv1.Reason_REASON_EGRESS_PROXY_FAILED
+				}) {
+					t.Errorf("%s: the failures are %v", name, failures)
+				}
 			}
 			shown := g.cli("get", "upstream", "-o", "yaml").stdout + g.cli("status", "-o", "json").stdout + g.out.String()
 			if strings.Contains(shown, proxyPassword) || !strings.Contains(shown, p.addresses[0]) {

@@ -135,6 +135,17 @@ func TestMySQLClientsStartTLS(t *testing.T) {
 			t.Errorf("%s, Go's driver with a wrong password: %v", listener, err)
 		}
 	}
+	m.restart(t)
+	for _, listener := range []string{"plain", "both"} {
+		for _, user := range []string{"native", "ed"} {
+			if r := command(t, m.client, secureMySQL(g.address(listener), root, user, "secret", "-BNe", "select 1")...); r.stdout != "1\n" {
+				t.Errorf("%s, %s, right after a restart: %v", listener, user, r)
+			}
+		}
+		if err := goMySQL(t, g.address(listener), "secret", verified).PingContext(patient(t)); err != nil {
+			t.Errorf("%s, Go's driver, right after a restart: %v", listener, err)
+		}
+	}
 	if err := goMySQL(t, g.address("named"), "secret", &tls.Config{InsecureSkipVerify: true}).PingContext(patient(t)); err == nil {
 		t.Error("a client without an SNI was admitted, where unknown ones are rejected")
 	}

@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -31,6 +32,7 @@ import (
 type mariaDB struct {
 	*daemon
 	dir, client string
+	args        []string
 }
 
 func startMariaDB(t testing.TB, a *authority) *mariaDB {
@@ -43,11 +45,21 @@ func startMariaDB(t testing.TB, a *authority) *mariaDB {
 	run(t, append(as, install, "--no-defaults", "--datadir="+data, "--auth-root-authentication-method=normal", "--skip-test-db")...)
 	m.daemon = startDaemon(t, 1, func(addresses []string) []string {
 		_, port, _ := net.SplitHostPort(addresses[0])
-		return append(as, program, "--no-defaults", "--datadir="+data, "--socket="+filepath.Join(m.dir, "sock"), "--pid-file="+filepath.Join(m.dir, "pid"),
+		m.args = append(as, program, "--no-defaults", "--datadir="+data, "--socket="+filepath.Join(m.dir, "sock"), "--pid-file="+filepath.Join(m.dir, "pid"),
 			"--bind-address=127.0.0.1", "--port="+port, "--skip-name-resolve", "--plugin-load-add=auth_ed25519", "--innodb-buffer-pool-size=16M", "--innodb-flush-log-at-trx-commit=0",
 			"--ssl-cert="+filepath.Join(m.dir, "server.pem"), "--ssl-key="+filepath.Join(m.dir, "server.key"), "--ssl-ca="+filepath.Join(m.dir, "ca.pem"))
+		return m.args
 	})
 	return m
+}
+
+// restart ends the server, and starts it again at its address.
+func (m *mariaDB) restart(t testing.TB) {
+	t.Helper()
+	m.signal(syscall.SIGTERM)
+	m.wait()
+	m.process = start(t, m.args[0], m.args[1:]...)
+	eventually(t, "MariaDB accepts connections again", func() bool { return m.done() || !refuses(m.addresses[0]) })
 }
 
 // local runs SQL as root.
@@ -100,6 +112,12 @@ func TestMariaDBBehindMutualTLS(t *testing.T) {
 		}
 		if r := m.query(t, g.address("anonymous"), user, "secret", "select 1"); r.code == 0 || !strings.Contains(r.stderr, "Access denied") {
 			t.Errorf("%s without a certificate: %v", user, r)
+		}
+	}
+	m.restart(t)
+	for _, user := range []string{"native", "ed"} {
+		if r := m.query(t, g.address("db"), user, "secret", "select 1"); r.stdout != "1\n" {
+			t.Errorf("%s, right after a restart: %v", user, r)
 		}
 	}
 	if r := g.probe("db"); r.GetOutcome() != adminv1.ProbeOutcome_PROBE_OUTCOME_OK || !r.GetClientCertificateSent() || !strings.Contains(r.GetExplanation(), "agreed in MySQL to start TLS") {

@@ -70,7 +70,7 @@ func TestPostgresClientsStartTLS(t *testing.T) {
 			t.Errorf("%s, %s: %v", c.listener, c.options, r)
 		}
 	}
-	pgbench(t, through("both", verified))
+	pgbench(t, p, through("both", verified))
 
 	// libpq up to 16 asks in plaintext to cancel a statement, whatever the session's TLS.
 	asleep := start(t, p.psql, "-Xc", "select pg_sleep(601)", through("both", verified))

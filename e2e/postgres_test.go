@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -149,7 +150,7 @@ func TestPostgresBehindMutualTLS(t *testing.T) {
 		t.Errorf("stored %v, want %v", stored, want)
 	}
 
-	pgbench(t, through)
+	pgbench(t, p, through)
 
 	// A canceled statement: CancelRequest is a connection of its own.
 	asleep := start(t, p.psql, "-Xc", "select pg_sleep(600)", through)
@@ -177,16 +178,46 @@ func TestPostgresBehindMutualTLS(t *testing.T) {
 	}
 }
 
-// pgbench runs transactions over long and over short connections.
-func pgbench(t testing.TB, at string) {
+// transactions returns how many transactions pgbench makes over long connections.
+// DRAWBRIDGE_PGBENCH sets it.
+func transactions(t testing.TB) int {
+	text := os.Getenv("DRAWBRIDGE_PGBENCH")
+	if text == "" {
+		return 800
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatalf("DRAWBRIDGE_PGBENCH: %v", err)
+	}
+	return n
+}
+
+// pgbench runs transactions over long and over short connections. Each long one changes
+// three balances by one amount and records it, so that the sums agree if no transaction
+// was lost or made twice.
+func pgbench(t testing.TB, p *postgres, at string) {
 	t.Helper()
-	program := need(t, "pgbench")
-	run(t, program, "-i", "-q", "-I", "dtGp", "-s", "1", at)
-	for _, args := range [][]string{{"-c", "8", "-t", "100"}, {"-c", "4", "-t", "25", "-C", "-S"}} {
-		out := run(t, append(append([]string{program, "-n"}, args...), at)...)
-		if !strings.Contains(out, "number of failed transactions: 0 ") {
-			t.Errorf("pgbench %v: %s", args, out)
+	program, clients := need(t, "pgbench"), 8
+	each := max(1, transactions(t)/clients)
+	scale := "1"
+	if each > 1000 {
+		scale = strconv.Itoa(clients) // branches, so that few transactions wait for another
+	}
+	run(t, program, "-i", "-q", "-I", "dtGp", "-s", scale, at)
+	for _, args := range [][]string{{"-c", strconv.Itoa(clients), "-t", strconv.Itoa(each)}, {"-c", "4", "-t", "25", "-C", "-S"}} {
+		cmd := exec.CommandContext(t.Context(), program, append(append([]string{"-n"}, args...), at)...)
+		dieWithParent(cmd)
+		begin := time.Now()
+		out, err := cmd.CombinedOutput()
+		if err != nil || !strings.Contains(string(out), "number of failed transactions: 0 ") {
+			t.Errorf("pgbench %v: %v, %s", args, err, out)
 		}
+		t.Logf("pgbench %v took %v", args, time.Since(begin))
+	}
+	const balances = `select (select count(*) from pgbench_history), (select sum(delta) from pgbench_history) = all(array[
+		(select sum(abalance) from pgbench_accounts), (select sum(tbalance) from pgbench_tellers), (select sum(bbalance) from pgbench_branches)])`
+	if r := p.query(t, p.local(), balances); r.stdout != fmt.Sprintf("%d|t\n", clients*each) {
+		t.Errorf("the balances after %d transactions: %v", clients*each, r)
 	}
 }
 
