@@ -117,7 +117,7 @@ func TestTheCountdownIsAsThePageShowsIt(t *testing.T) {
 		return lines
 	}
 	g := startGateway(t)
-	refused := freeAddresses(t, 1)[0]
+	const refused = "127.0.0.1:1"
 	g.apply(plainUpstream("payments", refused), listener("payments", protocolHTTP, "payments"))
 	url := "http://" + g.address("payments") + "/"
 	change := func(comment string) string {

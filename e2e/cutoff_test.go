@@ -88,9 +88,9 @@ func TestAChangeThatCutsItsAuthorOffFromTheAdminServiceIsUndone(t *testing.T) {
 		if err := who.apply(c.change); err != nil && status.Code(err) != codes.Unavailable {
 			t.Fatalf("%s: %v", c.name, err)
 		}
-		pending := g.getStatus().GetPending()
-		if pending.GetRevision() != before+1 {
-			t.Fatalf("%s: pending %v after revision %d", c.name, pending, before)
+		made, err := g.admin.GetRevision(patient(t), &adminv1.GetRevisionRequest{Revision: before + 1})
+		if err != nil || made.GetExpireTime() == nil || made.GetTransport() != adminv1.Transport_TRANSPORT_TCP {
+			t.Fatalf("%s: %v, %v", c.name, made, err)
 		}
 		if err := who.reaches(); err == nil && g.getStatus().GetPending() != nil {
 			t.Errorf("%s: the author was not cut off", c.name)
