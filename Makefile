@@ -235,6 +235,10 @@ scale: build ## Apply, read and watch 10,000 resources of each kind
 bench-scale: build ## Measure a gateway with 10,000 resources of each kind: start, idle, handshakes, writes, a scrape, watched files
 	$(GO) -C bench run . scale -drawbridge $(BINARY) -writes 200
 
+.PHONY: bench-growth
+bench-growth: build ## Measure a gateway with 100, 1,000 and 10,000 resources of each kind, and print how each figure grows
+	$(GO) -C bench run . growth -drawbridge $(BINARY)
+
 .PHONY: bench-commits
 bench-commits: ## Measure what the history and sealing add to a commit
 	$(GO) -C bench run . commits

@@ -27,6 +27,7 @@ var commands = map[string]func(ctx context.Context, args []string) error{
 	"":                  bench,
 	commitsCommand:      runCommits,
 	gateCommand:         runGate,
+	growthCommand:       runGrowth,
 	scaleCommand:        runScale,
 	tailsCommand:        runTails,
 	renderCommand:       func(_ context.Context, args []string) error { return render(args) },

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -20,9 +21,11 @@ type Options struct {
 	N      int           // resources of each kind
 	Writes int           // of each row
 	Idle   time.Duration // length of the measurement of the idle process
-	Watch  time.Duration // likewise while it watches files: some minutes
+	Watch  time.Duration // likewise while it watches files: some minutes; 0: it watches none
 	Alone  bool          // whether the gateway has a real-time priority
 	Report io.Writer     // receives each figure as it is measured
+
+	record func(row string, figure float64) // also receives each figure; may be nil
 }
 
 // Run measures, and returns an error if a figure misses its target.
@@ -75,6 +78,7 @@ type run struct {
 	gateway *gateway
 	ports   struct{ ops, edge, few, others int }
 	missed  []string
+	parent  string // the last row that was not below another
 }
 
 func (r *run) measure(ctx context.Context) error {
@@ -88,7 +92,7 @@ func (r *run) measure(ctx context.Context) error {
 	if err := r.gateway.stop(); err != nil {
 		return err
 	}
-	for _, step := range []func(context.Context) error{r.starts, r.idle, r.handshakes, r.writes, r.idleAgain, r.scrapes, r.watches} {
+	for _, step := range []func(context.Context) error{r.starts, r.idle, r.handshakes, r.writes, r.idleAgain, r.changes, r.scrapes, r.watches} {
 		if err := step(ctx); err != nil {
 			return fmt.Errorf("%w; output of the gateway: %s", err, r.gateway.output())
 		}
@@ -166,12 +170,26 @@ func (r *run) check(row, unit string, figure, most float64) {
 		verdict = "FAIL"
 		r.missed = append(r.missed, fmt.Sprintf("%s: %.2f %s, target %.4g", row, figure, unit, most))
 	}
+	r.keep(row, unit, figure)
 	fmt.Fprintf(r.Report, "%-46s %9.2f %-6s target %6.4g  %s\n", row, figure, unit, most, verdict)
 }
 
 // note prints a figure that has no target.
 func (r *run) note(row, unit string, figure float64) {
+	r.keep(row, unit, figure)
 	fmt.Fprintf(r.Report, "%-46s %9.2f %s\n", row, figure, unit)
+}
+
+// keep hands a figure on. Rows below another one are named after it too.
+func (r *run) keep(row, unit string, figure float64) {
+	if !strings.HasPrefix(row, " ") {
+		r.parent = row
+	} else {
+		row = r.parent + ":" + row[1:]
+	}
+	if r.record != nil {
+		r.record(row+", "+unit, figure)
+	}
 }
 
 func (r *run) failed() error {
