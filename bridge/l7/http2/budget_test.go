@@ -52,3 +52,53 @@ func TestARequestAloneIsNotRefused(t *testing.T) {
 		eventually(t, "the handler to return", func() bool { return s.Running() == 0 })
 	}
 }
+
+// Trailers count too, until the handlers return.
+func TestTrailersThatHoldTooMuchAreRefused(t *testing.T) {
+	release := make(chan struct{})
+	nc, s := serve(t, Options{MaxMemory: 100 << 10, StreamMemory: 10 << 10}, func(s *ServerStream) {
+		<-release
+		_ = s.Respond(ok(), true)
+	})
+	r := rawClient(t, nc)
+	for id := uint32(1); id < 9; id += 2 { // 4 of 10 KiB
+		r.headers(id, false, simplePost...)
+	}
+	trailer := []string{"x: " + strings.Repeat("a", 12_000), "y: " + strings.Repeat("e", 12_000)}
+	for id := uint32(1); id < 7; id += 2 {
+		r.headers(id, true, trailer...)
+	}
+	if got := r.outcome(5); got != "RST "+h2.ErrCodeEnhanceYourCalm.String() {
+		t.Error(got)
+	}
+	close(release)
+	for _, id := range []uint32{1, 3} {
+		if got := r.outcome(id); strings.HasPrefix(got, "RST") {
+			t.Errorf("stream %d: %s", id, got)
+		}
+	}
+	r.must(r.WriteRSTStream(7, h2.ErrCodeCancel))
+	eventually(t, "all streams to end", func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.running == 0 && s.memory == 0
+	})
+}
+
+// A server cannot make the gateway hold many interim responses that are not passed on yet.
+func TestUnreadInterimResponsesAreBounded(t *testing.T) {
+	client, nc := dial(t, Options{})
+	r := rawServer(t, nc)
+	s := client.Open()
+	defer s.Done()
+	if err := s.Send(get("/"), true); err != nil {
+		t.Fatal(err)
+	}
+	id := r.takeRequest()
+	for range 3 {
+		r.headers(id, false, ":status: 103", "link: "+strings.Repeat("a", 12_000), "x: "+strings.Repeat("e", 12_000))
+	}
+	if got := r.outcome(id); got != "RST "+h2.ErrCodeEnhanceYourCalm.String() {
+		t.Error(got)
+	}
+}

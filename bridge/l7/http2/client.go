@@ -20,6 +20,10 @@ var ErrHeadTooLarge = message.ErrHeadTooLarge
 const (
 	lastStream = 1<<30 - 1 // retire the connection after this ID, long before IDs run out
 	maxInterim = 64        // interim responses to one request
+
+	// maxUnread bounds the bytes of interim responses that Receive has not returned
+	// yet: it may wait for a client that reads nothing.
+	maxUnread = 64 << 10
 )
 
 // A ClientConn is a connection to an upstream.
@@ -181,6 +185,7 @@ type ClientStream struct {
 
 	// Guarded by the connection's mu.
 	heads    []message.Response // received, but not yet returned by Receive
+	unread   int                // bytes of them, as RFC 9113, section 6.5.2, counts
 	interim  int                // number of interim responses received
 	answered bool               // the final head was received
 	isHead   bool               // the request is a HEAD
@@ -277,6 +282,9 @@ func (s *ClientStream) onHeadLocked(end bool) *Error {
 		if s.interim++; s.interim > maxInterim {
 			return &Error{Code: h2.ErrCodeEnhanceYourCalm, Reason: "too many interim responses"}
 		}
+		if len(s.heads) > 0 && s.unread+b.size > maxUnread {
+			return &Error{Code: h2.ErrCodeEnhanceYourCalm, Reason: "interim responses that are larger than all may be together"}
+		}
 	}
 	left := r.Length
 	if r.Declared == 0 && !end && mayHaveBody(r.Status, s.isHead) {
@@ -285,6 +293,7 @@ func (s *ClientStream) onHeadLocked(end bool) *Error {
 		r.Length = -1
 	}
 	s.heads = append(s.heads, r)
+	s.unread += b.size
 	s.notifyLater()
 	if r.Interim() {
 		return nil
@@ -309,7 +318,10 @@ func (s *ClientStream) Receive(into *message.Response) error {
 			return s.readErr
 		case len(s.heads) > 0:
 			*into = s.heads[0]
-			s.heads = s.heads[1:]
+			s.heads[0] = message.Response{}
+			if s.heads = s.heads[1:]; len(s.heads) == 0 {
+				s.heads, s.unread = nil, 0
+			}
 			return nil
 		case s.answered:
 			return errOver

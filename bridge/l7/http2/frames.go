@@ -159,6 +159,9 @@ func (s *stream) onTrailerLocked(end bool) *Error {
 	if fault != "" {
 		return malformed(fault)
 	}
+	if s.server != nil && s.readErr == nil && !s.refused && !s.server.chargeLocked(s.c.in.block.size) {
+		return &Error{Code: h2.ErrCodeEnhanceYourCalm, Reason: "a trailer, and the connection's streams hold too much memory"}
+	}
 	s.trailer = trailer
 	return s.endedLocked()
 }

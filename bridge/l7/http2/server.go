@@ -201,6 +201,18 @@ func (c *ServerConn) openLocked(id uint32, end bool) (*ServerStream, *Error) {
 	return s, nil
 }
 
+// chargeLocked records that the stream holds n bytes more. It reports false if the
+// connection's streams then held too much.
+func (s *ServerStream) chargeLocked(n int) bool {
+	c := s.c.server
+	if n > 0 && c.memory+n > c.o.MaxMemory && c.running > 1 {
+		return false
+	}
+	c.memory += n
+	s.memory += n
+	return true
+}
+
 // handle calls the handler for a stream, and then ends the stream.
 func (c *ServerConn) handle(s *ServerStream) {
 	c.call(s)
