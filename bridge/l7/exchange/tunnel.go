@@ -64,15 +64,9 @@ func (x *Exchange) tunnel(b message.Back) {
 	})
 	x.upload.started = true
 	x.upload.sending.Add(1)
-	go func() {
-		defer x.upload.sending.Done()
-		defer x.guard()
-		if t.carry(x.front, b, &x.Log.FromClient) != nil {
-			x.cancel.fail(errOver) // the upstream's copy of the stream is incomplete
-		}
-	}()
+	go x.carryUp(t, b)
 	x.Log.Ended = string(splice.Closed)
-	err := t.carry(b, x.front, &x.Log.ToClient)
+	_, err := t.carry(b, x.front, &x.Log.ToClient, nil)
 	if !x.cancel.failed() { // else the client broke off, or a time limit passed
 		x.Log.Reason = streamReason(err)
 		x.try.endpoint.NoteStreamEnd(x.Log.Reason, err)
@@ -87,6 +81,31 @@ func (x *Exchange) tunnel(b message.Back) {
 		x.Log.Ended = how
 	}
 	x.drop(b, errOver)
+}
+
+// carryUp carries the client's stream to b, without a goroutine while it waits if the
+// front allows that.
+func (x *Exchange) carryUp(t *tunnel, b message.Back) {
+	parked := false
+	defer func() {
+		if !parked {
+			x.upload.sending.Done()
+		}
+	}()
+	defer x.guard()
+	var err error
+	if parked, err = t.carry(x.front, b, &x.Log.FromClient, x.parkTunnel(t, b)); err != nil {
+		x.cancel.fail(errOver) // the upstream's copy of the stream is incomplete
+	}
+}
+
+// parkTunnel returns the park of carry for the client's stream, or nil.
+func (x *Exchange) parkTunnel(t *tunnel, b message.Back) func() bool {
+	f, ok := x.front.(bodyAwaiter)
+	if !ok {
+		return nil
+	}
+	return func() bool { return f.AwaitBody(func() { x.carryUp(t, b) }) }
 }
 
 // waitLong allows writes to wait as long as the tunnel may be idle.
@@ -228,26 +247,35 @@ func streamReason(err error) certs.Reason {
 // carry copies one direction until its stream ends, and forwards the end. It counts
 // the bytes, and returns an error if the stream broke off. A side that stops reading
 // ends this direction too, but not the other, in which it may still send.
-func (t *tunnel) carry(from source, to sink, bytes *uint64) error {
-	defer t.half.Store(true)
+//
+// Before carry waits it calls park, unless that is nil. If park returns true, so does
+// carry: it is to be called again when from can be read, and nothing of the tunnel may be
+// used any more.
+func (t *tunnel) carry(from source, to sink, bytes *uint64, park func() bool) (parked bool, err error) {
 	for {
-		if !from.Buffered() && !t.send(to.Flush) {
-			return nil
+		if !from.Buffered() {
+			if !t.send(to.Flush) {
+				break
+			}
+			if park != nil && park() {
+				return true, nil
+			}
 		}
-		p, err := from.Read()
+		var p []byte
+		p, err = from.Read()
 		t.moved.Add(1)
 		if err == io.EOF {
 			_ = to.End(nil) // fails only if that side is gone: then reading from it ends
-			return nil
+			err = nil
+			break
 		}
-		if err != nil {
-			return err
-		}
-		if !t.send(func() error { return to.Write(p) }) {
-			return nil
+		if err != nil || !t.send(func() error { return to.Write(p) }) {
+			break
 		}
 		*bytes += uint64(len(p))
 	}
+	t.half.Store(true)
+	return false, err
 }
 
 // send calls f, which sends bytes, and reports whether it succeeded.

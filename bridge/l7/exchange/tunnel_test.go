@@ -75,8 +75,8 @@ func TestTunnelsEndWhenNothingMoves(t *testing.T) {
 			}
 			done := make(chan bool, 2)
 			var n, m uint64
-			go func() { _ = tunnel.carry(client, idleSink{server}, &n); done <- true }()
-			go func() { _ = tunnel.carry(server, idleSink{client}, &m); done <- true }()
+			go func() { _, _ = tunnel.carry(client, idleSink{server}, &n, nil); done <- true }()
+			go func() { _, _ = tunnel.carry(server, idleSink{client}, &m, nil); done <- true }()
 			if how := <-ended; how != c.how || time.Since(begun) < short {
 				t.Errorf("ended as %q after %v, want %q", how, time.Since(begun), c.how)
 			}
