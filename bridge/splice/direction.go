@@ -63,6 +63,7 @@ type direction struct {
 	onFirst func() // called when the first bytes are delivered; may be nil
 	started bool
 	bulk    bool  // the last read filled its buffer
+	flood   floodMeter
 	eof     bool  // from ended its stream
 	broken  error // from's stream failed
 	failure error // the same error, kept for Result
@@ -153,7 +154,11 @@ func (s *Splice) carry(d *direction, w *workspace) (more bool) {
 		d.started, d.from.early = true, nil
 		d.progress.last = w.now
 		moved += max(len(p), 1)
+		n := len(p)
 		s.forward(d, p, w)
+		if d.flood.read(n, d.reverse.bytes, w.now) {
+			s.pause(d.from)
+		}
 	}
 	return false
 }

@@ -158,6 +158,26 @@ func (l *loop) enter(s *Splice) error {
 	return nil
 }
 
+// pause makes the loop wait for no bytes of a side. It reports false if it cannot.
+func (l *loop) pause(x *side) bool {
+	return l.await(x, interest&^unix.EPOLLIN) == nil
+}
+
+// resume undoes pause: epoll reports at once what has arrived.
+func (l *loop) resume(x *side) {
+	_ = l.await(x, interest) // fails only if the descriptor is closed
+}
+
+// await changes the events of a side. The caller holds the splice's mu, so the descriptor
+// is open.
+func (l *loop) await(x *side, events uint32) error {
+	event := unix.EpollEvent{Events: events, Fd: x.splice.registration.slot}
+	if x == &x.splice.upstream {
+		event.Pad = eventUpstream
+	}
+	return l.control(unix.EPOLL_CTL_MOD, x.fd, &event)
+}
+
 // leave removes a splice. If another splice reuses the slot, a pending event costs it a
 // turn that finds nothing.
 func (l *loop) leave(s *Splice) {

@@ -23,3 +23,7 @@ func (l *loop) park(*Parked) error       { return errors.ErrUnsupported }
 func (l *loop) leaveParked(*Parked) bool { return false }
 
 func (x *side) useDuplicate(net.Conn) error { return errors.ErrUnsupported }
+
+func (l *loop) pause(*side) bool { return false }
+
+func (l *loop) resume(*side) {}

@@ -97,6 +97,7 @@ type Splice struct {
 	doneClaimed bool // Done was called, or is about to be
 
 	registration registration // in the loop
+	resumeTimer  *time.Timer  // ends a pause; nil: there was none
 }
 
 // Start takes over two connections and carries their bytes from now on. Each is a
@@ -117,6 +118,7 @@ func (e *Engine) newSplice(client, upstream net.Conn, o Options) *Splice {
 	s.upstream = side{splice: s, sock: socket.Of(upstream), fd: -1, reset: UpstreamReset, truncated: UpstreamTruncated, failed: UpstreamFailed}
 	s.toUpstream = direction{from: &s.client, to: &s.upstream, reverse: &s.toClient, progress: &s.watch.toUpstream, total: o.ToUpstream}
 	s.toClient = direction{from: &s.upstream, to: &s.client, reverse: &s.toUpstream, progress: &s.watch.toClient, total: o.ToClient, onFirst: o.FirstReply}
+	s.toUpstream.flood.left, s.toClient.flood.left = smallReads, smallReads
 	s.watch.idle, s.watch.linger = o.Idle, min(o.Linger, o.Idle)
 	return s
 }
@@ -192,6 +194,9 @@ func (s *Splice) close() {
 	}
 	s.closed = true
 	s.watch.stop()
+	if s.resumeTimer != nil {
+		s.resumeTimer.Stop()
+	}
 	s.engine.leave(s)
 	s.client.close()
 	s.upstream.close()
