@@ -62,7 +62,7 @@ type direction struct {
 	unsent  int    // bytes of plaintext whose records are queued
 	onFirst func() // called when the first bytes are delivered; may be nil
 	started bool
-	bulk    bool  // the last read filled its buffer
+	bulk    bool // the last read filled its buffer
 	flood   floodMeter
 	eof     bool  // from ended its stream
 	broken  error // from's stream failed

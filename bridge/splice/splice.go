@@ -97,7 +97,7 @@ type Splice struct {
 	doneClaimed bool // Done was called, or is about to be
 
 	registration registration // in the loop
-	resumeTimer  *time.Timer  // ends a pause; nil: there was none
+	resumeTimer  *time.Timer  // ends a pause; nil until the first
 }
 
 // Start takes over two connections and carries their bytes from now on. Each is a
