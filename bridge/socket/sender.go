@@ -14,6 +14,7 @@ type sender struct {
 	direct          *Direct      // nil until the first write
 	ends            resetTracker // records resets that writes report
 	readBeforeReset atomic.Bool  // ReadBeforeReset was called, and nothing has been read since
+	wrote           atomic.Bool  // something was written since the last read
 }
 
 // send writes p to the connection, and ignores the errors that ReadBeforeReset hides.
@@ -38,6 +39,7 @@ func (w *sender) hideError(p []byte, n int, err error) (int, error) {
 
 // write writes p to the connection.
 func (w *sender) write(p []byte) (n int, err error) {
+	w.mark()
 	w.ends.begin()
 	if d := w.toDirect(); d != nil {
 		n, err = d.Write(p)
@@ -48,7 +50,15 @@ func (w *sender) write(p []byte) (n int, err error) {
 	return n, err
 }
 
+// mark records a write.
+func (w *sender) mark() {
+	if !w.wrote.Load() {
+		w.wrote.Store(true)
+	}
+}
+
 func (w *sender) tryWrite(p []byte) (n int, err error) {
+	w.mark()
 	w.ends.begin()
 	defer func() { w.ends.end(err) }()
 	if d := w.toDirect(); d != nil {

@@ -3,6 +3,7 @@ package socket
 import (
 	"io"
 	"syscall"
+	"time"
 )
 
 // ErrWouldBlock is Read's error after Stream when nothing is left of what Fill
@@ -28,6 +29,8 @@ type stream struct {
 	last  int     // size of the last read: the next is likely to be similar
 	n     int
 	err   error
+	flood FloodMeter
+	pause bool // the next Fill waits for FloodPause
 
 	into    *Socket          // the destination of the bytes; nil if unknown
 	measure func(fd uintptr) // sets room; nil until first needed
@@ -74,6 +77,10 @@ func (s *Socket) Stream(pool *Pool) {
 func (s *Socket) Fill() error {
 	if len(s.in.taken) > 0 {
 		return nil
+	}
+	if s.in.pause {
+		s.in.pause = false
+		time.Sleep(FloodPause)
 	}
 	if s.in.raw == nil {
 		s.in.buf = s.in.pool.Get()
@@ -129,6 +136,7 @@ func (s *Socket) filled() error {
 	if s.in.n > 0 { // the next read repeats an error that came with bytes
 		s.in.taken = (*s.in.buf)[:s.in.n]
 		s.sender.readBeforeReset.Store(false)
+		s.meter()
 		return nil
 	}
 	s.Release()

@@ -59,15 +59,16 @@ type direction struct {
 	bytes    uint64         // that the kernel accepted for delivery
 	total    *atomic.Uint64 // the caller's counter of the same; may be nil
 
-	unsent  int    // bytes of plaintext whose records are queued
-	onFirst func() // called when the first bytes are delivered; may be nil
-	started bool
-	bulk    bool // the last read filled its buffer
-	flood   floodMeter
-	eof     bool  // from ended its stream
-	broken  error // from's stream failed
-	failure error // the same error, kept for Result
-	done    bool
+	unsent   int    // bytes of plaintext whose records are queued
+	onFirst  func() // called when the first bytes are delivered; may be nil
+	started  bool
+	bulk     bool // the last read filled its buffer
+	flood    socket.FloodMeter
+	answered uint64 // bytes of the reverse direction at the last read
+	eof      bool   // from ended its stream
+	broken   error  // from's stream failed
+	failure  error  // the same error, kept for Result
+	done     bool
 }
 
 // turn moves bytes both ways without blocking, up to the workspace's budget. It reports
@@ -156,9 +157,7 @@ func (s *Splice) carry(d *direction, w *workspace) (more bool) {
 		moved += max(len(p), 1)
 		n := len(p)
 		s.forward(d, p, w)
-		if d.flood.read(n, d.reverse.bytes, w.now) {
-			s.pause(d.from)
-		}
+		s.readFrom(d, n, w.now)
 	}
 	return false
 }

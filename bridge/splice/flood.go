@@ -1,58 +1,21 @@
 package splice
 
-import "time"
+import (
+	"time"
 
-const (
-	// smallRead is the size below which a read costs more than it carries: a record of a
-	// byte has 23 bytes in TLS 1.3.
-	smallRead = 64
-
-	// smallReads is how many small reads one side may cause while the other side sends
-	// nothing, and how many more each second allows.
-	smallReads = 2000
-
-	// floodPause is how long the splice reads nothing from a side that causes more. What
-	// arrives meanwhile is read at once.
-	floodPause = 20 * time.Millisecond
-
-	// largeRead is the size of a read that shows that a side sends in larger pieces again.
-	largeRead = 16 << 10
+	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 )
 
-// A floodMeter notices a side that sends its bytes one by one, without an answer, faster than
-// any program needs them: each costs two system calls and a wake-up. Keystrokes are far
-// slower, and the messages of a conversation have answers.
-type floodMeter struct {
-	left     int           // small reads left; less than 0: the side floods
-	refilled time.Duration // when left was last refilled
-	answered uint64        // bytes that the other side had sent at the last small read
-}
-
-// read records a read of n bytes, while the other side had sent the given number. It
-// reports whether to pause.
-func (f *floodMeter) read(n int, answered uint64, now time.Duration) (pause bool) {
-	switch {
-	case answered != f.answered:
-		f.answered, f.left = answered, smallReads
-	case n >= smallRead:
-		if n >= largeRead {
-			f.left = max(f.left, 0)
-		}
-		return f.left < 0 // it arrived in many pieces, during the pause
-	case f.left < 0:
-		f.left = 0 // the side has slowed down
+// readFrom records a read of n bytes from the direction's source. If the source floods,
+// nothing more is read from it for a while.
+func (s *Splice) readFrom(d *direction, n int, now time.Duration) {
+	if answered := d.reverse.bytes; answered != d.answered {
+		d.answered = answered
+		d.flood.Answered()
 	}
-	if f.left > 0 {
-		f.left--
-		return false
+	if d.flood.Read(n, now) {
+		s.pause(d.from)
 	}
-	f.left = min(int((now-f.refilled).Seconds()*smallReads), smallReads)
-	f.refilled = now
-	if f.left > 0 {
-		return false
-	}
-	f.left = -1
-	return true
 }
 
 // pause stops reading from a side for a while.
@@ -62,9 +25,9 @@ func (s *Splice) pause(x *side) {
 	}
 	x.paused, x.readable = true, false
 	if s.resumeTimer == nil {
-		s.resumeTimer = time.AfterFunc(floodPause, s.resume)
+		s.resumeTimer = time.AfterFunc(socket.FloodPause, s.resume)
 	} else {
-		s.resumeTimer.Reset(floodPause)
+		s.resumeTimer.Reset(socket.FloodPause)
 	}
 }
 

@@ -27,7 +27,7 @@ type side struct {
 	unix bool     // a short read does not mean that the socket is empty
 
 	readable bool // the socket may have bytes to read
-	paused   bool // nothing is read for a while: see floodMeter
+	paused   bool // nothing is read for a while: see readFrom
 	urgent   bool // an end of stream or urgent data may follow: read until EAGAIN
 
 	early []byte  // bytes read before the splice started

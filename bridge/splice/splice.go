@@ -118,7 +118,6 @@ func (e *Engine) newSplice(client, upstream net.Conn, o Options) *Splice {
 	s.upstream = side{splice: s, sock: socket.Of(upstream), fd: -1, reset: UpstreamReset, truncated: UpstreamTruncated, failed: UpstreamFailed}
 	s.toUpstream = direction{from: &s.client, to: &s.upstream, reverse: &s.toClient, progress: &s.watch.toUpstream, total: o.ToUpstream}
 	s.toClient = direction{from: &s.upstream, to: &s.client, reverse: &s.toUpstream, progress: &s.watch.toClient, total: o.ToClient, onFirst: o.FirstReply}
-	s.toUpstream.flood.left, s.toClient.flood.left = smallReads, smallReads
 	s.watch.idle, s.watch.linger = o.Idle, min(o.Linger, o.Idle)
 	return s
 }

@@ -1,0 +1,61 @@
+package socket
+
+import "time"
+
+const (
+	// SmallRead is the size below which a read costs more than it carries: a record of a
+	// byte has 23 bytes in TLS 1.3.
+	SmallRead = 64
+
+	// smallReads is how many small reads a peer may cause without an answer, and how
+	// many more each second allows.
+	smallReads = 2000
+
+	// FloodPause is how long nothing is read from a peer that causes more. What arrives
+	// meanwhile is read at once.
+	FloodPause = 20 * time.Millisecond
+
+	// largeRead is the size of a read that shows that a peer sends in larger pieces again.
+	largeRead = 16 << 10
+)
+
+// A FloodMeter notices a peer that sends its bytes one by one, without an answer, faster
+// than any program needs them: each costs two system calls and a wake-up. Keystrokes are
+// far slower, and the messages of a conversation have answers. The zero value is ready
+// to use.
+type FloodMeter struct {
+	spent    int           // small reads since the last answer or refill
+	flooding bool          // all reads but the pauses between them are a flood
+	refilled time.Duration // when spent was last refilled
+}
+
+// Answered records that something was sent to the peer.
+func (f *FloodMeter) Answered() { f.spent, f.flooding = 0, false }
+
+// Read records a read of n bytes at the given time. It reports whether to pause before the
+// next read.
+func (f *FloodMeter) Read(n int, now time.Duration) (pause bool) {
+	if n >= SmallRead {
+		f.flooding = f.flooding && n < largeRead // it arrived in many pieces, during the pause
+		return f.flooding
+	}
+	f.flooding = false // the peer has slowed down
+	if f.spent++; f.spent <= smallReads {
+		return false
+	}
+	f.spent -= min(int((now-f.refilled).Seconds()*smallReads), smallReads)
+	f.refilled = now
+	f.flooding = f.spent > smallReads
+	return f.flooding
+}
+
+// meter records a read of the stream, for the next Fill.
+func (s *Socket) meter() {
+	if s.sender.wrote.Load() {
+		s.sender.wrote.Store(false)
+		s.in.flood.Answered()
+	}
+	if s.in.n < SmallRead || s.in.flood.flooding {
+		s.in.pause = s.in.flood.Read(s.in.n, time.Duration(time.Now().UnixNano()))
+	}
+}
