@@ -49,13 +49,13 @@ func (f *FloodMeter) Read(n int, now time.Duration) (pause bool) {
 	return f.flooding
 }
 
-// meter records a read of the stream, for the next Fill.
-func (s *Socket) meter() {
-	if s.sender.wrote.Load() {
-		s.sender.wrote.Store(false)
-		s.in.flood.Answered()
+// meter records a read of the stream, for the next Fill. w writes to the same peer.
+func (in *stream) meter(w *sender) {
+	if w.wrote.Load() {
+		w.wrote.Store(false)
+		in.flood.Answered()
 	}
-	if s.in.n < SmallRead || s.in.flood.flooding {
-		s.in.pause = s.in.flood.Read(s.in.n, time.Duration(time.Now().UnixNano()))
+	if in.n < SmallRead || in.flood.flooding {
+		in.pause = in.flood.Read(in.n, time.Duration(time.Now().UnixNano()))
 	}
 }

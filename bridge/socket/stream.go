@@ -136,7 +136,7 @@ func (s *Socket) filled() error {
 	if s.in.n > 0 { // the next read repeats an error that came with bytes
 		s.in.taken = (*s.in.buf)[:s.in.n]
 		s.sender.readBeforeReset.Store(false)
-		s.meter()
+		s.in.meter(&s.sender)
 		return nil
 	}
 	s.Release()

@@ -64,7 +64,7 @@ func (x *Exchange) tunnel(b message.Back) {
 	})
 	x.upload.started = true
 	x.upload.sending.Add(1)
-	go x.carryUp(t, b)
+	go t.carryUp(x, b)
 	x.Log.Ended = string(splice.Closed)
 	_, err := t.carry(b, x.front, &x.Log.ToClient, nil)
 	if !x.cancel.failed() { // else the client broke off, or a time limit passed
@@ -85,7 +85,7 @@ func (x *Exchange) tunnel(b message.Back) {
 
 // carryUp carries the client's stream to b, without a goroutine while it waits if the
 // front allows that.
-func (x *Exchange) carryUp(t *tunnel, b message.Back) {
+func (t *tunnel) carryUp(x *Exchange, b message.Back) {
 	parked := false
 	defer func() {
 		if !parked {
@@ -94,18 +94,18 @@ func (x *Exchange) carryUp(t *tunnel, b message.Back) {
 	}()
 	defer x.guard()
 	var err error
-	if parked, err = t.carry(x.front, b, &x.Log.FromClient, x.parkTunnel(t, b)); err != nil {
+	if parked, err = t.carry(x.front, b, &x.Log.FromClient, t.parkUp(x, b)); err != nil {
 		x.cancel.fail(errOver) // the upstream's copy of the stream is incomplete
 	}
 }
 
-// parkTunnel returns the park of carry for the client's stream, or nil.
-func (x *Exchange) parkTunnel(t *tunnel, b message.Back) func() bool {
+// parkUp returns the park of carry for the client's stream, or nil.
+func (t *tunnel) parkUp(x *Exchange, b message.Back) func() bool {
 	f, ok := x.front.(bodyAwaiter)
 	if !ok {
 		return nil
 	}
-	return func() bool { return f.AwaitBody(func() { x.carryUp(t, b) }) }
+	return func() bool { return f.AwaitBody(func() { t.carryUp(x, b) }) }
 }
 
 // waitLong allows writes to wait as long as the tunnel may be idle.
