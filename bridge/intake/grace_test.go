@@ -77,3 +77,36 @@ func TestAConnectionEndsWithinItsGrace(t *testing.T) {
 		}
 	})
 }
+
+// A connection that is ended twice ends at the earlier time, with the cause of that end.
+func TestTheEarlierEndCounts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := intake.New(intake.Options{Logger: hclog.NewNullLogger()})
+		revoked := &certs.VerifyError{Reason: certs.ReasonRevoked}
+		for _, c := range []struct {
+			first, second time.Duration // the graces: of the policy, and of the operator
+			want          error
+		}{{time.Minute, time.Hour, revoked}, {time.Hour, time.Minute, live.ErrClosed}} {
+			r := &recorder{cuts: make(chan error, 10)}
+			raw, _ := net.Pipe()
+			if !s.Enter(&r.Conn, raw, &intake.Rules{}, r) {
+				t.Fatal("the connection was refused")
+			}
+			r.EndWithin(c.first, revoked)
+			r.Close(c.second)
+			time.Sleep(2 * time.Hour)
+			synctest.Wait()
+			if len(r.cuts) != 1 {
+				t.Errorf("graces of %v and %v: %d cuts", c.first, c.second, len(r.cuts))
+			}
+			if got := <-r.cuts; got != c.want {
+				t.Errorf("graces of %v and %v: the cause is %v", c.first, c.second, got)
+			}
+			s.Done()
+			s.Leave(&r.Conn)
+		}
+		if err := s.Shutdown(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+}

@@ -2,11 +2,13 @@ package admin
 
 import (
 	"cmp"
+	"slices"
 	"strings"
 
 	"google.golang.org/genproto/googleapis/rpc/code"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/drawbridge-gateway/drawbridge/gateway/audit"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
@@ -29,10 +31,64 @@ func (c *call) audit(req any, st *status.Status, right adminv1.Right) {
 	switch req := req.(type) {
 	case *adminv1.ProbeUpstreamRequest:
 		r.Resources = upstreamNamed(cmp.Or(req.GetName(), req.GetUpstream().GetName()))
+	case *adminv1.CloseConnectionsRequest:
+		r.Resources, r.Selection = resourcesOfFilter(req.GetConnectionFilter()), selection(req.GetConnectionFilter())
+		if req.GetAll() {
+			r.Selection = "all"
+		}
+	case *adminv1.DrainConnectionsRequest:
+		f := &adminv1.ConnectionFilter{
+			Upstreams: slices.DeleteFunc([]string{req.GetUpstream()}, func(name string) bool { return name == "" }),
+			Listeners: req.GetListeners(), ClientIdentities: req.GetClientIdentities(),
+			Sha256Fingerprints: slices.DeleteFunc([]string{req.GetSha256Fingerprint()}, func(text string) bool { return text == "" }),
+		}
+		r.Resources, r.Selection = resourcesOfFilter(f), selection(f)
 	case interface{ GetUpstream() string }:
 		r.Resources = upstreamNamed(req.GetUpstream())
 	}
 	c.s.audit.Add(r)
+}
+
+// resourcesOfFilter names the resources that a filter names.
+func resourcesOfFilter(f *adminv1.ConnectionFilter) []string {
+	var names []string
+	for _, of := range []struct {
+		kind  adminv1.Kind
+		names []string
+	}{
+		{adminv1.Kind_KIND_LISTENER, f.GetListeners()}, {adminv1.Kind_KIND_ROUTE, f.GetRoutes()}, {adminv1.Kind_KIND_UPSTREAM, f.GetUpstreams()},
+	} {
+		for _, name := range of.names {
+			names = append(names, resourceText(store.Ref{Kind: of.kind, Name: name}))
+		}
+	}
+	return names
+}
+
+// selection describes a filter in the names of its fields: "listeners=[db] max_age=60s".
+func selection(f *adminv1.ConnectionFilter) string {
+	var parts []string
+	m := f.ProtoReflect()
+	for i := range m.Descriptor().Fields().Len() {
+		fd := m.Descriptor().Fields().Get(i)
+		if !m.Has(fd) {
+			continue
+		}
+		value := m.Get(fd)
+		text := value.String()
+		switch {
+		case fd.IsList():
+			var values []string
+			for i := range value.List().Len() {
+				values = append(values, value.List().Get(i).String())
+			}
+			text = "[" + strings.Join(values, ", ") + "]"
+		case fd.Message() != nil:
+			text = value.Message().Interface().(*durationpb.Duration).AsDuration().String()
+		}
+		parts = append(parts, string(fd.Name())+"="+text)
+	}
+	return sanitize(strings.Join(parts, " "), maxMessageText)
 }
 
 func upstreamNamed(name string) []string {

@@ -44,6 +44,12 @@ func TestDenialsProbesAndRefusedWritesAreRecorded(t *testing.T) {
 	put(operator, "u", nil) // the gateway records it
 	_, _ = adminv1.NewAdminServiceClient(operator).Apply(ctx, &adminv1.ApplyRequest{Resources: []*adminv1.Resource{store.Wrap(upstream("w")), {}}})
 	_, _ = adminv1.NewDiagnosticsServiceClient(operator).FlushSessions(ctx, &adminv1.FlushSessionsRequest{Upstream: key})
+	why := adminv1.NewDiagnosticsServiceClient(operator)
+	_, _ = why.CloseConnections(ctx, &adminv1.CloseConnectionsRequest{ConnectionFilter: &adminv1.ConnectionFilter{Listeners: []string{"db"}, ClientIdentities: []string{"CN=a"}}})
+	_, _ = why.CloseConnections(ctx, &adminv1.CloseConnectionsRequest{All: true})
+	_, _ = why.DrainConnections(ctx, &adminv1.DrainConnectionsRequest{ClientIdentities: []string{"CN=b"}})
+	_, _ = adminv1.NewDiagnosticsServiceClient(viewer).CloseConnections(ctx, &adminv1.CloseConnectionsRequest{All: true})
+	_, _ = adminv1.NewStatusServiceClient(viewer).ListConnections(ctx, &adminv1.ListConnectionsRequest{}) // reads only
 	log.Close(ctx)
 
 	text, err := os.ReadFile(path)
@@ -60,6 +66,10 @@ func TestDenialsProbesAndRefusedWritesAreRecorded(t *testing.T) {
 		"cert:CN=operator TCP PutUpstream [upstream u] INVALID_ARGUMENT",
 		"cert:CN=operator TCP Apply [upstream w] INVALID_ARGUMENT",
 		"cert:CN=operator TCP FlushSessions [upstream (left out: it holds key material)] NOT_FOUND",
+		"cert:CN=operator TCP CloseConnections [listener db] OK listeners=[db] client_identities=[CN=a]",
+		"cert:CN=operator TCP CloseConnections [] OK all",
+		"cert:CN=operator TCP DrainConnections [] OK client_identities=[CN=b]",
+		"cert:CN=v TCP CloseConnections [] PERMISSION_DENIED",
 	}
 	var got []string
 	for line := range strings.Lines(string(text)) {
@@ -70,7 +80,7 @@ func TestDenialsProbesAndRefusedWritesAreRecorded(t *testing.T) {
 		if !strings.HasPrefix(rec.Address, "127.0.0.1:") || rec.Error == "" && rec.Result != "OK" {
 			t.Errorf("%s", line)
 		}
-		got = append(got, strings.Join([]string{rec.Principal, rec.Transport, shortMethod(rec.Method), "[" + strings.Join(rec.Resources, ", ") + "]", rec.Result}, " "))
+		got = append(got, strings.Join([]string{rec.Principal, rec.Transport, shortMethod(rec.Method), "[" + strings.Join(rec.Resources, ", ") + "]", strings.TrimRight(rec.Result+" "+rec.Selection, " ")}, " "))
 	}
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("recorded:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))

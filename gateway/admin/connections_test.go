@@ -4,9 +4,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
@@ -36,6 +38,77 @@ func TestConnectionsAreListedInPages(t *testing.T) {
 	wantFaults(t, err, "page_token")
 	_, err = r.status.ListConnections(t.Context(), &adminv1.ListConnectionsRequest{ConnectionFilter: &adminv1.ConnectionFilter{Listeners: []string{"db"}}})
 	wantFaults(t, err, "connection_filter.listeners")
+}
+
+func TestAClosePassesItsFilterAndGraceOn(t *testing.T) {
+	r := start(t)
+	db := &adminv1.ConnectionFilter{Listeners: []string{"db"}, MinAge: durationpb.New(time.Minute)}
+	for _, c := range []struct {
+		name string
+		req  *adminv1.CloseConnectionsRequest
+		want string // what the gateway closes; "" if the request is refused
+		bad  []string
+	}{
+		{"at once", &adminv1.CloseConnectionsRequest{ConnectionFilter: db}, "listeners=[db] min_age=1m0s 0s", nil},
+		{"with grace", &adminv1.CloseConnectionsRequest{ConnectionFilter: db, Grace: durationpb.New(time.Hour)}, "listeners=[db] min_age=1m0s 1h0m0s", nil},
+		{"all", &adminv1.CloseConnectionsRequest{All: true, ConnectionFilter: &adminv1.ConnectionFilter{}}, " 0s", nil},
+		{"nothing selected", &adminv1.CloseConnectionsRequest{}, "", []string{"connection_filter"}},
+		{"an empty filter", &adminv1.CloseConnectionsRequest{ConnectionFilter: &adminv1.ConnectionFilter{Ids: []string{}}}, "", []string{"connection_filter"}},
+		{"all and some", &adminv1.CloseConnectionsRequest{All: true, ConnectionFilter: db}, "", []string{"all"}},
+		{"too long", &adminv1.CloseConnectionsRequest{ConnectionFilter: db, Grace: durationpb.New(25 * time.Hour)}, "", []string{"grace"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r.gateway.drained = ""
+			resp, err := r.why.CloseConnections(t.Context(), c.req)
+			if len(c.bad) > 0 {
+				wantFaults(t, err, c.bad...)
+			} else if err != nil || resp.GetConnections() != 2 {
+				t.Errorf("%v, %v", resp, err)
+			}
+			if r.gateway.drained != c.want {
+				t.Errorf("it closes %q, want %q", r.gateway.drained, c.want)
+			}
+		})
+	}
+}
+
+func TestListenersAndClientsAreDrained(t *testing.T) {
+	r := start(t)
+	putUpstreams(t, r, 1)
+	put := &adminv1.Listener{Name: "web", Address: "127.0.0.1:0", Protocol: adminv1.Protocol_PROTOCOL_HTTP, Upstream: "u-0000"}
+	if _, err := r.admin.PutListener(t.Context(), &adminv1.PutListenerRequest{Listener: put}); err != nil {
+		t.Fatal(err)
+	}
+	hex := strings.Repeat("ab", 32)
+	for _, c := range []struct {
+		name string
+		req  *adminv1.DrainConnectionsRequest
+		want string
+		bad  []string
+	}{
+		{"a listener", &adminv1.DrainConnectionsRequest{Listeners: []string{"web"}}, "listeners=[web] 30s", nil},
+		{"a client", &adminv1.DrainConnectionsRequest{ClientIdentities: []string{"CN=a"}, Period: durationpb.New(0)}, "client_identities=[CN=a] 0s", nil},
+		{"a client of a listener", &adminv1.DrainConnectionsRequest{Listeners: []string{"web"}, ClientIdentities: []string{"CN=a", "spiffe://corp/b"}},
+			"listeners=[web] client_identities=[CN=a, spiffe://corp/b] 30s", nil},
+		{"nothing", &adminv1.DrainConnectionsRequest{}, "", []string{"upstream"}},
+		{"both", &adminv1.DrainConnectionsRequest{Upstream: "u-0000", Listeners: []string{"web"}}, "", []string{"upstream"}},
+		{"our certificate, of a listener", &adminv1.DrainConnectionsRequest{Listeners: []string{"web"}, Sha256Fingerprint: hex}, "", []string{"sha256_fingerprint"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r.gateway.drained = ""
+			_, err := r.why.DrainConnections(t.Context(), c.req)
+			if len(c.bad) > 0 {
+				wantFaults(t, err, c.bad...)
+			} else if err != nil {
+				t.Error(err)
+			}
+			if r.gateway.drained != c.want {
+				t.Errorf("it drains %q, want %q", r.gateway.drained, c.want)
+			}
+		})
+	}
+	_, err := r.why.DrainConnections(t.Context(), &adminv1.DrainConnectionsRequest{Listeners: []string{"web", "none"}})
+	wantCode(t, err, codes.NotFound)
 }
 
 // wantFaults checks that a request was refused because of exactly these fields.

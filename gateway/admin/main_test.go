@@ -240,6 +240,13 @@ func (g *fakeGateway) EachConnection(f *adminv1.ConnectionFilter, after uint64, 
 	return nil
 }
 
+func (g *fakeGateway) CloseConnections(f *adminv1.ConnectionFilter, grace time.Duration) (int, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.drained = fmt.Sprintf("%s %v", selection(f), grace)
+	return 2, nil
+}
+
 func (g *fakeGateway) Probe(_ context.Context, req *adminv1.ProbeUpstreamRequest) (*adminv1.ProbeUpstreamResponse, error) {
 	if err := g.known("name", req.GetName()); err != nil {
 		return nil, err

@@ -64,7 +64,7 @@ func TestEveryMethodHasARightAndEveryRightAMethod(t *testing.T) {
 	}
 }
 
-var actsOnTraffic = map[protoreflect.Name]bool{"FlushSessions": true, "DrainConnections": true}
+var actsOnTraffic = map[protoreflect.Name]bool{"FlushSessions": true, "DrainConnections": true, "CloseConnections": true}
 
 func TestNamesThatOnlyResembleAMethodHaveNoRight(t *testing.T) {
 	const apply = "/drawbridge.admin.v1.AdminService/Apply"

@@ -96,6 +96,10 @@ type Gateway interface {
 	// Its error is an *invalid.Error.
 	EachConnection(f *adminv1.ConnectionFilter, after uint64, yield func(number uint64, c *adminv1.Connection) bool) error
 
+	// CloseConnections closes the open connections that match the filter within a grace
+	// period, and returns their number. Its error is an *invalid.Error.
+	CloseConnections(f *adminv1.ConnectionFilter, grace time.Duration) (int, error)
+
 	// Probe and Explain answer requests of DiagnosticsService. FlushSessions
 	// returns how many sessions of the upstream were discarded, and
 	// DrainConnections how many of its connections will be closed: those made

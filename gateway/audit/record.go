@@ -29,6 +29,9 @@ type Record struct {
 	Resources     []string `json:"resources,omitempty"`
 	ResourceCount int      `json:"resource_count,omitempty"`
 
+	// Selection says which connections are closed or drained.
+	Selection string `json:"selection,omitempty"`
+
 	// RevisionBefore is the live revision when the write began or, once it was made, the
 	// one that it replaced.
 	RevisionBefore int64  `json:"revision_before,omitempty"`

@@ -220,7 +220,9 @@ func (r *Running) status(state adminv1.ListenerState) *adminv1.ListenerStatus {
 		stats := r.HTTP.Stats()
 		s.Connections, s.Accepted = int64(stats.Open), int64(stats.Accepted)
 		s.HandshakeFailures = snapshot.FailureCounts(stats.HandshakeFailures)
+		s.BytesReceived, s.BytesSent = int64(stats.BytesFromClient), int64(stats.BytesToClient)
 		for code, n := range stats.Requests {
+			s.Requests += int64(n)
 			if code >= 500 {
 				s.ServerErrors += int64(n)
 			}
@@ -230,6 +232,7 @@ func (r *Running) status(state adminv1.ListenerState) *adminv1.ListenerStatus {
 		s.Connections, s.Accepted = int64(stats.Open), int64(stats.Accepted)
 		s.HandshakeFailures = snapshot.FailureCounts(stats.HandshakeFailures)
 		s.ConnectionsLost = int64(stats.NoUpstream + stats.DialFailures)
+		s.BytesReceived, s.BytesSent = int64(stats.BytesToUpstream), int64(stats.BytesToClient)
 	}
 	return s
 }

@@ -49,6 +49,14 @@ func (cl *Client) UpstreamStatuses(ctx context.Context) ([]*adminv1.UpstreamStat
 	})
 }
 
+// Connections reads the open connections that a filter selects; nil selects all.
+func (cl *Client) Connections(ctx context.Context, f *adminv1.ConnectionFilter) ([]*adminv1.Connection, error) {
+	return pages(func(token string) ([]*adminv1.Connection, string, error) {
+		a, err := cl.Status.ListConnections(ctx, &adminv1.ListConnectionsRequest{ConnectionFilter: f, PageToken: token})
+		return a.GetConnections(), a.GetNextPageToken(), err
+	})
+}
+
 // CertificatesInUse reads every certificate in use, soonest to expire first.
 func (cl *Client) CertificatesInUse(ctx context.Context) ([]*adminv1.CertificateInUse, error) {
 	return pages(func(token string) ([]*adminv1.CertificateInUse, string, error) {

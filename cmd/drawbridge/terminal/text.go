@@ -75,6 +75,22 @@ func Brief(d time.Duration) string {
 	return d.String()
 }
 
+// Bytes formats a number of bytes in its largest unit.
+func Bytes(n int64) string {
+	const unit = 1024
+	if n < unit {
+		return fmt.Sprintf("%d B", n)
+	}
+	v, prefix := float64(n)/unit, 0
+	for v >= unit && prefix < len(prefixes)-1 {
+		v /= unit
+		prefix++
+	}
+	return fmt.Sprintf("%.1f %ciB", v, prefixes[prefix])
+}
+
+const prefixes = "KMGTPE"
+
 // Pad fills text with spaces to a width.
 func Pad(text string, width int) string {
 	return text + strings.Repeat(" ", max(width-utf8.RuneCountInString(text), 0))

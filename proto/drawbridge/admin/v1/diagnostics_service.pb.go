@@ -1408,18 +1408,25 @@ func (x *FlushSessionsResponse) GetFlushed() int32 {
 	return 0
 }
 
-// The request to drain connections.
+// The request to drain connections: those to an upstream, or those of clients. It must
+// hold an upstream, or listeners, or client identities.
 type DrainConnectionsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The upstream's name.
 	Upstream string `protobuf:"bytes,1,opt,name=upstream,proto3" json:"upstream,omitempty"`
 	// Drain only connections that were made with the client certificate of this SHA-256
-	// fingerprint. Default: every connection of the upstream.
+	// fingerprint. Default: every connection of the upstream. It needs upstream.
 	Sha256Fingerprint string `protobuf:"bytes,2,opt,name=sha256_fingerprint,json=sha256Fingerprint,proto3" json:"sha256_fingerprint,omitempty"`
 	// How long the drain may take. Default: 30s; at most 24h.
-	Period        *durationpb.Duration `protobuf:"bytes,3,opt,name=period,proto3" json:"period,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Period *durationpb.Duration `protobuf:"bytes,3,opt,name=period,proto3" json:"period,omitempty"`
+	// Drain the clients' connections of these listeners. It excludes upstream.
+	Listeners []string `protobuf:"bytes,4,rep,name=listeners,proto3" json:"listeners,omitempty"`
+	// Drain the connections of clients with one of these identities, as in
+	// ConnectionFilter.client_identities. With listeners: only at those listeners. It
+	// excludes upstream.
+	ClientIdentities []string `protobuf:"bytes,5,rep,name=client_identities,json=clientIdentities,proto3" json:"client_identities,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *DrainConnectionsRequest) Reset() {
@@ -1473,6 +1480,20 @@ func (x *DrainConnectionsRequest) GetPeriod() *durationpb.Duration {
 	return nil
 }
 
+func (x *DrainConnectionsRequest) GetListeners() []string {
+	if x != nil {
+		return x.Listeners
+	}
+	return nil
+}
+
+func (x *DrainConnectionsRequest) GetClientIdentities() []string {
+	if x != nil {
+		return x.ClientIdentities
+	}
+	return nil
+}
+
 // The response to a drain. The drain continues after the response.
 type DrainConnectionsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1519,11 +1540,122 @@ func (x *DrainConnectionsResponse) GetConnections() int32 {
 	return 0
 }
 
+// The request to close connections.
+type CloseConnectionsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which connections. It must set a field, unless all is true.
+	ConnectionFilter *ConnectionFilter `protobuf:"bytes,1,opt,name=connection_filter,json=connectionFilter,proto3" json:"connection_filter,omitempty"`
+	// How long the connections may take to end their work. Default: 0s, at once; at most
+	// 24h.
+	Grace *durationpb.Duration `protobuf:"bytes,2,opt,name=grace,proto3" json:"grace,omitempty"`
+	// Close every connection. It excludes connection_filter.
+	All           bool `protobuf:"varint,3,opt,name=all,proto3" json:"all,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CloseConnectionsRequest) Reset() {
+	*x = CloseConnectionsRequest{}
+	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CloseConnectionsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CloseConnectionsRequest) ProtoMessage() {}
+
+func (x *CloseConnectionsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CloseConnectionsRequest.ProtoReflect.Descriptor instead.
+func (*CloseConnectionsRequest) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_diagnostics_service_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *CloseConnectionsRequest) GetConnectionFilter() *ConnectionFilter {
+	if x != nil {
+		return x.ConnectionFilter
+	}
+	return nil
+}
+
+func (x *CloseConnectionsRequest) GetGrace() *durationpb.Duration {
+	if x != nil {
+		return x.Grace
+	}
+	return nil
+}
+
+func (x *CloseConnectionsRequest) GetAll() bool {
+	if x != nil {
+		return x.All
+	}
+	return false
+}
+
+// The response to a close. With a grace period, connections end after it.
+type CloseConnectionsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many connections end.
+	Connections   int32 `protobuf:"varint,1,opt,name=connections,proto3" json:"connections,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CloseConnectionsResponse) Reset() {
+	*x = CloseConnectionsResponse{}
+	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CloseConnectionsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CloseConnectionsResponse) ProtoMessage() {}
+
+func (x *CloseConnectionsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CloseConnectionsResponse.ProtoReflect.Descriptor instead.
+func (*CloseConnectionsResponse) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_diagnostics_service_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *CloseConnectionsResponse) GetConnections() int32 {
+	if x != nil {
+		return x.Connections
+	}
+	return 0
+}
+
 var File_drawbridge_admin_v1_diagnostics_service_proto protoreflect.FileDescriptor
 
 const file_drawbridge_admin_v1_diagnostics_service_proto_rawDesc = "" +
 	"\n" +
-	"-drawbridge/admin/v1/diagnostics_service.proto\x12\x13drawbridge.admin.v1\x1a drawbridge/admin/v1/access.proto\x1a drawbridge/admin/v1/reason.proto\x1a\x1ddrawbridge/admin/v1/tls.proto\x1a\"drawbridge/admin/v1/upstream.proto\x1a\x1egoogle/protobuf/duration.proto\"\xbd\x01\n" +
+	"-drawbridge/admin/v1/diagnostics_service.proto\x12\x13drawbridge.admin.v1\x1a drawbridge/admin/v1/access.proto\x1a$drawbridge/admin/v1/connection.proto\x1a drawbridge/admin/v1/reason.proto\x1a\x1ddrawbridge/admin/v1/tls.proto\x1a\"drawbridge/admin/v1/upstream.proto\x1a\x1egoogle/protobuf/duration.proto\"\xbd\x01\n" +
 	"\x14ProbeUpstreamRequest\x12\x14\n" +
 	"\x04name\x18\x01 \x01(\tH\x00R\x04name\x12;\n" +
 	"\bupstream\x18\x02 \x01(\v2\x1d.drawbridge.admin.v1.UpstreamH\x00R\bupstream\x12\x1a\n" +
@@ -1630,12 +1762,20 @@ const file_drawbridge_admin_v1_diagnostics_service_proto_rawDesc = "" +
 	"\x14FlushSessionsRequest\x12\x1a\n" +
 	"\bupstream\x18\x01 \x01(\tR\bupstream\"1\n" +
 	"\x15FlushSessionsResponse\x12\x18\n" +
-	"\aflushed\x18\x01 \x01(\x05R\aflushed\"\x97\x01\n" +
+	"\aflushed\x18\x01 \x01(\x05R\aflushed\"\xe2\x01\n" +
 	"\x17DrainConnectionsRequest\x12\x1a\n" +
 	"\bupstream\x18\x01 \x01(\tR\bupstream\x12-\n" +
 	"\x12sha256_fingerprint\x18\x02 \x01(\tR\x11sha256Fingerprint\x121\n" +
-	"\x06period\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x06period\"<\n" +
+	"\x06period\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x06period\x12\x1c\n" +
+	"\tlisteners\x18\x04 \x03(\tR\tlisteners\x12+\n" +
+	"\x11client_identities\x18\x05 \x03(\tR\x10clientIdentities\"<\n" +
 	"\x18DrainConnectionsResponse\x12 \n" +
+	"\vconnections\x18\x01 \x01(\x05R\vconnections\"\xb0\x01\n" +
+	"\x17CloseConnectionsRequest\x12R\n" +
+	"\x11connection_filter\x18\x01 \x01(\v2%.drawbridge.admin.v1.ConnectionFilterR\x10connectionFilter\x12/\n" +
+	"\x05grace\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05grace\x12\x10\n" +
+	"\x03all\x18\x03 \x01(\bR\x03all\"<\n" +
+	"\x18CloseConnectionsResponse\x12 \n" +
 	"\vconnections\x18\x01 \x01(\x05R\vconnections*]\n" +
 	"\fProbeOutcome\x12\x1d\n" +
 	"\x19PROBE_OUTCOME_UNSPECIFIED\x10\x00\x12\x14\n" +
@@ -1646,12 +1786,13 @@ const file_drawbridge_admin_v1_diagnostics_service_proto_rawDesc = "" +
 	"\x18EXPLAINED_ACTION_FORWARD\x10\x01\x12\x1d\n" +
 	"\x19EXPLAINED_ACTION_REDIRECT\x10\x02\x12\x1c\n" +
 	"\x18EXPLAINED_ACTION_RESPOND\x10\x03\x12\x1b\n" +
-	"\x17EXPLAINED_ACTION_REFUSE\x10\x042\xd2\x03\n" +
+	"\x17EXPLAINED_ACTION_REFUSE\x10\x042\xc9\x04\n" +
 	"\x12DiagnosticsService\x12l\n" +
 	"\rProbeUpstream\x12).drawbridge.admin.v1.ProbeUpstreamRequest\x1a*.drawbridge.admin.v1.ProbeUpstreamResponse\"\x04\xa0\x9f\x19\x01\x12i\n" +
 	"\fExplainRoute\x12(.drawbridge.admin.v1.ExplainRouteRequest\x1a).drawbridge.admin.v1.ExplainRouteResponse\"\x04\xa0\x9f\x19\x01\x12l\n" +
 	"\rFlushSessions\x12).drawbridge.admin.v1.FlushSessionsRequest\x1a*.drawbridge.admin.v1.FlushSessionsResponse\"\x04\xa0\x9f\x19\x04\x12u\n" +
-	"\x10DrainConnections\x12,.drawbridge.admin.v1.DrainConnectionsRequest\x1a-.drawbridge.admin.v1.DrainConnectionsResponse\"\x04\xa0\x9f\x19\x04BLZJgithub.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1;adminv1b\x06proto3"
+	"\x10DrainConnections\x12,.drawbridge.admin.v1.DrainConnectionsRequest\x1a-.drawbridge.admin.v1.DrainConnectionsResponse\"\x04\xa0\x9f\x19\x04\x12u\n" +
+	"\x10CloseConnections\x12,.drawbridge.admin.v1.CloseConnectionsRequest\x1a-.drawbridge.admin.v1.CloseConnectionsResponse\"\x04\xa0\x9f\x19\x04BLZJgithub.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_drawbridge_admin_v1_diagnostics_service_proto_rawDescOnce sync.Once
@@ -1666,7 +1807,7 @@ func file_drawbridge_admin_v1_diagnostics_service_proto_rawDescGZIP() []byte {
 }
 
 var file_drawbridge_admin_v1_diagnostics_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_drawbridge_admin_v1_diagnostics_service_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_drawbridge_admin_v1_diagnostics_service_proto_goTypes = []any{
 	(ProbeOutcome)(0),                // 0: drawbridge.admin.v1.ProbeOutcome
 	(ExplainedAction)(0),             // 1: drawbridge.admin.v1.ExplainedAction
@@ -1686,53 +1827,60 @@ var file_drawbridge_admin_v1_diagnostics_service_proto_goTypes = []any{
 	(*FlushSessionsResponse)(nil),    // 15: drawbridge.admin.v1.FlushSessionsResponse
 	(*DrainConnectionsRequest)(nil),  // 16: drawbridge.admin.v1.DrainConnectionsRequest
 	(*DrainConnectionsResponse)(nil), // 17: drawbridge.admin.v1.DrainConnectionsResponse
-	nil,                              // 18: drawbridge.admin.v1.ExplainRouteRequest.HeadersEntry
-	(*Upstream)(nil),                 // 19: drawbridge.admin.v1.Upstream
-	(Reason)(0),                      // 20: drawbridge.admin.v1.Reason
-	(*CertificateInfo)(nil),          // 21: drawbridge.admin.v1.CertificateInfo
-	(TlsVersion)(0),                  // 22: drawbridge.admin.v1.TlsVersion
-	(*durationpb.Duration)(nil),      // 23: google.protobuf.Duration
-	(ClientAuth)(0),                  // 24: drawbridge.admin.v1.ClientAuth
-	(Verification)(0),                // 25: drawbridge.admin.v1.Verification
+	(*CloseConnectionsRequest)(nil),  // 18: drawbridge.admin.v1.CloseConnectionsRequest
+	(*CloseConnectionsResponse)(nil), // 19: drawbridge.admin.v1.CloseConnectionsResponse
+	nil,                              // 20: drawbridge.admin.v1.ExplainRouteRequest.HeadersEntry
+	(*Upstream)(nil),                 // 21: drawbridge.admin.v1.Upstream
+	(Reason)(0),                      // 22: drawbridge.admin.v1.Reason
+	(*CertificateInfo)(nil),          // 23: drawbridge.admin.v1.CertificateInfo
+	(TlsVersion)(0),                  // 24: drawbridge.admin.v1.TlsVersion
+	(*durationpb.Duration)(nil),      // 25: google.protobuf.Duration
+	(ClientAuth)(0),                  // 26: drawbridge.admin.v1.ClientAuth
+	(Verification)(0),                // 27: drawbridge.admin.v1.Verification
+	(*ConnectionFilter)(nil),         // 28: drawbridge.admin.v1.ConnectionFilter
 }
 var file_drawbridge_admin_v1_diagnostics_service_proto_depIdxs = []int32{
-	19, // 0: drawbridge.admin.v1.ProbeUpstreamRequest.upstream:type_name -> drawbridge.admin.v1.Upstream
+	21, // 0: drawbridge.admin.v1.ProbeUpstreamRequest.upstream:type_name -> drawbridge.admin.v1.Upstream
 	4,  // 1: drawbridge.admin.v1.ProbeUpstreamResponse.results:type_name -> drawbridge.admin.v1.ProbeResult
 	0,  // 2: drawbridge.admin.v1.ProbeResult.outcome:type_name -> drawbridge.admin.v1.ProbeOutcome
-	20, // 3: drawbridge.admin.v1.ProbeResult.reason:type_name -> drawbridge.admin.v1.Reason
+	22, // 3: drawbridge.admin.v1.ProbeResult.reason:type_name -> drawbridge.admin.v1.Reason
 	5,  // 4: drawbridge.admin.v1.ProbeResult.suggestion:type_name -> drawbridge.admin.v1.Suggestion
-	21, // 5: drawbridge.admin.v1.ProbeResult.chain:type_name -> drawbridge.admin.v1.CertificateInfo
-	22, // 6: drawbridge.admin.v1.ProbeResult.version:type_name -> drawbridge.admin.v1.TlsVersion
+	23, // 5: drawbridge.admin.v1.ProbeResult.chain:type_name -> drawbridge.admin.v1.CertificateInfo
+	24, // 6: drawbridge.admin.v1.ProbeResult.version:type_name -> drawbridge.admin.v1.TlsVersion
 	6,  // 7: drawbridge.admin.v1.ProbeResult.timings:type_name -> drawbridge.admin.v1.ProbeTimings
 	7,  // 8: drawbridge.admin.v1.ProbeResult.attempts:type_name -> drawbridge.admin.v1.ProbeAttempt
-	23, // 9: drawbridge.admin.v1.ProbeTimings.dns:type_name -> google.protobuf.Duration
-	23, // 10: drawbridge.admin.v1.ProbeTimings.connect:type_name -> google.protobuf.Duration
-	23, // 11: drawbridge.admin.v1.ProbeTimings.handshake:type_name -> google.protobuf.Duration
+	25, // 9: drawbridge.admin.v1.ProbeTimings.dns:type_name -> google.protobuf.Duration
+	25, // 10: drawbridge.admin.v1.ProbeTimings.connect:type_name -> google.protobuf.Duration
+	25, // 11: drawbridge.admin.v1.ProbeTimings.handshake:type_name -> google.protobuf.Duration
 	0,  // 12: drawbridge.admin.v1.ProbeAttempt.outcome:type_name -> drawbridge.admin.v1.ProbeOutcome
-	20, // 13: drawbridge.admin.v1.ProbeAttempt.reason:type_name -> drawbridge.admin.v1.Reason
-	18, // 14: drawbridge.admin.v1.ExplainRouteRequest.headers:type_name -> drawbridge.admin.v1.ExplainRouteRequest.HeadersEntry
+	22, // 13: drawbridge.admin.v1.ProbeAttempt.reason:type_name -> drawbridge.admin.v1.Reason
+	20, // 14: drawbridge.admin.v1.ExplainRouteRequest.headers:type_name -> drawbridge.admin.v1.ExplainRouteRequest.HeadersEntry
 	9,  // 15: drawbridge.admin.v1.ExplainRouteRequest.client_identity:type_name -> drawbridge.admin.v1.ExplainedClient
 	1,  // 16: drawbridge.admin.v1.ExplainRouteResponse.action:type_name -> drawbridge.admin.v1.ExplainedAction
 	12, // 17: drawbridge.admin.v1.ExplainRouteResponse.upstreams:type_name -> drawbridge.admin.v1.ExplainedUpstream
 	11, // 18: drawbridge.admin.v1.ExplainRouteResponse.tls_policy:type_name -> drawbridge.admin.v1.ExplainedTlsPolicy
-	24, // 19: drawbridge.admin.v1.ExplainedTlsPolicy.client_auth:type_name -> drawbridge.admin.v1.ClientAuth
+	26, // 19: drawbridge.admin.v1.ExplainedTlsPolicy.client_auth:type_name -> drawbridge.admin.v1.ClientAuth
 	13, // 20: drawbridge.admin.v1.ExplainedUpstream.endpoints:type_name -> drawbridge.admin.v1.ExplainedEndpoint
-	25, // 21: drawbridge.admin.v1.ExplainedUpstream.verification:type_name -> drawbridge.admin.v1.Verification
-	20, // 22: drawbridge.admin.v1.ExplainedUpstream.reason:type_name -> drawbridge.admin.v1.Reason
-	23, // 23: drawbridge.admin.v1.DrainConnectionsRequest.period:type_name -> google.protobuf.Duration
-	2,  // 24: drawbridge.admin.v1.DiagnosticsService.ProbeUpstream:input_type -> drawbridge.admin.v1.ProbeUpstreamRequest
-	8,  // 25: drawbridge.admin.v1.DiagnosticsService.ExplainRoute:input_type -> drawbridge.admin.v1.ExplainRouteRequest
-	14, // 26: drawbridge.admin.v1.DiagnosticsService.FlushSessions:input_type -> drawbridge.admin.v1.FlushSessionsRequest
-	16, // 27: drawbridge.admin.v1.DiagnosticsService.DrainConnections:input_type -> drawbridge.admin.v1.DrainConnectionsRequest
-	3,  // 28: drawbridge.admin.v1.DiagnosticsService.ProbeUpstream:output_type -> drawbridge.admin.v1.ProbeUpstreamResponse
-	10, // 29: drawbridge.admin.v1.DiagnosticsService.ExplainRoute:output_type -> drawbridge.admin.v1.ExplainRouteResponse
-	15, // 30: drawbridge.admin.v1.DiagnosticsService.FlushSessions:output_type -> drawbridge.admin.v1.FlushSessionsResponse
-	17, // 31: drawbridge.admin.v1.DiagnosticsService.DrainConnections:output_type -> drawbridge.admin.v1.DrainConnectionsResponse
-	28, // [28:32] is the sub-list for method output_type
-	24, // [24:28] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	27, // 21: drawbridge.admin.v1.ExplainedUpstream.verification:type_name -> drawbridge.admin.v1.Verification
+	22, // 22: drawbridge.admin.v1.ExplainedUpstream.reason:type_name -> drawbridge.admin.v1.Reason
+	25, // 23: drawbridge.admin.v1.DrainConnectionsRequest.period:type_name -> google.protobuf.Duration
+	28, // 24: drawbridge.admin.v1.CloseConnectionsRequest.connection_filter:type_name -> drawbridge.admin.v1.ConnectionFilter
+	25, // 25: drawbridge.admin.v1.CloseConnectionsRequest.grace:type_name -> google.protobuf.Duration
+	2,  // 26: drawbridge.admin.v1.DiagnosticsService.ProbeUpstream:input_type -> drawbridge.admin.v1.ProbeUpstreamRequest
+	8,  // 27: drawbridge.admin.v1.DiagnosticsService.ExplainRoute:input_type -> drawbridge.admin.v1.ExplainRouteRequest
+	14, // 28: drawbridge.admin.v1.DiagnosticsService.FlushSessions:input_type -> drawbridge.admin.v1.FlushSessionsRequest
+	16, // 29: drawbridge.admin.v1.DiagnosticsService.DrainConnections:input_type -> drawbridge.admin.v1.DrainConnectionsRequest
+	18, // 30: drawbridge.admin.v1.DiagnosticsService.CloseConnections:input_type -> drawbridge.admin.v1.CloseConnectionsRequest
+	3,  // 31: drawbridge.admin.v1.DiagnosticsService.ProbeUpstream:output_type -> drawbridge.admin.v1.ProbeUpstreamResponse
+	10, // 32: drawbridge.admin.v1.DiagnosticsService.ExplainRoute:output_type -> drawbridge.admin.v1.ExplainRouteResponse
+	15, // 33: drawbridge.admin.v1.DiagnosticsService.FlushSessions:output_type -> drawbridge.admin.v1.FlushSessionsResponse
+	17, // 34: drawbridge.admin.v1.DiagnosticsService.DrainConnections:output_type -> drawbridge.admin.v1.DrainConnectionsResponse
+	19, // 35: drawbridge.admin.v1.DiagnosticsService.CloseConnections:output_type -> drawbridge.admin.v1.CloseConnectionsResponse
+	31, // [31:36] is the sub-list for method output_type
+	26, // [26:31] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_drawbridge_admin_v1_diagnostics_service_proto_init() }
@@ -1741,6 +1889,7 @@ func file_drawbridge_admin_v1_diagnostics_service_proto_init() {
 		return
 	}
 	file_drawbridge_admin_v1_access_proto_init()
+	file_drawbridge_admin_v1_connection_proto_init()
 	file_drawbridge_admin_v1_reason_proto_init()
 	file_drawbridge_admin_v1_tls_proto_init()
 	file_drawbridge_admin_v1_upstream_proto_init()
@@ -1754,7 +1903,7 @@ func file_drawbridge_admin_v1_diagnostics_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_drawbridge_admin_v1_diagnostics_service_proto_rawDesc), len(file_drawbridge_admin_v1_diagnostics_service_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   17,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

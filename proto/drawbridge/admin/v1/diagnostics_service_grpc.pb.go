@@ -23,6 +23,7 @@ const (
 	DiagnosticsService_ExplainRoute_FullMethodName     = "/drawbridge.admin.v1.DiagnosticsService/ExplainRoute"
 	DiagnosticsService_FlushSessions_FullMethodName    = "/drawbridge.admin.v1.DiagnosticsService/FlushSessions"
 	DiagnosticsService_DrainConnections_FullMethodName = "/drawbridge.admin.v1.DiagnosticsService/DrainConnections"
+	DiagnosticsService_CloseConnections_FullMethodName = "/drawbridge.admin.v1.DiagnosticsService/CloseConnections"
 )
 
 // DiagnosticsServiceClient is the client API for DiagnosticsService service.
@@ -42,6 +43,9 @@ type DiagnosticsServiceClient interface {
 	// Closes an upstream's connections within a period: HTTP connections when their
 	// requests end, others when the period ends.
 	DrainConnections(ctx context.Context, in *DrainConnectionsRequest, opts ...grpc.CallOption) (*DrainConnectionsResponse, error)
+	// Closes the open connections that a filter selects, at once or within a grace period:
+	// HTTP connections when their requests end, others when the period ends.
+	CloseConnections(ctx context.Context, in *CloseConnectionsRequest, opts ...grpc.CallOption) (*CloseConnectionsResponse, error)
 }
 
 type diagnosticsServiceClient struct {
@@ -92,6 +96,16 @@ func (c *diagnosticsServiceClient) DrainConnections(ctx context.Context, in *Dra
 	return out, nil
 }
 
+func (c *diagnosticsServiceClient) CloseConnections(ctx context.Context, in *CloseConnectionsRequest, opts ...grpc.CallOption) (*CloseConnectionsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CloseConnectionsResponse)
+	err := c.cc.Invoke(ctx, DiagnosticsService_CloseConnections_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // DiagnosticsServiceServer is the server API for DiagnosticsService service.
 // All implementations must embed UnimplementedDiagnosticsServiceServer
 // for forward compatibility.
@@ -109,6 +123,9 @@ type DiagnosticsServiceServer interface {
 	// Closes an upstream's connections within a period: HTTP connections when their
 	// requests end, others when the period ends.
 	DrainConnections(context.Context, *DrainConnectionsRequest) (*DrainConnectionsResponse, error)
+	// Closes the open connections that a filter selects, at once or within a grace period:
+	// HTTP connections when their requests end, others when the period ends.
+	CloseConnections(context.Context, *CloseConnectionsRequest) (*CloseConnectionsResponse, error)
 	mustEmbedUnimplementedDiagnosticsServiceServer()
 }
 
@@ -130,6 +147,9 @@ func (UnimplementedDiagnosticsServiceServer) FlushSessions(context.Context, *Flu
 }
 func (UnimplementedDiagnosticsServiceServer) DrainConnections(context.Context, *DrainConnectionsRequest) (*DrainConnectionsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DrainConnections not implemented")
+}
+func (UnimplementedDiagnosticsServiceServer) CloseConnections(context.Context, *CloseConnectionsRequest) (*CloseConnectionsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CloseConnections not implemented")
 }
 func (UnimplementedDiagnosticsServiceServer) mustEmbedUnimplementedDiagnosticsServiceServer() {}
 func (UnimplementedDiagnosticsServiceServer) testEmbeddedByValue()                            {}
@@ -224,6 +244,24 @@ func _DiagnosticsService_DrainConnections_Handler(srv interface{}, ctx context.C
 	return interceptor(ctx, in, info, handler)
 }
 
+func _DiagnosticsService_CloseConnections_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CloseConnectionsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DiagnosticsServiceServer).CloseConnections(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: DiagnosticsService_CloseConnections_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DiagnosticsServiceServer).CloseConnections(ctx, req.(*CloseConnectionsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // DiagnosticsService_ServiceDesc is the grpc.ServiceDesc for DiagnosticsService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -246,6 +284,10 @@ var DiagnosticsService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "DrainConnections",
 			Handler:    _DiagnosticsService_DrainConnections_Handler,
+		},
+		{
+			MethodName: "CloseConnections",
+			Handler:    _DiagnosticsService_CloseConnections_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -734,8 +734,14 @@ type ListenerStatus struct {
 	// The groups of clients that the listener verifies: one for each of its TLS
 	// policies with client_auth. The one for tls itself comes first.
 	ClientPopulations []*ClientPopulation `protobuf:"bytes,12,rep,name=client_populations,json=clientPopulations,proto3" json:"client_populations,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// HTTP requests that have ended.
+	Requests int64 `protobuf:"varint,13,opt,name=requests,proto3" json:"requests,omitempty"`
+	// Bytes received from clients: on HTTP listeners with TLS, on TCP listeners without.
+	BytesReceived int64 `protobuf:"varint,14,opt,name=bytes_received,json=bytesReceived,proto3" json:"bytes_received,omitempty"`
+	// Bytes sent to clients, likewise.
+	BytesSent     int64 `protobuf:"varint,15,opt,name=bytes_sent,json=bytesSent,proto3" json:"bytes_sent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListenerStatus) Reset() {
@@ -850,6 +856,27 @@ func (x *ListenerStatus) GetClientPopulations() []*ClientPopulation {
 		return x.ClientPopulations
 	}
 	return nil
+}
+
+func (x *ListenerStatus) GetRequests() int64 {
+	if x != nil {
+		return x.Requests
+	}
+	return 0
+}
+
+func (x *ListenerStatus) GetBytesReceived() int64 {
+	if x != nil {
+		return x.BytesReceived
+	}
+	return 0
+}
+
+func (x *ListenerStatus) GetBytesSent() int64 {
+	if x != nil {
+		return x.BytesSent
+	}
+	return 0
 }
 
 // The clients that a TLS policy of a listener verifies.
@@ -2905,7 +2932,7 @@ const file_drawbridge_admin_v1_status_service_proto_rawDesc = "" +
 	"\aclients\x18\x02 \x01(\x03R\aclients\x12\x1c\n" +
 	"\tupstreams\x18\x03 \x01(\x03R\tupstreams\x12)\n" +
 	"\x10paused_listeners\x18\x04 \x01(\x05R\x0fpausedListeners\x12\x16\n" +
-	"\x06pauses\x18\x05 \x01(\x03R\x06pauses\"\xa6\x04\n" +
+	"\x06pauses\x18\x05 \x01(\x03R\x06pauses\"\x88\x05\n" +
 	"\x0eListenerStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x128\n" +
 	"\x05state\x18\x02 \x01(\x0e2\".drawbridge.admin.v1.ListenerStateR\x05state\x12\x18\n" +
@@ -2919,7 +2946,11 @@ const file_drawbridge_admin_v1_status_service_proto_rawDesc = "" +
 	"\rserver_errors\x18\n" +
 	" \x01(\x03R\fserverErrors\x12)\n" +
 	"\x10connections_lost\x18\v \x01(\x03R\x0fconnectionsLost\x12T\n" +
-	"\x12client_populations\x18\f \x03(\v2%.drawbridge.admin.v1.ClientPopulationR\x11clientPopulations\"i\n" +
+	"\x12client_populations\x18\f \x03(\v2%.drawbridge.admin.v1.ClientPopulationR\x11clientPopulations\x12\x1a\n" +
+	"\brequests\x18\r \x01(\x03R\brequests\x12%\n" +
+	"\x0ebytes_received\x18\x0e \x01(\x03R\rbytesReceived\x12\x1d\n" +
+	"\n" +
+	"bytes_sent\x18\x0f \x01(\x03R\tbytesSent\"i\n" +
 	"\x10ClientPopulation\x12\x14\n" +
 	"\x05hosts\x18\x01 \x03(\tR\x05hosts\x12?\n" +
 	"\vverified_by\x18\x02 \x03(\v2\x1e.drawbridge.admin.v1.AnchorUseR\n" +
