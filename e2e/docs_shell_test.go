@@ -158,6 +158,16 @@ var shellPages = map[string]shellPage{
 		},
 		codes: map[string]int{"drawbridge probe": 1},
 	},
+	"live-connections.md": {
+		setup: func(r *shellRun) {
+			g, a := r.gateway(), newAuthority(r.t)
+			g.apply(trustBundle("ca", a.ca), certificate("client", a.client), upstream("db", a.settings(), serveConns(r.t, a.serverConfig(r.t), echo)), listener("db", protocolTCP, "db"))
+			if err := pingPong(dial(r.t, g.address("db")), "hello"); err != nil {
+				r.t.Fatal(err)
+			}
+		},
+		notRun: map[string]string{"drawbridge top --count 1": "prints the version and the time; TestConnectionsAreListedAndClosedFromTheCommandLine runs it"},
+	},
 	"nginx.md":       {notRun: map[string]string{"": "TestCertificateCommandsOfTheNginxPage runs them"}},
 	"performance.md": {notRun: map[string]string{"go test": "a benchmark of a minute, whose figures depend on the machine"}},
 	"roles.md": {
