@@ -27,8 +27,8 @@ type Backend struct {
 	// Mismatched counts connections that delivered unexpected data.
 	Mismatched atomic.Int64
 
-	address     string
-	listener    net.Listener // nil if a program of its own serves
+	program     string       // address of the program that serves; "": the listener's
+	listener    net.Listener // nil if a program serves
 	config      *tls.Config
 	closeServer func() error // of HTTP or gRPC
 
@@ -44,13 +44,18 @@ func Start(config *tls.Config) (*Backend, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &Backend{address: l.Addr().String(), listener: l, config: config, conns: map[net.Conn]struct{}{}}
+	b := &Backend{listener: l, config: config, conns: map[net.Conn]struct{}{}}
 	b.wg.Go(b.accept)
 	return b, nil
 }
 
 // Address returns its address.
-func (b *Backend) Address() string { return b.address }
+func (b *Backend) Address() string {
+	if b.listener == nil {
+		return b.program
+	}
+	return b.listener.Addr().String()
+}
 
 // Close ends every connection, and returns when they have ended.
 func (b *Backend) Close() error {

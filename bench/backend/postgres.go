@@ -40,7 +40,7 @@ func StartPostgres(ctx context.Context, k *keys.Keys) (*Backend, error) {
 		_ = p.stop()
 		return nil, fmt.Errorf("start PostgreSQL: %w", err)
 	}
-	return &Backend{address: p.address, closeServer: p.stop}, nil
+	return &Backend{program: p.address, closeServer: p.stop}, nil
 }
 
 // A postgres owns its process and its directory.
