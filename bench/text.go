@@ -52,7 +52,7 @@ func (r *run) writeRow(out io.Writer, w row, res result) {
 // table returns a heading and a line for each proxy, without empty columns.
 func (r *run) table(w row, res result) [][]string {
 	all := [][]string{slices.Concat([]string{"proxy", w.unit.name, w.unit.rate, "p50 ms", "p99 ms", "resumed"}, growColumns,
-		[]string{r.Subject + " beside it", "p50 beside it", "target"})}
+		[]string{r.Subject + " ÷ it", "p50 ÷ it", "target"})}
 	for _, l := range r.lines(w, res) {
 		cells := []string{l.proxy, short(l.figure), short(l.rate), short(l.p50), short(l.p99), percent(l.resumed)}
 		for _, name := range growColumns {

@@ -79,7 +79,7 @@ type ClientOptions struct {
 	// RequireALPN rejects a server that selects none of NextProtos. It has no
 	// effect if NextProtos is empty.
 	RequireALPN bool
-	// Verifier decides about the server's certificate in place of Trust,
+	// Verifier decides about the server's certificate instead of Trust,
 	// Verification, VerifyDepth, VerifyName, SubjectAltNames and Pins. Its
 	// Requirements may be replaced at any time; sessions and counters stay. Nil:
 	// the Client has its own, made from these options.

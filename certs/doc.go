@@ -7,5 +7,4 @@
 // old one. Parsing is bounded. Text from a peer is escaped and truncated
 // before it appears in an error or an Info, and no error contains key
 // material.
-// before it appears in an error or an Info; no error ever holds key material.
 package certs

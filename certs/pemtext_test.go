@@ -54,7 +54,7 @@ func inUTF16(text []byte) []byte {
 
 // The error names the damage to PEM text, in a trust bundle, a chain, a key or a
 // file with both.
-func TestSpoiledPEMIsNamed(t *testing.T) {
+func TestDamagedPEMIsNamed(t *testing.T) {
 	ca := certstest.NewCA(t)
 	issued := ca.Server(t, "a.test")
 	glue := func(text []byte) []byte { return bytes.TrimSuffix(text, []byte("\n")) }

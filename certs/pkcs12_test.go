@@ -176,8 +176,8 @@ func TestPKCS12Refused(t *testing.T) {
 		{"3DES under PBES2", source{PKCS12: archive(t, issued, secret, "-keypbe DES-EDE3-CBC")}, "pkcs12", "not supported"},
 		{"too many rounds", source{PKCS12: archive(t, issued, secret, "-iter 1500000")}, "pkcs12", "rounds"},
 		{"with a chain too", source{PKCS12: good, Chain: issued.ChainPEM}, "pkcs12", "cannot be combined"},
-		{"in place of a chain", source{Chain: good, Key: issued.KeyPEM}, "certificate_chain", "is a PKCS#12 archive"},
-		{"in place of a key", source{Chain: issued.ChainPEM, Key: good}, "private_key", "is a PKCS#12 archive"},
+		{"instead of a chain", source{Chain: good, Key: issued.KeyPEM}, "certificate_chain", "is a PKCS#12 archive"},
+		{"instead of a key", source{Chain: issued.ChainPEM, Key: good}, "private_key", "is a PKCS#12 archive"},
 		{"a passphrase that is not UTF-8", source{PKCS12: good, Passphrase: []byte("\xff")}, "passphrase", "UTF-8"},
 		{"a passphrase out of its characters", source{PKCS12: good, Passphrase: []byte("😀")}, "passphrase", "cannot represent"},
 	} {

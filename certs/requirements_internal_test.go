@@ -37,7 +37,7 @@ func (v *shortChain) handshake(t testing.TB, r *Requirements, chain []*x509.Cert
 }
 
 // A live peer gets the verdict that a new handshake would get.
-func TestJudgingAgreesWithTheNextHandshake(t *testing.T) {
+func TestReverifyingAgreesWithTheNextHandshake(t *testing.T) {
 	start := time.Now().Truncate(time.Second)
 	now := start
 	v := newShortChain(t, start)

@@ -199,7 +199,7 @@ func TestFullFlushed(t *testing.T) {
 			t.Errorf("%d sessions before any", n)
 		}
 		times(t, 1, c, addr)
-		before := open(t, c, addr) // resumed; its own ticket is still on the way
+		before := open(t, c, addr) // resumed; its own ticket has not arrived yet
 		if n := c.Flush(); n != map[uint16]int{tls.VersionTLS12: 1, tls.VersionTLS13: 0}[version] {
 			t.Errorf("%d sessions were flushed", n)
 		}

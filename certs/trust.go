@@ -46,7 +46,7 @@ type TrustSource struct {
 // Faults, with the fields of the source. Certificates are checked as in
 // ParseTrustBundle. An unusable list is a fault, because ignoring it would
 // silently revoke nothing. An outdated list is accepted, because its successor
-// may be on the way; until it arrives, certificates that need it are rejected.
+// may still be in distribution; until it arrives, certificates that need it are rejected.
 func NewTrustBundle(s TrustSource) (*TrustBundle, error) {
 	var bad Faults
 	b, err := parseTrustBundle(s.Certificates, time.Now())

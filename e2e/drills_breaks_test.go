@@ -1,4 +1,4 @@
-// Failure drills for responses that break off, streams that are reset, groups
+// Failure drills for incomplete responses, streams that are reset, groups
 // without a live endpoint, and full queues.
 
 package e2e
@@ -145,7 +145,7 @@ func refuseEachTenth(streams, refused *atomic.Int64) func(net.Conn) {
 	}
 }
 
-// resetEachTenth serves HTTP/1.1 and resets the connection in place of every
+// resetEachTenth serves HTTP/1.1 and resets the connection instead of every
 // tenth response.
 func resetEachTenth(requests, reset *atomic.Int64) func(net.Conn) {
 	return func(conn net.Conn) {

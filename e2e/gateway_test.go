@@ -27,7 +27,7 @@ type gateway struct {
 	dir    string // data directory
 	socket string // admin socket
 	args   []string
-	stderr *os.File // in place of out; nil: out
+	stderr *os.File // instead of out; nil: out
 
 	admin       adminv1.AdminServiceClient
 	status      adminv1.StatusServiceClient

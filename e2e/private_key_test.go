@@ -144,7 +144,7 @@ func TestPrivateKeysNeverComeOut(t *testing.T) {
 		"in an archive cut off":         inArchive("wrong", p12[:len(p12)/2], passphrase),
 		"in a file, no passphrase":      inFiles("wrong", lockedChain, lockedFile, ""),
 		"in a file, not its passphrase": inFiles("wrong", lockedChain, lockedFile, certFile),
-		"in place of its passphrase":    inFiles("wrong", lockedChain, passphraseFile, lockedFile),
+		"instead of its passphrase":     inFiles("wrong", lockedChain, passphraseFile, lockedFile),
 		"behind a path of a passphrase": inFiles("wrong", archiveFile, "", "/"+passphrase),
 		"named as a passphrase":         inArchive(passphrase, p12, passphrase+"!"),
 	} {

@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-func TestWritesThatMustShakeHands(t *testing.T) {
+func TestWritesThatRequireProbes(t *testing.T) {
 	t.Parallel()
 	a, other := newAuthority(t), newAuthority(t)
 	good := serveHTTPS(t, a.serverConfig(t), says("good"))

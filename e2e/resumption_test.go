@@ -395,7 +395,7 @@ func TestATicketGivesNoAccessToAnotherListener(t *testing.T) {
 				change.to()
 				for range 2 {
 					// Tickets outlive a change of the lists, so the handshake may be resumed. The client
-					// is verified all the same, and gets no access.
+					// is still verified, and gets no access.
 					if resumed, err := talk(name); err == nil {
 						t.Errorf("TLS %s: a client %s at %s: resumed %v, %v", v.name, what, name, resumed, err)
 					}

@@ -28,7 +28,7 @@ func retried(name, listener, prefix, upstream string, r *adminv1.Retry) *adminv1
 	return route
 }
 
-func TestABadServerOfAGroupIsNotNoticed(t *testing.T) {
+func TestClientsDoNotNoticeABadServerOfAGroup(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
 	good := serveHTTPS(t, a.serverConfig(t), func(w http.ResponseWriter, r *http.Request) {

@@ -65,7 +65,7 @@ func TestTLSListener(t *testing.T) {
 		"with TLS 1.1":                     {ServerName: serverName, Certificates: mine, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11},
 	} {
 		if _, err := talk("strict", config); err == nil {
-			t.Errorf("a client %s was let in", what)
+			t.Errorf("a client %s was admitted", what)
 		}
 	}
 

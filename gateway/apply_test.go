@@ -52,7 +52,7 @@ func TestHungFileSystemDelaysOnlyItsReaders(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	first, second := write(ctx), write(context.Background())
-	g.put(bare("l", "127.0.0.1:0")) // would wait for ever behind the lock
+	g.put(bare("l", "127.0.0.1:0")) // would wait forever behind the lock
 	cancel()
 	if err := <-first; !isUnavailable(err) || !strings.Contains(err.Error(), "nothing was changed") {
 		t.Errorf("a write whose client has gone: %v", err)
@@ -164,7 +164,7 @@ func TestAnswerDescribesThePutResource(t *testing.T) {
 	}
 }
 
-// An edit that names one resource twice is refused, and not gathered for ever.
+// An edit that names one resource twice is refused, and not gathered forever.
 func TestACertificatePutTwiceIsRefused(t *testing.T) {
 	ca := certstest.NewCA(t)
 	g := start(t, "")

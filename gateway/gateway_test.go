@@ -107,7 +107,7 @@ func TestFailedCommitIsNotLive(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	if g.State().Revision() != 0 || len(g.Status().GetListeners()) != 0 {
-		t.Error("it is live all the same")
+		t.Error("it is live anyway")
 	}
 }
 

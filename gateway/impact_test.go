@@ -177,7 +177,7 @@ func (w *impactWorld) since(clients map[*holdClient]int, upstreams map[string]ma
 
 // Changes that no connection notices have no impact, and a lost session or endpoint has
 // one without any connection.
-func TestWhatEndsNoConnection(t *testing.T) {
+func TestUnrelatedChangesEndNoConnection(t *testing.T) {
 	w := newImpactWorld(t, 2)
 	w.connect()
 	w.releaseAll()

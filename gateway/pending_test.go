@@ -222,7 +222,7 @@ func TestAReloadIsRefusedWhileARevisionIsPending(t *testing.T) {
 }
 
 // The previous revision is no longer valid: its file is gone, and its port is taken.
-// The gateway rolls back all the same, and only what cannot be restored is down.
+// The gateway still rolls back, and only what cannot be restored is down.
 func TestAnInvalidPreviousRevisionIsRestoredAsFarAsPossible(t *testing.T) {
 	dir := t.TempDir()
 	bundle := writeFile(t, filepath.Join(dir, "ca.pem"), certstest.NewCA(t).TrustPEM())

@@ -38,7 +38,7 @@ func wantRefusal(t *testing.T, err error, fields ...string) []*adminv1.ProbeUpst
 	return answers
 }
 
-func TestAWriteCanRequireThatEndpointsShakeHands(t *testing.T) {
+func TestAWriteCanRequireProbes(t *testing.T) {
 	ca := certstest.NewCA(t)
 	good := echo(t, ca, ca.Server(t, "up.example"))
 	bad := echo(t, ca, ca.Server(t, "other.example"))

@@ -94,9 +94,9 @@ func TestAReportedClientHasNoIdentity(t *testing.T) {
 	}
 }
 
-// A stream ends at the greatest age of a client's connection, or of one to its upstream, or
+// A stream ends at the maximum age of a client's connection, or of one to its upstream, or
 // a little earlier. Streams without a limit stay.
-func TestStreamsEndAtTheirGreatestAge(t *testing.T) {
+func TestStreamsEndAtTheirMaximumAge(t *testing.T) {
 	g, ca := start(t, ""), certstest.NewCA(t)
 	client := ca.Client(t, "client")
 	address := echo(t, ca, ca.Server(t, "up.example"))

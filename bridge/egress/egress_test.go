@@ -120,7 +120,7 @@ func TestHTTPProxiesAreAskedToConnect(t *testing.T) {
 }
 
 // What the server sends first arrives whole, however the proxy's answer ends.
-func TestNothingOfTheServerIsLost(t *testing.T) {
+func TestNoDataOfTheServerIsLost(t *testing.T) {
 	for _, head := range []string{"HTTP/1.1 200\r\n\r\n", "HTTP/1.1 200 OK\n\n", "HTTP/1.1 299 x\r\nA: b\r\nContent-Length: 100\r\n\r\n"} {
 		p := &Proxy{Address: serve(t, nil, answers(nil, head+"\r\n220 server\r\n"))}
 		conn, err := p.Dial(t.Context(), "tcp", server)

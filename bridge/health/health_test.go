@@ -262,7 +262,7 @@ func TestUnhealthyEndpoints(t *testing.T) {
 			health.HTTP(health.HTTPOptions{Contains: "ok"}), certs.ReasonCheckFailed, `the first 20 bytes of the body do not contain "ok"`},
 		{"too late in the body", serveHTTP(t, p.server, body(strings.Repeat("-", 64<<10)+"ok")), &p.client, "",
 			health.HTTP(health.HTTPOptions{Contains: "ok"}), certs.ReasonCheckFailed, "the first 65536 bytes"},
-		{"a body that breaks off", serveHTTP(t, nil, func(w http.ResponseWriter, _ *http.Request) {
+		{"an incomplete body", serveHTTP(t, nil, func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "100")
 			io.WriteString(w, "o")
 		}), nil, "", health.HTTP(health.HTTPOptions{Contains: "ok"}), certs.ReasonResponseBroken, "unexpected EOF"},

@@ -135,7 +135,7 @@ func TestTheCostOfAGRPCAnswerIsBoundedByItsLength(t *testing.T) {
 	}
 }
 
-// Wherever and however an answer breaks off, the check fails with an error and
+// Wherever and however an answer is cut off, the check fails with an error and
 // without a panic; only the complete answer passes.
 func TestAnIncompleteAnswerIsAFailure(t *testing.T) {
 	whole := "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nX: y\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nready\r\n0\r\nT: u\r\n\r\n"

@@ -42,7 +42,7 @@ type Rules struct {
 // Timeout returns HandshakeTimeout or its default.
 func (r *Rules) Timeout() time.Duration { return cmp.Or(r.HandshakeTimeout, 10*time.Second) }
 
-// Age returns how old one connection may become if most is the greatest age: up to a
+// Age returns how old one connection may become if most is the maximum age: up to a
 // tenth less, so that connections made together do not end together. 0: no limit.
 func Age(most time.Duration) time.Duration {
 	if most <= 0 {

@@ -420,7 +420,7 @@ func (c *conn) end(why cut) {
 	}
 }
 
-// limitAge ends the connection when it reaches the greatest age of a client's connection
+// limitAge ends the connection when it reaches the maximum age of a client's connection
 // or, counted from now, that of a connection to the upstream. 0: no limit.
 func (c *conn) limitAge(client, upstream time.Duration) {
 	var end time.Time

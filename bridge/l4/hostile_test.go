@@ -60,7 +60,7 @@ func TestFloodsOfAnUpstreamEnd(t *testing.T) {
 	}
 }
 
-// plainFloods are sent in place of a handshake.
+// plainFloods are sent instead of a handshake.
 var plainFloods = map[string][]byte{
 	"empty handshake records": {22, 3, 3, 0, 0},
 	"warnings":                {21, 3, 3, 0, 2, 1, 90},

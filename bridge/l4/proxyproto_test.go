@@ -111,7 +111,7 @@ func TestConnectionsWithoutAValidHeaderAreClosed(t *testing.T) {
 		"untrusted":                    {"192.0.2.0/24", "", proxyproto.Untrusted},
 		"unannounced":                  {"127.0.0.1", "hello, I am a client", proxyproto.Missing},
 		"malformed":                    {"127.0.0.1", "PROXY TCP4 client server 1 2\r\n", proxyproto.Malformed},
-		"for ever":                     {"127.0.0.1", "PROXY TCP4 " + strings.Repeat("1", 200), proxyproto.Malformed},
+		"forever":                      {"127.0.0.1", "PROXY TCP4 " + strings.Repeat("1", 200), proxyproto.Malformed},
 		"nothing, and then it is over": {"127.0.0.1", "", proxyproto.Closed},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -72,7 +72,7 @@ type Table struct {
 	// stream. 0: 60s. It is at most IdleTimeout.
 	Linger time.Duration
 
-	// MaxAge is the greatest age of a connection; each ends up to a tenth earlier. 0: no
+	// MaxAge is the maximum age of a connection; each ends up to a tenth earlier. 0: no
 	// limit.
 	MaxAge time.Duration
 

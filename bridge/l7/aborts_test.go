@@ -28,11 +28,11 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
 )
 
-var aborts = flag.Int("aborts", 600, "how many exchanges TestAbortedExchangesLeaveNothing breaks off")
+var aborts = flag.Int("aborts", 600, "how many exchanges TestAbortedExchangesLeaveNothing aborts")
 
-// Exchanges are broken off by either side, at every stage, in every pairing of
+// Either side aborts exchanges, at every stage, in every pairing of
 // versions. Afterwards no goroutine, descriptor, request in progress, lent buffer
-// or memory of them remains. (`make aborts` breaks off 100,000.)
+// or memory of them remains. (`make aborts` aborts 100,000.)
 func TestAbortedExchangesLeaveNothing(t *testing.T) {
 	// Whatever the first exchange leaves for later ones, such as buffers, exists
 	// by its end.
@@ -53,7 +53,7 @@ func TestAbortedExchangesLeaveNothing(t *testing.T) {
 		goroutines, g, descriptors, d, heap>>10, h>>10)
 }
 
-// abortExchanges breaks off n exchanges of two gateways, and ends them.
+// abortExchanges aborts n exchanges of two gateways, and ends them.
 func abortExchanges(t *testing.T, n int) {
 	w := newWorld(t)
 	var lent atomic.Int64 // buffers

@@ -125,7 +125,7 @@ func TestConnectionsClosedWhileIdleAreNotReused(t *testing.T) {
 	}
 }
 
-// Unsolicited bytes from an upstream are not taken for a response.
+// Unsolicited bytes from an upstream are not mistaken for a response.
 func TestConnectionsWithUnsolicitedBytesAreNotReused(t *testing.T) {
 	w := newWorld(t)
 	results := make(chan bool, 100)

@@ -26,7 +26,7 @@ func (f *front1) Respond(r *message.Response, end bool) error {
 		return errAborted
 	}
 	// The bytes after an unread body may be the rest of that body, or broken: they
-	// must not be taken for a request.
+	// must not be mistaken for a request.
 	f.keep = f.whole.Load() && !f.request.Close && !f.conn.closing() && !f.last()
 	framing := f.framing(r)
 	if r.Status != 101 {

@@ -212,7 +212,7 @@ func TestHostsTheListenerDoesNotKnowAreMisdirected(t *testing.T) {
 				t.Errorf("%s for %s: %s, want %s", proto, c.host, got, c.code)
 			}
 			if got := spoken(lenient); got != "200" {
-				t.Errorf("%s for %s where unknown names are let in: %s", proto, c.host, got)
+				t.Errorf("%s for %s where unknown names are admitted: %s", proto, c.host, got)
 			}
 		}
 		if code, _ := w.ask(plain, c.host, false); code != 200 {

@@ -34,7 +34,7 @@ func (w *world) ejectingAt(p backs.Protocol, address string) *backs.Pools {
 	return w.newBack(backs.Options{Upstream: u, Protocol: p, TLS: true})
 }
 
-func TestEndpointsAreJudgedByTheirResponses(t *testing.T) {
+func TestResponsesEjectEndpoints(t *testing.T) {
 	// Ways to answer, on a connection of net/http's server.
 	code := func(n int) http.HandlerFunc {
 		return func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(n) }

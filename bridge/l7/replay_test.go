@@ -251,7 +251,7 @@ func TestExpectContinueWithRetries(t *testing.T) {
 	}
 }
 
-// If the client breaks off its body, the request is not sent again.
+// If the client aborts its body, the request is not sent again.
 func TestBrokenBodiesAreNotSentAgain(t *testing.T) {
 	w := newWorld(t)
 	tries := make(chan bool, 10)

@@ -410,7 +410,7 @@ func TestUnavailableServersOfGRPC(t *testing.T) {
 	}
 }
 
-// A connection whose response was not passed on carries the next try.
+// A connection whose response was not forwarded carries the next try.
 func TestDiscardedResponsesKeepTheirConnection(t *testing.T) {
 	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 		w := newWorld(t)

@@ -208,7 +208,7 @@ func TestUpgradesCarryHalfCloses(t *testing.T) {
 	}
 }
 
-// A response that the upstream breaks off must not look complete.
+// A response that the upstream aborts must not look complete.
 func TestBrokenResponsesAreCutOffForTheClient(t *testing.T) {
 	schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
 		table.Default = to(w.back(backs.HTTP1, w.raw(w.serverTLS(), func(c net.Conn) {

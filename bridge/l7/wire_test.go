@@ -210,7 +210,7 @@ func TestSlowHeadersAndIdleConnectionsAreClosed(t *testing.T) {
 }
 
 // After an upstream has answered before the body was sent, its connection is
-// not reused: the body could be taken for a request.
+// not reused: the body could be mistaken for a request.
 func TestExpectContinue(t *testing.T) {
 	w := newWorld(t)
 	back := w.back(backs.HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {

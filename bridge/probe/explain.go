@@ -30,7 +30,7 @@ func (d diagnosis) advise(format string, args ...any) diagnosis {
 	return d.suggest(about("", format, args...))
 }
 
-// suggest suggests a change, in place of any earlier suggestion.
+// suggest suggests a change, instead of any earlier suggestion.
 func (d diagnosis) suggest(s Suggestion) diagnosis {
 	d.advice = s
 	return d
@@ -174,7 +174,7 @@ func (t *trial) explainSilence() diagnosis {
 		d := newDiagnosis("%s accepted the connection, but did not finish the TLS handshake %s", t.where(), t.within(t.timeouts.handshake, "timeouts.handshake"))
 		if t.received == 0 {
 			d.facts += " and sent nothing: it may be overloaded, or expect a protocol other than TLS"
-			return d.suggest(about("timeouts.handshake", "check that the upstream speaks TLS at %s (if not, set plaintext in place of tls), or set timeouts.handshake to more than %v", t.address(), t.timeouts.handshake))
+			return d.suggest(about("timeouts.handshake", "check that the upstream speaks TLS at %s (if not, set plaintext instead of tls), or set timeouts.handshake to more than %v", t.address(), t.timeouts.handshake))
 		}
 		d.facts += fmt.Sprintf(", stopping %s", stage)
 		return d.suggest(about("timeouts.handshake", "set timeouts.handshake to more than %v if the upstream is only slow", t.timeouts.handshake))
@@ -187,7 +187,7 @@ func (t *trial) explainSilence() diagnosis {
 	if t.seen != nil && t.seen.Requested && !t.seen.Sent {
 		return d.suggest(about("tls.certificate", "set tls.certificate: the upstream requested a client certificate, but we sent none"))
 	}
-	return d.suggest(about(t.address(), "check that the upstream speaks TLS at %s (if not, set plaintext in place of tls), and check the upstream's log", t.address()))
+	return d.suggest(about(t.address(), "check that the upstream speaks TLS at %s (if not, set plaintext instead of tls), and check the upstream's log", t.address()))
 }
 
 // explainPlaintext quotes the answer of an endpoint that does not speak TLS.
@@ -212,7 +212,7 @@ func (t *trial) explainPlaintext() diagnosis {
 	default:
 		d.facts += ", as " + protocol + " does"
 	}
-	return d.suggest(about(t.address(), "set %s to the port on which the upstream speaks TLS or, if its network is trusted, set plaintext in place of tls", t.address()))
+	return d.suggest(about(t.address(), "set %s to the port on which the upstream speaks TLS or, if its network is trusted, set plaintext instead of tls", t.address()))
 }
 
 // explainStarttls quotes the answer of an endpoint that did not start TLS.
@@ -224,7 +224,7 @@ func (t *trial) explainStarttls() diagnosis {
 	return d.advise("enable TLS at the server, or correct %s; if the server speaks another protocol, correct tls.starttls", t.address())
 }
 
-// explainSuccess also states what was not verified, or was let through.
+// explainSuccess also states what was not verified, or was accepted unverified.
 func (t *trial) explainSuccess() diagnosis {
 	if t.target.Client == nil {
 		return newDiagnosis("%s accepted the connection; the upstream is plaintext, so no TLS was tried", t.where())
@@ -248,7 +248,7 @@ func (t *trial) explainSuccess() diagnosis {
 		for _, e := range t.seen.Failures {
 			what = append(what, e.Detail)
 		}
-		d.facts += "; VERIFICATION_REPORT_ONLY let through what VERIFICATION_FULL rejects: " + list(what)
+		d.facts += "; VERIFICATION_REPORT_ONLY accepted what VERIFICATION_FULL rejects: " + list(what)
 		would := *t
 		would.fail(t.seen.Failures[0])
 		d.advice = would.explain().advice

@@ -78,7 +78,7 @@ func TestWhatIsMissingIsNamed(t *testing.T) {
 }
 
 // A server that refuses everything: the probe claims no cause.
-func TestNothingMissingIsFound(t *testing.T) {
+func TestProbeFindsNoMissingParameter(t *testing.T) {
 	_, o := mutual(t, certstest.NewCA(t))
 	r := run(t, serve(t, listen(t), func(c net.Conn) {
 		c.Read(make([]byte, 4096))

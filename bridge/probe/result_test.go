@@ -71,7 +71,7 @@ func TestDisabledVerificationIsReported(t *testing.T) {
 
 	o.Verification = certs.VerifyReportOnly
 	o.Report = func(*certs.VerifyError) { t.Error("a probe called the Report of traffic") }
-	want(t, run(t, addr, o), "", []string{"REPORT_ONLY let through", "CN=test root of"}, []string{"tls.trust_bundles"})
+	want(t, run(t, addr, o), "", []string{"REPORT_ONLY accepted", "CN=test root of"}, []string{"tls.trust_bundles"})
 }
 
 // Some servers complete any handshake, and reject requests later.

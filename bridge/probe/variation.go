@@ -45,7 +45,7 @@ func (t trials) classicGroups() []variation {
 		change: "tls.groups: " + strings.Join(groupNames(groups), ", "),
 		apply:  func(o *certs.ClientOptions) { o.Groups = groups },
 		suggestion: setToList("tls.groups", groupNames(groups)...).
-			and(": the upstream, or something on the way, cannot handle the post-quantum groups"),
+			and(": the upstream, or a device on the path, cannot handle the post-quantum groups"),
 	}}
 }
 

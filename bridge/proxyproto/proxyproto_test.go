@@ -205,7 +205,7 @@ func FuzzRead(f *testing.F) {
 		for _, v := range []proxyproto.Version{proxyproto.V1, proxyproto.V2} {
 			passed, err := proxyproto.Read(bytes.NewReader(v.Header(got.Source, got.Destination)))
 			if err != nil || text(passed.Source) != text(got.Source) || text(passed.Destination) != text(got.Destination) {
-				t.Fatalf("%v was passed on as %v, %v", got, passed, err)
+				t.Fatalf("%v was read as %v, %v", got, passed, err)
 			}
 		}
 	})

@@ -152,7 +152,7 @@ func TestServiceRecordsHavePrioritiesAndWeights(t *testing.T) {
 	s.Set("two.test", dnstest.A(45, "10.0.0.4"))
 	a, err := n.Ask(t.Context())
 	if err == nil {
-		t.Error("the failure of one target is not told")
+		t.Error("the failure of one target is not reported")
 	}
 	if got := at(a); got != strings.Replace(want, "10.0.0.3:", "10.0.0.4:", 1) {
 		t.Errorf("then %s", got)

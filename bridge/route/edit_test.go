@@ -171,7 +171,7 @@ func TestAnEditKeepsTheBoundOfExpressions(t *testing.T) {
 		t.Fatal("a thousand large expressions were accepted")
 	}
 	if _, err := table.Edit([]Rule[int]{big(0)}, []Rule[int]{big(n)}); err != nil {
-		t.Errorf("an expression in place of another: %v", err)
+		t.Errorf("an expression instead of another: %v", err)
 	}
 }
 

@@ -15,7 +15,7 @@ const retryEvery = 10 * time.Millisecond
 // errNoDescriptors reports that the wait for a descriptor timed out.
 var errNoDescriptors = fmt.Errorf("no file descriptor is left for traffic: %w", syscall.EMFILE)
 
-// Descriptors divides the process's file descriptors. It keeps some out of reach of
+// Descriptors divides the process's file descriptors. It reserves some that are unavailable to
 // traffic, so that an operator can inspect and change a flooded gateway. It admits a
 // client only while a descriptor for the client's upstream connection is free too.
 //

@@ -150,7 +150,7 @@ func TestPatientlyWaitsOnlyForDescriptors(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		if _, err := socket.Patiently(ctx, func() (int, error) { return 0, syscall.EMFILE }); err != syscall.EMFILE {
-			t.Errorf("for ever: %v", err)
+			t.Errorf("forever: %v", err)
 		}
 	})
 }

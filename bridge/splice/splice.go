@@ -22,7 +22,7 @@ const (
 
 	ClosedByOperator Ending = "closed by operator"
 
-	// Aged: the connection has reached its greatest age.
+	// Aged: the connection has reached its maximum age.
 	Aged Ending = "max age"
 
 	// Unverified: the peer of a side no longer verifies, and its grace is over.

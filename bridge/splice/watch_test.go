@@ -97,7 +97,7 @@ func TestWatchCutsIdleSplices(t *testing.T) {
 func TestWatchCutsAStalledWriteOfABusyConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := watching(t, time.Hour, time.Minute)
-		w.waits(&w.toClient) // for ever
+		w.waits(&w.toClient) // forever
 		stop := make(chan struct{})
 		go func() {
 			for {

@@ -98,7 +98,7 @@ func TestAServerThatAgreesIsUpgraded(t *testing.T) {
 
 // One byte too many at any step ends the upgrade, before the next command is
 // sent.
-func TestAServerThatSaysTooMuchIsRefused(t *testing.T) {
+func TestAServerThatSendsTooMuchIsRefused(t *testing.T) {
 	for _, k := range talks {
 		for i := range k.said {
 			for _, extra := range []string{"x", "\r\n", k.said[len(k.said)-1], "\x16\x03\x01"} {

@@ -316,7 +316,7 @@ func TestTurnsWaitForTheFirstHealthCheck(t *testing.T) {
 		if _, err := next(func() (context.Context, func()) {
 			return context.WithTimeout(t.Context(), time.Second)
 		}); err != upstream.ErrNoEndpoint || time.Since(begin) != time.Second {
-			t.Errorf("who gives up: %v after %v", err, time.Since(begin))
+			t.Errorf("the caller that gives up: %v after %v", err, time.Since(begin))
 		}
 		// All failing is a result, too.
 		if _, err := next(wait); err != upstream.ErrNoEndpoint || time.Since(begin) != p.takes {

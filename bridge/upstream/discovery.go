@@ -24,7 +24,7 @@ type Resolver interface {
 	Last() resolve.Answer
 }
 
-// DNSOptions configure endpoints from DNS, in place of Options.Endpoints.
+// DNSOptions configure endpoints from DNS, instead of Options.Endpoints.
 type DNSOptions struct {
 	Resolver Resolver
 	Refresh  time.Duration // between lookups; 0: the answer's time to live, or 1min without one

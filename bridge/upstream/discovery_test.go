@@ -270,7 +270,7 @@ func TestEndpointsThatStayKeepTheirState(t *testing.T) {
 		n.say("10.0.0.1:80")
 		pass(2 * time.Second)
 		if e := u.Endpoints(); len(e) != 1 || e[0] == first[0] {
-			t.Errorf("one that comes back is the one that left: %s", present(u))
+			t.Errorf("an endpoint that returns is the object that left: %s", present(u))
 		}
 		if len(events) != 1 || events[0].Kind != upstream.EndpointsChanged || events[0].Upstream != "u" || events[0].Endpoint != "" ||
 			events[0].Message != "10.0.0.1:80 came, 10.0.0.2:80 10.0.0.3:80 10.0.0.4:80 left" {

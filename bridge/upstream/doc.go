@@ -7,5 +7,4 @@
 // of an upstream share, counts all connections and drains them by the client
 // certificate they were made with. Each certs.Client has its own session
 // store, so a session never outlives the revision it was made under.
-// session never outlives the revision it was made under.
 package upstream

@@ -90,11 +90,11 @@ func TestLookDetectsClosedConnections(t *testing.T) {
 		do   func(server *tls.Conn, raw net.Conn)
 		want func(error) bool
 	}{
-		"close_notify":   {func(c *tls.Conn, _ net.Conn) { c.CloseWrite() }, func(err error) bool { return err == io.EOF }},
-		"no more":        {func(_ *tls.Conn, raw net.Conn) { raw.Close() }, func(err error) bool { return err == errTruncated || err == syscall.ECONNRESET }},
-		"application":    {func(c *tls.Conn, _ net.Conn) { c.Write([]byte("x")) }, func(err error) bool { return err == errSpoke }},
-		"no TLS at all":  {func(_ *tls.Conn, raw net.Conn) { io.WriteString(raw, "HTTP/1.1 200 OK\r\n\r\n") }, func(err error) bool { return err != nil && !certs.IsAlert(err) }},
-		"a spoilt alert": {func(_ *tls.Conn, raw net.Conn) { raw.Write([]byte("\x15\x03\x03\x00\x02\x02\x28")) }, func(err error) bool { return err != nil }},
+		"close_notify":    {func(c *tls.Conn, _ net.Conn) { c.CloseWrite() }, func(err error) bool { return err == io.EOF }},
+		"no more":         {func(_ *tls.Conn, raw net.Conn) { raw.Close() }, func(err error) bool { return err == errTruncated || err == syscall.ECONNRESET }},
+		"application":     {func(c *tls.Conn, _ net.Conn) { c.Write([]byte("x")) }, func(err error) bool { return err == errSpoke }},
+		"no TLS at all":   {func(_ *tls.Conn, raw net.Conn) { io.WriteString(raw, "HTTP/1.1 200 OK\r\n\r\n") }, func(err error) bool { return err != nil && !certs.IsAlert(err) }},
+		"a damaged alert": {func(_ *tls.Conn, raw net.Conn) { raw.Write([]byte("\x15\x03\x03\x00\x02\x02\x28")) }, func(err error) bool { return err != nil }},
 	} {
 		for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 			t.Run(name+" "+tls.VersionName(version), func(t *testing.T) {

@@ -62,7 +62,7 @@ func (r *results) NoteUnanswered(reason certs.Reason, err error) {
 	r.note(f, false)
 }
 
-// NoteBroken records that the response to a request broke off or arrived too
+// NoteBroken records that the response to a request was incomplete or arrived too
 // late. It does not change the endpoint's health, which depends on connecting
 // alone. counted reports that NoteResult was already called for the request.
 func (r *results) NoteBroken(reason certs.Reason, err error, counted bool) {

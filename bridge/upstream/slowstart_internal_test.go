@@ -150,7 +150,7 @@ func TestNewEndpointsOfALiveUpstreamStartSlowly(t *testing.T) {
 		check("10s later", c, 10, 10, 10)
 
 		o.Replaces = New(Options{Name: "down"})
-		check("in place of nothing", New(o), 10, 10, 10)
+		check("instead of nothing", New(o), 10, 10, 10)
 		o.SlowStart, o.Replaces = 0, a
 		check("without a slow start", New(o), 10, 10, 10)
 	})

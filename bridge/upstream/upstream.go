@@ -70,7 +70,7 @@ type Options struct {
 	// own limits.
 	IdleTimeout time.Duration
 
-	// StreamAge is the greatest age of a connection of the purpose Stream; each ends up
+	// StreamAge is the maximum age of a connection of the purpose Stream; each ends up
 	// to a tenth earlier. 0: no limit. The caller of DialAs ends connections.
 	StreamAge time.Duration
 
@@ -234,7 +234,7 @@ func (u *Upstream) Hash() HashKey {
 // limit.
 func (u *Upstream) IdleTimeout() time.Duration { return u.options.IdleTimeout }
 
-// StreamAge returns the greatest age of a connection of the purpose Stream; 0: no
+// StreamAge returns the maximum age of a connection of the purpose Stream; 0: no
 // limit.
 func (u *Upstream) StreamAge() time.Duration { return u.options.StreamAge }
 

@@ -26,7 +26,7 @@ type mock struct {
 	dialling int
 	most     int // dialling at once
 	made     []*mockConn
-	lives    time.Duration // until the peer closes a connection; 0: for ever
+	lives    time.Duration // until the peer closes a connection; 0: forever
 	received bool          // what look finds
 	found    []error       // what was lost
 }

@@ -254,7 +254,7 @@ func TestASetIsSafeForConcurrentUse(t *testing.T) {
 }
 
 // A panic of one owner does not keep the others from ending.
-func TestAPanicOfAnOwnerEndsNoOther(t *testing.T) {
+func TestAPanicOfAnOwnerDoesNotAffectOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, leaf := newWorld(), leaf()
 		var broken panicking

@@ -53,7 +53,7 @@ func algorithmName(a pkix.AlgorithmIdentifier) string {
 }
 
 // hasExplicitCurve reports whether a key's algorithm spells out its curve
-// (RFC 5480, section 2.1.1) in place of naming it.
+// (RFC 5480, section 2.1.1) instead of naming it.
 func hasExplicitCurve(a pkix.AlgorithmIdentifier) bool {
 	return a.Algorithm.Equal(oidECPublicKey) && a.Parameters.Class == asn1.ClassUniversal && a.Parameters.Tag == asn1.TagSequence
 }

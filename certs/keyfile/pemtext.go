@@ -17,7 +17,7 @@ var (
 	errJKS   = errors.New("is a Java keystore (JKS): `keytool -importkeystore -srckeystore old.jks -destkeystore new.p12 -deststoretype PKCS12` makes a PKCS#12 archive of it")
 
 	errBase64OfPEM = errors.New("is the base64 of PEM text, as in a Kubernetes Secret: decode it with `base64 -d`")
-	errEscaped     = errors.New("has the two characters \\n in place of line breaks, as in a JSON string or a variable: `printf '%b'` writes real line breaks")
+	errEscaped     = errors.New("has the two characters \\n instead of line breaks, as in a JSON string or a variable: `printf '%b'` writes real line breaks")
 	errOldBreaks   = errors.New("has line breaks of CR alone: save it with LF or CRLF")
 	errOneLine     = errors.New("has a whole PEM block on one line: the BEGIN line, each line of base64 and the END line need a line break")
 	errGlued       = errors.New("has a PEM block that begins on the END line of another: the line break between two joined files is missing")
@@ -167,7 +167,7 @@ func hasTypographicDashes(line []byte) bool {
 	return bytes.ContainsFunc(line, func(r rune) bool { return r > unicode.MaxASCII && unicode.Is(unicode.Pd, r) })
 }
 
-// notPKCS12 names what was given in place of an archive, or returns nil.
+// notPKCS12 names what was given instead of an archive, or returns nil.
 func notPKCS12(data []byte) error {
 	text := bytes.TrimSpace(data)
 	switch {

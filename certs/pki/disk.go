@@ -57,7 +57,7 @@ func (ca *CA) Save(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	// A leftover intermediate.pem beside a new root would be taken for its
+	// A leftover intermediate.pem beside a new root would be mistaken for its
 	// intermediate.
 	for _, name := range []string{rootName, intermediateName} {
 		for _, suffix := range []string{certSuffix, keySuffix} {

@@ -27,7 +27,7 @@ With --require-probe the gateway first makes a TLS handshake with the endpoints 
 every affected upstream, with the new settings. Unless any (or all) endpoints of
 each upstream pass, nothing is changed and the probe results are shown.
 
-With --confirm-within the gateway rolls back to the previous configuration by itself,
+With --confirm-within the gateway rolls back to the previous configuration automatically,
 unless "confirm" is called in time: for a change that may cut you off. Until then
 other changes are refused. A gateway that crashes or stops rolls back when it starts.
 

@@ -23,7 +23,7 @@ gateway runs. It holds everything that is stored: resources, private keys and
 passphrases, and the revisions to roll back to. Keep it as safe as the data directory.
 The copy of a sealed state is sealed with the same key.
 
-The copy is complete if the exit code is 0. "restore" makes a data directory of it.`,
+The copy is complete if the exit code is 0. "restore" creates a data directory from it.`,
 		Example: "  (umask 077; drawbridge backup > state.backup)",
 		Args:    cobra.NoArgs,
 	}

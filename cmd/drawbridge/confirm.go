@@ -66,7 +66,7 @@ Name the revision in scripts, so that they never confirm another one.`,
 // confirmWithinFlag adds --confirm-within to a command that writes. The option is nil
 // without it.
 func confirmWithinFlag(cmd *cobra.Command) func() *durationpb.Duration {
-	within := cmd.Flags().Duration("confirm-within", 0, "roll back by itself unless the change is confirmed within this time (1s to 24h); on a terminal, show a countdown that Enter confirms")
+	within := cmd.Flags().Duration("confirm-within", 0, "roll back automatically unless the change is confirmed within this time (1s to 24h); on a terminal, show a countdown that Enter confirms")
 	return func() *durationpb.Duration {
 		if !cmd.Flags().Changed("confirm-within") {
 			return nil
@@ -142,7 +142,7 @@ func (d *countdown) show(ctx context.Context) (over bool, err error) {
 	case err != nil && left < -afterDeadline:
 		fmt.Fprintln(d.out)
 		return true, d.Failure(err, exit.NoField)
-	case err != nil: // the change may have cut this client off: the gateway rolls back by itself
+	case err != nil: // the change may have cut this client off: the gateway rolls back automatically
 		d.line(left, d.paint.Bad("the gateway cannot be reached"))
 		return false, nil
 	case live.GetPending().GetRevision() == n:

@@ -90,7 +90,7 @@ func TestACountdownEndsWithTheRevision(t *testing.T) {
 	}
 }
 
-// The countdown continues while the gateway cannot be reached: it will roll back by itself.
+// The countdown continues while the gateway cannot be reached: it will roll back automatically.
 func TestACountdownSurvivesAGatewayOutOfReach(t *testing.T) {
 	cl := dial(t, "unix:/nowhere/s")
 	var out bytes.Buffer

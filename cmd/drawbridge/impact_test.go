@@ -6,7 +6,7 @@ import (
 )
 
 // A prune, a delete and a dry run show what they end before anything is changed.
-func TestWhatADeleteEndsIsShownFirst(t *testing.T) {
+func TestDeleteShowsItsImpactFirst(t *testing.T) {
 	s := gatewayShell(t)
 	ctx := t.Context()
 	upstream := "kind: Upstream\nname: up\nendpoints: [{address: \"127.0.0.1:1\"}]\nplaintext: {}\n"

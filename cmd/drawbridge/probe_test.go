@@ -44,7 +44,7 @@ func TestProbeJSONHasWordsPerEndpoint(t *testing.T) {
 	sh.run(t.Context(), "probe", "pay", "--endpoint", "e:1", "--host", "h").want(t, exit.Failure, "10.0.0.2:443  FAILED  NAME_MISMATCH\n")
 }
 
-func TestProbeExitsWithZeroOnlyIfAllShookHands(t *testing.T) {
+func TestProbeExitsWithZeroOnlyIfAllHandshakesSucceed(t *testing.T) {
 	var answer *adminv1.ProbeUpstreamResponse
 	var refusal error
 	sh := serveFake(t, fakeAdmin{diagnostics: fakeDiagnostics{probe: func(*adminv1.ProbeUpstreamRequest) (*adminv1.ProbeUpstreamResponse, error) {

@@ -17,7 +17,7 @@ func newRollback(c *cli) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "rollback REV",
 		Short: "Make the configuration of an earlier revision live again",
-		Long: `Rollback puts every resource back as it was in revision REV, private keys included,
+		Long: `Rollback restores every resource of revision REV, private keys included,
 and deletes those that did not exist. The result is a new revision. It is checked
 like any other change, and applied whole or not at all.
 

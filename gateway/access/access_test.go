@@ -71,7 +71,7 @@ func TestNamesInACertificateAreNoOtherSubjects(t *testing.T) {
 	}
 }
 
-func TestTheGreatestRoleOfACallerHolds(t *testing.T) {
+func TestTheHighestRoleOfACallerApplies(t *testing.T) {
 	p, err := ParsePolicy([]byte("# who may do what\nsubjects:\n  uid:1000: viewer\n  gid:27: operator\n  CN=boss: admin\n"))
 	if err != nil {
 		t.Fatal(err)

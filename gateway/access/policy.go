@@ -97,7 +97,7 @@ func policyOf(subjects *yaml.Node) (*Policy, error) {
 	return p, nil
 }
 
-// Role returns the greatest role that the policy gives to a caller, or
+// Role returns the highest role that the policy assigns to a caller, or
 // ROLE_UNSPECIFIED if it gives none.
 func (p *Policy) Role(c *Caller) adminv1.Role {
 	if p == nil || c.Owner {

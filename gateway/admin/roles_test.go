@@ -112,7 +112,7 @@ func TestEveryMethodForEveryRoleOverEveryTransport(t *testing.T) {
 			s, err := adminv1.NewStatusServiceClient(conn).GetStatus(t.Context(), &adminv1.GetStatusRequest{})
 			if tt.role == adminv1.Role_ROLE_UNSPECIFIED {
 				if text := status.Convert(err).Message(); !strings.Contains(text, "has no role") || !strings.Contains(text, "71000") && !strings.Contains(text, "CN=stranger") {
-					t.Errorf("a stranger is not told how to be named: %v", err)
+					t.Errorf("the error does not list the subjects of a stranger: %v", err)
 				}
 			} else if err != nil || s.GetCaller().GetRole() != tt.role || s.GetCaller().GetPrincipal() == "" {
 				t.Errorf("GetStatus says the caller is %v, %v", s.GetCaller(), err)

@@ -110,7 +110,7 @@ func clientTLS(t *testing.T, ca *pki.CA, present ...*pki.Issued) *tls.Config {
 	return cfg
 }
 
-func TestTCPLetsInVerifiedClientCertificatesOnly(t *testing.T) {
+func TestTCPAdmitsVerifiedClientCertificatesOnly(t *testing.T) {
 	ca, other := newCA(t), newCA(t)
 	client := pki.LeafOptions{Usage: pki.Client, CommonName: "ops"}
 	serverOnly := issue(t, ca, pki.LeafOptions{Usage: pki.Server, DNSNames: []string{"ops"}})
@@ -145,13 +145,13 @@ func TestTCPLetsInVerifiedClientCertificatesOnly(t *testing.T) {
 			}
 			wantCode(t, err, codes.Unavailable)
 			if r.gateway.State().Revision() != 0 {
-				t.Error("it was let in")
+				t.Error("it was admitted")
 			}
 		})
 	}
 }
 
-// The files are read again, and callers are then judged by what they hold, with
+// The files are read again, and callers are then verified by their certificates, with
 // a session ticket of before too. Files that are wrong change nothing.
 func TestTheFilesOfTheListenerAreReadAgain(t *testing.T) {
 	ca, next := newCA(t), newCA(t)
@@ -177,7 +177,7 @@ func TestTheFilesOfTheListenerAreReadAgain(t *testing.T) {
 			return "", err
 		}
 		defer conn.Close()
-		// The server's first frame: by then it has judged the client.
+		// The server's first frame: by then it has verified the client.
 		if _, err := conn.Read(make([]byte, 9)); err != nil {
 			return "", err
 		}
@@ -216,7 +216,7 @@ func TestTheFilesOfTheListenerAreReadAgain(t *testing.T) {
 		t.Error(err)
 	}
 	if _, err := get(); err == nil {
-		t.Error("a client of the CA that is trusted no more is let in")
+		t.Error("a client of the CA that is no longer trusted is admitted")
 	}
 }
 
@@ -246,7 +246,7 @@ func TestACallerMustHaveAnAllowedNameAndNotBeRevoked(t *testing.T) {
 		}
 		_, err = adminv1.NewStatusServiceClient(conn).GetStatus(t.Context(), &adminv1.GetStatusRequest{})
 		if (err == nil) != tt.ok {
-			t.Errorf("let in %v: %v", !tt.ok, err)
+			t.Errorf("admitted %v: %v", !tt.ok, err)
 		}
 		conn.Close()
 		r.Shutdown(context.Background())
@@ -352,7 +352,7 @@ func TestListenTCPNeedsThreeGoodFiles(t *testing.T) {
 		{"the files are swapped", func(o *TCPOptions) { o.CertFile, o.KeyFile = o.KeyFile, o.CertFile }, []string{"holds no certificate", "key file "}},
 		{"the client CA is empty", func(o *TCPOptions) { o.ClientCAFile = empty }, []string{"client CA file " + empty + ": is empty"}},
 		{"the client CA is garbage", func(o *TCPOptions) { o.ClientCAFile = garbage }, []string{"client CA file " + garbage}},
-		{"the client CA is broken off", func(o *TCPOptions) { o.ClientCAFile = half }, []string{"damaged PEM block"}},
+		{"the client CA is cut off", func(o *TCPOptions) { o.ClientCAFile = half }, []string{"damaged PEM block"}},
 		{"the client CA is a leaf", func(o *TCPOptions) { o.ClientCAFile = writeFile(t, "l", leaf.ChainPEM) }, []string{"client CA file ", "is not a CA certificate"}},
 		{"the client CA has expired", func(o *TCPOptions) { o.ClientCAFile = writeFile(t, "e", oldCA.RootPEM()) }, []string{"has expired"}},
 		{"the client CA is a key", func(o *TCPOptions) { o.ClientCAFile = o.KeyFile }, []string{"holds a private key: want only certificates"}},

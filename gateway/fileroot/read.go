@@ -98,7 +98,7 @@ func (p places) read(path string) ([]byte, error) {
 const openMode = os.O_RDONLY | syscall.O_NONBLOCK
 
 // ReadFile reads a regular file outside the roots: one that the command line names. It
-// fails on any other kind of file, such as a FIFO, where a read could wait for ever.
+// fails on any other kind of file, such as a FIFO, where a read could wait forever.
 func ReadFile(path string) ([]byte, error) {
 	f, err := os.OpenFile(path, openMode, 0)
 	return readRegular(f, err)

@@ -84,7 +84,7 @@ func TestTheOldestUnprovenConnectionIsEvicted(t *testing.T) {
 	<-conns
 	ended(t, second)
 	third.SetProven(true)
-	fourth := dial(t, l, "127.0.0.5") // in place of the one before it
+	fourth := dial(t, l, "127.0.0.5") // instead of the one before it
 	last := <-conns
 	last.SetProven(true)
 	refused(t, l, "127.0.0.6") // all have proven something

@@ -191,7 +191,7 @@ func (v *Inventory) Expiries(yield func(use, name, endpoint string, notAfter tim
 	}
 }
 
-// adminName stands for the admin service in place of a resource's name. No resource
+// adminName stands for the admin service instead of a resource's name. No resource
 // can have this name.
 const adminName = "(admin)"
 

@@ -42,7 +42,7 @@ func newLease(l listener, d *Descriptors, hold <-chan struct{}) *lease {
 type lease struct {
 	*sharedSocket
 	before *lease        // must end before this lease accepts; nil for the first
-	over   chan struct{} // closed when the lease is passed on or the socket is closed
+	over   chan struct{} // closed when the lease is handed over or the socket is closed
 	ended  chan struct{} // closed when the server has received every accepted connection
 
 	begun   bool // belongs to the goroutine that accepts
@@ -127,7 +127,7 @@ func (l *lease) Accept() (net.Conn, error) {
 }
 
 // Close implements net.Listener: it closes the socket and returns once the kernel has
-// closed it. A lease that was passed on closes nothing.
+// closed it. A lease that was handed over closes nothing.
 func (l *lease) Close() error {
 	l.mu.Lock()
 	if l.isOver() {

@@ -32,7 +32,7 @@ func TestAccessLogOfAListener(t *testing.T) {
 			t.Errorf("%v: the TLS is another", c.choice)
 		}
 	}
-	// TLS that has changed is another all the same.
+	// TLS that has changed still counts as different.
 	web.Tls.MinVersion = adminv1.TlsVersion_TLS_VERSION_1_3
 	w.put(web)
 	if w.snap.HTTP("web").TLS == before.HTTP("web").TLS {

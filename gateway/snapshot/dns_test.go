@@ -14,7 +14,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-func TestEndpointsAreGivenOrComeFromDNS(t *testing.T) {
+func TestEndpointsAreFixedOrFromDNS(t *testing.T) {
 	w := newWorld(t)
 	many := make([]string, 17)
 	for i := range many {

@@ -29,7 +29,7 @@ func (s *scope) duration(p invalid.Path, d *durationpb.Duration) time.Duration {
 	return v
 }
 
-// age checks the greatest age of connections. It returns 0, which means no limit, if it is
+// age checks the maximum age of connections. It returns 0, which means no limit, if it is
 // left out.
 func (s *scope) age(p invalid.Path, d *durationpb.Duration) time.Duration {
 	age := s.duration(p, d)

@@ -51,8 +51,8 @@ func TestRewritesAreChecked(t *testing.T) {
 		"an expression":                  {exact, rewriteRegex("^/v([0-9])", "/$1"), nil, ""},
 		"a path":                         {nil, rewritePath("/index.html"), nil, ""},
 		"nothing":                        {nil, &adminv1.Rewrite{}, []string{"r0.forward.rewrite"}, "must be set"},
-		"a prefix in place of none":      {nil, rewritePrefix("/"), []string{"r0.forward.rewrite.prefix"}, "match.path.prefix"},
-		"a prefix in place of a path":    {exact, rewritePrefix("/"), []string{"r0.forward.rewrite.prefix"}, "match.path.prefix"},
+		"a prefix instead of none":       {nil, rewritePrefix("/"), []string{"r0.forward.rewrite.prefix"}, "match.path.prefix"},
+		"a prefix instead of a path":     {exact, rewritePrefix("/"), []string{"r0.forward.rewrite.prefix"}, "match.path.prefix"},
 		"an invalid prefix":              {prefix("/v2"), rewritePrefix("api"), []string{"r0.forward.rewrite.prefix"}, "slash"},
 		"no prefix":                      {prefix("/v2"), rewritePrefix(""), []string{"r0.forward.rewrite.prefix"}, "slash"},
 		"a prefix in another form":       {prefix("/v2"), rewritePrefix("/a/../b"), []string{"r0.forward.rewrite.prefix"}, `write "/b"`},
@@ -228,7 +228,7 @@ func TestRewrittenPathsAreExplained(t *testing.T) {
 
 // A redirect to https does not match requests that already use https, over TLS or
 // according to a trusted proxy.
-func TestRedirectsToTheSchemeThatIsThereAlready(t *testing.T) {
+func TestRedirectsToTheCurrentSchemeDoNotApply(t *testing.T) {
 	w := newWorld(t)
 	front := listener("front", "127.0.0.1:2", httpP, "u")
 	front.Http = &adminv1.HttpOptions{TrustedProxies: []string{"10.0.0.1"}}

@@ -9,7 +9,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-func TestUnusableTrustBundleTakesItsUsersDown(t *testing.T) {
+func TestUnusableTrustBundleBringsItsUsersDown(t *testing.T) {
 	for name, content := range map[string]string{
 		"gone":        "",
 		"empty":       "\n",

@@ -266,8 +266,8 @@ func TestTheSecretsOfACertificateAreKeptTogether(t *testing.T) {
 		{"nothing of an archive", pkcs12("archive", "pass"), pkcs12("", ""), pkcs12("archive", "pass")},
 		{"another passphrase for the stored archive", pkcs12("archive", "pass"), pkcs12("", "new"), pkcs12("archive", "new")},
 		{"another archive, with an empty passphrase", pkcs12("archive", "pass"), pkcs12("archive2", ""), pkcs12("archive2", "")},
-		{"an archive in place of PEM", pem("key", "pass"), pkcs12("", ""), pkcs12("", "")},
-		{"PEM in place of an archive", pkcs12("archive", "pass"), pem("", ""), pem("", "")},
+		{"an archive instead of PEM", pem("key", "pass"), pkcs12("", ""), pkcs12("", "")},
+		{"PEM instead of an archive", pkcs12("archive", "pass"), pem("", ""), pem("", "")},
 	} {
 		s := edit(t, new(State), Edit{Puts: put(tt.stored)}).State()
 		got := proto.Clone(edit(t, s, Edit{Puts: put(tt.write)}).State().Get(kCertificate, "c")).(*adminv1.Certificate)

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-func TestWhoAcceptsGzip(t *testing.T) {
+func TestGzipIsUsedIfAccepted(t *testing.T) {
 	for header, want := range map[string]bool{
 		"": false, "gzip": true, "identity": false, "deflate, gzip;q=1.0, *;q=0.5": true, "gzip; q=0": false, "gzip;q=0.000": false, "gzip;q=0.5": true, "x-gzip": false,
 	} {

@@ -31,7 +31,7 @@ type Options struct {
 	Protocol Protocol
 	TLS      bool // the upstream's endpoints speak TLS
 
-	// SendUpstreamHost sends Host in place of the host that the client asked
+	// SendUpstreamHost sends Host instead of the host that the client asked
 	// for; the endpoint's Authority if Host is "". Host is a name or an IP
 	// address, with or without a port; brackets around IPv6 are added.
 	SendUpstreamHost bool

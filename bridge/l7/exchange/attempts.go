@@ -31,7 +31,7 @@ type attempts struct {
 	refusals int   // how often the request was sent elsewhere after its stream was refused
 	budgeted bool  // the exchange holds a part of its upstream's retry budget
 	exposed  bool  // an endpoint may have seen the present try
-	informed bool  // an interim response was passed on
+	informed bool  // an interim response was forwarded
 	failure  error // of the try before
 }
 

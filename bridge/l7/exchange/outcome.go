@@ -29,7 +29,7 @@ func (t *attempts) reportEnd(trailer message.Fields) {
 	}
 }
 
-// reportBroken reports a response that broke off, unless the client caused that.
+// reportBroken reports an incomplete response, unless the client caused that.
 func (t *attempts) reportBroken(err error) {
 	if err != errStalled && t.x.cancel.failed() {
 		if err = t.x.cancel.upstreamLate(); err == nil || !t.x.upload.sent.Load() || t.x.deadlines.clientSlow.Load() {

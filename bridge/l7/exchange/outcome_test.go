@@ -17,7 +17,7 @@ func (aborts) Abort(error) {}
 
 // A response that exceeds the total timeout is the endpoint's failure if the gateway
 // waited for it, and the client's fault if the client was not reading.
-func TestWhoExceedsTheTotalTimeout(t *testing.T) {
+func TestResponsesPastTheTotalTimeoutAreCutOff(t *testing.T) {
 	for name, c := range map[string]struct {
 		waits func(s *stall)
 		want  uint64

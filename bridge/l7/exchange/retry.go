@@ -58,7 +58,7 @@ var (
 	// errTryDeadline ends a try for which Retry.PerTry ran out.
 	errTryDeadline = errors.New("the upstream sent no response header within the timeout of a try")
 
-	// errDiscarded ends a try whose response is not passed on.
+	// errDiscarded ends a try whose response is not forwarded.
 	errDiscarded = errors.New("the request is being retried")
 )
 

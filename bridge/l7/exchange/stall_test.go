@@ -40,7 +40,7 @@ func (c *manualClock) KeepWithin(time.Duration) {}
 
 // Only a pause in which nothing arrives is a stall: neither the duration of the
 // whole body nor the client's own pauses count.
-func TestWhatCountsAsAStall(t *testing.T) {
+func TestStallsAreRecognized(t *testing.T) {
 	const idle = time.Hour // no timer fires
 	clock := &manualClock{now: 1}
 	x := newExchange(t, &Shared{Clock: clock}, upstream.New(upstream.Options{Name: "up", IdleTimeout: idle}))

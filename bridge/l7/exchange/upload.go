@@ -34,7 +34,7 @@ var errBodyTooLarge = errors.New("the body exceeds the listener's limit")
 // errUnread ends an exchange whose upstream neither reads the request nor answers.
 var errUnread = &certs.VerifyError{Reason: certs.ReasonResponseTimeout, Detail: "the upstream neither read the request nor sent a response in time"}
 
-// A bodyError ends an exchange whose request's body broke off.
+// A bodyError ends an exchange whose request body is incomplete.
 type bodyError struct{ err error }
 
 func (e *bodyError) Error() string { return "the request's body: " + e.err.Error() }

@@ -65,7 +65,7 @@ var readDifferently = []struct {
 	why     string
 	applies func(we, they string) bool
 }{
-	{"net/http reports the chunks that a 200 in place of the 304 would have; we report that no body follows",
+	{"net/http reports the chunks that a 200 instead of the 304 would have; we report that no body follows",
 		func(we, they string) bool {
 			return strings.HasPrefix(we, "304") && we == strings.Replace(they, "chunked=true", "chunked=false", 1)
 		}},

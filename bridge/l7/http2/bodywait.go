@@ -7,7 +7,7 @@ import (
 
 // A bodyWait measures how long readers have waited for a request's body. Without a
 // bound, a client that sends a byte now and then would hold its upstream's
-// connection for ever. It is guarded by the connection's mu.
+// connection forever. It is guarded by the connection's mu.
 type bodyWait struct {
 	waitingSince int64 // when the current wait began, or 0
 	waitedBefore int64 // total of earlier waits, in nanoseconds

@@ -81,7 +81,7 @@ type Options struct {
 	Changed func()
 }
 
-// withDefaults returns o with defaults in place of zeros; maxStreams is that of
+// withDefaults returns o with defaults instead of zeros; maxStreams is that of
 // MaxStreams.
 func (o Options) withDefaults(maxStreams int) Options {
 	o.MaxStreams = cmp.Or(o.MaxStreams, maxStreams)

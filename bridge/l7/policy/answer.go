@@ -12,7 +12,7 @@ import (
 const StatusClientGone = 499
 
 // An Answer is the gateway's own answer to a request that fails: a fixed text,
-// the same whatever went wrong behind it.
+// the same for every failure behind it.
 type Answer struct {
 	Code       int
 	GRPC       int    // the gRPC status that means the same

@@ -8,7 +8,7 @@ import (
 )
 
 // isHopByHop reports whether a field belongs to one connection (RFC 9110,
-// section 7.6.1), frames a message, or is one that proxies must not pass on
+// section 7.6.1), frames a message, or is one that proxies must not forward
 // either.
 func isHopByHop(name string) bool {
 	switch len(name) {
@@ -59,7 +59,7 @@ func RemoveHopByHop(f *message.Fields) {
 // that naming a field in Connection cannot remove the gateway's. The connection's
 // fields that are forwarded end up in r.Upgrade and r.Trailers.
 //
-// An upgrade to HTTP/2 is never passed on: the requests that follow it would not
+// An upgrade to HTTP/2 is never forwarded: the requests that follow it would not
 // be routed. Nor is the upgrade of a request with a body: after the body it would
 // be unclear which bytes belong to which protocol. CleanRequest reports whether
 // the client waits for 100 (Continue).

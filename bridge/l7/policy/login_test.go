@@ -21,7 +21,7 @@ func TestSchemesThatAuthenticateTheConnection(t *testing.T) {
 		}
 	}
 	if f := fields("Authorization: NTLM"); AsksLogin(f) {
-		t.Error("credentials are taken for a challenge")
+		t.Error("credentials are mistaken for a challenge")
 	}
 	if f := fields("WWW-Authenticate: NTLM"); SendsLogin(f) {
 		t.Error("a challenge is taken for credentials")

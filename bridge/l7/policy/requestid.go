@@ -45,7 +45,7 @@ func (f *Facts) AssignRequestID(name string, start time.Time, random *Entropy) {
 	}
 }
 
-// isRequestID reports whether a client's id can be passed on and logged as it is:
+// isRequestID reports whether a client's id can be forwarded and logged unchanged:
 // no character of it has a meaning of its own anywhere.
 func isRequestID(s string) bool {
 	if s == "" || len(s) > maxRequestID {

@@ -77,7 +77,7 @@ func (c *clientCertificate) identity() certs.Identity {
 	return c.id
 }
 
-// maxEncoded bounds a certificate, in DER, that is passed on: some servers accept
+// maxEncoded bounds a certificate, in DER, that is forwarded: some servers accept
 // no larger header.
 const maxEncoded = 16 << 10
 

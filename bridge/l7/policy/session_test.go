@@ -45,6 +45,6 @@ func TestAnIdentityIsAllocatedOnce(t *testing.T) {
 	}
 	large := &clientCertificate{leaf: &x509.Certificate{Raw: make([]byte, maxEncoded+1)}}
 	if large.encodedField() != "" {
-		t.Error("a certificate that is too large is passed on")
+		t.Error("a certificate that is too large is forwarded")
 	}
 }

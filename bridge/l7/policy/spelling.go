@@ -19,7 +19,7 @@ type UnderscoreFields int
 
 // The zero UnderscoreFields is DropRepeatedMeaning.
 const (
-	DropRepeatedMeaning UnderscoreFields = iota // drops what could be taken for a field that frames, routes or identifies
+	DropRepeatedMeaning UnderscoreFields = iota // drops what could be mistaken for a field that frames, routes or identifies
 	KeepUnderscores
 	DropAllUnderscores
 )
@@ -52,7 +52,7 @@ func (s *Spelling) routes(name string) bool {
 	return slices.ContainsFunc(s.Routing, func(routing string) bool { return sameSpelled(name, routing) })
 }
 
-// spellsMeaning reports whether a name could be taken for that of a field that
+// spellsMeaning reports whether a name could be mistaken for that of a field that
 // frames a message, belongs to the connection, or that the gateway acts upon.
 // isClaim covers the fields that identify the client.
 func spellsMeaning(name string) bool {
@@ -75,7 +75,7 @@ func spellsMeaning(name string) bool {
 	return false
 }
 
-// RemoveRespelled removes the fields that could be taken for the one with a name.
+// RemoveRespelled removes the fields that could be mistaken for the one with a name.
 func (s *Spelling) RemoveRespelled(f *message.Fields, name string) {
 	if s.Underscores != KeepUnderscores {
 		f.RemoveFunc(func(f message.Field) bool { return sameSpelled(f.Name, name) && !message.EqualFold(f.Name, name) })

@@ -120,7 +120,7 @@ func TestRequestIDs(t *testing.T) {
 			t.Errorf("%v: %q, want %q", c.fields, x.RequestID, c.want)
 		}
 		if !slices.Equal(x.Request.Fields, fields("X-Request-Id: "+x.RequestID)) {
-			t.Errorf("%v: passed on as %v", c.fields, x.Request.Fields)
+			t.Errorf("%v: forwarded as %v", c.fields, x.Request.Fields)
 		}
 	}
 	x := factsOf("10.0.0.1:1", fields("X-Request-Id: a b"))

@@ -194,7 +194,7 @@ func scalarValue(fd protoreflect.FieldDescriptor, n *yaml.Node) (v protoreflect.
 		}
 		want := "one of " + strings.Join(enumNames(fd.Enum()), ", ")
 		if fd.Enum().FullName() == tlsVersionName && strings.HasPrefix(strings.ToUpper(n.Value), "SSL") {
-			want += ", because SSLv2 and SSLv3 are broken (RFC 6176, RFC 7568) and never spoken"
+			want += ", because SSLv2 and SSLv3 are broken (RFC 6176, RFC 7568) and not supported"
 		}
 		return v, want
 	case protoreflect.MessageKind: // isNested left only these two

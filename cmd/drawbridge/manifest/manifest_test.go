@@ -114,7 +114,7 @@ func TestFaultsNameLineDocumentAndField(t *testing.T) {
 			[]string{"f.yaml:3: document 1 (Listener web): adress: no such field; did you mean address?"}},
 		"a broken protocol": {"kind: Upstream\nname: old\ntls: {minVersion: SSLv3, maxVersion: TLSv1.4}",
 			[]string{
-				`f.yaml:3: document 1 (Upstream old): tls.minVersion: must be one of 1_0, 1_1, 1_2, 1_3, because SSLv2 and SSLv3 are broken (RFC 6176, RFC 7568) and never spoken, not "SSLv3"`,
+				`f.yaml:3: document 1 (Upstream old): tls.minVersion: must be one of 1_0, 1_1, 1_2, 1_3, because SSLv2 and SSLv3 are broken (RFC 6176, RFC 7568) and not supported, not "SSLv3"`,
 				`f.yaml:3: document 1 (Upstream old): tls.maxVersion: must be one of 1_0, 1_1, 1_2, 1_3, not "TLSv1.4"`,
 			}},
 		"unknown field, far": {"kind: Listener\nname: web\nlimits: {zzz: 1}",

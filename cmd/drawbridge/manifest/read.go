@@ -13,7 +13,7 @@ import (
 )
 
 // LoadConfig reads and parses one file or directory, as Load does. It accepts regular
-// files only: reading a FIFO could wait for ever.
+// files only: reading a FIFO could wait forever.
 func LoadConfig(path string) (*Manifest, error) { return load(nil, true, path) }
 
 // Load reads and parses files. A path is a file, "-" for stdin, or a directory,

@@ -1,7 +1,7 @@
 // Package terminal lays out text for people: tables, colors, and words that fit a line.
 //
-// It knows nothing of the gateway. Text that may come from a peer goes through Printable
-// before it is written; a Table does that by itself.
+// It does not depend on the gateway. Text that may come from a peer goes through Printable
+// before it is written; a Table does that automatically.
 package terminal
 
 import (

@@ -228,7 +228,7 @@ func TestSealedValuesCannotBeSwapped(t *testing.T) {
 	}
 }
 
-// An attacker who can write the file cannot have an unsealed state taken for a sealed one.
+// An attacker who can write the file cannot pass an unsealed state off as a sealed one.
 func TestASealedStoreIsNotReadAsAnUnsealedOne(t *testing.T) {
 	key := sealKey(t, "a")
 	for name, change := range map[string]func(meta *bbolt.Bucket) error{

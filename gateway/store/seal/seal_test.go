@@ -79,7 +79,7 @@ func TestADataKeyOpensWithItsOwnKeyOnly(t *testing.T) {
 	if _, err := other.Open(p, sealed); err == nil {
 		t.Error("two stores have the same data key")
 	}
-	// A value is never taken for a data key.
+	// A value is never mistaken for a data key.
 	if _, err := parse(t, "a").Unwrap(sealed); !errors.Is(err, ErrWrongKey) {
 		t.Errorf("%v", err)
 	}
