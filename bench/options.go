@@ -131,8 +131,8 @@ func parseSubjects(list string, profiled bool) ([]proxy.Kind, error) {
 	return out, nil
 }
 
-func unknown(what, name string, known []string) error {
-	return fmt.Errorf("unknown %s %q; known: %s", what, name, strings.Join(known, ", "))
+func unknown(kind, name string, known []string) error {
+	return fmt.Errorf("unknown %s %q; known: %s", kind, name, strings.Join(known, ", "))
 }
 
 // run finds the available proxies, measures, and returns all results, even if

@@ -116,7 +116,7 @@ func measureRow(ctx context.Context, o *options, row row, kinds []proxy.Kind, k 
 
 // cannot returns why a kind is not measured in a row, or "".
 func cannot(kind proxy.Kind, row row) string {
-	if why := kind.Cannot(row.service); why != "" {
+	if why := kind.Unsupported(row.service); why != "" {
 		return why
 	}
 	if _, floor := kind.(proxy.Floor); floor && (row.work.idle > 0 || row.unit == perConnection) {

@@ -108,7 +108,7 @@ func TestFloorForwardsEveryByte(t *testing.T) {
 // bytes.
 type overBytes struct{ proxy.IOCopy }
 
-func (overBytes) Cannot(proxy.Service) string { return "" }
+func (overBytes) Unsupported(proxy.Service) string { return "" }
 
 func TestHTTPIsMeasuredAndVerified(t *testing.T) {
 	o := tiny(t,

@@ -245,11 +245,11 @@ func sanList(sans []SAN) string {
 	return nameList(names)
 }
 
-func validityDetail(what string, c *x509.Certificate, now time.Time) string {
+func validityDetail(subject string, c *x509.Certificate, now time.Time) string {
 	if now.Before(c.NotBefore) {
-		return fmt.Sprintf("%s is not valid before %s", what, c.NotBefore.UTC().Format(time.RFC3339))
+		return fmt.Sprintf("%s is not valid before %s", subject, c.NotBefore.UTC().Format(time.RFC3339))
 	}
-	return fmt.Sprintf("%s expired on %s", what, c.NotAfter.UTC().Format(time.RFC3339))
+	return fmt.Sprintf("%s expired on %s", subject, c.NotAfter.UTC().Format(time.RFC3339))
 }
 
 // lastIssuer returns the missing issuer: that of the last certificate that the names

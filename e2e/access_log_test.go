@@ -31,7 +31,7 @@ func TestAccessLog(t *testing.T) {
 	t.Parallel()
 	curl := need(t, "curl")
 	a := newAuthority(t)
-	backend := serveHTTPS(t, a.serverConfig(t), says("hello"))
+	backend := serveHTTPS(t, a.serverConfig(t), respondsWith("hello"))
 	raw := serveConns(t, a.serverConfig(t), echo)
 
 	dir := t.TempDir()

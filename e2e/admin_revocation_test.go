@@ -34,10 +34,10 @@ func TestCallerThatIsRevokedIsRefused(t *testing.T) {
 		config := a.clientConfig(t)
 		config.Certificates = []tls.Certificate{keyPair(t, client)}
 		calls := adminv1.NewStatusServiceClient(dialAdmin(t, address, credentials.NewTLS(config)))
-		if _, err := calls.GetStatus(patient(t), &adminv1.GetStatusRequest{}); err != nil {
+		if _, err := calls.GetStatus(longContext(t), &adminv1.GetStatusRequest{}); err != nil {
 			t.Fatalf("before the revocation: %v", err)
 		}
-		events, err := calls.WatchEvents(patient(t), &adminv1.WatchEventsRequest{})
+		events, err := calls.WatchEvents(longContext(t), &adminv1.WatchEventsRequest{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -51,11 +51,11 @@ func TestCallerThatIsRevokedIsRefused(t *testing.T) {
 	if _, err := revokedEvents.Recv(); status.Code(err) != codes.Unavailable {
 		t.Errorf("the live connection of the revoked caller: %v", err)
 	}
-	if _, err := revokedCalls.GetStatus(patient(t), &adminv1.GetStatusRequest{}); status.Code(err) != codes.Unavailable {
+	if _, err := revokedCalls.GetStatus(longContext(t), &adminv1.GetStatusRequest{}); status.Code(err) != codes.Unavailable {
 		t.Errorf("a new connection of the revoked caller: %v", err)
 	}
 	eventually(t, "the log says why the connection ended", func() bool { return g.out.contains("the caller no longer has access") })
-	if _, err := goodCalls.GetStatus(patient(t), &adminv1.GetStatusRequest{}); err != nil {
+	if _, err := goodCalls.GetStatus(longContext(t), &adminv1.GetStatusRequest{}); err != nil {
 		t.Errorf("another caller: %v", err)
 	}
 	// Its stream lives on: it receives the next event.

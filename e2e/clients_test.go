@@ -116,11 +116,11 @@ func testClientProgram(t *testing.T, name string, run func(args ...string) *proc
 			t.Errorf("no %q in\n%s", want, plain)
 		}
 	}
-	got, err := g.admin.GetCertificate(patient(t), &adminv1.GetCertificateRequest{Name: "client"})
+	got, err := g.admin.GetCertificate(longContext(t), &adminv1.GetCertificateRequest{Name: "client"})
 	if err != nil || got.GetInfo().GetSubject() != "CN=rotated" || got.GetRevision() != before+1 {
 		t.Errorf("the certificate is %v, %v", got, err)
 	}
-	web, err = g.admin.GetUpstream(patient(t), &adminv1.GetUpstreamRequest{Name: "web"})
+	web, err = g.admin.GetUpstream(longContext(t), &adminv1.GetUpstreamRequest{Name: "web"})
 	if err != nil || web.GetLabels()["owner"] != name || g.getStatus().GetRevision() != before+3 {
 		t.Errorf("the upstream is %v, %v", web, err)
 	}

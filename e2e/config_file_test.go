@@ -15,7 +15,7 @@ import (
 func TestServeConfigFile(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
-	backend := serveHTTPS(t, a.serverConfig(t), says("backend"))
+	backend := serveHTTPS(t, a.serverConfig(t), respondsWith("backend"))
 	dir := t.TempDir()
 	for name, data := range nginxFiles(a.ca, a.client) {
 		writeFile(t, filepath.Join(dir, name), data)

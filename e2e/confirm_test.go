@@ -36,7 +36,7 @@ func respondWith(body string) *adminv1.Route {
 // applyPending applies resources that must be confirmed within a time.
 func (g *gateway) applyPending(within time.Duration, resources ...proto.Message) *adminv1.Change {
 	g.t.Helper()
-	resp, err := g.admin.Apply(patient(g.t), &adminv1.ApplyRequest{Resources: wrap(g.t, resources), Options: &adminv1.WriteOptions{ConfirmWithin: durationpb.New(within)}})
+	resp, err := g.admin.Apply(longContext(g.t), &adminv1.ApplyRequest{Resources: wrap(g.t, resources), Options: &adminv1.WriteOptions{ConfirmWithin: durationpb.New(within)}})
 	if err != nil {
 		g.t.Fatalf("Apply: %v", err)
 	}
@@ -93,7 +93,7 @@ func TestAChangeThatCutsItsAuthorOffIsUndone(t *testing.T) {
 	if s := g.getStatus(); s.GetRevision() != 3 || s.GetPending() != nil {
 		t.Errorf("revision %d, pending %v", s.GetRevision(), s.GetPending())
 	}
-	r, err := g.admin.GetRevision(patient(t), &adminv1.GetRevisionRequest{Revision: 2})
+	r, err := g.admin.GetRevision(longContext(t), &adminv1.GetRevisionRequest{Revision: 2})
 	if err != nil || r.GetTransport() != adminv1.Transport_TRANSPORT_TCP || r.GetPrincipal() == "" || r.GetComment() != "a typing error" {
 		t.Errorf("%v, %v", r, err)
 	}
@@ -125,7 +125,7 @@ func TestAPendingChangeEndsWithItsProcess(t *testing.T) {
 		g = g.restart()
 	}
 	change := g.applyPending(time.Hour, respondWith("confirmed"))
-	if _, err := g.admin.Confirm(patient(t), &adminv1.ConfirmRequest{Revision: change.GetRevision()}); err != nil {
+	if _, err := g.admin.Confirm(longContext(t), &adminv1.ConfirmRequest{Revision: change.GetRevision()}); err != nil {
 		t.Fatal(err)
 	}
 	g.signal(syscall.SIGKILL)
@@ -204,7 +204,7 @@ func testKills(t *testing.T, flags ...string) {
 					if a.pending {
 						options.ConfirmWithin = durationpb.New(within)
 					}
-					resp, err := g.admin.Apply(patient(t), &adminv1.ApplyRequest{Resources: wrap(t, []proto.Message{up(a.body)}), Options: options})
+					resp, err := g.admin.Apply(longContext(t), &adminv1.ApplyRequest{Resources: wrap(t, []proto.Message{up(a.body)}), Options: options})
 					switch code := status.Code(err); {
 					case code == codes.FailedPrecondition: // another writer's revision is pending
 						continue
@@ -216,13 +216,13 @@ func testKills(t *testing.T, flags ...string) {
 						continue // its writer does not confirm it
 					}
 					if a.pending && random.IntN(2) == 0 {
-						if _, err := g.admin.Confirm(patient(t), &adminv1.ConfirmRequest{Revision: n}); err != nil {
+						if _, err := g.admin.Confirm(longContext(t), &adminv1.ConfirmRequest{Revision: n}); err != nil {
 							return
 						}
 						a.pending = false
 					} else if a.pending {
 						back := n - 1
-						resp, err := g.admin.Rollback(patient(t), &adminv1.RollbackRequest{Revision: &back})
+						resp, err := g.admin.Rollback(longContext(t), &adminv1.RollbackRequest{Revision: &back})
 						if err != nil {
 							return
 						}
@@ -249,7 +249,7 @@ func testKills(t *testing.T, flags ...string) {
 		if err := g.checkHistory(began, s.GetRevision(), stays); err != nil {
 			t.Fatalf("round %d: %v", round, err)
 		}
-		u, err := g.admin.GetUpstream(patient(t), &adminv1.GetUpstreamRequest{Name: "u"})
+		u, err := g.admin.GetUpstream(longContext(t), &adminv1.GetUpstreamRequest{Name: "u"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -262,7 +262,7 @@ func testKills(t *testing.T, flags ...string) {
 func (g *gateway) checkHistory(since, live int64, stays map[int64]string) error {
 	stored := map[int64]*adminv1.Revision{}
 	for token := ""; ; {
-		page, err := g.admin.ListRevisions(patient(g.t), &adminv1.ListRevisionsRequest{PageToken: token})
+		page, err := g.admin.ListRevisions(longContext(g.t), &adminv1.ListRevisionsRequest{PageToken: token})
 		if err != nil {
 			return err
 		}

@@ -115,7 +115,7 @@ func TestAChangeThatCutsItsAuthorOffFromTheAdminServiceIsUndone(t *testing.T) {
 }
 
 // The files of the admin service are not part of a revision. If one of them removes the
-// author while a change is pending, the change is undone all the same; the file is not.
+// author while a change is pending, the change is still undone; the file is not.
 func TestAChangeIsUndoneIfItsAuthorIsRemovedMeanwhile(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)

@@ -16,7 +16,7 @@ import (
 // probe probes a stored upstream with one endpoint.
 func (g *gateway) probe(upstream string) *adminv1.ProbeResult {
 	g.t.Helper()
-	resp, err := g.diagnostics.ProbeUpstream(patient(g.t), &adminv1.ProbeUpstreamRequest{Target: &adminv1.ProbeUpstreamRequest_Name{Name: upstream}})
+	resp, err := g.diagnostics.ProbeUpstream(longContext(g.t), &adminv1.ProbeUpstreamRequest{Target: &adminv1.ProbeUpstreamRequest_Name{Name: upstream}})
 	if err != nil {
 		g.t.Fatalf("ProbeUpstream %s: %v", upstream, err)
 	}

@@ -67,7 +67,7 @@ func TestTheAnswerOfDNSChangesUnderTraffic(t *testing.T) {
 	httpOne, httpTwo, httpPort := twoHosts(t)
 	rawOne, rawTwo, rawPort := twoHosts(t)
 	serve := func(ln net.Listener, text string) *httptest.Server {
-		s := httptest.NewUnstartedServer(says(text))
+		s := httptest.NewUnstartedServer(respondsWith(text))
 		_ = s.Listener.Close()
 		s.Listener, s.TLS, s.EnableHTTP2 = ln, a.serverConfig(t), true
 		s.StartTLS()
@@ -174,7 +174,7 @@ func TestANameThatDoesNotResolveAtStartIsRetried(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
 	names := dnstest.NewServer(t)
-	_, port, _ := net.SplitHostPort(serveHTTPS(t, &tls.Config{Certificates: []tls.Certificate{keyPair(t, a.server)}}, says("hello")))
+	_, port, _ := net.SplitHostPort(serveHTTPS(t, &tls.Config{Certificates: []tls.Certificate{keyPair(t, a.server)}}, respondsWith("hello")))
 	n, _ := strconv.Atoi(port)
 	g := startGateway(t)
 	g.apply(trustBundle("ca", a.ca), certificate("client", a.client), byDNS("web", names, int32(n)), listener("web", protocolHTTP, "web"))

@@ -47,7 +47,7 @@ var shellPages = map[string]shellPage{
 			page := r.page
 			_, config, _ := strings.Cut(page, "```yaml\n")
 			config, _, _ = strings.Cut(config, "```")
-			address := serveHTTPS(r.t, lateConfig(filepath.Join(r.dir, "pki/backend.pem"), filepath.Join(r.dir, "pki/backend-key.pem")), says("backend"))
+			address := serveHTTPS(r.t, lateConfig(filepath.Join(r.dir, "pki/backend.pem"), filepath.Join(r.dir, "pki/backend-key.pem")), respondsWith("backend"))
 			listen := ownHost().String() + ":8080"
 			r.replace("127.0.0.1:8080", listen)
 			need(r.t, "curl")
@@ -86,7 +86,7 @@ var shellPages = map[string]shellPage{
 		setup: func(r *shellRun) {
 			g, a := r.gateway(), newAuthority(r.t)
 			g.apply(trustBundle("ca", a.ca), certificate("client", a.client))
-			address := serveHTTPS(r.t, a.serverConfig(r.t), says("payments"))
+			address := serveHTTPS(r.t, a.serverConfig(r.t), respondsWith("payments"))
 			r.write("payments.yaml", fmt.Sprintf("kind: Upstream\nname: payments\nendpoints: [{address: %q}]\ntls: {certificate: client, trustBundles: [ca], serverName: %s}\n", address, serverName))
 			r.write("team-a/upstreams.yaml", "kind: Upstream\nname: a\nlabels: {team: a}\nendpoints: [{address: 127.0.0.1:1}]\nplaintext: {}\n")
 		},
@@ -210,7 +210,7 @@ var shellPages = map[string]shellPage{
 		setup: func(r *shellRun) {
 			g, a := r.gateway(), newAuthority(r.t)
 			g.apply(trustBundle("ca", a.ca), certificate("client", a.client))
-			address := serveHTTPS(r.t, a.serverConfig(r.t), says("pay"))
+			address := serveHTTPS(r.t, a.serverConfig(r.t), respondsWith("pay"))
 			r.replace("127.0.0.1:9443", address)
 			r.write("pay.yaml", fmt.Sprintf("kind: Upstream\nname: backend\nendpoints: [{address: %q}]\ntls: {certificate: client, trustBundles: [ca], verifyName: pay.internal}\n", address))
 		},
@@ -360,7 +360,7 @@ func (r *shellRun) write(name, text string) {
 func (r *shellRun) apply(config string, flags ...string) {
 	r.t.Helper()
 	r.write("setup.yaml", config)
-	cmd := exec.CommandContext(patient(r.t), program(r.t), append([]string{"apply", "-f", "setup.yaml"}, flags...)...)
+	cmd := exec.CommandContext(longContext(r.t), program(r.t), append([]string{"apply", "-f", "setup.yaml"}, flags...)...)
 	cmd.Dir, cmd.Env = r.dir, r.env
 	if out, err := cmd.CombinedOutput(); err != nil {
 		r.t.Fatalf("setup: %v\n%s", err, out)
@@ -387,7 +387,7 @@ func (r *shellRun) run(c shellCommand) bool {
 		return true
 	}
 	need(t, "bash")
-	sh := exec.CommandContext(patient(t), "bash", "-euc", text)
+	sh := exec.CommandContext(longContext(t), "bash", "-euc", text)
 	sh.Dir, sh.Env = r.dir, r.env
 	out, err := sh.CombinedOutput()
 	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {

@@ -47,7 +47,7 @@ func TestUploadsReturnFindings(t *testing.T) {
 		"long-lived":   {server(root, pki.LeafOptions{NotAfter: now.Add(800 * day)}), []finding{adminv1.CertificateFinding_CERTIFICATE_FINDING_LONG_LIFETIME}},
 		"intermediate": {with(whole, leaf), []finding{adminv1.CertificateFinding_CERTIFICATE_FINDING_MISSING_INTERMEDIATE}},
 	} {
-		resp, err := g.admin.PutCertificate(patient(t), &adminv1.PutCertificateRequest{Certificate: certificate(name, c.issued)})
+		resp, err := g.admin.PutCertificate(longContext(t), &adminv1.PutCertificateRequest{Certificate: certificate(name, c.issued)})
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue

@@ -56,7 +56,7 @@ func TestDrainedConnectionsFinishWhatTheyCarry(t *testing.T) {
 
 			drain := func(name string, period time.Duration) {
 				t.Helper()
-				resp, err := g.diagnostics.DrainConnections(patient(t), &adminv1.DrainConnectionsRequest{Upstream: name, Sha256Fingerprint: fp, Period: durationpb.New(period)})
+				resp, err := g.diagnostics.DrainConnections(longContext(t), &adminv1.DrainConnectionsRequest{Upstream: name, Sha256Fingerprint: fp, Period: durationpb.New(period)})
 				if err != nil || resp.GetConnections() != 1 {
 					t.Errorf("%s: drained %d, %v", name, resp.GetConnections(), err)
 				}

@@ -73,7 +73,7 @@ func TestDrillAnEndpointDiesInTheMiddleOfAResponse(t *testing.T) {
 				n++
 				transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool(a.ca), ServerName: serverName}, ForceAttemptHTTP2: version == "HTTP/2.0"}
 				t.Cleanup(transport.CloseIdleConnections)
-				req, _ := http.NewRequestWithContext(patient(t), http.MethodGet, "https://"+g.address("web")+path, nil)
+				req, _ := http.NewRequestWithContext(longContext(t), http.MethodGet, "https://"+g.address("web")+path, nil)
 				resp, err := transport.RoundTrip(req)
 				if err != nil {
 					t.Fatal(err)

@@ -124,7 +124,7 @@ func TestConnectionsLeaveThroughAProxy(t *testing.T) {
 				return u
 			}
 			good := func() *adminv1.Via { return p.via(socks, proxyPassword) }
-			tcp, web := serveConns(t, a.serverConfig(t), echo), serveHTTPS(t, a.serverConfig(t), says("behind the proxy"))
+			tcp, web := serveConns(t, a.serverConfig(t), echo), serveHTTPS(t, a.serverConfig(t), respondsWith("behind the proxy"))
 			checked := via(upstream("tcp", a.settings(), tcp), good())
 			checked.HealthCheck = &adminv1.HealthCheck{Kind: &adminv1.HealthCheck_Tls{Tls: &adminv1.TlsCheck{}}, Interval: durationpb.New(200 * time.Millisecond)}
 			g.apply(trustBundle("ca", a.ca), certificate("client", a.client), checked, via(upstream("web", a.settings(), web), good()),

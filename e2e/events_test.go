@@ -68,7 +68,7 @@ func TestEvents(t *testing.T) {
 	raw := serveConns(t, a.serverConfig(t), echo)
 	g := startGateway(t)
 	events := g.watchEvents()
-	_, err := g.admin.Apply(patient(t), &adminv1.ApplyRequest{
+	_, err := g.admin.Apply(longContext(t), &adminv1.ApplyRequest{
 		Resources: wrap(t, []proto.Message{
 			trustBundle("ca", other.ca), certificate("client", a.client), upstream("raw", a.settings(), raw), listener("raw", protocolTCP, "raw"),
 		}),
@@ -157,7 +157,7 @@ func TestExpiryIsReported(t *testing.T) {
 		t.Errorf("reported %v", reported)
 	}
 
-	list, err := g.status.ListCertificates(patient(t), &adminv1.ListCertificatesInUseRequest{})
+	list, err := g.status.ListCertificates(longContext(t), &adminv1.ListCertificatesInUseRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -200,7 +200,7 @@ func TestASlowWatcherIsDisconnected(t *testing.T) {
 	comment := strings.Repeat("x", 1000)
 	var revision int64
 	for i := range 1500 {
-		resp, err := g.admin.PutUpstream(patient(t), &adminv1.PutUpstreamRequest{
+		resp, err := g.admin.PutUpstream(longContext(t), &adminv1.PutUpstreamRequest{
 			Upstream: plainUpstream("up", fmt.Sprintf("127.0.0.1:%d", i+1)), Options: &adminv1.WriteOptions{Comment: comment},
 		})
 		if err != nil {

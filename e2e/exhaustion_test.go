@@ -20,7 +20,7 @@ import (
 func TestFullDiskFailsOnlyWrites(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
-	web := serveHTTPS(t, a.serverConfig(t), says("web"))
+	web := serveHTTPS(t, a.serverConfig(t), respondsWith("web"))
 	// A limit on file size acts like a full disk.
 	g := startGatewayWithin(t, "-f 512")
 	g.serveBoth(a, web, web)
@@ -33,13 +33,13 @@ func TestFullDiskFailsOnlyWrites(t *testing.T) {
 	var acknowledged int
 	var err error
 	for ; err == nil && acknowledged < 100; acknowledged++ {
-		_, err = g.admin.PutRoute(patient(t), &adminv1.PutRouteRequest{Route: large(acknowledged)})
+		_, err = g.admin.PutRoute(longContext(t), &adminv1.PutRouteRequest{Route: large(acknowledged)})
 	}
 	acknowledged--
 	if status.Code(err) != codes.Unavailable {
 		t.Fatalf("after %d writes the disk is full: %v", acknowledged, err)
 	}
-	before, err := g.admin.GetConfig(patient(t), &adminv1.GetConfigRequest{})
+	before, err := g.admin.GetConfig(longContext(t), &adminv1.GetConfigRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +56,7 @@ func TestFullDiskFailsOnlyWrites(t *testing.T) {
 	g.stop()
 
 	g = g.restart() // without the limit
-	after, err := g.admin.GetConfig(patient(t), &adminv1.GetConfigRequest{})
+	after, err := g.admin.GetConfig(longContext(t), &adminv1.GetConfigRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -70,7 +70,7 @@ func TestExplanationsOfRequestsHold(t *testing.T) {
 		{"GET", "a.test", "/v2/%00", "", "refuse"},
 	} {
 		what := c.method + " " + c.host + c.path
-		e, err := g.diagnostics.ExplainRoute(patient(t), &adminv1.ExplainRouteRequest{Listener: "web", Method: c.method, Host: c.host, Path: c.path})
+		e, err := g.diagnostics.ExplainRoute(longContext(t), &adminv1.ExplainRouteRequest{Listener: "web", Method: c.method, Host: c.host, Path: c.path})
 		if err != nil {
 			t.Errorf("%s: %v", what, err)
 			continue
@@ -78,7 +78,7 @@ func TestExplanationsOfRequestsHold(t *testing.T) {
 		if e.GetRoute() != c.route || strings.ToLower(strings.TrimPrefix(e.GetAction().String(), "EXPLAINED_ACTION_")) != c.action || e.GetWhy() == "" {
 			t.Errorf("%s: explained as %v, want %s by %q", what, e, c.action, c.route)
 		}
-		req, err := http.NewRequestWithContext(patient(t), c.method, base+"/", nil)
+		req, err := http.NewRequestWithContext(longContext(t), c.method, base+"/", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -142,7 +142,7 @@ func TestExplanationsOfConnectionsHold(t *testing.T) {
 	for sni, want := range map[string][2]string{
 		"x.two.example.com": {"second", "bob"}, "X.TWO.example.com": {"second", "bob"}, "two.example.com": {"", "client"}, "": {"", "client"},
 	} {
-		e, err := g.diagnostics.ExplainRoute(patient(t), &adminv1.ExplainRouteRequest{Listener: "raw", Sni: sni})
+		e, err := g.diagnostics.ExplainRoute(longContext(t), &adminv1.ExplainRouteRequest{Listener: "raw", Sni: sni})
 		if err != nil {
 			t.Fatal(err)
 		}

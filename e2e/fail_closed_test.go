@@ -61,7 +61,7 @@ func TestBadKeyMaterialIsRefusedWhenPut(t *testing.T) {
 	bundles["a list without a source"] = &adminv1.TrustBundle{Source: trustBundle("", a.ca).Source, Crls: []*adminv1.Crl{{}}}
 	for what, b := range bundles {
 		b.Name = "bad"
-		_, err := g.admin.PutTrustBundle(patient(t), &adminv1.PutTrustBundleRequest{TrustBundle: b})
+		_, err := g.admin.PutTrustBundle(longContext(t), &adminv1.PutTrustBundleRequest{TrustBundle: b})
 		expectInvalid(t, "a trust bundle of "+what, err)
 	}
 
@@ -105,7 +105,7 @@ func TestBadKeyMaterialIsRefusedWhenPut(t *testing.T) {
 		"an archive that is PEM":              pkcs12(leaf, ""),
 	} {
 		c.Name = "bad"
-		_, err := g.admin.PutCertificate(patient(t), &adminv1.PutCertificateRequest{Certificate: c})
+		_, err := g.admin.PutCertificate(longContext(t), &adminv1.PutCertificateRequest{Certificate: c})
 		expectInvalid(t, "a certificate of "+what, err)
 	}
 	if counts := g.getStatus().GetCounts(); counts.GetTrustBundles() != 0 || counts.GetCertificates() != 0 {
@@ -113,10 +113,10 @@ func TestBadKeyMaterialIsRefusedWhenPut(t *testing.T) {
 	}
 }
 
-func expectInvalid(t *testing.T, what string, err error) {
+func expectInvalid(t *testing.T, name string, err error) {
 	t.Helper()
 	if status.Code(err) != codes.InvalidArgument {
-		t.Errorf("%s: %v, want InvalidArgument", what, err)
+		t.Errorf("%s: %v, want InvalidArgument", name, err)
 	}
 }
 
@@ -258,7 +258,7 @@ func TestBadFilesAtTheStartLeaveTheirUsersDown(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
 	faults := fileFaults(t, a)
-	web := serveHTTPS(t, a.serverConfig(t), says("reached"))
+	web := serveHTTPS(t, a.serverConfig(t), respondsWith("reached"))
 	raw := serveConns(t, nil, echo)
 	g := startGateway(t)
 	var bridges []*fileBridge
@@ -296,7 +296,7 @@ func TestAFileThatBecomesBadChangesNothing(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
 	faults := fileFaults(t, a)
-	web := serveHTTPS(t, a.serverConfig(t), says("reached"))
+	web := serveHTTPS(t, a.serverConfig(t), respondsWith("reached"))
 	raw := serveConns(t, nil, echo)
 	g := startGateway(t)
 	var bridges []*fileBridge

@@ -31,7 +31,7 @@ func TestFilesOutsideTheRootsAreNotRead(t *testing.T) {
 	g := startGateway(t, "--file-root", root)
 
 	put := func(path string) error {
-		_, err := g.admin.PutTrustBundle(patient(t), &adminv1.PutTrustBundleRequest{
+		_, err := g.admin.PutTrustBundle(longContext(t), &adminv1.PutTrustBundleRequest{
 			TrustBundle: &adminv1.TrustBundle{Name: "ca", Source: &adminv1.TrustBundle_File{File: path}},
 		})
 		return err
@@ -83,7 +83,7 @@ func TestFilesOutsideTheRootsAreNotRead(t *testing.T) {
 			return err
 		},
 	} {
-		if err := put(patient(t)); status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "--file-root") {
+		if err := put(longContext(t)); status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "--file-root") {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
@@ -97,7 +97,7 @@ func TestALinkChangedToLeadOutsideIsRejected(t *testing.T) {
 	outside, root := t.TempDir(), t.TempDir()
 	path := writeFile(t, filepath.Join(root, "ca.pem"), a.ca.RootPEM())
 	secret := writeFile(t, filepath.Join(outside, "ca.pem"), other.ca.RootPEM())
-	web := serveHTTPS(t, a.serverConfig(t), says("reached"))
+	web := serveHTTPS(t, a.serverConfig(t), respondsWith("reached"))
 	g := startGateway(t, "--file-root", root)
 	g.apply(
 		&adminv1.TrustBundle{Name: "ca", Source: &adminv1.TrustBundle_File{File: path}}, certificate("client", a.client),
@@ -125,7 +125,7 @@ func TestUsersOfFilesOutsideNewRootsAreDown(t *testing.T) {
 	a := newAuthority(t)
 	before, after := t.TempDir(), t.TempDir()
 	path := writeFile(t, filepath.Join(before, "ca.pem"), a.ca.RootPEM())
-	web := serveHTTPS(t, a.serverConfig(t), says("reached"))
+	web := serveHTTPS(t, a.serverConfig(t), respondsWith("reached"))
 	g := startGateway(t, "--file-root", before)
 	g.apply(
 		&adminv1.TrustBundle{Name: "ca", Source: &adminv1.TrustBundle_File{File: path}}, certificate("client", a.client),

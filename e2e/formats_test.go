@@ -179,7 +179,7 @@ func TestEveryFormatOfACertificate(t *testing.T) {
 			t.Fatal(err)
 		}
 		c := &adminv1.Certificate{Name: "java", Source: &adminv1.Certificate_Pkcs12{Pkcs12: &adminv1.CertificatePkcs12{Data: data, Passphrase: "changeit"}}}
-		resp, err := g.admin.PutCertificate(patient(t), &adminv1.PutCertificateRequest{Certificate: c})
+		resp, err := g.admin.PutCertificate(longContext(t), &adminv1.PutCertificateRequest{Certificate: c})
 		if err != nil || resp.GetCertificate().GetInfo().GetSubject() != "CN=java" {
 			t.Errorf("%v, %v", resp, err)
 		}

@@ -52,7 +52,7 @@ func TestLogReaderThatStopsReadingBlocksNothing(t *testing.T) {
 	long := "/" + strings.Repeat("a", 200)
 	eventually(t, "lines of the log are dropped", func() bool {
 		for range 200 { // each call writes a line
-			if _, err := g.admin.GetListener(patient(t), &adminv1.GetListenerRequest{Name: "raw"}); err != nil {
+			if _, err := g.admin.GetListener(longContext(t), &adminv1.GetListenerRequest{Name: "raw"}); err != nil {
 				t.Fatalf("an admin call while the log is full: %v", err)
 			}
 		}

@@ -23,14 +23,14 @@ func TestGarbageOnEveryPort(t *testing.T) {
 	for _, format := range []string{"json", "text"} {
 		t.Run(format, func(t *testing.T) {
 			t.Parallel()
-			throwGarbage(t, format)
+			sendGarbageToEveryPort(t, format)
 		})
 	}
 }
 
-func throwGarbage(t *testing.T, logFormat string) {
+func sendGarbageToEveryPort(t *testing.T, logFormat string) {
 	a := newAuthority(t)
-	web := serveHTTPS(t, a.serverConfig(t), says("web"))
+	web := serveHTTPS(t, a.serverConfig(t), respondsWith("web"))
 	raw := serveConns(t, a.serverConfig(t), echo)
 	rude := serveConns(t, nil, func(conn net.Conn) { _, _ = io.WriteString(conn, "220 this is not TLS\r\n") })
 	g, ops := startGatewayWithOps(t, "--log-format", logFormat)

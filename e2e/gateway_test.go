@@ -192,7 +192,7 @@ func (g *gateway) inspect() {
 // apply applies resources, or fails the test.
 func (g *gateway) apply(resources ...proto.Message) *adminv1.Change {
 	g.t.Helper()
-	resp, err := g.admin.Apply(patient(g.t), &adminv1.ApplyRequest{Resources: wrap(g.t, resources)})
+	resp, err := g.admin.Apply(longContext(g.t), &adminv1.ApplyRequest{Resources: wrap(g.t, resources)})
 	if err != nil {
 		g.t.Fatalf("Apply: %v", err)
 	}
@@ -206,7 +206,7 @@ func (g *gateway) remove(refs ...*adminv1.ResourceRef) {
 	for _, r := range refs {
 		req.Deletes = append(req.Deletes, &adminv1.ResourceDelete{Kind: r.GetKind(), Name: r.GetName()})
 	}
-	if _, err := g.admin.Apply(patient(g.t), req); err != nil {
+	if _, err := g.admin.Apply(longContext(g.t), req); err != nil {
 		g.t.Fatalf("Apply: %v", err)
 	}
 }
@@ -249,7 +249,7 @@ func (g *gateway) logged(line *regexp.Regexp) string {
 
 func (g *gateway) getStatus() *adminv1.GetStatusResponse {
 	g.t.Helper()
-	s, err := g.status.GetStatus(patient(g.t), &adminv1.GetStatusRequest{})
+	s, err := g.status.GetStatus(longContext(g.t), &adminv1.GetStatusRequest{})
 	if err != nil {
 		g.t.Fatalf("GetStatus: %v", err)
 	}
@@ -279,7 +279,7 @@ func (g *gateway) address(name string) string {
 
 func (g *gateway) upstream(name string) *adminv1.UpstreamStatus {
 	g.t.Helper()
-	resp, err := g.status.ListUpstreams(patient(g.t), &adminv1.ListUpstreamStatusesRequest{})
+	resp, err := g.status.ListUpstreams(longContext(g.t), &adminv1.ListUpstreamStatusesRequest{})
 	if err != nil {
 		g.t.Fatalf("ListUpstreams: %v", err)
 	}

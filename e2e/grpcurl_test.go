@@ -15,8 +15,8 @@ import (
 func TestRoutesChangeUnderTraffic(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
-	one := serveHTTPS(t, a.serverConfig(t), says("one"))
-	two := serveHTTPS(t, a.serverConfig(t), says("two"))
+	one := serveHTTPS(t, a.serverConfig(t), respondsWith("one"))
+	two := serveHTTPS(t, a.serverConfig(t), respondsWith("two"))
 
 	g := startGateway(t)
 	// All calls use grpcurl, as in the API's documentation.

@@ -34,13 +34,13 @@ func TestH2spec(t *testing.T) {
 	a := newAuthority(t)
 	open := a.serverConfig(t)
 	open.ClientAuth = 0
-	_, stock, _ := h2spec(t, serveHTTPS(t, open, says("hello")))
+	_, stock, _ := h2spec(t, serveHTTPS(t, open, respondsWith("hello")))
 
 	g := startGateway(t)
 	secure := listener("secure", protocolHTTP, "web")
 	secure.Tls = &adminv1.ServerTls{Certificates: []string{"front"}}
 	g.apply(trustBundle("ca", a.ca), certificate("client", a.client), certificate("front", a.server),
-		upstream("web", a.settings(), serveHTTPS(t, a.serverConfig(t), says("hello"))), secure)
+		upstream("web", a.settings(), serveHTTPS(t, a.serverConfig(t), respondsWith("hello"))), secure)
 	tests, passed, report := h2spec(t, g.address("secure"))
 	t.Logf("of %d tests %d pass, and %d with a server of the standard library", tests, passed, stock)
 	if passed < stock {

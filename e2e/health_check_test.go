@@ -176,10 +176,10 @@ func TestHealthChecksOfNginx(t *testing.T) {
 	both("at first")
 
 	for _, test := range []struct {
-		what          string
-		falls, rises  func()
-		reason        adminv1.Reason
-		message, says string
+		what                  string
+		falls, rises          func()
+		reason                adminv1.Reason
+		message, respondsWith string
 	}{
 		{"dead", one.kill, func() { one.startAgain(t) }, adminv1.Reason_REASON_CONNECT_REFUSED, "connection refused", "CONNECT_REFUSED"},
 		{"sick", func() { one.mark("sick", true) }, func() { one.mark("sick", false) }, adminv1.Reason_REASON_CHECK_FAILED, "it answered 503", "CHECK_FAILED"},
@@ -194,7 +194,7 @@ func TestHealthChecksOfNginx(t *testing.T) {
 			t.Errorf("when it failed: %v", answers)
 		}
 		e := g.endpoint("web", one.address(0))
-		if e.GetAvailable() || e.GetHealth() != adminv1.EndpointHealth_ENDPOINT_HEALTH_DOWN || !strings.HasPrefix(e.GetUnavailableReason(), "fails its health check: "+test.says) ||
+		if e.GetAvailable() || e.GetHealth() != adminv1.EndpointHealth_ENDPOINT_HEALTH_DOWN || !strings.HasPrefix(e.GetUnavailableReason(), "fails its health check: "+test.respondsWith) ||
 			e.GetCheck().GetHealthy() || e.GetCheck().GetReason() != test.reason {
 			t.Errorf("%s: %v", test.what, e)
 		}
@@ -204,7 +204,7 @@ func TestHealthChecksOfNginx(t *testing.T) {
 		if _, metrics := get(t, "http://"+ops+"/metrics"); !strings.Contains(metrics, fmt.Sprintf(`drawbridge_upstream_available{endpoint=%q,upstream="web"} 0`, one.address(0))) {
 			t.Errorf("%s: the metrics do not show it", test.what)
 		}
-		if out := g.cli("status").String(); !strings.Contains(out, test.says) {
+		if out := g.cli("status").String(); !strings.Contains(out, test.respondsWith) {
 			t.Errorf("%s: status shows\n%s", test.what, out)
 		}
 		if out := g.cli("explain", "web").String(); !strings.Contains(out, "takes no traffic: fails its health check") {

@@ -162,7 +162,7 @@ func TestHostileUpstreams(t *testing.T) {
 	}
 
 	g := startGateway(t)
-	healthy := serveHTTPS(t, a.serverConfig(t), says("healthy"))
+	healthy := serveHTTPS(t, a.serverConfig(t), respondsWith("healthy"))
 	hostile := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: root.cert.Raw})
 	g.apply(
 		trustBundle("ca", a.ca), certificate("client", a.client), trustBundle("deep", deep),
@@ -195,7 +195,7 @@ func TestHostileUpstreams(t *testing.T) {
 			})
 		}
 		attack.Go(func() {
-			resp, err := g.diagnostics.ProbeUpstream(patient(t), &adminv1.ProbeUpstreamRequest{Target: &adminv1.ProbeUpstreamRequest_Name{Name: c.name}})
+			resp, err := g.diagnostics.ProbeUpstream(longContext(t), &adminv1.ProbeUpstreamRequest{Target: &adminv1.ProbeUpstreamRequest_Name{Name: c.name}})
 			if err != nil || len(resp.GetResults()) != 1 {
 				t.Errorf("%s: the probe: %v, %v", c.name, resp, err)
 				return

@@ -68,7 +68,7 @@ func TestIdleConnectionsToTheAdminServiceAndOpsStarveNoTraffic(t *testing.T) {
 		t.Errorf("/readyz: %d %q", code, body)
 	}
 	conn := dialAdmin(t, adminTCP, credentials.NewTLS(a.clientConfig(t)))
-	if _, err := adminv1.NewStatusServiceClient(conn).GetStatus(patient(t), &adminv1.GetStatusRequest{}); err != nil {
+	if _, err := adminv1.NewStatusServiceClient(conn).GetStatus(longContext(t), &adminv1.GetStatusRequest{}); err != nil {
 		t.Errorf("a caller with a certificate: %v", err)
 	}
 }

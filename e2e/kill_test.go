@@ -73,7 +73,7 @@ func testAcknowledgedWrites(t *testing.T, kills int, flags ...string) {
 
 		stored := map[string]int{} // how many of a pair
 		for token := ""; ; {
-			page, err := g.admin.ListRoutes(patient(t), &adminv1.ListRoutesRequest{PageToken: token})
+			page, err := g.admin.ListRoutes(longContext(t), &adminv1.ListRoutesRequest{PageToken: token})
 			if err != nil {
 				t.Fatal(err)
 			}

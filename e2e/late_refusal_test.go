@@ -17,7 +17,7 @@ func TestLateRefusalsAreNotReportedAsClosedConnections(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
 	stranger := clientCert(t, newCA(t, "another root"), "stranger")
-	web, raw := serveHTTPS(t, a.serverConfig(t), says("reached")), serveConns(t, a.serverConfig(t), echo)
+	web, raw := serveHTTPS(t, a.serverConfig(t), respondsWith("reached")), serveConns(t, a.serverConfig(t), echo)
 	g := startGateway(t)
 	g.apply(trustBundle("ca", a.ca), certificate("stranger", stranger))
 	for _, certificate := range []string{"", "stranger"} {

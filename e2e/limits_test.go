@@ -92,7 +92,7 @@ func TestClientsAreHeldToTheirLimits(t *testing.T) {
 func TestConnectionsEndInTimeUnnoticed(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
-	up := serveHTTPS(t, a.serverConfig(t), says("hello"))
+	up := serveHTTPS(t, a.serverConfig(t), respondsWith("hello"))
 	web, secure := listener("web", protocolHTTP, "up"), listener("secure", protocolHTTP, "up")
 	web.Http = &adminv1.HttpOptions{MaxRequestsPerConnection: 10}
 	secure.Http = &adminv1.HttpOptions{MaxRequestsPerConnection: 10, MaxConnectionAge: durationpb.New(time.Second)}

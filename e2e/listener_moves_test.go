@@ -59,7 +59,7 @@ func TestListenersMove(t *testing.T) {
 	}
 	three, routeThree := responder("three")
 	three.Address = g.address("raw")
-	_, err := g.admin.Apply(patient(t), &adminv1.ApplyRequest{
+	_, err := g.admin.Apply(longContext(t), &adminv1.ApplyRequest{
 		Resources: wrap(t, []proto.Message{three, routeThree}),
 		Deletes:   []*adminv1.ResourceDelete{{Kind: adminv1.Kind_KIND_LISTENER, Name: "raw"}},
 	})
@@ -77,7 +77,7 @@ func TestListenersMove(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer other.Close()
-	before, err := g.admin.GetConfig(patient(t), &adminv1.GetConfigRequest{})
+	before, err := g.admin.GetConfig(longContext(t), &adminv1.GetConfigRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,11 +85,11 @@ func TestListenersMove(t *testing.T) {
 	taken := listener("taken", protocolTCP, "web")
 	taken.Address = other.Addr().String()
 	routeOne.GetRespond().Body = "changed"
-	_, err = g.admin.Apply(patient(t), &adminv1.ApplyRequest{Resources: wrap(t, []proto.Message{four, routeFour, taken, routeOne})})
+	_, err = g.admin.Apply(longContext(t), &adminv1.ApplyRequest{Resources: wrap(t, []proto.Message{four, routeFour, taken, routeOne})})
 	if status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), "resources[2].listener.address: ") {
 		t.Errorf("an address in use: %v", err)
 	}
-	after, err := g.admin.GetConfig(patient(t), &adminv1.GetConfigRequest{})
+	after, err := g.admin.GetConfig(longContext(t), &adminv1.GetConfigRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,7 +16,7 @@ import (
 func TestRotatedListenerCertificate(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
-	web := serveHTTPS(t, a.serverConfig(t), says("web"))
+	web := serveHTTPS(t, a.serverConfig(t), respondsWith("web"))
 	raw := serveConns(t, a.serverConfig(t), echo)
 	g := startGateway(t)
 	g.apply(
@@ -37,7 +37,7 @@ func TestRotatedListenerCertificate(t *testing.T) {
 	t.Cleanup(transport.CloseIdleConnections)
 	ask := func() (reused bool) {
 		t.Helper()
-		ctx := httptrace.WithClientTrace(patient(t), &httptrace.ClientTrace{GotConn: func(c httptrace.GotConnInfo) { reused = c.Reused }})
+		ctx := httptrace.WithClientTrace(longContext(t), &httptrace.ClientTrace{GotConn: func(c httptrace.GotConnInfo) { reused = c.Reused }})
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+g.address("web")+"/", nil)
 		if err != nil {
 			t.Fatal(err)
@@ -54,7 +54,7 @@ func TestRotatedListenerCertificate(t *testing.T) {
 	ask()
 
 	next := serverCert(t, a.ca, serverName)
-	if _, err := g.admin.PutCertificate(patient(t), &adminv1.PutCertificateRequest{Certificate: certificate("front", next)}); err != nil {
+	if _, err := g.admin.PutCertificate(longContext(t), &adminv1.PutCertificateRequest{Certificate: certificate("front", next)}); err != nil {
 		t.Fatal(err)
 	}
 	if err := pingPong(stream, "after"); err != nil {
@@ -92,7 +92,7 @@ func TestRotatedTrustInClients(t *testing.T) {
 		talk := func() (resumed bool, err error) {
 			conn := tls.Client(dial(t, g.address("raw")), config)
 			defer conn.Close()
-			if err := conn.HandshakeContext(patient(t)); err != nil {
+			if err := conn.HandshakeContext(longContext(t)); err != nil {
 				return false, err
 			}
 			return conn.ConnectionState().DidResume, pingPong(conn, "hello")

@@ -62,10 +62,10 @@ func program(t testing.TB) string {
 const patience = 30 * time.Second
 
 // eventually waits until ok returns true, polling less and less often.
-func eventually(t testing.TB, what string, ok func() bool) {
+func eventually(t testing.TB, condition string, ok func() bool) {
 	t.Helper()
 	if !pollUntil(ok) {
-		t.Fatalf("not after %v: %s", patience, what)
+		t.Fatalf("not after %v: %s", patience, condition)
 	}
 }
 
@@ -81,8 +81,8 @@ func pollUntil(ok func() bool) bool {
 	return true
 }
 
-// patient returns a context that ends with the test or when patience does.
-func patient(t testing.TB) context.Context {
+// longContext returns a context that ends with the test, or after the longest time that a busy machine may need.
+func longContext(t testing.TB) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	t.Cleanup(cancel)
@@ -100,12 +100,12 @@ func need(t testing.TB, program string) string {
 	return path
 }
 
-func missing(t testing.TB, what string) {
+func missing(t testing.TB, reason string) {
 	t.Helper()
 	if os.Getenv("CI") == "true" {
-		t.Fatal(what)
+		t.Fatal(reason)
 	}
-	t.Skip(what)
+	t.Skip(reason)
 }
 
 // shortDir is t.TempDir for directories with a unix socket, whose path is
@@ -246,7 +246,7 @@ func command(t testing.TB, name string, args ...string) result {
 
 func commandInput(t testing.TB, stdin, name string, args ...string) result {
 	t.Helper()
-	cmd := exec.CommandContext(patient(t), name, args...)
+	cmd := exec.CommandContext(longContext(t), name, args...)
 	var stdout, stderr strings.Builder
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &stdout, &stderr
 	dieWithParent(cmd)

@@ -20,7 +20,7 @@ func TestMetrics(t *testing.T) {
 	t.Cleanup(func() { _ = statsd.Close() })
 
 	a := newAuthority(t)
-	web := serveHTTPS(t, a.serverConfig(t), says("web"))
+	web := serveHTTPS(t, a.serverConfig(t), respondsWith("web"))
 	raw := serveConns(t, a.serverConfig(t), echo)
 	g, ops := startGatewayWithOps(t, "--statsd", statsd.LocalAddr().String())
 	g.serveBoth(a, web, raw)

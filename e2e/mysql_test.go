@@ -142,11 +142,11 @@ func TestMariaDBBehindMutualTLS(t *testing.T) {
 	defer db.Close()
 	for i := range 20 {
 		var got int
-		if err := db.QueryRowContext(patient(t), "select ? + 1", i).Scan(&got); err != nil || got != i+1 {
+		if err := db.QueryRowContext(longContext(t), "select ? + 1", i).Scan(&got); err != nil || got != i+1 {
 			t.Fatalf("Go's driver: %d, %v", got, err)
 		}
 	}
-	if _, err := db.ExecContext(patient(t), "insert into t values (100001, 'through the gateway')"); err != nil {
+	if _, err := db.ExecContext(longContext(t), "insert into t values (100001, 'through the gateway')"); err != nil {
 		t.Error(err)
 	}
 	if r := m.local(t, "select b from shop.t where a = 100001"); r.stdout != "through the gateway\n" {
@@ -306,7 +306,7 @@ func TestCachingSHA2PasswordWorksAlsoAfterARestart(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer db.Close()
-			return db.PingContext(patient(t))
+			return db.PingContext(longContext(t))
 		},
 		"mariadb": func(password string) error {
 			r := command(t, need(t, "mariadb"), append(plainMySQL(g.address("db"), "bob", password), "-e", "do 1")...)

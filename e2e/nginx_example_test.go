@@ -66,7 +66,7 @@ func TestNginxGuideExample(t *testing.T) {
 	}
 	ask := func(host, path string) (int, string) {
 		t.Helper()
-		req, err := http.NewRequestWithContext(patient(t), http.MethodGet, "http://"+g.address("www")+path, nil)
+		req, err := http.NewRequestWithContext(longContext(t), http.MethodGet, "http://"+g.address("www")+path, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -35,7 +35,7 @@ func TestCertificateCommandsOfTheNginxPage(t *testing.T) {
 			if err := os.Symlink(program(t), filepath.Join(bin, "drawbridge")); err != nil {
 				t.Fatal(err)
 			}
-			sh := exec.CommandContext(patient(t), "sh", "-eu", "-c", string(block[1]))
+			sh := exec.CommandContext(longContext(t), "sh", "-eu", "-c", string(block[1]))
 			sh.Dir = dir
 			sh.Env = append(os.Environ(), "PATH="+bin+string(os.PathListSeparator)+os.Getenv("PATH"))
 			if out, err := sh.CombinedOutput(); err != nil {

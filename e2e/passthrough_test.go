@@ -63,7 +63,7 @@ func TestPassthrough(t *testing.T) {
 
 	// A plaintext listener can only pass TLS through.
 	l.Tls = nil
-	_, err := g.admin.PutListener(patient(t), &adminv1.PutListenerRequest{Listener: l})
+	_, err := g.admin.PutListener(longContext(t), &adminv1.PutListenerRequest{Listener: l})
 	if status.Code(err) != codes.InvalidArgument {
 		t.Errorf("a plaintext listener that decrypts: %v", err)
 	}

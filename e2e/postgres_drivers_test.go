@@ -28,7 +28,7 @@ func TestPgxThroughTheGateway(t *testing.T) {
 	p := startPostgres(t, a, mutualTLSOnly)
 	g := startGateway(t)
 	g.apply(trustBundle("ca", a.ca), certificate("client", a.client), a.startsTLS("pg", adminv1.Starttls_STARTTLS_POSTGRES, p.addresses[0]), listener("pg", protocolTCP, "pg"))
-	ctx := patient(t)
+	ctx := longContext(t)
 	conn, err := pgx.Connect(ctx, pgxPlain(g.address("pg")))
 	if err != nil {
 		t.Fatal(err)
@@ -95,7 +95,7 @@ func TestPostgresWithTLSFromTheFirstByte(t *testing.T) {
 	if r := g.probe("pg"); r.GetOutcome() != adminv1.ProbeOutcome_PROBE_OUTCOME_OK || r.GetAlpn() != "postgresql" {
 		t.Errorf("the probe: %v", r)
 	}
-	ctx := patient(t)
+	ctx := longContext(t)
 	for name, secure := range map[string]bool{"pg": false, "front": true} {
 		c, err := pgx.ParseConfig(pgxPlain(g.address(name)))
 		if err != nil {

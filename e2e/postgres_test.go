@@ -122,7 +122,7 @@ func TestPostgresBehindMutualTLS(t *testing.T) {
 
 	const rows = "select g, repeat(md5(g::text), 31), null from generate_series(1, 100000) g"
 	sum := func(at string) string {
-		cmd := exec.CommandContext(patient(t), p.psql, "-Xqc", "copy ("+rows+") to stdout", at)
+		cmd := exec.CommandContext(longContext(t), p.psql, "-Xqc", "copy ("+rows+") to stdout", at)
 		dieWithParent(cmd)
 		out, err := cmd.StdoutPipe()
 		if err != nil {

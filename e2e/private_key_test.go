@@ -26,7 +26,7 @@ func TestPrivateKeysNeverComeOut(t *testing.T) {
 	second, archived, locked := clientCert(t, a.ca, "second"), clientCert(t, a.ca, "archived"), clientCert(t, a.ca, "locked")
 	const passphrase = "correct-horse-battery-staple"
 	p12, encrypted := archive(t, archived, passphrase), encryptedKey(t, locked, passphrase)
-	web := serveHTTPS(t, a.serverConfig(t), says("web"))
+	web := serveHTTPS(t, a.serverConfig(t), respondsWith("web"))
 	dir := t.TempDir()
 	g, ops := startGatewayWithOps(t, "--file-root", dir)
 
@@ -39,7 +39,7 @@ func TestPrivateKeysNeverComeOut(t *testing.T) {
 		}
 		fmt.Fprintln(&seen, protojson.Format(m), prototext.Format(m))
 	}
-	ctx := patient(t)
+	ctx := longContext(t)
 	watch, err := g.admin.WatchConfig(ctx, &adminv1.WatchConfigRequest{})
 	if err != nil {
 		t.Fatal(err)

@@ -37,9 +37,9 @@ func TestProbeRequestAtNginx(t *testing.T) {
 	g := startGateway(t)
 	g.apply(trustBundle("ca", a.ca), certificate("client", a.client), certificate("stranger", clientCert(t, other, "stranger")))
 	for _, c := range []struct {
-		certificate, reason string
-		statuses            [2]int // of the two servers
-		says, advice        string
+		certificate, reason  string
+		statuses             [2]int // of the two servers
+		respondsWith, advice string
 	}{
 		{"client", "", [2]int{200, 200}, "200 (OK)", ""},
 		{"", "CLIENT_CERTIFICATE_REQUIRED", [2]int{400, 496}, "it requires a client certificate, and we sent none", `set tls.certificate to "client"`},
@@ -62,7 +62,7 @@ func TestProbeRequestAtNginx(t *testing.T) {
 					t.Fatalf("%v: %s", err, r)
 				}
 				got := answer.Results[0]
-				if got.Reason != c.reason || got.ResponseStatus != c.statuses[port] || !strings.Contains(got.Explanation, c.says) ||
+				if got.Reason != c.reason || got.ResponseStatus != c.statuses[port] || !strings.Contains(got.Explanation, c.respondsWith) ||
 					!strings.Contains(got.Suggestion.Text, c.advice) || (r.code == 0) != (c.reason == "") {
 					t.Errorf("certificate %q, server %d, %s: %s", c.certificate, port, v.name, r)
 				}
@@ -74,7 +74,7 @@ func TestProbeRequestAtNginx(t *testing.T) {
 		t.Errorf("for people:\n%s", text)
 	}
 	for _, bad := range []string{"POST /", "GET x", "GET /a b", "GET /\r\nX: y", "/"} {
-		_, err := g.diagnostics.ProbeUpstream(patient(t), &adminv1.ProbeUpstreamRequest{Target: &adminv1.ProbeUpstreamRequest_Name{Name: "u"}, Request: bad})
+		_, err := g.diagnostics.ProbeUpstream(longContext(t), &adminv1.ProbeUpstreamRequest{Target: &adminv1.ProbeUpstreamRequest_Name{Name: "u"}, Request: bad})
 		if err == nil || !strings.Contains(err.Error(), "request") {
 			t.Errorf("%q: %v", bad, err)
 		}

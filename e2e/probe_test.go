@@ -76,7 +76,7 @@ func TestAProbeOfSettingsThatAreNotStored(t *testing.T) {
 
 	ask := func(req *adminv1.ProbeUpstreamRequest) []string {
 		t.Helper()
-		resp, err := g.diagnostics.ProbeUpstream(patient(t), req)
+		resp, err := g.diagnostics.ProbeUpstream(longContext(t), req)
 		if err != nil {
 			return []string{status.Code(err).String()}
 		}
@@ -164,8 +164,8 @@ func TestAProbeOfSettingsThatAreNotStored(t *testing.T) {
 		t.Errorf("drawbridge probe of a missing upstream: %s", r)
 	}
 	for what, err := range map[string]error{
-		"flush": second(g.diagnostics.FlushSessions(patient(t), &adminv1.FlushSessionsRequest{Upstream: "missing"})),
-		"drain": second(g.diagnostics.DrainConnections(patient(t), &adminv1.DrainConnectionsRequest{Upstream: "missing"})),
+		"flush": second(g.diagnostics.FlushSessions(longContext(t), &adminv1.FlushSessionsRequest{Upstream: "missing"})),
+		"drain": second(g.diagnostics.DrainConnections(longContext(t), &adminv1.DrainConnectionsRequest{Upstream: "missing"})),
 	} {
 		if status.Code(err) != codes.NotFound {
 			t.Errorf("%s of a missing upstream: %v", what, err)

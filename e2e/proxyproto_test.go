@@ -64,7 +64,7 @@ func dialFrom(t testing.TB, ip, address string) net.Conn {
 func getFrom(t testing.TB, ip, address string) string {
 	t.Helper()
 	conn := dialFrom(t, ip, address)
-	req, _ := http.NewRequestWithContext(patient(t), http.MethodGet, "http://"+address, nil)
+	req, _ := http.NewRequestWithContext(longContext(t), http.MethodGet, "http://"+address, nil)
 	transport := &http.Transport{
 		DialContext:       func(context.Context, string, string) (net.Conn, error) { return conn, nil },
 		DisableKeepAlives: true,

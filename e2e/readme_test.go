@@ -42,7 +42,7 @@ func TestReadmeTour(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	sh := exec.CommandContext(patient(t), "bash", "-c", ports.Replace(script.String()))
+	sh := exec.CommandContext(longContext(t), "bash", "-c", ports.Replace(script.String()))
 	sh.Dir = t.TempDir()
 	sh.Env = append(os.Environ(), "PATH="+bin+string(os.PathListSeparator)+os.Getenv("PATH"), "TMPDIR="+t.TempDir())
 	out, err := sh.CombinedOutput()

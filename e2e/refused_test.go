@@ -90,7 +90,7 @@ func TestNginxThatDoesNotVerifyIsRefused(t *testing.T) {
 func TestServerThatRefusesOurCertificateIsReported(t *testing.T) {
 	t.Parallel()
 	a, stranger := newAuthority(t), newAuthority(t)
-	web := serveHTTPS(t, a.serverConfig(t), says("reached"))
+	web := serveHTTPS(t, a.serverConfig(t), respondsWith("reached"))
 	raw := serveConns(t, a.serverConfig(t), echo)
 
 	g := startGateway(t)

@@ -106,7 +106,7 @@ func TestRenegotiation(t *testing.T) {
 
 	probe := func(name string, reason adminv1.Reason, status int32, facts ...string) *adminv1.ProbeResult {
 		t.Helper()
-		answer, err := g.diagnostics.ProbeUpstream(patient(t), &adminv1.ProbeUpstreamRequest{
+		answer, err := g.diagnostics.ProbeUpstream(longContext(t), &adminv1.ProbeUpstreamRequest{
 			Target: &adminv1.ProbeUpstreamRequest_Name{Name: name}, Request: "GET /secure"})
 		if err != nil {
 			t.Fatal(err)

@@ -13,8 +13,8 @@ import (
 func TestWritesThatRequireProbes(t *testing.T) {
 	t.Parallel()
 	a, other := newAuthority(t), newAuthority(t)
-	good := serveHTTPS(t, a.serverConfig(t), says("good"))
-	bad := serveHTTPS(t, other.serverConfig(t), says("bad"))
+	good := serveHTTPS(t, a.serverConfig(t), respondsWith("good"))
+	bad := serveHTTPS(t, other.serverConfig(t), respondsWith("bad"))
 	g := startGateway(t)
 	g.apply(trustBundle("ca", a.ca), certificate("client", a.client))
 

@@ -17,19 +17,19 @@ import (
 func TestRestartRestoresEverything(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
-	web := serveHTTPS(t, a.serverConfig(t), says("web"))
+	web := serveHTTPS(t, a.serverConfig(t), respondsWith("web"))
 	raw := serveConns(t, a.serverConfig(t), echo)
 	g := startGateway(t)
 	g.serveBoth(a, web, raw)
 	g.apply(forward("r", "web", "/r/", "web"))
-	before, err := g.admin.GetConfig(patient(t), &adminv1.GetConfigRequest{})
+	before, err := g.admin.GetConfig(longContext(t), &adminv1.GetConfigRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for range 3 {
 		g.stop()
 		g = g.restart()
-		after, err := g.admin.GetConfig(patient(t), &adminv1.GetConfigRequest{})
+		after, err := g.admin.GetConfig(longContext(t), &adminv1.GetConfigRequest{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -48,7 +48,7 @@ func TestRestartRestoresEverything(t *testing.T) {
 func TestStartWithResourcesThatCannotBeLive(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
-	web := serveHTTPS(t, a.serverConfig(t), says("web"))
+	web := serveHTTPS(t, a.serverConfig(t), respondsWith("web"))
 	dir := t.TempDir()
 	caFile := writeFile(t, filepath.Join(dir, "ca.pem"), a.ca.RootPEM())
 

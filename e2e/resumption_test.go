@@ -66,7 +66,7 @@ func seenTCP(t testing.TB, g *gateway, listener string) string {
 
 func seenHTTP(t testing.TB, g *gateway, listener, host string) string {
 	t.Helper()
-	req, err := http.NewRequestWithContext(patient(t), http.MethodGet, "http://"+g.address(listener)+"/", nil)
+	req, err := http.NewRequestWithContext(longContext(t), http.MethodGet, "http://"+g.address(listener)+"/", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -294,7 +294,7 @@ func TestWhyHandshakesAreFull(t *testing.T) {
 	expect("raw", full, adminv1.FullHandshakeReason_FULL_HANDSHAKE_REASON_NO_TICKET, 1)
 	expect("raw", resumed, adminv1.FullHandshakeReason_FULL_HANDSHAKE_REASON_NO_TICKET, 1)
 
-	resp, err := g.diagnostics.FlushSessions(patient(t), &adminv1.FlushSessionsRequest{Upstream: "raw"})
+	resp, err := g.diagnostics.FlushSessions(longContext(t), &adminv1.FlushSessionsRequest{Upstream: "raw"})
 	if err != nil || resp.GetFlushed() == 0 {
 		t.Errorf("flushed %d, %v", resp.GetFlushed(), err)
 	}
@@ -346,7 +346,7 @@ func TestATicketGivesNoAccessToAnotherListener(t *testing.T) {
 		talk := func(name string) (resumed bool, err error) {
 			conn := tls.Client(dial(t, g.address(name)), config)
 			defer conn.Close()
-			if err := conn.HandshakeContext(patient(t)); err != nil {
+			if err := conn.HandshakeContext(longContext(t)); err != nil {
 				return false, err
 			}
 			resumed = conn.ConnectionState().DidResume

@@ -113,7 +113,7 @@ func TestTriesThatTakeTooLong(t *testing.T) {
 	alone := retried("alone", "web", "/alone", "stuck", &adminv1.Retry{PerTryTimeout: durationpb.New(200 * time.Millisecond), Attempts: new(int32(3))})
 	g.apply(
 		trustBundle("ca", a.ca), certificate("client", a.client),
-		upstream("group", a.settings(), stuck, serveHTTPS(t, a.serverConfig(t), says("good"))), upstream("stuck", a.settings(), stuck),
+		upstream("group", a.settings(), stuck, serveHTTPS(t, a.serverConfig(t), respondsWith("good"))), upstream("stuck", a.settings(), stuck),
 		listener("web", protocolHTTP, ""), timed, alone,
 	)
 	for range 2 {

@@ -111,7 +111,7 @@ func TestALongRevocationList(t *testing.T) {
 	g.apply(
 		certificate("client", a.client), withCRLFile(trustBundle("ca", a.ca), path), upstream("raw", a.settings(), raw), listener("raw", protocolTCP, "raw"),
 	)
-	resp, err := g.admin.GetTrustBundle(patient(t), &adminv1.GetTrustBundleRequest{Name: "ca"})
+	resp, err := g.admin.GetTrustBundle(longContext(t), &adminv1.GetTrustBundleRequest{Name: "ca"})
 	if err != nil || len(resp.GetInfo().GetCrls()) != 1 || resp.GetInfo().GetCrls()[0].GetRevoked() != 100_000 {
 		t.Errorf("the bundle is %v, %v", resp.GetInfo(), err)
 	}

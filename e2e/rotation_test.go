@@ -109,7 +109,7 @@ func TestRotatedCertificateIsUsedByTheNextConnection(t *testing.T) {
 	for round := range 4 {
 		if round > 0 {
 			issued = clientCert(t, a.ca, fmt.Sprintf("e2e client %d", round))
-			resp, err := g.admin.PutCertificate(patient(t), &adminv1.PutCertificateRequest{Certificate: certificate("client", issued)})
+			resp, err := g.admin.PutCertificate(longContext(t), &adminv1.PutCertificateRequest{Certificate: certificate("client", issued)})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -160,7 +160,7 @@ func TestRotatedTrustIsUsedByTheNextConnection(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	if _, err := g.admin.PutTrustBundle(patient(t), &adminv1.PutTrustBundleRequest{TrustBundle: trustBundle("ca", other.ca)}); err != nil {
+	if _, err := g.admin.PutTrustBundle(longContext(t), &adminv1.PutTrustBundleRequest{TrustBundle: trustBundle("ca", other.ca)}); err != nil {
 		t.Fatal(err)
 	}
 	if answer, _ := exchange(t, g.address("raw"), "after"); answer != "" {

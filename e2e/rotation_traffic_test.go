@@ -189,7 +189,7 @@ func testRotation(t *testing.T, g *gateway, rotate rotator) {
 			}
 		})
 	}
-	ws, _, err := websocket.Dial(patient(t), "ws://"+g.address("web")+"/chat", nil)
+	ws, _, err := websocket.Dial(longContext(t), "ws://"+g.address("web")+"/chat", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -262,7 +262,7 @@ func testRotation(t *testing.T, g *gateway, rotate rotator) {
 	}
 	// Only connections of the fingerprint are drained.
 	for name, want := range map[string]int32{"raw": streams, "web": 1} {
-		resp, err := g.diagnostics.DrainConnections(patient(t), &adminv1.DrainConnectionsRequest{
+		resp, err := g.diagnostics.DrainConnections(longContext(t), &adminv1.DrainConnectionsRequest{
 			Upstream: name, Sha256Fingerprint: fp, Period: durationpb.New(time.Millisecond),
 		})
 		if err != nil || resp.GetConnections() != want {

@@ -65,8 +65,8 @@ func serveHTTPS(t testing.TB, config *tls.Config, handler http.HandlerFunc) stri
 	return server.Listener.Addr().String()
 }
 
-// says answers every request with a text.
-func says(text string) http.HandlerFunc {
+// respondsWith answers every request with a text.
+func respondsWith(text string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, text) }
 }
 
@@ -155,7 +155,7 @@ func dial(t testing.TB, address string) *net.TCPConn {
 func dialTLS(t testing.TB, address string, config *tls.Config) *tls.Conn {
 	t.Helper()
 	conn := tls.Client(dial(t, address), config)
-	if err := conn.HandshakeContext(patient(t)); err != nil {
+	if err := conn.HandshakeContext(longContext(t)); err != nil {
 		t.Fatal(err)
 	}
 	return conn

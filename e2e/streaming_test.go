@@ -65,7 +65,7 @@ func TestBodiesStreamBothWays(t *testing.T) {
 			t.Run(name, func(t *testing.T) {
 				do := func(path string, body io.Reader) *http.Response {
 					t.Helper()
-					req, err := http.NewRequestWithContext(patient(t), http.MethodPost, url+path, body)
+					req, err := http.NewRequestWithContext(longContext(t), http.MethodPost, url+path, body)
 					if err != nil {
 						t.Fatal(err)
 					}

@@ -40,7 +40,7 @@ func TestTLSListener(t *testing.T) {
 		config.RootCAs = pool(a.ca)
 		conn := tls.Client(dial(t, g.address(name)), config)
 		defer conn.Close()
-		if err := conn.HandshakeContext(patient(t)); err != nil {
+		if err := conn.HandshakeContext(longContext(t)); err != nil {
 			return tls.ConnectionState{}, err
 		}
 		err := pingPong(conn, "hello")

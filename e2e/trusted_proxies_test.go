@@ -68,12 +68,12 @@ func TestTrustedProxiesNameTheClient(t *testing.T) {
 	}
 
 	// A direct client is identified by its own address.
-	says := []string{"X-Forwarded-For: 192.0.2.1", "X-Forwarded-Proto: https"}
-	if code, _, _, err := askFrom("127.0.0.9", g.address("front"), says...); code != 308 {
+	respondsWith := []string{"X-Forwarded-For: 192.0.2.1", "X-Forwarded-Proto: https"}
+	if code, _, _, err := askFrom("127.0.0.9", g.address("front"), respondsWith...); code != 308 {
 		t.Errorf("a direct client that claims https: %d, %v", code, err)
 	}
 	for _, name := range []string{"front", "closed"} {
-		if code, _, _, err := askFrom("127.0.0.66", g.address(name), says...); err == nil {
+		if code, _, _, err := askFrom("127.0.0.66", g.address(name), respondsWith...); err == nil {
 			t.Errorf("%s: a client without access gets %d", name, code)
 		}
 	}

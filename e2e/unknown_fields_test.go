@@ -42,9 +42,9 @@ func TestUnknownFieldsAreRejected(t *testing.T) {
 	both := newer(web()) // plus a fault of another kind
 	both.Endpoints[0].Address = "no port"
 
-	apply := func(req *adminv1.ApplyRequest) error { _, err := g.admin.Apply(patient(t), req); return err }
+	apply := func(req *adminv1.ApplyRequest) error { _, err := g.admin.Apply(longContext(t), req); return err }
 	put := func(u *adminv1.Upstream, o *adminv1.WriteOptions) error {
-		_, err := g.admin.PutUpstream(patient(t), &adminv1.PutUpstreamRequest{Upstream: u, Options: o})
+		_, err := g.admin.PutUpstream(longContext(t), &adminv1.PutUpstreamRequest{Upstream: u, Options: o})
 		return err
 	}
 	resource := func(u *adminv1.Upstream) *adminv1.Resource {
@@ -94,16 +94,16 @@ func TestUnknownFieldsAreRejected(t *testing.T) {
 func named(u *adminv1.Upstream, name string) *adminv1.Upstream { u.Name = name; return u }
 
 func remove(t *testing.T, g *gateway, req *adminv1.DeleteUpstreamRequest) error {
-	_, err := g.admin.DeleteUpstream(patient(t), req)
+	_, err := g.admin.DeleteUpstream(longContext(t), req)
 	return err
 }
 
 func drain(t *testing.T, g *gateway, req *adminv1.DrainConnectionsRequest) error {
-	_, err := g.diagnostics.DrainConnections(patient(t), req)
+	_, err := g.diagnostics.DrainConnections(longContext(t), req)
 	return err
 }
 
 func probeOf(t *testing.T, g *gateway, u *adminv1.Upstream) error {
-	_, err := g.diagnostics.ProbeUpstream(patient(t), &adminv1.ProbeUpstreamRequest{Target: &adminv1.ProbeUpstreamRequest_Upstream{Upstream: u}})
+	_, err := g.diagnostics.ProbeUpstream(longContext(t), &adminv1.ProbeUpstreamRequest{Target: &adminv1.ProbeUpstreamRequest_Upstream{Upstream: u}})
 	return err
 }

@@ -27,7 +27,7 @@ func TestAnOldCAIsNoLongerNeeded(t *testing.T) {
 		presented.Store(&pair)
 	}
 	present(before)
-	backend := serveHTTPS(t, &tls.Config{SessionTicketsDisabled: true, GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return presented.Load(), nil }}, says("hello"))
+	backend := serveHTTPS(t, &tls.Config{SessionTicketsDisabled: true, GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return presented.Load(), nil }}, respondsWith("hello"))
 
 	both := trustBundle("corp", before)
 	both.Source = &adminv1.TrustBundle_Pem{Pem: string(before.RootPEM()) + string(after.RootPEM())}
@@ -65,7 +65,7 @@ func TestAnOldCAIsNoLongerNeeded(t *testing.T) {
 	}
 	neededBy := func(subject string) (names []string) {
 		t.Helper()
-		resp, err := g.status.ListCertificates(patient(t), &adminv1.ListCertificatesInUseRequest{})
+		resp, err := g.status.ListCertificates(longContext(t), &adminv1.ListCertificatesInUseRequest{})
 		if err != nil {
 			t.Fatal(err)
 		}

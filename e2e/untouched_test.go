@@ -27,10 +27,10 @@ func TestUnchangedMeansUntouched(t *testing.T) {
 			echoWebSocket(w, r)
 			return
 		}
-		says("b")(w, r)
+		respondsWith("b")(w, r)
 	})
 	raw := serveConns(t, a.serverConfig(t), echo)
-	other := serveHTTPS(t, a.serverConfig(t), says("a"))
+	other := serveHTTPS(t, a.serverConfig(t), respondsWith("a"))
 
 	g := startGateway(t)
 	g.serveBoth(a, web, raw)
@@ -65,7 +65,7 @@ func TestUnchangedMeansUntouched(t *testing.T) {
 		keepBusy(fmt.Sprint("stream ", s), func(i int) error { return pingPong(conn, fmt.Sprintf("stream %d round %d\n", s, i)) })
 	}
 	for s := range sockets {
-		ws, _, err := websocket.Dial(patient(t), "ws://"+g.address("web")+"/ws", nil)
+		ws, _, err := websocket.Dial(longContext(t), "ws://"+g.address("web")+"/ws", nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -107,20 +107,20 @@ func TestInsecureSkipIsWarnedOf(t *testing.T) {
 	if w := g.getStatus().GetWarnings(); !about(w) {
 		t.Errorf("the status warns of %v", w)
 	}
-	says := func(sample string) func() bool {
+	respondsWith := func(sample string) func() bool {
 		return func() bool {
 			_, metrics := get(t, "http://"+ops+"/metrics")
 			return strings.Contains(metrics, sample+"\n")
 		}
 	}
-	eventually(t, "a metric shows the unverified upstream", says(`drawbridge_upstream_unverified{upstream="raw"} 1`))
-	eventually(t, "a metric counts the warning", says(`drawbridge_gateway_warnings 1`))
+	eventually(t, "a metric shows the unverified upstream", respondsWith(`drawbridge_upstream_unverified{upstream="raw"} 1`))
+	eventually(t, "a metric counts the warning", respondsWith(`drawbridge_gateway_warnings 1`))
 	g.apply(trustBundle("ca", a.ca), upstream("raw", a.settings(), raw))
 	if w := g.getStatus().GetWarnings(); about(w) {
 		t.Errorf("once it is verified the status warns of %v", w)
 	}
-	eventually(t, "no metric counts the warning any more", says(`drawbridge_gateway_warnings 0`))
-	eventually(t, "no metric shows the upstream any more", says(`drawbridge_upstream_unverified{upstream="raw"} 0`))
+	eventually(t, "no metric counts the warning any more", respondsWith(`drawbridge_gateway_warnings 0`))
+	eventually(t, "no metric shows the upstream any more", respondsWith(`drawbridge_upstream_unverified{upstream="raw"} 0`))
 }
 
 func TestNamesAndPinsThatFit(t *testing.T) {
@@ -179,7 +179,7 @@ func TestNamesAndPinsThatFit(t *testing.T) {
 func TestAHostThatTheListenerDoesNotServeIsMisdirected(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
-	web := serveHTTPS(t, a.serverConfig(t), says("reached"))
+	web := serveHTTPS(t, a.serverConfig(t), respondsWith("reached"))
 	g := startGateway(t)
 	secure := listener("web", protocolHTTP, "web")
 	secure.Tls = &adminv1.ServerTls{Certificates: []string{"front"}, RejectUnknownSni: true}
@@ -201,7 +201,7 @@ func TestAHostThatTheListenerDoesNotServeIsMisdirected(t *testing.T) {
 			"www.open.example.com": 200, "WWW.open.example.com.": 200, "other.open.example.com:8443": 200,
 			"secret.example.com": 421, "open.example.com": 421, "a.b.open.example.com": 421, "SECRET.example.com.": 421, "www.open.example.com.evil.test": 421,
 		} {
-			req, err := http.NewRequestWithContext(patient(t), http.MethodGet, "https://www.open.example.com/", nil)
+			req, err := http.NewRequestWithContext(longContext(t), http.MethodGet, "https://www.open.example.com/", nil)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -92,7 +92,7 @@ func TestReadinessFollowsItsFlag(t *testing.T) {
 	expect := func(what string, g *gateway, readyz func() (int, string), want int, reason string) {
 		t.Helper()
 		code, body := readyz()
-		health, err := g.health.Check(patient(t), &healthv1.HealthCheckRequest{}, grpc.WaitForReady(true))
+		health, err := g.health.Check(longContext(t), &healthv1.HealthCheckRequest{}, grpc.WaitForReady(true))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -32,7 +32,7 @@ func TestWebSocket(t *testing.T) {
 	t.Cleanup(client.CloseIdleConnections)
 
 	for _, url := range []string{"ws://" + g.address("plain") + "/chat", "wss://" + g.address("secure") + "/chat"} {
-		ws, resp, err := websocket.Dial(patient(t), url, &websocket.DialOptions{HTTPClient: client, Subprotocols: []string{"echo"}})
+		ws, resp, err := websocket.Dial(longContext(t), url, &websocket.DialOptions{HTTPClient: client, Subprotocols: []string{"echo"}})
 		if err != nil {
 			t.Fatalf("%s: %v (%v)", url, err, resp)
 		}

@@ -27,8 +27,8 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// world describes what a refused write must leave unchanged.
-func (g *testGateway) world(dirs ...string) string {
+// testbed describes what a refused write must leave unchanged.
+func (g *testGateway) testbed(dirs ...string) string {
 	g.t.Helper()
 	var b strings.Builder
 	fmt.Fprintf(&b, "revision %d\n", g.State().Revision())
@@ -130,7 +130,7 @@ func TestBadWritesChangeNothing(t *testing.T) {
 		}
 	}
 	clients[0].call(methods()[0], newMessage(methods()[0].Input())) // connects
-	before, open := g.world(g.dir, files, unix), sockets(t)
+	before, open := g.testbed(g.dir, files, unix), sockets(t)
 	var sending sync.WaitGroup
 	for _, c := range clients {
 		sending.Go(func() {
@@ -143,7 +143,7 @@ func TestBadWritesChangeNothing(t *testing.T) {
 		})
 	}
 	sending.Wait()
-	if after := g.world(g.dir, files, unix); after != before {
+	if after := g.testbed(g.dir, files, unix); after != before {
 		t.Errorf("before:\n%s\nafter:\n%s", before, after)
 	}
 	if now := sockets(t); !slices.Equal(now, open) {

@@ -35,7 +35,7 @@ type losses struct{ closed, drained, requests int64 }
 // Under live traffic, what a dry run predicts is what the answer of the write says and
 // what then happens: exactly the counted connections end, and all others still work.
 func TestTheImpactIsWhatHappens(t *testing.T) {
-	w := newImpactWorld(t, 1)
+	w := newImpactTestbed(t, 1)
 	lost := losses{}
 	for n := range impactEdits(t) {
 		w.connect()
@@ -75,20 +75,20 @@ func TestTheImpactIsWhatHappens(t *testing.T) {
 	}
 }
 
-func eventuallyEqual(t *testing.T, what string, want map[string]losses, got func() map[string]losses) {
+func eventuallyEqual(t *testing.T, name string, want map[string]losses, got func() map[string]losses) {
 	t.Helper()
 	var last map[string]losses
 	defer func() {
 		if t.Failed() {
-			t.Logf("%s: lost %+v, predicted %+v", what, last, want)
+			t.Logf("%s: lost %+v, predicted %+v", name, last, want)
 		}
 	}()
-	eventually(t, what, func() bool { last = got(); return maps.Equal(last, want) })
+	eventually(t, name, func() bool { last = got(); return maps.Equal(last, want) })
 }
 
 // settle waits until the gateway has nothing in progress but the held requests, and has
 // closed what it was closing.
-func (w *impactWorld) settle() {
+func (w *impactTestbed) settle() {
 	eventually(w.t, "no other request is in progress", func() bool {
 		inFlight, clients := map[string]int{}, map[string]int{}
 		for _, c := range w.clients {
@@ -119,7 +119,7 @@ func (w *impactWorld) settle() {
 
 // before returns the clients by listener, and the connections by upstream, with the number
 // of requests that each has in progress.
-func (w *impactWorld) before() (clients map[*holdClient]int, upstreams map[string]map[net.Conn]int) {
+func (w *impactTestbed) before() (clients map[*holdClient]int, upstreams map[string]map[net.Conn]int) {
 	clients, upstreams = map[*holdClient]int{}, map[string]map[net.Conn]int{}
 	for _, c := range w.clients {
 		clients[c] = len(c.held)
@@ -130,7 +130,7 @@ func (w *impactWorld) before() (clients map[*holdClient]int, upstreams map[strin
 	return clients, upstreams
 }
 
-func (w *impactWorld) releaseAll() {
+func (w *impactTestbed) releaseAll() {
 	for _, h := range w.servers {
 		for _, c := range w.clients {
 			for _, r := range c.held {
@@ -147,7 +147,7 @@ func (w *impactWorld) releaseAll() {
 }
 
 // since returns what has ended of what there was before.
-func (w *impactWorld) since(clients map[*holdClient]int, upstreams map[string]map[net.Conn]int) map[string]losses {
+func (w *impactTestbed) since(clients map[*holdClient]int, upstreams map[string]map[net.Conn]int) map[string]losses {
 	out := map[string]losses{}
 	add := func(what string, requests int, atOnce bool) {
 		l := out[what]
@@ -178,7 +178,7 @@ func (w *impactWorld) since(clients map[*holdClient]int, upstreams map[string]ma
 // Changes that no connection notices have no impact, and a lost session or endpoint has
 // one without any connection.
 func TestUnrelatedChangesEndNoConnection(t *testing.T) {
-	w := newImpactWorld(t, 2)
+	w := newImpactTestbed(t, 2)
 	w.connect()
 	w.releaseAll()
 	w.settle()

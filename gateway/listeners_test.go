@@ -156,7 +156,7 @@ func TestAListenerMovesBetweenAddressesThatOverlap(t *testing.T) {
 	g := start(t, "")
 	var err error
 	for range 10 {
-		if err = moveAbout(t, g); err == nil {
+		if err = moveListeners(t, g); err == nil {
 			return
 		}
 		g.apply(store.Edit{Prune: store.PruneAll()})
@@ -164,9 +164,9 @@ func TestAListenerMovesBetweenAddressesThatOverlap(t *testing.T) {
 	t.Error(err)
 }
 
-// moveAbout moves listeners of one port. It returns an error if an address was
+// moveListeners moves listeners of one port. It returns an error if an address was
 // taken.
-func moveAbout(t *testing.T, g *testGateway) error {
+func moveListeners(t *testing.T, g *testGateway) error {
 	g.put(bare("l", ":0"))
 	_, port, _ := net.SplitHostPort(g.address("l"))
 	try := func(e store.Edit) error {

@@ -75,7 +75,7 @@ func timedOut(err error) bool {
 }
 
 // inParallel runs a check with all connections at once, and fails if any of them does.
-func inParallel(t *testing.T, what string, live []liveClient, check func(liveClient) error) {
+func inParallel(t *testing.T, name string, live []liveClient, check func(liveClient) error) {
 	t.Helper()
 	var wg sync.WaitGroup
 	var bad atomic.Int64
@@ -91,7 +91,7 @@ func inParallel(t *testing.T, what string, live []liveClient, check func(liveCli
 	}
 	wg.Wait()
 	if n := bad.Load(); n > 0 {
-		t.Fatalf("%s: %d of %d connections, first %s", what, n, len(live), *first.Load())
+		t.Fatalf("%s: %d of %d connections, first %s", name, n, len(live), *first.Load())
 	}
 }
 

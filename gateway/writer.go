@@ -208,8 +208,8 @@ func errStopping() error {
 	return invalid.Errorf(invalid.Unavailable, "", "the gateway is shutting down")
 }
 
-func errEnded(ctx context.Context, when string) error {
-	return invalid.Errorf(invalid.Unavailable, "", "the request ended %s: %v; nothing was changed", when, ctx.Err())
+func errEnded(ctx context.Context, moment string) error {
+	return invalid.Errorf(invalid.Unavailable, "", "the request ended %s: %v; nothing was changed", moment, ctx.Err())
 }
 
 // A plan is an edit and the snapshot that it would make live.

@@ -39,7 +39,7 @@ func TestConfigurationsMatchTheGoldenFiles(t *testing.T) {
 	}
 	for name, s := range services {
 		for file, c := range configs {
-			if c.kind.Cannot(s) != "" {
+			if c.kind.Unsupported(s) != "" {
 				continue
 			}
 			path := filepath.Join("testdata", name+"."+file)

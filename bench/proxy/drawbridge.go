@@ -27,8 +27,8 @@ func (d Drawbridge) Version(ctx context.Context) (string, error) {
 	return firstLine(out), err
 }
 
-// Cannot implements Kind.
-func (Drawbridge) Cannot(Service) string { return "" }
+// Unsupported implements Kind.
+func (Drawbridge) Unsupported(Service) string { return "" }
 
 func (d Drawbridge) command(w work) (command, error) {
 	path, err := filepath.Abs(d.Path)

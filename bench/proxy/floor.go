@@ -27,8 +27,8 @@ func (Floor) Version(context.Context) (string, error) {
 	return "one read and one write for each message or 256 KiB, AES-GCM of " + runtime.Version(), nil
 }
 
-// Cannot implements Kind.
-func (Floor) Cannot(s Service) string {
+// Unsupported implements Kind.
+func (Floor) Unsupported(s Service) string {
 	switch {
 	case s.Admin:
 		return noAdmin

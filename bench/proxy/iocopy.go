@@ -28,8 +28,8 @@ func (IOCopy) Version(context.Context) (string, error) {
 	return "io.Copy both ways with 32 KiB, " + runtime.Version(), nil
 }
 
-// Cannot implements Kind.
-func (IOCopy) Cannot(s Service) string {
+// Unsupported implements Kind.
+func (IOCopy) Unsupported(s Service) string {
 	switch {
 	case s.Admin:
 		return noAdmin

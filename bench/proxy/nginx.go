@@ -35,8 +35,8 @@ func (Nginx) Version(ctx context.Context) (string, error) {
 	return strings.TrimPrefix(firstLine(out), "nginx version: "), nil
 }
 
-// Cannot implements Kind.
-func (Nginx) Cannot(s Service) string {
+// Unsupported implements Kind.
+func (Nginx) Unsupported(s Service) string {
 	switch {
 	case s.Admin:
 		return noAdmin

@@ -56,8 +56,8 @@ type Kind interface {
 	Name() string
 	// Version returns its version, or why it cannot run here.
 	Version(ctx context.Context) (string, error)
-	// Cannot returns why it does not support the service, or "".
-	Cannot(s Service) string
+	// Unsupported returns why it does not support the service, or "".
+	Unsupported(s Service) string
 	// command writes the program's files into w.dir, and returns how to start it.
 	command(w work) (command, error)
 }
@@ -110,7 +110,7 @@ const (
 // Start starts a proxy before backend, and returns when it accepts
 // connections.
 func Start(ctx context.Context, kind Kind, k *keys.Keys, backend string, s Service) (*Running, error) {
-	if why := kind.Cannot(s); why != "" {
+	if why := kind.Unsupported(s); why != "" {
 		return nil, fmt.Errorf("%s %s", kind.Name(), why)
 	}
 	var err error

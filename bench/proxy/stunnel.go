@@ -28,8 +28,8 @@ func stunnel() string {
 	return "stunnel"
 }
 
-// Cannot implements Kind.
-func (Stunnel) Cannot(s Service) string {
+// Unsupported implements Kind.
+func (Stunnel) Unsupported(s Service) string {
 	switch {
 	case s.Admin:
 		return noAdmin

@@ -61,9 +61,9 @@ func name(kind string, i int) string { return fmt.Sprintf("%s%05d", kind, i) }
 // hostOf returns the name in the ith certificate, which is the host of the ith route.
 func hostOf(i int) string { return fmt.Sprintf("h%05d.scale.test", i) }
 
-func (s *state) bundle(i int, two bool) *adminv1.TrustBundle {
+func (s *state) bundle(i int, secondSet bool) *adminv1.TrustBundle {
 	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.caCerts[i].Raw})
-	if two { // another set of CAs
+	if secondSet { // another set of CAs
 		text = append(text, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.caCerts[(i+1)%s.n].Raw})...)
 	}
 	return &adminv1.TrustBundle{Name: name("b", i), Source: &adminv1.TrustBundle_Pem{Pem: string(text)}}

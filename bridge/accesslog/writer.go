@@ -18,9 +18,9 @@ type writer struct {
 	out    io.Writer
 	log    hclog.Logger
 
-	rest   []byte // of chunk: the unwritten part
-	chunk  []byte // being written, or nil
-	inside bool   // the last byte written was not the end of a line
+	rest    []byte // of chunk: the unwritten part
+	chunk   []byte // being written, or nil
+	midLine bool   // the last byte written was not the end of a line
 
 	warned     time.Time // time of the last warning
 	failing    bool      // the last write failed
@@ -95,7 +95,7 @@ func (w *writer) wrote(n int) {
 	}
 	done := w.rest[:n]
 	w.rest = w.rest[n:]
-	w.inside = done[n-1] != '\n'
+	w.midLine = done[n-1] != '\n'
 	w.logger.written.Add(uint64(bytes.Count(done, newline)))
 	w.logger.freed(n, nil)
 }
@@ -115,12 +115,12 @@ func (w *writer) reopen() error {
 	}
 	_ = w.file.Close() // everything possible was written
 	w.file, w.out = file, file
-	if w.inside {
+	if w.midLine {
 		n := bytes.IndexByte(w.rest, '\n') + 1
 		w.rest = w.rest[n:]
 		w.logger.freed(n, nil)
 		w.logger.dropped.Add(1)
-		w.inside = false
+		w.midLine = false
 	}
 	return nil
 }

@@ -8,14 +8,14 @@ import (
 	"testing"
 )
 
-// Want fails t unless calls of f, which is what, allocate no more than most on
-// average. Under the race detector, where a sync.Pool drops what it is given at random,
-// and with coverage it only calls f.
+// Want fails t unless calls of f allocate at most most on average; name says what f
+// does. Under the race detector, where a sync.Pool drops values at random, and with
+// coverage it only calls f.
 //
 // The count is that of the whole process. The collector, which empties pools, does not
 // run meanwhile, and the least of several counts is taken, so that another goroutine
 // does not add to it.
-func Want(t testing.TB, what string, most float64, f func()) {
+func Want(t testing.TB, name string, most float64, f func()) {
 	t.Helper()
 	if Race || testing.CoverMode() != "" {
 		f()
@@ -28,5 +28,5 @@ func Want(t testing.TB, what string, most float64, f func()) {
 			return
 		}
 	}
-	t.Errorf("%s allocates %v times, want %v at most", what, least, most)
+	t.Errorf("%s allocates %v times, want %v at most", name, least, most)
 }

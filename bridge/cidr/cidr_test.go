@@ -83,8 +83,8 @@ func TestAccess(t *testing.T) {
 	in, out := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("192.0.2.1")
 	inside, host := parse(t, "10.0.0.0/8"), parse(t, "10.0.0.1")
 	for name, c := range map[string]struct {
-		access       *cidr.Access
-		in, out, nix bool
+		access                   *cidr.Access
+		in, out, admitsNoAddress bool
 	}{
 		"none":                   {nil, true, true, true},
 		"nothing said":           {&cidr.Access{}, true, true, true},
@@ -93,7 +93,7 @@ func TestAccess(t *testing.T) {
 		"denied of what allowed": {&cidr.Access{Allow: inside, Deny: host}, false, false, true},
 		"no client is allowed":   {&cidr.Access{Allow: parse(t)}, false, false, true},
 	} {
-		if a := c.access; a.Serves(in) != c.in || a.Serves(out) != c.out || a.Serves(netip.Addr{}) != c.nix {
+		if a := c.access; a.Serves(in) != c.in || a.Serves(out) != c.out || a.Serves(netip.Addr{}) != c.admitsNoAddress {
 			t.Errorf("%s: inside %v, outside %v, without an address %v", name, a.Serves(in), a.Serves(out), a.Serves(netip.Addr{}))
 		}
 	}

@@ -71,11 +71,11 @@ func over(t *testing.T, network, address string, client *certs.ClientOptions, ch
 }
 
 // ask runs one check with a timeout of 10s.
-func ask(t *testing.T, u *upstream.Upstream, how health.Check, within time.Duration) error {
+func ask(t *testing.T, u *upstream.Upstream, check health.Check, within time.Duration) error {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), within)
 	defer cancel()
-	return how(ctx, u.Endpoints()[0])
+	return check(ctx, u.Endpoints()[0])
 }
 
 func wantReason(t *testing.T, err error, want certs.Reason, says string) {

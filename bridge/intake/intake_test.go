@@ -166,11 +166,11 @@ func (s *server) wantRefused(t testing.TB) {
 	}
 }
 
-func eventually(t testing.TB, what string, ok func() bool) {
+func eventually(t testing.TB, condition string, ok func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("never came true: %s", what)
+			t.Fatalf("never came true: %s", condition)
 		}
 	}
 }

@@ -84,10 +84,10 @@ func (p pki) flood(t *testing.T, ofClient bool, records int, send func(*splicete
 	var secrets *splicetest.Secrets
 	var config *tls.Config
 	if ofClient {
-		config, secrets = splicetest.Hostilely(p.client("gate.test"))
+		config, secrets = splicetest.HostileConfig(p.client("gate.test"))
 		peer, own = splicetest.NewPeer(out, splicetest.Client(config)), p.listener(t, "gate.test").Conn(in)
 	} else {
-		config, secrets = splicetest.Hostilely(p.server(t, "upstream.test"))
+		config, secrets = splicetest.HostileConfig(p.server(t, "upstream.test"))
 		peer = splicetest.NewPeer(out, splicetest.Server(config))
 	}
 	done := make(chan error, 1)

@@ -163,9 +163,9 @@ func echo(t testing.TB, ln net.Listener, config *tls.Config) {
 }
 
 // eventually waits for a condition that nothing signals.
-func eventually(t testing.TB, what string, ok func() bool) {
+func eventually(t testing.TB, condition string, ok func() bool) {
 	t.Helper()
-	splicetest.Eventually(t, what, ok)
+	splicetest.Eventually(t, condition, ok)
 }
 
 func cancelled() context.Context {

@@ -21,7 +21,7 @@ func TestFloodsOfAClientEnd(t *testing.T) {
 	g := serve(t, &l4.Table{TLS: p.listener(t, "gate.test"), Default: through(group(plain(ln)))})
 	for name, send := range splicetest.AllFloods() {
 		t.Run(name, func(t *testing.T) {
-			config, secrets := splicetest.Hostilely(&tls.Config{ServerName: "gate.test", RootCAs: p.ca.Pool()})
+			config, secrets := splicetest.HostileConfig(&tls.Config{ServerName: "gate.test", RootCAs: p.ca.Pool()})
 			c := g.dial(t, config)
 			if err := c.Handshake(); err != nil {
 				t.Fatal(err)
@@ -44,7 +44,7 @@ func TestFloodsOfAnUpstreamEnd(t *testing.T) {
 		Trust: []*certs.TrustBundle{p.ca.Trust(t)}, ServerName: "upstream.test", Certificate: nil})))})
 	for name, send := range splicetest.AllFloods() {
 		t.Run(name, func(t *testing.T) {
-			config, secrets := splicetest.Hostilely(p.server(t, "upstream.test"))
+			config, secrets := splicetest.HostileConfig(p.server(t, "upstream.test"))
 			c := g.dial(t, nil)
 			c.Send(t, "hello")
 			u := accept(t, ln, config)

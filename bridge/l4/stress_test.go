@@ -84,7 +84,7 @@ func newStressGate(t *testing.T, p pki, c combination) *stressGate {
 // withSecrets returns a copy of config that records its traffic secrets; nil for nil.
 func withSecrets(config *tls.Config) (*tls.Config, *splicetest.Secrets) {
 	config = config.Clone()
-	return config, splicetest.Secretly(config)
+	return config, splicetest.RecordSecrets(config)
 }
 
 // serveUpstreams accepts connections until the listener is closed, and passes each to

@@ -55,7 +55,7 @@ func TestAbortedExchangesLeaveNothing(t *testing.T) {
 
 // abortExchanges aborts n exchanges of two gateways, and ends them.
 func abortExchanges(t *testing.T, n int) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	var lent atomic.Int64 // buffers
 	var most int64
 	backs := map[string]*backs.Pools{

@@ -31,7 +31,7 @@ func TestBytesAfterABrokenBodyAreNotARequest(t *testing.T) {
 		"a size that overflows": "fffffffffffffffff\r\n",
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
+			w := newTestbed(t)
 			seen := make(chan string, 10)
 			_, address := w.plain(w.back(backs.HTTP1, w.server(requests(seen))))
 			c := w.dial(address)
@@ -52,7 +52,7 @@ func TestBytesAfterABrokenBodyAreNotARequest(t *testing.T) {
 }
 
 func TestBytesAfterAnUnreadBodyAreNotARequest(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	seen := make(chan string, 10)
 	_, address := w.plain(w.back(backs.HTTP1, w.raw(w.serverTLS(), func(c net.Conn) {
 		r, err := http.ReadRequest(bufio.NewReader(c))
@@ -78,7 +78,7 @@ func TestBytesAfterAnUnreadBodyAreNotARequest(t *testing.T) {
 }
 
 func TestAConnectionIsKeptAfterAWholeBody(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	_, address := w.gateway(fixed(&Table{Default: to(w.back(backs.HTTP1, w.server(echo))), IdleTimeout: patience}))
 	c := w.dial(address)
 	for _, body := range []string{"Content-Length: 5\r\n\r\nhello", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"} {
@@ -93,7 +93,7 @@ func TestAConnectionIsKeptAfterAWholeBody(t *testing.T) {
 
 func TestStalledBodyTimesOut(t *testing.T) {
 	for _, body := range []string{"Content-Length: 5\r\n\r\nhe", "Transfer-Encoding: chunked\r\n\r\n5\r\nhe", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n"} {
-		w := newWorld(t)
+		w := newTestbed(t)
 		_, address := w.gateway(fixed(&Table{Default: to(w.back(backs.HTTP1, w.server(echo))), IdleTimeout: 50 * time.Millisecond}))
 		c := w.dial(address)
 		fmt.Fprintf(c, "POST / HTTP/1.1\r\nHost: a\r\n%s", body)
@@ -107,7 +107,7 @@ func TestStalledBodyTimesOut(t *testing.T) {
 }
 
 func TestUnreadResponseIsCutOff(t *testing.T) {
-	schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
+	schemes(t, func(t *testing.T, w *testbed, table *Table, scheme string) {
 		ended := make(chan struct{})
 		table.Default = to(w.back(backs.HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 			defer close(ended)
@@ -134,7 +134,7 @@ func TestUnreadResponseIsCutOff(t *testing.T) {
 
 func TestTrailersCannotSayWhatTheGatewaySays(t *testing.T) {
 	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
-		schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
+		schemes(t, func(t *testing.T, w *testbed, table *Table, scheme string) {
 			got := make(chan []string, 1)
 			table.Default = to(w.back(p, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 				_, _ = io.Copy(io.Discard, r.Body)
@@ -162,7 +162,7 @@ func TestTrailersCannotSayWhatTheGatewaySays(t *testing.T) {
 }
 
 func TestInvalidStatusCodeIsABadGateway(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	_, address := w.plain(w.back(backs.HTTP1, w.raw(w.serverTLS(), func(c net.Conn) {
 		if _, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
 			fmt.Fprint(c, "HTTP/1.1 000 None\r\nContent-Length: 0\r\n\r\n")

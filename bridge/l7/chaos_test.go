@@ -43,7 +43,7 @@ func TestChaos(t *testing.T) {
 			t.Fatalf("CHAOS: %v", err)
 		}
 	}
-	w := newWorld(t)
+	w := newTestbed(t)
 	c := &chaos{t: t, requests: make(map[string]*chaosRequest), answers: make(map[string]*chaosAnswer)}
 	backs := c.backs(w)
 	var addresses []string
@@ -167,7 +167,7 @@ func (c *chaos) checkProcessed() {
 }
 
 // client sends requests until ctx ends.
-func (c *chaos) client(ctx context.Context, w *world, n int, addresses []string) {
+func (c *chaos) client(ctx context.Context, w *testbed, n int, addresses []string) {
 	t := &http.Transport{
 		TLSClientConfig:    &tls.Config{RootCAs: w.ca.Pool(), ServerName: "localhost"},
 		ForceAttemptHTTP2:  n%2 == 0,
@@ -350,7 +350,7 @@ func (l *chaosListener) Accept() (net.Conn, error) {
 }
 
 // backs returns Backs to upstreams of each kind.
-func (c *chaos) backs(w *world) (all []*backs.Pools) {
+func (c *chaos) backs(w *testbed) (all []*backs.Pools) {
 	listener := func() *chaosListener { return &chaosListener{listen(w), &c.conns} }
 	secure := func(p backs.Protocol, addresses ...string) {
 		for range 2 { // without and with retries

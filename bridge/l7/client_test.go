@@ -34,7 +34,7 @@ func addresses(t testing.TB, texts ...string) *cidr.Set {
 // Behind a proxy that terminates TLS only requests that reached the proxy over http
 // are redirected to https, so that the redirect does not loop.
 func TestRedirectsToHTTPSBehindAProxy(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	toHTTPS := &Action{Route: "secure", Redirect: &Redirect{Code: 301, Scheme: "https"}}
 	_, address := w.gateway(fixed(&Table{
 		TrustedProxies: peers(t, "127.0.0.1"),
@@ -68,7 +68,7 @@ func TestRedirectsToHTTPSBehindAProxy(t *testing.T) {
 
 // A condition on X-Forwarded-Proto is about the scheme that the gateway believes.
 func TestConditionsOnTheForwardedScheme(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	for _, trusted := range []bool{true, false} {
 		table := &Table{Routes: w.routes(
 			route.Rule[*Action]{Name: "http", Headers: []route.Header{{Name: "x-forwarded-proto", Exact: text("http")}}, Value: &Action{Respond: &Respond{Body: "http"}}},
@@ -96,7 +96,7 @@ func text(s string) *string { return &s }
 // The connection of a client without access is closed before anything is read.
 // Behind a trusted proxy access is decided for each request, by its client.
 func TestClientsWithoutAccess(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	respond := &Action{Respond: &Respond{Body: "served"}}
 	t.Run("connections", func(t *testing.T) {
 		for name, c := range map[string]struct {

@@ -34,7 +34,7 @@ const sampleKey, sampleAccept = "dGhlIHNhbXBsZSBub25jZQ==", "s3pPLMBiTxaQ9kYGzzh
 func TestWebSocketsFromHTTP2(t *testing.T) {
 	for _, secure := range []bool{true, false} {
 		t.Run(map[bool]string{true: "TLS", false: "plaintext"}[secure], func(t *testing.T) {
-			w := newWorld(t)
+			w := newTestbed(t)
 			got := make(chan string, 1)
 			serve := connects(true, func(s *http2.ServerStream) {
 				r := s.Request()
@@ -146,7 +146,7 @@ func TestUpgradesThatHTTP2CannotExpress(t *testing.T) {
 		{"none", true, "GET", nil, 200, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			w := newWorld(t)
+			w := newTestbed(t)
 			back := w.back(backs.HTTP2, w.raw(w.serverTLS("h2"), connects(c.allow, func(s *http2.ServerStream) {
 				_ = s.Respond(&message.Response{Status: 200}, true)
 				if c.want != 200 {
@@ -173,7 +173,7 @@ func TestUpgradesThatHTTP2CannotExpress(t *testing.T) {
 // accepts them there.
 func TestWebSocketsWhereTheVersionIsNegotiated(t *testing.T) {
 	for _, allow := range []bool{true, false} {
-		w := newWorld(t)
+		w := newTestbed(t)
 		asked := make(chan string, 1)
 		back := w.back(backs.Auto, w.raw(w.serverTLS("h2", "http/1.1"), func(c net.Conn) {
 			if tc := c.(*tls.Conn); tc.Handshake() == nil && tc.ConnectionState().NegotiatedProtocol != "h2" {
@@ -202,7 +202,7 @@ func TestWebSocketsWhereTheVersionIsNegotiated(t *testing.T) {
 // If a client leaves while the gateway waits for the upstream's settings, nothing
 // of its request remains.
 func TestAClientThatLeavesBeforeItsWebSocketIsAllowed(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	accepted := make(chan struct{})
 	s, address := w.plain(w.newBack(backs.Options{Protocol: backs.HTTP2, Upstream: upstream.New(upstream.Options{Name: "up", Endpoints: []upstream.EndpointOptions{
 		{Network: "tcp", Address: w.raw(nil, func(c net.Conn) {
@@ -220,7 +220,7 @@ func TestAClientThatLeavesBeforeItsWebSocketIsAllowed(t *testing.T) {
 // An HTTP/2 client gets a WebSocket from an HTTP/2 upstream; in between, the gateway
 // handles it in its HTTP/1.1 form.
 func TestWebSocketsFromHTTP2OverHTTP2(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	_, address := w.plain(w.back(backs.HTTP2, w.raw(w.serverTLS("h2"), connects(true, func(s *http2.ServerStream) {
 		if s.Request().Protocol != "websocket" || s.Request().Fields.Has("sec-websocket-key") {
 			t.Errorf("the upstream was asked %+v", s.Request())

@@ -28,7 +28,7 @@ func TestTheCorpusOfHTTP2(t *testing.T) {
 		tls  bool
 	}{{"with TLS", true}, {"with prior knowledge", false}} {
 		t.Run(how.name, func(t *testing.T) {
-			w := newWorld(t)
+			w := newTestbed(t)
 			up := new(recorder)
 			table := &Table{Default: to(w.back(backs.HTTP1, w.raw(w.serverTLS(), up.serve)))}
 			if how.tls {
@@ -59,7 +59,7 @@ type framed struct {
 	block  bytes.Buffer
 }
 
-func (w *world) framed(t *testing.T, address string, withTLS bool) *framed {
+func (w *testbed) framed(t *testing.T, address string, withTLS bool) *framed {
 	t.Helper()
 	c, err := net.Dial("tcp", address)
 	if err != nil {

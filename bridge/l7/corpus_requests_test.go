@@ -34,7 +34,7 @@ func TestTheCorpusOfRequests(t *testing.T) {
 		http2 bool
 	}{{name: "in one piece"}, {name: "byte by byte", size: 1}, {name: "with TLS", tls: true}, {name: "to HTTP2", http2: true}} {
 		t.Run(how.name, func(t *testing.T) {
-			w := newWorld(t)
+			w := newTestbed(t)
 			up := &recorder{http2: how.http2}
 			var back *backs.Pools
 			if how.http2 {
@@ -70,7 +70,7 @@ func TestTheCorpusOfRequests(t *testing.T) {
 }
 
 // corpusClient connects to a gateway.
-func (w *world) corpusClient(t *testing.T, address string, withTLS bool) net.Conn {
+func (w *testbed) corpusClient(t *testing.T, address string, withTLS bool) net.Conn {
 	t.Helper()
 	c, err := net.Dial("tcp", address)
 	if err != nil {

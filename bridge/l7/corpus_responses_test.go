@@ -78,7 +78,7 @@ func TestTheCorpusOfResponses(t *testing.T) {
 		size int
 	}{{name: "in one piece"}, {name: "byte by byte", size: 1}, {name: "with TLS", tls: true}} {
 		t.Run(how.name, func(t *testing.T) {
-			w := newWorld(t)
+			w := newTestbed(t)
 			up := new(scripted)
 			table := &Table{Default: to(w.back(backs.HTTP1, w.raw(w.serverTLS(), up.serve)))}
 			if how.tls {
@@ -107,7 +107,7 @@ func TestTheCorpusOfResponses(t *testing.T) {
 }
 
 // checkResponse compares the outcome of a response with its verdict.
-func (w *world) checkResponse(t *testing.T, c *corpusCase, verdict, address string, withTLS bool, up *scripted) {
+func (w *testbed) checkResponse(t *testing.T, c *corpusCase, verdict, address string, withTLS bool, up *scripted) {
 	conn := w.corpusClient(t, address, withTLS)
 	defer conn.Close()
 	request := c.sent

@@ -13,7 +13,7 @@ import (
 // A connection may be cut after its request was read and before its exchange has called
 // Notify. The exchange still ends at once, and so does Shutdown.
 func TestACutBeforeTheExchangeBeginsEndsIt(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	table := &Table{Default: to(w.newBack(backs.Options{Upstream: plaintext(w.raw(nil, func(c net.Conn) {
 		_, _ = io.Copy(io.Discard, c) // it never answers
 	}))}))}

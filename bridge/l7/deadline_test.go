@@ -43,7 +43,7 @@ func (s *silentUpstream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func TestTriesHaveADeadline(t *testing.T) {
 	t.Parallel()
 	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
-		schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
+		schemes(t, func(t *testing.T, w *testbed, table *Table, scheme string) {
 			for _, c := range []struct {
 				method  string
 				stuck   int
@@ -97,7 +97,7 @@ func TestTriesHaveADeadline(t *testing.T) {
 
 // All tries together take no longer than the exchange may.
 func TestTriesEndAtTheTotalDeadline(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	up := newSilentUpstream(1000)
 	action := retried(w.back(backs.HTTP1, w.server(up)), exchange.Retry{Attempts: 10, PerTry: 200 * time.Millisecond, Backoff: 1})
 	action.Forward.Timeout = 300 * time.Millisecond
@@ -123,7 +123,7 @@ func TestTriesEndAtTheTotalDeadline(t *testing.T) {
 func TestNoTryEndsBecauseOfItsBodies(t *testing.T) {
 	t.Parallel()
 	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
-		w := newWorld(t)
+		w := newTestbed(t)
 		const perTry = 600 * time.Millisecond
 		tries := make(chan bool, 10)
 		action := retried(w.back(p, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
@@ -154,7 +154,7 @@ func longer(d time.Duration) func() bool {
 
 // An endpoint that does not complete the connection has not seen the request.
 func TestADialIsPartOfATry(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	silent := w.raw(nil, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
 	_, address := w.gateway(fixed(&Table{Default: retried(w.back(backs.HTTP1, silent, w.server(echo)), exchange.Retry{PerTry: 300 * time.Millisecond, Backoff: 1})}))
 	for range 2 { // round robin begins with either

@@ -44,7 +44,7 @@ func (m *changingName) Ask(context.Context) (resolve.Answer, error) {
 }
 
 // byDNS returns a rotating gateway whose upstream's endpoints come from a DNS name.
-func byDNS(w *world, p backs.Protocol, m *changingName, o backs.Options, fromHost bool) *rotating {
+func byDNS(w *testbed, p backs.Protocol, m *changingName, o backs.Options, fromHost bool) *rotating {
 	r := newRotating(w, p, "")
 	protos := map[backs.Protocol][]string{backs.Auto: {"h2", "http/1.1"}, backs.HTTP1: {"http/1.1"}, backs.HTTP2: {"h2"}}[p]
 	identity, trust := certstest.Certificate(w, w.ca.Client(w, "gateway")), []*certs.TrustBundle{w.ca.Trust(w)}
@@ -82,7 +82,7 @@ func (r *rotating) status(address string) (s upstream.EndpointStatus) {
 }
 
 func TestEndpointsThatDNSChangesUnderTraffic(t *testing.T) {
-	protocols(t, func(t *testing.T, w *world, p backs.Protocol) {
+	protocols(t, func(t *testing.T, w *testbed, p backs.Protocol) {
 		var servers []string
 		for range 4 {
 			servers = append(servers, w.server(echo, "h2", "http/1.1"))
@@ -126,7 +126,7 @@ func TestEndpointsThatDNSChangesUnderTraffic(t *testing.T) {
 }
 
 func TestARequestAtAnEndpointThatLeavesIsServed(t *testing.T) {
-	protocols(t, func(t *testing.T, w *world, p backs.Protocol) {
+	protocols(t, func(t *testing.T, w *testbed, p backs.Protocol) {
 		server, other := newSlow(), w.server(echo, "h2", "http/1.1")
 		m, address := &changingName{}, w.server(server, "h2", "http/1.1")
 		m.to(address)
@@ -154,7 +154,7 @@ func TestARequestAtAnEndpointThatLeavesIsServed(t *testing.T) {
 // connection not kept.
 func TestAPoolOfAnEndpointThatHasLeftKeepsNothing(t *testing.T) {
 	for _, fromHost := range []bool{false, true} {
-		w := newWorld(t)
+		w := newTestbed(t)
 		m, one, two := &changingName{}, w.server(echo, "http/1.1"), w.server(echo, "http/1.1")
 		m.to(one)
 		r := byDNS(w, backs.HTTP1, m, backs.Options{}, fromHost)
@@ -187,7 +187,7 @@ func TestAPoolOfAnEndpointThatHasLeftKeepsNothing(t *testing.T) {
 }
 
 func TestTheHostOfAnEndpointByDNSIsItsName(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	m := &changingName{}
 	m.to(w.server(echo, "http/1.1"))
 	r := byDNS(w, backs.HTTP1, m, backs.Options{SendUpstreamHost: true}, false)
@@ -197,7 +197,7 @@ func TestTheHostOfAnEndpointByDNSIsItsName(t *testing.T) {
 }
 
 func TestRequestsAreRefusedUntilDNSAnswers(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	m := &changingName{}
 	r := byDNS(w, backs.HTTP1, m, backs.Options{}, false)
 	if code, body := w.get(w.browser(), r.url); code != http.StatusServiceUnavailable || body != "service unavailable\n" {

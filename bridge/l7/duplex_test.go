@@ -14,7 +14,7 @@ import (
 )
 
 // upstream2 starts an HTTP/2 upstream whose streams are served by f.
-func (w *world) upstream2(f func(*http2.ServerStream)) (address string) {
+func (w *testbed) upstream2(f func(*http2.ServerStream)) (address string) {
 	return w.raw(w.serverTLS("h2"), func(c net.Conn) {
 		if c.(*tls.Conn).Handshake() == nil {
 			_ = http2.NewServerConn(c, nil, http2.Options{}).Serve(f)
@@ -23,7 +23,7 @@ func (w *world) upstream2(f func(*http2.ServerStream)) (address string) {
 }
 
 // dial2 connects to a gateway with HTTP/2.
-func (w *world) dial2(address string) *http2.ClientConn {
+func (w *testbed) dial2(address string) *http2.ClientConn {
 	w.Helper()
 	nc, err := net.Dial("tcp", address)
 	if err != nil {
@@ -81,7 +81,7 @@ func TestStreamsEndCorrectlyInEveryOrderThroughTheGateway(t *testing.T) {
 			reads: " io: read/write on closed pipe", upstreamReads: " CANCEL"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			w := newWorld(t)
+			w := newTestbed(t)
 			ponged, upstreamRead := make(chan struct{}), make(chan string, 1)
 			_, address := w.plain(w.back(backs.HTTP2, w.upstream2(func(s *http2.ServerStream) {
 				if p, err := s.Read(); string(p) != "ping" || err != nil {
@@ -143,7 +143,7 @@ func TestStreamsEndCorrectlyInEveryOrderThroughTheGateway(t *testing.T) {
 // streams of the same connections make progress.
 func TestAStalledReaderBoundsWhatTheGatewayHolds(t *testing.T) {
 	const most = 4 << 20
-	w := newWorld(t)
+	w := newTestbed(t)
 	sent := make(chan int, 1)
 	_, address := w.plain(w.back(backs.HTTP2, w.upstream2(func(s *http2.ServerStream) {
 		if s.Request().Target != "/stall" {
@@ -186,7 +186,7 @@ func TestAStalledReaderBoundsWhatTheGatewayHolds(t *testing.T) {
 // with the upstream may be silent, and a gRPC client may be silent from the
 // beginning: both start to wait before the one that is cut off.
 func TestASlowBodyOverHTTP2HoldsNoUpstream(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	read := make(chan string, 1)
 	_, address := w.gateway(fixed(&Table{IdleTimeout: 50 * time.Millisecond, Default: to(w.back(backs.HTTP2, w.upstream2(func(s *http2.ServerStream) {
 		got, head := "", &message.Response{Status: 200, Length: -1}
@@ -249,7 +249,7 @@ func TestASlowBodyOverHTTP2HoldsNoUpstream(t *testing.T) {
 
 // The goroutine that reads the response sends a small body itself.
 func TestASmallBodyNeedsNoGoroutine(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	_, address := w.plain(w.back(backs.HTTP1, w.closed()))
 	s := w.dial2(address).Open()
 	defer s.Done()

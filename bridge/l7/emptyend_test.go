@@ -15,7 +15,7 @@ import (
 // An HTTP/2 response with a Content-Length of 0 is complete when its stream ends, not
 // when its head arrives: a trailer or a reset may follow.
 func TestEmptyHTTP2ResponsesEndWithTheirStream(t *testing.T) {
-	schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
+	schemes(t, func(t *testing.T, w *testbed, table *Table, scheme string) {
 		table.Default = to(w.back(backs.HTTP2, w.raw(w.serverTLS("h2"), serveEmpty)))
 		_, address := w.gateway(fixed(table))
 		for path, want := range map[string]string{"/trailer": "42", "/end": "", "/reset": "broken"} {

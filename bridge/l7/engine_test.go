@@ -20,7 +20,7 @@ import (
 )
 
 func TestPipelinedRequestsAreAnsweredInOrder(t *testing.T) {
-	schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
+	schemes(t, func(t *testing.T, w *testbed, table *Table, scheme string) {
 		if scheme == "https" {
 			t.Skip("the same above TLS")
 		}
@@ -45,7 +45,7 @@ func TestPipelinedRequestsAreAnsweredInOrder(t *testing.T) {
 }
 
 func TestHTTP10(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	back := w.back(backs.HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/streamed" {
 			_ = http.NewResponseController(rw).Flush() // so that no length is known
@@ -75,7 +75,7 @@ func TestHTTP10(t *testing.T) {
 }
 
 func TestPriorKnowledgeOfHTTP2OnAPlaintextPort(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	_, address := w.plain(w.back(backs.HTTP1, w.server(echo)))
 	tr := &http.Transport{Protocols: new(http.Protocols)}
 	tr.Protocols.SetUnencryptedHTTP2(true)
@@ -98,7 +98,7 @@ func TestPriorKnowledgeOfHTTP2OnAPlaintextPort(t *testing.T) {
 
 // An upstream may close an idle connection at any time. No client notices.
 func TestConnectionsClosedWhileIdleAreNotReused(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	closed := make(chan bool, 1000)
 	back := w.back(backs.HTTP1, w.raw(w.serverTLS(), func(c net.Conn) {
 		r, err := http.ReadRequest(bufio.NewReader(c))
@@ -127,7 +127,7 @@ func TestConnectionsClosedWhileIdleAreNotReused(t *testing.T) {
 
 // Unsolicited bytes from an upstream are not mistaken for a response.
 func TestConnectionsWithUnsolicitedBytesAreNotReused(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	results := make(chan bool, 100)
 	back := w.back(backs.HTTP1, w.raw(w.serverTLS(), func(c net.Conn) {
 		r := bufio.NewReader(c)
@@ -156,7 +156,7 @@ func TestConnectionsWithUnsolicitedBytesAreNotReused(t *testing.T) {
 // prepares the response, in plaintext and in every version of TLS.
 func TestClientHangUpIsDetected(t *testing.T) {
 	for _, version := range []uint16{0, tls.VersionTLS12, tls.VersionTLS13} {
-		w := newWorld(t)
+		w := newTestbed(t)
 		entered, left := make(chan bool, 1), make(chan bool, 1)
 		table := &Table{Default: to(w.back(backs.HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 			entered <- true
@@ -187,7 +187,7 @@ func TestClientHangUpIsDetected(t *testing.T) {
 // one HTTP/2 connection; a choice of HTTP/1.1 delays no request.
 func TestFirstRequestsShareAHandshake(t *testing.T) {
 	for _, protos := range [][]string{{"h2", "http/1.1"}, {"http/1.1"}} {
-		w := newWorld(t)
+		w := newTestbed(t)
 		var at atomic.Int64
 		all := make(chan bool)
 		back := w.back(backs.Auto, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
@@ -228,7 +228,7 @@ func TestIdleClientsAreCheap(t *testing.T) {
 	if testing.Short() || alloctest.Race {
 		t.Skip("the race detector's memory is in the sum")
 	}
-	w := newWorld(t)
+	w := newTestbed(t)
 	const clients, bound = 1000, 5 << 10
 	_, address := w.gateway(fixed(&Table{Default: to(w.back(backs.HTTP1, w.server(echo)))}))
 	inUse := func() uint64 {

@@ -215,7 +215,7 @@ func TestFaultsAtEveryByte(t *testing.T) {
 }
 
 func testFaults(t *testing.T, front, back backs.Protocol, kind *faultyKind) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	ln := listen(w)
 	srv := &http.Server{ErrorLog: w.logger(hclog.Trace).StandardLogger(nil), Protocols: new(http.Protocols)}
 	srv.Protocols.SetHTTP1(back == backs.HTTP1)
@@ -322,10 +322,10 @@ type brokenConn struct {
 	how  error
 }
 
-func (c *brokenConn) breaks(what string) bool {
+func (c *brokenConn) breaks(operation string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.what != what {
+	if c.what != operation {
 		return false
 	}
 	c.left--
@@ -354,10 +354,10 @@ type brokenListener struct {
 	next brokenConn
 }
 
-func (l *brokenListener) set(what string, left int, how error) {
+func (l *brokenListener) set(operation string, left int, failure error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.next.what, l.next.left, l.next.how = what, left, how
+	l.next.what, l.next.left, l.next.how = operation, left, failure
 }
 
 func (l *brokenListener) Accept() (net.Conn, error) {
@@ -378,7 +378,7 @@ func TestFaultsAtEveryCall(t *testing.T) {
 		for _, front := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 			t.Run(fmt.Sprintf("TLS %v, %v", secure, front), func(t *testing.T) {
 				t.Parallel()
-				w := newWorld(t)
+				w := newTestbed(t)
 				table := &Table{Default: to(w.back(backs.HTTP2, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 					body, err := io.ReadAll(r.Body)
 					if err != nil {
@@ -451,7 +451,7 @@ func TestFaultsOfUpgradedConnections(t *testing.T) {
 }
 
 func testUpgradeFaults(t *testing.T, secure bool) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	var config *tls.Config
 	o := upstream.EndpointOptions{Network: "tcp"}
 	if secure {

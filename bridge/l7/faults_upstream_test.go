@@ -32,7 +32,7 @@ import (
 type upstreamKind struct {
 	name                 string
 	onlyFront, onlyBack  backs.Protocol // 0: both
-	ask                  func(f *faultyWorld) (whole bool, err error)
+	ask                  func(f *faultyTestbed) (whole bool, err error)
 	serve                http.HandlerFunc
 	upgrades, idempotent bool
 }
@@ -102,13 +102,13 @@ func echoBody(w http.ResponseWriter, r *http.Request) {
 func unsized(body string) io.Reader { return struct{ io.Reader }{strings.NewReader(body)} }
 
 var upstreamKinds = []upstreamKind{
-	{name: "GET", idempotent: true, serve: answerWhole, ask: func(f *faultyWorld) (bool, error) {
+	{name: "GET", idempotent: true, serve: answerWhole, ask: func(f *faultyTestbed) (bool, error) {
 		return f.exchange("GET", nil, faultyAnswer, "")
 	}},
-	{name: "GET in chunks, with a trailer", idempotent: true, serve: answerInChunks, ask: func(f *faultyWorld) (bool, error) {
+	{name: "GET in chunks, with a trailer", idempotent: true, serve: answerInChunks, ask: func(f *faultyTestbed) (bool, error) {
 		return f.exchange("GET", nil, faultyAnswer, "End")
 	}},
-	{name: "GET until the end of the connection", idempotent: true, onlyBack: backs.HTTP1, ask: func(f *faultyWorld) (bool, error) {
+	{name: "GET until the end of the connection", idempotent: true, onlyBack: backs.HTTP1, ask: func(f *faultyTestbed) (bool, error) {
 		return f.exchange("GET", nil, faultyAnswer, "")
 	}, serve: func(w http.ResponseWriter, _ *http.Request) {
 		if c, _, err := w.(http.Hijacker).Hijack(); err == nil {
@@ -117,7 +117,7 @@ var upstreamKinds = []upstreamKind{
 			c.Close()
 		}
 	}},
-	{name: "POST", ask: func(f *faultyWorld) (bool, error) {
+	{name: "POST", ask: func(f *faultyTestbed) (bool, error) {
 		return f.exchange("POST", strings.NewReader(faultyUpload), faultyAnswer, "")
 	}, serve: func(w http.ResponseWriter, r *http.Request) {
 		if body := readUpload(r); body != faultyUpload {
@@ -125,7 +125,7 @@ var upstreamKinds = []upstreamKind{
 		}
 		answerWhole(w, r)
 	}},
-	{name: "POST in chunks, with a trailer", ask: func(f *faultyWorld) (bool, error) {
+	{name: "POST in chunks, with a trailer", ask: func(f *faultyTestbed) (bool, error) {
 		return f.exchange("POST", unsized(faultyUpload), faultyAnswer, "End")
 	}, serve: func(w http.ResponseWriter, r *http.Request) {
 		if body := readUpload(r); body != faultyUpload || r.Trailer.Get("End") != "yes" {
@@ -133,15 +133,15 @@ var upstreamKinds = []upstreamKind{
 		}
 		answerInChunks(w, r)
 	}},
-	{name: "POST that is answered early", serve: answerWhole, ask: func(f *faultyWorld) (bool, error) {
+	{name: "POST that is answered early", serve: answerWhole, ask: func(f *faultyTestbed) (bool, error) {
 		return f.exchange("POST", strings.NewReader(strings.Repeat(faultyUpload, 200)), faultyAnswer, "")
 	}},
-	{name: "POST whose upload continues during the response", serve: echoBody, ask: func(f *faultyWorld) (bool, error) {
+	{name: "POST whose upload continues during the response", serve: echoBody, ask: func(f *faultyTestbed) (bool, error) {
 		upload := strings.Repeat(faultyUpload, 20)
 		return f.exchange("POST", unsized(upload), upload, "")
 	}},
-	{name: "gRPC stream", onlyFront: backs.HTTP2, onlyBack: backs.HTTP2, serve: echoBody, ask: (*faultyWorld).stream},
-	{name: "WebSocket", onlyFront: backs.HTTP2, onlyBack: backs.HTTP1, upgrades: true, ask: (*faultyWorld).webSocket, serve: func(w http.ResponseWriter, r *http.Request) {
+	{name: "gRPC stream", onlyFront: backs.HTTP2, onlyBack: backs.HTTP2, serve: echoBody, ask: (*faultyTestbed).stream},
+	{name: "WebSocket", onlyFront: backs.HTTP2, onlyBack: backs.HTTP1, upgrades: true, ask: (*faultyTestbed).webSocket, serve: func(w http.ResponseWriter, r *http.Request) {
 		c, in, err := w.(http.Hijacker).Hijack()
 		if err != nil {
 			return
@@ -152,10 +152,10 @@ var upstreamKinds = []upstreamKind{
 	}},
 }
 
-// A faultyWorld is a gateway whose connections to its upstream are in memory. One of
+// A faultyTestbed is a gateway whose connections to its upstream are in memory. One of
 // them fails.
-type faultyWorld struct {
-	*world
+type faultyTestbed struct {
+	*testbed
 	t         *testing.T
 	kind      *upstreamKind
 	server    *Server
@@ -189,8 +189,8 @@ const (
 	faultyTunnel = 63 * time.Minute // the idle limit of a tunnel, and how late it may be noticed
 )
 
-func newFaultyWorld(t *testing.T, x *faultySetting, f faulttest.Fault) *faultyWorld {
-	fw := &faultyWorld{world: newWorld(t), t: t, kind: x.kind, front: faulttest.Listen(), faults: faulttest.NewInjector(f), asked: make(map[string]int)}
+func newFaultyTestbed(t *testing.T, x *faultySetting, f faulttest.Fault) *faultyTestbed {
+	fw := &faultyTestbed{testbed: newTestbed(t), t: t, kind: x.kind, front: faulttest.Listen(), faults: faulttest.NewInjector(f), asked: make(map[string]int)}
 	back := faulttest.Listen()
 	srv := &http.Server{ErrorLog: fw.logger(hclog.Trace).StandardLogger(nil), Protocols: new(http.Protocols), Handler: http.HandlerFunc(fw.serveUpstream)}
 	var ln net.Listener = back
@@ -245,7 +245,7 @@ func newFaultyWorld(t *testing.T, x *faultySetting, f faulttest.Fault) *faultyWo
 }
 
 // serveUpstream counts requests. A panic other than http.ErrAbortHandler fails the test.
-func (f *faultyWorld) serveUpstream(w http.ResponseWriter, r *http.Request) {
+func (f *faultyTestbed) serveUpstream(w http.ResponseWriter, r *http.Request) {
 	f.mu.Lock()
 	f.asked[r.Header.Get("Request")]++
 	f.mu.Unlock()
@@ -262,14 +262,14 @@ func (f *faultyWorld) serveUpstream(w http.ResponseWriter, r *http.Request) {
 }
 
 // id returns an identifier for the next request.
-func (f *faultyWorld) id() string {
+func (f *faultyTestbed) id() string {
 	f.next++
 	return fmt.Sprint(f.next)
 }
 
 // exchange sends a request. It reports whether the response looks complete, and returns
 // an error if it looks complete and is not what the upstream sends.
-func (f *faultyWorld) exchange(method string, body io.Reader, want, trailer string) (whole bool, err error) {
+func (f *faultyTestbed) exchange(method string, body io.Reader, want, trailer string) (whole bool, err error) {
 	req, _ := http.NewRequestWithContext(f.t.Context(), method, "http://upstream.test/", body)
 	req.Header.Set("Request", f.id())
 	if body != nil && req.ContentLength <= 0 {
@@ -293,7 +293,7 @@ func (f *faultyWorld) exchange(method string, body io.Reader, want, trailer stri
 }
 
 // stream makes a call in which each message waits for the answer to the one before.
-func (f *faultyWorld) stream() (whole bool, err error) {
+func (f *faultyTestbed) stream() (whole bool, err error) {
 	body, upload := io.Pipe()
 	defer upload.Close()
 	req, _ := http.NewRequestWithContext(f.t.Context(), "POST", "http://upstream.test/", body)
@@ -331,7 +331,7 @@ func (f *faultyWorld) stream() (whole bool, err error) {
 }
 
 // webSocket opens a WebSocket and has a message returned.
-func (f *faultyWorld) webSocket() (whole bool, err error) {
+func (f *faultyTestbed) webSocket() (whole bool, err error) {
 	nc, err := f.front.Dial(f.t.Context())
 	if err != nil {
 		return false, err
@@ -381,7 +381,7 @@ func (f *faultyWorld) webSocket() (whole bool, err error) {
 // run makes two exchanges after each other, with one fault in the first connection to
 // the upstream. It returns how many operations that connection has seen.
 func (x *faultySetting) run(t *testing.T, fault faulttest.Fault) (ops int) {
-	f := newFaultyWorld(t, x, fault)
+	f := newFaultyTestbed(t, x, fault)
 	for i := range 2 {
 		begin := time.Now()
 		whole, err := x.kind.ask(f)

@@ -19,13 +19,13 @@ import (
 // A client that sends TLS records without data, without end, is disconnected,
 // before it has sent a request of either version of HTTP.
 func TestFloodsOfAClientEnd(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	b := w.back(backs.HTTP1, w.server(http.NotFoundHandler(), "http/1.1"))
 	for _, protocol := range []string{"http/1.1", "h2"} {
 		_, address := w.gateway(fixed(&Table{TLS: w.listenerTLS(protocol), Default: to(b)}))
 		for name, send := range splicetest.AllFloods() {
 			t.Run(protocol+", "+name, func(t *testing.T) {
-				config, secrets := splicetest.Hostilely(&tls.Config{ServerName: "localhost", RootCAs: w.ca.Pool(), NextProtos: []string{protocol}})
+				config, secrets := splicetest.HostileConfig(&tls.Config{ServerName: "localhost", RootCAs: w.ca.Pool(), NextProtos: []string{protocol}})
 				raw, err := net.Dial("tcp", address)
 				if err != nil {
 					t.Fatal(err)
@@ -64,16 +64,16 @@ func longRequest(protocol string) []byte {
 // A request cannot be accompanied by records without data, although each byte of it comes in
 // a record of its own.
 func TestRecordsWithoutDataEndTheConnection(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	for _, protocol := range []string{"http/1.1", "h2"} {
 		t.Run(protocol, func(t *testing.T) { w.recordsWithoutData(t, protocol) })
 	}
 }
 
-func (w *world) recordsWithoutData(t *testing.T, protocol string) {
+func (w *testbed) recordsWithoutData(t *testing.T, protocol string) {
 	_, address := w.gateway(fixed(&Table{TLS: w.listenerTLS(protocol), HeaderReadTimeout: time.Hour, Default: &Action{Respond: &Respond{}}}))
 	for _, idle := range []bool{false, true} {
-		config, secrets := splicetest.Hostilely(&tls.Config{ServerName: "localhost", RootCAs: w.ca.Pool(), NextProtos: []string{protocol}})
+		config, secrets := splicetest.HostileConfig(&tls.Config{ServerName: "localhost", RootCAs: w.ca.Pool(), NextProtos: []string{protocol}})
 		raw, err := net.Dial("tcp", address)
 		if err != nil {
 			t.Fatal(err)
@@ -103,12 +103,12 @@ func (w *world) recordsWithoutData(t *testing.T, protocol string) {
 // An upstream that answers a request with such a flood: the connection ends,
 // and so does the request.
 func TestFloodsOfAnUpstreamEnd(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	for protocol, version := range map[string]backs.Protocol{"http/1.1": backs.HTTP1, "h2": backs.HTTP2} {
 		for name, send := range splicetest.AllFloods() {
 			t.Run(protocol+", "+name, func(t *testing.T) {
 				upstream := w.raw(nil, func(raw net.Conn) {
-					config, secrets := splicetest.Hostilely(w.serverTLS(protocol))
+					config, secrets := splicetest.HostileConfig(w.serverTLS(protocol))
 					u := splicetest.NewPeer(raw, splicetest.Server(config))
 					if u.Handshake() != nil {
 						return

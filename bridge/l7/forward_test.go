@@ -32,7 +32,7 @@ func TestRequestsReachUpstreamsOverMutualTLS(t *testing.T) {
 	} {
 		for _, scheme := range []string{"http", "https"} {
 			t.Run(fmt.Sprint(c.protocol, c.server, scheme), func(t *testing.T) {
-				w := newWorld(t)
+				w := newTestbed(t)
 				back := w.back(c.protocol, w.server(echo, c.server...))
 				table := &Table{Default: to(back)}
 				if scheme == "https" {
@@ -72,7 +72,7 @@ func TestRequestsReachUpstreamsOverMutualTLS(t *testing.T) {
 
 func TestPlaintextUpstreams(t *testing.T) {
 	for _, p := range []backs.Protocol{backs.Auto, backs.HTTP1, backs.HTTP2} {
-		w := newWorld(t)
+		w := newTestbed(t)
 		ln := listen(t)
 		srv := &http.Server{Handler: echo, Protocols: new(http.Protocols)}
 		srv.Protocols.SetHTTP1(p != backs.HTTP2)
@@ -92,7 +92,7 @@ func TestPlaintextUpstreams(t *testing.T) {
 }
 
 func TestActions(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	back := w.back(backs.HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		rw.Header().Set("Server", "secret")
 		fmt.Fprint(rw, r.Header["X-A"], r.Header["X-B"], r.Header["X-C"])
@@ -137,7 +137,7 @@ func TestActions(t *testing.T) {
 }
 
 func TestConnectFailuresTryTheNextEndpoint(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	notTLS := w.raw(nil, func(c net.Conn) {
 		fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nspoofed")
 		_, _ = io.Copy(io.Discard, c)
@@ -158,44 +158,44 @@ func TestConnectFailuresTryTheNextEndpoint(t *testing.T) {
 }
 
 func TestFailuresAreAnsweredShortlyAndLoggedWithTheirReason(t *testing.T) {
-	other := newWorld(t)
+	other := newTestbed(t)
 	for _, c := range []struct {
 		name   string
-		back   func(w *world) *backs.Pools
+		back   func(w *testbed) *backs.Pools
 		code   int
 		grpc   string
 		reason certs.Reason
 	}{
-		{"connection refused", func(w *world) *backs.Pools { return w.back(backs.Auto, w.closed()) }, 502, "14", certs.ReasonConnectRefused},
-		{"unknown CA", func(w *world) *backs.Pools { return w.back(backs.Auto, other.server(echo)) }, 502, "14", certs.ReasonUnknownCA},
-		{"early plaintext", func(w *world) *backs.Pools {
+		{"connection refused", func(w *testbed) *backs.Pools { return w.back(backs.Auto, w.closed()) }, 502, "14", certs.ReasonConnectRefused},
+		{"unknown CA", func(w *testbed) *backs.Pools { return w.back(backs.Auto, other.server(echo)) }, 502, "14", certs.ReasonUnknownCA},
+		{"early plaintext", func(w *testbed) *backs.Pools {
 			return w.back(backs.Auto, w.raw(nil, func(c net.Conn) {
 				fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nspoofed")
 				_, _ = io.Copy(io.Discard, c)
 			}))
 		}, 502, "14", certs.ReasonNotTLS},
-		{"no endpoint", func(w *world) *backs.Pools { return w.back(backs.Auto) }, 503, "14", certs.ReasonNoEndpoint},
-		{"client certificate required, HTTP/1.1", func(w *world) *backs.Pools { return w.anonymous(backs.HTTP1, w.server(echo, "http/1.1")) }, 502, "14", certs.ReasonClientCertificateRequired},
-		{"client certificate required, HTTP/2", func(w *world) *backs.Pools { return w.anonymous(backs.HTTP2, w.server(echo, "h2")) }, 502, "14", certs.ReasonClientCertificateRequired},
-		{"no answer", func(w *world) *backs.Pools {
+		{"no endpoint", func(w *testbed) *backs.Pools { return w.back(backs.Auto) }, 503, "14", certs.ReasonNoEndpoint},
+		{"client certificate required, HTTP/1.1", func(w *testbed) *backs.Pools { return w.anonymous(backs.HTTP1, w.server(echo, "http/1.1")) }, 502, "14", certs.ReasonClientCertificateRequired},
+		{"client certificate required, HTTP/2", func(w *testbed) *backs.Pools { return w.anonymous(backs.HTTP2, w.server(echo, "h2")) }, 502, "14", certs.ReasonClientCertificateRequired},
+		{"no answer", func(w *testbed) *backs.Pools {
 			return w.back(backs.HTTP1, w.raw(w.serverTLS(), func(c net.Conn) { _, _ = c.Read(make([]byte, 1)) }))
 		}, 502, "14", certs.ReasonResponseBroken},
-		{"no HTTP", func(w *world) *backs.Pools {
+		{"no HTTP", func(w *testbed) *backs.Pools {
 			return w.back(backs.HTTP1, w.raw(w.serverTLS(), func(c net.Conn) {
 				_, _ = c.Read(make([]byte, 1))
 				fmt.Fprint(c, "220 smtp\r\n\r\n")
 			}))
 		}, 502, "14", certs.ReasonResponseBroken},
-		{"plaintext where TLS is wanted", func(w *world) *backs.Pools {
+		{"plaintext where TLS is wanted", func(w *testbed) *backs.Pools {
 			return w.backWith(backs.HTTP1, nil, w.raw(nil, func(c net.Conn) { _, _ = io.Copy(c, c) }))
 		}, 502, "14", certs.ReasonLocalConfig},
-		{"HTTP/1.1 wanted", func(w *world) *backs.Pools {
+		{"HTTP/1.1 wanted", func(w *testbed) *backs.Pools {
 			return w.withProtos(backs.HTTP1, []string{"h2", "http/1.1"}, w.server(echo, "h2"))
 		}, 502, "14", certs.ReasonALPNMismatch},
-		{"HTTP/2 wanted", func(w *world) *backs.Pools { return w.withProtos(backs.HTTP2, nil, w.server(echo)) }, 502, "14", certs.ReasonALPNMismatch},
+		{"HTTP/2 wanted", func(w *testbed) *backs.Pools { return w.withProtos(backs.HTTP2, nil, w.server(echo)) }, 502, "14", certs.ReasonALPNMismatch},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			w := newWorld(t)
+			w := newTestbed(t)
 			back := c.back(w)
 			_, address := w.plain(back)
 			code, body := w.get(w.browser(), "http://"+address+"/")
@@ -235,7 +235,7 @@ func TestFailuresAreAnsweredShortlyAndLoggedWithTheirReason(t *testing.T) {
 }
 
 // anonymous returns a Back that has no client certificate.
-func (w *world) anonymous(p backs.Protocol, address string) *backs.Pools {
+func (w *testbed) anonymous(p backs.Protocol, address string) *backs.Pools {
 	protos := map[backs.Protocol]string{backs.HTTP1: "http/1.1", backs.HTTP2: "h2"}
 	c, err := certs.NewClient(certs.ClientOptions{Trust: []*certs.TrustBundle{w.ca.Trust(w)}, ServerName: "localhost", NextProtos: []string{protos[p]}})
 	if err != nil {
@@ -245,11 +245,11 @@ func (w *world) anonymous(p backs.Protocol, address string) *backs.Pools {
 }
 
 // withProtos returns a Back that offers protos.
-func (w *world) withProtos(p backs.Protocol, protos []string, address string) *backs.Pools {
+func (w *testbed) withProtos(p backs.Protocol, protos []string, address string) *backs.Pools {
 	return w.backWith(p, w.client(protos...), address)
 }
 
-func (w *world) backWith(p backs.Protocol, c *certs.Client, address string) *backs.Pools {
+func (w *testbed) backWith(p backs.Protocol, c *certs.Client, address string) *backs.Pools {
 	return w.newBack(backs.Options{Protocol: p, TLS: true, Upstream: upstream.New(upstream.Options{
 		Name: "up", Logger: w.logger(hclog.Warn),
 		Endpoints: []upstream.EndpointOptions{{Network: "tcp", Address: address, Stream: c, HTTP: c}},
@@ -261,7 +261,7 @@ func (w *world) backWith(p backs.Protocol, c *certs.Client, address string) *bac
 func TestTotalDeadline(t *testing.T) {
 	t.Parallel()
 	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
-		schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
+		schemes(t, func(t *testing.T, w *testbed, table *Table, scheme string) {
 			t.Parallel()
 			ended := make(chan struct{}, 3)
 			back := w.back(p, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
@@ -310,7 +310,7 @@ func TestTotalDeadline(t *testing.T) {
 }
 
 func TestResponseHeaderDeadline(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	release := make(chan struct{})
 	back := w.back(backs.Auto, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/slow-body" {

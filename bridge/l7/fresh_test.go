@@ -21,7 +21,7 @@ import (
 // not closed because it was idle.
 func TestTheFirstRequestOnAConnectionIsNotRepeated(t *testing.T) {
 	for _, p := range []backs.Protocol{backs.Auto, backs.HTTP1} {
-		w := newWorld(t)
+		w := newTestbed(t)
 		var seen atomic.Int32
 		_, address := w.plain(w.back(p, w.raw(w.serverTLS("http/1.1"), func(c net.Conn) {
 			if _, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
@@ -66,7 +66,7 @@ func TestBodySentWithoutContinueIsNotDelayed(t *testing.T) {
 // that sends none. It returns how long the body took to reach the upstream.
 func bodyWithoutContinue(t *testing.T, p backs.Protocol, secure, retries, late bool) time.Duration {
 	t.Helper()
-	w := newWorld(t)
+	w := newTestbed(t)
 	table := &Table{}
 	if secure {
 		table.TLS = w.listenerTLS("http/1.1")
@@ -134,7 +134,7 @@ func (s *slowUpstream) serve(c net.Conn) {
 
 // An upstream that allows no streams costs a bounded number of connections.
 func TestAnUpstreamThatAllowsNoStreams(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	var mu sync.Mutex
 	conns := 0
 	back := w.back(backs.HTTP2, w.raw(w.serverTLS("h2"), func(c net.Conn) {

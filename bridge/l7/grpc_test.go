@@ -73,7 +73,7 @@ func TestACallEndsAtItsDeadline(t *testing.T) {
 		{name: "of the call, which is shorter", total: time.Hour, body: "pong end", upstream: func(s *http2.ServerStream) { _ = s.Write([]byte("pong")); _ = s.Flush() }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			w := newWorld(t)
+			w := newTestbed(t)
 			read := make(chan string, 100)
 			back := w.back(backs.HTTP2, w.upstream2(func(s *http2.ServerStream) {
 				if c.upstream != nil {
@@ -141,7 +141,7 @@ func readOf(read <-chan string, given []message.Field, deadline time.Duration) (
 
 // A call without a deadline, or with an invalid one, gets no deadline.
 func TestInvalidCallTimeoutsSetNoDeadline(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	seen := make(chan string, 100)
 	_, address := w.plain(w.back(backs.HTTP2, w.upstream2(func(s *http2.ServerStream) {
 		seen <- s.Request().Target
@@ -192,7 +192,7 @@ func TestInvalidCallTimeoutsSetNoDeadline(t *testing.T) {
 // If no trailer can report the missed deadline, a response that has begun is cut
 // off: over HTTP/1.1, and if it is not a gRPC response.
 func TestCallPastItsDeadlineIsCutOffWithoutTrailers(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	_, address := w.plain(w.back(backs.HTTP2, w.upstream2(func(s *http2.ServerStream) {
 		kind := map[string]string{"/page": "text/html", "/call": "application/grpc"}[s.Request().Target]
 		_ = s.Respond(&message.Response{Status: 200, Length: -1, Fields: message.Fields{{Name: "content-type", Value: kind}}}, false)

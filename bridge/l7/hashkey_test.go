@@ -17,7 +17,7 @@ func named(name string) http.Handler {
 }
 
 // hashing returns a Back to n endpoints that are chosen by a hash.
-func (w *world) hashing(h upstream.HashKey, endpoints int) *backs.Pools {
+func (w *testbed) hashing(h upstream.HashKey, endpoints int) *backs.Pools {
 	o := upstream.Options{Name: "up", Policy: upstream.ConsistentHash, Hash: h}
 	for i := range endpoints {
 		o.Endpoints = append(o.Endpoints, upstream.EndpointOptions{
@@ -44,7 +44,7 @@ func TestRequestsOfOneKeyGoToOneEndpoint(t *testing.T) {
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			w := newWorld(t)
+			w := newTestbed(t)
 			back := w.hashing(c.HashKey, 4)
 			table := &Table{Default: to(back), TLS: w.listenerTLS("h2", "http/1.1")}
 			_, secure := w.gateway(fixed(table))
@@ -83,7 +83,7 @@ func TestRequestsOfOneKeyGoToOneEndpoint(t *testing.T) {
 }
 
 func TestClientsOfOneAddressGoToOneEndpoint(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	_, address := w.plain(w.hashing(upstream.HashKey{ClientAddress: true}, 4))
 	_, first := w.get(w.browser(), "http://"+address+"/")
 	for range 20 {

@@ -15,7 +15,7 @@ import (
 
 // A silentUpstream is a plaintext HTTP/2 upstream that takes requests and never answers.
 // It costs little memory itself.
-func (w *world) silentUpstream(arrived chan<- struct{}) (address string) {
+func (w *testbed) silentUpstream(arrived chan<- struct{}) (address string) {
 	return w.raw(nil, func(c net.Conn) {
 		_, _ = io.ReadFull(c, make([]byte, len(http2.ClientPreface)))
 		f := http2.NewFramer(c, c)
@@ -61,7 +61,7 @@ func TestAnOpenRequestHoldsLittle(t *testing.T) {
 		"with a part of a KiB":     {fields: []string{":method: POST", ":path: /", "content-length: 1024"}, body: strings.Repeat("x", 500)},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w, arrived := newWorld(t), make(chan struct{}, maxStreams)
+			w, arrived := newTestbed(t), make(chan struct{}, maxStreams)
 			_, address := w.plain(w.newBack(backs.Options{Upstream: plaintext(w.silentUpstream(arrived)), Protocol: backs.HTTP2}))
 			c := w.framed(t, address, false)
 			defer c.Close()

@@ -35,18 +35,18 @@ func TestMain(m *testing.M) {
 // patience bounds waits for required events; no test waits it out.
 const patience = 20 * time.Second
 
-// A world has a CA. It starts upstream servers that require its client
+// A testbed has a CA. It starts upstream servers that require its client
 // certificates, and gateways in front of them.
-type world struct {
+type testbed struct {
 	testing.TB
 	ca  *certstest.CA
 	log *lockedBuffer
 }
 
-func newWorld(t testing.TB) *world { return &world{t, certstest.NewCA(t), &lockedBuffer{}} }
+func newTestbed(t testing.TB) *testbed { return &testbed{t, certstest.NewCA(t), &lockedBuffer{}} }
 
 // label marks the goroutines of w's gateways in profiles.
-func (w *world) label() string { return fmt.Sprintf("%p", w) }
+func (w *testbed) label() string { return fmt.Sprintf("%p", w) }
 
 type lockedBuffer struct {
 	mu sync.Mutex
@@ -65,11 +65,11 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
-func (w *world) logger(level hclog.Level) hclog.Logger {
+func (w *testbed) logger(level hclog.Level) hclog.Logger {
 	return hclog.New(&hclog.LoggerOptions{Output: w.log, Level: level})
 }
 
-func (w *world) serverTLS(protos ...string) *tls.Config {
+func (w *testbed) serverTLS(protos ...string) *tls.Config {
 	return &tls.Config{
 		Certificates: []tls.Certificate{certstest.TLS(w, w.ca.Server(w, "localhost", "127.0.0.1"))},
 		ClientAuth:   tls.RequireAndVerifyClientCert,
@@ -89,12 +89,12 @@ func listen(t testing.TB) net.Listener {
 }
 
 // server starts an HTTPS upstream server that speaks one of protos.
-func (w *world) server(h http.Handler, protos ...string) (address string) {
+func (w *testbed) server(h http.Handler, protos ...string) (address string) {
 	return w.serverOn(listen(w), h, protos...)
 }
 
 // serverOn is server on a listener.
-func (w *world) serverOn(ln net.Listener, h http.Handler, protos ...string) (address string) {
+func (w *testbed) serverOn(ln net.Listener, h http.Handler, protos ...string) (address string) {
 	srv := &http.Server{Handler: h, DisableGeneralOptionsHandler: true, ErrorLog: w.logger(hclog.Trace).StandardLogger(nil)}
 	done := make(chan struct{})
 	go func() {
@@ -107,7 +107,7 @@ func (w *world) serverOn(ln net.Listener, h http.Handler, protos ...string) (add
 
 // raw starts an upstream whose connections f serves, after a TLS handshake if
 // config is not nil.
-func (w *world) raw(config *tls.Config, f func(net.Conn)) (address string) {
+func (w *testbed) raw(config *tls.Config, f func(net.Conn)) (address string) {
 	ln := listen(w)
 	if config != nil {
 		ln = tls.NewListener(ln, config)
@@ -130,13 +130,13 @@ func (w *world) raw(config *tls.Config, f func(net.Conn)) (address string) {
 }
 
 // closed returns an address that refuses connections.
-func (w *world) closed() string {
+func (w *testbed) closed() string {
 	ln := listen(w)
 	defer ln.Close()
 	return ln.Addr().String()
 }
 
-func (w *world) client(protos ...string) *certs.Client {
+func (w *testbed) client(protos ...string) *certs.Client {
 	c, err := certs.NewClient(certs.ClientOptions{
 		Certificate: certstest.Certificate(w, w.ca.Client(w, "gateway")),
 		Trust:       []*certs.TrustBundle{w.ca.Trust(w)},
@@ -150,7 +150,7 @@ func (w *world) client(protos ...string) *certs.Client {
 }
 
 // back returns a Back to TLS endpoints.
-func (w *world) back(p backs.Protocol, addresses ...string) *backs.Pools {
+func (w *testbed) back(p backs.Protocol, addresses ...string) *backs.Pools {
 	protos := map[backs.Protocol][]string{backs.Auto: {"h2", "http/1.1"}, backs.HTTP1: {"http/1.1"}, backs.HTTP2: {"h2"}}[p]
 	o := upstream.Options{Name: "up", Logger: w.logger(hclog.Warn)}
 	for _, a := range addresses {
@@ -159,7 +159,7 @@ func (w *world) back(p backs.Protocol, addresses ...string) *backs.Pools {
 	return w.newBack(backs.Options{Upstream: upstream.New(o), Protocol: p, TLS: true})
 }
 
-func (w *world) newBack(o backs.Options) *backs.Pools {
+func (w *testbed) newBack(o backs.Options) *backs.Pools {
 	b := backs.New(o)
 	w.Cleanup(b.Retire)
 	return b
@@ -169,7 +169,7 @@ func to(b *backs.Pools) *Action {
 	return &Action{Forward: &Forward{Backs: upstream.NewSplit([]upstream.Weighted[*backs.Pools]{{Value: b}})}}
 }
 
-func (w *world) routes(rules ...route.Rule[*Action]) *route.Table[*Action] {
+func (w *testbed) routes(rules ...route.Rule[*Action]) *route.Table[*Action] {
 	w.Helper()
 	table, err := route.New(rules)
 	if err != nil {
@@ -179,7 +179,7 @@ func (w *world) routes(rules ...route.Rule[*Action]) *route.Table[*Action] {
 }
 
 // listenerTLS returns the TLS of a listener.
-func (w *world) listenerTLS(protos ...string) *certs.Servers {
+func (w *testbed) listenerTLS(protos ...string) *certs.Servers {
 	s, err := certs.NewServer(certs.ServerOptions{
 		Certificates: []*certs.Certificate{certstest.Certificate(w, w.ca.Server(w, "localhost", "127.0.0.1"))},
 		NextProtos:   protos,
@@ -191,13 +191,13 @@ func (w *world) listenerTLS(protos ...string) *certs.Servers {
 }
 
 // gateway serves a table; later tables come from table().
-func (w *world) gateway(table func() *Table) (s *Server, address string) {
+func (w *testbed) gateway(table func() *Table) (s *Server, address string) {
 	s = New(Options{Listener: "front", Table: table, Logger: w.logger(hclog.Debug)})
 	return s, w.serve(s)
 }
 
 // serve runs s until the test ends.
-func (w *world) serve(s *Server) (address string) {
+func (w *testbed) serve(s *Server) (address string) {
 	ln := listen(w)
 	done := make(chan error, 1)
 	go pprof.Do(context.Background(), pprof.Labels("world", w.label()), func(context.Context) { done <- s.Serve(ln) })
@@ -215,18 +215,18 @@ func (w *world) serve(s *Server) (address string) {
 func fixed(t *Table) func() *Table { return func() *Table { return t } }
 
 // plain starts a plaintext gateway in front of one back.
-func (w *world) plain(b *backs.Pools) (s *Server, address string) {
+func (w *testbed) plain(b *backs.Pools) (s *Server, address string) {
 	return w.gateway(fixed(&Table{Default: to(b)}))
 }
 
 // browser returns a client of gateways, with HTTP/2 where they offer it.
-func (w *world) browser() *http.Client {
+func (w *testbed) browser() *http.Client {
 	t := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: w.ca.Pool(), ServerName: "localhost"}, ForceAttemptHTTP2: true, DisableCompression: true}
 	w.Cleanup(t.CloseIdleConnections)
 	return &http.Client{Transport: t, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 }
 
-func (w *world) get(c *http.Client, url string) (code int, body string) {
+func (w *testbed) get(c *http.Client, url string) (code int, body string) {
 	w.Helper()
 	res, err := c.Get(url)
 	if err != nil {
@@ -241,7 +241,7 @@ func (w *world) get(c *http.Client, url string) (code int, body string) {
 }
 
 // dial connects to a gateway without HTTP.
-func (w *world) dial(address string) *rawConn {
+func (w *testbed) dial(address string) *rawConn {
 	w.Helper()
 	c, err := net.Dial("tcp", address)
 	if errors.Is(err, syscall.ECONNRESET) { // refused before the call returned
@@ -281,12 +281,12 @@ func (c *rawConn) answer(t testing.TB, method string) (*http.Response, string) {
 }
 
 // eventually waits until something is true.
-func eventually(t testing.TB, what string, ok func() bool) {
+func eventually(t testing.TB, condition string, ok func() bool) {
 	t.Helper()
 	end := time.Now().Add(patience)
 	for pause := time.Millisecond; !ok(); pause = min(2*pause, 20*time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("never happened: %s", what)
+			t.Fatalf("never happened: %s", condition)
 		}
 		time.Sleep(pause)
 	}

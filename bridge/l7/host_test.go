@@ -17,7 +17,7 @@ import (
 
 // Every valid upstream name makes a valid Host and :authority.
 func TestTheUpstreamsNameIsAValidHost(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	server := w.server(echo, "h2", "http/1.1")
 	for _, c := range []struct{ name, authority, want string }{
 		{"inner.example", "", "inner.example"},
@@ -49,13 +49,13 @@ func TestTheUpstreamsNameIsAValidHost(t *testing.T) {
 // An HTTP/1.0 request without a Host, as health checkers send it, is routed as a
 // request without a host, and the upstream receives its own name as the Host.
 func TestHTTP10WithoutAHost(t *testing.T) {
-	schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
+	schemes(t, func(t *testing.T, w *testbed, table *Table, scheme string) {
 		for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 			server := w.server(seen, "h2", "http/1.1")
 			back := w.back(p, server)
 			elsewhere := to(w.back(backs.HTTP1, w.closed()))
 			path := func(p string) route.Path { return route.Path{Kind: route.PathExact, Value: p} }
-			table := &Table{TLS: table.TLS, Default: to(back), Forwarding: policy.TellBoth}
+			table := &Table{TLS: table.TLS, Default: to(back), Forwarding: policy.SendBoth}
 			table.Routes = w.routes(
 				route.Rule[*Action]{Name: "host", Hosts: []string{"a.example"}, Value: elsewhere},
 				route.Rule[*Action]{Name: "wildcard", Hosts: []string{"*.example"}, Value: elsewhere},
@@ -95,14 +95,14 @@ func TestHTTP10WithoutAHost(t *testing.T) {
 }
 
 // overTLS is a client's TLS on a connection.
-func overTLS(w *world, c *rawConn) *rawConn {
+func overTLS(w *testbed, c *rawConn) *rawConn {
 	tc := tls.Client(c.Conn, &tls.Config{RootCAs: w.ca.Pool(), ServerName: "localhost"})
 	return &rawConn{tc, bufio.NewReader(tc)}
 }
 
 // A trusted proxy's X-Forwarded-Host is then the host, but conditions do not see it.
 func TestHTTP10WithoutAHostBehindAProxy(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	proxies, _ := cidr.ParsePeers([]string{"127.0.0.1"})
 	_, address := w.gateway(fixed(&Table{TrustedProxies: proxies, Default: &Action{Redirect: &Redirect{Path: "/x"}}}))
 	c := w.dial(address)
@@ -114,7 +114,7 @@ func TestHTTP10WithoutAHostBehindAProxy(t *testing.T) {
 
 // An upstream that takes its server name from the request needs one.
 func TestHTTP10WithoutAHostNeedsAServerName(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	up := upstream.New(upstream.Options{Name: "up", Endpoints: []upstream.EndpointOptions{{
 		Network: "tcp", Address: w.server(echo), Stream: w.client(), HTTP: fromHost(w),
 	}}})
@@ -135,7 +135,7 @@ func TestHTTP10WithoutAHostNeedsAServerName(t *testing.T) {
 }
 
 // fromHost returns a client that takes each handshake's name from the request.
-func fromHost(w *world) *certs.Client {
+func fromHost(w *testbed) *certs.Client {
 	c, err := certs.NewClient(certs.ClientOptions{
 		Certificate: certstest.Certificate(w, w.ca.Client(w, "gateway")),
 		Trust:       []*certs.TrustBundle{w.ca.Trust(w)}, FromHost: true, NextProtos: []string{"http/1.1"},

@@ -21,7 +21,7 @@ import (
 
 // fromHost returns a Back that takes the server name from the request's host,
 // and the address of its upstream, which is a.test, b.test and 127.0.0.1.
-func (w *world) fromHost(p backs.Protocol, seen func(tls.ConnectionState)) *backs.Pools {
+func (w *testbed) fromHost(p backs.Protocol, seen func(tls.ConnectionState)) *backs.Pools {
 	ln := listen(w)
 	config := w.serverTLS("h2", "http/1.1")
 	config.Certificates = []tls.Certificate{certstest.TLS(w, w.ca.Server(w, "a.test", "b.test", "127.0.0.1"))}
@@ -56,7 +56,7 @@ func (w *world) fromHost(p backs.Protocol, seen func(tls.ConnectionState)) *back
 }
 
 // ask asks the gateway for a host.
-func (w *world) ask(address, host string, upgrade bool) (code int, answer []string) {
+func (w *testbed) ask(address, host string, upgrade bool) (code int, answer []string) {
 	w.Helper()
 	c := w.dial(address)
 	defer c.Close()
@@ -70,7 +70,7 @@ func (w *world) ask(address, host string, upgrade bool) (code int, answer []stri
 }
 
 // status asks for a host on a connection, and returns the status.
-func (w *world) status(conn net.Conn, host string) string {
+func (w *testbed) status(conn net.Conn, host string) string {
 	w.Helper()
 	c := &rawConn{conn, bufio.NewReader(conn)}
 	c.send("GET / HTTP/1.1", "Host: "+host)
@@ -79,7 +79,7 @@ func (w *world) status(conn net.Conn, host string) string {
 }
 
 func TestServerNameFromTheRequestsHost(t *testing.T) {
-	protocols(t, func(t *testing.T, w *world, p backs.Protocol) {
+	protocols(t, func(t *testing.T, w *testbed, p backs.Protocol) {
 		var mu sync.Mutex
 		resumed := map[string][]bool{}
 		back := w.fromHost(p, func(s tls.ConnectionState) {
@@ -135,7 +135,7 @@ func TestServerNameFromTheRequestsHost(t *testing.T) {
 }
 
 func TestHostMismatchWithUpstreamIsRefused(t *testing.T) {
-	protocols(t, func(t *testing.T, w *world, p backs.Protocol) {
+	protocols(t, func(t *testing.T, w *testbed, p backs.Protocol) {
 		back := w.fromHost(p, nil)
 		_, address := w.plain(back)
 		if code, _ := w.ask(address, "a.test", false); code != 200 {
@@ -159,7 +159,7 @@ func TestHostMismatchWithUpstreamIsRefused(t *testing.T) {
 // A listener that rejects unknown names rejects them in Host too, in every spelling,
 // so that no host is reached over another host's handshake.
 func TestHostsTheListenerDoesNotKnowAreMisdirected(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	back := w.back(backs.Auto, w.server(echo))
 	server := func(reject bool) *certs.Servers {
 		s, err := certs.NewServer(certs.ServerOptions{

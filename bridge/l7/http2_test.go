@@ -20,7 +20,7 @@ import (
 
 // ask sends one HTTP/2 request, field by field, on a connection of its own and
 // returns its status, or "" if the stream or the connection was refused.
-func ask(t *testing.T, w *world, address string, header ...string) string {
+func ask(t *testing.T, w *testbed, address string, header ...string) string {
 	t.Helper()
 	c, err := tls.Dial("tcp", address, &tls.Config{RootCAs: w.ca.Pool(), ServerName: "localhost", NextProtos: []string{"h2"}})
 	if err != nil {
@@ -68,7 +68,7 @@ func askOn(t *testing.T, c *tls.Conn, header ...string) string {
 // A request that HTTP/2 can express but HTTP/1.1 would read differently never
 // reaches an upstream.
 func TestHTTP2RequestsAmbiguousInHTTP1AreRefused(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	var reached atomic.Int64
 	_, address := w.gateway(fixed(&Table{TLS: w.listenerTLS("h2"), Default: to(w.back(backs.HTTP1, w.server(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { reached.Add(1) }))))}))
 	get := []string{":method: GET", ":scheme: https", ":path: /", ":authority: a"}
@@ -107,7 +107,7 @@ func TestHTTP2RequestsAmbiguousInHTTP1AreRefused(t *testing.T) {
 
 // The buffers that hold unread bytes of a connection are returned when it ends.
 func TestBuffersOfAnEndedConnectionAreReturned(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	s := New(Options{Table: fixed(&Table{})})
 	var lent atomic.Int64
 	s.buffers.Count(&lent)
@@ -132,7 +132,7 @@ func (c *sentCount) Write(p []byte) (int, error) {
 func TestBytesOfHTTP2AreCounted(t *testing.T) {
 	for _, secure := range []bool{false, true} {
 		t.Run(fmt.Sprintf("tls=%v", secure), func(t *testing.T) {
-			w := newWorld(t)
+			w := newTestbed(t)
 			table, scheme := &Table{Default: to(w.back(backs.HTTP1, w.server(echo)))}, "http"
 			if secure {
 				table.TLS, scheme = w.listenerTLS("h2"), "https"

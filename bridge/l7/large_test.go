@@ -39,7 +39,7 @@ func TestLargeBodiesArriveAsTheyWereSent(t *testing.T) {
 	sent := randomBytes(6 << 20)
 	for name, chunked := range map[string]bool{"sized": false, "in chunks": true} {
 		t.Run(name, func(t *testing.T) {
-			schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
+			schemes(t, func(t *testing.T, w *testbed, table *Table, scheme string) {
 				table.Default = to(w.back(backs.HTTP1, w.server(echoWhole)))
 				_, address := w.gateway(fixed(table))
 				for _, buffer := range []int{0, 0, 64 << 10} {
@@ -72,7 +72,7 @@ func TestLargeBodiesArriveAsTheyWereSent(t *testing.T) {
 // of them.
 func TestStuckClientsHoldNoLargeBuffer(t *testing.T) {
 	const clients, largest = 70, 64
-	schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
+	schemes(t, func(t *testing.T, w *testbed, table *Table, scheme string) {
 		piece := make([]byte, 64<<10)
 		back := w.back(backs.HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 			for {

@@ -67,7 +67,7 @@ func TestLimitsAreKeptToWithinATwentieth(t *testing.T) {
 }
 
 func keepLimit(t *testing.T, limit time.Duration, wait func(t *testing.T, c net.Conn)) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	back, front := faulttest.Listen(), faulttest.Listen()
 	defer back.Close()
 	go func() {

@@ -44,7 +44,7 @@ func TestRequestsAtOnceAreLimited(t *testing.T) {
 		{limit.Limits{AtOncePerClient: 2}, limit.AtOncePerClient, 429},
 		{limit.Limits{AtOnce: 3, AtOncePerClient: 2}, limit.AtOncePerClient, 429},
 	} {
-		schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
+		schemes(t, func(t *testing.T, w *testbed, table *Table, scheme string) {
 			h := newHeldHandler()
 			table.Default, table.Limits = to(w.back(backs.HTTP1, w.server(h))), c.limits
 			s, address := w.gateway(fixed(table))
@@ -93,7 +93,7 @@ func TestRequestsAtOnceAreLimited(t *testing.T) {
 // the previous one no longer counts.
 func TestAnsweredRequestLeavesTheCount(t *testing.T) {
 	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
-		schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
+		schemes(t, func(t *testing.T, w *testbed, table *Table, scheme string) {
 			back := w.limited(p, upstream.Limits{Requests: 1, RequestsPerEndpoint: 1}, w.server(echo, "h2", "http/1.1"))
 			table.Default, table.Limits = to(back), limit.Limits{AtOnce: 1, AtOncePerClient: 1}
 			table.Routes = w.routes(route.Rule[*Action]{Name: "fixed", Path: route.Path{Kind: route.PathExact, Value: "/fixed"}, Value: &Action{Respond: &Respond{Body: "hello"}}})
@@ -117,7 +117,7 @@ func TestAnsweredRequestLeavesTheCount(t *testing.T) {
 
 // grpc makes a gRPC call without a message, and returns the status of its
 // response.
-func (w *world) grpc(c *http.Client, url string) string {
+func (w *testbed) grpc(c *http.Client, url string) string {
 	w.Helper()
 	r, _ := http.NewRequest("POST", url, nil)
 	r.Header.Set("Content-Type", "application/grpc")
@@ -139,7 +139,7 @@ func TestRequestsInATimeAreLimited(t *testing.T) {
 		{limit.Limits{RatePerClient: hourly}, 429},
 		{limit.Limits{Rate: hourly, RatePerClient: hourly}, 429},
 	} {
-		schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
+		schemes(t, func(t *testing.T, w *testbed, table *Table, scheme string) {
 			table.Default, table.Limits = to(w.back(backs.HTTP1, w.server(echo))), c.limits
 			_, address := w.gateway(fixed(table))
 			browser := w.browser()
@@ -164,7 +164,7 @@ func TestRequestsInATimeAreLimited(t *testing.T) {
 
 // Another client's requests are still served.
 func TestLimitedClientDoesNotAffectOthers(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	_, address := w.gateway(fixed(&Table{Default: to(w.back(backs.HTTP1, w.server(echo))), ProxyProtocol: w.trust("127.0.0.1"),
 		Limits: limit.Limits{RatePerClient: limit.Rate{Count: 2, Period: time.Hour}, Rate: limit.Rate{Count: 5, Period: time.Hour}}}))
 	for _, c := range []struct {
@@ -192,7 +192,7 @@ func TestLimitedClientDoesNotAffectOthers(t *testing.T) {
 // A trusted proxy names the client. A client that connects directly cannot name
 // another one.
 func TestLimitsOfClientsBehindAProxy(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	proxies, _ := cidr.ParsePeers([]string{"127.0.0.1"})
 	for _, trusted := range []bool{true, false} {
 		table := &Table{Default: to(w.back(backs.HTTP1, w.server(echo))), Limits: limit.Limits{RatePerClient: limit.Rate{Count: 1, Period: time.Hour}}}
@@ -220,7 +220,7 @@ func TestLimitsOfClientsBehindAProxy(t *testing.T) {
 func TestBodiesAreLimited(t *testing.T) {
 	const most = 100_000
 	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
-		schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
+		schemes(t, func(t *testing.T, w *testbed, table *Table, scheme string) {
 			type seen struct {
 				n   int64
 				err error
@@ -312,7 +312,7 @@ func TestBodiesAreLimited(t *testing.T) {
 }
 
 func TestTooLargeBodyGetsNoContinue(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	_, address := w.gateway(fixed(&Table{Default: to(w.back(backs.HTTP1, w.server(echo))), MaxBody: 5}))
 	c := w.dial(address)
 	c.send("POST / HTTP/1.1", "Host: a", "Content-Length: 6", "Expect: 100-continue")
@@ -333,7 +333,7 @@ func (c *rawConn) rest() string {
 }
 
 func TestRequestsPerConnectionAreLimited(t *testing.T) {
-	schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
+	schemes(t, func(t *testing.T, w *testbed, table *Table, scheme string) {
 		table.Default, table.MaxRequests = to(w.back(backs.HTTP1, w.server(echo))), 3
 		s, address := w.gateway(fixed(table))
 		browser := w.browser()
@@ -361,7 +361,7 @@ func TestRequestsPerConnectionAreLimited(t *testing.T) {
 // requests are over.
 func TestConnectionAgeIsLimited(t *testing.T) {
 	t.Parallel()
-	schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
+	schemes(t, func(t *testing.T, w *testbed, table *Table, scheme string) {
 		h := newHeldHandler()
 		table.Default, table.MaxAge, table.IdleTimeout = to(w.back(backs.HTTP1, w.server(h))), time.Second, time.Hour
 		s, address := w.gateway(fixed(table))

@@ -68,7 +68,7 @@ func (d *domain) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // serve starts the domain, with TLS if protos are given.
-func (d *domain) serve(w *world, protos ...string) (address string) {
+func (d *domain) serve(w *testbed, protos ...string) (address string) {
 	srv := &http.Server{Handler: d, ConnContext: withLogin}
 	ln := listen(w)
 	done := make(chan struct{})
@@ -113,14 +113,14 @@ func (c *rawConn) logIn(t testing.TB, scheme, user string) {
 // A client that logs in on its connection is served as that user, and no other
 // client is.
 func TestLoginsThatAuthenticateConnections(t *testing.T) {
-	plainBack := func(w *world, address string) *backs.Pools {
+	plainBack := func(w *testbed, address string) *backs.Pools {
 		return w.newBack(backs.Options{Upstream: plaintext(address)})
 	}
 	for name, c := range map[string]struct {
 		challenges []string
 		scheme     string
 		protos     []string // of the upstream
-		back       func(w *world, address string) *backs.Pools
+		back       func(w *testbed, address string) *backs.Pools
 	}{
 		"NTLM":                {[]string{"NTLM"}, "NTLM", []string{"http/1.1"}, nil},
 		"in another case":     {[]string{"ntlm"}, "ntlm", []string{"http/1.1"}, nil},
@@ -128,10 +128,10 @@ func TestLoginsThatAuthenticateConnections(t *testing.T) {
 		"in one field":        {[]string{`Basic realm="a, b", NTLM, Negotiate`}, "NTLM", []string{"http/1.1"}, nil},
 		"without being asked": {[]string{`Basic realm="a"`}, "NTLM", []string{"http/1.1"}, nil},
 		"plaintext":           {[]string{"NTLM"}, "NTLM", nil, plainBack},
-		"an upstream of either version": {[]string{"NTLM"}, "NTLM", []string{"h2", "http/1.1"}, func(w *world, address string) *backs.Pools {
+		"an upstream of either version": {[]string{"NTLM"}, "NTLM", []string{"h2", "http/1.1"}, func(w *testbed, address string) *backs.Pools {
 			return w.back(backs.Auto, address)
 		}},
-		"names from hosts": {[]string{"NTLM"}, "NTLM", []string{"http/1.1"}, func(w *world, address string) *backs.Pools {
+		"names from hosts": {[]string{"NTLM"}, "NTLM", []string{"http/1.1"}, func(w *testbed, address string) *backs.Pools {
 			return w.newBack(backs.Options{TLS: true, Upstream: upstream.New(upstream.Options{Name: "up", Endpoints: []upstream.EndpointOptions{
 				{Network: "tcp", Address: address, Stream: fromHost(w), HTTP: fromHost(w)},
 			}})})
@@ -139,7 +139,7 @@ func TestLoginsThatAuthenticateConnections(t *testing.T) {
 	} {
 		for _, listener := range []string{"http", "https"} {
 			t.Run(name+"/"+listener, func(t *testing.T) {
-				w, d := newWorld(t), &domain{challenges: c.challenges}
+				w, d := newTestbed(t), &domain{challenges: c.challenges}
 				server := d.serve(w, c.protos...)
 				back := w.back(backs.HTTP1, server)
 				if c.back != nil {
@@ -187,7 +187,7 @@ func TestLoginsThatAuthenticateConnections(t *testing.T) {
 // A client stays at the endpoint where it is logged in. The upstream connection ends
 // with the client's.
 func TestALoginStaysAtItsEndpoint(t *testing.T) {
-	w, d := newWorld(t), &domain{challenges: []string{"NTLM"}}
+	w, d := newTestbed(t), &domain{challenges: []string{"NTLM"}}
 	back := w.back(backs.HTTP1, d.serve(w, "http/1.1"), d.serve(w, "http/1.1"), d.serve(w, "http/1.1"))
 	_, address := w.plain(back)
 	open := func() (n uint64) {
@@ -227,7 +227,7 @@ func TestLoginsOnConnectionsOfManyUsers(t *testing.T) {
 		"a trusted proxy, to either": {"http", backs.Auto, Table{TrustedProxies: proxies}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w, d := newWorld(t), &domain{challenges: []string{"Negotiate"}}
+			w, d := newTestbed(t), &domain{challenges: []string{"Negotiate"}}
 			back := w.back(c.protocol, d.serve(w, "h2", "http/1.1"))
 			table := c.table
 			table.Default = to(back)
@@ -271,7 +271,7 @@ func TestLoginsOnConnectionsOfManyUsers(t *testing.T) {
 
 // A connection that is announced as a client's is that client's alone already.
 func TestLoginsWithTheProxyProtocol(t *testing.T) {
-	w, d := newWorld(t), &domain{challenges: []string{"NTLM"}}
+	w, d := newTestbed(t), &domain{challenges: []string{"NTLM"}}
 	server := d.serve(w)
 	announced := w.raw(nil, func(c net.Conn) {
 		r := bufio.NewReader(c)
@@ -299,7 +299,7 @@ func TestLoginsWithTheProxyProtocol(t *testing.T) {
 
 // A login continues even if its request has a body.
 func TestLoginOfAPostSucceeds(t *testing.T) {
-	w, d := newWorld(t), &domain{challenges: []string{"NTLM"}}
+	w, d := newTestbed(t), &domain{challenges: []string{"NTLM"}}
 	_, address := w.plain(w.back(backs.HTTP1, d.serve(w, "http/1.1")))
 	c := w.dial(address)
 	for _, step := range []struct{ credentials, want string }{{"NTLM 1", "401"}, {"NTLM 3 alice", "200alice"}} {

@@ -20,7 +20,7 @@ import (
 
 // ejectingAt returns a Back to one endpoint that is ejected after three failures in a
 // row, and to a backup.
-func (w *world) ejectingAt(p backs.Protocol, address string) *backs.Pools {
+func (w *testbed) ejectingAt(p backs.Protocol, address string) *backs.Pools {
 	protos := map[backs.Protocol][]string{backs.HTTP1: {"http/1.1"}, backs.HTTP2: {"h2"}}[p]
 	spare := w.server(echo, protos...)
 	o := upstream.Options{Name: "up", Logger: w.logger(hclog.Warn), Outliers: &upstream.OutlierOptions{Failures: 3, MaxPercent: 50}}
@@ -70,13 +70,13 @@ func TestResponsesEjectEndpoints(t *testing.T) {
 		}
 	}
 	// Ways to ask.
-	get := func(w *world, address string) {
+	get := func(w *testbed, address string) {
 		if res, err := w.browser().Get("http://" + address); err == nil {
 			io.Copy(io.Discard, res.Body)
 			res.Body.Close()
 		}
 	}
-	callGRPC := func(w *world, address string) {
+	callGRPC := func(w *testbed, address string) {
 		req, _ := http.NewRequest("POST", "http://"+address, strings.NewReader("x"))
 		req.Header.Set("Content-Type", "application/grpc")
 		req.Header.Set("Te", "trailers")
@@ -85,8 +85,8 @@ func TestResponsesEjectEndpoints(t *testing.T) {
 			res.Body.Close()
 		}
 	}
-	leave := func(after int) func(w *world, address string) {
-		return func(w *world, address string) {
+	leave := func(after int) func(w *testbed, address string) {
+		return func(w *testbed, address string) {
 			c, err := net.Dial("tcp", address)
 			if err != nil {
 				w.Fatal(err)
@@ -101,7 +101,7 @@ func TestResponsesEjectEndpoints(t *testing.T) {
 			}
 		}
 	}
-	stall := func(w *world, address string) {
+	stall := func(w *testbed, address string) {
 		c := w.dial(address)
 		fmt.Fprint(c, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf")
 		io.Copy(io.Discard, c) // until the gateway has timed out
@@ -109,7 +109,7 @@ func TestResponsesEjectEndpoints(t *testing.T) {
 	for _, test := range []struct {
 		name    string
 		answer  http.HandlerFunc
-		ask     func(w *world, address string)
+		ask     func(w *testbed, address string)
 		bounds  Forward
 		ejected bool
 		counted certs.Reason // as a failure of the endpoint; "" none
@@ -138,7 +138,7 @@ func TestResponsesEjectEndpoints(t *testing.T) {
 		for name, p := range map[string]backs.Protocol{"HTTP/1.1": backs.HTTP1, "HTTP/2": backs.HTTP2} {
 			t.Run(test.name+" over "+name, func(t *testing.T) {
 				t.Parallel()
-				w := newWorld(t)
+				w := newTestbed(t)
 				back := w.ejectingAt(p, w.server(test.answer, "h2", "http/1.1"))
 				action := to(back)
 				action.Forward.Timeout, action.Forward.TotalTimeout, action.Forward.Retry = test.bounds.Timeout, test.bounds.TotalTimeout, test.bounds.Retry
@@ -172,7 +172,7 @@ func TestResponsesEjectEndpoints(t *testing.T) {
 
 // A success in between resets the count, whichever source reports it.
 func TestSuccessResetsTheFailureCount(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	n := 0
 	back := w.ejectingAt(backs.HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
 		if n++; n%3 != 0 {

@@ -50,7 +50,7 @@ func TestAPanicInAnUploadEndsItsExchangeOnly(t *testing.T) {
 	for _, retries := range []bool{false, true} {
 		for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 			for _, after := range []int{0, 1} {
-				w := newWorld(t)
+				w := newTestbed(t)
 				serve := func(c net.Conn) {
 					if r, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
 						_, _ = io.Copy(io.Discard, r.Body)

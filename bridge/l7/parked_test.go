@@ -21,7 +21,7 @@ import (
 var goroutines = regexp.MustCompile(`(?m)^(\d+) @ `)
 
 // carried returns how many goroutines serve clients' connections of w's gateways.
-func (w *world) carried() (n int) {
+func (w *testbed) carried() (n int) {
 	var b strings.Builder
 	_ = pprof.Lookup("goroutine").WriteTo(&b, 1) // into memory
 	for record := range strings.SplitSeq(b.String(), "\n\n") {
@@ -34,7 +34,7 @@ func (w *world) carried() (n int) {
 	return n
 }
 
-func (w *world) allParked() bool { return w.carried() == 0 }
+func (w *testbed) allParked() bool { return w.carried() == 0 }
 
 // canPark skips a test where there is no epoll.
 func canPark(t *testing.T) {
@@ -54,7 +54,7 @@ func TestIdleClientsHaveNoGoroutine(t *testing.T) {
 	canPark(t)
 	for _, secure := range []bool{false, true} {
 		t.Run(fmt.Sprintf("tls=%v", secure), func(t *testing.T) {
-			w := newWorld(t)
+			w := newTestbed(t)
 			table := &Table{Default: to(w.back(backs.HTTP1, w.server(echo)))}
 			if secure {
 				table.TLS = w.listenerTLS("http/1.1")
@@ -96,7 +96,7 @@ func TestIdleClientsHaveNoGoroutine(t *testing.T) {
 func TestSilentClientsAreParked(t *testing.T) {
 	t.Parallel()
 	canPark(t)
-	w := newWorld(t)
+	w := newTestbed(t)
 	_, address := w.plain(w.back(backs.HTTP1, w.server(echo)))
 	c := w.dial(address)
 	eventually(t, "it is carried", func() bool { return w.carried() == 1 })
@@ -113,7 +113,7 @@ func TestSilentClientsAreParked(t *testing.T) {
 func TestParkedClientsAreClosedInTime(t *testing.T) {
 	t.Parallel()
 	canPark(t)
-	w := newWorld(t)
+	w := newTestbed(t)
 	s, address := w.gateway(fixed(&Table{Default: to(w.back(backs.HTTP1, w.server(echo))), IdleTimeout: 6 * time.Second}))
 	c := w.dial(address)
 	c.send("GET / HTTP/1.1", "Host: a")
@@ -137,7 +137,7 @@ func TestParkedClientsThatGoAreForgotten(t *testing.T) {
 		"reset":  func(c net.Conn) { c.(*net.TCPConn).SetLinger(0); c.Close() },
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
+			w := newTestbed(t)
 			s, address := w.plain(w.back(backs.HTTP1, w.server(echo)))
 			for range 20 {
 				c := w.dial(address)
@@ -154,7 +154,7 @@ func TestParkedClientsThatGoAreForgotten(t *testing.T) {
 func TestShutdownClosesParkedClients(t *testing.T) {
 	t.Parallel()
 	canPark(t)
-	w := newWorld(t)
+	w := newTestbed(t)
 	s, address := w.plain(w.back(backs.HTTP1, w.server(echo)))
 	var clients []*rawConn
 	for range 20 {
@@ -177,7 +177,7 @@ func TestShutdownClosesParkedClients(t *testing.T) {
 
 // clients2 returns HTTP/2 clients, each with its own connection that has carried
 // a request.
-func (w *world) clients2(n int, address string) []*http.Client {
+func (w *testbed) clients2(n int, address string) []*http.Client {
 	w.Helper()
 	var clients []*http.Client
 	for range n {
@@ -188,7 +188,7 @@ func (w *world) clients2(n int, address string) []*http.Client {
 	return clients
 }
 
-func (w *world) echoed2(c *http.Client, address string) {
+func (w *testbed) echoed2(c *http.Client, address string) {
 	w.Helper()
 	if code, body := w.get(c, "https://"+address+"/x"); code != 200 || !strings.Contains(body, " /x by") {
 		w.Fatalf("%d %q", code, body)
@@ -198,7 +198,7 @@ func (w *world) echoed2(c *http.Client, address string) {
 func TestIdleClientsOfHTTP2HaveNoGoroutine(t *testing.T) {
 	t.Parallel()
 	canPark(t)
-	w := newWorld(t)
+	w := newTestbed(t)
 	s, address := w.gateway(fixed(&Table{Default: to(w.back(backs.HTTP1, w.server(echo))), TLS: w.listenerTLS("h2")}))
 	clients := w.clients2(20, address)
 	for range 2 {
@@ -222,7 +222,7 @@ func TestIdleClientsOfHTTP2HaveNoGoroutine(t *testing.T) {
 func TestSilentClientsThatSpeakHTTP2AreParked(t *testing.T) {
 	t.Parallel()
 	canPark(t)
-	w := newWorld(t)
+	w := newTestbed(t)
 	s, address := w.plain(w.back(backs.HTTP1, w.server(echo)))
 	silent := w.dial(address)
 	eventually(t, "it is carried", func() bool { return w.carried() == 1 })
@@ -246,7 +246,7 @@ func TestSilentClientsThatSpeakHTTP2AreParked(t *testing.T) {
 func TestParkedClientsOfHTTP2AreClosedInTime(t *testing.T) {
 	t.Parallel()
 	canPark(t)
-	w := newWorld(t)
+	w := newTestbed(t)
 	s, address := w.gateway(fixed(&Table{Default: to(w.back(backs.HTTP1, w.server(echo))), TLS: w.listenerTLS("h2"), IdleTimeout: 8 * time.Second}))
 	w.clients2(3, address)
 	eventually(t, "every client is parked", w.allParked)
@@ -261,7 +261,7 @@ func TestShutdownClosesParkedClientsOfHTTP2(t *testing.T) {
 	canPark(t)
 	for _, patient := range []bool{true, false} {
 		t.Run(fmt.Sprintf("patient=%v", patient), func(t *testing.T) {
-			w := newWorld(t)
+			w := newTestbed(t)
 			s, address := w.gateway(fixed(&Table{Default: to(w.back(backs.HTTP1, w.server(echo))), TLS: w.listenerTLS("h2")}))
 			w.clients2(20, address)
 			eventually(t, "every client is parked", w.allParked)

@@ -16,7 +16,7 @@ import (
 // policies returns the TLS of a listener with three policies: one for mtls.test and
 // *.mtls.test, which need a client certificate, one for other.test, which does not, and
 // the base.
-func (w *world) policies() *certs.Servers {
+func (w *testbed) policies() *certs.Servers {
 	server := func(auth certs.ClientAuth, names ...string) *certs.Server {
 		o := certs.ServerOptions{
 			Certificates: []*certs.Certificate{certstest.Certificate(w, w.ca.Server(w, names...))},
@@ -39,7 +39,7 @@ func (w *world) policies() *certs.Servers {
 // A connection never carries a request for a host of another TLS policy than its own,
 // however the host is spelled.
 func TestRequestsForHostsOfOtherPoliciesAreMisdirected(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	_, address := w.gateway(fixed(&Table{TLS: w.policies(), Default: to(w.back(backs.Auto, w.server(echo)))}))
 	connect := func(sni, proto string) *tls.Conn {
 		config := &tls.Config{RootCAs: w.ca.Pool(), ServerName: sni, NextProtos: []string{proto}}
@@ -88,7 +88,7 @@ func TestRequestsForHostsOfOtherPoliciesAreMisdirected(t *testing.T) {
 
 // Each request of a connection is checked by itself.
 func TestMisdirectedRequestsLeaveTheConnectionToOthers(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	_, address := w.gateway(fixed(&Table{TLS: w.policies(), Default: to(w.back(backs.Auto, w.server(echo)))}))
 	conn, err := tls.Dial("tcp", address, &tls.Config{RootCAs: w.ca.Pool(), ServerName: "open.test", NextProtos: []string{"http/1.1"}})
 	if err != nil {
@@ -112,7 +112,7 @@ func TestMisdirectedRequestsLeaveTheConnectionToOthers(t *testing.T) {
 // A route with a condition on the client's certificate serves only clients whose
 // certificate was verified and meets it.
 func TestRouteByClientIdentity(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	table := &Table{TLS: w.askingTLS(), Default: &Action{Respond: &Respond{Body: "others"}}, Routes: w.routes(
 		route.Rule[*Action]{Name: "staff", Client: &route.Identity{SANs: []string{"spiffe://corp/staff/*"}}, Value: &Action{Route: "staff", Respond: &Respond{Body: "staff"}}},
 		route.Rule[*Action]{Name: "alice", Client: &route.Identity{SANs: []string{"spiffe://corp/staff/alice"}}, Value: &Action{Route: "alice", Respond: &Respond{Body: "alice"}}},

@@ -49,7 +49,7 @@ func (l announcedListener) Accept() (net.Conn, error) {
 // announced starts an HTTPS server to which clients are announced, and a Back to it.
 // The server answers with the client and with which of its connections the
 // request came over.
-func (w *world) announced(p backs.Protocol, v proxyproto.Version) (b *backs.Pools, open *atomic.Int64) {
+func (w *testbed) announced(p backs.Protocol, v proxyproto.Version) (b *backs.Pools, open *atomic.Int64) {
 	protos := map[backs.Protocol][]string{backs.Auto: {"h2", "http/1.1"}, backs.HTTP1: {"http/1.1"}, backs.HTTP2: {"h2"}}[p]
 	ln := listen(w)
 	var made atomic.Int64
@@ -84,7 +84,7 @@ func (w *world) announced(p backs.Protocol, v proxyproto.Version) (b *backs.Pool
 	return w.newBack(backs.Options{Upstream: u, Protocol: p, TLS: true}), open
 }
 
-func (w *world) trust(sources ...string) *proxyproto.Trust {
+func (w *testbed) trust(sources ...string) *proxyproto.Trust {
 	trust, bad := proxyproto.NewTrust(sources)
 	if bad != nil {
 		w.Fatal(bad)
@@ -97,7 +97,7 @@ func (w *world) trust(sources ...string) *proxyproto.Trust {
 func TestAnnouncedClientsShareNoConnection(t *testing.T) {
 	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2, backs.Auto} {
 		t.Run(fmt.Sprint(p), func(t *testing.T) {
-			w := newWorld(t)
+			w := newTestbed(t)
 			back, open := w.announced(p, proxyproto.V2)
 			_, address := w.gateway(fixed(&Table{ProxyProtocol: w.trust("127.0.0.1"), Default: to(back)}))
 			var clients [3]*rawConn
@@ -134,7 +134,7 @@ func TestAnnouncedClientsShareNoConnection(t *testing.T) {
 
 // A connection that is upgraded is announced as well.
 func TestUpgradesAreAnnounced(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	ln := listen(t)
 	served := make(chan struct{})
 	go func() {
@@ -173,7 +173,7 @@ func TestUpgradesAreAnnounced(t *testing.T) {
 
 // Clients that connect directly are announced with their own addresses.
 func TestDirectClientsAreAnnounced(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	back, _ := w.announced(backs.HTTP1, proxyproto.V1)
 	_, address := w.gateway(fixed(&Table{Default: to(back)}))
 	c := w.dial(address)
@@ -197,7 +197,7 @@ func TestRequestsNotAnnounced(t *testing.T) {
 		"stalled":     {"127.0.0.1", "PROXY TCP4 ", proxyproto.Timeout},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
+			w := newTestbed(t)
 			table := &Table{ProxyProtocol: w.trust(test.trusted), HandshakeTimeout: time.Hour}
 			if test.reason == proxyproto.Timeout {
 				table.HandshakeTimeout = 50 * time.Millisecond
@@ -214,7 +214,7 @@ func TestRequestsNotAnnounced(t *testing.T) {
 }
 
 func TestLimitPerAnnouncedClient(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	s, address := w.gateway(fixed(&Table{ProxyProtocol: w.trust("127.0.0.1"), MaxPerClient: 1}))
 	as := func(ip string) *rawConn {
 		c := w.dial(address)
@@ -235,7 +235,7 @@ func TestLimitPerAnnouncedClient(t *testing.T) {
 
 // A drain does not wait long for connections that have not been announced.
 func TestShutdownClosesUnannouncedConnections(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	s, address := w.gateway(fixed(&Table{ProxyProtocol: w.trust("127.0.0.1"), HandshakeTimeout: time.Hour}))
 	s.firstRequest = 10 * time.Millisecond
 	c := w.dial(address)
@@ -251,7 +251,7 @@ func TestShutdownClosesUnannouncedConnections(t *testing.T) {
 
 // Clients come and go while their requests are in progress.
 func TestAnnouncedClientsThatLeave(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	back, open := w.announced(backs.Auto, proxyproto.V1)
 	s, address := w.gateway(fixed(&Table{ProxyProtocol: w.trust("127.0.0.1"), Default: to(back)}))
 	var clients sync.WaitGroup

@@ -30,7 +30,7 @@ type record map[string]any
 
 // recorded is gateway with an access log; end waits for the connections to end,
 // and returns the records of their requests by path.
-func (w *world) recorded(table func() *Table) (s *Server, address string, end func() map[string]record) {
+func (w *testbed) recorded(table func() *Table) (s *Server, address string, end func() map[string]record) {
 	w.Helper()
 	var out lockedBuffer
 	log, err := accesslog.Open(accesslog.Options{Output: &out})
@@ -102,7 +102,7 @@ func (r record) want(t *testing.T, want record, positive ...string) {
 }
 
 // mutual returns a listener's TLS that demands client certificates.
-func (w *world) mutual(protos ...string) *certs.Servers {
+func (w *testbed) mutual(protos ...string) *certs.Servers {
 	s, err := certs.NewServer(certs.ServerOptions{
 		Certificates: []*certs.Certificate{certstest.Certificate(w, w.ca.Server(w, "localhost", "127.0.0.1"))},
 		ClientAuth:   certs.ClientAuthRequired, ClientTrust: []*certs.TrustBundle{w.ca.Trust(w)},
@@ -127,7 +127,7 @@ func TestARecordOfARequestOverTLS(t *testing.T) {
 		{"http/1.1", "HTTP/1.1", backs.HTTP2, "HTTP/2.0"}, {"h2", "HTTP/2.0", backs.Auto, "HTTP/2.0"},
 	} {
 		t.Run(c.protocol+" to "+c.upstream, func(t *testing.T) {
-			w := newWorld(t)
+			w := newTestbed(t)
 			address := w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 				b, _ := io.ReadAll(r.Body)
 				fmt.Fprint(rw, "got ", len(b))
@@ -188,7 +188,7 @@ func TestARecordOfARequestOverTLS(t *testing.T) {
 
 // The second connection to the upstream is a resumed one.
 func TestARecordSaysThatTheUpstreamsSessionWasResumed(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	_, front, end := w.recorded(fixed(&Table{Default: to(w.back(backs.HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		rw.Header().Set("Connection", "close")
 	}))))}))
@@ -202,33 +202,33 @@ func TestARecordSaysThatTheUpstreamsSessionWasResumed(t *testing.T) {
 
 func TestARecordOfARequestThatFailed(t *testing.T) {
 	t.Parallel()
-	other := newWorld(t)
+	other := newTestbed(t)
 	for _, c := range []struct {
 		name string
-		back func(w *world) *backs.Pools
+		back func(w *testbed) *backs.Pools
 		want record
 	}{
-		{"connection refused", func(w *world) *backs.Pools { return w.back(backs.Auto, w.closed()) },
+		{"connection refused", func(w *testbed) *backs.Pools { return w.back(backs.Auto, w.closed()) },
 			record{"code": 502, "reason": "CONNECT_REFUSED", "attempts": 1, "upstream_tls_version": nil, "upstream_protocol": nil, "upstream_head_ms": nil}},
-		{"connection refused, twice", func(w *world) *backs.Pools { return w.back(backs.HTTP1, w.closed(), w.closed()) },
+		{"connection refused, twice", func(w *testbed) *backs.Pools { return w.back(backs.HTTP1, w.closed(), w.closed()) },
 			record{"code": 502, "reason": "CONNECT_REFUSED", "attempts": 2}},
-		{"unknown CA", func(w *world) *backs.Pools { return w.back(backs.HTTP1, other.server(echo)) },
+		{"unknown CA", func(w *testbed) *backs.Pools { return w.back(backs.HTTP1, other.server(echo)) },
 			record{"code": 502, "reason": "UNKNOWN_CA", "attempts": 1}},
-		{"no endpoint", func(w *world) *backs.Pools { return w.back(backs.Auto) },
+		{"no endpoint", func(w *testbed) *backs.Pools { return w.back(backs.Auto) },
 			record{"code": 503, "reason": "NO_ENDPOINT", "attempts": nil, "endpoint": nil, "upstream": "up"}},
-		{"no response", func(w *world) *backs.Pools {
+		{"no response", func(w *testbed) *backs.Pools {
 			return w.back(backs.HTTP1, w.raw(w.serverTLS(), func(c net.Conn) { _, _ = c.Read(make([]byte, 1)) }))
 		}, record{"code": 502, "reason": "RESPONSE_BROKEN", "upstream_tls_version": "TLS 1.3", "upstream_head_ms": nil, "ended": nil}},
-		{"no response in time", func(w *world) *backs.Pools {
+		{"no response in time", func(w *testbed) *backs.Pools {
 			return w.back(backs.HTTP1, w.raw(w.serverTLS(), func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }))
 		}, record{"code": 504, "reason": "RESPONSE_TIMEOUT", "upstream_tls_version": "TLS 1.3", "upstream_head_ms": nil, "ended": nil}},
-		{"half a response", func(w *world) *backs.Pools {
+		{"half a response", func(w *testbed) *backs.Pools {
 			return w.back(backs.HTTP1, w.raw(w.serverTLS(), func(c net.Conn) {
 				_, _ = c.Read(make([]byte, 1))
 				fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
 			}))
 		}, record{"code": 200, "reason": "RESPONSE_BROKEN", "ended": "cut off", "bytes_to_client": 4}},
-		{"a response that takes too long", func(w *world) *backs.Pools {
+		{"a response that takes too long", func(w *testbed) *backs.Pools {
 			return w.newBack(backs.Options{Upstream: plaintext(w.raw(nil, func(c net.Conn) {
 				_, _ = c.Read(make([]byte, 1))
 				fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
@@ -237,7 +237,7 @@ func TestARecordOfARequestThatFailed(t *testing.T) {
 		}, record{"code": 200, "reason": "RESPONSE_TIMEOUT", "ended": "cut off", "bytes_to_client": 4}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			w := newWorld(t)
+			w := newTestbed(t)
 			action := to(c.back(w))
 			switch c.name {
 			case "no response in time":
@@ -256,7 +256,7 @@ func TestARecordOfARequestThatFailed(t *testing.T) {
 }
 
 func TestRecordOfGatewayAnswers(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	exact := func(p string) route.Path { return route.Path{Kind: route.PathExact, Value: p} }
 	s, front, end := w.recorded(fixed(&Table{Routes: w.routes(
 		route.Rule[*Action]{Name: "hello", Path: exact("/hello"), Value: &Action{Route: "hello", Respond: &Respond{Code: 203, Body: "hello"}}},
@@ -288,7 +288,7 @@ func TestRecordOfGatewayAnswers(t *testing.T) {
 }
 
 func TestARecordOfAClientThatLeaves(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	arrived := make(chan struct{}, 1)
 	back := w.back(backs.HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/middle" {
@@ -319,7 +319,7 @@ func TestARecordOfAClientThatLeaves(t *testing.T) {
 }
 
 func TestARecordCountsAttempts(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	_, front, end := w.recorded(fixed(&Table{Default: to(w.back(backs.HTTP1, w.closed(), w.server(echo)))}))
 	for _, path := range []string{"/1", "/2"} {
 		w.get(w.browser(), "http://"+front+path)
@@ -339,7 +339,7 @@ func TestARecordCountsAttempts(t *testing.T) {
 func TestARecordOfARequestThatHadToWait(t *testing.T) {
 	for p, protocol := range map[backs.Protocol]string{backs.HTTP1: "HTTP/1.1", backs.HTTP2: "HTTP/2.0"} {
 		t.Run(protocol, func(t *testing.T) {
-			w := newWorld(t)
+			w := newTestbed(t)
 			g := newGate(t)
 			srv := &http.Server{Handler: g, TLSConfig: w.serverTLS("h2", "http/1.1"), HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 1}}
 			ln := listen(w)
@@ -381,7 +381,7 @@ func TestARecordOfARequestThatHadToWait(t *testing.T) {
 
 // If neither a stream nor a connection was available, no attempt is counted.
 func TestARecordCountsNoAttemptWithoutAConnection(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	g := newGate(t)
 	ln := listen(w)
 	srv := &http.Server{Handler: g, TLSConfig: w.serverTLS("h2"), HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 3}}
@@ -415,7 +415,7 @@ func TestARecordCountsNoAttemptWithoutAConnection(t *testing.T) {
 
 // An upgraded connection's record comes at its end, with its bytes.
 func TestARecordOfAnUpgrade(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	back := w.back(backs.HTTP1, w.raw(w.serverTLS("http/1.1"), func(c net.Conn) {
 		_, _ = http.ReadRequest(bufio.NewReader(c))
 		fmt.Fprint(c, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\nhi")
@@ -458,7 +458,7 @@ func TestARecordOfAnUpgrade(t *testing.T) {
 }
 
 func TestARecordOfAWebSocketOverHTTP2(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	s, front, end := w.recorded(fixed(&Table{Default: to(w.back(backs.HTTP1, w.raw(w.serverTLS("http/1.1"), func(c net.Conn) {
 		r, err := http.ReadRequest(bufio.NewReader(c))
 		if err != nil {
@@ -502,7 +502,7 @@ func TestARecordOfAWebSocketOverHTTP2(t *testing.T) {
 
 // A gRPC call always has the code 200; its gRPC status shows the outcome.
 func TestARecordOfACallOfGRPC(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	back := w.back(backs.HTTP2, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		rw.Header().Set("Content-Type", "application/grpc")
 		if r.URL.Path == "/s/TrailersOnly" {
@@ -536,7 +536,7 @@ func TestARecordOfACallOfGRPC(t *testing.T) {
 // The table that is live when a request ends decides whether it is logged, also
 // on a connection that was already open.
 func TestAccessLogIsSwitchedOffWithoutTouchingConnections(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	back := to(w.back(backs.HTTP1, w.server(echo)))
 	var table atomic.Pointer[Table]
 	table.Store(&Table{Default: back})
@@ -557,7 +557,7 @@ func TestAccessLogIsSwitchedOffWithoutTouchingConnections(t *testing.T) {
 }
 
 func TestARecordOfAnAnnouncedClient(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	_, front, end := w.recorded(fixed(&Table{ProxyProtocol: w.trust("127.0.0.1")}))
 	c := w.dial(front)
 	fmt.Fprint(c, "PROXY TCP4 192.0.2.7 198.51.100.1 4711 443\r\n")
@@ -568,7 +568,7 @@ func TestARecordOfAnAnnouncedClient(t *testing.T) {
 
 // The client is the one that a trusted proxy names, and the proxy is the peer.
 func TestARecordOfAClientBehindAProxy(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	_, front, end := w.recorded(fixed(&Table{TrustedProxies: peers(t, "127.0.0.1"), RequestIDField: "X-Request-Id", Default: to(w.back(backs.HTTP1, w.server(echo)))}))
 	c := w.dial(front)
 	c.send("GET / HTTP/1.1", "Host: a.example", "X-Forwarded-For: 192.0.2.7", "X-Request-Id: r-1", "Traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
@@ -579,7 +579,7 @@ func TestARecordOfAClientBehindAProxy(t *testing.T) {
 
 // How long upstreams take is counted whether there is an access log or not.
 func TestHeadsAreCounted(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 		var counted upstream.Latencies
 		back := w.newBack(backs.Options{Protocol: p, TLS: true, Upstream: upstream.New(upstream.Options{Name: "up", Latencies: &counted,

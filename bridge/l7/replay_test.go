@@ -23,7 +23,7 @@ func TestBodiesAreSentAgainWithinTheBound(t *testing.T) {
 		random[i] = byte(rand.Uint32())
 	}
 	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
-		schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
+		schemes(t, func(t *testing.T, w *testbed, table *Table, scheme string) {
 			for _, bound := range []int{1, 1000, 8 << 10, 32 << 10, 64 << 10, 200_000} {
 				for _, n := range []int{1, bound - 1, bound, bound + 1} {
 					for _, sized := range []bool{true, false} {
@@ -83,7 +83,7 @@ func TestBodiesAreSentAgainWithinTheBound(t *testing.T) {
 // that has arrived at once, and the last try receives the whole body.
 func TestTriesThatEndWhileTheBodyComes(t *testing.T) {
 	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
-		schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
+		schemes(t, func(t *testing.T, w *testbed, table *Table, scheme string) {
 			const parts = 5
 			arrived := make(chan string, 10)
 			var tries atomic.Int32
@@ -173,7 +173,7 @@ func (c chunks) Write(p []byte) (int, error) {
 // begins.
 func TestStreamsThatMayBeTriedAgain(t *testing.T) {
 	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
-		schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
+		schemes(t, func(t *testing.T, w *testbed, table *Table, scheme string) {
 			r := everything
 			r.MaxBody = 1000
 			table.Default = retried(w.back(p, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
@@ -218,7 +218,7 @@ func TestStreamsThatMayBeTriedAgain(t *testing.T) {
 // that wants it.
 func TestExpectContinueWithRetries(t *testing.T) {
 	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
-		w := newWorld(t)
+		w := newTestbed(t)
 		var tries atomic.Int32
 		r := everything
 		r.Attempts = 4
@@ -253,7 +253,7 @@ func TestExpectContinueWithRetries(t *testing.T) {
 
 // If the client aborts its body, the request is not sent again.
 func TestBrokenBodiesAreNotSentAgain(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	tries := make(chan bool, 10)
 	_, address := w.gateway(fixed(&Table{Default: retried(w.back(backs.HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		tries <- true
@@ -272,7 +272,7 @@ func TestBrokenBodiesAreNotSentAgain(t *testing.T) {
 // Clients that leave at any time during the tries leave nothing behind.
 func TestClientsThatLeaveWhileTheirRequestIsTriedAgain(t *testing.T) {
 	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
-		schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
+		schemes(t, func(t *testing.T, w *testbed, table *Table, scheme string) {
 			f := &failingFirst{fails: 1000}
 			failed := make(chan bool, 1000)
 			r := everything

@@ -132,7 +132,7 @@ func TestUnprocessedRequestsAreSentAgainWithTheirBody(t *testing.T) {
 		{fails: 1, goesAway: true, leaves: true},
 	} {
 		for _, after := range []int{0, 1, 5000, 60_000} {
-			schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
+			schemes(t, func(t *testing.T, w *testbed, table *Table, scheme string) {
 				for i, n := range []int{1, 5000, 60_000, 65_535, 65_536, len(random)} {
 					for _, sized := range []bool{true, false} {
 						if sized != ((i+after)%2 == 0) && after != 5000 {
@@ -179,7 +179,7 @@ func TestUnprocessedRequestsThatCannotBeSentAgain(t *testing.T) {
 		"each stream is refused":              {&refusingUpstream{fails: 1000}, 10, 1 + 2},
 		"each connection goes away":           {&refusingUpstream{fails: 1000, goesAway: true}, 10, 8},
 	} {
-		schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
+		schemes(t, func(t *testing.T, w *testbed, table *Table, scheme string) {
 			d := &refusingUpstream{fails: c.d.fails, after: c.d.after, window: c.d.window, goesAway: c.d.goesAway}
 			table.Default = to(w.back(backs.HTTP2, w.raw(w.serverTLS("h2"), d.serve)))
 			s, address := w.gateway(fixed(table))
@@ -198,7 +198,7 @@ func TestUnprocessedRequestsThatCannotBeSentAgain(t *testing.T) {
 
 // A request whose stream is refused goes to another endpoint, if there is one.
 func TestRefusedRequestsGoElsewhere(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	full, free := &refusingUpstream{fails: 1000}, &refusingUpstream{}
 	back := w.back(backs.HTTP2, w.raw(w.serverTLS("h2"), full.serve), w.raw(w.serverTLS("h2"), free.serve))
 	_, address := w.plain(back)
@@ -219,7 +219,7 @@ func TestRefusedRequestsGoElsewhere(t *testing.T) {
 
 // If no memory is left to keep a body, it is sent as it arrives and not kept.
 func TestKeptBodiesAreBoundedTogether(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	d := &refusingUpstream{fails: 1, after: 10}
 	s, address := w.plain(w.back(backs.HTTP2, w.raw(w.serverTLS("h2"), d.serve)))
 	s.shared.LimitKept(1)

@@ -11,7 +11,7 @@ import (
 
 // Resolve reports what a server answers to the same request.
 func TestResolveReportsTheOutcomeOfARequest(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	respond := func(code int) *Action { return &Action{Respond: &Respond{Code: code}} }
 	tenant := "a"
 	routes := w.routes(

@@ -181,7 +181,7 @@ type costClient1 struct {
 	piece   int
 }
 
-func newCostClient1(w *world, address string, row *costRow) costClient {
+func newCostClient1(w *testbed, address string, row *costRow) costClient {
 	method := "GET"
 	fields := row.fields
 	if row.body != "" {
@@ -223,7 +223,7 @@ type costClient2 struct {
 }
 
 // newCostClient2 returns nil if a row is about HTTP/1 alone.
-func newCostClient2(w *world, address string, row *costRow) costClient {
+func newCostClient2(w *testbed, address string, row *costRow) costClient {
 	method, target := "GET", row.target
 	if target == "" {
 		target = "/"
@@ -312,24 +312,24 @@ func (c *costClient2) await(t testing.TB) {
 	}
 }
 
-// costWorld starts a gateway in front of a costSink, with every feature on that reads
+// costTestbed starts a gateway in front of a costSink, with every feature on that reads
 // fields.
-func costWorld(t *testing.T) (w *world, s *costSink, address string) {
-	w, s = newWorld(t), &costSink{arrived: make(chan struct{}, 1000)}
+func costTestbed(t *testing.T) (w *testbed, s *costSink, address string) {
+	w, s = newTestbed(t), &costSink{arrived: make(chan struct{}, 1000)}
 	proxies, _ := cidr.ParsePeers([]string{"127.0.0.1"})
 	tenant := "1"
 	action := to(w.newBack(backs.Options{Upstream: plaintext(w.raw(nil, s.serve)), Protocol: backs.HTTP1}))
 	action.RequestHeaders = policy.HeaderRules{Remove: []string{"X-Removed"}, Set: values("X-Set: 1")}
 	_, address = w.gateway(fixed(&Table{
 		MaxHeaderBytes: 128 << 10, // HTTP/2 counts 32 bytes more for each field
-		TrustedProxies: proxies, MakeTrace: true, RequestIDField: "X-Request-Id", Forwarding: policy.TellBoth, Default: action,
+		TrustedProxies: proxies, MakeTrace: true, RequestIDField: "X-Request-Id", Forwarding: policy.SendBoth, Default: action,
 		Routes: w.routes(route.Rule[*Action]{Name: "tenant", Headers: []route.Header{{Name: "X-Tenant", Exact: &tenant}}, Value: action}),
 	}))
 	return w, s, address
 }
 
 // costClients makes the clients of a row by version.
-var costClients = map[string]func(w *world, address string, row *costRow) costClient{"HTTP/1": newCostClient1, "HTTP/2": newCostClient2}
+var costClients = map[string]func(w *testbed, address string, row *costRow) costClient{"HTTP/1": newCostClient1, "HTTP/2": newCostClient2}
 
 func TestRowsThatMayCostMoreSayWhy(t *testing.T) {
 	for _, row := range costRows {
@@ -342,7 +342,7 @@ func TestRowsThatMayCostMoreSayWhy(t *testing.T) {
 // The CPU cost of a request's header and trailer is small and proportional to
 // their size, whatever they contain.
 func TestCPUForEachByteOfAHeader(t *testing.T) {
-	w, _, address := costWorld(t)
+	w, _, address := costTestbed(t)
 	for i := range costRows {
 		row := &costRows[i]
 		for version, newClient := range costClients {
@@ -387,7 +387,7 @@ func TestMemoryForEachByteOfAHeader(t *testing.T) {
 	if alloctest.Race {
 		t.Skip("the race detector's memory is in the sum")
 	}
-	w, s, address := costWorld(t)
+	w, s, address := costTestbed(t)
 	inUse := func() float64 {
 		runtime.GC()
 		runtime.GC() // which empties the pools

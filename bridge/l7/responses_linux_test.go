@@ -71,7 +71,7 @@ func TestCPUForEachByteOfAResponse(t *testing.T) {
 	for i := range responseRows {
 		row := &responseRows[i]
 		t.Run(row.name, func(t *testing.T) {
-			w := newWorld(t)
+			w := newTestbed(t)
 			response := row.response()
 			_, address := w.plain(w.newBack(backs.Options{Upstream: plaintext(w.raw(nil, answerAlways([]byte(response)))), Protocol: backs.HTTP1}))
 			c := w.dial(address)

@@ -56,8 +56,8 @@ func (f *failingFirst) requests() []string {
 
 // ways lists the ways in which a request can fail. Each returns a Back whose
 // upstream fails the first n requests that way.
-var ways = map[string]func(w *world, p backs.Protocol, n int) (*backs.Pools, *failingFirst){
-	"no connection": func(w *world, p backs.Protocol, n int) (*backs.Pools, *failingFirst) {
+var ways = map[string]func(w *testbed, p backs.Protocol, n int) (*backs.Pools, *failingFirst){
+	"no connection": func(w *testbed, p backs.Protocol, n int) (*backs.Pools, *failingFirst) {
 		f := &failingFirst{fails: n}
 		var mu sync.Mutex
 		left := n
@@ -70,11 +70,11 @@ var ways = map[string]func(w *world, p backs.Protocol, n int) (*backs.Pools, *fa
 		f.fails = 0
 		return w.back(p, w.serverOn(ln, f.handler(nil), "h2", "http/1.1")), f
 	},
-	"reset": func(w *world, p backs.Protocol, n int) (*backs.Pools, *failingFirst) {
+	"reset": func(w *testbed, p backs.Protocol, n int) (*backs.Pools, *failingFirst) {
 		f := &failingFirst{fails: n}
 		return w.back(p, w.server(f.handler(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }), "h2", "http/1.1")), f
 	},
-	"half a head": func(w *world, p backs.Protocol, n int) (*backs.Pools, *failingFirst) {
+	"half a head": func(w *testbed, p backs.Protocol, n int) (*backs.Pools, *failingFirst) {
 		if p == backs.HTTP2 {
 			return nil, nil
 		}
@@ -85,7 +85,7 @@ var ways = map[string]func(w *world, p backs.Protocol, n int) (*backs.Pools, *fa
 			c.Close()
 		}))), f
 	},
-	"refused stream": func(w *world, p backs.Protocol, n int) (*backs.Pools, *failingFirst) {
+	"refused stream": func(w *testbed, p backs.Protocol, n int) (*backs.Pools, *failingFirst) {
 		if p == backs.HTTP1 {
 			return nil, nil
 		}
@@ -94,7 +94,7 @@ var ways = map[string]func(w *world, p backs.Protocol, n int) (*backs.Pools, *fa
 			return fr.WriteRSTStream(id, http2.ErrCodeRefusedStream) == nil
 		}))), f
 	},
-	"going away": func(w *world, p backs.Protocol, n int) (*backs.Pools, *failingFirst) {
+	"going away": func(w *testbed, p backs.Protocol, n int) (*backs.Pools, *failingFirst) {
 		if p == backs.HTTP1 {
 			return nil, nil
 		}
@@ -104,15 +104,15 @@ var ways = map[string]func(w *world, p backs.Protocol, n int) (*backs.Pools, *fa
 			return false
 		}))), f
 	},
-	"503": func(w *world, p backs.Protocol, n int) (*backs.Pools, *failingFirst) {
+	"503": func(w *testbed, p backs.Protocol, n int) (*backs.Pools, *failingFirst) {
 		return newFailingFirst(w, p, n, 503)
 	},
-	"429": func(w *world, p backs.Protocol, n int) (*backs.Pools, *failingFirst) {
+	"429": func(w *testbed, p backs.Protocol, n int) (*backs.Pools, *failingFirst) {
 		return newFailingFirst(w, p, n, 429)
 	},
 }
 
-func newFailingFirst(w *world, p backs.Protocol, n, code int) (*backs.Pools, *failingFirst) {
+func newFailingFirst(w *testbed, p backs.Protocol, n, code int) (*backs.Pools, *failingFirst) {
 	f := &failingFirst{fails: n}
 	return w.back(p, w.server(f.handler(func(rw http.ResponseWriter, _ *http.Request) { http.Error(rw, "failed", code) }), "h2", "http/1.1")), f
 }
@@ -201,7 +201,7 @@ func TestFailuresAreTriedAgain(t *testing.T) {
 	answers := map[string]int{"503": 503, "429": 429}
 	for way, build := range ways {
 		for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
-			schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
+			schemes(t, func(t *testing.T, w *testbed, table *Table, scheme string) {
 				var action *Action
 				var f *failingFirst
 				serve := func(r *exchange.Retry, n int) (code int, body string) {
@@ -262,7 +262,7 @@ func TestFailuresAreTriedAgain(t *testing.T) {
 // A request that the upstream may have acted upon is sent twice only if its method is
 // idempotent or the route allows it.
 func TestMethodsThatAreTriedAgain(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	for way, build := range ways {
 		for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 			for method, idempotent := range map[string]bool{"GET": true, "HEAD": true, "OPTIONS": true, "PUT": true, "DELETE": true, "POST": false, "PATCH": false, "get": false} {
@@ -293,7 +293,7 @@ func TestMethodsThatAreTriedAgain(t *testing.T) {
 
 func TestEachTryGoesToAnotherEndpoint(t *testing.T) {
 	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
-		w := newWorld(t)
+		w := newTestbed(t)
 		var all []*failingFirst
 		var addresses []string
 		for range 3 {
@@ -320,7 +320,7 @@ func TestEachTryGoesToAnotherEndpoint(t *testing.T) {
 
 // An endpoint that cannot be connected to is passed over within a try.
 func TestDeadEndpointsDoNotCountAsTries(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	f := &failingFirst{fails: 1}
 	good := w.server(f.handler(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }))
 	r := everything
@@ -337,7 +337,7 @@ func TestDeadEndpointsDoNotCountAsTries(t *testing.T) {
 // response breaks off.
 func TestNoRetryAfterResponseWasForwarded(t *testing.T) {
 	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
-		schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
+		schemes(t, func(t *testing.T, w *testbed, table *Table, scheme string) {
 			tries, read := make(chan string, 10), make(chan bool, 10)
 			r := everything
 			table.Default = retried(w.back(p, w.server(http.HandlerFunc(func(rw http.ResponseWriter, req *http.Request) {
@@ -378,7 +378,7 @@ func TestNoRetryAfterResponseWasForwarded(t *testing.T) {
 }
 
 func TestUpgradesAreNotTriedAgain(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	tries := make(chan bool, 10)
 	_, address := w.gateway(fixed(&Table{Default: retried(w.back(backs.HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
 		tries <- true
@@ -395,7 +395,7 @@ func TestUpgradesAreNotTriedAgain(t *testing.T) {
 // alone.
 func TestUnavailableServersOfGRPC(t *testing.T) {
 	for status, want := range map[string]int{"14": 3, "13": 1, "0": 1} {
-		w := newWorld(t)
+		w := newTestbed(t)
 		f := &failingFirst{fails: 2}
 		r := everything
 		r.Attempts = 3
@@ -413,7 +413,7 @@ func TestUnavailableServersOfGRPC(t *testing.T) {
 // A connection whose response was not forwarded carries the next try.
 func TestDiscardedResponsesKeepTheirConnection(t *testing.T) {
 	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
-		w := newWorld(t)
+		w := newTestbed(t)
 		back, f := newFailingFirst(w, p, 5, 503)
 		r := everything
 		r.Attempts = 6
@@ -433,7 +433,7 @@ func TestDiscardedResponsesKeepTheirConnection(t *testing.T) {
 }
 
 func TestTheLastFailureIsAnswered(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	f := &failingFirst{fails: 100}
 	_, address := w.gateway(fixed(&Table{Default: retried(w.back(backs.HTTP1, w.server(f.handler(func(rw http.ResponseWriter, _ *http.Request) {
 		rw.Header().Set("X-Try", fmt.Sprint(len(f.requests())))
@@ -453,7 +453,7 @@ func TestTheLastFailureIsAnswered(t *testing.T) {
 
 // A retry over the budget is not made: the client gets the upstream's failure.
 func TestRetryBudgetLimitsRetries(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	for least, want := range map[int]int{0: 503, 1: 200} {
 		f := &failingFirst{fails: 1}
 		back := w.budgeted(upstream.RetryBudget{Min: least}, w.server(f.handler(func(rw http.ResponseWriter, _ *http.Request) { http.Error(rw, "", http.StatusServiceUnavailable) })))
@@ -473,7 +473,7 @@ func TestRetryBudgetLimitsRetries(t *testing.T) {
 }
 
 // budgeted returns a Back of HTTP/1.1 with a budget of retries.
-func (w *world) budgeted(b upstream.RetryBudget, addresses ...string) *backs.Pools {
+func (w *testbed) budgeted(b upstream.RetryBudget, addresses ...string) *backs.Pools {
 	o := upstream.Options{Name: "up", Logger: w.logger(hclog.Warn), RetryBudget: &b}
 	for _, a := range addresses {
 		o.Endpoints = append(o.Endpoints, upstream.EndpointOptions{Network: "tcp", Address: a, Stream: w.client(), HTTP: w.client("http/1.1")})
@@ -482,7 +482,7 @@ func (w *world) budgeted(b upstream.RetryBudget, addresses ...string) *backs.Poo
 }
 
 func TestPauseBetweenTriesHoldsNoEndpoint(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	failed := make(chan bool, 100)
 	back := w.limited(backs.HTTP1, upstream.Limits{RequestsPerEndpoint: 1}, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/fails" {

@@ -28,7 +28,7 @@ func rewritten(a *Action, name string, w *route.Rewrite) *Action {
 // The path that is matched, rewritten and forwarded is the same in every spelling: no
 // request is routed by one reading and served by another. ("": rejected.)
 func TestRouteAndUpstreamAgreeOnThePath(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	back := to(w.back(backs.Auto, w.server(echo, "h2", "http/1.1")))
 	prefix := func(p string) route.Path { return route.Path{Kind: route.PathPrefix, Value: p} }
 	shorter, err := route.RewritePrefix("/api/", "/")
@@ -134,7 +134,7 @@ func TestRouteAndUpstreamAgreeOnThePath(t *testing.T) {
 
 // The listener's limit of header fields applies in every version of HTTP.
 func TestFieldsOfAHeaderAreLimited(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	for _, c := range []struct{ limit, most int }{{0, 1000}, {20, 20}, {1500, 1500}} {
 		respond := &Action{Respond: &Respond{}}
 		_, plain := w.gateway(fixed(&Table{MaxHeaderFields: c.limit, MaxHeaderBytes: 1 << 20, Default: respond}))

@@ -24,15 +24,15 @@ import (
 )
 
 // protocols runs a test with each HTTP version towards the upstream.
-func protocols(t *testing.T, f func(t *testing.T, w *world, p backs.Protocol)) {
+func protocols(t *testing.T, f func(t *testing.T, w *testbed, p backs.Protocol)) {
 	for p, name := range map[backs.Protocol]string{backs.HTTP1: "HTTP1", backs.HTTP2: "HTTP2", backs.Auto: "Auto"} {
-		t.Run(name, func(t *testing.T) { f(t, newWorld(t), p) })
+		t.Run(name, func(t *testing.T) { f(t, newTestbed(t), p) })
 	}
 }
 
 // A rotating gateway serves successive revisions of one upstream.
 type rotating struct {
-	*world
+	*testbed
 	protocol backs.Protocol
 	upstream string // its address
 	url      string // the gateway's
@@ -42,8 +42,8 @@ type rotating struct {
 	back     *backs.Pools
 }
 
-func newRotating(w *world, p backs.Protocol, upstreamAddress string) *rotating {
-	r := &rotating{world: w, protocol: p, upstream: upstreamAddress, tracker: upstream.NewTracker()}
+func newRotating(w *testbed, p backs.Protocol, upstreamAddress string) *rotating {
+	r := &rotating{testbed: w, protocol: p, upstream: upstreamAddress, tracker: upstream.NewTracker()}
 	_, address := w.gateway(r.table.Load)
 	r.url = "http://" + address
 	return r
@@ -117,7 +117,7 @@ func (r *rotating) identity(name string) *certs.Certificate {
 }
 
 func TestRotationOfTheClientCertificateUnderTraffic(t *testing.T) {
-	protocols(t, func(t *testing.T, w *world, p backs.Protocol) {
+	protocols(t, func(t *testing.T, w *testbed, p backs.Protocol) {
 		r := newRotating(w, p, w.server(echo, "h2", "http/1.1"))
 		before, after := r.identity("before"), r.identity("after")
 		r.revise(before)
@@ -146,7 +146,7 @@ func TestRotationOfTheClientCertificateUnderTraffic(t *testing.T) {
 }
 
 func TestMaxAgeRetiresConnectionsUnderTraffic(t *testing.T) {
-	protocols(t, func(t *testing.T, w *world, p backs.Protocol) {
+	protocols(t, func(t *testing.T, w *testbed, p backs.Protocol) {
 		r := newRotating(w, p, w.server(echo, "h2", "http/1.1"))
 		r.options.MaxAge = 10 * time.Millisecond
 		r.revise(r.identity("gateway"))
@@ -200,7 +200,7 @@ func (r *rotating) begin(path string) (answer chan string) {
 }
 
 func TestDrainedConnectionsEndWithTheirRequests(t *testing.T) {
-	protocols(t, func(t *testing.T, w *world, p backs.Protocol) {
+	protocols(t, func(t *testing.T, w *testbed, p backs.Protocol) {
 		server := newSlow()
 		r := newRotating(w, p, w.server(server, "h2", "http/1.1"))
 		identity := r.identity("gateway")
@@ -239,7 +239,7 @@ func TestDrainedConnectionsEndWithTheirRequests(t *testing.T) {
 }
 
 func TestDrainedConnectionsAreCutWhenThePeriodEnds(t *testing.T) {
-	protocols(t, func(t *testing.T, w *world, p backs.Protocol) {
+	protocols(t, func(t *testing.T, w *testbed, p backs.Protocol) {
 		server := newSlow()
 		r := newRotating(w, p, w.server(server, "h2", "http/1.1"))
 		r.revise(r.identity("gateway"))
@@ -257,7 +257,7 @@ func TestDrainedConnectionsAreCutWhenThePeriodEnds(t *testing.T) {
 
 // An upgraded connection has no end of its own to wait for.
 func TestDrainedUpgradesAreCutWhenThePeriodEnds(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	r := newRotating(w, backs.Auto, w.raw(w.serverTLS("http/1.1"), func(c net.Conn) {
 		if _, err := http.ReadRequest(bufio.NewReader(c)); err != nil {
 			return
@@ -288,7 +288,7 @@ func TestDrainedUpgradesAreCutWhenThePeriodEnds(t *testing.T) {
 
 // The gateway announces to the upstream that no more requests come.
 func TestRetiredHTTP2ConnectionsEndWithGoAway(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	frames := make(chan string, 100)
 	r := newRotating(w, backs.HTTP2, w.raw(w.serverTLS("h2"), func(c net.Conn) {
 		if _, err := io.ReadFull(c, make([]byte, len(http2.ClientPreface))); err != nil {
@@ -327,7 +327,7 @@ func TestRetiredHTTP2ConnectionsEndWithGoAway(t *testing.T) {
 // another.
 func TestSessionsDoNotSurviveARotation(t *testing.T) {
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
-		w := newWorld(t)
+		w := newTestbed(t)
 		config := w.serverTLS("http/1.1")
 		config.MaxVersion = version
 		r := newRotating(w, backs.HTTP1, w.raw(config, func(c net.Conn) {

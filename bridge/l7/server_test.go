@@ -23,7 +23,7 @@ import (
 )
 
 func TestTablesAreSwappedBetweenRequests(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	name := func(n string) http.Handler {
 		return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { fmt.Fprint(rw, n) })
 	}
@@ -79,7 +79,7 @@ func TestTablesAreSwappedBetweenRequests(t *testing.T) {
 }
 
 func TestSettingsApplyToTheNextRequest(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	back := w.back(backs.HTTP1, w.server(echo))
 	var table atomic.Pointer[Table]
 	table.Store(&Table{Default: to(back)})
@@ -111,7 +111,7 @@ func TestSettingsApplyToTheNextRequest(t *testing.T) {
 }
 
 func TestLimits(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	for _, table := range []*Table{{MaxConnections: 2}, {MaxPerClient: 2}} {
 		s, address := w.gateway(fixed(table))
 		one, two := w.dial(address), w.dial(address)
@@ -137,7 +137,7 @@ func TestLimits(t *testing.T) {
 }
 
 func TestHandshakesAreBoundedAndCounted(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	s, address := w.gateway(fixed(&Table{TLS: w.listenerTLS("http/1.1"), HandshakeTimeout: 500 * time.Millisecond}))
 	if _, err := io.Copy(io.Discard, w.dial(address)); err != nil {
 		t.Errorf("silent client: %v", err)
@@ -165,7 +165,7 @@ func TestHandshakesAreBoundedAndCounted(t *testing.T) {
 }
 
 func TestANilTableClosesConnectionsAndRefusesRequests(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	var table atomic.Pointer[Table]
 	table.Store(&Table{})
 	_, address := w.gateway(table.Load)
@@ -184,7 +184,7 @@ func TestANilTableClosesConnectionsAndRefusesRequests(t *testing.T) {
 
 func TestShutdownLetsRequestsEnd(t *testing.T) {
 	for _, protos := range [][]string{{"http/1.1"}, {"h2"}} {
-		w := newWorld(t)
+		w := newTestbed(t)
 		entered, release := make(chan struct{}), make(chan struct{})
 		table := &Table{TLS: w.listenerTLS(protos...), Default: to(w.back(backs.HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 			if r.URL.Path == "/slow" {
@@ -229,7 +229,7 @@ func TestShutdownLetsRequestsEnd(t *testing.T) {
 }
 
 func TestShutdownDrainsUpgradesUntilItsContextEnds(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	s, address := w.plain(w.back(backs.HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/stuck" {
 			<-r.Context().Done()
@@ -293,7 +293,7 @@ func TestShutdownDrainsUpgradesUntilItsContextEnds(t *testing.T) {
 
 func TestRetiredPoolsServeLateRequests(t *testing.T) {
 	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
-		w := newWorld(t)
+		w := newTestbed(t)
 		release := make(chan struct{})
 		back := w.back(p, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 			_ = http.NewResponseController(rw).Flush()
@@ -326,7 +326,7 @@ func TestRetiredPoolsServeLateRequests(t *testing.T) {
 }
 
 func TestClientsThatLeaveDoNotAffectOthers(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	back := w.back(backs.Auto, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		n, _ := io.Copy(rw, r.Body)
 		for range n {
@@ -416,7 +416,7 @@ func TestAcceptSurvivesDescriptorExhaustion(t *testing.T) {
 }
 
 func TestAPanicIsLoggedAndTheConnectionCutOff(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	calls := 0
 	_, address := w.gateway(func() *Table {
 		if calls++; calls == 2 {
@@ -433,7 +433,7 @@ func TestAPanicIsLoggedAndTheConnectionCutOff(t *testing.T) {
 }
 
 func BenchmarkSmallRequest(b *testing.B) {
-	w := newWorld(b)
+	w := newTestbed(b)
 	s := New(Options{Table: fixed(&Table{Default: to(w.back(backs.HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		_, _ = rw.Write(make([]byte, 1024))
 	}))))})})

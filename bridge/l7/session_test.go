@@ -23,7 +23,7 @@ import (
 
 // askingTLS returns the TLS of a listener that requests client certificates but
 // also accepts clients without one.
-func (w *world) askingTLS() *certs.Servers {
+func (w *testbed) askingTLS() *certs.Servers {
 	s, err := certs.NewServer(certs.ServerOptions{
 		Certificates: []*certs.Certificate{certstest.Certificate(w, w.ca.Server(w, "localhost", "127.0.0.1"))},
 		NextProtos:   []string{"h2", "http/1.1"},
@@ -38,7 +38,7 @@ func (w *world) askingTLS() *certs.Servers {
 
 // clientWith returns a client with a certificate, nil for none, that speaks one
 // version of HTTP and resumes sessions.
-func (w *world) clientWith(issued *pki.Issued, h2 bool) *http.Client {
+func (w *testbed) clientWith(issued *pki.Issued, h2 bool) *http.Client {
 	config := &tls.Config{RootCAs: w.ca.Pool(), ServerName: "localhost", ClientSessionCache: tls.NewLRUClientSessionCache(8)}
 	if issued != nil {
 		config.Certificates = []tls.Certificate{certstest.TLS(w, issued)}
@@ -56,7 +56,7 @@ var forged = http.Header{
 }
 
 func TestUpstreamsReceiveTheClientsCertificate(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	back := w.back(backs.Auto, w.server(seen, "h2", "http/1.1"))
 	issued := w.ca.Leaf(w, pki.LeafOptions{Usage: pki.Client, CommonName: "gateway, of \"Example\"\r\nX-Admin: 1", DNSNames: []string{"a.example"}, URIs: []string{"spiffe://example/a,b"}})
 	other := w.ca.Client(w, "other")
@@ -76,12 +76,12 @@ func TestUpstreamsReceiveTheClientsCertificate(t *testing.T) {
 		issued *pki.Issued
 		want   []string
 	}{
-		{policy.TellNoCertificate, issued, nil},
-		{policy.TellIdentity, issued, identity(issued.Leaf)},
-		{policy.TellIdentity, other, identity(other.Leaf)},
-		{policy.TellIdentity, nil, nil},
-		{policy.TellCertificate, issued, []string{"Client-Cert: :" + base64.StdEncoding.EncodeToString(issued.Leaf.Raw) + ":"}},
-		{policy.TellCertificate, nil, nil},
+		{policy.SendNoCertificate, issued, nil},
+		{policy.SendIdentity, issued, identity(issued.Leaf)},
+		{policy.SendIdentity, other, identity(other.Leaf)},
+		{policy.SendIdentity, nil, nil},
+		{policy.SendCertificate, issued, []string{"Client-Cert: :" + base64.StdEncoding.EncodeToString(issued.Leaf.Raw) + ":"}},
+		{policy.SendCertificate, nil, nil},
 	} {
 		table := &Table{TLS: w.askingTLS(), ClientCertificate: c.kind, Default: to(back)}
 		s, address := w.gateway(fixed(table))
@@ -117,7 +117,7 @@ func TestUpstreamsReceiveTheClientsCertificate(t *testing.T) {
 }
 
 func TestVariablesOfAConnection(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	rules := policy.HeaderRules{Set: values("X-All: ${tls_version} ${tls_cipher_suite} ${sni} ${scheme} ${client_certificate_subject} ${client_certificate_fingerprint}")}
 	table := &Table{TLS: w.askingTLS(), Default: &Action{Respond: &Respond{}, ResponseHeaders: rules}}
 	_, address := w.gateway(fixed(table))

@@ -63,7 +63,7 @@ func TestSlowClientsAreServed(t *testing.T) {
 		t.Run(front, func(t *testing.T) {
 			t.Parallel()
 			steadily(t, func(t *testing.T, limit time.Duration) (time.Duration, error) {
-				w := newWorld(t)
+				w := newTestbed(t)
 				table := &Table{IdleTimeout: limit, Default: to(w.back(backs.HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
 					_, _ = rw.Write(make([]byte, slowBody))
 				}))))}
@@ -109,7 +109,7 @@ func TestSlowUpstreamsAreServed(t *testing.T) {
 }
 
 // throughTo returns the address of a gateway to an upstream that serve stands for.
-func (w *world) throughTo(serve func(net.Conn), limit time.Duration, secure, retries bool) string {
+func (w *testbed) throughTo(serve func(net.Conn), limit time.Duration, secure, retries bool) string {
 	o := upstream.Options{Name: "up", IdleTimeout: limit, Endpoints: []upstream.EndpointOptions{{Network: "tcp"}}}
 	if secure {
 		o.Endpoints[0].Address = w.raw(w.serverTLS("http/1.1"), serve)
@@ -141,7 +141,7 @@ func upload(t *testing.T, c *rawConn) int {
 }
 
 func slowUpload(t *testing.T, limit time.Duration, secure, retries bool) (longest time.Duration, err error) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	pauses := make(chan time.Duration, 1)
 	serve := func(c net.Conn) {
 		r, err := http.ReadRequest(bufio.NewReaderSize(c, 100))
@@ -165,7 +165,7 @@ func slowUpload(t *testing.T, limit time.Duration, secure, retries bool) (longes
 func TestStuckClientsAreCutOff(t *testing.T) {
 	t.Parallel()
 	for _, secure := range []bool{false, true} {
-		w := newWorld(t)
+		w := newTestbed(t)
 		table := &Table{IdleTimeout: slowLimit, Default: to(w.back(backs.HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
 			_, _ = rw.Write(make([]byte, slowBody))
 		}))))}
@@ -197,7 +197,7 @@ func TestStuckUpstreamsAreNotWaitedFor(t *testing.T) {
 	t.Parallel()
 	for _, secure := range []bool{false, true} {
 		for _, retries := range []bool{false, true} {
-			w := newWorld(t)
+			w := newTestbed(t)
 			over := make(chan struct{})
 			serve := func(c net.Conn) {
 				if _, err := http.ReadRequest(bufio.NewReaderSize(c, 100)); err == nil {
@@ -218,7 +218,7 @@ func TestResponsesHaveATimeoutByDefault(t *testing.T) {
 	t.Parallel()
 	const limit = 1500 * time.Millisecond // enough for a busy machine to answer
 	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
-		w := newWorld(t)
+		w := newTestbed(t)
 		over := make(chan struct{})
 		back := w.back(p, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 			_, _ = io.Copy(io.Discard, r.Body)

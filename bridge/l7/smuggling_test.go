@@ -51,7 +51,7 @@ func TestOneRequestInIsOneRequestOut(t *testing.T) {
 		{"another host", "Host: b\r\n\r\n", refused},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			w := newWorld(t)
+			w := newTestbed(t)
 			seen := make(chan string, 10)
 			_, address := w.plain(w.back(backs.HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 				b, err := io.ReadAll(r.Body)
@@ -89,7 +89,7 @@ func TestConnectionsWithMoreThanAResponseAreNotUsedAgain(t *testing.T) {
 		"another protocol, not asked": "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\nPOISON",
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
+			w := newTestbed(t)
 			_, address := w.plain(w.back(backs.HTTP1, w.raw(w.serverTLS(), func(c net.Conn) {
 				r := bufio.NewReader(c)
 				for {
@@ -124,7 +124,7 @@ func TestConnectionsWithMoreThanAResponseAreNotUsedAgain(t *testing.T) {
 }
 
 func TestZeroFrameSizeIsABadGateway(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	_, address := w.plain(w.back(backs.HTTP2, w.raw(w.serverTLS("h2"), func(c net.Conn) {
 		if _, err := io.ReadFull(c, make([]byte, len(http2.ClientPreface))); err != nil {
 			return
@@ -145,7 +145,7 @@ func TestZeroFrameSizeIsABadGateway(t *testing.T) {
 // An upstream that switches protocols unasked while it still receives a body is
 // rejected like any other unasked switch.
 func TestAnUpstreamThatSwitchesInTheMiddleOfABody(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	_, address := w.plain(w.back(backs.HTTP1, w.raw(w.serverTLS(), func(c net.Conn) {
 		if _, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
 			fmt.Fprint(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n")

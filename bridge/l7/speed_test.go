@@ -41,7 +41,7 @@ func BenchmarkSmallRequestAlone(b *testing.B) {
 	response := fmt.Appendf(nil, "HTTP/1.1 200 OK\r\nDate: Mon, 23 Nov 2026 10:00:00 GMT\r\nServer: x\r\nContent-Type: text/plain\r\nContent-Length: 1024\r\n\r\n%01024d", 0)
 	for _, name := range []string{"plaintext upstream", "TLS upstream", "TLS upstream, access log"} {
 		b.Run(name, func(b *testing.B) {
-			w := newWorld(b)
+			w := newTestbed(b)
 			secure := name != "plaintext upstream"
 			var log *accesslog.Logger
 			if strings.HasSuffix(name, "access log") {
@@ -102,7 +102,7 @@ func BenchmarkLargeResponseAlone(b *testing.B) {
 		"in chunks": append(chunks, "0\r\n\r\n"...),
 	} {
 		b.Run(name, func(b *testing.B) {
-			w := newWorld(b)
+			w := newTestbed(b)
 			s := New(Options{Table: fixed(&Table{Default: to(w.back(backs.HTTP1, w.raw(w.serverTLS(), canned(response))))})})
 			c := w.dial(w.serve(s))
 			_ = c.SetDeadline(time.Time{})

@@ -18,7 +18,7 @@ import (
 )
 
 // silent begins a response of a protocol, and sends nothing more.
-func (w *world) silent(proto, length string) (address string) {
+func (w *testbed) silent(proto, length string) (address string) {
 	return w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if length != "" {
 			rw.Header().Set("Content-Length", length)
@@ -29,7 +29,7 @@ func (w *world) silent(proto, length string) (address string) {
 	}), proto)
 }
 
-func (w *world) impatient(p backs.Protocol, idle time.Duration, address string) *backs.Pools {
+func (w *testbed) impatient(p backs.Protocol, idle time.Duration, address string) *backs.Pools {
 	protos := map[backs.Protocol]string{backs.HTTP1: "http/1.1", backs.HTTP2: "h2"}
 	return w.newBack(backs.Options{Protocol: p, TLS: true, Upstream: upstream.New(upstream.Options{
 		Name: "up", Logger: w.logger(hclog.Warn), IdleTimeout: idle,
@@ -45,7 +45,7 @@ func TestAResponseThatStallsIsCutOff(t *testing.T) {
 		for _, length := range []string{"", "100"} {
 			for _, front := range []string{"HTTP/1.1", "HTTP/2.0"} {
 				t.Run(fmt.Sprintf("from %d to %s, length %q", p, front, length), func(t *testing.T) {
-					w := newWorld(t)
+					w := newTestbed(t)
 					back := w.impatient(p, 200*time.Millisecond, w.silent(map[backs.Protocol]string{backs.HTTP1: "http/1.1", backs.HTTP2: "h2"}[p], length))
 					table := &Table{Default: to(back)}
 					url := "http://"
@@ -75,7 +75,7 @@ func TestAResponseThatStallsIsCutOff(t *testing.T) {
 // A client whose response was cut off loses its connection, but its next request is
 // served normally.
 func TestAfterAStallRequestsAreServed(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	address := w.raw(w.serverTLS("http/1.1"), func(c net.Conn) {
 		in := bufio.NewReader(c)
 		for {

@@ -32,7 +32,7 @@ func TestRetriesDoNotMultiplyAnOutage(t *testing.T) {
 		{"503, without one", upstream.RetryBudget{Percent: 100}, time.Microsecond, 4, 3.9, func(w http.ResponseWriter) { http.Error(w, "busy", http.StatusServiceUnavailable) }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			w := newWorld(t)
+			w := newTestbed(t)
 			var tries, most, now atomic.Int64
 			back := w.overPlaintext(c.budget, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 				tries.Add(1)
@@ -87,7 +87,7 @@ func TestRetriesDoNotMultiplyAnOutage(t *testing.T) {
 
 // overPlaintext returns a Back of an upstream without TLS, whose connections cost
 // little.
-func (w *world) overPlaintext(b upstream.RetryBudget, h http.Handler) *backs.Pools {
+func (w *testbed) overPlaintext(b upstream.RetryBudget, h http.Handler) *backs.Pools {
 	ln := listen(w)
 	srv := &http.Server{Handler: h, ErrorLog: w.logger(hclog.Trace).StandardLogger(nil)}
 	done := make(chan struct{})

@@ -18,10 +18,10 @@ import (
 )
 
 // schemes runs a test on a plaintext and on a TLS listener.
-func schemes(t *testing.T, f func(t *testing.T, w *world, table *Table, scheme string)) {
+func schemes(t *testing.T, f func(t *testing.T, w *testbed, table *Table, scheme string)) {
 	for _, scheme := range []string{"http", "https"} {
 		t.Run(scheme, func(t *testing.T) {
-			w, table := newWorld(t), &Table{}
+			w, table := newTestbed(t), &Table{}
 			if scheme == "https" {
 				table.TLS = w.listenerTLS("h2", "http/1.1")
 			}
@@ -34,7 +34,7 @@ func schemes(t *testing.T, f func(t *testing.T, w *world, table *Table, scheme s
 // may be held back in between.
 func TestBodiesStreamBothWaysAtOnce(t *testing.T) {
 	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
-		schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
+		schemes(t, func(t *testing.T, w *testbed, table *Table, scheme string) {
 			table.Default = to(w.back(p, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 				control := http.NewResponseController(rw)
 				if r.ProtoMajor == 1 {
@@ -70,7 +70,7 @@ func TestBodiesStreamBothWaysAtOnce(t *testing.T) {
 
 func TestTrailersAndEarlyHints(t *testing.T) {
 	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
-		schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
+		schemes(t, func(t *testing.T, w *testbed, table *Table, scheme string) {
 			table.Default = to(w.back(p, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 				rw.Header().Set("Link", "</x>")
 				rw.WriteHeader(http.StatusEarlyHints)
@@ -120,7 +120,7 @@ func TestWebSockets(t *testing.T) {
 		}
 	})
 	for _, p := range []backs.Protocol{backs.HTTP1, backs.Auto, backs.HTTP2} {
-		schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
+		schemes(t, func(t *testing.T, w *testbed, table *Table, scheme string) {
 			upstream := w.server(chat, "h2", "http/1.1")
 			if p == backs.HTTP2 { // which accepts WebSockets, unlike net/http's server: another gateway
 				_, upstream = w.gateway(fixed(&Table{TLS: w.listenerTLS("h2"), Default: to(w.back(backs.HTTP1, upstream))}))
@@ -166,7 +166,7 @@ func TestWebSockets(t *testing.T) {
 // side may end its stream before the other.
 func TestUpgradesCarryHalfCloses(t *testing.T) {
 	for _, first := range []string{"client", "upstream"} {
-		w := newWorld(t)
+		w := newTestbed(t)
 		ended := make(chan string, 1)
 		back := w.back(backs.HTTP1, w.raw(w.serverTLS(), func(c net.Conn) {
 			r := bufio.NewReader(c)
@@ -210,7 +210,7 @@ func TestUpgradesCarryHalfCloses(t *testing.T) {
 
 // A response that the upstream aborts must not look complete.
 func TestBrokenResponsesAreCutOffForTheClient(t *testing.T) {
-	schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
+	schemes(t, func(t *testing.T, w *testbed, table *Table, scheme string) {
 		table.Default = to(w.back(backs.HTTP1, w.raw(w.serverTLS(), func(c net.Conn) {
 			if _, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
 				fmt.Fprint(c, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n")
@@ -232,7 +232,7 @@ func TestBrokenResponsesAreCutOffForTheClient(t *testing.T) {
 // A complete response ends the exchange, even if the client has more to send.
 func TestAnUpstreamMayAnswerBeforeTheBodyEnds(t *testing.T) {
 	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
-		schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
+		schemes(t, func(t *testing.T, w *testbed, table *Table, scheme string) {
 			table.Default = to(w.back(p, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 				if r.ProtoMajor == 1 {
 					_ = http.NewResponseController(rw).EnableFullDuplex()

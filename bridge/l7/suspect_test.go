@@ -16,7 +16,7 @@ import (
 // requests use another connection.
 func TestRequestsLeaveADeadHTTP2Connection(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newTestbed(t)
 	var conns atomic.Int32
 	back := w.back(backs.HTTP2, w.raw(w.serverTLS("h2"), func(c net.Conn) {
 		if _, err := io.ReadFull(c, make([]byte, len(http2.ClientPreface))); err != nil {

@@ -17,15 +17,15 @@ import (
 func TestTimeoutsOfConnectingAndOfTheHandshake(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		address func(w *world) string
+		address func(w *testbed) string
 		connect time.Duration
 		reason  certs.Reason
 	}{
 		"connecting":    {silent, 50 * time.Millisecond, certs.ReasonConnectTimeout},
-		"the handshake": {func(w *world) string { return w.raw(nil, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }) }, patience, certs.ReasonHandshakeTimeout},
+		"the handshake": {func(w *testbed) string { return w.raw(nil, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }) }, patience, certs.ReasonHandshakeTimeout},
 	} {
 		for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2, backs.Auto} {
-			w := newWorld(t)
+			w := newTestbed(t)
 			up := upstream.New(upstream.Options{
 				Name: "up", ConnectTimeout: c.connect, HandshakeTimeout: 50 * time.Millisecond,
 				Endpoints: []upstream.EndpointOptions{{Network: "tcp", Address: c.address(w), Stream: w.client(), HTTP: w.client("h2", "http/1.1")}},
@@ -47,7 +47,7 @@ func TestTimeoutsOfConnectingAndOfTheHandshake(t *testing.T) {
 
 // silent returns an address that never answers: a kernel whose queue of connections
 // is full drops further SYNs, like a network that loses packets.
-func silent(w *world) string {
+func silent(w *testbed) string {
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
 		w.Fatal(err)

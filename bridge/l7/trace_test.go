@@ -16,7 +16,7 @@ import (
 // answers, and the upstream receives the same id.
 func TestResponsesHaveTheRequestsID(t *testing.T) {
 	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
-		schemes(t, func(t *testing.T, w *world, table *Table, scheme string) {
+		schemes(t, func(t *testing.T, w *testbed, table *Table, scheme string) {
 			back := w.back(p, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 				rw.Header().Set("X-Request-Id", "the upstream's own")
 				io.WriteString(rw, strings.Join(r.Header.Values("X-Request-Id"), ",")+" "+r.Header.Get("Traceparent"))
@@ -68,7 +68,7 @@ func TestResponsesHaveTheRequestsID(t *testing.T) {
 
 // A gRPC call begins a trace as any request does.
 func TestCallsHaveTraces(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	traces := make(chan string, 1)
 	table := &Table{MakeTrace: true, RequestIDField: "X-Request-Id", Default: to(w.back(backs.HTTP2, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
@@ -103,7 +103,7 @@ func isTraceparent(s string) bool { return policy.TraceID(fields("traceparent: "
 // Without MakeTrace a trace is forwarded unchanged, valid or not, and no new trace
 // begins.
 func TestTracesArePassedOnUnchanged(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	_, address := w.gateway(fixed(&Table{Default: to(w.back(backs.HTTP1, w.server(seen)))}))
 	c := w.dial(address)
 	c.send("GET / HTTP/1.1", "Host: a.example", "Traceparent: no trace", "Tracestate: a=b")

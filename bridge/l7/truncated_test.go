@@ -18,7 +18,7 @@ import (
 // complete to the client, even if an upload is the first to see the reset.
 func TestResetResponsesDoNotLookComplete(t *testing.T) {
 	for _, scheme := range []string{"http", "https"} {
-		w := newWorld(t)
+		w := newTestbed(t)
 		table := &Table{}
 		if scheme == "https" {
 			table.TLS = w.listenerTLS("h2")
@@ -74,7 +74,7 @@ func TestResponsesThatEndWithTheConnection(t *testing.T) {
 		"the gateway's own end": {nil, false, false},
 	} {
 		for _, secure := range []bool{false, true} {
-			w := newWorld(t)
+			w := newTestbed(t)
 			started := make(chan bool, 1)
 			serve := func(conn net.Conn) {
 				if _, err := http.ReadRequest(bufio.NewReader(conn)); err != nil {

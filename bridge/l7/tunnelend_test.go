@@ -28,7 +28,7 @@ func TestTheEndOfAnUpgradedConnectionIsCountedForTheSideThatFailed(t *testing.T)
 	}
 	// Each upstream accepts the upgrade, greets, and ends once its client has said
 	// that the greeting has come: a reset could overtake it.
-	http1Upstream := func(w *world, end func(c net.Conn)) *backs.Pools {
+	http1Upstream := func(w *testbed, end func(c net.Conn)) *backs.Pools {
 		return w.ejectingAt(backs.HTTP1, w.raw(w.serverTLS(), func(c net.Conn) {
 			if _, err := c.Read(make([]byte, 4096)); err != nil {
 				return
@@ -38,7 +38,7 @@ func TestTheEndOfAnUpgradedConnectionIsCountedForTheSideThatFailed(t *testing.T)
 			end(c)
 		}))
 	}
-	http2Upstream := func(w *world, end func(s *http2.ServerStream)) *backs.Pools {
+	http2Upstream := func(w *testbed, end func(s *http2.ServerStream)) *backs.Pools {
 		return w.ejectingAt(backs.HTTP2, w.raw(w.serverTLS("h2"), connects(true, func(s *http2.ServerStream) {
 			_ = s.Respond(&message.Response{Status: 200, Length: -1}, false)
 			_ = s.Write([]byte("hello"))
@@ -50,30 +50,30 @@ func TestTheEndOfAnUpgradedConnectionIsCountedForTheSideThatFailed(t *testing.T)
 	wait := func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }
 	for _, c := range []struct {
 		name    string
-		back    func(w *world) *backs.Pools
+		back    func(w *testbed) *backs.Pools
 		end     func(c net.Conn) // what the client does after the greeting
 		counted certs.Reason     // for the endpoint; "" nothing
 		ejects  bool
 	}{
-		{"HTTP/1.1 upstream resets", func(w *world) *backs.Pools { return http1Upstream(w, reset) }, wait, certs.ReasonUpstreamReset, true},
-		{"HTTP/1.1 upstream truncates", func(w *world) *backs.Pools {
+		{"HTTP/1.1 upstream resets", func(w *testbed) *backs.Pools { return http1Upstream(w, reset) }, wait, certs.ReasonUpstreamReset, true},
+		{"HTTP/1.1 upstream truncates", func(w *testbed) *backs.Pools {
 			return http1Upstream(w, func(c net.Conn) { c.(*tls.Conn).NetConn().Close() })
 		}, wait, certs.ReasonUpstreamTruncated, false},
-		{"HTTP/1.1 upstream ends", func(w *world) *backs.Pools { return http1Upstream(w, func(net.Conn) {}) }, wait, "", false},
-		{"HTTP/1.1 upstream, client resets", func(w *world) *backs.Pools { return http1Upstream(w, wait) }, reset, "", false},
-		{"HTTP/2 upstream resets", func(w *world) *backs.Pools {
+		{"HTTP/1.1 upstream ends", func(w *testbed) *backs.Pools { return http1Upstream(w, func(net.Conn) {}) }, wait, "", false},
+		{"HTTP/1.1 upstream, client resets", func(w *testbed) *backs.Pools { return http1Upstream(w, wait) }, reset, "", false},
+		{"HTTP/2 upstream resets", func(w *testbed) *backs.Pools {
 			return http2Upstream(w, func(s *http2.ServerStream) { s.Abort(io.ErrClosedPipe) })
 		}, wait, certs.ReasonUpstreamFailed, true},
-		{"HTTP/2 upstream ends", func(w *world) *backs.Pools {
+		{"HTTP/2 upstream ends", func(w *testbed) *backs.Pools {
 			return http2Upstream(w, func(s *http2.ServerStream) { _ = s.End(nil) })
 		}, wait, "", false},
-		{"HTTP/2 upstream, client resets", func(w *world) *backs.Pools {
+		{"HTTP/2 upstream, client resets", func(w *testbed) *backs.Pools {
 			return http2Upstream(w, func(s *http2.ServerStream) { rest(s) })
 		}, reset, "", false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t)
+			w := newTestbed(t)
 			back := c.back(w)
 			s, address := w.plain(back)
 			for i := range 3 {

@@ -22,7 +22,7 @@ import (
 )
 
 // limited returns a Back to TLS endpoints of an upstream with limits.
-func (w *world) limited(p backs.Protocol, l upstream.Limits, addresses ...string) *backs.Pools {
+func (w *testbed) limited(p backs.Protocol, l upstream.Limits, addresses ...string) *backs.Pools {
 	protos := map[backs.Protocol][]string{backs.Auto: {"h2", "http/1.1"}, backs.HTTP1: {"http/1.1"}, backs.HTTP2: {"h2"}}[p]
 	o := upstream.Options{Name: "up", Logger: w.logger(hclog.Warn), Limits: l}
 	for _, a := range addresses {
@@ -62,7 +62,7 @@ func TestFullUpstreamIsAnsweredWith503(t *testing.T) {
 			"the queue": {Requests: 1, Pending: 1, PendingTimeout: time.Hour}, "the time in the queue": {Requests: 1, Pending: 9, PendingTimeout: 10 * time.Millisecond},
 		} {
 			t.Run(fmt.Sprintf("%v %s", p, name), func(t *testing.T) {
-				w, g := newWorld(t), newGate(t)
+				w, g := newTestbed(t), newGate(t)
 				back := w.limited(p, l, w.server(g, "h2", "http/1.1"))
 				_, address := w.plain(back)
 				u := back.Upstream()
@@ -114,7 +114,7 @@ func TestFullUpstreamIsAnsweredWith503(t *testing.T) {
 // Waiting requests are served when those before them are over, and a request that
 // leaves the queue is forgotten.
 func TestRequestsWaitForAnEndpoint(t *testing.T) {
-	w, g := newWorld(t), newGate(t)
+	w, g := newTestbed(t), newGate(t)
 	back := w.limited(backs.HTTP2, upstream.Limits{Requests: 2, Pending: 100, PendingTimeout: time.Hour}, w.server(g, "h2"))
 	_, address := w.plain(back)
 	u := back.Upstream()
@@ -175,7 +175,7 @@ func (c *countedConn) Close() error {
 }
 
 // counted starts a server that counts its connections.
-func (w *world) counted(h http.Handler, protos ...string) (address string, count *connCount) {
+func (w *testbed) counted(h http.Handler, protos ...string) (address string, count *connCount) {
 	ln := &connCount{Listener: listen(w)}
 	srv := &http.Server{Handler: h, TLSConfig: w.serverTLS(protos...), ErrorLog: w.logger(hclog.Trace).StandardLogger(nil)}
 	done := make(chan struct{})
@@ -204,7 +204,7 @@ func TestRequestsShareFewConnections(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			const clients, requests, connections = 30, 15, 2
-			w := newWorld(t)
+			w := newTestbed(t)
 			server, count := w.counted(echo, c.server...)
 			back := w.limited(c.back, upstream.Limits{Connections: connections, Pending: clients, PendingTimeout: time.Hour}, server)
 			_, address := w.plain(back)
@@ -240,7 +240,7 @@ func TestRequestsShareFewConnections(t *testing.T) {
 // If all streams of the allowed connections are in use, requests wait and are
 // served one after the other.
 func TestRequestsWaitForAStream(t *testing.T) {
-	w, g := newWorld(t), newGate(t)
+	w, g := newTestbed(t), newGate(t)
 	ln := listen(w)
 	srv := &http.Server{Handler: g, TLSConfig: w.serverTLS("h2"), HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 3}}
 	done := make(chan struct{})
@@ -278,7 +278,7 @@ func TestRequestsWaitForAStream(t *testing.T) {
 // An upgrade needs its own connection: it evicts an idle connection, but not one in
 // use.
 func TestUpgradesCountAgainstConnectionLimits(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	server := w.raw(w.serverTLS("http/1.1"), func(c net.Conn) {
 		for {
 			r, err := http.ReadRequest(bufio.NewReader(c))
@@ -317,7 +317,7 @@ func TestUpgradesCountAgainstConnectionLimits(t *testing.T) {
 
 // Idle connections for other hosts are evicted.
 func TestConnectionsOfOtherHostsAreEvicted(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	client := func(protos ...string) *certs.Client {
 		c, err := certs.NewClient(certs.ClientOptions{
 			Certificate: certstest.Certificate(w, w.ca.Client(w, "gateway")), Trust: []*certs.TrustBundle{w.ca.Trust(w)},

@@ -14,7 +14,7 @@ import (
 // The values of header rules reach the upstream and the client with each request's
 // facts filled in.
 func TestVariablesThroughTheGateway(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	back := w.back(backs.Auto, w.server(seen, "h2", "http/1.1"))
 	a := to(back)
 	a.Route = "r"

@@ -18,7 +18,7 @@ import (
 
 // A client of HTTP/2 gets a WebSocket from an upstream of HTTP/1.1.
 func TestWebSocketsOverHTTP2(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	ended := make(chan string, 1)
 	_, address := w.plain(w.back(backs.HTTP1, w.raw(w.serverTLS("http/1.1"), func(c net.Conn) {
 		in := bufio.NewReader(c)

@@ -29,7 +29,7 @@ var seen = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 })
 
 func TestForgedAndHopByHopFieldsStopHere(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	_, address := w.plain(w.back(backs.HTTP1, w.server(seen)))
 	c := w.dial(address)
 	c.send("GET /a HTTP/1.1", "Host: Site.Example:80",
@@ -45,7 +45,7 @@ func TestForgedAndHopByHopFieldsStopHere(t *testing.T) {
 }
 
 func TestResponsesLoseHopByHopFields(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	_, address := w.plain(w.back(backs.HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		for _, f := range []string{"Connection: Secret", "Secret: 1", "Keep-Alive: timeout=1", "Proxy-Authenticate: x", "Upgrade: h2c", "Kept: 1"} {
 			name, value, _ := strings.Cut(f, ": ")
@@ -83,7 +83,7 @@ func TestRequiredUpgradeIsForwarded(t *testing.T) {
 		{"x/1, , a b, x/y/z", "1.1", "x/1", "Upgrade"},
 		{"", "1.1", "", ""},
 	} {
-		w := newWorld(t)
+		w := newTestbed(t)
 		_, address := w.plain(w.back(backs.HTTP1, w.raw(w.serverTLS(), func(conn net.Conn) {
 			r := bufio.NewReader(conn)
 			for {
@@ -118,7 +118,7 @@ func TestRequiredUpgradeIsForwarded(t *testing.T) {
 }
 
 func TestForwardedTargetIsTheMatchedTarget(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	_, address := w.gateway(fixed(&Table{Routes: w.routes(
 		route.Rule[*Action]{Name: "public", Hosts: []string{"a.example"}, Path: route.Path{Kind: route.PathPrefix, Value: "/public"}, Value: to(w.back(backs.HTTP1, w.server(seen)))},
 	)}))
@@ -164,7 +164,7 @@ func TestForwardedTargetIsTheMatchedTarget(t *testing.T) {
 }
 
 func TestUnsafeRequestsAreRefused(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	_, address := w.plain(w.back(backs.HTTP1, w.server(seen)))
 	for _, c := range []struct {
 		lines []string
@@ -192,7 +192,7 @@ func TestUnsafeRequestsAreRefused(t *testing.T) {
 }
 
 func TestSlowHeadersAndIdleConnectionsAreClosed(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	_, address := w.gateway(fixed(&Table{HeaderReadTimeout: 50 * time.Millisecond, IdleTimeout: 50 * time.Millisecond}))
 	slow := w.dial(address)
 	fmt.Fprint(slow, "GET / HTTP/1.1\r\nHost: ")
@@ -212,7 +212,7 @@ func TestSlowHeadersAndIdleConnectionsAreClosed(t *testing.T) {
 // After an upstream has answered before the body was sent, its connection is
 // not reused: the body could be mistaken for a request.
 func TestExpectContinue(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	back := w.back(backs.HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/refuse" {
 			http.Error(rw, "no", http.StatusForbidden)
@@ -244,7 +244,7 @@ func TestExpectContinue(t *testing.T) {
 
 // A client that withholds its body loses the connection once its request is answered.
 func TestAnAnsweredRequestIsNotWaitedForLong(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	_, address := w.plain(w.back(backs.HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		rw.Header().Set("Connection", "close")
 		rw.WriteHeader(http.StatusForbidden)
@@ -263,7 +263,7 @@ func TestAnAnsweredRequestIsNotWaitedForLong(t *testing.T) {
 // A condition on a header applies to the header that is sent upstream, not to
 // the client's claims.
 func TestConditionsDoNotHoldForFieldsThatAreRemoved(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	yes := &Action{Respond: &Respond{Code: 200}}
 	_, address := w.gateway(fixed(&Table{Routes: w.routes(
 		route.Rule[*Action]{Name: "origin", Headers: []route.Header{{Name: "X-Forwarded-For"}}, Value: yes},

@@ -20,7 +20,7 @@ type lookup struct {
 
 	mu       sync.Mutex
 	ttl      time.Duration // the lowest so far
-	timed    bool          // ttl is set
+	hasTTL   bool          // ttl is set
 	answered map[string]*answered
 	err      error // a panic while reading a message
 }
@@ -72,8 +72,8 @@ func (l *lookup) parse(message []byte, id uint16) (err error) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if r.timed && (!l.timed || r.ttl < l.ttl) {
-		l.ttl, l.timed = r.ttl, true
+	if r.hasTTL && (!l.hasTTL || r.ttl < l.ttl) {
+		l.ttl, l.hasTTL = r.ttl, true
 	}
 	name := strings.ToLower(r.name)
 	if l.answered == nil {
@@ -84,8 +84,8 @@ func (l *lookup) parse(message []byte, id uint16) (err error) {
 		h = &answered{}
 		l.answered[name] = h
 	}
-	h.v4 = h.v4 || r.settled && r.kind == dnsmessage.TypeA
-	h.v6 = h.v6 || r.settled && r.kind == dnsmessage.TypeAAAA
+	h.v4 = h.v4 || r.final && r.kind == dnsmessage.TypeA
+	h.v6 = h.v6 || r.final && r.kind == dnsmessage.TypeAAAA
 	h.addresses = h.addresses || r.addresses
 	return nil
 }
@@ -114,7 +114,7 @@ func (l *lookup) whole() bool {
 func (l *lookup) goodFor() time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.timed {
+	if !l.hasTTL {
 		return 0
 	}
 	return min(max(l.ttl, minTTL), maxTTL)

@@ -120,7 +120,7 @@ func TestADNSStreamKeepsOneMessage(t *testing.T) {
 						break
 					}
 				}
-				if !c.lookup.timed {
+				if !c.lookup.hasTTL {
 					t.Error("the resolver received nothing")
 				}
 			})

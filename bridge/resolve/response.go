@@ -10,10 +10,10 @@ import (
 type response struct {
 	name      string // of the question
 	kind      dnsmessage.Type
-	settled   bool          // the answer is final, even if empty
+	final     bool          // the answer is final, even if empty
 	addresses bool          // it contains addresses
 	ttl       time.Duration // the lowest of the answer's records
-	timed     bool          // ttl is set
+	hasTTL    bool          // ttl is set
 }
 
 // readResponse parses a message from a connection on which the query id was
@@ -29,9 +29,9 @@ func readResponse(message []byte, id uint16) (response, bool) {
 		return response{}, false
 	}
 	r := response{
-		name:    q.Name.String(),
-		kind:    q.Type,
-		settled: header.RCode == dnsmessage.RCodeSuccess || header.RCode == dnsmessage.RCodeNameError,
+		name:  q.Name.String(),
+		kind:  q.Type,
+		final: header.RCode == dnsmessage.RCodeSuccess || header.RCode == dnsmessage.RCodeNameError,
 	}
 	if err := p.SkipAllQuestions(); err != nil {
 		return response{}, false
@@ -48,8 +48,8 @@ func readResponse(message []byte, id uint16) (response, bool) {
 		if h.TTL > 1<<31-1 {
 			ttl = 0 // RFC 2181, section 8
 		}
-		if !r.timed || ttl < r.ttl {
-			r.ttl, r.timed = ttl, true
+		if !r.hasTTL || ttl < r.ttl {
+			r.ttl, r.hasTTL = ttl, true
 		}
 		r.addresses = r.addresses || h.Type == dnsmessage.TypeA || h.Type == dnsmessage.TypeAAAA
 		if err := p.SkipAnswer(); err != nil {

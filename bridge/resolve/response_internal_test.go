@@ -39,7 +39,7 @@ func TestOnlyResponsesToTheQueryAreParsed(t *testing.T) {
 		}
 	}
 	r, ok := readResponse(packed(t, func(*dnsmessage.Message) {}), 7)
-	if want := (response{name: "web.test.", kind: dnsmessage.TypeA, settled: true, addresses: true, ttl: 30 * time.Second, timed: true}); !ok || r != want {
+	if want := (response{name: "web.test.", kind: dnsmessage.TypeA, final: true, addresses: true, ttl: 30 * time.Second, hasTTL: true}); !ok || r != want {
 		t.Errorf("%+v", r)
 	}
 }
@@ -56,7 +56,7 @@ func FuzzResponse(f *testing.F) {
 		if !ok && r != (response{}) {
 			t.Errorf("%+v of what is no response", r)
 		}
-		if r.ttl < 0 || !r.timed && (r.ttl != 0 || r.addresses) {
+		if r.ttl < 0 || !r.hasTTL && (r.ttl != 0 || r.addresses) {
 			t.Errorf("%+v", r)
 		}
 		// The same as a stream, byte by byte and with a second message.

@@ -136,8 +136,8 @@ func normalizePattern(pattern string) (string, error) {
 
 // unsafe returns an ErrUnsafe with its cause. The text is bounded and escaped,
 // because a client wrote it.
-func unsafe(what, text, why string) error {
-	return fmt.Errorf("%s %s %w: %s", what, quote(text), ErrUnsafe, why)
+func unsafe(kind, text, cause string) error {
+	return fmt.Errorf("%s %s %w: %s", kind, quote(text), ErrUnsafe, cause)
 }
 
 // quote formats untrusted text in at most about 100 characters.

@@ -74,7 +74,7 @@ func (c combination) connect(t testing.TB, e *splice.Engine, ca *certstest.CA, o
 	if c.clientTLS != 0 {
 		far := clientTLS(ca, "gate.test")
 		far.MaxVersion = c.clientTLS
-		b.clientSecrets = splicetest.Secretly(far)
+		b.clientSecrets = splicetest.RecordSecrets(far)
 		b.client = splicetest.NewPeer(client.far, splicetest.Client(far))
 		near := tls.Server(client.near, serverTLS(t, ca, "gate.test"))
 		clientNear = near
@@ -83,7 +83,7 @@ func (c combination) connect(t testing.TB, e *splice.Engine, ca *certstest.CA, o
 	if c.upstreamTLS != 0 {
 		far := serverTLS(t, ca, "upstream.test")
 		far.MaxVersion = c.upstreamTLS
-		b.upstreamSecrets = splicetest.Secretly(far)
+		b.upstreamSecrets = splicetest.RecordSecrets(far)
 		b.upstream = splicetest.NewPeer(upstream.far, splicetest.Server(far))
 		near := tls.Client(upstream.near, clientTLS(ca, "upstream.test"))
 		upstreamNear = near

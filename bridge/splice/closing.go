@@ -10,8 +10,8 @@ import (
 // closes each side once its peer has acknowledged everything sent to it: an earlier
 // reset would destroy what the kernel still holds. It gives up on a peer that accepts
 // nothing for as long as Linger.
-func (s *Splice) finish(how Ending, cause error, now time.Duration) {
-	s.setEnding(how, cause)
+func (s *Splice) finish(ending Ending, cause error, now time.Duration) {
+	s.setEnding(ending, cause)
 	if s.closing || s.closed {
 		return
 	}
@@ -82,8 +82,8 @@ func (s *Splice) lookLocked() {
 			s.watch.backOff()
 		}
 	default:
-		if how := s.watch.expired(now, s.upstream.undelivered(), s.client.undelivered()); how != "" {
-			s.setEnding(how, nil)
+		if ending := s.watch.expired(now, s.upstream.undelivered(), s.client.undelivered()); ending != "" {
+			s.setEnding(ending, nil)
 			s.close()
 		}
 	}

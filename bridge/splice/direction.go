@@ -167,10 +167,10 @@ func (s *Splice) carry(d *direction, w *workspace) (more bool) {
 // silent nothing is written to it either.
 func (s *Splice) checkReset(d *direction, now time.Duration) {
 	x := d.from
-	if !d.done || !d.eof || !x.urgent || x.ending || s.closing || s.closed {
+	if !d.done || !d.eof || !x.readToEAGAIN || x.ending || s.closing || s.closed {
 		return
 	}
-	x.readable, x.urgent = false, false
+	x.readable, x.readToEAGAIN = false, false
 	if socket.WasReset(x.fd) {
 		x.dead, d.failure = true, syscall.ECONNRESET
 		s.finish(x.reset, syscall.ECONNRESET, now)

@@ -203,9 +203,9 @@ func TestManyTruncatedStreamsAtOnce(t *testing.T) {
 }
 
 // eventually waits for a condition that nothing signals.
-func eventually(t testing.TB, what string, ok func() bool) {
+func eventually(t testing.TB, condition string, ok func() bool) {
 	t.Helper()
-	splicetest.Eventually(t, what, ok)
+	splicetest.Eventually(t, condition, ok)
 }
 
 // A side that ends its stream and later resets its connection is noticed although the

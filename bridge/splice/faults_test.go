@@ -223,9 +223,9 @@ func step(at int) int {
 	return 9001
 }
 
-func (x trial) check(t *testing.T, what string, at int, got, want []byte, end error, whole bool) {
+func (x trial) check(t *testing.T, operation string, at int, got, want []byte, end error, whole bool) {
 	t.Helper()
-	name := fmt.Sprintf("TLS %v, down %v: %s at %s %d", x.secure, x.down, x.fault, what, at)
+	name := fmt.Sprintf("TLS %v, down %v: %s at %s %d", x.secure, x.down, x.fault, operation, at)
 	if !bytes.HasPrefix(want, got) {
 		t.Errorf("%s: what arrived was not sent", name)
 	}

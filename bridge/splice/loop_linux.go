@@ -321,17 +321,17 @@ func (l *loop) wakeParked() {
 
 // handleEvent records an event of one side and runs a turn. A bulk splice is queued for
 // its turn instead.
-func (l *loop) handleEvent(s *Splice, space *workspace, which int32, events uint32) {
+func (l *loop) handleEvent(s *Splice, space *workspace, side int32, events uint32) {
 	s.mu.Lock()
 	x := &s.client
-	if which == eventUpstream {
+	if side == eventUpstream {
 		x = &s.upstream
 	}
 	if events&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR|unix.EPOLLPRI) != 0 {
 		x.readable = true
 	}
 	if events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR|unix.EPOLLPRI) != 0 {
-		x.urgent = true
+		x.readToEAGAIN = true
 	}
 	switch {
 	case s.registration.runnable:

@@ -27,11 +27,11 @@ type costRow struct {
 
 	send func(t *testing.T, w *wire) // makes the input
 
-	single    bool // each write is carried before the next
-	stops     bool // the receiver reads nothing
-	deaf      bool // the sender reads nothing
-	halfClose bool // the receiver has ended its stream
-	bound     alloctest.Bound
+	single       bool // each write is carried before the next
+	stops        bool // the receiver reads nothing
+	readsNothing bool // the sender reads nothing
+	halfClose    bool // the receiver has ended its stream
+	bound        alloctest.Bound
 }
 
 // A wire collects what a sender writes. Each element is one write.
@@ -115,7 +115,7 @@ var costRows = []costRow{
 	{name: "KeyUpdates", secure: true, send: flood("key updates that request one", true, 2000, 1)},
 	{name: "KeyUpdates between records of a byte", secure: true, send: flood("key updates", false, 5000, 1)},
 	{name: "KeyUpdates that request one, between records of a byte", secure: true, send: flood("key updates that request one", false, 5000, 1)},
-	{name: "KeyUpdates that request one, of a sender that reads nothing", secure: true, deaf: true, send: flood("key updates that request one", false, 10_000, 1)},
+	{name: "KeyUpdates that request one, of a sender that reads nothing", secure: true, readsNothing: true, send: flood("key updates that request one", false, 10_000, 1)},
 	{name: "session tickets", secure: true, upstream: true, send: flood("session tickets", true, 20_000, 1)},
 	{name: "session tickets between records of a byte", secure: true, upstream: true, send: flood("session tickets", false, 5000, 1)},
 	{name: "a handshake message that never ends", secure: true, send: flood("a handshake message of 16 MiB", true, 60, 1)},
@@ -168,10 +168,10 @@ func newCostTrial(t *testing.T, e *Engine, ca *certstest.CA, row *costRow) *cost
 		client := &tls.Config{ServerName: "x.test", RootCAs: ca.Pool(), DynamicRecordSizingDisabled: true}
 		server := &tls.Config{Certificates: []tls.Certificate{certstest.TLS(t, ca.Server(t, "x.test"))}, DynamicRecordSizingDisabled: true, SessionTicketsDisabled: true}
 		if isClient {
-			client, s = splicetest.Hostilely(client)
+			client, s = splicetest.HostileConfig(client)
 			near, p = tls.Server(sock, server), splicetest.NewPeer(far, splicetest.Client(client))
 		} else {
-			server, s = splicetest.Hostilely(server)
+			server, s = splicetest.HostileConfig(server)
 			near, p = tls.Client(sock, client), splicetest.NewPeer(far, splicetest.Server(server))
 		}
 		socket.MeterRecords(sock)
@@ -216,7 +216,7 @@ func newCostTrial(t *testing.T, e *Engine, ca *certstest.CA, row *costRow) *cost
 	if row.halfClose {
 		_ = x.far[1].(*net.TCPConn).CloseWrite()
 	}
-	if !row.deaf {
+	if !row.readsNothing {
 		x.tasks.Go(func() { _, _ = io.Copy(io.Discard, x.far[0]) }) // answers, such as KeyUpdates
 	}
 	if !row.stops {

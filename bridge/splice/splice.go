@@ -90,7 +90,7 @@ type Splice struct {
 	toUpstream, toClient direction
 	watch                watch
 
-	how         Ending // the first that setEnding recorded
+	ending      Ending // the first that setEnding recorded
 	cause       error
 	closing     bool // reading has stopped; bytes already read are still delivered
 	closed      bool
@@ -162,12 +162,12 @@ func (e *Engine) Run(client, upstream net.Conn, o Options) Result {
 	return <-results
 }
 
-// Cut ends the splice with how and cause, unless it has ended already. Both sides are
+// Cut ends the splice, unless it has ended already, and records ending and cause. Both sides are
 // closed when Cut returns, with a reset if the stream towards them is incomplete.
 // Another goroutine calls Done.
-func (s *Splice) Cut(how Ending, cause error) {
+func (s *Splice) Cut(ending Ending, cause error) {
 	s.mu.Lock()
-	s.setEnding(how, cause)
+	s.setEnding(ending, cause)
 	s.close()
 	ended := s.claimDone()
 	s.mu.Unlock()
@@ -180,9 +180,9 @@ func (s *Splice) Cut(how Ending, cause error) {
 
 // setEnding records how the splice ended. The first call wins: later failures are
 // consequences of the first.
-func (s *Splice) setEnding(how Ending, cause error) {
-	if s.how == "" {
-		s.how, s.cause = how, cause
+func (s *Splice) setEnding(ending Ending, cause error) {
+	if s.ending == "" {
+		s.ending, s.cause = ending, cause
 	}
 }
 
@@ -218,7 +218,7 @@ func (s *Splice) notifyDone() {
 			s.reportPanic(p)
 		}
 	}()
-	if s.how == Panicked {
+	if s.ending == Panicked {
 		// A panic in Start may have left a connection that was not taken over.
 		s.client.sock.Reset()
 		s.upstream.sock.Reset()
@@ -227,7 +227,7 @@ func (s *Splice) notifyDone() {
 	s.upstream.sock.Closed()
 	if s.options.Done != nil {
 		s.options.Done(Result{
-			Ending: s.how, Cause: s.cause,
+			Ending: s.ending, Cause: s.cause,
 			ToUpstream: s.toUpstream.bytes, ToClient: s.toClient.bytes,
 			UpstreamErr: s.toClient.failure,
 		})

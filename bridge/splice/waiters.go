@@ -17,14 +17,14 @@ func (e *Engine) wait(s *Splice) {
 func (s *Splice) sides() [2]*side { return [2]*side{&s.client, &s.upstream} }
 
 // waitToRead runs a turn whenever a side may have become readable.
-func (e *Engine) waitToRead(s *Splice, which int, conn net.Conn) {
-	pollUntil(conn, syscall.RawConn.Read, func() (done bool) { return e.runTurn(s, which, false) })
+func (e *Engine) waitToRead(s *Splice, side int, conn net.Conn) {
+	pollUntil(conn, syscall.RawConn.Read, func() (done bool) { return e.runTurn(s, side, false) })
 }
 
 // waitToWrite runs a turn whenever a side may have become writable, until its queue is
 // empty.
-func (e *Engine) waitToWrite(s *Splice, which int, conn net.Conn) {
-	pollUntil(conn, syscall.RawConn.Write, func() (done bool) { return e.runTurn(s, which, true) })
+func (e *Engine) waitToWrite(s *Splice, side int, conn net.Conn) {
+	pollUntil(conn, syscall.RawConn.Write, func() (done bool) { return e.runTurn(s, side, true) })
 }
 
 // pollUntil calls f at once and whenever conn becomes ready, until f returns true or
@@ -39,10 +39,10 @@ func pollUntil(conn net.Conn, wait func(syscall.RawConn, func(uintptr) bool) err
 
 // runTurn runs a turn after a side may have become readable or writable. It reports
 // whether the caller can stop waiting.
-func (e *Engine) runTurn(s *Splice, which int, writable bool) (done bool) {
+func (e *Engine) runTurn(s *Splice, side int, writable bool) (done bool) {
 	s.mu.Lock()
-	if x := s.sides()[which]; !writable {
-		x.readable, x.urgent = true, true // the runtime does not say which event it was
+	if x := s.sides()[side]; !writable {
+		x.readable, x.readToEAGAIN = true, true // the runtime does not say which event it was
 	}
 	for more := true; more; {
 		n := 0
@@ -64,7 +64,7 @@ func (e *Engine) runTurn(s *Splice, which int, writable bool) (done bool) {
 		awaiting := &s.registration.awaitingWrite[i]
 		switch {
 		case s.closed:
-		case writable && i == which:
+		case writable && i == side:
 			*awaiting = !x.queue.empty()
 			done = !*awaiting
 		case !*awaiting && !x.queue.empty():

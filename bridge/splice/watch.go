@@ -99,13 +99,13 @@ func (w *watch) expired(now time.Duration, upstream, client int) Ending {
 	w.toClient.acknowledged(now, client)
 	w.lastLook = now
 
-	limit, how := w.idle, Idle
+	limit, ending := w.idle, Idle
 	if w.halfClosed && !w.toUpstream.queued && !w.toClient.queued && w.linger < w.idle {
-		limit, how = w.linger, Linger
+		limit, ending = w.linger, Linger
 	}
 	left := max(w.toUpstream.last, w.toClient.last) + limit - now
 	if left <= 0 {
-		return how
+		return ending
 	}
 	for _, p := range []*progress{&w.toUpstream, &w.toClient} {
 		if p.queued { // even if the other direction moves

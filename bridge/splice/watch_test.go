@@ -23,9 +23,9 @@ func watching(t *testing.T, idle, linger time.Duration) *watched {
 	w.start(0, func() {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		if how := w.expired(w.now(), w.upstream, w.client); how != "" {
+		if ending := w.expired(w.now(), w.upstream, w.client); ending != "" {
 			w.stop()
-			w.cut <- how
+			w.cut <- ending
 		}
 	})
 	t.Cleanup(w.end)
@@ -67,15 +67,15 @@ func (w *watched) waits(p *progress) {
 }
 
 // cutsWithin checks that the watch cuts at limit, or at most 5% later, and the Ending.
-func (w *watched) cutsWithin(t *testing.T, limit time.Duration, how Ending) {
+func (w *watched) cutsWithin(t *testing.T, limit time.Duration, ending Ending) {
 	t.Helper()
 	begin := time.Now()
 	got := <-w.cut
 	if passed := time.Since(begin); passed < limit || passed > limit+limit/20 {
 		t.Errorf("cut after %v, want %v", passed, limit)
 	}
-	if got != how {
-		t.Errorf("called %q, want %q", got, how)
+	if got != ending {
+		t.Errorf("called %q, want %q", got, ending)
 	}
 }
 

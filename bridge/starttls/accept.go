@@ -78,7 +78,7 @@ func (r *firstRecord) waiting() string { return "the client: its TLS handshake" 
 
 func (r *firstRecord) feed(in []byte) ([]byte, bool, error) {
 	if in[0] != recordHandshake && in[0] < 0x80 { // 0x80: SSLv2, which the handshake rejects
-		return nil, false, smuggled(len(in))
+		return nil, false, injectedPlaintext(len(in))
 	}
 	r.received = append(r.received, in...)
 	return nil, true, nil
@@ -125,9 +125,9 @@ func foreign(received []byte, protocol string) error {
 	return refused("the client sent %s, which is not %s", quote(received[:min(len(received), maxGlimpse)]), protocol)
 }
 
-// smuggled returns the error for bytes that the client sent between its request for
+// injectedPlaintext returns the error for bytes that the client sent between its request for
 // TLS and our answer. Anyone on the path could have inserted them.
-func smuggled(extra int) error {
+func injectedPlaintext(extra int) error {
 	return &certs.VerifyError{
 		Reason: certs.ReasonSTARTTLSInjection,
 		Detail: fmt.Sprintf("the client sent plaintext after it had asked for TLS: %d bytes", extra),

@@ -35,7 +35,7 @@ func (s *ldapServer) feed(in []byte) (out []byte, done bool, err error) {
 		starts := ldapIsStartTLS(operation)
 		switch {
 		case starts && len(rest) > 0:
-			return out, false, smuggled(len(rest))
+			return out, false, injectedPlaintext(len(rest))
 		case starts:
 			s.result = Opening{Next: TLS}
 			return append(out, ldapResult(id, 0x78, ldapSuccess, "", ldapStartTLS)...), true, nil

@@ -54,7 +54,7 @@ func (s *lineServer) feed(in []byte) (out []byte, done bool, err error) {
 		answer, means := s.answer(line)
 		switch {
 		case means == asksTLS && len(s.lines.rest) > 0:
-			return out, false, smuggled(len(s.lines.rest))
+			return out, false, injectedPlaintext(len(s.lines.rest))
 		case means == asksTLS:
 			s.result = Opening{Next: TLS}
 			return append(out, answer...), true, nil

@@ -50,9 +50,9 @@ func (l *lines) next() (line string, ok bool, err error) {
 	return line, true, nil
 }
 
-func (l *lines) excess(what string, bound int) error {
+func (l *lines) excess(unit string, bound int) error {
 	if l.fromClient {
-		return refused("the client sent %s %d bytes", what, bound)
+		return refused("the client sent %s %d bytes", unit, bound)
 	}
-	return refused("the server sent %s %d bytes: %s", what, bound, quote(l.rest))
+	return refused("the server sent %s %d bytes: %s", unit, bound, quote(l.rest))
 }

@@ -63,7 +63,7 @@ func (s *postgresServer) feed(in []byte) (out []byte, done bool, err error) {
 // before the answer.
 func (s *postgresServer) encryption(code uint32) (out []byte, done bool, err error) {
 	if extra := len(s.received) - 8; extra > 0 {
-		return nil, false, smuggled(extra)
+		return nil, false, injectedPlaintext(extra)
 	}
 	if code == postgresGSS {
 		s.received, s.gssRefused = nil, true

@@ -108,11 +108,11 @@ func choices(u *upstream.Upstream) string {
 	return strings.Join(all, " ")
 }
 
-func wantChoices(t *testing.T, u *upstream.Upstream, when, want string) {
+func wantChoices(t *testing.T, u *upstream.Upstream, moment, want string) {
 	t.Helper()
 	synctest.Wait()
 	if got := choices(u); got != want {
-		t.Errorf("%s: traffic goes to %q, want %q", when, got, want)
+		t.Errorf("%s: traffic goes to %q, want %q", moment, got, want)
 	}
 }
 

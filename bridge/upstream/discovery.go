@@ -101,13 +101,13 @@ func (u *Upstream) discover(o DNSOptions) (*discovery, []*Endpoint) {
 
 // endpoints returns the endpoints of an answer, existing and new ones. It
 // reports which are new and which only changed their share.
-func (d *discovery) endpoints(a resolve.Answer, before map[string]*Endpoint) (all, came []*Endpoint, shifted bool, err error) {
+func (d *discovery) endpoints(a resolve.Answer, before map[string]*Endpoint) (all, came []*Endpoint, sharesChanged bool, err error) {
 	members := make(map[member]*Endpoint, len(a.Addresses))
 	for _, addr := range a.Addresses {
 		m := member{addr.At, addr.Name}
 		e := d.members[m]
 		if e != nil {
-			shifted = e.setShare(addr.Weight, addr.Backup) || shifted
+			sharesChanged = e.setShare(addr.Weight, addr.Backup) || sharesChanged
 		} else {
 			o, failure := d.options.Endpoint(addr, before[addr.At.String()])
 			if failure != nil {
@@ -124,7 +124,7 @@ func (d *discovery) endpoints(a resolve.Answer, before map[string]*Endpoint) (al
 	if len(all) > 0 {
 		d.members = members
 	}
-	return all, came, shifted, err
+	return all, came, sharesChanged, err
 }
 
 // start starts the lookups.
@@ -235,8 +235,8 @@ func (d *discovery) applyResult(a resolve.Answer, err error) time.Time {
 // changes nothing.
 func (d *discovery) apply(a resolve.Answer) error {
 	before := len(d.members)
-	all, came, shifted, err := d.endpoints(a, nil)
-	if len(all) == 0 || len(came) == 0 && len(all) == before && !shifted {
+	all, came, sharesChanged, err := d.endpoints(a, nil)
+	if len(all) == 0 || len(came) == 0 && len(all) == before && !sharesChanged {
 		return err
 	}
 	u := d.upstream

@@ -43,10 +43,10 @@ func (w *eventRecorder) take() []string {
 	return reported
 }
 
-func (w *eventRecorder) want(t *testing.T, when string, want ...string) {
+func (w *eventRecorder) want(t *testing.T, moment string, want ...string) {
 	t.Helper()
 	if got := w.take(); !slices.Equal(got, want) {
-		t.Errorf("%s: told %q, want %q", when, got, want)
+		t.Errorf("%s: told %q, want %q", moment, got, want)
 	}
 }
 

@@ -87,7 +87,7 @@ func (t *Turn) canConnect(e *Endpoint) bool {
 // Turn is sent there for the same one. acquireConnection enforces the limit.
 func (t *Turn) claim() {
 	if u := t.upstream; u.LimitsConnections() {
-		t.claims = true
+		t.claimsConnection = true
 		t.at.connections.claimed.Add(1)
 		u.connections.claimed.Add(1)
 	}
@@ -95,8 +95,8 @@ func (t *Turn) claim() {
 
 // unclaim undoes claim.
 func (t *Turn) unclaim() {
-	if t.claims {
-		t.claims = false
+	if t.claimsConnection {
+		t.claimsConnection = false
 		t.at.connections.claimed.Add(-1)
 		t.upstream.connections.claimed.Add(-1)
 	}

@@ -35,9 +35,9 @@ func (d *delayed) Write(p []byte) (int, error) {
 	return d.Conn.Write(p)
 }
 
-// shaken returns both ends of a TLS connection; the first is in the mode of
+// connectedPair returns both ends of a TLS connection; the first is in the mode of
 // warm ones.
-func shaken(t *testing.T, server *tls.Config) (*tls.Conn, *tls.Conn, *delayed) {
+func connectedPair(t *testing.T, server *tls.Config) (*tls.Conn, *tls.Conn, *delayed) {
 	t.Helper()
 	ca := certstest.NewCA(t)
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -98,7 +98,7 @@ func TestLookDetectsClosedConnections(t *testing.T) {
 	} {
 		for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 			t.Run(name+" "+tls.VersionName(version), func(t *testing.T) {
-				client, server, d := shaken(t, &tls.Config{MaxVersion: version, SessionTicketsDisabled: true})
+				client, server, d := connectedPair(t, &tls.Config{MaxVersion: version, SessionTicketsDisabled: true})
 				for range 3 {
 					if received, err := look(client); received || err != nil {
 						t.Fatalf("idle: heard %v, %v", received, err)
@@ -126,7 +126,7 @@ func TestLookIsBoundedForEndlessRecords(t *testing.T) {
 // Tickets are consumed in pieces of any size, and the data that client and
 // server exchange afterward is complete.
 func TestLookConsumesTicketsAndLosesNoData(t *testing.T) {
-	client, server, d := shaken(t, &tls.Config{MinVersion: tls.VersionTLS13, ClientAuth: tls.RequestClientCert}) // so that tickets come late
+	client, server, d := connectedPair(t, &tls.Config{MinVersion: tls.VersionTLS13, ClientAuth: tls.RequestClientCert}) // so that tickets come late
 	arrive(t, client)
 	if received, err := look(client); !received || err != nil {
 		t.Fatalf("heard %v, %v", received, err)

@@ -32,9 +32,9 @@ type Turn struct {
 	preferred *Endpoint
 	bounds    Attempts
 
-	admitted bool      // counted at the upstream
-	at       *Endpoint // current endpoint; counted there too
-	claims   bool      // the connection it needs is counted there too
+	admitted         bool      // counted at the upstream
+	at               *Endpoint // current endpoint; counted there too
+	claimsConnection bool      // the connection it needs is counted there too
 
 	tries int                    // endpoints tried before: these
 	tried [triesKept]*Endpoint   // and
@@ -130,7 +130,7 @@ func WithTurn(ctx context.Context, t *Turn) context.Context {
 // one is being made and counted; with WithTurn that happens automatically. It
 // matters only if the upstream limits connections.
 func (t *Turn) Connected() {
-	if t.claims {
+	if t.claimsConnection {
 		t.unclaim()
 		t.upstream.changed()
 	}

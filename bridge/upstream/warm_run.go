@@ -205,9 +205,9 @@ func (w *warmPool) lookAtReady(c *warmConn) error {
 // endpoint was down because it had rejected us after a handshake. Only data
 // from the endpoint shows that it accepts us now.
 func (w *warmPool) endTrial(c *warmConn) {
-	there, received, err := w.probeTrial(c)
+	current, received, err := w.probeTrial(c)
 	switch {
-	case !there: // it was drained, or the endpoint is up
+	case !current: // it was drained, or the endpoint is up
 	case err != nil:
 		w.discard(c, err)
 	case !received:
@@ -221,7 +221,7 @@ func (w *warmPool) endTrial(c *warmConn) {
 }
 
 // probeTrial removes the trial connection and checks it.
-func (w *warmPool) probeTrial(c *warmConn) (there, received bool, err error) {
+func (w *warmPool) probeTrial(c *warmConn) (current, received bool, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.trial != c {

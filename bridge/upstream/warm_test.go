@@ -86,11 +86,11 @@ func start(t *testing.T, u *upstream.Upstream) *upstream.Upstream {
 	return u
 }
 
-func eventually(t *testing.T, what string, ok func() bool) {
+func eventually(t *testing.T, condition string, ok func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("never came true: %s", what)
+			t.Fatalf("never came true: %s", condition)
 		}
 	}
 }

@@ -104,21 +104,21 @@ func TestAPanicOfAHealthCheckIsAFailure(t *testing.T) {
 	})
 }
 
-// A panicky resolver panics for some lookups.
-type panicky struct{ panics atomic.Bool }
+// A panickingResolver panics for some lookups.
+type panickingResolver struct{ panics atomic.Bool }
 
-func (p *panicky) Ask(context.Context) (resolve.Answer, error) {
+func (p *panickingResolver) Ask(context.Context) (resolve.Answer, error) {
 	if p.panics.Load() {
 		panic("boom")
 	}
 	return resolve.Answer{}, nil
 }
-func (p *panicky) Last() resolve.Answer { return resolve.Answer{} }
+func (p *panickingResolver) Last() resolve.Answer { return resolve.Answer{} }
 
 func TestAPanicOfALookupIsAFailedLookup(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log panicLog
-		names := new(panicky)
+		names := new(panickingResolver)
 		names.panics.Store(true)
 		u := New(Options{Name: "up", Logger: log.logger(), DNS: &DNSOptions{Resolver: names}})
 		u.Start()

@@ -64,14 +64,14 @@ func (c *conn) ended() (n int, grace time.Duration, cause *certs.VerifyError) {
 	return len(c.ends), c.ends[0], c.cause
 }
 
-type world struct {
+type testbed struct {
 	*validity.Set
 	found []validity.Finding
 	mu    sync.Mutex
 }
 
-func newWorld() *world {
-	w := new(world)
+func newTestbed() *testbed {
+	w := new(testbed)
 	w.Set = validity.New(validity.Options{Observe: func(f validity.Finding) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
@@ -80,13 +80,13 @@ func newWorld() *world {
 	return w
 }
 
-func (w *world) findings() []validity.Finding {
+func (w *testbed) findings() []validity.Finding {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return append([]validity.Finding(nil), w.found...)
 }
 
-func (w *world) add(leaf *x509.Certificate) *conn {
+func (w *testbed) add(leaf *x509.Certificate) *conn {
 	c := new(conn)
 	w.Add(&c.Member, certs.NewPeer([]*x509.Certificate{leaf}), c)
 	return c
@@ -96,7 +96,7 @@ var never = time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC)
 
 func TestAPolicyEndsExactlyThePeersThatFail(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w, good, bad := newWorld(), leaf(), leaf()
+		w, good, bad := newTestbed(), leaf(), leaf()
 		w.Require(&validity.Policy{Verifier: &fakeVerifier{until: never}})
 		stays, ends := w.add(good), w.add(bad)
 		w.Require(&validity.Policy{Verifier: &fakeVerifier{until: never, rejects: map[*x509.Certificate]certs.Reason{bad: certs.ReasonRevoked}}, Grace: time.Minute})
@@ -128,7 +128,7 @@ func TestAPolicyEndsExactlyThePeersThatFail(t *testing.T) {
 // Between a change and the end of its run, Check verifies.
 func TestCheckDoesNotWaitForTheRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w, leaf := newWorld(), leaf()
+		w, leaf := newTestbed(), leaf()
 		c := w.add(leaf)
 		j := &fakeVerifier{until: never, rejects: map[*x509.Certificate]certs.Reason{leaf: certs.ReasonUnknownCA}}
 		if failure := c.CheckUnder(&validity.Policy{Verifier: j}); failure == nil || failure.Reason != certs.ReasonUnknownCA {
@@ -159,7 +159,7 @@ func TestActions(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				w, leaf := newWorld(), leaf()
+				w, leaf := newTestbed(), leaf()
 				conn := w.add(leaf)
 				for range 3 { // reported once, although each revision verifies again
 					w.Require(&validity.Policy{
@@ -185,7 +185,7 @@ func TestActions(t *testing.T) {
 // The clock alone ends a peer's validity.
 func TestTheClockEndsPeers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld()
+		w := newTestbed()
 		j := &fakeVerifier{until: time.Now().Add(time.Hour)}
 		w.Require(&validity.Policy{Verifier: j})
 		var all []*conn
@@ -210,7 +210,7 @@ func TestTheClockEndsPeers(t *testing.T) {
 // Connections with equal peers share one verdict.
 func TestVerdictsAreShared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w, leaf := newWorld(), leaf()
+		w, leaf := newTestbed(), leaf()
 		for range 1000 {
 			w.add(leaf)
 		}
@@ -228,7 +228,7 @@ func TestVerdictsAreShared(t *testing.T) {
 
 // Connections are added, removed and verified concurrently.
 func TestASetIsSafeForConcurrentUse(t *testing.T) {
-	w, bad := newWorld(), leaf()
+	w, bad := newTestbed(), leaf()
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
@@ -256,7 +256,7 @@ func TestASetIsSafeForConcurrentUse(t *testing.T) {
 // A panic of one owner does not keep the others from ending.
 func TestAPanicOfAnOwnerDoesNotAffectOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w, leaf := newWorld(), leaf()
+		w, leaf := newTestbed(), leaf()
 		var broken panicking
 		w.Add(&broken.Member, certs.NewPeer([]*x509.Certificate{leaf}), &broken)
 		var all []*conn

@@ -149,9 +149,9 @@ func archiveOf(t testing.TB, algorithm pkix.AlgorithmIdentifier, contents ...[]b
 	return out.BytesOrPanic()
 }
 
-// shrouded returns safe contents with a key bag that requires the given
+// shroudedKeyBag returns safe contents with a key bag that requires the given
 // rounds.
-func shrouded(t testing.TB, iterations int) []byte {
+func shroudedKeyBag(t testing.TB, iterations int) []byte {
 	t.Helper()
 	var b cryptobyte.Builder
 	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
@@ -169,7 +169,7 @@ func shrouded(t testing.TB, iterations int) []byte {
 // The library would do all the work.
 func TestPKCS12ThatHidesItsCost(t *testing.T) {
 	for _, passphrase := range []string{"", "x"} {
-		data := archiveOf(t, pbkdf2AES(t, 1), seal(t, shrouded(t, math.MaxInt64), []byte(passphrase)))
+		data := archiveOf(t, pbkdf2AES(t, 1), seal(t, shroudedKeyBag(t, math.MaxInt64), []byte(passphrase)))
 		if _, _, _, err := ParsePKCS12(data, []byte(passphrase)); !errors.Is(err, errPKCS12Hidden) {
 			t.Errorf("passphrase %q: %v", passphrase, err)
 		}

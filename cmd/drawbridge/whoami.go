@@ -47,13 +47,13 @@ func newWhoami(c *cli) *cobra.Command {
 	return cmd
 }
 
-func writeCaller(w io.Writer, who *adminv1.Caller) error {
+func writeCaller(w io.Writer, caller *adminv1.Caller) error {
 	var rights []string
-	for _, r := range who.GetRights() {
+	for _, r := range caller.GetRights() {
 		rights = append(rights, format.Word(r))
 	}
-	text := fmt.Sprintf("%s, %s (%s)\n", terminal.Printable(who.GetPrincipal()), format.Lower(who.GetRole()), strings.Join(rights, ", "))
-	for _, s := range who.GetSubjects() {
+	text := fmt.Sprintf("%s, %s (%s)\n", terminal.Printable(caller.GetPrincipal()), format.Lower(caller.GetRole()), strings.Join(rights, ", "))
+	for _, s := range caller.GetSubjects() {
 		text += "  " + terminal.Printable(s) + "\n"
 	}
 	_, err := io.WriteString(w, text)

@@ -69,8 +69,8 @@ func (c *Controller) Reload() (changed bool, err error) {
 
 // Role returns the role of a caller now, and a channel that is closed when the policy
 // changes.
-func (c *Controller) Role(who *Caller) (adminv1.Role, <-chan struct{}) {
+func (c *Controller) Role(caller *Caller) (adminv1.Role, <-chan struct{}) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.policy.Role(who), c.changed
+	return c.policy.Role(caller), c.changed
 }

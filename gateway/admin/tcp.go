@@ -172,13 +172,13 @@ func (o *TCPOptions) explain(err error) error {
 	return all
 }
 
-func readFile(what, file string) ([]byte, error) {
+func readFile(kind, file string) ([]byte, error) {
 	if file == "" {
-		return nil, fmt.Errorf("a %s file is needed: the admin API is served over TCP only with TLS and client certificates", what)
+		return nil, fmt.Errorf("a %s file is needed: the admin API is served over TCP only with TLS and client certificates", kind)
 	}
 	text, err := fileroot.ReadFile(file)
 	if err != nil {
-		return nil, fmt.Errorf("%s file %s: %w", what, file, err)
+		return nil, fmt.Errorf("%s file %s: %w", kind, file, err)
 	}
 	return text, nil
 }

@@ -9,9 +9,9 @@ import (
 
 // A file is a regular file that whole lines are appended to.
 type file struct {
-	path string
-	f    *os.File
-	torn bool // the file ends inside a line
+	path        string
+	f           *os.File
+	endsMidLine bool // the file ends inside a line
 }
 
 // open opens or reopens the file. If it fails, the file stays as it was.
@@ -29,7 +29,7 @@ func (f *file) open() error {
 		return errors.Join(err, next.Close())
 	}
 	f.close()
-	f.f, f.torn = next, false
+	f.f, f.endsMidLine = next, false
 	return nil
 }
 
@@ -46,7 +46,7 @@ func (f *file) append(lines []byte, sync bool) error {
 	if err != nil {
 		return err
 	}
-	if f.torn {
+	if f.endsMidLine {
 		lines = append([]byte("\n"), lines...)
 	}
 	n, err := f.f.Write(lines)
@@ -55,10 +55,10 @@ func (f *file) append(lines []byte, sync bool) error {
 	}
 	if err != nil {
 		if n > 0 {
-			f.torn = f.f.Truncate(info.Size()) != nil && lines[n-1] != '\n' || f.torn
+			f.endsMidLine = f.f.Truncate(info.Size()) != nil && lines[n-1] != '\n' || f.endsMidLine
 		}
 		return err
 	}
-	f.torn = false
+	f.endsMidLine = false
 	return nil
 }

@@ -17,11 +17,11 @@ const (
 	awaitNotice = 5 * time.Second
 )
 
-// Await calls f, which reads or opens the files that what names, and returns its
-// result. Meanwhile it logs what it waits for. If f takes too long, or if ctx ends
+// Await calls f, which reads or opens files, and returns its result. Meanwhile
+// it logs names, which lists the files that it waits for. If f takes too long, or if ctx ends
 // first, Await returns an error while f is still running, so that a file system that
 // hangs can neither block the start silently nor block the stop.
-func Await[T any](ctx context.Context, log hclog.Logger, what string, f func() (T, error)) (T, error) {
+func Await[T any](ctx context.Context, log hclog.Logger, names string, f func() (T, error)) (T, error) {
 	type result struct {
 		value T
 		err   error
@@ -40,11 +40,11 @@ func Await[T any](ctx context.Context, log hclog.Logger, what string, f func() (
 		case r := <-done:
 			return r.value, r.err
 		case <-notice.C:
-			log.Warn("still waiting for files: their file system may hang", "files", what)
+			log.Warn("still waiting for files: their file system may hang", "files", names)
 		case <-limit.C:
-			return none, fmt.Errorf("%s: no result within %v: the file system may hang; check that it is mounted and reachable", what, awaitTime)
+			return none, fmt.Errorf("%s: no result within %v: the file system may hang; check that it is mounted and reachable", names, awaitTime)
 		case <-ctx.Done():
-			return none, fmt.Errorf("%s: %w", what, ctx.Err())
+			return none, fmt.Errorf("%s: %w", names, ctx.Err())
 		}
 	}
 }

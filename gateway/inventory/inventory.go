@@ -94,13 +94,13 @@ func (v *Inventory) newList(snap *snapshot.Snapshot) *list {
 
 // listFor returns a new list for a first page. For a further page it
 // returns the list of the earlier pages, if that is still cached.
-func (v *Inventory) listFor(further bool) *list {
+func (v *Inventory) listFor(furtherPage bool) *list {
 	snap := v.live()
-	if cached := v.list.Load(); further && cached != nil && cached.snap == snap {
+	if cached := v.list.Load(); furtherPage && cached != nil && cached.snap == snap {
 		return cached
 	}
 	l := v.newList(snap)
-	if further || len(l.all) > 1000 { // there will be another page
+	if furtherPage || len(l.all) > 1000 { // there will be another page
 		v.list.Store(l)
 		time.AfterFunc(keepList, func() { v.list.CompareAndSwap(l, nil) })
 	}

@@ -11,7 +11,7 @@ import (
 // Whether a listener is in the access log changes its table and nothing else: its
 // clients' session tickets stay good.
 func TestAccessLogOfAListener(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	web, db := listener("web", "127.0.0.1:1", httpP, "up"), listener("db", "127.0.0.1:2", tcp, "up")
 	web.Tls = &adminv1.ServerTls{Certificates: []string{"server"}}
 	db.Tls = proto.Clone(web.Tls).(*adminv1.ServerTls)
@@ -45,7 +45,7 @@ func TestAccessLogOfAListener(t *testing.T) {
 }
 
 func TestLatenciesContinueAcrossRevisions(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	u := tlsUpstream("up", &adminv1.UpstreamTls{TrustBundles: []string{"trust"}})
 	w.put(w.bundle("trust"), u)
 	before, _ := w.snap.Upstream("up")

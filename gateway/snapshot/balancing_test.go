@@ -36,7 +36,7 @@ func byCookie(name string) *adminv1.HashKey {
 var byAddress = &adminv1.HashKey{Kind: &adminv1.HashKey_ClientAddress{ClientAddress: &adminv1.ClientAddressKey{}}}
 
 func TestBalancingAndLimitsAreChecked(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	for _, test := range []struct {
 		what, field string // "": it is right
 		change      func(*adminv1.Upstream)
@@ -102,7 +102,7 @@ func TestBalancingAndLimitsAreChecked(t *testing.T) {
 }
 
 func TestWarmConnectionsMustFitTheLimits(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	w.put(w.bundle("trust"))
 	u := tlsUpstream("u", &adminv1.UpstreamTls{TrustBundles: []string{"trust"}})
 	u.Pool = &adminv1.Pool{Warm: 5}
@@ -118,7 +118,7 @@ func TestWarmConnectionsMustFitTheLimits(t *testing.T) {
 
 // What is set arrives where it is used.
 func TestBalancingAndLimitsAreLive(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	u := plainUpstream("u")
 	u.Balancing = hashes(byCookie("session"))
 	u.Timeouts = &adminv1.UpstreamTimeouts{Idle: durationpb.New(time.Minute)}
@@ -147,7 +147,7 @@ func TestBalancingAndLimitsAreLive(t *testing.T) {
 
 // An endpoint that is added to an upstream with traffic starts slowly.
 func TestAddedEndpointStartsSlowly(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	u := plainUpstream("u")
 	u.Balancing = &adminv1.Balancing{Policy: adminv1.BalancingPolicy_BALANCING_POLICY_RANDOM, SlowStart: durationpb.New(time.Hour)}
 	u.Endpoints = u.Endpoints[:1]
@@ -177,7 +177,7 @@ func TestAddedEndpointStartsSlowly(t *testing.T) {
 // Connections of a TCP listener have no headers: only a write of the listener gets the
 // warning.
 func TestTCPListenersWarnOfKeysThatTheyDoNotHave(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	for _, test := range []struct {
 		hash *adminv1.HashKey
 		p    adminv1.Protocol

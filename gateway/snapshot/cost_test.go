@@ -18,7 +18,7 @@ import (
 // has all routes.
 func TestAWriteLooksAtWhatItCanAffect(t *testing.T) {
 	const n = 1000
-	w := newWorld(t)
+	w := newTestbed(t)
 	issued := w.ca.Server(t, "h.test")
 	bundle := func(i int) *adminv1.TrustBundle {
 		return &adminv1.TrustBundle{Name: fmt.Sprint("b", i), Source: &adminv1.TrustBundle_Pem{Pem: string(w.ca.TrustPEM())}}
@@ -53,7 +53,7 @@ func TestAWriteLooksAtWhatItCanAffect(t *testing.T) {
 	labelled := bundle(7)
 	labelled.Labels = map[string]string{"l": "1"}
 	otherBundle := bundle(7)
-	otherBundle.Source = &adminv1.TrustBundle_Pem{Pem: string(newWorld(t).ca.TrustPEM())}
+	otherBundle.Source = &adminv1.TrustBundle_Pem{Pem: string(newTestbed(t).ca.TrustPEM())}
 	heavier := upstream(7)
 	heavier.Endpoints[0].Weight = ptr(int32(7))
 	other := route(7)

@@ -15,7 +15,7 @@ import (
 )
 
 func TestEndpointsAreFixedOrFromDNS(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	many := make([]string, 17)
 	for i := range many {
 		many[i] = "10.0.0.1"
@@ -71,7 +71,7 @@ func TestDNSQueriesFollowTheResource(t *testing.T) {
 		{&adminv1.Dns{Hostname: "web.internal.", Port: 443}, resolve.Query{Host: "web.internal", Rooted: true, Port: 443}},
 		{&adminv1.Dns{Srv: "_pay._tcp.test."}, resolve.Query{SRV: "_pay._tcp.test"}},
 	} {
-		w := newWorld(t)
+		w := newTestbed(t)
 		c.d.Servers = []string{"10.0.0.1", "[fd00::1]:5353"}
 		w.put(&adminv1.Upstream{Name: "u", Dns: c.d})
 		got := w.snap.upstreams.Get("u").name.Query()
@@ -96,7 +96,7 @@ func TestAnEndpointByDNSIsVerifiedByItsName(t *testing.T) {
 		{&adminv1.UpstreamTls{ServerNameSource: adminv1.ServerNameSource_SERVER_NAME_SOURCE_NONE}, "", "web.internal"},
 		{&adminv1.UpstreamTls{ServerNameSource: adminv1.ServerNameSource_SERVER_NAME_SOURCE_FROM_HOST}, "asked.test", "asked.test"},
 	} {
-		w := newWorld(t)
+		w := newTestbed(t)
 		w.put(&adminv1.Upstream{Name: "u", Dns: &adminv1.Dns{Hostname: "web.internal", Port: 443}, Transport: &adminv1.Upstream_Tls{Tls: c.tls}})
 		u := w.snap.upstreams.Get("u")
 		if u.live.FromHost() != (c.sni == "asked.test") {
@@ -121,7 +121,7 @@ func TestAnEndpointByDNSIsVerifiedByItsName(t *testing.T) {
 }
 
 func TestRevisionsWithTheSameQueryShareTheAnswer(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	u := &adminv1.Upstream{Name: "u", Dns: &adminv1.Dns{Hostname: "web.internal", Port: 443}}
 	w.put(u)
 	first := w.snap.upstreams.Get("u")

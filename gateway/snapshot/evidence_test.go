@@ -9,7 +9,7 @@ import (
 
 // The record of a CA's use continues when its bundle gets another CA.
 func TestEvidenceOutlivesRevisions(t *testing.T) {
-	w, other := newWorld(t), newWorld(t)
+	w, other := newTestbed(t), newTestbed(t)
 	w.put(w.bundle("trust"))
 	before := maps.Collect(w.snap.TrustBundles())["trust"].Evidence()[0]
 	w.put(&adminv1.TrustBundle{Name: "trust", Source: &adminv1.TrustBundle_Pem{Pem: string(other.ca.TrustPEM()) + string(w.ca.TrustPEM())}})

@@ -17,7 +17,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-func (w *world) explain(q *adminv1.ExplainRouteRequest) *adminv1.ExplainRouteResponse {
+func (w *testbed) explain(q *adminv1.ExplainRouteRequest) *adminv1.ExplainRouteResponse {
 	w.t.Helper()
 	var bad invalid.List
 	out := w.snap.Explain(q, &bad)
@@ -37,7 +37,7 @@ func does(r *adminv1.ExplainRouteResponse) string {
 }
 
 func TestHTTPRouteIsExplained(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	canary := forward("canary", &adminv1.RouteMatch{Hosts: []string{"pay.example"}, Path: prefix("/v2/").Path,
 		Methods: []string{"GET", "POST"}, Headers: []*adminv1.HeaderMatch{{Name: "x-tenant", Exact: proto.String("a")}}}, "web", "new", "old")
 	canary.GetForward().Upstreams[0].Weight = new(int32(3))
@@ -103,7 +103,7 @@ func TestHTTPRouteIsExplained(t *testing.T) {
 }
 
 func TestTCPRouteIsExplained(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	secure := listener("secure", ":9443", tcp, "")
 	secure.Tls = &adminv1.ServerTls{Certificates: []string{"server"}, RejectUnknownSni: true}
 	open := listener("open", ":9444", tcp, "old")
@@ -139,7 +139,7 @@ func TestTCPRouteIsExplained(t *testing.T) {
 // SNI and Host of one request are two names, and each is looked at where the
 // gateway does.
 func TestRejectUnknownSNIIsExplained(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	l := listener("web", ":9443", httpP, "up")
 	l.Tls = &adminv1.ServerTls{Certificates: []string{"server"}, RejectUnknownSni: true}
 	w.put(pemCertificate("server", w.ca.Server(t, "a.example")), tlsUpstream("up", nil), l)
@@ -161,7 +161,7 @@ func TestRejectUnknownSNIIsExplained(t *testing.T) {
 }
 
 func TestUpstreamSettingsAreExplained(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	const (
 		fromHost = adminv1.ServerNameSource_SERVER_NAME_SOURCE_FROM_HOST
 		noSNI    = adminv1.ServerNameSource_SERVER_NAME_SOURCE_NONE
@@ -213,7 +213,7 @@ func TestUpstreamSettingsAreExplained(t *testing.T) {
 }
 
 func TestInvalidExplainRequestsAreRefused(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	w.put(tlsUpstream("up", nil), listener("web", ":8080", httpP, "up"), listener("tcp", ":8081", tcp, "up"))
 	for _, c := range []struct {
 		ask    *adminv1.ExplainRouteRequest
@@ -239,7 +239,7 @@ func TestInvalidExplainRequestsAreRefused(t *testing.T) {
 }
 
 func TestDownResourceIsExplained(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	file := filepath.Join(t.TempDir(), "ca.pem")
 	if err := os.WriteFile(file, w.ca.TrustPEM(), 0o600); err != nil {
 		t.Fatal(err)
@@ -266,7 +266,7 @@ func TestDownResourceIsExplained(t *testing.T) {
 
 // What is looked at without being applied leaves what is live as it is.
 func TestWithUpstreamDoesNotChangeTheSnapshot(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	w.put(tlsUpstream("insecure", &adminv1.UpstreamTls{Verification: adminv1.Verification_VERIFICATION_INSECURE_SKIP}), w.bundle("corp"))
 	before := w.snap
 	known := len(before.SecurityWarnings())
@@ -290,7 +290,7 @@ func TestWithUpstreamDoesNotChangeTheSnapshot(t *testing.T) {
 }
 
 func TestChangedListsUpstreamsWhoseLiveObjectIsNew(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	w.put(w.bundle("corp"), w.bundle("other"), tlsUpstream("a", &adminv1.UpstreamTls{TrustBundles: []string{"corp"}}), tlsUpstream("b", nil), tlsUpstream("c", nil))
 	labelled := tlsUpstream("b", nil)
 	labelled.Labels = map[string]string{"a": "b"}

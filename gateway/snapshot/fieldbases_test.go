@@ -53,9 +53,9 @@ const (
 
 // fieldBases returns resources that together have every field there is.
 func fieldBases(t *testing.T) map[string]fieldBase {
-	w := newWorld(t)
+	w := newTestbed(t)
 	common := []store.Resource{
-		w.bundle("trust"), newWorld(t).bundle("trust2"), w.server("server"), w.server("server2"), w.client("client"), w.client("client2"),
+		w.bundle("trust"), newTestbed(t).bundle("trust2"), w.server("server"), w.server("server2"), w.client("client"), w.client("client2"),
 		passthroughUpstream("pass"), tlsUpstream("u", &adminv1.UpstreamTls{TrustBundles: []string{"trust"}}), tlsUpstream("other", &adminv1.UpstreamTls{TrustBundles: []string{"trust"}}),
 		tlsUpstream("bridge", &adminv1.UpstreamTls{TrustBundles: []string{"trust"}}),
 	}

@@ -24,7 +24,7 @@ func TestNoFieldIsIgnored(t *testing.T) {
 	visited := map[protoreflect.FullName]bool{}
 	for name, base := range fieldBases(t) {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
+			w := newTestbed(t)
 			sound := base.dump(t, w, base.subject)
 			if again := base.dump(t, w, base.subject); again != sound {
 				t.Fatal("two snapshots of the same differ")
@@ -92,13 +92,13 @@ type fieldBase struct {
 }
 
 // compile builds everything from nothing, so that nothing of before is in it.
-func (b fieldBase) compile(w *world, subject store.Resource) (*Snapshot, []invalid.Fault) {
+func (b fieldBase) compile(w *testbed, subject store.Resource) (*Snapshot, []invalid.Fault) {
 	w.snap = new(Snapshot)
 	next, _, bad := w.try(store.Edit{Puts: puts(append([]store.Resource{subject}, b.others...)...)})
 	return next, bad.Faults()
 }
 
-func (b fieldBase) dump(t *testing.T, w *world, subject store.Resource) string {
+func (b fieldBase) dump(t *testing.T, w *testbed, subject store.Resource) string {
 	t.Helper()
 	next, faults := b.compile(w, subject)
 	if len(faults) > 0 {

@@ -27,7 +27,7 @@ func described(t *testing.T, base *adminv1.Upstream, text string) *adminv1.Upstr
 // checkFaults puts an upstream for each text, and wants faults at the fields named;
 // none: that it is right.
 func checkFaults(t *testing.T, tests []struct{ what, text, fields string }, transports map[string]*adminv1.Upstream) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	w.put(w.bundle("trust"))
 	for _, test := range tests {
 		t.Run(test.what, func(t *testing.T) {
@@ -167,7 +167,7 @@ func TestHealthSurvivesAnEqualCheck(t *testing.T) {
 }
 
 func TestEndpointsThatTakeNoTrafficAreExplained(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	u := described(t, transports()["plain"], "health_check { tcp {} }")
 	u.Endpoints = append(u.Endpoints, &adminv1.Endpoint{Address: "b.example:80", Draining: true})
 	w.put(u, listener("web", "127.0.0.1:1", httpP, "u"))

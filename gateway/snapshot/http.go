@@ -25,7 +25,7 @@ func (s listenerScope) httpOptions(t *l7.Table, msg *adminv1.Listener) {
 	if enum(o.GetClientCertificateFields(), adminv1.ClientCertificateFields_name) {
 		t.ClientCertificate = certificateFields[o.GetClientCertificateFields()]
 	}
-	if t.ClientCertificate != policy.TellNoCertificate && msg.GetTls().GetClientAuth() <= adminv1.ClientAuth_CLIENT_AUTH_NONE {
+	if t.ClientCertificate != policy.SendNoCertificate && msg.GetTls().GetClientAuth() <= adminv1.ClientAuth_CLIENT_AUTH_NONE {
 		s.Add("http.client_certificate_fields", "has no effect while the listener requests no client certificates: set tls.client_auth, or leave it out")
 	}
 	if enum(o.GetTraceContext(), adminv1.TraceContext_name) {
@@ -43,11 +43,11 @@ func (s listenerScope) httpOptions(t *l7.Table, msg *adminv1.Listener) {
 }
 
 var forwardings = map[adminv1.Forwarding]policy.Forwarding{
-	adminv1.Forwarding_FORWARDING_UNSPECIFIED: policy.TellXForwarded,
-	adminv1.Forwarding_FORWARDING_X_FORWARDED: policy.TellXForwarded,
-	adminv1.Forwarding_FORWARDING_FORWARDED:   policy.TellForwarded,
-	adminv1.Forwarding_FORWARDING_BOTH:        policy.TellBoth,
-	adminv1.Forwarding_FORWARDING_NONE:        policy.TellNothing,
+	adminv1.Forwarding_FORWARDING_UNSPECIFIED: policy.SendXForwarded,
+	adminv1.Forwarding_FORWARDING_X_FORWARDED: policy.SendXForwarded,
+	adminv1.Forwarding_FORWARDING_FORWARDED:   policy.SendForwarded,
+	adminv1.Forwarding_FORWARDING_BOTH:        policy.SendBoth,
+	adminv1.Forwarding_FORWARDING_NONE:        policy.SendNoForwarding,
 }
 
 var underscoreFields = map[adminv1.UnderscoreFields]policy.UnderscoreFields{
@@ -58,10 +58,10 @@ var underscoreFields = map[adminv1.UnderscoreFields]policy.UnderscoreFields{
 }
 
 var certificateFields = map[adminv1.ClientCertificateFields]policy.ClientCertificateFields{
-	adminv1.ClientCertificateFields_CLIENT_CERTIFICATE_FIELDS_UNSPECIFIED: policy.TellNoCertificate,
-	adminv1.ClientCertificateFields_CLIENT_CERTIFICATE_FIELDS_NONE:        policy.TellNoCertificate,
-	adminv1.ClientCertificateFields_CLIENT_CERTIFICATE_FIELDS_IDENTITY:    policy.TellIdentity,
-	adminv1.ClientCertificateFields_CLIENT_CERTIFICATE_FIELDS_RFC9440:     policy.TellCertificate,
+	adminv1.ClientCertificateFields_CLIENT_CERTIFICATE_FIELDS_UNSPECIFIED: policy.SendNoCertificate,
+	adminv1.ClientCertificateFields_CLIENT_CERTIFICATE_FIELDS_NONE:        policy.SendNoCertificate,
+	adminv1.ClientCertificateFields_CLIENT_CERTIFICATE_FIELDS_IDENTITY:    policy.SendIdentity,
+	adminv1.ClientCertificateFields_CLIENT_CERTIFICATE_FIELDS_RFC9440:     policy.SendCertificate,
 }
 
 // trustedProxies returns the proxies whose forwarding headers are trusted; nil trusts

@@ -17,34 +17,34 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// A randomWorld makes random edits. Few names and addresses make many resources that
+// A randomTestbed makes random edits. Few names and addresses make many resources that
 // refer to each other, and many faults.
-type randomWorld struct {
+type randomTestbed struct {
 	*rand.Rand
 	issued  []*pki.Issued
 	bundles []string // PEM
 	dir     string   // of certificate files; some are missing until an edit
 }
 
-func newRandomWorld(t *testing.T, w *world, seed uint64) *randomWorld {
-	r := &randomWorld{Rand: rand.New(rand.NewPCG(seed, 3)), dir: t.TempDir()}
+func newRandomTestbed(t *testing.T, w *testbed, seed uint64) *randomTestbed {
+	r := &randomTestbed{Rand: rand.New(rand.NewPCG(seed, 3)), dir: t.TempDir()}
 	for i := range 4 {
 		r.issued = append(r.issued, w.ca.Server(t, fmt.Sprintf("h%d.test", i)))
 	}
-	r.bundles = []string{string(w.ca.TrustPEM()), string(newWorld(t).ca.TrustPEM())}
+	r.bundles = []string{string(w.ca.TrustPEM()), string(newTestbed(t).ca.TrustPEM())}
 	return r
 }
 
-func (r *randomWorld) name(kind string) string { return fmt.Sprint(kind, r.IntN(5)) }
+func (r *randomTestbed) name(kind string) string { return fmt.Sprint(kind, r.IntN(5)) }
 
-func (r *randomWorld) one(n int) bool { return r.IntN(n) == 0 }
+func (r *randomTestbed) one(n int) bool { return r.IntN(n) == 0 }
 
-func (r *randomWorld) labels() map[string]string {
+func (r *randomTestbed) labels() map[string]string {
 	return map[string]string{"l": fmt.Sprint(r.IntN(3))}
 }
 
 // edit returns a random edit, without paths.
-func (r *randomWorld) edit() store.Edit {
+func (r *randomTestbed) edit() store.Edit {
 	var e store.Edit
 	taken := map[store.Ref]bool{}
 	for range 1 + r.IntN(4) {
@@ -62,7 +62,7 @@ func (r *randomWorld) edit() store.Edit {
 	return e
 }
 
-func (r *randomWorld) resource() store.Resource {
+func (r *randomTestbed) resource() store.Resource {
 	switch r.IntN(10) {
 	case 0:
 		return &adminv1.TrustBundle{Name: r.name("b"), Labels: r.labels(), Source: &adminv1.TrustBundle_Pem{Pem: r.bundles[r.IntN(2)]}}
@@ -84,7 +84,7 @@ func (r *randomWorld) resource() store.Resource {
 	return r.route()
 }
 
-func (r *randomWorld) upstream() *adminv1.Upstream {
+func (r *randomTestbed) upstream() *adminv1.Upstream {
 	u := &adminv1.Upstream{Name: r.name("u"), Labels: r.labels(), Endpoints: []*adminv1.Endpoint{{Address: fmt.Sprintf("up%d.test:443", r.IntN(3))}}}
 	switch r.IntN(6) {
 	case 0:
@@ -110,7 +110,7 @@ func (r *randomWorld) upstream() *adminv1.Upstream {
 	return u
 }
 
-func (r *randomWorld) listener() *adminv1.Listener {
+func (r *randomTestbed) listener() *adminv1.Listener {
 	hosts := []string{"127.0.0.1", "127.0.0.2", "0.0.0.0"}
 	l := listener(r.name("l"), fmt.Sprintf("%s:%d", hosts[r.IntN(3)], 1+r.IntN(8)), httpP, "")
 	l.Labels = r.labels()
@@ -135,7 +135,7 @@ func (r *randomWorld) listener() *adminv1.Listener {
 	return l
 }
 
-func (r *randomWorld) route() *adminv1.Route {
+func (r *randomTestbed) route() *adminv1.Route {
 	m := &adminv1.RouteMatch{}
 	if r.one(2) {
 		m.Hosts = []string{fmt.Sprintf("h%d.test", r.IntN(3))}
@@ -165,8 +165,8 @@ func ptr[T any](v T) *T { return &v }
 func TestAnIncrementalCompileIsACompleteOne(t *testing.T) {
 	accepted, down := 0, 0
 	for seed := range uint64(3) {
-		w := newWorld(t)
-		r := newRandomWorld(t, w, seed)
+		w := newTestbed(t)
+		r := newRandomTestbed(t, w, seed)
 		// Certificates whose files do not exist are down at the start.
 		w.snap = r.begin(t)
 		for i := range 150 {
@@ -191,7 +191,7 @@ func TestAnIncrementalCompileIsACompleteOne(t *testing.T) {
 }
 
 // begin returns the snapshot of a state in which some files are missing.
-func (r *randomWorld) begin(t *testing.T) *Snapshot {
+func (r *randomTestbed) begin(t *testing.T) *Snapshot {
 	var all []store.Resource
 	seen := map[store.Ref]bool{}
 	for range 40 {
@@ -219,7 +219,7 @@ func (r *randomWorld) begin(t *testing.T) *Snapshot {
 	return testCompiler().Restore(t.Context(), state)
 }
 
-func (r *randomWorld) writeFiles(t *testing.T, i int) {
+func (r *randomTestbed) writeFiles(t *testing.T, i int) {
 	base := filepath.Join(r.dir, fmt.Sprint(i%4))
 	for name, content := range map[string][]byte{base + ".pem": r.issued[i%4].ChainPEM, base + "-key.pem": r.issued[i%4].KeyPEM} {
 		if err := os.WriteFile(name, content, 0o600); err != nil {
@@ -230,7 +230,7 @@ func (r *randomWorld) writeFiles(t *testing.T, i int) {
 
 // step compiles one edit in each way and compares the results. ok says that the edit
 // was accepted.
-func (r *randomWorld) step(t *testing.T, what string, prev *Snapshot) (next *Snapshot, ok bool) {
+func (r *randomTestbed) step(t *testing.T, name string, prev *Snapshot) (next *Snapshot, ok bool) {
 	e := r.edit()
 	c := testCompiler()
 	var missing Needs
@@ -245,46 +245,46 @@ func (r *randomWorld) step(t *testing.T, what string, prev *Snapshot) (next *Sna
 		next, missing = c.Compile(prev, d, m, &bad)
 		all, missingAll := c.compileAll(prev, dAll, m, &badAll)
 		if missing.None() != missingAll.None() {
-			t.Fatalf("%s: material is missing: %v, and of a complete compile %v", what, missing, missingAll)
+			t.Fatalf("%s: material is missing: %v, and of a complete compile %v", name, missing, missingAll)
 		}
 		if !missing.None() {
 			continue
 		}
 		if a, b := bad.Faults(), badAll.Faults(); !slices.Equal(a, b) {
-			t.Fatalf("%s: the faults are\n%v\nof a complete compile\n%v", what, a, b)
+			t.Fatalf("%s: the faults are\n%v\nof a complete compile\n%v", name, a, b)
 		}
 		if a, b := bad.Warnings(), badAll.Warnings(); !slices.Equal(a, b) {
-			t.Fatalf("%s: the warnings are\n%v\nof a complete compile\n%v", what, a, b)
+			t.Fatalf("%s: the warnings are\n%v\nof a complete compile\n%v", name, a, b)
 		}
 		if bad.Len() > 0 {
 			return nil, false
 		}
 		if faulty {
-			t.Fatalf("%s: faults of the edit are lost", what)
+			t.Fatalf("%s: faults of the edit are lost", name)
 		}
 		next.Require(prev) // it treats traffic as the others once it is live
-		sameSnapshot(t, what+", complete compile", next, all)
-		sameSnapshot(t, what+", from nothing", next, c.Restore(t.Context(), next.State()))
+		sameSnapshot(t, name+", complete compile", next, all)
+		sameSnapshot(t, name+", from nothing", next, c.Restore(t.Context(), next.State()))
 		return next, true
 	}
 }
 
-func sameSnapshot(t *testing.T, what string, a, b *Snapshot) {
+func sameSnapshot(t *testing.T, name string, a, b *Snapshot) {
 	t.Helper()
 	if !slices.Equal(a.Problems(), b.Problems()) {
-		t.Fatalf("%s: down are\n%v\nand\n%v", what, a.Problems(), b.Problems())
+		t.Fatalf("%s: down are\n%v\nand\n%v", name, a.Problems(), b.Problems())
 	}
 	if !slices.Equal(a.SecurityWarnings(), b.SecurityWarnings()) {
-		t.Fatalf("%s: standing warnings are\n%v\nand\n%v", what, a.SecurityWarnings(), b.SecurityWarnings())
+		t.Fatalf("%s: standing warnings are\n%v\nand\n%v", name, a.SecurityWarnings(), b.SecurityWarnings())
 	}
 	for _, lens := range [][2]int{{a.bundles.Len(), b.bundles.Len()}, {a.certificates.Len(), b.certificates.Len()}, {a.upstreams.Len(), b.upstreams.Len()},
 		{a.routes.Len(), b.routes.Len()}, {a.listeners.Len(), b.listeners.Len()}} {
 		if lens[0] != lens[1] {
-			t.Fatalf("%s: %d objects of a kind, and %d", what, lens[0], lens[1])
+			t.Fatalf("%s: %d objects of a kind, and %d", name, lens[0], lens[1])
 		}
 	}
 	if x, y := dump(a), dump(b); x != y {
-		t.Fatalf("%s: the snapshots treat traffic differently; the first difference: %s", what, firstDifference(x, y))
+		t.Fatalf("%s: the snapshots treat traffic differently; the first difference: %s", name, firstDifference(x, y))
 	}
 }
 

@@ -13,7 +13,7 @@ import (
 // The write of an upstream whose client certificate leads to none of its CAs has a warning:
 // at first, again when nothing changes, and after a restart.
 func TestAForeignClientCertificateIsWarnedOfAtEachWrite(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	u := tlsUpstream("u", &adminv1.UpstreamTls{Certificate: "own", TrustBundles: []string{"other"}})
 	other := &adminv1.TrustBundle{Name: "other", Source: &adminv1.TrustBundle_Pem{Pem: string(certstest.NewCA(t).TrustPEM())}}
 	check := func(what string, want int, rs ...store.Resource) {

@@ -86,7 +86,7 @@ func fileSource(chain, key, passphrase string) *adminv1.Certificate {
 }
 
 func TestCertificateIsTheSameFromEverySource(t *testing.T) {
-	w, dir := newWorld(t), t.TempDir()
+	w, dir := newTestbed(t), t.TempDir()
 	i := w.ca.Client(t, "one")
 	n := 0
 	file := func(content ...[]byte) string {
@@ -118,7 +118,7 @@ func TestCertificateIsTheSameFromEverySource(t *testing.T) {
 }
 
 func TestFaultsOfKeyMaterialNameTheFieldAndNoSecret(t *testing.T) {
-	w, dir := newWorld(t), t.TempDir()
+	w, dir := newTestbed(t), t.TempDir()
 	i, other := w.ca.Client(t, "one"), w.ca.Client(t, "other")
 	file := func(name string, content []byte) string { return write(t, filepath.Join(dir, name), content) }
 	chain, key := file("chain", i.ChainPEM), file("key", i.KeyPEM)
@@ -188,7 +188,7 @@ func TestFaultsOfKeyMaterialNameTheFieldAndNoSecret(t *testing.T) {
 
 // A client that can put resources must not learn which files exist.
 func TestPathOutsideTheRootsIsRefusedWithOneMessage(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	var said []string
 	for _, path := range []string{"/etc/passwd", "/etc/shadow", "/does/not/exist", "/etc", "/dev/zero", "/root/.ssh/id_rsa", os.TempDir() + "/../etc/passwd"} {
 		for _, r := range []store.Resource{
@@ -274,7 +274,7 @@ func walk(m protoreflect.Message, f func(protoreflect.FieldDescriptor, string)) 
 }
 
 func TestRevocationListsAreReadAgainWithTheirBundle(t *testing.T) {
-	w, dir := newWorld(t), t.TempDir()
+	w, dir := newTestbed(t), t.TempDir()
 	crl := filepath.Join(dir, "ca.crl")
 	write(t, crl, w.ca.CRL(t))
 	b := w.bundle("t")
@@ -316,7 +316,7 @@ func TestRevocationListsAreReadAgainWithTheirBundle(t *testing.T) {
 }
 
 func TestFilesListsEveryPathWithItsResource(t *testing.T) {
-	w, dir := newWorld(t), t.TempDir()
+	w, dir := newTestbed(t), t.TempDir()
 	i := w.ca.Client(t, "one")
 	ca, crl := write(t, filepath.Join(dir, "ca"), w.ca.TrustPEM()), write(t, filepath.Join(dir, "crl"), w.ca.CRL(t))
 	both, pass := write(t, filepath.Join(dir, "both"), append(i.ChainPEM, encrypted(t, i)...)), write(t, filepath.Join(dir, "pass"), []byte(passphrase))
@@ -363,7 +363,7 @@ func TestFilesListsEveryPathWithItsResource(t *testing.T) {
 }
 
 func TestWarningsAboutABundleAreInTheResponse(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	b := w.bundle("t")
 	b.Crls = []*adminv1.Crl{{Source: &adminv1.Crl_Pem{Pem: string(certstest.NewCA(t).CRL(t))}}}
 	warnings := w.put(b)
@@ -378,7 +378,7 @@ func TestWarningsAboutABundleAreInTheResponse(t *testing.T) {
 // One request can have keys decrypted for some seconds, and no more: each may
 // take as long as a second.
 func TestAnEditThatDecryptsForTooLongIsRefused(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	c := w.client("c")
 	c.GetPem().Passphrase = "unneeded" // what is given one may be encrypted
 	m := &Material{certificates: map[string]*certificateMaterial{}}

@@ -23,7 +23,7 @@ func passthroughUpstream(name string) *adminv1.Upstream {
 func hosts(names ...string) *adminv1.RouteMatch { return &adminv1.RouteMatch{Hosts: names} }
 
 func TestMisplacedPassthroughIsRefused(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	secure := func(l *adminv1.Listener) *adminv1.Listener {
 		l.Tls = &adminv1.ServerTls{Certificates: []string{"server"}}
 		return l
@@ -68,7 +68,7 @@ func TestMisplacedPassthroughIsRefused(t *testing.T) {
 }
 
 func TestExplainPassthrough(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	w.put(passthroughUpstream("pass"), listener("plain", "127.0.0.1:1", tcp, ""), forward("a", hosts("a.test"), "plain", "pass"))
 	var bad invalid.List
 	got := w.snap.Explain(&adminv1.ExplainRouteRequest{Listener: "plain", Sni: "a.test"}, &bad)
@@ -103,7 +103,7 @@ func TestAnIdentityThatIsPassedThroughIsWarnedOf(t *testing.T) {
 		"below a wildcard":       {"bridge", []store.Resource{identity(forward("a", hosts("x.a.test"), "tls", "bridge")), forward("p", hosts("*.a.test"), "tls", "pass"), forward("x", hosts("x.a.test"), "tls", "bridge")}, ""},
 		"nothing passed through": {"bridge", []store.Resource{identity(forward("a", hosts("a.test"), "tls", "bridge"))}, ""},
 	} {
-		w := newWorld(t)
+		w := newTestbed(t)
 		l := listener("tls", "127.0.0.1:2", tcp, c.own)
 		l.Tls = &adminv1.ServerTls{Certificates: []string{"server"}, ClientAuth: adminv1.ClientAuth_CLIENT_AUTH_REQUIRED, ClientTrustBundles: []string{"trust"}}
 		warnings := w.put(append([]store.Resource{w.bundle("trust"), w.server("server"), passthroughUpstream("pass"),

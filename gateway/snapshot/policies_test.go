@@ -24,7 +24,7 @@ func policied(p adminv1.Protocol, upstream string) *adminv1.Listener {
 	return l
 }
 
-func (w *world) putPolicies(p adminv1.Protocol) *adminv1.Listener {
+func (w *testbed) putPolicies(p adminv1.Protocol) *adminv1.Listener {
 	l := policied(p, "up")
 	w.put(w.bundle("clients"), pemCertificate("base", w.ca.Server(w.t, "base.example")), pemCertificate("mtls", w.ca.Server(w.t, "mtls.example", "*.mtls.example")),
 		pemCertificate("old", w.ca.Server(w.t, "old.example")), tlsUpstream("up", nil), l)
@@ -33,7 +33,7 @@ func (w *world) putPolicies(p adminv1.Protocol) *adminv1.Listener {
 
 // Every fault of the policies is reported, each at its field.
 func TestPoliciesAreChecked(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	l := w.putPolicies(httpP)
 	l.Tls.Policies = []*adminv1.TlsPolicy{
 		{Certificates: []string{"base"}},
@@ -77,7 +77,7 @@ func TestPoliciesAreChecked(t *testing.T) {
 }
 
 func TestPolicyWithoutACertificateForItsHostCausesAWarning(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	l := w.putPolicies(tcp)
 	l.Tls.Policies[1].Hosts = []string{"old.example", "*.old.example"}
 	warnings := w.put(l)
@@ -91,7 +91,7 @@ func TestPolicyWithoutACertificateForItsHostCausesAWarning(t *testing.T) {
 // A policy that stays as it was keeps its Server, and with it the sessions of its
 // clients, whatever happens to the others.
 func TestUnchangedPoliciesKeepTheirServer(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	l := w.putPolicies(tcp)
 	names := []string{"base.example", "mtls.example", "old.example"}
 	servers := func() (out []*certs.Server) {
@@ -141,7 +141,7 @@ func TestUnchangedPoliciesKeepTheirServer(t *testing.T) {
 }
 
 func TestPoliciesAreExplained(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	w.putPolicies(httpP)
 	for _, c := range []struct{ sni, host, field, does, why string }{
 		{"", "base.example", "tls", "forward 0", ""},
@@ -165,7 +165,7 @@ func TestPoliciesAreExplained(t *testing.T) {
 		t.Errorf("%v", got)
 	}
 
-	w = newWorld(t)
+	w = newTestbed(t)
 	w.putPolicies(tcp)
 	for _, c := range []struct{ sni, field, does string }{
 		{"", "tls", "forward 0"}, {"x.mtls.example", "tls.policies[0]", "forward 0"}, {"mtls.example:443", "", "refuse 0"},
@@ -179,7 +179,7 @@ func TestPoliciesAreExplained(t *testing.T) {
 
 // What a policy names is in use: it is listed with its user and cannot be deleted.
 func TestReferencesOfPoliciesCount(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	w.putPolicies(tcp)
 	front := store.Ref{Kind: adminv1.Kind_KIND_LISTENER, Name: "front"}
 	for _, r := range []store.Ref{{Kind: adminv1.Kind_KIND_CERTIFICATE, Name: "mtls"}, {Kind: adminv1.Kind_KIND_TRUST_BUNDLE, Name: "clients"}} {
@@ -199,7 +199,7 @@ func byName(names ...string) *adminv1.RouteMatch {
 }
 
 func TestClientIdentitiesOfRoutesAreChecked(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	w.putPolicies(httpP)
 	secure := listener("secure", "127.0.0.1:2", tcp, "up")
 	secure.Tls = &adminv1.ServerTls{Certificates: []string{"base"}}
@@ -229,7 +229,7 @@ func TestClientIdentitiesOfRoutesAreChecked(t *testing.T) {
 
 func TestRoutesByClientIdentityAreExplained(t *testing.T) {
 	for _, p := range []adminv1.Protocol{httpP, tcp} {
-		w := newWorld(t)
+		w := newTestbed(t)
 		w.putPolicies(p)
 		w.put(forward("staff", byName("spiffe://corp/staff/*"), "front", "up"))
 		for _, c := range []struct {
@@ -261,7 +261,7 @@ func TestRoutesByClientIdentityAreExplained(t *testing.T) {
 
 // Accepting server certificates from clients is warned of as long as it lasts.
 func TestMissingClientAuthUsageIsWarnedOf(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	l := w.putPolicies(httpP)
 	l.Tls.Policies[0].AllowMissingClientAuthUsage = true
 	l.Tls.Policies[1].AllowMissingClientAuthUsage = true

@@ -37,7 +37,7 @@ func rewritePath(p string) *adminv1.Rewrite {
 }
 
 func TestRewritesAreChecked(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	w.put(tlsUpstream("u", nil), listener("web", "127.0.0.1:1", httpP, "u"), listener("raw", "127.0.0.1:2", tcp, "u"))
 	exact := &adminv1.RouteMatch{Path: &adminv1.PathMatch{Kind: &adminv1.PathMatch_Exact{Exact: "/v2"}}}
 	for name, c := range map[string]struct {
@@ -88,7 +88,7 @@ func TestRewritesAreChecked(t *testing.T) {
 }
 
 func TestVariablesAreChecked(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	w.put(tlsUpstream("u", nil), listener("web", "127.0.0.1:1", httpP, "u"))
 	value := func(v string) *adminv1.HeaderValue { return &adminv1.HeaderValue{Name: "X-A", Value: v} }
 	r := forward("r", nil, "web", "u")
@@ -107,7 +107,7 @@ func TestVariablesAreChecked(t *testing.T) {
 }
 
 func TestOptionsOfHTTPListenersAreChecked(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	w.put(tlsUpstream("u", nil), w.server("server"), w.bundle("clients"))
 	for name, c := range map[string]struct {
 		change func(*adminv1.Listener)
@@ -155,7 +155,7 @@ func TestOptionsOfHTTPListenersAreChecked(t *testing.T) {
 
 // What the fields say is what the table does.
 func TestOptionsOfHTTPListenersReachTheirTable(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	l := listener("l", "127.0.0.1:1", httpP, "u")
 	l.Tls = &adminv1.ServerTls{Certificates: []string{"server"}, ClientAuth: adminv1.ClientAuth_CLIENT_AUTH_OPTIONAL, ClientTrustBundles: []string{"clients"}}
 	l.Access = &adminv1.ClientAccess{Allow: []string{"10.0.0.0/8"}, Deny: []string{"10.0.0.9"}}
@@ -169,7 +169,7 @@ func TestOptionsOfHTTPListenersReachTheirTable(t *testing.T) {
 	raw.Access = l.GetAccess()
 	w.put(tlsUpstream("u", nil), w.server("server"), w.bundle("clients"), l, raw, listener("plain", "127.0.0.1:3", httpP, "u"))
 	table := w.snap.HTTP("l")
-	if table.MaxHeaderFields != 7 || table.Forwarding != policy.TellBoth || table.ClientCertificate != policy.TellCertificate || !table.MakeTrace || table.UnderscoreFields != policy.DropAllUnderscores || table.RequestIDField != "X-Request-Id" {
+	if table.MaxHeaderFields != 7 || table.Forwarding != policy.SendBoth || table.ClientCertificate != policy.SendCertificate || !table.MakeTrace || table.UnderscoreFields != policy.DropAllUnderscores || table.RequestIDField != "X-Request-Id" {
 		t.Errorf("%+v", table)
 	}
 	proxy, client := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("10.0.0.1")
@@ -182,24 +182,24 @@ func TestOptionsOfHTTPListenersReachTheirTable(t *testing.T) {
 		}
 	}
 	plain := w.snap.HTTP("plain")
-	if plain.Access != nil || plain.TrustedProxies != nil || plain.Forwarding != policy.TellXForwarded || plain.ClientCertificate != policy.TellNoCertificate || plain.MakeTrace || plain.RequestIDField != "" {
+	if plain.Access != nil || plain.TrustedProxies != nil || plain.Forwarding != policy.SendXForwarded || plain.ClientCertificate != policy.SendNoCertificate || plain.MakeTrace || plain.RequestIDField != "" {
 		t.Errorf("by default: %+v", plain)
 	}
 	for kind, want := range map[adminv1.Forwarding]policy.Forwarding{
-		adminv1.Forwarding_FORWARDING_X_FORWARDED: policy.TellXForwarded, adminv1.Forwarding_FORWARDING_FORWARDED: policy.TellForwarded,
-		adminv1.Forwarding_FORWARDING_NONE: policy.TellNothing,
+		adminv1.Forwarding_FORWARDING_X_FORWARDED: policy.SendXForwarded, adminv1.Forwarding_FORWARDING_FORWARDED: policy.SendForwarded,
+		adminv1.Forwarding_FORWARDING_NONE: policy.SendNoForwarding,
 	} {
 		l := proto.Clone(l).(*adminv1.Listener)
 		l.Http.Forwarding, l.Http.ClientCertificateFields = kind, adminv1.ClientCertificateFields_CLIENT_CERTIFICATE_FIELDS_IDENTITY
 		w.put(l)
-		if table := w.snap.HTTP("l"); table.Forwarding != want || table.ClientCertificate != policy.TellIdentity {
+		if table := w.snap.HTTP("l"); table.Forwarding != want || table.ClientCertificate != policy.SendIdentity {
 			t.Errorf("%v: %+v", kind, table)
 		}
 	}
 }
 
 func TestTrustingEveryAddressCausesAWarning(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	l := listener("l", "127.0.0.1:1", httpP, "u")
 	l.Http = &adminv1.HttpOptions{TrustedProxies: []string{"::/0"}}
 	warnings := w.put(tlsUpstream("u", nil), l)
@@ -209,7 +209,7 @@ func TestTrustingEveryAddressCausesAWarning(t *testing.T) {
 }
 
 func TestRewrittenPathsAreExplained(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	v2 := forward("v2", prefix("/v2/"), "web", "u")
 	v2.GetForward().Rewrite = rewritePrefix("/api")
 	parts := forward("parts", prefix("/parts"), "web", "u")
@@ -229,7 +229,7 @@ func TestRewrittenPathsAreExplained(t *testing.T) {
 // A redirect to https does not match requests that already use https, over TLS or
 // according to a trusted proxy.
 func TestRedirectsToTheCurrentSchemeDoNotApply(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	front := listener("front", "127.0.0.1:2", httpP, "u")
 	front.Http = &adminv1.HttpOptions{TrustedProxies: []string{"10.0.0.1"}}
 	secure := listener("secure", "127.0.0.1:3", httpP, "u")

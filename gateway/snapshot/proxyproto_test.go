@@ -13,7 +13,7 @@ import (
 // Empty or invalid sources are rejected: headers are never accepted from every peer by
 // mistake.
 func TestSourcesOfProxyProtocolHeaders(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	w.put(w.bundle("trust"), tlsUpstream("u", &adminv1.UpstreamTls{TrustBundles: []string{"trust"}}))
 	sound := listener("l", "127.0.0.1:1", tcp, "u")
 	sound.AcceptProxyProtocol = &adminv1.AcceptProxyProtocol{TrustedSources: []string{"10.0.0.0/8", "unix:", "2001:db8::1"}}

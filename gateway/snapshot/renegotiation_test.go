@@ -27,7 +27,7 @@ func TestRenegotiationOnlyWhereItWorks(t *testing.T) {
 		{upstream(one, adminv1.TlsVersion_TLS_VERSION_1_3), adminv1.Protocol_PROTOCOL_HTTP, "TLS 1.3, which has no renegotiation", "r1.tls.renegotiation"},
 		{upstream(one, 0), adminv1.Protocol_PROTOCOL_TCP, "works for HTTP listeners only", "r2.upstream"},
 	} {
-		w := newWorld(t)
+		w := newTestbed(t)
 		warnings := w.put(w.bundle("trust"), c.upstream, listener("l", "127.0.0.1:0", c.listener, "u"))
 		if len(warnings) > 1 || (len(warnings) == 1) != (c.warning != "") {
 			t.Fatalf("%q: %v", c.warning, warnings)
@@ -40,7 +40,7 @@ func TestRenegotiationOnlyWhereItWorks(t *testing.T) {
 			t.Errorf("%q: HTTP %v, TCP %v", c.warning, clients.http.Options().RenegotiateOnce, clients.stream.Options().RenegotiateOnce)
 		}
 	}
-	w := newWorld(t)
+	w := newTestbed(t)
 	faults := w.refused(w.bundle("trust"), upstream(two, 0))
 	if len(faults) != 1 || !strings.Contains(faults[0].String(), "HTTP/2 forbids renegotiation") {
 		t.Errorf("%v", faults)

@@ -48,7 +48,7 @@ func TestRetriesBecomeLive(t *testing.T) {
 		},
 		"codes besides": {&adminv1.Retry{Codes: []int32{503}}, &exchange.Retry{ConnectFailure: true, Reset: true, RefusedStream: true, Codes: []int{503}}},
 	} {
-		w := newWorld(t)
+		w := newTestbed(t)
 		w.put(tlsUpstream("u", nil), listener("web", "127.0.0.1:1", httpP, ""), retried(c.in))
 		action, _ := w.snap.HTTP("web").Routes.Match(route.Request{Host: "a", Path: "/", Method: "GET"})
 		if got := action.Forward.Retry; !reflect.DeepEqual(got, c.want) {
@@ -58,7 +58,7 @@ func TestRetriesBecomeLive(t *testing.T) {
 }
 
 func TestFaultsOfRetries(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	w.put(tlsUpstream("u", nil), listener("web", "127.0.0.1:1", httpP, ""), listener("raw", "127.0.0.1:2", tcp, ""))
 	const reset = adminv1.RetryCondition_RETRY_CONDITION_RESET
 	faults := w.refused(retried(&adminv1.Retry{
@@ -102,7 +102,7 @@ func TestRetriesOfTCPRoutes(t *testing.T) {
 		{&adminv1.Retry{}, upstream.Attempts{}},
 		{&adminv1.Retry{Attempts: new(int32(3)), PerTryTimeout: durationpb.New(time.Second)}, upstream.Attempts{MaxEndpoints: 3, PerEndpoint: time.Second}},
 	} {
-		w := newWorld(t)
+		w := newTestbed(t)
 		r := retried(c.in)
 		r.Listeners = []string{"raw"}
 		w.put(tlsUpstream("u", nil), listener("raw", "127.0.0.1:2", tcp, ""), r)
@@ -126,7 +126,7 @@ func TestTheBudgetOfRetries(t *testing.T) {
 		"least alone":  {&adminv1.RetryBudget{MinRetries: proto.Int32(7)}, 10, 7},
 		"percent":      {&adminv1.RetryBudget{Percent: proto.Int32(50)}, 10, 5},
 	} {
-		w := newWorld(t)
+		w := newTestbed(t)
 		u := tlsUpstream("u", nil)
 		u.Limits = &adminv1.UpstreamLimits{RetryBudget: c.in}
 		w.put(u)
@@ -148,7 +148,7 @@ func TestTheBudgetOfRetries(t *testing.T) {
 			t.Errorf("%s: %d of %d, want %d", name, n, c.underWay, c.want)
 		}
 	}
-	w, u := newWorld(t), tlsUpstream("u", nil)
+	w, u := newTestbed(t), tlsUpstream("u", nil)
 	u.Limits = &adminv1.UpstreamLimits{RetryBudget: &adminv1.RetryBudget{Percent: proto.Int32(101), MinRetries: proto.Int32(1_000_001)}}
 	if got := at(w.refused(u)); !slices.Equal(got, []string{"r0.limits.retry_budget.min_retries", "r0.limits.retry_budget.percent"}) {
 		t.Errorf("faults at %v", got)
@@ -156,7 +156,7 @@ func TestTheBudgetOfRetries(t *testing.T) {
 }
 
 func TestLimitsBecomeLive(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	limits := &adminv1.ListenerLimits{Connections: 1, ConnectionsPerClient: 2, Requests: 3, RequestsPerClient: 4,
 		Rate: &adminv1.Rate{Count: 5}, RatePerClient: &adminv1.Rate{Count: 6, Period: durationpb.New(time.Hour), Burst: new(int32(7))}}
 	web := listener("web", "127.0.0.1:1", httpP, "u")
@@ -182,7 +182,7 @@ func TestLimitsBecomeLive(t *testing.T) {
 }
 
 func TestFaultsOfLimits(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	web := listener("web", "127.0.0.1:1", httpP, "")
 	web.Limits = &adminv1.ListenerLimits{Connections: 1_000_001, ConnectionsPerClient: 1_000_001, Requests: 1_000_001, RequestsPerClient: 1_000_001,
 		Rate: &adminv1.Rate{}, RatePerClient: &adminv1.Rate{Count: 1_000_001, Period: durationpb.New(2 * time.Hour), Burst: new(int32(1_000_001))}}

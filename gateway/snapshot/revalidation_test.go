@@ -13,7 +13,7 @@ import (
 
 // The requirements for an upstream's endpoints change without a new live object.
 func TestARequirementIsReplacedInPlace(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	u := tlsUpstream("u", &adminv1.UpstreamTls{TrustBundles: []string{"t"}, ServerName: "a.example"})
 	w.put(w.bundle("t"), w.bundle("t2"), w.client("c"), u)
 	revise := func(change func(*adminv1.UpstreamTls)) *adminv1.Upstream {
@@ -69,7 +69,7 @@ func TestARequirementIsReplacedInPlace(t *testing.T) {
 
 // A probe of a planned change verifies as the change will.
 func TestAProbeVerifiesWithThePlannedRequirement(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	u := tlsUpstream("u", &adminv1.UpstreamTls{TrustBundles: []string{"t"}, ServerName: "a.example"})
 	w.put(w.bundle("t"), u)
 	u = proto.Clone(u).(*adminv1.Upstream)
@@ -84,7 +84,7 @@ func TestAProbeVerifiesWithThePlannedRequirement(t *testing.T) {
 }
 
 func TestRevalidationIsChecked(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	w.put(w.bundle("t"))
 	for _, c := range []struct {
 		r    *adminv1.Revalidation

@@ -22,22 +22,22 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// world is a state and what is live of it.
-type world struct {
+// A testbed is a state and the snapshot that is compiled from it.
+type testbed struct {
 	t    *testing.T
 	ca   *certstest.CA
 	snap *Snapshot
 }
 
-func newWorld(t *testing.T) *world {
-	return &world{t: t, ca: certstest.NewCA(t), snap: new(Snapshot)}
+func newTestbed(t *testing.T) *testbed {
+	return &testbed{t: t, ca: certstest.NewCA(t), snap: new(Snapshot)}
 }
 
 // testCompiler returns one that reads the files of tests.
 func testCompiler() Compiler { return Compiler{FileRoots: fileroot.Roots{os.TempDir()}} }
 
 // try compiles an edit.
-func (w *world) try(e store.Edit) (*Snapshot, *store.Draft, *invalid.List) {
+func (w *testbed) try(e store.Edit) (*Snapshot, *store.Draft, *invalid.List) {
 	w.t.Helper()
 	var bad invalid.List
 	d := w.snap.State().Edit(e, &bad)
@@ -62,7 +62,7 @@ func compile(c Compiler, prev *Snapshot, e store.Edit, d *store.Draft, bad *inva
 }
 
 // put makes an edit live that must be right, and returns its warnings.
-func (w *world) put(rs ...store.Resource) []invalid.Warning {
+func (w *testbed) put(rs ...store.Resource) []invalid.Warning {
 	w.t.Helper()
 	next, _, bad := w.try(store.Edit{Puts: puts(rs...)})
 	if err := bad.Err(); err != nil {
@@ -73,7 +73,7 @@ func (w *world) put(rs ...store.Resource) []invalid.Warning {
 }
 
 // refused compiles an edit that must be wrong, and returns its faults.
-func (w *world) refused(rs ...store.Resource) []invalid.Fault {
+func (w *testbed) refused(rs ...store.Resource) []invalid.Fault {
 	w.t.Helper()
 	_, _, bad := w.try(store.Edit{Puts: puts(rs...)})
 	var err *invalid.Error
@@ -91,7 +91,7 @@ func puts(rs ...store.Resource) []store.Put {
 	return out
 }
 
-func (w *world) bundle(name string) *adminv1.TrustBundle {
+func (w *testbed) bundle(name string) *adminv1.TrustBundle {
 	return &adminv1.TrustBundle{Name: name, Source: &adminv1.TrustBundle_Pem{Pem: string(w.ca.TrustPEM())}}
 }
 
@@ -100,10 +100,10 @@ func pemCertificate(name string, i *pki.Issued) *adminv1.Certificate {
 		CertificateChain: string(i.ChainPEM), PrivateKey: string(i.KeyPEM)}}}
 }
 
-func (w *world) client(name string) *adminv1.Certificate {
+func (w *testbed) client(name string) *adminv1.Certificate {
 	return pemCertificate(name, w.ca.Client(w.t, name))
 }
-func (w *world) server(name string) *adminv1.Certificate {
+func (w *testbed) server(name string) *adminv1.Certificate {
 	return pemCertificate(name, w.ca.Server(w.t, "localhost"))
 }
 
@@ -138,7 +138,7 @@ func prefix(p string) *adminv1.RouteMatch {
 }
 
 func TestUnchangedResourcesKeepTheirObject(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	tlsListener := listener("front", "127.0.0.1:1", httpP, "b")
 	tlsListener.Tls = &adminv1.ServerTls{Certificates: []string{"server"}}
 	a := tlsUpstream("a", &adminv1.UpstreamTls{Certificate: "ca", TrustBundles: []string{"trust-a"}})
@@ -200,7 +200,7 @@ func TestUnchangedResourcesKeepTheirObject(t *testing.T) {
 }
 
 func TestFaultsOfAllResourcesAreReported(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	other := w.ca.Client(t, "other")
 	mismatched := w.client("mismatched")
 	mismatched.GetPem().PrivateKey = string(other.KeyPEM)
@@ -269,7 +269,7 @@ func TestOverlappingListenersAreRefused(t *testing.T) {
 		{"unix:/run/a.sock", "unix:/run/../run/a.sock", true},
 		{"unix:/run/a.sock", "unix:/run/b.sock", false},
 	} {
-		w := newWorld(t)
+		w := newTestbed(t)
 		w.put(listener("z", tt.a, tcp, ""))
 		_, _, bad := w.try(store.Edit{Puts: puts(listener("a", tt.b, httpP, ""))})
 		if got := bad.Len() > 0; got != tt.overlap {
@@ -281,7 +281,7 @@ func TestOverlappingListenersAreRefused(t *testing.T) {
 }
 
 func TestAmbiguousRoutesAreRejectedAtTheOneWritten(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	w.put(tlsUpstream("u", nil), listener("web", "127.0.0.1:1", httpP, "u"), forward("z", prefix("/v2/"), "web", "u"))
 	faults := w.refused(forward("a", prefix("/v2/"), "web", "u"))
 	if len(faults) != 1 || faults[0].Field != "r0.match" || !strings.Contains(faults[0].Message, `route "z"`) {
@@ -291,7 +291,7 @@ func TestAmbiguousRoutesAreRejectedAtTheOneWritten(t *testing.T) {
 }
 
 func TestPlaintextListenerCannotUseFromHost(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	fromHost := &adminv1.UpstreamTls{ServerNameSource: adminv1.ServerNameSource_SERVER_NAME_SOURCE_FROM_HOST}
 	warnings := w.put(tlsUpstream("u", fromHost), listener("tcp", "127.0.0.1:1", tcp, "u"), listener("http", "127.0.0.1:2", httpP, "u"))
 	if len(warnings) != 1 || warnings[0].Field != "r1.upstream" || !strings.Contains(warnings[0].Message, "SNI") {
@@ -300,7 +300,7 @@ func TestPlaintextListenerCannotUseFromHost(t *testing.T) {
 }
 
 func TestExpressionsThatAreTooLargeTogetherAreRefused(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	rs := []store.Resource{tlsUpstream("u", nil), listener("web", "127.0.0.1:1", httpP, "u")}
 	for i := range 60 {
 		m := &adminv1.RouteMatch{Path: &adminv1.PathMatch{Kind: &adminv1.PathMatch_Regex{Regex: fmt.Sprintf("/(a|b|c){1,900}%d", i)}}}
@@ -313,7 +313,7 @@ func TestExpressionsThatAreTooLargeTogetherAreRefused(t *testing.T) {
 }
 
 func TestARouteMustFitItsListeners(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	w.put(tlsUpstream("u", nil), listener("plain", "127.0.0.1:1", tcp, "u"), listener("web", "127.0.0.1:2", httpP, "u"))
 	r := forward("r", &adminv1.RouteMatch{Hosts: []string{"a.example"}, Path: prefix("/x").Path, Methods: []string{"GET"}}, "plain", "u")
 	r.RequestHeaders = &adminv1.HeaderRules{Remove: []string{"Content-Length"}, Set: []*adminv1.HeaderValue{{Name: "X-A", Value: "a\r\nb"}}}
@@ -335,7 +335,7 @@ func TestARouteMustFitItsListeners(t *testing.T) {
 }
 
 func TestWarningsNamePossibleMistakes(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	warnings := w.put(w.server("server"), tlsUpstream("u", &adminv1.UpstreamTls{
 		Certificate: "server", ServerName: "10.0.0.1", MinVersion: adminv1.TlsVersion_TLS_VERSION_1_0,
 		CipherSuites: []string{"HIGH:!aNULL:!MD5"}, Verification: adminv1.Verification_VERIFICATION_INSECURE_SKIP}))
@@ -375,7 +375,7 @@ func files(t *testing.T, dir, name string, i *pki.Issued) *adminv1.Certificate {
 }
 
 func TestFilesAreReadWhenTheResourceIsWritten(t *testing.T) {
-	w, dir := newWorld(t), t.TempDir()
+	w, dir := newTestbed(t), t.TempDir()
 	c := files(t, dir, "c", w.ca.Client(t, "one"))
 	w.put(c, tlsUpstream("u", &adminv1.UpstreamTls{Certificate: "c"}))
 	first := w.snap
@@ -405,7 +405,7 @@ func TestFilesAreReadWhenTheResourceIsWritten(t *testing.T) {
 }
 
 func TestRestoredResourceWithAFaultIsDownAlone(t *testing.T) {
-	w, dir := newWorld(t), t.TempDir()
+	w, dir := newTestbed(t), t.TempDir()
 	c := files(t, dir, "c", w.ca.Client(t, "one"))
 	s := files(t, dir, "s", w.ca.Server(t, "localhost"))
 	tlsListener := listener("front", "127.0.0.1:1", tcp, "fine")
@@ -462,7 +462,7 @@ func TestRestoredResourceWithAFaultIsDownAlone(t *testing.T) {
 }
 
 func TestPresentOmitsKeysAndAddsInfo(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	w.put(w.client("c"), w.bundle("t"), &adminv1.TrustBundle{Name: "sys", Source: &adminv1.TrustBundle_System{System: &adminv1.SystemRoots{}}})
 	stored := w.snap.State().Get(adminv1.Kind_KIND_CERTIFICATE, "c").(*adminv1.Certificate)
 	shown := w.snap.Present(stored).(*adminv1.Certificate)
@@ -488,7 +488,7 @@ func TestPresentOmitsKeysAndAddsInfo(t *testing.T) {
 }
 
 func TestAUnixEndpointNeedsANameToVerify(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	u := &adminv1.Upstream{Name: "u", Endpoints: []*adminv1.Endpoint{{Address: "unix:/run/x.sock"}}}
 	if faults := w.refused(u); faults[0].Field != "r0.tls.server_name" {
 		t.Errorf("%v", faults)

@@ -11,7 +11,7 @@ import (
 )
 
 func TestStarttlsIsRefusedWhereItHasNoMeaning(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	upgrading := func(name string, change func(*adminv1.Upstream)) *adminv1.Upstream {
 		u := tlsUpstream(name, &adminv1.UpstreamTls{TrustBundles: []string{"trust"}, Starttls: adminv1.Starttls_STARTTLS_POSTGRES})
 		if change != nil {
@@ -65,7 +65,7 @@ func TestStarttlsIsRefusedWhereItHasNoMeaning(t *testing.T) {
 }
 
 func TestStarttlsOfClientsIsRefusedWhereItHasNoMeaning(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	postgres, ldap := adminv1.Starttls_STARTTLS_POSTGRES, adminv1.Starttls_STARTTLS_LDAP
 	l := func(change func(*adminv1.ServerTls)) *adminv1.Listener {
 		l := listener("l", "127.0.0.1:1", tcp, "pg")

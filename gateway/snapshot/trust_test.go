@@ -18,7 +18,7 @@ func TestUnusableTrustBundleBringsItsUsersDown(t *testing.T) {
 		"a wrong PEM": "-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n",
 	} {
 		t.Run(name, func(t *testing.T) {
-			w, file := newWorld(t), filepath.Join(t.TempDir(), "ca.pem")
+			w, file := newTestbed(t), filepath.Join(t.TempDir(), "ca.pem")
 			write := func(text string) {
 				if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 					t.Fatal(err)

@@ -30,7 +30,7 @@ func parseVia(t *testing.T, text string) *adminv1.Via {
 }
 
 func TestEgressProxiesAreChecked(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	w.put(w.bundle("trust"), w.client("client"))
 	long := strings.Repeat("s3cret", 300)
 	for text, fields := range map[string][]invalid.Path{
@@ -71,7 +71,7 @@ func TestEgressProxiesAreChecked(t *testing.T) {
 		t.Errorf("shown: %v", shown)
 	}
 	// The bundle for the proxy is in use, and another one makes another upstream.
-	w.put(newWorld(t).bundle("trust"))
+	w.put(newTestbed(t).bundle("trust"))
 	if after := w.snap.upstreams.Get("u"); after.live == before.live || after.proxy == before.proxy {
 		t.Error("the proxy is verified against the bundle from before")
 	}
@@ -92,7 +92,7 @@ func TestThePasswordOfAProxyIsKept(t *testing.T) {
 		{`socks5 { address: "p:1"` + secret + `}`, `http_connect { address: "p:1"` + plain + `}`, false},
 		{`http_connect { address: "p:1"` + secret + `}`, `http_connect { address: "p:1" credentials { username: "user" password: "other" } }`, false},
 	} {
-		w := newWorld(t)
+		w := newTestbed(t)
 		w.put(w.bundle("trust"), via(t, c.stored))
 		got := w.snap.State().Complete(via(t, c.put)).(*adminv1.Upstream).GetVia()
 		password := got.GetHttpConnect().GetCredentials().GetPassword() + got.GetSocks5().GetCredentials().GetPassword()

@@ -14,7 +14,7 @@ import (
 )
 
 func TestMisplacedWarmConnectionsAreRefused(t *testing.T) {
-	w := newWorld(t)
+	w := newTestbed(t)
 	w.put(w.bundle("trust"))
 	sound := tlsUpstream("u", &adminv1.UpstreamTls{TrustBundles: []string{"trust"}})
 	sound.Pool = &adminv1.Pool{Warm: 1000, IdleTimeout: durationpb.New(time.Second), MaxAge: durationpb.New(time.Second)}
@@ -75,7 +75,7 @@ func TestUnusedWarmConnectionsCauseAWarning(t *testing.T) {
 		{"used by TCP too", []store.Resource{cold, stream}, []store.Resource{warm(), web("u")}, nil},
 		{"not kept warm", nil, []store.Resource{cold, web("u")}, nil},
 	} {
-		w := newWorld(t)
+		w := newTestbed(t)
 		w.put(w.bundle("trust"))
 		if len(test.first) > 0 {
 			w.put(test.first...)

@@ -134,9 +134,9 @@ func (o *object) statsdLabels(further []pair) []metrics.Label {
 
 func label(name, value string) metrics.Label { return metrics.Label{Name: name, Value: value} }
 
-// indicator returns a fact as the value of a gauge.
-func indicator(fact bool) float64 {
-	if fact {
+// indicator returns the value of a gauge that is 1 if set, else 0.
+func indicator(set bool) float64 {
+	if set {
 		return 1
 	}
 	return 0

@@ -40,7 +40,7 @@ type conn1 struct {
 	response        http1.Response
 	body            wire.Body
 	used            bool        // it has carried a request before, or was idle for a while
-	asking          bool        // Receive must send the request; out holds all of it
+	requestPending  bool        // Receive must send the request; out holds all of it
 	sent            bool        // the request is complete
 	responseStarted bool        // some of the response arrived
 	final           bool        // the final response head arrived
@@ -80,7 +80,7 @@ func (c *conn1) carry(nc net.Conn, m *accesslog.Dial) {
 // reset makes c ready for another request.
 func (c *conn1) reset() {
 	c.request, c.body = request{}, wire.Body{}
-	c.used, c.asking, c.sent, c.responseStarted, c.final = true, false, false, false, false
+	c.used, c.requestPending, c.sent, c.responseStarted, c.final = true, false, false, false, false
 }
 
 // Send begins the request.
@@ -107,7 +107,7 @@ func (c *conn1) Send(r *message.Request, end bool) error {
 	c.out.Frame(http1.Framing{}) // bytes written later belong to another protocol
 	c.sent = true
 	if c.used {
-		c.asking = true // Receive sends it after checking that c is alive
+		c.requestPending = true // Receive sends it after checking that c is alive
 		return nil
 	}
 	return c.out.Flush()
@@ -137,8 +137,8 @@ var responseLimits = http1.Limits{Head: 1 << 20, Fields: 10000, Trailer: 1 << 20
 func (c *conn1) Receive(into *message.Response) error {
 	c.in.AllowHandshake(true)
 	defer c.in.AllowHandshake(false)
-	if c.asking {
-		c.asking = false
+	if c.requestPending {
+		c.requestPending = false
 		err := c.in.Exchange(&c.out)
 		if err == nil {
 			err = c.in.More() // the decrypted bytes

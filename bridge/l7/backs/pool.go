@@ -31,13 +31,13 @@ type pool struct {
 
 	users atomic.Int64 // requests that use the pool
 
-	mu          sync.Mutex
-	retired     bool     // no connection is kept
-	idle        []*conn1 // the most recently used is the last
-	reported    int      // how many of them were reported to the endpoint
-	sweeper     *time.Timer
-	sweeps      bool // sweeper is set
-	sharedConns sharedConns
+	mu             sync.Mutex
+	retired        bool     // no connection is kept
+	idle           []*conn1 // the most recently used is the last
+	reported       int      // how many of them were reported to the endpoint
+	sweeper        *time.Timer
+	sweepScheduled bool // sweeper is set
+	sharedConns    sharedConns
 }
 
 // get returns the Back for a request: a reused connection, a new one, or a stream
@@ -312,7 +312,7 @@ func (p *pool) retire() {
 	if p.sweeper != nil {
 		p.sweeper.Stop()
 	}
-	p.sweeps = false
+	p.sweepScheduled = false
 	p.reportIdleLocked()
 	shared := slices.Clone(p.sharedConns.conns)
 	p.mu.Unlock()
@@ -349,10 +349,10 @@ const lookEvery = time.Second
 
 // sweepLocked schedules the closing of idle connections. p.mu is held.
 func (p *pool) sweepLocked(now time.Time) {
-	if p.sweeps || len(p.idle) == 0 {
+	if p.sweepScheduled || len(p.idle) == 0 {
 		return
 	}
-	p.sweeps = true
+	p.sweepScheduled = true
 	next := now.Add(lookEvery)
 	for _, c := range p.idle {
 		if end := p.end(c); end.Before(next) {
@@ -392,7 +392,7 @@ func (p *pool) sweep() {
 		}
 	}
 	clear(p.idle[len(kept):])
-	p.idle, p.sweeps = kept, false
+	p.idle, p.sweepScheduled = kept, false
 	p.sweepLocked(now)
 	p.reportIdleLocked()
 	p.mu.Unlock()

@@ -27,12 +27,12 @@ type attempts struct {
 	avoid    any                              // the connection that refused the request last; nil: none did
 	given    BackInfo                         // how the last connection was obtained
 
-	count    int   // how many tries were begun
-	refusals int   // how often the request was sent elsewhere after its stream was refused
-	budgeted bool  // the exchange holds a part of its upstream's retry budget
-	exposed  bool  // an endpoint may have seen the present try
-	informed bool  // an interim response was forwarded
-	failure  error // of the try before
+	count            int   // how many tries were begun
+	refusals         int   // how often the request was sent elsewhere after its stream was refused
+	budgetTaken      bool  // the exchange holds a part of its upstream's retry budget
+	maybeSeen        bool  // an endpoint may have seen the present try
+	interimForwarded bool  // an interim response was forwarded
+	failure          error // of the try before
 }
 
 func (t *attempts) init(x *Exchange) { t.x, t.wait = x, t.queue }
@@ -42,7 +42,7 @@ func (t *attempts) reset() { *t = attempts{x: t.x, wait: t.wait} }
 // begin begins a try, with a deadline of its own if there is one.
 func (t *attempts) begin() {
 	t.count++
-	t.exposed = false
+	t.maybeSeen = false
 	if t.retry != nil && t.retry.PerTry > 0 {
 		t.x.deadlines.startTry(t.retry.PerTry)
 	}
@@ -162,7 +162,7 @@ func (t *attempts) send(e *upstream.Endpoint) (message.Back, error) {
 			return nil, err
 		}
 		t.turn.Connected()
-		t.exposed = true
+		t.maybeSeen = true
 		if err = x.upload.send(b); err == nil {
 			err = x.receive(b)
 		}
@@ -279,7 +279,7 @@ func (t *attempts) carry() (message.Back, error) {
 // of the body.
 func (t *attempts) again(b message.Back, err error) (pause time.Duration, again bool) {
 	r := t.retry
-	if r == nil || t.count >= r.attempts() || t.informed || t.x.cancel.failed() {
+	if r == nil || t.count >= r.attempts() || t.interimForwarded || t.x.cancel.failed() {
 		return 0, false
 	}
 	wanted, harmless := t.retriable(b, err)
@@ -289,19 +289,19 @@ func (t *attempts) again(b message.Back, err error) (pause time.Duration, again 
 	if pause = r.pause(t.count); !t.x.deadlines.hasTime(pause) || t.x.upload.isSpent() {
 		return 0, false
 	}
-	if !t.budgeted {
+	if !t.budgetTaken {
 		if !t.upstream.Upstream().Retries().Take() {
 			return 0, false
 		}
-		t.budgeted = true
+		t.budgetTaken = true
 	}
 	return pause, t.x.upload.replay == nil || t.x.upload.replay.pause()
 }
 
 // endRetries returns the exchange's retries to the budget.
 func (t *attempts) endRetries() {
-	if t.budgeted {
-		t.budgeted = false
+	if t.budgetTaken {
+		t.budgetTaken = false
 		t.upstream.Upstream().Retries().Release()
 	}
 }
@@ -314,7 +314,7 @@ func (t *attempts) retriable(b message.Back, err error) (wanted, harmless bool) 
 	case b != nil:
 		return slices.Contains(r.Codes, t.outcome()), false
 	case err == errTryDeadline:
-		return true, !t.exposed
+		return true, !t.maybeSeen
 	case isUnsent(err):
 		return r.ConnectFailure, true
 	case errors.Is(err, message.ErrUnprocessed), errors.Is(err, wire.ErrStale):

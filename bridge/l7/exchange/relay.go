@@ -55,7 +55,7 @@ func (x *Exchange) interim() {
 		}
 		return
 	}
-	x.try.informed = true
+	x.try.interimForwarded = true
 	policy.RemoveHopByHop(&x.response.Fields)
 	_ = x.front.Inform(&x.response) // fails only if the client left; then the next write fails too
 }

@@ -71,9 +71,9 @@ func (r *replay) free() {
 }
 
 // begin returns the number of a new upload, which becomes the present upload.
-// little reports that the whole body has arrived and is small, so that the upload
+// isSmall reports that the whole body has arrived and is small, so that the upload
 // needs no goroutine of its own.
-func (r *replay) begin() (number int, little bool) {
+func (r *replay) begin() (number int, isSmall bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.uploads++

@@ -98,8 +98,8 @@ func (u *upload) send(b message.Back) error {
 	if u.replay == nil && !u.touched.Load() && reportsRefusals(b) {
 		u.replay = u.newReplay()
 	}
-	number, little := u.begin()
-	if u.proceed == nil && little && hasRoom(b) {
+	number, isSmall := u.begin()
+	if u.proceed == nil && isSmall && hasRoom(b) {
 		u.carry(b, number, false) // it does not park: all of the body has arrived
 		return nil
 	}
@@ -205,17 +205,17 @@ func (u *upload) release() {
 // begin begins to send the body, which has a number if it can be sent again. It
 // reports whether neither reading the body nor writing it to a connection with room
 // takes long.
-func (u *upload) begin() (number int, little bool) {
+func (u *upload) begin() (number int, isSmall bool) {
 	if u.replay == nil || u.replay.uploads == 0 {
 		f, ok := u.x.front.(wholeReader)
-		little = ok && f.Whole()
+		isSmall = ok && f.Whole()
 	}
 	if u.replay != nil {
 		var kept bool
 		number, kept = u.replay.begin()
-		little = little || kept
+		isSmall = isSmall || kept
 	}
-	return number, little
+	return number, isSmall
 }
 
 // sendInBackground sends the body while another goroutine reads the response, once the

@@ -9,18 +9,18 @@ import (
 // framing is what the fields of a head say about its message and its
 // connection.
 type framing struct {
-	host             string
-	hosts            int
-	length           int64 // Content-Length, or -1 without one
-	coded            bool  // has Transfer-Encoding
-	chunked          bool  // chunked is one of its codings
-	otherCodings     bool  // it has other codings
-	afterChunked     bool  // a coding, or an empty list element, follows chunked
-	options          int   // number of connection options
-	close, keepAlive bool  // connection options seen
-	upgrade          bool  // connection option seen
-	upgrades         bool  // has Upgrade with a value
-	expected         bool  // has Expect
+	host                string
+	hosts               int
+	length              int64 // Content-Length, or -1 without one
+	hasTransferEncoding bool  // has Transfer-Encoding
+	chunked             bool  // chunked is one of its codings
+	otherCodings        bool  // it has other codings
+	afterChunked        bool  // a coding, or an empty list element, follows chunked
+	options             int   // number of connection options
+	close, keepAlive    bool  // connection options seen
+	upgrade             bool  // connection option seen
+	upgrades            bool  // has Upgrade with a value
+	expected            bool  // has Expect
 }
 
 // parseFields parses a field section, which begins after the start line and
@@ -194,7 +194,7 @@ func (f *framing) contentLength(value string) error {
 // form one list. RFC 9110 would ignore empty elements. Here they count as an
 // invalid coding.
 func (f *framing) transferEncoding(value string) {
-	if f.coded = true; !f.chunked && message.EqualFold(value, "chunked") {
+	if f.hasTransferEncoding = true; !f.chunked && message.EqualFold(value, "chunked") {
 		f.chunked = true
 		return
 	}
@@ -217,11 +217,11 @@ func (f *framing) transferEncoding(value string) {
 // (section 6.1).
 func (f *framing) check(minor int, l *Limits) error {
 	switch {
-	case f.coded && f.length >= 0:
+	case f.hasTransferEncoding && f.length >= 0:
 		return errLengthCoding
-	case f.coded && minor == 0:
+	case f.hasTransferEncoding && minor == 0:
 		return errCodingVersion
-	case f.coded && (!f.chunked || f.afterChunked):
+	case f.hasTransferEncoding && (!f.chunked || f.afterChunked):
 		return errCoding
 	case f.otherCodings:
 		return errCodingUnknown

@@ -75,7 +75,7 @@ func (r *Response) frame(method string, f *framing) error {
 		// 8.6). A length of 0 is common and true, so it is accepted. Any other
 		// length, or chunks, could be followed by a body that would be read as
 		// the next response.
-		if f.coded || f.length > 0 {
+		if f.hasTransferEncoding || f.length > 0 {
 			return errBodiless
 		}
 		if s == 101 {

@@ -31,10 +31,10 @@ type ClientConn struct {
 	conn
 
 	// Guarded by mu.
-	open      int  // streams between Open and their end
-	retired   bool // no new streams
-	gained    bool // there was no room when a stream ended; Changed is called by Done
-	gotGoAway bool // GOAWAY received: the server serves no request that is not sent yet
+	open       int  // streams between Open and their end
+	retired    bool // no new streams
+	roomGained bool // there was no room when a stream ended; Changed is called by Done
+	gotGoAway  bool // GOAWAY received: the server serves no request that is not sent yet
 }
 
 // NewClientConn returns a ClientConn that owns nc. The caller must call Run; it
@@ -348,8 +348,8 @@ func (s *ClientStream) Done() {
 	s.suspectLocked()
 	s.resetLocked(code, errOver)
 	s.overLocked(errOver)
-	changed := c.client.gained || !c.client.canOpenLocked()
-	c.client.gained = false
+	changed := c.client.roomGained || !c.client.canOpenLocked()
+	c.client.roomGained = false
 	c.mu.Unlock()
 	if changed {
 		c.client.changed()

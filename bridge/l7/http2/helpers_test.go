@@ -96,21 +96,21 @@ func connected(t testing.TB, client, server Options, handler func(*ServerStream)
 	return c, s
 }
 
-func await(t testing.TB, done <-chan struct{}, what string) {
+func await(t testing.TB, done <-chan struct{}, event string) {
 	t.Helper()
 	select {
 	case <-done:
 	case <-time.After(patience):
-		t.Errorf("timed out waiting for %s", what)
+		t.Errorf("timed out waiting for %s", event)
 	}
 }
 
 // eventually waits until a condition holds.
-func eventually(t testing.TB, what string, is func() bool) {
+func eventually(t testing.TB, condition string, is func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); !is(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("timed out waiting for %s", what)
+			t.Fatalf("timed out waiting for %s", condition)
 		}
 	}
 }

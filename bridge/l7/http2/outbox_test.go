@@ -225,7 +225,7 @@ func TestAPanicEndsOnlyItsStreamOrConnection(t *testing.T) {
 	for _, where := range []string{"reading", "writing"} {
 		t.Run(where, func(t *testing.T) {
 			mine, theirs := pair(t)
-			c := NewServerConn(panickyConn{theirs, where}, nil, o)
+			c := NewServerConn(panickingConn{theirs, where}, nil, o)
 			served := make(chan error, 1)
 			go func() { served <- c.Serve(echo) }()
 			_, _ = mine.Write([]byte(h2.ClientPreface))
@@ -237,19 +237,19 @@ func TestAPanicEndsOnlyItsStreamOrConnection(t *testing.T) {
 	}
 }
 
-type panickyConn struct {
+type panickingConn struct {
 	net.Conn
 	where string
 }
 
-func (c panickyConn) Read(p []byte) (int, error) {
+func (c panickingConn) Read(p []byte) (int, error) {
 	if c.where == "reading" {
 		panic("test")
 	}
 	return c.Conn.Read(p)
 }
 
-func (c panickyConn) Write(p []byte) (int, error) {
+func (c panickingConn) Write(p []byte) (int, error) {
 	if c.where == "writing" {
 		panic("test")
 	}

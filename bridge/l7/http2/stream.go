@@ -355,7 +355,7 @@ func (s *stream) removeLocked() {
 	c.grown -= s.size - firstWindow
 	delete(c.streams, s.id)
 	if s.client != nil {
-		c.client.gained = c.client.gained || c.client.roomLocked() <= 0
+		c.client.roomGained = c.client.roomGained || c.client.roomLocked() <= 0
 		c.client.open--
 	} else {
 		s.server.endDismissalLocked()

@@ -53,7 +53,7 @@ func TestClientIsTheLastUntrustedAddress(t *testing.T) {
 		x := factsOf(c.from, c.fields)
 		x.Identify(c.trusted)
 		CleanRequest(x.Request, &Spelling{})
-		x.SetForwarding(TellXForwarded)
+		x.SetForwarding(SendXForwarded)
 		forwardedFor := slices.Collect(x.Request.Fields.Values("X-Forwarded-For"))
 		if got := strings.Join(forwardedFor, "|"); x.Client != c.client || got != c.forwardedFor || x.clientPort() != c.port {
 			t.Errorf("%s: the client is %q, port %q, and the upstream receives %q; want %q, %q, %q", name, x.Client, x.clientPort(), got, c.client, c.port, c.forwardedFor)
@@ -96,7 +96,7 @@ func TestTrustedProxiesDescribeTheRequest(t *testing.T) {
 		x := factsOf(c.from, c.fields)
 		x.Identify(trusting)
 		CleanRequest(x.Request, &Spelling{})
-		x.SetForwarding(TellXForwarded)
+		x.SetForwarding(SendXForwarded)
 		got := x.Request.Fields
 		want := fields("X-Forwarded-For: "+c.from[:8], "X-Forwarded-Host: "+c.host, "X-Forwarded-Port: "+c.port_, "X-Forwarded-Proto: "+c.scheme)
 		if x.Scheme != c.scheme || !slices.Equal(got, want) {
@@ -112,7 +112,7 @@ func FuzzFollowForwarded(f *testing.F) {
 	f.Fuzz(func(t *testing.T, one, two string) {
 		x := factsOf("10.0.0.1:1", message.Fields{{Name: "X-Forwarded-For", Value: one}, {Name: "X-Forwarded-For", Value: two}})
 		x.Identify(trusted)
-		x.SetForwarding(TellXForwarded)
+		x.SetForwarding(SendXForwarded)
 		forwardedFor, _ := x.Request.Fields[2:].Get("X-Forwarded-For")
 		if !strings.HasPrefix(forwardedFor, x.Client) || !message.IsValue(forwardedFor) {
 			t.Fatalf("the upstream receives %q for client %q", forwardedFor, x.Client)

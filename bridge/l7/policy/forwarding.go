@@ -6,22 +6,22 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 )
 
-// Forwarding chooses the fields that tell an upstream about the client.
+// Forwarding chooses the fields that describe the client to an upstream.
 type Forwarding int
 
-// The zero Forwarding is TellXForwarded.
+// The zero Forwarding is SendXForwarded.
 const (
-	TellXForwarded Forwarding = iota // X-Forwarded-For, -Host, -Port and -Proto
-	TellForwarded                    // Forwarded (RFC 7239)
-	TellBoth
-	TellNothing
+	SendXForwarded Forwarding = iota // X-Forwarded-For, -Host, -Port and -Proto
+	SendForwarded                    // Forwarded (RFC 7239)
+	SendBoth
+	SendNoForwarding
 )
 
 // SetForwarding adds the fields that say where the request comes from. CleanRequest
-// has removed what the client said about it.
+// has removed the client's own claims.
 func (f *Facts) SetForwarding(how Forwarding) {
 	fields := &f.Request.Fields
-	if how == TellXForwarded || how == TellBoth {
+	if how == SendXForwarded || how == SendBoth {
 		if from := f.forwardedFor(); from != "" {
 			fields.Add("X-Forwarded-For", from)
 		}
@@ -33,7 +33,7 @@ func (f *Facts) SetForwarding(how Forwarding) {
 		}
 		fields.Add("X-Forwarded-Proto", f.Scheme)
 	}
-	if how == TellForwarded || how == TellBoth {
+	if how == SendForwarded || how == SendBoth {
 		fields.Add("Forwarded", f.forwarded())
 	}
 }

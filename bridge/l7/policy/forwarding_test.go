@@ -21,9 +21,9 @@ func TestForwardingFieldsCannotBeForged(t *testing.T) {
 		"X-Client-Cert-Serial", "X-Client-Cert-Anything", "Client-Cert", "client_cert", "CLIENT-CERT", "Client-Cert-Chain", "Client_Cert_Chain", "client-cert_chain",
 	} {
 		for how, own := range map[Forwarding]message.Fields{
-			TellXForwarded: fields("X-Forwarded-For: 10.1.2.3", "X-Forwarded-Host: a.example", "X-Forwarded-Port: 8080", "X-Forwarded-Proto: http"),
-			TellForwarded:  fields("Forwarded: for=10.1.2.3;host=a.example;proto=http"),
-			TellNothing:    nil,
+			SendXForwarded:   fields("X-Forwarded-For: 10.1.2.3", "X-Forwarded-Host: a.example", "X-Forwarded-Port: 8080", "X-Forwarded-Proto: http"),
+			SendForwarded:    fields("Forwarded: for=10.1.2.3;host=a.example;proto=http"),
+			SendNoForwarding: nil,
 		} {
 			for _, trusted := range []*cidr.Peers{nil, peers(t, "10.1.2.3")} {
 				f := fields(name+": forged", name+": forged", "X-Other: kept", "Connection: X-Forwarded-For, x-forwarded-host, Forwarded", "Connection: X-FORWARDED-PROTO, X-Client-Cert-Subject, client-cert")
@@ -32,7 +32,7 @@ func TestForwardingFieldsCannotBeForged(t *testing.T) {
 				CleanRequest(x.Request, &Spelling{})
 				x.SetForwarding(how)
 				want := append(fields("X-Other: kept"), own...)
-				if trusted != nil && how == TellXForwarded {
+				if trusted != nil && how == SendXForwarded {
 					want[3].Value = "80"
 				}
 				if !slices.Equal(x.Request.Fields, want) {
@@ -62,21 +62,21 @@ func TestForwarded(t *testing.T) {
 		x.Target.Host, x.Target.Authority, _ = normalAuthority(c.host)
 		x.Identify(trusted)
 		CleanRequest(x.Request, &Spelling{})
-		x.SetForwarding(TellForwarded)
+		x.SetForwarding(SendForwarded)
 		if got := x.Request.Fields; !slices.Equal(got, fields("Forwarded: "+want)) {
 			t.Errorf("%v, want %s", got, want)
 		}
 	}
 	x := factsOf("192.0.2.1:5", nil)
 	x.Identify(nil)
-	x.SetForwarding(TellBoth)
+	x.SetForwarding(SendBoth)
 	if want := fields("X-Forwarded-For: 192.0.2.1", "X-Forwarded-Host: a.example", "X-Forwarded-Port: 8080", "X-Forwarded-Proto: http",
 		"Forwarded: for=192.0.2.1;host=a.example;proto=http"); !slices.Equal(x.Request.Fields, want) {
 		t.Errorf("both: %v", x.Request.Fields)
 	}
 	x = factsOf("", nil)
 	x.Identify(nil)
-	x.SetForwarding(TellXForwarded)
+	x.SetForwarding(SendXForwarded)
 	if want := fields("X-Forwarded-Host: a.example", "X-Forwarded-Proto: http"); !slices.Equal(x.Request.Fields, want) {
 		t.Errorf("of a client without an address: %v", x.Request.Fields)
 	}
@@ -100,8 +100,8 @@ func TestPolicyOfAPlainRequestAllocatesNothing(t *testing.T) {
 			t.Error("no access")
 		}
 		CleanRequest(x.Request, &Spelling{})
-		x.SetForwarding(TellXForwarded)
-		x.SetCertificate(TellIdentity)
+		x.SetForwarding(SendXForwarded)
+		x.SetCertificate(SendIdentity)
 		x.SetRequestID("")
 		rules.ApplyRequest(x)
 		protected.CleanAnnouncement(x.Request)

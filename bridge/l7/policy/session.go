@@ -96,11 +96,11 @@ func (c *clientCertificate) encodedField() string {
 // client's certificate, if there is one and it was verified.
 type ClientCertificateFields int
 
-// The zero ClientCertificateFields is TellNoCertificate.
+// The zero ClientCertificateFields is SendNoCertificate.
 const (
-	TellNoCertificate ClientCertificateFields = iota
-	TellIdentity                              // X-Client-Cert-Subject, -San, -Serial and -Fingerprint
-	TellCertificate                           // Client-Cert (RFC 9440)
+	SendNoCertificate ClientCertificateFields = iota
+	SendIdentity                              // X-Client-Cert-Subject, -San, -Serial and -Fingerprint
+	SendCertificate                           // Client-Cert (RFC 9440)
 )
 
 // SetCertificate adds the fields that tell the upstream about the client's
@@ -111,10 +111,10 @@ func (f *Facts) SetCertificate(how ClientCertificateFields) {
 		return
 	}
 	switch how {
-	case TellIdentity:
+	case SendIdentity:
 		c.identity()
 		f.Request.Fields = append(f.Request.Fields, c.identityFields...)
-	case TellCertificate:
+	case SendCertificate:
 		if value := c.encodedField(); value != "" {
 			f.Request.Fields.Add("Client-Cert", value)
 		}

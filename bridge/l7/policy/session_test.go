@@ -14,7 +14,7 @@ import (
 // On a plaintext listener the gateway knows no client certificate, so the upstream
 // receives nothing about one.
 func TestPlaintextSendsNoCertificateFields(t *testing.T) {
-	for _, kind := range []ClientCertificateFields{TellNoCertificate, TellIdentity, TellCertificate} {
+	for _, kind := range []ClientCertificateFields{SendNoCertificate, SendIdentity, SendCertificate} {
 		x := factsOf("10.0.0.1:1", message.Fields{{Name: "Client_Cert", Value: "x"}, {Name: "X-CLIENT-CERT-SUBJECT", Value: "x"}})
 		CleanRequest(x.Request, &Spelling{})
 		x.SetCertificate(kind)
@@ -34,7 +34,7 @@ func TestAnIdentityIsAllocatedOnce(t *testing.T) {
 	all.Wait()
 	x := factsOf("10.0.0.1:1", make(message.Fields, 0, 8))
 	x.Connection.Session.certificate = c
-	for _, kind := range []ClientCertificateFields{TellIdentity, TellCertificate} {
+	for _, kind := range []ClientCertificateFields{SendIdentity, SendCertificate} {
 		alloctest.Want(t, fmt.Sprint("kind ", kind), 0, func() {
 			x.Request.Fields = x.Request.Fields[:0]
 			x.SetCertificate(kind)

@@ -45,7 +45,7 @@ func TestFieldsOfTheGatewayInEverySpelling(t *testing.T) {
 			x.Identify(nil)
 			x.RequestID = "7"
 			CleanRequest(x.Request, &spelling)
-			x.SetForwarding(TellNothing)
+			x.SetForwarding(SendNoForwarding)
 			x.SetRequestID("X-Id")
 			rules.ApplyRequest(x)
 			for _, f := range x.Request.Fields {

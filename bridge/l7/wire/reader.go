@@ -18,13 +18,13 @@ type Reader struct {
 	pool  *socket.Pool
 	count *atomic.Uint64 // counts bytes as they arrive, before decryption; nil: not counted
 
-	unread []byte  // bytes that arrived and were not consumed
-	lent   bool    // unread is all of the socket's buffer
-	own    *[]byte // or lies in this one; else nil
-	end    int     // of unread, in own
-	err    error   // the error after unread
-	again  bool    // the TLS handshake may be repeated
-	open   bool    // the last read from tls may have left something
+	unread         []byte  // bytes that arrived and were not consumed
+	borrowed       bool    // unread is all of the socket's buffer
+	own            *[]byte // or lies in this one; else nil
+	end            int     // of unread, in own
+	err            error   // the error after unread
+	mayRenegotiate bool    // the TLS handshake may be repeated
+	open           bool    // the last read from tls may have left something
 }
 
 // NewReader returns the Reader of a connection, plaintext if tc is nil. count, if
@@ -47,7 +47,7 @@ func (in *Reader) Err() error { return in.err }
 
 // AllowHandshake sets whether the peer may repeat the TLS handshake. While it may, Try can
 // wait for a handshake to complete.
-func (in *Reader) AllowHandshake(allowed bool) { in.again = allowed }
+func (in *Reader) AllowHandshake(allowed bool) { in.mayRenegotiate = allowed }
 
 // Consume drops the first n bytes of what is unread. They stay valid until the
 // next call of More, Try or Release.
@@ -74,11 +74,11 @@ func (in *Reader) Try() (got bool, err error) {
 		return false, in.err
 	case in.tls != nil:
 		return in.decrypt()
-	case in.lent || len(in.sock.Taken()) == 0:
+	case in.borrowed || len(in.sock.Taken()) == 0:
 		return false, nil
 	case len(in.unread) == 0:
 		in.returnOwn()
-		in.unread, in.lent = in.sock.Taken(), true
+		in.unread, in.borrowed = in.sock.Taken(), true
 		return true, nil
 	}
 	in.room()
@@ -99,7 +99,7 @@ func (in *Reader) decrypt() (got bool, err error) {
 		if !got {
 			in.room()
 		}
-		in.sock.AllowWait(in.again)
+		in.sock.AllowWait(in.mayRenegotiate)
 		n, err := in.tls.Read((*in.own)[in.end:])
 		if n > 0 {
 			in.grown(n)
@@ -241,8 +241,8 @@ func (in *Reader) Release() {
 	if len(in.unread) > 0 {
 		return
 	}
-	if in.lent {
-		in.lent = false
+	if in.borrowed {
+		in.borrowed = false
 		in.sock.Release()
 	}
 	in.returnOwn()
@@ -255,11 +255,11 @@ func (in *Reader) Shrink() {
 	switch {
 	case n == 0:
 		in.Release()
-	case in.lent:
+	case in.borrowed:
 		in.own = in.pool.Lend(n)
 		in.end = copy(*in.own, in.unread)
 		in.unread = (*in.own)[:n]
-		in.lent = false
+		in.borrowed = false
 		in.sock.Release()
 	default:
 		if b := in.pool.Shrink(in.own, in.unread); b != in.own {
@@ -271,7 +271,7 @@ func (in *Reader) Shrink() {
 
 // Drop returns every buffer to its pool, and forgets what is unread.
 func (in *Reader) Drop() {
-	in.lent = false
+	in.borrowed = false
 	in.returnOwn()
 	in.sock.Release()
 }

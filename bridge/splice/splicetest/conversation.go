@@ -278,8 +278,8 @@ func (c *Conversation) PlayBoth(client, upstream *Peer) (outcomes [2]Outcome) {
 	return outcomes
 }
 
-// Secretly makes config record its traffic secrets.
-func Secretly(config *tls.Config) *Secrets {
+// RecordSecrets makes config record its traffic secrets.
+func RecordSecrets(config *tls.Config) *Secrets {
 	s := new(Secrets)
 	if config != nil {
 		config.KeyLogWriter = s

@@ -61,9 +61,9 @@ func (h *Hostile) KeyUpdate(requested bool) error {
 	return h.out.update()
 }
 
-// Hostilely returns a copy of config for connections that Hostile takes over, and the
+// HostileConfig returns a copy of config for connections that Hostile takes over, and the
 // Secrets of these connections.
-func Hostilely(config *tls.Config) (*tls.Config, *Secrets) {
+func HostileConfig(config *tls.Config) (*tls.Config, *Secrets) {
 	secrets := new(Secrets)
 	config = config.Clone()
 	config.KeyLogWriter, config.SessionTicketsDisabled, config.MinVersion = secrets, true, tls.VersionTLS13

@@ -157,13 +157,13 @@ func (p *Peer) WantEnd(t testing.TB, text string, kinds ...string) {
 }
 
 // Eventually waits for a condition that nothing signals.
-func Eventually(t testing.TB, what string, ok func() bool) {
+func Eventually(t testing.TB, condition string, ok func() bool) {
 	t.Helper()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	for deadline := time.Now().Add(30 * time.Second); !ok(); <-tick.C {
 		if time.Now().After(deadline) {
-			t.Fatalf("never came true: %s", what)
+			t.Fatalf("never came true: %s", condition)
 		}
 	}
 }

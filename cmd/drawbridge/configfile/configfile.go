@@ -28,11 +28,11 @@ func Load(ctx context.Context, path string, log hclog.Logger) (*manifest.Manifes
 
 // NotEmpty rejects an empty configuration, which would delete everything. It is probably
 // the wrong file, or a file that is being written.
-func NotEmpty(m *manifest.Manifest, what string) error {
+func NotEmpty(m *manifest.Manifest, source string) error {
 	if len(m.Documents) > 0 {
 		return nil
 	}
-	return &exit.Error{Code: exit.Invalid, Summary: what + " holds no resource; with prune that would delete everything"}
+	return &exit.Error{Code: exit.Invalid, Summary: source + " holds no resource; with prune that would delete everything"}
 }
 
 // Apply replaces the configuration of gw by m. It is one edit, which also reads

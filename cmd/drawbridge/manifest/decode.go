@@ -119,7 +119,7 @@ func (d *decoder) field(m protoreflect.Message, fd protoreflect.FieldDescriptor,
 // wants reports whether n is of the kind, and adds a fault if not. It deliberately does
 // not treat null as left out: otherwise a listener with an empty "tls:", because its
 // lines were commented out, would become a plaintext listener.
-func (d *decoder) wants(n *yaml.Node, kind yaml.Kind, path, what string) bool {
+func (d *decoder) wants(n *yaml.Node, kind yaml.Kind, path, description string) bool {
 	switch {
 	case n.Kind == kind:
 		return true
@@ -128,7 +128,7 @@ func (d *decoder) wants(n *yaml.Node, kind yaml.Kind, path, what string) bool {
 	case isNull(n):
 		d.fault(n, path, "has no value; write [] or leave it out")
 	default:
-		d.fault(n, path, "must be %s, not %s", what, describe(n))
+		d.fault(n, path, "must be %s, not %s", description, describe(n))
 	}
 	return false
 }

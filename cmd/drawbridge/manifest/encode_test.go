@@ -11,7 +11,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-func tricky() []*adminv1.Resource {
+func unusualResources() []*adminv1.Resource {
 	depth := int32(0)
 	return []*adminv1.Resource{
 		{Kind: &adminv1.Resource_TrustBundle{TrustBundle: &adminv1.TrustBundle{Name: "123", Source: &adminv1.TrustBundle_Pem{Pem: "-----BEGIN X-----\nabc\n-----END X-----\n"}}}},
@@ -27,7 +27,7 @@ func tricky() []*adminv1.Resource {
 }
 
 func TestWrittenConfigurationIsReadBackTheSame(t *testing.T) {
-	want := tricky()
+	want := unusualResources()
 	check := func(form string, text []byte) {
 		t.Helper()
 		m, err := Parse(Source{Name: form, Dir: "/", Data: text})

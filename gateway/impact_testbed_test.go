@@ -261,10 +261,10 @@ func (r *heldRequest) isOver() bool {
 }
 
 // release has some requests answered.
-func (c *holdClient) release(h *holdServer, which func() bool) {
+func (c *holdClient) release(h *holdServer, choose func() bool) {
 	var still, over []*heldRequest
 	for _, r := range c.held {
-		if which() {
+		if choose() {
 			h.release(r.id)
 			over = append(over, r)
 		} else {
@@ -277,7 +277,7 @@ func (c *holdClient) release(h *holdServer, which func() bool) {
 	c.held = still
 }
 
-// A setting is one way in which the configuration of an impactWorld varies.
+// A setting is one way in which the configuration of an impactTestbed varies.
 type setting struct {
 	name     string
 	variants int
@@ -290,9 +290,9 @@ var worldSettings = []setting{
 // absent is the variant of an upstream or listener that does not exist.
 const absent = 3
 
-// An impactWorld is a gateway with three upstreams and a listener for each, whose
+// An impactTestbed is a gateway with three upstreams and a listener for each, whose
 // configuration varies at random while clients have requests in progress.
-type impactWorld struct {
+type impactTestbed struct {
 	*testGateway
 	random      *rand.Rand
 	ca, partner *certstest.CA
@@ -305,8 +305,8 @@ type impactWorld struct {
 	requests    int
 }
 
-func newImpactWorld(t *testing.T, seed uint64) *impactWorld {
-	w := &impactWorld{
+func newImpactTestbed(t *testing.T, seed uint64) *impactTestbed {
+	w := &impactTestbed{
 		testGateway: start(t, "", func(o *Options) { o.DrainTimeout = time.Minute }), random: rand.New(rand.NewPCG(16, seed)),
 		ca: certstest.NewCA(t), partner: certstest.NewCA(t), variant: map[string]int{}, servers: map[string]*holdServer{},
 	}
@@ -329,7 +329,7 @@ func newImpactWorld(t *testing.T, seed uint64) *impactWorld {
 	return w
 }
 
-func (w *impactWorld) upstream(name string) *adminv1.Upstream {
+func (w *impactTestbed) upstream(name string) *adminv1.Upstream {
 	u := upstreamTo(name, w.servers[name].address, nil)
 	if name == "plain" {
 		u.Transport = &adminv1.Upstream_Plaintext{Plaintext: &adminv1.Plaintext{}}
@@ -347,7 +347,7 @@ func (w *impactWorld) upstream(name string) *adminv1.Upstream {
 	return u
 }
 
-func (w *impactWorld) listenerTo(name string) *adminv1.Listener {
+func (w *impactTestbed) listenerTo(name string) *adminv1.Listener {
 	l := httpListener("to-"+name, "127.0.0.1:0")
 	l.Upstream = name
 	if name == "two" {
@@ -365,7 +365,7 @@ func (w *impactWorld) listenerTo(name string) *adminv1.Listener {
 }
 
 // edit returns the edit to the present variants.
-func (w *impactWorld) edit() store.Edit {
+func (w *impactTestbed) edit() store.Edit {
 	e := store.Edit{Impact: true, Puts: puts(w.bundles[fmt.Sprint("corp", w.variant["corp"])], w.bundles[fmt.Sprint("partners", w.variant["partners"])], w.fronts[w.variant["front"]])}
 	exists := func(k adminv1.Kind, name string) bool { return w.State().Get(k, name) != nil }
 	for name := range w.servers {
@@ -387,7 +387,7 @@ func (w *impactWorld) edit() store.Edit {
 }
 
 // vary changes some settings at random.
-func (w *impactWorld) vary() {
+func (w *impactTestbed) vary() {
 	for range 1 + w.random.IntN(3) {
 		s := worldSettings[w.random.IntN(len(worldSettings))]
 		w.variant[s.name] = w.random.IntN(s.variants)
@@ -395,12 +395,12 @@ func (w *impactWorld) vary() {
 }
 
 // server returns the server behind a listener.
-func (w *impactWorld) server(listener string) *holdServer {
+func (w *impactTestbed) server(listener string) *holdServer {
 	return w.servers[w.State().Get(adminv1.Kind_KIND_LISTENER, listener).(*adminv1.Listener).GetUpstream()]
 }
 
 // connect gives each listener clients, each with some requests in progress.
-func (w *impactWorld) connect() {
+func (w *impactTestbed) connect() {
 	count := map[string]int{}
 	for _, c := range w.clients {
 		count[c.listener]++
