@@ -344,7 +344,7 @@ func TestOptionsAreACopy(t *testing.T) {
 	o.NextProtos[0], o.Groups[0], o.CipherSuites[0], o.Pins[0], o.SubjectAltNames[0].Value, o.Trust[0] = "x", 1, 1, [32]byte{}, "x", nil
 	if again := c.Options(); again.NextProtos[0] != "h2" || again.Groups[0] != tls.X25519 || again.CipherSuites[0] == 1 ||
 		again.Pins[0] != [32]byte{1} || again.SubjectAltNames[0].Value != "a.test" || again.Trust[0] == nil {
-		t.Errorf("they were changed: %+v", again)
+		t.Errorf("the options were changed: %+v", again)
 	}
 	o = c.Options()
 	o.MaxVersion = tls.VersionTLS11 // one setting changed makes a Client

@@ -36,7 +36,7 @@ func TestTextAroundPEMBlocksIsIgnored(t *testing.T) {
 	// As `openssl pkcs12 -nodes` writes it: one file with everything.
 	parsed, err := certs.NewCertificate(certs.CertificateSource{KeyInChain: true, Chain: join(latin1, issued.ChainPEM, latin1, ca.CertPEM(), latin1, issued.KeyPEM)})
 	if err != nil || !parsed.Matches("a.test") {
-		t.Errorf("one file: %v", err)
+		t.Errorf("everything in one file: %v", err)
 	}
 	parameters := block("X9.42 DH PARAMETERS", []byte("x"))
 	if _, err := certs.NewCertificate(certs.CertificateSource{KeyInChain: true, Chain: join(issued.ChainPEM, parameters, issued.KeyPEM)}); err != nil {

@@ -44,5 +44,5 @@ func TestFailingNginxIsEjected(t *testing.T) {
 	if e := g.endpoint("web", one.address(0)); !e.GetAvailable() || e.GetEjections() != 1 || e.GetEjectionEndTime() != nil {
 		t.Errorf("%v", e)
 	}
-	eventually(t, "it answers again", func() bool { return clients.take()["one"] > 0 })
+	eventually(t, "the endpoint answers again", func() bool { return clients.take()["one"] > 0 })
 }

@@ -108,7 +108,7 @@ func TestPostgresBehindMutualTLS(t *testing.T) {
 		t.Fatalf("the server accepts plaintext: %v", r)
 	}
 	if r := p.query(t, through, "select ssl, client_dn from pg_stat_ssl where pid = pg_backend_pid()"); r.stdout != "t|/CN=bridge\n" {
-		t.Errorf("who the server sees: %v", r)
+		t.Errorf("the user that the server sees: %v", r)
 	}
 	if r := p.query(t, plain(g.address("anonymous")), "select 1"); r.code == 0 || !strings.Contains(r.stderr, "connection requires a valid client certificate") {
 		t.Errorf("without a certificate: %v", r)

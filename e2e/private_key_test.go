@@ -245,7 +245,7 @@ func TestPrivateKeysNeverComeOut(t *testing.T) {
 	expectNoKey(t, seen.String(), a.client, a.server, second, archived, locked, stranger)
 	for what, secret := range map[string]string{"a passphrase": passphrase, "an archive": base64.StdEncoding.EncodeToString(p12)[:60], "an encrypted key": strings.Split(string(encrypted), "\n")[2]} {
 		if strings.Contains(seen.String(), secret) {
-			t.Errorf("%s came out", what)
+			t.Errorf("%s was revealed", what)
 		}
 	}
 }
@@ -265,7 +265,7 @@ func expectNoKey(t *testing.T, text string, keys ...*pki.Issued) {
 	}
 	for _, secret := range secrets {
 		if at := strings.Index(text, secret); at >= 0 {
-			t.Errorf("a private key came out:\n%s", text[max(0, at-300):min(len(text), at+100)])
+			t.Errorf("a private key was revealed:\n%s", text[max(0, at-300):min(len(text), at+100)])
 		}
 	}
 }

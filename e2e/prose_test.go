@@ -1,5 +1,5 @@
-// Messages and the names of tests keep to the house style, as comments and
-// pages do: make lint checks those with the same words.
+// Messages, the names of tests, and comments outside Go keep to the house style, as
+// pages and comments in Go do: make lint checks those with the same words.
 
 package e2e
 
@@ -57,6 +57,41 @@ func TestMessagesKeepToTheHouseStyle(t *testing.T) {
 	}
 	if literals < 10_000 {
 		t.Errorf("found only %d literals", literals)
+	}
+}
+
+// Comments in examples, scripts, the unit and the Makefile keep to it too: vale does not
+// read these files.
+func TestCommentsOutsideGoKeepToTheHouseStyle(t *testing.T) {
+	words := styleWords(t)
+	out, err := exec.Command("git", "-C", "..", "ls-files", "deploy", ".ci", "Makefile", "*.sh", "*.yaml").Output()
+	if err != nil {
+		t.Skip("not a git checkout:", err)
+	}
+	comments := 0
+	for file := range strings.FieldsSeq(string(out)) {
+		text, err := os.ReadFile(filepath.Join("..", file))
+		if os.IsNotExist(err) || filepath.Ext(file) == ".md" {
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		number := 0
+		for line := range strings.Lines(string(text)) {
+			number++
+			_, comment, found := strings.Cut(line, "#")
+			if !found {
+				continue
+			}
+			comments++
+			if word := words.FindString(comment); word != "" {
+				t.Errorf("%s:%d: name the actor and use the field's own verb instead of %q", file, number, word)
+			}
+		}
+	}
+	if comments < 50 {
+		t.Errorf("found only %d comments", comments)
 	}
 }
 

@@ -23,7 +23,7 @@ func TestDurationsAndRecords(t *testing.T) {
 	c.echo(t, "hello")
 	c.Close()
 	over := func() { // what it has served is in the log by then
-		eventually(t, "all is over", func() bool { return g.listener("db").GetConnections()+g.listener("web").GetConnections() == 0 })
+		eventually(t, "everything has ended", func() bool { return g.listener("db").GetConnections()+g.listener("web").GetConnections() == 0 })
 	}
 	over()
 	get(t, "http://"+g.address("web")+"/one") // which the upstream answers with what it was sent, and that is no response

@@ -332,7 +332,7 @@ func TestSessionsAreFlushedAndConnectionsDrained(t *testing.T) {
 		t.Fatalf("connections %v", own)
 	}
 	if n, err := g.DrainConnections("up", strings.Repeat("0", 64), 0); n != 0 || err != nil {
-		t.Errorf("drained %d of no certificate of ours, %v", n, err)
+		t.Errorf("drained %d for a certificate that the gateway does not have, %v", n, err)
 	}
 	c.echo(t, "two")
 	if n, err := g.DrainConnections("up", own[0].GetSha256Fingerprint(), 0); n != 1 || err != nil {
@@ -359,6 +359,6 @@ func TestNoKeyInAProbe(t *testing.T) {
 	}
 	text := protojson.Format(resp) + fmt.Sprint(resp) + g.log.String()
 	if strings.Contains(text, "PRIVATE KEY") || strings.Contains(text, strings.Split(key, "\n")[1]) {
-		t.Error("a key came out")
+		t.Error("a key was revealed")
 	}
 }

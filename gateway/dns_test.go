@@ -170,7 +170,7 @@ func TestUnresolvedNameIsNotFatal(t *testing.T) {
 		t.Errorf("problems %v", p)
 	}
 	s.at(echo(t, ca, ca.Server(t, "up.example")))
-	eventually(t, "it resolves", func() bool { return len(g.upstreamStatus().GetEndpoints()) == 1 })
+	eventually(t, "the name resolves", func() bool { return len(g.upstreamStatus().GetEndpoints()) == 1 })
 	if u := g.upstreamStatus(); u.GetReason() != adminv1.Reason_REASON_UNSPECIFIED {
 		t.Errorf("%v", u)
 	}
@@ -196,7 +196,7 @@ func TestAProbeAsksDNSAndEachAddress(t *testing.T) {
 		t.Errorf("%v", r)
 	}
 
-	// One address of two shakes hands.
+	// One address of two completes the handshake.
 	s.at(good, bad)
 	_, err = g.Apply(t.Context(), edit)
 	wantRefusal(t, err, "resources[2].dns")

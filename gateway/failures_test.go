@@ -106,7 +106,7 @@ func TestFailuresInUseAreCountedAtTheirEndpoint(t *testing.T) {
 			_, _ = io.Copy(io.Discard, client)
 		}
 		client.Close()
-		eventually(t, c.name+" is over", func() bool {
+		eventually(t, c.name+" has ended", func() bool {
 			for _, u := range g.UpstreamStatuses() {
 				if u.GetName() == c.name {
 					return u.GetEndpoints()[0].GetRequestsInFlight() == 0 && g.listener(c.name).GetConnections() == 0

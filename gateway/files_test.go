@@ -357,7 +357,7 @@ func TestInvalidFilesAreReportedOnceAndOldOnesStayLive(t *testing.T) {
 			rename(t, chain+".new", chain)
 			for e := events.next(); e.GetType() != adminv1.EventType_EVENT_TYPE_FILE_LOADED; e = events.next() {
 				if e.GetMessage() == first {
-					t.Errorf("told twice: %v", e)
+					t.Errorf("reported twice: %v", e)
 				}
 			}
 			if got := g.identity("l"); got != "two" {

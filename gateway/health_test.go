@@ -145,7 +145,7 @@ func TestHealthChecksDecideWhereTrafficGoes(t *testing.T) {
 		t.Error("the log does not say why")
 	}
 	one.unhealthy.Store(false)
-	eventually(t, "one is well again", func() bool { return g.endpoint("up", 0).GetAvailable() })
+	eventually(t, "one endpoint is healthy again", func() bool { return g.endpoint("up", 0).GetAvailable() })
 	if got := answers(); got["one"] != 10 {
 		t.Errorf("with one well again: %v", got)
 	}

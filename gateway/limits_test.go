@@ -56,7 +56,7 @@ func TestLimitsAndRetriesAreCounted(t *testing.T) {
 	}
 	for range 3 {
 		if code, body := get(t, url+"/again"); code != 429 || body != "too many requests\n" {
-			t.Errorf("one too many: %d %q", code, body)
+			t.Errorf("one above the limit: %d %q", code, body)
 		}
 	}
 	dial(t, g.address("raw")).Close()

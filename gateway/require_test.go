@@ -80,7 +80,7 @@ func TestAWriteCanRequireProbes(t *testing.T) {
 				}
 			}
 			if got := g.State().Get(adminv1.Kind_KIND_UPSTREAM, "up") != nil; got != (c.refused == nil) {
-				t.Errorf("it is there: %v", got)
+				t.Errorf("the resource exists: %v", got)
 			}
 		})
 	}
@@ -225,7 +225,7 @@ func TestAWriteIsPlannedAgainAfterAConcurrentWrite(t *testing.T) {
 		t.Error("it was applied")
 	}
 
-	// An etag or a reference that went stale while it waited is found out.
+	// An etag or a reference that went stale while it waited is detected.
 	edit.Puts[0].Resource.(*adminv1.Upstream).GetTls().VerifyDepth = new(int32)
 	go apply()
 	<-gate.arrived
@@ -294,7 +294,7 @@ func TestConcurrentWritersThatRequireProbes(t *testing.T) {
 				}
 			case errors.As(err, &faults) && faults.Worst() == invalid.Conflict:
 				if there {
-					t.Errorf("%s was refused and is there", u.Name)
+					t.Errorf("%s was refused but exists", u.Name)
 				}
 			default:
 				t.Errorf("%s: %v", u.Name, err)
@@ -303,6 +303,6 @@ func TestConcurrentWritersThatRequireProbes(t *testing.T) {
 	}
 	wg.Wait()
 	if n := g.State().Len(adminv1.Kind_KIND_UPSTREAM); n != int(applied.Load()) || n == 0 {
-		t.Errorf("%d are there, %d were applied", n, applied.Load())
+		t.Errorf("%d exist, %d were applied", n, applied.Load())
 	}
 }

@@ -134,7 +134,7 @@ func TestStreamsEndAtTheirMaximumAge(t *testing.T) {
 	unlimited.echo(t, "old")
 }
 
-// A connection does not outlive the certificate of ours that its client accepted.
+// A connection does not outlive the gateway's certificate that its client accepted.
 func TestConnectionsEndWithTheListenersCertificate(t *testing.T) {
 	g, offset := startWithClock(t)
 	ca := certstest.NewCA(t)
@@ -156,7 +156,7 @@ func TestConnectionsEndWithTheListenersCertificate(t *testing.T) {
 		}
 	}
 	offset.Store(int64(2 * time.Hour))
-	eventually(t, "they are found", func() bool {
+	eventually(t, "the failed connections are detected", func() bool {
 		return g.clientsEnded(certs.ReasonOwnCertificateExpired) == uint64(len(live["short"]))
 	})
 	inParallel(t, "with the expired certificate", live["short"], func(c liveClient) error {

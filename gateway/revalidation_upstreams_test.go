@@ -252,7 +252,7 @@ func (e *endpointGroup) made(g *testGateway) (made int, ended map[certs.Reason]u
 
 // Of a thousand connections to upstreams, pooled ones and those of requests, tunnels and
 // streams in progress, exactly those end whose endpoint is revoked, expires, loses its CA,
-// its name or its pin, or that were made with a certificate of ours that expires. No
+// its name or its pin, or that were made with a certificate of the gateway that expires. No
 // other connection notices.
 func TestExactlyTheRightConnectionsToUpstreamsEnd(t *testing.T) {
 	n := 30

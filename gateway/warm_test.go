@@ -101,14 +101,14 @@ func TestWarmConnectionsFollowRevisions(t *testing.T) {
 
 	g.put(resources...)
 	connected("client client client")
-	eventually(t, "all are ready", func() bool { return g.warm("up").GetReady() == 3 })
+	eventually(t, "all warm connections are ready", func() bool { return g.warm("up").GetReady() == 3 })
 	if s := g.warm("up"); s.GetSize() != 3 || s.GetUsed() != 0 || s.GetMissed() != 0 {
 		t.Errorf("%v", s)
 	}
 	client := dial(t, g.address("db"))
 	client.echo(t, "at once")
 	connected("client client client client")
-	eventually(t, "it was replaced", func() bool { return g.warm("up").GetReady() == 3 && g.warm("up").GetUsed() == 1 })
+	eventually(t, "the warm connection was replaced", func() bool { return g.warm("up").GetReady() == 3 && g.warm("up").GetUsed() == 1 })
 
 	// A revision that changes another upstream keeps them.
 	_, before := up.connections()
@@ -123,7 +123,7 @@ func TestWarmConnectionsFollowRevisions(t *testing.T) {
 		t.Errorf("%d connections were made for an edit of another upstream", ever-before)
 	}
 	if g.warm("other") != nil {
-		t.Errorf("who asked for none has %v", g.warm("other"))
+		t.Errorf("an upstream without pool.warm has %v", g.warm("other"))
 	}
 
 	// A rotation replaces them, but not the one that is in use.
@@ -141,7 +141,7 @@ func TestWarmConnectionsFollowRevisions(t *testing.T) {
 	if n, err := g.DrainConnections("up", "", deadline); err != nil || n != 4 {
 		t.Errorf("%d connections drain, %v", n, err)
 	}
-	eventually(t, "they were replaced", func() bool { _, ever := up.connections(); return ever == before+3 && g.warm("up").GetReady() == 3 })
+	eventually(t, "the warm connections were replaced", func() bool { _, ever := up.connections(); return ever == before+3 && g.warm("up").GetReady() == 3 })
 
 	// A deleted upstream has no warm connections.
 	g.apply(store.Edit{Deletes: []store.Delete{
@@ -158,12 +158,12 @@ func TestAStoppedGatewayHasNoWarmConnections(t *testing.T) {
 	resources := append(bridgeTo(t, ca, up.address), tcpListener("db", "127.0.0.1:0"))
 	resources[2].(*adminv1.Upstream).Pool = &adminv1.Pool{Warm: 2}
 	g.put(resources...)
-	eventually(t, "they are ready", func() bool { return g.warm("up").GetReady() == 2 })
+	eventually(t, "the warm connections are ready", func() bool { return g.warm("up").GetReady() == 2 })
 	if err := g.stop(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "they are closed", func() bool { names, _ := up.connections(); return names == "" })
+	eventually(t, "the warm connections are closed", func() bool { names, _ := up.connections(); return names == "" })
 
 	g = start(t, g.dir) // and a restart makes them again
-	eventually(t, "they are ready again", func() bool { return g.warm("up").GetReady() == 2 })
+	eventually(t, "the warm connections are ready again", func() bool { return g.warm("up").GetReady() == 2 })
 }

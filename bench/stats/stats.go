@@ -40,7 +40,7 @@ type Ratio struct {
 	Pairs int
 }
 
-// Ratios divides each of ours by the one of theirs measured beside it. It
+// Ratios divides each of our values by the peer's value that was measured next to it. It
 // ignores pairs in which either is not a positive number.
 func Ratios(ours, theirs []float64) Ratio {
 	var r []float64

@@ -434,6 +434,6 @@ func TestChecksDoNotUseSessions(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 	if s := u.Status()[0]; s.PeerCertificate == nil {
-		t.Error("what a check was presented is not known")
+		t.Error("the certificate presented to a check is unknown")
 	}
 }

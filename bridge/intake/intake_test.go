@@ -170,7 +170,7 @@ func eventually(t testing.TB, condition string, ok func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("never came true: %s", condition)
+			t.Fatalf("not true in time: %s", condition)
 		}
 	}
 }
@@ -217,7 +217,7 @@ func TestTheAlertIsNotOvertaken(t *testing.T) {
 			t.Errorf("%+v", r)
 		}
 	}
-	eventually(t, "all are closed", func() bool { return s.Stats().Open == 0 })
+	eventually(t, "all connections are closed", func() bool { return s.Stats().Open == 0 })
 	if n := s.Stats().HandshakeFailures[certs.ReasonProtocolVersion]; n != 50 {
 		t.Errorf("counted %d", n)
 	}
@@ -264,7 +264,7 @@ func TestRefusedClientsAreClosedInTime(t *testing.T) {
 	c := s.dial(t)
 	c.Write(hello(t))
 	<-s.refused
-	eventually(t, "it is closed", func() bool { return s.Stats().Open == 0 })
+	eventually(t, "the connection is closed", func() bool { return s.Stats().Open == 0 })
 }
 
 // A connection over a limit does not spend a rate.
@@ -331,7 +331,7 @@ func TestConnectionsContinueAfterStopAccepting(t *testing.T) {
 	wantEcho(t, c)
 	down := make(chan error, 1)
 	go func() { down <- s.Shutdown(context.Background()) }()
-	eventually(t, "it closes", s.Closing)
+	eventually(t, "the server begins to close", s.Closing)
 	wantEcho(t, c)
 	c.Close()
 	if err := <-down; err != nil {

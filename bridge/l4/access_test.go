@@ -44,7 +44,7 @@ func TestClientsWithoutAccess(t *testing.T) {
 			if test.served {
 				want = 0
 			}
-			eventually(t, "it is counted", func() bool { s := g.Stats(); return s.Denied == want && s.Accepted == 1-want && s.Rejected == 0 })
+			eventually(t, "the outcome is counted", func() bool { s := g.Stats(); return s.Denied == want && s.Accepted == 1-want && s.Rejected == 0 })
 		})
 	}
 }

@@ -97,7 +97,7 @@ func TestDNSChangesEndpointsUnderLoad(t *testing.T) {
 			goOn()
 		}
 		m.to(servers[3])
-		eventually(t, "one is left", func() bool { return len(u.Endpoints()) == 1 })
+		eventually(t, "one endpoint is left", func() bool { return len(u.Endpoints()) == 1 })
 		goOn()
 		close(done)
 		clients.Wait()
@@ -106,7 +106,7 @@ func TestDNSChangesEndpointsUnderLoad(t *testing.T) {
 		long.CloseWrite()
 		long.WantEnd(t, "", clean)
 		u.Retire()
-		eventually(t, "nothing is left open", func() bool {
+		eventually(t, "no connection is left open", func() bool {
 			for _, s := range u.Status() {
 				if s.Open > 0 {
 					return false

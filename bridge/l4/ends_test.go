@@ -205,6 +205,6 @@ func TestIdleTimeoutCutsAStalledWriteAfterAHalfClose(t *testing.T) {
 		if _, how := b.client.ReadAll(); how == clean {
 			t.Error("the reader saw a clean end")
 		}
-		eventually(t, "the connection is over", func() bool { return b.gate.Stats().Open == 0 })
+		eventually(t, "the connection has ended", func() bool { return b.gate.Stats().Open == 0 })
 	})
 }

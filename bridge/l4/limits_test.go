@@ -116,7 +116,7 @@ func TestShutdownEndsWaitingConnections(t *testing.T) {
 		_, err := greet(t, g.address)
 		ended <- err
 	}()
-	eventually(t, "one waits", func() bool { return u.Load().Pending == 1 })
+	eventually(t, "one request waits", func() bool { return u.Load().Pending == 1 })
 	g.Shutdown(cancelled())
 	if err := <-ended; err == nil {
 		t.Error("it was served")

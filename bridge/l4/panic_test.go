@@ -24,7 +24,7 @@ func TestPanicAfterTheDialClosesBothSides(t *testing.T) {
 
 	g.wantRefused(t)
 	accept(t, back, nil).WantEnd(t, "", reset)
-	eventually(t, "the connection is over", func() bool { return s.Stats().Open == 0 })
+	eventually(t, "the connection has ended", func() bool { return s.Stats().Open == 0 })
 	if text := log.String(); !strings.Contains(text, "panic while serving a connection") {
 		t.Errorf("log: %s", text)
 	}

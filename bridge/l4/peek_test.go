@@ -157,7 +157,7 @@ func TestPassthroughBesideTLS(t *testing.T) {
 		t.Fatal(err) // the listener presents its default certificate
 	}
 	c.WantEnd(t, "", truncated, clean, reset)
-	eventually(t, "it is counted", func() bool { return g.Stats().NoUpstream == 1 })
+	eventually(t, "the outcome is counted", func() bool { return g.Stats().NoUpstream == 1 })
 }
 
 // A client cannot avoid a required certificate by hiding the name in its hello behind
@@ -207,7 +207,7 @@ func TestPassthroughOfAnUnknownName(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "unrecognized name") {
 		t.Errorf("%v", err)
 	}
-	eventually(t, "it is counted", func() bool { return g.Stats().NoUpstream == 1 })
+	eventually(t, "the outcome is counted", func() bool { return g.Stats().NoUpstream == 1 })
 }
 
 // The upstream receives the PROXY header before the client's bytes.

@@ -108,11 +108,11 @@ func TestConnectionsWithoutAValidHeaderAreClosed(t *testing.T) {
 		trusted, sent string
 		reason        proxyproto.Reason
 	}{
-		"untrusted":                    {"192.0.2.0/24", "", proxyproto.Untrusted},
-		"unannounced":                  {"127.0.0.1", "hello, I am a client", proxyproto.Missing},
-		"malformed":                    {"127.0.0.1", "PROXY TCP4 client server 1 2\r\n", proxyproto.Malformed},
-		"forever":                      {"127.0.0.1", "PROXY TCP4 " + strings.Repeat("1", 200), proxyproto.Malformed},
-		"nothing, and then it is over": {"127.0.0.1", "", proxyproto.Closed},
+		"untrusted":                 {"192.0.2.0/24", "", proxyproto.Untrusted},
+		"unannounced":               {"127.0.0.1", "hello, I am a client", proxyproto.Missing},
+		"malformed":                 {"127.0.0.1", "PROXY TCP4 client server 1 2\r\n", proxyproto.Malformed},
+		"forever":                   {"127.0.0.1", "PROXY TCP4 " + strings.Repeat("1", 200), proxyproto.Malformed},
+		"nothing, and then the end": {"127.0.0.1", "", proxyproto.Closed},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := serve(t, &l4.Table{ProxyProtocol: trust(t, test.trusted), Default: to(group(plain(upstreams)))})
@@ -124,13 +124,13 @@ func TestConnectionsWithoutAValidHeaderAreClosed(t *testing.T) {
 				c.CloseWrite()
 				c.WantEnd(t, "", reset)
 			}
-			eventually(t, "it is counted", func() bool { s := g.Stats(); return s.Open == 0 && s.Unannounced[test.reason] == 1 })
+			eventually(t, "the outcome is counted", func() bool { s := g.Stats(); return s.Open == 0 && s.Unannounced[test.reason] == 1 })
 		})
 	}
 	upstreams.Close()
 	if conn, err := upstreams.Accept(); err == nil {
 		conn.Close()
-		t.Error("one of them reached an upstream")
+		t.Error("a connection reached an upstream")
 	}
 }
 
@@ -153,7 +153,7 @@ func TestStalledHeaders(t *testing.T) {
 		}
 	}
 	clients.Wait()
-	eventually(t, "all are over", func() bool { return g.Stats().Open == 0 })
+	eventually(t, "all connections have ended", func() bool { return g.Stats().Open == 0 })
 	if got := g.Stats().Unannounced[proxyproto.Timeout]; got != uint64(n) {
 		t.Errorf("%d timed out, want %d", got, n)
 	}

@@ -166,7 +166,7 @@ func TestRecordOfAFailedConnection(t *testing.T) {
 	}{
 		{"no listener", &l4.Table{Default: to(group(plain(closed)))}, nil,
 			record{"ended": "upstream unreachable", "reason": "CONNECT_REFUSED", "upstream": "group", "endpoint": closed.Addr().String(), "attempts": 1, "first_byte_ms": nil}},
-		{"another authority's upstream", &l4.Table{Default: to(group(over(t, stranger, p.upstream(t, "back.test"))))}, nil,
+		{"an upstream with a certificate of another CA", &l4.Table{Default: to(group(over(t, stranger, p.upstream(t, "back.test"))))}, nil,
 			record{"ended": "upstream unreachable", "reason": "UNKNOWN_CA", "endpoint": stranger.Addr().String(), "attempts": 1}},
 		{"both", &l4.Table{Default: to(group(plain(closed), over(t, stranger, p.upstream(t, "back.test"))))}, nil,
 			record{"ended": "upstream unreachable", "attempts": 2}},
@@ -189,7 +189,7 @@ func TestRecordOfAFailedConnection(t *testing.T) {
 			} else if !errors.Is(err, syscall.ECONNRESET) { // the reset may arrive before connect returns
 				t.Fatal(err)
 			}
-			eventually(t, "the connection is over", func() bool { s := g.Stats(); return s.Accepted == 1 && s.Open == 0 })
+			eventually(t, "the connection has ended", func() bool { s := g.Stats(); return s.Accepted == 1 && s.Open == 0 })
 			r := one(t, end())
 			c.want["client"] = "127.0.0.1"
 			r.want(t, c.want, "duration_ms", "client_port")
@@ -214,7 +214,7 @@ func TestRecordSaysHowAConnectionEnded(t *testing.T) {
 			client.Send(t, "ping")
 			back.Want(t, "ping")
 			c.do(client, back)
-			eventually(t, "the connection is over", func() bool { return g.Stats().Open == 0 })
+			eventually(t, "the connection has ended", func() bool { return g.Stats().Open == 0 })
 			c.want["bytes_from_client"], c.want["bytes_to_client"], c.want["first_byte_ms"] = 4, 0, nil
 			c.want["tls_version"], c.want["upstream_tls_version"], c.want["tls_resumed"] = nil, nil, nil
 			one(t, end()).want(t, c.want)
@@ -280,7 +280,7 @@ func TestAccessLogIsSwitchedOffWithoutTouchingConnections(t *testing.T) {
 		open := g.Stats().Open
 		_ = c.CloseWrite()
 		c.WantEnd(t, "", clean)
-		eventually(t, "the connection is over", func() bool { return g.Stats().Open == open-1 })
+		eventually(t, "the connection has ended", func() bool { return g.Stats().Open == open-1 })
 	}
 	first, second := g.dial(t, nil), g.dial(t, nil)
 	say(first, "1")

@@ -180,7 +180,7 @@ func TestRotationOfTheClientCertificateUnderTraffic(t *testing.T) {
 				c.WantEcho(t, "continues")
 			}
 			eventually(t, "the drained connections have ended", counts(map[string]int{after.Fingerprint(): 3}))
-			eventually(t, "it is logged", func() bool { return strings.Count(r.log.String(), `"ended":"drained"`) == 4 })
+			eventually(t, "the log has the line", func() bool { return strings.Count(r.log.String(), `"ended":"drained"`) == 4 })
 		})
 	}
 }
@@ -319,5 +319,5 @@ func TestReplyMakesAnEndpointHealthy(t *testing.T) {
 	}
 	far.Send(t, "answer")
 	c.Want(t, "answer")
-	eventually(t, "it is up", func() bool { return u.Status()[0].Health == upstream.Up })
+	eventually(t, "the endpoint is up", func() bool { return u.Status()[0].Health == upstream.Up })
 }

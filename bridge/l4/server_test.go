@@ -302,7 +302,7 @@ func TestLimits(t *testing.T) {
 				c.WantEnd(t, "", reset)
 			}
 		}
-		eventually(t, "they are counted", func() bool { s := g.Stats(); return s.Rejected == 2 && s.Limited[limit.OfRatePerClient] == 2 })
+		eventually(t, "the connections are counted", func() bool { s := g.Stats(); return s.Rejected == 2 && s.Limited[limit.OfRatePerClient] == 2 })
 	})
 	t.Run("but not per unix client", func(t *testing.T) {
 		table := &l4.Table{Default: to(group(plain(ln))), MaxPerClient: 1, RatePerClient: hourly(1)}
@@ -356,7 +356,7 @@ func TestShutdownCuts(t *testing.T) {
 		wait  func(*peer)
 	}{
 		"carrying bytes": {&l4.Table{Default: to(group(plain(ln)))}, func(c *peer) { c.WantEcho(t, "x") }},
-		"shaking hands with the client": {&l4.Table{TLS: p.listener(t, "x.test"), HandshakeTimeout: time.Hour},
+		"in the handshake with the client": {&l4.Table{TLS: p.listener(t, "x.test"), HandshakeTimeout: time.Hour},
 			func(*peer) {}},
 		"dialling": {&l4.Table{Default: to(group(over(t, silent, p.upstream(t, "x.test"))))},
 			func(*peer) { accept(t, silent, nil) }},
@@ -420,7 +420,7 @@ func TestStalledHandshakes(t *testing.T) {
 		})
 	}
 	clients.Wait()
-	eventually(t, "all are over", func() bool { return g.Stats().Open == 0 })
+	eventually(t, "all connections have ended", func() bool { return g.Stats().Open == 0 })
 	if f := g.Stats().HandshakeFailures[certs.ReasonHandshakeTimeout]; f != uint64(len(whole)+1) {
 		t.Errorf("%d handshakes timed out, want %d", f, len(whole)+1)
 	}
@@ -438,7 +438,7 @@ func TestGarbageToATLSListener(t *testing.T) {
 		c.CloseWrite()
 		io.Copy(io.Discard, c) // at most an alert, and the end
 	}
-	eventually(t, "all are over", func() bool { s := g.Stats(); return s.Accepted == 8 && s.Open == 0 })
+	eventually(t, "all connections have ended", func() bool { s := g.Stats(); return s.Accepted == 8 && s.Open == 0 })
 	total := uint64(0)
 	for _, n := range g.Stats().HandshakeFailures {
 		total += n

@@ -131,7 +131,7 @@ func TestStalledConnectionsCostLittle(t *testing.T) {
 			s.begin(t, p, time.Hour, 1) // allocations made once are not counted
 			goroutines, before := runtime.NumGoroutine(), memory()
 			g, _, _ := s.begin(t, p, time.Hour, n)
-			eventually(t, "all are accepted", func() bool { return g.Stats().Open == n })
+			eventually(t, "all connections are accepted", func() bool { return g.Stats().Open == n })
 			// One for each connection, and a few of the test's own.
 			eventually(t, "no more goroutines than connections", func() bool { return runtime.NumGoroutine() <= goroutines+n+10 })
 			held := (memory() - before) / n
@@ -153,7 +153,7 @@ func TestStalledConnectionsAreClosedInTime(t *testing.T) {
 			for _, c := range clients {
 				io.Copy(io.Discard, c) // to any kind of end
 			}
-			eventually(t, "all are over", func() bool { s := g.Stats(); return s.Accepted == n && s.Open == 0 })
+			eventually(t, "all connections have ended", func() bool { s := g.Stats(); return s.Accepted == n && s.Open == 0 })
 			stats := g.Stats()
 			if s.upstream == nil {
 				if stats.HandshakeFailures[s.reason] != n || stats.DialFailures != 0 {
@@ -189,7 +189,7 @@ func TestSlowHelloGetsNoMoreTime(t *testing.T) {
 		})
 	}
 	clients.Wait()
-	eventually(t, "all are over", func() bool { return g.Stats().Open == 0 })
+	eventually(t, "all connections have ended", func() bool { return g.Stats().Open == 0 })
 	if s := g.Stats(); s.HandshakeFailures[certs.ReasonHandshakeTimeout] != 20 || s.HandshakesFull != 0 {
 		t.Errorf("%+v", s)
 	}

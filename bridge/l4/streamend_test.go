@@ -72,7 +72,7 @@ func TestStreamFailuresCountForTheSideThatFailed(t *testing.T) {
 				}
 				client.Want(t, "pong")
 				c.end(t, client, b)
-				eventually(t, "the connection is over", func() bool { return g.Stats().Open == 0 })
+				eventually(t, "the connection has ended", func() bool { return g.Stats().Open == 0 })
 			}
 			all := end()
 			if len(all) != failures {

@@ -128,7 +128,7 @@ func TestClientsWithoutAccess(t *testing.T) {
 				t.Errorf("%s: %q", ip, got)
 			}
 		}
-		eventually(t, "it is counted, and gone", func() bool { st := s.Stats(); return st.Denied == 1 && st.Open == 0 })
+		eventually(t, "the connection is counted and closed", func() bool { st := s.Stats(); return st.Denied == 1 && st.Open == 0 })
 	})
 	t.Run("behind a proxy", func(t *testing.T) {
 		table := &Table{TrustedProxies: peers(t, "127.0.0.1"), Access: &cidr.Access{Allow: addresses(t, "192.0.2.0/24"), Deny: addresses(t, "192.0.2.9")}, Default: respond}

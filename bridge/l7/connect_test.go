@@ -214,7 +214,7 @@ func TestAClientThatLeavesBeforeItsWebSocketIsAllowed(t *testing.T) {
 	<-accepted
 	_ = c.Conn.(*net.TCPConn).SetLinger(0)
 	c.Close()
-	eventually(t, "the request is over", func() bool { return s.Stats().InFlight == 0 })
+	eventually(t, "the request has ended", func() bool { return s.Stats().InFlight == 0 })
 }
 
 // An HTTP/2 client gets a WebSocket from an HTTP/2 upstream; in between, the gateway

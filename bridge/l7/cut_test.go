@@ -28,7 +28,7 @@ func TestACutBeforeTheExchangeBeginsEndsIt(t *testing.T) {
 	server.Store(s)
 	c := w.dial(address)
 	c.send("GET / HTTP/1.1", "Host: a")
-	eventually(t, "the request is over", func() bool {
+	eventually(t, "the request has ended", func() bool {
 		st := s.Stats()
 		return st.Accepted == 1 && st.Open == 0 && st.InFlight == 0 && st.Requests[499] == 1
 	})

@@ -77,7 +77,7 @@ func TestTriesHaveADeadline(t *testing.T) {
 					for range min(c.stuck, len(up.arrived)) {
 						<-up.aborted // the upstream learns that the request was aborted
 					}
-					eventually(t, "it is over", func() bool { return s.Stats().InFlight == 0 })
+					eventually(t, "the request has ended", func() bool { return s.Stats().InFlight == 0 })
 					want := "served hello"
 					if c.code == 504 {
 						want = "gateway timeout\n"

@@ -107,7 +107,7 @@ func TestEndpointsThatDNSChangesUnderTraffic(t *testing.T) {
 					})
 				}
 				m.to(servers[1])
-				eventually(t, "one is left", func() bool { return len(r.back.Upstream().Endpoints()) == 1 })
+				eventually(t, "one endpoint is left", func() bool { return len(r.back.Upstream().Endpoints()) == 1 })
 				stop()
 				eventually(t, "the connections to the others are closed", func() bool {
 					for _, s := range r.back.Upstream().Status() {
@@ -135,7 +135,7 @@ func TestARequestAtAnEndpointThatLeavesIsServed(t *testing.T) {
 		answer := r.begin("/slow")
 		<-server.begun
 		m.to(other)
-		eventually(t, "it has left", func() bool { return r.status(address).Left })
+		eventually(t, "the endpoint has left", func() bool { return r.status(address).Left })
 		if s := r.status(address); s.Open != 1 || !s.Draining {
 			t.Errorf("status %+v", s)
 		}
@@ -164,7 +164,7 @@ func TestAPoolOfAnEndpointThatHasLeftKeepsNothing(t *testing.T) {
 			t.Error("the connection is not kept")
 		}
 		m.to(two)
-		eventually(t, "it has left", e.Left)
+		eventually(t, "the endpoint has left", e.Left)
 		eventually(t, "its pool is gone", func() bool { return r.back.Kept(e) == 0 })
 		var turn upstream.Turn
 		turn.Begin(r.back.Upstream(), upstream.Key{})

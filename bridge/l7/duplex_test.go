@@ -72,7 +72,7 @@ func TestStreamsEndCorrectlyInEveryOrderThroughTheGateway(t *testing.T) {
 		{name: "the upstream answers all without a trailer", upstream: func(s *http2.ServerStream) { _ = s.Write([]byte("bye")); _ = s.End(nil) }, reads: "bye end"},
 		{name: "the upstream fails", upstream: func(s *http2.ServerStream) { s.Abort(io.ErrClosedPipe) }, reads: " INTERNAL_ERROR"},
 		{name: "the upstream cancels", upstream: func(s *http2.ServerStream) { s.Abort(net.ErrClosed) }, reads: " INTERNAL_ERROR"},
-		{name: "the upstream says that it is over and does not end it", upstream: func(*http2.ServerStream) {}, reads: " INTERNAL_ERROR"},
+		{name: "the upstream announces the end and does not end the stream", upstream: func(*http2.ServerStream) {}, reads: " INTERNAL_ERROR"},
 		{name: "the client half-closes", client: func(s *http2.ClientStream) { _ = s.End(message.Fields{{Name: "x", Value: "y"}}) },
 			reads: "bye end", trailer: "5", upstreamReads: " end"},
 		{name: "the client sends more and half-closes", client: func(s *http2.ClientStream) { _ = s.Write([]byte("more")); _ = s.End(nil) },

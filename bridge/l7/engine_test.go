@@ -179,7 +179,7 @@ func TestClientHangUpIsDetected(t *testing.T) {
 		case <-time.After(patience):
 			t.Errorf("%s: the gateway did not notice", tls.VersionName(version))
 		}
-		eventually(t, "it is counted", func() bool { st := s.Stats(); return st.Requests[policy.StatusClientGone] == 1 && st.Open == 0 })
+		eventually(t, "the outcome is counted", func() bool { st := s.Stats(); return st.Requests[policy.StatusClientGone] == 1 && st.Open == 0 })
 	}
 }
 

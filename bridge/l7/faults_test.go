@@ -309,7 +309,7 @@ func testFaults(t *testing.T, front, back backs.Protocol, kind *faultyKind) {
 		t.Error("no fault was noticed")
 	}
 	eventually(t, "a request goes well after the faults", request)
-	eventually(t, "nothing is left", func() bool { return s.Stats().InFlight == 0 && s.shared.Kept() == 0 })
+	eventually(t, "no request or connection is left", func() bool { return s.Stats().InFlight == 0 && s.shared.Kept() == 0 })
 }
 
 // A brokenConn is a connection whose calls fail from a given call on. It is not
@@ -433,7 +433,7 @@ func TestFaultsAtEveryCall(t *testing.T) {
 						}
 					}
 				}
-				eventually(t, "nothing is left", func() bool { return s.Stats().InFlight == 0 && s.shared.Kept() == 0 })
+				eventually(t, "no request or connection is left", func() bool { return s.Stats().InFlight == 0 && s.shared.Kept() == 0 })
 			})
 		}
 	}
@@ -505,5 +505,5 @@ func testUpgradeFaults(t *testing.T, secure bool) {
 	if !talk() {
 		t.Error("after the faults it fails")
 	}
-	eventually(t, "nothing is left", func() bool { return s.Stats().InFlight == 0 })
+	eventually(t, "no request or connection is left", func() bool { return s.Stats().InFlight == 0 })
 }

@@ -202,7 +202,7 @@ func TestFailuresAreAnsweredShortlyAndLoggedWithTheirReason(t *testing.T) {
 			if want := map[int]string{502: "bad gateway\n", 503: "service unavailable\n"}[c.code]; code != c.code || body != want {
 				t.Errorf("%d %q, want %d %q", code, body, c.code, want)
 			}
-			eventually(t, "it is logged", func() bool {
+			eventually(t, "the log has the line", func() bool {
 				// On HTTP/2 the alert that says why is lost when a write fails
 				// before it is read: then the reason is RESPONSE_BROKEN, now and then.
 				w.get(w.browser(), "http://"+address+"/")
@@ -304,7 +304,7 @@ func TestTotalDeadline(t *testing.T) {
 					<-ended
 				}
 			}
-			eventually(t, "nothing is in flight", func() bool { return s.Stats().InFlight == 0 })
+			eventually(t, "no request is in progress", func() bool { return s.Stats().InFlight == 0 })
 		})
 	}
 }

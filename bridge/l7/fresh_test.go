@@ -171,5 +171,5 @@ func TestAnUpstreamThatAllowsNoStreams(t *testing.T) {
 	if code != 503 || n > 2 {
 		t.Errorf("answered %d, over %d connections", code, n)
 	}
-	eventually(t, "it is over", func() bool { return s.Stats().InFlight == 0 })
+	eventually(t, "the request has ended", func() bool { return s.Stats().InFlight == 0 })
 }

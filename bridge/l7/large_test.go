@@ -94,7 +94,7 @@ func TestStuckClientsHoldNoLargeBuffer(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		eventually(t, "all are stuck, and all the largest buffers are free", func() bool {
+		eventually(t, "all connections are stalled, and all the largest buffers are free", func() bool {
 			stuck := true
 			s.intake.Walk(func(o intake.Owner) { stuck = stuck && o.(*conn).direct.IsWaiting() })
 			return stuck && large(&s.buffers, largest) == largest && large(back.Buffers(), largest) == largest

@@ -53,7 +53,7 @@ func TestRequestsAtOnceAreLimited(t *testing.T) {
 			for range 2 {
 				all.Go(func() {
 					if code, body := w.get(browser, url+"/held"); code != 200 || body != "done" {
-						t.Errorf("one within the limit: %d %q", code, body)
+						t.Errorf("a request within the limit: %d %q", code, body)
 					}
 				})
 				<-h.arrived
@@ -66,7 +66,7 @@ func TestRequestsAtOnceAreLimited(t *testing.T) {
 				body, _ := io.ReadAll(res.Body)
 				res.Body.Close()
 				if want := map[int]string{503: "service unavailable\n", 429: "too many requests\n"}[c.code]; res.StatusCode != c.code || string(body) != want || res.Header.Get("Retry-After") != "1" {
-					t.Errorf("one too many: %d %q %v", res.StatusCode, body, res.Header)
+					t.Errorf("one above the limit: %d %q %v", res.StatusCode, body, res.Header)
 				}
 			}
 			if status := w.grpc(browser, url); status != "14" {
@@ -77,7 +77,7 @@ func TestRequestsAtOnceAreLimited(t *testing.T) {
 			eventually(t, "there is room", func() bool { return s.Stats().InFlight == 0 })
 			for range 5 {
 				if code, _ := w.get(browser, url); code != 200 {
-					t.Errorf("one later: %d", code)
+					t.Errorf("a later request: %d", code)
 				}
 			}
 			want := map[limit.Kind]uint64{limit.AtOnce: 0, limit.AtOncePerClient: 0, limit.OfRate: 0, limit.OfRatePerClient: 0}
@@ -145,7 +145,7 @@ func TestRequestsInATimeAreLimited(t *testing.T) {
 			browser := w.browser()
 			for range 4 {
 				if code, _ := w.get(browser, scheme+"://"+address); code != 200 {
-					t.Errorf("one within the limit: %d", code)
+					t.Errorf("a request within the limit: %d", code)
 				}
 			}
 			for range 3 {
@@ -155,7 +155,7 @@ func TestRequestsInATimeAreLimited(t *testing.T) {
 				}
 				res.Body.Close()
 				if wait, _ := strconv.Atoi(res.Header.Get("Retry-After")); res.StatusCode != c.code || wait < 800 || wait > 900 {
-					t.Errorf("one too many: %d %v", res.StatusCode, res.Header)
+					t.Errorf("one above the limit: %d %v", res.StatusCode, res.Header)
 				}
 			}
 		})
@@ -290,7 +290,7 @@ func TestBodiesAreLimited(t *testing.T) {
 			body, rest := io.Pipe()
 			res, err := browser.Post(scheme+"://"+address+"/at-once", "text/plain", body)
 			if err != nil || res.StatusCode != 200 {
-				t.Fatalf("one answered at once: %v, %v", res, err)
+				t.Fatalf("a request that is answered at once: %v, %v", res, err)
 			}
 			go func() {
 				_, _ = rest.Write(make([]byte, 10*most))
@@ -306,7 +306,7 @@ func TestBodiesAreLimited(t *testing.T) {
 			if len(got) > 0 {
 				t.Errorf("the upstream had %d requests too many", len(got))
 			}
-			eventually(t, "nothing is in flight", func() bool { return s.Stats().InFlight == 0 })
+			eventually(t, "no request is in progress", func() bool { return s.Stats().InFlight == 0 })
 		})
 	}
 }
@@ -377,7 +377,7 @@ func TestConnectionAgeIsLimited(t *testing.T) {
 				res = &http.Response{Body: http.NoBody}
 			}
 			if body, err := io.ReadAll(res.Body); err != nil || string(body) != "done" {
-				t.Errorf("one that takes long: %q, %v", body, err)
+				t.Errorf("a slow request: %q, %v", body, err)
 			}
 			res.Body.Close()
 			got <- res
@@ -389,7 +389,7 @@ func TestConnectionAgeIsLimited(t *testing.T) {
 		if res := <-got; scheme == "http" && !res.Close {
 			t.Error("the response does not announce the end of the connection")
 		}
-		eventually(t, "it is closed", func() bool { return s.Stats().Open == 0 })
+		eventually(t, "the connection is closed", func() bool { return s.Stats().Open == 0 })
 		if n := s.Stats().Accepted; n != 2 {
 			t.Errorf("%d connections", n)
 		}

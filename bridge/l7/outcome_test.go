@@ -151,7 +151,7 @@ func TestResponsesEjectEndpoints(t *testing.T) {
 						t.Fatalf("after %d: %s", i, back.Upstream().Status()[0].Unavailable)
 					}
 					test.ask(w, address)
-					eventually(t, "it has ended", func() bool { return s.Stats().InFlight == 0 })
+					eventually(t, "the request has ended", func() bool { return s.Stats().InFlight == 0 })
 				}
 				st := back.Upstream().Status()[0]
 				if st.Available == test.ejected {

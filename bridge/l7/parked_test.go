@@ -82,7 +82,7 @@ func TestIdleClientsHaveNoGoroutine(t *testing.T) {
 			c := clients[0]
 			for _, piece := range []string{"G", "ET /pieces HTTP/1.1\r\nHo", "st: a\r\n\r\n"} {
 				io.WriteString(c, piece)
-				eventually(t, "it is carried", func() bool { return w.carried() == 1 })
+				eventually(t, "an engine carries the connection", func() bool { return w.carried() == 1 })
 			}
 			if res, body := c.answer(t, "GET"); res.StatusCode != 200 || !strings.Contains(body, "/pieces by") {
 				t.Errorf("%d %q", res.StatusCode, body)
@@ -99,15 +99,15 @@ func TestSilentClientsAreParked(t *testing.T) {
 	w := newTestbed(t)
 	_, address := w.plain(w.back(backs.HTTP1, w.server(echo)))
 	c := w.dial(address)
-	eventually(t, "it is carried", func() bool { return w.carried() == 1 })
-	eventually(t, "it is parked", w.allParked)
+	eventually(t, "an engine carries the connection", func() bool { return w.carried() == 1 })
+	eventually(t, "the connection is parked", w.allParked)
 	for range 3 { // in quick succession, so that it is not parked between
 		c.send("GET / HTTP/1.1", "Host: a")
 		if res, _ := c.answer(t, "GET"); res.StatusCode != 200 {
 			t.Errorf("%d", res.StatusCode)
 		}
 	}
-	eventually(t, "it is parked again", w.allParked)
+	eventually(t, "the connection is parked again", w.allParked)
 }
 
 func TestParkedClientsAreClosedInTime(t *testing.T) {
@@ -118,7 +118,7 @@ func TestParkedClientsAreClosedInTime(t *testing.T) {
 	c := w.dial(address)
 	c.send("GET / HTTP/1.1", "Host: a")
 	c.answer(t, "GET")
-	eventually(t, "it is parked", w.allParked)
+	eventually(t, "the connection is parked", w.allParked)
 	if n := s.Stats().Open; n != 1 {
 		t.Fatalf("%d connections open, want 1", n)
 	}
@@ -126,7 +126,7 @@ func TestParkedClientsAreClosedInTime(t *testing.T) {
 		t.Errorf("%d bytes, %v", n, err)
 	}
 	c.Close()
-	eventually(t, "it is forgotten", func() bool { return s.Stats().Open == 0 })
+	eventually(t, "the connection is removed", func() bool { return s.Stats().Open == 0 })
 }
 
 func TestParkedClientsThatGoAreForgotten(t *testing.T) {
@@ -143,10 +143,10 @@ func TestParkedClientsThatGoAreForgotten(t *testing.T) {
 				c := w.dial(address)
 				c.send("GET / HTTP/1.1", "Host: a")
 				c.answer(t, "GET")
-				eventually(t, "it is parked", w.allParked)
+				eventually(t, "the connection is parked", w.allParked)
 				leave(c.Conn)
 			}
-			eventually(t, "all are forgotten", func() bool { return s.Stats().Open == 0 })
+			eventually(t, "all connections are removed", func() bool { return s.Stats().Open == 0 })
 		})
 	}
 }
@@ -214,7 +214,7 @@ func TestIdleClientsOfHTTP2HaveNoGoroutine(t *testing.T) {
 	for _, c := range clients {
 		c.CloseIdleConnections()
 	}
-	eventually(t, "all are forgotten", func() bool { return s.Stats().Open == 0 })
+	eventually(t, "all connections are removed", func() bool { return s.Stats().Open == 0 })
 }
 
 // A plaintext client may have been parked before it sent its first bytes, which
@@ -225,8 +225,8 @@ func TestSilentClientsThatSpeakHTTP2AreParked(t *testing.T) {
 	w := newTestbed(t)
 	s, address := w.plain(w.back(backs.HTTP1, w.server(echo)))
 	silent := w.dial(address)
-	eventually(t, "it is carried", func() bool { return w.carried() == 1 })
-	eventually(t, "it is parked", w.allParked)
+	eventually(t, "an engine carries the connection", func() bool { return w.carried() == 1 })
+	eventually(t, "the connection is parked", w.allParked)
 	var protocols http.Protocols
 	protocols.SetUnencryptedHTTP2(true)
 	transport := &http.Transport{Protocols: &protocols, DialContext: func(context.Context, string, string) (net.Conn, error) { return silent.Conn, nil }}
@@ -236,7 +236,7 @@ func TestSilentClientsThatSpeakHTTP2AreParked(t *testing.T) {
 		if code, body := w.get(client, "http://"+address+"/x"); code != 200 || !strings.Contains(body, " /x by") {
 			t.Fatalf("%d %q", code, body)
 		}
-		eventually(t, "it is parked", w.allParked)
+		eventually(t, "the connection is parked", w.allParked)
 	}
 	if n := s.Stats().Accepted; n != 1 {
 		t.Errorf("%d connections, want 1", n)
@@ -253,7 +253,7 @@ func TestParkedClientsOfHTTP2AreClosedInTime(t *testing.T) {
 	if n := s.Stats().Open; n != 3 {
 		t.Errorf("%d connections open, want 3", n)
 	}
-	eventually(t, "all are closed", func() bool { return s.Stats().Open == 0 })
+	eventually(t, "all connections are closed", func() bool { return s.Stats().Open == 0 })
 }
 
 func TestShutdownClosesParkedClientsOfHTTP2(t *testing.T) {

@@ -208,7 +208,7 @@ func TestRequestsNotAnnounced(t *testing.T) {
 			if got, _ := io.ReadAll(c); len(got) > 0 {
 				t.Errorf("answered %q", got)
 			}
-			eventually(t, "it is counted", func() bool { st := s.Stats(); return st.Open == 0 && st.Unannounced[test.reason] == 1 })
+			eventually(t, "the outcome is counted", func() bool { st := s.Stats(); return st.Open == 0 && st.Unannounced[test.reason] == 1 })
 		})
 	}
 }
@@ -240,7 +240,7 @@ func TestShutdownClosesUnannouncedConnections(t *testing.T) {
 	s.firstRequest = 10 * time.Millisecond
 	c := w.dial(address)
 	io.WriteString(c, "PROXY ")
-	eventually(t, "it is taken", func() bool { return s.Stats().Open == 1 })
+	eventually(t, "the connection is accepted", func() bool { return s.Stats().Open == 1 })
 	if err := s.Shutdown(context.Background()); err != nil {
 		t.Error(err)
 	}
@@ -267,7 +267,7 @@ func TestAnnouncedClientsThatLeave(t *testing.T) {
 		})
 	}
 	clients.Wait()
-	eventually(t, "nothing is left", func() bool { return s.Stats().Open == 0 && open.Load() == 0 })
+	eventually(t, "no request or connection is left", func() bool { return s.Stats().Open == 0 && open.Load() == 0 })
 	if n := back.Kept(back.Upstream().Endpoints()[0]); n != 0 {
 		t.Errorf("%d pools are left", n)
 	}

@@ -273,7 +273,7 @@ func TestRecordOfGatewayAnswers(t *testing.T) {
 	c.send("GARBAGE")
 	c.answer(t, "GET")
 	c.Close()
-	eventually(t, "all are over", func() bool { return s.Stats().Open == 0 })
+	eventually(t, "all connections have ended", func() bool { return s.Stats().Open == 0 })
 	all := end()
 	all["/hello"].want(t, record{"code": 203, "route": "hello", "bytes_to_client": 5, "upstream": nil, "attempts": nil, "user_agent": strings.Repeat("x", 1021) + "…", "reason": nil, "ended": nil})
 	all["/none"].want(t, record{"code": 404, "route": nil, "host": "a.example", "bytes_to_client": 9})
@@ -311,7 +311,7 @@ func TestARecordOfAClientThatLeaves(t *testing.T) {
 		}
 		_ = c.Conn.(*net.TCPConn).SetLinger(0)
 		c.Close()
-		eventually(t, "it is over", func() bool { return s.Stats().InFlight == 0 })
+		eventually(t, "the request has ended", func() bool { return s.Stats().InFlight == 0 })
 	}
 	all := end()
 	all["/early"].want(t, record{"code": 499, "ended": "client gone", "reason": nil, "upstream_head_ms": nil, "attempts": 1, "upstream_tls_version": "TLS 1.3"})
@@ -360,7 +360,7 @@ func TestARecordOfARequestThatHadToWait(t *testing.T) {
 			first := ask("/first")
 			<-g.came
 			second := ask("/second")
-			eventually(t, "it waits", func() bool { return back.Upstream().Load().Pending == 1 })
+			eventually(t, "the request waits", func() bool { return back.Upstream().Load().Pending == 1 })
 			third := ask("/third")
 			if res, _ := third.answer(t, "GET"); res.StatusCode != 503 {
 				t.Errorf("too many: %s", res.Status)
@@ -447,7 +447,7 @@ func TestARecordOfAnUpgrade(t *testing.T) {
 			if h, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 				_ = h.CloseWrite()
 			}
-			eventually(t, "it is over", func() bool { return s.Stats().InFlight == 0 })
+			eventually(t, "the request has ended", func() bool { return s.Stats().InFlight == 0 })
 			end()["/chat"].want(t, record{"code": 101, "upgrade": "websocket", "ended": "closed", "reason": nil,
 				"bytes_from_client": 4, "bytes_to_client": 5, "upstream_tls_version": "TLS 1.3"}, "upstream_head_ms", "duration_ms")
 			if n := s.Stats().Durations[1].Count(); n != 1 {
@@ -492,7 +492,7 @@ func TestARecordOfAWebSocketOverHTTP2(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 	stream.Done()
-	eventually(t, "it is over", func() bool { return s.Stats().InFlight == 0 })
+	eventually(t, "the request has ended", func() bool { return s.Stats().InFlight == 0 })
 	end()["/chat"].want(t, record{"code": 200, "method": "GET", "protocol": "HTTP/2.0", "upgrade": "websocket", "ended": "closed",
 		"bytes_from_client": 6, "bytes_to_client": 3})
 	if d := s.Stats().Durations; d[1].Count() != 1 || d[2].Count() != 0 {
@@ -548,7 +548,7 @@ func TestAccessLogIsSwitchedOffWithoutTouchingConnections(t *testing.T) {
 		if res, _ := c.answer(t, "GET"); res.StatusCode != 200 {
 			t.Fatal(res.Status)
 		}
-		eventually(t, "it is over", func() bool { return s.Stats().Requests[200] == uint64(i+1) })
+		eventually(t, "the request has ended", func() bool { return s.Stats().Requests[200] == uint64(i+1) })
 	}
 	all := end()
 	if len(all) != 2 || all["/0"] == nil || all["/2"] == nil || all["/0"]["client_port"] != all["/2"]["client_port"] {

@@ -71,7 +71,7 @@ func TestBodiesAreSentAgainWithinTheBound(t *testing.T) {
 								t.Errorf("%s: try %d had %d bytes, want %d", name, i, len(r), len(shown))
 							}
 						}
-						eventually(t, "it is over", func() bool { return s.Stats().InFlight == 0 })
+						eventually(t, "the request has ended", func() bool { return s.Stats().InFlight == 0 })
 					}
 				}
 			}
@@ -149,7 +149,7 @@ func TestTriesThatEndWhileTheBodyComes(t *testing.T) {
 			if got := <-answered; got != "200 "+sent+"!<nil>" {
 				t.Errorf("%v: answered %q", p, got)
 			}
-			eventually(t, "it is over", func() bool { return s.Stats().InFlight == 0 })
+			eventually(t, "the request has ended", func() bool { return s.Stats().InFlight == 0 })
 		})
 	}
 }
@@ -304,7 +304,7 @@ func TestClientsThatLeaveWhileTheirRequestIsTriedAgain(t *testing.T) {
 				if err := <-left; err == nil {
 					t.Error("there was an answer")
 				}
-				eventually(t, "nothing is left", func() bool {
+				eventually(t, "no request or connection is left", func() bool {
 					requests, retrying := back.Upstream().Retries().InProgress()
 					return s.Stats().InFlight == 0 && requests == 0 && retrying == 0
 				})

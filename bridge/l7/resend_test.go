@@ -159,7 +159,7 @@ func TestUnprocessedRequestsAreSentAgainWithTheirBody(t *testing.T) {
 						if seen != way.fails+1 || conns > seen {
 							t.Errorf("%d bytes, refused after %d: sent %d times on %d connections", n, after, seen, conns)
 						}
-						eventually(t, "it is over", func() bool { return s.Stats().InFlight == 0 && s.shared.Kept() == 0 })
+						eventually(t, "the request has ended", func() bool { return s.Stats().InFlight == 0 && s.shared.Kept() == 0 })
 					}
 				}
 			})
@@ -191,7 +191,7 @@ func TestUnprocessedRequestsThatCannotBeSentAgain(t *testing.T) {
 			if conns, seen := d.counts(); res.StatusCode != http.StatusBadGateway || seen != c.seen {
 				t.Errorf("%s: %d, sent %d times on %d connections", name, res.StatusCode, seen, conns)
 			}
-			eventually(t, "it is over", func() bool { return s.Stats().InFlight == 0 && s.shared.Kept() == 0 })
+			eventually(t, "the request has ended", func() bool { return s.Stats().InFlight == 0 && s.shared.Kept() == 0 })
 		})
 	}
 }
@@ -233,5 +233,5 @@ func TestKeptBodiesAreBoundedTogether(t *testing.T) {
 			t.Errorf("answered %d, want %d", res.StatusCode, want)
 		}
 	}
-	eventually(t, "nothing is kept", func() bool { return s.shared.Kept() == 0 })
+	eventually(t, "no body is kept", func() bool { return s.shared.Kept() == 0 })
 }

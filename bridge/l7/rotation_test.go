@@ -251,7 +251,7 @@ func TestDrainedConnectionsAreCutWhenThePeriodEnds(t *testing.T) {
 		if got := <-answer; got != "502 bad gateway\n" {
 			t.Errorf("the request in flight: %q", got)
 		}
-		eventually(t, "it is closed", func() bool { return len(r.tracker.Counts()) == 0 })
+		eventually(t, "the connection is closed", func() bool { return len(r.tracker.Counts()) == 0 })
 	})
 }
 
@@ -347,6 +347,6 @@ func TestSessionsDoNotSurviveARotation(t *testing.T) {
 			}
 		}
 		want := map[string]int{}
-		eventually(t, "all are closed", func() bool { return maps.Equal(r.tracker.Counts(), want) })
+		eventually(t, "all connections are closed", func() bool { return maps.Equal(r.tracker.Counts(), want) })
 	}
 }

@@ -267,7 +267,7 @@ func TestShutdownDrainsUpgradesUntilItsContextEnds(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	down := make(chan error, 1)
 	go func() { down <- s.Shutdown(ctx) }()
-	eventually(t, "it closes", func() bool { return s.intake.Closing() })
+	eventually(t, "the server begins to close", func() bool { return s.intake.Closing() })
 	for range 3 { // still served
 		if err := c.Write(t.Context(), websocket.MessageText, []byte("hi")); err != nil {
 			t.Fatal(err)
@@ -429,7 +429,7 @@ func TestAPanicIsLoggedAndTheConnectionCutOff(t *testing.T) {
 	if b, _ := io.ReadAll(c); len(b) != 0 {
 		t.Errorf("%q", b)
 	}
-	eventually(t, "it is logged", func() bool { return strings.Contains(w.log.String(), "panic=boom") })
+	eventually(t, "the log has the line", func() bool { return strings.Contains(w.log.String(), "panic=boom") })
 }
 
 func BenchmarkSmallRequest(b *testing.B) {

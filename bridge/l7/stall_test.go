@@ -62,9 +62,9 @@ func TestAResponseThatStallsIsCutOff(t *testing.T) {
 					if string(body) != "begun" || err == nil || res.Proto != front {
 						t.Errorf("%s: %q, %v", res.Proto, body, err)
 					}
-					eventually(t, "it is logged", func() bool { return strings.Contains(w.log.String(), "reason=RESPONSE_TIMEOUT") })
+					eventually(t, "the log has the line", func() bool { return strings.Contains(w.log.String(), "reason=RESPONSE_TIMEOUT") })
 					if s := back.Upstream().Load(); s.InFlight != 0 {
-						eventually(t, "it is over", func() bool { return back.Upstream().Load().InFlight == 0 })
+						eventually(t, "the request has ended", func() bool { return back.Upstream().Load().InFlight == 0 })
 					}
 				})
 			}

@@ -225,7 +225,7 @@ func TestBrokenResponsesAreCutOffForTheClient(t *testing.T) {
 		if b, err := io.ReadAll(res.Body); string(b) != "half" || err == nil {
 			t.Errorf("%q, %v", b, err)
 		}
-		eventually(t, "it is logged", func() bool { return strings.Contains(w.log.String(), "request failed") })
+		eventually(t, "the log has the line", func() bool { return strings.Contains(w.log.String(), "request failed") })
 	})
 }
 

@@ -54,7 +54,7 @@ func TestResetResponsesDoNotLookComplete(t *testing.T) {
 			}
 			body.Close()
 		}
-		eventually(t, "it is over", func() bool { return s.Stats().InFlight == 0 })
+		eventually(t, "the request has ended", func() bool { return s.Stats().InFlight == 0 })
 	}
 }
 

@@ -93,7 +93,7 @@ func TestTheEndOfAnUpgradedConnectionIsCountedForTheSideThatFailed(t *testing.T)
 				fmt.Fprint(client, "ready")
 				c.end(client.Conn)
 				client.Close()
-				eventually(t, "it has ended", func() bool { return s.Stats().InFlight == 0 })
+				eventually(t, "the request has ended", func() bool { return s.Stats().InFlight == 0 })
 			}
 			want := map[certs.Reason]uint64{}
 			if c.counted != "" {

@@ -72,7 +72,7 @@ func TestFullUpstreamIsAnsweredWith503(t *testing.T) {
 				hold := func() {
 					others.Go(func() {
 						if code, _ := w.get(w.browser(), "http://"+address+"/"); code != 200 {
-							t.Errorf("one that was there before: %d", code)
+							t.Errorf("a request that waited before: %d", code)
 						}
 					})
 				}
@@ -80,7 +80,7 @@ func TestFullUpstreamIsAnsweredWith503(t *testing.T) {
 				<-g.came
 				if l.Pending == 1 {
 					hold()
-					eventually(t, "one waits", func() bool { return u.Load().Pending == 1 })
+					eventually(t, "one request waits", func() bool { return u.Load().Pending == 1 })
 				}
 				res, err := w.browser().Get("http://" + address + "/")
 				if err != nil {
@@ -132,17 +132,17 @@ func TestRequestsWaitForAnEndpoint(t *testing.T) {
 		r, _ := http.NewRequestWithContext(ctx, "GET", "http://"+address+"/", nil)
 		if res, err := w.browser().Do(r); err == nil {
 			res.Body.Close()
-			t.Errorf("one that has left got %d", res.StatusCode)
+			t.Errorf("a request that left the queue got %d", res.StatusCode)
 		}
 	})
 	eventually(t, "nine wait", func() bool { return u.Load().Pending == 9 })
 	cancel()
-	eventually(t, "one has left", func() bool { return u.Load().Pending == 8 })
+	eventually(t, "one request has left the queue", func() bool { return u.Load().Pending == 8 })
 	for range 10 {
 		g.pass <- struct{}{}
 	}
 	all.Wait()
-	eventually(t, "all is over", func() bool { return u.Load() == upstream.Load{} })
+	eventually(t, "everything has ended", func() bool { return u.Load() == upstream.Load{} })
 }
 
 // A counter of a server's connections, as the server sees them.
@@ -232,7 +232,7 @@ func TestRequestsShareFewConnections(t *testing.T) {
 				t.Errorf("%d connections at once", count.most.Load())
 			}
 			t.Logf("%d requests by %d connections, %d at once", clients*requests, count.made.Load(), count.most.Load())
-			eventually(t, "all is over", func() bool { return back.Upstream().Load() == upstream.Load{} })
+			eventually(t, "everything has ended", func() bool { return back.Upstream().Load() == upstream.Load{} })
 		})
 	}
 }

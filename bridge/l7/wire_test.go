@@ -65,7 +65,7 @@ func TestResponsesLoseHopByHopFields(t *testing.T) {
 		}
 	}
 	if _, ok := res.Header["Content-Type"]; ok {
-		t.Errorf("a Content-Type was made up: %v", res.Header)
+		t.Errorf("a Content-Type was invented: %v", res.Header)
 	}
 	if res.Header.Get("Kept") != "1" {
 		t.Errorf("%v", res.Header)

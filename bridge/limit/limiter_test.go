@@ -228,7 +228,7 @@ func TestTheNumberOfTrackedClientsIsBounded(t *testing.T) {
 			t.Fatalf("client %d: %v at first", i, k)
 		}
 		if i%1000 == 0 && try(nth(0)) != OfRatePerClient {
-			t.Fatalf("who is heard of all the time was forgotten after %d others", i)
+			t.Fatalf("a client that keeps sending was forgotten after %d others", i)
 		}
 	}
 	known := 0

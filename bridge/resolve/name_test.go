@@ -115,7 +115,7 @@ func TestTruncatedAnswersAreRetriedOverTCP(t *testing.T) {
 	slices.Reverse(records)
 	s.Set("many.test", records...)
 	if b := ask(t, host("many.test", s)); !slices.Equal(a.Addresses, b.Addresses) {
-		t.Error("which addresses are kept depends on their order")
+		t.Error("the kept addresses depend on their order")
 	}
 }
 

@@ -146,7 +146,7 @@ func TestWatchCountsAcknowledgedBytes(t *testing.T) {
 }
 
 func TestWatchLingersAfterAHalfClose(t *testing.T) {
-	t.Run("only so long in silence", func(t *testing.T) {
+	t.Run("only for a limited time without progress", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			w := watching(t, time.Hour, time.Minute)
 			time.Sleep(50 * time.Minute) // does not count against linger

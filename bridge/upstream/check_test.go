@@ -304,7 +304,7 @@ func TestTurnsWaitForTheFirstHealthCheck(t *testing.T) {
 			return e.Address(), nil
 		}
 		if _, err := next(nil); err != upstream.ErrNoEndpoint || time.Since(begin) != 0 {
-			t.Errorf("who does not wait: %v after %v", err, time.Since(begin))
+			t.Errorf("a caller that does not wait: %v after %v", err, time.Since(begin))
 		}
 		if got, err := next(wait); got != "b:1" || err != nil || time.Since(begin) != p.takes {
 			t.Errorf("sent to %q, %v, after %v", got, err, time.Since(begin))

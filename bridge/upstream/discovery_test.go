@@ -245,7 +245,7 @@ func TestEndpointsThatStayKeepTheirState(t *testing.T) {
 			t.Errorf("left: %s", addresses(left))
 		}
 		if !second[1].Backup() || second[0].Backup() {
-			t.Error("which are backups has not changed")
+			t.Error("the set of backups has not changed")
 		}
 		var turns []string
 		for range 4 {
@@ -344,7 +344,7 @@ func TestTurnsWaitForTheFirstAnswerForAtMostTheConnectTimeout(t *testing.T) {
 				u.Start()
 				defer u.Retire()
 				if _, err := next(u, nil); !errors.Is(err, upstream.ErrNoEndpoint) || certs.Classify(err) != certs.ReasonDNSFailure {
-					t.Errorf("who does not wait: %v", err)
+					t.Errorf("a caller that does not wait: %v", err)
 				}
 				start := time.Now()
 				got, err := next(u, wait(t.Context()))
@@ -359,7 +359,7 @@ func TestTurnsWaitForTheFirstAnswerForAtMostTheConnectTimeout(t *testing.T) {
 				start = time.Now()
 				next(u, wait(ctx))
 				if took := time.Since(start); took > time.Second {
-					t.Errorf("who is called away waits for %v", took)
+					t.Errorf("a caller whose context ended waits for %v", took)
 				}
 			})
 		})

@@ -46,7 +46,7 @@ func (w *eventRecorder) take() []string {
 func (w *eventRecorder) want(t *testing.T, moment string, want ...string) {
 	t.Helper()
 	if got := w.take(); !slices.Equal(got, want) {
-		t.Errorf("%s: told %q, want %q", moment, got, want)
+		t.Errorf("%s: reported %q, want %q", moment, got, want)
 	}
 }
 
@@ -114,7 +114,7 @@ func TestFlappingIsBounded(t *testing.T) {
 			}
 		}
 		if changes != 6 {
-			t.Errorf("told of %d changes", changes)
+			t.Errorf("%d changes were reported", changes)
 		}
 		e.NoteFailure(syscall.ECONNRESET)
 		w.want(t, "still too soon", "failed down PEER_CLOSED 1")

@@ -178,7 +178,7 @@ func TestIdleConnectionsGiveWay(t *testing.T) {
 	idle = conns
 	a.NoteIdle(2)
 	if _, err := b.DialAs(t.Context(), upstream.HTTP, ""); err != upstream.ErrFull || b.MakeRoom(owner) {
-		t.Errorf("one of its own was closed for it: %v", err)
+		t.Errorf("a connection of its own was closed for it: %v", err)
 	}
 	var turns [3]upstream.Turn
 	for i := range turns {
@@ -212,7 +212,7 @@ func TestSharedConnectionsTakeMoreRequests(t *testing.T) {
 	alone.Exclusive()
 	mustNext(t, shares)
 	if _, err := alone.Next(nil); err != upstream.ErrOverloaded {
-		t.Errorf("who needs a connection: %v", err)
+		t.Errorf("a Turn that needs a connection: %v", err)
 	}
 	e.NoteShared(-1)
 	if _, err := begin(u).Next(nil); err != upstream.ErrOverloaded {

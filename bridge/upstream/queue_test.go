@@ -63,7 +63,7 @@ func TestLimitsOfRequests(t *testing.T) {
 			late := begin(u)
 			_, err := late.Next(patient(t.Context()))
 			if err != upstream.ErrOverloaded || upstream.ReasonOf(err) != certs.ReasonOverloaded {
-				t.Errorf("one too many: %v, %s", err, upstream.ReasonOf(err))
+				t.Errorf("one above the limit: %v, %s", err, upstream.ReasonOf(err))
 			}
 			if l := u.Load(); l != (upstream.Load{InFlight: uint64(test.fits), Overloaded: 1}) {
 				t.Errorf("load %+v", l)
@@ -163,7 +163,7 @@ func TestWaitingEnds(t *testing.T) {
 		err    error
 	}{
 		{"after five seconds", upstream.Limits{}, false, 5 * time.Second, upstream.ErrOverloaded},
-		{"when its timeout is over", upstream.Limits{PendingTimeout: 3 * time.Second}, false, 3 * time.Second, upstream.ErrOverloaded},
+		{"after its timeout", upstream.Limits{PendingTimeout: 3 * time.Second}, false, 3 * time.Second, upstream.ErrOverloaded},
 		{"when it is cancelled", upstream.Limits{}, true, 2 * time.Second, context.Canceled},
 	} {
 		t.Run(test.name, func(t *testing.T) {

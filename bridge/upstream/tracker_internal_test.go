@@ -39,7 +39,7 @@ func TestDrainClosesOpenConnectionsWhenThePeriodEnds(t *testing.T) {
 		_, none := tracker.connection("", nil)
 
 		if n := tracker.Drain("a", false, time.Minute); n != 2 || retired != 1 || others != 0 {
-			t.Fatalf("drains %d, told %d and %d of others", n, retired, others)
+			t.Fatalf("drains %d, notified %d and %d others", n, retired, others)
 		}
 		_, late := tracker.connection("a", nil) // made after: not meant
 		time.Sleep(time.Minute - time.Second)

@@ -321,7 +321,7 @@ func TestWarmConnectionsAreReplacedBeforeTheyExpire(t *testing.T) {
 		}
 		m.warmPool.mu.Unlock()
 		if m.taken() != nil {
-			t.Error("one was given out that is too old")
+			t.Error("a connection that is too old was handed out")
 		}
 	})
 }

@@ -23,7 +23,7 @@ type warmServer struct {
 	accepted atomic.Int64
 
 	mu    sync.Mutex
-	conns map[*tls.Conn]struct{} // that have shaken hands
+	conns map[*tls.Conn]struct{} // whose handshake has completed
 }
 
 func newWarmServer(t *testing.T, change func(*tls.Config)) *warmServer {
@@ -90,7 +90,7 @@ func eventually(t *testing.T, condition string, ok func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("never came true: %s", condition)
+			t.Fatalf("not true in time: %s", condition)
 		}
 	}
 }
@@ -233,9 +233,9 @@ func TestClosedWarmConnectionsAreReplaced(t *testing.T) {
 			s := newWarmServer(t, nil)
 			u := warm(t, upstream.Options{Warm: 3}, s)
 			ready(t, u, 3)
-			eventually(t, "the server has shaken hands", func() bool { return s.open() == 3 })
+			eventually(t, "the server has completed the handshakes", func() bool { return s.open() == 3 })
 			s.each(end)
-			eventually(t, "they are found out", func() bool { return only(t, u).Warm.Closed == 3 })
+			eventually(t, "the pool has detected them", func() bool { return only(t, u).Warm.Closed == 3 })
 			ready(t, u, 3)
 			if err := echoed(stream(t, u), "alive"); err != nil {
 				t.Error(err)
@@ -255,7 +255,7 @@ func TestWarmConnectionsThatAreRefusedLate(t *testing.T) {
 	})
 	u := warm(t, upstream.Options{Warm: 2}, s)
 	eventually(t, "the endpoint is down", func() bool { return only(t, u).Health == upstream.Down })
-	eventually(t, "none is ready", func() bool { return only(t, u).Warm.Ready == 0 })
+	eventually(t, "no warm connection is ready", func() bool { return only(t, u).Warm.Ready == 0 })
 	if st := only(t, u); st.Failures[certs.ReasonClientCertificateRequired] == 0 || st.Warm.Used != 0 {
 		t.Errorf("%+v, %+v", st, st.Warm)
 	}

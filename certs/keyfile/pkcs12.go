@@ -280,7 +280,7 @@ func (d *derivation) pbkdf2(kdf pkix.AlgorithmIdentifier, blocks int) {
 
 // checkEncryptedSafe rejects an encrypted part that holds a key, because such
 // a key is encrypted again inside and the library would decrypt it before its
-// cost is known. It passes the library the part after a key of ours: the
+// cost is known. It passes the library the part after a generated key: the
 // library rejects a second key before it decrypts it.
 func checkEncryptedSafe(safe, passphrase []byte) error {
 	ours, err := x509.MarshalPKCS8PrivateKey(ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)))

@@ -75,7 +75,7 @@ func confirmWithinFlag(cmd *cobra.Command) func() *durationpb.Duration {
 	}
 }
 
-// awaitConfirmation tells how to confirm a revision. On a terminal it counts down until
+// awaitConfirmation prints how to confirm a revision. On a terminal it counts down until
 // the revision is confirmed or the gateway has rolled back.
 func (c *cli) awaitConfirmation(ctx context.Context, cl *client.Client, f format.Format, p *adminv1.Pending) error {
 	if p == nil || f != format.Table {

@@ -38,7 +38,7 @@ func TestProbeJSONHasWordsPerEndpoint(t *testing.T) {
 		t.Errorf("the first is %+v", got)
 	}
 	if got := results.Results[3]; got.Reason == nil || got.ResumptionOffered == nil || *got.ResumptionOffered || got.AcceptableCas == nil || len(*got.AcceptableCas) != 0 {
-		t.Errorf("what is empty is left out of %+v", got)
+		t.Errorf("empty fields are left out of %+v", got)
 	}
 	sh.run(t.Context(), "probe", "pay", "--endpoint", "e:1", "--host", "h", "-o", "yaml").want(t, exit.Failure, "results:\n  - endpoint: pay.example:443\n    outcome: OK\n    reason: \"\"\n")
 	sh.run(t.Context(), "probe", "pay", "--endpoint", "e:1", "--host", "h").want(t, exit.Failure, "10.0.0.2:443  FAILED  NAME_MISMATCH\n")

@@ -63,7 +63,7 @@ func newRoot(c *cli) *cobra.Command {
 	root.AddGroup(
 		&cobra.Group{ID: "gateway", Title: "Run a gateway:"},
 		&cobra.Group{ID: "client", Title: "Talk to a running gateway:"},
-		&cobra.Group{ID: "why", Title: "Find out why, and act on it:"},
+		&cobra.Group{ID: "why", Title: "Diagnose, and act on live traffic:"},
 		&cobra.Group{ID: "other", Title: "Other commands:"},
 	)
 	add := func(group string, cmds ...*cobra.Command) {

@@ -71,10 +71,10 @@ func TestChangesAndEventsAreWatchedTogether(t *testing.T) {
 		w.out.until(t, tt.start, 1)
 		f.events <- text(t, &adminv1.Event{}, `event_time { seconds: 1893456000 } type: EVENT_TYPE_HANDSHAKE_FAILURE kind: KIND_UPSTREAM name: "pay" reason: REASON_EXPIRED count: 2`)
 		w.out.until(t, tt.event, 1)
-		f.events <- &adminv1.Event{Type: adminv1.EventType_EVENT_TYPE_APPLIED, Revision: 5, Message: "told twice"}
+		f.events <- &adminv1.Event{Type: adminv1.EventType_EVENT_TYPE_APPLIED, Revision: 5, Message: "reported twice"}
 		f.changes <- text(t, &adminv1.WatchConfigResponse{}, `revision: 5 synced: true comment: "why" changes { kind: KIND_ROUTE name: "old" action: CHANGE_ACTION_DELETED }`)
 		w.out.until(t, tt.change, 1)
-		if strings.Contains(w.out.String(), "told twice") {
+		if strings.Contains(w.out.String(), "reported twice") {
 			t.Errorf("a change is reported as an event too:\n%s", w.out)
 		}
 		if tt.output == "json" {

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What docs/images/demo.svg shows. `make recording` records it.
+# What docs/images/demo.svg shows. `make pictures` records it.
 set -u
 export PATH=$PWD/bin:$PATH
 type_in() {

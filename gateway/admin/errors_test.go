@@ -100,7 +100,7 @@ func TestAFewDozenFaultsAreAllListed(t *testing.T) {
 	}
 	st := faultStatus(e)
 	if v := detail[*errdetails.BadRequest](t, st.Err()).GetFieldViolations(); len(v) != 30 {
-		t.Errorf("%d of 30 faults told", len(v))
+		t.Errorf("%d of 30 faults reported", len(v))
 	}
 	if n := wireSize(st); n > maxStatus {
 		t.Errorf("%d bytes on the wire", n)

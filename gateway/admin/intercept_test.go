@@ -176,7 +176,7 @@ func TestAPrivateKeyGoesInAndNeverComesOut(t *testing.T) {
 	texts = append(texts, r.log.String())
 	for _, text := range texts {
 		if strings.Contains(text, marker) || strings.Contains(text, body) {
-			t.Errorf("key material came out: %s", text)
+			t.Errorf("key material was revealed: %s", text)
 		}
 	}
 }

@@ -18,7 +18,7 @@ import (
 )
 
 // rights returns the right that each method needs. A method that is missing cannot be
-// called. It panics if a method of ours declares no right, which is a fault of the
+// called. It panics if a method of the API declares no right, which is a fault of the
 // .proto file.
 func rights() access.Rights {
 	var services []protoreflect.ServiceDescriptor

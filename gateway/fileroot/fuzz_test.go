@@ -8,7 +8,7 @@ import (
 )
 
 // Whatever the path and wherever links on it lead, nothing outside of the root
-// is read, traced or told of.
+// is read, traced or reported.
 func FuzzAPathLeadsToNothingOutside(f *testing.F) {
 	dir, err := filepath.EvalSymlinks(f.TempDir())
 	if err != nil {

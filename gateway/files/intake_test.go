@@ -86,8 +86,8 @@ func TestAReadThatHangsIsAbandoned(t *testing.T) {
 		ctx, cancel = context.WithCancel(t.Context())
 	}
 	p.time = time.Millisecond
-	if err := p.Do(ctx, func() { t.Error("one too many") }); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("one too many: %v", err)
+	if err := p.Do(ctx, func() { t.Error("one above the limit") }); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("one above the limit: %v", err)
 	}
 	close(release)
 	<-ended

@@ -132,7 +132,7 @@ func TestRevisionsWithTheSameQueryShareTheAnswer(t *testing.T) {
 		return w.snap.upstreams.Get("u")
 	}
 	if again := revise(func(u *adminv1.Upstream) { u.Labels = map[string]string{"a": "b"} }); again.live != first.live || again.name != first.name || again.endpoint == nil {
-		t.Error("what did not change is another")
+		t.Error("the object of an unchanged upstream was replaced")
 	}
 	if other := revise(func(u *adminv1.Upstream) {
 		u.Timeouts = &adminv1.UpstreamTimeouts{Connect: durationpb.New(time.Second)}

@@ -436,7 +436,7 @@ func TestRestoredResourceWithAFaultIsDownAlone(t *testing.T) {
 		t.Error("an upstream without its client certificate takes traffic")
 	}
 	if w.snap.HTTP("web") == nil || w.snap.TCP("plain") == nil {
-		t.Error("what does not depend on the files is down too")
+		t.Error("a resource that does not depend on the files is down too")
 	}
 
 	// Unrelated writes still pass, and neither heal nor hide it.

@@ -126,7 +126,7 @@ func TestCloseRemovesOnlyItsOwnSocket(t *testing.T) {
 	}
 	lis.Close()
 	if _, err := os.Lstat(path); err != nil {
-		t.Errorf("the other's socket is gone: %v", err)
+		t.Errorf("the socket of the other process is gone: %v", err)
 	}
 	other.Close()
 	if _, err := os.Lstat(path); err == nil {

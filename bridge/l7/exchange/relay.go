@@ -13,7 +13,7 @@ import (
 const maxInterims = 32
 
 // errOver ends the unfinished parts of an exchange whose response is complete.
-var errOver = errors.New("the exchange is over")
+var errOver = errors.New("the exchange has ended")
 
 // receive waits for the head of the final response.
 func (x *Exchange) receive(b message.Back) error {

@@ -181,7 +181,7 @@ func explain(in string, ours func(string) (string, error), theirs func(string) (
 				return row, nil
 			}
 		}
-		return "", fmt.Errorf("they reject: %v; we: %s", theirErr, we)
+		return "", fmt.Errorf("net/http rejects: %v; we: %s", theirErr, we)
 	}
 	for _, o := range readDifferently {
 		if o.applies(we, they) {

@@ -163,7 +163,7 @@ func Eventually(t testing.TB, condition string, ok func() bool) {
 	defer tick.Stop()
 	for deadline := time.Now().Add(30 * time.Second); !ok(); <-tick.C {
 		if time.Now().After(deadline) {
-			t.Fatalf("never came true: %s", condition)
+			t.Fatalf("not true in time: %s", condition)
 		}
 	}
 }

@@ -192,7 +192,7 @@ func TestIrregularFilesAreRefusedAndKept(t *testing.T) {
 	}
 	refused("lock")
 	if content, err := os.ReadFile(other); string(content) != "precious" {
-		t.Errorf("what the lock led to is now %q, %v", content, err)
+		t.Errorf("the target of the lock is now %q, %v", content, err)
 	}
 }
 
