@@ -17,7 +17,7 @@ BINARY   := $(CURDIR)/bin/drawbridge
 # they would compile everything that the command imports a second time.
 PROFILE  := $(CURDIR)/cmd/drawbridge/bench.pgo
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
-# e2e starts processes and needs real servers; it is run by itself.
+# e2e starts processes and needs real servers; it runs separately.
 PACKAGES  = $(shell $(GO) list ./... | grep -v '/e2e$$')
 
 BUF_VERSION                := v1.75.0
@@ -106,9 +106,8 @@ lint: breaking $(BUF) $(API_LINTER) $(STATICCHECK) $(VALE) ## Check formatting, 
 	cd proto && $(TOOLS)/api-linter --config lint/api-linter.yaml --set-exit-status --output-format summary drawbridge/admin/v1/*.proto
 	$(TOOLS)/vale --output=line $(PROSE)
 
-# The API as it was frozen is in the repository, so that a clone without history
-# can be checked. Where there is history, so is what was added since: against the
-# last commit, and against main.
+# The frozen API is in the repository, so that a clone without history can be checked.
+# With history, later additions are checked too: against the last commit and main.
 .PHONY: breaking
 breaking: $(BUF) ## Fail if a client of the admin API would break
 	$(TOOLS)/buf breaking --against proto/v1.binpb
@@ -122,7 +121,7 @@ breaking: $(BUF) ## Fail if a client of the admin API would break
 	done; rm -rf $(TOOLS)/breaking
 
 .PHONY: freeze
-freeze: breaking ## Freeze what is new in the admin API: it may no longer change
+freeze: breaking ## Freeze additions to the admin API, so that they can no longer change
 	$(TOOLS)/buf build --exclude-source-info -o proto/v1.binpb
 
 .PHONY: vulncheck
@@ -140,7 +139,7 @@ checkgenerate: generate ## Fail if generated files differ from the committed one
 	@changed=$$(git status --porcelain -- proto docs/reference); if [ -n "$$changed" ]; then \
 		echo "generated files differ from the committed ones:"; echo "$$changed"; git --no-pager diff -- proto docs/reference; exit 1; fi
 
-# Both need programs that nothing else here needs: graphviz and asciinema from
+# They need programs that no other target needs: graphviz and asciinema from
 # Debian, and svg-term-cli from npm.
 .PHONY: pictures
 pictures: build ## Draw docs/images: the overview, and a recording of the demo
@@ -153,19 +152,19 @@ pictures: build ## Draw docs/images: the overview, and a recording of the demo
 bench: ## Run the benchmarks that match BENCH (default: all)
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem $(PACKAGES)
 
-# What bench-peers is given: make bench-peers ROWS='bulk*,reqresp' PEERS=nginx PAIRS=3 SECONDS=2 JSON=out.json
-# bench/README.md says what there is. DRAWBRIDGE names other binaries.
+# Variables of bench-peers: make bench-peers ROWS='bulk*,reqresp' PEERS=nginx PAIRS=3 SECONDS=2 JSON=out.json
+# bench/README.md describes them. DRAWBRIDGE names other binaries.
 BENCH_OPTIONS = -drawbridge '$(or $(DRAWBRIDGE),$(BINARY))' \
 	$(if $(ROWS),-rows '$(ROWS)') $(if $(PEERS),-peers '$(PEERS)') $(if $(PAIRS),-pairs '$(PAIRS)') \
 	$(if $(SECONDS),-seconds '$(SECONDS)') $(if $(SILENCE),-silence '$(SILENCE)') $(if $(JSON),-json '$(abspath $(JSON))')
 
 .PHONY: bench-peers
-bench-peers: build peers ## Give nginx, haproxy and others the same work, side by side
+bench-peers: build peers ## Compare the gateway with nginx, HAProxy and others under the same load
 	$(GO) -C bench build -o $(CURDIR)/bin/bench .
 	$(CURDIR)/bin/bench $(if $(QUICK),-quick) $(BENCH_OPTIONS)
 
 .PHONY: bench-peers-quick
-bench-peers-quick: ## The same in less than two minutes
+bench-peers-quick: ## Make the same comparison in less than two minutes
 	$(MAKE) bench-peers QUICK=1
 
 .PHONY: bench-tails
@@ -182,7 +181,7 @@ bench-gate: build ## Fail if a row costs 5 % more than at BASE (default: the las
 	$(GO) -C bench build -o $(CURDIR)/bin/bench .
 	bin/bench gate -base bin/base/bin/drawbridge -drawbridge $(BINARY) $(if $(ROWS),-rows '$(ROWS)') $(if $(PAIRS),-pairs '$(PAIRS)') $(if $(SECONDS),-seconds '$(SECONDS)')
 
-# Every kind of work, so that what one needs is not inlined at the cost of another.
+# The profile covers every kind of work, so that inlining for one does not cost another.
 PGO_ROWS := bulk-down,bulk-up,bridge-down,reqresp,churn-resumed,churn-full,churn-warm,http-small,http-small-tls,http-bulk,http2-in,http2-out,http2-both,grpc-unary,grpc-stream,websocket
 
 .PHONY: pgo
@@ -192,7 +191,7 @@ pgo: build ## Record the profile that the compiler optimizes the binary with, fr
 	bin/bench -drawbridge $(BINARY) -peers '' -rows $(PGO_ROWS) -pairs 2 -seconds $(or $(SECONDS),5) -profiles bin/profiles
 	bin/bench pgo -out $(PROFILE) bin/profiles/*.pprof
 
-# Peers that are not here are left out of the comparison, and named.
+# The comparison leaves out peers that are not installed, and names them.
 PEER_PACKAGES := nginx libnginx-mod-stream haproxy stunnel4 wrk nghttp2-client postgresql
 .PHONY: peers
 peers:
@@ -248,7 +247,7 @@ chaos: ## Run random HTTP clients and upstreams against each other while connect
 	CHAOS=$(CHAOS) $(GO) test -race -count=1 -v -timeout 0 -run '^TestChaos$$' ./bridge/l7
 
 .PHONY: aborts
-aborts: ## Break off ABORTS HTTP exchanges (default: 100000), and check that nothing is left
+aborts: ## Abort ABORTS HTTP exchanges (default: 100000), and check that nothing leaks
 	$(GO) test -race -count=1 -timeout 3h -v -run '^TestAbortedExchangesLeaveNothing$$' ./bridge/l7 -aborts $(ABORTS)
 
 .PHONY: fuzz
@@ -282,8 +281,8 @@ $(STATICCHECK):
 	$(call install,staticcheck,honnef.co/go/tools/cmd/staticcheck@$(STATICCHECK_VERSION))
 $(PROTOC_GEN_DOC):
 	$(call install,protoc-gen-doc,github.com/pseudomuto/protoc-gen-doc/cmd/protoc-gen-doc@$(PROTOC_GEN_DOC_VERSION))
-# A tool of a module of ours, which pins it: its own module has no list of versions
-# everywhere that it is served from.
+# One of our own modules pins this tool, because not every proxy lists the versions of
+# the tool's module.
 $(API_LINTER): proto/lint/go.mod proto/lint/go.sum
 	rm -f $(TOOLS)/.api-linter-v*
 	CGO_ENABLED=0 GOFLAGS= $(GO) -C proto/lint build -o $(TOOLS)/api-linter github.com/googleapis/api-linter/v2/cmd/api-linter
@@ -296,7 +295,7 @@ $(GOVULNCHECK):
 	$(call install,govulncheck,golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION))
 $(INDEXDB):
 	$(call install,indexdb,golang.org/x/vulndb/cmd/indexdb@$(VULNDB_VERSION))
-# It parses comments with tree-sitter, which is C.
+# vale parses comments with tree-sitter, which is written in C.
 $(VALE):
 	rm -f $(TOOLS)/.vale-v*
 	GOBIN=$(TOOLS) CGO_ENABLED=1 GOFLAGS= $(GO) install github.com/errata-ai/vale/v3/cmd/vale@$(VALE_VERSION)
@@ -306,7 +305,7 @@ $(GRPC_INTEROP):
 	mv $(TOOLS)/client $(TOOLS)/grpc-interop-client
 	$(call install,grpc-interop,google.golang.org/grpc/interop/server@$(GRPC_INTEROP_VERSION))
 	mv $(TOOLS)/server $(TOOLS)/grpc-interop-server
-# Its latest version has no go.mod of its own, so one of ours pins what it needs.
+# Its latest version has no go.mod, so one of our own modules pins its dependencies.
 $(H2SPEC): e2e/testdata/h2spec/go.mod e2e/testdata/h2spec/go.sum
 	CGO_ENABLED=0 GOFLAGS= $(GO) -C e2e/testdata/h2spec build -o $@ github.com/summerwind/h2spec/cmd/h2spec
 $(WS): e2e/testdata/ws/package.json e2e/testdata/ws/package-lock.json

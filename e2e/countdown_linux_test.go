@@ -149,7 +149,7 @@ func TestTheCountdownIsAsThePageShowsIt(t *testing.T) {
 	if code := s.wait(); code != 5 || !s.shows(onPage("was not confirmed")) {
 		t.Errorf("exit code %d:\n%s", code, s.shown)
 	}
-	u, err := g.admin.GetUpstream(patient(t), &adminv1.GetUpstreamRequest{Name: "payments"})
+	u, err := g.admin.GetUpstream(longContext(t), &adminv1.GetUpstreamRequest{Name: "payments"})
 	if err != nil || u.GetLabels()["why"] != "confirmed" {
 		t.Errorf("%v, %v", u, err)
 	}

@@ -19,8 +19,8 @@ func (HAProxy) Version(ctx context.Context) (string, error) {
 	return firstLine(out), err
 }
 
-// Cannot implements Kind.
-func (HAProxy) Cannot(s Service) string {
+// Unsupported implements Kind.
+func (HAProxy) Unsupported(s Service) string {
 	switch {
 	case s.Admin:
 		return noAdmin

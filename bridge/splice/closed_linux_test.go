@@ -67,7 +67,7 @@ func TestAClosedLoopLeavesItsNumberAlone(t *testing.T) {
 	number := numberOf(t, l.file)
 	l.file.Close()
 	reuse(t, number, numberOf(t, clientFar.(*net.TCPConn)))
-	l.run() // an event of the other set would be taken for slot 1000
+	l.run() // an event of the other set would be mistaken for slot 1000
 	if len(l.runnable) != 1 {
 		t.Error("a turn was run after the loop was closed")
 	}
