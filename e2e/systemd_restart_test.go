@@ -31,7 +31,7 @@ func TestARestartBySystemdRefusesNoClient(t *testing.T) {
 	m.start(g)
 	unix := listener("unix", protocolHTTP, "web")
 	unix.Address = "unix:" + filepath.Join(shortDir(t), "web.sock")
-	g.apply(plainUpstream("web", serveHTTP(t, says("web"))), listener("web", protocolHTTP, "web"), unix)
+	g.apply(plainUpstream("web", serveHTTP(t, respondsWith("web"))), listener("web", protocolHTTP, "web"), unix)
 	web, socket := g.address("web"), strings.TrimPrefix(unix.GetAddress(), "unix:")
 
 	load := startNewConnections(t, dialers(map[string]string{web: "tcp", socket: "unix"}))
@@ -69,7 +69,7 @@ func TestClientsThatConnectWhileNoProcessRunsAreServed(t *testing.T) {
 	m := newServiceManager(t)
 	g := newGateway(t, filepath.Join(shortDir(t), "data"))
 	m.start(g)
-	g.apply(plainUpstream("web", serveHTTP(t, says("web"))), listener("web", protocolHTTP, "web"))
+	g.apply(plainUpstream("web", serveHTTP(t, respondsWith("web"))), listener("web", protocolHTTP, "web"))
 	web := g.address("web")
 	g.kill()
 	var parked sync.WaitGroup
@@ -145,7 +145,7 @@ func TestSocketUnitsPassTheirSockets(t *testing.T) {
 	m.start(g)
 	web, onUnix := listener("web", protocolHTTP, "web"), listener("unix", protocolHTTP, "web")
 	web.Address, onUnix.Address = tcp.Addr().String(), "unix:"+path
-	g.apply(plainUpstream("web", serveHTTP(t, says("web"))), web)
+	g.apply(plainUpstream("web", serveHTTP(t, respondsWith("web"))), web)
 	for range 2 {
 		if code, body := get(t, "http://"+web.GetAddress()+"/"); code != 200 || body != "web" {
 			t.Errorf("%d %q", code, body)
@@ -155,7 +155,7 @@ func TestSocketUnitsPassTheirSockets(t *testing.T) {
 		g.apply(web)
 	}
 	// Every user may write to the file, and the listener lets in only its own.
-	if _, err := g.admin.Apply(patient(t), &adminv1.ApplyRequest{Resources: wrap(t, []proto.Message{onUnix})}); err == nil || !strings.Contains(err.Error(), "SocketMode=0600") {
+	if _, err := g.admin.Apply(longContext(t), &adminv1.ApplyRequest{Resources: wrap(t, []proto.Message{onUnix})}); err == nil || !strings.Contains(err.Error(), "SocketMode=0600") {
 		t.Errorf("a socket that everybody may connect to: %v", err)
 	}
 	if err := os.Chmod(path, 0o600); err != nil {

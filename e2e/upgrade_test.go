@@ -248,7 +248,7 @@ func TestASecondUpgradeIsRefusedMeanwhile(t *testing.T) {
 func TestABrokenProgramChangesNothing(t *testing.T) {
 	t.Parallel()
 	g := upgradable(t, "--upgrade-timeout", "3s")
-	g.apply(plainUpstream("web", serveHTTP(t, says("web"))), listener("web", protocolHTTP, "web"))
+	g.apply(plainUpstream("web", serveHTTP(t, respondsWith("web"))), listener("web", protocolHTTP, "web"))
 	revision := g.getStatus().GetRevision()
 	pid := g.pid()
 	load := startNewConnections(t, dialers(map[string]string{g.address("web"): "tcp", g.socket: "unix-connect"}))

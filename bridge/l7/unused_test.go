@@ -16,7 +16,7 @@ import (
 func TestShutdownServesTheFirstRequestOfNewConnections(t *testing.T) {
 	for _, secure := range []bool{false, true} {
 		t.Run(fmt.Sprint("TLS ", secure), func(t *testing.T) {
-			w := newWorld(t)
+			w := newTestbed(t)
 			table := &Table{Default: to(w.back(backs.HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
 				fmt.Fprint(rw, "done")
 			}))))}
@@ -32,7 +32,7 @@ func TestShutdownServesTheFirstRequestOfNewConnections(t *testing.T) {
 			eventually(t, "the connection is accepted", func() bool { return s.Stats().Open == 1 })
 			down := make(chan error, 1)
 			go func() { down <- s.Shutdown(t.Context()) }()
-			eventually(t, "it closes", func() bool { return s.intake.Closing() })
+			eventually(t, "the server begins to close", func() bool { return s.intake.Closing() })
 			conn := net.Conn(raw)
 			if secure {
 				conn = tls.Client(raw, &tls.Config{InsecureSkipVerify: true})

@@ -178,7 +178,7 @@ func (s *Sockets) Remove(l Listener) {
 }
 
 // CloseUnused closes the inherited sockets that no listener has taken: their clients
-// would wait for ever. Foreign sockets stay open.
+// would wait forever. Foreign sockets stay open.
 func (s *Sockets) CloseUnused() {
 	if s == nil {
 		return
