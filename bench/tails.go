@@ -135,7 +135,7 @@ func (t *tails) measure(ctx context.Context, f load.Func) ([][]sample, error) {
 func (t *tails) print(title string, samples [][]sample) {
 	fmt.Fprintf(t.report, "\n%s\n", title)
 	w := tabwriter.NewWriter(t.report, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "  proxy\trequests/s\tp50 ms\tp99 ms\tp99.9 ms\tCPU µs/request\tp99 of drawbridge beside it")
+	fmt.Fprintln(w, "  proxy\trequests/s\tp50 ms\tp99 ms\tp99.9 ms\tCPU µs/request\tp99 of drawbridge ÷ it")
 	for i, k := range t.kinds {
 		ratio := "-"
 		if i > 0 {

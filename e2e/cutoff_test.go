@@ -88,7 +88,7 @@ func TestAChangeThatCutsItsAuthorOffFromTheAdminServiceIsUndone(t *testing.T) {
 		if err := who.apply(c.change); err != nil && status.Code(err) != codes.Unavailable {
 			t.Fatalf("%s: %v", c.name, err)
 		}
-		made, err := g.admin.GetRevision(patient(t), &adminv1.GetRevisionRequest{Revision: before + 1})
+		made, err := g.admin.GetRevision(longContext(t), &adminv1.GetRevisionRequest{Revision: before + 1})
 		if err != nil || made.GetExpireTime() == nil || made.GetTransport() != adminv1.Transport_TRANSPORT_TCP {
 			t.Fatalf("%s: %v, %v", c.name, made, err)
 		}

@@ -126,12 +126,12 @@ func TestMySQLClientsStartTLS(t *testing.T) {
 		db := goMySQL(t, g.address(listener), "secret", verified)
 		for i := range 20 {
 			var got int
-			if err := db.QueryRowContext(patient(t), "select ? + 1", i).Scan(&got); err != nil || got != i+1 {
+			if err := db.QueryRowContext(longContext(t), "select ? + 1", i).Scan(&got); err != nil || got != i+1 {
 				t.Fatalf("%s, Go's driver: %d, %v", listener, got, err)
 			}
 		}
 		var refused *mysql.MySQLError
-		if err := goMySQL(t, g.address(listener), "wrong", verified).PingContext(patient(t)); !errors.As(err, &refused) || refused.Number != 1045 {
+		if err := goMySQL(t, g.address(listener), "wrong", verified).PingContext(longContext(t)); !errors.As(err, &refused) || refused.Number != 1045 {
 			t.Errorf("%s, Go's driver with a wrong password: %v", listener, err)
 		}
 	}
@@ -142,11 +142,11 @@ func TestMySQLClientsStartTLS(t *testing.T) {
 				t.Errorf("%s, %s, right after a restart: %v", listener, user, r)
 			}
 		}
-		if err := goMySQL(t, g.address(listener), "secret", verified).PingContext(patient(t)); err != nil {
+		if err := goMySQL(t, g.address(listener), "secret", verified).PingContext(longContext(t)); err != nil {
 			t.Errorf("%s, Go's driver, right after a restart: %v", listener, err)
 		}
 	}
-	if err := goMySQL(t, g.address("named"), "secret", &tls.Config{InsecureSkipVerify: true}).PingContext(patient(t)); err == nil {
+	if err := goMySQL(t, g.address("named"), "secret", &tls.Config{InsecureSkipVerify: true}).PingContext(longContext(t)); err == nil {
 		t.Error("a client without an SNI was admitted, where unknown ones are rejected")
 	}
 	if r := command(t, need(t, "openssl"), "s_client", "-connect", g.address("plain"), "-starttls", "mysql", "-servername", serverName, "-CAfile", root, "-verify_return_error"); !strings.Contains(r.stdout, "Verify return code: 0") {
@@ -175,7 +175,7 @@ func TestCachingSHA2PasswordOfClientsWithTLS(t *testing.T) {
 	root := writeFile(t, filepath.Join(shortDir(t), "root.pem"), a.ca.RootPEM())
 	login := map[string]func(listener, password string) error{
 		"Go's driver": func(listener, password string) error {
-			return goMySQL(t, g.address(listener), password, &tls.Config{ServerName: serverName, RootCAs: pool(a.ca)}).PingContext(patient(t))
+			return goMySQL(t, g.address(listener), password, &tls.Config{ServerName: serverName, RootCAs: pool(a.ca)}).PingContext(longContext(t))
 		},
 		"mariadb": func(listener, password string) error {
 			if r := command(t, need(t, "mariadb"), secureMySQL(g.address(listener), root, "bob", password, "-e", "do 1")...); r.code != 0 {
