@@ -34,7 +34,7 @@ func TestHTTP2ConnectionsEndWithCloseNotify(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t)
+			w := newTestbed(t)
 			table := c.table
 			table.TLS, table.Default = w.listenerTLS("h2"), &Action{Respond: &Respond{}}
 			s, address := w.gateway(fixed(&table))
