@@ -26,9 +26,9 @@ type side struct {
 	conn net.Conn // owns fd; nil if fd is the side's own duplicate
 	unix bool     // a short read does not mean that the socket is empty
 
-	readable bool // the socket may have bytes to read
-	paused   bool // nothing is read for a while: see readFrom
-	urgent   bool // an end of stream or urgent data may follow: read until EAGAIN
+	readable     bool // the socket may have bytes to read
+	paused       bool // nothing is read for a while: see readFrom
+	readToEAGAIN bool // an end of stream or urgent data may follow: read until EAGAIN
 
 	early []byte  // bytes read before the splice started
 	in    []byte  // bytes that were read and tls has not consumed
@@ -89,7 +89,7 @@ func (x *side) receive(p []byte) (int, error) {
 	n, err := socket.ReadNow(x.fd, p)
 	switch {
 	case err == syscall.EAGAIN:
-		x.readable, x.urgent = false, false
+		x.readable, x.readToEAGAIN = false, false
 		return 0, err
 	case err != nil:
 		x.dead = true
@@ -97,7 +97,7 @@ func (x *side) receive(p []byte) (int, error) {
 	case n > 0:
 		// The poller reports later bytes, so a short read needs no second read to find
 		// the socket empty.
-		if n < len(p) && !x.urgent && !x.unix {
+		if n < len(p) && !x.readToEAGAIN && !x.unix {
 			x.readable = false
 		}
 		return n, nil

@@ -20,7 +20,7 @@ import (
 // stream, the other may stay silent.
 const lingerTime = time.Minute
 
-// EndCutOff is the Log.Ended of an upgraded connection that broke off.
+// EndCutOff is the Log.Ended of an upgraded connection that ended early.
 const EndCutOff = "cut off"
 
 // tunnel carries bytes both ways after the upstream has changed to the protocol
@@ -67,7 +67,7 @@ func (x *Exchange) tunnel(b message.Back) {
 	go t.carryUp(x, b)
 	x.Log.Ended = string(splice.Closed)
 	_, err := t.carry(b, x.front, &x.Log.ToClient, nil)
-	if !x.cancel.failed() { // else the client broke off, or a time limit passed
+	if !x.cancel.failed() { // else the client aborted, or a time limit passed
 		x.Log.Reason = streamReason(err)
 		x.try.endpoint.NoteStreamEnd(x.Log.Reason, err)
 	}
@@ -245,7 +245,7 @@ func streamReason(err error) certs.Reason {
 }
 
 // carry copies one direction until its stream ends, and forwards the end. It counts
-// the bytes, and returns an error if the stream broke off. A side that stops reading
+// the bytes, and returns an error if the stream ended early. A side that stops reading
 // ends this direction too, but not the other, in which it may still send.
 //
 // Before carry waits it calls park, unless that is nil. If park returns true, so does
