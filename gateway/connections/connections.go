@@ -35,7 +35,7 @@ func (c *Connections) EachConnection(f *adminv1.ConnectionFilter, after uint64, 
 	if err != nil {
 		return err
 	}
-	names := identities{}
+	names := newNames()
 	c.each(wanted, after, func(_ live.Entry, found *live.Connection) bool {
 		return yield(found.ID, message(found, wanted.now, names))
 	})
@@ -46,7 +46,7 @@ func (c *Connections) EachConnection(f *adminv1.ConnectionFilter, after uint64, 
 func (c *Connections) each(wanted *filter, after uint64, yield func(live.Entry, *live.Connection) bool) {
 	for _, e := range c.entries(wanted, after) {
 		found := e.Describe()
-		if wanted.matches(&found) && !yield(e, &found) {
+		if wanted.matches(&found) && !yield(e.Entry, &found) {
 			return
 		}
 	}
@@ -55,13 +55,24 @@ func (c *Connections) each(wanted *filter, after uint64, yield func(live.Entry, 
 // entries returns the connections after a number, in the order of numbers, without those
 // that the filter excludes by their number. Connections to upstreams are read first: one
 // that is joined with a client's connection meanwhile then is in that description.
-func (c *Connections) entries(wanted *filter, after uint64) []live.Entry {
-	all := append(c.o.Upstreams(), c.o.Clients()...)
-	all = slices.DeleteFunc(all, func(e live.Entry) bool {
-		return e.ID() <= after || len(wanted.ids) > 0 && !wanted.ids[e.ID()]
-	})
-	slices.SortFunc(all, func(a, b live.Entry) int { return cmp.Compare(a.ID(), b.ID()) })
+func (c *Connections) entries(wanted *filter, after uint64) []numbered {
+	var all []numbered
+	for _, entries := range [][]live.Entry{c.o.Upstreams(), c.o.Clients()} {
+		all = slices.Grow(all, len(entries))
+		for _, e := range entries {
+			if n := e.ID(); n > after && wanted.ids.accepts(n) {
+				all = append(all, numbered{n, e})
+			}
+		}
+	}
+	slices.SortFunc(all, func(a, b numbered) int { return cmp.Compare(a.number, b.number) })
 	return all
+}
+
+// A numbered is an entry with its number, which sorting compares often.
+type numbered struct {
+	number uint64
+	live.Entry
 }
 
 // CloseConnections closes the open connections that match the filter within the grace

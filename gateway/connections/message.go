@@ -32,7 +32,7 @@ var states = map[live.State]adminv1.ConnectionPhase{
 }
 
 // message returns the API's form of a connection.
-func message(c *live.Connection, now time.Time, names identities) *adminv1.Connection {
+func message(c *live.Connection, now time.Time, names *names) *adminv1.Connection {
 	m := &adminv1.Connection{
 		Id: strconv.FormatUint(c.ID, numberBase), Protocol: protocols[c.Protocol], State: states[c.State], Draining: c.Draining,
 		Listener: c.Listener, Route: c.Route, Upstream: c.Upstream, Endpoint: c.Endpoint, Upgrade: printable(c.Upgrade),
@@ -51,7 +51,7 @@ func message(c *live.Connection, now time.Time, names identities) *adminv1.Conne
 	return m
 }
 
-func side(s *live.Side, names identities) *adminv1.ConnectionSide {
+func side(s *live.Side, names *names) *adminv1.ConnectionSide {
 	m := &adminv1.ConnectionSide{LocalAddress: address(s.Local), RemoteAddress: address(s.Remote), AnnouncedAddress: address(s.Announced)}
 	if s.TrafficKnown {
 		received, sent := int64(s.Traffic.Received), int64(s.Traffic.Sent)
@@ -59,14 +59,14 @@ func side(s *live.Side, names identities) *adminv1.ConnectionSide {
 	}
 	if t := s.TLS; t != nil {
 		m.Tls = &adminv1.ConnectionTls{
-			Version: snapshot.TLSVersion(t.Version), CipherSuite: tls.CipherSuiteName(t.Suite), Alpn: t.ALPN,
+			Version: snapshot.TLSVersion(t.Version), CipherSuite: names.suite(t.Suite), Alpn: t.ALPN,
 			ServerName: printable(t.ServerName), Resumed: t.Resumed, OwnSha256Fingerprint: s.Certificate,
 		}
 		if t.Group != 0 {
 			m.Tls.Group = t.Group.String()
 		}
 		if t.Peer != nil {
-			m.Tls.Peer = names.of(t.Peer)
+			m.Tls.Peer = names.identity(t.Peer)
 		}
 	}
 	return m
@@ -88,14 +88,32 @@ const maxText = 260
 
 func printable(text string) string { return safetext.Printable(text, maxText) }
 
-// An identities holds the identities of certificates, which many connections share.
-type identities map[*x509.Certificate]*adminv1.ConnectionIdentity
+// A names holds texts that many connections of one list share.
+type names struct {
+	identities map[*x509.Certificate]*adminv1.ConnectionIdentity
+	suites     map[uint16]string
+}
+
+func newNames() *names {
+	return &names{identities: map[*x509.Certificate]*adminv1.ConnectionIdentity{}, suites: map[uint16]string{}}
+}
+
+// suite returns the name of a cipher suite.
+func (n *names) suite(id uint16) string {
+	name, known := n.suites[id]
+	if !known {
+		name = tls.CipherSuiteName(id)
+		n.suites[id] = name
+	}
+	return name
+}
 
 // maxNames bounds the subject alternative names that an identity lists.
 const maxNames = 100
 
-func (known identities) of(leaf *x509.Certificate) *adminv1.ConnectionIdentity {
-	if m := known[leaf]; m != nil {
+// identity returns what a certificate says about its owner.
+func (n *names) identity(leaf *x509.Certificate) *adminv1.ConnectionIdentity {
+	if m := n.identities[leaf]; m != nil {
 		return m
 	}
 	m := &adminv1.ConnectionIdentity{Sha256Fingerprint: certs.FingerprintOf(leaf), Subject: certs.SubjectOf(leaf)}
@@ -105,6 +123,6 @@ func (known identities) of(leaf *x509.Certificate) *adminv1.ConnectionIdentity {
 		}
 		m.SubjectAltNames = append(m.SubjectAltNames, printable(san.String()))
 	}
-	known[leaf] = m
+	n.identities[leaf] = m
 	return m
 }
