@@ -23,7 +23,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// What a connection carries.
+// The protocol that a connection carries.
 type ConnectionProtocol int32
 
 const (
@@ -84,17 +84,18 @@ func (ConnectionProtocol) EnumDescriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_connection_proto_rawDescGZIP(), []int{0}
 }
 
-// What a connection does.
+// The phase that a connection is in.
 type ConnectionPhase int32
 
 const (
 	// Not used.
 	ConnectionPhase_CONNECTION_PHASE_UNSPECIFIED ConnectionPhase = 0
-	// The client's TLS handshake, or what precedes it, is in progress.
+	// The client's TLS handshake, or the PROXY protocol header or STARTTLS before it,
+	// is in progress.
 	ConnectionPhase_CONNECTION_PHASE_HANDSHAKE ConnectionPhase = 1
-	// The gateway connects to an endpoint, or makes a TLS handshake with it.
+	// The gateway is connecting to an endpoint, TLS handshake included.
 	ConnectionPhase_CONNECTION_PHASE_CONNECTING ConnectionPhase = 2
-	// It carries a stream, or requests are in progress.
+	// The connection carries a stream, or requests are in progress.
 	ConnectionPhase_CONNECTION_PHASE_ACTIVE ConnectionPhase = 3
 	// No request is in progress.
 	ConnectionPhase_CONNECTION_PHASE_IDLE ConnectionPhase = 4
@@ -145,37 +146,39 @@ func (ConnectionPhase) EnumDescriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_connection_proto_rawDescGZIP(), []int{1}
 }
 
-// Selects open connections. A connection matches if it matches every field that is set;
-// a list is matched by any of its values. An empty filter selects all connections.
+// Selects open connections. A connection must match every field that is set, and one
+// value of each list. An empty filter selects all connections.
 type ConnectionFilter struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Ids of connections.
 	Ids []string `protobuf:"bytes,1,rep,name=ids,proto3" json:"ids,omitempty"`
-	// Names of listeners. Connections to upstreams that belong to no one client have none.
+	// Names of listeners. A connection to an upstream that does not belong to one client
+	// has no listener and does not match.
 	Listeners []string `protobuf:"bytes,2,rep,name=listeners,proto3" json:"listeners,omitempty"`
-	// Names of routes. For a client's HTTP connection the route of its latest request
-	// counts.
+	// Names of routes. A client's HTTP connection matches by the route of its latest
+	// request.
 	Routes []string `protobuf:"bytes,3,rep,name=routes,proto3" json:"routes,omitempty"`
-	// Names of upstreams. For a client's HTTP connection the upstream of its latest request
-	// counts.
+	// Names of upstreams. A client's HTTP connection matches by the upstream of its latest
+	// request.
 	Upstreams []string `protobuf:"bytes,4,rep,name=upstreams,proto3" json:"upstreams,omitempty"`
-	// Addresses of endpoints, as configured or as DNS returned them. For a client's HTTP
-	// connection the endpoint of its latest request counts.
+	// Addresses of endpoints, as configured or as DNS returned them. A client's HTTP
+	// connection matches by the endpoint of its latest request.
 	Endpoints []string `protobuf:"bytes,5,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
-	// The client's IP addresses, or prefixes such as "10.0.0.0/8". Behind a PROXY protocol
-	// header the announced client counts.
+	// The client's IP addresses, or prefixes such as "10.0.0.0/8". With a PROXY protocol
+	// header, the announced client's address must match.
 	ClientAddresses []string `protobuf:"bytes,6,rep,name=client_addresses,json=clientAddresses,proto3" json:"client_addresses,omitempty"`
 	// Names in the client's verified certificate: "spiffe://corp/pay", "DNS:a.example",
 	// "IP:10.0.0.1", "email:ops@corp.example", "URI:urn:x", or "CN=pay" for the common name
-	// of its subject. Nothing is a wildcard.
+	// of its subject. Names match exactly; no character is a wildcard.
 	ClientIdentities []string `protobuf:"bytes,7,rep,name=client_identities,json=clientIdentities,proto3" json:"client_identities,omitempty"`
 	// SHA-256 fingerprints, in hexadecimal, with or without colons: of the client's
 	// certificate, or of the certificate that the gateway presented to the endpoint.
 	Sha256Fingerprints []string `protobuf:"bytes,8,rep,name=sha256_fingerprints,json=sha256Fingerprints,proto3" json:"sha256_fingerprints,omitempty"`
 	// Only connections that began at this revision or a later one.
 	MinRevision int64 `protobuf:"varint,9,opt,name=min_revision,json=minRevision,proto3" json:"min_revision,omitempty"`
-	// Only connections that began at this revision or an earlier one. Connections to
-	// upstreams that belong to no one client have no revision and do not match.
+	// Only connections that began at this revision or an earlier one. A connection to
+	// an upstream that does not belong to one client has no revision and does not
+	// match.
 	MaxRevision int64 `protobuf:"varint,10,opt,name=max_revision,json=maxRevision,proto3" json:"max_revision,omitempty"`
 	// Only connections of this age or older.
 	MinAge *durationpb.Duration `protobuf:"bytes,11,opt,name=min_age,json=minAge,proto3" json:"min_age,omitempty"`
@@ -305,41 +308,44 @@ func (x *ConnectionFilter) GetMaxAge() *durationpb.Duration {
 // clients have a client, those to endpoints have a server.
 type Connection struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Identifies the connection. An id is never used again, also not after a restart.
+	// Identifies the connection. The gateway never uses an id again, not even after a
+	// restart.
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	// What it carries.
+	// The protocol that it carries.
 	Protocol ConnectionProtocol `protobuf:"varint,2,opt,name=protocol,proto3,enum=drawbridge.admin.v1.ConnectionProtocol" json:"protocol,omitempty"`
-	// What it does.
+	// The phase that it is in.
 	State ConnectionPhase `protobuf:"varint,3,opt,name=state,proto3,enum=drawbridge.admin.v1.ConnectionPhase" json:"state,omitempty"`
-	// It accepts no further work, and ends when the work in progress has ended or a grace
-	// period is over.
+	// Whether the connection is draining: it accepts no further work, and ends when the
+	// work in progress has ended or a grace period is over.
 	Draining bool `protobuf:"varint,4,opt,name=draining,proto3" json:"draining,omitempty"`
-	// The listener; empty for a connection to an endpoint that belongs to no one client.
+	// The listener. Empty for a connection to an endpoint that does not belong to one
+	// client.
 	Listener string `protobuf:"bytes,5,opt,name=listener,proto3" json:"listener,omitempty"`
-	// The route, or for a client's HTTP connection that of its latest request. Empty:
-	// none, or not known yet.
+	// The route; for a client's HTTP connection the route of its latest request. Empty
+	// if no route was used, or if it is not known yet.
 	Route string `protobuf:"bytes,6,opt,name=route,proto3" json:"route,omitempty"`
-	// The upstream, likewise.
+	// The upstream; for a client's HTTP connection the upstream of its latest request.
 	Upstream string `protobuf:"bytes,7,opt,name=upstream,proto3" json:"upstream,omitempty"`
-	// The endpoint's address as configured, or as DNS returned it, likewise.
+	// The endpoint's address, as configured or as DNS returned it; for a client's HTTP
+	// connection that of its latest request.
 	Endpoint string `protobuf:"bytes,8,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
 	// The protocol of a tunnel: "websocket".
 	Upgrade string `protobuf:"bytes,9,opt,name=upgrade,proto3" json:"upgrade,omitempty"`
 	// HTTP requests in progress.
 	RequestsInFlight int32 `protobuf:"varint,10,opt,name=requests_in_flight,json=requestsInFlight,proto3" json:"requests_in_flight,omitempty"`
-	// The revision that was live when the client connected. Absent: 0, for a connection
-	// that belongs to no one client. The settings of a TCP connection are of this revision.
+	// The revision that was live when the client connected. A TCP connection uses the
+	// settings of this revision. 0 for a connection that does not belong to one client.
 	Revision int64 `protobuf:"varint,11,opt,name=revision,proto3" json:"revision,omitempty"`
-	// When it began.
+	// When the connection began.
 	StartTime *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
-	// How long it has been open.
+	// How long the connection has been open.
 	Age *durationpb.Duration `protobuf:"bytes,13,opt,name=age,proto3" json:"age,omitempty"`
-	// How long no byte has moved on any side. Absent where the system does not count: for
-	// unix sockets, and on other systems than Linux.
+	// How long no byte has moved on either side. Absent for unix sockets and on systems
+	// other than Linux, where the kernel does not count.
 	IdleDuration *durationpb.Duration `protobuf:"bytes,14,opt,name=idle_duration,json=idleDuration,proto3" json:"idle_duration,omitempty"`
-	// The side of the client.
+	// The side towards the client.
 	Client *ConnectionSide `protobuf:"bytes,15,opt,name=client,proto3" json:"client,omitempty"`
-	// The side of the endpoint.
+	// The side towards the endpoint.
 	Server        *ConnectionSide `protobuf:"bytes,16,opt,name=server,proto3" json:"server,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -492,17 +498,19 @@ type ConnectionSide struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The address of the gateway's socket.
 	LocalAddress string `protobuf:"bytes,1,opt,name=local_address,json=localAddress,proto3" json:"local_address,omitempty"`
-	// The address of its peer: the client, a load balancer or the endpoint.
+	// The address of the peer: the client, a load balancer or the endpoint.
 	RemoteAddress string `protobuf:"bytes,2,opt,name=remote_address,json=remoteAddress,proto3" json:"remote_address,omitempty"`
-	// The client that a PROXY protocol header announced; empty without one.
+	// The client's address that a PROXY protocol header announced; empty without a
+	// header.
 	AnnouncedAddress string `protobuf:"bytes,3,opt,name=announced_address,json=announcedAddress,proto3" json:"announced_address,omitempty"`
 	// The result of the TLS handshake. Absent: plaintext, TLS that is passed through, or no
 	// result yet.
 	Tls *ConnectionTls `protobuf:"bytes,4,opt,name=tls,proto3" json:"tls,omitempty"`
-	// Bytes received from the peer, as the kernel counts them, TLS included. Absent where
-	// the system does not count: for unix sockets, and on other systems than Linux.
+	// Bytes received from the peer, as the kernel counts them, TLS included. Absent for
+	// unix sockets and on systems other than Linux, where the kernel does not count.
 	BytesReceived *int64 `protobuf:"varint,5,opt,name=bytes_received,json=bytesReceived,proto3,oneof" json:"bytes_received,omitempty"`
-	// Bytes sent to the peer, likewise, without retransmissions.
+	// Bytes sent to the peer, as the kernel counts them, without retransmissions.
+	// Absent in the same cases.
 	BytesSent     *int64 `protobuf:"varint,6,opt,name=bytes_sent,json=bytesSent,proto3,oneof" json:"bytes_sent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -583,7 +591,7 @@ func (x *ConnectionSide) GetBytesSent() int64 {
 // The result of a TLS handshake.
 type ConnectionTls struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The version.
+	// The TLS version.
 	Version TlsVersion `protobuf:"varint,1,opt,name=version,proto3,enum=drawbridge.admin.v1.TlsVersion" json:"version,omitempty"`
 	// The cipher suite, by its IANA name.
 	CipherSuite string `protobuf:"bytes,2,opt,name=cipher_suite,json=cipherSuite,proto3" json:"cipher_suite,omitempty"`
@@ -593,12 +601,13 @@ type ConnectionTls struct {
 	Alpn string `protobuf:"bytes,4,opt,name=alpn,proto3" json:"alpn,omitempty"`
 	// The SNI that was sent; empty if none was.
 	ServerName string `protobuf:"bytes,5,opt,name=server_name,json=serverName,proto3" json:"server_name,omitempty"`
-	// Whether a session was resumed.
+	// Whether the handshake resumed a session.
 	Resumed bool `protobuf:"varint,6,opt,name=resumed,proto3" json:"resumed,omitempty"`
-	// Who the peer is, from the certificate that it presented. Absent: it presented none.
+	// The peer's identity, from the certificate that it presented. Absent: the peer
+	// presented no certificate.
 	Peer *ConnectionIdentity `protobuf:"bytes,7,opt,name=peer,proto3" json:"peer,omitempty"`
-	// SHA-256 fingerprint, in hexadecimal, of the certificate that the gateway presented to
-	// the endpoint; empty without one, and on the client's side.
+	// SHA-256 fingerprint, in hexadecimal, of the client certificate that the gateway
+	// presented to the endpoint. Empty if it presented none, and on the client's side.
 	OwnSha256Fingerprint string `protobuf:"bytes,8,opt,name=own_sha256_fingerprint,json=ownSha256Fingerprint,proto3" json:"own_sha256_fingerprint,omitempty"`
 	unknownFields        protoimpl.UnknownFields
 	sizeCache            protoimpl.SizeCache
@@ -690,7 +699,7 @@ func (x *ConnectionTls) GetOwnSha256Fingerprint() string {
 	return ""
 }
 
-// Who a certificate says that its owner is.
+// The identity in a certificate.
 type ConnectionIdentity struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Distinguished name (RFC 4514).

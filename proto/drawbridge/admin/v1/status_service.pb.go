@@ -2445,15 +2445,16 @@ func (x *AnchorUser) GetHosts() []string {
 	return nil
 }
 
-// Asks for the open connections.
+// The request for a page of the open connections.
 type ListConnectionsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Which connections. Default: all.
+	// Selects the connections. Default: all connections.
 	ConnectionFilter *ConnectionFilter `protobuf:"bytes,1,opt,name=connection_filter,json=connectionFilter,proto3" json:"connection_filter,omitempty"`
-	// Most entries of the page, which also ends before it reaches 1 MiB. Default, and at
-	// most: 1000.
+	// Maximum number of entries in the page. A page also ends before it reaches 1 MiB.
+	// Default and maximum: 1000.
 	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// next_page_token of the previous page. All other fields must stay the same.
+	// next_page_token of the previous page. All other fields must be the same as for
+	// that page.
 	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -39,9 +39,8 @@ type StatusServiceClient interface {
 	// Lists every certificate in use, soonest to expire first, one page at a time: the
 	// gateway's own, the CAs of trust bundles, and those that upstreams presented.
 	ListCertificates(ctx context.Context, in *ListCertificatesInUseRequest, opts ...grpc.CallOption) (*ListCertificatesInUseResponse, error)
-	// Lists open connections, the oldest first, one page at a time: those of clients, and
-	// those to upstreams. A connection that is open during all calls is on exactly one
-	// page.
+	// Lists the open connections of clients and to upstreams, the oldest first, one page
+	// at a time. A connection that stays open during all calls is on exactly one page.
 	ListConnections(ctx context.Context, in *ListConnectionsRequest, opts ...grpc.CallOption) (*ListConnectionsResponse, error)
 	// Streams events, from now or from where the client resumes: health changes,
 	// handshake failures (grouped by cause, with a count), certificates near expiry,
@@ -131,9 +130,8 @@ type StatusServiceServer interface {
 	// Lists every certificate in use, soonest to expire first, one page at a time: the
 	// gateway's own, the CAs of trust bundles, and those that upstreams presented.
 	ListCertificates(context.Context, *ListCertificatesInUseRequest) (*ListCertificatesInUseResponse, error)
-	// Lists open connections, the oldest first, one page at a time: those of clients, and
-	// those to upstreams. A connection that is open during all calls is on exactly one
-	// page.
+	// Lists the open connections of clients and to upstreams, the oldest first, one page
+	// at a time. A connection that stays open during all calls is on exactly one page.
 	ListConnections(context.Context, *ListConnectionsRequest) (*ListConnectionsResponse, error)
 	// Streams events, from now or from where the client resumes: health changes,
 	// handshake failures (grouped by cause, with a count), certificates near expiry,
