@@ -59,6 +59,12 @@ type ServerOptions struct {
 	// tickets of the old one, because VerifyConnection checks resumed clients against
 	// the new values. Both record anchors in the same AnchorLog. May be nil.
 	Replaces *Server
+	// Owner names what the Server is for, such as a listener. Only Servers with an owner
+	// take part in TicketKeys.
+	Owner string
+	// Inherited are ticket keys of another process. The Server uses those of a Server of
+	// the same owner and identity. May be nil.
+	Inherited TicketKeys
 	// Time returns the current time for certificates and sessions. Nil means
 	// time.Now.
 	Time func() time.Time
@@ -80,7 +86,7 @@ func (o *ServerOptions) sameIdentity(p *ServerOptions) bool {
 type Server struct {
 	o        ServerOptions // without Replaces
 	config   *tls.Config
-	tickets  *tls.Config // has the ticket keys and nothing else
+	tickets  *ticketKeys
 	names    nameIndex
 	verifier verifier
 	anchors  *AnchorLog // of clients; never nil
@@ -104,12 +110,17 @@ func NewServer(o ServerOptions) (*Server, error) {
 	}
 	before := o.Replaces
 	o.Replaces = nil
-	s := &Server{o: o, tickets: &tls.Config{Time: o.Time}, anchors: new(AnchorLog)}
+	inherited := o.Inherited
+	o.Inherited = nil
+	s := &Server{o: o, anchors: new(AnchorLog)}
 	if before != nil {
 		s.anchors = before.anchors
 		if o.sameIdentity(&before.o) {
 			s.tickets = before.tickets
 		}
+	}
+	if s.tickets == nil && bad.err() == nil {
+		s.tickets = newTicketKeys(o.Time, inherited[o.ticketIdentity()])
 	}
 	s.config = &tls.Config{
 		MinVersion:       o.MinVersion,
@@ -279,7 +290,7 @@ const sessionTag = "drawbridge sni 1:"
 // wrap implements tls.Config.WrapSession: it writes the SNI into the ticket.
 func (s *Server) wrap(state tls.ConnectionState, session *tls.SessionState) ([]byte, error) {
 	session.Extra = append(session.Extra, []byte(sessionTag+serverName(state.ServerName)))
-	return s.tickets.EncryptTicket(state, session)
+	return s.tickets.configNow().EncryptTicket(state, session)
 }
 
 // unwrap implements tls.Config.UnwrapSession. A ticket is valid only under the
@@ -287,7 +298,7 @@ func (s *Server) wrap(state tls.ConnectionState, session *tls.SessionState) ([]b
 // only place to reject an unknown SNI, since a resumption selects no
 // certificate.
 func (s *Server) unwrap(identity []byte, state tls.ConnectionState) (*tls.SessionState, error) {
-	session, err := s.tickets.DecryptTicket(identity, state)
+	session, err := s.tickets.configNow().DecryptTicket(identity, state)
 	if session == nil || err != nil {
 		return nil, err
 	}

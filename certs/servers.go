@@ -2,9 +2,15 @@ package certs
 
 import (
 	"context"
+	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
 	"net"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -157,4 +163,107 @@ func (s *Server) reverify(p *Peer) (until time.Time, failure *VerifyError) {
 		return until, errNoClientCertificate
 	}
 	return s.verifier.reverify(p, "", now, until)
+}
+
+const (
+	// ticketKeyRotation is how long a key encrypts new tickets, and ticketKeyLifetime how
+	// long it decrypts them, as in crypto/tls.
+	ticketKeyRotation = 24 * time.Hour
+	ticketKeyLifetime = 7 * 24 * time.Hour
+)
+
+// A ticketKey encrypts session tickets.
+type ticketKey struct {
+	Key  [32]byte
+	Made time.Time
+}
+
+// ticketKeys are the ticket keys of a Server, and of those that clients may resume its
+// sessions with. crypto/tls would rotate its own keys, but never shows them, so they could
+// not be passed on to another process.
+type ticketKeys struct {
+	now    func() time.Time
+	config *tls.Config // has the keys and nothing else
+
+	mu      sync.Mutex
+	keys    []ticketKey // the newest first
+	current time.Time   // when the newest key of config was made
+}
+
+// newTicketKeys returns keys that begin with the inherited ones.
+func newTicketKeys(now func() time.Time, inherited []ticketKey) *ticketKeys {
+	return &ticketKeys{now: now, config: &tls.Config{Time: now}, keys: inherited}
+}
+
+// configNow returns the config with the keys of this moment.
+func (t *ticketKeys) configNow() *tls.Config {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := t.now()
+	fresh := len(t.keys) > 0 && now.Sub(t.keys[0].Made) < ticketKeyRotation
+	if fresh && t.current.Equal(t.keys[0].Made) {
+		return t.config
+	}
+	if !fresh {
+		k := ticketKey{Made: now}
+		rand.Read(k.Key[:])
+		t.keys = append([]ticketKey{k}, t.keys...)
+	}
+	var all [][32]byte
+	for i, k := range t.keys {
+		if now.Sub(k.Made) >= ticketKeyLifetime {
+			t.keys = t.keys[:i]
+			break
+		}
+		all = append(all, k.Key)
+	}
+	t.config.SetSessionTicketKeys(all)
+	t.current = t.keys[0].Made
+	return t.config
+}
+
+// copied returns the keys.
+func (t *ticketKeys) copied() []ticketKey {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return append([]ticketKey(nil), t.keys...)
+}
+
+// TicketKeys are the ticket keys of several Servers, for another process. They are
+// secrets: with them, recorded sessions of TLS 1.2 can be decrypted.
+type TicketKeys map[string][]ticketKey
+
+// Add adds the keys of a Server.
+func (k TicketKeys) Add(s *Server) {
+	if s != nil && s.o.Owner != "" {
+		k[s.o.ticketIdentity()] = s.tickets.copied()
+	}
+}
+
+// Encode returns the keys as bytes.
+func (k TicketKeys) Encode() ([]byte, error) { return json.Marshal(k) }
+
+// ParseTicketKeys returns the keys that Encode encoded. Empty text has no keys.
+func ParseTicketKeys(text []byte) (TicketKeys, error) {
+	k := TicketKeys{}
+	if len(text) == 0 {
+		return k, nil
+	}
+	if err := json.Unmarshal(text, &k); err != nil {
+		return nil, fmt.Errorf("ticket keys: %w", err)
+	}
+	return k, nil
+}
+
+// ticketIdentity returns what sameIdentity compares, in a form that another process can
+// compare.
+func (o *ServerOptions) ticketIdentity() string {
+	var text strings.Builder
+	fmt.Fprintf(&text, "%q %t %d %t %d %d %v %v %q", o.Owner, o.RejectUnknownSNI, o.ClientAuth, o.AllowMissingClientAuthUsage,
+		o.MinVersion, o.MaxVersion, o.CipherSuites, o.Groups, o.NextProtos)
+	for _, c := range o.Certificates {
+		fmt.Fprintf(&text, " %s", FingerprintOf(c.Leaf()))
+	}
+	sum := sha256.Sum256([]byte(text.String()))
+	return hex.EncodeToString(sum[:])
 }

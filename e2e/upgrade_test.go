@@ -7,6 +7,7 @@ package e2e
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -374,3 +375,57 @@ func TestSuccessor(t *testing.T) {
 }
 
 var upgradeStarted = regexp.MustCompile(`upgrade: starting a new (process)`)
+
+// The ticket keys pass over, so the handshakes after an upgrade are not all full ones.
+func TestClientsResumeTheirSessionsAfterAnUpgrade(t *testing.T) {
+	t.Parallel()
+	a := newAuthority(t)
+	g := upgradable(t)
+	secure := listener("secure", protocolHTTP, "web")
+	secure.Tls = &adminv1.ServerTls{Certificates: []string{"front"}}
+	g.apply(plainUpstream("web", serveHTTP(t, respondsWith("web"))), certificate("front", a.server), secure)
+	address := g.address("secure")
+	config := &tls.Config{RootCAs: pool(a.ca), ServerName: serverName, ClientSessionCache: tls.NewLRUClientSessionCache(1)}
+	for i := range 3 {
+		conn, err := tls.Dial("tcp", address, config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := askOnce(conn); err != nil { // which reads the ticket, too
+			t.Fatal(err)
+		}
+		if resumed := conn.ConnectionState().DidResume; resumed != (i > 0) {
+			t.Errorf("after %d upgrades: resumed is %t", i, resumed)
+		}
+		g.upgrade()
+	}
+}
+
+// Clients that wait in the kernel's queue while the process is replaced are served.
+func TestClientsInTheQueueAreServedAfterAnUpgrade(t *testing.T) {
+	t.Parallel()
+	g := upgradable(t)
+	g.apply(plainUpstream("web", serveHTTP(t, respondsWith("web"))), listener("web", protocolHTTP, "web"))
+	web, pid := g.address("web"), g.pid()
+	upgraded := make(chan result, 1)
+	go func() {
+		upgraded <- g.tryUpgrade("--binary", script(t, `kill -STOP `+strconv.Itoa(pid)+`; sleep 0.3; kill -CONT `+strconv.Itoa(pid)+`; exec "`+program(t)+`" "$@"`))
+	}()
+	g.logged(upgradeStarted)
+	var parked sync.WaitGroup
+	for range 100 {
+		conn, err := net.DialTimeout("tcp", web, patience)
+		if err != nil {
+			t.Fatal(err)
+		}
+		parked.Go(func() {
+			if err := askOnce(conn); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	if r := <-upgraded; r.code != 0 {
+		t.Errorf("%v", r)
+	}
+	parked.Wait()
+}

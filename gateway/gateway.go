@@ -13,6 +13,7 @@ import (
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/accesslog"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
+	"github.com/drawbridge-gateway/drawbridge/certs"
 	"github.com/drawbridge-gateway/drawbridge/gateway/admin"
 	"github.com/drawbridge-gateway/drawbridge/gateway/audit"
 	"github.com/drawbridge-gateway/drawbridge/gateway/connections"
@@ -98,6 +99,9 @@ type Options struct {
 
 	// Predecessor is the process that this one replaces. Nil: it replaces none.
 	Predecessor *handover.Predecessor
+
+	// TicketKeys are the TLS ticket keys of the listeners of that process. Nil: none.
+	TicketKeys certs.TicketKeys
 
 	// UpgradeTimeout bounds how long a new process may take until it serves. 0: 1m.
 	UpgradeTimeout time.Duration

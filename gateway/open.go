@@ -89,6 +89,7 @@ func Open(ctx context.Context, o Options) (_ *Gateway, err error) {
 	if err := g.restore(ctx, state); err != nil {
 		return nil, err
 	}
+	g.compiler.TicketKeys = nil // a later change of TLS settings begins with new keys
 	return g, nil
 }
 
@@ -114,7 +115,7 @@ func newGateway(o Options) *Gateway {
 		log: g.log,
 		compiler: snapshot.Compiler{
 			Logger: o.Logger.Named("bridge"), Observer: g.observe, Filling: make(chan struct{}, maxFilling),
-			Descriptors: g.descriptors.Descriptors, Trackers: &g.trackers, Blocking: o.blocking, Now: o.now,
+			Descriptors: g.descriptors.Descriptors, Trackers: &g.trackers, Blocking: o.blocking, Now: o.now, TicketKeys: o.TicketKeys,
 		},
 		announce: g.feeds.announce,
 	}

@@ -105,7 +105,11 @@ func (g *Gateway) handOver(ctx context.Context, s *handover.Successor) (version 
 	if err := g.lendStore(); err != nil {
 		return "", err
 	}
-	if err := s.Pass(ctx, g.inherited, nil); err != nil {
+	tickets, err := g.live.Load().TicketKeys().Encode()
+	if err != nil {
+		return "", err
+	}
+	if err := s.Pass(ctx, g.inherited, tickets); err != nil {
 		return "", err
 	}
 	down, err := s.Ready(ctx)

@@ -18,6 +18,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/spf13/cobra"
 
+	"github.com/drawbridge-gateway/drawbridge/certs"
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/configfile"
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/datadir"
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/exit"
@@ -265,6 +266,9 @@ func inherit(ctx context.Context, opts *gateway.Options) error {
 			return err
 		}
 		sockets = append(sockets, e.Sockets...)
+		if opts.TicketKeys, err = certs.ParseTicketKeys(e.Tickets); err != nil {
+			opts.Logger.Warn("upgrade: clients make full handshakes", "error", err)
+		}
 	}
 	opts.Sockets = handover.New(opts.Manager, sockets, opts.Logger.Named("handover"))
 	return nil

@@ -36,6 +36,7 @@ const (
 	maxInFlight = 64  // descriptors in a message
 	maxListed   = 100 // resources in a message
 	maxReason   = 300 // bytes
+	maxTickets  = 32 << 10
 )
 
 // A message is one packet of the connection.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -92,12 +93,13 @@ func (s *Successor) Hello(ctx context.Context) (version string, err error) {
 // Pass passes on the sockets and the TLS ticket keys. The store must be closed.
 func (s *Successor) Pass(ctx context.Context, sockets *Sockets, tickets []byte) error {
 	defer s.endWith(ctx)()
-	return s.explain(ctx, sockets.pass(func(names []string, fds []int, last bool) error {
-		m := message{Type: socketsAre, Names: names, Last: last}
-		if last {
-			m.Tickets = tickets
+	for some := range slices.Chunk(tickets, maxTickets) {
+		if err := s.send(message{Type: socketsAre, Tickets: some}); err != nil {
+			return s.explain(ctx, err)
 		}
-		return s.send(m, fds...)
+	}
+	return s.explain(ctx, sockets.pass(func(names []string, fds []int, last bool) error {
+		return s.send(message{Type: socketsAre, Names: names, Last: last}, fds...)
 	}))
 }
 

@@ -39,6 +39,9 @@ type Compiler struct {
 	// Trackers are passed to all upstreams. They may be nil.
 	Trackers *upstream.Trackers
 
+	// TicketKeys are those of another process, for the first compile. They may be nil.
+	TicketKeys certs.TicketKeys
+
 	// FileRoots are the directories below which files are read. Nil: no files are read.
 	FileRoots fileroot.Roots
 
@@ -127,6 +130,7 @@ type job struct {
 	descriptors *socket.Descriptors
 	now         func() time.Time // nil: time.Now
 	log         hclog.Logger
+	ticketKeys  certs.TicketKeys // of another process; may be nil
 }
 
 // configure sets the compiler's options in the job.
@@ -134,7 +138,7 @@ func (c Compiler) configure(j *job) *job {
 	j.next, j.reports = &Snapshot{state: j.state}, map[string]*report{}
 	j.log, j.observer = c.Logger, c.Observer
 	j.filling, j.descriptors, j.now = c.Filling, c.Descriptors, c.Now
-	j.trackers = c.Trackers
+	j.trackers, j.ticketKeys = c.Trackers, c.TicketKeys
 	if j.log == nil {
 		j.log = hclog.NewNullLogger()
 	}

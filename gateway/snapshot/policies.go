@@ -302,6 +302,8 @@ func (s listenerScope) newServer(l *Listener, p *livePolicy, settings tlsSetting
 		Groups:                settings.groups,
 		NextProtos:            settings.alpn,
 		Replaces:              p.former,
+		Owner:                 p.owner(l),
+		Inherited:             s.job.ticketKeys,
 		Time:                  s.job.now,
 	})
 	p.former = nil
@@ -310,6 +312,22 @@ func (s listenerScope) newServer(l *Listener, p *livePolicy, settings tlsSetting
 		return
 	}
 	p.server = server
+}
+
+// owner names the policy among those of all listeners.
+func (p *livePolicy) owner(l *Listener) string {
+	return l.Name + " " + strings.Join(p.hosts, " ")
+}
+
+// TicketKeys returns the ticket keys of every listener, for another process.
+func (s *Snapshot) TicketKeys() certs.TicketKeys {
+	keys := certs.TicketKeys{}
+	for _, l := range s.Listeners() {
+		for _, p := range l.uses.policies {
+			keys.Add(p.server)
+		}
+	}
+	return keys
 }
 
 // clientAuth checks the settings for client certificates.

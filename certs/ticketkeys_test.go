@@ -1,0 +1,98 @@
+package certs_test
+
+import (
+	"crypto/tls"
+	"io"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/certs"
+	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
+)
+
+// resumes makes two connections with one client, the first to one Server and the second to
+// another, and reports whether the second resumed the session of the first.
+func resumes(t *testing.T, first, second *certs.Server, version uint16) bool {
+	t.Helper()
+	config := &tls.Config{InsecureSkipVerify: true, ServerName: "a.example", ClientSessionCache: tls.NewLRUClientSessionCache(1), MaxVersion: version}
+	resumed := false
+	for _, s := range []*certs.Server{first, second} {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan error, 1)
+		go func() {
+			raw, err := ln.Accept()
+			if err == nil {
+				conn := s.Conn(raw)
+				_, err = conn.Write([]byte("x"))
+				conn.Close()
+			}
+			done <- err
+		}()
+		conn, err := tls.Dial("tcp", ln.Addr().String(), config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadAll(conn); err != nil {
+			t.Error(err)
+		}
+		resumed = conn.ConnectionState().DidResume
+		conn.Close()
+		ln.Close()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+	return resumed
+}
+
+func TestTicketKeysArePassedOnToTheSameIdentityOnly(t *testing.T) {
+	ca := certstest.NewCA(t)
+	cert, other := certstest.Certificate(t, ca.Server(t, "a.example")), certstest.Certificate(t, ca.Server(t, "a.example"))
+	server := func(o certs.ServerOptions) *certs.Server {
+		s, err := certs.NewServer(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	now := time.Now()
+	options := certs.ServerOptions{Owner: "web", Certificates: []*certs.Certificate{cert}, Time: func() time.Time { return now }}
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		old := server(options)
+		if !resumes(t, old, old, version) {
+			t.Fatal("a server does not resume its own sessions")
+		}
+		keys := certs.TicketKeys{}
+		keys.Add(old)
+		text, err := keys.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, c := range map[string]struct {
+			change func(*certs.ServerOptions)
+			want   bool
+		}{
+			"the same":                   {func(*certs.ServerOptions) {}, true},
+			"no keys":                    {func(o *certs.ServerOptions) { o.Inherited = nil }, false},
+			"another owner":              {func(o *certs.ServerOptions) { o.Owner = "other" }, false},
+			"another certificate":        {func(o *certs.ServerOptions) { o.Certificates = []*certs.Certificate{other} }, false},
+			"another protocol":           {func(o *certs.ServerOptions) { o.NextProtos = []string{"h2"} }, false},
+			"rejects unknown names":      {func(o *certs.ServerOptions) { o.RejectUnknownSNI = true }, false},
+			"a day later":                {func(o *certs.ServerOptions) { o.Time = func() time.Time { return now.Add(25 * time.Hour) } }, true},
+			"when the keys have expired": {func(o *certs.ServerOptions) { o.Time = func() time.Time { return now.Add(8 * 24 * time.Hour) } }, false},
+		} {
+			o := options
+			if o.Inherited, err = certs.ParseTicketKeys(text); err != nil {
+				t.Fatal(err)
+			}
+			c.change(&o)
+			if got := resumes(t, old, server(o), version); got != c.want {
+				t.Errorf("%s, %s: resumed is %t", tls.VersionName(version), name, got)
+			}
+		}
+	}
+}
