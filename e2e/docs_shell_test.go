@@ -206,6 +206,10 @@ var shellPages = map[string]shellPage{
 		},
 		codes: map[string]int{"drawbridge probe": 1},
 	},
+	"upgrades.md": {notRun: map[string]string{
+		"systemctl restart":  "needs root and systemd; TestARestartBySystemdRefusesNoClient acts as systemd",
+		"drawbridge upgrade": "would end the gateway that the tests of pages share; TestUpgradesAreNotNoticed runs it",
+	}},
 	"verification.md": {
 		setup: func(r *shellRun) {
 			g, a := r.gateway(), newAuthority(r.t)
@@ -286,9 +290,11 @@ type shellCommand struct {
 }
 
 var (
-	// A line that begins with one of these programs is a command.
-	shellStart = regexp.MustCompile(`^(\$ .*|(drawbridge|curl|grpcurl|openssl|make|install|useradd|systemctl|go|export|buf) .*)$`)
-	codeBlock  = regexp.MustCompile("(?m)(?:^```sh.*\n(?:.*\n)*?```$)|(?:^ {4,}\\S.*\n(?:(?: {4,}.*)?\n)*)")
+	// A line that begins with one of these programs is a command, except in a block
+	// that marks its commands with "$ ".
+	shellStart  = regexp.MustCompile(`^(\$ .*|(drawbridge|curl|grpcurl|openssl|make|install|useradd|systemctl|go|export|buf) .*)$`)
+	shellPrompt = regexp.MustCompile(`(?m)^ *\$ `)
+	codeBlock   = regexp.MustCompile("(?m)(?:^```sh.*\n(?:.*\n)*?```$)|(?:^ {4,}\\S.*\n(?:(?: {4,}.*)?\n)*)")
 )
 
 // shellCommands returns the commands in a page's blocks of code.
@@ -296,12 +302,12 @@ func shellCommands(page string) []shellCommand {
 	var all []shellCommand
 	for _, block := range codeBlock.FindAllString(page, -1) {
 		block = strings.ReplaceAll(block, "\\\n", " ")
-		inside := false
+		inside, prompts := false, shellPrompt.MatchString(block)
 		for line := range strings.Lines(block) {
 			line = strings.TrimSpace(line)
 			switch {
 			case strings.HasPrefix(line, "```"):
-			case shellStart.MatchString(line):
+			case shellStart.MatchString(line) && (!prompts || strings.HasPrefix(line, "$ ")):
 				all = append(all, shellCommand{text: strings.TrimPrefix(line, "$ ")})
 				inside = true
 			case line == "":
