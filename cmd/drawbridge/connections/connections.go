@@ -24,19 +24,18 @@ const long = `Connections lists the open connections of the running gateway, the
   - clients of TCP listeners, with the endpoint that each is connected to
   - clients of HTTP listeners, with the route and the endpoint of their latest
     request
-  - connections to endpoints that belong to no one client, such as pooled ones
+  - connections to endpoints that do not belong to a single client, such as pooled ones
 
-Flags select connections. A connection must match all flags, and one of the
-values of a flag that is repeated.
+Flags select connections. A connection must match all flags; if a flag is
+repeated, it must match one of its values.
 
-RECEIVED and SENT are the bytes of the client's side or, without a client, of the
-endpoint's, TLS included. -o json and yaml have both sides, and their TLS.
+RECEIVED and SENT are the bytes on the client's side or, without a client, on the
+endpoint's side, TLS included. -o json and yaml print both sides and their TLS.
 
-With --close the command closes the connections instead of listing them. Without
---grace they are closed at once, in the middle of requests too. With --grace
-an HTTP connection accepts no further requests and is closed when its requests have
-ended (HTTP/2: GOAWAY), at the latest after the grace period; other connections
-are closed when it ends. To close every connection, use --close --all.`
+With --close the gateway closes the connections. Without --grace it closes them at
+once, even during requests. With --grace an HTTP connection accepts no further
+requests and closes when its requests have ended (HTTP/2: GOAWAY), at the latest
+after the grace period; other connections close when the period ends. To close every connection, use --close --all.`
 
 // New returns the command.
 func New(e *command.Env) *cobra.Command {
@@ -54,7 +53,7 @@ func New(e *command.Env) *cobra.Command {
 	}
 	filter := filterFlags(cmd.Flags())
 	cmd.Flags().BoolVar(&shuts, "close", false, "close the connections instead of listing them")
-	cmd.Flags().DurationVar(&grace, "grace", 0, "with --close: how long the connections may take to end their work; at most 24h")
+	cmd.Flags().DurationVar(&grace, "grace", 0, "with --close: how long the connections may take to finish their work; at most 24h")
 	cmd.Flags().BoolVar(&all, "all", false, "with --close: close every connection")
 	output := format.Flag(cmd)
 	conn := client.Flags(e, cmd.Flags())
@@ -108,19 +107,19 @@ func New(e *command.Env) *cobra.Command {
 	return cmd
 }
 
-// filterFlags adds the flags that select connections, and returns a function that returns
-// what they select.
+// filterFlags adds the flags that select connections. It returns a function that builds
+// the filter from them.
 func filterFlags(flags *pflag.FlagSet) func(*pflag.FlagSet) (*adminv1.ConnectionFilter, error) {
 	f := &adminv1.ConnectionFilter{}
 	var minAge, maxAge time.Duration
 	flags.StringSliceVar(&f.Ids, "id", nil, "only the connection with this `id`")
 	flags.StringSliceVar(&f.Listeners, "listener", nil, "only clients of the listener with this `name`")
-	flags.StringSliceVar(&f.Routes, "route", nil, "only connections by the route with this `name`")
+	flags.StringSliceVar(&f.Routes, "route", nil, "only connections that use the route with this `name`")
 	flags.StringSliceVar(&f.Upstreams, "upstream", nil, "only connections to the upstream with this `name`")
 	flags.StringSliceVar(&f.Endpoints, "endpoint", nil, "only connections to the endpoint with this `address`")
-	flags.StringSliceVar(&f.ClientAddresses, "client", nil, "only clients with this IP `address`, or in this prefix such as 10.0.0.0/8")
+	flags.StringSliceVar(&f.ClientAddresses, "client", nil, "only clients with this IP `address`, or within this prefix, such as 10.0.0.0/8")
 	flags.StringArrayVar(&f.ClientIdentities, "identity", nil, "only clients whose verified certificate has this `name`: \"spiffe://corp/pay\", \"DNS:a.example\", \"CN=pay\"")
-	flags.StringSliceVar(&f.Sha256Fingerprints, "fingerprint", nil, "only connections with this SHA-256 `fingerprint` of the client's certificate, or of the gateway's to the endpoint")
+	flags.StringSliceVar(&f.Sha256Fingerprints, "fingerprint", nil, "only connections whose client certificate, or the gateway's certificate to the endpoint, has this SHA-256 `fingerprint`")
 	flags.Int64Var(&f.MinRevision, "min-revision", 0, "only connections that began at this `revision` or later")
 	flags.Int64Var(&f.MaxRevision, "max-revision", 0, "only connections that began at this `revision` or earlier")
 	flags.DurationVar(&minAge, "min-age", 0, "only connections that are at least this old")

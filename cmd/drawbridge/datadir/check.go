@@ -12,12 +12,12 @@ import (
 func newCheck(env *command.Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check",
-		Short: "Read all of a data directory's state, and report damage",
+		Short: "Check the state in a data directory for damage",
 		Long: `Check reads every record of the state and verifies its checksums, as a gateway does
-when it starts. It changes nothing. The gateway must not run. The values of a sealed
-state are checked only with its key.
+when it starts. It changes nothing. Stop the gateway first. Check verifies the values of
+a sealed state only if it has the key.
 
-The exit code is 0 if the state is sound, and 1 if not.`,
+The exit code is 0 if the state is sound, otherwise 1.`,
 		Example: "  drawbridge store check --data-dir /var/lib/drawbridge",
 		Args:    cobra.NoArgs,
 	}

@@ -1,7 +1,7 @@
-// Package datadir has the commands for the data directory of a gateway that does not run:
+// Package datadir has the commands for the data directory of a stopped gateway:
 // `drawbridge restore` and `drawbridge store`.
 //
-// Package gateway/store/bolt does the work; this one has the flags and the messages.
+// Package gateway/store/bolt does the work; this package has the flags and the messages.
 package datadir
 
 import (
@@ -24,7 +24,7 @@ import (
 func NewStore(env *command.Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "store",
-		Short:   "Check, seal or rekey the state of a gateway that does not run",
+		Short:   "Check, seal or rekey the state of a stopped gateway",
 		Long:    "Store has the commands for the state in a data directory. No gateway may run on it.",
 		Example: "  drawbridge store check --data-dir /var/lib/drawbridge",
 		RunE:    command.RunGroup,
@@ -58,7 +58,7 @@ func Key(env *command.Env, path string) (*seal.Key, error) {
 	return seal.ReadKey(path, credentials)
 }
 
-// requiredKey is Key for a command that cannot do without one.
+// requiredKey is Key for a command that needs a key.
 func requiredKey(env *command.Env, path string) (*seal.Key, error) {
 	k, err := Key(env, path)
 	if k == nil && err == nil {

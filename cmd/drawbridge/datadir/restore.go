@@ -11,21 +11,22 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/gateway/store/bolt"
 )
 
-const restoreLong = `Restore makes the state of a data directory from a backup; FILE is "-" for standard
-input. The whole backup is checked first. It never replaces a state that exists.
+const restoreLong = `Restore creates the state in a data directory from a backup. If FILE is "-", restore
+reads standard input. It checks the whole backup first, and never replaces an existing
+state.
 
-A gateway that is started with the directory has the revision, the keys and the etags
-of the backup. Clients that watch start over. If the backup was made while a revision
+A gateway that starts with the directory has the revision, keys and etags of the backup.
+Its watch clients start over. If the backup was made while a revision
 was pending, the gateway rolls back to the revision before.
 
 The backup of a sealed state is sealed: the gateway needs the same key to start. With
-the key, restore checks every value, and without it only the checksums.`
+the key, restore checks every value; without it, only the checksums.`
 
-// NewRestore returns the command that makes a data directory of a backup.
+// NewRestore returns the command that creates a data directory from a backup.
 func NewRestore(env *command.Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "restore FILE",
-		Short:   "Make a data directory of a backup",
+		Short:   "Create a data directory from a backup",
 		Long:    restoreLong,
 		Example: "  drawbridge restore state.backup --data-dir /var/lib/drawbridge",
 		Args:    cobra.ExactArgs(1),

@@ -12,11 +12,11 @@ import (
 )
 
 const sealLong = `Seal encrypts the state in a data directory with a key from a file outside it, so that
-a copy of the directory or of a backup is useless without the key. The gateway must not
-run. Afterwards start it with the same --seal-key-file.
+a copy of the directory or of a backup is useless without the key. Stop the gateway
+first, and then start it with the same --seal-key-file.
 
-The sealed state is written to a new file, read back, and then put in the place of the
-old one. If anything fails, the old one stays as it is. A second run changes nothing.
+Seal writes the sealed state to a new file, reads it back, and then replaces the old file
+with it. If anything fails, the old file does not change. A second run changes nothing.
 
 The key file holds 32 random bytes as hexadecimal digits. Only its owner may read it:
   ` + seal.HowToMake + `
@@ -46,12 +46,12 @@ func newSeal(env *command.Env) *cobra.Command {
 	return cmd
 }
 
-const rekeyLong = `Rekey seals a sealed state with another key. The gateway must not run. Afterwards start
-it with the new key.
+const rekeyLong = `Rekey seals a sealed state with another key. Stop the gateway first, and then
+start it with the new key.
 
-The state is written to a new file, with a new data key, read back, and then put in the
-place of the old one: whenever rekey is interrupted, one of the two keys opens the state,
-and a second run completes the change. Backups from before still need the old key.`
+Rekey writes the state to a new file with a new data key, reads it back, and then replaces
+the old file with it. If rekey is interrupted, one of the two keys opens the state, and a
+second run completes the change. Earlier backups still need the old key.`
 
 func newRekey(env *command.Env) *cobra.Command {
 	cmd := &cobra.Command{

@@ -20,10 +20,10 @@ import (
 type display interface {
 	show(lines []string) error
 
-	// key waits for a key until a time, and reports whether one was pressed.
+	// key waits for a key until the given time, and reports whether one was pressed.
 	key(ctx context.Context, until time.Time) (key rune, pressed bool)
 
-	// close restores what the display has changed.
+	// close restores the terminal.
 	close() error
 }
 
@@ -32,7 +32,7 @@ type display interface {
 const quit = 'q'
 
 // openDisplay returns a screen if the output is a terminal, and otherwise a display that
-// prints one table after the other.
+// prints one table after another.
 func openDisplay(e *command.Env) (display, error) {
 	out, in := fileOf(e.Out), fileOf(e.In)
 	if out == nil || !term.IsTerminal(int(out.Fd())) {
@@ -53,7 +53,7 @@ func openDisplay(e *command.Env) (display, error) {
 	return t, nil
 }
 
-// A printer prints tables, one after the other.
+// A printer prints one table after another.
 type printer struct {
 	out   io.Writer
 	shown bool
@@ -108,7 +108,7 @@ func (t *terminalDisplay) show(lines []string) error {
 		}
 		text.WriteString(fit(line, width) + "\x1b[0m\x1b[K") // clear the rest of the line
 	}
-	text.WriteString("\x1b[J") // and what is below
+	text.WriteString("\x1b[J") // clear everything below
 	_, err = t.out.Write(text.Bytes())
 	return err
 }
@@ -133,7 +133,7 @@ func fit(line string, width int) string {
 	return line
 }
 
-// pollFor bounds how long a wait for a key delays the end of ctx.
+// pollFor is the longest time that a wait for a key continues after ctx has ended.
 const pollFor = 50 * time.Millisecond
 
 func (t *terminalDisplay) key(ctx context.Context, until time.Time) (rune, bool) {

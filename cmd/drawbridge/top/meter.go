@@ -19,10 +19,10 @@ type reading struct {
 	failures    map[string]int64 // by reason
 }
 
-// A counter names a count that grows.
+// A counter names a count that only grows.
 type counter struct{ of, what string }
 
-// What is counted.
+// The counters.
 const (
 	accepted  = "accepted"
 	requests  = "requests"
@@ -92,7 +92,7 @@ func endpointKey(u *adminv1.UpstreamStatus, e *adminv1.EndpointStatus) string {
 	return "upstream " + u.GetName() + " " + e.GetAddress()
 }
 
-// A meter holds the latest reading and what came before it.
+// A meter holds the latest reading and the one before it.
 type meter struct {
 	now, before *reading
 	failures    map[string]int64 // by reason, since the first reading
@@ -110,7 +110,7 @@ func (m *meter) add(r *reading) {
 	m.before, m.now = m.now, r
 }
 
-// grown returns by how much a count has grown. A count begins again when its resource is
+// grown returns how much a count has grown. A count restarts at 0 when its resource is
 // replaced.
 func grown(now, before int64) int64 {
 	if now < before {
@@ -120,7 +120,7 @@ func grown(now, before int64) int64 {
 }
 
 // rate returns how much a count has grown per second between the last two readings. It is
-// not known for what the earlier one did not have.
+// unknown if the earlier reading lacks the count.
 func (m *meter) rate(of, what string) (perSecond float64, known bool) {
 	if m.before == nil {
 		return 0, false

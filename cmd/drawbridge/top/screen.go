@@ -148,7 +148,7 @@ func failureLine(m *meter, p terminal.Paint) string {
 	return "failures: " + p.Bad(strings.Join(reasons, ", "))
 }
 
-// legend says what is shown and, on a terminal, how to change it.
+// legend names the view and, on a terminal, the keys.
 func (s *screen) legend(shown, total int) string {
 	text := fmt.Sprintf("%s, by %s", s.view, headers[s.view][s.column[s.view]])
 	if s.reversed {
@@ -166,7 +166,7 @@ func (s *screen) legend(shown, total int) string {
 	return text
 }
 
-// shows reports whether a row contains the filter, in any case.
+// shows reports whether a row contains the filter, ignoring case.
 func (s *screen) shows(row []cell) bool {
 	wanted := strings.ToLower(s.filter)
 	return slices.ContainsFunc(row, func(c cell) bool { return strings.Contains(strings.ToLower(c.text), wanted) })

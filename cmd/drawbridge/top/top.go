@@ -1,5 +1,5 @@
-// Package top is the command "top": a table of a running gateway's traffic that is
-// refreshed until the user ends it.
+// Package top is the command "top": a table of a running gateway's traffic that it
+// refreshes until the user quits.
 //
 // A reader reads the counts of the gateway, a meter turns two readings into rates, and a
 // screen shows them. Only package top changes the mode of the terminal, and it restores
@@ -23,18 +23,18 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/exit"
 )
 
-const long = `Top shows what passes through the running gateway: connections and requests a
-second, bytes a second, what is open now, and failures by reason. It refreshes the table until q
-is pressed.
+const long = `Top shows the traffic of the running gateway: new connections, requests and bytes per
+second, open connections, and failures by reason. It refreshes the table until you press
+q.
 
 Keys:
   l, u, c    show listeners, endpoints of upstreams, or open connections
   s, r       sort by the next column; reverse the order
-  /          show only rows that contain a text; Enter ends it, Esc clears it
+  /          show only rows that contain a text; Enter confirms it, Esc clears it
   q, Ctrl-C  quit
 
-Without a terminal, such as in a pipe, it prints the table once per interval, without keys and
-colors. --count ends it after some tables.`
+If the output is not a terminal, top prints the table once per interval, without keys and
+colors. --count limits the number of tables.`
 
 // New returns the command.
 func New(e *command.Env) *cobra.Command {
@@ -49,9 +49,9 @@ func New(e *command.Env) *cobra.Command {
   drawbridge top --interval 10s --count 6 > minute.txt`,
 		Args: cobra.NoArgs,
 	}
-	cmd.Flags().DurationVar(&o.interval, "interval", time.Second, "time between two tables; at least 100ms")
-	cmd.Flags().IntVar(&o.count, "count", 0, "end after this number of tables; 0: never")
-	cmd.Flags().StringVar(&name, "view", string(listeners), "what to show first: listeners, upstreams or connections")
+	cmd.Flags().DurationVar(&o.interval, "interval", time.Second, "time between tables; at least 100ms")
+	cmd.Flags().IntVar(&o.count, "count", 0, "exit after this number of tables; 0: never")
+	cmd.Flags().StringVar(&name, "view", string(listeners), "which table to show first: listeners, upstreams or connections")
 	cmd.Flags().StringVar(&o.sort, "sort", "", "the `column` to sort by, such as OPEN; default: the first")
 	cmd.Flags().StringVar(&o.filter, "filter", "", "show only rows that contain this `text`")
 	conn := client.Flags(e, cmd.Flags())
@@ -73,7 +73,8 @@ func New(e *command.Env) *cobra.Command {
 			return err
 		}
 		defer cl.Close()
-		// These signals too must restore the terminal. The program handles the others.
+		// The command must restore the terminal on these signals too. The program handles the
+		// others.
 		ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGHUP, syscall.SIGQUIT)
 		defer stop()
 		return run(ctx, e, cl, o)
@@ -87,7 +88,7 @@ func run(ctx context.Context, e *command.Env, cl *client.Client, o options) (err
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, out.close()) }() // also if something panics
+	defer func() { err = errors.Join(err, out.close()) }() // even after a panic
 	s := newScreen(o, e.Paint(e.Out))
 	_, s.keys = out.(*terminalDisplay)
 	var m meter
@@ -113,10 +114,10 @@ func run(ctx context.Context, e *command.Env, cl *client.Client, o options) (err
 				return nil
 			}
 			if !pressed {
-				break // it is time for the next table
+				break // the next table is due
 			}
 			if s.press(key) {
-				break // another view needs other counts
+				break // the new view needs other counts
 			}
 			if err := out.show(s.lines(&m)); err != nil {
 				return err

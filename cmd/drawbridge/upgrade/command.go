@@ -1,8 +1,8 @@
-// Package upgrade holds the upgrade command, and what serve needs to obey it: a socket in
-// the data directory, the path of the program, and the PID file.
+// Package upgrade holds the upgrade command, and the parts of serve that carry it out: a
+// socket in the data directory, the path of the program, and the PID file.
 //
-// A Server owns its socket. It starts programs only for the users who may enter the data
-// directory: root, and the user that runs the gateway.
+// A Server owns its socket. It starts programs only for users who can enter the data
+// directory: root and the user that runs the gateway.
 package upgrade
 
 import (
@@ -23,21 +23,21 @@ import (
 
 const long = `Upgrade starts a new process of the gateway, which takes over the listening sockets,
 the state and the TLS ticket keys. No client is refused. The old process then drains
-its connections within its --drain-timeout, and ends.
+its connections within its --drain-timeout, and exits.
 
 The new process has the flags and the environment of the old one. Without --binary it
 runs the program that the old process was started with, as it is on disk now. Until the
-new process serves, writes are refused. If it fails, or takes longer than the
---upgrade-timeout of serve, it is killed, the old process continues, and the command
-prints why.
+new process has taken over, the gateway refuses writes. If the new process fails or
+takes longer than the --upgrade-timeout of serve, the old process kills it and
+continues, and the command prints the reason.
 
 The command must run on the gateway's machine, as root or as the user that runs the
-gateway. SIGUSR2 starts an upgrade too, and logs its result.`
+gateway. SIGUSR2 also starts an upgrade, and the gateway logs the result.`
 
 // socketName is the name of the Server's socket in the data directory.
 const socketName = "upgrade.sock"
 
-// A request asks for an upgrade. It is one line of JSON, and so is the answer.
+// A request starts an upgrade. The request and the answer are one line of JSON each.
 type request struct {
 	Binary string `json:"binary,omitempty"` // an absolute path; "": as the gateway was started
 }
@@ -48,7 +48,7 @@ type answer struct {
 	OldPID  int    `json:"old_pid,omitempty"`
 	Error   string `json:"error,omitempty"`
 
-	// Again says that another process has the socket now.
+	// Again says that another process owns the socket now.
 	Again bool `json:"again,omitempty"`
 }
 
@@ -64,7 +64,7 @@ func New(e *command.Env) *cobra.Command {
 		Args: cobra.NoArgs,
 	}
 	cmd.Flags().StringVar(&dir, "data-dir", e.DefaultDataDir(), "`directory` of the gateway's state")
-	cmd.Flags().StringVar(&binary, "binary", "", "`path` of the program to run (default: that of the running gateway)")
+	cmd.Flags().StringVar(&binary, "binary", "", "`path` of the program to run (default: the program of the running gateway)")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if binary != "" {
 			var err error
@@ -100,7 +100,7 @@ func ask(ctx context.Context, socket string, r request) (answer, error) {
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
-	return answer{}, errors.New("the gateway was replaced again and again: try later")
+	return answer{}, errors.New("the gateway was replaced several times during the request: try again later")
 }
 
 func askOnce(ctx context.Context, socket string, r request) (answer, error) {

@@ -29,14 +29,13 @@ type Server struct {
 	Sockets *handover.Sockets
 	Log     hclog.Logger
 
-	listener *unixsocket.Listener // nil: it cannot be bound
+	listener *unixsocket.Listener // nil: it could not be bound
 }
 
-// requestTimeout bounds how long a caller may take to send its request, and to read the
-// answer.
+// requestTimeout limits the time for a caller to send its request, and to read the answer.
 const requestTimeout = 5 * time.Second
 
-// Listen binds the socket in the data directory. If it cannot, signals still work. The
+// Listen binds the socket in the data directory. If that fails, signals still work. The
 // caller must call Run or Close.
 func (s *Server) Listen(dataDir string) {
 	path := filepath.Join(dataDir, socketName)
@@ -56,7 +55,7 @@ func (s *Server) Close() {
 	}
 }
 
-// Run serves requests and signals until ctx ends or the gateway was replaced.
+// Run serves requests and signals until ctx ends or another process has taken over.
 func (s *Server) Run(ctx context.Context, signals <-chan os.Signal) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -73,7 +72,7 @@ func (s *Server) Run(ctx context.Context, signals <-chan os.Signal) {
 		case <-s.Gateway.Replaced():
 			return
 		case <-signals:
-			calls.Go(func() { _, _ = s.upgrade(ctx, "") }) // which logs its result
+			calls.Go(func() { _, _ = s.upgrade(ctx, "") }) // upgrade logs its result
 		}
 	}
 }
@@ -83,7 +82,7 @@ func (s *Server) accept(ctx context.Context, l net.Listener, calls *sync.WaitGro
 		conn, err := l.Accept()
 		if err != nil {
 			if !errors.Is(err, net.ErrClosed) {
-				s.Log.Error("the upgrade command cannot reach this gateway any more; SIGUSR2 can", "error", err)
+				s.Log.Error("the upgrade command can no longer reach this gateway; SIGUSR2 can", "error", err)
 			}
 			return
 		}
@@ -111,7 +110,7 @@ func (s *Server) answer(ctx context.Context, conn net.Conn) {
 		a.PID, a.Version = up.PID, up.Version
 	}
 	conn.SetDeadline(time.Now().Add(requestTimeout))
-	_ = json.NewEncoder(conn).Encode(a) // the caller may have gone
+	_ = json.NewEncoder(conn).Encode(a) // the caller may have disconnected
 }
 
 func (s *Server) upgrade(ctx context.Context, binary string) (gateway.Upgraded, error) {
@@ -135,7 +134,7 @@ func ProgramPath(arg0 string) (string, error) {
 	return os.Executable()
 }
 
-// A PIDFile is a file with the ID of the process that serves. "": none.
+// A PIDFile is the path of a file that holds the ID of the serving process. "": no file.
 type PIDFile string
 
 // Write writes this process's ID.
