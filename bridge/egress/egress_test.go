@@ -119,7 +119,8 @@ func TestHTTPProxiesAreAskedToConnect(t *testing.T) {
 	}
 }
 
-// What the server sends first arrives whole, however the proxy's answer ends.
+// The server's first bytes arrive complete, whichever way the proxy's answer
+// ends.
 func TestNoDataOfTheServerIsLost(t *testing.T) {
 	for _, head := range []string{"HTTP/1.1 200\r\n\r\n", "HTTP/1.1 200 OK\n\n", "HTTP/1.1 299 x\r\nA: b\r\nContent-Length: 100\r\n\r\n"} {
 		p := &Proxy{Address: serve(t, nil, answers(nil, head+"\r\n220 server\r\n"))}
@@ -284,7 +285,8 @@ func must(c net.Conn, n int) []byte {
 	return buf[:n]
 }
 
-// A tunnel through TLS to the proxy ends with its caller, also while the proxy stays.
+// A tunnel over TLS to the proxy ends when its caller closes it, even while the proxy
+// keeps its side open.
 func TestATunnelEndsWithItsCaller(t *testing.T) {
 	ca := certstest.NewCA(t)
 	client, err := certs.NewClient(certs.ClientOptions{ServerName: "proxy.test", Trust: []*certs.TrustBundle{ca.Trust(t)}})
@@ -327,7 +329,7 @@ func FuzzAnswer(f *testing.F) {
 		if len(status) < 3 {
 			t.Fatalf("the status is %q", status)
 		}
-		// The last byte read ends a line, and no head ends earlier than it.
+		// The last byte read ends a line, and no header ends before that byte.
 		read := said[:len(said)-r.Len()]
 		if !strings.HasSuffix(read, "\n") || len(read) > maxHeader {
 			t.Fatalf("read %q", read)

@@ -14,7 +14,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// A recorder counts how it is ended.
+// A recorder counts the calls that end it.
 type recorder struct {
 	intake.Conn
 	drains int
@@ -27,8 +27,9 @@ func (r *recorder) Work() (int, bool) { return 0, true }
 
 func (r *recorder) Describe(*live.Connection) {}
 
-// A client that no longer verifies is drained, and cut when its grace is over, unless its
-// connection has ended before. Without grace it is only cut.
+// The Intake drains a client that no longer verifies, and cuts it after the grace period
+// unless its connection has ended by then. Without a grace period it cuts the client at
+// once.
 func TestAConnectionEndsWithinItsGrace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := intake.New(intake.Options{Logger: hclog.NewNullLogger()})
@@ -78,13 +79,13 @@ func TestAConnectionEndsWithinItsGrace(t *testing.T) {
 	})
 }
 
-// A connection that is ended twice ends at the earlier time, with the cause of that end.
+// If a connection is closed twice, the earlier deadline and its cause apply.
 func TestTheEarlierEndCounts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := intake.New(intake.Options{Logger: hclog.NewNullLogger()})
 		revoked := &certs.VerifyError{Reason: certs.ReasonRevoked}
 		for _, c := range []struct {
-			first, second time.Duration // the graces: of the policy, and of the operator
+			first, second time.Duration // the grace periods of the policy and of the operator
 			want          error
 		}{{time.Minute, time.Hour, revoked}, {time.Hour, time.Minute, live.ErrClosed}} {
 			r := &recorder{cuts: make(chan error, 10)}

@@ -44,8 +44,8 @@ type Owner interface {
 	// no longer verifies, and live.ErrClosed if an operator closes the connection.
 	Cut(cause error)
 
-	// Describe completes the description of the connection, of which the Intake has set
-	// what it knows: the number, the beginning and the client's addresses.
+	// Describe completes the description of the connection. The Intake has already set
+	// the number, the start time and the client's addresses.
 	Describe(*live.Connection)
 }
 

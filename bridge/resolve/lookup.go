@@ -12,8 +12,8 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-// A lookup resolves one name. Its connections end with ctx, where package net
-// would keep them waiting.
+// A lookup resolves one name. Its connections close when ctx ends; package net
+// alone would keep them open.
 type lookup struct {
 	ctx    context.Context
 	server netip.AddrPort // to ask; zero: the system's servers
@@ -25,8 +25,8 @@ type lookup struct {
 	err      error // a panic while reading a message
 }
 
-// answered says which answers came for one of the names that search domains make
-// of the requested one.
+// answered records which answers arrived for one name. With search domains, a
+// lookup queries several names.
 type answered struct{ v4, v6, addresses bool }
 
 func (l *lookup) resolver() *net.Resolver {
@@ -54,8 +54,8 @@ func (l *lookup) dial(ctx context.Context, network, address string) (net.Conn, e
 	return &stream{Conn: conn, wire: w}, nil
 }
 
-// receive processes a message from a server. Goroutines of package net call it,
-// which do not recover from panics.
+// receive processes a message from a server. It runs in goroutines of package
+// net, which do not recover from panics.
 func (l *lookup) receive(message []byte, id uint16) {
 	if err := l.parse(message, id); err != nil {
 		l.mu.Lock()

@@ -13,14 +13,14 @@ const (
 	// contains fits on the stack.
 	maxGrams = 4096
 
-	// minIndexed is the number of expressions from which on an index is faster than
-	// trying them all.
+	// minIndexed is the smallest number of expressions for which an index is faster
+	// than trying them all.
 	minIndexed = 8
 )
 
 // A regexIndex finds the expressions that can match a path. It files most of them under
-// a gram: four bytes that every path they match contains. The zero value holds
-// none. It is immutable.
+// a gram: four bytes that every path they match contains. The zero value holds no
+// expressions. It is immutable.
 type regexIndex struct {
 	grams map[uint32]gramUsers
 	rest  []int32 // positions of expressions without a gram, ascending
@@ -35,7 +35,7 @@ type gramUsers struct {
 // newRegexIndex indexes expressions by their positions.
 func newRegexIndex(n int, regex func(i int) *regex) regexIndex {
 	var x regexIndex
-	users := map[uint32]int{} // how many expressions a gram could file
+	users := map[uint32]int{} // the number of expressions that require each gram
 	if n >= minIndexed {
 		x.grams = map[uint32]gramUsers{}
 		for i := range n {
@@ -65,9 +65,9 @@ func newRegexIndex(n int, regex func(i int) *regex) regexIndex {
 	return x
 }
 
-// first returns the least position below limit whose expression the path can match and
-// which matches reports true for, or limit. It allocates nothing if matches does not
-// escape.
+// first returns the lowest position below limit for which the expression can match the
+// path and matches reports true. If there is no such position, it returns limit. It
+// allocates nothing if matches does not escape.
 func (x *regexIndex) first(path string, limit int, matches func(i int) bool) int {
 	try := func(positions []int32) {
 		for _, i := range positions {

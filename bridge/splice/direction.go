@@ -23,8 +23,8 @@ const (
 	// moves at least a chunk.
 	bulkRound = 4 * bulkChunk
 
-	// maxQueued is how much may be queued for a side before the splice stops reading
-	// from that side. Reading can queue bytes: TLS answers a KeyUpdate.
+	// maxQueued is how many bytes may be queued for a side before the splice stops
+	// reading from that side. Reading can queue bytes: TLS answers a KeyUpdate.
 	maxQueued = 2 * chunk
 )
 
@@ -57,7 +57,7 @@ type direction struct {
 	reverse  *direction // the opposite direction
 	progress *progress
 	bytes    uint64         // that the kernel accepted for delivery
-	total    *atomic.Uint64 // the caller's counter of the same; may be nil
+	total    *atomic.Uint64 // the caller's counter of these bytes; may be nil
 
 	unsent   int    // bytes of plaintext whose records are queued
 	onFirst  func() // called when the first bytes are delivered; may be nil
@@ -180,8 +180,8 @@ func (s *Splice) checkReset(d *direction, now time.Duration) {
 // isBulk reports whether either direction is bulk traffic.
 func (s *Splice) isBulk() bool { return s.toUpstream.bulk || s.toClient.bulk }
 
-// canMoveBulk reports whether a turn may move a bulk read now, and not only what was
-// queued for a peer that has almost stopped reading.
+// canMoveBulk reports whether a turn may move a bulk read now. It cannot while bytes
+// are queued for a peer that has almost stopped reading.
 func (s *Splice) canMoveBulk() bool { return s.toUpstream.canMoveBulk() || s.toClient.canMoveBulk() }
 
 func (d *direction) canMoveBulk() bool { return d.bulk && d.from.readable && d.to.queue.empty() }
@@ -271,7 +271,7 @@ func (s *Splice) deliver(d *direction, p []byte, w *workspace) {
 // markQueued records that bytes are queued from now on.
 func (d *direction) markQueued(now time.Duration) { d.progress.last, d.progress.queued = now, true }
 
-// delivered counts n bytes.
+// delivered counts n bytes that the kernel accepted.
 func (s *Splice) delivered(d *direction, n int) {
 	if n == 0 {
 		return

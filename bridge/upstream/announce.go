@@ -13,8 +13,8 @@ type announced struct{}
 type client struct{ source, destination net.Addr }
 
 // Announce returns a context for connections made for one client. An Upstream
-// that speaks the PROXY protocol announces source and destination as the
-// client's. Without Announce, it announces the gateway's own addresses.
+// that speaks the PROXY protocol sends the client's source and destination in
+// its header. Without Announce, it sends the gateway's own addresses.
 func Announce(ctx context.Context, source, destination net.Addr) context.Context {
 	return context.WithValue(ctx, announced{}, client{source, destination})
 }
@@ -23,6 +23,6 @@ func Announce(ctx context.Context, source, destination net.Addr) context.Context
 // starttls.WithClient.
 func (u *Upstream) Starttls() starttls.Protocol { return u.options.Starttls }
 
-// Announces reports whether connections are announced as a client's, so that
-// each connection serves only the client that Announce named.
+// Announces reports whether connections begin with a PROXY header for one
+// client. Each such connection serves only the client that Announce named.
 func (u *Upstream) Announces() bool { return u.announces }

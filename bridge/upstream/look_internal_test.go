@@ -15,7 +15,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 )
 
-// A delayed connection holds back writes after hold was called.
+// A delayed connection holds back writes once hold is called.
 type delayed struct {
 	net.Conn
 	mu      sync.Mutex
@@ -135,7 +135,7 @@ func TestLookConsumesTicketsAndLosesNoData(t *testing.T) {
 		t.Fatalf("again: heard %v, %v", received, err)
 	}
 
-	// An answer in pieces of one byte, the first of which arrive before the
+	// The answer arrives one byte at a time, and its first bytes arrive before the
 	// connection is handed out.
 	text := bytes.Repeat([]byte("0123456789"), 20)
 	d.hold()

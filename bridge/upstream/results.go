@@ -21,7 +21,7 @@ type results struct {
 	failures    failures
 }
 
-// succeeded records a connection that was made.
+// succeeded records a successful connection.
 func (r *results) succeeded(p Purpose) {
 	r.endpoint.counts.made.Add(1)
 	if r.late.Load() {
@@ -53,8 +53,8 @@ func (r *results) NoteFailure(err error) {
 	r.note(r.endpoint.failure("tls", 0, err), certs.IsAlert(err))
 }
 
-// NoteUnanswered records that a request was sent and no response began, for a
-// reason of the connection.
+// NoteUnanswered records that the connection failed after a request was sent
+// and before a response began.
 func (r *results) NoteUnanswered(reason certs.Reason, err error) {
 	f := r.endpoint.failure("http", 0, err)
 	f.Reason = reason
@@ -145,7 +145,7 @@ func (r *results) note(f *DialError, handshake bool) {
 		r.endpoint.warm.signal()
 		switch f.Reason {
 		case certs.ReasonLocalConfig, certs.ReasonEgressProxyFailed, certs.ReasonEgressProxyRefused:
-			// It shows nothing about the endpoint.
+			// The failure says nothing about the endpoint.
 		default:
 			r.endpoint.outlier.recordFailure(handshake, failure)
 		}

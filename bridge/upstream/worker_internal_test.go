@@ -138,7 +138,8 @@ func TestAPanicOfALookupIsAFailedLookup(t *testing.T) {
 	})
 }
 
-// Wherever a warm pool panics, it continues, and leaves no connection open.
+// A warm pool continues after a panic in any of its steps, and leaves no
+// connection open.
 func TestAWarmPoolContinuesAfterAPanic(t *testing.T) {
 	for _, where := range []string{"dial", "look"} {
 		t.Run(where, func(t *testing.T) {

@@ -5,12 +5,12 @@ import (
 	"sync"
 )
 
-// Entropy hands out random bytes from crypto/rand. It reads many from the system
-// at a time, so that the few bytes of one request do not cost a system call. The
-// zero value is ready to use, by several goroutines at once.
+// Entropy hands out random bytes from crypto/rand. It reads a block from the
+// system at a time, so that the few bytes of one request do not cost a system
+// call. The zero value is ready to use, by several goroutines at once.
 type Entropy struct{ blocks sync.Pool }
 
-// A block is random bytes, the first of which were handed out.
+// A block holds random bytes and counts those already handed out.
 type block struct {
 	bytes [2048]byte
 	used  int

@@ -30,8 +30,8 @@ func CallTimeout(f message.Fields) (d time.Duration, given, ok bool) {
 	return d, true, ok && f.Count("Grpc-Timeout") == 1
 }
 
-// parseCallTimeout parses the value of a grpc-timeout. One too long to count is
-// the longest that can be counted.
+// parseCallTimeout parses the value of a grpc-timeout. A timeout that overflows
+// a time.Duration becomes the longest Duration.
 func parseCallTimeout(s string) (d time.Duration, ok bool) {
 	const maxDigits = 8
 	if len(s) < 2 || len(s) > maxDigits+1 {

@@ -9,8 +9,9 @@ import (
 )
 
 // HashKey returns the key by which consistent hashing chooses the request's
-// endpoint; the zero Key if the upstream hashes nothing. Of several headers or
-// cookies of one name the first counts; an empty one counts as missing.
+// endpoint, or the zero Key if the upstream does not hash. If several headers
+// or cookies have the same name, the first one counts. An empty value counts as
+// missing.
 func (f *Facts) HashKey(h upstream.HashKey) upstream.Key {
 	switch {
 	case h.ClientAddress:

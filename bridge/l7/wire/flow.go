@@ -24,8 +24,8 @@ func (f Flow) End() {
 	}
 }
 
-// Forward sends what has arrived on in to out, as long as more arrives without
-// waiting, and adds the bytes to count. The end of the stream is left in in.Err.
+// Forward sends the bytes that have arrived on in to out until a read would
+// block, and adds them to count. It leaves the end of the stream in in.Err.
 func Forward(in *Reader, out *Writer, count *uint64) error {
 	for {
 		if err := out.Write(in.unread); err != nil {
