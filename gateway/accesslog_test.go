@@ -11,8 +11,8 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// What passes is in the histograms and in the access log, and a listener that is
-// switched off is no longer in the latter.
+// Connections and requests appear in the histograms and in the access log. A
+// listener whose access log is off writes no records.
 func TestDurationsAndRecords(t *testing.T) {
 	ca := certstest.NewCA(t)
 	path := filepath.Join(t.TempDir(), "access.log")
@@ -22,11 +22,11 @@ func TestDurationsAndRecords(t *testing.T) {
 	c := dial(t, g.address("db"))
 	c.echo(t, "hello")
 	c.Close()
-	over := func() { // what it has served is in the log by then
+	over := func() { // afterward the log has a record of everything that was served
 		eventually(t, "everything has ended", func() bool { return g.listener("db").GetConnections()+g.listener("web").GetConnections() == 0 })
 	}
 	over()
-	get(t, "http://"+g.address("web")+"/one") // which the upstream answers with what it was sent, and that is no response
+	get(t, "http://"+g.address("web")+"/one") // the upstream echoes the request, which is not a valid response
 	over()
 	web.AccessLog = adminv1.AccessLog_ACCESS_LOG_OFF
 	g.put(web)

@@ -18,7 +18,7 @@ import (
 func TestApplyMakesOneRevisionInAnyOrder(t *testing.T) {
 	r := start(t)
 	res, err := r.admin.Apply(t.Context(), &adminv1.ApplyRequest{Resources: []*adminv1.Resource{
-		store.Wrap(listener("web", "payments")), // refers to what comes after it
+		store.Wrap(listener("web", "payments")), // refers to the upstream listed after it
 		store.Wrap(upstream("payments")),
 	}})
 	if err != nil {
@@ -27,7 +27,8 @@ func TestApplyMakesOneRevisionInAnyOrder(t *testing.T) {
 	if c := res.GetChange(); c.GetRevision() != 1 || len(c.GetChanges()) != 2 {
 		t.Errorf("change = %v", c)
 	}
-	// The other way round: both go at once although one uses the other.
+	// One Apply also deletes both, although the listener uses the upstream and is
+	// listed after it.
 	res, err = r.admin.Apply(t.Context(), &adminv1.ApplyRequest{Deletes: []*adminv1.ResourceDelete{
 		{Kind: adminv1.Kind_KIND_UPSTREAM, Name: "payments"}, {Kind: adminv1.Kind_KIND_LISTENER, Name: "web"},
 	}})
@@ -211,7 +212,7 @@ func TestCreateOnlyAndRetriesAfterALostAnswer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The same again is what a client does whose answer was lost.
+	// A client that lost the answer sends the same request again.
 	if again, err := put(upstream("pay"), create); err != nil || again.GetEtag() != first.GetEtag() {
 		t.Errorf("created again: %v, %v", again, err)
 	}
@@ -243,7 +244,7 @@ func TestCreateOnlyAndRetriesAfterALostAnswer(t *testing.T) {
 	}
 	wantCode(t, remove(first.GetEtag(), 2), codes.Aborted)
 	wantCode(t, remove(second.GetEtag(), 1), codes.Aborted)
-	for range 2 { // the second time nothing is left to delete, and the revision is another
+	for range 2 { // the second time, the upstream is already deleted and the revision has changed
 		if err := remove(second.GetEtag(), 2); err != nil {
 			t.Error(err)
 		}

@@ -17,8 +17,8 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// Whatever is refused before the gateway sees it is recorded too, with the caller and its
-// address, and without key material.
+// A request that is rejected before the gateway sees it is recorded too, with the caller
+// and its address, and without key material.
 func TestDenialsProbesAndRefusedWritesAreRecorded(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "audit.log")
 	log, err := audit.Open(audit.Options{Path: path, Required: true, Logger: hclog.NewNullLogger()})

@@ -32,7 +32,7 @@ func TestConnectionsAreListedInPages(t *testing.T) {
 	if len(first.GetConnections()) != 2 || strings.Join(ids, " ") != "1 2 3" || second.GetNextPageToken() != "" {
 		t.Errorf("the pages hold %v, the first one %d; the last token is %q", ids, len(first.GetConnections()), second.GetNextPageToken())
 	}
-	// A token belongs to its filter.
+	// A page token is valid only with the filter that it was issued for.
 	req.ConnectionFilter.Listeners = []string{"web", "db"}
 	_, err = r.status.ListConnections(t.Context(), req)
 	wantFaults(t, err, "page_token")

@@ -35,7 +35,7 @@ func TestTenThousandResourcesOfEachKindAreRead(t *testing.T) {
 	r.gateway.state = state
 	r.gateway.mu.Unlock()
 
-	// once fails unless the names are those of all resources, each once and in order.
+	// once checks that names lists every resource exactly once and in order.
 	once := func(what string, names []string) {
 		t.Helper()
 		if len(names) != n {
@@ -114,7 +114,7 @@ func TestTenThousandResourcesOfEachKindAreRead(t *testing.T) {
 		once(what, names)
 	}
 
-	// everything fails unless the resources are all of every kind.
+	// everything checks that resources holds every resource of every kind.
 	everything := func(what string, resources []*adminv1.Resource) {
 		t.Helper()
 		names := map[adminv1.Kind][]string{}

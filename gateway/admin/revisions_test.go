@@ -161,8 +161,8 @@ func TestManyChangedFieldsAreCounted(t *testing.T) {
 	}
 }
 
-// A rollback that another write outruns is drafted again, so that it restores all of
-// the revision.
+// If another write lands first, the rollback is drafted again, so that it still
+// restores the whole revision.
 func TestARollbackThatIsOutrunIsDraftedAgain(t *testing.T) {
 	r := start(t)
 	putAddress(t, r, "u", "127.0.0.1:1", "")
@@ -182,8 +182,8 @@ func TestARollbackThatIsOutrunIsDraftedAgain(t *testing.T) {
 	}
 }
 
-// A rollback whose answer was lost is sent again as it was. It is refused only if it
-// would change something.
+// A client that lost the answer to a rollback sends the same request again. The
+// request fails only if it would change something.
 func TestARepeatedRollbackSucceedsWithAStaleRevision(t *testing.T) {
 	r := start(t)
 	putAddress(t, r, "u", "127.0.0.1:1", "")
@@ -197,7 +197,8 @@ func TestARepeatedRollbackSucceedsWithAStaleRevision(t *testing.T) {
 			t.Fatalf("%v, %v", change, err)
 		}
 	}
-	// Another write between its draft and its check must not pass for revision 1.
+	// A write that lands between the rollback's draft and its check must not pass
+	// for revision 1.
 	r.gateway.before = func(ctx context.Context, e store.Edit) {
 		r.gateway.before = nil
 		if _, err := r.gateway.Apply(ctx, store.Edit{Puts: []store.Put{{Resource: upstream("other")}}}); err != nil {

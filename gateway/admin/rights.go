@@ -47,14 +47,14 @@ func rights() access.Rights {
 }
 
 // authorize returns nil if the caller has the right that a method needs, and a channel
-// that is closed when that may have changed.
+// that is closed when the answer may have changed.
 func (s *Server) authorize(ctx context.Context, method string) (changed <-chan struct{}, err error) {
 	from, ok := callerOf(ctx)
 	if !ok {
 		return nil, statusWith(codes.Unauthenticated, "UNAUTHENTICATED", "the caller is not authenticated").Err()
 	}
-	// Only exact names: one that differs only in a slash once passed the checks of other
-	// servers (CVE-2026-33186).
+	// Match exact names only: in other servers, a name that differed only in a slash
+	// once passed the check (CVE-2026-33186).
 	right, known := s.rights[method]
 	if !known {
 		return nil, errNoMethod()
@@ -66,8 +66,9 @@ func (s *Server) authorize(ctx context.Context, method string) (changed <-chan s
 	return changed, nil
 }
 
-// mayProbe returns nil if the caller may make a probe. Everyone who reads may probe an
-// upstream as it is. To choose addresses or requests is to send traffic.
+// mayProbe returns nil if the caller may make a probe. Every caller who may read may
+// probe an upstream as it is configured. Choosing addresses or requests counts as
+// sending traffic.
 func (s *Server) mayProbe(ctx context.Context, req *adminv1.ProbeUpstreamRequest) error {
 	if req.GetUpstream() == nil && req.GetRequest() == "" {
 		return nil
@@ -115,8 +116,8 @@ func (s *Server) describe(ctx context.Context) *adminv1.Caller {
 	}
 }
 
-// errDenied says what the caller lacks, and by which subjects a policy could give it a
-// role.
+// errDenied says which right the caller lacks, and which subjects of the caller a
+// policy could give a role to.
 func errDenied(from caller, role adminv1.Role, format string, args ...any) error {
 	has := "has no role, and so lacks"
 	if role != adminv1.Role_ROLE_UNSPECIFIED {

@@ -47,9 +47,10 @@ const everyRole = `subjects:
   DNS:admin.example: admin
 `
 
-// What each role may do is derived from the descriptors a second time, and compared with
-// how the server answers every method, for callers of every transport. Requests are
-// empty: with the right to call, they get any answer but PERMISSION_DENIED.
+// The test derives the rights of each role from the descriptors independently. It
+// compares them with the server's answer to every method, for callers of every
+// transport. Requests are empty: with the right to call, they get any answer but
+// PERMISSION_DENIED.
 func TestEveryMethodForEveryRoleOverEveryTransport(t *testing.T) {
 	_, policy := withPolicy(t, everyRole)
 	r := start(t, policy)
@@ -209,7 +210,8 @@ func connAs(t *testing.T, socket string, uid int, gids ...int) *grpc.ClientConn 
 	return conn
 }
 
-// An operator changes traffic, but no key and no anchor, whichever request would do it.
+// An operator may change traffic, but no request lets an operator change a key or an
+// anchor.
 func TestAnOperatorChangesNoCertificatesAndTrust(t *testing.T) {
 	_, policy := withPolicy(t, everyRole)
 	r := start(t, policy)
@@ -272,8 +274,8 @@ func TestAnOperatorChangesNoCertificatesAndTrust(t *testing.T) {
 	}
 }
 
-// A viewer may probe upstreams as they are, but not choose where the gateway connects or
-// what it sends.
+// A viewer may probe upstreams as they are configured, but may not choose where the
+// gateway connects or which request it sends.
 func TestAViewerChoosesNoProbe(t *testing.T) {
 	_, policy := withPolicy(t, everyRole)
 	r := start(t, policy)
@@ -295,7 +297,7 @@ func TestAViewerChoosesNoProbe(t *testing.T) {
 	}
 }
 
-// A role that is taken away also ends the streams that it allowed.
+// Removing a role also ends the streams that the role allowed.
 func TestAStreamEndsWithItsCallersRole(t *testing.T) {
 	file, policy := withPolicy(t, everyRole)
 	var controller *access.Controller

@@ -82,13 +82,14 @@ type Gateway interface {
 	EventBounds() (before, last int64)
 
 	// Status returns the current status, with every listener in the order of names.
-	// UpstreamStatus returns that of an upstream, or nil if it is not live. The caller
-	// owns the messages.
+	// UpstreamStatus returns the status of one upstream, or nil if the upstream is not
+	// live. The caller owns the messages.
 	Status() *adminv1.GetStatusResponse
 	UpstreamStatus(name string) *adminv1.UpstreamStatus
 
-	// EachCertificate calls yield with each certificate in use after a key, or with all
-	// of them for nil, soonest to expire first, until yield returns false.
+	// EachCertificate calls yield with the certificates in use, soonest to expire
+	// first, until yield returns false. It starts after the given key, or with the
+	// first certificate if the key is nil.
 	EachCertificate(after *CertificateKey, yield func(CertificateKey, *adminv1.CertificateInUse) bool)
 
 	// EachConnection calls yield with each open connection that matches the filter and has

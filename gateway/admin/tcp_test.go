@@ -62,8 +62,8 @@ func tcpOptions(t *testing.T, ca *pki.CA) TCPOptions {
 	}
 }
 
-// overTCP serves on TCP as well, and returns how to call it with a TLS
-// configuration and whom its log should name.
+// overTCP also serves on TCP. It returns a function that makes a call with the
+// given credentials, and the server's address.
 func overTCP(t *testing.T, r *running, ca *pki.CA) (call func(credentials.TransportCredentials) error, addr string) {
 	t.Helper()
 	lis, err := ListenTCP(tcpOptions(t, ca))
@@ -104,7 +104,7 @@ func clientTLS(t *testing.T, ca *pki.CA, present ...*pki.Issued) *tls.Config {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// Sent whichever CAs the server asks for.
+		// The client sends it whichever CAs the server asks for.
 		cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil }
 	}
 	return cfg
@@ -151,8 +151,9 @@ func TestTCPAdmitsVerifiedClientCertificatesOnly(t *testing.T) {
 	}
 }
 
-// The files are read again, and callers are then verified by their certificates, with
-// a session ticket of before too. Files that are wrong change nothing.
+// After the files are read again, the server verifies callers with the new
+// certificates, even callers with an older session ticket. Invalid files change
+// nothing.
 func TestTheFilesOfTheListenerAreReadAgain(t *testing.T) {
 	ca, next := newCA(t), newCA(t)
 	r := start(t)

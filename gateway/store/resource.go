@@ -137,14 +137,14 @@ func WithoutOutput(r Resource) Resource {
 // SameContent reports whether two resources differ at most in output-only fields.
 func SameContent(a, b Resource) bool { return SameMessage(WithoutOutput(a), WithoutOutput(b)) }
 
-// SameMessage is proto.Equal, but quick for lists of ten thousand names: it compares
-// what the messages marshal to, and proto.Equal allocates for each element. Neither may
-// hold unknown fields, whose order would count.
+// SameMessage is proto.Equal, but fast for lists of ten thousand names: it compares the
+// marshaled messages, while proto.Equal allocates for each element. Neither message may
+// hold unknown fields, because their order would matter.
 func SameMessage(a, b proto.Message) bool {
 	return proto.Size(a) == proto.Size(b) && bytes.Equal(content(a), content(b))
 }
 
-// content returns what a message marshals to.
+// content returns the marshaled message.
 func content(m proto.Message) []byte {
 	out, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
 	if err != nil {

@@ -91,11 +91,12 @@ func (w *textWriter) series(g *group, s *series) {
 	w.line(s.family.name, "_count", labels, float64(within))
 }
 
-// A place is where the series of the next family begin in a group.
+// A place is the position in a group at which the series of the next family
+// begin.
 type place struct{ at, version int }
 
-// all formats all series of the set. It holds the lock, which guards the set, only while
-// it formats a part, and not while it writes: a reader may be slow.
+// all formats all series of the set. It holds the set's lock only while it formats a
+// part, not while it writes, because a reader may be slow.
 func (w *textWriter) all(set *seriesSet, lock *sync.Mutex) {
 	lock.Lock()
 	groups, families := set.groups, set.used()

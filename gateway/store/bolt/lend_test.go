@@ -12,7 +12,8 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// Whatever the other process did, the store is as it was.
+// A lent store has its old content when it is reclaimed, whatever the other
+// process did.
 func TestALentStoreIsReclaimedAsItWas(t *testing.T) {
 	for name, other := range map[string]func(t *testing.T, dir string){
 		"nothing": func(*testing.T, string) {},

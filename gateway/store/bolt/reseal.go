@@ -13,10 +13,10 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// Seal seals the database of a data directory that no process holds. The sealed database
-// is a new file, which replaces the old one once it is whole and on disk: nothing of the
-// old file is in it. On an error the old file has not changed. A database that key
-// already seals is left as it is.
+// Seal seals the database of a data directory that no process has open. The sealed
+// database is a new file, which replaces the old one once it is whole and on disk: it
+// contains no part of the old file. On an error the old file has not changed. A database
+// that key already seals does not change.
 func Seal(dir string, key *seal.Key) (Summary, error) {
 	return resealing{from: nil, to: key}.run(dir)
 }
@@ -30,7 +30,7 @@ func Rekey(dir string, from, to *seal.Key) (Summary, error) {
 // A resealing copies a database to one that is sealed with another key.
 type resealing struct {
 	from, to *seal.Key         // from is nil if the database is not sealed
-	reached  func(step string) // called after each step, for tests; nil: not
+	reached  func(step string) // called after each step, for tests; may be nil
 	batch    int               // bytes of records in a transaction of the copy; 0: 4 MiB
 }
 
@@ -63,7 +63,7 @@ func (r resealing) run(dir string) (Summary, error) {
 		if err := r.copyTo(fresh, path, before); err != nil {
 			return err
 		}
-		// Only what was read back replaces the old file.
+		// Read the new file back before it replaces the old one.
 		if after, err = readAll(fresh, r.to); err != nil {
 			return err
 		}
@@ -110,7 +110,7 @@ func (r resealing) copyTo(fresh, path string, read *reading) error {
 }
 
 // A copier writes the records of one database to another, in transactions of a bounded
-// size. Nothing reads the other database before it is whole.
+// size. Nothing reads the new database before it is complete.
 type copier struct {
 	db        *bbolt.DB
 	tx        *bbolt.Tx // nil before begin
@@ -142,7 +142,7 @@ func (c *copier) commit() error {
 	return nil
 }
 
-// all copies everything.
+// all copies every record.
 func (c *copier) all(from *bbolt.Tx, read *reading, key *seal.Key) error {
 	meta, err := createBuckets(c.tx)
 	if err != nil {

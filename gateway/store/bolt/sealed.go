@@ -17,7 +17,7 @@ type SealError struct {
 	Problem SealProblem
 }
 
-// A SealProblem is why a key does not fit a database.
+// A SealProblem says why a key does not fit a database.
 type SealProblem int
 
 // The reasons.
@@ -73,7 +73,7 @@ func setFormat(meta *bbolt.Bucket, key *seal.Key) (codec, error) {
 }
 
 // inspect reads all of a sealed database without its key: it checks the checksum of each
-// record and the sum over all resources, but not what the records hold.
+// record and the sum over all resources, but not the content of the records.
 func inspect(path string) (s Summary, err error) {
 	err = view(path, func(tx *bbolt.Tx) error {
 		h, err := readHeader(tx)
