@@ -99,8 +99,8 @@ func schemeKey(s tls.SignatureScheme, version uint16) string {
 }
 
 // Fits reports whether a certificate meets the server's request: its key can
-// make a signature that the server accepts, and if the server named CAs, one
-// of them issued it. It is false if the server requested none.
+// make a signature that the server accepts, and if the server named CAs, one of
+// them issued it. It is false if the server requested no certificate.
 func (o *Observation) Fits(c *Certificate) bool {
 	return o.certRequest != nil && o.certRequest.SupportsCertificate(&c.tls) == nil
 }

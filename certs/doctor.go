@@ -66,8 +66,9 @@ const (
 // UseFindings returns the findings for this use of the certificate, each with
 // its sentence. Info holds those that apply to any use.
 //
-// They are cached, because a listener with ten thousand certificates reads those of
-// every certificate whenever one is replaced. The caller must not modify the slices.
+// The findings are cached, because a listener with ten thousand certificates reads
+// the findings of all of them whenever one is replaced. The caller must not modify
+// the slices.
 func (c *Certificate) UseFindings(u Use) ([]Finding, []string) {
 	used := &c.uses[u]
 	used.once.Do(func() { used.findings, used.warnings = c.useFindings(u) })

@@ -10,9 +10,9 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 )
 
-// Each handshake that verifies its peer counts for the anchor of the chain, resumed
-// ones too, and those that fail count for none. A bundle that replaces another
-// continues its records.
+// Each handshake that verifies its peer counts for the anchor of the chain,
+// including resumed handshakes. A failed handshake counts for no anchor. A bundle
+// that replaces another continues its records.
 func TestEvidenceOfAnchors(t *testing.T) {
 	before, after := certstest.NewCA(t), certstest.NewCA(t)
 	both := parseTrust(t, append(before.TrustPEM(), after.TrustPEM()...))
@@ -85,7 +85,7 @@ func TestEvidenceOfAnchors(t *testing.T) {
 	uses("two logs", certs.AnchorUses(clients.Anchors(), c.Anchors()), after, before)
 	want(next, 3, 2)
 
-	// Verifying a live client again is no use of its CA.
+	// Verifying a live client again does not count as a use of its CA.
 	state := tls.ConnectionState{PeerCertificates: []*x509.Certificate{after.Client(t, "bob").Leaf}}
 	if err := clients.Admits(state); err != nil {
 		t.Error(err)
@@ -96,7 +96,7 @@ func TestEvidenceOfAnchors(t *testing.T) {
 	want(next, 3, 2)
 }
 
-// The record of a place keeps the anchors that were used last.
+// An AnchorLog keeps the most recently used anchors.
 func TestAnAnchorLogIsBounded(t *testing.T) {
 	log, at := new(certs.AnchorLog), time.Unix(1000, 0)
 	for i := range 100 {

@@ -119,7 +119,7 @@ func TestKeysOfOpenSSL(t *testing.T) {
 					t.Errorf("without a passphrase: %s", p)
 				}
 				wrong := []string{"wrong"}
-				if k.name == "P-256" { // each costs as much as the right one
+				if k.name == "P-256" { // a wrong passphrase takes as long to check as the right one
 					wrong = append(wrong, secret+"\n", strings.ToUpper(secret))
 				}
 				for _, wrong := range wrong {

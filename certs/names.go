@@ -23,8 +23,8 @@ func parseAddr(name string) (key string, ok bool) {
 // certificates than with ten. It is immutable.
 type nameIndex struct {
 	all       []*Certificate
-	byName    sharded.Map[[]int32] // names in lower case, wildcards and IP addresses too; of all, ascending
-	sameNamed []*Certificate       // with the names of the first, which is among them
+	byName    sharded.Map[[]int32] // by name in lower case, wildcard or IP address: ascending positions in all
+	sameNamed []*Certificate       // certificates with the same names as the first, including the first
 
 	cost indexCost
 }
@@ -33,8 +33,9 @@ type nameIndex struct {
 // to make an index from another. Tests read it.
 type indexCost struct{ indexed, copied int }
 
-// newNameIndex returns the index of the certificates. It takes over from before what
-// the two have in common: replacing one certificate costs no more than that.
+// newNameIndex returns the index of the certificates. It reuses the unchanged
+// entries of the index before, so replacing one certificate costs only the work
+// for that certificate.
 func newNameIndex(certs []*Certificate, before *nameIndex) nameIndex {
 	var changed []int
 	at := func(list []*Certificate, i int) *Certificate {

@@ -23,7 +23,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// A verdictCase is a server's chain, and what its client trusts. Each is a row
+// A verdictCase is a server's chain and its client's trust. Each case is a row
 // of docs/verdicts.md.
 type verdictCase struct {
 	chain [][]byte // DER, leaf first
@@ -258,8 +258,9 @@ func version1List(t *testing.T, list []byte, key crypto.Signer) []byte {
 	return out
 }
 
-// ours returns the reason for which a client rejects the case, or OK, and the
-// text. A faulty bundle is rejected when it is put.
+// ours returns this package's verdict, which is a client's reason to reject the
+// case or OK, and the text of the error. A faulty bundle is rejected when it is
+// put.
 func (c *verdictCase) ours(t *testing.T) (verdict, text string) {
 	t.Helper()
 	source := certs.TrustSource{Field: "pem", Certificates: c.trust}
@@ -326,8 +327,8 @@ func (c *verdictCase) openssl(t *testing.T) string {
 	return "cannot be read"
 }
 
-// The table of verdicts in the documentation is what OpenSSL and this package
-// say, and every difference has an explanation.
+// The table of verdicts in the documentation matches the verdicts of OpenSSL
+// and of this package, and explains every difference.
 func TestVerdictsAreThoseOfTheTable(t *testing.T) {
 	page, err := os.ReadFile("../docs/verdicts.md")
 	if err != nil {

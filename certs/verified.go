@@ -55,7 +55,8 @@ func chainKey(certs []*x509.Certificate) [sha256.Size]byte {
 	return [sha256.Size]byte(both[:])
 }
 
-// get returns the chain that is known to pass at now for what a peer presented.
+// get returns the cached chain for the certificates that a peer presented, if
+// the chain passes at now.
 func (v *verified) get(key [sha256.Size]byte, now time.Time) (passedChain, bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -100,8 +101,8 @@ func (v *verifier) lasts(chain []*x509.Certificate, now time.Time) period {
 	return p
 }
 
-// lasts narrows p to the times at which the list is in date exactly if it is
-// at now. All times in a list are whole seconds.
+// lasts narrows p so that the list is either in date throughout p or out of
+// date throughout p, as it is at now. All times in a list are whole seconds.
 func (l *crl) lasts(p period, now time.Time) period {
 	switch {
 	case l.inDate(now):

@@ -65,7 +65,7 @@ func (ca *CA) Client(t testing.TB, commonName string) *pki.Issued {
 	return ca.Leaf(t, pki.LeafOptions{Usage: pki.Client, CommonName: commonName})
 }
 
-// Leaf issues a certificate as o says.
+// Leaf issues a certificate with the options o.
 func (ca *CA) Leaf(t testing.TB, o pki.LeafOptions) *pki.Issued {
 	t.Helper()
 	issued, err := ca.Issue(o)
