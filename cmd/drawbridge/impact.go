@@ -12,7 +12,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// showImpact writes what a change ends.
+// showImpact writes which connections, requests and sessions a change ends.
 func (c *cli) showImpact(i *adminv1.Impact) error {
 	if len(i.GetListeners()) == 0 && len(i.GetUpstreams()) == 0 {
 		_, err := fmt.Fprintln(c.Out, "It ends no connection.")
@@ -33,8 +33,8 @@ func (c *cli) showImpact(i *adminv1.Impact) error {
 	return c.WriteTable(t)
 }
 
-// applyShown applies a request. If that may delete resources, it first shows what it ends,
-// by a dry run.
+// applyShown applies a request. If the request may delete resources, a dry run first shows
+// the impact.
 func (c *cli) applyShown(ctx context.Context, cl *client.Client, f format.Format, req *adminv1.ApplyRequest) (*adminv1.Change, error) {
 	deletes := req.GetPrune() != nil || len(req.GetDeletes()) > 0
 	if deletes && f == format.Table && !req.GetOptions().GetDryRun() {

@@ -15,11 +15,11 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/command"
 )
 
-// patience bounds waiting for what always happens, so that a fault ends a test
-// rather than the whole run.
+// patience bounds the wait for an event that must happen, so that a fault fails
+// one test and not the whole run.
 const patience = 20 * time.Second
 
-// A watched is a writer that can be waited on.
+// A watched is a writer whose output a test can wait for.
 type watched struct {
 	mu      sync.Mutex
 	text    bytes.Buffer
@@ -97,7 +97,8 @@ func serve(t *testing.T, args ...string) (*running, shell) {
 }
 
 // site writes a configuration with its certificates to a new directory and
-// returns its path: every kind, listening on ports that the kernel chooses.
+// returns its path. The configuration has a resource of every kind; its
+// listeners use ports that the kernel chooses.
 func site(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()

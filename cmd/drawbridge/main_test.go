@@ -42,7 +42,7 @@ func (s shell) run(ctx context.Context, args ...string) result {
 	return result{code, out.String(), err.String()}
 }
 
-// want fails the test unless r has the code and every text somewhere.
+// want fails the test unless r has the exit code and contains every text.
 func (r result) want(t *testing.T, code int, texts ...string) {
 	t.Helper()
 	if r.code != code {
@@ -72,7 +72,7 @@ type fakeAdmin struct {
 
 type fakeStatus struct {
 	adminv1.UnimplementedStatusServiceServer
-	status       *adminv1.GetStatusResponse // nil: one that says nothing
+	status       *adminv1.GetStatusResponse // nil: an empty status
 	upstreams    *adminv1.ListUpstreamStatusesResponse
 	certificates *adminv1.ListCertificatesInUseResponse
 	events       func(grpc.ServerStreamingServer[adminv1.Event]) error

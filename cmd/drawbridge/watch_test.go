@@ -15,7 +15,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// A fakeStream is a gateway whose changes and events a test makes.
+// A fakeStream is a gateway whose changes and events the test supplies.
 type fakeStream struct {
 	changes chan *adminv1.WatchConfigResponse
 	events  chan *adminv1.Event

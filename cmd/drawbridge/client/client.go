@@ -1,7 +1,7 @@
 // Package client connects commands to a running gateway.
 //
 // A command adds the connection's flags with Flags, and dials when it runs. A Client has
-// the services of the API, and reads lists whole where the API has pages.
+// the services of the API, and reads all pages of a list.
 package client
 
 import (

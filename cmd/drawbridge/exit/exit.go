@@ -94,8 +94,8 @@ func InManifest(m *manifest.Manifest) FieldNamer {
 	}
 }
 
-// RPCError returns an Error with the details of a gRPC error. It returns other errors as
-// they are. name may be nil.
+// RPCError returns an Error with the details of a gRPC error. It returns other errors
+// unchanged. name may be nil.
 func RPCError(err error, name FieldNamer) error {
 	st, ok := status.FromError(err)
 	if !ok || err == nil {

@@ -23,7 +23,7 @@ func TestWordsHaveNoPrefix(t *testing.T) {
 	}
 }
 
-// A script reads every field without asking whether it is there.
+// A script can read every field without checking that it exists.
 func TestWordsJSONHasEveryField(t *testing.T) {
 	r := &adminv1.ProbeResult{
 		Endpoint: "a:1", Outcome: adminv1.ProbeOutcome_PROBE_OUTCOME_FAILED, Explanation: "<&>",
