@@ -1,5 +1,6 @@
 // Open connections can be listed, watched and closed from the command line: closing
-// those of one listener leaves the others, and top gives the terminal back as it was.
+// the connections of one listener leaves the others open, and top restores the
+// terminal's mode.
 
 package e2e
 

@@ -84,7 +84,8 @@ var (
 	number   = regexp.MustCompile(`[0-9]+`)
 )
 
-// shape returns a line without colors, and without what differs from run to run.
+// shape returns a line without colors, and without the parts that differ from
+// run to run.
 func shape(line string) string {
 	line = control.ReplaceAllString(strings.TrimSpace(line), "")
 	return number.ReplaceAllString(timeLeft.ReplaceAllString(printedTime.ReplaceAllString(line, "TIME"), "LEFT  "), "N")
@@ -103,7 +104,7 @@ func (s *session) shows(want []string) bool {
 func TestTheCountdownIsAsThePageShowsIt(t *testing.T) {
 	t.Parallel()
 	page := readPage(t, "../docs/changing-safely.md")
-	// onPage returns the lines with a text that the page shows.
+	// onPage returns the shapes of the page's example lines that contain text.
 	onPage := func(text string) (lines []string) {
 		t.Helper()
 		for line := range strings.Lines(page) {

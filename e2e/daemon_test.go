@@ -22,8 +22,9 @@ func needFile(t testing.TB, pattern string) string {
 	return found[0]
 }
 
-// unprivileged returns the arguments that run a program which refuses to run as
-// root: as the named user, who then owns dir, or else as the user that runs the tests.
+// unprivileged returns the arguments that run a program which refuses to run as root.
+// If the tests run as root, the program runs as the named user, and dir belongs to
+// that user. Otherwise it runs as the user of the tests.
 func unprivileged(t testing.TB, name, dir string) []string {
 	t.Helper()
 	if os.Geteuid() != 0 {

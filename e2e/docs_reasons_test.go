@@ -1,5 +1,5 @@
 // The page about verification has a row for every reason of the API, and the
-// reference, which is generated from the API, has the same.
+// reference, which is generated from the API, has the same rows.
 
 package e2e
 

@@ -89,9 +89,9 @@ service anvil {
 	})
 }
 
-// converse plays a dialog with a server: what is sent, each with the beginning
-// of the line that must answer it. Other lines are skipped. It returns all that
-// the server said.
+// converse plays a dialog with a server. The dialog alternates between a text
+// to send and the beginning of the line that must answer it; converse skips
+// other lines. It returns everything that the server sent.
 func converse(t testing.TB, address string, dialog ...string) string {
 	t.Helper()
 	conn := dial(t, address)
@@ -152,7 +152,8 @@ func TestDovecotBehindMutualTLS(t *testing.T) {
 		t.Errorf("curl: %v", r)
 	}
 
-	// Another protocol is refused by what it says, and the client sees none of it.
+	// A server of another protocol is rejected because of its greeting, and the
+	// client receives no byte of that greeting.
 	wrong := a.startsTLS("wrong", adminv1.Starttls_STARTTLS_SMTP, d.addresses[1])
 	g.apply(wrong, listener("wrong", protocolTCP, "wrong"))
 	if got, _ := io.ReadAll(dial(t, g.address("wrong"))); len(got) > 0 {

@@ -1,6 +1,6 @@
 // A half-close is forwarded to the other side, through TLS on either or both
 // sides, while the other direction stays open. A stream that was cut off is
-// never forwarded as one that ended.
+// never forwarded as one that ended normally.
 
 package e2e
 

@@ -1,5 +1,5 @@
-// Connections to the admin service and to ops that say nothing take no
-// descriptor from traffic, and do not lock the operator out.
+// Silent connections to the admin service and to ops take no descriptor from
+// traffic, and do not lock the operator out.
 
 package e2e
 

@@ -67,7 +67,7 @@ access "all" {
 		}
 	}
 	as := append(unprivileged(t, "news", dir), "env", "-C", dir, "INNCONF="+filepath.Join(dir, "inn.conf"))
-	// It makes the index of the overview, and then misses the articles.
+	// makehistory creates the overview index, and then does not find any articles.
 	index := append(as, "/usr/lib/news/bin/makehistory", "-O", "-a", "-F")
 	command(t, index[0], index[1:]...)
 	return startDaemon(t, 1, func(addresses []string) []string {

@@ -1,7 +1,7 @@
-// A TLS 1.3 server verifies the client's certificate after the handshake is
-// over for the client, and then closes. Whichever order the request and that
-// alert cross in, the failure is reported as a rejected certificate, never as a
-// closed connection.
+// A TLS 1.3 server verifies the client's certificate after the client has
+// finished the handshake, and then closes the connection. In whichever order
+// the request and the alert arrive, the failure is reported as a rejected
+// certificate, never as a closed connection.
 
 package e2e
 
