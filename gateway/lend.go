@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// lendStore makes writes fail, and closes the store for the process of an upgrade. An edit
-// that is being committed ends first.
+// lendStore makes writes fail, and closes the store so that the new process of an upgrade
+// can open it. It waits for a commit in progress.
 func (w *writer) lendStore() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -28,8 +28,8 @@ func (w *writer) lendStore() error {
 // reclaimEvery is how long reclaimStore waits between attempts.
 const reclaimEvery = 50 * time.Millisecond
 
-// reclaimStore opens the store again, and accepts writes. The other process was killed,
-// but it may take its time to end: reclaimStore tries until ctx ends.
+// reclaimStore opens the store again, and accepts writes. The new process was killed but
+// may not have ended yet, so reclaimStore retries until ctx ends.
 func (w *writer) reclaimStore(ctx context.Context) error {
 	for logged := false; ; {
 		err := w.tryReclaim()
@@ -38,7 +38,7 @@ func (w *writer) reclaimStore(ctx context.Context) error {
 		}
 		if !logged {
 			logged = true
-			w.log.Error("cannot take the store back; trying again: writes are refused", "error", err)
+			w.log.Error("cannot reopen the store; retrying, and refusing writes meanwhile", "error", err)
 		}
 		select {
 		case <-ctx.Done():

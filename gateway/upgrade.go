@@ -54,13 +54,13 @@ type Upgraded struct {
 	Version string
 }
 
-// killTimeout bounds how long a failed upgrade waits for the end of the new process.
+// killTimeout limits how long a failed upgrade waits for the new process to end.
 const killTimeout = 5 * time.Second
 
 // Upgrade starts the program and hands everything over to it. Then Run drains and returns.
-// If the new process fails, it is killed, and this one continues as before: until the new
-// process has taken over, this one accepts connections. Writes fail while the new process
-// has the store.
+// If the new process fails, Upgrade kills it, and this process continues as before. This
+// process accepts connections until the new one has taken over. Writes fail while the new
+// process has the store.
 func (g *Gateway) Upgrade(ctx context.Context, p handover.Program) (Upgraded, error) {
 	if !g.upgrades.running.TryLock() {
 		return Upgraded{}, errors.New("another upgrade is in progress: wait until it has ended")
@@ -131,14 +131,14 @@ func (g *Gateway) handOver(ctx context.Context, s *handover.Successor) (version 
 	if err := g.giveStore(); err != nil {
 		g.log.Warn("cannot remove the copy of the store that was made for the upgrade", "error", err)
 	}
-	g.writer.stop() // writes that wait fail now
+	g.writer.stop() // makes waiting writes fail
 	return version, nil
 }
 
 // maxDownNamed bounds how many resources an error names.
 const maxDownNamed = 3
 
-// compareDown fails if something would be down that is up now.
+// compareDown fails if a resource is up here and down in the new process.
 func (g *Gateway) compareDown(there map[string]string) error {
 	for resource := range g.down() {
 		delete(there, resource)
@@ -154,10 +154,10 @@ func (g *Gateway) compareDown(there map[string]string) error {
 	if n := len(reasons) - maxDownNamed; n > 0 {
 		reasons, more = reasons[:maxDownNamed], fmt.Sprintf("; and %d more", n)
 	}
-	return fmt.Errorf("what works now would be down: %s%s", strings.Join(reasons, "; "), more)
+	return fmt.Errorf("resources that are up now would be down: %s%s", strings.Join(reasons, "; "), more)
 }
 
-// down returns the resources that are down, and why.
+// down returns the resources that are down, and the reasons.
 func (g *Gateway) down() map[string]string {
 	out := map[string]string{}
 	for _, p := range g.live.Load().Problems() {
@@ -173,7 +173,7 @@ func (g *Gateway) down() map[string]string {
 // nothing.
 type replacement struct {
 	*handover.Predecessor
-	hold     chan struct{} // closed when this process accepts connections; nil: at once
+	hold     chan struct{} // closed when this process may accept connections; nil: at once
 	onServed func()
 }
 
@@ -192,8 +192,8 @@ func (r *replacement) serving() {
 	r.Serving()
 }
 
-// takeOver completes the upgrade that started this process. When it returns nil, the store
-// and the service are this process's own.
+// takeOver completes the upgrade that started this process. When it returns nil, this
+// process owns the store and the service.
 func (g *Gateway) takeOver(ctx context.Context) error {
 	r := g.replaces
 	if r.Predecessor == nil {

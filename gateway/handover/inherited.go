@@ -16,8 +16,8 @@ type inherited struct {
 	file *os.File
 	name Name // the zero value: foreign
 
-	// foreign sockets belong to the service manager, which got them from a socket unit.
-	// They stay open while no listener uses them.
+	// A foreign socket belongs to the service manager, which opened it for a socket unit.
+	// It stays open while no listener uses it.
 	foreign bool
 
 	bound net.Addr // the address that the kernel reports
@@ -60,7 +60,7 @@ func (i *inherited) serves(network, address, owner string) bool {
 		return !chosen || i.name.Owner == owner
 	}
 	if !i.foreign && i.name.Owner != owner {
-		return false // its owner, on a port that the kernel chose, would move to another
+		return false // the owner would lose the port that the kernel chose for it
 	}
 	switch bound := i.bound.(type) {
 	case *net.UnixAddr:
@@ -72,7 +72,7 @@ func (i *inherited) serves(network, address, owner string) bool {
 }
 
 // bindsTCP reports whether listening on the address would bind the same addresses. A
-// wildcard of package net has both families.
+// wildcard address of package net covers both families.
 func (i *inherited) bindsTCP(bound netip.AddrPort, address string) bool {
 	to, err := net.ResolveTCPAddr("tcp", address)
 	if err != nil || to.Port != int(bound.Port()) {

@@ -10,24 +10,25 @@ import (
 	"syscall"
 )
 
-// The messages between the old process and the new one, in their order. Each side fails
-// on any other message, and on the end of the connection.
+// The messages between the old process and the new one, in order. A side that receives any
+// other message, or the end of the connection, fails.
 const (
 	// hello is the new process's first message: its flags are valid, and it needs the
 	// store.
 	hello = "hello"
-	// socketsAre comes from the old process, which has closed the store by now. It has
-	// descriptors and their names, and comes as often as needed, the last time with Last.
+	// The old process sends socketsAre after it has closed the store. Each message carries
+	// some descriptors and their names; the last one has Last set.
 	socketsAre = "sockets"
-	// downAre comes from the new process, like socketsAre: what is down there.
+	// The new process sends downAre, split like socketsAre: the resources that are down in
+	// it.
 	downAre = "down"
 	// accept tells the new process to accept connections.
 	accept = "accept"
-	// accepting is its answer.
+	// accepting is the new process's answer to accept.
 	accepting = "accepting"
-	// finish tells the new process that the store and the service are its own.
+	// finish tells the new process that it owns the store and the service.
 	finish = "finish"
-	// failed comes from the new process, with Text, before it ends.
+	// The new process sends failed, with the reason in Text, before it exits.
 	failed = "failed"
 )
 
@@ -107,7 +108,7 @@ func (p peer) receive(want string) (message, []*os.File, error) {
 	case n == 0:
 		return fail(errGone)
 	case flags&(syscall.MSG_TRUNC|syscall.MSG_CTRUNC) != 0:
-		return fail(errors.New("a message was cut"))
+		return fail(errors.New("a message was truncated"))
 	}
 	var m message
 	if err := json.Unmarshal(buffer[:n], &m); err != nil {

@@ -9,14 +9,14 @@ import (
 	"time"
 )
 
-// descriptorVariable is the environment variable that tells a new process where its
-// connection to the old one is.
+// descriptorVariable is the environment variable that holds the number of the descriptor
+// of a new process's connection to the old one.
 const descriptorVariable = "DRAWBRIDGE_UPGRADE_FD"
 
 // A Predecessor is the process that this one replaces.
 type Predecessor struct {
 	peer
-	lent bool // this process has the sockets and the store
+	lent bool // this process has received the sockets and the store
 }
 
 // Inherit returns the process that started this one to replace it, or nil.
@@ -37,14 +37,14 @@ func Inherit() (*Predecessor, error) {
 	return &Predecessor{peer: p}, nil
 }
 
-// An Estate is what the old process passes on.
+// An Estate holds what the old process passes on.
 type Estate struct {
 	Sockets []*os.File // for New
 	Tickets []byte     // TLS ticket keys
 }
 
-// Take says that this process is able to run, and waits until the old one has closed the
-// store. It fails if ctx ends.
+// Take reports that this process is able to run, and waits until the old one has closed
+// the store. It fails if ctx ends.
 func (p *Predecessor) Take(ctx context.Context, version string) (Estate, error) {
 	defer p.endWith(ctx)()
 	var e Estate
@@ -66,8 +66,8 @@ func (p *Predecessor) Take(ctx context.Context, version string) (Estate, error) 
 	return e, nil
 }
 
-// Ready says that every socket is bound, and what is down. It returns when this process
-// must accept connections.
+// Ready reports that every socket is bound, and which resources are down. When it returns
+// nil, this process must accept connections.
 func (p *Predecessor) Ready(ctx context.Context, down map[string]string) error {
 	defer p.endWith(ctx)()
 	batch := map[string]string{}
@@ -86,8 +86,8 @@ func (p *Predecessor) Ready(ctx context.Context, down map[string]string) error {
 	return p.survive(ctx, err)
 }
 
-// Accepting says that this process accepts connections. It returns when the store is its
-// own.
+// Accepting reports that this process accepts connections. When it returns nil, this
+// process owns the store.
 func (p *Predecessor) Accepting(ctx context.Context) error {
 	defer p.endWith(ctx)()
 	if err := p.send(message{Type: accepting}); err != nil {
@@ -97,19 +97,19 @@ func (p *Predecessor) Accepting(ctx context.Context) error {
 	if err = p.survive(ctx, err); err != nil {
 		return err
 	}
-	// Until the old process closes its side, it tells the service manager which
-	// process is the main one now. The manager ignores the others.
+	// The old process closes its side after it has told the service manager that this
+	// process is the main one. Before that, the manager ignores this process.
 	p.SetDeadline(time.Now().Add(managerTimeout))
 	_, _, _ = p.receive(finish)
 	return nil
 }
 
-// managerTimeout bounds how long a new process waits until the old one has told the
-// service manager of it.
+// managerTimeout limits how long a new process waits for the old one to notify the service
+// manager.
 const managerTimeout = 5 * time.Second
 
-// survive returns nil instead of an error that means that the old process has died: then
-// no other process serves its clients.
+// survive returns nil instead of an error if the error shows that the old process has died
+// after Take: only this process is left to serve the clients.
 func (p *Predecessor) survive(ctx context.Context, err error) error {
 	if err == nil || ctx.Err() != nil {
 		return errors.Join(err, ctx.Err())
@@ -120,14 +120,14 @@ func (p *Predecessor) survive(ctx context.Context, err error) error {
 	return err
 }
 
-// Serving says that this process serves. It does nothing on a nil Predecessor.
+// Serving reports that this process serves clients. It does nothing on a nil Predecessor.
 func (p *Predecessor) Serving() {
 	if p != nil {
 		p.Close()
 	}
 }
 
-// Fail says why this process cannot take over. It does nothing on a nil Predecessor.
+// Fail reports why this process cannot take over. It does nothing on a nil Predecessor.
 func (p *Predecessor) Fail(err error) {
 	if p == nil {
 		return
@@ -142,8 +142,8 @@ const maxText = 4 << 10
 
 func clip(text string) string { return text[:min(len(text), maxText)] }
 
-// endWith makes sending and receiving fail when ctx ends. The caller calls the function
-// that it returns.
+// endWith makes send and receive fail when ctx ends, until the caller calls the returned
+// function.
 func (p peer) endWith(ctx context.Context) func() bool {
 	return context.AfterFunc(ctx, func() { p.SetDeadline(time.Unix(1, 0)) })
 }

@@ -26,7 +26,7 @@ type Listener interface {
 	syscall.Conn
 }
 
-// A Sockets holds the listening sockets that the process inherited, and knows those that
+// A Sockets holds the listening sockets that the process inherited, and tracks those that
 // it serves. Its methods may be called concurrently. A nil *Sockets inherits nothing and
 // stores nothing.
 type Sockets struct {
@@ -35,7 +35,7 @@ type Sockets struct {
 
 	mu        sync.Mutex
 	inherited []*inherited
-	stored    map[uint64]Name   // in the store already, by Name.Socket
+	stored    map[uint64]Name   // already in the store, by Name.Socket
 	foreign   map[uint64]bool   // by Name.Socket
 	kept      map[Listener]Name // served
 }
@@ -47,7 +47,7 @@ func New(store Store, files []*os.File, log hclog.Logger) *Sockets {
 	for _, f := range files {
 		i, err := newInherited(f)
 		if err != nil {
-			log.Warn("an inherited descriptor is closed", "name", f.Name(), "error", err)
+			log.Warn("closing an inherited descriptor", "name", f.Name(), "error", err)
 			store.Remove(f.Name())
 			f.Close()
 			continue
@@ -62,8 +62,8 @@ func New(store Store, files []*os.File, log hclog.Logger) *Sockets {
 	return s
 }
 
-// ListenTCP returns the inherited socket for the address, or else a new one. An owner
-// names a listener, or a part of the gateway: it distinguishes sockets on port 0.
+// ListenTCP returns the inherited socket for the address, or else a new one. owner names
+// a listener or a part of the gateway, and distinguishes sockets on port 0.
 func (s *Sockets) ListenTCP(owner, address string) (*net.TCPListener, error) {
 	if i := s.take("tcp", address, owner); i != nil {
 		l, err := i.listener()
@@ -98,7 +98,7 @@ func (s *Sockets) ListenUnix(path string, o unixsocket.Options, listen func(stri
 	case i.foreign:
 		return nil, err
 	}
-	s.log.Warn("an inherited socket is not used: another one is made", "error", err)
+	s.log.Warn("an inherited socket is unusable: binding a new one", "error", err)
 	s.store.Remove(i.name.String())
 	return listen(path, o)
 }
@@ -171,8 +171,8 @@ func (s *Sockets) Remove(l Listener) {
 		return
 	}
 	delete(s.stored, n.Socket)
-	// The manager may still have its copy for a moment: the address must be free when the
-	// listener is closed.
+	// The address must be free when the caller closes the listener, but the manager may
+	// keep its copy of the socket for a moment.
 	control(l, func(fd int) error { return unix.Shutdown(fd, unix.SHUT_RDWR) })
 	s.store.Remove(n.String())
 }
@@ -189,12 +189,12 @@ func (s *Sockets) CloseUnused() {
 	for _, i := range s.inherited {
 		if i.foreign {
 			if !s.serves(i) {
-				s.log.Warn("no listener has the address of a socket unit: its clients wait", "socket", i.String(), "name", i.file.Name())
+				s.log.Warn("no listener has the address of a socket unit: clients that connect to it wait", "socket", i.String(), "name", i.file.Name())
 			}
 			left = append(left, i)
 			continue
 		}
-		s.log.Info("an inherited socket is closed: no listener has its address", "socket", i.String())
+		s.log.Info("closing an inherited socket: no listener has its address", "socket", i.String())
 		delete(s.stored, i.name.Socket)
 		control(i.file, func(fd int) error { return unix.Shutdown(fd, unix.SHUT_RDWR) })
 		s.store.Remove(i.name.String())
@@ -214,8 +214,8 @@ func (s *Sockets) serves(i *inherited) bool {
 	return false
 }
 
-// Close closes the inherited sockets that no listener has taken, and leaves them to other
-// processes.
+// Close closes the inherited sockets that no listener has taken. The copies of other
+// processes stay open.
 func (s *Sockets) Close() {
 	if s == nil {
 		return
@@ -228,8 +228,8 @@ func (s *Sockets) Close() {
 	s.inherited = nil
 }
 
-// pass calls send with every socket of the process, a few at a time. The last call has
-// last set. The descriptors are open during the call.
+// pass calls send with all sockets of the process, in batches. last is true in the last
+// call. The descriptors are open only during the call.
 func (s *Sockets) pass(send func(names []string, fds []int, last bool) error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -266,12 +266,12 @@ func (s *Sockets) pass(send func(names []string, fds []int, last bool) error) er
 	return send(nil, nil, true)
 }
 
-// PassOn says that another process has the sockets: the files of unix sockets stay when
-// this one closes them.
+// PassOn records that another process has the sockets: when this one closes its unix
+// sockets, it keeps their files.
 func (s *Sockets) PassOn() { s.eachUnix((*unixsocket.Listener).KeepFile) }
 
-// Own says that no other process has the sockets any more: closing a unix socket removes
-// its file, unless the service manager stores it.
+// Own records that no other process has the sockets: closing a unix socket removes its
+// file, unless the service manager stores the socket.
 func (s *Sockets) Own() {
 	if s != nil && !s.store.Stores() {
 		s.eachUnix((*unixsocket.Listener).RemoveFile)
@@ -288,7 +288,8 @@ func (s *Sockets) eachUnix(f func(*unixsocket.Listener)) {
 	}
 }
 
-// Leave prepares for the end of the process: the files of stored unix sockets stay.
+// Leave prepares for the end of the process: unix sockets in the manager's store keep
+// their files.
 func (s *Sockets) Leave() {
 	if s == nil || !s.store.Stores() {
 		return

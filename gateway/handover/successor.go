@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// A Program is what a new process runs.
+// A Program is the program of a new process.
 type Program struct {
 	Path   string
 	Args   []string // without the program's name
@@ -20,14 +20,14 @@ type Program struct {
 	Stderr *os.File
 }
 
-// A Successor is a process that shall replace this one.
+// A Successor is a process that is to replace this one.
 type Successor struct {
 	peer
 	cmd   *exec.Cmd
-	ended chan struct{} // closed when the process has ended; then state says how
+	ended chan struct{} // closed after the process has ended and cmd.ProcessState is set
 }
 
-// startsNothing are the environment variables that belong to this process alone.
+// startsNothing lists the environment variables that a new process must not inherit.
 var startsNothing = []string{"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID", descriptorVariable}
 
 // Start starts the program. The caller must call Kill, or Release once it has taken over.
@@ -42,8 +42,8 @@ func Start(p Program) (*Successor, error) {
 	if err != nil {
 		return nil, err
 	}
-	// os/exec would give the new process the limits with which this one was started, which
-	// may have been raised since. Setting them keeps it from that.
+	// os/exec resets the file limit of a new process to the original one, unless this
+	// process has set it. Setting it to its current value passes it on.
 	var limit syscall.Rlimit
 	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) == nil {
 		_ = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit)
@@ -60,7 +60,7 @@ func Start(p Program) (*Successor, error) {
 	}
 	go func() {
 		defer close(s.ended)
-		_ = s.cmd.Wait() // the state says it
+		_ = s.cmd.Wait() // ProcessState says how it ended
 	}()
 	return s, nil
 }
@@ -103,7 +103,8 @@ func (s *Successor) Pass(ctx context.Context, sockets *Sockets, tickets []byte) 
 	}))
 }
 
-// Ready waits until the new process has bound its sockets, and returns what is down there.
+// Ready waits until the new process has bound its sockets, and returns the resources that
+// are down in it.
 func (s *Successor) Ready(ctx context.Context) (down map[string]string, err error) {
 	down = map[string]string{}
 	for last := false; !last; {
@@ -119,7 +120,7 @@ func (s *Successor) Ready(ctx context.Context) (down map[string]string, err erro
 	return down, nil
 }
 
-// Accept has the new process accept connections, and waits until it does.
+// Accept tells the new process to accept connections, and waits until it does.
 func (s *Successor) Accept(ctx context.Context) error {
 	if err := s.tell(ctx, accept); err != nil {
 		return err
@@ -128,19 +129,19 @@ func (s *Successor) Accept(ctx context.Context) error {
 	return err
 }
 
-// Finish makes the store and the service the new process's own.
+// Finish tells the new process that it owns the store and the service.
 func (s *Successor) Finish(ctx context.Context) error { return s.tell(ctx, finish) }
 
-// Release tells the new process that this one has done its part, and waits for a moment
-// until the new one serves.
+// Release tells the new process that the hand-over is complete, and waits up to
+// serveTimeout until the new process serves.
 func (s *Successor) Release() {
 	defer s.Close()
 	s.SetDeadline(time.Now().Add(serveTimeout))
 	_ = s.CloseWrite()
-	_, _, _ = s.receive("") // its end
+	_, _, _ = s.receive("") // returns when the new process closes its side
 }
 
-// serveTimeout bounds how long Release waits: the new process has taken over already.
+// serveTimeout limits the wait of Release. The new process has taken over even if it passes.
 const serveTimeout = 5 * time.Second
 
 func (s *Successor) tell(ctx context.Context, what string) error {
@@ -151,7 +152,7 @@ func (s *Successor) tell(ctx context.Context, what string) error {
 func (s *Successor) await(ctx context.Context, what string) (message, error) {
 	defer s.endWith(ctx)()
 	m, files, err := s.receive(what)
-	for _, f := range files { // it passes none
+	for _, f := range files { // a new process sends no descriptors
 		f.Close()
 	}
 	return m, s.explain(ctx, err)
@@ -161,13 +162,13 @@ func (s *Successor) await(ctx context.Context, what string) (message, error) {
 // connection.
 const endTimeout = time.Second
 
-// explain says why a message did not come or go.
+// explain adds why a message could not be sent or received.
 func (s *Successor) explain(ctx context.Context, err error) error {
 	switch {
 	case err == nil:
 		return nil
 	case ctx.Err() != nil:
-		return fmt.Errorf("it did not get ready in time: %w", context.Cause(ctx))
+		return fmt.Errorf("it was not ready in time: %w", context.Cause(ctx))
 	case !errors.Is(err, errGone) && !isBroken(err):
 		return err
 	}
@@ -179,14 +180,14 @@ func (s *Successor) explain(ctx context.Context, err error) error {
 	}
 }
 
-// Kill ends the process, and waits until it has ended or ctx has.
+// Kill kills the process, and waits until it or ctx has ended.
 func (s *Successor) Kill(ctx context.Context) {
 	_ = s.cmd.Process.Kill()
 	select {
 	case <-s.ended:
 	case <-ctx.Done():
 	}
-	// Not before: without its predecessor a new process would continue alone.
+	// Close the connection last: a new process that loses its predecessor continues alone.
 	s.Close()
 }
 

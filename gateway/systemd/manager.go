@@ -17,7 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sendTimeout bounds how long a message waits for a service manager that does not read.
+// sendTimeout limits how long a message waits for a service manager that does not read.
 const sendTimeout = time.Second
 
 // A Manager is the service manager of this process. Its methods may be called
@@ -26,7 +26,7 @@ type Manager struct {
 	socket string // a path, or @ and an abstract name
 	stores bool
 	log    hclog.Logger
-	failed atomic.Bool // the last message was not sent
+	failed atomic.Bool // the last message could not be sent
 }
 
 // Find returns the service manager that the environment names, or nil if it names none.
@@ -35,7 +35,7 @@ func Find(log hclog.Logger) *Manager {
 	if socket == "" {
 		return nil
 	}
-	// systemd sets FDSTORE since version 254. Without it the store may exist.
+	// systemd sets FDSTORE from version 254 on. An older one may have a store without it.
 	return &Manager{socket: socket, stores: os.Getenv("FDSTORE") != "0", log: log}
 }
 
@@ -61,23 +61,24 @@ func (m *Manager) Remove(name string) {
 	}
 }
 
-// Ready reports that the start, or a reload, is complete. The status is a line for
-// people.
+// Ready reports that the start, or a reload, is complete. The status is one line
+// for people.
 func (m *Manager) Ready(status string) { m.send("READY=1\nSTATUS=" + line(status)) }
 
-// Status replaces the line for people.
+// Status replaces the status line.
 func (m *Manager) Status(status string) { m.send("STATUS=" + line(status)) }
 
-// Reloading reports that a reload began. Ready must follow, even if the reload failed.
+// Reloading reports that a reload has begun. The caller must then call Ready, even if the
+// reload fails.
 func (m *Manager) Reloading() {
 	m.send("RELOADING=1\n" + strings.TrimSuffix(daemon.SdNotifyMonotonicUsec(), "\n"))
 }
 
-// Stopping reports that the service began to stop.
+// Stopping reports that the service has begun to stop.
 func (m *Manager) Stopping() { m.send("STOPPING=1\nSTATUS=draining connections") }
 
 // MainPID reports that another process is the service's main process from now on, and
-// returns when the manager has processed the message: before that, it ignores messages of
+// returns when the manager has processed the message: before that, it ignores messages from
 // the other process.
 func (m *Manager) MainPID(pid int) {
 	m.send("MAINPID=" + strconv.Itoa(pid))
@@ -97,10 +98,11 @@ func (m *Manager) barrier() {
 	m.send("BARRIER=1", int(w.Fd()))
 	w.Close()
 	r.SetReadDeadline(time.Now().Add(sendTimeout))
-	r.Read(make([]byte, 1)) // ends when the manager closes its copy
+	r.Read(make([]byte, 1)) // returns when the manager closes its copy
 }
 
-// Watch sends a sign of life at the interval that the manager asked for, until ctx ends.
+// Watch sends keep-alive messages at the interval that the manager requests, until ctx
+// ends.
 func (m *Manager) Watch(ctx context.Context) {
 	if m == nil {
 		return
@@ -121,8 +123,8 @@ func (m *Manager) Watch(ctx context.Context) {
 	}
 }
 
-// send sends a message, with descriptors if there are any. It logs the first of several
-// errors: the service works without its manager.
+// send sends a message and any descriptors. It logs only the first of consecutive errors,
+// because the service works without its manager.
 func (m *Manager) send(message string, fds ...int) {
 	if m == nil {
 		return
@@ -130,7 +132,7 @@ func (m *Manager) send(message string, fds ...int) {
 	err := m.trySend(message, fds)
 	if before := m.failed.Swap(err != nil); err != nil && !before {
 		first, _, _ := strings.Cut(message, "\n")
-		m.log.Warn("the service manager cannot be notified", "message", first, "error", err)
+		m.log.Warn("cannot notify the service manager", "message", first, "error", err)
 	}
 }
 
@@ -157,7 +159,7 @@ func (m *Manager) trySend(message string, fds []int) error {
 	return errors.Join(err, sent)
 }
 
-// line returns the text without line breaks, which would begin another field.
+// line returns the text without line breaks, which would start another field.
 func line(text string) string {
 	return strings.Map(func(r rune) rune {
 		if r < ' ' {

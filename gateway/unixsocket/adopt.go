@@ -12,8 +12,8 @@ import (
 )
 
 // Adopt returns a listener on a socket that another process bound to path. file is what
-// File returned there. Empty: the socket and its file belong to the service manager, and
-// only their mode is checked. Close keeps the file.
+// File returned in that process. If it is empty, the socket and its file belong to the
+// service manager: Adopt checks only their mode, and Close keeps the file.
 //
 // Adopt closes l if it fails.
 func Adopt(l *net.UnixListener, path, file string, o Options) (_ *Listener, err error) {
@@ -38,7 +38,7 @@ func Adopt(l *net.UnixListener, path, file string, o Options) (_ *Listener, err 
 	return adopted, adopted.Permit(o)
 }
 
-// File identifies the file of the socket. A file that replaces it has another identity.
+// File identifies the file of the socket. A replacement file has a different identity.
 func (l *Listener) File() string { return fileID(l.made) }
 
 func fileID(info os.FileInfo) string {
@@ -55,7 +55,7 @@ func (l *Listener) KeepFile() { l.keep.Store(true) }
 // RemoveFile makes Close remove the file again, unless it belongs to the service manager.
 func (l *Listener) RemoveFile() { l.keep.Store(l.foreign) }
 
-// checkMode fails if the file lets in users that o does not.
+// checkMode fails if the file admits users that o does not.
 func (l *Listener) checkMode(o Options) error {
 	info, err := os.Lstat(l.path)
 	if err != nil {
