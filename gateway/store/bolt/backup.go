@@ -16,21 +16,21 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/gateway/store/seal"
 )
 
-// A Summary says what a database holds.
+// A Summary describes the content of a database.
 type Summary struct {
 	Revision  int64
 	Resources int
-	Records   int  // revisions that are stored
+	Records   int  // stored revisions
 	Sealed    bool // by a key
-	Opened    bool // its records were decoded: it is not sealed, or the key was given
+	Opened    bool // the records were decoded, because it is not sealed or the key was given
 }
 
 // Backup returns a copy of the database as of one revision. It holds everything, private
-// keys included; what is sealed stays sealed. The caller closes it. It may be called concurrently with every other
-// method but Close.
+// keys included; sealed records stay sealed. The caller closes it. Backup may be called
+// concurrently with every other method except Close.
 //
-// The copy is in a file without a name, because a read transaction that waits for a slow
-// reader would block commits.
+// The copy is an unnamed file, because a read transaction that waits for a slow reader
+// would block commits.
 func (s *Store) Backup() (io.ReadCloser, error) {
 	f, err := os.CreateTemp(filepath.Dir(s.db.Path()), ".backup-*")
 	if err != nil {
@@ -51,10 +51,10 @@ func (s *Store) Backup() (io.ReadCloser, error) {
 	return f, nil
 }
 
-// Restore makes the database of a data directory from a backup, and says what it holds.
-// key opens a sealed backup to check it whole; without it only checksums are checked.
-// The database gets an ID of its own, so that watchers of the original start over. It
-// fails if the directory has a database, and leaves none if the backup is damaged.
+// Restore creates the database of a data directory from a backup, and returns a summary.
+// With key it checks every value of a sealed backup; without key, only checksums. The
+// database gets a new ID, so that watchers of the original start over. Restore fails if
+// the directory has a database, and creates none if the backup is damaged.
 func Restore(dir string, backup io.Reader, key *seal.Key) (s Summary, err error) {
 	if err := prepareDir(dir); err != nil {
 		return Summary{}, err
@@ -78,7 +78,7 @@ func Restore(dir string, backup io.Reader, key *seal.Key) (s Summary, err error)
 	return s, nil
 }
 
-// restoreAs writes a backup to a new file, and checks it.
+// restoreAs writes a backup to a new file and checks it.
 func restoreAs(path string, backup io.Reader, key *seal.Key) (Summary, error) {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
@@ -111,9 +111,10 @@ func restoreAs(path string, backup io.Reader, key *seal.Key) (Summary, error) {
 	return s, errors.Join(err, db.Close())
 }
 
-// Check reads all of the database of a data directory, and says what it holds. It changes
-// nothing. key opens a sealed database; without it only checksums are checked. A directory
-// that a process holds is a *LockedError, a damaged database a *CorruptError.
+// Check reads the whole database of a data directory, and returns a summary. It changes
+// nothing. With key it checks every value of a sealed database; without key, only
+// checksums. It returns a *LockedError if a process holds the directory, and a
+// *CorruptError if the database is damaged.
 func Check(dir string, key *seal.Key) (Summary, error) {
 	path := filepath.Join(dir, fileName)
 	if _, err := os.Stat(path); err != nil {
@@ -127,7 +128,7 @@ func Check(dir string, key *seal.Key) (Summary, error) {
 	return summarize(path, key)
 }
 
-// summarize reads all of a database, and says what it holds.
+// summarize reads a whole database and returns a summary.
 func summarize(path string, key *seal.Key) (Summary, error) {
 	read, err := readAll(path, key)
 	if mismatch, ok := errors.AsType[*SealError](err); ok && mismatch.Problem == KeyMissing {

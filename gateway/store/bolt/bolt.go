@@ -24,10 +24,10 @@ const (
 	lockName = "drawbridge.lock"
 )
 
-// format is the version of the layout: a bucket for each kind, name to record, the
-// bucket of the history, and a bucket of facts about the whole. Format 1 had no history,
-// and format 2 another layout of it. sealedFormat has the layout of format, and its
-// records are sealed.
+// format is the version of the layout: a bucket for each kind that maps names to records,
+// a bucket for the history, and a bucket for facts about the whole database. Format 1 had
+// no history; format 2 had another layout of it. sealedFormat is the layout of format with
+// sealed records.
 const (
 	format       = 3
 	sealedFormat = 4
@@ -39,8 +39,8 @@ var (
 	revisionKey = []byte("revision")
 	sumKey      = []byte("sum")
 	instanceKey = []byte("instance")
-	pendingKey  = []byte("pending")  // the revision that waits to be confirmed, if one does
-	dataKeyKey  = []byte("data key") // of a sealed database: what seals its records, wrapped by the seal key
+	pendingKey  = []byte("pending")  // the revision that waits to be confirmed, if any
+	dataKeyKey  = []byte("data key") // the key that seals the records, wrapped by the seal key; only in a sealed database
 )
 
 // A CorruptError says that the database is damaged. The file was not changed.
@@ -58,7 +58,7 @@ func (e *CorruptError) Unwrap() error { return e.Err }
 
 // Options configure a Store. The zero value works.
 type Options struct {
-	// History is how many revisions are stored, with what is needed to roll back to them.
+	// History is the number of revisions to store, with the data to roll back to them.
 	// 0: 100.
 	History int
 
@@ -73,7 +73,7 @@ type Options struct {
 type Store struct {
 	path     string
 	key      *seal.Key
-	lock     *os.File // nil: another process has the directory
+	lock     *os.File // nil: another process holds the directory
 	db       database
 	state    *store.State
 	instance string
@@ -83,8 +83,8 @@ type Store struct {
 }
 
 // Open locks the data directory for this process, creates missing files, and reads the
-// state. A directory that another process holds is a *LockedError, a
-// damaged database a *CorruptError, and a key that does not fit it a *SealError.
+// state. It returns a *LockedError if another process holds the directory, a
+// *CorruptError if the database is damaged, and a *SealError if the key does not fit.
 func Open(dir string, o Options) (*Store, error) {
 	if err := prepareDir(dir); err != nil {
 		return nil, err
@@ -115,8 +115,8 @@ func (s *Store) open(path string, key *seal.Key) error {
 	if err := checkMode(path, 0o600); err != nil {
 		return err
 	}
-	// Read everything before the file is opened for writing: a damaged file is evidence
-	// and must not change.
+	// Read everything before opening the file for writing: a damaged file is evidence and
+	// must not change.
 	read, err := readAll(path, key)
 	if err != nil {
 		return err
@@ -160,14 +160,14 @@ func instanceOf(db *bbolt.DB) (id string, err error) {
 // InstanceID identifies the database that revisions belong to.
 func (s *Store) InstanceID() string { return s.instance }
 
-// Sealed says whether the database is sealed.
+// Sealed reports whether the database is sealed.
 func (s *Store) Sealed() bool { return s.codec.sealer != nil }
 
-// State returns the state that was read when the store was opened.
+// State returns the state that Open read.
 func (s *Store) State() *store.State { return s.state }
 
 // Commit makes the draft and the record of its revision durable: when it returns nil,
-// they survive a crash of the process and of the machine. On an error nothing has changed.
+// they survive a crash of the process and of the machine. If it fails, nothing has changed.
 func (s *Store) Commit(d *store.Draft, r *revisions.Record) error {
 	var kept []recordSize
 	err := s.db.Update(func(tx *bbolt.Tx) error {
@@ -225,7 +225,7 @@ func (s *Store) Close() error {
 	return errors.Join(s.db.Close(), s.lock.Close())
 }
 
-// create makes an empty database, which key seals if it is not nil.
+// create makes an empty database. If key is not nil, the database is sealed with it.
 func create(path string, key *seal.Key) error {
 	return place(path, func(fresh string) error {
 		db, err := bbolt.Open(fresh, 0o600, nil)
@@ -244,8 +244,8 @@ func create(path string, key *seal.Key) error {
 	}, nil)
 }
 
-// createBuckets makes the buckets of an empty database, and returns that of the facts
-// about the whole.
+// createBuckets creates the buckets of an empty database, and returns the bucket for facts
+// about the whole database.
 func createBuckets(tx *bbolt.Tx) (meta *bbolt.Bucket, err error) {
 	for _, k := range store.Kinds() {
 		if _, err := tx.CreateBucket([]byte(k.String())); err != nil {

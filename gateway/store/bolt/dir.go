@@ -29,7 +29,7 @@ func (e *LockedError) Error() string {
 }
 
 // prepareDir creates the directory if it is missing, and rejects a directory that other
-// users may enter.
+// users can enter.
 func prepareDir(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("data directory: %w", err)
@@ -64,8 +64,8 @@ func checkMode(path string, most fs.FileMode) error {
 	return nil
 }
 
-// takeLock returns the locked file; closing it, or the death of the process,
-// frees the lock.
+// takeLock returns the locked file. The lock ends when the file is closed or the process
+// dies.
 func takeLock(path string) (*os.File, error) {
 	// Following a symlink would overwrite its target.
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
@@ -97,9 +97,9 @@ func writeAt(f *os.File, text string) error {
 	return err
 }
 
-// place makes a file under another name with write and then renames it, so that a file
-// of the final name is always complete. If it fails before the rename, the file of the
-// final name is as it was. renamed is called between the rename and its sync; nil: not.
+// place creates a file with write under another name and then renames it to path, so that
+// path is always a complete file. If place fails before the rename, path is unchanged. It
+// calls renamed, unless nil, between the rename and its sync.
 func place(path string, write func(fresh string) error, renamed func()) error {
 	if err := removeStale(path); err != nil {
 		return err
@@ -119,7 +119,7 @@ func place(path string, write func(fresh string) error, renamed func()) error {
 
 func freshName(path string) string { return path + ".new" }
 
-// removeStale removes what an earlier place left when its process was killed.
+// removeStale removes the file that an interrupted place left.
 func removeStale(path string) error {
 	if err := os.Remove(freshName(path)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err

@@ -17,20 +17,20 @@ import (
 )
 
 // historyBucket has a bucket for each revision: headKey to the Revision, kind and name to
-// the resource before the revision. A commit so writes few pages besides its own records.
+// the resource before the revision. A commit therefore writes few pages besides its own records.
 var (
 	historyBucket = []byte("history")
 	headKey       = []byte{0} // no kind is 0
 )
 
-// The purposes of the records, which sealed values are bound to, with the keys of
+// The purposes of the records. Sealed values are bound to them and to the keys of
 // revisionKeyOf and priorKey. In format 2 they were buckets with these keys.
 var (
 	revisionsBucket = []byte("revisions")
 	priorsBucket    = []byte("priors")
 )
 
-// maxHistoryBytes bounds the records of the history, besides the latest one, in bytes.
+// maxHistoryBytes limits the total size of the history's records, except the latest one.
 const maxHistoryBytes = 64 << 20
 
 // A history tracks the records in the database, oldest first. Their revisions have no
@@ -115,7 +115,7 @@ func upgradeHistory(tx *bbolt.Tx, format uint64) error {
 }
 
 // add writes a record and deletes the oldest ones over the limits. It returns the records
-// that are then stored.
+// that remain.
 func (h *history) add(tx *bbolt.Tx, c codec, r *revisions.Record) ([]recordSize, error) {
 	revision := r.Revision.GetRevision()
 	size := 0
@@ -159,7 +159,7 @@ func (h *history) add(tx *bbolt.Tx, c codec, r *revisions.Record) ([]recordSize,
 // readHistory checks the records of a database whose current revision is live.
 func readHistory(tx *bbolt.Tx, format uint64, c codec, live int64) ([]recordSize, error) {
 	var all []recordSize
-	missing := map[int64]int32{} // how many priors of a revision were not read yet
+	missing := map[int64]int32{} // number of priors still to be read, by revision
 	err := eachHistoryRecord(tx, format, func(purpose, key, record []byte) error {
 		if bytes.Equal(purpose, revisionsBucket) {
 			head := new(adminv1.Revision)
@@ -305,8 +305,8 @@ const (
 	present = 1
 )
 
-// encodePrior returns a record: whether the resource existed, the digest of its files,
-// and the resource.
+// encodePrior returns the record of a prior: whether the resource existed, the digest of
+// its files, and the resource.
 func encodePrior(c codec, key []byte, p revisions.Prior) ([]byte, error) {
 	head := make([]byte, 1+sha256.Size)
 	if p.Resource == nil {

@@ -21,25 +21,25 @@ func (d *database) Update(f func(*bbolt.Tx) error) error { return d.now.Load().U
 func (d *database) Path() string                         { return d.now.Load().Path() }
 func (d *database) Close() error                         { return d.now.Load().Close() }
 
-// lentName is where Lend copies the database to.
+// lentName returns the path of the copy that Lend makes.
 func lentName(path string) string { return path + ".before-upgrade" }
 
-// Lend closes the database for another process, and keeps a copy. The caller must call
-// Reclaim, or Give. If it fails, the database is still open.
+// Lend closes the database so that another process can open it, and keeps a copy. The
+// caller must then call Reclaim or Give. If Lend fails, the database is still open.
 func (s *Store) Lend() error {
 	if err := copyFile(lentName(s.path), s.path); err != nil {
 		return errors.Join(fmt.Errorf("cannot copy %s: %w", s.path, err), s.Give())
 	}
-	// Everything is on disk already, so an error here means nothing.
+	// All data is on disk already, so an error of Close does not matter.
 	_ = s.db.Close()
 	_ = s.lock.Close()
 	s.lock = nil
 	return nil
 }
 
-// Reclaim opens the database again, as it was when it was lent: the other process may have
-// brought it to a format that this one cannot read. It fails while the other process has
-// the directory.
+// Reclaim restores the copy that Lend made and opens it: the other process may have
+// converted the database to a format that this one cannot read. It fails while the other
+// process holds the directory.
 func (s *Store) Reclaim() error {
 	lock, err := takeLock(filepath.Join(filepath.Dir(s.path), lockName))
 	if err != nil {
@@ -65,7 +65,8 @@ func (s *Store) Give() error {
 	return nil
 }
 
-// copyFile copies a file that does not change meanwhile. The copy is on disk when it returns nil.
+// copyFile copies a file that no process writes to. When it returns nil, the copy is on
+// disk.
 func copyFile(to, from string) error {
 	in, err := os.Open(from)
 	if err != nil {

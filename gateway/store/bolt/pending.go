@@ -9,12 +9,12 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// Pending returns the revision that waited to be confirmed when the store was opened, or
-// nil. Its process ended before it was confirmed.
+// Pending returns the revision that was still unconfirmed when the store was opened, or
+// nil. Its process ended before a confirmation.
 func (s *Store) Pending() *adminv1.Pending { return s.pending }
 
-// EndPending makes it durable that no revision waits to be confirmed. If r is not nil, it
-// replaces the revision of the same number.
+// EndPending durably records that no revision waits to be confirmed. If r is not nil, it
+// replaces the revision with the same number.
 func (s *Store) EndPending(r *adminv1.Revision) error {
 	return s.db.Update(func(tx *bbolt.Tx) error {
 		if r != nil {
@@ -31,7 +31,7 @@ func (s *Store) EndPending(r *adminv1.Revision) error {
 	})
 }
 
-// putPending stores the revision that waits to be confirmed; nil: none does.
+// putPending stores the revision that waits to be confirmed, or with nil removes it.
 func putPending(meta *bbolt.Bucket, c codec, p *adminv1.Pending) error {
 	if p == nil {
 		return meta.Delete(pendingKey)

@@ -16,7 +16,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// A reading holds what was read from a database.
+// A reading holds the content of a database.
 type reading struct {
 	header
 	codec   codec
@@ -26,7 +26,7 @@ type reading struct {
 }
 
 // readAll reads the database without changing it, and checks each record and the sum
-// over all records of resources. key opens a sealed database, and is nil for another.
+// over all records of resources. key opens a sealed database; otherwise it is nil.
 func readAll(path string, key *seal.Key) (read *reading, err error) {
 	err = view(path, func(tx *bbolt.Tx) error {
 		read, err = readTx(tx, key)
@@ -77,7 +77,7 @@ func view(path string, f func(*bbolt.Tx) error) (err error) {
 
 type newerError struct {
 	found   uint64
-	unknown string // the unknown content, besides the format
+	unknown string // the unknown content; "": only the format is newer
 }
 
 func (e *newerError) Error() string {

@@ -15,8 +15,8 @@ import (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// fingerprint returns a resource's part of the sum over all records. The sum detects a
-// page that is missing from the tree with its records.
+// fingerprint returns the contribution of a resource to the sum over all records. The sum
+// detects a page that is missing from the tree with its records.
 func fingerprint(k adminv1.Kind, name, record []byte) uint64 {
 	h := fnv.New64a()
 	fmt.Fprintf(h, "%d/%s/", k, name)
@@ -27,8 +27,8 @@ func fingerprint(k adminv1.Kind, name, record []byte) uint64 {
 // A codec turns messages into records and back. A record is a CRC-32C of its content,
 // then the content, because bbolt checks its own structure, not the values in it.
 //
-// In a sealed database the content of every record is sealed for its bucket and key. It
-// seals all of them, because then no field that holds a secret can be overlooked.
+// In a sealed database the content of every record is sealed for its bucket and key. The
+// codec seals every record, so that no field with a secret can be overlooked.
 type codec struct {
 	sealer *seal.Sealer // nil: the database is not sealed
 }
@@ -46,7 +46,7 @@ func (c codec) encodeAfter(bucket, key, head []byte, m proto.Message) ([]byte, e
 	return c.record(bucket, key, content), nil
 }
 
-// record returns the record of a content.
+// record returns the record with the given content.
 func (c codec) record(bucket, key, content []byte) []byte {
 	if c.sealer != nil {
 		content = c.sealer.Seal(seal.Place{Bucket: bucket, Key: key}, content)

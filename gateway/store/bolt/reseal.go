@@ -13,16 +13,16 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// Seal seals the database of a data directory that no process has open. The sealed
-// database is a new file, which replaces the old one once it is whole and on disk: it
-// contains no part of the old file. On an error the old file has not changed. A database
-// that key already seals does not change.
+// Seal seals the database of a data directory that no process holds. It writes a new file
+// that contains no bytes of the old one, and replaces the old file when the new one is
+// complete and on disk. If Seal fails, the old file is unchanged. If the database is
+// already sealed with key, Seal changes nothing.
 func Seal(dir string, key *seal.Key) (Summary, error) {
 	return resealing{from: nil, to: key}.run(dir)
 }
 
-// Rekey seals a sealed database with another key, and with a new data key, in the same
-// way: at each moment the file opens with one of the two keys.
+// Rekey seals a sealed database with another key and a new data key, in the same way. At
+// every moment one of the two keys opens the file.
 func Rekey(dir string, from, to *seal.Key) (Summary, error) {
 	return resealing{from: from, to: to}.run(dir)
 }
@@ -47,7 +47,7 @@ func (r resealing) run(dir string) (Summary, error) {
 		return Summary{}, err
 	}
 	defer lock.Close()
-	// An earlier run may have ended between its last step and its answer.
+	// An earlier run may have been interrupted after its last step.
 	if done, err := readAll(path, r.to); err == nil {
 		return done.summary(), removeStale(path)
 	}
@@ -63,7 +63,7 @@ func (r resealing) run(dir string) (Summary, error) {
 		if err := r.copyTo(fresh, path, before); err != nil {
 			return err
 		}
-		// Read the new file back before it replaces the old one.
+		// The new file replaces the old one only after it has been read back.
 		if after, err = readAll(fresh, r.to); err != nil {
 			return err
 		}
@@ -92,7 +92,7 @@ func (r resealing) copyTo(fresh, path string, read *reading) error {
 		return err
 	}
 	r.step("create")
-	// An error of the copy, such as a full disk, is not damage to the file that it reads.
+	// A copy error, such as a full disk, does not mean that the source is damaged.
 	var copied error
 	err = view(path, func(from *bbolt.Tx) error {
 		c := copier{db: db, batch: cmp.Or(r.batch, 4<<20), from: read.codec, committed: func() { r.step("commit") }}
@@ -109,12 +109,12 @@ func (r resealing) copyTo(fresh, path string, read *reading) error {
 	return errors.Join(err, db.Close())
 }
 
-// A copier writes the records of one database to another, in transactions of a bounded
-// size. Nothing reads the new database before it is complete.
+// A copier writes the records of one database to another, in transactions of bounded size.
+// Nothing reads the target before it is complete.
 type copier struct {
 	db        *bbolt.DB
 	tx        *bbolt.Tx // nil before begin
-	batch     int       // how many bytes of records a transaction holds, about
+	batch     int       // approximate bytes of records per transaction
 	bytes     int       // written in tx
 	from, to  codec
 	committed func()
@@ -194,7 +194,7 @@ func (c *copier) history(from *bbolt.Tx, format uint64) error {
 	return err
 }
 
-// put copies a record to the same place, and returns the one that was written.
+// put copies a record to the same place, and returns the new record.
 func (c *copier) put(bucket, key, record []byte) ([]byte, error) {
 	sealed, err := c.reseal(bucket, key, record)
 	if err != nil {
@@ -203,8 +203,8 @@ func (c *copier) put(bucket, key, record []byte) ([]byte, error) {
 	return sealed, c.tx.Bucket(bucket).Put(key, sealed)
 }
 
-// reseal returns a record sealed with the new key. It begins another transaction if the
-// present one is full.
+// reseal returns a record sealed with the new key. It begins a new transaction if the
+// current one is full.
 func (c *copier) reseal(bucket, key, record []byte) ([]byte, error) {
 	content, err := c.from.content(bucket, key, record)
 	if err != nil {

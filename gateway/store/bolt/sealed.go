@@ -10,8 +10,8 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// A SealError says that the given key, or the lack of one, does not fit the database. The
-// file was not changed.
+// A SealError says that the database needs another key, a key, or no key. The file was not
+// changed.
 type SealError struct {
 	Path    string
 	Problem SealProblem
@@ -20,7 +20,7 @@ type SealError struct {
 // A SealProblem says why a key does not fit a database.
 type SealProblem int
 
-// The reasons.
+// The problems.
 const (
 	KeyMissing SealProblem = iota + 1 // it is sealed, and no key was given
 	KeyWrong                          // another key seals it
@@ -56,8 +56,8 @@ func (h *header) open(key *seal.Key) (codec, error) {
 	return codec{sealer}, nil
 }
 
-// setFormat writes the format of a database, and if key is not nil a new data key. It
-// returns the codec for records.
+// setFormat writes the format of a database and, if key is not nil, a new data key. It
+// returns the codec for its records.
 func setFormat(meta *bbolt.Bucket, key *seal.Key) (codec, error) {
 	if key == nil {
 		return codec{}, putNumber(meta, formatKey, format)
@@ -72,7 +72,7 @@ func setFormat(meta *bbolt.Bucket, key *seal.Key) (codec, error) {
 	return codec{sealer}, putNumber(meta, formatKey, sealedFormat)
 }
 
-// inspect reads all of a sealed database without its key: it checks the checksum of each
+// inspect reads a whole sealed database without its key. It checks the checksum of each
 // record and the sum over all resources, but not the content of the records.
 func inspect(path string) (s Summary, err error) {
 	err = view(path, func(tx *bbolt.Tx) error {

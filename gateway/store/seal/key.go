@@ -24,7 +24,7 @@ const HowToMake = "(umask 077; openssl rand -hex 32 > FILE)"
 // ErrWrongKey reports that a key does not open what another one sealed.
 var ErrWrongKey = errors.New("sealed with another key")
 
-// dataKeyPurpose keeps a wrapped data key from being taken for another value.
+// dataKeyPurpose prevents a wrapped data key from opening as another value.
 const dataKeyPurpose = "drawbridge data key v1"
 
 // A Key wraps the data key of a store. It is made from the content of a key file.
@@ -35,8 +35,8 @@ func (k *Key) Format(f fmt.State, _ rune) { io.WriteString(f, "seal key") }
 
 // ReadKey reads a key file. Only the user of this process and root may own it, and no
 // other user may read it. credentials is the directory of systemd's credentials, or "":
-// systemd grants access to its files by an access control list, which looks like
-// permissions of their group.
+// systemd grants access to its files by an access control list, which shows as
+// group permissions in their mode.
 func ReadKey(path, credentials string) (*Key, error) {
 	f, err := os.Open(path)
 	if err != nil {

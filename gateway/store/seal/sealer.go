@@ -23,14 +23,14 @@ func newSealer(key []byte) (*Sealer, error) {
 	return &Sealer{aead}, nil
 }
 
-// A Place says where in a store a value is: the bucket says for which purpose, such as
-// a kind of resource or the history; the key says which value.
+// A Place is the location of a value in a store. The bucket names the purpose, such as a
+// kind of resource or the history; the key identifies the value.
 type Place struct {
 	Bucket, Key []byte
 }
 
-// binding is what a value at this place is bound to. Names of buckets hold no zero byte,
-// so two places never have the same binding.
+// binding encodes the place for the cipher. Bucket names contain no zero byte, so no two
+// places have the same binding.
 func (p Place) binding() []byte {
 	return slices.Concat([]byte("drawbridge value v1\x00"), p.Bucket, []byte{0}, p.Key)
 }
