@@ -19,8 +19,8 @@ type Entry interface {
 	// Describe returns what is known about the connection now.
 	Describe() Connection
 
-	// Close makes the connection accept no further work and end within the grace period;
-	// 0: at once.
+	// Close makes the connection accept no further work, and ends it within the grace
+	// period; 0: at once.
 	Close(grace time.Duration)
 }
 
@@ -35,12 +35,12 @@ const (
 	Tunnel // an upgraded HTTP/1.1 connection
 )
 
-// A State is what a connection does.
+// A State is the phase of a connection.
 type State int
 
 // The zero State is Handshaking.
 const (
-	Handshaking State = iota // the client's, including the PROXY protocol header
+	Handshaking State = iota // with the client, including the PROXY protocol header
 	Connecting               // to an upstream, including its TLS handshake
 	Active                   // a stream, or requests in progress
 	Idle                     // no request is in progress
@@ -50,13 +50,13 @@ const (
 type Connection struct {
 	ID       uint64
 	Began    time.Time
-	Revision int64 // that was live when it began; 0: unknown
+	Revision int64 // the live revision when it began; 0: unknown
 	Protocol Protocol
 	State    State
 	Draining bool // it accepts no further work
 	Requests int  // in progress
 
-	Listener string // "": a connection to an upstream that belongs to no one client
+	Listener string // "": a connection to an upstream that does not belong to a single client
 	Upgrade  string // the protocol of a Tunnel
 
 	// Route, Upstream and Endpoint are those of the stream or, for a client's HTTP
@@ -73,7 +73,7 @@ type Connection struct {
 // A Side is one side of a connection. The zero Side does not exist.
 type Side struct {
 	Local, Remote net.Addr // of the gateway's socket
-	Announced     net.Addr // the client in the PROXY protocol header; nil without one
+	Announced     net.Addr // the client address in the PROXY protocol header; nil without one
 	TLS           *TLS     // nil: plaintext, passed through, or in the handshake
 	Certificate   string   // SHA-256 fingerprint of the certificate that the gateway presented as a client; "": none
 
@@ -89,7 +89,7 @@ type TLS struct {
 	ALPN       string
 	ServerName string // the SNI
 	Resumed    bool
-	Peer       *x509.Certificate // that the peer presented; nil: none
+	Peer       *x509.Certificate // presented by the peer; nil: none
 }
 
 // SideOf describes an established connection: a *socket.Socket, or a *tls.Conn over one
@@ -130,8 +130,8 @@ func (s *Side) Leaf() *x509.Certificate {
 	return s.TLS.Peer
 }
 
-// IdleTime returns how long no byte has moved on any side. It is not known if no side's
-// traffic is.
+// IdleTime returns the time since a byte last moved on either side. It is unknown if the
+// traffic of both sides is.
 func (c *Connection) IdleTime() (idle time.Duration, known bool) {
 	for _, s := range []*Side{&c.Client, &c.Server} {
 		if s.TrafficKnown && (!known || s.Traffic.Idle < idle) {

@@ -6,15 +6,15 @@ import (
 	"time"
 )
 
-// ErrClosed is the cause with which a connection ends because an operator closed it.
+// ErrClosed is the cause of the end of a connection that an operator closed.
 var ErrClosed = errors.New("an operator closed the connection")
 
 // Numbers numbers the connections of a process in the order in which they begin. A nil
 // *Numbers gives every connection the number 0.
 type Numbers struct{ last atomic.Uint64 }
 
-// NewNumbers returns Numbers that are greater than those of earlier processes, so that a
-// number never means the connection of an earlier process.
+// NewNumbers returns Numbers that start above those of earlier processes, so that no
+// number is reused after a restart.
 func NewNumbers() *Numbers {
 	n := new(Numbers)
 	n.last.Store(uint64(time.Now().Unix()) << 24)

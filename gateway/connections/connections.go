@@ -13,8 +13,8 @@ import (
 
 // Options say where the connections are. All fields are required.
 type Options struct {
-	// Clients returns the clients' connections, and Upstreams those to upstreams that
-	// belong to no one client.
+	// Clients returns the clients' connections. Upstreams returns those to upstreams that
+	// do not belong to a single client.
 	Clients, Upstreams func() []live.Entry
 
 	Logger hclog.Logger
@@ -28,7 +28,7 @@ type Connections struct{ o Options }
 func New(o Options) *Connections { return &Connections{o} }
 
 // EachConnection calls yield with each open connection that matches the filter and has a
-// number after the given one, in the order of numbers, until yield returns false. The
+// number above after, in ascending order, until yield returns false. The
 // error is an *invalid.Error.
 func (c *Connections) EachConnection(f *adminv1.ConnectionFilter, after uint64, yield func(number uint64, m *adminv1.Connection) bool) error {
 	wanted, err := parse(f)
@@ -52,9 +52,9 @@ func (c *Connections) each(wanted *filter, after uint64, yield func(live.Entry, 
 	}
 }
 
-// entries returns the connections after a number, in the order of numbers, without those
-// that the filter excludes by their number. Connections to upstreams are read first: one
-// that is joined with a client's connection meanwhile then is in that description.
+// entries returns the connections with a number above after, in ascending order, without
+// those that the filter excludes by number. It reads connections to upstreams first: if
+// one joins a client's connection meanwhile, the client's description includes it.
 func (c *Connections) entries(wanted *filter, after uint64) []numbered {
 	var all []numbered
 	for _, entries := range [][]live.Entry{c.o.Upstreams(), c.o.Clients()} {
@@ -69,7 +69,7 @@ func (c *Connections) entries(wanted *filter, after uint64) []numbered {
 	return all
 }
 
-// A numbered is an entry with its number, which sorting compares often.
+// A numbered is an entry with its number, which sorting reads often.
 type numbered struct {
 	number uint64
 	live.Entry

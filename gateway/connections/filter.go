@@ -15,7 +15,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// numberBase is the base in which ids are written.
+// numberBase is the numeric base of IDs.
 const numberBase = 36
 
 // A set holds the values that a field accepts. An empty set accepts all.
@@ -100,7 +100,7 @@ func parsePrefix(text string) (netip.Prefix, error) {
 	return prefix.Masked(), err
 }
 
-// commonName begins an identity that is the common name of a subject.
+// commonName is the prefix of an identity that is the common name of a subject.
 const commonName = "CN="
 
 // parseIdentity returns an identity in the form of identityNames.

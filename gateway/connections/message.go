@@ -83,12 +83,12 @@ func address(a net.Addr) string {
 	return printable(a.String())
 }
 
-// maxText bounds a text that a peer has chosen.
+// maxText limits a text that a peer chose.
 const maxText = 260
 
 func printable(text string) string { return safetext.Printable(text, maxText) }
 
-// A names holds texts that many connections of one list share.
+// A names caches texts that many connections in a list share.
 type names struct {
 	identities map[*x509.Certificate]*adminv1.ConnectionIdentity
 	suites     map[uint16]string
@@ -108,7 +108,7 @@ func (n *names) suite(id uint16) string {
 	return name
 }
 
-// maxNames bounds the subject alternative names that an identity lists.
+// maxNames limits the subject alternative names in an identity.
 const maxNames = 100
 
 // identity returns what a certificate says about its owner.

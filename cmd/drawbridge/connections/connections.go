@@ -35,7 +35,8 @@ endpoint's side, TLS included. -o json and yaml print both sides and their TLS.
 With --close the gateway closes the connections. Without --grace it closes them at
 once, even during requests. With --grace an HTTP connection accepts no further
 requests and closes when its requests have ended (HTTP/2: GOAWAY), at the latest
-after the grace period; other connections close when the period ends. To close every connection, use --close --all.`
+after the grace period; other connections close when the period ends. To close every
+connection, use --close --all.`
 
 // New returns the command.
 func New(e *command.Env) *cobra.Command {

@@ -16,8 +16,8 @@ reads standard input. It checks the whole backup first, and never replaces an ex
 state.
 
 A gateway that starts with the directory has the revision, keys and etags of the backup.
-Its watch clients start over. If the backup was made while a revision
-was pending, the gateway rolls back to the revision before.
+Its watch clients start over. If a revision was pending when the backup was made, the
+gateway rolls back to the revision before it.
 
 The backup of a sealed state is sealed: the gateway needs the same key to start. With
 the key, restore checks every value; without it, only the checksums.`

@@ -24,8 +24,8 @@ import (
 )
 
 const long = `Top shows the traffic of the running gateway: new connections, requests and bytes per
-second, open connections, and failures by reason. It refreshes the table until you press
-q.
+second, open connections, and failures by reason. It refreshes the table until you
+press q.
 
 Keys:
   l, u, c    show listeners, endpoints of upstreams, or open connections
