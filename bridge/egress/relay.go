@@ -68,7 +68,7 @@ func (r relay) recover() {
 }
 
 // awaitClose waits until the caller has closed its end, not only its writing half, or
-// until the relay ends. After that, the caller reads nothing of what the proxy sends.
+// until the relay ends. After that, the caller no longer reads the proxy's bytes.
 func (r relay) awaitClose() {
 	defer r.close()
 	raw, err := r.near.SyscallConn()

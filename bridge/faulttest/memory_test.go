@@ -77,7 +77,7 @@ func TestEndsOfAConnectionInMemory(t *testing.T) {
 	})
 }
 
-// The fault happens to the one operation.
+// Exactly one operation gets the fault.
 func TestTheFaultHappensOnce(t *testing.T) {
 	for _, kind := range Kinds {
 		synctest.Test(t, func(t *testing.T) {

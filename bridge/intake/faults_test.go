@@ -147,9 +147,9 @@ func (b *beginning) connect(t *testing.T, ln *faulttest.Listener, ca *certstest.
 }
 
 // A read or write of a new connection fails, is cut off or stalls: in its header, in its
-// handshake, in the alert or after them. It ends in time, it is served as no other client's,
-// and nothing of it is left: the next connection of its client, which may have only one, is
-// served.
+// handshake, in the alert or after them. The connection ends in time, is never served as
+// another client's, and frees its place: the client may have only one connection, and its
+// next one is served.
 func TestFaultsOfNewConnections(t *testing.T) {
 	for i := range beginnings {
 		b := &beginnings[i]

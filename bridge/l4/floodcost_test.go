@@ -135,7 +135,7 @@ func (f flooded) read() error {
 func TestCostOfFloods(t *testing.T) {
 	p := newPKI(t)
 	oneByte := []byte{'x'}
-	// A NewSessionTicket of 4 KiB, of which each record has one byte.
+	// A NewSessionTicket of 4 KiB, one byte in each record.
 	ticket := append([]byte{4, 0, 16, 0, 0, 0, 14, 16, 1, 2, 3, 4, 0, 0x0f, 0xf3}, make([]byte, 4096-11)...)
 	carrying := []struct {
 		name         string

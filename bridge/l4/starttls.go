@@ -17,7 +17,7 @@ import (
 )
 
 // open answers the client until it asks for TLS, if the listener's protocol begins in
-// plaintext. The next read returns what the client sent beyond that.
+// plaintext. The next read returns the bytes that the client sent after its request.
 func (c *conn) open(t *Table, deadline time.Time) (starttls.Opening, *intake.Refusal) {
 	if t.Starttls == starttls.None {
 		return starttls.Opening{}, nil

@@ -86,8 +86,8 @@ const pgSSL = "\x00\x00\x00\x08\x04\xd2\x16\x2f"
 
 var ldapAsks = "\x30\x1d\x02\x01\x01\x77\x18\x80\x16" + "1.3.6.1.4.1.1466.20037"
 
-// openers are dialogs of each protocol until the handshake: what the client sends,
-// what it is answered, and what it expects after its handshake.
+// openers are each protocol's dialogs up to the handshake: the client's texts, the
+// gateway's answers, and the greeting that the client expects after its handshake.
 var openers = map[starttls.Protocol]struct{ greeting, asks, answer, greets, then string }{
 	starttls.Postgres: {"", pgSSL, "S", "", ""},
 	starttls.LDAP:     {"", ldapAsks, "\x30\x24\x02\x01\x01\x78\x1f\x0a\x01\x00\x04\x00\x04\x00\x8a\x16" + "1.3.6.1.4.1.1466.20037", "", ""},
@@ -132,8 +132,8 @@ func TestClientsStartTLS(t *testing.T) {
 	}
 }
 
-// Nothing of a client that does not complete the upgrade reaches the upstream, and the
-// log says why.
+// If a client does not complete the upgrade, none of its bytes reach the upstream, and
+// the log says why.
 func TestClientsThatDoNotStartTLSAreRefused(t *testing.T) {
 	p := newPKI(t)
 	requiring, err := certs.NewServer(certs.ServerOptions{

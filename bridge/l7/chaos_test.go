@@ -94,7 +94,7 @@ type chaos struct {
 	answers  map[string]*chaosAnswer  // by their own
 }
 
-// A chaosRequest is what a client sent.
+// A chaosRequest is a request that a client sent.
 type chaosRequest struct {
 	method    string
 	body      uint64 // its sum
@@ -135,7 +135,7 @@ func (c *chaos) process(id string) {
 	r.processed++
 }
 
-// received checks a body of which an upstream has read all.
+// received checks a body that an upstream has read to its end.
 func (c *chaos) received(id string, body []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

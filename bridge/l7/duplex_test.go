@@ -62,7 +62,7 @@ func TestStreamsEndCorrectlyInEveryOrderThroughTheGateway(t *testing.T) {
 	status := message.Fields{{Name: "grpc-status", Value: "5"}}
 	for _, c := range []struct {
 		name     string
-		upstream func(s *http2.ServerStream) // what it does then; nil: it reads on
+		upstream func(s *http2.ServerStream) // what the upstream does after that; nil: it keeps reading
 		client   func(s *http2.ClientStream) // and then the client, if it is not nil
 		// The bytes that the client reads, its trailer, and the bytes that the
 		// upstream reads.
@@ -184,7 +184,7 @@ func TestAStalledReaderBoundsWhatTheGatewayHolds(t *testing.T) {
 
 // An HTTP/2 client that stops sending a body gets an error. A client that converses
 // with the upstream may be silent, and a gRPC client may be silent from the
-// beginning: both start to wait before the one that is cut off.
+// beginning: both start to wait before the client that is cut off.
 func TestASlowBodyOverHTTP2HoldsNoUpstream(t *testing.T) {
 	w := newTestbed(t)
 	read := make(chan string, 1)

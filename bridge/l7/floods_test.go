@@ -42,7 +42,7 @@ func TestFloodsOfAClientEnd(t *testing.T) {
 	}
 }
 
-// An appended is a connection of which only the written bytes are needed.
+// An appended is a connection that only records the written bytes.
 type appended struct {
 	net.Conn
 	written bytes.Buffer

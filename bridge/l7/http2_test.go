@@ -30,7 +30,7 @@ func ask(t *testing.T, w *testbed, address string, header ...string) string {
 	return askOn(t, c, header...)
 }
 
-// askOn makes one request on a connection, of which it is the first.
+// askOn makes the first request on a connection.
 func askOn(t *testing.T, c *tls.Conn, header ...string) string {
 	t.Helper()
 	_ = c.SetDeadline(time.Now().Add(patience))

@@ -47,8 +47,8 @@ func (l announcedListener) Accept() (net.Conn, error) {
 }
 
 // announced starts an HTTPS server to which clients are announced, and a Back to it.
-// The server answers with the client and with which of its connections the
-// request came over.
+// The server answers with the client's address and the number of the connection that
+// carried the request.
 func (w *testbed) announced(p backs.Protocol, v proxyproto.Version) (b *backs.Pools, open *atomic.Int64) {
 	protos := map[backs.Protocol][]string{backs.Auto: {"h2", "http/1.1"}, backs.HTTP1: {"http/1.1"}, backs.HTTP2: {"h2"}}[p]
 	ln := listen(w)

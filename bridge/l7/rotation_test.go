@@ -75,7 +75,8 @@ func (r *rotating) revise(identity *certs.Certificate) {
 	}
 }
 
-// traffic sends requests until stopped, each of which must be answered.
+// traffic sends requests until it is stopped. Every request must get a
+// response.
 func (r *rotating) traffic(clients int) (stop func()) {
 	var all sync.WaitGroup
 	done := make(chan struct{})

@@ -73,8 +73,8 @@ type Table struct {
 	HeaderReadTimeout time.Duration // for a request's header (HTTP/1); 0: 10s
 
 	// IdleTimeout is how long a kept-alive connection may be without a request,
-	// how long a client may send nothing of a body it has begun (HTTP/1), and how
-	// long it may stop reading a response. 0: 75s.
+	// how long a client may pause within a body (HTTP/1), and how long it may stop
+	// reading a response. 0: 75s.
 	IdleTimeout time.Duration
 
 	MaxHeaderBytes  int   // most bytes of a request's header; 0: 65536

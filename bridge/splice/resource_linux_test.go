@@ -67,8 +67,9 @@ func (w *wire) times(t *testing.T, n int, f func() error) {
 // data sends a record of n bytes.
 func (w *wire) data(n int) error { return w.tls.Send(splicetest.ApplicationRecord, make([]byte, n)) }
 
-// flood sends records of a kind that crypto/tls accepts a few of, either alone or with a
-// record of a byte after so many of them.
+// flood sends records of a kind of which crypto/tls accepts only a few in a row. It
+// sends them alone, or with a one-byte data record after each group of between
+// records.
 func flood(name string, alone bool, n, between int) func(t *testing.T, w *wire) {
 	return func(t *testing.T, w *wire) {
 		w.times(t, n, func() error {

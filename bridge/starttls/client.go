@@ -92,8 +92,8 @@ func (c *Client) blame(waiting string, err error) error {
 	return &certs.VerifyError{Reason: certs.ReasonClientFailed, Detail: "waiting for " + waiting + ": " + certs.ErrorText(err), Err: err}
 }
 
-// promptly is how soon a client answers for which no server's time runs out: MySQL's
-// connect_timeout is at least 2 seconds.
+// promptly is a response time that keeps a client within every server's timeout:
+// MySQL's connect_timeout is at least 2 seconds.
 const promptly = time.Second
 
 // Excuse returns the error of a server that closed the connection or ran out of time.

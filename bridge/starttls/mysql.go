@@ -7,9 +7,9 @@ import (
 	"fmt"
 )
 
-// MySQL's protocol 10, which MariaDB speaks too. The server's greeting is never sent
-// again over TLS, so a client gets the one of the plaintext. What the client answers is
-// sent over TLS alone, unless the gateway does not request TLS of the server.
+// MySQL's protocol 10, which MariaDB speaks too. The server never repeats its greeting
+// over TLS, so a client gets the plaintext greeting. The gateway sends the client's
+// answer over TLS alone, unless it does not request TLS of the server.
 
 // Capabilities (of the client, and offered by the server).
 const (

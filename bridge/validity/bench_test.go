@@ -26,8 +26,8 @@ func processorTime(b *testing.B) time.Duration {
 
 // BenchmarkRevocationList measures what a new revocation list costs while 10,000 clients
 // with a certificate each are connected: the processor time until all are verified again,
-// and how long the check of one connection takes meanwhile. On a busy machine the latter
-// contains waits for a processor.
+// and how long the check of one connection takes meanwhile. On a busy machine the time of
+// a check includes waits for a processor.
 func BenchmarkRevocationList(b *testing.B) {
 	const connections = 10_000
 	ca := certstest.NewCA(b)

@@ -244,7 +244,7 @@ func (s *Set) reverifyAll(all []*Member) {
 // maxMemo bounds the verdicts that one run shares.
 const maxMemo = 1 << 16
 
-// end tells owners to end their connections, and reports what was found.
+// end tells owners to end their connections, and reports the findings.
 func (s *Set) end(failed []*Member) {
 	for _, m := range failed {
 		v := m.ended.Load()

@@ -53,7 +53,7 @@ type conn1 struct {
 // on.
 type request struct{ method string }
 
-// uploadIdle is how long an upstream may read nothing of a request, unless it has an
+// uploadIdle is how long an upstream may stop reading a request, unless it has an
 // idle timeout of its own. HTTP/2 connections have the same limit.
 const uploadIdle = time.Minute
 

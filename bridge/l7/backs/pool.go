@@ -367,7 +367,7 @@ func (p *pool) sweepLocked(now time.Time) {
 	}
 }
 
-// end returns when an idle connection is to be closed.
+// end returns the time at which to close an idle connection.
 func (p *pool) end(c *conn1) time.Time {
 	end := c.since.Add(cmp.Or(p.back.options.IdleTimeout, time.Minute))
 	if d := p.back.options.MaxAge; d > 0 && c.made.Add(d).Before(end) {

@@ -154,8 +154,8 @@ func (p *pool) releaseLocked() {
 	}
 }
 
-// errNoStreams reports an upstream that allows no request. A further connection
-// would be of no more use, so none is made.
+// errNoStreams reports an upstream that allows no request. Another connection
+// would allow no request either, so the pool does not dial one.
 var errNoStreams = fmt.Errorf("%w: %w", message.ErrNoStreams, upstream.ErrOverloaded)
 
 // maxClosed is how many connections without room for any stream are kept to an

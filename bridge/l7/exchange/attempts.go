@@ -14,8 +14,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// attempts are the tries that an exchange makes to have its request answered, each
-// of which may lead to several endpoints.
+// attempts are the tries of an exchange to get a response. One try may dial
+// several endpoints.
 type attempts struct {
 	x        *Exchange
 	wait     func() (context.Context, func()) // queue, made once
@@ -274,9 +274,8 @@ func (t *attempts) carry() (message.Back, error) {
 	}
 }
 
-// again decides whether another try follows, after a pause, a try that failed with
-// err or got the response whose head b has received. If so, it has paused the upload
-// of the body.
+// again decides whether to try again after a pause, once a try has failed with err
+// or b has received a response header. If so, it has paused the upload of the body.
 func (t *attempts) again(b message.Back, err error) (pause time.Duration, again bool) {
 	r := t.retry
 	if r == nil || t.count >= r.attempts() || t.interimForwarded || t.x.cancel.failed() {

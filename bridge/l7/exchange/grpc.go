@@ -23,8 +23,8 @@ var (
 	errCallTimeout = errors.New("grpc-timeout must be one value of up to 8 digits and a unit")
 )
 
-// totalTime returns how long the whole exchange may take: what the route says, or
-// until the deadline of the call if that is sooner. 0: there is no limit.
+// totalTime returns how long the whole exchange may take: the route's limit, or
+// the time until the call's deadline if that is shorter. 0: no limit.
 func (x *Exchange) totalTime(total time.Duration) (time.Duration, error) {
 	if !x.GRPC {
 		return total, nil

@@ -74,11 +74,13 @@ type bodyAwaiter interface {
 	AwaitBody(ready func()) bool
 }
 
-// A retainer is a front whose peer sends no more than it is allowed to. What the reader
-// keeps counts, so that the body of one request never takes more memory than that.
+// A retainer is a front whose peer may send only as many bytes as the window allows.
+// Bytes that the reader keeps count against the window, so it bounds the memory of one
+// request's body.
 type retainer interface {
-	// Retain says that n bytes of what Read returned last are kept until Release. The
-	// rules for calling Read apply to it, but Release can be called at any time.
+	// Retain says that the reader keeps n of the bytes that Read returned last until
+	// Release. The rules for calling Read apply to it, but Release can be called at
+	// any time.
 	Retain(n int)
 	Release()
 }
@@ -97,7 +99,7 @@ func hasRoom(b message.Back) bool {
 }
 
 // A refusalReporter is a back whose upstream may report that it has not processed a
-// request. Then the request is sent again, so its body has to be kept.
+// request. The exchange then sends the request again, so it must keep the body.
 type refusalReporter interface{ ReportsRefusals() bool }
 
 func reportsRefusals(b message.Back) bool {

@@ -248,9 +248,9 @@ func streamReason(err error) certs.Reason {
 // the bytes, and returns an error if the stream ended early. A side that stops reading
 // ends this direction too, but not the other, in which it may still send.
 //
-// Before carry waits it calls park, unless that is nil. If park returns true, so does
-// carry: it is to be called again when from can be read, and nothing of the tunnel may be
-// used any more.
+// Before carry waits it calls park, unless that is nil. If park returns true, carry
+// returns true too. The caller must then no longer use the tunnel; carry must be
+// called again when from can be read.
 func (t *tunnel) carry(from source, to sink, bytes *uint64, park func() bool) (parked bool, err error) {
 	for {
 		if !from.Buffered() {

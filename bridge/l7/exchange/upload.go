@@ -142,8 +142,8 @@ func (u *upload) parkAtOnce(b message.Back, number int) bool {
 }
 
 // park ends the upload's goroutine while it waits for the client, if the front allows
-// it: resume continues the upload. If park returns true, nothing of the upload may be
-// used any more.
+// it: resume continues the upload. If park returns true, the caller must no longer
+// use the upload.
 func (u *upload) park(b message.Back, number int) bool {
 	f, ok := u.x.front.(bodyAwaiter)
 	if !ok {
@@ -153,7 +153,7 @@ func (u *upload) park(b message.Back, number int) bool {
 	return f.AwaitBody(u.onReadable)
 }
 
-// resume continues a parked upload, of which more can be read.
+// resume continues a parked upload when more of the body can be read.
 func (u *upload) resume() {
 	parked := false
 	defer func() {

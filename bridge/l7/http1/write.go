@@ -34,7 +34,7 @@ type Framing struct {
 	Trailers  bool   // TE: trailers and its connection option; requests only
 }
 
-// A WriteError says why a message cannot be written. Nothing of the message was
+// A WriteError says why a message cannot be written. No byte of the message was
 // written.
 type WriteError struct{ Reason string }
 

@@ -168,9 +168,9 @@ func (x *exchangeKind) run(t *testing.T, atServer bool, fault faulttest.Fault) (
 	return faulty.Ops()
 }
 
-// Whichever read or write fails, and however: nothing panics, nothing is left
-// over, and nothing truncated looks complete. FAULTS=all tries every operation under the
-// race detector too.
+// When any read or write fails in any way, nothing panics, no goroutine or stream is
+// left over, and no truncated message looks complete. FAULTS=all tries every operation
+// under the race detector too.
 func TestFaultsOfTheConnection(t *testing.T) {
 	for i := range exchangeKinds {
 		x := &exchangeKinds[i]

@@ -35,7 +35,7 @@ func TestTheWindowIsShutForRetainedBytes(t *testing.T) {
 	eventually(t, "the bytes to arrive", func() bool { return window() == 0 })
 	read <- 4
 	eventually(t, "the window to reopen", func() bool { return window() >= firstWindow-3*maxFrame })
-	credit := func() int { // what the window can become
+	credit := func() int { // how far the window can grow
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		return s.streams[1].window + s.streams[1].consumed

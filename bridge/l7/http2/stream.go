@@ -113,7 +113,7 @@ func (s *stream) Retain(n int) {
 	s.retained += n
 }
 
-// Release says that the reader keeps nothing any more.
+// Release says that the reader no longer keeps any bytes.
 func (s *stream) Release() {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()

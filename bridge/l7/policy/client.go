@@ -171,8 +171,8 @@ func (f *Facts) clientPort() string {
 }
 
 // port returns the port that the client connected to. A trusted proxy listens on
-// a port of its own, not on ours: if it does not name that port, it is the one
-// in the host that the client asked for, or the scheme's.
+// a port of its own, not on ours: if it does not name that port, port returns
+// the port in the host that the client asked for, or the scheme's default.
 func (f *Facts) port() string {
 	switch {
 	case f.claims.port != "":

@@ -110,7 +110,7 @@ type Protected struct {
 	RequestIDField string    // "": requests have no id
 	HashField      string    // chooses the endpoint; "": none does
 	Traces         bool      // the gateway begins traces
-	Spelling       *Spelling // what the header was cleaned by
+	Spelling       *Spelling // the cleaner of the header
 }
 
 // has reports whether a field is protected.

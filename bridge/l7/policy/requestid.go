@@ -85,7 +85,7 @@ func newRequestID(start time.Time, random *Entropy) string {
 }
 
 // SetRequestID puts the id into the request's field of that name, and removes
-// what the client sent in any spelling of it.
+// every spelling of that field that the client sent.
 func (f *Facts) SetRequestID(name string) {
 	if f.RequestID != "" {
 		setSpelled(&f.Request.Fields, name, f.RequestID)

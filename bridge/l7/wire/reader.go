@@ -228,9 +228,9 @@ func (in *Reader) Exchange(w *Writer) error {
 	return in.fill()
 }
 
-// Errors of connections that were used before. ErrStale reports that nothing of
-// the request was sent; ErrNoResponse, that the connection ended before any byte of
-// a response.
+// Errors of connections that were used before. ErrStale reports that no byte of the
+// request was sent. ErrNoResponse reports that the connection ended before any byte
+// of a response arrived.
 var (
 	ErrStale      = errors.New("the connection was closed while it was idle, or the upstream sent more than the response to an earlier request")
 	ErrNoResponse = errors.New("the connection ended before a response began")
@@ -284,9 +284,10 @@ func (in *Reader) returnOwn() {
 	}
 }
 
-// IsIdle reports whether nothing has arrived that was not consumed and the peer has
-// not ended the stream. It does not wait, and ignores TLS session tickets. If it
-// reports false, what it found is lost and the connection must not be used again.
+// IsIdle reports whether all bytes that arrived were consumed and the peer has not
+// ended the stream. It does not wait, and ignores TLS session tickets. If it
+// reports false, the bytes that it found are lost and the connection must not be
+// used again.
 func (in *Reader) IsIdle() bool {
 	if len(in.unread) > 0 || in.err != nil {
 		return false

@@ -58,7 +58,8 @@ func (s *Stream) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// Delivered tells how the peer takes what was written, as the socket's does.
+// Delivered reports how the peer receives the written bytes, like the socket's
+// Delivered.
 func (s *Stream) Delivered() (progress uint64, waiting int) { return s.sock.Delivered() }
 
 // closeTime bounds how long CloseWrite waits for a peer that does not read.
