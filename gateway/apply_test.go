@@ -143,8 +143,8 @@ func TestReloadsAtOnceDoNotFail(t *testing.T) {
 	}
 }
 
-// The answer describes what was asked, in a dry run too, and not what happens to
-// be live under the same name.
+// The answer describes the resource in the request, even in a dry run, and not
+// the live resource of the same name.
 func TestAnswerDescribesThePutResource(t *testing.T) {
 	ca := certstest.NewCA(t)
 	g := start(t, "")

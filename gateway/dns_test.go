@@ -218,7 +218,8 @@ func TestAProbeAsksDNSAndEachAddress(t *testing.T) {
 			t.Errorf("%v", r)
 		}
 	}
-	// Of a name that does not resolve any more what is known is probed too.
+	// If a name no longer resolves, the probe reports the failed lookup, and still
+	// probes the last known endpoints.
 	s.at()
 	s.Set("_up._tcp.example")
 	out, err = g.Probe(context.Background(), &adminv1.ProbeUpstreamRequest{Target: &adminv1.ProbeUpstreamRequest_Name{Name: "up"}})

@@ -14,7 +14,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// served starts a server of which each connection is served by f, and returns its
+// served starts a server that calls f for each connection, and returns its
 // address.
 func served(t *testing.T, f func(net.Conn)) string {
 	t.Helper()

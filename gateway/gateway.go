@@ -189,7 +189,7 @@ type Gateway struct {
 	upgrades  upgrades
 
 	backup func() (io.ReadCloser, error)
-	sealed bool // what is stored is sealed
+	sealed bool // the store is sealed
 
 	serving   atomic.Bool
 	readiness Readiness

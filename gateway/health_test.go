@@ -118,12 +118,12 @@ func TestHealthChecksDecideWhereTrafficGoes(t *testing.T) {
 	if c := s.GetCheck(); c.GetHealthy() || !c.GetChecked() || c.GetReason() != adminv1.Reason_REASON_CHECK_FAILED || c.GetChecks() == 0 || c.GetFailures() == 0 || c.GetCheckTime() == nil || c.GetDuration().AsDuration() <= 0 {
 		t.Errorf("%v", c)
 	}
-	// Traffic has met with nothing of that.
+	// Traffic met none of these failures.
 	if len(s.GetFailures()) != 0 || s.GetLastFailure() != nil {
 		t.Errorf("%v", s)
 	}
 
-	// A change of something else leaves what is known, and so does a rotation.
+	// A change of another field keeps the health, and so does a rotation.
 	changed := proto.Clone(up).(*adminv1.Upstream)
 	changed.Endpoints[1].Weight = new(int32(5))
 	g.put(changed)

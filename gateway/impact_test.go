@@ -87,7 +87,7 @@ func eventuallyEqual(t *testing.T, name string, want map[string]losses, got func
 }
 
 // settle waits until the gateway has nothing in progress but the held requests, and has
-// closed what it was closing.
+// closed every connection that it was closing.
 func (w *impactTestbed) settle() {
 	eventually(w.t, "no other request is in progress", func() bool {
 		inFlight, clients := map[string]int{}, map[string]int{}
@@ -146,7 +146,8 @@ func (w *impactTestbed) releaseAll() {
 	}
 }
 
-// since returns what has ended of what there was before.
+// since returns the losses among the given connections: those that have ended,
+// and their requests.
 func (w *impactTestbed) since(clients map[*holdClient]int, upstreams map[string]map[net.Conn]int) map[string]losses {
 	out := map[string]losses{}
 	add := func(what string, requests int, atOnce bool) {

@@ -16,8 +16,8 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// What is refused by a limit and what is tried again is counted, in the status and
-// in the metrics, under the names that the configuration has for it.
+// The status and the metrics count refusals by limits, and retries, under the
+// names that the configuration uses for them.
 func TestLimitsAndRetriesAreCounted(t *testing.T) {
 	var n atomic.Int32
 	up := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -43,8 +43,8 @@ func TestEveryMetricIsInTheReference(t *testing.T) {
 	}
 }
 
-// everyMetric returns /metrics of a gateway to which everything has happened
-// that is counted.
+// everyMetric returns /metrics of a gateway after every event that a metric
+// counts.
 func everyMetric(t *testing.T) string {
 	ca := certstest.NewCA(t)
 	front := ca.Server(t, "front.example")
@@ -105,8 +105,8 @@ func everyMetric(t *testing.T) string {
 	return text
 }
 
-// sendGarbage sends what is neither TLS nor a PROXY protocol header, and waits
-// until it has been refused.
+// sendGarbage sends bytes that are neither TLS nor a PROXY protocol header, and
+// waits until the gateway has rejected them.
 func sendGarbage(t *testing.T, address string) {
 	c, err := net.Dial("tcp", address)
 	if err != nil {

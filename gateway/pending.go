@@ -137,8 +137,8 @@ func (w *writer) confirm(ctx context.Context, n int64, o store.Origin) (*adminv1
 }
 
 // goBack rolls back a pending revision whose deadline has passed. If the previous
-// revision is not valid as a whole any more, for example because a file is gone, the
-// resources concerned are down.
+// revision is no longer valid as a whole, for example because a file is gone, the
+// affected resources are down.
 func (w *writer) goBack(ctx context.Context, n int64) error {
 	// The deadline may pass before the revision that has it is live.
 	w.mu.Lock()

@@ -189,7 +189,8 @@ func TestAStartRollsBackAPendingRevision(t *testing.T) {
 	}
 }
 
-// A file that has changed while a revision was pending is loaded once none is.
+// A file that changes while a revision is pending is loaded once the revision
+// is no longer pending.
 func TestFilesThatChangeMeanwhileAreLoadedAfterTheConfirmation(t *testing.T) {
 	dir := t.TempDir()
 	bundle := writeFile(t, filepath.Join(dir, "ca.pem"), certstest.NewCA(t).TrustPEM())

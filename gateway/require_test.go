@@ -86,8 +86,8 @@ func TestAWriteCanRequireProbes(t *testing.T) {
 	}
 }
 
-// A change of what an upstream uses is a change of the upstream; what is not
-// changed is not probed.
+// A change of a resource that an upstream uses counts as a change of the
+// upstream. An unchanged upstream is not probed.
 func TestOnlyChangedUpstreamsAreProbed(t *testing.T) {
 	ca, other := certstest.NewCA(t), certstest.NewCA(t)
 	var dialled atomic.Int32

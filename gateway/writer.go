@@ -26,8 +26,8 @@ type stateStore interface {
 	Commit(*store.Draft, *revisions.Record) error
 
 	// Pending returns the revision that waited to be confirmed when the store was opened,
-	// or nil. EndPending stores that no revision is pending any more, and replaces the
-	// revision if r is not nil.
+	// or nil. EndPending stores that no revision is pending, and replaces the revision if
+	// r is not nil.
 	Pending() *adminv1.Pending
 	EndPending(r *adminv1.Revision) error
 

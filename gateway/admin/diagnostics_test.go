@@ -51,7 +51,7 @@ func TestADrainIsCheckedAndHasDefaults(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		req  *adminv1.DrainConnectionsRequest
-		want string // what the gateway is asked; "" if it is not
+		want string // the call that the gateway receives; "" if it receives none
 		bad  []string
 	}{
 		{"defaults", &adminv1.DrainConnectionsRequest{}, `u-0000 "" 30s`, nil},

@@ -7,7 +7,7 @@ import (
 	"os"
 )
 
-// A look is what a name is, without following it.
+// A look describes the file at a name, without following a symlink.
 type look struct {
 	mode          fs.FileMode
 	device, inode uint64
@@ -27,8 +27,9 @@ func lookAt(name string) look {
 	return l
 }
 
-// addTo adds what distinguishes the name from what may replace it. A directory's times
-// change with every file in it, so only its identity and permissions count.
+// addTo adds the attributes that distinguish the file at the name from a file that
+// replaces it. A directory's times change with every file in it, so only its identity
+// and permissions count.
 func (l look) addTo(sum *maphash.Hash, name string) {
 	sum.WriteString(name)
 	if l.err != nil {

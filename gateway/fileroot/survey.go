@@ -19,8 +19,8 @@ type Survey struct {
 // Survey begins a pass. It resolves the roots, which may hang.
 func (r Roots) Survey() *Survey { return &Survey{places: r.resolve(), seen: map[string]look{}} }
 
-// A Trace is what can be seen of a path without reading the file. Traces are comparable,
-// within one process.
+// A Trace holds what the file system reports about a path without reading the file.
+// Traces are comparable, within one process.
 type Trace struct {
 	// Stamp changes when the path leads to another file, and when the file or its
 	// attributes change. File systems keep times in ticks: a file that changes twice in one

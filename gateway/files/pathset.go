@@ -42,8 +42,8 @@ func (p *watched) leadsElsewhere(now fileroot.Trace) bool {
 	return p.since.IsZero() || p.trace.Way != now.Way
 }
 
-// turn returns in which of readEvery polls the file is read whatever its attributes. It is
-// the same for all files of a resource.
+// turn returns the number of the poll, out of readEvery, that reads the file even if its
+// attributes are unchanged. It is the same for all files of a resource.
 func (p *watched) turn() int { return int(crc32.ChecksumIEEE([]byte(p.refs[0].Name)) % readEvery) }
 
 // A pathSet is the paths of the live resources.

@@ -52,7 +52,7 @@ func (w *Watcher) unwatched() bool { return w.notify != nil && len(w.notify.Watc
 
 // poll looks at all paths. It returns the resources to read: those whose files have other
 // attributes than before, those that are not live as their files were read, those to
-// confirm, and the few whose turn it is.
+// confirm, and the few that this poll reads regardless.
 func (w *Watcher) poll(ctx context.Context) (suspects []store.Ref) {
 	changed, moved := w.survey(ctx, w.known.dirs)
 	for _, p := range changed {

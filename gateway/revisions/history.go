@@ -10,7 +10,7 @@ import (
 )
 
 // A Store holds the records of the latest revisions. Its methods may be called
-// concurrently, also while a record is added.
+// concurrently, even while a record is added.
 type Store interface {
 	// Revision returns a revision, or nil if its record is not stored.
 	Revision(n int64) (*adminv1.Revision, error)

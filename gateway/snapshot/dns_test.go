@@ -83,7 +83,7 @@ func TestDNSQueriesFollowTheResource(t *testing.T) {
 	}
 }
 
-// The name is what is verified and sent, unless the settings say otherwise; never
+// Verification and SNI use the name unless the settings say otherwise, and never
 // the address.
 func TestAnEndpointByDNSIsVerifiedByItsName(t *testing.T) {
 	for _, c := range []struct {

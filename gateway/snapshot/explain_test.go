@@ -264,7 +264,7 @@ func TestDownResourceIsExplained(t *testing.T) {
 	}
 }
 
-// What is looked at without being applied leaves what is live as it is.
+// Explaining an upstream without applying it does not change the live snapshot.
 func TestWithUpstreamDoesNotChangeTheSnapshot(t *testing.T) {
 	w := newTestbed(t)
 	w.put(tlsUpstream("insecure", &adminv1.UpstreamTls{Verification: adminv1.Verification_VERIFICATION_INSECURE_SKIP}), w.bundle("corp"))

@@ -16,10 +16,10 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// No field of a listener, route or upstream is silently ignored. Each one that the
-// API has is set to other values, alone, in every kind of resource that can have it:
-// either the write is refused, by a fault that names the field, or what is live is
-// not what it was.
+// No field of a listener, route or upstream is silently ignored. The test sets each
+// field of the API alone to other values, in every kind of resource that can have
+// it. Either a fault that names the field refuses the write, or the live objects
+// change.
 func TestNoFieldIsIgnored(t *testing.T) {
 	visited := map[protoreflect.FullName]bool{}
 	for name, base := range fieldBases(t) {
@@ -91,7 +91,8 @@ type fieldBase struct {
 	same []string
 }
 
-// compile builds everything from nothing, so that nothing of before is in it.
+// compile builds everything from scratch, so that the snapshot reuses no
+// earlier object.
 func (b fieldBase) compile(w *testbed, subject store.Resource) (*Snapshot, []invalid.Fault) {
 	w.snap = new(Snapshot)
 	next, _, bad := w.try(store.Edit{Puts: puts(append([]store.Resource{subject}, b.others...)...)})

@@ -380,7 +380,7 @@ func TestWarningsAboutABundleAreInTheResponse(t *testing.T) {
 func TestAnEditThatDecryptsForTooLongIsRefused(t *testing.T) {
 	w := newTestbed(t)
 	c := w.client("c")
-	c.GetPem().Passphrase = "unneeded" // what is given one may be encrypted
+	c.GetPem().Passphrase = "unneeded" // a key with a passphrase may be encrypted
 	m := &Material{certificates: map[string]*certificateMaterial{}}
 	testCompiler().gather(t.Context(), m, w.snap, c)
 	if said := m.certificates["c"].found.Faults(); len(said) != 0 {

@@ -29,7 +29,8 @@ func partner(r store.Resource) routePartner {
 }
 
 // partnerChanged reports whether routes that name a listener or upstream must be checked
-// again because of it. Of ten thousand routes none is, if it only has another timeout.
+// again because of it. If only its timeout changed, none of ten thousand routes is
+// checked again.
 func (j *job) partnerChanged(ref store.Ref) bool {
 	before, now := j.prev.State().Get(ref.Kind, ref.Name), j.state.Get(ref.Kind, ref.Name)
 	return before != now && partner(before) != partner(now)

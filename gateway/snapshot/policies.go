@@ -65,8 +65,8 @@ func ownSettings(m policySettings) proto.Message {
 	return c
 }
 
-// formerPolicies finds the policies that another policy continues: the base continues
-// the base, and others those with which they have a host in common.
+// formerPolicies finds the policies that a new policy continues. The base continues
+// the base; any other policy continues those that share a host with it.
 type formerPolicies struct {
 	list   []*livePolicy  // the base first
 	byHost map[string]int // in list

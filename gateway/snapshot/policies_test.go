@@ -88,8 +88,8 @@ func TestPolicyWithoutACertificateForItsHostCausesAWarning(t *testing.T) {
 	}
 }
 
-// A policy that stays as it was keeps its Server, and with it the sessions of its
-// clients, whatever happens to the others.
+// An unchanged policy keeps its Server, and with it the sessions of its clients,
+// when other policies change.
 func TestUnchangedPoliciesKeepTheirServer(t *testing.T) {
 	w := newTestbed(t)
 	l := w.putPolicies(tcp)

@@ -153,7 +153,7 @@ func TestOptionsOfHTTPListenersAreChecked(t *testing.T) {
 	}
 }
 
-// What the fields say is what the table does.
+// The table does what the fields of the listener say.
 func TestOptionsOfHTTPListenersReachTheirTable(t *testing.T) {
 	w := newTestbed(t)
 	l := listener("l", "127.0.0.1:1", httpP, "u")

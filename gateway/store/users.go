@@ -69,7 +69,7 @@ func (c userChanges) note(from Ref, before, after Resource) {
 	if slices.EqualFunc(old, now, useList.same) {
 		return
 	}
-	// Of lists that differ only between their ends, only what is between counts.
+	// Lists often differ only in the middle, so only the middle is compared.
 	removed := map[Ref]bool{}
 	for i, u := range old {
 		for _, name := range between(u.names, namesAt(now, i, u.kind)) {

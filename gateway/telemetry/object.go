@@ -8,8 +8,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/latency"
 )
 
-// A record is what was last published of one live object. Counters add up the increases
-// since then, because an earlier object may have had the same labels.
+// A record holds the values last published for one live object. Counters add up the
+// increases since then, because an earlier object may have had the same labels.
 type record struct {
 	group *group
 	last  []published // in the order in which the object publishes them

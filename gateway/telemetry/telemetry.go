@@ -129,9 +129,9 @@ func (p *Publisher) Close() {
 	}
 }
 
-// Run publishes to statsd on a tick, and what was removed, until ctx ends. Without
-// statsd it does not publish live objects, of which there may be tens of thousands: each
-// read of /metrics does.
+// Run publishes to statsd on a tick until ctx ends, including the last counts of removed
+// objects. Without statsd it does not publish live objects, because there may be tens of
+// thousands: each read of /metrics publishes them.
 func (p *Publisher) Run(ctx context.Context) {
 	var due <-chan time.Time
 	if p.statsd != nil {
@@ -171,7 +171,7 @@ func (p *Publisher) publish() {
 // begin sets the time of a publication.
 func (p *Publisher) begin() { p.now = int64(time.Since(p.o.Started) / time.Second) }
 
-// publishRemoved publishes the last counts of what was removed.
+// publishRemoved publishes the last counts of removed objects.
 func (p *Publisher) publishRemoved() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

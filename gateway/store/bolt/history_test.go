@@ -89,7 +89,7 @@ func TestTheOldestRecordsAreDeletedOverTheLimit(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	// A lower limit holds from the next commit on, also for the records of before.
+	// A lower limit applies from the next commit on, even to older records.
 	if s, err = Open(dir, Options{History: 1}); err != nil {
 		t.Fatal(err)
 	}

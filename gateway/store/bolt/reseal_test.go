@@ -175,7 +175,8 @@ func TestAKilledSealingLeavesAStoreThatOpens(t *testing.T) {
 	}
 }
 
-// A disk that is full at any point leaves the old store as it was, and no other file.
+// A disk that fills up at any point leaves the old store unchanged, and no other
+// file.
 func TestAFullDiskLeavesTheStoreAsItWas(t *testing.T) {
 	if dir := os.Getenv("BOLT_TEST_SEAL_FULL"); dir != "" {
 		keys := bothSealings(t)[os.Getenv("BOLT_TEST_SEALING")]
