@@ -14,8 +14,8 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// A traffic holds counts of what has failed. A count of an upstream or listener begins
-// again when it is replaced.
+// A traffic holds counts of failures. A count of an upstream or listener begins again
+// when it is replaced.
 type traffic struct {
 	failures           map[failureKey]int64
 	serverErrors, lost map[string]int64 // by listener
@@ -65,7 +65,7 @@ func more(now, before int64) int64 {
 	return now - before
 }
 
-// text describes what has failed since an earlier time.
+// text describes the failures since an earlier time.
 func (t *traffic) text(since *traffic, p terminal.Paint) string {
 	byReason := map[string]int64{}
 	for k, n := range t.failures {

@@ -8,8 +8,8 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// Whatever a file holds, it is read or refused with faults, and what was read
-// can be written and read again.
+// Any file is either parsed or rejected with faults, and a parsed manifest can
+// be written and parsed again.
 func FuzzParse(f *testing.F) {
 	f.Add([]byte("kind: Listener\nname: web\nprotocol: HTTP\n---\nkind: Upstream\nendpoints: [{address: a:1}]\n"))
 	f.Add([]byte(`[{"kind": "Route", "respond": {"body": "\ud83d"}}]`))
@@ -45,8 +45,8 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// Whatever a gateway calls a field, locating it does not fail, and what is
-// found is in the file.
+// Locating a field succeeds for any field path of a gateway, and the position
+// is in the file.
 func FuzzLocate(f *testing.F) {
 	m, err := Parse(Source{Name: "f", Dir: "/", Data: []byte("kind: Upstream\nname: u\nlabels: {a.b: c}\nendpoints:\n- address: a:1\n")})
 	if err != nil {

@@ -17,7 +17,7 @@ func parse(text string) (*Manifest, error) {
 	return Parse(Source{Name: "f.yaml", Dir: "/etc/db", Data: []byte(text)})
 }
 
-// same checks that text becomes what the resources say in prototext.
+// same checks that text parses to the resources that want holds in prototext.
 func same(t *testing.T, text string, want ...string) {
 	t.Helper()
 	m, err := parse(text)

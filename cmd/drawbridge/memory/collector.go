@@ -20,7 +20,7 @@ const (
 	gcPercent = 100
 )
 
-// percentFor returns the GOGC with which a heap with so many live bytes may grow to
+// percentFor returns the GOGC that lets a heap with that many live bytes grow to
 // heapFloor, or to twice its size if that is more.
 func percentFor(live uint64) int {
 	const most = 100 * heapFloor / (4 << 20) // Go multiplies its least heap, of 4 MiB, by it

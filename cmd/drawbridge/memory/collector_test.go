@@ -26,8 +26,9 @@ func TestPercentForLetsASmallHeapGrowToTheFloor(t *testing.T) {
 }
 
 func TestCollectorFollowsTheLiveHeap(t *testing.T) {
-	// It runs in a process of its own: cobra keeps the flags of every command that the
-	// other tests make, and a large live heap would change what is expected at first.
+	// This test runs in its own process: cobra keeps the flags of every command that
+	// the other tests make, and a large live heap would change the first expected
+	// value.
 	const alone = "DRAWBRIDGE_TEST_COLLECTOR"
 	if os.Getenv(alone) == "" {
 		cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.count=1")

@@ -15,8 +15,8 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// WriteStatus writes the state of a gateway: a summary, then a table for each kind of thing
-// of which there is any.
+// WriteStatus writes the state of a gateway: a summary, then one table for each kind that
+// has entries.
 func WriteStatus(w io.Writer, p terminal.Paint, st *adminv1.GetStatusResponse, ups []*adminv1.UpstreamStatus) error {
 	ready := p.Good("ready")
 	if !st.GetReady() {
