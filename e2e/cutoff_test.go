@@ -157,7 +157,7 @@ func TestAChangeIsUndoneIfItsAuthorIsRemovedMeanwhile(t *testing.T) {
 			if err := who.reaches(); status.Code(err) != c.denied {
 				t.Errorf("after the change was undone: %v", err)
 			}
-			// Once the file is as it was, the author is back.
+			// Once the file has its old content, the author has access again.
 			writeFile(t, filepath.Join(dir, c.file), c.good)
 			g.signal(syscall.SIGHUP)
 			eventually(t, "the author is back", func() bool { return who.reaches() == nil })

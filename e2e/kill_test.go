@@ -1,6 +1,6 @@
-// After `kill -9` in the middle of many writes, every acknowledged write is
-// stored and served, no refused one is, and each write is there whole or not at all.
-// DRAWBRIDGE_KILLS says how often the gateway is killed.
+// After `kill -9` in the middle of many writes, every acknowledged write is stored
+// and served, no rejected write is, and every write is applied completely or not at
+// all. DRAWBRIDGE_KILLS says how often the gateway is killed.
 
 package e2e
 

@@ -153,7 +153,7 @@ func TestMariaDBBehindMutualTLS(t *testing.T) {
 		t.Errorf("stored: %v", r)
 	}
 
-	// Another protocol, and nothing of it reaches the client.
+	// A server of another protocol: no byte of its greeting reaches the client.
 	other := serveConns(t, nil, func(c net.Conn) {
 		_, _ = io.WriteString(c, "220 mail.example.com ESMTP\r\n")
 		_, _ = io.Copy(io.Discard, c)

@@ -1,6 +1,6 @@
-// An upgrade replaces the process while clients connect: none is refused, none fails, and
-// no acknowledged write is lost. Whatever is wrong with the new process, the old one
-// continues.
+// An upgrade replaces the process while clients connect: no client is refused, no request
+// fails, and no acknowledged write is lost. If anything is wrong with the new process,
+// the old one continues.
 
 package e2e
 
