@@ -31,7 +31,8 @@ func serve(t *testing.T) Target {
 	return Target{Address: b.Address(), TLS: config}
 }
 
-// An answer that comes late delays what was due meanwhile, and all of that counts.
+// A late answer delays the requests that were due meanwhile, and the delay of each
+// one counts.
 func TestTimeCountsFromWhenARequestWasDue(t *testing.T) {
 	target := serve(t)
 	m := NewMeter(1)
