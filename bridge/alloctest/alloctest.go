@@ -12,8 +12,8 @@ import (
 // does. Under the race detector, where a sync.Pool drops values at random, and with
 // coverage it only calls f.
 //
-// The count is that of the whole process. The collector, which empties pools, does not
-// run meanwhile, and the least of several counts is taken, so that another goroutine
+// Want counts the allocations of the whole process. It stops the collector, which
+// empties pools, and takes the lowest of several counts, so that another goroutine
 // does not add to it.
 func Want(t testing.TB, name string, most float64, f func()) {
 	t.Helper()

@@ -2,8 +2,8 @@ package cidr
 
 import "net/netip"
 
-// An Access decides which clients are served. Nil, and the zero Access, serve
-// all.
+// An Access decides which clients are served. A nil or zero Access serves all
+// clients.
 type Access struct {
 	Allow *Set // only these clients, possibly none of them; nil: all that are not denied
 	Deny  *Set // never these, even if allowed

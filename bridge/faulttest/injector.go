@@ -6,8 +6,8 @@ import (
 	"sync"
 )
 
-// An Injector gives a fault to the first connection that it wraps, and keeps all of them.
-// Its methods may be called concurrently.
+// An Injector gives a fault to the first connection that it wraps, and keeps a list of
+// all wrapped connections. Its methods may be called concurrently.
 type Injector struct {
 	mu    sync.Mutex
 	fault Fault

@@ -7,7 +7,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// An ending is the end that a connection was given. Intake.mu guards it.
+// An ending is the scheduled end of a connection. Intake.mu guards it.
 type ending struct {
 	begun bool        // the connection accepts no further work
 	timer *time.Timer // cuts the connection; nil: nothing does
@@ -27,8 +27,8 @@ func (c *Conn) EndWithin(grace time.Duration, cause *certs.VerifyError) { c.endW
 // Close implements live.Entry.
 func (c *Conn) Close(grace time.Duration) { c.endWithin(grace, live.ErrClosed) }
 
-// endWithin ends the connection because of cause. A connection that is to end already
-// keeps the earlier time and its cause.
+// endWithin ends the connection because of cause. If an end is already set, the
+// connection keeps the earlier time and its cause.
 func (c *Conn) endWithin(grace time.Duration, cause error) {
 	if grace <= 0 {
 		c.owner.Cut(cause)

@@ -100,7 +100,7 @@ func (c *peekedClient) run(t *testing.T, fault faulttest.Fault) (ops int) {
 
 // A read or write of a new connection fails, is cut off or stalls: in the header, in the
 // ClientHello that is read first, in the handshake, or in the alert. The connection ends in
-// time, reaches no other upstream than its own, and leaves nothing.
+// time, reaches only its own upstream, and leaks nothing.
 func TestFaultsBeforeTheSplice(t *testing.T) {
 	for i := range peekedClients {
 		c := &peekedClients[i]

@@ -34,8 +34,8 @@ var aborts = flag.Int("aborts", 600, "how many exchanges TestAbortedExchangesLea
 // versions. Afterwards no goroutine, descriptor, request in progress, lent buffer
 // or memory of them remains. (`make aborts` aborts 100,000.)
 func TestAbortedExchangesLeaveNothing(t *testing.T) {
-	// Whatever the first exchange leaves for later ones, such as buffers, exists
-	// by its end.
+	// Everything that the first exchange leaves for later exchanges, such as
+	// buffers, exists when it ends.
 	t.Run("first", func(t *testing.T) { abortExchanges(t, *aborts/4) })
 	goroutines, descriptors, heap := usage(t)
 	begun := time.Now()

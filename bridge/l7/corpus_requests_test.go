@@ -121,7 +121,7 @@ func (c *corpusCase) checkRequest(t *testing.T, up *recorder, conn net.Conn) {
 		wantCodes = append(wantCodes, code)
 	}
 	for _, half := range halves {
-		// That of an earlier case may come late.
+		// The request of an earlier case may arrive late.
 		if !strings.HasPrefix(half, "POST /broken HTTP/1.1\r\n") {
 			t.Errorf("the upstream got the beginning %q", half)
 		}

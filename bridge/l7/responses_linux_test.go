@@ -65,8 +65,7 @@ func answerAlways(response []byte) func(c net.Conn) {
 	}
 }
 
-// Whatever an upstream's response looks like, the CPU that it costs is in proportion to its
-// bytes, and little.
+// Any response of an upstream costs little CPU, in proportion to its bytes.
 func TestCPUForEachByteOfAResponse(t *testing.T) {
 	for i := range responseRows {
 		row := &responseRows[i]

@@ -108,7 +108,8 @@ func TestSlowUpstreamsAreServed(t *testing.T) {
 	}
 }
 
-// throughTo returns the address of a gateway to an upstream that serve stands for.
+// throughTo returns the address of a gateway whose upstream calls serve for each
+// connection.
 func (w *testbed) throughTo(serve func(net.Conn), limit time.Duration, secure, retries bool) string {
 	o := upstream.Options{Name: "up", IdleTimeout: limit, Endpoints: []upstream.EndpointOptions{{Network: "tcp"}}}
 	if secure {

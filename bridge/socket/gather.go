@@ -9,7 +9,7 @@ import (
 // A gather holds bytes that were written and not sent yet. It has a lock because
 // crypto/tls writes from the reading goroutine too, when it answers a KeyUpdate.
 type gather struct {
-	to   *sender // sends what is held
+	to   *sender // sends the held bytes
 	mu   sync.Mutex
 	pool *Pool   // nil until Gather
 	buf  *[]byte // nil while nothing is held
@@ -19,7 +19,7 @@ type gather struct {
 
 // Gather makes Write hold its bytes until Flush sends all of them with one system call;
 // crypto/tls writes each record separately. The amount is bounded: a Write beyond the
-// bound sends what is held, and may block. The Socket holds a buffer from pool only
+// bound sends the held bytes, and may block. The Socket holds a buffer from pool only
 // while there is something to send.
 //
 // Close sends what it can without waiting, such as a last close_notify. CloseWrite
@@ -83,7 +83,7 @@ func (g *gather) flushLocked() error {
 	return err
 }
 
-// dropLocked discards what is held.
+// dropLocked discards the held bytes.
 func (g *gather) dropLocked() {
 	if g.buf != nil {
 		g.pool.Put(g.buf)
@@ -116,8 +116,8 @@ func (s *Socket) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// makeRoomLocked makes room for n more bytes, if necessary by sending what is held. If
-// there is no buffer afterwards, n is too large to hold.
+// makeRoomLocked makes room for n more bytes, if necessary by sending the held bytes.
+// If there is no buffer afterwards, n is too large to hold.
 func (g *gather) makeRoomLocked(n int) error {
 	switch held := g.n + n; {
 	case held <= g.capacityLocked():

@@ -47,8 +47,8 @@ func TestFlushSendsGatheredBytesAtOnce(t *testing.T) {
 	}
 }
 
-// Bytes arrive as they were written, however many Writes come between two calls of
-// Flush, and what is held stays bounded.
+// Bytes arrive as they were written, for any number of Writes between two calls of
+// Flush, and the number of held bytes stays bounded.
 func TestGatheringIsBounded(t *testing.T) {
 	s, peer := pair(t, "tcp")
 	s.Gather(new(socket.Pool))

@@ -189,10 +189,10 @@ func (s *Socket) CloseWrite() error {
 }
 
 // ReadBeforeReset makes a Write succeed although the peer has closed, until something has
-// been read. A peer that rejects a message answers it, closes, and resets the
-// connection when more bytes arrive. A writer that saw the reset might close s before
-// the peer's answer is read. With ReadBeforeReset the reader learns of the end, after the
-// answer.
+// been read. A peer that rejects a message answers it, closes, and resets the connection
+// when more bytes arrive. A writer that saw the reset might close s before the peer's
+// answer is read. With ReadBeforeReset the reader sees the answer first, and then the
+// end.
 func (s *Socket) ReadBeforeReset() { s.sender.readBeforeReset.Store(true) }
 
 // SetWriteDeadline implements net.Conn. After HandOver it has no effect.

@@ -68,8 +68,8 @@ func (d *dialer) dial(ctx context.Context, client *certs.Client, host string, ho
 	d.upstream.options.Latencies.Handshake.Observe(elapsed)
 	trace.Handshake += elapsed
 	if err != nil {
-		// Not a reset: it could overtake the alert that explains the failure to the
-		// peer.
+		// Do not reset the connection: a reset could overtake the alert that explains
+		// the failure to the peer.
 		sock.Close()
 		d.presentRefused(err)
 		return nil, d.failure("tls", elapsed, err)
@@ -163,7 +163,8 @@ func (d *dialer) announce(ctx context.Context, conn net.Conn) error {
 	if header == nil {
 		return nil
 	}
-	// The first write to a socket does not wait, but one to what Connect returns may.
+	// The first write to a socket does not wait, but a write to the connection that
+	// Connect returns may.
 	_ = conn.SetWriteDeadline(time.Now().Add(d.upstream.options.ConnectTimeout)) // fails only on a closed connection, and then Write fails too
 	if _, err := conn.Write(header); err != nil {
 		return err

@@ -326,8 +326,8 @@ func TestWarmConnectionsAreReplacedBeforeTheyExpire(t *testing.T) {
 	})
 }
 
-// Whatever a server does with waiting connections, they are not replaced as
-// fast as it can close them.
+// The pool does not replace waiting connections as fast as a server can close
+// them.
 func TestWarmConnectionsThatAreClosedAreNotMadeInALoop(t *testing.T) {
 	for name, test := range map[string]struct {
 		set         func(*mock)

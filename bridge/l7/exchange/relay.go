@@ -48,7 +48,7 @@ func (t *attempts) protectLogin(b message.Back) {
 // interim forwards an interim response.
 func (x *Exchange) interim() {
 	if x.response.Status == 100 {
-		// A client that did not ask for it does not expect it.
+		// A client that did not ask for a 100 response does not expect one.
 		if x.upload.proceed != nil {
 			x.upload.sendContinue()
 			x.upload.release()

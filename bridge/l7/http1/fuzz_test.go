@@ -207,7 +207,7 @@ func fromLatin1(s string) string {
 	return string(b)
 }
 
-// Whatever a writer is passed, its output is one head or nothing.
+// For any input, a writer's output is one head or nothing.
 func FuzzWrite(f *testing.F) {
 	f.Add("GET", "/", "a", "X", "y", "x", 200, int64(5))
 	for _, c := range fieldsThatCannotBeWritten {

@@ -52,7 +52,7 @@ func seeds(heads ...[]hpack.HeaderField) (all [][]byte) {
 	return all
 }
 
-// Whatever a client sends, its requests have only valid parts.
+// For any bytes that a client sends, its requests have only valid parts.
 func FuzzServer(f *testing.F) {
 	for _, s := range seeds(
 		[]hpack.HeaderField{{Name: ":method", Value: "GET"}, {Name: ":scheme", Value: "https"}, {Name: ":path", Value: "/"}, {Name: ":authority", Value: "a"}, {Name: "cookie", Value: "a"}, {Name: "cookie", Value: "b"}},
@@ -92,7 +92,7 @@ func good(t *testing.T, fields message.Fields) {
 	}
 }
 
-// Whatever a server sends, its responses have only valid parts.
+// For any bytes that a server sends, its responses have only valid parts.
 func FuzzClient(f *testing.F) {
 	for _, s := range seeds(
 		[]hpack.HeaderField{{Name: ":status", Value: "200"}, {Name: "content-length", Value: "10"}},

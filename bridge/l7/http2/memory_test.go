@@ -22,8 +22,8 @@ func (q *queue) held() (n int) {
 	return n
 }
 
-// However a body is split into frames, and however much of a frame has arrived,
-// its unread part uses little more memory than its length.
+// The unread part of a body uses little more memory than its length, for any
+// split into frames and any part of a frame that has arrived.
 func TestAnUnreadBodyUsesLittleExtraMemory(t *testing.T) {
 	body := firstWindow
 	if alloctest.Race {

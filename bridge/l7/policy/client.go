@@ -25,9 +25,9 @@ type claims struct {
 // maxHops bounds how many proxies X-Forwarded-For may list.
 const maxHops = 64
 
-// Identify finds out who the client is and which scheme it used: those of the
-// connection, unless the peer is a trusted proxy that names others. Call it before
-// CleanRequest, which removes what proxies say.
+// Identify determines the client and the scheme of the request. They are the
+// connection's, unless the peer is a trusted proxy that names others. Call it
+// before CleanRequest, which removes the fields of proxies.
 func (f *Facts) Identify(trusted *cidr.Peers) {
 	f.Scheme = "http"
 	if f.Connection.TLS {

@@ -10,9 +10,9 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 )
 
-// Whatever a client says about where its request came from and whose certificate
-// it has, and however it spells it, an upstream receives only the fields that
-// the gateway sets, if it sets any.
+// A client may claim any origin or certificate for its request, in any spelling.
+// An upstream receives only the forwarding fields that the gateway sets, if it
+// sets any.
 func TestForwardingFieldsCannotBeForged(t *testing.T) {
 	for _, name := range []string{
 		"X-Forwarded-For", "X_forwarded_for", "X-Forwarded_for", "x-forwarded-for", "X-FORWARDED-FOR", "X-Forwarded-Host", "X_Forwarded_Host",

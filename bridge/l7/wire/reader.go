@@ -49,8 +49,8 @@ func (in *Reader) Err() error { return in.err }
 // wait for a handshake to complete.
 func (in *Reader) AllowHandshake(allowed bool) { in.mayRenegotiate = allowed }
 
-// Consume drops the first n bytes of what is unread. They stay valid until the
-// next call of More, Try or Release.
+// Consume drops the first n unread bytes. They stay valid until the next call
+// of More, Try or Release.
 func (in *Reader) Consume(n int) { in.unread = in.unread[n:] }
 
 // More waits until more bytes have arrived. At the end of the stream it returns
@@ -87,7 +87,8 @@ func (in *Reader) Try() (got bool, err error) {
 	return true, nil
 }
 
-// decrypt reads what can be decrypted without waiting, as far as there is room.
+// decrypt reads the bytes that can be decrypted without waiting, up to the room
+// in the buffer.
 func (in *Reader) decrypt() (got bool, err error) {
 	if len(in.unread) == 0 {
 		in.end = 0
@@ -121,8 +122,8 @@ func (in *Reader) decrypt() (got bool, err error) {
 	}
 }
 
-// want returns the size of the buffer to decrypt into: room for all that arrived,
-// if that is much, and for what may be left of an earlier record.
+// want returns the size of the buffer to decrypt into: room for all bytes that
+// arrived, if there are many, and for the rest of an earlier record.
 func (in *Reader) want() int {
 	if n := len(in.sock.Taken()); n > socket.BufferSize {
 		return n + maxRecord
@@ -133,7 +134,7 @@ func (in *Reader) want() int {
 // maxRecord is the largest payload of a TLS record.
 const maxRecord = 16 << 10
 
-// room makes room in own behind what is unread.
+// room makes room in own behind the unread bytes.
 func (in *Reader) room() {
 	if in.end < len(*in.own) {
 		return
@@ -149,7 +150,7 @@ func (in *Reader) room() {
 	in.unread = (*in.own)[:in.end]
 }
 
-// grown adds n bytes, which were put behind what is unread, to it.
+// grown adds n bytes, which were put behind the unread bytes, to unread.
 func (in *Reader) grown(n int) {
 	begin := in.end - len(in.unread)
 	in.end += n
@@ -186,7 +187,7 @@ func (in *Reader) Arrived() bool {
 	return true
 }
 
-// arrived counts what the socket has just read.
+// arrived counts the bytes that the socket has just read.
 func (in *Reader) arrived() {
 	if in.count != nil {
 		in.count.Add(uint64(len(in.sock.Taken())))
@@ -248,8 +249,8 @@ func (in *Reader) Release() {
 	in.returnOwn()
 }
 
-// Shrink moves what is unread into a buffer no larger than it needs. Call it
-// before a wait.
+// Shrink moves the unread bytes into the smallest buffer that holds them. Call
+// it before a wait.
 func (in *Reader) Shrink() {
 	n := len(in.unread)
 	switch {
@@ -269,7 +270,7 @@ func (in *Reader) Shrink() {
 	in.sock.Shrink()
 }
 
-// Drop returns every buffer to its pool, and forgets what is unread.
+// Drop returns every buffer to its pool, and discards the unread bytes.
 func (in *Reader) Drop() {
 	in.borrowed = false
 	in.returnOwn()

@@ -11,20 +11,20 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 )
 
-// A Writer sends on a connection. It gathers what is small, so that a head and a
-// small body leave with one system call, and holds a buffer only while there is
-// something to send. One goroutine at a time uses it.
+// A Writer sends on a connection. It gathers small writes, so that a head and a
+// small body leave with one system call. It holds a buffer only while it has
+// bytes to send. One goroutine at a time uses it.
 type Writer struct {
 	conn net.Conn // sock, or TLS on top of it
 	sock *socket.Socket
 	tls  bool
 	pool *socket.Pool
-	from *Reader // whose bytes are written, see Flow; else nil
+	from *Reader // the Reader whose bytes are written, see Flow; may be nil
 
 	dropped func() // Drop, made once for Exchange; nil before
 
 	buf  *[]byte // nil if nothing is held
-	held []byte  // what is not sent yet; in *buf unless it is larger
+	held []byte  // bytes that are not sent yet; in *buf unless they are too many
 	err  error   // why nothing can be sent any more
 
 	// Of the body of the message that is being sent.
@@ -47,7 +47,8 @@ func NewWriter(conn net.Conn, sock *socket.Socket, pool *socket.Pool) Writer {
 	return Writer{conn: conn, sock: sock, tls: secure, pool: pool}
 }
 
-// Begin returns what is held, to append to; Keep takes the result.
+// Begin returns the held bytes. The caller appends to them and passes the
+// result to Keep.
 func (w *Writer) Begin() []byte {
 	if w.buf == nil {
 		w.buf = w.pool.Get()
@@ -56,7 +57,7 @@ func (w *Writer) Begin() []byte {
 	return w.held
 }
 
-// Keep replaces what is held.
+// Keep replaces the held bytes.
 func (w *Writer) Keep(held []byte) { w.held = held }
 
 // Err returns why nothing can be sent any more; nil if it can.
@@ -129,7 +130,7 @@ func (w *Writer) CloseWrite() error {
 	return w.sock.CloseWrite()
 }
 
-// send writes p to the connection. While it blocks it holds only what is left of p.
+// send writes p to the connection. While it blocks it holds only the rest of p.
 func (w *Writer) send(p []byte) error {
 	if w.tls {
 		w.sock.Expect(len(p)) // so that it is Flush that waits
@@ -159,7 +160,7 @@ func (w *Writer) Flush() error {
 	return w.err
 }
 
-// push writes what is held to the connection.
+// push writes the held bytes to the connection.
 func (w *Writer) push() {
 	if len(w.held) > 0 && w.err == nil {
 		_, w.err = w.conn.Write(w.held)
@@ -167,7 +168,7 @@ func (w *Writer) push() {
 	w.Drop()
 }
 
-// Drop forgets what is held.
+// Drop discards the held bytes.
 func (w *Writer) Drop() {
 	if w.buf != nil {
 		w.pool.Put(w.buf)
