@@ -82,8 +82,8 @@ func (c *endsAfter) Err() error {
 	return nil
 }
 
-// Whatever the moment at which the client gives up: the write either fails and
-// changes nothing, or it is done.
+// A client may give up at any moment. The write then either fails and changes
+// nothing, or is done.
 func TestAWriteThatFailedWasNotApplied(t *testing.T) {
 	g := start(t, "")
 	failed := 0

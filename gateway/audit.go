@@ -10,10 +10,10 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// recorded makes a change that r describes, and records who made it and the result. run
+// recorded makes a change that r describes, and records the caller and the result. run
 // returns an error, or the revisions before and after. A change that cannot be recorded
-// is refused, except one that undoes another: what protects the operator must not depend
-// on the disk of the audit log.
+// is refused, except a change that undoes another: a rollback that protects the operator
+// must not depend on the disk of the audit log.
 func (w *writer) recorded(ctx context.Context, r audit.Record, run func() (before, after int64, err error)) (err error) {
 	end := w.audit.Add
 	if r.Method != byDeadline {

@@ -80,9 +80,9 @@ func sockets(t *testing.T) []string {
 	return all
 }
 
-// Ten thousand writes that are refused, whatever the reason, leave the revision, the
-// resources, the sockets and the files as they were. They go through the admin API, and
-// so do requests of every other method that answers once.
+// Ten thousand writes that are rejected for any reason change no revision, resource,
+// socket or file. They go through the admin API, and so do requests of every other
+// method that answers once.
 func TestBadWritesChangeNothing(t *testing.T) {
 	writes := 10_000
 	if alloctest.Race || testing.CoverMode() != "" {

@@ -12,8 +12,8 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// Connections that say nothing are bounded on every server of the gateway's own,
-// and neither keep out those who say something nor fill the log.
+// Every server of the gateway's own bounds the number of silent connections.
+// They neither keep out active clients nor fill the log.
 func TestIdleConnectionsDoNotBlockOtherClients(t *testing.T) {
 	g := start(t, "")
 	for n := range 600 { // more than there is room for, from several addresses

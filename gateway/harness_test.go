@@ -27,7 +27,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// deadline bounds whatever a test waits for.
+// deadline bounds every wait of a test.
 const deadline = 20 * time.Second
 
 // testGateway is a gateway that runs, and its log.
@@ -228,7 +228,7 @@ func httpListener(name, address string) *adminv1.Listener {
 	return &adminv1.Listener{Name: name, Address: address, Protocol: adminv1.Protocol_PROTOCOL_HTTP, Upstream: "up"}
 }
 
-// stream is a client's connection that says a line and hears it back.
+// stream is a client's connection that sends a line and reads it back.
 type stream struct {
 	net.Conn
 	r *bufio.Reader

@@ -99,7 +99,7 @@ func TestWritesForwardRequireProbe(t *testing.T) {
 	if _, err := r.admin.Apply(t.Context(), &adminv1.ApplyRequest{Resources: []*adminv1.Resource{store.Wrap(upstream("a"))}, Options: options}); err != nil {
 		t.Fatal(err)
 	}
-	// What is not well-formed is not applied whatever a probe says.
+	// A malformed resource is not applied, even if the probe succeeds.
 	_, err := r.admin.Apply(t.Context(), &adminv1.ApplyRequest{Resources: []*adminv1.Resource{{}, store.Wrap(upstream("a"))}, Options: options})
 	wantCode(t, err, codes.InvalidArgument)
 	_, err = r.admin.PutUpstream(t.Context(), &adminv1.PutUpstreamRequest{Upstream: upstream("a"), Options: &adminv1.WriteOptions{RequireProbe: 9}})
@@ -112,7 +112,8 @@ func TestWritesForwardRequireProbe(t *testing.T) {
 	}
 }
 
-// answer is a probe's of n endpoints, each with more than a status can hold.
+// answer is the answer of a probe of n endpoints, each with more text than a
+// status can hold.
 func answer(n int) *adminv1.ProbeUpstreamResponse {
 	a := &adminv1.ProbeUpstreamResponse{}
 	for i := range n {

@@ -134,7 +134,8 @@ func TestAUnaryCallEndsAtItsDeadline(t *testing.T) {
 	})
 }
 
-// No answer and no log line ever holds key material, wherever a caller puts it.
+// No answer and no log line ever holds key material, in whichever field a
+// caller sends it.
 func TestAPrivateKeyGoesInAndNeverComesOut(t *testing.T) {
 	const marker = "PRIVATE" + " KEY"
 	const body = "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg"
@@ -166,7 +167,7 @@ func TestAPrivateKeyGoesInAndNeverComesOut(t *testing.T) {
 	if r.gateway.State().Get(adminv1.Kind_KIND_CERTIFICATE, "client").(*adminv1.Certificate).GetPem().GetPrivateKey() != key {
 		t.Fatal("the key did not go in")
 	}
-	// Keys where no key belongs.
+	// Keys in fields that are not for keys.
 	see(r.admin.PutCertificate(ctx, &adminv1.PutCertificateRequest{Certificate: cert(key)}))
 	see(r.admin.GetCertificate(ctx, &adminv1.GetCertificateRequest{Name: key}))
 	see(r.admin.DeleteCertificate(ctx, &adminv1.DeleteCertificateRequest{Name: key}))

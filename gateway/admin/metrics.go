@@ -5,8 +5,8 @@ import (
 	"google.golang.org/grpc/codes"
 )
 
-// measure counts a call and its duration. Every method that does not exist has the
-// label "unknown", so that callers cannot create labels.
+// measure counts a call and its duration. Calls of unknown methods share the label
+// "unknown", so that callers cannot create labels.
 func (s *Server) measure(c *call, code codes.Code) {
 	if s.metrics == nil {
 		return

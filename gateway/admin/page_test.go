@@ -158,7 +158,8 @@ func TestListsAreChosenByLabels(t *testing.T) {
 	wantCode(t, err, codes.InvalidArgument)
 }
 
-// Whatever lists answers in pages that together hold each entry once.
+// Every list method answers in pages that together hold each entry exactly
+// once.
 func TestEveryListIsPaged(t *testing.T) {
 	r := start(t)
 	req := &adminv1.ApplyRequest{}

@@ -19,7 +19,7 @@ import (
 
 // The rights are compared with what the server serves and with what the .proto files
 // describe, both ways: a method without a right cannot be called, and a right without a
-// method protects nothing, whatever its author believed.
+// method protects nothing.
 func TestEveryMethodHasARightAndEveryRightAMethod(t *testing.T) {
 	rights := rights()
 	served := map[string]bool{}

@@ -100,7 +100,7 @@ func TestShutdownEndsStreamsAtOnce(t *testing.T) {
 	if _, err := health.Recv(); err != nil {
 		t.Fatal(err)
 	}
-	// A reflection call whose client neither sends nor closes.
+	// A client makes a reflection call, and neither sends nor closes.
 	reflection, err := reflectionv1.NewServerReflectionClient(r.conn).ServerReflectionInfo(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -210,7 +210,7 @@ func TestShutdownRemovesTheSocket(t *testing.T) {
 	if err := r.Shutdown(context.Background()); err != nil {
 		t.Fatal(err)
 	}
-	// Shutdown may have been first: Serve then closes the socket as it comes.
+	// If Shutdown ran first, Serve closes the socket at once.
 	err := <-r.served
 	r.served <- err
 	if _, err := os.Lstat(r.socket); err == nil {

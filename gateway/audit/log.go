@@ -241,7 +241,7 @@ func (l *Log) report(err error) {
 	l.fault = text
 }
 
-// write writes a batch whole or not at all, and reports to those who wait that it is on
+// write writes a batch whole or not at all, and tells the waiting callers that it is on
 // disk.
 func (l *Log) write(batch []*entry) error {
 	var text []byte

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// Whatever the path and wherever links on it lead, nothing outside of the root
-// is read, traced or reported.
+// For any path and any symlinks on it, no file outside the root is read, traced
+// or reported.
 func FuzzAPathLeadsToNothingOutside(f *testing.F) {
 	dir, err := filepath.EvalSymlinks(f.TempDir())
 	if err != nil {

@@ -20,8 +20,8 @@ const (
 	// clock agrees with this machine's.
 	confirmAfter = 10 * time.Second
 
-	// readEvery is after how many polls each file is read, whatever its attributes: some
-	// file systems keep no times.
+	// readEvery is the number of polls after which each file is read even if its
+	// attributes are unchanged: some file systems keep no times.
 	readEvery = 60
 )
 
@@ -151,7 +151,7 @@ type call struct {
 	done  chan struct{}
 }
 
-// run calls f by way of blocking. After an error the caller must not touch what f
+// run calls f through blocking. After an error the caller must not touch what f
 // writes, until the call is done.
 func (w *Watcher) run(ctx context.Context, f func()) (*call, error) {
 	c := &call{done: make(chan struct{})}

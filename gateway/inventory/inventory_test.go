@@ -11,8 +11,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// A listing of CAs that upstreams share costs each upstream the same, however many there
-// are.
+// Listing the CAs that upstreams share takes time linear in the number of upstreams.
 func TestListingSharedCAsIsLinearInTheUpstreams(t *testing.T) {
 	var cas []byte
 	for range 20 {

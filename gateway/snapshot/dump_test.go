@@ -9,9 +9,10 @@ import (
 	"unsafe"
 )
 
-// dump writes down everything that is live of a snapshot's listeners and
-// upstreams, whatever packages it is of: two snapshots that would treat traffic
-// alike have one dump. Desired state is left out, and what changes by itself.
+// dump returns a text of all live objects of a snapshot's listeners and
+// upstreams, in every package. Two snapshots that would treat traffic alike
+// have equal dumps. The dump omits desired state and values that change by
+// themselves.
 func dump(s *Snapshot) string {
 	d := dumper{seen: map[visit]int{}}
 	for _, l := range s.Listeners() {

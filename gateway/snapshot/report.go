@@ -37,7 +37,7 @@ func (s *Snapshot) problem(ref store.Ref) string {
 	return ""
 }
 
-// report replaces the report of a resource. One that says nothing is not kept.
+// report replaces the report of a resource. It does not keep an empty report.
 func (j *job) report(r *report) {
 	if r.problem == "" && len(r.security) == 0 {
 		if j.work != nil && j.prev.reports.Len() > 0 {
