@@ -184,8 +184,8 @@ func containsName(b []byte, name string) bool {
 	return false
 }
 
-// However a ClientHello is cut into segments or records, the policy is that of its SNI,
-// and part of one chooses no policy.
+// The SNI chooses the policy for any split of a ClientHello into segments or records. A
+// partial ClientHello chooses no policy.
 func TestCutClientHelloChoosesItsPolicy(t *testing.T) {
 	p := newPolicies(t)
 	for name, want := range map[string]*certs.Server{"mtls.test": p.mtls, "open.test": p.open} {
