@@ -95,7 +95,7 @@ func whenMade(r *adminv1.Revision) string {
 	return r.GetCommitTime().AsTime().Local().Format("2006-01-02 15:04:05")
 }
 
-// who names the caller who made a revision, and the cause of a change by the gateway.
+// who names the caller that made a revision, or the cause of a change by the gateway.
 func who(r *adminv1.Revision) string {
 	if r.GetTransport() == adminv1.Transport_TRANSPORT_INTERNAL && r.GetMethod() != "" {
 		return r.GetPrincipal() + " (" + r.GetMethod() + ")"

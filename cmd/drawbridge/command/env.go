@@ -1,5 +1,4 @@
-// Package command holds what every command needs of the program: its streams, environment
-// variables and user.
+// Package command gives every command its streams, environment variables and user.
 //
 // Commands use an Env, never the process itself, so that tests can replace it.
 package command

@@ -1,7 +1,7 @@
 // Package exit turns errors into messages for people and exit codes.
 //
-// Commands return errors. An Error carries its exit code; AsError gives every other error
-// one. RPCError and ApplyError explain what a gateway refused, fault by fault.
+// Commands return errors. An Error carries its exit code; AsError turns every other error
+// into an Error. RPCError and ApplyError explain what a gateway refused, fault by fault.
 package exit
 
 import (

@@ -1,5 +1,5 @@
-// Package logwriter writes a log to an output that may block, without blocking those who
-// log.
+// Package logwriter writes a log to an output that may block, without blocking its
+// callers.
 package logwriter
 
 import (
