@@ -1,6 +1,6 @@
-// Connections leave through an egress proxy: those of TCP and HTTP listeners, of health
-// checks and of probes. A failure says whether the proxy or the server failed, and the
-// password never comes out.
+// Connections of TCP and HTTP listeners, health checks and probes go through an egress
+// proxy. A failure says whether the proxy or the server failed, and no output shows the
+// password.
 
 package e2e
 

@@ -1,5 +1,5 @@
 // A full disk fails only writes. When file descriptors run out, clients wait
-// and the operator does not; when some are free again, everything works as
+// and the operator does not; once some are free again, everything works as
 // before.
 
 package e2e

@@ -119,7 +119,7 @@ func TestALinkChangedToLeadOutsideIsRejected(t *testing.T) {
 	}
 }
 
-// Files outside roots that changed at a restart leave their users down.
+// If a restart changes the roots, resources with files outside them stay down.
 func TestUsersOfFilesOutsideNewRootsAreDown(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
@@ -143,7 +143,7 @@ func TestUsersOfFilesOutsideNewRootsAreDown(t *testing.T) {
 	if len(problems) == 0 || !strings.Contains(problems[0].GetReason(), "--file-root") || g.upstream("web").GetReason() != adminv1.Reason_REASON_LOCAL_CONFIG {
 		t.Errorf("problems are %v, the upstream is %v", problems, g.upstream("web"))
 	}
-	// A root that is not a directory ends the start.
+	// The program does not start if a root is not a directory.
 	r := command(t, program(t), "serve", "--data-dir", filepath.Join(shortDir(t), "data"), "--file-root", path)
 	if r.code == 0 || !strings.Contains(r.stderr, "--file-root") {
 		t.Errorf("a root that is a file: %s", r)

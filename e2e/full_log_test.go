@@ -1,5 +1,5 @@
 // A reader of the log that stops reading blocks nothing: neither traffic, nor
-// admin calls, nor the stop. How many lines were dropped is shown.
+// admin calls, nor the stop. The gateway reports the number of dropped lines.
 
 package e2e
 

@@ -1,5 +1,5 @@
-// Whatever arrives on any port, the gateway continues: it answers with an error
-// or closes, and serves the next client.
+// The gateway continues after any bytes on any port: it answers with an error
+// or closes the connection, and serves the next client.
 
 package e2e
 

@@ -1,6 +1,6 @@
-// A private key or passphrase goes in and never comes out: not in an answer, in
-// the log at its most verbose level, in the command line's output, in an error,
-// a probe or an event. Neither does an archive with a key.
+// The gateway never reveals a private key, a passphrase or an archive with a
+// key: not in an answer, in the log at its most verbose level, in the command
+// line's output, in an error, a probe or an event.
 
 package e2e
 
