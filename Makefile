@@ -1,5 +1,5 @@
-# `make help` lists the targets. Only Go, git and make are
-# needed beforehand. Tools are pinned here and installed into .bin.
+# `make help` lists the targets. Most need only Go, git and make. They install their
+# tools into .bin, at the versions pinned here.
 
 .DEFAULT_GOAL := help
 
@@ -13,8 +13,8 @@ BENCH    ?= .
 
 TOOLS    := $(CURDIR)/.bin
 BINARY   := $(CURDIR)/bin/drawbridge
-# It is not named default.pgo, which go build, vet and test would use too: for that
-# they would compile everything that the command imports a second time.
+# Its name is not default.pgo: go build, vet and test would use such a file too, and
+# compile everything that the command imports a second time.
 PROFILE  := $(CURDIR)/cmd/drawbridge/bench.pgo
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 # e2e starts processes and needs real servers; it runs separately.
@@ -31,10 +31,10 @@ GRPC_INTEROP_VERSION       := v1.85.0
 GHZ_VERSION                := v0.121.0
 VALE_VERSION               := v3.17.1
 GOVULNCHECK_VERSION        := v1.9.0
-# The database of vulnerabilities is in this module.
+# This module contains the vulnerability database.
 VULNDB_VERSION             := v0.0.0-20261105234957-e22db6528018
 
-# One stamp per tool and version: a changed version installs again.
+# One stamp per tool and version, so that a new version is installed.
 BUF                := $(TOOLS)/.buf-$(BUF_VERSION)
 PROTOC_GEN_GO      := $(TOOLS)/.protoc-gen-go-$(PROTOC_GEN_GO_VERSION)
 PROTOC_GEN_GO_GRPC := $(TOOLS)/.protoc-gen-go-grpc-$(PROTOC_GEN_GO_GRPC_VERSION)
@@ -46,7 +46,7 @@ GHZ                := $(TOOLS)/.ghz-$(GHZ_VERSION)
 VALE               := $(TOOLS)/.vale-$(VALE_VERSION)
 GOVULNCHECK        := $(TOOLS)/.govulncheck-$(GOVULNCHECK_VERSION)
 INDEXDB            := $(TOOLS)/.indexdb-$(VULNDB_VERSION)
-# Pinned by files of their own.
+# Files below e2e/testdata and proto/lint pin these tools.
 H2SPEC             := $(TOOLS)/h2spec
 WS                 := $(TOOLS)/ws/installed
 CONNECT            := $(TOOLS)/connect/installed
@@ -54,7 +54,7 @@ API_LINTER         := $(TOOLS)/.api-linter-$(API_LINTER_VERSION)
 
 .PHONY: help
 help: ## Show this help
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: build ## Run a whole bridge on this machine until Ctrl-C
@@ -90,7 +90,7 @@ e2e: build $(GRPCURL) $(GRPC_INTEROP) $(GHZ) $(H2SPEC) $(WS) $(CONNECT) ## Run t
 drills: build ## Run the failure drills and print their figures
 	DRAWBRIDGE_BINARY=$(BINARY) $(GO) test -count=1 -v -run 'Drill|StormOfRetries|QueueThatIsFull|AnswerOfDNSChanges' ./e2e
 
-# What is checked against the house style: pages, and comments in Go and the protos.
+# The files that vale checks against the house style: pages, Go files and protos.
 PROSE = README.md CHANGELOG.md CONTRIBUTING.md $(wildcard docs/*.md docs/adr/*.md) bench/README.md $(wildcard proto/drawbridge/admin/v1/*.proto) \
 	$(shell git ls-files '*.go' | grep -v '\.pb\.go$$')
 
@@ -109,7 +109,7 @@ lint: breaking $(BUF) $(API_LINTER) $(STATICCHECK) $(VALE) ## Check formatting, 
 # The frozen API is in the repository, so that a clone without history can be checked.
 # With history, later additions are checked too: against the last commit and main.
 .PHONY: breaking
-breaking: $(BUF) ## Fail if a client of the admin API would break
+breaking: $(BUF) ## Fail if a change breaks clients of the admin API
 	$(TOOLS)/buf breaking --against proto/v1.binpb
 	@for ref in HEAD HEAD^ main origin/main; do \
 		git cat-file -e "$$ref:proto/v1.binpb" 2>/dev/null || continue; \
@@ -129,7 +129,7 @@ vulncheck: $(GOVULNCHECK) $(INDEXDB) ## Fail on a reachable vulnerability that a
 	.ci/vulncheck $(TOOLS) $(VULNDB_VERSION)
 
 .PHONY: generate
-generate: $(BUF) $(PROTOC_GEN_GO) $(PROTOC_GEN_GO_GRPC) $(PROTOC_GEN_DOC) ## Generate Go and docs/reference from their sources
+generate: $(BUF) $(PROTOC_GEN_GO) $(PROTOC_GEN_GO_GRPC) $(PROTOC_GEN_DOC) ## Generate Go code and docs/reference from their sources
 	PATH="$(TOOLS):$$PATH" $(TOOLS)/buf generate
 	$(GO) test -count=1 -run '^TestCommandReferenceIsCurrent$$' ./cmd/drawbridge -update-reference
 	$(GO) test -count=1 -run '^TestMetricsReferenceIsCurrent$$' ./gateway/telemetry -update-reference
@@ -139,8 +139,8 @@ checkgenerate: generate ## Fail if generated files differ from the committed one
 	@changed=$$(git status --porcelain -- proto docs/reference); if [ -n "$$changed" ]; then \
 		echo "generated files differ from the committed ones:"; echo "$$changed"; git --no-pager diff -- proto docs/reference; exit 1; fi
 
-# They need programs that no other target needs: graphviz and asciinema from
-# Debian, and svg-term-cli from npm.
+# Only this target needs graphviz and asciinema, which are in Debian, and svg-term-cli,
+# which is in npm.
 .PHONY: pictures
 pictures: build ## Draw docs/images: the overview, and a recording of the demo
 	dot -Tsvg docs/images/overview.dot | sed '/^<!-- Generated/,/-->$$/d' > docs/images/overview.svg
@@ -164,7 +164,7 @@ bench-peers: build peers ## Compare the gateway with nginx, HAProxy and others u
 	$(CURDIR)/bin/bench $(if $(QUICK),-quick) $(BENCH_OPTIONS)
 
 .PHONY: bench-peers-quick
-bench-peers-quick: ## Make the same comparison in less than two minutes
+bench-peers-quick: ## Run the same comparison in less than two minutes
 	$(MAKE) bench-peers QUICK=1
 
 .PHONY: bench-tails
@@ -172,7 +172,7 @@ bench-tails: build peers ## Measure latencies at 50 % and 80 % of saturation, an
 	$(GO) -C bench build -o $(CURDIR)/bin/bench .
 	bin/bench tails -drawbridge $(BINARY) $(if $(PAIRS),-pairs '$(PAIRS)') $(if $(SECONDS),-seconds '$(SECONDS)')
 
-# The commit that the gate compares with: the last release, or before the first one the last commit.
+# The commit that the gate compares with: the last release or, before the first release, the last commit.
 BASE ?= $(or $(shell git describe --tags --abbrev=0 2>/dev/null),HEAD)
 .PHONY: bench-gate
 bench-gate: build ## Fail if a row costs 5 % more than at BASE (default: the last release or commit); needs a quiet machine
@@ -181,11 +181,11 @@ bench-gate: build ## Fail if a row costs 5 % more than at BASE (default: the las
 	$(GO) -C bench build -o $(CURDIR)/bin/bench .
 	bin/bench gate -base bin/base/bin/drawbridge -drawbridge $(BINARY) $(if $(ROWS),-rows '$(ROWS)') $(if $(PAIRS),-pairs '$(PAIRS)') $(if $(SECONDS),-seconds '$(SECONDS)')
 
-# The profile covers every kind of work, so that inlining for one does not cost another.
+# The profile covers every kind of work, so that inlining for one kind does not slow another.
 PGO_ROWS := bulk-down,bulk-up,bridge-down,reqresp,churn-resumed,churn-full,churn-warm,http-small,http-small-tls,http-bulk,http2-in,http2-out,http2-both,grpc-unary,grpc-stream,websocket
 
 .PHONY: pgo
-pgo: build ## Record the profile that the compiler optimizes the binary with, from the rows of bench
+pgo: build ## Record the profile for optimizing the binary, from the rows of bench
 	$(GO) -C bench build -o $(CURDIR)/bin/bench .
 	rm -rf bin/profiles
 	bin/bench -drawbridge $(BINARY) -peers '' -rows $(PGO_ROWS) -pairs 2 -seconds $(or $(SECONDS),5) -profiles bin/profiles
@@ -208,21 +208,21 @@ stress: ## Hold many connections for a while (STRESS=count,time; default: 4000,3
 	DRAWBRIDGE_IMPACT_EDITS=1000 $(GO) test -race -count=1 -timeout 30m -run '^TestTheImpactIsWhatHappens$$' ./gateway
 
 .PHONY: kills
-kills: build ## Kill a gateway with a sealed store and one without KILLS times each (default: 1000) among writes, confirmations and rollbacks
+kills: build ## Kill gateways with sealed and unsealed stores KILLS times each (default: 1000), during writes, confirmations and rollbacks
 	DRAWBRIDGE_KILLS=$(KILLS) DRAWBRIDGE_BINARY=$(BINARY) $(GO) test -count=1 -timeout 60m -v -run '^TestKillsAmongWritesConfirmationsAndRollbacks$$' ./e2e
 
 .PHONY: upgrade-stress
-upgrade-stress: build ## Upgrade the running gateway 1,000 times under load, and print what clients noticed
+upgrade-stress: build ## Upgrade the running gateway 1,000 times under load, and print the effects on clients
 	DRAWBRIDGE_UPGRADES=1000 DRAWBRIDGE_BINARY=$(BINARY) $(GO) test -count=1 -v -timeout 60m -run '^TestUpgradesAreNotNoticed$$' ./e2e
 
-# An hour's worth of transactions, at 25 a second: a minute or two, as the machine allows.
+# 90000 transactions are an hour's worth at 25 a second. The run takes a minute or two.
 .PHONY: pgbench
 pgbench: ## Run PGBENCH transactions (default: 90000) through the gateway to PostgreSQL, and check that none is lost
 	DRAWBRIDGE_PGBENCH=$(or $(PGBENCH),90000) $(GO) test -count=1 -timeout 30m -v -run '^TestPostgresBehindMutualTLS$$' ./e2e
 
-# Each row is a kind of input: floods, and honest bytes in their most expensive form.
+# Each row is a kind of input: floods, and legitimate traffic in its most expensive form.
 .PHONY: costs
-costs: ## Print the memory and CPU that each kind of received bytes costs
+costs: ## Print the memory and CPU cost of each kind of input
 	@$(GO) test -count=1 -v -run 'Cost|ResourcesAreBounded|ForEachByte|KeepsLittle|KeepsOneMessage|AnswerAreBounded' ./bridge/... | \
 		awk '/^=== RUN/ {name = $$3} /cost:/ {sub(/^.*cost: /, ""); print name ": " $$0} /^ *[a-z_]*_test.go.*: .*, HTTP\/[12]:$$/ {sub(/^.*go:[0-9]*: /, ""); sub(/:$$/, ""); name = $$0} /^(FAIL|--- FAIL)/ {print; failed = 1} END {exit failed}'
 
@@ -239,7 +239,7 @@ bench-growth: build ## Measure a gateway with 100, 1,000 and 10,000 resources of
 	$(GO) -C bench run . growth -drawbridge $(BINARY)
 
 .PHONY: bench-commits
-bench-commits: ## Measure what the history and sealing add to a commit
+bench-commits: ## Measure the time that history and sealing add to a commit
 	$(GO) -C bench run . commits
 
 .PHONY: chaos
@@ -261,10 +261,10 @@ fuzz: ## Fuzz each target for FUZZTIME (default: 20s)
 	done
 
 .PHONY: clean
-clean: ## Remove what was built, and the installed tools
+clean: ## Remove build outputs and installed tools
 	rm -rf bin .bin
 
-# $(call install,name,package@version) puts one pinned tool into .bin.
+# $(call install,name,package@version) installs one pinned tool into .bin.
 define install
 	rm -f $(TOOLS)/.$(1)-v*
 	GOBIN=$(TOOLS) CGO_ENABLED=0 GOFLAGS= $(GO) install $(2)
