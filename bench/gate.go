@@ -22,8 +22,8 @@ const gateCommand = "gate"
 // gateRows are the rows of a gate by default: one for each kind of work.
 const gateRows = "bulk-down,reqresp,churn-resumed,http-small,http2-in,grpc-unary,http-idle-1000"
 
-// confidence is that of the interval that decides. It is looked at after every pair,
-// so one look has to be wrong less often than the whole row may be.
+// confidence is the confidence of the interval that decides. The gate checks the interval
+// after every pair, so a single check must err less often than the whole row may.
 const confidence = 0.99
 
 // A gate compares two binaries in rows.
@@ -101,18 +101,17 @@ func (g *gate) run(ctx context.Context) error {
 	return nil
 }
 
-// An outcome is what a row's pairs show.
+// An outcome is the result of a row's pairs.
 type outcome string
 
 const (
 	passed    outcome = "passed"
 	costsMore outcome = "COSTS MORE"
-	// undecided: the machine is too noisy for the pairs, or the difference too close
-	// to the limit.
+	// undecided: the pairs are too noisy, or the ratio is too close to the limit.
 	undecided outcome = "UNDECIDED"
 )
 
-// A judgment is the outcome of a row and what it rests on.
+// A judgment is the outcome of a row and its evidence.
 type judgment struct {
 	outcome outcome
 	ratio   float64 // median of new to base

@@ -70,8 +70,8 @@ func runTails(ctx context.Context, args []string) error {
 	return t.run(ctx)
 }
 
-// run finds the rate that every proxy reaches, measures at shares of it, and then small
-// requests beside large ones.
+// run finds the rate that every proxy reaches and measures at shares of that rate. Then it
+// measures small requests beside large ones.
 func (t *tails) run(ctx context.Context) error {
 	saturated, err := t.measure(ctx, load.HTTP(tailConns, tailBytes, load.Requests))
 	if err != nil {

@@ -15,7 +15,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bench/keys"
 )
 
-// PostgresUser is the only user, which the proxies' certificate names.
+// PostgresUser is the only user. The proxies' certificate names it.
 const PostgresUser = "client"
 
 // postgresScale is pgbench's scale: the number of its branches, so that few of the
@@ -26,7 +26,7 @@ const postgresScale = 10
 const startTimeout = 2 * time.Minute
 
 // StartPostgres starts a PostgreSQL that demands TLS and a client certificate over TCP,
-// and creates pgbench's tables. It is a process of its own, which writes to a temporary
+// and creates pgbench's tables. It runs in its own process, which writes to a temporary
 // directory without waiting for the disk.
 func StartPostgres(ctx context.Context, k *keys.Keys) (*Backend, error) {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
@@ -47,12 +47,12 @@ func StartPostgres(ctx context.Context, k *keys.Keys) (*Backend, error) {
 type postgres struct {
 	dir     string
 	bin     string   // directory of its programs
-	as      []string // how to run a program as a user that may run it
+	as      []string // the command prefix that runs a program as a user other than root
 	address string
 	process *child.Process
 }
 
-// PostgresMissing returns why there can be no PostgreSQL on this machine, or "".
+// PostgresMissing returns why this machine cannot run PostgreSQL, or "".
 func PostgresMissing() string {
 	if _, err := postgresBin(); err != nil {
 		return err.Error()

@@ -18,14 +18,14 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// target is how much longer a commit to the last store may take than one to the first.
+// target limits the time of a commit to the last store, relative to the first.
 const target = 1.5
 
 // Options are the settings of a run.
 type Options struct {
-	Dir       string    // holds the stores while they are measured; "": a temporary directory
+	Dir       string    // holds the stores during the run; "": a temporary directory
 	Resources int       // in each store
-	Commits   int       // to each store that are measured
+	Commits   int       // measured commits to each store
 	Report    io.Writer // receives the figures
 }
 
@@ -37,7 +37,7 @@ type row struct {
 	seconds []float64
 }
 
-// Run measures, and returns an error if the figures miss their target.
+// Run measures the stores, and returns an error if the figures miss their target.
 func Run(ctx context.Context, o Options) error {
 	dir, err := os.MkdirTemp(o.Dir, "drawbridge-commits-")
 	if err != nil {
@@ -53,7 +53,7 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	for i := range o.Commits {
-		for _, n := range rand.Perm(len(rows)) { // so that no store always comes after another
+		for _, n := range rand.Perm(len(rows)) { // in random order, so that no store always follows another
 			if err := ctx.Err(); err != nil {
 				return err
 			}
@@ -115,7 +115,7 @@ func fill(rows []*row, n int) error {
 	return nil
 }
 
-// change commits another key of certificate n.
+// change commits a new key for certificate n.
 func (r *row) change(round, n int) error {
 	return r.apply(store.Edit{Puts: []store.Put{{Resource: certificate(n, round+1)}}})
 }
@@ -135,7 +135,7 @@ func (r *row) apply(e store.Edit) error {
 	return nil
 }
 
-// certificate returns a certificate as large as one of a web server with its chain.
+// certificate returns a certificate as large as a web server's with its chain.
 func certificate(n, version int) *adminv1.Certificate {
 	text := func(bytes int) string {
 		source := rand.New(rand.NewPCG(uint64(n), uint64(version)))

@@ -34,8 +34,8 @@ type gateway struct {
 	admin   adminv1.AdminServiceClient
 }
 
-// start starts the binary on the store in g.dir, and returns how long it took until
-// /readyz answered 200.
+// start starts the binary on the store in g.dir, and returns the time until /readyz
+// answered 200.
 func (g *gateway) start(ctx context.Context) (time.Duration, error) {
 	began := time.Now()
 	var p *child.Process

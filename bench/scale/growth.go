@@ -14,11 +14,11 @@ import (
 // GrowthOptions are the settings of Growth.
 type GrowthOptions struct {
 	Options       // N is not used
-	Sizes   []int // resources of each kind, ascending; each is a run
+	Sizes   []int // numbers of resources of each kind, ascending; each size is a run
 }
 
 // Growth runs once for each size, and prints how each figure grows with the number of
-// resources. A slope of 1 is linear growth, and 0 none.
+// resources. A slope of 1 is linear growth; 0 is no growth.
 func Growth(ctx context.Context, o GrowthOptions) error {
 	table := growth{sizes: o.Sizes, figures: map[string]map[int]float64{}}
 	for _, n := range o.Sizes {
@@ -66,8 +66,8 @@ func (g *growth) write(w io.Writer) error {
 	return err
 }
 
-// slope returns the exponent of growth: the slope of the line that fits best through the
-// logarithms of sizes and figures. Figures that are not positive are left out.
+// slope returns the exponent of growth: the slope of the line that best fits the logarithms
+// of sizes and figures. It ignores figures that are not positive.
 func slope(sizes []int, figures map[int]float64) float64 {
 	var n, sx, sy, sxx, sxy float64
 	for _, size := range sizes {

@@ -64,15 +64,15 @@ func (r *run) idleAgain(ctx context.Context) error {
 }
 
 const (
-	// started is how long the work of a start may take after ready.
+	// started limits how long the work of a start continues after ready.
 	started = 3 * time.Second
 
-	// confirmed is after how long the gateway has read new files for the second time.
+	// confirmed is the time after which the gateway has read new files a second time.
 	confirmed = 65 * time.Second
 )
 
-// watches measures the process while it watches a pair of files for each certificate, and
-// none of them changes.
+// watches measures the process while it watches a pair of files for each certificate. No
+// file changes.
 func (r *run) watches(ctx context.Context) error {
 	if r.Watch == 0 {
 		return nil
@@ -154,7 +154,7 @@ func (r *run) scrapes(context.Context) error {
 	return nil
 }
 
-// settle is how long work that a write causes may take after its answer.
+// settle limits how long the work of a write continues after its answer.
 const settle = 2 * time.Second
 
 // cpuOf calls do n times and returns the CPU per call in ms, including work that a call

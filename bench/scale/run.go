@@ -19,10 +19,10 @@ import (
 type Options struct {
 	Binary string        // of Drawbridge
 	N      int           // resources of each kind
-	Writes int           // of each row
+	Writes int           // in each row
 	Idle   time.Duration // length of the measurement of the idle process
-	Watch  time.Duration // likewise while it watches files: some minutes; 0: it watches none
-	Alone  bool          // whether the gateway has a real-time priority
+	Watch  time.Duration // likewise while it watches files, a few minutes; 0: it watches no files
+	Alone  bool          // whether the gateway runs at a real-time priority
 	Report io.Writer     // receives each figure as it is measured
 
 	record func(row string, figure float64) // also receives each figure; may be nil
@@ -100,8 +100,8 @@ func (r *run) measure(ctx context.Context) error {
 	return nil
 }
 
-// chunks returns a function that applies resources in chunks that a message can hold, and
-// one that applies the rest.
+// chunks returns a function that applies resources in chunks that fit in a message, and a
+// function that applies the rest.
 func (r *run) chunks(ctx context.Context) (put func(*adminv1.Resource) error, flush func() error) {
 	var chunk []*adminv1.Resource
 	flush = func() error {
@@ -180,7 +180,7 @@ func (r *run) note(row, unit string, figure float64) {
 	fmt.Fprintf(r.Report, "%-46s %9.2f %s\n", row, figure, unit)
 }
 
-// keep hands a figure on. Rows below another one are named after it too.
+// keep records a figure. The name of a row below another one includes that row's name.
 func (r *run) keep(row, unit string, figure float64) {
 	if !strings.HasPrefix(row, " ") {
 		r.parent = row
