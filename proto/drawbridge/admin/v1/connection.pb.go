@@ -302,14 +302,13 @@ func (x *ConnectionFilter) GetMaxAge() *durationpb.Duration {
 	return nil
 }
 
-// An open connection. A client of a TCP listener and the endpoint that it was connected
-// to are one Connection with two sides, and so are the two sides of a tunnel. Requests
+// An open connection. A client of a TCP listener and its endpoint form one Connection with
+// two sides. So do the two sides of a tunnel. Requests
 // share connections to endpoints, so HTTP connections have one side each: those of
 // clients have a client, those to endpoints have a server.
 type Connection struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Identifies the connection. The gateway never uses an id again, not even after a
-	// restart.
+	// Identifies the connection. The gateway never reuses an id, even after a restart.
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	// The protocol that it carries.
 	Protocol ConnectionProtocol `protobuf:"varint,2,opt,name=protocol,proto3,enum=drawbridge.admin.v1.ConnectionProtocol" json:"protocol,omitempty"`

@@ -1545,8 +1545,8 @@ type CloseConnectionsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Which connections. It must set a field, unless all is true.
 	ConnectionFilter *ConnectionFilter `protobuf:"bytes,1,opt,name=connection_filter,json=connectionFilter,proto3" json:"connection_filter,omitempty"`
-	// How long the connections may take to end their work. Default: 0s, at once; at most
-	// 24h.
+	// How long the connections may take to finish their work. Default: 0s, at once; at
+	// most 24h.
 	Grace *durationpb.Duration `protobuf:"bytes,2,opt,name=grace,proto3" json:"grace,omitempty"`
 	// Close every connection. It excludes connection_filter.
 	All           bool `protobuf:"varint,3,opt,name=all,proto3" json:"all,omitempty"`
@@ -1605,10 +1605,10 @@ func (x *CloseConnectionsRequest) GetAll() bool {
 	return false
 }
 
-// The response to a close. With a grace period, connections end after it.
+// The response to a close. With a grace period, connections may end after the response.
 type CloseConnectionsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// How many connections end.
+	// Number of connections that end.
 	Connections   int32 `protobuf:"varint,1,opt,name=connections,proto3" json:"connections,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
