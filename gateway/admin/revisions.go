@@ -113,7 +113,8 @@ func setFields(c *adminv1.ResourceChange, fields []*adminv1.FieldChange) {
 	c.Fields, c.FieldCount = first(fields, maxFields), int32(len(fields))
 }
 
-// maxRollbacks bounds how often a rollback is drafted while other writes are faster.
+// maxRollbacks bounds the drafts of one rollback: another write may land after
+// each draft.
 const maxRollbacks = 3
 
 func (s adminService) Rollback(ctx context.Context, req *adminv1.RollbackRequest) (*adminv1.RollbackResponse, error) {

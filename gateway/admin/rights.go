@@ -18,8 +18,7 @@ import (
 )
 
 // rights returns the right that each method needs. A method that is missing cannot be
-// called. It panics if a method of the API declares no right, which is a fault of the
-// .proto file.
+// called. It panics if a method in the .proto file declares no right.
 func rights() access.Rights {
 	var services []protoreflect.ServiceDescriptor
 	for _, f := range []protoreflect.FileDescriptor{

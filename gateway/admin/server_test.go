@@ -112,7 +112,7 @@ func TestShutdownEndsStreamsAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	// No deadline: it must not need one.
+	// The context has no deadline: Shutdown must not need one.
 	if err := r.Shutdown(context.Background()); err != nil {
 		t.Fatal(err)
 	}

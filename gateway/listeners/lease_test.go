@@ -36,8 +36,8 @@ func (u turn) serve(done *sync.WaitGroup) {
 
 // Sockets are handed over in bursts, on one processor that others keep busy, so
 // that a lease is often handed over before its server has got to accept, and
-// while the one before it still ends. Every lease must end, whatever the order,
-// and the last one must accept: a client of each socket is waiting for it.
+// while the one before it still ends. Every lease must end, in any order, and
+// the last one must accept: a client of each socket is waiting for it.
 func TestSocketsAreHandedOverInQuickSuccession(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	const sockets, bursts = 200, 8 // each of 1 to 5 hand-overs

@@ -206,7 +206,7 @@ func TestPathOutsideTheRootsIsRefusedWithOneMessage(t *testing.T) {
 	}
 }
 
-// secrets are marked: what Present returns must hold no mark, in whatever field.
+// secrets are marked: no field of Present's result may hold a mark.
 func TestNothingSecretIsPresented(t *testing.T) {
 	const mark = "SECRET-MARK"
 	for what, c := range map[string]*adminv1.Certificate{

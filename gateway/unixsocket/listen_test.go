@@ -134,8 +134,8 @@ func TestCloseRemovesOnlyItsOwnSocket(t *testing.T) {
 	}
 }
 
-// A listener's file has the requested mode and group, whatever the umask, and
-// never a wider one in between.
+// A listener's file has the requested mode and group under any umask, and never
+// a wider one in between.
 func TestModeAndGroupSayWhoMayConnect(t *testing.T) {
 	group := strconv.Itoa(os.Getgid())
 	for name, make := range map[string]func(string, Options) (*Listener, error){"Listen": Listen, "Bind": Bind} {
