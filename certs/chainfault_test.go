@@ -300,7 +300,7 @@ func pssParameters(t *testing.T, salt int) asn1.RawValue {
 	return asn1.RawValue{FullBytes: der}
 }
 
-// A pinned certificate matches itself, whatever its version.
+// A pinned certificate of any version matches itself.
 func TestAPinnedCertificateMatchesItself(t *testing.T) {
 	v1 := version1(t)
 	b := v1.trust(t)

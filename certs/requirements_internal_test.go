@@ -109,7 +109,7 @@ func TestReverifyingAgreesWithTheNextHandshake(t *testing.T) {
 	}
 }
 
-// An identity never outlives its validity, whatever is verified of the peer.
+// An identity never outlives its validity, in any verification mode.
 func TestAConnectionEndsWithOurOwnCertificate(t *testing.T) {
 	start := time.Now().Truncate(time.Second)
 	now := start

@@ -156,7 +156,8 @@ func TestServerVerifiesClients(t *testing.T) {
 						o.ClientTrust = []*certs.TrustBundle{ca.Trust(t)}
 					}
 					s := serve(t, newServer(t, o).Conn)
-					// The configured certificate is sent, whatever CAs the server names.
+					// The client sends the configured certificate for any list of CAs that the
+					// server names.
 					config := &tls.Config{ServerName: "a.test", RootCAs: ca.Pool(), MaxVersion: version,
 						GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 							if len(c.certs) == 0 {

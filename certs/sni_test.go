@@ -8,7 +8,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 )
 
-// A listener's refusal of a name has a reason of its own, whatever the version.
+// A listener's refusal of a name has its own reason in every TLS version.
 func TestRefusedServerNames(t *testing.T) {
 	path, err := exec.LookPath("openssl")
 	if err != nil {

@@ -130,7 +130,7 @@ func misformed(text []byte) error {
 	return nil
 }
 
-// checkBegin checks what is on a BEGIN line before the words and after them.
+// checkBegin checks the text before and after the words of a BEGIN line.
 func checkBegin(before, after []byte) error {
 	blank := bytes.TrimLeftFunc(before, func(r rune) bool { return r == ' ' || r == '\t' })
 	switch {
@@ -167,7 +167,8 @@ func hasTypographicDashes(line []byte) bool {
 	return bytes.ContainsFunc(line, func(r rune) bool { return r > unicode.MaxASCII && unicode.Is(unicode.Pd, r) })
 }
 
-// notPKCS12 names what was given instead of an archive, or returns nil.
+// notPKCS12 names the format that was given instead of an archive, or returns
+// nil.
 func notPKCS12(data []byte) error {
 	text := bytes.TrimSpace(data)
 	switch {
@@ -185,9 +186,9 @@ func notPKCS12(data []byte) error {
 	return nil
 }
 
-// ExplainMark returns what to add to the fault of a passphrase that did not fit: it
-// begins with a byte order mark, which editors write at the start of a file. It
-// returns "" if there is no mark.
+// ExplainMark returns a note for the fault of a wrong passphrase that begins with a
+// byte order mark, which editors write at the start of a file. It returns "" if
+// there is no mark.
 func ExplainMark(passphrase []byte) string {
 	mark := ""
 	switch {

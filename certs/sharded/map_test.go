@@ -58,7 +58,7 @@ func TestAMapHoldsWhatWasSet(t *testing.T) {
 	}
 }
 
-// An edit of one entry copies one shard, whatever the size of the map.
+// An edit of one entry copies one shard, independent of the size of the map.
 func TestAnEditCopiesOneShard(t *testing.T) {
 	const n = 10_000
 	e := new(Map[int]).Edit()
