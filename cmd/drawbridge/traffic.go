@@ -57,7 +57,7 @@ func readTraffic(ctx context.Context, cl *client.Client) (*traffic, *adminv1.Get
 	return t, status, nil
 }
 
-// more returns by how much a count has grown, also if it began again.
+// more returns the growth of a count, even if the count began again.
 func more(now, before int64) int64 {
 	if now < before {
 		return now
