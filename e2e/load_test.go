@@ -1,5 +1,5 @@
 // Under the load of wrk and h2load, nginx behind mutual TLS over HTTP/1.1 and
-// HTTP/2 answers every request, whatever the clients speak.
+// HTTP/2 answers every request of HTTP/1.1 and HTTP/2 clients.
 
 package e2e
 

@@ -72,7 +72,7 @@ func TestPostgresClientsStartTLS(t *testing.T) {
 	}
 	pgbench(t, p, through("both", verified))
 
-	// libpq up to 16 asks in plaintext to cancel a statement, whatever the session's TLS.
+	// libpq up to 16 asks in plaintext to cancel a statement, even of a session over TLS.
 	asleep := start(t, p.psql, "-Xc", "select pg_sleep(601)", through("both", verified))
 	eventually(t, "the statement runs", func() bool {
 		return p.query(t, p.local(), "select count(*) from pg_stat_activity where state = 'active' and query = 'select pg_sleep(601)'").stdout == "1\n"
