@@ -20,16 +20,15 @@ const applyLong = `Apply creates and changes the resources in the files: all of 
 or none. Resources that the files do not name stay unchanged, unless --prune is
 given.
 
-With --prune or --dry-run the connections that the change ends are shown, before it
-is made. "closed" ones are idle; "drained" ones end with their requests.
+With --prune or --dry-run, apply first shows the connections that the change ends. "closed" ones are idle; "drained" ones end with their requests.
 
 With --require-probe the gateway first makes a TLS handshake with the endpoints of
 every affected upstream, with the new settings. Unless any (or all) endpoints of
-each upstream pass, nothing is changed and the probe results are shown.
+each upstream pass, apply changes nothing and shows the probe results.
 
-With --confirm-within the gateway rolls back to the previous configuration automatically,
-unless "confirm" is called in time: for a change that may cut you off. Until then
-other changes are refused. A gateway that crashes or stops rolls back when it starts.
+With --confirm-within the gateway rolls back to the previous configuration, unless you
+run "confirm" in time. Use it for a change that may cut you off. Until then the gateway
+refuses other changes. If it stops or crashes, it rolls back at the next start.
 
 A file is YAML or JSON: documents, each with a kind and the resource's fields.
 Unknown fields are rejected. Relative paths in a file start at that file.
@@ -45,7 +44,7 @@ Unknown fields are rejected. Relative paths in a file start at that file.
   protocol: HTTP
   upstream: payments
 
-Key material has one of three forms. Inline keys are never shown by any command.
+Key material has one of three forms. No command shows inline keys.
 "files" are on the gateway's machine, below its --file-root directories, and are
 watched. A PKCS#12 archive is base64 in "pkcs12", or a file like any other:
 

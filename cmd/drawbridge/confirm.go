@@ -21,10 +21,10 @@ func newConfirm(c *cli) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "confirm [REV]",
 		Short: "Confirm a change that was made with --confirm-within, so that it stays",
-		Long: `Confirm makes the pending revision permanent. Without a confirmation in time the
-gateway rolls back to the revision before it.
+		Long: `Confirm makes the pending revision permanent. If you do not confirm it in
+time, the gateway rolls back to the revision before it.
 
-Name the revision in scripts, so that they never confirm another one.`,
+In scripts, name the revision, so that they never confirm a different one.`,
 		Example: "  drawbridge apply -f drawbridge.yaml --confirm-within 2m\n  drawbridge confirm",
 		Args:    cobra.MaximumNArgs(1),
 	}

@@ -18,8 +18,8 @@ revision and the live one (REV), or two revisions (REV REV). "-" is the value
 before, "+" the value after. Private keys, passphrases and values over 1 KiB are
 shown as fingerprints.
 
-With -f it is a dry run of "apply -f": the files are checked in full, and nothing is
-changed. --prune includes the resources that the files do not name.
+With -f it is a dry run of "apply -f": the gateway checks the files in full and
+changes nothing. --prune includes the resources that the files do not name.
 
 The exit code is 0 if nothing differs, 1 if something does, and 2 or more on an
 error.`

@@ -20,8 +20,8 @@ import (
 const drainLong = `Drain closes the gateway's connections to an upstream within a period. An HTTP
 connection accepts no further requests and is closed once its requests have ended
 (HTTP/2: GOAWAY), at the latest at the end of the period. A TCP connection is
-closed at the end of the period. New connections can be made at any time. The
-command does not wait for the drain.
+closed at the end of the period. New connections remain possible. The command
+does not wait for the drain.
 
 With --fingerprint it closes only connections with that client certificate, for
 example with the old one after a rotation. "status" shows the fingerprints; the

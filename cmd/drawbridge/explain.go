@@ -15,11 +15,11 @@ import (
 
 const explainLong = `Explain shows where a request or connection at a listener would go, and how: the
 route that matches and why, the upstreams with their shares, and for each endpoint
-the SNI, the names to verify and the client certificate. Nothing is sent.
+the SNI, the names to verify and the client certificate. It sends no traffic.
 
 For an HTTP listener, describe the request with --host, --path, --method and
---header. For a TCP listener, describe the connection with --sni. Where routes match the
-client's certificate, name its file with --client-cert, or say what it holds with
+--header. For a TCP listener, describe the connection with --sni. If routes match the
+client's certificate, name its file with --client-cert, or describe it with
 --client-san, --client-fingerprint and --client-issuer.
 
 The exit code is 1 if the request would be rejected, or if every upstream that it

@@ -28,7 +28,7 @@ shown as fingerprints.
 
 WHO is the caller: "uid:0" over the unix socket, the certificate's subject over TCP,
 or the gateway itself: for the file of serve --config, a SIGHUP or a watched file.
-serve --revision-history says how many are stored.`,
+serve --revision-history sets how many are stored.`,
 		Example: `  drawbridge revisions
   drawbridge revisions 42
   drawbridge revisions -n 0 -o json`,

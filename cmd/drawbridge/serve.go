@@ -40,16 +40,16 @@ waits for open ones until the drain timeout, and exits with 0. A second signal e
 it at once.
 
 The data directory stores the configuration from the admin service, so that it is
-live again after a restart. It also holds private keys: it is made with mode 0700.
-Only one process at a time may use it.
+live again after a restart. It also holds private keys, so the gateway creates it with
+mode 0700. Only one process at a time can use it.
 
-With --seal-key-file, or the systemd credential drawbridge.seal-key, everything that
-is stored is encrypted. A new state is sealed; "store seal" seals an existing one. The
-gateway does not start if the key does not fit the state, or is missing.
+With --seal-key-file, or the systemd credential drawbridge.seal-key, the gateway
+encrypts everything that it stores. It seals a new state; "store seal" seals an existing
+one. The gateway does not start if the key is missing or does not fit the state.
 
-With --config the gateway replaces its configuration by the file (or directory of
-files) at start and on SIGHUP, like one apply with --prune: resources that the file
-does not name are deleted. An invalid file changes nothing: at start the program
+With --config the gateway replaces its configuration with the file (or directory of
+files) at start and on SIGHUP, like one apply with --prune: it deletes resources that
+the file does not name. An invalid file changes nothing: at start the program
 exits and reports every fault, on SIGHUP it logs them and keeps running. SIGHUP
 also reads the files of certificates and trust bundles again.
 
@@ -62,12 +62,11 @@ With --access-log the gateway records each request and each TCP connection when 
 ends, in a file or on standard output. After the file is renamed, SIGUSR1 opens it
 again. accessLog: OFF excludes a listener.
 
-With --audit-log it records who did what: each write twice, before it is made and
-with its result, and denied calls, probes and actions on traffic. A write whose
-first line cannot be written is refused. SIGUSR1 opens this file again, too.
+With --audit-log the gateway records who did what: each write twice, before it is made
+and with its result, and denied calls, probes and actions on traffic. If it cannot
+write the first line, it refuses the write. SIGUSR1 also opens this file again.
 
-SIGUSR2 replaces the process by a new one without refusing a client, like the command
-upgrade.`
+SIGUSR2 starts an upgrade, like the command "upgrade".`
 
 // serveOptions are the flags of serve.
 type serveOptions struct {

@@ -16,7 +16,7 @@ import (
 const whoamiLong = `Whoami shows who you are to the gateway: the name in its log and revisions, your
 role, and the subjects by which a policy (serve --admin-policy) can give you one.
 
-A caller without a role may not ask. The error then lists the subjects.`
+A caller without a role gets an error that lists the subjects.`
 
 func newWhoami(c *cli) *cobra.Command {
 	cmd := &cobra.Command{

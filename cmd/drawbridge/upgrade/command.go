@@ -57,7 +57,7 @@ func New(e *command.Env) *cobra.Command {
 	var dir, binary string
 	cmd := &cobra.Command{
 		Use:   "upgrade",
-		Short: "Replace the gateway's process without refusing a client",
+		Short: "Replace the gateway's process without refusing clients",
 		Long:  long,
 		Example: `  drawbridge upgrade
   drawbridge upgrade --binary /opt/drawbridge-1.5/drawbridge --data-dir /var/lib/drawbridge`,
