@@ -78,7 +78,7 @@ type Record struct {
 	Certificate      certs.Identity // of the client; zero: none presented
 }
 
-// Of records the client of the Record and the address of its peer.
+// Of sets the client of the Record and the address of its peer.
 func (r *Record) Of(client, remote net.Addr) {
 	a, ok := client.(*net.TCPAddr)
 	if !ok {

@@ -18,7 +18,7 @@ import (
 
 const nextRequest = "GET /next HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 
-// What arrives upstream of the next request.
+// nextArrives is the next request as the upstream receives it.
 const nextArrives = "GET /next HTTP/1.1\r\nHost: a\r\n\r\n"
 
 // Every request of the corpus is sent to a plaintext listener and to one with

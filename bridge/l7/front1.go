@@ -48,7 +48,7 @@ type front1 struct {
 	waited        time.Duration // for the body
 	taken         int64         // bytes of the body
 
-	// Of the response.
+	// These fields describe the response.
 	keep   bool        // the connection accepts another request
 	ended  bool        // all of the response was written
 	framed atomic.Bool // its head was written with its framing

@@ -36,7 +36,8 @@ func canned(response []byte) func(net.Conn) {
 	}
 }
 
-// What a small request costs in all: client and upstream allocate nothing.
+// BenchmarkSmallRequestAlone measures the total cost of a small request: client
+// and upstream allocate nothing.
 func BenchmarkSmallRequestAlone(b *testing.B) {
 	response := fmt.Appendf(nil, "HTTP/1.1 200 OK\r\nDate: Mon, 23 Nov 2026 10:00:00 GMT\r\nServer: x\r\nContent-Type: text/plain\r\nContent-Length: 1024\r\n\r\n%01024d", 0)
 	for _, name := range []string{"plaintext upstream", "TLS upstream", "TLS upstream, access log"} {
@@ -90,7 +91,8 @@ func BenchmarkSmallRequestAlone(b *testing.B) {
 	}
 }
 
-// What 4 MiB from a TLS upstream cost in all, to a plaintext client.
+// BenchmarkLargeResponseAlone measures the total cost of 4 MiB from a TLS
+// upstream to a plaintext client.
 func BenchmarkLargeResponseAlone(b *testing.B) {
 	const size, piece = 4 << 20, 32 << 10
 	chunks := []byte("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")

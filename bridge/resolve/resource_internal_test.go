@@ -141,8 +141,8 @@ func TestADamagedDNSAnswerIsHarmless(t *testing.T) {
 	}
 }
 
-// Of thousands of addresses, only as many as there may be endpoints are kept
-// and checked.
+// A lookup keeps and checks only as many addresses of an answer as an upstream
+// may have endpoints.
 func TestAddressesOfAnAnswerAreBounded(t *testing.T) {
 	looked := 0
 	n := NewName(Query{Host: "up.test", Port: 443})

@@ -96,8 +96,8 @@ func TestIndexFollowsEdits(t *testing.T) {
 	}
 }
 
-// Of a thousand expressions, a path tries only those that it has the text for, and each
-// of them once.
+// With a thousand expressions, a path tries only those whose text it contains, and
+// tries each once.
 func TestFewExpressionsAreTried(t *testing.T) {
 	rules := manyExpressions(1000)
 	table := mustTable(t, rules...)

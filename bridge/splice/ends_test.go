@@ -96,7 +96,7 @@ func TestBytesBeforeATruncationAreDelivered(t *testing.T) {
 	})
 }
 
-// So do bytes before a reset.
+// Bytes before a reset arrive too.
 func TestBytesBeforeAResetAreDelivered(t *testing.T) {
 	sent := bytes.Repeat([]byte("0123456789abcde\n"), 1<<14) // 256 KiB
 	for _, secure := range []bool{false, true} {

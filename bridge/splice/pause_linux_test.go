@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// What a side sends during a pause is carried after it, and so is the end of its stream.
+// The splice carries bytes that a side sends during a pause, and the end of its stream,
+// after the pause.
 func TestAPauseLosesNothing(t *testing.T) {
 	e, err := New(1)
 	if err != nil {

@@ -26,7 +26,7 @@ type Opening struct {
 // Next is what follows a client's first messages.
 type Next int
 
-// What can follow.
+// The values of Next.
 const (
 	TLS       Next = iota // the client's TLS handshake
 	Plaintext             // the session, in plaintext

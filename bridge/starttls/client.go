@@ -92,7 +92,7 @@ func (c *Client) blame(waiting string, err error) error {
 	return &certs.VerifyError{Reason: certs.ReasonClientFailed, Detail: "waiting for " + waiting + ": " + certs.ErrorText(err), Err: err}
 }
 
-// promptly is a response time that keeps a client within every server's timeout:
+// promptly is a response time that is too short to make any server time out:
 // MySQL's connect_timeout is at least 2 seconds.
 const promptly = time.Second
 

@@ -106,7 +106,7 @@ func (a *mysqlAuth) server(payload []byte) (mysqlMove, error) {
 		}
 	}
 	if a.exposed {
-		// What the client would answer is not known, and may be its password.
+		// The client's answer is unknown, and may be its password.
 		return mysqlMove{}, errMySQLPacket
 	}
 	return move, nil

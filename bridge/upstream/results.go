@@ -53,8 +53,8 @@ func (r *results) NoteFailure(err error) {
 	r.note(r.endpoint.failure("tls", 0, err), certs.IsAlert(err))
 }
 
-// NoteUnanswered records that the connection failed after a request was sent
-// and before a response began.
+// NoteUnanswered records that a request was sent and no response began, because
+// the connection failed or the response was late.
 func (r *results) NoteUnanswered(reason certs.Reason, err error) {
 	f := r.endpoint.failure("http", 0, err)
 	f.Reason = reason

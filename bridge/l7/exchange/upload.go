@@ -47,7 +47,8 @@ type upload struct {
 	sending sync.WaitGroup // of the goroutines that send the body, one after the other
 	started bool           // there is one
 
-	// Of the upload that waits for the client without a goroutine: see park.
+	// parked is the state of an upload that waits for the client without a
+	// goroutine: see park.
 	parked struct {
 		back   message.Back
 		number int

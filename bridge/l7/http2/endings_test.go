@@ -168,7 +168,8 @@ func TestFramesOfACanceledStreamAreDropped(t *testing.T) {
 	}
 }
 
-// So are frames for a server that has completed its response, or refused the request.
+// Frames for a server that has completed its response or refused the request are
+// dropped too.
 func TestFramesOfAnAnsweredStreamAreDropped(t *testing.T) {
 	nc, _ := serve(t, Options{}, func(s *ServerStream) {
 		_ = s.Respond(&message.Response{Status: 403, Length: 0}, true)

@@ -28,7 +28,8 @@ type liveness struct {
 	number   uint64 // the payload of that PING
 	suspect  bool   // see suspectLocked
 
-	// What the peer had taken at the last check, while data was waiting.
+	// These fields hold the peer's progress at the last check while data was
+	// waiting.
 	progress       uint64
 	waiting        bool
 	sendProgressAt int64 // when the peer last took data, or data began to wait

@@ -98,7 +98,7 @@ func TestASlowButSteadyReaderGetsEverything(t *testing.T) {
 	}
 }
 
-// So does a client that opens its window slowly but steadily.
+// A client that opens its window slowly but steadily gets everything too.
 func TestAWindowThatOpensSlowlyButSteadilyIsEnough(t *testing.T) {
 	inBubble(t, Options{StallTimeout: time.Minute}, func(s *ServerStream) {
 		_ = s.Respond(&message.Response{Status: 200, Length: 2000}, false)

@@ -2,7 +2,8 @@ package http2
 
 import "testing"
 
-// What the reader of a body keeps fills the stream's window, until it is released.
+// Bytes that the reader of a body retains keep the stream's window shut until the
+// reader releases them.
 func TestTheWindowIsShutForRetainedBytes(t *testing.T) {
 	read, released, release := make(chan int), make(chan struct{}), make(chan struct{})
 	nc, s := serve(t, Options{}, func(s *ServerStream) {

@@ -29,8 +29,9 @@ type Request struct {
 	// body shows it.
 	Length int64
 
-	// What policy keeps of the connection fields after it has removed them from
-	// Fields. Each protocol version writes them its own way, or not at all.
+	// Policy keeps this information from the connection fields after it has
+	// removed them from Fields. Each protocol version writes them its own way, or
+	// not at all.
 	Upgrade  string // protocols the client offers to switch to, or ""
 	Trailers bool   // the client accepts trailers (TE: trailers)
 

@@ -27,7 +27,7 @@ type Writer struct {
 	held []byte  // bytes that are not sent yet; in *buf unless they are too many
 	err  error   // why nothing can be sent any more
 
-	// Of the body of the message that is being sent.
+	// These fields describe the body of the message that is being sent.
 	framed http1.Body
 	left   int64 // of a sized one
 }
