@@ -154,7 +154,7 @@ func TestUnappliedUpstreamIsProbed(t *testing.T) {
 	wantFaults(t, err, invalid.Argument, "upstream")
 }
 
-// What cannot be made live is not dialled, and says why.
+// An upstream that cannot be made live is not dialed, and the probe says why.
 func TestDownUpstreamIsNotDialed(t *testing.T) {
 	ca := certstest.NewCA(t)
 	dialled := make(chan struct{}, 1)
@@ -281,8 +281,8 @@ func TestProbesRunSideBySideWithinBounds(t *testing.T) {
 	}
 }
 
-// What is used by TCP listeners alone is probed without the protocols that HTTP
-// offers.
+// An upstream that only TCP listeners use is probed without the ALPN protocols
+// of HTTP.
 func TestAProbeOffersWhatTrafficOffers(t *testing.T) {
 	ca := certstest.NewCA(t)
 	offered := make(chan []string, 1)

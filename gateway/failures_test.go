@@ -36,8 +36,8 @@ func served(t *testing.T, f func(net.Conn)) string {
 	return ln.Addr().String()
 }
 
-// What fails after a connection was made is in the status of its endpoint, by a reason
-// of its own, and in the metrics; what clients cause is not.
+// A failure after a connection was made is in the status of its endpoint, with its own
+// reason, and in the metrics. A failure that a client causes is not.
 func TestFailuresInUseAreCountedAtTheirEndpoint(t *testing.T) {
 	half := func(then func(net.Conn)) func(net.Conn) {
 		return func(c net.Conn) {

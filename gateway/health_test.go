@@ -150,7 +150,7 @@ func TestHealthChecksDecideWhereTrafficGoes(t *testing.T) {
 		t.Errorf("with one well again: %v", got)
 	}
 
-	// Who is deleted is asked no more.
+	// The gateway no longer checks a deleted upstream.
 	g.apply(store.Edit{Deletes: []store.Delete{{Kind: adminv1.Kind_KIND_LISTENER, Name: "web"}, {Kind: adminv1.Kind_KIND_UPSTREAM, Name: "up"}}})
 	if err := g.stop(); err != nil {
 		t.Fatal(err)

@@ -10,8 +10,8 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// What an upstream or a listener has counted stays in the metrics when it is replaced
-// or removed, although no scrape read them in between, and is counted once.
+// The counts of an upstream or a listener stay in the metrics when it is replaced or
+// removed, even if no scrape read them in between. Each count appears once.
 func TestCountersContinueAcrossRevisions(t *testing.T) {
 	up := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	t.Cleanup(up.Close)

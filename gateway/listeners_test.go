@@ -194,7 +194,7 @@ func moveListeners(t *testing.T, g *testGateway) error {
 			t.Errorf("after a move to %s no client can connect", to)
 		}
 	}
-	// What the kernel refuses to everyone else stays refused.
+	// The kernel still refuses the address to every other process.
 	if l, err := net.Listen("tcp", "127.0.0.1:"+port); err == nil {
 		l.Close()
 		t.Error("another process can listen on the same address")

@@ -107,7 +107,7 @@ func TestOnlyChangedUpstreamsAreProbed(t *testing.T) {
 	if len(answers) != 1 || answers[0].GetResults()[0].GetReason() != adminv1.Reason_REASON_UNKNOWN_CA {
 		t.Errorf("answers %v", answers)
 	}
-	// As is a client certificate that the upstream refuses.
+	// A client certificate that the upstream rejects fails the write too.
 	stranger := other.Client(t, "stranger")
 	_, err = g.Apply(t.Context(), store.Edit{RequireProbe: probeEvery, Puts: puts(inlineCertificate("client", stranger))})
 	answers = wantRefusal(t, err, `upstream["up"].endpoints[0]`)

@@ -186,9 +186,9 @@ func lines(t *testing.T) (stream, http1 string) {
 	return ln.Addr().String(), s.Listener.Addr().String()
 }
 
-// Of a thousand connections of every kind, exactly those end whose client is revoked,
-// expires, loses its CA, or has no certificate when one becomes required. No other
-// connection notices.
+// A thousand connections of every kind are open. A connection ends exactly if its
+// client is revoked, expires, loses its CA, or has no certificate when one becomes
+// required. No other connection is affected.
 func TestExactlyTheRightConnectionsEnd(t *testing.T) {
 	each := 50
 	if alloctest.Race || testing.Short() {

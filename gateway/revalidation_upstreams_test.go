@@ -250,10 +250,10 @@ func (e *endpointGroup) made(g *testGateway) (made int, ended map[certs.Reason]u
 	return made, ended
 }
 
-// Of a thousand connections to upstreams, pooled ones and those of requests, tunnels and
-// streams in progress, exactly those end whose endpoint is revoked, expires, loses its CA,
-// its name or its pin, or that were made with a certificate of the gateway that expires. No
-// other connection notices.
+// A thousand connections to upstreams are open: pooled ones, and those of requests, tunnels
+// and streams in progress. A connection ends exactly if its endpoint is revoked, expires,
+// or loses its CA, its name or its pin, or if it was made with a certificate of the gateway
+// that expires. No other connection is affected.
 func TestExactlyTheRightConnectionsToUpstreamsEnd(t *testing.T) {
 	n := 30
 	if alloctest.Race || testing.Short() {

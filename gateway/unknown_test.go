@@ -15,8 +15,8 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// What a newer version has stored, and this one does not know all of, must not be
-// served with the unknown part left out.
+// The gateway must not serve a stored resource of a newer version without the
+// fields that it does not know.
 func TestAStoredResourceWithUnknownFieldsIsDown(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
 	plain := func(name string) *adminv1.Upstream {

@@ -96,7 +96,7 @@ func TestAWatchResumesWhereItLeftOff(t *testing.T) {
 			t.Errorf("%s: %v", name, m)
 		}
 	}
-	// What is no longer kept is sent whole.
+	// If the gateway no longer keeps the changes, it sends the whole state.
 	for i := range 20 {
 		u := upstream("u-0000")
 		u.Labels = map[string]string{"i": fmt.Sprint(i)}

@@ -225,7 +225,7 @@ func TestATraceNamesEveryStepOfAKubernetesVolume(t *testing.T) {
 	if got := (Roots{root}).Survey().Steps(entry + "/tls.crt"); strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
-	// What is missing is waited for where it would be.
+	// The Survey watches for a missing file in the directory where it would be.
 	if got := (Roots{root}).Survey().Steps(root + "/new/c.pem"); strings.Join(got, " ") != root+" "+root+"/new" {
 		t.Errorf("%v", got)
 	}

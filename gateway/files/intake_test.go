@@ -49,8 +49,8 @@ func (g *fakeGateway) FileEvent(ref store.Ref, e *adminv1.Event) {
 	g.events = append(g.events, ref.Name+" "+e.GetType().String()+" "+e.GetMessage())
 }
 
-// What a change does to something else is reported of the change that does it,
-// and holds up no other.
+// If a changed file breaks another resource, the report names the changed
+// file's resource, and other changes continue.
 func TestRejectedFileDelaysNoOtherResource(t *testing.T) {
 	g := &fakeGateway{culprit: "web"}
 	in := &intake{gateway: g, log: hclog.NewNullLogger(), refused: map[store.Ref]snapshot.Digest{}}

@@ -201,8 +201,8 @@ func TestAMountOverADirectoryIsSeen(t *testing.T) {
 	}
 }
 
-// What the gateway could not apply, or has replaced by older content, is read at each
-// poll.
+// Each poll reads the files that the gateway could not apply, or has replaced by
+// older content.
 func TestWhatIsNotLiveIsReadAtEachPoll(t *testing.T) {
 	root := realTempDir(t)
 	w := polled(t, root, writeText(t, root+"/a", "a"), writeText(t, root+"/b", "b"))

@@ -116,7 +116,7 @@ func TestWarmConnectionsMustFitTheLimits(t *testing.T) {
 	w.put(u)
 }
 
-// What is set arrives where it is used.
+// Balancing and limit settings reach the live upstream.
 func TestBalancingAndLimitsAreLive(t *testing.T) {
 	w := newTestbed(t)
 	u := plainUpstream("u")

@@ -27,7 +27,8 @@ func plaintext(name string, port int) *adminv1.Upstream {
 	}
 }
 
-// What a gateway does once, when it starts.
+// BenchmarkCompile measures the compile that a gateway runs once, when it
+// starts.
 func BenchmarkCompile(b *testing.B) {
 	for _, n := range []int{10, 1000, 10000} {
 		b.Run(fmt.Sprintf("upstreams=%d", n), func(b *testing.B) {

@@ -72,7 +72,8 @@ const maxDeriving = 10 * time.Second
 func (c Compiler) Gather(ctx context.Context, live *Snapshot, e store.Edit, also Needs) (*Material, error) {
 	m := newMaterial()
 	for _, p := range e.Puts {
-		// Of two puts of one resource the draft takes the first and rejects the other.
+		// If two puts name one resource, the draft takes the first and rejects the
+		// second.
 		if r := live.State().Complete(p.Resource); r != nil && !m.has(store.RefOf(r)) {
 			c.gather(ctx, m, live, r)
 		}

@@ -130,7 +130,7 @@ func TestUnchangedPoliciesKeepTheirServer(t *testing.T) {
 	if after := servers(); after[0] != before[0] || after[1] == before[1] {
 		t.Error("a new certificate of one policy: the base changed, or the policy did not")
 	}
-	// What the policies of two hosts have in common is no reason to share tickets.
+	// Policies of two hosts with common settings must not share tickets.
 	l = proto.Clone(l).(*adminv1.Listener)
 	l.Tls.Policies = []*adminv1.TlsPolicy{{Hosts: []string{"a.example"}, Certificates: []string{"old"}}, {Hosts: []string{"b.example"}, Certificates: []string{"old"}}}
 	w.put(l)
@@ -177,7 +177,8 @@ func TestPoliciesAreExplained(t *testing.T) {
 	}
 }
 
-// What a policy names is in use: it is listed with its user and cannot be deleted.
+// A resource that a policy names is in use: it is listed with its user and cannot
+// be deleted.
 func TestReferencesOfPoliciesCount(t *testing.T) {
 	w := newTestbed(t)
 	w.putPolicies(tcp)

@@ -285,7 +285,8 @@ func TestEveryFlippedByteIsDetectedOrHarmless(t *testing.T) {
 	}
 }
 
-// What a newer version keeps in a place of its own is as much a part of the state.
+// Records that a newer version keeps in a bucket of its own are part of the state
+// too.
 func TestANewerFormatIsRefusedWhole(t *testing.T) {
 	for name, change := range map[string]func(*bbolt.Tx) error{
 		"a newer format": func(tx *bbolt.Tx) error {
