@@ -35,7 +35,7 @@ func TestDemoOnceShowsRealAnswersAndLeavesNothing(t *testing.T) {
 	}
 }
 
-// What the demo prints to be tried is tried.
+// The test runs the commands that the demo prints.
 func TestDemoCommandsWorkAsPrinted(t *testing.T) {
 	tmp := tempDir(t)
 	t.Setenv("TMPDIR", tmp)

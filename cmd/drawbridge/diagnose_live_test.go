@@ -207,7 +207,7 @@ crls: [{file: corp.crl}]
 	sh.run(t.Context(), "get", "certificates").want(t, exit.OK, "pkcs12", "files", "CN=gateway")
 	sh.run(t.Context(), "get", "trustbundles").want(t, exit.OK, "1, next update in ")
 
-	// What is shown is a configuration that changes nothing.
+	// The output is a configuration, and applying it changes nothing.
 	again := sh
 	again.in = sh.run(t.Context(), "get", "all", "-o", "yaml").out
 	again.run(t.Context(), "apply", "-f", "-", "--prune").want(t, exit.OK, "Nothing to change")

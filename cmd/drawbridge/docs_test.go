@@ -39,7 +39,7 @@ func TestDocumentedCommandsParse(t *testing.T) {
 			if match == nil || !fenced && !strings.HasPrefix(line, "    ") {
 				continue
 			}
-			// What follows belongs to the shell.
+			// The text after these belongs to the shell.
 			line, _, _ := strings.Cut(match[1], " #")
 			for _, end := range []string{" |", " &", " >", " 2>", "; ", " || "} {
 				line, _, _ = strings.Cut(line, end)

@@ -143,7 +143,7 @@ func TestFilesAreReadOnlyBelowFileRoots(t *testing.T) {
 		sh.run(t.Context(), "get", "certificate", "client").want(t, exit.OK, "CN=gateway")
 		r.stop()
 	}
-	// What is said replaces the default.
+	// An explicit --file-root replaces the default.
 	shell{}.run(t.Context(), "serve", "--data-dir", data, "--config", config, "--file-root", t.TempDir()).
 		want(t, exit.Invalid, "document 2 (Certificate client): files.certificatePath: ")
 }
