@@ -132,7 +132,8 @@ func (d *countdown) run(ctx context.Context, enter <-chan struct{}, tick <-chan 
 	}
 }
 
-// show writes the line of the countdown. over: the revision is no longer pending.
+// show writes the line of the countdown. over reports that the revision is no longer
+// pending.
 func (d *countdown) show(ctx context.Context) (over bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()

@@ -375,7 +375,7 @@ func (o *serveOptions) recordTo(to *gateway.AccessLog, c *cli) error {
 }
 
 // absolute returns the absolute form of a path, or "" for "". The working directory may
-// change before a signal has the file read or opened again.
+// change before a signal makes the gateway read or open the file again.
 func absolute(path string) (string, error) {
 	if path == "" {
 		return "", nil

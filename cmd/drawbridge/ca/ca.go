@@ -110,7 +110,7 @@ func (l lifetime) until() time.Time {
 	return time.Now().Add(time.Duration(l))
 }
 
-// inStaging lets make write files into a new directory beside dir, then moves them to
+// inStaging calls make with a new directory beside dir, then moves the files in it to
 // dir. It replaces existing files only if force is set. It moves all of the files or, as
 // far as the file system allows, none.
 func inStaging(dir string, force bool, make func(staging string) error) error {

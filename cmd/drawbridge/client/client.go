@@ -74,10 +74,10 @@ type Client struct {
 	dialError atomic.Pointer[error]
 }
 
-// Close closes the connection. Calls that run fail.
+// Close closes the connection. Calls in progress fail.
 func (cl *Client) Close() error { return cl.conn.Close() }
 
-// Dial checks the flags and prepares a connection. The first call makes it.
+// Dial checks the flags and prepares a connection. The first call establishes it.
 func (o *Connector) Dial() (*Client, error) {
 	network, address, creds := "unix", "", insecure.NewCredentials()
 	authority := "localhost"
@@ -178,7 +178,7 @@ func (cl *Client) Failure(err error, name exit.FieldNamer) error {
 	if len(st.Details()) > 0 {
 		return exit.RPCError(err, name) // the gateway returned it
 	}
-	// The connection was made and then lost. A TLS 1.3 server rejects a client's
+	// The connection was established and then lost. A TLS 1.3 server rejects a client's
 	// certificate with an alert after the handshake, which arrives as text at best or is
 	// lost behind a broken pipe. Over TCP a gateway always requires a certificate, so if
 	// none was sent, that is the cause.

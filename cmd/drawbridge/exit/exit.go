@@ -54,7 +54,7 @@ func (f *Error) Print(w io.Writer, p terminal.Paint) {
 		fmt.Fprintln(w, line)
 	}
 	if len(f.probes) > 0 {
-		// An error of writing an error cannot be reported.
+		// An error while printing an error cannot be reported.
 		_ = view.WriteProbe(w, p, f.probes, time.Now())
 		fmt.Fprintln(w)
 	}

@@ -231,7 +231,7 @@ func number(fd protoreflect.FieldDescriptor, n *yaml.Node) (v protoreflect.Value
 		if n.Decode(&i) != nil {
 			return v, want
 		}
-	case "!!str": // protojson writes 64-bit numbers so
+	case "!!str": // protojson writes 64-bit numbers as strings
 		var err error
 		if i, err = strconv.ParseInt(n.Value, 10, bits); err != nil {
 			return v, want

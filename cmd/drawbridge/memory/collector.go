@@ -23,7 +23,7 @@ const (
 // percentFor returns the GOGC that lets a heap with that many live bytes grow to
 // heapFloor, or to twice its size if that is more.
 func percentFor(live uint64) int {
-	const most = 100 * heapFloor / (4 << 20) // Go multiplies its least heap, of 4 MiB, by it
+	const most = 100 * heapFloor / (4 << 20) // Go multiplies its minimum heap of 4 MiB by it
 	if live == 0 {
 		return most
 	}
@@ -61,8 +61,8 @@ const (
 	// activity is how many bytes the end of a few connections allocates: less means that
 	// hardly anything can have become garbage.
 	activity = 16 << 10
-	// restFor is the time between collections that nothing but a little activity asks for,
-	// as a multiple of the time the last one took: at most 0.2 % of a core.
+	// restFor is the time between collections that only a little activity causes, as a
+	// multiple of the duration of the last one: at most 0.2 % of a core.
 	restFor   = 500
 	leastRest = 5 * time.Second
 	// usualStack is the usual stack size of a goroutine.
