@@ -97,7 +97,7 @@ type Options struct {
 	// every socket is new, and is closed with the process.
 	Sockets *handover.Sockets
 
-	// Predecessor is the process that this one replaces. Nil: it replaces none.
+	// Predecessor is the process that this one replaces. Nil: this one replaces no process.
 	Predecessor *handover.Predecessor
 
 	// TicketKeys are the TLS ticket keys of the listeners of that process. Nil: none.

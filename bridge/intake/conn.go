@@ -99,7 +99,7 @@ type Conn struct {
 
 	// Guarded by Intake.mu.
 	entered, left bool
-	announced     bool // Announced is set and does not change any more
+	announced     bool // Announced is set and no longer changes
 	end           ending
 }
 

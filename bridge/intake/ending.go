@@ -10,7 +10,7 @@ import (
 // An ending is the scheduled end of a connection. Intake.mu guards it.
 type ending struct {
 	begun bool        // the connection accepts no further work
-	timer *time.Timer // cuts the connection; nil: nothing does
+	timer *time.Timer // cuts the connection; nil: no end is scheduled
 	at    time.Time   // when timer fires
 }
 

@@ -7,12 +7,12 @@ const (
 	// byte has 23 bytes in TLS 1.3.
 	SmallRead = 64
 
-	// smallReads is how many small reads a peer may cause without an answer, and how
-	// many more each second allows.
+	// smallReads is the number of small reads that a peer may cause without an answer,
+	// and the number that each second adds.
 	smallReads = 2000
 
-	// FloodPause is how long nothing is read from a peer that causes more. What arrives
-	// meanwhile is read at once.
+	// FloodPause is the pause between reads from a peer that causes more. One read then
+	// takes all bytes that arrived during the pause.
 	FloodPause = 20 * time.Millisecond
 
 	// largeRead is the size of a read that shows that a peer sends in larger pieces again.

@@ -5,15 +5,15 @@ import (
 	"time"
 )
 
-// Traffic is what the kernel has counted of a connection, TLS and headers of the PROXY
-// protocol included. The gateway counts nothing for it.
+// Traffic holds the kernel's counts for a connection, including TLS and PROXY protocol
+// headers. The gateway itself counts no bytes for it.
 type Traffic struct {
 	Received, Sent uint64        // bytes, each counted once
 	Idle           time.Duration // since the last byte in either direction
 }
 
 // TrafficOf returns the traffic of a connection. ok is false if the connection has ended,
-// and where the system does not count: for unix-domain sockets, and on other systems than
+// or if the system does not count: for unix-domain sockets, and on systems other than
 // Linux.
 func TrafficOf(s *Socket) (t Traffic, ok bool) {
 	s.mu.Lock()

@@ -40,8 +40,8 @@ func (a *Trackers) remove(t *Tracker) {
 	delete(a.open, t)
 }
 
-// Connections returns the connections to upstreams that belong to no one client: those
-// kept for requests, warm ones, and those still being made.
+// Connections returns the connections to upstreams that do not belong to a single client:
+// pooled ones, warm ones, and those that are still connecting.
 func (a *Trackers) Connections() []live.Entry {
 	a.mu.Lock()
 	all := make([]*Tracker, 0, len(a.open))

@@ -55,8 +55,8 @@ func (s *Survey) Trace(path string) Trace {
 	return t
 }
 
-// Steps returns the names along a path, symlinks and directories alike, whose change may
-// change its target or the content. Each is an absolute path whose directory has no
+// Steps returns the symlinks and directories along a path whose change may change the
+// path's target or its content. Each is an absolute path whose directory has no
 // symlinks. Outside the roots they are only the symlinks that lead to a root.
 func (s *Survey) Steps(path string) []string {
 	var steps steps

@@ -45,9 +45,9 @@ func newIntake(g Gateway, log hclog.Logger) *intake {
 	return &intake{gateway: g, log: log, refused: map[store.Ref]snapshot.Digest{}, read: map[store.Ref]snapshot.Digest{}}
 }
 
-// behind returns which of all resources with files are not live as their files were last
-// read: those whose files are invalid or could not be applied, and those that a slow
-// write has replaced by what their files held before. It forgets all other resources.
+// behind returns the resources whose live content differs from the last read of their
+// files: the files are invalid or could not be applied, or a slow write has restored their
+// earlier content. all lists every resource with files; behind forgets any other.
 func (t *intake) behind(all []store.Ref) []store.Ref {
 	var out []store.Ref
 	snap, known := t.gateway.Live(), 0

@@ -19,15 +19,15 @@ type watched struct {
 	trace fileroot.Trace
 	steps []string // the names along the path to watch
 
-	// since is when the present stamp was first seen, and confirmed whether the file was
-	// read again long after. Two changes within a tick of the file system's clock have the
-	// same stamp, and the first read may have been between them.
+	// since is when the current stamp was first seen. confirmed reports whether the file
+	// was read again long after that: two changes within a tick of the file system's clock
+	// have the same stamp, and the first read may have come between them.
 	since     time.Time
 	confirmed bool
 }
 
-// seen notes where the path leads now. It reports whether that is another file, or the
-// same file changed.
+// seen records the current trace of the path. It reports whether the path leads to
+// another file or to a changed one.
 func (p *watched) seen(t fileroot.Trace) bool {
 	same := p.trace.Stamp == t.Stamp && !p.since.IsZero()
 	p.trace = t
@@ -37,7 +37,8 @@ func (p *watched) seen(t fileroot.Trace) bool {
 	return !same
 }
 
-// leadsElsewhere reports whether the path leads another way than when it was last traced.
+// leadsElsewhere reports whether a directory or symlink along the path has changed since
+// the last trace.
 func (p *watched) leadsElsewhere(now fileroot.Trace) bool {
 	return p.since.IsZero() || p.trace.Way != now.Way
 }
@@ -54,8 +55,8 @@ type pathSet struct {
 	all   []store.Ref
 }
 
-// update makes files the paths of the set. It returns the new paths, the resources that
-// use a path that they did not use before, and whether anything changed.
+// update replaces the paths of the set with files. It returns the new paths, the resources
+// that use a path for the first time, and whether the set changed.
 func (s *pathSet) update(files map[string][]store.Ref) (fresh []*watched, users []store.Ref, changed bool) {
 	paths := make(map[string]*watched, len(files))
 	changed = len(files) != len(s.paths)

@@ -46,13 +46,13 @@ func (w *Watcher) retrace(ctx context.Context, paths []*watched) (unseen []store
 	return nil
 }
 
-// unwatched reports whether directories are not watched that should be. A directory that
-// was removed or renamed has no watch any more, and may have a successor.
+// unwatched reports whether some directories lack a watch. A directory that was removed or
+// renamed loses its watch, and a new directory may have taken its place.
 func (w *Watcher) unwatched() bool { return w.notify != nil && len(w.notify.WatchList()) != w.dirs }
 
-// poll looks at all paths. It returns the resources to read: those whose files have other
-// attributes than before, those that are not live as their files were read, those to
-// confirm, and the few that this poll reads regardless.
+// poll looks at all paths. It returns the resources to read: those whose files have new
+// attributes, those whose live content differs from the last read, those to confirm, and
+// the few that this poll reads in any case.
 func (w *Watcher) poll(ctx context.Context) (suspects []store.Ref) {
 	changed, moved := w.survey(ctx, w.known.dirs)
 	for _, p := range changed {
@@ -83,8 +83,8 @@ func (w *Watcher) poll(ctx context.Context) (suspects []store.Ref) {
 	return slices.DeleteFunc(suspects, func(ref store.Ref) bool { return hung[ref] })
 }
 
-// survey traces paths, grouped by directory. It returns those whose stamp is another than
-// before, and those that lead another way. Paths on a file system that hangs keep their
+// survey traces paths, grouped by directory. It returns the paths with a new stamp,
+// and those along which a directory or symlink has changed. Paths on a file system that hangs keep their
 // last trace, and are traced again once it answers.
 func (w *Watcher) survey(ctx context.Context, dirs [][]*watched) (changed, moved []*watched) {
 	if len(dirs) == 0 {
@@ -135,8 +135,8 @@ func (w *Watcher) survey(ctx context.Context, dirs [][]*watched) (changed, moved
 // maxBatch bounds how many paths are traced in one call.
 const maxBatch = 512
 
-// nextBatch returns paths to trace in one call, and the rest: those in one directory, or
-// those in several on the same device, which hang together.
+// nextBatch returns the paths to trace in one call, and the rest. A batch holds the paths
+// in one directory, or in several on the same device, which hang together.
 func nextBatch(dirs [][]*watched) (batch []*watched, rest [][]*watched) {
 	n, device := 1, dirs[0][0].trace.Device
 	for size := len(dirs[0]); device != 0 && n < len(dirs) && dirs[n][0].trace.Device == device && size < maxBatch; n++ {
@@ -219,8 +219,8 @@ func (w *Watcher) watch(ctx context.Context, moved []*watched) (unseen []store.R
 	return unseen
 }
 
-// watchOnly watches directories and no others, some of them again. It returns those that
-// were not watched before.
+// watchOnly watches dirs and no other directories, and renews the watches of those in
+// again. It returns the directories that were not watched before.
 func (w *Watcher) watchOnly(ctx context.Context, dirs, again map[string]bool) (added map[string]bool) {
 	present := map[string]bool{}
 	for _, dir := range w.notify.WatchList() {

@@ -40,7 +40,8 @@ type Watcher struct {
 	// take reads the files of resources and applies what changed.
 	take func(context.Context, []store.Ref)
 
-	// behind returns which of the resources are not live as their files were last read.
+	// behind returns the resources whose live content differs from the last read of
+	// their files.
 	behind func([]store.Ref) []store.Ref
 
 	// blocking runs a function that may hang on a file system. An error means that the

@@ -28,7 +28,8 @@ func ConnectionTable(all []*adminv1.Connection) *terminal.Table {
 	return t
 }
 
-// ClientOf returns the client's address; "" if the connection belongs to no one client.
+// ClientOf returns the client's address, or "" if the connection does not belong to a
+// single client.
 func ClientOf(c *adminv1.Connection) string {
 	return cmp.Or(c.GetClient().GetAnnouncedAddress(), c.GetClient().GetRemoteAddress())
 }
