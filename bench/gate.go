@@ -75,15 +75,11 @@ func runGate(ctx context.Context, args []string) error {
 
 // run judges every row, and returns an error that names those that did not pass.
 func (g *gate) run(ctx context.Context) error {
-	dir, err := os.MkdirTemp("", "bench-keys-")
+	k, remove, err := newKeys()
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
-	k, err := keys.New(dir)
-	if err != nil {
-		return err
-	}
+	defer remove()
 	var failed []string
 	for _, row := range g.options.rows {
 		v, err := g.judge(ctx, row, k)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/bench/backend"
@@ -52,15 +51,11 @@ func newRun(o *options) *run {
 
 // measure runs every row, and stops early only if ctx ends.
 func (r *run) measure(ctx context.Context, o *options, kinds []proxy.Kind, progress io.Writer) error {
-	dir, err := os.MkdirTemp("", "bench-keys-")
+	k, remove, err := newKeys()
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
-	k, err := keys.New(dir)
-	if err != nil {
-		return err
-	}
+	defer remove()
 	for _, row := range o.rows {
 		res := result{Row: row.name, Samples: map[string][]sample{}, Skipped: map[string]string{}}
 		err := measureRow(ctx, o, row, kinds, k, &res, progress)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
 	"time"
 
@@ -30,6 +31,21 @@ type sample struct {
 	Resumed float64 `json:"resumed,omitempty"`
 	// More holds the row's other measurements, by the name of their column.
 	More map[string]float64 `json:"more,omitempty"`
+}
+
+// newKeys makes keys in a new directory. The caller must call remove when no site needs
+// them any longer.
+func newKeys() (k *keys.Keys, remove func(), err error) {
+	dir, err := os.MkdirTemp("", "bench-keys-")
+	if err != nil {
+		return nil, nil, err
+	}
+	remove = func() { _ = os.RemoveAll(dir) }
+	if k, err = keys.New(dir); err != nil {
+		remove()
+		return nil, nil, err
+	}
+	return k, remove, nil
 }
 
 // A site is one proxy that works on one row, with its own backend.

@@ -45,27 +45,25 @@ func runTails(ctx context.Context, args []string) error {
 	if flags.NArg() > 0 || *pairs < 1 || *seconds <= 0 {
 		return fmt.Errorf("tails: -pairs and -seconds must be more than 0, and nothing else may be given")
 	}
-	dir, err := os.MkdirTemp("", "bench-keys-")
+	k, remove, err := newKeys()
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	defer remove()
 	t := &tails{
 		options: &options{pairs: *pairs, warmUp: 400 * time.Millisecond, length: time.Duration(*seconds * float64(time.Second))},
+		keys:    k,
 		report:  os.Stdout,
 	}
-	if t.keys, err = keys.New(dir); err != nil {
-		return err
-	}
-	for _, k := range []proxy.Kind{proxy.Drawbridge{Label: "drawbridge", Path: *binary}, proxy.Nginx{}, proxy.HAProxy{}} {
-		if _, err := k.Version(ctx); err != nil {
+	for _, kind := range []proxy.Kind{proxy.Drawbridge{Label: "drawbridge", Path: *binary}, proxy.Nginx{}, proxy.HAProxy{}} {
+		if _, err := kind.Version(ctx); err != nil {
 			if len(t.kinds) == 0 {
 				return err
 			}
-			fmt.Fprintf(t.report, "left out: %s: %v\n", k.Name(), err)
+			fmt.Fprintf(t.report, "left out: %s: %v\n", kind.Name(), err)
 			continue
 		}
-		t.kinds = append(t.kinds, k)
+		t.kinds = append(t.kinds, kind)
 	}
 	return t.run(ctx)
 }
