@@ -8,7 +8,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// On a terminal, what is gone is red and what is new is green, as kubectl and git show it.
+// On a terminal, removed lines are red and added lines are green, as in kubectl and git.
 func TestADiffIsColoredByWhatHappens(t *testing.T) {
 	changes := []*adminv1.ResourceChange{
 		{Kind: adminv1.Kind_KIND_UPSTREAM, Name: "payments", Action: adminv1.ChangeAction_CHANGE_ACTION_UPDATED, FieldCount: 3, Fields: []*adminv1.FieldChange{
