@@ -11,8 +11,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 )
 
-// An aborted exchange leaves nothing behind, whichever side aborts it and
-// however.
+// An aborted exchange leaves nothing behind, for each side that can abort it
+// and each way to do so.
 func TestAbortedExchangesLeaveNothing(t *testing.T) {
 	rounds := 4000
 	if testing.Short() {

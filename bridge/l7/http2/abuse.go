@@ -170,9 +170,9 @@ func violates(code h2.ErrCode, reason string) rule {
 	return rule{verdict: fatal, code: code, reason: reason}
 }
 
-// streamRules has the rule for each stream frame in each stream state. A frame
-// with verdict process on an openStream earns if it proves valid: dataFrame in
-// received, headersFrame in head. So does headersFrame on a freshStream.
+// streamRules has the rule for each stream frame in each stream state. A valid
+// frame with verdict process earns on an openStream: a dataFrame by received, a
+// headersFrame by head. So does a headersFrame on a freshStream.
 var streamRules = func() (t [streamFrames][streamStates]rule) {
 	protocol := func(what string) rule { return violates(h2.ErrCodeProtocol, what) }
 	free := charge(framesAccount, 0)
@@ -210,7 +210,7 @@ var streamRules = func() (t [streamFrames][streamStates]rule) {
 		switch s {
 		case openStream, unwantedStream, endedStream:
 			t[resetFrame][s], t[windowFrame][s] = charge(streamsAccount, 1), charge(framesAccount, 1)
-		case answeredStream: // a server resets when it needs no more of the request
+		case answeredStream: // a server resets the stream when it does not need the rest of the request
 			t[resetFrame][s], t[windowFrame][s] = free, charge(framesAccount, 1)
 		default:
 			t[resetFrame][s], t[windowFrame][s] = ignoreLate(1), ignoreLate(1)
@@ -219,11 +219,11 @@ var streamRules = func() (t [streamFrames][streamStates]rule) {
 	return t
 }()
 
-// connFrameCosts has the costs of connection frames, paid from framesAccount.
-// All are processed.
+// connFrameCosts holds the costs of connection frames, which framesAccount
+// pays. Every such frame is processed.
 var connFrameCosts = map[h2.FrameType]int{
 	h2.FrameSettings:     1, // plus 1 for each setting, see streamsPerCost; acknowledgments are free
-	h2.FramePing:         1, // acknowledgments too
+	h2.FramePing:         1, // acknowledgments included
 	h2.FrameGoAway:       1,
 	h2.FrameWindowUpdate: 1,
 	h2.FramePriority:     1,
@@ -264,8 +264,8 @@ func (c *conn) stateOf(id uint32) (*stream, streamState) {
 }
 
 // checkFrame applies the rule for a frame and charges its cost. It returns the
-// stream if the frame is to be processed, else the stream's error or the
-// connection's. c.mu is held.
+// stream if the frame must be processed, and otherwise the error of the stream
+// or of the connection. c.mu is held.
 func (c *conn) checkFrame(f streamFrame, id uint32) (s *stream, v verdict, streamErr, end *Error) {
 	s, state := c.stateOf(id)
 	r := &streamRules[f][state]
@@ -283,7 +283,7 @@ func (c *conn) checkFrame(f streamFrame, id uint32) (s *stream, v verdict, strea
 	return s, r.verdict, nil, nil
 }
 
-// A resetLog holds the IDs of the streams that this side reset last.
+// A resetLog holds the IDs of the streams that this side reset most recently.
 type resetLog struct {
 	ids  []uint32
 	next int // index of the next ID to overwrite, once ids is full

@@ -61,8 +61,8 @@ func (s *streamInState) budgets() (left [accounts]int) {
 	return left
 }
 
-// fix half-fills every account and stops time.
-func (s *streamInState) fix() {
+// halfFill half-fills every account and stops time.
+func (s *streamInState) halfFill() {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
 	for a := range s.c.abuse.budgets {
@@ -107,7 +107,7 @@ func newServerStage(t *testing.T, want streamState) *streamInState {
 			<-hold
 		}
 	})
-	t.Cleanup(func() { close(hold) }) // before serve's
+	t.Cleanup(func() { close(hold) }) // runs before the cleanup of serve
 	s := &streamInState{raw: rawClient(t, nc), c: &c.conn, id: 1}
 	request := func(id uint32, end bool, path string) {
 		s.headers(id, end, ":method: POST", ":scheme: https", ":authority: a.test", ":path: "+path)
@@ -218,7 +218,7 @@ func TestFramesCostWhatTheTableSays(t *testing.T) {
 					if _, ok := s.sync(); !ok {
 						t.Fatal("the connection was ended")
 					}
-					s.fix()
+					s.halfFill()
 					before := s.budgets()
 					s.send(f)
 					frames, ok := s.sync()
@@ -234,7 +234,7 @@ func TestFramesCostWhatTheTableSays(t *testing.T) {
 					}
 					want := [accounts]int{}
 					want[r.from] -= r.cost
-					want[framesAccount] -= connFrameCosts[h2.FramePing] // of sync
+					want[framesAccount] -= connFrameCosts[h2.FramePing] // the PING of sync
 					reset := fmt.Sprintf("RST %d %v", s.id, r.code)
 					switch {
 					case r.verdict == refuse:

@@ -23,7 +23,7 @@ const (
 // pseudo-header fields and checks the rules common to all sections.
 type block struct {
 	maxBytes, maxFields int
-	ofServer            bool // sections are responses
+	ofServer            bool // the peer is a server
 
 	pseudo                                          uint8
 	method, scheme, authority, path, protocol, code string
@@ -66,7 +66,7 @@ func (b *block) add(f hpack.HeaderField) bool {
 		return false
 	}
 	if b.fault != "" {
-		return true // still count sizes
+		return true // the sizes of later fields count too
 	}
 	if f.IsPseudo() {
 		b.fault = b.addPseudo(f.Name, f.Value)
@@ -267,7 +267,7 @@ func (b *block) request(r *message.Request, end, extendedConnect bool) (fault st
 }
 
 // response converts the section to the head of a response, or returns why it
-// cannot (section 8.3.2). end says that no body follows. head says that none
+// cannot (section 8.3.2). end says that no body follows. head says that no body
 // may follow, because the request was a HEAD.
 func (b *block) response(r *message.Response, end, head bool) (fault string) {
 	if b.fault != "" {
@@ -310,7 +310,7 @@ func (b *block) response(r *message.Response, end, head bool) (fault string) {
 	return ""
 }
 
-// mayHaveBody reports whether a response has a body, if only an empty one. head says
+// mayHaveBody reports whether a response has a body, even an empty one. head says
 // that it answers a HEAD request.
 func mayHaveBody(status int, head bool) bool {
 	return status >= 200 && status != 204 && status != 304 && !head

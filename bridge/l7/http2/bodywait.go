@@ -39,7 +39,7 @@ func (s *ServerStream) beginWaitLocked() {
 	s.c.server.waiting++
 }
 
-// endWaitLocked stops it.
+// endWaitLocked stops the clock.
 func (s *ServerStream) endWaitLocked() {
 	w := &s.bodyWait
 	s.c.server.waiting--
@@ -47,8 +47,8 @@ func (s *ServerStream) endWaitLocked() {
 	w.waitingSince = 0
 }
 
-// AwaitBody waits for more of the body without holding a goroutine: most of what a slow
-// upload would hold is the stack of one. It arranges that ready is called once, in a
+// AwaitBody waits for more of the body without a goroutine, whose stack would be most
+// of the memory that a slow upload uses. It arranges that ready is called once, in a
 // new goroutine, as soon as Read does not have to wait. Until then, Read and AwaitBody
 // must not be called. If Read does not have to wait now, AwaitBody returns false, and
 // ready is not called. Either way the view that Read returned last becomes invalid.
@@ -78,7 +78,8 @@ func (s *ServerStream) takeReadyLocked() func() {
 	return ready
 }
 
-// wakeReaderLocked wakes what waits for the body, or for the response. s.c.mu is held.
+// wakeReaderLocked wakes the goroutines that wait for the body or for the response.
+// s.c.mu is held.
 func (s *stream) wakeReaderLocked() {
 	s.readable.Broadcast()
 	if s.server != nil {

@@ -19,11 +19,11 @@ func TestASlowBodyTimesOut(t *testing.T) {
 	const forEver = time.Hour // longer than any of these bodies takes
 	for _, c := range []struct {
 		name        string
-		size        int // of each piece
+		size        int // of each piece of the body
 		every       time.Duration
 		pieces      int
 		before      func(s *ServerStream) // what the handler does first
-		pause       time.Duration         // of the handler after each Read
+		pause       time.Duration         // time that the handler waits after each Read
 		least, most time.Duration         // until Read fails; forEver if it does not
 	}{
 		{name: "nothing", least: time.Minute, most: 66 * time.Second},
@@ -42,7 +42,7 @@ func TestASlowBodyTimesOut(t *testing.T) {
 				err   error
 				after time.Duration
 			}
-			var ended chan end // made inside the bubble
+			var ended chan end // created inside the bubble
 			inBubble(t, o, func(s *ServerStream) {
 				start := time.Now()
 				if c.before != nil {
@@ -64,7 +64,7 @@ func TestASlowBodyTimesOut(t *testing.T) {
 				ended = make(chan end, 1)
 				got := make(chan string, 1)
 				go func() {
-					r.until(func(f h2.Frame) {
+					r.untilClosed(func(f h2.Frame) {
 						if m, ok := f.(*h2.MetaHeadersFrame); ok {
 							got <- m.PseudoValue("status")
 						}

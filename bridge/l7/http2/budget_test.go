@@ -7,8 +7,8 @@ import (
 	h2 "golang.org/x/net/http2"
 )
 
-// A stream is refused while the others hold as much memory as a connection may, and
-// accepted when one of them is over.
+// A stream is refused while the others hold as much memory as a connection may. It
+// is accepted when one of them has ended.
 func TestStreamsThatHoldTooMuchAreRefused(t *testing.T) {
 	release := make(chan struct{})
 	nc, s := serve(t, Options{MaxMemory: 100 << 10, StreamMemory: 10 << 10}, func(s *ServerStream) {
@@ -92,7 +92,8 @@ func TestTrailersThatHoldTooMuchAreRefused(t *testing.T) {
 	})
 }
 
-// A server cannot make the gateway hold many interim responses that are not passed on yet.
+// A server cannot make the gateway hold many interim responses that were not forwarded
+// yet.
 func TestUnreadInterimResponsesAreBounded(t *testing.T) {
 	client, nc := dial(t, Options{})
 	r := rawServer(t, nc)

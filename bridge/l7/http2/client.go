@@ -22,7 +22,7 @@ const (
 	maxInterim = 64        // interim responses to one request
 
 	// maxUnread bounds the bytes of interim responses that Receive has not returned
-	// yet: it may wait for a client that reads nothing.
+	// yet. Its caller may be waiting for a client that does not read.
 	maxUnread = 64 << 10
 )
 
@@ -34,7 +34,7 @@ type ClientConn struct {
 	open       int  // streams between Open and their end
 	retired    bool // no new streams
 	roomGained bool // there was no room when a stream ended; Changed is called by Done
-	gotGoAway  bool // GOAWAY received: the server serves no request that is not sent yet
+	gotGoAway  bool // GOAWAY received: the server serves no requests sent from now on
 }
 
 // NewClientConn returns a ClientConn that owns nc. The caller must call Run; it
@@ -53,8 +53,8 @@ func NewClientConn(nc net.Conn, o Options) *ClientConn {
 // is closed and all its goroutines have ended. A normal end returns nil.
 func (c *ClientConn) Run() error { return c.run(nil) }
 
-// Retire stops new streams, and closes the connection when the open ones are
-// over. It may be called repeatedly, from any goroutine.
+// Retire stops new streams, and closes the connection when the open ones have
+// ended. It may be called repeatedly, from any goroutine.
 func (c *ClientConn) Retire() {
 	c.mu.Lock()
 	c.retireLocked()
@@ -185,7 +185,7 @@ type ClientStream struct {
 
 	// Guarded by the connection's mu.
 	heads    []message.Response // received, but not yet returned by Receive
-	unread   int                // bytes of them, as RFC 9113, section 6.5.2, counts
+	unread   int                // their size, as defined in RFC 9113, section 6.5.2
 	interim  int                // number of interim responses received
 	answered bool               // the final head was received
 	isHead   bool               // the request is a HEAD
@@ -283,7 +283,7 @@ func (s *ClientStream) onHeadLocked(end bool) *Error {
 			return &Error{Code: h2.ErrCodeEnhanceYourCalm, Reason: "too many interim responses"}
 		}
 		if len(s.heads) > 0 && s.unread+b.size > maxUnread {
-			return &Error{Code: h2.ErrCodeEnhanceYourCalm, Reason: "interim responses that are larger than all may be together"}
+			return &Error{Code: h2.ErrCodeEnhanceYourCalm, Reason: "interim responses that are too large together"}
 		}
 	}
 	left := r.Length
@@ -331,8 +331,8 @@ func (s *ClientStream) Receive(into *message.Response) error {
 }
 
 // Done ends the exchange. No other call may be running or follow. If the
-// request was not sent, or the response not read, to its end, Done resets the
-// stream.
+// request was not sent completely, or the response not read completely, Done
+// resets the stream.
 func (s *ClientStream) Done() {
 	c := s.c
 	c.mu.Lock()

@@ -16,7 +16,7 @@ const (
 	// which may overtake data that the client has not read yet.
 	lingerTime = time.Second / 2
 
-	// maxDiscarded bounds what is read from the client meanwhile.
+	// maxDiscarded bounds the bytes that linger reads from the client.
 	maxDiscarded = 256 << 10
 )
 
@@ -75,9 +75,9 @@ func (c *conn) endStalledWriteLocked(now int64) {
 }
 
 // finishedLocked reports whether the connection has been idle for its idle
-// time, and the peer has taken everything sent to it. If the peer sent
-// something while the connection closes, data still in the kernel would be
-// lost. c.mu is held.
+// time, and the peer has taken everything sent to it. Without the second
+// condition, a frame that arrives during the close would make the kernel
+// discard unsent data. c.mu is held.
 func (c *conn) finishedLocked(now int64) bool {
 	return c.unusedLocked(now) && (!c.live.waiting || now-c.live.sendProgressAt > int64(c.o.StallTimeout))
 }

@@ -230,8 +230,9 @@ func (c *conn) notifyEnds(ends []streamEnd) {
 	}
 }
 
-// tickPeriodLocked returns the time until the next tick. Limits end at most a twentieth
-// late. An idle connection needs fewer ticks: its end is known. c.mu is held.
+// tickPeriodLocked returns the time until the next tick. A limit is enforced at most a
+// twentieth late. An idle connection needs fewer ticks, because the time of its end is
+// known. c.mu is held.
 func (c *conn) tickPeriodLocked() time.Duration {
 	shortest := min(c.o.HeaderTimeout, c.o.IdleTimeout, c.o.StallTimeout, c.o.PingInterval, c.o.PingTimeout)
 	if c.o.MaxAge > 0 {
@@ -248,7 +249,7 @@ func (c *conn) tickPeriodLocked() time.Duration {
 	if c.idleLocked() && c.in.gotSettings.Load() {
 		period = shortest / 4
 		if left := time.Duration(max(c.idleSince, c.out.lastBulk)-c.now()) + c.o.IdleTimeout; left >= 0 {
-			period = min(period, left+1) // when it is past
+			period = min(period, left+1) // just after the idle timeout
 		}
 	}
 	return min(max(period, 5*time.Millisecond), most)
@@ -295,7 +296,7 @@ func (c *conn) tickLocked(now int64) (ends []streamEnd, dead error) {
 	c.freeLargeLocked(now)
 	begun, limit := c.in.begun.Load(), c.o.HeaderTimeout
 	if begun != 0 && c.in.inData.Load() {
-		begun, limit = max(begun, c.in.last.Load()), c.o.StallTimeout // every byte of a body restarts the time
+		begun, limit = max(begun, c.in.last.Load()), c.o.StallTimeout // every byte of a body restarts the clock
 	}
 	switch {
 	case !c.in.gotSettings.Load() && past(0, c.o.HeaderTimeout), begun != 0 && past(begun, limit):

@@ -34,9 +34,9 @@ func inBubble(t *testing.T, o Options, handler func(*ServerStream), script func(
 	})
 }
 
-// until reads frames until the connection is closed. It returns how long that
-// took, and the code of the GOAWAY.
-func (r *raw) until(answer func(f h2.Frame)) (time.Duration, h2.ErrCode) {
+// untilClosed reads frames until the connection is closed. It returns how long
+// that took, and the code of the GOAWAY.
+func (r *raw) untilClosed(answer func(f h2.Frame)) (time.Duration, h2.ErrCode) {
 	start, code := time.Now(), h2.ErrCode(0xff)
 	for {
 		f, err := r.ReadFrame()
@@ -73,7 +73,7 @@ func TestAClientThatMakesNoProgressIsClosed(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			inBubble(t, Options{HeaderTimeout: 10 * time.Second}, echo, func(t *testing.T, r *raw, served <-chan error) {
 				go c.send(r)
-				d, code := r.until(nil)
+				d, code := r.untilClosed(nil)
 				if !between(d, 10*time.Second, 14*time.Second) || code != h2.ErrCodeNo {
 					t.Errorf("closed after %v with %v", d, code)
 				}
@@ -101,7 +101,7 @@ func TestASlowHeadIsClosed(t *testing.T) {
 				time.Sleep(time.Second)
 			}
 		}()
-		if d, _ := r.until(nil); !between(d, 10*time.Second, 16*time.Second) {
+		if d, _ := r.untilClosed(nil); !between(d, 10*time.Second, 16*time.Second) {
 			t.Errorf("closed after %v", d)
 		}
 		r.Conn.Close()
@@ -117,7 +117,7 @@ func TestAnIdleClientIsClosed(t *testing.T) {
 			r.headers(1, true, simple...)
 		}()
 		var pings int
-		d, code := r.until(func(f h2.Frame) {
+		d, code := r.untilClosed(func(f h2.Frame) {
 			if p, ok := f.(*h2.PingFrame); ok && !p.IsAck() {
 				pings++
 				go func() { _ = h2.NewFramer(r.Conn, nil).WritePing(true, p.Data) }()
@@ -144,7 +144,7 @@ func TestAVanishedClientIsDetected(t *testing.T) {
 			r.headers(1, false, simplePost...)
 		}()
 		answers := 20
-		d, _ := r.until(func(f h2.Frame) {
+		d, _ := r.untilClosed(func(f h2.Frame) {
 			if p, ok := f.(*h2.PingFrame); ok && answers > 0 {
 				answers--
 				go func() { _ = h2.NewFramer(r.Conn, nil).WritePing(true, p.Data) }()
@@ -262,8 +262,8 @@ func TestARequestThatWaitsForRoomFailsWithItsConnection(t *testing.T) {
 	})
 }
 
-// An idle client connection is closed. So is an old one, when its streams are
-// over.
+// An idle client connection is closed. So is an old one, when its streams have
+// ended.
 func TestIdleAndOldConnectionsAreClosed(t *testing.T) {
 	for name, both := range map[string][2]Options{
 		"idle":               {{IdleTimeout: 40 * time.Second}, {}},

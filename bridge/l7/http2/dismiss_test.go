@@ -60,7 +60,7 @@ func TestAnEarlyResponseIsNotResetAtOnce(t *testing.T) {
 	}
 }
 
-// The number of such streams is bounded.
+// The number of streams that are being dismissed is bounded.
 func TestDismissedStreamsAreBounded(t *testing.T) {
 	nc, c := serve(t, Options{}, func(s *ServerStream) { _ = s.Respond(&message.Response{Status: 403, Length: 0}, true) })
 	r := rawClient(t, nc)

@@ -65,7 +65,8 @@ func TestShutdownServesRequestsInFlight(t *testing.T) {
 	}
 }
 
-// After MaxRequests, a connection is shut down as gracefully.
+// A connection that has served MaxRequests requests is shut down gracefully
+// too.
 func TestMaxRequestsShutsAConnectionDown(t *testing.T) {
 	release := make(chan struct{})
 	nc, _ := serve(t, Options{MaxRequests: 3}, func(s *ServerStream) {
@@ -367,8 +368,8 @@ func TestAHeadOverTheServersLimitIsNotSent(t *testing.T) {
 	}
 }
 
-// A connection that is retired before it has sent anything ends silently:
-// anything but a preface would look like a broken one.
+// A connection that is retired before it has sent anything ends silently: any
+// other bytes would look like a broken preface.
 func TestAConnectionRetiredAtOnceSendsNothing(t *testing.T) {
 	mine, theirs := pair(t)
 	c := NewClientConn(mine, Options{})

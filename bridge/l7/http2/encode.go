@@ -53,7 +53,7 @@ func (e *encoder) field(name, value string) {
 		return
 	}
 	f := hpack.HeaderField{Name: name, Value: value, Sensitive: !indexed(name, value)}
-	_ = e.hpack.WriteField(f) // buf takes everything
+	_ = e.hpack.WriteField(f) // writes to buf never fail
 }
 
 // appendString appends a string literal (RFC 7541, section 5.2).

@@ -12,10 +12,10 @@ import (
 
 var errTest = errors.New("test")
 
-// Streams that carry bytes both ways end correctly, whichever side ends first
-// and however. Each row says what the server's handler does after it has read
-// "ping" and answered "pong", what the client does after that, and what each of
-// them sees then.
+// Streams that carry bytes both ways end correctly, for every order and kind of
+// end. Each row says what the server's handler does after it has read "ping"
+// and answered "pong", what the client does after that, and what each of them
+// sees then.
 func TestStreamsEndCorrectlyInEveryOrder(t *testing.T) {
 	see := func(err error) string {
 		var e *Error
@@ -225,7 +225,7 @@ func TestTheRestOfABodyCanBeRefused(t *testing.T) {
 	}
 }
 
-// A response never ends with another length than declared.
+// A response whose length differs from the declared one never ends normally.
 func TestAResponseOfTheWrongLengthIsReset(t *testing.T) {
 	errs := make(chan error, 1)
 	c, _ := connected(t, Options{}, Options{}, func(s *ServerStream) {

@@ -112,7 +112,7 @@ func codeOf(cause error, server bool) h2.ErrCode {
 	switch {
 	case errors.As(cause, &e) && !e.Connection && e.Code != h2.ErrCodeNo &&
 		(e.Code == h2.ErrCodeCancel || e.Code == h2.ErrCodeEnhanceYourCalm || e.Code == h2.ErrCodeRefusedStream && e.Unprocessed && server):
-		return e.Code // the peer on the other side chose it for the whole exchange
+		return e.Code // the peer on the other side of the exchange chose this code
 	case errors.Is(cause, context.Canceled), errors.Is(cause, context.DeadlineExceeded), errors.Is(cause, os.ErrDeadlineExceeded):
 		return h2.ErrCodeCancel
 	case server:

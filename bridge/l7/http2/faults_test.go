@@ -27,13 +27,13 @@ func content(n int) []byte {
 // An exchangeKind is one way to use a stream. client returns nil if the
 // exchange looks complete to it.
 type exchangeKind struct {
-	name   string
-	upload int  // bytes of the request's body
-	known  bool // its length is declared
-	answer int  // bytes of the response's body
-	sized  bool // its length is declared
-	serve  func(s *ServerStream, x *exchangeKind) error
-	abort  bool // the client gives up in the middle
+	name           string
+	upload         int  // bytes of the request's body
+	uploadDeclared bool // the request declares its length
+	answer         int  // bytes of the response's body
+	answerDeclared bool // the response declares its length
+	serve          func(s *ServerStream, x *exchangeKind) error
+	abort          bool // the client gives up in the middle
 }
 
 // serveWhole responds after it has read the whole request.
@@ -50,7 +50,7 @@ func serveWhole(s *ServerStream, x *exchangeKind) error {
 
 func serveAnswer(s *ServerStream, x *exchangeKind) error {
 	r := ok(message.Field{Name: "x", Value: "y"})
-	if x.sized {
+	if x.answerDeclared {
 		r.Length = int64(x.answer)
 	}
 	_ = s.Respond(r, false)
@@ -67,10 +67,10 @@ func serveAnswer(s *ServerStream, x *exchangeKind) error {
 
 var exchangeKinds = []exchangeKind{
 	{name: "unary", upload: 64, answer: 64, serve: serveWhole},
-	{name: "unary of known lengths", upload: 64, known: true, answer: 64, sized: true, serve: serveWhole},
+	{name: "unary of known lengths", upload: 64, uploadDeclared: true, answer: 64, answerDeclared: true, serve: serveWhole},
 	{name: "upload", upload: 150_000, answer: 10, serve: serveWhole},
 	{name: "download", answer: 150_000, serve: serveWhole},
-	{name: "download of a known length", answer: 150_000, sized: true, serve: serveWhole},
+	{name: "download of a known length", answer: 150_000, answerDeclared: true, serve: serveWhole},
 	{name: "answered early", upload: 100_000, answer: 10, serve: serveAnswer},
 	{name: "interim responses", answer: 10, serve: func(s *ServerStream, x *exchangeKind) error {
 		_ = s.Inform(&message.Response{Status: 103})
@@ -91,7 +91,7 @@ func (x *exchangeKind) ask(c *ClientConn) error {
 	}
 	defer s.Done()
 	r := post("/")
-	if x.known {
+	if x.uploadDeclared {
 		r.Length = int64(x.upload)
 	}
 	if err := s.Send(r, false); err != nil {

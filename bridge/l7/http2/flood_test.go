@@ -107,7 +107,7 @@ func TestFloodsAreStopped(t *testing.T) {
 			_ = r.WriteData(id(i), false, []byte("x"))
 			_ = r.WriteRSTStream(id(i), h2.ErrCodeCancel)
 		}},
-		{"made you reset: WINDOW_UPDATE by nothing", func(r *raw, i int) {
+		{"made you reset: WINDOW_UPDATE by zero", func(r *raw, i int) {
 			r.headersQuietly(id(i), true, simple...)
 			_ = r.WriteWindowUpdate(id(i), 0)
 		}},
@@ -232,7 +232,7 @@ func (r *raw) headersQuietly(id uint32, end bool, fields ...string) {
 	_ = r.WriteHeaders(h2.HeadersFrameParam{StreamID: id, BlockFragment: r.encode(fields...), EndStream: end, EndHeaders: true})
 }
 
-// literals returns a block of n fields that no table knows.
+// literals returns a block of n fields that are in no table.
 func literals(n int) []byte {
 	return []byte(strings.Repeat("\x00\x01x\x05value", n))
 }

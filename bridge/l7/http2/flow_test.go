@@ -13,8 +13,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 )
 
-// An unread stream takes no more than its window, however many such streams
-// exist, and the other streams continue.
+// An unread stream takes no more than its window, and the other streams
+// continue. That holds for any number of unread streams.
 func TestStalledReadersHoldUpNoOtherStream(t *testing.T) {
 	for _, role := range []string{"server", "client"} {
 		t.Run(role, func(t *testing.T) {
@@ -307,8 +307,8 @@ func (c *countingConn) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-// A window that stays shut holds a stream no longer than Options.StallTimeout,
-// whether it is the window of the stream or of the connection.
+// A window that stays shut holds a stream no longer than Options.StallTimeout.
+// That holds for the stream's window and for the connection's.
 func TestAPeerThatKeepsItsWindowShutIsReset(t *testing.T) {
 	for _, which := range []string{"stream", "connection"} {
 		t.Run(which, func(t *testing.T) {

@@ -86,7 +86,7 @@ func (in *inbox) readContinuations(first []byte) ([]byte, *Error) {
 	c := in.conn
 	block := append(make([]byte, 0, 2*maxFrame), first...)
 	for range maxContinued {
-		fh, err := in.framer.ReadFrameHeader() // fails if the frame is not a CONTINUATION
+		fh, err := in.framer.ReadFrameHeader() // returns an error unless the frame is a CONTINUATION
 		if err != nil {
 			return nil, in.readError(err)
 		}

@@ -19,8 +19,8 @@ type inbox struct {
 
 	unacked int             // SETTINGS frames not yet acknowledged by the peer
 	window  int64           // bytes that the peer may still send on the connection
-	arrived []*stream       // streams whose readers to wake
-	ready   []func()        // of AwaitBody, to call
+	arrived []*stream       // streams with readers to wake
+	ready   []func()        // functions registered by AwaitBody, to be called
 	opened  []*ServerStream // new streams to pass to a handler
 
 	gotSettings atomic.Bool // the peer's settings were received
@@ -115,8 +115,8 @@ func (in *inbox) readFrames() *Error {
 
 // notifyReaders wakes the readers of streams with new data, and starts the
 // handlers of new streams. It runs only after everything that arrived together
-// has been processed. So a message finds its head, body and trailer together,
-// and leaves in one piece.
+// has been processed. So if the head, body and trailer of a message arrive
+// together, they also leave together.
 func (in *inbox) notifyReaders() {
 	c := in.conn
 	for _, s := range in.arrived {

@@ -67,8 +67,8 @@ func (c *conn) pingLeft() bool {
 	return !c.out.waits(t) && (c.out.writing == 0 || c.out.batch > t.batch+1)
 }
 
-// liveLocked pings the peer after too long a silence, and returns why the
-// connection is dead if it is. c.mu is held.
+// liveLocked pings the peer after too long a silence, and returns an error if
+// the connection is dead. c.mu is held.
 func (c *conn) liveLocked(now int64) error {
 	l, last := &c.live, c.in.last.Load()
 	past := func(since int64, d time.Duration) bool { return now-since > int64(d) }

@@ -46,8 +46,8 @@ func (s *slowReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// A client that reads slowly but steadily gets everything, however long that
-// takes and whatever else the connection carries.
+// A client that reads slowly but steadily gets everything, no matter how long
+// that takes or what else the connection carries.
 func TestASlowButSteadyReaderGetsEverything(t *testing.T) {
 	for _, streams := range []int{1, 40} {
 		synctest.Test(t, func(t *testing.T) {
@@ -105,7 +105,7 @@ func TestAWindowThatOpensSlowlyButSteadilyIsEnough(t *testing.T) {
 		_ = s.Write(make([]byte, 2000))
 		_ = s.End(nil)
 	}, func(t *testing.T, r *raw, served <-chan error) {
-		received := make(chan bool, 100) // one value a frame
+		received := make(chan bool, 100) // one value per frame
 		defer close(received)
 		go func() {
 			r.preface()

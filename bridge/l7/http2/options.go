@@ -13,8 +13,9 @@ type Options struct {
 	MaxStreams int
 
 	// MaxMemory bounds what the open streams of a server's connection hold besides
-	// their windows: StreamMemory and its head for each. A stream above the bound is
-	// refused; the client can send the request again. 0: 1 MiB, and 8 KiB.
+	// their windows: for each, StreamMemory and the size of its head. A stream above
+	// the bound is refused; the client can send the request again. 0: 1 MiB, and 8
+	// KiB.
 	MaxMemory, StreamMemory int
 
 	// MaxHeaderBytes bounds the size of a received head or trailer, as defined
@@ -68,21 +69,21 @@ type Options struct {
 	// connection.
 	Panicked func(value any, stack []byte)
 
-	// Wake, if not nil, allows a server's Serve to return ErrParked. It is
-	// called when Serve must be called again although nothing has arrived. It
-	// may be called without need, from any goroutine, also from inside a method
-	// of the connection, and must not block.
+	// Wake, if not nil, allows a server's Serve to return ErrParked. It is called
+	// when Serve must be called again although nothing has arrived. It may also be
+	// called without need. It may be called from any goroutine, even inside a
+	// method of the connection, so it must not block.
 	Wake func()
 
-	// Changed, if not nil, is called when a client connection that had no room
-	// for a stream may have some, stopped taking streams, or closed. It may
-	// be called from any goroutine, also from inside Done or Abort, and must
-	// not block.
+	// Changed, if not nil, is called when a full client connection may have room
+	// for a stream again, when it stops accepting streams, and when it closes. It
+	// may be called from any goroutine, even inside Done or Abort, so it must not
+	// block.
 	Changed func()
 }
 
-// withDefaults returns o with defaults instead of zeros; maxStreams is that of
-// MaxStreams.
+// withDefaults returns o with defaults instead of zeros; maxStreams is the
+// default of MaxStreams.
 func (o Options) withDefaults(maxStreams int) Options {
 	o.MaxStreams = cmp.Or(o.MaxStreams, maxStreams)
 	o.MaxMemory = cmp.Or(o.MaxMemory, 1<<20)

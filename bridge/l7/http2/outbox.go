@@ -62,9 +62,9 @@ type outbox struct {
 	closed      bool          // frames are no longer accepted
 	sending     bool          // frames are being written, or are about to be
 	running     bool          // the writing goroutine exists
-	used        bool          // it was given frames since the last call of release
-	released    bool          // it must end unless there are frames
-	wake        chan struct{} // makes it look for frames, and whether it must end
+	used        bool          // the writing goroutine got frames since the last call of release
+	released    bool          // the writing goroutine must end unless there are frames
+	wake        chan struct{} // makes the writing goroutine check for frames and for released
 	changed     sync.Cond
 	sendFunc    func() // o.send
 	writing     int64  // when the current write began, or 0
@@ -189,8 +189,8 @@ func (o *outbox) release() {
 }
 
 // next returns the next batch to write, or nil if the outbox is empty; over
-// says that the writing goroutine must end then. written is the batch before
-// it, and err the result of writing it. It is called without mu.
+// reports that the writing goroutine must end then. written is the previous
+// batch, and err the result of writing it. It is called without mu.
 func (o *outbox) next(written []byte, err error) (p []byte, ends []streamEnd, over bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -114,8 +114,8 @@ func TestTokensAreVoidWhenTheirBatchHasLeftOrWasDropped(t *testing.T) {
 	workers.Wait()
 }
 
-// If a peer does not read its replies, reading from it stops. So the queue is
-// bounded, whatever it sends.
+// While a peer does not read its replies, the server does not read from the
+// peer. So the queue of replies is bounded for any input.
 func TestUnreadRepliesAreBounded(t *testing.T) {
 	for _, c := range []struct {
 		name  string

@@ -72,7 +72,7 @@ func (b *reader) view(n int) []byte {
 func (b *reader) Read(p []byte) (int, error) {
 	if b.r == b.w {
 		if len(p) >= len(b.buf) && len(p) >= largeRead/2 {
-			n, err := b.receive(p) // as much as the buffer would take
+			n, err := b.receive(p) // p holds at least as much as the buffer
 			for err == errInterrupted {
 				n, err = b.receive(p)
 			}

@@ -32,7 +32,7 @@ type resourceRow struct {
 
 	held    int // bytes held for each byte received; 0: maxHeldPerByte
 	cost    int // nanoseconds for each byte received; 0: maxCostPerByte
-	windows int // bytes of declared windows that it fills
+	windows int // bytes of offered windows that it fills
 	why     string
 }
 
@@ -222,8 +222,8 @@ func cpuTime() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// For each byte a peer sends, it uses no more memory and CPU than the table
-// says.
+// Each byte that a peer sends costs no more memory and CPU than the table
+// allows.
 func TestResourcesAreBounded(t *testing.T) {
 	for _, row := range resourceRows {
 		t.Run(row.name, func(t *testing.T) {
@@ -275,8 +275,8 @@ func TestResourcesAreBounded(t *testing.T) {
 			used := size - len(nc.left)
 			most := max(row.held, maxHeldPerByte)*used + maxHeld/8
 			held := inUse() - before - len(nc.left)
-			// On a busy machine the goroutines of streams that were reset may still be
-			// waiting for a core, to end.
+			// On a busy machine the goroutines of streams that were reset may still wait
+			// for a core before they can end.
 			for deadline := time.Now().Add(5 * time.Second); held > most && time.Now().Before(deadline); held = inUse() - before - len(nc.left) {
 				runtime.Gosched()
 			}

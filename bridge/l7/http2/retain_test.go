@@ -30,13 +30,14 @@ func TestTheWindowIsShutForRetainedBytes(t *testing.T) {
 		read <- i
 		eventually(t, "the bytes to arrive", func() bool { return window() == firstWindow-(i+1)*maxFrame })
 	}
-	// Too much for Retain: the window reopens for what exceeds it.
+	// Retain ignores a view beyond its limit, so the window reopens for these
+	// bytes.
 	r.must(r.WriteData(1, false, make([]byte, firstWindow-3*maxFrame)))
 	read <- 3
 	eventually(t, "the bytes to arrive", func() bool { return window() == 0 })
 	read <- 4
 	eventually(t, "the window to reopen", func() bool { return window() >= firstWindow-3*maxFrame })
-	credit := func() int { // how far the window can grow
+	credit := func() int { // the window, and the bytes read but not yet added to it
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		return s.streams[1].window + s.streams[1].consumed

@@ -16,7 +16,7 @@ type ServerConn struct {
 	conn
 	handler    func(*ServerStream)
 	running    int        // running handlers, guarded by mu: a reset stream counts until its handler returns
-	memory     int        // what their streams hold, guarded by mu: see Options.MaxMemory
+	memory     int        // bytes that their streams hold, guarded by mu: see Options.MaxMemory
 	workerPool workerPool // goroutines that call handler
 	taken      int        // streams accepted so far, guarded by mu
 	waiting    int        // Reads waiting for a body, guarded by mu
@@ -201,8 +201,8 @@ func (c *ServerConn) openLocked(id uint32, end bool) (*ServerStream, *Error) {
 	return s, nil
 }
 
-// chargeLocked records that the stream holds n bytes more. It reports false if the
-// connection's streams then held too much.
+// chargeLocked records that the stream holds n bytes more. It reports false, and
+// records nothing, if the connection's streams would then hold too much.
 func (s *ServerStream) chargeLocked(n int) bool {
 	c := s.c.server
 	if n > 0 && c.memory+n > c.o.MaxMemory && c.running > 1 {
@@ -325,9 +325,9 @@ func (s *ServerStream) Respond(r *message.Response, end bool) error {
 // Finish ends a response in the middle of its body, with a trailer that says
 // why. A waiting Write fails, and so does every later call that sends.
 //
-// It reports whether the client sees the response end normally, now or already.
-// That is false if Respond was not called, a body of declared length is
-// incomplete, or the stream was reset.
+// It reports whether the client sees a normal end of the response. That is
+// false if Respond was not called, a body of declared length is incomplete, or
+// the stream was reset.
 func (s *ServerStream) Finish(trailer message.Fields) bool {
 	c := s.c
 	c.mu.Lock()
@@ -347,11 +347,11 @@ func (s *ServerStream) Finish(trailer message.Fields) bool {
 	return true
 }
 
-// Notify registers gone to be called if the client goes before the handler
-// returns: it resets the stream, or its connection ends. gone is called once at
-// most, from any goroutine, and at once if the client has already gone. Nil
-// unregisters: when Notify(nil) returns, gone is not running and will not be
-// called.
+// Notify registers gone to be called if the client disappears before the
+// handler returns: the client resets the stream, or its connection ends. gone
+// is called at most once, from any goroutine, and immediately if the client has
+// already disappeared. Nil unregisters: when Notify(nil) returns, gone is not
+// running and will not be called.
 func (s *ServerStream) Notify(gone func(cause error)) {
 	s.c.mu.Lock()
 	s.onGone = gone

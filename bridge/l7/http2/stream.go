@@ -56,8 +56,9 @@ func (s *stream) init(c *conn, id uint32) {
 }
 
 // Read waits for bytes of the body and returns a view of them, valid until the
-// next Read. Only then may the peer send as many more. At the end of the body
-// it returns io.EOF. Any other error means that the body is incomplete.
+// next Read. The next Read lets the peer send as many bytes more. At the end of
+// the body it returns io.EOF. Any other error means that the body is
+// incomplete.
 func (s *stream) Read() ([]byte, error) {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
@@ -96,13 +97,13 @@ func (s *stream) Trailer() message.Fields {
 	return s.trailer
 }
 
-// maxRetained bounds what Retain leaves of a stream's window. With the rest, the peer
-// can send more than is retained, and does not have to wait for an answer first.
+// maxRetained bounds the part of a stream's window that Retain can fill. With the
+// rest, the peer can send more than is retained without waiting for an answer.
 const maxRetained = 3 * maxFrame
 
 // Retain says that the reader keeps the first n bytes of the view that Read returned
-// last, until Release. So they still fill the stream's window, unless too much of it is
-// filled that way: then Retain does nothing.
+// last, until Release. Until then they fill the stream's window. If too much of the
+// window would be filled that way, Retain does nothing.
 func (s *stream) Retain(n int) {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
@@ -122,8 +123,8 @@ func (s *stream) Release() {
 	s.reopenWindowLocked(n)
 }
 
-// reopenWindowLocked reopens the stream's window by n bytes, at least half of what is
-// not retained at a time. If the reader keeps up, the window grows.
+// reopenWindowLocked reopens the stream's window by n bytes, once at least half of
+// the part that is not retained can reopen. If the reader keeps up, the window grows.
 func (s *stream) reopenWindowLocked(n int) {
 	if n == 0 || s.recvEnd || s.closed || s.refused {
 		return
