@@ -16,17 +16,17 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 )
 
-// A conn1 is an HTTP/1.1 connection to an endpoint: the Back of one request after
-// the other. While it is idle it holds no buffer, and no goroutine reads it.
+// A conn1 is an HTTP/1.1 connection to an endpoint. It is the Back of one request
+// after another. While it is idle it holds no buffer, and no goroutine reads it.
 type conn1 struct {
-	pool *pool
-	nc   net.Conn // TLS, or sock
-	sock *socket.Socket
-	in   wire.Reader
-	out  wire.Writer
-	made time.Time // when it was connected
+	pool      *pool
+	nc        net.Conn // TLS, or sock
+	sock      *socket.Socket
+	in        wire.Reader
+	out       wire.Writer
+	createdAt time.Time
 
-	login    bool            // its peer has asked for a login: see Need.Login
+	login    bool            // the upstream requested a login: see Need.Login
 	dialInfo *accesslog.Dial // set by carry
 
 	// Guarded by pool.mu.
@@ -34,18 +34,18 @@ type conn1 struct {
 	retired bool // accepts no further request
 	since   time.Time
 
-	// About the request that the connection carries.
+	// The state of the request that the connection carries.
 	request         request // the parts that the framing of the response depends on
 	scan            http1.Scan
 	response        http1.Response
 	body            wire.Body
-	used            bool        // it has carried a request before, or was idle for a while
+	used            bool        // the connection carried a request before, or was idle for a while
 	requestPending  bool        // Receive must send the request; out holds all of it
 	sent            bool        // the request is complete
 	responseStarted bool        // some of the response arrived
 	final           bool        // the final response head arrived
-	aborted         atomic.Bool // or broken
-	switched        atomic.Bool // to another protocol
+	aborted         atomic.Bool // the request was aborted, or the connection broke
+	switched        atomic.Bool // the connection switched to another protocol
 	ended           atomic.Bool // after switching, this side has ended its stream
 }
 
@@ -64,9 +64,9 @@ func (e *noResponseError) Error() string   { return wire.ErrNoResponse.Error() +
 func (e *noResponseError) Unwrap() []error { return []error{wire.ErrNoResponse, e.err} }
 
 // newConn1 returns a connection that is not yet dialed.
-func newConn1(p *pool) *conn1 { return &conn1{pool: p, made: time.Now()} }
+func newConn1(p *pool) *conn1 { return &conn1{pool: p, createdAt: time.Now()} }
 
-// carry makes nc the connection. m records how it was dialed.
+// carry sets the connection to nc. m records how it was dialed.
 func (c *conn1) carry(nc net.Conn, m *accesslog.Dial) {
 	c.dialInfo = m
 	buffers := &c.pool.back.buffers
@@ -93,7 +93,7 @@ func (c *conn1) Send(r *message.Request, end bool) error {
 	case !end:
 		framing.Body = http1.InChunks
 	case r.Method == "POST" || r.Method == "PUT" || r.Method == "PATCH":
-		framing.Body = http1.Sized // with length 0: servers expect a length
+		framing.Body = http1.Sized // length 0: servers expect a Content-Length
 	}
 	b, err := http1.AppendRequest(c.out.Begin(), r, framing)
 	c.out.Keep(b)
@@ -141,7 +141,7 @@ func (c *conn1) Receive(into *message.Response) error {
 		c.requestPending = false
 		err := c.in.Exchange(&c.out)
 		if err == nil {
-			err = c.in.More() // the decrypted bytes
+			err = c.in.More() // reads the decrypted bytes
 		}
 		err = withCause(c.sock, err)
 		if errors.Is(err, wire.ErrStale) && !c.aborted.Swap(true) {
@@ -248,12 +248,12 @@ func (c *conn1) Done() {
 	c.pool.put(c)
 }
 
-// Reader and Writer read and write the back's connection.
+// Reader returns the reader of the back's connection, and Writer the writer.
 func (c *conn1) Reader() *wire.Reader { return &c.in }
 func (c *conn1) Writer() *wire.Writer { return &c.out }
 
-// NetConn returns the connection, and Spliced says that an engine has carried it to
-// its end after an upgrade, and closed it.
+// NetConn returns the connection. Spliced is called when an engine has carried the
+// upgraded connection to its end and closed it.
 func (c *conn1) NetConn() net.Conn { return c.nc }
 func (c *conn1) Spliced()          { c.aborted.Store(true) }
 
@@ -264,8 +264,8 @@ func (c *conn1) TakesLogin() { c.login = true }
 // LimitWait bounds how long a write waits while the peer reads nothing.
 func (c *conn1) LimitWait(d time.Duration) { c.sock.LimitWait(d) }
 
-// HasRoom reports that a little of the body can be sent without waiting: nothing else
-// waits to be sent.
+// HasRoom reports that a small body can be sent without waiting, because nothing else
+// is queued.
 func (c *conn1) HasRoom() bool { return true }
 
 // alive reports whether an idle connection can be used: the upstream has neither

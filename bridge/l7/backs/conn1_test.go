@@ -2,8 +2,8 @@ package backs
 
 import "testing"
 
-// The exchange finds these methods by asking for them, so losing one costs speed and
-// nothing else would fail.
+// The exchange finds these methods by type assertions, so without this test, losing
+// one would only cost speed.
 func TestConnectionsHaveTheFastMethods(t *testing.T) {
 	var one any = &conn1{}
 	if r, ok := one.(interface{ HasRoom() bool }); !ok || !r.HasRoom() {

@@ -8,9 +8,9 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 )
 
-// endpointPools are the pools of an upstream, one for each endpoint, created by the
-// first request to it. Endpoints rarely change, and every request looks up a pool,
-// so the map is read without a lock and copied on write.
+// endpointPools are the pools of an upstream, one for each endpoint. The first
+// request to an endpoint creates its pool. Endpoints rarely change, and every
+// request looks up a pool, so the map is read without a lock and copied on write.
 type endpointPools struct {
 	back  *Pools
 	pools atomic.Pointer[map[*upstream.Endpoint]*pool]
@@ -39,9 +39,9 @@ func (p *endpointPools) add(e *upstream.Endpoint) *pool {
 	of, left := p.back.newPool(hostPool{endpoint: e}), e.Left()
 	of.retired = p.retired || left
 	if left {
-		// A request that chose the endpoint before it left is served, and its
-		// connection is closed afterwards. Left is true before leave is called, so
-		// no connection is kept.
+		// A request that chose the endpoint before the endpoint left is served, and
+		// its connection is closed afterwards. Left is true before leave is called,
+		// so no connection is kept.
 		return of
 	}
 	all[e] = of
@@ -58,7 +58,7 @@ func (p *endpointPools) copyLocked() map[*upstream.Endpoint]*pool {
 }
 
 // leave ends the pool of an endpoint that has left the upstream: idle connections
-// are closed, and the others when the requests that they carry are over.
+// are closed at once, and the others when their requests have ended.
 func (p *endpointPools) leave(e *upstream.Endpoint) {
 	p.mu.Lock()
 	all := p.copyLocked()

@@ -7,7 +7,8 @@ import (
 )
 
 // An upstream that limits its connections must know which open connections could be
-// used, or closed to make room. For other upstreams all of this does nothing.
+// used, or closed to make room. For other upstreams the code in this file does
+// nothing.
 
 // reportIdleLocked reports the number of idle connections, if it has changed. p.mu is held.
 func (p *pool) reportIdleLocked() {
@@ -39,8 +40,8 @@ func (p *pool) reportSharedLocked() {
 	p.endpoint.NoteShared(more)
 }
 
-// evictIdle closes an idle connection to an endpoint (nil: to any) to make room
-// for another, but never a connection of the pool to spare. It reports whether it
+// evictIdle closes an idle connection to an endpoint (nil: to any endpoint) to
+// make room for another, but never one of the pool spare. It reports whether it
 // closed one.
 func (b *Pools) evictIdle(e *upstream.Endpoint, spare any) bool {
 	return b.endpoints.evictIdle(e, spare) || b.hosts.evictIdle(e, spare)

@@ -15,8 +15,8 @@ func (h holder) Retire() {
 	h.c2.retire()
 }
 
-// Work implements upstream.Holder. A connection of HTTP/1.1 that is not idle carries a
-// request, or one waits for it.
+// Work implements upstream.Holder. An HTTP/1.1 connection that is not idle carries a
+// request, or a request waits for it.
 func (h holder) Work() (requests int, held bool) {
 	if n, ok := h.c2.requests(); ok {
 		return n, true
@@ -30,8 +30,8 @@ func (h holder) Work() (requests int, held bool) {
 	return 1, true
 }
 
-// requests returns how many streams are open. ok is false if it is no connection of
-// HTTP/2, as far as is known.
+// requests returns how many streams are open. ok is false if the connection is not
+// known to be HTTP/2.
 func (c *conn2) requests() (n int, ok bool) {
 	c.mu.Lock()
 	h := c.http
@@ -42,8 +42,8 @@ func (c *conn2) requests() (n int, ok bool) {
 	return h.Streams(), true
 }
 
-// Protocol implements upstream.Holder. Until the handshake has chosen HTTP/2, it is
-// HTTP/1.1.
+// Protocol implements upstream.Holder. Until the handshake has chosen HTTP/2, it
+// reports HTTP/1.1.
 func (h holder) Protocol() live.Protocol {
 	if _, ok := h.c2.requests(); ok {
 		return live.HTTP2
@@ -55,7 +55,8 @@ func (h holder) Protocol() live.Protocol {
 // to its end.
 type upgraded struct{}
 
-// Retire implements upstream.Holder: the connection has no end of its own to wait for.
+// Retire implements upstream.Holder. It does nothing: the connection ends with its
+// request.
 func (upgraded) Retire() {}
 
 // Work implements upstream.Holder.

@@ -10,7 +10,8 @@ import (
 // maxHostPools bounds how many pools Pools keep if their upstream takes the server
 // name from the request, or if clients are announced to it: any client can request
 // any host, and connect many times. If only logins have their own pools,
-// maxPrivatePools bounds them: those end with their clients' connections.
+// maxPrivatePools is the bound, because such pools end with their clients'
+// connections.
 const (
 	maxHostPools    = 512
 	maxPrivatePools = 1 << 16
@@ -23,7 +24,7 @@ type hostPools struct {
 
 	mu      sync.Mutex
 	retired bool
-	pools   map[hostPool]*list.Element // of recent
+	pools   map[hostPool]*list.Element // the elements of recent
 	recent  *list.List                 // of *pool, most recently used first
 }
 
@@ -31,9 +32,10 @@ type hostPools struct {
 type hostPool struct {
 	endpoint *upstream.Endpoint
 	host     string  // the host they are dialed for; "" if all hosts share them
-	client   *Client // the client that they announce, or belong to; nil if all clients share them
+	client   *Client // the client that they are announced as, or belong to; nil if all clients share them
 
-	// private are connections on which the client may log in: see Need.Login.
+	// private is set for connections on which the client may log in: see
+	// Need.Login.
 	private bool
 }
 
@@ -50,7 +52,7 @@ func (h *hostPools) pool(key hostPool) *pool {
 	return p
 }
 
-// find returns a pool, and the pool that it evicted, if any.
+// find returns a pool, and the pool that was evicted for it, if any.
 func (h *hostPools) find(key hostPool) (p, oldest *pool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -75,7 +77,7 @@ func (h *hostPools) find(key hostPool) (p, oldest *pool) {
 	return p, oldest
 }
 
-// drop removes p. Requests in progress on it continue.
+// drop removes p. Requests in progress on its connections continue.
 func (h *hostPools) drop(p *pool) {
 	h.mu.Lock()
 	h.removeLocked(p)

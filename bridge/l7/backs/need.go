@@ -11,9 +11,9 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 )
 
-// A Need says what a request needs of a connection.
+// A Need describes the connection that a request needs.
 type Need struct {
-	Host    string         // that the client asked for, without brackets or port
+	Host    string         // the requested host, without brackets or port
 	Client  *Client        // the client's connection
 	Turn    *upstream.Turn // the request's way through the upstream
 	Upgrade string         // the protocol that the request asks for; "" if none
@@ -21,8 +21,8 @@ type Need struct {
 	Fresh   bool // the connection must not have been used before
 
 	// Avoid is the BackInfo.Carrier of the connection that refused the request's
-	// last stream: another connection is used if there is one. Nil: none refused
-	// it.
+	// last stream: another connection is used if one exists. Nil: no connection
+	// refused the request.
 	Avoid any
 
 	// Login says whether the request logs in on its connection.
@@ -38,11 +38,11 @@ type Need struct {
 // later request on that connection as the same user.
 type Login int
 
-// The zero Login is that of a request that does not log in.
+// The zero Login is NoLogin, for a request that does not log in.
 const (
 	NoLogin      Login = iota
-	ClientLogin        // the client's connection alone, until it ends
-	RequestLogin       // the request alone: its connection is not kept
+	ClientLogin        // only the client's connection, until it ends
+	RequestLogin       // only the request: its connection is not kept
 )
 
 // avoided returns the connection to avoid, or nil.
@@ -53,10 +53,10 @@ func (n *Need) avoided() *conn2 {
 
 // BackInfo says how Get obtained a Back.
 type BackInfo struct {
-	Reused   bool            // its connection carried requests before
+	Reused   bool            // the connection carried requests before
 	Protocol string          // "HTTP/1.1" or "HTTP/2.0"
-	Dial     *accesslog.Dial // how its connection was made, or could not be; nil: none was tried
-	Carrier  any             // identifies a connection of HTTP/2, for Need.Avoid; else nil
+	Dial     *accesslog.Dial // the record of the dial, successful or not; nil: no dial was tried
+	Carrier  any             // identifies an HTTP/2 connection, for Need.Avoid; nil for HTTP/1.1
 }
 
 // newDial returns the Dial of a connection, tc or plaintext, whose dial was
@@ -70,8 +70,9 @@ func newDial(t *upstream.Trace, tc *tls.Conn) *accesslog.Dial {
 	return m
 }
 
-// A Client is a client's connection, as far as connections to upstreams belong to
-// it alone: those that are announced as the client's. They end with it.
+// A Client stands for a client's connection. It owns the upstream connections
+// that carry only this client's requests, because they announce the client or the
+// client logged in on them. They end with the client's connection.
 type Client struct {
 	Announced proxyproto.Announced // the addresses announced to upstreams
 

@@ -33,8 +33,8 @@ type pool struct {
 
 	mu             sync.Mutex
 	retired        bool     // no connection is kept
-	idle           []*conn1 // the most recently used is the last
-	reported       int      // how many of them were reported to the endpoint
+	idle           []*conn1 // the most recently used is last
+	reported       int      // how many idle connections were reported to the endpoint
 	sweeper        *time.Timer
 	sweepScheduled bool // sweeper is set
 	sharedConns    sharedConns
@@ -72,7 +72,7 @@ func (p *pool) find(n *Need, given *BackInfo) (message.Back, error) {
 			*given = BackInfo{Reused: c.used, Protocol: "HTTP/1.1", Dial: c.dialInfo}
 			return c, nil
 		}
-		spare = p // a connection that is idle by now serves as well
+		spare = p // do not close a connection that became idle meanwhile
 	}
 	c, dial, err := p.dial(n, false, spare)
 	switch {
@@ -86,18 +86,21 @@ func (p *pool) find(n *Need, given *BackInfo) (message.Back, error) {
 	return c, nil
 }
 
-// A shared is a stream, which uses the pool of its connection until Done.
+// A shared is a stream of an HTTP/2 connection. It counts as a user of the
+// connection's pool until Done.
 type shared struct {
 	*http2.ClientStream
 	conn *conn2
 }
 
-// Receive calls ClientStream.Receive. Its error says why we closed the connection.
+// Receive calls ClientStream.Receive. Its error says why the gateway closed the
+// connection.
 func (s shared) Receive(into *message.Response) error {
 	return withCause(s.conn.sock, s.ClientStream.Receive(into))
 }
 
-// Read calls ClientStream.Read. Its error says why we closed the connection.
+// Read calls ClientStream.Read. Its error says why the gateway closed the
+// connection.
 func (s shared) Read() ([]byte, error) {
 	p, err := s.ClientStream.Read()
 	if err != nil && err != io.EOF {
@@ -106,8 +109,8 @@ func (s shared) Read() ([]byte, error) {
 	return p, err
 }
 
-// withCause returns err with the reason why we closed its connection, if the peer
-// no longer verified.
+// withCause adds to err the reason why the gateway closed the connection, if its
+// peer no longer verified.
 func withCause(sock *socket.Socket, err error) error {
 	if err == nil {
 		return nil
@@ -127,13 +130,13 @@ func (s shared) Done() {
 // ReportsRefusals reports that the upstream may say that it has not processed a request.
 func (s shared) ReportsRefusals() bool { return true }
 
-// freshTime is how long a connection that has carried nothing counts as new. If it
-// ends after a request was sent, it was not closed because it was idle, and the
-// request is not sent again.
+// freshTime is how long a connection that has carried nothing counts as new. If
+// such a connection ends after a request was sent, it was not closed for being
+// idle, and the request is not sent again.
 const freshTime = time.Second
 
-// take returns an idle connection, or nil. Unless look is set, the connection's
-// Receive finds out whether it is alive.
+// take returns an idle connection, or nil. If look is set, take checks that the
+// connection is alive; otherwise Receive does.
 func (p *pool) take(look bool) *conn1 {
 	for {
 		p.mu.Lock()
@@ -149,7 +152,7 @@ func (p *pool) take(look bool) *conn1 {
 		p.reportIdleLocked()
 		p.mu.Unlock()
 		if !c.used && time.Since(c.since) > freshTime {
-			c.used = true // it may have been closed meanwhile
+			c.used = true // the upstream may have closed it meanwhile
 		}
 		if c.sock.Invalid() == nil && (!look || c.alive()) {
 			return c
@@ -158,7 +161,7 @@ func (p *pool) take(look bool) *conn1 {
 	}
 }
 
-// dial makes a connection of HTTP/1.1 for a request. For spare see connect.
+// dial opens an HTTP/1.1 connection for a request. For spare see connect.
 func (p *pool) dial(n *Need, upgrade bool, spare any) (*conn1, *accesslog.Dial, error) {
 	ctx, done := n.Context()
 	defer done()
@@ -166,7 +169,7 @@ func (p *pool) dial(n *Need, upgrade bool, spare any) (*conn1, *accesslog.Dial, 
 	c, c2 := newConn1(p), &conn2{pool: p}
 	purpose, keeper := upstream.HTTP, upstream.Holder(holder{c, c2})
 	if upgrade || p.private {
-		// It needs an upstream that cannot choose HTTP/2.
+		// An upgrade needs a handshake in which the upstream cannot choose HTTP/2.
 		purpose = upgradePurpose(p.back.options)
 	}
 	if upgrade {
@@ -177,8 +180,8 @@ func (p *pool) dial(n *Need, upgrade bool, spare any) (*conn1, *accesslog.Dial, 
 		dial *accesslog.Dial
 		err  error
 	}
-	// On a goroutine of its own: a handshake needs a stack many times the size
-	// of a request's, and it would stay with the client's goroutine.
+	// A separate goroutine dials: a handshake needs a stack many times the size of
+	// a request's, which would otherwise stay with the client's goroutine.
 	made := make(chan result, 1)
 	go func() {
 		nc, dial, err := p.connect(ctx, purpose, keeper, spare)
@@ -212,8 +215,8 @@ var (
 )
 
 // connect dials the endpoint and checks the negotiated protocol. It returns the
-// record of the dial even if it fails. If no further connection may be open, it
-// closes an idle one first, but never one of the pool to spare.
+// record of the dial even if it fails. At the connection limit it closes an
+// idle connection first, but never one of the pool spare.
 func (p *pool) connect(ctx context.Context, purpose upstream.Purpose, keeper upstream.Holder, spare any) (nc net.Conn, m *accesslog.Dial, err error) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -237,7 +240,7 @@ func (p *pool) connect(ctx context.Context, purpose upstream.Purpose, keeper ups
 	m = newDial(&trace, tc)
 	switch o := &p.back.options; {
 	case (tc != nil) != o.TLS:
-		err = &certs.VerifyError{Reason: certs.ReasonLocalConfig, Detail: "the endpoint's TLS settings are not those of its upstream"}
+		err = &certs.VerifyError{Reason: certs.ReasonLocalConfig, Detail: "the endpoint's TLS settings differ from those of its upstream"}
 	case tc != nil && o.Protocol == HTTP2 && purpose == upstream.HTTP && !p.isHTTP2(nc):
 		err = &certs.VerifyError{Reason: certs.ReasonALPNMismatch, Detail: "the upstream did not negotiate HTTP/2 (h2 by ALPN)"}
 	}
@@ -259,7 +262,7 @@ func (p *pool) add(c *conn1) {
 	now := time.Now()
 	maxAge := p.back.options.MaxAge
 	p.mu.Lock()
-	keep := !p.retired && !c.retired && len(p.idle) < p.back.maxIdle() && (maxAge <= 0 || now.Sub(c.made) < maxAge)
+	keep := !p.retired && !c.retired && len(p.idle) < p.back.maxIdle() && (maxAge <= 0 || now.Sub(c.createdAt) < maxAge)
 	if keep {
 		c.idle, c.since = true, now
 		p.idle = append(p.idle, c)
@@ -290,7 +293,7 @@ func (p *pool) leave() {
 // upstream does not serve the host.
 func (p *pool) dropIfEmpty() {
 	if p.hostPool == (hostPool{endpoint: p.endpoint}) {
-		return // it is kept as long as its endpoint
+		return // this pool is kept as long as its endpoint
 	}
 	p.mu.Lock()
 	empty := p.users.Load() == 0 && len(p.idle) == 0 && len(p.sharedConns.dials) == 0
@@ -300,7 +303,7 @@ func (p *pool) dropIfEmpty() {
 	}
 }
 
-// retire closes each connection when its requests are over.
+// retire closes each connection when its requests have ended.
 func (p *pool) retire() {
 	p.mu.Lock()
 	p.retired = true
@@ -324,7 +327,7 @@ func (p *pool) retire() {
 	}
 }
 
-// retire closes c when its request is over.
+// retire closes c when its request has ended.
 func (c *conn1) retire() {
 	p := c.pool
 	p.mu.Lock()
@@ -370,14 +373,14 @@ func (p *pool) sweepLocked(now time.Time) {
 // end returns the time at which to close an idle connection.
 func (p *pool) end(c *conn1) time.Time {
 	end := c.since.Add(cmp.Or(p.back.options.IdleTimeout, time.Minute))
-	if d := p.back.options.MaxAge; d > 0 && c.made.Add(d).Before(end) {
-		return c.made.Add(d)
+	if d := p.back.options.MaxAge; d > 0 && c.createdAt.Add(d).Before(end) {
+		return c.createdAt.Add(d)
 	}
 	return end
 }
 
-// sweep closes the idle connections whose time has come, and those that their
-// peer has closed.
+// sweep closes idle connections that have reached their time limit, and those
+// that their peer has closed.
 func (p *pool) sweep() {
 	var closed []*conn1
 	now := time.Now()

@@ -31,17 +31,17 @@ type Options struct {
 	Protocol Protocol
 	TLS      bool // the upstream's endpoints speak TLS
 
-	// SendUpstreamHost sends Host instead of the host that the client asked
-	// for; the endpoint's Authority if Host is "". Host is a name or an IP
-	// address, with or without a port; brackets around IPv6 are added.
+	// SendUpstreamHost sends Host instead of the requested host, or the endpoint's
+	// Authority if Host is "". Host is a name or an IP address, with or without a
+	// port; brackets around IPv6 are added.
 	SendUpstreamHost bool
 	Host             string
 
-	MaxIdle     int           // most idle connections kept per endpoint; 0: 1024; less than 0: none
-	IdleTimeout time.Duration // how long one is kept idle; 0: 60s
+	MaxIdle     int           // maximum idle connections kept per endpoint; 0: 1024; less than 0: none
+	IdleTimeout time.Duration // how long an idle connection is kept; 0: 60s
 
-	// MaxAge is for how long, at most, a connection takes further requests; it
-	// is closed when those it has are answered. 0: no limit.
+	// MaxAge bounds how long a connection accepts requests. Afterwards it is
+	// closed when its requests are answered. 0: no limit.
 	MaxAge time.Duration
 
 	Logger hclog.Logger // nil discards
@@ -56,15 +56,15 @@ type Pools struct {
 
 	endpoints endpointPools
 	hosts     *hostPools // pools for one host, or one client's connection
-	perHost   bool       // no others are used
+	perHost   bool       // only the pools in hosts are used
 
 	// Shared by the connections.
 	buffers  socket.Pool
 	decoders wire.Decoders
 }
 
-// New returns Pools. They hold nothing until the first Get; after that they must
-// be retired when no more requests are sent.
+// New returns Pools. They hold no connections until the first Get. After that
+// they must be retired when no more requests are sent.
 func New(o Options) *Pools {
 	o.Host = asAuthority(o.Host)
 	if o.Logger == nil {
@@ -100,8 +100,8 @@ func (b *Pools) Retire() {
 	b.endpoints.retire()
 }
 
-// Address returns the scheme and authority that a request to an endpoint has, given
-// the authority that the client asked for.
+// Address returns the scheme and authority for a request to an endpoint, given the
+// requested authority.
 func (b *Pools) Address(e *upstream.Endpoint, asked string) (scheme, authority string) {
 	if b.options.SendUpstreamHost || asked == "" {
 		return b.scheme(), b.host(e)
@@ -115,7 +115,7 @@ func (b *Pools) Get(e *upstream.Endpoint, n *Need, given *BackInfo) (message.Bac
 	return b.pool(e, n).get(n, given)
 }
 
-// pool returns the connections to an endpoint that a request can use.
+// pool returns the pool for a request to an endpoint.
 func (b *Pools) pool(e *upstream.Endpoint, n *Need) *pool {
 	switch n.Login {
 	case ClientLogin:
@@ -126,7 +126,7 @@ func (b *Pools) pool(e *upstream.Endpoint, n *Need) *pool {
 		key := b.key(e, n.Host, n.Client)
 		key.private = true
 		p := b.newPool(key)
-		p.retired = true // it keeps no connection
+		p.retired = true // this pool keeps no connection
 		return p
 	}
 	if !b.perHost {
@@ -135,7 +135,7 @@ func (b *Pools) pool(e *upstream.Endpoint, n *Need) *pool {
 	return b.hosts.pool(b.key(e, n.Host, n.Client))
 }
 
-// key says which connections to an endpoint a request for a host can use.
+// key returns the key of the pool for a request to an endpoint.
 func (b *Pools) key(e *upstream.Endpoint, host string, c *Client) hostPool {
 	key := hostPool{endpoint: e}
 	if b.options.Upstream.FromHost() {
@@ -188,13 +188,13 @@ func (b *Pools) newPool(key hostPool) *pool {
 
 func (b *Pools) maxIdle() int { return cmp.Or(b.options.MaxIdle, 1024) }
 
-// SharesUpgrades reports whether upgraded requests share connections with others:
-// that is so where every request is sent over HTTP/2.
+// SharesUpgrades reports whether upgraded requests share connections with others,
+// as they do if every request is sent over HTTP/2.
 func (b *Pools) SharesUpgrades() bool { return b.options.Protocol == HTTP2 }
 
 // upgradePurpose returns which of an endpoint's TLS settings lead to HTTP/1.1:
-// those for streams, which offer nothing by ALPN of themselves, unless those
-// for HTTP offer HTTP/1.1 alone.
+// the settings for HTTP if they offer only HTTP/1.1, else the settings for
+// streams, which offer no ALPN by default.
 func upgradePurpose(o Options) upstream.Purpose {
 	if o.Protocol == HTTP1 {
 		return upstream.HTTP

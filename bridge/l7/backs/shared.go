@@ -17,12 +17,12 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 )
 
-// A sharedConns is the part of a pool whose connections are HTTP/2's, which many
+// A sharedConns is the part of a pool that holds HTTP/2 connections, which many
 // requests share. All of it is guarded by the pool's mu.
 type sharedConns struct {
-	version  int        // of HTTP that the endpoint chose last; 0: unknown
-	conns    []*conn2   // that may take further requests
-	dials    []*dialing // in progress
+	version  int        // the HTTP version that the endpoint chose last; 0: unknown
+	conns    []*conn2   // connections that may take further requests
+	dials    []*dialing // dials in progress
 	waiting  int        // requests that wait for a stream
 	freed    chan struct{}
 	capacity int // presumed stream limit of a connection
@@ -34,21 +34,21 @@ type sharedConns struct {
 // A conn2 is an HTTP/2 connection to an endpoint.
 type conn2 struct {
 	pool     *pool
-	dialInfo *accesslog.Dial // as of carry
-	sock     *socket.Socket  // likewise
+	dialInfo *accesslog.Dial // set by carry
+	sock     *socket.Socket  // set by carry
 
 	mu      sync.Mutex
 	http    *http2.ClientConn // nil until it is connected
 	retired bool
 }
 
-// A dialing is a connection that is being made, for several requests.
+// A dialing is a dial in progress, for which several requests may wait.
 type dialing struct {
 	cancel   context.CancelFunc
 	waiters  int // guarded by the pool's mu
 	done     chan struct{}
-	dialInfo *accesslog.Dial // once done
-	err      error           // likewise
+	dialInfo *accesslog.Dial // valid once done is closed
+	err      error           // valid once done is closed
 }
 
 // presumedStreams is the presumed stream limit of a connection until its peer
@@ -68,13 +68,13 @@ func (p *pool) mayShare() bool {
 	return p.sharedConns.version != 1
 }
 
-// share returns a stream for a request, and the connection that it belongs to: one that
-// exists, or one that is made for all requests that wait. It avoids the connection that
-// refused the request, if it can. It returns neither if the endpoint chooses HTTP/1.1.
-// It also returns the record of the dial, successful or not.
+// share returns a stream for a request, and its connection: an existing one, or one
+// that is dialed for all waiting requests. It avoids the connection that refused the
+// request, if it can. It returns neither if the endpoint chooses HTTP/1.1. It also
+// returns the record of the dial, successful or not.
 func (p *pool) share(n *Need) (*http2.ClientStream, *conn2, *accesslog.Dial, error) {
 	if stream, c := p.open(n.avoided()); stream != nil {
-		return stream, c, c.dialInfo, nil // without a context, which costs as much
+		return stream, c, c.dialInfo, nil // needs no context, which would cost as much as the stream
 	}
 	ctx, done := n.Context()
 	defer done()
@@ -127,7 +127,7 @@ func (p *pool) awaitShared(ctx context.Context, refuser *conn2) (*http2.ClientSt
 		p.reportSharedLocked()
 		if ctx.Err() != nil {
 			if d.waiters == 0 {
-				d.cancel() // its last waiter has left
+				d.cancel() // no request waits for it any more
 				p.releaseLocked()
 			}
 			return nil, nil, new(accesslog.Dial), ctx.Err()
@@ -143,14 +143,14 @@ func (p *pool) awaitShared(ctx context.Context, refuser *conn2) (*http2.ClientSt
 }
 
 // releaseLocked closes the connections of a pool that keeps no idle ones: the
-// request they were made for has left, so they would otherwise never be closed.
+// request that they were dialed for has left, so nothing else would close them.
 // p.mu is held.
 func (p *pool) releaseLocked() {
 	if !p.retired {
 		return
 	}
 	for _, c := range p.sharedConns.conns {
-		go c.retire() // which takes p.mu in the end
+		go c.retire() // in a goroutine, because retire takes p.mu
 	}
 }
 
@@ -177,7 +177,7 @@ func (p *pool) closedLocked() bool {
 
 // openLocked opens a stream on a connection with room for one. It avoids the
 // connection refuser, which may be nil, unless the pool has other connections
-// without room: one more connection would hardly help then. p.mu is held.
+// without room. Then one more connection would hardly help. p.mu is held.
 func (p *pool) openLocked(refuser *conn2) (*http2.ClientStream, *conn2) {
 	s := &p.sharedConns
 	for _, c := range s.conns {
@@ -195,16 +195,16 @@ func (p *pool) openLocked(refuser *conn2) (*http2.ClientStream, *conn2) {
 
 func (p *pool) openOnLocked(c *conn2) *http2.ClientStream {
 	if c.sock.Invalid() != nil {
-		return nil // it is being retired
+		return nil // c is being retired
 	}
 	stream := c.http.Open()
 	if stream != nil && p.retired {
-		go c.retire() // with those that waited for it
+		go c.retire() // when the requests that waited for it have ended
 	}
 	return stream
 }
 
-// dialingLocked returns a connection that is being made and will have room for
+// dialingLocked returns a dial in progress whose connection will have room for
 // one more request. p.mu is held.
 func (p *pool) dialingLocked() *dialing {
 	s, room := &p.sharedConns, p.roomLocked()
@@ -220,8 +220,8 @@ func (p *pool) dialingLocked() *dialing {
 	return d
 }
 
-// roomLocked returns the presumed number of requests that a connection being
-// made will have room for. p.mu is held.
+// roomLocked returns for how many requests a new connection will presumably
+// have room. p.mu is held.
 func (p *pool) roomLocked() int {
 	if p.sharedConns.version == 0 && p.back.options.Protocol != HTTP2 {
 		return 1 << 30 // the version is not yet known, so all requests wait for it
@@ -266,8 +266,8 @@ func (p *pool) isHTTP2(nc net.Conn) bool {
 	return p.back.options.Protocol == HTTP2
 }
 
-// finishDial ends a dialing that negotiated a version of HTTP (0: it failed) and,
-// if that is 2, made a connection.
+// finishDial ends a dialing that negotiated a version of HTTP (0: it failed).
+// With version 2, it adds the connection.
 func (p *pool) finishDial(d *dialing, version int, c *conn2) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -297,7 +297,7 @@ func (p *pool) changed() {
 	p.reportSharedLocked()
 }
 
-// carry makes nc the connection. m records how it was dialed.
+// carry sets the connection to nc. m records how it was dialed.
 func (c *conn2) carry(nc net.Conn, m *accesslog.Dial) {
 	c.dialInfo, c.sock = m, socket.Of(nc)
 	o := &c.pool.back.options
@@ -325,7 +325,7 @@ func (c *conn2) carry(nc net.Conn, m *accesslog.Dial) {
 	}
 }
 
-// retire closes c when its requests are over.
+// retire closes c when its requests have ended.
 func (c *conn2) retire() {
 	c.mu.Lock()
 	c.retired = true

@@ -35,7 +35,7 @@ func (p *pool) findUpgrade(n *Need, given *BackInfo) (message.Back, error) {
 		}
 	}
 	if p.private {
-		if c := p.take(true); c != nil { // on which the client may be logged in
+		if c := p.take(true); c != nil { // the client may be logged in on an idle connection
 			*given = BackInfo{Reused: true, Protocol: "HTTP/1.1", Dial: c.dialInfo}
 			return c, nil
 		}
@@ -50,7 +50,7 @@ func (p *pool) findUpgrade(n *Need, given *BackInfo) (message.Back, error) {
 }
 
 // mayConnect reports whether the endpoint may accept WebSockets over HTTP/2, as far
-// as the pool knows: trying an endpoint that does not may waste a connection.
+// as the pool knows. A try with an endpoint that does not may waste a connection.
 func (p *pool) mayConnect() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -76,13 +76,14 @@ func (p *pool) shareConnecting(n *Need) (stream *http2.ClientStream, c *conn2, m
 	return stream, c, m, stream.Connects(), nil
 }
 
-// A connecting is a stream of HTTP/2 that is to become a WebSocket.
+// A connecting is an HTTP/2 stream that becomes a WebSocket.
 type connecting struct {
 	shared
 	accept string // the Sec-WebSocket-Accept of the response
 }
 
-// Send sends the request as an extended CONNECT. The stream's other side stays open: it is the WebSocket's.
+// Send sends the request as an extended CONNECT. The stream stays open for the data of
+// the WebSocket.
 func (c *connecting) Send(r *message.Request, _ bool) error {
 	if !message.IsWebSocket(r.Upgrade) {
 		return message.ErrNoUpgrade
@@ -93,7 +94,7 @@ func (c *connecting) Send(r *message.Request, _ bool) error {
 		return message.ErrBadHandshake
 	}
 	c.accept = message.WebSocketAccept(key)
-	connect := *r // which may be sent again otherwise
+	connect := *r // r is kept unchanged: another try may send it differently
 	connect.Method, connect.Protocol, connect.Upgrade, connect.Length = "CONNECT", "websocket", "", -1
 	connect.Fields = make(message.Fields, 0, len(r.Fields))
 	for _, f := range r.Fields {
@@ -110,7 +111,7 @@ func (c *connecting) Send(r *message.Request, _ bool) error {
 	return c.Flush()
 }
 
-// Receive makes a successful response the one that HTTP/1.1 would have.
+// Receive converts a successful response to the one that HTTP/1.1 would have.
 func (c *connecting) Receive(into *message.Response) error {
 	if err := c.shared.Receive(into); err != nil || into.Status < 200 || into.Status > 299 {
 		return err

@@ -6,7 +6,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// Answer answers with an error of the gateway's own, unless a response has begun.
+// Answer responds with an error of the gateway, unless a response has begun.
 func (x *Exchange) Answer(a policy.Answer) {
 	if x.code != 0 {
 		return
@@ -17,8 +17,8 @@ func (x *Exchange) Answer(a policy.Answer) {
 	x.respond(body)
 }
 
-// Respond answers with a response of the route's own. name and value are its one
-// field, besides those that rules add.
+// Respond responds as the route itself defines. name and value are the only
+// field of the response besides those that rules add.
 func (x *Exchange) Respond(status int, name, value, body string) {
 	x.response = message.Response{Status: status, Fields: x.response.Fields[:0], Declared: -1}
 	x.response.Fields.Add(name, value)
@@ -26,8 +26,8 @@ func (x *Exchange) Respond(status int, name, value, body string) {
 	x.respond(body)
 }
 
-// applyRules applies the route's rules to a final response that is not the gateway's
-// own error.
+// applyRules applies the route's rules to a final response that is not an error of
+// the gateway.
 func (x *Exchange) applyRules() {
 	x.Facts.ReturnRequestID(&x.response.Fields, x.Rules.RequestIDField)
 	if x.Rules.Response != nil {
@@ -70,7 +70,7 @@ func (x *Exchange) addDate() {
 	}
 }
 
-// CloseAfter makes this request the last of its connection, if the front can say so: see
+// CloseAfter closes the connection after this request, if the front supports that: see
 // closer.
 func (x *Exchange) CloseAfter() {
 	if f, ok := x.front.(closer); ok {
@@ -78,7 +78,7 @@ func (x *Exchange) CloseAfter() {
 	}
 }
 
-// refuse answers instead of the upstream.
+// refuse sends the gateway's own answer instead of asking the upstream.
 func (x *Exchange) refuse(a policy.Answer) {
 	x.front.Refuse()
 	x.Answer(a)

@@ -18,13 +18,13 @@ import (
 // several endpoints.
 type attempts struct {
 	x        *Exchange
-	wait     func() (context.Context, func()) // queue, made once
+	wait     func() (context.Context, func()) // the method value queue
 	upstream Upstream                         // nil: the request is not forwarded
 	hash     upstream.Key                     // the key for consistent hashing
-	turn     upstream.Turn                    // through the upstream
-	endpoint *upstream.Endpoint               // of the present try, or the last
+	turn     upstream.Turn                    // the request's turn at the upstream
+	endpoint *upstream.Endpoint               // the endpoint of the present or last try
 	retry    *Retry                           // when to try again; nil: not at all
-	avoid    any                              // the connection that refused the request last; nil: none did
+	avoid    any                              // the connection that refused the request last, or nil
 	given    BackInfo                         // how the last connection was obtained
 
 	count            int   // how many tries were begun
@@ -32,14 +32,14 @@ type attempts struct {
 	budgetTaken      bool  // the exchange holds a part of its upstream's retry budget
 	maybeSeen        bool  // an endpoint may have seen the present try
 	interimForwarded bool  // an interim response was forwarded
-	failure          error // of the try before
+	failure          error // the failure of the previous try
 }
 
 func (t *attempts) init(x *Exchange) { t.x, t.wait = x, t.queue }
 
 func (t *attempts) reset() { *t = attempts{x: t.x, wait: t.wait} }
 
-// begin begins a try, with a deadline of its own if there is one.
+// begin begins a try, with its deadline if it has one.
 func (t *attempts) begin() {
 	t.count++
 	t.maybeSeen = false
@@ -48,7 +48,7 @@ func (t *attempts) begin() {
 	}
 }
 
-// end ends the try, and reports whether it timed out.
+// end ends the try, and reports whether the try timed out.
 func (t *attempts) end() (late bool) {
 	if t.retry == nil || t.retry.PerTry <= 0 {
 		return false
@@ -97,7 +97,7 @@ func (t *attempts) walk() (message.Back, error) {
 	for begun := t.count == 1; ; {
 		e, none := t.turn.Next(t.wait)
 		if errors.Is(none, upstream.ErrNoEndpoint) && (!begun || isRefusal(err)) {
-			// All were tried, in other tries and in this one.
+			// This try and earlier ones have tried all endpoints.
 			begun = true
 			e, none = t.chooseAgain()
 		}
@@ -129,13 +129,13 @@ func (t *attempts) walk() (message.Back, error) {
 }
 
 const (
-	// maxTries bounds how often a request is sent to one endpoint because its
+	// maxTries bounds how often a request is sent to one endpoint because the
 	// connection turned out to be closed.
 	maxTries = 3
 
-	// maxLeaving bounds how often a request is sent to one endpoint because its
-	// connection takes no more requests. It may find many such connections: servers
-	// limit the requests of a connection.
+	// maxLeaving bounds how often a request is sent to one endpoint because the
+	// connection accepts no more requests. Many pooled connections may be in this
+	// state, because servers limit the requests of a connection.
 	maxLeaving = 8
 
 	// maxRefused bounds how often a request is sent elsewhere because a server
@@ -190,7 +190,7 @@ func (t *attempts) send(e *upstream.Endpoint) (message.Back, error) {
 	}
 }
 
-// connect returns a Back that carries the request to an endpoint.
+// connect returns a Back for the request to an endpoint.
 func (t *attempts) connect(e *upstream.Endpoint, fresh bool) (message.Back, error) {
 	log := &t.x.Log
 	log.Attempts++
@@ -223,8 +223,8 @@ func (t *attempts) blame(err error) {
 }
 
 // repeatable reports whether to send a failed request to the same endpoint again,
-// after it was sent there the given number of times: the endpoint has not
-// processed it, or its connection was closed while idle and the method is
+// after tries attempts there. It does so if the endpoint has not processed the
+// request, or if the connection was closed while idle and the method is
 // idempotent (RFC 9110, section 9.2.2).
 func (t *attempts) repeatable(err error, reused bool, tries int) bool {
 	switch {
@@ -275,7 +275,8 @@ func (t *attempts) carry() (message.Back, error) {
 }
 
 // again decides whether to try again after a pause, once a try has failed with err
-// or b has received a response header. If so, it has paused the upload of the body.
+// or b has received a response header. If it returns true, it has paused the upload
+// of the body.
 func (t *attempts) again(b message.Back, err error) (pause time.Duration, again bool) {
 	r := t.retry
 	if r == nil || t.count >= r.attempts() || t.interimForwarded || t.x.cancel.failed() {
@@ -305,8 +306,8 @@ func (t *attempts) endRetries() {
 	}
 }
 
-// retriable reports whether the outcome of a try allows a retry, and whether it does
-// so for every method, because the upstream has not acted upon the request.
+// retriable reports whether the outcome of a try allows a retry, and whether it
+// allows that for every method because the upstream has not acted upon the request.
 func (t *attempts) retriable(b message.Back, err error) (wanted, harmless bool) {
 	r := t.retry
 	switch {
@@ -360,8 +361,8 @@ func (t *attempts) discard(b message.Back) {
 	b.Done()
 }
 
-// abandon ends the rest of a try with b, so that the request can be sent again
-// if that is possible.
+// abandon ends the try with b, so that the request can be sent again if
+// possible.
 func (t *attempts) abandon(b message.Back, cause error) {
 	if t.x.upload.replay == nil {
 		t.x.drop(b, cause)
@@ -388,7 +389,7 @@ func (t *attempts) sleep(d time.Duration) bool {
 	}
 }
 
-// queue returns a context for the wait for an endpoint, which is timed.
+// queue returns a context for the wait for an endpoint, and measures that wait.
 func (t *attempts) queue() (ctx context.Context, done func()) {
 	begun := time.Now()
 	ctx, over := t.x.cancel.context()

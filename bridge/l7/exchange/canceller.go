@@ -13,14 +13,14 @@ import (
 type canceller struct {
 	parent context.Context
 
-	// fail and context as values, made once.
+	// The method values fail and context.
 	onGone      func(cause error)
 	dialContext func() (ctx context.Context, done func())
 
 	mu              sync.Mutex
-	live            message.Back       // the back that carries the exchange; nil: none yet
-	dial            context.CancelFunc // ends a wait for a connection; nil: no wait is in progress
-	cause           error              // the error that ended the exchange; nil: none
+	live            message.Back       // the back that carries the exchange, or nil
+	dial            context.CancelFunc // ends the wait for a connection in progress, or nil
+	cause           error              // the error that ended the exchange, or nil
 	continued       bool               // 100 (Continue) was sent
 	responseStarted bool               // the final response's head has arrived
 	tryTimedOut     bool
@@ -79,8 +79,8 @@ func (c *canceller) ranOut() bool {
 	return cause == errTooLong || cause == errCallDeadline
 }
 
-// upstreamLate returns the limit on the upstream's time that ended the exchange;
-// nil if none did.
+// upstreamLate returns the error of the upstream time limit that ended the
+// exchange, or nil.
 func (c *canceller) upstreamLate() error {
 	if cause := c.reason(); errors.Is(cause, errDeadline) || errors.Is(cause, errTooLong) {
 		return cause

@@ -6,38 +6,38 @@ import (
 	"time"
 )
 
-// The deadlines of an exchange share one timer, which fires by the next of them. It
-// is not stopped when the exchange is over, because most requests end long before
-// their deadlines, and the next exchange can use it. If it fires too early, it is set
-// again.
+// The deadlines of an exchange share one timer, which fires at the next deadline or
+// earlier. The timer is not stopped at the end of the exchange, because most requests
+// end long before their deadlines, and the next exchange can use it. If it fires too
+// early, it is set again.
 type deadlines struct {
 	x      *Exchange
-	expire func() // expired, made once
+	expire func() // the method value expired
 
 	mu     sync.Mutex  // held by the timer
 	timer  *time.Timer // reused
-	fires  time.Time   // when the timer fires; zero: it is not set
-	head   time.Time   // for the response's head; zero: none
-	try    time.Time   // for the head in the present try; zero: none
-	total  time.Time   // for the whole exchange; zero: none
+	fires  time.Time   // when the timer fires; zero: the timer is not set
+	head   time.Time   // deadline of the response's head, or zero
+	try    time.Time   // deadline of the head in the present try, or zero
+	total  time.Time   // deadline of the whole exchange, or zero
 	byCall bool        // total is the deadline of a gRPC call
 
-	byDefault bool // head is Shared.ResponseTimeout
+	byDefault bool // head comes from Shared.ResponseTimeout
 
-	// clientSlow: when total had passed, the response was being written to the client,
-	// not awaited from the upstream. Set before the canceller fails.
+	// clientSlow says that when total passed, the gateway was writing the response to
+	// the client, not waiting for the upstream. It is set before the canceller fails.
 	clientSlow atomic.Bool
 }
 
 func (d *deadlines) init(x *Exchange) { d.x, d.expire = x, d.expired }
 
 func (d *deadlines) reset() {
-	d.byCall, d.byDefault = false, false // stop has reset the rest
+	d.byCall, d.byDefault = false, false // stop has reset the other fields
 	d.clientSlow.Store(false)
 }
 
-// start bounds the wait for the response's head, and the whole exchange; 0: head is
-// the default, and the whole exchange is not bounded.
+// start bounds the wait for the response's head, and the whole exchange. 0 means
+// the default for head, and no bound for total.
 func (d *deadlines) start(head, total time.Duration) {
 	d.byDefault = head <= 0
 	if d.byDefault && !d.x.GRPC {
@@ -57,8 +57,8 @@ func (d *deadlines) start(head, total time.Duration) {
 	d.set()
 }
 
-// maxSet is how long the timer is set for at most: it refers to the exchange, which
-// otherwise may not be needed any more.
+// maxSet bounds how long the timer is set for: while it is set, it keeps the
+// exchange in memory.
 const maxSet = 10 * time.Second
 
 // next returns the next deadline, or zero. d.mu is held.
@@ -103,16 +103,17 @@ func (d *deadlines) startTry(limit time.Duration) {
 	d.set()
 }
 
-// restartTry restarts the time limit of a try: all of the request has arrived.
+// restartTry restarts the time limit of a try when all of the request has
+// arrived.
 func (d *deadlines) restartTry() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if !d.try.IsZero() {
-		d.try = time.Now().Add(d.x.try.retry.PerTry) // the timer finds it when it fires
+		d.try = time.Now().Add(d.x.try.retry.PerTry) // the timer reads the new deadline when it fires
 	}
 }
 
-// endTry ends the time of a try.
+// endTry removes the deadline of a try.
 func (d *deadlines) endTry() {
 	d.mu.Lock()
 	d.try = time.Time{}
@@ -132,15 +133,16 @@ func (d *deadlines) responseStarted() {
 	d.set()
 }
 
-// stop ends all deadlines: the front's next work is not part of this exchange.
+// stop removes all deadlines: what the front does next is not part of this
+// exchange.
 func (d *deadlines) stop() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.head, d.total, d.try = time.Time{}, time.Time{}, time.Time{}
 }
 
-// expired is called by the timer. Without deadlines, the exchange may be over and must
-// not be touched.
+// expired is called by the timer. Without deadlines, the exchange may have ended and
+// must not be touched.
 func (d *deadlines) expired() {
 	defer d.x.guard()
 	d.mu.Lock()
@@ -180,12 +182,12 @@ func (d *deadlines) expired() {
 	d.set()
 }
 
-// postpone moves the default deadline, and reports true, if its time starts later
-// than the request. d.mu is held.
+// postpone moves the default deadline, and reports true, if the time limit starts
+// later than the request. d.mu is held.
 func (d *deadlines) postpone(now time.Time) bool {
 	u, limit := &d.x.upload, d.x.shared.responseTimeout()
 	if !u.sent.Load() {
-		d.head = now.Add(limit / 32) // its time starts when the request was sent
+		d.head = now.Add(limit / 32) // the limit starts when the request was sent
 		return true
 	}
 	left := limit - time.Duration(d.x.shared.Clock.Now()-u.sentAt.Load())

@@ -21,15 +21,15 @@ type Shared struct {
 	Context context.Context // ends when the listener stops waiting for requests
 	Log     hclog.Logger
 	Clock   Clock
-	Splices *splice.Source // carries upgraded connections
+	Splices *splice.Source // the engine that carries upgraded connections
 
 	// FromClient and ToClient count the bytes of spliced connections.
 	FromClient, ToClient *atomic.Uint64
 
 	// ResponseTimeout bounds the wait for a response's head where a Plan sets no
-	// Timeout, from when all of the request was sent. gRPC calls have none: a
-	// stream may begin with its first message, whenever that is, and their clients
-	// set deadlines. 0: five minutes.
+	// Timeout, counted from when all of the request was sent. gRPC calls have no
+	// such limit: a stream may begin with its first message at any time, and gRPC
+	// clients set deadlines. 0: five minutes.
 	ResponseTimeout time.Duration
 
 	// Detailed records how connections to endpoints were made, for an access log.
@@ -37,7 +37,7 @@ type Shared struct {
 
 	failures failureLog
 	keeper   keeper
-	replays  sync.Pool // of *replay
+	replays  sync.Pool // holds *replay
 }
 
 // responseTimeout is ResponseTimeout, or its default.
@@ -51,8 +51,8 @@ func (s *Shared) logPanic(client string, value any, stack []byte) {
 // ErrPanic ends an exchange in which the gateway's own code panicked.
 var ErrPanic = errors.New("panic while serving the request")
 
-// guard is deferred by each goroutine that serves x besides the one that handles it:
-// a panic ends the exchange, and nothing else.
+// guard is deferred by each goroutine that serves x besides the one that handles it.
+// It limits a panic to the exchange.
 func (x *Exchange) guard() {
 	if p := recover(); p != nil {
 		x.shared.logPanic(x.Facts.Client, p, debug.Stack())
@@ -78,39 +78,39 @@ type Clock interface {
 
 // Rules are the settings of a route and its listener for an exchange.
 type Rules struct {
-	Response       *policy.HeaderRules // for every response but the gateway's own errors
+	Response       *policy.HeaderRules // applied to every response but the gateway's own errors
 	Protected      policy.Protected    // fields that the request's trailer cannot set
-	RequestIDField string              // of the response; "": none
-	MaxBody        int64               // most bytes of the request's body; 0: no limit
+	RequestIDField string              // the response's field for the request id, or ""
+	MaxBody        int64               // maximum size of the request's body; 0: no limit
 }
 
 // An Exchange is one request and its response. It runs between a Front and a Back,
 // and knows the protocol of neither.
 //
-// Begin readies it for a request. It is reused for the next request if Reset
+// Begin prepares it for a request. It is reused for the next request if Reset
 // reports that nothing refers to it any more.
 type Exchange struct {
-	Facts policy.Facts // about the request
+	Facts policy.Facts // the facts about the request
 	Rules Rules
 	Start time.Time
 	Log   Log // for the access log and the histograms
 
-	GRPC            bool   // the client takes a gRPC status
+	GRPC            bool   // the client expects a gRPC status
 	ExpectsContinue bool   // the client waits for 100 (Continue)
-	WebSocketKey    string // of a WebSocket that an HTTP/2 client requests; else ""
+	WebSocketKey    string // the key for a WebSocket that an HTTP/2 client requests, else ""
 
 	// Uncount removes the request from the listener's limits. It is called before
-	// the client has the end of the response, because the client may then send its
-	// next request.
+	// the client gets the end of the response, because the client may send its
+	// next request right after.
 	Uncount func()
 
 	shared       *Shared
 	front        Front
-	response     message.Response // the final one, once it has begun
-	code         int              // of the final response; 0: it has not begun
+	response     message.Response // the latest response head
+	code         int              // status code of the final response; 0: it has not begun
 	aborted      bool
 	relaysCall   atomic.Bool // the forwarded response belongs to a gRPC call
-	timerPending bool        // a timer may still run: the exchange is not used again
+	timerPending bool        // a timer may still run, so the exchange is not used again
 
 	cancel    canceller
 	deadlines deadlines
@@ -119,7 +119,7 @@ type Exchange struct {
 	try       attempts
 }
 
-// Init readies a new Exchange. It is called once.
+// Init prepares a new Exchange. It is called once.
 func (x *Exchange) Init(s *Shared) {
 	x.shared = s
 	x.cancel.init(s.Context)
@@ -158,7 +158,7 @@ func (x *Exchange) Reset() bool {
 	return true
 }
 
-// Leave releases the exchange's place in its upstream after a panic.
+// Leave releases the exchange's place at its upstream after a panic.
 func (x *Exchange) Leave() { x.try.leave() }
 
 // Cancel ends the exchange because of cause.

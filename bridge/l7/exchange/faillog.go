@@ -7,7 +7,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// logEvery is the least time between two warnings about the same upstream and
+// logEvery is the minimum time between two warnings about the same upstream and
 // reason: an upstream that is down fails every request.
 const logEvery = 10 * time.Second
 

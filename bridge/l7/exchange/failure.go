@@ -21,7 +21,7 @@ func unwritable(err error) bool {
 }
 
 // isUnsent reports whether no part of a request can have reached an endpoint,
-// so that another may be tried.
+// so that another endpoint may be tried.
 func isUnsent(err error) bool {
 	var dial *upstream.DialError
 	return errors.As(err, &dial) || err == upstream.ErrFull || errors.Is(err, message.ErrNoStreams)
@@ -52,16 +52,16 @@ func reasonOf(err error) certs.Reason {
 	if isUnsent(err) {
 		return reason
 	}
-	// There was a connection, so the reasons for failing to make one do not apply,
-	// except for TLS: the peer can still reject us with an alert.
+	// A connection existed, so the reasons for a failed dial do not apply, except
+	// for TLS: the peer can still reject the gateway with an alert.
 	switch reason {
 	case certs.ReasonPeerClosed, certs.ReasonNotTLS, certs.ReasonOther:
 		return certs.ReasonResponseBroken
 	case certs.ReasonConnectTimeout, certs.ReasonHandshakeTimeout:
 		return certs.ReasonResponseTimeout
 	case certs.ReasonNoCommonCipher:
-		// The alert handshake_failure, in a renegotiation that requested a client
-		// certificate. A cipher suite had been agreed on before.
+		// The peer sent the alert handshake_failure in a renegotiation that requested
+		// a client certificate. The cipher suite had been negotiated before.
 		return certs.ReasonClientCertificateRequired
 	}
 	return reason

@@ -31,11 +31,11 @@ type Plan struct {
 	Upstream Upstream // nil: no upstream
 	Hash     upstream.Key
 
-	// Timeout bounds the wait for the response's head, TotalTimeout the whole
-	// exchange. 0: Shared.ResponseTimeout, and no limit.
+	// Timeout bounds the wait for the response's head; 0: Shared.ResponseTimeout.
+	// TotalTimeout bounds the whole exchange; 0: no limit.
 	Timeout, TotalTimeout time.Duration
 
-	Retry *Retry // nil: only what no endpoint can have seen is sent again
+	Retry *Retry // nil: only requests that no endpoint can have seen are sent again
 }
 
 // Forward carries the request to an upstream and the response back.
@@ -107,7 +107,7 @@ func (x *Exchange) failed(err error) {
 		x.logFailure(name, policy.GatewayTimeout.Code, err)
 		x.refuse(policy.GatewayTimeout)
 		return
-	case cause != nil: // or Shutdown's context ended
+	case cause != nil: // or the context of Shutdown ended
 		log.Debug("client disconnected before its request was answered", "client", x.Facts.Client, "upstream", name)
 		x.abort(cause)
 		return

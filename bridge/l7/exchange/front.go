@@ -28,11 +28,11 @@ type Front interface {
 	// the client was too slow, with an *http1.Error if the body is invalid, and
 	// with any other error if the client has gone.
 	message.BodyReader
-	message.BodyWriter // of the response's body
+	message.BodyWriter // writes the response's body
 
-	// Refuse stops reading: the rest of the body is not needed. A waiting Read
-	// returns an error, and so does every later Read that would not return io.EOF.
-	// The response may still be written. It may be called repeatedly.
+	// Refuse stops reading, because the rest of the body is not needed. A waiting
+	// Read returns an error, and so does every later Read that would not return
+	// io.EOF. The response may still be written. It may be called repeatedly.
 	Refuse()
 
 	// Inform sends an interim response (1xx but 101), at once.
@@ -46,10 +46,10 @@ type Front interface {
 	// looks complete. Calls that wait return an error.
 	Abort(cause error)
 
-	// Notify registers gone, which is called from any goroutine and at most once
-	// if the client leaves before the exchange is over; at once if it has left
-	// already. Notify(nil) removes it: when it returns, gone is not running and will
-	// not be called.
+	// Notify registers gone, which is called at most once, from any goroutine, if
+	// the client leaves before the exchange ends; immediately if the client has
+	// already left. Notify(nil) removes it: when it returns, gone is not running and
+	// will not be called.
 	Notify(gone func(cause error))
 }
 
@@ -61,8 +61,8 @@ type Upstream interface {
 	// with others.
 	SharesUpgrades() bool
 
-	// Preferred returns the endpoint that the request should go to if it can; nil:
-	// none in particular.
+	// Preferred returns the endpoint to which the request should go if possible,
+	// or nil.
 	Preferred() *upstream.Endpoint
 
 	// ExpectLogin says that an endpoint asked the client for a login that
@@ -70,23 +70,23 @@ type Upstream interface {
 	ExpectLogin(e *upstream.Endpoint)
 
 	// Connect returns a Back to an endpoint. It sets *given to how it obtained the
-	// Back, even if it fails, and the request's Scheme and Authority to those for
-	// the endpoint.
+	// Back, even if it fails, and sets the request's Scheme and Authority for the
+	// endpoint.
 	Connect(e *upstream.Endpoint, n Need, given *BackInfo) (message.Back, error)
 }
 
-// A Need says what an exchange needs of a connection.
+// A Need describes the connection that an exchange needs.
 type Need struct {
-	Turn    *upstream.Turn // through the upstream
+	Turn    *upstream.Turn // the request's turn at the upstream
 	Fresh   bool           // the connection must not have been used before
-	Avoid   any            // the BackInfo.Carrier that refused the request last; nil: none did
+	Avoid   any            // the BackInfo.Carrier that refused the request last, or nil
 	Context func() (ctx context.Context, done func())
 }
 
 // BackInfo says how Connect obtained a Back.
 type BackInfo struct {
-	Reused   bool            // its connection carried requests before
+	Reused   bool            // the connection carried requests before
 	Protocol string          // "HTTP/1.1" or "HTTP/2.0"
-	Dial     *accesslog.Dial // how its connection was made, or could not be; nil: none was tried
-	Carrier  any             // identifies a connection of HTTP/2, for Need.Avoid; else nil
+	Dial     *accesslog.Dial // the record of the dial, successful or not; nil: no dial was tried
+	Carrier  any             // identifies an HTTP/2 connection, for Need.Avoid; nil for HTTP/1.1
 }

@@ -11,9 +11,9 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/policy"
 )
 
-// The gateway passes the deadline of a gRPC call on, and enforces it too, so that an
-// upstream that ignores it holds no resources for longer than the client waits. (gRPC
-// over HTTP/2, "Requests": Timeout.)
+// The gateway forwards the deadline of a gRPC call and also enforces it. So an
+// upstream that ignores the deadline holds resources only as long as the client
+// waits. (gRPC over HTTP/2, "Requests": Timeout.)
 
 var (
 	// errCallDeadline ends a call whose grpc-timeout ran out.
@@ -45,8 +45,8 @@ func (x *Exchange) totalTime(total time.Duration) (time.Duration, error) {
 }
 
 // endAtDeadline ends the response to a call with the status DEADLINE_EXCEEDED, after
-// the response has begun. It reports false if the response cannot be ended so. Any
-// goroutine may call it.
+// the response has begun. It reports false if that is impossible. Any goroutine may
+// call it.
 func (x *Exchange) endAtDeadline() bool {
 	f, ok := x.front.(finisher)
 	return ok && x.relaysCall.Load() && f.Finish(message.Fields{

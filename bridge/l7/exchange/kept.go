@@ -7,14 +7,13 @@ import (
 	"sync/atomic"
 )
 
-// A keeper lends the buffers in which the bodies of requests are kept until an
-// upstream has taken responsibility for them. It bounds their total size, so
-// that many concurrent uploads cannot use up the memory.
+// A keeper lends the buffers that keep request bodies for resending. It bounds
+// their total size, so that many concurrent uploads cannot use up the memory.
 //
 // The zero value is ready to use by any number of goroutines.
 type keeper struct {
-	held atomic.Int64 // bytes of buffers that are lent
-	most int64        // of held; 0: maxKept
+	held atomic.Int64 // total size of the lent buffers
+	most int64        // the bound of held; 0: maxKept
 	free [len(keptSizes)]sync.Pool
 }
 
@@ -25,8 +24,8 @@ const maxKept = 64 << 20
 var keptSizes = [...]int{512, 1 << 10, 2 << 10, 4 << 10, 8 << 10, 16 << 10, 32 << 10, 64 << 10, 128 << 10}
 
 // grow returns a buffer with the contents of *b and room for n bytes in all. It takes
-// b, which may be nil, but does not lend it again if it is inUse. If too much is lent
-// already, and grow is not forced, it returns nil and b stays lent.
+// b, which may be nil, but does not lend it again if inUse is set. If the bound is
+// reached and forced is not set, it returns nil and b stays lent.
 func (k *keeper) grow(b *[]byte, n int, forced, inUse bool) *[]byte {
 	class, size := 0, 0
 	for ; class < len(keptSizes) && keptSizes[class] < n; class++ {

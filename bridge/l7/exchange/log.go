@@ -13,26 +13,26 @@ import (
 // histograms.
 type Log struct {
 	Attempts int             // attempts to get a connection
-	Dial     *accesslog.Dial // of the last connection; nil: none, or not Shared.Detailed
-	Protocol string          // of that connection
-	Reused   bool            // it existed before the request
-	Head     time.Duration   // from getting it until the response's head came; 0: none came
+	Dial     *accesslog.Dial // the dial of the last connection; nil: no connection, or not Shared.Detailed
+	Protocol string          // the protocol of the last connection
+	Reused   bool            // the last connection existed before the request
+	Head     time.Duration   // from getting the connection until the response's head; 0: no head arrived
 
-	Queued    time.Duration // waiting for an endpoint
-	Connect   time.Duration // making connections, in all attempts together
-	Handshake time.Duration // likewise
+	Queued    time.Duration // time spent waiting for an endpoint
+	Connect   time.Duration // time spent connecting, in all attempts together
+	Handshake time.Duration // time spent in handshakes, in all attempts together
 
 	FromClient, ToClient uint64 // bytes of bodies
 
 	Upgraded bool
 	Ended    string       // how an upgraded connection ended
-	Reason   certs.Reason // of the failure upstream
-	Status   int          // of gRPC, for a client that takes one
+	Reason   certs.Reason // why the request failed upstream
+	Status   int          // the gRPC status, if the client expects one
 
-	got time.Duration // from the start until the last connection; 0: not worth measuring
+	got time.Duration // from the start until the last connection; 0: too short to measure
 }
 
-// dialled adds the time that it took to make a connection.
+// dialled adds the time that a dial took.
 func (l *Log) dialled(d *accesslog.Dial) {
 	l.Connect += d.Connect
 	l.Handshake += d.Handshake
@@ -46,8 +46,8 @@ func (t *attempts) sinceStart() time.Duration {
 	return time.Since(t.x.Start)
 }
 
-// connected records the connection of the exchange, which it requested at the
-// time asked.
+// connected records the connection of the exchange. asked is when the exchange
+// requested it.
 func (t *attempts) connected(g *BackInfo, asked time.Duration) {
 	l := &t.x.Log
 	if !g.Reused || l.Attempts > 1 || l.Queued > 0 {

@@ -9,8 +9,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 )
 
-// Fronts and backs have some of these methods beyond their interface. The exchange
-// then takes a faster path, or gives the client more information.
+// Some fronts and backs have these methods beyond their interface. With them, the
+// exchange takes a faster path or gives the client more information.
 
 // A socketReader reads from a socket of its own.
 type socketReader interface{ Reader() *wire.Reader }
@@ -29,8 +29,8 @@ func flowBetween(from, to any) wire.Flow {
 	return wire.Flow{In: in.Reader(), Out: out.Writer()}
 }
 
-// A spliceable can leave its connection, after an upgrade, to the engine that
-// carries the bytes of TCP listeners.
+// A spliceable can pass its upgraded connection to the engine that carries the
+// bytes of TCP listeners.
 type spliceable interface {
 	socketReader
 	socketWriter
@@ -43,34 +43,37 @@ type spliceable interface {
 	Spliced()
 }
 
-// A tunneler records what its connection carries once it is upgraded.
+// A tunneler records the protocol that its upgraded connection carries.
 type tunneler interface {
 	Tunnels(protocol string, back net.Conn, e *upstream.Endpoint)
 }
 
 // A waitLimiter has a connection of its own, and can bound how long a write to it
-// waits while the peer reads nothing. A stream cannot: its connection carries others.
+// waits while the peer reads nothing. A stream cannot, because its connection carries
+// other streams.
 type waitLimiter interface{ LimitWait(d time.Duration) }
 
 // A wholeReader is a front that knows how much of a body is still to come.
 type wholeReader interface {
-	// Whole reports that the rest of the body is here and short: Read returns it
-	// without waiting.
+	// Whole reports that the rest of the body has arrived and is short: Read
+	// returns it without waiting.
 	Whole() bool
 }
 
 // An arrivalChecker is a front that can check whether anything has arrived.
 type arrivalChecker interface {
 	// Arrived reports whether Read would return without waiting, or bytes have
-	// arrived that it can at least examine. The rules for calling Buffered apply.
+	// arrived that Read can at least examine. The rules for calling Buffered
+	// apply.
 	Arrived() bool
 }
 
 // A bodyAwaiter is a front that can wait for more of the body without a goroutine.
 type bodyAwaiter interface {
 	// AwaitBody arranges that ready is called once, in a new goroutine, as soon as Read
-	// does not have to wait, and returns true; or false if that is so now. Until ready is
-	// called, the front must not be read. A view that Read returned becomes invalid.
+	// does not have to wait, and returns true. If Read does not have to wait now, it
+	// returns false. Until ready is called, the front must not be read. A view that Read
+	// returned becomes invalid.
 	AwaitBody(ready func()) bool
 }
 
@@ -89,8 +92,8 @@ type retainer interface {
 // Upstream.ExpectLogin.
 type loginCarrier interface{ TakesLogin() }
 
-// A roomChecker is a back that can tell whether a little of the body can be written
-// without waiting.
+// A roomChecker is a back that can tell whether a small body can be written without
+// waiting.
 type roomChecker interface{ HasRoom() bool }
 
 func hasRoom(b message.Back) bool {
@@ -108,16 +111,16 @@ func reportsRefusals(b message.Back) bool {
 }
 
 // A closer is a front that can close its connection after this request. A client that
-// sends a request with two readings may have hidden another request in it.
+// sends an ambiguous request may have hidden another request in it.
 type closer interface{ CloseAfter() }
 
-// A bodySkipper is a front that can skip the short rest of an unread body, and so keep
-// its connection.
+// A bodySkipper is a front that can skip the short rest of an unread body, so that its
+// connection can be kept.
 type bodySkipper interface{ SkipBody() }
 
 // A finisher is a front that can end a response in the middle of its body so that
-// the client learns why. Only HTTP/2's can: elsewhere a gRPC client sees a broken
-// response.
+// the client learns why. Only HTTP/2 fronts can. With others, a gRPC client sees
+// a broken response.
 type finisher interface {
 	Finish(trailer message.Fields) bool
 }

@@ -5,12 +5,13 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/policy"
 )
 
-// Outlier detection rates endpoints by the outcome of each request that was sent to
-// them, which is reported once. A request that ends before there is a response is
-// reported as a failure of the endpoint (blame). A failure that the client causes, by
-// leaving, or by sending or reading too slowly, is not reported.
+// Outlier detection rates endpoints by the outcome of each request sent to them. Each
+// outcome is reported once. A request that ends without a response is reported as a
+// failure of the endpoint (blame). A failure that the client causes, by leaving, or
+// by sending or reading too slowly, is not reported.
 
-// reportHead reports the head of a response, if nothing follows it or it is a failure.
+// reportHead reports the head of a response, if no body follows or the response is a
+// failure.
 func (t *attempts) reportHead() {
 	switch r := &t.x.response; {
 	case r.Status >= 500:
@@ -39,8 +40,8 @@ func (t *attempts) reportBroken(err error) {
 	t.endpoint.NoteBroken(reasonOf(err), err, t.x.response.Status >= 500)
 }
 
-// reportLate reports that an endpoint that had the whole request did not answer in
-// time.
+// reportLate reports that an endpoint received the whole request but did not
+// answer in time.
 func (t *attempts) reportLate(cause error) {
 	if t.endpoint != nil && t.x.upload.sent.Load() {
 		t.endpoint.NoteBroken(reasonOf(cause), cause, false)

@@ -8,7 +8,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// aborts is a Front that is only aborted.
+// aborts is a Front on which only Abort is called.
 type aborts struct {
 	Front // nil
 }

@@ -33,8 +33,8 @@ func (x *Exchange) receive(b message.Back) error {
 	return errInterims
 }
 
-// protectLogin keeps a connection from other clients if the upstream asked on it for
-// a login that authenticates the connection.
+// protectLogin reserves a connection for its client if the upstream requested a
+// login that authenticates the connection.
 func (t *attempts) protectLogin(b message.Back) {
 	if !policy.AsksLogin(t.x.response.Fields) {
 		return
@@ -48,7 +48,7 @@ func (t *attempts) protectLogin(b message.Back) {
 // interim forwards an interim response.
 func (x *Exchange) interim() {
 	if x.response.Status == 100 {
-		// A client that did not ask for a 100 response does not expect one.
+		// Only a client that sent Expect: 100-continue may get a 100 response.
 		if x.upload.proceed != nil {
 			x.upload.sendContinue()
 			x.upload.release()
@@ -60,7 +60,7 @@ func (x *Exchange) interim() {
 	_ = x.front.Inform(&x.response) // fails only if the client left; then the next write fails too
 }
 
-// head records that the final head arrived: the wait for it is over.
+// head records that the final head arrived, which ends the wait for it.
 func (x *Exchange) head() {
 	x.cancel.start()
 	x.upload.replay.stop()
@@ -79,13 +79,14 @@ func (x *Exchange) relay(b message.Back) {
 		return
 	}
 	if x.WebSocketKey != "" && r.Status < 300 {
-		// A client that asked with CONNECT would take it for a WebSocket.
+		// A client that used CONNECT would read the response as a WebSocket.
 		x.drop(b, errUpgrade)
 		x.failed(errUpgrade)
 		return
 	}
 	if r.Length > 0 && r.Fields.Has("Trailer") {
-		// HTTP/2 may have both; in HTTP/1.1 only a chunked body has trailers.
+		// HTTP/2 allows a length with trailers; in HTTP/1.1 only a chunked body has
+		// trailers.
 		r.Length = -1
 	}
 	r.Upgrade = policy.RequiredUpgrade(r)
@@ -117,7 +118,7 @@ func (x *Exchange) download(b message.Back) {
 	defer x.stall.end()
 	readErr, err := x.carryBody(b)
 	switch {
-	case err != nil: // the client's
+	case err != nil: // the client failed
 	case readErr == io.EOF:
 		x.complete(b)
 		return
@@ -127,7 +128,7 @@ func (x *Exchange) download(b message.Back) {
 		}
 		if x.try.reportBroken(err); err == errStalled || !x.cancel.failed() {
 			x.logFailure(x.try.upstream.Upstream().Name(), x.code, err)
-			_ = x.front.Flush() // as far as it arrived
+			_ = x.front.Flush() // forward the part that arrived
 		}
 	}
 	x.drop(b, err)
@@ -162,15 +163,15 @@ func (x *Exchange) carryBody(b message.Back) (readErr, writeErr error) {
 	}
 }
 
-// complete ends the response, which b has received to its end.
+// complete ends the response, whose end b has received.
 func (x *Exchange) complete(b message.Back) {
 	trailer := b.Trailer()
 	trailer.RemoveFunc(func(f message.Field) bool { return policy.IsFraming(f.Name) })
 	x.recordStatus(trailer)
 	x.try.reportEnd(trailer)
 	if !x.upload.read.Load() {
-		// The client's side first: the client may continue to send for a while, and
-		// its request has not ended upstream.
+		// Only the client's limits now: the client may still send, so the request has
+		// not ended upstream.
 		x.uncountClient()
 		if err := x.front.End(trailer); err != nil {
 			x.abort(err)
@@ -186,7 +187,7 @@ func (x *Exchange) complete(b message.Back) {
 		x.releaseBack(b)
 		return
 	}
-	x.releaseBack(b) // before the response is written, so that the next request may use the connection
+	x.releaseBack(b) // before the response is written, so that the client's next request may use the connection
 	x.uncount()
 	if err := x.front.End(nil); err != nil {
 		x.abort(err)
@@ -194,8 +195,8 @@ func (x *Exchange) complete(b message.Back) {
 }
 
 // uncount removes the exchange from the limits of the listener and of the upstream.
-// It is called before the client has the end of the response, because the client may
-// then send its next request.
+// It is called before the client gets the end of the response, because the client
+// may send its next request right after.
 func (x *Exchange) uncount() {
 	x.uncountClient()
 	x.try.leave()

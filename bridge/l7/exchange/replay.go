@@ -10,36 +10,37 @@ import (
 
 // A replay is the body of a request that may be sent again, because the request
 // has a retry policy or because an HTTP/2 upstream may report that it has not
-// processed the request. The part that has arrived is kept, up to a bound, until
-// the response begins. Each upload sends the body from its beginning, and then
-// sends further bytes as they arrive: keeping the body delays nothing.
+// processed the request. The replay keeps the part that has arrived, up to a
+// bound, until the response begins. Each upload sends the body from its
+// beginning, and then sends further bytes as they arrive, so keeping the body
+// delays nothing.
 //
-// A part that exceeds the bound ends the keeping only once it was sent. While the
-// upstream's window is shut the upload waits with that part in hand, and the body
-// can still be sent again.
+// When a part exceeds the bound, the replay drops the kept bytes only after that
+// part was sent. While the upload waits for the upstream's window to open, the
+// body can still be sent again.
 //
 // An upload that ends while it waits for the client passes the wait to the next
-// upload, and the part that arrives is kept for it. So several uploads may exist: at
-// most one waits for the client, and only the present one uses its back.
+// upload, and keeps the part that arrives for it. So several uploads may exist, but
+// at most one waits for the client, and only the present one uses its back.
 type replay struct {
 	x     *Exchange
-	bound int // most bytes that are kept
+	bound int // maximum number of kept bytes
 
 	mu         sync.Mutex
 	changed    sync.Cond
-	kept       *[]byte // lent by the keeper; nil: nothing is kept
-	incomplete bool    // more was sent than is kept
-	stopped    bool    // keep nothing from now on
+	kept       *[]byte // lent by the keeper; nil: no bytes are kept
+	incomplete bool    // bytes were sent that are not kept
+	stopped    bool    // no more bytes are kept
 	ended      bool    // all of the body has arrived
 	trailer    message.Fields
-	err        error // why the body is incomplete; nil: no fault so far
+	err        error // why the body is incomplete, or nil
 	uploads    int   // number of uploads so far
-	present    int   // the number of the upload that sends; 0: none
+	present    int   // the number of the upload that sends, or 0
 	at         int   // how much of kept the present upload has sent
 	reading    bool  // an upload reads from the client
 
-	using  atomic.Bool // the present upload uses its back; written under mu
-	awaits atomic.Bool // the upload that reads has to wait; likewise
+	using  atomic.Bool // the present upload uses its back; written with mu held
+	awaits atomic.Bool // the upload that reads has to wait; written with mu held
 }
 
 // maxResent bounds the bytes kept of a body without a retry policy.
@@ -81,8 +82,8 @@ func (r *replay) begin() (number int, isSmall bool) {
 	return r.present, r.ended && len(r.content()) <= maxInline
 }
 
-// pause ends the present upload so that the body can be sent again. If that is
-// impossible it reports false, and the upload continues.
+// pause ends the present upload so that the body can be sent again. It reports
+// false if the body cannot be sent again; then the upload continues.
 func (r *replay) pause() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -106,14 +107,15 @@ func (r *replay) leave() {
 	}
 }
 
-// whole reports whether the body can be sent from its beginning.
+// whole reports whether the body can still be sent from its beginning.
 func (r *replay) whole() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return !r.incomplete && r.err == nil
 }
 
-// stop ends the keeping, except for bytes that the present upload still has to send.
+// stop drops the kept bytes and keeps no more, except for bytes that the present
+// upload still has to send.
 func (r *replay) stop() {
 	if r == nil {
 		return
@@ -137,7 +139,7 @@ func (r *replay) discard() {
 	r.forget()
 }
 
-// forget drops the kept bytes, which no upload is sending. r.mu is held.
+// forget drops the kept bytes. No upload may be sending them. r.mu is held.
 func (r *replay) forget() {
 	if r.kept != nil {
 		r.x.shared.keeper.put(r.kept)
@@ -159,15 +161,15 @@ func (r *replay) content() []byte {
 // waitsForClient reports whether the exchange waits for the client, and not for the upstream.
 func (r *replay) waitsForClient() bool { return r != nil && r.awaits.Load() && !r.using.Load() }
 
-// use calls f, which uses the back of an upload, if that is the present upload.
-// r.mu is held, but not while f runs.
+// use calls f, which uses the back of an upload, if the upload is the present
+// one. r.mu is held, but not while f runs.
 func (r *replay) use(number int, f func()) {
 	if r.present != number {
 		return
 	}
 	r.using.Store(true)
 	r.mu.Unlock()
-	defer func() { // in a panic too: the caller unlocks r.mu
+	defer func() { // also after a panic: the caller unlocks r.mu
 		r.mu.Lock()
 		r.using.Store(false)
 		r.changed.Broadcast()
@@ -176,21 +178,23 @@ func (r *replay) use(number int, f func()) {
 	f()
 }
 
-// fromClient reads more of the body from the client. r.mu is held, but not meanwhile.
+// fromClient reads more of the body from the client. r.mu is held, except while it
+// reads.
 func (r *replay) fromClient() ([]byte, error) {
 	r.mu.Unlock()
-	defer r.mu.Lock() // in a panic too
+	defer r.mu.Lock() // also after a panic
 	return r.x.front.Read()
 }
 
-// buffered reports whether fromClient need not wait. r.mu is held, but not meanwhile.
+// buffered reports whether fromClient can return without waiting. r.mu is held,
+// except during the check.
 func (r *replay) buffered() bool {
 	r.mu.Unlock()
 	defer r.mu.Lock()
 	return r.x.front.Buffered()
 }
 
-// fail ends the body with err, and every wait for it.
+// fail ends the body with err, and ends every wait for the body.
 func (r *replay) fail(err error) {
 	if r == nil {
 		return
@@ -220,14 +224,14 @@ func (r *replay) upload(b message.Back, number int, resumed bool) uploadState {
 	defer r.mu.Unlock()
 	for r.present == number || resumed {
 		var p []byte
-		inHand := false
+		unkept := false
 		if !resumed {
 			p = r.content()[r.at:]
 		}
 		switch {
 		case resumed:
 			resumed = false
-			if p, inHand = r.read(number); p == nil {
+			if p, unkept = r.read(number); p == nil {
 				continue
 			}
 		case len(p) > 0:
@@ -253,13 +257,13 @@ func (r *replay) upload(b message.Back, number int, resumed bool) uploadState {
 				r.awaits.Store(true)
 				return uploadWaits
 			}
-			if p, inHand = r.read(number); p == nil {
+			if p, unkept = r.read(number); p == nil {
 				continue
 			}
 		}
 		var err error
 		r.use(number, func() { err = b.Write(p) })
-		if inHand {
+		if unkept {
 			r.written(p, err == nil && r.present == number)
 		}
 		if err != nil {
@@ -283,23 +287,23 @@ func (r *replay) setReading(reading bool) {
 	}
 }
 
-// written is called for a part that was sent without being kept; taken reports
-// that the upstream received it. r.mu is held.
+// written is called for a part that was sent without being kept. taken says
+// that the upstream received the part. r.mu is held.
 func (r *replay) written(p []byte, taken bool) {
 	switch {
 	case r.incomplete:
 	case taken: // the present upload sent it, so the kept bytes are not in use
 		r.discard()
-	default: // the next upload sends it, from the beginning
+	default: // the next upload sends the body from its beginning
 		r.keep(p, true)
 	}
 }
 
-// read waits for more of the body. It returns the part that the upload with the
-// given number has to send at once, or nil, and whether that part is only in hand and
-// not kept. All bytes that were kept before are sent. r.mu is held, but not while it
-// waits; r.reading is set.
-func (r *replay) read(number int) (p []byte, inHand bool) {
+// read waits for more of the body. It returns the part that the upload with the given
+// number has to send at once, or nil, and whether that part is unkept. All kept bytes
+// have been sent before the call, and r.reading is set. r.mu is held, except while
+// read waits.
+func (r *replay) read(number int) (p []byte, unkept bool) {
 	x := r.x
 	p, err := r.fromClient()
 	r.reading = false
@@ -322,7 +326,7 @@ func (r *replay) read(number int) (p []byte, inHand bool) {
 		return nil, false
 	}
 	x.upload.touched.Store(true)
-	if r.present != number { // even above the bound: it is for the next upload
+	if r.present != number { // even above the bound, for the next upload
 		r.keep(p, true)
 		return nil, false
 	}
@@ -333,8 +337,8 @@ func (r *replay) read(number int) (p []byte, inHand bool) {
 	return p, true
 }
 
-// keep keeps bytes, unless all the bodies together hold too much; it reports
-// whether it did. Forced, it always does. r.mu is held.
+// keep keeps bytes, unless all bodies together already hold too much. It
+// reports whether it kept them. If forced, it always does. r.mu is held.
 func (r *replay) keep(p []byte, forced bool) bool {
 	n := len(r.content()) + len(p)
 	if r.kept == nil || n > cap(*r.kept) {

@@ -17,8 +17,8 @@ func TestKeptBodyIsDroppedWhenTheResponseBegins(t *testing.T) {
 	}
 }
 
-// The kept bytes move to a larger buffer while an upload sends them. The smaller
-// buffer is not lent to another user meanwhile.
+// The kept bytes move to a larger buffer while an upload sends them. Meanwhile
+// the keeper does not lend the smaller buffer to another user.
 func TestABufferInUseIsNotLentAgain(t *testing.T) {
 	var s Shared
 	x := newExchange(t, &s, nil)

@@ -16,9 +16,9 @@ import (
 // forwarded. A request that the upstream may have acted upon is retried only if its
 // method is idempotent, or one of Methods.
 type Retry struct {
-	Attempts int // most tries, the first included; 0: 2
+	Attempts int // maximum number of tries, including the first; 0: 2
 
-	ConnectFailure bool // no endpoint could be connected to
+	ConnectFailure bool // no endpoint accepted a connection
 	Reset          bool // the connection or stream ended before the response began
 	RefusedStream  bool // the upstream said that it has not acted upon the request
 
@@ -32,8 +32,8 @@ type Retry struct {
 	// request's body has arrived from the client. 0: no limit.
 	PerTry time.Duration
 
-	MaxBody int           // most bytes of a body that are kept to be sent again; 0: 65536; less than 0: none
-	Backoff time.Duration // before the second try, twice as long before each further one; 0: 25ms
+	MaxBody int           // maximum bytes of a body that are kept for resending; 0: 65536; less than 0: no bytes
+	Backoff time.Duration // pause before the second try, doubled before each further one; 0: 25ms
 }
 
 // maxBackoff bounds a pause, however often it was doubled.
@@ -42,8 +42,8 @@ const maxBackoff = 10 * time.Second
 func (r *Retry) attempts() int { return cmp.Or(r.Attempts, 2) }
 func (r *Retry) maxBody() int  { return max(cmp.Or(r.MaxBody, 64<<10), 0) }
 
-// pause returns how long to wait after the given number of tries. A random part of
-// up to half is subtracted, so that requests that failed together do not return
+// pause returns how long to wait after the given number of tries. It subtracts a
+// random part of up to half, so that requests that failed together are not retried
 // together.
 func (r *Retry) pause(tries int) time.Duration {
 	d := cmp.Or(r.Backoff, 25*time.Millisecond)

@@ -13,21 +13,21 @@ import (
 var errStalled = &certs.VerifyError{Reason: certs.ReasonResponseTimeout, Detail: "the rest of the response did not arrive in time"}
 
 // A stall watches over the reading of a response's body, if the upstream has an idle
-// timeout. Time in which the client reads nothing does not count.
+// timeout. Time during which the client does not read does not count.
 //
-// A read only records when it begins to wait, by the listener's clock. A timer checks
-// that record a few times within the limit; it is set once a read has to wait.
+// A read only records when it begins to wait, by the listener's clock. A timer, set
+// by the first read that waits, checks that record a few times within the limit.
 type stall struct {
 	x     *Exchange
-	check func()        // expired, made once
-	limit time.Duration // 0: nothing is watched
+	check func()        // the method value expired
+	limit time.Duration // 0: reads are not watched
 
 	since atomic.Int64 // when the current read began to wait; 0: no read waits
 	found atomic.Bool  // a read waited too long
 
 	mu      sync.Mutex  // held by the timer
 	timer   *time.Timer // reused; nil until it is needed
-	over    bool        // nothing is watched any more
+	over    bool        // reads are not watched any more
 	pending bool        // the timer may still run
 }
 
@@ -60,7 +60,7 @@ func (s *stall) start() {
 	}
 }
 
-// unwatch records that the read no longer waits.
+// unwatch records that the read has returned.
 func (s *stall) unwatch() { s.since.Store(0) }
 
 // waits reports whether a read waits.
@@ -75,7 +75,7 @@ func (s *stall) end() {
 	defer s.mu.Unlock()
 	s.over = true
 	if !s.timer.Stop() {
-		s.pending = true // it may be about to run
+		s.pending = true // expired may be about to run
 	}
 }
 

@@ -23,7 +23,7 @@ func newExchange(t *testing.T, s *Shared, u *upstream.Upstream) *Exchange {
 // method Upstream.
 type connector = Upstream
 
-// idleUpstream is an Upstream that connects nothing.
+// idleUpstream is an Upstream that never connects.
 type idleUpstream struct {
 	connector // nil
 	upstream  *upstream.Upstream
@@ -38,7 +38,7 @@ func (c *manualClock) Now() int64               { return c.now }
 func (c *manualClock) Date() string             { return "" }
 func (c *manualClock) KeepWithin(time.Duration) {}
 
-// Only a pause in which nothing arrives is a stall: neither the duration of the
+// Only a pause in which nothing arrives is a stall. Neither the duration of the
 // whole body nor the client's own pauses count.
 func TestStallsAreRecognized(t *testing.T) {
 	const idle = time.Hour // no timer fires
@@ -58,7 +58,7 @@ func TestStallsAreRecognized(t *testing.T) {
 		pass(idle * 9 / 10)
 		s.unwatch()
 	}
-	pass(10 * idle) // while the client reads nothing
+	pass(10 * idle) // while the client does not read
 	if x.cancel.failed() {
 		t.Fatal("an active response was cut off")
 	}
@@ -70,7 +70,7 @@ func TestStallsAreRecognized(t *testing.T) {
 	}
 }
 
-// Without a limit nothing is watched.
+// Without a limit, reads are not watched.
 func TestWithoutALimitNothingStalls(t *testing.T) {
 	x := newExchange(t, &Shared{Clock: &manualClock{now: 1}}, upstream.New(upstream.Options{Name: "up"}))
 	x.stall.watch()

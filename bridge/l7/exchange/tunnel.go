@@ -50,7 +50,7 @@ func (x *Exchange) tunnel(b message.Back) {
 			x.abort(err)
 			return
 		}
-		// The engine would not see an end that was already read.
+		// The engine would not see the end of a stream if it was already read.
 		if client.Reader().Err() == nil && server.Reader().Err() == nil {
 			x.splice(b, client, server)
 			return
@@ -67,13 +67,13 @@ func (x *Exchange) tunnel(b message.Back) {
 	go t.carryUp(x, b)
 	x.Log.Ended = string(splice.Closed)
 	_, err := t.carry(b, x.front, &x.Log.ToClient, nil)
-	if !x.cancel.failed() { // else the client aborted, or a time limit passed
+	if !x.cancel.failed() { // otherwise the client aborted, or a time limit passed
 		x.Log.Reason = streamReason(err)
 		x.try.endpoint.NoteStreamEnd(x.Log.Reason, err)
 	}
 	if err != nil {
 		x.Log.Ended = EndCutOff
-		x.abort(errOver) // and so the client
+		x.abort(errOver) // ends the client's side too
 	}
 	x.upload.sending.Wait()
 	t.stop()
@@ -99,7 +99,7 @@ func (t *tunnel) carryUp(x *Exchange, b message.Back) {
 	}
 }
 
-// parkUp returns the park of carry for the client's stream, or nil.
+// parkUp returns the park argument of carry for the client's stream, or nil.
 func (t *tunnel) parkUp(x *Exchange, b message.Back) func() bool {
 	f, ok := x.front.(bodyAwaiter)
 	if !ok {
@@ -120,8 +120,8 @@ func (x *Exchange) waitLong(b message.Back) {
 // upgradedIdle is how long an upgraded connection may be idle.
 const upgradedIdle = time.Hour
 
-// splice passes an upgraded connection that is HTTP/1.1 on both sides to the
-// engine of the TCP listeners. server is b.
+// splice passes an upgraded connection to the engine of the TCP listeners, if
+// both sides use HTTP/1.1. server is b.
 func (x *Exchange) splice(b message.Back, client, server spliceable) {
 	engine, err := x.shared.Splices.Engine()
 	if err != nil {
@@ -137,7 +137,7 @@ func (x *Exchange) splice(b message.Back, client, server spliceable) {
 		Idle: upgradedIdle, Linger: lingerTime,
 		ToUpstream: x.shared.FromClient, ToClient: x.shared.ToClient,
 		Panicked: func(value any, stack []byte) {
-			go x.shared.logPanic(peer, value, stack) // as logging may block
+			go x.shared.logPanic(peer, value, stack) // in a goroutine, because logging may block
 		},
 	})
 	x.Log.Ended = string(r.Ending)
@@ -156,19 +156,19 @@ func (x *Exchange) splice(b message.Back, client, server spliceable) {
 }
 
 // A tunnel bounds how long an upgraded connection may be idle: for idle, or for
-// linger once one side has ended its stream and nothing waits to be sent.
+// linger once one side has ended its stream and no bytes wait to be sent.
 type tunnel struct {
 	idle, linger time.Duration
 
 	moved   atomic.Uint64 // counts the bytes carried
-	sending atomic.Int32  // directions in which something waits to be sent
+	sending atomic.Int32  // directions in which bytes wait to be sent
 	half    atomic.Bool   // one side has ended
 
 	mu       sync.Mutex
 	giveUp   func(how splice.Ending)
 	timer    *time.Timer
 	over     bool
-	seen     uint64 // moved, as of the latest look
+	seen     uint64 // the value of moved at the last check
 	seenHalf bool
 	since    time.Time // when bytes last moved
 }
@@ -186,8 +186,8 @@ type sink interface {
 	End(trailer message.Fields) error
 }
 
-// newTunnel returns a tunnel. giveUp must end both sides; how says how the tunnel
-// ended.
+// newTunnel returns a tunnel. giveUp must end both sides; its parameter says how
+// the tunnel ended.
 func newTunnel(idle, linger time.Duration, giveUp func(how splice.Ending)) *tunnel {
 	t := &tunnel{idle: idle, linger: linger, giveUp: giveUp, since: time.Now()}
 	t.mu.Lock()
@@ -246,11 +246,11 @@ func streamReason(err error) certs.Reason {
 
 // carry copies one direction until its stream ends, and forwards the end. It counts
 // the bytes, and returns an error if the stream ended early. A side that stops reading
-// ends this direction too, but not the other, in which it may still send.
+// ends this direction, but not the other direction, in which that side may still send.
 //
-// Before carry waits it calls park, unless that is nil. If park returns true, carry
-// returns true too. The caller must then no longer use the tunnel; carry must be
-// called again when from can be read.
+// Before carry waits, it calls park, unless park is nil. If park returns true,
+// carry returns true too. The caller must then no longer use the tunnel; carry must
+// be called again when from can be read.
 func (t *tunnel) carry(from source, to sink, bytes *uint64, park func() bool) (parked bool, err error) {
 	for {
 		if !from.Buffered() {
@@ -265,7 +265,7 @@ func (t *tunnel) carry(from source, to sink, bytes *uint64, park func() bool) (p
 		p, err = from.Read()
 		t.moved.Add(1)
 		if err == io.EOF {
-			_ = to.End(nil) // fails only if that side is gone: then reading from it ends
+			_ = to.End(nil) // fails only if that side has closed, and then reading from it ends too
 			err = nil
 			break
 		}

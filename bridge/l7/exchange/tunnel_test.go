@@ -11,10 +11,11 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/splice"
 )
 
-// An idleSide is one side of a tunnel on which nothing happens until it is over.
+// An idleSide is one side of a tunnel. Nothing happens on it until the tunnel
+// ends.
 type idleSide struct {
 	over    chan struct{}
-	stuck   bool // writes to it wait too
+	stuck   bool // writes wait too
 	ended   bool // its stream has ended
 	pending atomic.Int32
 }
@@ -42,8 +43,8 @@ func (s *idleSide) Write([]byte) error {
 	return nil
 }
 
-// An upgraded connection on which nothing moves ends, whichever versions carry it:
-// at its idle limit, or, when one side has ended its stream, at a shorter one.
+// With every HTTP version, an upgraded connection that carries no bytes ends at
+// its idle limit. When one side has ended its stream, the limit is shorter.
 func TestTunnelsEndWhenNothingMoves(t *testing.T) {
 	t.Parallel()
 	const short, long = 200 * time.Millisecond, time.Hour

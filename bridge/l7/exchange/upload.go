@@ -17,12 +17,13 @@ const (
 	// body of a request whose client waits for 100 (Continue).
 	continueTime = time.Second
 
-	// continueLook is how often, meanwhile, the upload checks that the client waits.
+	// continueLook is how often the upload meanwhile checks whether the client has
+	// sent its body.
 	continueLook = 20 * time.Millisecond
 )
 
-// maxInline is the size of the largest body that is sent by the goroutine that
-// then reads the response. A fresh socket accepts that much without blocking.
+// maxInline is the maximum size of a body that the goroutine sends before it
+// reads the response. A fresh socket accepts that much without blocking.
 const maxInline = 8 << 10
 
 // MaxInline is maxInline, for fronts: see wholeReader.
@@ -44,8 +45,8 @@ func (e *bodyError) Unwrap() error { return e.err }
 type upload struct {
 	x       *Exchange
 	replay  *replay        // keeps the body for resending; nil: no body, or it cannot be kept
-	sending sync.WaitGroup // of the goroutines that send the body, one after the other
-	started bool           // there is one
+	sending sync.WaitGroup // waits for the goroutines that send the body, one after another
+	started bool           // a goroutine was started, or the upload is parked
 
 	// parked is the state of an upload that waits for the client without a
 	// goroutine: see park.
@@ -53,16 +54,16 @@ type upload struct {
 		back   message.Back
 		number int
 	}
-	onReadable func() // resume, made once
+	onReadable func() // the method value resume
 
-	proceed  chan struct{} // closed when the body is to be sent; nil: at once
-	released bool          // it is closed
+	proceed  chan struct{} // closed when the body may be sent; nil: it may be sent at once
+	released bool          // proceed is closed
 
 	touched atomic.Bool  // some of the body was taken from the front
-	read    atomic.Bool  // all of it
-	refused atomic.Bool  // the rest of it
+	read    atomic.Bool  // all of the body was read from the front
+	refused atomic.Bool  // the rest of the body was refused
 	sent    atomic.Bool  // all of the request was sent upstream
-	sentAt  atomic.Int64 // when, by the listener's clock
+	sentAt  atomic.Int64 // when sent was set, by the listener's clock
 }
 
 func (u *upload) init(x *Exchange) { u.x, u.onReadable = x, u.resume }
@@ -76,7 +77,7 @@ func (u *upload) reset() {
 	u.sent.Store(false)
 }
 
-// send sends the request to b, or begins to.
+// send sends the request to b, or begins to send it.
 func (u *upload) send(b message.Back) error {
 	x := u.x
 	if err := x.cancel.attach(b); err != nil {
@@ -101,7 +102,7 @@ func (u *upload) send(b message.Back) error {
 	}
 	number, isSmall := u.begin()
 	if u.proceed == nil && isSmall && hasRoom(b) {
-		u.carry(b, number, false) // it does not park: all of the body has arrived
+		u.carry(b, number, false) // carry does not park, because all of the body has arrived
 		return nil
 	}
 	if u.proceed != nil {
@@ -121,8 +122,8 @@ func (u *upload) send(b message.Back) error {
 	return nil
 }
 
-// parkAtOnce starts an upload if no byte of the body has arrived: it does what
-// sendInBackground would do, without a goroutine. It reports false if it did nothing.
+// parkAtOnce starts an upload like sendInBackground, but without a goroutine, if no
+// byte of the body has arrived. It reports whether it did.
 func (u *upload) parkAtOnce(b message.Back, number int) bool {
 	if number > 1 || u.x.front.Buffered() {
 		return false
@@ -142,9 +143,9 @@ func (u *upload) parkAtOnce(b message.Back, number int) bool {
 	return false
 }
 
-// park ends the upload's goroutine while it waits for the client, if the front allows
-// it: resume continues the upload. If park returns true, the caller must no longer
-// use the upload.
+// park lets the upload wait for the client without a goroutine, if the front allows
+// that; resume then continues the upload. If park returns true, the caller must no
+// longer use the upload.
 func (u *upload) park(b message.Back, number int) bool {
 	f, ok := u.x.front.(bodyAwaiter)
 	if !ok {
@@ -166,10 +167,10 @@ func (u *upload) resume() {
 	parked = u.carry(u.parked.back, u.parked.number, true)
 }
 
-// unlessAnswered returns the error of a request that could not be written, unless
-// the upstream may have answered before it closed the connection: then the answer
-// says why. It always returns an error which says that the back cannot express the
-// request or that the upstream has not processed it.
+// unlessAnswered returns the error of a request that could not be written. It
+// returns nil if the upstream may have answered before it closed the connection,
+// because then the answer says why. It always returns an error that says that the
+// back cannot express the request, or that the upstream has not processed it.
 func unlessAnswered(err error) error {
 	if unwritable(err) || errors.Is(err, message.ErrUnprocessed) {
 		return err
@@ -177,8 +178,8 @@ func unlessAnswered(err error) error {
 	return nil // receive returns the error
 }
 
-// awaitContinue delays the body until the upstream wants it, if the client waits for a 100
-// (Continue). Once the client has received that, awaitContinue does not wait.
+// awaitContinue delays the body until the upstream wants it, if the client waits for a
+// 100 (Continue). Once the client has received the 100, awaitContinue does not wait.
 func (u *upload) awaitContinue() {
 	x := u.x
 	if !x.ExpectsContinue {
@@ -203,9 +204,9 @@ func (u *upload) release() {
 	}
 }
 
-// begin begins to send the body, which has a number if it can be sent again. It
-// reports whether neither reading the body nor writing it to a connection with room
-// takes long.
+// begin begins to send the body. number is not 0 if the body can be sent again.
+// isSmall reports that neither reading the body nor writing it to a connection with
+// room takes long.
 func (u *upload) begin() (number int, isSmall bool) {
 	if u.replay == nil || u.replay.uploads == 0 {
 		f, ok := u.x.front.(wholeReader)
@@ -220,7 +221,7 @@ func (u *upload) begin() (number int, isSmall bool) {
 }
 
 // sendInBackground sends the body while another goroutine reads the response, once the
-// upstream wants it: that is when proceed is closed, or if it is nil.
+// upstream wants it: when proceed is closed, or at once if proceed is nil.
 func (u *upload) sendInBackground(b message.Back, number int, proceed <-chan struct{}) {
 	parked := false
 	defer func() {
@@ -247,7 +248,7 @@ func (u *upload) mayStart(number int, proceed <-chan struct{}) (may bool) {
 	return u.sendContinue()
 }
 
-// await waits until proceed is closed, the upstream's time is up, or the client sends
+// await waits until proceed is closed, continueTime has passed, or the client sends
 // its body without waiting.
 func (u *upload) await(proceed <-chan struct{}) {
 	ticker := time.NewTicker(continueLook)
@@ -265,7 +266,8 @@ func (u *upload) await(proceed <-chan struct{}) {
 }
 
 // arrives reports whether the client sends its body although it announced that
-// it would wait. Then it needs no 100 (Continue) (RFC 9110, section 10.1.1).
+// it would wait. Such a client needs no 100 (Continue) (RFC 9110, section
+// 10.1.1).
 func (u *upload) arrives() bool {
 	if r := u.replay; r != nil {
 		r.mu.Lock()
@@ -286,21 +288,22 @@ func (u *upload) arrives() bool {
 }
 
 // sendContinue tells the client to send its body, unless it did so before or the
-// final response has arrived. It reports whether the body is to be read.
+// final response has arrived. It reports whether the body should be read.
 func (u *upload) sendContinue() bool {
 	c := &u.x.cancel
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.continued && !c.responseStarted && c.cause == nil {
 		c.continued = true
-		// It fails only if the client left, and then so does reading from it.
+		// Inform fails only if the client left. Then reading from the client fails
+		// too.
 		_ = u.x.front.Inform(&message.Response{Status: 100})
 	}
 	return c.continued
 }
 
-// carry carries the body. It reports true if it has parked the upload; resumed says
-// that it continues a parked one.
+// carry carries the body. It reports true if it has parked the upload. resumed says
+// that it continues a parked upload.
 func (u *upload) carry(b message.Back, number int, resumed bool) (parked bool) {
 	for u.replay != nil {
 		switch u.replay.upload(b, number, resumed) {
@@ -310,7 +313,7 @@ func (u *upload) carry(b message.Back, number int, resumed bool) (parked bool) {
 			if u.park(b, number) {
 				return true
 			}
-			resumed = true // the front can be read already
+			resumed = true // the front can be read without waiting
 			continue
 		}
 		break
@@ -318,7 +321,7 @@ func (u *upload) carry(b message.Back, number int, resumed bool) (parked bool) {
 	return u.carryRest(b, number)
 }
 
-// carryRest carries what is not kept for resending.
+// carryRest carries the part of the body that is not kept for resending.
 func (u *upload) carryRest(b message.Back, number int) (parked bool) {
 	x := u.x
 	f := flowBetween(x.front, b)
@@ -356,8 +359,8 @@ func (u *upload) carryRest(b message.Back, number int) (parked bool) {
 			break
 		}
 	}
-	// The upstream accepts no more. Reading the response finds its answer, or the
-	// reason why no answer comes.
+	// The upstream accepts no more bytes. Reading the response returns its answer,
+	// or the reason why it has none.
 	return false
 }
 
@@ -376,8 +379,8 @@ func (u *upload) complete() {
 	u.sent.Store(true)
 }
 
-// giveUp is called when the upstream stops reading the body. If it read nothing for
-// too long and has not answered either, waiting longer is useless.
+// giveUp is called when the upstream stops reading the body. If the upstream also
+// has not answered, and read nothing for too long, waiting longer is useless.
 func (u *upload) giveUp(err error) {
 	if errors.Is(err, socket.ErrStuck) && !u.x.cancel.started() {
 		u.x.cancel.fail(errUnread)

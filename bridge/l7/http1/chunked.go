@@ -14,7 +14,7 @@ type Chunked struct {
 	limits Limits
 	state  chunkState
 	left   uint64 // bytes left of the chunk
-	digits int    // of the chunk size so far
+	digits int    // digits of the chunk size so far
 	total  int64  // data of all chunks so far
 	extra  int64  // bytes of extensions so far
 	err    error  // the first error, which is final
@@ -50,8 +50,8 @@ const (
 const maxDigits = 16
 
 // Extensions may use maxExtensions bytes, plus one byte for every
-// extensionShare bytes of data. They are dropped, so a peer must not make us
-// spend more on them than on data.
+// extensionShare bytes of data. The gateway drops them, so a peer must not make
+// it spend more on extensions than on data.
 const (
 	maxExtensions  = 4 << 10
 	extensionShare = 16
@@ -195,7 +195,7 @@ func (c *Chunked) extension(b byte) error {
 	if c.extra++; c.extra > maxExtensions+c.total/extensionShare {
 		return errExtensionSize
 	}
-	next := chunkSize // means that b is not allowed
+	next := chunkSize // stays chunkSize if b is not allowed
 	switch c.state {
 	case extName:
 		if message.IsTokenByte(b) {

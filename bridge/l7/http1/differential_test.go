@@ -13,9 +13,10 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 )
 
-// Every message in this package's tables, and every one the fuzzers find, also
-// goes through net/http's parser. These tables explain each difference. A row
-// that no message needs fails the tests, so the rows stay true.
+// Every message in this package's tables, and every message that the fuzzers
+// find, also goes through net/http's parser. These tables explain each
+// difference. A row that no message needs fails the tests, so the rows stay
+// true.
 
 // stricter are our errors for messages that net/http accepts.
 var stricter = map[string]string{

@@ -87,8 +87,8 @@ var (
 	errInterimVersion = &Error{502, "RFC 9110 15.2", "an interim response in HTTP/1.0"}
 )
 
-// inResponse returns err with status 502: every fault in a response is answered
-// with it.
+// inResponse returns err with status 502: every fault in a response leads to
+// this status.
 func inResponse(err error) error {
 	if e, ok := err.(*Error); ok && e.Status != 502 {
 		return &Error{502, e.Section, e.Reason}

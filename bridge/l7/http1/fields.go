@@ -6,8 +6,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 )
 
-// framing is what the fields of a head say about its message and its
-// connection.
+// framing holds the parts of a head that affect the framing of its message and
+// the life of its connection.
 type framing struct {
 	host                string
 	hosts               int
@@ -109,8 +109,9 @@ func noField(s string, i int) error {
 	case i == 0 && s == "\r\n":
 		return nil
 	case i == 0 && (s[0] == ' ' || s[0] == '\t'):
-		// RFC 9112, section 5.2, also allows replacing the fold with blanks.
-		// Then we would forward another message than a stricter hop saw.
+		// RFC 9112, section 5.2, also allows replacing the fold with blanks. But then
+		// the gateway would forward a message that differs from the one that a
+		// stricter hop saw.
 		return errFold
 	case i == 0 && s[0] == ':':
 		return errNoName

@@ -12,7 +12,7 @@ type Request struct {
 
 	Chunked   bool // the body is chunked: decode it with a Chunked
 	Close     bool // the connection ends with this exchange
-	Upgrading bool // asks to switch to a protocol that Upgrade in Fields names
+	Upgrading bool // the client asks to switch to a protocol in the Upgrade field
 	Continue  bool // the client waits for 100 (Continue) before it sends the body
 }
 

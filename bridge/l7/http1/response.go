@@ -14,12 +14,12 @@ type Response struct {
 }
 
 // ParseResponse parses a complete head, as found by ResponseEnd, into r. method
-// is that of the request. It overwrites everything in r, reusing the capacity
-// of Fields. The result holds substrings of head. After an error, neither r nor
-// the connection may be used.
+// is the method of the request. It overwrites everything in r, reusing the
+// capacity of Fields. The result holds substrings of head. After an error,
+// neither r nor the connection may be used.
 //
-// It accepts any valid 101. The caller compares its protocol with the one it
-// asked for.
+// It accepts any valid 101. The caller compares its protocol with the requested
+// one.
 func ParseResponse(head, method string, l *Limits, r *Response) error {
 	*r = Response{Response: message.Response{Fields: r.Fields[:0]}}
 	rest, err := r.statusLine(head)

@@ -2,11 +2,11 @@ package message
 
 import "errors"
 
-// Errors that say how a request failed upstream, whatever HTTP version carried
-// it. Match them with errors.Is.
+// Errors that say how a request failed upstream, the same for every HTTP
+// version. Match them with errors.Is.
 var (
 	// ErrUnprocessed reports that the upstream did not process the request, so
-	// that it may be retried, whatever its method.
+	// that it may be retried, even if its method is not idempotent.
 	ErrUnprocessed = errors.New("the request was not processed")
 
 	// ErrStreamRefused reports that the upstream refused the request's stream

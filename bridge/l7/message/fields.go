@@ -138,7 +138,7 @@ func Elements(list string) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		for {
 			for list != "" && (list[0] == ',' || isBlank(list[0])) {
-				list = list[1:] // quickly: a peer may send nothing but commas
+				list = list[1:] // a fast path: a peer may send only commas
 			}
 			if list == "" {
 				return

@@ -4,13 +4,13 @@ package message
 type Request struct {
 	Method string
 
-	// Scheme is "http" or "https", from :scheme or a target in absolute form.
-	// It is "" if the message names no scheme, so that only the listener knows
-	// it.
+	// Scheme is "http" or "https", from :scheme or a target in absolute form. It
+	// is "" if the message names no scheme. Then only the listener knows the
+	// scheme.
 	Scheme string
 
 	// Authority is the host of the absolute form, of :authority, or of Host,
-	// unchanged. A parser rejects a request in which they differ.
+	// unchanged. A parser rejects a request in which two of these differ.
 	Authority string
 
 	// Target is the path with its query, unchanged, or "*" (RFC 9112, section
@@ -25,8 +25,8 @@ type Request struct {
 	// removes them.
 	Fields Fields
 
-	// Length is the body length: 0 without a body, -1 if only the end of the
-	// body shows it.
+	// Length is the body length: 0 without a body, -1 if it is unknown until the
+	// body ends.
 	Length int64
 
 	// Policy keeps this information from the connection fields after it has
@@ -44,9 +44,9 @@ type Response struct {
 	Reason string // for logs; never forwarded
 	Fields Fields
 
-	// Length is the length of the body that follows, or -1 if only its end
-	// shows it. It is 0 where no body can follow (1xx, 204, 304, and a response
-	// to HEAD), whatever Content-Length says.
+	// Length is the length of the body that follows, or -1 if it is unknown until
+	// the body ends. It is 0 where no body can follow (1xx, 204, 304, and a
+	// response to HEAD), even if it has a Content-Length.
 	Length int64
 
 	// Declared is the Content-Length of a response to HEAD or of a 304, neither

@@ -76,7 +76,7 @@ func TestControlByteAgreesWithALoop(t *testing.T) {
 				if got := ControlByte(string(b)); got != want {
 					t.Fatalf("%q: %d, want %d", b, got, want)
 				}
-				// A tab, about which the eight-byte test is not certain.
+				// The eight-byte test alone cannot decide on a tab.
 				if b[0] = '\t'; at > 0 {
 					if got := ControlByte(string(b)); got != want {
 						t.Fatalf("%q: %d, want %d", b, got, want)

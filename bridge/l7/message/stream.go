@@ -35,23 +35,23 @@ type BodyWriter interface {
 // same time Receive, Read, Buffered and Trailer. Abort may be called by any
 // goroutine, at any time until Done.
 type Back interface {
-	BodyReader // of the response's body
-	BodyWriter // of the request's body
+	BodyReader // reads the response's body
+	BodyWriter // writes the request's body
 
 	// Send begins the request. With end it is complete and is sent at once, and
 	// neither Write nor End follows. Otherwise it may wait for Flush or End.
 	Send(r *Request, end bool) error
 
 	// Receive waits for the next response head: each interim one, then the final
-	// one. What it fills in is valid until Done.
+	// one. The head is valid until Done.
 	Receive(into *Response) error
 
-	// Abort ends the request. Calls that wait return an error. A request that fails
-	// so is not the endpoint's failure.
+	// Abort ends the request. Calls that wait return an error. Such a failure is
+	// not blamed on the endpoint.
 	Abort(cause error)
 
 	// Done releases the Back. No other call is running, and no call follows. Its
-	// connection is used again only if it is provably clean: the request was sent
-	// to its end and the response read to its own.
+	// connection is used again only if the whole request was sent and the whole
+	// response read.
 	Done()
 }

@@ -15,14 +15,14 @@ const StatusClientGone = 499
 // the same for every failure behind it.
 type Answer struct {
 	Code       int
-	GRPC       int    // the gRPC status that means the same
-	RetryAfter string // seconds after which another try may succeed; "": not said
+	GRPC       int    // the equivalent gRPC status
+	RetryAfter string // seconds until a retry may succeed; "": no Retry-After
 
 	body string
 }
 
-// The answers. gRPC statuses are those that gRPC clients would derive from the
-// HTTP status (grpc/doc/http-grpc-status-mapping.md), but for the deadline, which
+// The answers. Their gRPC statuses are the ones that gRPC clients derive from the
+// HTTP status (grpc/doc/http-grpc-status-mapping.md). Only an exceeded deadline
 // has a status of its own.
 var (
 	BadRequest         = Answer{Code: 400, body: "bad request\n", GRPC: 13}
@@ -36,13 +36,13 @@ var (
 	ServiceUnavailable = Answer{Code: 503, body: "service unavailable\n", GRPC: 14}
 	Overloaded         = Answer{Code: 503, body: "service unavailable\n", GRPC: 14, RetryAfter: "1"}
 	GatewayTimeout     = Answer{Code: 504, body: "gateway timeout\n", GRPC: 4}
-	// UpstreamTimeout is for timeouts that are not about the request: gRPC clients
-	// know DEADLINE_EXCEEDED as a call's own deadline.
+	// UpstreamTimeout is for timeouts other than the request's own: to gRPC
+	// clients, DEADLINE_EXCEEDED means the call's own deadline.
 	UpstreamTimeout = Answer{Code: 504, body: "gateway timeout\n", GRPC: 14}
 )
 
-// rejections are the answers to requests that are rejected before they are
-// routed, by status code, where it is not 400.
+// rejections maps status codes other than 400 to the answers for requests that
+// are rejected before routing.
 var rejections = map[int]Answer{
 	408: RequestTimeout,
 	413: {Code: 413, body: "content too large\n", GRPC: 8},
@@ -53,8 +53,8 @@ var rejections = map[int]Answer{
 	505: {Code: 505, body: "HTTP version not supported\n", GRPC: 13},
 }
 
-// Rejection returns the answer for a status code; BadRequest for a code that has
-// none of its own.
+// Rejection returns the answer for a status code, or BadRequest for a code
+// without one.
 func Rejection(code int) Answer {
 	if a, ok := rejections[code]; ok {
 		return a
@@ -62,8 +62,8 @@ func Rejection(code int) Answer {
 	return BadRequest
 }
 
-// Write makes r the head of the answer and returns its body. A client of gRPC
-// gets a status in the header of a 200 ("Trailers-Only"), and no body.
+// Write makes r the head of the answer and returns its body. A gRPC client gets
+// a 200 without a body, with the gRPC status in the header ("Trailers-Only").
 func (a Answer) Write(r *message.Response, grpc bool) (body string) {
 	*r = message.Response{Status: a.Code, Fields: r.Fields[:0], Declared: -1}
 	if a.RetryAfter != "" {

@@ -18,16 +18,16 @@ type claims struct {
 	// the form of X-Forwarded-For; "" if the peer itself is the client.
 	chain string
 
-	authority, host string // what the client asked for, with and without its port; "" if the proxy does not say
-	port            string // that the client connected to; "" if the proxy does not say
+	authority, host string // the requested host, with and without its port; "" if the proxy does not say
+	port            string // the port that the client connected to; "" if the proxy does not say
 }
 
 // maxHops bounds how many proxies X-Forwarded-For may list.
 const maxHops = 64
 
-// Identify determines the client and the scheme of the request. They are the
-// connection's, unless the peer is a trusted proxy that names others. Call it
-// before CleanRequest, which removes the fields of proxies.
+// Identify determines the client and the scheme of the request. They are taken
+// from the connection, unless the peer is a trusted proxy that names others.
+// Call it before CleanRequest, which removes the fields of proxies.
 func (f *Facts) Identify(trusted *cidr.Peers) {
 	f.Scheme = "http"
 	if f.Connection.TLS {
@@ -64,8 +64,8 @@ func ForwardedScheme(f message.Fields, own string) string {
 	return own
 }
 
-// only returns the value of a field that occurs once and has one value. Of several
-// values it is unclear which one to trust.
+// only returns the value of a field that occurs once and has one value. With
+// several values, it is unclear which one to trust.
 func only(f message.Fields, name string) (string, bool) {
 	value, ok := f.Get(name)
 	if !ok || f.Count(name) > 1 {
@@ -79,13 +79,14 @@ func only(f message.Fields, name string) (string, bool) {
 	return value, true
 }
 
-// followForwarded walks X-Forwarded-For from its end, where the peer wrote whose
-// request it carries. As long as an entry is a trusted proxy's, the entry before
-// it is that proxy's word. The first entry that is not trusted is the client; what
-// stands before it is the client's own claim and is ignored. If all entries are
-// trusted proxies, the first one is the client.
+// followForwarded walks X-Forwarded-For from its end, where the peer wrote the
+// address of its own client. As long as an entry is a trusted proxy, that proxy
+// wrote the entry before it. The first entry that is not trusted is the client.
+// The client itself claimed the entries before that, so they are ignored. If all
+// entries are trusted proxies, the first one is the client.
 //
-// If an entry is no address, or the chain is too long, the client is the peer.
+// If an entry is not an address, or the chain is too long, the peer counts as
+// the client.
 func (f *Facts) followForwarded(trusted *cidr.Peers) {
 	hops, known := f.hops[:0], true
 	fields := f.Request.Fields
@@ -97,7 +98,7 @@ fields:
 		for list := fields[i].Value; list != ""; {
 			var entry string
 			if list, entry = cutLast(list); entry == "" {
-				continue // RFC 9110, section 5.6.1: ignored
+				continue // RFC 9110, section 5.6.1, ignores empty elements
 			}
 			addr, ok := parseHop(entry)
 			if known = ok && len(hops) < maxHops; !known {
@@ -171,8 +172,8 @@ func (f *Facts) clientPort() string {
 }
 
 // port returns the port that the client connected to. A trusted proxy listens on
-// a port of its own, not on ours: if it does not name that port, port returns
-// the port in the host that the client asked for, or the scheme's default.
+// a port of its own, not on ours: if the proxy does not name that port, port
+// returns the port in the requested host, or the scheme's default.
 func (f *Facts) port() string {
 	switch {
 	case f.claims.port != "":

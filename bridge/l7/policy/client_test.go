@@ -118,7 +118,7 @@ func FuzzFollowForwarded(f *testing.F) {
 			t.Fatalf("the upstream receives %q for client %q", forwardedFor, x.Client)
 		}
 		if len(x.hops) == maxHops {
-			return // the gateway's own entry is one too many
+			return // with the gateway's own entry, the chain is too long
 		}
 		// The next gateway, which trusts this one, finds the same client.
 		next := factsOf("10.0.0.1:1", message.Fields{{Name: "X-Forwarded-For", Value: forwardedFor}})

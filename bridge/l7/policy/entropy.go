@@ -5,9 +5,9 @@ import (
 	"sync"
 )
 
-// Entropy hands out random bytes from crypto/rand. It reads a block from the
-// system at a time, so that the few bytes of one request do not cost a system
-// call. The zero value is ready to use, by several goroutines at once.
+// Entropy hands out random bytes from crypto/rand. It reads whole blocks from
+// the system, so that the few bytes of one request do not cost a system call.
+// The zero value is ready to use, by several goroutines at once.
 type Entropy struct{ blocks sync.Pool }
 
 // A block holds random bytes and counts those already handed out.

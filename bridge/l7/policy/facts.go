@@ -7,32 +7,32 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 )
 
-// A Connection is what is known about a client's connection.
+// A Connection holds the facts about a client's connection.
 type Connection struct {
 	Source  net.Addr   // the peer; with the PROXY protocol, the address it announced
 	Client  string     // the peer's IP address; "" if it has none
-	Address netip.Addr // the same; invalid if it has none
+	Address netip.Addr // the peer's IP address; invalid if it has none
 	Port    string     // the port that the client connected to; may be ""
 	TLS     bool
-	Session Session // of TLS
+	Session Session // the TLS session
 }
 
-// Facts are what is known about a request. They are used again for the next
-// request, after Reset.
+// Facts holds the facts about a request. After Reset it is used for the next
+// request.
 type Facts struct {
 	Request    *message.Request // changed in place
 	Connection *Connection
 
 	Client    string     // the client's IP address; "" if it has none
-	Address   netip.Addr // the same; invalid if it has none
-	Scheme    string     // "http" or "https": what the client used
+	Address   netip.Addr // the client's IP address; invalid if it has none
+	Scheme    string     // "http" or "https", as the client used it
 	Target    Target
 	RequestID string // "" if the listener gives requests no id
 
-	// Names of what handles the request; "" as long as that is not decided.
+	// The names of the objects that handle the request; "" until each is chosen.
 	Listener, Route, Upstream, Endpoint string
 
-	claims  claims       // what a trusted proxy says about the request
+	claims  claims       // the claims of a trusted proxy about the request
 	hops    []netip.Addr // see followForwarded; reused
 	scratch []byte       // for building values; reused
 }
@@ -41,7 +41,7 @@ type Facts struct {
 // likely needs less.
 const maxScratch = 4 << 10
 
-// Begin starts the facts of a request that came on c.
+// Begin starts the facts of a request on c.
 func (f *Facts) Begin(r *message.Request, c *Connection) {
 	f.Request, f.Connection, f.Client, f.Address = r, c, c.Client, c.Address
 }
@@ -55,12 +55,11 @@ func (f *Facts) Reset() {
 	*f = Facts{hops: f.hops[:0], scratch: scratch[:0]}
 }
 
-// FromProxy reports whether the request came on the connection of a trusted proxy,
-// which may carry requests of many users.
+// FromProxy reports whether the connection belongs to a trusted proxy, so that it
+// may carry requests of many users.
 func (f *Facts) FromProxy() bool { return f.claims.trusted }
 
-// Authority returns the host that the client asked for, with its port if it gave
-// one.
+// Authority returns the requested host, with its port if the request has one.
 func (f *Facts) Authority() string {
 	if f.claims.authority != "" {
 		return f.claims.authority
@@ -68,7 +67,7 @@ func (f *Facts) Authority() string {
 	return f.Target.Authority
 }
 
-// Host returns the host that the client asked for, without a port.
+// Host returns the requested host, without a port.
 func (f *Facts) Host() string {
 	if f.claims.host != "" {
 		return f.claims.host

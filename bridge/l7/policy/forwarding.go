@@ -17,7 +17,7 @@ const (
 	SendNoForwarding
 )
 
-// SetForwarding adds the fields that say where the request comes from. CleanRequest
+// SetForwarding adds the fields that describe the request's origin. CleanRequest
 // has removed the client's own claims.
 func (f *Facts) SetForwarding(how Forwarding) {
 	fields := &f.Request.Fields
@@ -38,9 +38,9 @@ func (f *Facts) SetForwarding(how Forwarding) {
 	}
 }
 
-// forwardedFor returns the addresses of the client and of the proxies that it came
-// through, the nearest last; "" if none has an address. Nothing that the client
-// itself claimed is among them.
+// forwardedFor returns the addresses of the client and of the proxies that the
+// request passed, the nearest last; "" if no address is known. Claims of the
+// client itself are not included.
 func (f *Facts) forwardedFor() string {
 	chain, peer := f.claims.chain, f.Connection.Client
 	switch {
@@ -54,8 +54,8 @@ func (f *Facts) forwardedFor() string {
 	return string(b)
 }
 
-// forwarded returns the same as the value of a Forwarded field, with the host and
-// scheme that the client asked for.
+// forwarded returns these addresses as the value of a Forwarded field, with the
+// requested host and scheme.
 func (f *Facts) forwarded() string {
 	b := f.scratch[:0]
 	if f.Client != "" {

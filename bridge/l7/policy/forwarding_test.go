@@ -82,7 +82,7 @@ func TestForwarded(t *testing.T) {
 	}
 }
 
-// The policy of a plain request costs no allocation.
+// Applying the policy to a plain request allocates nothing.
 func TestPolicyOfAPlainRequestAllocatesNothing(t *testing.T) {
 	access, trusted := &cidr.Access{Deny: addresses(t, "192.0.2.0/24", "2001:db8::/32")}, peers(t, "192.0.2.1")
 	given := fields("User-Agent: x", "Accept: */*", "X-Tenant: b", "X_Role: admin", "X-Forwarded-For: 6.6.6.6", "Connection: keep-alive")

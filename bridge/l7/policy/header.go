@@ -29,7 +29,7 @@ func IsFraming(name string) bool {
 // RemoveHopByHop removes the fields that belong to the connection: those that
 // always do, and those that Connection names.
 func RemoveHopByHop(f *message.Fields) {
-	var room [4]string // most often Connection names nothing but options
+	var room [4]string // Connection rarely names a field
 	named := room[:0]
 	for i := range *f {
 		if !message.EqualFold((*f)[i].Name, "Connection") {
@@ -54,15 +54,15 @@ func RemoveHopByHop(f *message.Fields) {
 	})
 }
 
-// CleanRequest removes from a client's request the fields of the connection and
-// those that only the gateway may set. The gateway adds its own afterwards, so
-// that naming a field in Connection cannot remove the gateway's. The connection's
-// fields that are forwarded end up in r.Upgrade and r.Trailers.
+// CleanRequest removes from a client's request the connection's fields and those
+// that only the gateway may set. The gateway adds its own fields afterwards, so a
+// client cannot remove them by naming them in Connection. Connection fields that
+// are forwarded end up in r.Upgrade and r.Trailers.
 //
 // An upgrade to HTTP/2 is never forwarded: the requests that follow it would not
-// be routed. Nor is the upgrade of a request with a body: after the body it would
-// be unclear which bytes belong to which protocol. CleanRequest reports whether
-// the client waits for 100 (Continue).
+// be routed. Nor is the upgrade of a request with a body: it would be unclear
+// where the new protocol begins. CleanRequest reports whether the client waits
+// for 100 (Continue).
 //
 // Spelling says which fields are dropped because of how their names are spelled.
 func CleanRequest(r *message.Request, spelling *Spelling) (expects bool) {
@@ -92,7 +92,7 @@ func isClaim(f message.Field) bool {
 	case 'c':
 		return equalDashed(f.Name, "client-cert") || equalDashed(f.Name, "client-cert-chain")
 	case 'p':
-		return message.EqualFold(f.Name, "Proxy") // CGI programs would take it for the variable HTTP_PROXY
+		return message.EqualFold(f.Name, "Proxy") // CGI programs would read it as the variable HTTP_PROXY
 	case 'h':
 		return message.EqualFold(f.Name, "Host")
 	case 'e':
@@ -101,16 +101,16 @@ func isClaim(f message.Field) bool {
 	return false
 }
 
-// Protected are the fields of a request that its trailer cannot set: those that a
-// trailer never may (RFC 9110, section 6.5.1), those that only the gateway may
-// set, those that its rules set or remove, and those that decide where it goes.
-// Upstreams may merge a trailer into the header.
+// Protected are the fields that a request's trailer cannot set: fields that no
+// trailer may set (RFC 9110, section 6.5.1), fields that only the gateway may
+// set, fields that header rules set or remove, and fields that decide where the
+// request goes. Upstreams may merge a trailer into the header.
 type Protected struct {
 	Rules          *HeaderRules
-	RequestIDField string    // "": requests have no id
-	HashField      string    // chooses the endpoint; "": none does
+	RequestIDField string    // "": requests get no id
+	HashField      string    // the field that chooses the endpoint; ""; no field does
 	Traces         bool      // the gateway begins traces
-	Spelling       *Spelling // the cleaner of the header
+	Spelling       *Spelling // the one that cleaned the header
 }
 
 // has reports whether a field is protected.
@@ -127,13 +127,13 @@ func (p *Protected) CleanTrailer(trailer message.Fields) message.Fields {
 	return trailer
 }
 
-// maxAnnounced is how many names of trailer fields are announced to an upstream. The
-// announcement is a hint, and checking a name costs more than receiving it.
+// maxAnnounced bounds how many names of trailer fields are announced to an upstream.
+// The announcement is a hint, and checking a name costs more than receiving it.
 const maxAnnounced = 64
 
 // CleanAnnouncement removes from a request's Trailer field the names that
 // CleanTrailer will remove from the trailer, because some servers treat an announced
-// field as one that came. It removes the names above maxAnnounced too.
+// field as received. It removes the names above maxAnnounced too.
 func (p *Protected) CleanAnnouncement(r *message.Request) {
 	names := 0
 	for i := range r.Fields {
@@ -163,8 +163,8 @@ func (p *Protected) CleanAnnouncement(r *message.Request) {
 	}
 }
 
-// isForwarding reports whether a field tells an upstream where a request came
-// from, or with whose certificate. All spellings count.
+// isForwarding reports whether a field tells an upstream about a request's
+// origin or client certificate. All spellings count.
 func isForwarding(name string) bool {
 	return hasPrefixFold(name, "x-forwarded-") || equalDashed(name, "x-forwarded") || equalDashed(name, "forwarded") ||
 		equalDashed(name, "x-real-ip") || hasPrefixFold(name, "x-client-cert")
@@ -183,8 +183,9 @@ type HeaderValue struct {
 }
 
 // ApplyRequest changes the request for the upstream. It removes and sets fields in
-// every spelling: an upstream that reads X_Tenant as X-Tenant must not find the
-// client's value beside the gateway's. Names that CheckFieldName rejects are skipped.
+// every spelling: an upstream that reads X_Tenant as X-Tenant must not see the
+// client's value besides the gateway's. Names that CheckFieldName rejects are
+// skipped.
 func (r *HeaderRules) ApplyRequest(f *Facts) {
 	fields := &f.Request.Fields
 	for _, name := range r.Remove {
@@ -238,7 +239,8 @@ func (r *HeaderRules) decides(name string) bool {
 	return false
 }
 
-// CheckFieldName reports why a header rule cannot name a field.
+// CheckFieldName returns why a header rule cannot name a field, or nil if it
+// can.
 func CheckFieldName(name string) error {
 	if !message.IsToken(name) {
 		return fmt.Errorf("%.100q is not a header's name; write one such as X-Tenant", name)
@@ -249,8 +251,8 @@ func CheckFieldName(name string) error {
 	return nil
 }
 
-// CheckFieldValue reports why a header rule cannot have a value. The error
-// does not show it.
+// CheckFieldValue returns why a header rule cannot use a value, or nil if it
+// can. The error does not contain the value.
 func CheckFieldValue(value string) error {
 	if message.ControlByte(value) >= 0 {
 		return fmt.Errorf("a header's value cannot have line breaks or other control characters")

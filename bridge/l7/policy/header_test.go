@@ -11,7 +11,7 @@ import (
 func TestCleanRequest(t *testing.T) {
 	for _, c := range []struct {
 		name     string
-		minor    int // of HTTP/1; -1: HTTP/2
+		minor    int // the minor version of HTTP/1; -1: HTTP/2
 		in, want message.Fields
 		upgrade  string
 		trailers bool

@@ -28,7 +28,7 @@ func addresses(t testing.TB, texts ...string) *cidr.Set {
 	return s
 }
 
-// values makes header rules of lines.
+// values parses lines as header rules.
 func values(lines ...string) []HeaderValue {
 	var out []HeaderValue
 	for _, line := range lines {
@@ -42,7 +42,7 @@ func values(lines ...string) []HeaderValue {
 	return out
 }
 
-// fields makes fields of lines.
+// fields parses lines as fields.
 func fields(lines ...string) message.Fields {
 	var f message.Fields
 	for _, line := range lines {
@@ -52,8 +52,8 @@ func fields(lines ...string) message.Fields {
 	return f
 }
 
-// factsOf returns the facts of a request from a client at an address, as they are
-// before policy decides; "" is a client of a unix-domain socket.
+// factsOf returns the facts of a request from a client at an address, before
+// policy is applied. The address "" stands for a client of a unix-domain socket.
 func factsOf(from string, f message.Fields) *Facts {
 	c := &Connection{Source: &net.UnixAddr{Net: "unix"}}
 	if from != "" {

@@ -18,9 +18,9 @@ func AsksLogin(f message.Fields) bool {
 	return usesConnectionScheme(f, "WWW-Authenticate", "Proxy-Authenticate")
 }
 
-// usesConnectionScheme reports whether either field has such a scheme, as its only
-// one or as one of several. A comma in a quoted string counts as one between
-// challenges: that can report a scheme that is not there, but never miss one.
+// usesConnectionScheme reports whether either field has such a scheme, alone or
+// among others. A comma in a quoted string counts as a separator, so it may report
+// a scheme that the field does not have, but never misses one.
 func usesConnectionScheme(f message.Fields, a, b string) bool {
 	for i := range f {
 		name := f[i].Name

@@ -9,7 +9,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 )
 
-// CheckRequestIDField reports why a field cannot carry a request's id.
+// CheckRequestIDField returns why a field cannot carry a request's id, or nil
+// if it can.
 func CheckRequestIDField(name string) error {
 	if err := CheckFieldName(name); err != nil {
 		return err
@@ -20,12 +21,12 @@ func CheckRequestIDField(name string) error {
 	return nil
 }
 
-// maxRequestID is the longest request id that is accepted from a client, in bytes.
+// maxRequestID is the maximum length of a client's request id, in bytes.
 const maxRequestID = 128
 
 // AssignRequestID gives the request an id. It keeps the id in the named field, from
-// any client, if the field occurs once and is plain; otherwise it makes a new one.
-// With the name "" the request gets no id.
+// any client, if the field occurs once and is plain; otherwise it creates one. If
+// name is "", the request gets no id.
 func (f *Facts) AssignRequestID(name string, start time.Time, random *Entropy) {
 	if name == "" {
 		return
@@ -46,7 +47,7 @@ func (f *Facts) AssignRequestID(name string, start time.Time, random *Entropy) {
 }
 
 // isRequestID reports whether a client's id can be forwarded and logged unchanged:
-// no character of it has a meaning of its own anywhere.
+// none of its characters has a special meaning anywhere.
 func isRequestID(s string) bool {
 	if s == "" || len(s) > maxRequestID {
 		return false

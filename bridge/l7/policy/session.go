@@ -16,14 +16,14 @@ import (
 type Session struct {
 	serverName     string // SNI, as the client sent it; "" if it sent none
 	version, suite uint16
-	certificate    *clientCertificate // verified; nil: none
+	certificate    *clientCertificate // the verified certificate, or nil
 }
 
 // NewSession returns the session of a completed handshake.
 func NewSession(state tls.ConnectionState) Session {
 	s := Session{serverName: state.ServerName, version: state.Version, suite: state.CipherSuite}
-	// A listener verifies every certificate that it asks for, on resumed
-	// sessions too, so this one was verified.
+	// A listener verifies every certificate that it requests, also on resumed
+	// sessions, so this certificate was verified.
 	if len(state.PeerCertificates) > 0 {
 		s.certificate = &clientCertificate{leaf: state.PeerCertificates[0]}
 	}
@@ -34,9 +34,8 @@ func NewSession(state tls.ConnectionState) Session {
 // without a certificate.
 func (s *Session) Identity() certs.Identity { return s.certificate.identity() }
 
-// A clientCertificate is a client's verified certificate. The fields that
-// upstreams are sent are built once, when the first request of the connection
-// needs them.
+// A clientCertificate is a client's verified certificate. The fields for
+// upstreams are built once, when the connection's first request needs them.
 type clientCertificate struct {
 	leaf *x509.Certificate
 
@@ -77,8 +76,8 @@ func (c *clientCertificate) identity() certs.Identity {
 	return c.id
 }
 
-// maxEncoded bounds a certificate, in DER, that is forwarded: some servers accept
-// no larger header.
+// maxEncoded bounds a forwarded certificate, in DER: some servers accept no
+// larger header.
 const maxEncoded = 16 << 10
 
 // encodedField returns the certificate as a byte sequence of a structured field

@@ -24,7 +24,8 @@ func TestPlaintextSendsNoCertificateFields(t *testing.T) {
 	}
 }
 
-// The identity for upstreams is built once a connection, even by concurrent requests.
+// The identity for upstreams is built once per connection, even by concurrent
+// requests.
 func TestAnIdentityIsAllocatedOnce(t *testing.T) {
 	c := &clientCertificate{leaf: certstest.NewCA(t).Client(t, "gateway").Leaf}
 	var all sync.WaitGroup

@@ -7,19 +7,19 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 )
 
-// Servers that turn the names of fields into variables, as CGI and WSGI do, cannot
+// Servers that turn field names into variables, as CGI and WSGI do, cannot
 // distinguish Content_Length from Content-Length: both become CONTENT_LENGTH. Some
 // turn every character that is neither letter nor digit into an underscore. Such a
 // field would pass all checks here and still take effect upstream.
 
 // UnderscoreFields chooses what happens to a client's fields whose names have
-// underscores. With every choice, the gateway drops fields that an upstream could take
-// for a field that only the gateway, or one of its rules, sets.
+// underscores. Every choice drops fields that an upstream could mistake for fields
+// that only the gateway or its rules set.
 type UnderscoreFields int
 
 // The zero UnderscoreFields is DropRepeatedMeaning.
 const (
-	DropRepeatedMeaning UnderscoreFields = iota // drops what could be mistaken for a field that frames, routes or identifies
+	DropRepeatedMeaning UnderscoreFields = iota // drops fields that could be mistaken for one that frames, routes or identifies
 	KeepUnderscores
 	DropAllUnderscores
 )
@@ -27,7 +27,7 @@ const (
 // A Spelling says which fields are dropped because of how their names are spelled.
 type Spelling struct {
 	Underscores UnderscoreFields
-	Routing     []string // names of fields that decide on the route
+	Routing     []string // names of fields that routes match
 }
 
 // drops reports whether a field is dropped because of its name's spelling.
@@ -46,15 +46,15 @@ func (s *Spelling) drops(name string) bool {
 	return s.Underscores == DropAllUnderscores && strings.IndexByte(name, '_') >= 0 || spellsMeaning(name)
 }
 
-// routes reports whether a name, in any spelling, is that of a field that decides on
-// the route.
+// routes reports whether a name, in any spelling, is the name of a field that routes
+// match.
 func (s *Spelling) routes(name string) bool {
 	return slices.ContainsFunc(s.Routing, func(routing string) bool { return sameSpelled(name, routing) })
 }
 
-// spellsMeaning reports whether a name could be mistaken for that of a field that
-// frames a message, belongs to the connection, or that the gateway acts upon.
-// isClaim covers the fields that identify the client.
+// spellsMeaning reports whether a name could be mistaken for the name of a field
+// that frames a message, belongs to the connection, or changes what the gateway
+// does. isClaim covers the fields that identify the client.
 func spellsMeaning(name string) bool {
 	switch len(name) {
 	case len("Keep-Alive"):
@@ -75,7 +75,7 @@ func spellsMeaning(name string) bool {
 	return false
 }
 
-// RemoveRespelled removes the fields that could be mistaken for the one with a name.
+// RemoveRespelled removes the fields that could be mistaken for a field called name.
 func (s *Spelling) RemoveRespelled(f *message.Fields, name string) {
 	if s.Underscores != KeepUnderscores {
 		f.RemoveFunc(func(f message.Field) bool { return sameSpelled(f.Name, name) && !message.EqualFold(f.Name, name) })
@@ -100,8 +100,8 @@ func equalDashed(name, lower string) bool {
 	return true
 }
 
-// dashed returns a byte of a name in lower case, with a dash for whatever is
-// neither letter nor digit.
+// dashed returns a byte of a name in lower case, with a dash for every byte
+// that is neither letter nor digit.
 func dashed(c byte) byte {
 	switch {
 	case 'a' <= c && c <= 'z' || '0' <= c && c <= '9':
@@ -112,8 +112,8 @@ func dashed(c byte) byte {
 	return '-'
 }
 
-// sameSpelled reports whether servers that turn names into variables may take two
-// names for the same.
+// sameSpelled reports whether servers that turn names into variables may treat
+// two names as the same.
 func sameSpelled(a, b string) bool {
 	if len(a) != len(b) {
 		return false

@@ -12,18 +12,18 @@ import (
 // ErrMethod reports a method that a gateway does not serve.
 var ErrMethod = errors.New("method not allowed")
 
-// A Target is what a request asks for, in the normal form that is both matched
+// A Target is the target of a request, in the normal form that is both matched
 // and forwarded.
 type Target struct {
 	Host      string // without a port; "" if an HTTP/1.0 client named none
 	Authority string // Host, with the port that was given
 	Path      string // "*" only with OPTIONS
-	Query     string // as given, with its "?"; may be ""
+	Query     string // as received, with its "?"; may be ""
 }
 
 // ParseTarget returns the target of a request, or why the request must not be
-// served: ErrMethod, or an error that means 400. It rejects whatever the upstream
-// might read as another request than the one that was routed.
+// served: ErrMethod, or an error that means 400. It rejects a target that the
+// upstream might read differently from the router.
 func ParseTarget(r *message.Request) (Target, error) {
 	if r.Method == "CONNECT" && r.Protocol == "" {
 		return Target{}, ErrMethod // the gateway is not a forward proxy

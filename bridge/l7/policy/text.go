@@ -5,7 +5,7 @@ import (
 	"unicode"
 )
 
-// maxText bounds how much of a text that a peer may have chosen appears in a log.
+// maxText bounds how much of a text from a peer appears in a log.
 const maxText = 300
 
 // Printable returns an error's text, bounded and on one line.

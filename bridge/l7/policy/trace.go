@@ -15,8 +15,8 @@ const (
 // traceIDLength is how many digits a trace id has.
 const traceIDLength = 32
 
-// BeginTrace begins a trace if the request has no valid traceparent. A tracestate
-// that came without one belongs to no trace, and is removed (section 3.3.1).
+// BeginTrace begins a trace if the request has no valid traceparent. It then
+// removes a tracestate, which belongs to no trace (section 3.3.1).
 func BeginTrace(f *message.Fields, random *Entropy) {
 	if TraceID(*f) != "" {
 		return
@@ -31,8 +31,8 @@ func BeginTrace(f *message.Fields, random *Entropy) {
 	copy(b[:], layout)
 	hex.Encode(b[3:], id[:16])
 	hex.Encode(b[3+traceIDLength+1:], id[16:])
-	// Sampled: servers that let the parent decide would otherwise record nothing
-	// of a trace that begins here.
+	// Sets the sampled flag: servers that let the parent decide would otherwise
+	// never record a trace that begins here.
 	f.Add(traceparent, string(b[:]))
 }
 

@@ -16,7 +16,7 @@ func TestIsTraceparent(t *testing.T) {
 		good: true,
 		"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00":       true,
 		"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-ff":       true,
-		"01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01":       true, // to come
+		"01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01":       true, // a future version
 		"cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-what?": true,
 		"cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-":      true,
 		"cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01.what":  false,

@@ -10,8 +10,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
 )
 
-// A Value is what a header rule gives a field: text with variables that stand for
-// facts of the request. It is immutable. The zero Value is empty.
+// A Value is the value that a header rule sets: text with variables that stand
+// for facts of the request. It is immutable. The zero Value is empty.
 type Value struct {
 	text  string
 	parts []part // nil: text alone
@@ -26,7 +26,7 @@ type part struct {
 // variables are listed in the order in which errors and docs name them.
 var variables = []struct {
 	name       string
-	inResponse bool // known only once there is a response
+	inResponse bool // known only in a response
 	of         func(f *Facts) string
 }{
 	{"client_address", false, func(f *Facts) string { return f.Client }},
@@ -47,8 +47,8 @@ var variables = []struct {
 	{"endpoint", true, func(f *Facts) string { return f.Endpoint }},
 }
 
-// ParseValue parses a text, for a rule of requests or of responses. Its error says
-// what is wrong and what would be right.
+// ParseValue parses the value of a rule for requests or for responses. Its error
+// states the fault and the fix.
 func ParseValue(text string, response bool) (Value, error) {
 	if err := CheckFieldValue(text); err != nil {
 		return Value{}, err
@@ -89,7 +89,7 @@ func ParseValue(text string, response bool) (Value, error) {
 		rest = after
 	}
 	switch {
-	case len(parts) == 0: // nothing but dollar signs
+	case len(parts) == 0: // no variables, only escaped dollar signs
 		return Value{text: plain.String()}, nil
 	case plain.Len() > 0:
 		parts = append(parts, part{text: plain.String()})
@@ -134,8 +134,8 @@ func (v *Value) Of(f *Facts) string {
 	return strings.Trim(string(b), " \t") // a variable at an end may be empty
 }
 
-// fieldValue returns s, or "" if s is no valid field value. No variable has such a
-// value; if one ever did, a line break in it would begin another field.
+// fieldValue returns s, or "" if s is no valid field value. No variable should
+// have such a value, but a line break in one would begin another field.
 func fieldValue(s string) string {
 	if !message.IsValue(s) {
 		return ""
@@ -143,8 +143,8 @@ func fieldValue(s string) string {
 	return s
 }
 
-// sni returns the server name of the client's handshake, in the form in which
-// hosts are matched; "" if the client sent no valid name.
+// sni returns the server name of the client's handshake, in the normal form of
+// hosts; "" if the client sent no valid name.
 func (f *Facts) sni() string {
 	given := f.Connection.Session.serverName
 	if given == "" {

@@ -54,7 +54,7 @@ func TestValues(t *testing.T) {
 	}
 }
 
-func TestFaultsOfValuesSayWhatWouldBeRight(t *testing.T) {
+func TestErrorsOfValuesNameTheFix(t *testing.T) {
 	for _, c := range []struct {
 		text     string
 		response bool
@@ -79,7 +79,7 @@ func TestFaultsOfValuesSayWhatWouldBeRight(t *testing.T) {
 		}
 	}
 	if _, err := ParseValue("${hots}", false); strings.Contains(err.Error(), "endpoint") {
-		t.Errorf("a request is offered what is known in responses: %v", err)
+		t.Errorf("the error for a request offers a variable of responses: %v", err)
 	}
 }
 
@@ -98,7 +98,7 @@ func TestVariablesAreThoseOfTheAPI(t *testing.T) {
 		have = append(have, v.name)
 	}
 	if !slices.Equal(documented, have) {
-		t.Errorf("the API has %v, we have %v", documented, have)
+		t.Errorf("the API documents %v, the code has %v", documented, have)
 	}
 }
 
@@ -112,9 +112,9 @@ func FuzzParseValue(f *testing.F) {
 			return
 		}
 		x := factsOf("10.1.2.3:4711", nil)
-		x.Route = route // not a valid route name: inserted values are never trusted
+		x.Route = route // an invalid route name: inserted values are never trusted
 		if got := v.Of(x); !message.IsValue(got) {
-			t.Errorf("%q makes %q, which is no field's", text, got)
+			t.Errorf("%q results in %q, which is not a valid field value", text, got)
 		}
 		if !strings.Contains(text, "$") && v.Of(x) != text {
 			t.Errorf("%q is not itself", text)

@@ -12,9 +12,9 @@ import (
 // (RFC 8441). The gateway routes it as the GET that HTTP/1.1 would use, and
 // sends that to upstreams.
 
-// ConnectToUpgrade turns an extended CONNECT into the HTTP/1.1 request that
-// means the same, and returns the WebSocket key that it chose. It reports false
-// if HTTP/1.1 has no upgrade to the protocol.
+// ConnectToUpgrade turns an extended CONNECT into the equivalent HTTP/1.1
+// request, and returns the WebSocket key that it chose. It reports false if
+// HTTP/1.1 has no upgrade to the protocol.
 func ConnectToUpgrade(r *message.Request) (key string, ok bool) {
 	if !message.IsWebSocket(r.Protocol) {
 		return "", false
@@ -23,13 +23,13 @@ func ConnectToUpgrade(r *message.Request) (key string, ok bool) {
 	_, _ = rand.Read(nonce[:]) // never fails
 	key = base64.StdEncoding.EncodeToString(nonce[:])
 	r.Method, r.Protocol, r.Upgrade, r.Length = "GET", "", "websocket", 0
-	r.Fields.Set("Sec-WebSocket-Key", key) // a client of HTTP/2 sends none
+	r.Fields.Set("Sec-WebSocket-Key", key) // HTTP/2 clients send no key
 	return key, true
 }
 
-// UpgradeToConnect turns the response to an upgrade that ConnectToUpgrade made
-// into the one that HTTP/2 has. It reports false if the upstream did not prove
-// that it means the upgrade (RFC 6455, section 4.1).
+// UpgradeToConnect turns the response to such an upgrade into the equivalent
+// HTTP/2 response. It reports false if the upstream did not prove that it
+// accepted the upgrade (RFC 6455, section 4.1).
 func UpgradeToConnect(r *message.Response, key string) bool {
 	accept, _ := r.Fields.Get("Sec-WebSocket-Accept")
 	if accept != message.WebSocketAccept(key) {

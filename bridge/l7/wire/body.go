@@ -15,7 +15,7 @@ type Body struct {
 	ended bool           // all of it was consumed
 	err   error          // the body's fault, or nil
 	ahead []byte         // bytes that Ready has decoded for Next
-	chunk *http1.Chunked // of a chunked body
+	chunk *http1.Chunked // decodes a chunked body
 }
 
 type bodyKind uint8
@@ -24,7 +24,7 @@ const (
 	empty bodyKind = iota
 	sized
 	chunked
-	untilEnd // of the stream
+	untilEnd // ends with the stream
 )
 
 // Decoders lends decoders of chunked bodies. The zero value is ready to use.
@@ -89,7 +89,7 @@ func (b *Body) Skip(in *Reader) {
 	}
 }
 
-// Free returns what the body borrowed.
+// Free returns a borrowed decoder.
 func (b *Body) Free(d *Decoders) {
 	if b.chunk != nil {
 		d.put(b.chunk)
@@ -152,7 +152,7 @@ func (b *Body) Ready(in *Reader) bool {
 			return true
 		}
 		if in.tls != nil && !in.open {
-			in.Release() // before the wait that may follow
+			in.Release() // the caller may wait next
 			return false
 		}
 		if got, err := in.Try(); !got {

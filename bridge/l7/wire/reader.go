@@ -9,9 +9,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 )
 
-// A Reader reads a connection and decrypts it. It holds a buffer only while bytes
-// are unconsumed: none while it waits for the first byte. One goroutine at a time
-// uses it.
+// A Reader reads a connection and decrypts it. It holds a buffer only while it
+// has unconsumed bytes. One goroutine at a time uses it.
 type Reader struct {
 	sock  *socket.Socket
 	tls   *tls.Conn // nil: plaintext
@@ -19,12 +18,12 @@ type Reader struct {
 	count *atomic.Uint64 // counts bytes as they arrive, before decryption; nil: not counted
 
 	unread         []byte  // bytes that arrived and were not consumed
-	borrowed       bool    // unread is all of the socket's buffer
-	own            *[]byte // or lies in this one; else nil
-	end            int     // of unread, in own
-	err            error   // the error after unread
+	borrowed       bool    // unread is the socket's buffer
+	own            *[]byte // the buffer of unread if it is not the socket's, else nil
+	end            int     // the end of unread in own
+	err            error   // the error that follows the unread bytes
 	mayRenegotiate bool    // the TLS handshake may be repeated
-	open           bool    // the last read from tls may have left something
+	open           bool    // tls may hold more decrypted bytes
 }
 
 // NewReader returns the Reader of a connection, plaintext if tc is nil. count, if
@@ -82,7 +81,7 @@ func (in *Reader) Try() (got bool, err error) {
 		return true, nil
 	}
 	in.room()
-	n, _ := in.sock.Read((*in.own)[in.end:]) // cannot fail: there is something
+	n, _ := in.sock.Read((*in.own)[in.end:]) // cannot fail: bytes have arrived
 	in.grown(n)
 	return true, nil
 }
@@ -157,7 +156,7 @@ func (in *Reader) grown(n int) {
 	in.unread = (*in.own)[begin:in.end]
 }
 
-// fill waits until something arrives.
+// fill waits until bytes arrive.
 func (in *Reader) fill() error {
 	if err := in.sock.Fill(); err != nil {
 		return in.ended(err)
@@ -169,13 +168,13 @@ func (in *Reader) fill() error {
 // ended translates the error of a read.
 func (in *Reader) ended(err error) error {
 	if err == io.EOF && in.tls != nil {
-		return io.ErrUnexpectedEOF // no close_notify came
+		return io.ErrUnexpectedEOF // no close_notify arrived
 	}
 	return err
 }
 
-// Arrived reports whether something has come, or the end, since the last wait. It
-// does not wait. What came may be no more than a part of a record of TLS.
+// Arrived reports whether bytes, or the end of the stream, have arrived since the
+// last wait. It does not wait. The bytes may be only a part of a TLS record.
 func (in *Reader) Arrived() bool {
 	if len(in.sock.Taken()) > 0 {
 		return true
@@ -194,9 +193,9 @@ func (in *Reader) arrived() {
 	}
 }
 
-// Exchange sends what w holds on the same connection, which has been idle, and waits
-// for the response to arrive. If something arrived before, or the connection has
-// ended, it sends nothing and fails with ErrStale.
+// Exchange sends the bytes that w holds for the same idle connection, and waits for
+// the response. If bytes had arrived before, or the connection had ended, it sends
+// nothing and fails with ErrStale.
 func (in *Reader) Exchange(w *Writer) error {
 	if len(in.unread) > 0 || in.err != nil || in.open && !in.IsIdle() {
 		return ErrStale
@@ -220,7 +219,7 @@ func (in *Reader) Exchange(w *Writer) error {
 		return nil
 	case !errors.Is(err, socket.ErrUnasked):
 		return in.ended(err)
-	case !in.IsIdle(): // it may have been a session ticket
+	case !in.IsIdle(): // an idle connection got only a session ticket
 		return ErrStale
 	}
 	if err := w.Flush(); err != nil {

@@ -52,7 +52,7 @@ func TestWaitKeepsUnreadBytes(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	send(make([]byte, socket.BufferSize)) // so that the next read is a large one
+	send(make([]byte, socket.BufferSize)) // makes the next read a large one
 	for n := 0; n < socket.BufferSize; {
 		if err := in.More(); err != nil {
 			t.Fatal(err)

@@ -12,9 +12,9 @@ import (
 // A Stream is a connection for an engine that reads it like any net.Conn and
 // writes it in large pieces. With TLS each piece leaves with one system call.
 //
-// It reads the socket with calls that cannot block. An ordinary Read now and then
-// blocks Go's scheduler for more than a moment, which keeps its monitor thread
-// running, for a tenth of all CPU.
+// It reads the socket with calls that cannot block. Ordinary reads sometimes
+// block long enough to keep the monitor thread of Go's scheduler running, which
+// takes a tenth of all CPU.
 type Stream struct {
 	net.Conn
 	sock  *socket.Socket
@@ -75,7 +75,7 @@ func (s *Stream) CloseWrite() error {
 	if s.tls {
 		// crypto/tls has set a write deadline in the past, which would also fail the
 		// close_notify that is yet to be flushed.
-		_ = s.sock.SetWriteDeadline(time.Now().Add(closeTime)) // fails only if it is closed, and then so does the flush
+		_ = s.sock.SetWriteDeadline(time.Now().Add(closeTime)) // fails only on a closed socket, and then the flush fails too
 	}
 	return s.sock.CloseWrite()
 }

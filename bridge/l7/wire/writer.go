@@ -21,7 +21,7 @@ type Writer struct {
 	pool *socket.Pool
 	from *Reader // the Reader whose bytes are written, see Flow; may be nil
 
-	dropped func() // Drop, made once for Exchange; nil before
+	dropped func() // the method value Drop, made by the first Exchange
 
 	buf  *[]byte // nil if nothing is held
 	held []byte  // bytes that are not sent yet; in *buf unless they are too many
@@ -29,20 +29,20 @@ type Writer struct {
 
 	// These fields describe the body of the message that is being sent.
 	framed http1.Body
-	left   int64 // of a sized one
+	left   int64 // bytes of a sized body still to be sent
 }
 
-// errLength reports a body that is not as long as its head says.
+// errLength reports a body whose length differs from the one in its head.
 var errLength = errors.New("the body's length differs from the one in its head")
 
-// direct is the least size of a write that is sent without being copied first.
+// direct is the smallest write that is sent without a copy.
 const direct = 8 << 10
 
 // NewWriter returns the Writer of a connection: sock, or TLS on top of it.
 func NewWriter(conn net.Conn, sock *socket.Socket, pool *socket.Pool) Writer {
 	secure := conn != net.Conn(sock)
 	if secure {
-		sock.Gather(pool) // the records of one write
+		sock.Gather(pool) // gathers the records of one write
 	}
 	return Writer{conn: conn, sock: sock, tls: secure, pool: pool}
 }
@@ -60,7 +60,7 @@ func (w *Writer) Begin() []byte {
 // Keep replaces the held bytes.
 func (w *Writer) Keep(held []byte) { w.held = held }
 
-// Err returns why nothing can be sent any more; nil if it can.
+// Err returns why nothing can be sent any more, or nil.
 func (w *Writer) Err() error { return w.err }
 
 // Write sends p, or holds it until Flush.
@@ -125,7 +125,7 @@ func (w *Writer) CloseWrite() error {
 		}
 		// crypto/tls has set a write deadline in the past, which would also fail
 		// the close_notify that is yet to be flushed.
-		_ = w.sock.SetWriteDeadline(time.Time{}) // fails only if it is closed, and then so does Flush
+		_ = w.sock.SetWriteDeadline(time.Time{}) // fails only on a closed socket, and then Flush fails too
 	}
 	return w.sock.CloseWrite()
 }
@@ -133,7 +133,7 @@ func (w *Writer) CloseWrite() error {
 // send writes p to the connection. While it blocks it holds only the rest of p.
 func (w *Writer) send(p []byte) error {
 	if w.tls {
-		w.sock.Expect(len(p)) // so that it is Flush that waits
+		w.sock.Expect(len(p)) // so that only Flush waits
 		_, err := w.conn.Write(p)
 		return err
 	}
@@ -145,7 +145,7 @@ func (w *Writer) send(p []byte) error {
 	defer w.pool.Put(rest)
 	n = copy(*rest, p[n:])
 	if w.from != nil {
-		w.from.Shrink() // p with it
+		w.from.Shrink() // frees the buffer that p lies in
 	}
 	_, err = w.conn.Write((*rest)[:n])
 	return err
@@ -193,5 +193,5 @@ func (w *Writer) writeChunk(p []byte) error {
 	return nil
 }
 
-// maxChunkLine exceeds the bytes that a chunk has besides its data.
+// maxChunkLine exceeds the size of a chunk without its data.
 const maxChunkLine = 32
