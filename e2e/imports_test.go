@@ -76,6 +76,9 @@ var mayImport = map[string][]string{
 	"gateway/fielddiff":  {"gateway/store", "gateway/invalid", "proto/drawbridge/admin/v1"},
 	"gateway/store/seal": {},
 	"gateway/store/bolt": {"gateway/revisions", "gateway/store", "gateway/store/seal", "gateway/invalid", "proto/drawbridge/admin/v1"},
+	"gateway/store/etcd": {"gateway/revisions", "gateway/store", "gateway/store/seal", "gateway/invalid", "proto/drawbridge/admin/v1", // its tests draft edits
+		"gateway/store/etcd/etcdtest"},
+	"gateway/store/etcd/etcdtest": {},
 	"gateway/snapshot": {"gateway/store", "gateway/invalid", "gateway/ordered", "proto/drawbridge/admin/v1",
 		"gateway/fileroot", "gateway/unixsocket", "gateway/wellformed", "bridge/cidr", "bridge/egress", "bridge/health", "bridge/limit", "bridge/proxyproto", "bridge/l4", "bridge/l7", "bridge/l7/backs", "bridge/l7/exchange", "bridge/l7/policy", "bridge/probe", "bridge/resolve", "bridge/upstream", "bridge/route", "bridge/socket", "bridge/starttls", "bridge/validity", "certs"},
 	"gateway/guard":      {},
@@ -128,12 +131,14 @@ var onlyIn = map[string][]string{
 	"google.golang.org/grpc":     {"proto/drawbridge/admin/v1", "gateway/admin", "cmd/drawbridge", "cmd/drawbridge/client", "cmd/drawbridge/exit", "e2e"},
 	"google.golang.org/genproto": {"gateway/admin", "cmd/drawbridge", "cmd/drawbridge/exit", "e2e"},
 	"google.golang.org/protobuf": {"proto/drawbridge/admin/v1", "gateway", "gateway/access", "gateway/admin", "gateway/fielddiff", "gateway/revisions", "gateway/snapshot",
-		"gateway/store", "gateway/store/bolt", "gateway/wellformed", "gateway/connections", "gateway/diagnose", "gateway/inventory", "cmd/drawbridge", "cmd/drawbridge/ca", "cmd/drawbridge/client", "cmd/drawbridge/format", "cmd/drawbridge/manifest", "cmd/drawbridge/view", "e2e", "cmd/drawbridge/connections", "cmd/drawbridge/top"},
+		"gateway/store", "gateway/store/bolt", "gateway/store/etcd", "gateway/wellformed", "gateway/connections", "gateway/diagnose", "gateway/inventory", "cmd/drawbridge", "cmd/drawbridge/ca", "cmd/drawbridge/client", "cmd/drawbridge/format", "cmd/drawbridge/manifest", "cmd/drawbridge/view", "e2e", "cmd/drawbridge/connections", "cmd/drawbridge/top"},
 	"go.etcd.io/bbolt":      {"gateway/store/bolt"},
+	"go.etcd.io/etcd":       {"gateway/store/etcd", "gateway/store/etcd/etcdtest"},
+	"go.uber.org/zap":       {"gateway/store/etcd", "gateway/store/etcd/etcdtest"},
 	"github.com/spf13":      {"cmd/drawbridge", "cmd/drawbridge/ca", "cmd/drawbridge/client", "cmd/drawbridge/command", "cmd/drawbridge/datadir", "cmd/drawbridge/demo", "cmd/drawbridge/format", "cmd/drawbridge/upgrade", "cmd/drawbridge/connections", "cmd/drawbridge/top"},
 	"go.yaml.in/yaml":       {"cmd/drawbridge/manifest", "gateway/access"},
 	"github.com/prometheus": {"gateway/telemetry"},
-	"testing":               {"bridge/faulttest", "certs/certstest", "bridge/resolve/dnstest", "bridge/alloctest", "bridge/splice/splicetest"},
+	"testing":               {"bridge/faulttest", "certs/certstest", "bridge/resolve/dnstest", "bridge/alloctest", "bridge/splice/splicetest", "gateway/store/etcd/etcdtest"},
 }
 
 func TestImportsRunDownward(t *testing.T) {

@@ -183,6 +183,7 @@ type Draft struct {
 	paths         map[Ref]invalid.Path
 	stale         map[Ref]invalid.Fault // stale etags of puts that change nothing; not faults unless Touch changes the resource
 	staleRevision *invalid.Fault        // likewise a stale revision of the whole edit
+	followed      bool                  // another gateway made the state: it keeps its etags and revisions
 }
 
 var namePattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
@@ -419,8 +420,11 @@ func (d *Draft) stamp() {
 
 // Touch marks resources of the edit as updated although their messages are unchanged,
 // because the files that they refer to have changed. A stale etag of such a resource
-// is then a fault and goes to bad.
+// is then a fault and goes to bad. A followed draft is not touched.
 func (d *Draft) Touch(bad *invalid.List, refs ...Ref) {
+	if d.followed {
+		return
+	}
 	changed := d.Changed()
 	touched := map[adminv1.Kind]map[string]Resource{}
 	for _, ref := range refs {

@@ -1,0 +1,262 @@
+package etcd
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/drawbridge-gateway/drawbridge/gateway/revisions"
+	"github.com/drawbridge-gateway/drawbridge/gateway/store"
+	"github.com/drawbridge-gateway/drawbridge/gateway/store/seal"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+// ErrConflict reports that another gateway changed the head first. Nothing was changed.
+var ErrConflict = errors.New("another gateway changed the configuration first")
+
+// An UnknownError reports that a commit was sent, but that no quorum said whether it took
+// effect. It may take effect later.
+type UnknownError struct{ Err error }
+
+func (e *UnknownError) Error() string {
+	return fmt.Sprintf("no quorum of etcd says whether the change was made: %v", e.Err)
+}
+
+func (e *UnknownError) Unwrap() error { return e.Err }
+
+// maxRecordBytes bounds the total size of the records that a head lists, except the latest.
+const maxRecordBytes = 64 << 20
+
+// settleTime bounds how long a commit with an unknown outcome asks for it.
+const settleTime = 10 * time.Second
+
+// Commit makes the draft the revision after base, and returns the new head. When it
+// returns a head, a quorum has the revision. It returns ErrConflict if base is no longer
+// the head, and an *UnknownError if no quorum says whether the draft was committed.
+func (s *Store) Commit(ctx context.Context, base *Head, d *store.Draft, r *revisions.Record) (*Head, error) {
+	revision, id, sealer := d.State().Revision(), rand.Text(), base.key.sealer
+	if revision != base.Revision()+1 {
+		return nil, ErrConflict
+	}
+	step := d.Step()
+	content, err := encodeRecord(r, step)
+	if err != nil {
+		return nil, err
+	}
+	written, err := s.write(ctx, sealer, revisionPrefix, revision, id, content)
+	if err != nil {
+		s.discard(revisionPrefix, revision, id)
+		return nil, err
+	}
+	next := base.after(written, s.history)
+	next.Sum = base.Sum + change(d.Base(), step)
+	if err := next.await(r.Pending); err != nil {
+		return nil, err
+	}
+	checkpointed := next.needsCheckpoint(s.checkpointEvery)
+	if checkpointed {
+		if next.Checkpoint, err = s.checkpoint(ctx, sealer, d.State(), id); err != nil {
+			s.discard(revisionPrefix, revision, id)
+			s.discard(checkpointPrefix, revision, id)
+			return nil, err
+		}
+		next.trim(s.history)
+	}
+	made, err := s.swap(ctx, base, next, id)
+	if err == nil || errors.As(err, new(*UnknownError)) {
+		return made, err
+	}
+	s.discard(revisionPrefix, revision, id)
+	if checkpointed {
+		s.discard(checkpointPrefix, revision, id)
+	}
+	return nil, err
+}
+
+// Amend stores that no revision is pending, and replaces the revision in force if r is not
+// nil.
+func (s *Store) Amend(ctx context.Context, base *Head, r *adminv1.Revision) (*Head, error) {
+	next := *base
+	next.Waiting = nil
+	var also []clientv3.Op
+	if r != nil {
+		at, err := s.amended(base, r)
+		if err != nil {
+			return nil, err
+		}
+		also = append(also, at)
+	}
+	return s.swap(ctx, base, &next, "", also...)
+}
+
+// amended returns the operation that replaces the revision in force.
+func (s *Store) amended(base *Head, r *adminv1.Revision) (clientv3.Op, error) {
+	b := base.last()
+	if r.GetRevision() != b.Revision {
+		return clientv3.Op{}, ErrConflict
+	}
+	plain, err := proto.Marshal(r)
+	if err != nil {
+		return clientv3.Op{}, err
+	}
+	return clientv3.OpPut(s.prefix+blobPrefix(revisionPrefix, b.Revision, b.ID)+amendedName, string(base.key.sealer.Seal(b.amendedPlace(), plain))), nil
+}
+
+func (b Blob) amendedPlace() seal.Place {
+	return seal.Place{Bucket: []byte(amendedName), Key: fmt.Appendf(nil, "%d/%s", b.Revision, b.ID)}
+}
+
+// checkpoint writes a whole state.
+func (s *Store) checkpoint(ctx context.Context, sealer *seal.Sealer, state *store.State, id string) (Blob, error) {
+	content, err := encodeState(state)
+	if err != nil {
+		return Blob{}, err
+	}
+	return s.write(ctx, sealer, checkpointPrefix, state.Revision(), id, content)
+}
+
+// after returns the head that a record makes.
+func (h *Head) after(b Blob, most int) *Head {
+	next := *h
+	next.Records = append(slices.Clone(h.Records), b)
+	next.Since = time.Now()
+	next.trim(most)
+	return &next
+}
+
+// trim drops the oldest records over the limits, but none that leads from the checkpoint
+// to the state in force.
+func (h *Head) trim(most int) {
+	total := 0
+	for _, b := range h.Records {
+		total += b.Bytes
+	}
+	for len(h.Records) > 1 && h.Records[0].Revision <= h.Checkpoint.Revision && (len(h.Records) > most || total > maxRecordBytes) {
+		total -= h.Records[0].Bytes
+		h.Records = h.Records[1:]
+	}
+}
+
+// minCheckpoint is the size of records below which no checkpoint is made because of it.
+const minCheckpoint = 1 << 20
+
+// needsCheckpoint reports whether the records after the checkpoint are many, or larger
+// than a state was.
+func (h *Head) needsCheckpoint(every int) bool {
+	count, size := 0, 0
+	for _, b := range h.Records {
+		if b.Revision > h.Checkpoint.Revision {
+			count, size = count+1, size+b.Bytes
+		}
+	}
+	return count >= every || size > max(minCheckpoint, h.Checkpoint.Bytes)
+}
+
+// swap makes next the head if base still is. id identifies the commit in the records of
+// next; it is empty if next has no further record.
+func (s *Store) swap(ctx context.Context, base, next *Head, id string, also ...clientv3.Op) (*Head, error) {
+	value, err := next.encode()
+	if err != nil {
+		return nil, err
+	}
+	ops := append([]clientv3.Op{clientv3.OpPut(s.prefix+headKey, value)}, also...)
+	if id != "" {
+		ops = append(ops, s.before(revisionPrefix, next.Oldest()), s.before(checkpointPrefix, next.Checkpoint.Revision))
+	}
+	resp, err := s.txn(ctx, []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(s.prefix+headKey), "=", base.Mod)}, ops...)
+	switch {
+	case err != nil:
+		return s.settle(ctx, base, id, err)
+	case !resp.Succeeded:
+		return nil, ErrConflict
+	}
+	next.Mod, next.Read, next.Cluster = resp.Header.GetRevision(), resp.Header.GetRevision(), resp.Header.GetClusterId()
+	return next, nil
+}
+
+// settle finds out whether a swap took effect whose response was lost. It returns the
+// head if it did.
+func (s *Store) settle(ctx context.Context, base *Head, id string, cause error) (*Head, error) {
+	// The caller's request may have ended, and its outcome still counts.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTime)
+	defer cancel()
+	for {
+		head, err := s.Head(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return nil, &UnknownError{cause}
+		case err != nil:
+			pause(ctx, 200*time.Millisecond)
+			continue
+		case head.Mod == base.Mod:
+			// The swap may still be on its way. Change the head so that it cannot succeed.
+			if err := s.fence(ctx, head); err == nil {
+				return nil, fmt.Errorf("%w; nothing was changed", cause)
+			}
+			continue
+		}
+		made := func(b Blob) bool { return b.ID == id }
+		if id != "" && slices.ContainsFunc(head.Records, made) {
+			return head, nil
+		}
+		if id == "" && head.ID() == base.ID() && len(head.Waiting) == 0 {
+			return head, nil // amended
+		}
+		return nil, ErrConflict
+	}
+}
+
+// fence writes the same head again.
+func (s *Store) fence(ctx context.Context, h *Head) error {
+	value, err := h.encode()
+	if err != nil {
+		return err
+	}
+	resp, err := s.txn(ctx, []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(s.prefix+headKey), "=", h.Mod)}, clientv3.OpPut(s.prefix+headKey, value))
+	if err == nil && !resp.Succeeded {
+		err = ErrConflict
+	}
+	return err
+}
+
+// pause waits for a time, or until ctx ends.
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}
+
+// change returns the difference that a step from a state makes to the sum over all
+// resources.
+func change(from *store.State, step store.Step) (sum uint64) {
+	for _, r := range step.Puts {
+		ref := store.RefOf(r)
+		sum += fingerprint(r) - fingerprint(from.Get(ref.Kind, ref.Name))
+	}
+	for _, ref := range step.Deletes {
+		sum -= fingerprint(from.Get(ref.Kind, ref.Name))
+	}
+	return sum
+}
+
+// fingerprint returns the contribution of a resource to the sum, which detects a record
+// that was left out or applied twice. It uses the etag instead of the content, which other
+// versions may marshal differently. The seal protects the content.
+func fingerprint(r store.Resource) uint64 {
+	if r == nil {
+		return 0
+	}
+	digest := sha256.Sum256(fmt.Appendf(nil, "%d/%s/%s/%d", store.KindOf(r), r.GetName(), r.GetEtag(), r.GetRevision()))
+	return binary.BigEndian.Uint64(digest[:])
+}

@@ -1,0 +1,6 @@
+package etcdtest
+
+import "syscall"
+
+// dieWithParent ends a member with the test process, however that ends.
+func dieWithParent() *syscall.SysProcAttr { return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} }

@@ -1,0 +1,314 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/drawbridge-gateway/drawbridge/gateway/store"
+	"github.com/drawbridge-gateway/drawbridge/gateway/store/etcd/etcdtest"
+)
+
+func prefixOption() clientv3.OpOption { return clientv3.WithPrefix() }
+
+// A follower follows the head as a gateway does, and notes each revision that it reaches.
+type follower struct {
+	store *Store
+	reads atomic.Int64 // of heads
+
+	mu      sync.Mutex
+	at      Position
+	changed chan struct{} // closed at the next change
+}
+
+func follow(t *testing.T, s *Store) *follower {
+	f := &follower{store: s, at: nothing(), changed: make(chan struct{})}
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() {
+		for ctx.Err() == nil {
+			h, err := s.Head(ctx)
+			if err != nil {
+				pause(ctx, 50*time.Millisecond)
+				continue
+			}
+			f.reads.Add(1)
+			if h.ID() != f.at.ID {
+				r, err := s.Read(ctx, h, f.at)
+				if err != nil {
+					continue
+				}
+				f.mu.Lock()
+				f.at = Position{r.State, h.ID()}
+				close(f.changed)
+				f.changed = make(chan struct{})
+				f.mu.Unlock()
+			}
+			if s.Wait(ctx, h) != nil {
+				pause(ctx, 50*time.Millisecond)
+			}
+		}
+	})
+	t.Cleanup(func() { cancel(); running.Wait() })
+	return f
+}
+
+// await waits until the follower is at a revision.
+func (f *follower) await(t *testing.T, revision int64) {
+	t.Helper()
+	limit := time.After(time.Minute)
+	for {
+		f.mu.Lock()
+		at, changed := f.at.State.Revision(), f.changed
+		f.mu.Unlock()
+		if at == revision {
+			return
+		}
+		select {
+		case <-changed:
+		case <-limit:
+			t.Fatalf("the follower is at revision %d, not at %d", at, revision)
+		}
+	}
+}
+
+func compact(t *testing.T, client *clientv3.Client) {
+	t.Helper()
+	resp, err := client.Get(t.Context(), "x")
+	if err == nil {
+		_, err = client.Compact(t.Context(), resp.Header.GetRevision())
+	}
+	if err != nil && !strings.Contains(err.Error(), "compacted") {
+		t.Fatal(err)
+	}
+}
+
+// cilium #3011, etcd #8668: compaction while a gateway is away loses nothing, and the
+// watch begins after the read.
+func TestCompactionWhileAwayLosesNothing(t *testing.T) {
+	t.Parallel()
+	c := etcdtest.Start(t, 1)
+	s := open(t, c)
+	h, state := commit(t, s, create(t, s), new(store.State), put(upstream("x", 1)))
+	away := Position{State: state, ID: h.ID()}
+	seen := h
+	for i := range 10 {
+		h, state = commit(t, s, h, state, put(upstream("x", 2+i)))
+	}
+	compact(t, c.Client())
+	if err := s.Wait(t.Context(), seen); err == nil {
+		t.Fatal("a watch from a compacted revision succeeded")
+	}
+	same(t, read(t, s, away).State, state)
+	now, err := s.Head(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- s.Wait(t.Context(), now) }()
+	commit(t, s, h, state, put(upstream("x", 100)))
+	if err := <-ended; err != nil {
+		t.Errorf("the watch after the read: %v", err)
+	}
+}
+
+// apisix #12514: an idle prefix is not read again and again because others write and
+// compact, and loses nothing.
+func TestAnIdlePrefixIsNotReadAgain(t *testing.T) {
+	t.Parallel()
+	c := etcdtest.Start(t, 1)
+	s := open(t, c)
+	h, state := commit(t, s, create(t, s), new(store.State), put(upstream("x", 1)))
+	f := follow(t, s)
+	f.await(t, 1)
+	client := c.Client()
+	before := f.reads.Load()
+	for range 20 {
+		for range 50 {
+			if _, err := client.Put(t.Context(), "/others/key", "value"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		compact(t, client)
+	}
+	if n := f.reads.Load() - before; n > 2 {
+		t.Errorf("%d reads of an idle head", n)
+	}
+	// A client that reconnects resumes at a compacted revision.
+	c.Kill(0)
+	c.Run(0)
+	c.Await()
+	commit(t, s, h, state, put(upstream("x", 2)))
+	f.await(t, 2)
+	if n := f.reads.Load() - before; n > 20 {
+		t.Errorf("%d reads after a restart of etcd", n)
+	}
+}
+
+// apisix #13721: a connection that dies silently in the middle of a watch is noticed, and
+// nothing is skipped.
+func TestASilentConnectionIsNoticed(t *testing.T) {
+	t.Parallel()
+	c := etcdtest.Start(t, 1)
+	proxy := etcdtest.NewProxy(t, c.Endpoints()[0])
+	s := open(t, c)
+	behind := open(t, c, func(o *Options) { o.Endpoints, o.Timeout = []string{proxy.Address()}, time.Second })
+	h, state := commit(t, s, create(t, s), new(store.State), put(upstream("x", 1)))
+	f := follow(t, behind)
+	f.await(t, 1)
+	proxy.Silence()
+	for i := range 5 {
+		h, state = commit(t, s, h, state, put(upstream("x", 10+i)))
+	}
+	if _, err := behind.Head(t.Context()); err == nil || !strings.Contains(err.Error(), "no quorum answered within") {
+		t.Errorf("a read through a silent connection: %v", err)
+	}
+	proxy.Heal() // new connections work; the client must give up the old one
+	f.await(t, 6)
+}
+
+// apisix #13917: writes between the read and the watch are not missed.
+func TestWritesWhileReadersStartAreNotMissed(t *testing.T) {
+	t.Parallel()
+	c := etcdtest.Start(t, 1)
+	s := open(t, c)
+	h, state := create(t, s), new(store.State)
+	const rounds = 200
+	for i := range rounds {
+		h, state = commit(t, s, h, state, put(upstream("x", i)))
+		seen, err := s.Head(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan error, 1)
+		go func() { ended <- s.Wait(t.Context(), seen) }()
+		h, state = commit(t, s, h, state, put(upstream("x", rounds+i)))
+		select {
+		case err := <-ended:
+			if err != nil {
+				t.Fatal(err)
+			}
+		case <-time.After(time.Minute):
+			t.Fatalf("round %d: the write was missed", i)
+		}
+	}
+}
+
+// apisix #11144: a wiped etcd is another fleet.
+func TestAWipedEtcdIsAnotherFleet(t *testing.T) {
+	t.Parallel()
+	c := etcdtest.Start(t, 1)
+	s := open(t, c)
+	h, state := commit(t, s, create(t, s), new(store.State), put(upstream("x", 1)))
+	c.Wipe()
+	c.Run(0)
+	c.Await()
+	if _, err := s.Head(t.Context()); !errors.Is(err, ErrEmpty) {
+		t.Errorf("a wiped etcd: %v", err)
+	}
+	d := draft(t, state, put(upstream("x", 2)))
+	if _, err := s.Commit(t.Context(), h, d, recordOf(d, store.Edit{})); !errors.Is(err, ErrConflict) {
+		t.Errorf("a commit to a wiped etcd: %v", err)
+	}
+	fresh := create(t, s)
+	if fresh.Instance == h.Instance || fresh.Cluster == h.Cluster {
+		t.Error("the new fleet has the IDs of the old one")
+	}
+}
+
+// apisix #3673: each member is killed in turn. Writes and watches continue, and nothing
+// that was acknowledged is lost.
+func TestEachMemberMayDie(t *testing.T) {
+	t.Parallel()
+	c := etcdtest.Start(t, 3)
+	s := open(t, c)
+	f := follow(t, open(t, c))
+	h, state := create(t, s), new(store.State)
+	for dead := range 3 {
+		c.Kill(dead)
+		for i := range 5 {
+			h, state = commitThrough(t, s, h, state, 10*dead+i)
+		}
+		f.await(t, state.Revision())
+		c.Run(dead)
+		c.Await()
+	}
+	same(t, read(t, s, nothing()).State, state)
+	c.Kill(0)
+	c.Kill(1)
+	lost := open(t, c, func(o *Options) { o.Timeout = time.Second })
+	d := draft(t, state, put(upstream("x", 1000)))
+	if _, err := lost.Commit(t.Context(), h, d, recordOf(d, store.Edit{})); err == nil || errors.Is(err, ErrConflict) {
+		t.Errorf("without a quorum: %v", err)
+	}
+	c.Run(0)
+	c.Await()
+	f.await(t, state.Revision())
+	same(t, read(t, s, nothing()).State, state)
+}
+
+// commitThrough commits while members die: a commit that was not made is tried again.
+func commitThrough(t *testing.T, s *Store, h *Head, state *store.State, port int) (*Head, *store.State) {
+	t.Helper()
+	var failures []string
+	for range 20 {
+		d := draft(t, state, put(upstream("x", port)))
+		next, err := s.Commit(t.Context(), h, d, recordOf(d, store.Edit{}))
+		if err == nil {
+			return next, d.State()
+		}
+		failures = append(failures, err.Error())
+		if now, err := s.Head(t.Context()); err == nil {
+			h = now // perhaps fenced
+		}
+		if h.Revision() != state.Revision() {
+			t.Fatalf("a commit that failed is in force: %q", failures)
+		}
+	}
+	t.Fatalf("%q", slices.Compact(failures))
+	return nil, nil
+}
+
+// A commit whose response is lost is either in force or will never be.
+func TestACommitWithoutAResponseIsSettled(t *testing.T) {
+	t.Parallel()
+	c := etcdtest.Start(t, 1)
+	proxy := etcdtest.NewProxy(t, c.Endpoints()[0])
+	direct := open(t, c)
+	h := create(t, direct)
+	for i := range 3 {
+		s := open(t, c, func(o *Options) { o.Endpoints, o.Timeout = []string{proxy.Address()}, 300*time.Millisecond })
+		r := read(t, s, nothing())
+		d := draft(t, r.State, put(upstream("x", i)))
+		if i == 1 { // the swap is lost, and the connection stays silent
+			proxy.Silence()
+		}
+		_, err := s.swap(t.Context(), r.Head, r.Head.after(Blob{Revision: d.State().Revision(), ID: fmt.Sprint("id", i)}, 100), fmt.Sprint("id", i))
+		proxy.Heal()
+		now, headErr := direct.Head(t.Context())
+		if headErr != nil {
+			t.Fatal(headErr)
+		}
+		made := now.ID() == fmt.Sprint("id", i)
+		switch {
+		case err == nil && !made, err != nil && made && !errors.As(err, new(*UnknownError)):
+			t.Errorf("round %d: %v, but in force: %v", i, err, made)
+		case i == 1 && err == nil:
+			t.Error("a swap through a silent connection succeeded")
+		}
+		// Begin again: these heads refer to records that do not exist.
+		now.Records, now.Sum = nil, 0
+		if h, err = direct.swap(t.Context(), now, now, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_ = h
+}

@@ -1,0 +1,32 @@
+package etcd
+
+import (
+	"context"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// Wait returns when the head may have changed since h was read: after an event, and when
+// the watch fails. It never means that the head is unchanged. The error says why the
+// watch ended; it is nil after an event.
+func (s *Store) Wait(ctx context.Context, h *Head) error {
+	return s.wait(ctx, headKey, h.Read)
+}
+
+// wait watches a key from the revision after that of a read, which cannot be compacted
+// unless others write in between: the key itself may be idle since long ago.
+func (s *Store) wait(ctx context.Context, name string, read int64, opts ...clientv3.OpOption) error {
+	// The end of the context ends the watch.
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	opts = append(opts, clientv3.WithRev(read+1), clientv3.WithProgressNotify())
+	for resp := range s.client.Watch(clientv3.WithRequireLeader(ctx), s.prefix+name, opts...) {
+		switch {
+		case resp.Err() != nil:
+			return explain(ctx, resp.Err())
+		case len(resp.Events) > 0:
+			return nil
+		}
+	}
+	return context.Canceled
+}
