@@ -79,7 +79,7 @@ func Open(ctx context.Context, o Options) (_ *Gateway, err error) {
 	}
 	g.Inventory = inventory.New(g.live.Load, g.adminTLS())
 	g.Diagnostics = diagnose.New(diagnose.Options{Live: g.live.Load, Compiler: &g.compiler, Down: g.listeners.DownReason, Logger: g.log})
-	g.Connections = connections.New(connections.Options{Clients: g.listeners.Connections, Upstreams: g.trackers.Connections, Logger: g.log})
+	g.Connections = connections.New(connections.Options{Clients: g.listeners.EachConnection, Upstreams: g.trackers.EachConnection, Logger: g.log})
 	if err := g.openMetrics(o, limits, &undo); err != nil {
 		return nil, err
 	}

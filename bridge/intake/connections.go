@@ -6,23 +6,22 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/live"
 )
 
-// Connections returns the open connections.
-func (i *Intake) Connections() []live.Entry {
+// EachConnection calls f with every open connection. It holds the Intake's lock meanwhile:
+// f must be brief, and must not call methods of the Intake or of the entry other than ID.
+func (i *Intake) EachConnection(f func(live.Entry)) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	out := make([]live.Entry, 0, len(i.conns))
 	for c := range i.conns {
-		out = append(out, c)
+		f(c)
 	}
-	return out
 }
 
 // ID implements live.Entry.
 func (c *Conn) ID() uint64 { return c.id }
 
 // Describe implements live.Entry.
-func (c *Conn) Describe() live.Connection {
-	out := live.Connection{
+func (c *Conn) Describe(out *live.Connection) {
+	*out = live.Connection{
 		ID: c.id, Began: time.Unix(0, c.began), Revision: c.Revision, Listener: c.intake.options.Listener,
 		Client: live.Side{Local: c.raw.LocalAddr(), Remote: c.raw.RemoteAddr()},
 	}
@@ -35,6 +34,5 @@ func (c *Conn) Describe() live.Connection {
 		}
 	}
 	c.intake.mu.Unlock()
-	c.owner.Describe(&out)
-	return out
+	c.owner.Describe(out)
 }

@@ -14,8 +14,9 @@ const (
 	bridged        // endpoint, back and late
 )
 
-// Connections returns the open connections.
-func (s *Server) Connections() []live.Entry { return s.intake.Connections() }
+// EachConnection calls f with every open connection. Within f no method but ID may be
+// called.
+func (s *Server) EachConnection(f func(live.Entry)) { s.intake.EachConnection(f) }
 
 // Describe implements intake.Owner.
 func (c *conn) Describe(out *live.Connection) {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/l4"
+	"github.com/drawbridge-gateway/drawbridge/bridge/live"
 	"github.com/drawbridge-gateway/drawbridge/bridge/starttls"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/certs"
@@ -96,11 +97,13 @@ func TestMySQLClientsReachTheirServer(t *testing.T) {
 			if s := g.Stats(); s.HandshakesFull != handshakes || s.DialFailures != 0 {
 				t.Errorf("%+v", s)
 			}
-			all := g.Connections()
+			var all []live.Entry
+			g.EachConnection(func(e live.Entry) { all = append(all, e) })
 			if len(all) != 1 {
 				t.Fatalf("%d connections are listed", len(all))
 			}
-			if got := all[0].Describe(); (got.Client.TLS != nil) != secureClient || secureClient && got.Client.TLS.ServerName != "gate.test" || (got.Server.TLS != nil) != secureServer {
+			var got live.Connection
+			if all[0].Describe(&got); (got.Client.TLS != nil) != secureClient || secureClient && got.Client.TLS.ServerName != "gate.test" || (got.Server.TLS != nil) != secureServer {
 				t.Errorf("the connection is listed as %+v", got)
 			}
 			c.Close()

@@ -66,8 +66,9 @@ func (f *front1) Tunnels(protocol string, back net.Conn, e *upstream.Endpoint) {
 	f.conn.latest.tunnel.Store(&tunnel{protocol, back, e})
 }
 
-// Connections returns the open connections.
-func (s *Server) Connections() []live.Entry { return s.intake.Connections() }
+// EachConnection calls f with every open connection. Within f no method but ID may be
+// called.
+func (s *Server) EachConnection(f func(live.Entry)) { s.intake.EachConnection(f) }
 
 // Describe implements intake's Owner.
 func (c *conn) Describe(out *live.Connection) {

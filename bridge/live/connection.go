@@ -16,8 +16,8 @@ type Entry interface {
 	// ID returns the number of the connection.
 	ID() uint64
 
-	// Describe returns what is known about the connection now.
-	Describe() Connection
+	// Describe replaces *c by what is known about the connection now.
+	Describe(c *Connection)
 
 	// Close makes the connection accept no further work, and ends it within the grace
 	// period; 0: at once.

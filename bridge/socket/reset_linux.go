@@ -1,7 +1,5 @@
 package socket
 
-import "golang.org/x/sys/unix"
-
 // tcpClose is TCP_CLOSE, the kernel's state of a socket after a reset.
 const tcpClose = 7
 
@@ -10,6 +8,6 @@ const tcpClose = 7
 // consumed that report, a read sees what looks like a clean end, and WasReset
 // distinguishes the two. After our side has ended its stream the result has no meaning.
 func WasReset(fd int) bool {
-	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
-	return err == nil && info.State == tcpClose
+	info, ok := tcpInfo(fd)
+	return ok && info.State == tcpClose
 }

@@ -1,15 +1,11 @@
 package socket
 
-import (
-	"time"
-
-	"golang.org/x/sys/unix"
-)
+import "time"
 
 // DescriptorTraffic returns the traffic of a TCP connection.
 func DescriptorTraffic(fd int) (t Traffic, ok bool) {
-	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
-	if err != nil {
+	info, ok := tcpInfo(fd)
+	if !ok {
 		return Traffic{}, false
 	}
 	return Traffic{

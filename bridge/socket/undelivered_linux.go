@@ -11,7 +11,7 @@ func Undelivered(fd int) int {
 		return 0
 	}
 	// After a reset the kernel no longer updates the count.
-	if info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO); err == nil && info.State == tcpClose {
+	if info, ok := tcpInfo(fd); ok && info.State == tcpClose {
 		return 0
 	}
 	return n

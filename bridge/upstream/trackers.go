@@ -1,7 +1,6 @@
 package upstream
 
 import (
-	"slices"
 	"sync"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/live"
@@ -40,36 +39,33 @@ func (a *Trackers) remove(t *Tracker) {
 	delete(a.open, t)
 }
 
-// Connections returns the connections to upstreams that do not belong to a single client:
-// pooled ones, warm ones, and those that are still connecting.
-func (a *Trackers) Connections() []live.Entry {
+// EachConnection calls f with the connections to upstreams that do not belong to a single
+// client: pooled ones, warm ones, and those that are still connecting. Within f no method
+// but ID may be called.
+func (a *Trackers) EachConnection(f func(live.Entry)) {
 	a.mu.Lock()
 	all := make([]*Tracker, 0, len(a.open))
 	for t := range a.open {
 		all = append(all, t)
 	}
 	a.mu.Unlock()
-	var out []live.Entry
 	for _, t := range all {
-		out = append(out, t.unpaired()...)
+		t.eachUnpaired(f)
 	}
-	return out
 }
 
-// unpaired returns the connections whose bytes are not spliced with those of a client.
-func (t *Tracker) unpaired() []live.Entry {
+// eachUnpaired calls f with the connections whose bytes are not spliced with those of a
+// client.
+func (t *Tracker) eachUnpaired(f func(live.Entry)) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	var out []live.Entry
 	for _, connections := range t.open {
-		out = slices.Grow(out, len(connections))
 		for c := range connections {
 			if !socket.IsHandedOver(c.sock) {
-				out = append(out, c)
+				f(c)
 			}
 		}
 	}
-	return out
 }
 
 // number returns the number of a new connection.
@@ -84,8 +80,8 @@ func (t *Tracker) number() uint64 {
 func (c *tracked) ID() uint64 { return c.id }
 
 // Describe implements live.Entry.
-func (c *tracked) Describe() live.Connection {
-	out := live.Connection{
+func (c *tracked) Describe(out *live.Connection) {
+	*out = live.Connection{
 		ID: c.id, Began: c.began, State: live.Connecting,
 		Upstream: c.upstream.Name(), Endpoint: c.dialer.options.Address,
 		Server: live.Side{Local: c.sock.LocalAddr(), Remote: c.sock.RemoteAddr()},
@@ -101,7 +97,7 @@ func (c *tracked) Describe() live.Connection {
 	}
 	out.Server.Certificate = c.fingerprint
 	if c.holder == nil {
-		return out
+		return
 	}
 	out.Protocol = c.holder.Protocol()
 	requests, held := c.holder.Work()
@@ -110,5 +106,4 @@ func (c *tracked) Describe() live.Connection {
 			out.State = live.Idle
 		}
 	}
-	return out
 }

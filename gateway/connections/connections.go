@@ -13,9 +13,10 @@ import (
 
 // Options say where the connections are. All fields are required.
 type Options struct {
-	// Clients returns the clients' connections. Upstreams returns those to upstreams that
-	// do not belong to a single client.
-	Clients, Upstreams func() []live.Entry
+	// Clients calls f with each connection of a client. Upstreams calls f with each
+	// connection to an upstream that does not belong to a single client. Within f only
+	// the entry's ID is called.
+	Clients, Upstreams func(f func(live.Entry))
 
 	Logger hclog.Logger
 }
@@ -42,11 +43,12 @@ func (c *Connections) EachConnection(f *adminv1.ConnectionFilter, after uint64, 
 	return nil
 }
 
-// each calls yield with each connection that matches, and its description.
+// each calls yield with each connection that matches, and its description, which the next
+// call overwrites.
 func (c *Connections) each(wanted *filter, after uint64, yield func(live.Entry, *live.Connection) bool) {
+	found := new(live.Connection) // one for all: a list of 10,000 makes little garbage
 	for _, e := range c.entries(wanted, after) {
-		found := e.Describe()
-		if wanted.matches(&found) && !yield(e.Entry, &found) {
+		if e.Describe(found); wanted.matches(found) && !yield(e.Entry, found) {
 			return
 		}
 	}
@@ -57,14 +59,13 @@ func (c *Connections) each(wanted *filter, after uint64, yield func(live.Entry, 
 // one joins a client's connection meanwhile, the client's description includes it.
 func (c *Connections) entries(wanted *filter, after uint64) []numbered {
 	var all []numbered
-	for _, entries := range [][]live.Entry{c.o.Upstreams(), c.o.Clients()} {
-		all = slices.Grow(all, len(entries))
-		for _, e := range entries {
-			if n := e.ID(); n > after && wanted.ids.accepts(n) {
-				all = append(all, numbered{n, e})
-			}
+	add := func(e live.Entry) {
+		if n := e.ID(); n > after && wanted.ids.accepts(n) {
+			all = append(all, numbered{n, e})
 		}
 	}
+	c.o.Upstreams(add)
+	c.o.Clients(add)
 	slices.SortFunc(all, func(a, b numbered) int { return cmp.Compare(a.number, b.number) })
 	return all
 }

@@ -100,7 +100,7 @@ type server interface {
 	Revalidate()
 	Peers() *validity.Set
 	Tally(*validity.Policy) validity.Tally
-	Connections() []live.Entry
+	EachConnection(func(live.Entry))
 }
 
 // Peers returns the clients of the listener's open connections.
@@ -256,11 +256,10 @@ func (s *Set) Each(f func(*Running)) {
 	}
 }
 
-// Connections returns the open connections of every listener, including draining ones.
-func (s *Set) Connections() []live.Entry {
-	var out []live.Entry
-	s.Each(func(r *Running) { out = append(out, r.server().Connections()...) })
-	return out
+// EachConnection calls f with the open connections of every listener, including draining
+// ones. Within f no method but ID may be called.
+func (s *Set) EachConnection(f func(live.Entry)) {
+	s.Each(func(r *Running) { r.server().EachConnection(f) })
 }
 
 // Draining returns how many removed listeners still have connections.
