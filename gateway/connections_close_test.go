@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -100,5 +101,33 @@ func TestPooledConnectionsAreClosed(t *testing.T) {
 	eventually(t, "it leaves the list", func() bool { return len(w.list(&adminv1.ConnectionFilter{Ids: ids})) == 0 })
 	if err := p.uses(); err != nil {
 		t.Error("the client's connection: ", err)
+	}
+}
+
+// The access log says that an operator ended a request in progress, and a tunnel.
+func TestTheAccessLogNamesTheOperator(t *testing.T) {
+	for _, kind := range []string{"http/1.1", "http/2", "tunnel"} {
+		t.Run(kind, func(t *testing.T) {
+			w := newConnWorld(t)
+			defer close(w.released)
+			p := w.must(kind)
+			answered := make(chan error, 1)
+			if p.waits != nil {
+				go func() { answered <- p.waits() }()
+				eventually(t, "the request is in progress", func() bool { return w.waiting.Load() == 1 })
+			} else {
+				answered <- p.uses()
+			}
+			if n, err := w.CloseConnections(&adminv1.ConnectionFilter{Ids: []string{w.of(p).GetId()}}, 0); n != 1 || err != nil {
+				t.Fatalf("closed %d, %v", n, err)
+			}
+			if err := <-answered; (err != nil) != (p.waits != nil) {
+				t.Errorf("the client sees %v", err)
+			}
+			eventually(t, "the access log names the operator", func() bool {
+				log, err := os.ReadFile(w.requests)
+				return err == nil && strings.Contains(string(log), `"ended":"closed by operator"`)
+			})
+		})
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"slices"
 	"sync/atomic"
 	"testing"
@@ -22,17 +23,20 @@ import (
 // and "plain", and the servers behind them.
 type connWorld struct {
 	*testGateway
-	tls      *tls.Config // of clients of db and web
-	echo     string      // the address of db's server
-	server   string      // the address of the HTTP server
+	tls      *tls.Config  // of clients of db and web
+	echo     string       // the address of db's server
+	server   string       // the address of the HTTP server
+	waiting  atomic.Int32 // requests at the HTTP server that wait for released
 	released chan struct{}
+	requests string // the path of the access log
 	client   string // fingerprint of the clients' certificate
 	own      string // of the gateway's certificate for db's server
 }
 
 func newConnWorld(t *testing.T) *connWorld {
 	ca := certstest.NewCA(t)
-	w := &connWorld{testGateway: start(t, "", func(o *Options) { o.DrainTimeout = time.Second }), released: make(chan struct{})}
+	w := &connWorld{requests: filepath.Join(t.TempDir(), "access.log"), released: make(chan struct{})}
+	w.testGateway = start(t, "", func(o *Options) { o.DrainTimeout, o.AccessLog.File = time.Second, w.requests })
 	s := httptest.NewServer(http.HandlerFunc(w.handle))
 	t.Cleanup(s.Close)
 	t.Cleanup(s.CloseClientConnections)
@@ -49,8 +53,8 @@ func newConnWorld(t *testing.T) *connWorld {
 	return w
 }
 
-// handle echoes after an upgrade, and answers a request for /held once the test releases
-// it.
+// handle echoes after an upgrade, and answers a request for /held or with the field Hold
+// once the test releases it.
 func (w *connWorld) handle(rw http.ResponseWriter, r *http.Request) {
 	switch {
 	case r.Header.Get("Upgrade") != "":
@@ -61,7 +65,9 @@ func (w *connWorld) handle(rw http.ResponseWriter, r *http.Request) {
 		defer c.Close()
 		io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
 		io.Copy(c, b)
-	case r.URL.Path == "/held":
+	case r.URL.Path == "/held", r.Header.Get("Hold") != "":
+		w.waiting.Add(1)
+		defer w.waiting.Add(-1)
 		select {
 		case <-w.released:
 		case <-r.Context().Done():
@@ -74,6 +80,7 @@ type peer struct {
 	kind  string
 	local string
 	uses  func() error // makes an exchange on the connection
+	waits func() error // makes a request that is answered once the test releases it; nil: not an HTTP connection
 	raw   net.Conn
 }
 
@@ -96,6 +103,7 @@ func (w *connWorld) connect(kind string) (*peer, error) {
 		c := tls.Client(raw, config)
 		r := bufio.NewReader(c)
 		p.uses = func() error { return exchange1(c, r, "/") }
+		p.waits = func() error { return exchange1(c, r, "/held") }
 	case "http/2":
 		config.NextProtos = []string{"h2"}
 		t := &http.Transport{ForceAttemptHTTP2: true, TLSClientConfig: config, DialContext: func(context.Context, string, string) (net.Conn, error) { return raw, nil }}
@@ -105,6 +113,7 @@ func (w *connWorld) connect(kind string) (*peer, error) {
 			return nil, err
 		}
 		p.uses = func() error { return transport2{w.t, cc}.request("") }
+		p.waits = func() error { return transport2{w.t, cc}.request("until the test's release") }
 	case "tunnel":
 		io.WriteString(raw, "GET / HTTP/1.1\r\nHost: site.example\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
 		r := bufio.NewReader(raw)

@@ -200,6 +200,11 @@ func (c *conn) notify(gone func(cause error)) {
 
 // Cut implements intake's Owner. It closes c, even during a request.
 func (c *conn) Cut(cause error) {
+	c.mu.Lock()
+	if c.cut == nil {
+		c.cut = cause // set first: the exchange reads it when it notices the closed socket
+	}
+	c.mu.Unlock()
 	if c.closeEndsBody.Load() {
 		c.sock.Reset() // a plain close would make the response look complete
 	} else {
@@ -207,13 +212,17 @@ func (c *conn) Cut(cause error) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.cut == nil {
-		c.cut = cause
-	}
 	if c.gone != nil {
 		c.gone(cause)
 		c.gone = nil
 	}
+}
+
+// cutCause returns the cause of the first Cut; nil: none happened.
+func (c *conn) cutCause() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.cut
 }
 
 var (

@@ -1,6 +1,7 @@
 package l7
 
 import (
+	"cmp"
 	"crypto/tls"
 	"errors"
 	"strings"
@@ -62,6 +63,7 @@ func (q *request) record(code int, elapsed time.Duration, panicked bool) {
 	}
 	r.Reason = string(reason)
 	failure := q.conn.intake.Member.Failure()
+	decided := endDecided(cmp.Or(q.conn.cutCause(), q.Cause()))
 	switch {
 	case panicked:
 		r.Ended = endPanic // the other fields may still be changing
@@ -69,15 +71,15 @@ func (q *request) record(code int, elapsed time.Duration, panicked bool) {
 		return
 	case failure != nil && q.Cause() == failure:
 		r.Ended, r.Reason = string(splice.Unverified), string(failure.Reason)
+	case decided != "" && (n.Ended == string(splice.Drained) || n.Ended == exchange.EndCutOff && reason == ""):
+		r.Ended = decided // of a tunnel
 	case n.Ended != "":
 		r.Ended = n.Ended
 	case !q.Aborted():
 	case reason != "":
 		r.Ended = exchange.EndCutOff
-	case errors.Is(q.Cause(), intake.ErrShutdown):
-		r.Ended = endShutdown
-	case errors.Is(q.Cause(), live.ErrClosed):
-		r.Ended = string(splice.ClosedByOperator)
+	case decided != "":
+		r.Ended = decided
 	default:
 		r.Ended = endClientGone
 	}
@@ -86,6 +88,18 @@ func (q *request) record(code int, elapsed time.Duration, panicked bool) {
 	}
 	r.FromClient, r.ToClient = n.FromClient, n.ToClient
 	s.options.AccessLog.Log(&r)
+}
+
+// endDecided returns how the log names an end that the gateway decided on; "": cause is
+// none of those.
+func endDecided(cause error) string {
+	switch {
+	case errors.Is(cause, intake.ErrShutdown):
+		return endShutdown
+	case errors.Is(cause, live.ErrClosed):
+		return string(splice.ClosedByOperator)
+	}
+	return ""
 }
 
 // client returns the client that routes may match, or nil without a verified certificate.

@@ -108,7 +108,7 @@ func (x *Exchange) failed(err error) {
 		x.refuse(policy.GatewayTimeout)
 		return
 	case cause != nil: // or the context of Shutdown ended
-		log.Debug("client disconnected before its request was answered", "client", x.Facts.Client, "upstream", name)
+		log.Debug("request ended before its response", "client", x.Facts.Client, "upstream", name, "error", cause)
 		x.abort(cause)
 		return
 	case errors.Is(err, message.ErrNoWebSocket):
