@@ -8,8 +8,8 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// Whether a listener is in the access log changes its table and nothing else: its
-// clients' session tickets stay good.
+// Switching a listener's access log changes only its table: the session tickets
+// of its clients stay valid.
 func TestAccessLogOfAListener(t *testing.T) {
 	w := newTestbed(t)
 	web, db := listener("web", "127.0.0.1:1", httpP, "up"), listener("db", "127.0.0.1:2", tcp, "up")
@@ -32,7 +32,7 @@ func TestAccessLogOfAListener(t *testing.T) {
 			t.Errorf("%v: the TLS is another", c.choice)
 		}
 	}
-	// TLS that has changed still counts as different.
+	// A change of the TLS settings still counts as a difference.
 	web.Tls.MinVersion = adminv1.TlsVersion_TLS_VERSION_1_3
 	w.put(web)
 	if w.snap.HTTP("web").TLS == before.HTTP("web").TLS {

@@ -10,7 +10,8 @@ import (
 	"strings"
 )
 
-// maxUnixPath is the longest path of a unix socket (sun_path, less its NUL).
+// maxUnixPath is the maximum length of a unix socket's path (sun_path without
+// its NUL).
 const maxUnixPath = 107
 
 // splitUnix returns the path of a "unix:" address, or the problem with it.
@@ -115,7 +116,8 @@ func parsePort(s string) (int, bool) {
 	return int(n), err == nil && !strings.HasPrefix(s, "+")
 }
 
-// overlap reports whether two addresses cannot be listened on at once.
+// overlap reports whether two listeners cannot use these addresses at the same
+// time.
 func overlap(networkA, a, networkB, b string) bool {
 	if networkA != networkB {
 		return false

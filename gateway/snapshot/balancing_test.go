@@ -38,7 +38,7 @@ var byAddress = &adminv1.HashKey{Kind: &adminv1.HashKey_ClientAddress{ClientAddr
 func TestBalancingAndLimitsAreChecked(t *testing.T) {
 	w := newTestbed(t)
 	for _, test := range []struct {
-		what, field string // "": it is right
+		what, field string // "": no fault
 		change      func(*adminv1.Upstream)
 	}{
 		{"nothing", "", func(u *adminv1.Upstream) {}},
@@ -59,7 +59,7 @@ func TestBalancingAndLimitsAreChecked(t *testing.T) {
 		{"a hash of no header", "balancing.hash.header", func(u *adminv1.Upstream) { u.Balancing = hashes(byHeader("")) }},
 		{"a hash of an invalid header name", "balancing.hash.header", func(u *adminv1.Upstream) { u.Balancing = hashes(byHeader("a b")) }},
 		{"a hash of a framing header", "balancing.hash.header", func(u *adminv1.Upstream) { u.Balancing = hashes(byHeader("Content-Length")) }},
-		{"a hash of what clients do not say", "balancing.hash.header", func(u *adminv1.Upstream) { u.Balancing = hashes(byHeader("X-Forwarded-For")) }},
+		{"a hash of a field that clients do not send", "balancing.hash.header", func(u *adminv1.Upstream) { u.Balancing = hashes(byHeader("X-Forwarded-For")) }},
 		{"a hash of no cookie", "balancing.hash.cookie", func(u *adminv1.Upstream) { u.Balancing = hashes(byCookie("a=b")) }},
 		{"a hash of encrypted requests", "balancing.hash", func(u *adminv1.Upstream) {
 			u.Transport, u.Balancing = &adminv1.Upstream_Passthrough{Passthrough: &adminv1.Passthrough{}}, hashes(byHeader("X-Tenant"))
@@ -170,7 +170,7 @@ func TestAddedEndpointStartsSlowly(t *testing.T) {
 		turn.End()
 	}
 	if n < 700 || n > 1100 {
-		t.Errorf("it got %d of %d picks, want a tenth of its half", n, picks)
+		t.Errorf("the new endpoint got %d of %d picks, want a tenth of its half", n, picks)
 	}
 }
 

@@ -39,14 +39,15 @@ type Compiler struct {
 	// Trackers are passed to all upstreams. They may be nil.
 	Trackers *upstream.Trackers
 
-	// TicketKeys are those of another process, for the first compile. They may be nil.
+	// TicketKeys come from another process and are used by the first compile. They may
+	// be nil.
 	TicketKeys certs.TicketKeys
 
 	// FileRoots are the directories below which files are read. Nil: no files are read.
 	FileRoots fileroot.Roots
 
-	// Now returns the time by which certificates and revocation lists are verified. Nil
-	// means time.Now.
+	// Now returns the time at which certificates and revocation lists must be valid.
+	// Nil means time.Now.
 	Now func() time.Time
 
 	// Blocking runs f, which reads files and so may hang. It returns nil when f has
@@ -55,13 +56,13 @@ type Compiler struct {
 	Blocking func(ctx context.Context, f func()) error
 }
 
-// Compile builds the snapshot that the draft makes live after prev, from the material
-// that was gathered for it. It reads no file and parses no key. Faults and warnings go
-// to bad. The snapshot must not be used if there are faults, or if material is
-// missing: the caller then gathers that too.
+// Compile builds the snapshot that the draft makes live after prev, from the gathered
+// material. It reads no files and parses no keys. Faults and warnings go to bad. The
+// snapshot must not be used if there are faults, or if material is missing: then the
+// caller gathers the missing material and compiles again.
 //
-// A resource that is down in prev and not put by the draft is retried, and may stay
-// down. If any other resource cannot be built, that is a fault.
+// Resources that are down in prev and that the draft does not put are retried, and
+// may stay down. It is a fault if any other resource cannot be built.
 func (c Compiler) Compile(prev *Snapshot, d *store.Draft, m *Material, bad *invalid.List) (next *Snapshot, missing Needs) {
 	if bad.Len() == 0 && m.system == nil {
 		if j, ok := c.compileChanged(prev, d, m); ok {
@@ -79,15 +80,16 @@ func (c Compiler) compileChanged(prev *Snapshot, d *store.Draft, m *Material) (j
 	return j, j.compileChanged()
 }
 
-// compileAll is Compile without its shortcut: it checks every resource, and so finds
-// every fault. Without faults the result is the same.
+// compileAll is Compile without its shortcut: it checks every resource, so it finds
+// every fault. Without faults, the result is the same.
 func (c Compiler) compileAll(prev *Snapshot, d *store.Draft, m *Material, bad *invalid.List) (next *Snapshot, missing Needs) {
 	j := c.configure(&job{prev: prev, draft: d, state: d.State(), material: m, bad: bad})
 	j.compileAll()
 	return j.next, j.needs
 }
 
-// Force is like Compile, but a resource that cannot be built is down.
+// Force is like Compile, but a resource that cannot be built is down instead of
+// a fault.
 func (c Compiler) Force(prev *Snapshot, d *store.Draft, m *Material) (next *Snapshot, missing Needs) {
 	j := c.configure(&job{prev: prev, draft: d, state: d.State(), material: m, bad: new(invalid.List), lenient: true})
 	j.compileAll()
@@ -107,21 +109,22 @@ func (c Compiler) Restore(ctx context.Context, state *store.State) *Snapshot {
 type job struct {
 	prev    *Snapshot
 	next    *Snapshot
-	draft   *store.Draft // nil if the state is not new
+	draft   *store.Draft // nil if the state is a stored one
 	state   *store.State
 	bad     *invalid.List
 	lenient bool // a resource that cannot be built is down, not a fault
 
-	material *Material // gathered for this compile
-	needs    Needs     // missing from material
+	material *Material // the material gathered for this compile
+	needs    Needs     // the needs that material does not cover
 
 	work    *worklist          // the resources to compile; nil: all
-	reports map[string]*report // of the resources that were compiled, by reportKey
+	reports map[string]*report // reports on the compiled resources, by reportKey
 
 	// looked counts the resources that were compiled or checked, for tests.
 	looked int
 
-	// undecided says that only compileAll finds out which resource is at fault.
+	// undecided says that only compileAll can determine which resource is at
+	// fault.
 	undecided bool
 
 	observer    func(upstream.Event)
@@ -130,7 +133,7 @@ type job struct {
 	descriptors *socket.Descriptors
 	now         func() time.Time // nil: time.Now
 	log         hclog.Logger
-	ticketKeys  certs.TicketKeys // of another process; may be nil
+	ticketKeys  certs.TicketKeys // received from another process; may be nil
 }
 
 // configure sets the compiler's options in the job.
@@ -184,8 +187,8 @@ type (
 // notes holds the warnings about a live object. They are kept with the object and
 // reported again when it is reused.
 type notes struct {
-	warnings []invalid.Warning // for the writer of the resource
-	security []invalid.Warning // in the status, as long as the object is live
+	warnings []invalid.Warning // shown to the writer of the resource
+	security []invalid.Warning // shown in the status as long as the object is live
 }
 
 // scope begins the checks of a resource. Unless the same message is already live, it

@@ -8,7 +8,8 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// maxNamed bounds how many routes, or values of a condition, a sentence names.
+// maxNamed bounds how many routes, or values of a condition, an explanation
+// names.
 const maxNamed = 5
 
 // why explains which of a route's conditions hold, and which routes it precedes.

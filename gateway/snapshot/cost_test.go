@@ -13,9 +13,9 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// A write of one resource among many of each kind looks only at that resource and at the
-// resources that use it, no matter how many resources exist. One listener names all
-// certificates and has all routes.
+// A write of one resource looks only at that resource and at the resources that use it,
+// no matter how many resources exist. One listener names all certificates and has all
+// routes.
 func TestAWriteLooksAtWhatItCanAffect(t *testing.T) {
 	const n = 1000
 	w := newTestbed(t)

@@ -19,9 +19,9 @@ import (
 )
 
 const (
-	maxServers  = 16               // DNS servers of one upstream
-	minRefresh  = time.Second      // between two lookups
-	probeLookup = 10 * time.Second // for the lookup that a probe begins with
+	maxServers  = 16               // maximum DNS servers of one upstream
+	minRefresh  = time.Second      // minimum time between two lookups
+	probeLookup = 10 * time.Second // timeout of the lookup at the start of a probe
 )
 
 // dns checks the DNS settings of u, if its endpoints come from DNS. settings are its
@@ -33,7 +33,7 @@ func (s upstreamScope) dns(u, prev *liveUpstream, settings *certs.ClientOptions,
 	if refresh > 0 && refresh < minRefresh {
 		s.Add("dns.refresh", "is %v; it must be at least %v", refresh, minRefresh)
 	}
-	name := cmp.Or(q.Host, domainOf(q.SRV)) // the targets are not known yet
+	name := cmp.Or(q.Host, domainOf(q.SRV)) // the targets of SRV records are not known yet
 	if settings != nil && name != "" {
 		s.clients("dns", *settings, name, protocol, endpointClients{})
 	}

@@ -143,7 +143,7 @@ func TestRevisionsWithTheSameQueryShareTheAnswer(t *testing.T) {
 		t.Error("a revision with another refresh makes a new lookup")
 	}
 	if other := revise(func(u *adminv1.Upstream) { u.Dns.Port = 8443 }); other.name == first.name {
-		t.Error("a revision that asks for something else has its answer")
+		t.Error("a revision with another query uses the answer of the old one")
 	}
 	if up, _ := w.snap.Upstream("u"); up.Reason != adminv1.Reason_REASON_DNS_FAILURE || up.Message != "DNS has not answered yet" || up.Live.DNS() == nil {
 		t.Errorf("reason %q", up.Reason)

@@ -10,9 +10,9 @@ import (
 )
 
 // dump returns a text of all live objects of a snapshot's listeners and
-// upstreams, in every package. Two snapshots that would treat traffic alike
-// have equal dumps. The dump omits desired state and values that change by
-// themselves.
+// upstreams, in every package. Two snapshots that would handle traffic in the
+// same way have equal dumps. The dump omits desired state and values that
+// change by themselves.
 func dump(s *Snapshot) string {
 	d := dumper{seen: map[visit]int{}}
 	for _, l := range s.Listeners() {
@@ -25,7 +25,7 @@ func dump(s *Snapshot) string {
 		d.line("upstream", u.Name, u.Message)
 		d.value(reflect.ValueOf(live.live), 0)
 		d.value(reflect.ValueOf(live.back), 0)
-		d.value(reflect.ValueOf(live.proxy), 0) // live calls its Dial
+		d.value(reflect.ValueOf(live.proxy), 0) // the upstream calls the proxy's Dial
 		d.line("revalidation", fmt.Sprint(live.policy.Action, live.policy.Grace))
 	}
 	return d.b.String()
@@ -132,7 +132,8 @@ func (d *dumper) value(v reflect.Value, depth int) {
 	}
 }
 
-// merged returns a map of the entries of all shards: how they are spread is random.
+// merged returns the entries of all shards in one map, because their distribution
+// over the shards is random.
 func merged(shards reflect.Value) reflect.Value {
 	all := reflect.MakeMap(shards.Type().Elem())
 	for i := range shards.Len() {
@@ -161,7 +162,8 @@ func addressable(v reflect.Value) reflect.Value {
 		c.Set(v)
 		return c
 	}
-	// The value of a field that is not exported can be read, not copied as such.
+	// Reflection can read the value of an unexported field, but cannot copy it as
+	// a reflect.Value.
 	switch v.Kind() {
 	case reflect.String:
 		c.SetString(v.String())

@@ -63,8 +63,8 @@ func (s *Snapshot) Explain(q *adminv1.ExplainRouteRequest, bad *invalid.List) *a
 	return s.explainTCP(l, q, client)
 }
 
-// explainedClient returns the client's certificate that a question describes; nil
-// without one.
+// explainedClient returns the client's certificate that a question describes, or
+// nil.
 func (l *Listener) explainedClient(q *adminv1.ExplainRouteRequest, bad *invalid.List) *route.Client {
 	const at = invalid.Path("client_identity")
 	id := q.GetClientIdentity()
@@ -131,7 +131,7 @@ func (s *Snapshot) explainHTTP(l *Listener, q *adminv1.ExplainRouteRequest, clie
 	host := cmp.Or(q.GetHost(), q.GetSni(), l.ownHost())
 	sni := q.GetSni()
 	if l.tls != nil {
-		// A client of HTTP sends the host as SNI unless it is an address.
+		// An HTTP client sends the host as SNI unless the host is an IP address.
 		if name, err := route.NormalizeHost(host); sni == "" && err == nil && isHostName(name) {
 			sni = name
 		}
@@ -145,9 +145,10 @@ func (s *Snapshot) explainHTTP(l *Listener, q *adminv1.ExplainRouteRequest, clie
 	for name, value := range q.GetHeaders() {
 		header.Add(name, value)
 	}
-	// Set before Resolve, which removes the headers that no condition may match.
+	// The header is set before Resolve, which removes fields that conditions
+	// cannot match.
 	r := l.http.Resolve(l7.Question{Method: cmp.Or(q.GetMethod(), http.MethodGet), Host: host, Target: cmp.Or(q.GetPath(), "/"), SNI: sni, Header: header, Client: client})
-	header.Set("X-Forwarded-Proto", r.Scheme) // conditions may match it
+	header.Set("X-Forwarded-Proto", r.Scheme) // conditions may match this header
 	ask := route.Request{Host: r.Host, Path: r.Path, Method: cmp.Or(q.GetMethod(), http.MethodGet), Scheme: r.Scheme, Header: header.Values, Client: client}
 	var out *adminv1.ExplainRouteResponse
 	switch {
@@ -169,7 +170,8 @@ func (s *Snapshot) explainHTTP(l *Listener, q *adminv1.ExplainRouteRequest, clie
 	return out
 }
 
-// presented returns the client's certificate if the policy asks for it, else nil.
+// presented returns the client's certificate if the policy requests one, else
+// nil.
 func presented(client *route.Client, policy *adminv1.ExplainedTlsPolicy) *route.Client {
 	if policy.GetClientAuth() == adminv1.ClientAuth_CLIENT_AUTH_NONE || policy == nil {
 		return nil
@@ -190,7 +192,8 @@ func (l *Listener) policyFor(name string) *livePolicy {
 	return l.uses.policies[slices.IndexFunc(l.uses.policies, func(p *livePolicy) bool { return p.server == server })]
 }
 
-// explainPolicy describes the TLS policy that applies to an SNI; nil for plaintext.
+// explainPolicy describes the TLS policy that applies to an SNI. It returns nil for
+// plaintext.
 func (l *Listener) explainPolicy(sni string) *adminv1.ExplainedTlsPolicy {
 	if l.tls == nil {
 		return nil
@@ -202,7 +205,7 @@ func (l *Listener) explainPolicy(sni string) *adminv1.ExplainedTlsPolicy {
 	}
 }
 
-// ownHost returns the host that a client sends if it knows only the listener's
+// ownHost returns the host that a client sends if it only knows the listener's
 // address.
 func (l *Listener) ownHost() string {
 	if host, port, err := net.SplitHostPort(l.Address); err == nil && l.Network == "tcp" && host != "" {

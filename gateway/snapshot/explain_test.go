@@ -31,7 +31,7 @@ func redirectTo(name string, m *adminv1.RouteMatch, listener string) *adminv1.Ro
 	return &adminv1.Route{Name: name, Listeners: []string{listener}, Match: m, Action: &adminv1.Route_Redirect{Redirect: &adminv1.Redirect{Scheme: "https"}}}
 }
 
-// does writes an answer as "redirect 302".
+// does formats the action of an answer, such as "redirect 302".
 func does(r *adminv1.ExplainRouteResponse) string {
 	return fmt.Sprintf("%s %d", strings.ToLower(strings.TrimPrefix(r.GetAction().String(), "EXPLAINED_ACTION_")), r.GetCode())
 }
@@ -136,8 +136,8 @@ func TestTCPRouteIsExplained(t *testing.T) {
 	}
 }
 
-// SNI and Host of one request are two names, and each is looked at where the
-// gateway does.
+// The SNI and the Host of one request may differ. The explanation checks each
+// at the same point as the gateway.
 func TestRejectUnknownSNIIsExplained(t *testing.T) {
 	w := newTestbed(t)
 	l := listener("web", ":9443", httpP, "up")

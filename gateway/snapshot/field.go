@@ -51,7 +51,8 @@ func (s *scope) limit(p invalid.Path, n, most int32) int {
 	return int(n)
 }
 
-// count checks a count that is at least 1 where it is set; 0 is its default.
+// count checks a count that must be at least 1 if it is set. It returns 0,
+// which means the default, if it is not.
 func (s *scope) count(p invalid.Path, n *int32, most int32) int {
 	if n == nil {
 		return 0
@@ -62,8 +63,8 @@ func (s *scope) count(p invalid.Path, n *int32, most int32) int {
 	return s.limit(p, *n, most)
 }
 
-// orNone checks a count where 0 disables the feature. It returns 0, which means the
-// default, where it is left out, and -1 to disable.
+// orNone checks a count where 0 disables the feature. It returns -1 for 0, and 0,
+// which means the default, if the count is left out.
 func (s *scope) orNone(p invalid.Path, n *int32, most int32) int {
 	switch {
 	case n == nil:
@@ -74,8 +75,8 @@ func (s *scope) orNone(p invalid.Path, n *int32, most int32) int {
 	return s.limit(p, *n, most)
 }
 
-// enum reports whether a number is one of the enum's values. If it is not, the scope
-// has already reported it (wellformed.Check).
+// enum reports whether a number is one of the enum's values. The scope has already
+// reported any other number (wellformed.Check).
 func enum[E ~int32](v E, names map[int32]string) bool {
 	_, ok := names[int32(v)]
 	return ok

@@ -10,7 +10,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// parse returns the resource that a text describes.
+// parse parses a resource in text format.
 func parse[R store.Resource](t *testing.T, into R, text string) R {
 	t.Helper()
 	if err := prototext.Unmarshal([]byte(text), into); err != nil {
@@ -51,7 +51,7 @@ const (
 		}`
 )
 
-// fieldBases returns resources that together have every field there is.
+// fieldBases returns resources that together have every field of the API.
 func fieldBases(t *testing.T) map[string]fieldBase {
 	w := newTestbed(t)
 	common := []store.Resource{
@@ -88,7 +88,7 @@ func fieldBases(t *testing.T) map[string]fieldBase {
 				retry { attempts: 3 on: RETRY_CONDITION_RESET codes: 503 per_try_timeout { nanos: 500000000 } methods: "PATCH" max_body_bytes: 1000 backoff { nanos: 1000000 } }
 			}
 			request_headers { remove: "X-B" set { name: "X-C" value: "1" } add { name: "X-D" value: "${host}" } }
-			response_headers { remove: "X-B" set { name: "X-C" value: "1" } add { name: "X-D" value: "${endpoint}" } }`), others: listeners, same: []string{"match.path.exact", "match.path.regex"}}, // which others have
+			response_headers { remove: "X-B" set { name: "X-C" value: "1" } add { name: "X-D" value: "${endpoint}" } }`), others: listeners, same: []string{"match.path.exact", "match.path.regex"}}, // fields that the other routes set
 		"a route by an expression": {subject: r(`name: "r" listeners: "http" match { path { regex: "/x+" } }
 			forward { upstreams { name: "u" } rewrite { regex { pattern: "x(.)" substitution: "$1" } } }`), others: listeners},
 		"a route of one path": {subject: r(`name: "r" listeners: "http" match { path { exact: "/x" } headers { name: "X-A" } } forward { upstreams { name: "u" } rewrite { path: "/" } }`), others: listeners},

@@ -16,10 +16,9 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// No field of a listener, route or upstream is silently ignored. The test sets each
-// field of the API alone to other values, in every kind of resource that can have
-// it. Either a fault that names the field refuses the write, or the live objects
-// change.
+// No field of a listener, route or upstream is silently ignored. The test changes
+// one field of the API at a time, in every kind of resource that can have the
+// field. Then a fault must name the field, or the live objects must change.
 func TestNoFieldIsIgnored(t *testing.T) {
 	visited := map[protoreflect.FullName]bool{}
 	for name, base := range fieldBases(t) {
@@ -44,7 +43,7 @@ func TestNoFieldIsIgnored(t *testing.T) {
 				case len(faults) > 0:
 					refused++
 					if !slices.ContainsFunc(faults, func(f invalid.Fault) bool { return strings.Contains(f.String(), string(c.field.Name())) }) {
-						t.Errorf("%s is refused, but not by its name: %v", c, faults)
+						t.Errorf("%s is refused, but no fault names it: %v", c, faults)
 					}
 				case dump(next) == sound:
 					t.Errorf("%s is accepted and changes nothing", c)
@@ -62,7 +61,7 @@ func TestNoFieldIsIgnored(t *testing.T) {
 	}
 }
 
-// note notes the fields that a message has, and its messages have.
+// note records the fields of a message and of the messages in it.
 func note(m protoreflect.Message, fields map[protoreflect.FullName]bool) {
 	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
 		fields[f.FullName()] = true
@@ -79,15 +78,16 @@ func note(m protoreflect.Message, fields map[protoreflect.FullName]bool) {
 	})
 }
 
-// A fieldBase is a resource that has as many fields as one can, with what else it
-// needs.
+// A fieldBase is a resource with as many fields as it can have, and the resources
+// that it refers to.
 type fieldBase struct {
 	subject store.Resource
 	others  []store.Resource
 
-	// same are cases, or beginnings of their paths, that change nothing to be seen
-	// in a snapshot: those that set the default, that no listener here can tell
-	// apart, or, of dns, that are the endpoints' once there are some.
+	// same lists cases, or prefixes of their paths, that do not change the
+	// snapshot: a value that equals the default, a difference that no listener
+	// here can show, or a dns setting that only takes effect on endpoints found
+	// later.
 	same []string
 }
 
@@ -132,7 +132,7 @@ func notInput(f protoreflect.FieldDescriptor) bool {
 	return false
 }
 
-// fieldsBelow returns the fields that a message has, and its messages have.
+// fieldsBelow returns the fields of a message and of the messages in it.
 func fieldsBelow(m protoreflect.MessageDescriptor) (all []protoreflect.FieldDescriptor) {
 	if m.ParentFile().Package() != "drawbridge.admin.v1" {
 		return nil
@@ -151,7 +151,7 @@ func fieldsBelow(m protoreflect.MessageDescriptor) (all []protoreflect.FieldDesc
 }
 
 // fieldCases returns a case for each value to try, of each field of m and of the
-// messages in it. Of a list it is the first element that is changed.
+// messages in it. For a list, it changes the first element.
 func fieldCases(m protoreflect.Message, prefix string) (cases []fieldCase) {
 	fields := m.Descriptor().Fields()
 	for i := range fields.Len() {
@@ -198,7 +198,7 @@ func fieldCases(m protoreflect.Message, prefix string) (cases []fieldCase) {
 				if f.ContainingOneof() != nil || f.Message().Fields().Len() == 0 {
 					add("{}", func(m protoreflect.Message) { m.Mutable(f) })
 				}
-				continue // its fields are those of a resource that has it
+				continue // other resources set the fields of this message
 			}
 			for _, c := range fieldCases(inner, path+".") {
 				cases = append(cases, below(c, func(m protoreflect.Message) protoreflect.Message { return m.Mutable(f).Message() }))
@@ -215,14 +215,14 @@ func fieldCases(m protoreflect.Message, prefix string) (cases []fieldCase) {
 	return cases
 }
 
-// below makes a case of a message one of the message that holds it.
+// below converts a case of a message to a case of the message that contains it.
 func below(c fieldCase, get func(protoreflect.Message) protoreflect.Message) fieldCase {
 	set := c.set
 	c.set = func(m protoreflect.Message) { set(get(m)) }
 	return c
 }
 
-// texts are good values of fields that not every text is one for.
+// texts are valid values for fields that do not accept every text.
 var texts = map[string]string{
 	"address": "127.0.0.9:9", "endpoints.address": "other.example:443", "tls.certificate": "client", "tls.trust_bundles": "trust2",
 	"tls.certificates": "server2", "tls.client_trust_bundles": "trust2", "upstream": "other", "listeners": "other",
@@ -236,7 +236,7 @@ var texts = map[string]string{
 	"via.http_connect.tls.trust_bundles": "trust2", "via.http_connect.tls.certificate": "client",
 }
 
-// values returns what a field is set to.
+// values returns the values to try for a field.
 func values(f protoreflect.FieldDescriptor, path string) (all []protoreflect.Value) {
 	switch f.Kind() {
 	case protoreflect.StringKind:

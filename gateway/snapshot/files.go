@@ -44,8 +44,8 @@ func (s *Snapshot) Files() map[string][]store.Ref {
 	return out
 }
 
-// FilesChanged reports whether Files differs between prev and s. It costs no more than
-// the difference of the two states.
+// FilesChanged reports whether Files differs between prev and s. Its cost is
+// proportional to the difference of the two states.
 func (s *Snapshot) FilesChanged(prev *Snapshot) bool {
 	return slices.ContainsFunc(s.State().Changed(prev.State()), func(ref store.Ref) bool {
 		return !slices.Equal(FilePaths(prev.State().Get(ref.Kind, ref.Name)), FilePaths(s.State().Get(ref.Kind, ref.Name)))
@@ -117,8 +117,8 @@ func paths(files []file) []string {
 	return out
 }
 
-// take returns the contents of files that were read, by field. It reports faults at
-// the field, without revealing any content.
+// take returns the contents of files that were read, by field. Its faults name the
+// field and reveal no content.
 func (s *reading) take(files []file, read []fileroot.File) (map[invalid.Path][]byte, Digest) {
 	contents := make(map[invalid.Path][]byte, len(files))
 	for i, f := range files {
@@ -126,7 +126,7 @@ func (s *reading) take(files []file, read []fileroot.File) (map[invalid.Path][]b
 		switch {
 		case f.path == "":
 			s.Add(f.at, "must be set")
-		case strings.ContainsFunc(f.path, unicode.IsControl): // probably PEM that was meant to be inline
+		case strings.ContainsFunc(f.path, unicode.IsControl): // probably inline PEM in the wrong field
 			s.Add(f.at, "has line breaks or other control characters; it must be the path of a file")
 		case !filepath.IsAbs(f.path):
 			s.Add(f.at, "is %.200q; it must be an absolute path on the gateway's machine", f.path)

@@ -17,22 +17,22 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// Material holds what an edit needs from outside the desired state: the files that
-// its resources name, and the keys and certificates parsed from them and from the
-// messages. It is gathered before the writer's lock is taken, because reading a
-// file can hang and decrypting a key can take seconds. From then on it is part of
-// the edit.
+// Material holds the parts of an edit that come from outside the desired state:
+// the files that its resources name, and the keys and certificates parsed from
+// files and messages. It is gathered before the writer's lock is taken, because
+// reading a file can hang and decrypting a key can take seconds. From then on it
+// is part of the edit.
 type Material struct {
 	certificates map[string]*certificateMaterial
 	bundles      map[string]*bundleMaterial
-	system       *systemMaterial // nil: not read
+	system       *systemMaterial // the system's roots; nil: not read
 
-	deriving time.Duration // spent on keys with a passphrase
+	deriving time.Duration // time spent decrypting keys
 }
 
 type certificateMaterial struct {
-	msg    *adminv1.Certificate // the message that it was made for
-	live   *certs.Certificate   // nil: found holds the faults
+	msg    *adminv1.Certificate // the message that live was built from
+	live   *certs.Certificate   // nil if found has faults
 	digest Digest
 	found  invalid.List // faults and warnings, by paths within msg
 }
@@ -50,25 +50,25 @@ type systemMaterial struct {
 	err   error
 }
 
-// Needs lists what a compile needs but was not gathered.
+// Needs lists the missing material of a compile.
 type Needs struct {
 	Refs   []store.Ref
 	System bool // the system's roots
 }
 
-// None reports whether nothing is missing.
+// None reports whether no material is missing.
 func (n Needs) None() bool { return len(n.Refs) == 0 && !n.System }
 
-// need notes that a resource was not gathered.
+// need records that the material of a resource is missing.
 func (j *job) need(ref store.Ref) { j.needs.Refs = append(j.needs.Refs, ref) }
 
-// maxDeriving bounds the time that decrypting the keys and archives of one edit may
-// take. Decrypting one takes a second at most.
+// maxDeriving bounds the total time for decrypting the keys and archives of one
+// edit. Each takes at most a second.
 const maxDeriving = 10 * time.Second
 
 // Gather reads and parses the files and keys that the edit needs on top of live, and
-// those that an earlier compile found missing. It returns an error only if ctx ended
-// before it was done: Compile reports the faults of files and keys.
+// those that an earlier compile found missing. It returns an error only if ctx ends
+// first. Compile reports the faults of files and keys.
 func (c Compiler) Gather(ctx context.Context, live *Snapshot, e store.Edit, also Needs) (*Material, error) {
 	m := newMaterial()
 	for _, p := range e.Puts {
@@ -112,7 +112,7 @@ func (c Compiler) gatherState(ctx context.Context, state *store.State) *Material
 		gathered[i] = newMaterial()
 		wait.Go(func() {
 			for at := i; at < len(all); at += workers {
-				gathered[i].deriving = 0 // each passed the limit in its own edit
+				gathered[i].deriving = 0 // earlier edits have passed the limit
 				c.gather(ctx, gathered[i], new(Snapshot), all[at])
 			}
 		})
@@ -140,8 +140,8 @@ func (m *Material) has(ref store.Ref) bool {
 }
 
 // FileDigest returns the digest of the files that were gathered for a resource. A
-// file that cannot be read contributes its error to the digest. Zero: nothing was
-// gathered, or the resource has no files.
+// file that cannot be read contributes its error to the digest. It is zero if the
+// resource has no files, or if they were not gathered.
 func (m *Material) FileDigest(ref store.Ref) Digest {
 	switch ref.Kind {
 	case adminv1.Kind_KIND_CERTIFICATE:
@@ -156,7 +156,8 @@ func (m *Material) FileDigest(ref store.Ref) Digest {
 	return Digest{}
 }
 
-// gather reads and parses what one resource needs, unless it is already live.
+// gather reads and parses the files and keys of one resource, unless they are
+// already live.
 func (c Compiler) gather(ctx context.Context, m *Material, live *Snapshot, r store.Resource) {
 	if ctx.Err() != nil {
 		return
@@ -175,7 +176,7 @@ func (c Compiler) gather(ctx context.Context, m *Material, live *Snapshot, r sto
 	}
 }
 
-// A reading is one resource's files and keys being read.
+// A reading collects the faults of one resource's files and keys.
 type reading struct{ invalid.List }
 
 func (c Compiler) gatherCertificate(ctx context.Context, m *Material, prev *certificate, msg *adminv1.Certificate, files []file) *certificateMaterial {
@@ -186,7 +187,7 @@ func (c Compiler) gatherCertificate(ctx context.Context, m *Material, prev *cert
 	switch {
 	case s.Len() > 0:
 	case prev.reusable(msg) && out.digest == prev.digest:
-		out.live = prev.live // the files were read again and are the same
+		out.live = prev.live // the files were read again and have not changed
 		for _, w := range prev.notes.warnings {
 			s.Warned(w)
 		}
@@ -231,7 +232,7 @@ func (c Compiler) gatherBundle(ctx context.Context, prev *bundle, msg *adminv1.T
 
 // systemBundle parses a bundle of the system's roots, which are files too.
 func (c Compiler) systemBundle(ctx context.Context, s *reading, msg *adminv1.TrustBundle, read map[invalid.Path][]byte) *certs.TrustBundle {
-	own := new(reading) // not s: a read that hangs would write to it later
+	own := new(reading) // separate from s, because a read that hangs may write later
 	var trust *certs.TrustBundle
 	if err := c.block(ctx, func() { trust = own.trust(msg, read) }); err != nil {
 		s.Add("system", "cannot be read: %v", err)
@@ -265,8 +266,8 @@ func (c Compiler) readFiles(ctx context.Context, files []file) []fileroot.File {
 	return read
 }
 
-// block runs f, which may hang. After an error the caller must not read anything
-// that f writes.
+// block runs f, which may hang. After an error, f may still be running, so the
+// caller must not read anything that f writes.
 func (c Compiler) block(ctx context.Context, f func()) error {
 	if c.Blocking == nil {
 		f()

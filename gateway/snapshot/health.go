@@ -20,14 +20,14 @@ import (
 )
 
 const (
-	minInterval  = 100 * time.Millisecond // between two checks of an endpoint
-	maxThreshold = 100                    // consecutive results
-	maxCodes     = 20                     // ranges of codes
-	maxContains  = 1024                   // bytes of the text to find in a body
+	minInterval  = 100 * time.Millisecond // minimum time between two checks of an endpoint
+	maxThreshold = 100                    // maximum number of consecutive results
+	maxCodes     = 20                     // maximum number of code ranges
+	maxContains  = 1024                   // maximum length of the text to find in a body
 	maxCheckPath = 4096
 )
 
-// healthCheck returns how the endpoints are health-checked.
+// healthCheck returns the options of the endpoints' health checks.
 func (s upstreamScope) healthCheck(msg *adminv1.Upstream, p backs.Protocol) (o upstream.CheckOptions) {
 	c := msg.GetHealthCheck()
 	if c == nil {
@@ -67,13 +67,13 @@ func (s upstreamScope) healthCheck(msg *adminv1.Upstream, p backs.Protocol) (o u
 // kindOf returns a key for the check itself, without its interval and thresholds.
 func kindOf(msg *adminv1.Upstream) string {
 	asked := &adminv1.HealthCheck{Kind: msg.GetHealthCheck().GetKind()}
-	text, _ := proto.MarshalOptions{Deterministic: true}.Marshal(asked) // fails only on strings that are not UTF-8, which were rejected
+	text, _ := proto.MarshalOptions{Deterministic: true}.Marshal(asked) // fails only on invalid UTF-8, which was rejected before
 	return fmt.Sprintf("%t %s", overTLS(msg), text)
 }
 
 // tlsCheck returns a check that makes a TLS handshake. It handshakes as TCP
 // listeners do, without ALPN by default, because every server accepts that. It
-// offers h2 where only HTTP/2 can be used.
+// offers h2 if the upstream uses only HTTP/2.
 func (s upstreamScope) tlsCheck(msg *adminv1.Upstream, p backs.Protocol) health.Check {
 	if msg.GetPlaintext() != nil {
 		s.Add("health_check.tls", "must be left out with plaintext: there is no TLS handshake; tcp checks that a connection can be made")
@@ -85,8 +85,8 @@ func (s upstreamScope) tlsCheck(msg *adminv1.Upstream, p backs.Protocol) health.
 	return health.TLS(upstream.Stream, "")
 }
 
-// namesForCheck rejects a check without a server name: where the name comes from the
-// client's connection, a check has none.
+// namesForCheck rejects a check without a server name. A check has no client whose
+// connection could provide the name.
 func (s upstreamScope) namesForCheck(msg *adminv1.Upstream, at invalid.Path, mayHaveHost bool) {
 	t := msg.GetTls()
 	if t.GetServerNameSource() != adminv1.ServerNameSource_SERVER_NAME_SOURCE_FROM_HOST {

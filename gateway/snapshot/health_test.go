@@ -12,7 +12,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// described returns an upstream with fields as text has them.
+// described returns a copy of an upstream with the fields in text.
 func described(t *testing.T, base *adminv1.Upstream, text string) *adminv1.Upstream {
 	t.Helper()
 	u := proto.Clone(base).(*adminv1.Upstream)
@@ -24,8 +24,8 @@ func described(t *testing.T, base *adminv1.Upstream, text string) *adminv1.Upstr
 	return u
 }
 
-// checkFaults puts an upstream for each text, and wants faults at the fields named;
-// none: that it is right.
+// checkFaults puts an upstream for each text, and checks that its faults are at the
+// given fields. No fields mean no fault.
 func checkFaults(t *testing.T, tests []struct{ what, text, fields string }, transports map[string]*adminv1.Upstream) {
 	w := newTestbed(t)
 	w.put(w.bundle("trust"))
@@ -78,7 +78,7 @@ func TestMisplacedHealthChecksAreRefused(t *testing.T) {
 	checkFaults(t, []struct{ what, text, fields string }{
 		{"each kind: TCP", "tls: health_check { tcp {} }", ""},
 		{"TCP in plaintext", "plain: health_check { tcp {} }", ""},
-		{"TCP of what passes through", "pass: health_check { tcp {} }", ""},
+		{"TCP with passthrough", "pass: health_check { tcp {} }", ""},
 		{"a handshake", "tls: health_check { tls {} }", ""},
 		{"a request", "tls: health_check { http {} }", ""},
 		{"a request in plaintext", "plain: health_check { http {} }", ""},
@@ -93,16 +93,16 @@ func TestMisplacedHealthChecksAreRefused(t *testing.T) {
 		{"too often, too long, too many", "tls: health_check { tcp {} interval { nanos: 1000000 } timeout {} healthy_threshold: 101 unhealthy_threshold: 101 }",
 			"health_check.healthy_threshold health_check.interval health_check.timeout health_check.unhealthy_threshold"},
 		{"a handshake in plaintext", "plain: health_check { tls {} }", "health_check.tls"},
-		{"a handshake of what passes through", "pass: health_check { tls {} }", "health_check.tls"},
-		{"a request of what passes through", "pass: health_check { http {} }", "health_check.http"},
-		{"a call of what passes through", "pass: health_check { grpc {} }", "health_check.grpc"},
+		{"a handshake with passthrough", "pass: health_check { tls {} }", "health_check.tls"},
+		{"a request with passthrough", "pass: health_check { http {} }", "health_check.http"},
+		{"a call with passthrough", "pass: health_check { grpc {} }", "health_check.grpc"},
 		{"what no request has", `tls: health_check { http { path: 'well' host: 'a b' method: 'POST' codes { first: 100 } codes { first: 300 last: 200 } codes { first: 200 last: 600 } } }`,
 			"health_check.http.codes[0] health_check.http.codes[1] health_check.http.codes[2] health_check.http.host health_check.http.method health_check.http.path"},
 		{"a fragment", "tls: health_check { http { path: '/#a' } }", "health_check.http.path"},
 		{"a blank", "tls: health_check { http { path: '/a b' } }", "health_check.http.path"},
 		{"a line's end", "tls: health_check { http { path: '/a\\r\\nb' host: 'a\\r\\nb' } }", "health_check.http.host health_check.http.path"},
 		{"a broken escape", "tls: health_check { http { path: '/%zz' } }", "health_check.http.path"},
-		{"the body of what has none", "tls: health_check { http { method: 'HEAD' body_contains: 'ok' } }", "health_check.http.body_contains"},
+		{"the body of a response without one", "tls: health_check { http { method: 'HEAD' body_contains: 'ok' } }", "health_check.http.body_contains"},
 		{"an invalid service", "tls: health_check { grpc { service: 'a b' } }", "health_check.grpc.service"},
 		{"a call in HTTP/1.1", "tls: health_check { grpc {} } http { protocol: HTTP_PROTOCOL_1_1 }", "health_check.grpc"},
 		{"a call that is not negotiated", "tls: health_check { grpc {} } tls { alpn: 'http/1.1' }", "health_check.grpc"},
@@ -133,11 +133,11 @@ func TestMisplacedOutlierDetectionIsRefused(t *testing.T) {
 		{"nothing counts", "tls: outlier_detection { consecutive_failures: 0 }", "outlier_detection"},
 		{"handshakes in plaintext", "plain: outlier_detection { consecutive_handshake_failures: 1 handshake_reasons: REASON_EXPIRED }",
 			"outlier_detection.consecutive_handshake_failures outlier_detection.handshake_reasons"},
-		{"handshakes of what passes through", "pass: outlier_detection { consecutive_handshake_failures: 1 }", "outlier_detection.consecutive_handshake_failures"},
+		{"handshakes with passthrough", "pass: outlier_detection { consecutive_handshake_failures: 1 }", "outlier_detection.consecutive_handshake_failures"},
 		{"reasons of no handshake", "tls: outlier_detection { handshake_reasons: [REASON_UNSPECIFIED, REASON_CONNECT_REFUSED, REASON_CHECK_FAILED, REASON_EXPIRED, REASON_EXPIRED] }",
 			"outlier_detection.handshake_reasons[0] outlier_detection.handshake_reasons[1] outlier_detection.handshake_reasons[2] outlier_detection.handshake_reasons[4]"},
-		{"a reason that there is not", "tls: outlier_detection { handshake_reasons: 99 }", "outlier_detection.handshake_reasons[0]"},
-		{"reasons that are the host's", "host: outlier_detection { handshake_reasons: [REASON_NAME_MISMATCH, REASON_EXPIRED] }", "outlier_detection.handshake_reasons[0]"},
+		{"an unknown reason", "tls: outlier_detection { handshake_reasons: 99 }", "outlier_detection.handshake_reasons[0]"},
+		{"reasons that depend on the host", "host: outlier_detection { handshake_reasons: [REASON_NAME_MISMATCH, REASON_EXPIRED] }", "outlier_detection.handshake_reasons[0]"},
 		{"out of bounds", `tls: outlier_detection { consecutive_failures: 1000001 consecutive_handshake_failures: 1000001 error_rate { percent: 101 window { nanos: 1 } min_requests: 1000001 } max_ejected_percent: 101 }`,
 			"outlier_detection.consecutive_failures outlier_detection.consecutive_handshake_failures outlier_detection.error_rate.min_requests outlier_detection.error_rate.percent outlier_detection.error_rate.window outlier_detection.max_ejected_percent"},
 		{"no share", "tls: outlier_detection { error_rate {} max_ejected_percent: 0 }", "outlier_detection.error_rate.percent outlier_detection.max_ejected_percent"},

@@ -9,8 +9,8 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// Impact returns what the upstreams of s lose when next becomes live after s, by name. It
-// costs no more than the changed upstreams have connections.
+// Impact returns the losses of the upstreams of s, by name, when next becomes live after
+// s. Its cost is proportional to the connections of the changed upstreams.
 func (s *Snapshot) Impact(next *Snapshot) []*adminv1.UpstreamImpact {
 	var out []*adminv1.UpstreamImpact
 	for name, u := range ordered.Differ(s.upstreams, next.upstreams) {
@@ -25,9 +25,10 @@ func (s *Snapshot) Impact(next *Snapshot) []*adminv1.UpstreamImpact {
 	return out
 }
 
-// impact returns what u loses when next, which may be nil, replaces it. Nil: nothing.
+// impact returns the losses of u when next, which may be nil, replaces it. It returns
+// nil if u loses nothing.
 func (u *liveUpstream) impact(next *liveUpstream) *adminv1.UpstreamImpact {
-	var replaced *upstream.Upstream // nil: next keeps it
+	var replaced *upstream.Upstream // nil: next keeps the live upstream
 	if next == nil || next.back != u.back {
 		replaced = u.live
 	}
@@ -54,8 +55,8 @@ func impactOf(t validity.Tally) *adminv1.UpstreamImpact {
 	return &adminv1.UpstreamImpact{ConnectionsClosed: int64(t.Closed), ConnectionsDrained: int64(t.Drained), RequestsInFlight: int64(t.Requests)}
 }
 
-// Validity returns the policy for the open connections of the listener's clients; nil
-// without TLS.
+// Validity returns the policy for the open connections of the listener's clients, or
+// nil without TLS.
 func (l *Listener) Validity() *validity.Policy { return l.validity }
 
 // LosesResumption reports whether clients of l cannot resume their TLS sessions when next,

@@ -17,13 +17,13 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// A randomTestbed makes random edits. Few names and addresses make many resources that
-// refer to each other, and many faults.
+// A randomTestbed makes random edits. With few names and addresses, many resources
+// refer to each other, and many edits have faults.
 type randomTestbed struct {
 	*rand.Rand
 	issued  []*pki.Issued
 	bundles []string // PEM
-	dir     string   // of certificate files; some are missing until an edit
+	dir     string   // directory of certificate files; some files are missing at first
 }
 
 func newRandomTestbed(t *testing.T, w *testbed, seed uint64) *randomTestbed {
@@ -159,9 +159,9 @@ func (r *randomTestbed) route() *adminv1.Route {
 
 func ptr[T any](v T) *T { return &v }
 
-// A compile that looks only at what an edit can affect finds the same faults and
-// warnings as one that looks at everything, and makes the same snapshot live. So does
-// one that begins with nothing but the state.
+// An incremental compile looks only at resources that the edit can affect. It finds
+// the same faults and warnings as a complete compile, and builds the same snapshot.
+// So does a compile that starts from the stored state alone.
 func TestAnIncrementalCompileIsACompleteOne(t *testing.T) {
 	accepted, down := 0, 0
 	for seed := range uint64(3) {
@@ -170,7 +170,7 @@ func TestAnIncrementalCompileIsACompleteOne(t *testing.T) {
 		// Certificates whose files do not exist are down at the start.
 		w.snap = r.begin(t)
 		for i := range 150 {
-			if i%30 == 29 { // from now on what needs the file can be up
+			if i%30 == 29 { // from now on, resources that need the file can be up
 				r.writeFiles(t, i/30)
 			}
 			what := fmt.Sprintf("seed %d, edit %d", seed, i)
@@ -200,7 +200,7 @@ func (r *randomTestbed) begin(t *testing.T) *Snapshot {
 			all = append(all, res)
 		}
 	}
-	for i := range 5 { // so that few references dangle
+	for i := range 5 { // five rounds, so that few references dangle
 		for _, res := range []store.Resource{
 			&adminv1.TrustBundle{Name: fmt.Sprint("b", i), Source: &adminv1.TrustBundle_Pem{Pem: r.bundles[0]}},
 			pemCertificate(fmt.Sprint("c", i), r.issued[0]),
@@ -262,7 +262,7 @@ func (r *randomTestbed) step(t *testing.T, name string, prev *Snapshot) (next *S
 		if faulty {
 			t.Fatalf("%s: faults of the edit are lost", name)
 		}
-		next.Require(prev) // it treats traffic as the others once it is live
+		next.Require(prev) // puts the requirements in force, as for a live snapshot
 		sameSnapshot(t, name+", complete compile", next, all)
 		sameSnapshot(t, name+", from nothing", next, c.Restore(t.Context(), next.State()))
 		return next, true

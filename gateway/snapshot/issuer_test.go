@@ -10,8 +10,8 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// The write of an upstream whose client certificate leads to none of its CAs has a warning:
-// at first, again when nothing changes, and after a restart.
+// A write of an upstream gets a warning if its client certificate leads to none of its
+// CAs: on the first write, on an unchanged write, and after a restart.
 func TestAForeignClientCertificateIsWarnedOfAtEachWrite(t *testing.T) {
 	w := newTestbed(t)
 	u := tlsUpstream("u", &adminv1.UpstreamTls{Certificate: "own", TrustBundles: []string{"other"}})

@@ -11,7 +11,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// maxCount bounds every limit that is a count.
+// maxCount is the maximum of every limit that is a count.
 const maxCount = 1_000_000
 
 // tcpLimits sets the limits of a TCP listener's table.

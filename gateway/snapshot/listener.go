@@ -27,14 +27,14 @@ type Listener struct {
 	Protocol         adminv1.Protocol
 	Network, Address string // in package net's form
 	Configured       string // the address in the resource
-	Down             string // why it must not be served; empty if it is up
+	Down             string // why the listener must not be served; "" if it is up
 	Unix             unixsocket.Options
 
-	port     string // for TCP
+	port     string // the table of a TCP listener
 	msg      *adminv1.Listener
 	uses     listenerUses
 	tls      *certs.Servers
-	validity *validity.Policy // for open connections; nil without TLS
+	validity *validity.Policy // the policy for open connections; nil without TLS
 	tcp      *l4.Table
 	http     *l7.Table
 	notes    notes
@@ -42,13 +42,13 @@ type Listener struct {
 
 // listenerUses holds the live objects that a listener's table is built from.
 type listenerUses struct {
-	policies []*livePolicy // the base first; nil without TLS
+	policies []*livePolicy // starts with the base; nil without TLS
 	upstream *liveUpstream
 	routes   ordered.Map[*liveRoute]
 }
 
-// upstreams yields every upstream that the traffic may reach and the route that leads to
-// it, which is nil for the listener's own upstream.
+// upstreams yields every upstream that the traffic may reach, with its route. The route
+// is nil for the listener's own upstream.
 func (u listenerUses) upstreams() iter.Seq2[*liveRoute, *liveUpstream] {
 	return func(yield func(*liveRoute, *liveUpstream) bool) {
 		if u.upstream != nil && !yield(nil, u.upstream) {
@@ -69,7 +69,7 @@ func (u listenerUses) equal(v listenerUses) bool {
 		u.upstream.sameLive(v.upstream) && sameRoutes(u.routes, v.routes, (*liveRoute).sameLive)
 }
 
-// sameLive reports whether both treat traffic alike.
+// sameLive reports whether both handle traffic in the same way.
 func (u *liveUpstream) sameLive(v *liveUpstream) bool {
 	if u == nil || v == nil {
 		return u == v
@@ -80,7 +80,7 @@ func (u *liveUpstream) sameLive(v *liveUpstream) bool {
 // compileListeners compiles the listeners that are on the worklist, or all. routes are
 // the routes by listener if all are compiled.
 func (j *job) compileListeners(routes map[string]ordered.Map[*liveRoute]) {
-	scopes := map[string]*scope{} // of the listeners that are compiled
+	scopes := map[string]*scope{} // scopes of the compiled listeners, by name
 	compiled := map[string]*Listener{}
 	j.next.listeners = build(j, adminv1.Kind_KIND_LISTENER, j.prev.listeners, func(msg *adminv1.Listener) *Listener {
 		name, s := msg.GetName(), j.scope(msg)
@@ -91,7 +91,7 @@ func (j *job) compileListeners(routes map[string]ordered.Map[*liveRoute]) {
 		}
 		compiled[name] = j.listener(s, msg, own)
 		return compiled[name]
-	}, func(a, b *Listener) bool { return true }) // nothing uses a listener
+	}, func(a, b *Listener) bool { return true }) // no other resource uses a listener
 	j.checkOverlaps(scopes)
 	for _, name := range slices.Sorted(maps.Keys(scopes)) {
 		s, l := scopes[name], compiled[name]
@@ -127,10 +127,11 @@ func (j *job) listener(s *scope, msg *adminv1.Listener, routes ordered.Map[*live
 	}
 	next.uses.routes = routes
 	if prev != nil && prev.Down == "" && j.work != nil {
-		routes = ordered.Collect(j.work.routes[next.Name]) // no other can be down
+		routes = ordered.Collect(j.work.routes[next.Name]) // only these routes can be down
 	}
 	for _, r := range routes.All() {
-		// Serving without the route would send its traffic to another upstream.
+		// Without this route, the listener would send its traffic to another
+		// upstream.
 		if r.problem != "" {
 			s.Add("", "its route %q is down: %s", r.msg.GetName(), r.problem)
 		}
@@ -142,7 +143,7 @@ func (j *job) listener(s *scope, msg *adminv1.Listener, routes ordered.Map[*live
 
 	same := prev != nil && prev.Down == "" && s.Len() == 0 && sameInputs(prev.msg, msg)
 	if same && prev.uses.equal(next.uses) {
-		next.uses.policies = prev.uses.policies // with their Servers
+		next.uses.policies = prev.uses.policies // including their Servers
 		next.tls, next.tcp, next.http, next.Unix = prev.tls, prev.tcp, prev.http, prev.Unix
 		next.validity = prev.validity
 		s.reuse(prev.notes)
@@ -248,9 +249,9 @@ func (s listenerScope) buildListener(l, prev *Listener) {
 // passes reports whether u forwards the client's own TLS.
 func (u *liveUpstream) passes() bool { return u != nil && u.msg.GetPassthrough() != nil }
 
-// checkPeek makes a listener read the SNI of its clients if some connections are
-// passed through with their own TLS. A listener without TLS settings can then only
-// pass connections through.
+// checkPeek makes a listener read its clients' SNI if some connections are passed
+// through with their own TLS. A listener without TLS settings must then pass all
+// connections through.
 func (s listenerScope) checkPeek(l *Listener) {
 	var others []string
 	passes := false
@@ -295,8 +296,8 @@ func (s listenerScope) proxies(a *adminv1.AcceptProxyProtocol) *proxyproto.Trust
 	return trust
 }
 
-// warnOfRenegotiation warns of upstreams that may renegotiate, where connections
-// are carried in event loops, which cannot.
+// warnOfRenegotiation warns of upstreams that may renegotiate if the listener
+// carries connections in event loops, which cannot.
 func (s listenerScope) warnOfRenegotiation(l *Listener) {
 	for _, u := range l.uses.upstreams() {
 		if u.msg.GetTls().GetRenegotiation() == adminv1.Renegotiation_RENEGOTIATION_ONCE {
@@ -305,8 +306,8 @@ func (s listenerScope) warnOfRenegotiation(l *Listener) {
 	}
 }
 
-// warnOfPassedIdentities warns of routes with a condition on the client's certificate,
-// where the TLS of these clients is passed through.
+// warnOfPassedIdentities warns of routes with a condition on the client's certificate
+// if the TLS of these clients is passed through.
 func (s listenerScope) warnOfPassedIdentities(l *Listener) {
 	if !l.peeks() {
 		return
@@ -331,8 +332,8 @@ func (s listenerScope) warnOfPassedIdentities(l *Listener) {
 	}
 }
 
-// hostLike returns a host that a pattern matches: for a wildcard, one that no exact host
-// is likely to equal.
+// hostLike returns a host that a pattern matches. For a wildcard, it chooses a host that
+// is unlikely to equal an exact host.
 func hostLike(pattern string) string {
 	if parent, ok := strings.CutPrefix(pattern, "*."); ok {
 		return "any-host." + parent
@@ -341,7 +342,7 @@ func hostLike(pattern string) string {
 }
 
 // warnOfNames warns of upstreams that take their server name from the client's
-// SNI, where no client sends one.
+// SNI if the listener's clients send no SNI.
 func (s listenerScope) warnOfNames(l *Listener) {
 	if l.msg.GetTls() != nil {
 		return
@@ -358,8 +359,8 @@ func (s listenerScope) warnOfNames(l *Listener) {
 }
 
 // checkOverlaps finds listeners with overlapping addresses. It reports the fault at
-// the listener being written or, of two stored ones, at the later by name. Only the
-// listeners with a scope can have a new overlap.
+// the listener that is written. Of two stored listeners, it reports the one whose
+// name sorts later. Only listeners with a scope can have a new overlap.
 func (j *job) checkOverlaps(scopes map[string]*scope) {
 	moved := map[string]bool{} // the sockets of listeners that may overlap another
 	for name := range scopes {
@@ -371,7 +372,8 @@ func (j *job) checkOverlaps(scopes map[string]*scope) {
 	if len(moved) == 0 {
 		return
 	}
-	// A listener overlaps others of its host, and those of all hosts.
+	// A listener can overlap listeners on the same host, and listeners on all
+	// hosts.
 	byKey, byHost, ofAll := map[string][]*Listener{}, map[string][]*Listener{}, map[string][]*Listener{}
 	for _, l := range j.next.listeners.All() {
 		key := l.socketKey()
@@ -406,7 +408,8 @@ func (l *Listener) anyHost() bool {
 	return host == "" || host == "::" || host == "0.0.0.0"
 }
 
-// socketKey is the same for listeners whose addresses may overlap.
+// socketKey returns a key that is equal for listeners whose addresses may
+// overlap.
 func (l *Listener) socketKey() string {
 	if l.Network == "tcp" {
 		return "tcp " + l.port
@@ -414,7 +417,7 @@ func (l *Listener) socketKey() string {
 	return l.Network + " " + l.Address
 }
 
-// reportOverlap reports that l and other, which comes before it, overlap.
+// reportOverlap reports that l overlaps other, which sorts before it.
 func (j *job) reportOverlap(scopes map[string]*scope, l, other *Listener) {
 	at, with := l, other
 	if s, o := scopes[l.Name], scopes[other.Name]; o != nil && o.written() && (s == nil || !s.written()) {

@@ -12,8 +12,8 @@ import (
 // A certificate is a Certificate resource and the live object built from it.
 type certificate struct {
 	msg    *adminv1.Certificate
-	live   *certs.Certificate // nil while down
-	digest Digest             // of the files it was parsed from
+	live   *certs.Certificate // nil while the resource is down
+	digest Digest             // digest of the files that live was parsed from
 	down   string
 	notes  notes
 }
@@ -106,8 +106,8 @@ func (s *reading) addCertificateFaults(at map[string]invalid.Path, err error) {
 // A bundle is a TrustBundle resource and the live object built from it.
 type bundle struct {
 	msg    *adminv1.TrustBundle
-	trust  *certs.TrustBundle // nil while down
-	digest Digest             // of the files it was parsed from
+	trust  *certs.TrustBundle // nil while the resource is down
+	digest Digest             // digest of the files that trust was parsed from
 	down   string
 	notes  notes
 }

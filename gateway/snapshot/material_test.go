@@ -206,7 +206,7 @@ func TestPathOutsideTheRootsIsRefusedWithOneMessage(t *testing.T) {
 	}
 }
 
-// secrets are marked: no field of Present's result may hold a mark.
+// The test marks all secrets. No field of Present's result may contain a mark.
 func TestNothingSecretIsPresented(t *testing.T) {
 	const mark = "SECRET-MARK"
 	for what, c := range map[string]*adminv1.Certificate{
@@ -228,8 +228,8 @@ func TestNothingSecretIsPresented(t *testing.T) {
 			t.Errorf("paths are no secret: %v", shown)
 		}
 	}
-	// Each field of the API that may hold a secret is known here. One that is
-	// added must be looked at.
+	// This test knows each field of the API that may hold a secret. Check each new
+	// field by hand before you list it here.
 	var open []string
 	for _, m := range []proto.Message{&adminv1.CertificatePem{}, &adminv1.CertificatePkcs12{}, &adminv1.CertificateFiles{}} {
 		fields := m.ProtoReflect().Descriptor().Fields()
@@ -288,7 +288,7 @@ func TestRevocationListsAreReadAgainWithTheirBundle(t *testing.T) {
 
 	w.put(b)
 	if w.snap.bundles.Get("t").trust != first.bundles.Get("t").trust || len(w.snap.Reloaded(first)) != 0 {
-		t.Error("the same files made another bundle")
+		t.Error("unchanged files resulted in another bundle")
 	}
 	write(t, crl, der(t, w.ca.CRL(t, w.ca.Client(t, "revoked").Leaf)))
 	w.put(b)
@@ -296,13 +296,13 @@ func TestRevocationListsAreReadAgainWithTheirBundle(t *testing.T) {
 		t.Errorf("Reloaded() = %v", got)
 	}
 	if u, was := w.snap.upstreams.Get("u"), first.upstreams.Get("u"); u.live != was.live || u.requires == was.requires {
-		t.Error("a new list must change what the upstream requires, and nothing else of it")
+		t.Error("a new list must change only the upstream's requirement")
 	}
 	if n := w.snap.bundles.Get("t").trust.CRLInfos()[0].Revoked; n != 1 {
 		t.Errorf("the list revokes %d", n)
 	}
 
-	// Without its list the bundle is down; it does not verify without.
+	// Without its list the bundle is down, and does not verify anything.
 	if err := os.Remove(crl); err != nil {
 		t.Fatal(err)
 	}
@@ -350,10 +350,10 @@ func TestFilesListsEveryPathWithItsResource(t *testing.T) {
 		return m.FileDigest(ref)
 	}
 	if d := digest(testCompiler()); d != w.snap.FileDigest(ref) || d == (Digest{}) {
-		t.Error("the files are as they are live, and their digest is not")
+		t.Error("the digest of unchanged files differs from the live digest")
 	}
 	if digest(Compiler{}) == w.snap.FileDigest(ref) {
-		t.Error("files that may not be read have the digest of those that were")
+		t.Error("files that may not be read have the digest of the files that were read")
 	}
 	for _, none := range []store.Ref{{Kind: ref.Kind, Name: "none"}, {Kind: adminv1.Kind_KIND_TRUST_BUNDLE, Name: "inline"}, {Kind: adminv1.Kind_KIND_ROUTE, Name: "c"}} {
 		if w.snap.FileDigest(none) != (Digest{}) {
@@ -375,8 +375,8 @@ func TestWarningsAboutABundleAreInTheResponse(t *testing.T) {
 	}
 }
 
-// One request can have keys decrypted for some seconds, and no more: each may
-// take as long as a second.
+// The time for decrypting the keys of one request is limited, because each key
+// may take up to a second.
 func TestAnEditThatDecryptsForTooLongIsRefused(t *testing.T) {
 	w := newTestbed(t)
 	c := w.client("c")
@@ -394,6 +394,6 @@ func TestAnEditThatDecryptsForTooLongIsRefused(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := testCompiler().Gather(ctx, w.snap, store.Edit{Puts: puts(c)}, Needs{}); err == nil {
-		t.Error("a request that has ended is still worked at")
+		t.Error("the gateway still works on a request that has ended")
 	}
 }

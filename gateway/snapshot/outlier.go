@@ -23,7 +23,7 @@ const (
 	maxAttempts       = 1_000_000
 )
 
-// outliers returns when failing endpoints are ejected; nil disables ejection.
+// outliers returns the settings for ejecting endpoints. Nil disables ejection.
 func (s upstreamScope) outliers(msg *adminv1.Upstream) *upstream.OutlierOptions {
 	d := msg.GetOutlierDetection()
 	if d == nil {
@@ -64,7 +64,7 @@ func (s upstreamScope) outliers(msg *adminv1.Upstream) *upstream.OutlierOptions 
 	return o
 }
 
-// errorRate sets the error rate that ejects an endpoint in o.
+// errorRate sets the error rate in o at which an endpoint is ejected.
 func (s upstreamScope) errorRate(at invalid.Path, r *adminv1.ErrorRate, o *upstream.OutlierOptions) {
 	if r == nil {
 		return

@@ -8,13 +8,13 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// A routePartner holds what a route's settings are checked against: facts about a
-// listener or upstream that it names. checkPartners reads nothing else of these.
+// A routePartner holds facts about a listener or upstream that a route names.
+// checkPartners checks the route against these facts only.
 type routePartner struct {
 	exists                bool
 	protocol              adminv1.Protocol
-	tls, asks             bool // listener: whether it has TLS, and asks for certificates
-	passthrough, upgrades bool // upstream
+	tls, asks             bool // a listener: it has TLS, and requests certificates
+	passthrough, upgrades bool // an upstream
 }
 
 // partner returns the facts about a listener or upstream.
@@ -28,16 +28,16 @@ func partner(r store.Resource) routePartner {
 	return routePartner{}
 }
 
-// partnerChanged reports whether routes that name a listener or upstream must be checked
-// again because of it. If only its timeout changed, none of ten thousand routes is
-// checked again.
+// partnerChanged reports whether a change of a listener or upstream requires checks of
+// the routes that name it. A new timeout, for example, does not, so that ten thousand
+// routes need no check.
 func (j *job) partnerChanged(ref store.Ref) bool {
 	before, now := j.prev.State().Get(ref.Kind, ref.Name), j.state.Get(ref.Kind, ref.Name)
 	return before != now && partner(before) != partner(now)
 }
 
-// partnersChanged reports whether a listener or upstream of the route has changed such
-// that its settings must be checked again.
+// partnersChanged reports whether the route must be checked again because one of its
+// listeners or upstreams changed.
 func (j *job) partnersChanged(msg *adminv1.Route) bool {
 	for _, l := range msg.GetListeners() {
 		if j.partnerChanged(store.Ref{Kind: adminv1.Kind_KIND_LISTENER, Name: l}) {
@@ -61,7 +61,7 @@ func (s routeScope) checkPartners(msg *adminv1.Route) {
 func (s routeScope) checkListener(msg *adminv1.Route, name string) {
 	l, ok := s.job.state.Get(adminv1.Kind_KIND_LISTENER, name).(*adminv1.Listener)
 	if !ok {
-		return // reported by the store
+		return // the store reports the missing listener
 	}
 	s.checkClientIdentity(msg, l)
 	switch l.GetProtocol() {
@@ -72,15 +72,15 @@ func (s routeScope) checkListener(msg *adminv1.Route, name string) {
 	}
 }
 
-// checkMix rejects routes whose upstreams are passthrough in part.
+// checkMix rejects routes that mix passthrough and other upstreams.
 func (s routeScope) checkMix(msg *adminv1.Route) {
 	if n := len(s.passthroughs(msg)); n > 0 && n < len(msg.GetForward().GetUpstreams()) {
 		s.Add("forward.upstreams", "must not mix passthrough and other upstreams: the client's TLS is either decrypted or passed through")
 	}
 }
 
-// checkClientIdentity rejects a condition on the client's certificate where the listener
-// requests none.
+// checkClientIdentity rejects a condition on the client's certificate if the listener
+// requests no certificates.
 func (s routeScope) checkClientIdentity(msg *adminv1.Route, l *adminv1.Listener) {
 	const at = "match.client_identity"
 	switch {

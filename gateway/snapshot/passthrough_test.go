@@ -19,7 +19,7 @@ func passthroughUpstream(name string) *adminv1.Upstream {
 	return u
 }
 
-// hosts is a match of names.
+// hosts returns a match of host names.
 func hosts(names ...string) *adminv1.RouteMatch { return &adminv1.RouteMatch{Hosts: names} }
 
 func TestMisplacedPassthroughIsRefused(t *testing.T) {
@@ -45,12 +45,12 @@ func TestMisplacedPassthroughIsRefused(t *testing.T) {
 		puts   []store.Resource
 		fields []invalid.Path
 	}{
-		"settings of what is not done": {[]store.Resource{odd}, []invalid.Path{"r0.http", "r0.pool", "r0.tcp.server_speaks_first", "r0.timeouts.handshake"}},
-		"requests, by a route":         {[]store.Resource{forward("c", nil, "web", "pass")}, []invalid.Path{"r0.forward.upstreams[0].name"}},
-		"requests, by the listener":    {[]store.Resource{listener("web", "127.0.0.1:3", httpP, "pass")}, []invalid.Path{"r0.upstream"}},
-		"a share that is decrypted":    {[]store.Resource{forward("b", hosts("b.test"), "tls", "pass", "bridge")}, []invalid.Path{"r0.forward.upstreams"}},
-		"some of a plaintext listener": {[]store.Resource{listener("plain", "127.0.0.1:1", tcp, "bridge")}, []invalid.Path{"r0.tls"}},
-		"names, with what is decrypted": {[]store.Resource{listener("plain2", "127.0.0.1:4", tcp, "bridge"), forward("d", hosts("d.test"), "plain2", "bridge")},
+		"settings that passthrough cannot use": {[]store.Resource{odd}, []invalid.Path{"r0.http", "r0.pool", "r0.tcp.server_speaks_first", "r0.timeouts.handshake"}},
+		"requests, by a route":                 {[]store.Resource{forward("c", nil, "web", "pass")}, []invalid.Path{"r0.forward.upstreams[0].name"}},
+		"requests, by the listener":            {[]store.Resource{listener("web", "127.0.0.1:3", httpP, "pass")}, []invalid.Path{"r0.upstream"}},
+		"a share that is decrypted":            {[]store.Resource{forward("b", hosts("b.test"), "tls", "pass", "bridge")}, []invalid.Path{"r0.forward.upstreams"}},
+		"some of a plaintext listener":         {[]store.Resource{listener("plain", "127.0.0.1:1", tcp, "bridge")}, []invalid.Path{"r0.tls"}},
+		"names, mixed with decrypted connections": {[]store.Resource{listener("plain2", "127.0.0.1:4", tcp, "bridge"), forward("d", hosts("d.test"), "plain2", "bridge")},
 			[]invalid.Path{"r1.match.hosts"}},
 		// A valid route becomes invalid when its upstream changes.
 		"an upstream that changes": {[]store.Resource{tlsUpstream("pass", &adminv1.UpstreamTls{TrustBundles: []string{"trust"}})},
@@ -80,8 +80,8 @@ func TestExplainPassthrough(t *testing.T) {
 	}
 }
 
-// A route with a client identity is warned of where the TLS of its clients is passed
-// through by another route, or by the listener.
+// A route with a client identity gets a warning if another route, or the listener,
+// passes through the TLS of its clients.
 func TestAnIdentityThatIsPassedThroughIsWarnedOf(t *testing.T) {
 	identity := func(r *adminv1.Route) *adminv1.Route {
 		if r.Match == nil {
@@ -91,7 +91,7 @@ func TestAnIdentityThatIsPassedThroughIsWarnedOf(t *testing.T) {
 		return r
 	}
 	for name, c := range map[string]struct {
-		own    string // the listener's upstream
+		own    string // the listener's own upstream
 		routes []store.Resource
 		want   string
 	}{

@@ -14,24 +14,24 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// baseAt is where the base settings are within a listener.
+// baseAt is the path of the base settings within a listener.
 const baseAt = invalid.Path("tls")
 
 // A livePolicy is one TLS policy of a listener: its base settings, or one of its
 // policies for some hosts.
 type livePolicy struct {
-	at    invalid.Path // within the listener: baseAt, "tls.policies[0]"
+	at    invalid.Path // path within the listener: baseAt, or such as "tls.policies[0]"
 	hosts []string     // normalized; nil for the base
 	msg   policySettings
 
 	certificates []*certs.Certificate
 	trust        []*certs.TrustBundle
 	server       *certs.Server
-	warnings     []invalid.Warning // about the settings that server was made from
-	former       *certs.Server     // that server replaces; nil: none
+	warnings     []invalid.Warning // warnings about the settings of server
+	former       *certs.Server     // the Server that server replaces, or nil
 }
 
-// policySettings is the fields that ServerTls and TlsPolicy share.
+// policySettings has the fields that ServerTls and TlsPolicy share.
 type policySettings interface {
 	proto.Message
 	commonTLS
@@ -47,8 +47,8 @@ func (p *livePolicy) sameUses(o *livePolicy) bool {
 	return slices.Equal(p.certificates, o.certificates) && slices.Equal(p.trust, o.trust)
 }
 
-// sameServer reports whether the Server of one would be like the Server of the
-// other. The hosts do not count: a ticket names the host that it is for.
+// sameServer reports whether both have the same Server settings. The hosts do
+// not count, because a session ticket names its host.
 func (p *livePolicy) sameServer(o *livePolicy) bool {
 	return p.sameUses(o) && (p.msg == o.msg || store.SameMessage(ownSettings(p.msg), ownSettings(o.msg)))
 }
@@ -66,10 +66,10 @@ func ownSettings(m policySettings) proto.Message {
 }
 
 // formerPolicies finds the policies that a new policy continues. The base continues
-// the base; any other policy continues those that share a host with it.
+// the base. Any other policy continues the policies that share a host with it.
 type formerPolicies struct {
-	list   []*livePolicy  // the base first
-	byHost map[string]int // in list
+	list   []*livePolicy  // starts with the base
+	byHost map[string]int // index in list
 }
 
 func newFormerPolicies(list []*livePolicy) formerPolicies {
@@ -102,7 +102,7 @@ func (f formerPolicies) of(p *livePolicy) []*livePolicy {
 }
 
 // usePolicies returns a listener's policies, the base first, with the live objects
-// that they refer to. It takes those that have not changed from prev.
+// that they refer to. It reuses unchanged policies of prev.
 func (s listenerScope) usePolicies(l, prev *Listener) []*livePolicy {
 	t := l.msg.GetTls()
 	if t == nil {
@@ -138,8 +138,8 @@ func (s listenerScope) replacesUses(p *livePolicy) bool {
 	return work.replaces(work.certificates, p.msg.GetCertificates()) || work.replaces(work.bundles, p.msg.GetClientTrustBundles())
 }
 
-// useListed sets the certificates and trust bundles that a policy names. It takes the
-// certificates that have not changed from the former policy, which may be nil.
+// useListed sets the certificates and trust bundles that a policy names. It reuses
+// unchanged certificates of the former policy, which may be nil.
 func (s listenerScope) useListed(p, former *livePolicy) {
 	names, at := p.msg.GetCertificates(), p.at.Field("certificates")
 	p.trust = s.useTrust(p.at.Field("client_trust_bundles"), p.msg.GetClientTrustBundles())
@@ -165,8 +165,8 @@ func (s listenerScope) useListed(p, former *livePolicy) {
 	}
 }
 
-// policyHosts checks the hosts of a policy and returns them normalized. owners holds
-// the policy of each host so far.
+// policyHosts checks the hosts of a policy and returns them normalized. owners maps
+// each host to its policy so far.
 func (s listenerScope) policyHosts(at invalid.Path, hosts []string, owners map[string]invalid.Path) (out []string) {
 	if len(hosts) == 0 {
 		s.Add(at.Field("hosts"), "must name at least one host: the settings for all others are those of tls itself")
@@ -195,9 +195,9 @@ func (s listenerScope) policyHosts(at invalid.Path, hosts []string, owners map[s
 	return out
 }
 
-// reuseServers takes over the Servers of prev's policies whose settings have not
-// changed, so that the session tickets of clients stay valid. If only the requirements
-// for clients have changed, a new Server takes over the tickets of the old one.
+// reuseServers reuses the Servers of prev's policies with unchanged settings, so that
+// the clients' session tickets stay valid. If only the requirements for clients have
+// changed, a new Server continues the tickets of the old one.
 func (l *Listener) reuseServers(prev *Listener) {
 	former := newFormerPolicies(prev.uses.policies)
 	taken := map[*certs.Server]bool{} // no two policies share a Server
@@ -225,7 +225,7 @@ func (l *Listener) reuseServers(prev *Listener) {
 	}
 }
 
-// buildServers makes the Servers of a listener's policies.
+// buildServers builds the Servers of a listener's policies.
 func (s listenerScope) buildServers(l *Listener) {
 	for _, p := range l.uses.policies {
 		s.buildServer(l, p)
@@ -241,7 +241,7 @@ func (s listenerScope) buildServers(l *Listener) {
 }
 
 func (s listenerScope) buildServer(l *Listener, p *livePolicy) {
-	if p.server != nil && p.warnings != nil { // nothing about it has changed
+	if p.server != nil && p.warnings != nil { // the policy has not changed
 		for _, w := range p.warnings {
 			s.Warned(w)
 		}
@@ -252,7 +252,7 @@ func (s listenerScope) buildServer(l *Listener, p *livePolicy) {
 	settings := s.tlsSettings(p.at, t)
 	if l.msg.GetProtocol() == adminv1.Protocol_PROTOCOL_HTTP {
 		if len(settings.alpn) == 0 {
-			settings.alpn = []string{"h2", "http/1.1", "http/1.0"} // curl --http1.0 offers only that
+			settings.alpn = []string{"h2", "http/1.1", "http/1.0"} // curl --http1.0 offers only http/1.0
 		}
 		for i, proto := range t.GetAlpn() {
 			if proto != "h2" && proto != "http/1.1" && proto != "http/1.0" {
@@ -261,7 +261,7 @@ func (s listenerScope) buildServer(l *Listener, p *livePolicy) {
 		}
 	}
 	if len(settings.alpn) == 0 && l.msg.GetTls().GetStarttls() == adminv1.Starttls_STARTTLS_POSTGRES {
-		settings.alpn = []string{"postgresql"} // which clients that begin with TLS must negotiate
+		settings.alpn = []string{"postgresql"} // required for clients that begin with TLS
 	}
 	if len(t.GetCertificates()) == 0 {
 		s.Add(p.at.Field("certificates"), "must name at least one certificate to present to clients")
@@ -271,7 +271,8 @@ func (s listenerScope) buildServer(l *Listener, p *livePolicy) {
 		if c == nil {
 			continue
 		}
-		// The path is made only for a warning: there may be ten thousand certificates.
+		// The path is built only for a warning, because there may be ten thousand
+		// certificates.
 		if findings, _ := c.UseFindings(certs.AsServer); len(findings) > 0 {
 			s.warnUse(p.at.Field("certificates").Index(i), t.GetCertificates()[i], c, certs.AsServer)
 		}
@@ -285,7 +286,7 @@ func (s listenerScope) buildServer(l *Listener, p *livePolicy) {
 	}
 }
 
-// newServer makes the Server of a policy whose settings are valid.
+// newServer builds the Server of a policy with valid settings.
 func (s listenerScope) newServer(l *Listener, p *livePolicy, settings tlsSettings, auth certs.ClientAuth, sans []certs.SAN) {
 	server, err := certs.NewServer(certs.ServerOptions{
 		Certificates:     p.certificates,
@@ -314,7 +315,7 @@ func (s listenerScope) newServer(l *Listener, p *livePolicy, settings tlsSetting
 	p.server = server
 }
 
-// owner names the policy among those of all listeners.
+// owner returns a name for the policy that is unique among all listeners.
 func (p *livePolicy) owner(l *Listener) string {
 	return l.Name + " " + strings.Join(p.hosts, " ")
 }
@@ -360,10 +361,10 @@ func (s listenerScope) clientAuth(p *livePolicy) (certs.ClientAuth, []certs.SAN)
 	return auth, sans
 }
 
-// warnOfHosts warns of hosts of a policy whose Server has no certificate for them.
+// warnOfHosts warns of hosts of a policy for which its Server has no certificate.
 func (s listenerScope) warnOfHosts(p *livePolicy) {
 	for i, host := range p.hosts {
-		name := hostLike(host) // a certificate for every host that matches is valid for this one
+		name := hostLike(host) // a certificate that covers the pattern is valid for this host
 		if !p.server.Presents(name) {
 			s.Warn(warnCertificate, p.at.Field("hosts").Index(i), "none of the policy's certificates is valid for %s: clients will reject the one that is presented", host)
 		}

@@ -14,7 +14,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// policied returns a listener with a base and two policies.
+// policied returns a listener with base settings and two policies.
 func policied(p adminv1.Protocol, upstream string) *adminv1.Listener {
 	l := listener("front", "127.0.0.1:1", p, upstream)
 	l.Tls = &adminv1.ServerTls{Certificates: []string{"base"}, Policies: []*adminv1.TlsPolicy{
@@ -31,7 +31,7 @@ func (w *testbed) putPolicies(p adminv1.Protocol) *adminv1.Listener {
 	return l
 }
 
-// Every fault of the policies is reported, each at its field.
+// Every fault of the policies is reported at its field.
 func TestPoliciesAreChecked(t *testing.T) {
 	w := newTestbed(t)
 	l := w.putPolicies(httpP)
@@ -177,8 +177,8 @@ func TestPoliciesAreExplained(t *testing.T) {
 	}
 }
 
-// A resource that a policy names is in use: it is listed with its user and cannot
-// be deleted.
+// A resource that a policy names counts as in use: it cannot be deleted, and the
+// fault names the policy.
 func TestReferencesOfPoliciesCount(t *testing.T) {
 	w := newTestbed(t)
 	w.putPolicies(tcp)
@@ -194,7 +194,7 @@ func TestReferencesOfPoliciesCount(t *testing.T) {
 	}
 }
 
-// byName is a match of clients that have one of the names.
+// byName returns a match of clients by the names in their certificates.
 func byName(names ...string) *adminv1.RouteMatch {
 	return &adminv1.RouteMatch{ClientIdentity: &adminv1.ClientIdentityMatch{SubjectAltNames: names}}
 }
@@ -241,7 +241,7 @@ func TestRoutesByClientIdentityAreExplained(t *testing.T) {
 			{"mtls.example", &adminv1.ExplainedClient{SubjectAltNames: []string{"URI:spiffe://corp/staff/alice"}}, "staff", "the client's certificate matches spiffe://corp/staff/*"},
 			{"mtls.example", &adminv1.ExplainedClient{SubjectAltNames: []string{"URI:spiffe://corp/guests/alice"}}, "", "the client's certificate does not match spiffe://corp/staff/*"},
 			{"mtls.example", nil, "", "the client has no verified certificate, and must match spiffe://corp/staff/*"},
-			// The base asks for no certificate, so none is verified.
+			// The base requests no certificate, so the client has no verified one.
 			{"base.example", &adminv1.ExplainedClient{SubjectAltNames: []string{"URI:spiffe://corp/staff/alice"}}, "", "the client has no verified certificate"},
 		} {
 			q := &adminv1.ExplainRouteRequest{Listener: "front", Sni: c.sni, ClientIdentity: c.client}
@@ -260,7 +260,8 @@ func TestRoutesByClientIdentityAreExplained(t *testing.T) {
 	}
 }
 
-// Accepting server certificates from clients is warned of as long as it lasts.
+// A listener that accepts server certificates from clients has a warning as
+// long as it does.
 func TestMissingClientAuthUsageIsWarnedOf(t *testing.T) {
 	w := newTestbed(t)
 	l := w.putPolicies(httpP)

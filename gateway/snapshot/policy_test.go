@@ -14,7 +14,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// faultsAt returns where the faults of an edit are, sorted.
+// faultsAt returns the sorted paths of an edit's faults.
 func faultsAt(faults []invalid.Fault) []string {
 	var at []string
 	for _, f := range faults {
@@ -153,7 +153,7 @@ func TestOptionsOfHTTPListenersAreChecked(t *testing.T) {
 	}
 }
 
-// The table does what the fields of the listener say.
+// The fields of a listener reach its table.
 func TestOptionsOfHTTPListenersReachTheirTable(t *testing.T) {
 	w := newTestbed(t)
 	l := listener("l", "127.0.0.1:1", httpP, "u")
@@ -174,11 +174,11 @@ func TestOptionsOfHTTPListenersReachTheirTable(t *testing.T) {
 	}
 	proxy, client := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("10.0.0.1")
 	if !table.TrustedProxies.HasAddress(proxy) || table.TrustedProxies.HasAddress(client) {
-		t.Error("trusts whom it should not")
+		t.Error("trusts an untrusted peer")
 	}
 	for name, a := range map[string]interface{ Serves(netip.Addr) bool }{"http": table.Access, "tcp": w.snap.TCP("raw").Access} {
 		if !a.Serves(client) || a.Serves(proxy) || a.Serves(netip.MustParseAddr("10.0.0.9")) {
-			t.Errorf("%s: serves whom it should not", name)
+			t.Errorf("%s: admits a client without access", name)
 		}
 	}
 	plain := w.snap.HTTP("plain")

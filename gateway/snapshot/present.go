@@ -12,14 +12,14 @@ import (
 // maxListed bounds how many CAs of a bundle are described one by one.
 const maxListed = 100
 
-// Present returns a copy of a resource to show to clients: without private keys,
-// passphrases, passwords and archives that hold keys, and with the details of its
-// certificates, if the snapshot holds them.
+// Present returns a copy of a resource to show to clients. It omits private keys,
+// passphrases, passwords and archives that hold keys, and adds the details of
+// certificates that the snapshot holds.
 func (s *Snapshot) Present(r store.Resource) store.Resource {
 	switch r := r.(type) {
 	case *adminv1.Certificate:
-		// Only the public fields are copied, by name: the secrets must never be
-		// copied, and a field that is added later must not leak.
+		// Only the public fields are copied, by name, so that a field added later
+		// does not leak a secret.
 		shown := &adminv1.Certificate{Name: r.Name, Labels: r.Labels, Etag: r.Etag, Revision: r.Revision}
 		switch src := r.Source.(type) {
 		case *adminv1.Certificate_Pem:
@@ -72,7 +72,8 @@ func bundleInfo(b *bundle) *adminv1.TrustBundleInfo {
 	return info
 }
 
-// TLSVersion returns the API's form of a version; it is unspecified for an unknown one.
+// TLSVersion returns the API's form of a version. An unknown version is
+// TLS_VERSION_UNSPECIFIED.
 func TLSVersion(v uint16) adminv1.TlsVersion {
 	for out, version := range versions {
 		if version == v {

@@ -14,23 +14,24 @@ import (
 
 // An Endpoint is one endpoint of an upstream, ready to probe.
 type Endpoint struct {
-	Address  string // as in the resource
+	Address  string // the address in the resource
 	Draining bool
-	Down     string // why its upstream is down; empty if it is up
+	Down     string // why the upstream is down; "" if it is up
 
-	// Unresolved is the error of a failed DNS lookup; Address is then the name that was
-	// looked up. Nil: Address is an address.
+	// Unresolved is the error of a failed DNS lookup, or nil. If it is not nil, Address
+	// is the name that was looked up.
 	Unresolved error
 
 	Target probe.Target
 }
 
-// maxKnown bounds how many other trust bundles a chain is tried against if it does
-// not lead to a trusted CA.
+// maxKnown bounds how many other trust bundles are tried for a chain that does not
+// lead to a trusted CA.
 const maxKnown = 200
 
 // Endpoints returns the endpoints of an upstream in the order of the resource. If
-// they come from DNS, it makes a new lookup, bounded by ctx, and returns its result.
+// the endpoints come from DNS, it makes a new lookup, bounded by ctx, and returns
+// its result.
 //
 // Endpoints have the TLS settings of HTTP listeners, or those of TCP listeners if
 // only TCP listeners use the upstream. host is the server name for settings that
@@ -77,7 +78,8 @@ func (s *Snapshot) Endpoints(ctx context.Context, name, host string) []Endpoint 
 	return out
 }
 
-// onlyStreams reports whether the upstream is used, and only by TCP listeners.
+// onlyStreams reports whether the upstream has users and all of them are TCP
+// listeners.
 func (s *Snapshot) onlyStreams(name string) bool {
 	tcp, http := false, false
 	for _, l := range s.leadingTo(name) {
@@ -155,8 +157,8 @@ func (s *Snapshot) knownCertificates() []probe.Certificate {
 	return out
 }
 
-// Changed returns the names of the upstreams that are up and whose live object, or
-// what it requires of its endpoints, differs between prev and s, in order.
+// Changed returns the names of the upstreams that are up and whose live object or
+// requirement differs between prev and s, in order.
 func (s *Snapshot) Changed(prev *Snapshot) []string {
 	var out []string
 	for name, u := range ordered.Differ(prev.upstreams, s.upstreams) {
@@ -167,7 +169,7 @@ func (s *Snapshot) Changed(prev *Snapshot) []string {
 	return out
 }
 
-// WithUpstream returns prev with one upstream replaced by the draft's. The result is
+// WithUpstream returns prev with one upstream taken from the draft. The result is
 // for inspection and must not be made live. Faults go to bad.
 func (c Compiler) WithUpstream(ctx context.Context, prev *Snapshot, d *store.Draft, name string, bad *invalid.List) *Snapshot {
 	next := *prev

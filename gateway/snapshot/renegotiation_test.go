@@ -7,8 +7,8 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// Renegotiation reaches only HTTP/1.1: settings under which it cannot work cause a
-// warning or, with HTTP/2 alone, a fault.
+// Renegotiation works only with HTTP/1.1. Settings under which it cannot work
+// cause a warning or, with only HTTP/2, a fault.
 func TestRenegotiationOnlyWhereItWorks(t *testing.T) {
 	upstream := func(p adminv1.HttpProtocol, min adminv1.TlsVersion) *adminv1.Upstream {
 		u := tlsUpstream("u", &adminv1.UpstreamTls{TrustBundles: []string{"trust"}, MinVersion: min, Renegotiation: adminv1.Renegotiation_RENEGOTIATION_ONCE})
@@ -19,7 +19,7 @@ func TestRenegotiationOnlyWhereItWorks(t *testing.T) {
 	for _, c := range []struct {
 		upstream *adminv1.Upstream
 		listener adminv1.Protocol
-		warning  string // of the upstream; "" for none
+		warning  string // warning about the upstream, or ""
 		field    string
 	}{
 		{upstream(one, 0), adminv1.Protocol_PROTOCOL_HTTP, "", ""},

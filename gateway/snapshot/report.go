@@ -9,10 +9,10 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// A report holds what the status says about a resource.
+// A report holds the status of a resource.
 type report struct {
 	ref      store.Ref
-	problem  string // why it is down; "": it is up
+	problem  string // why the resource is down; "" if it is up
 	security []invalid.Warning
 }
 

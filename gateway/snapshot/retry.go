@@ -14,8 +14,8 @@ import (
 // method is a token (RFC 9110, section 5.6.2).
 var method = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}$")
 
-// retry checks a route's retry settings and returns them in l7's form; nil if f has
-// none.
+// retry checks a route's retry settings and returns them in l7's form. It returns
+// nil if f has none.
 func (s routeScope) retry(f *adminv1.Forward) *exchange.Retry {
 	msg := f.GetRetry()
 	if msg == nil {

@@ -18,7 +18,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// at returns where faults are, in order.
+// at returns the paths of faults, in order.
 func at(faults []invalid.Fault) []string {
 	var all []string
 	for _, f := range faults {
@@ -75,7 +75,7 @@ func TestFaultsOfRetries(t *testing.T) {
 	timed := retried(&adminv1.Retry{PerTryTimeout: durationpb.New(time.Second)})
 	timed.GetForward().Timeout = durationpb.New(time.Second)
 	if got := at(w.refused(timed)); !slices.Equal(got, []string{"r0.forward.retry.per_try_timeout"}) {
-		t.Errorf("a try as long as all: %v", got)
+		t.Errorf("a try may take as long as all tries together: %v", got)
 	}
 	timed.GetForward().Timeout = durationpb.New(time.Second + 1)
 	w.put(timed)

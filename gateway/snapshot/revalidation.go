@@ -24,7 +24,7 @@ var revalidationActions = map[adminv1.RevalidationAction]validity.Action{
 	adminv1.RevalidationAction_REVALIDATION_ACTION_REPORT:      validity.Report,
 }
 
-// revalidation returns the policy for live connections. The caller sets its Judge.
+// revalidation returns the policy for open connections. The caller sets its Judge.
 func (s *scope) revalidation(r *adminv1.Revalidation) *validity.Policy {
 	const at = invalid.Path("tls.revalidation")
 	p := &validity.Policy{Grace: cmp.Or(s.duration(at.Field("grace"), r.GetGrace()), defaultGrace)}
@@ -37,16 +37,16 @@ func (s *scope) revalidation(r *adminv1.Revalidation) *validity.Policy {
 	return p
 }
 
-// A requirement is what an upstream requires of its endpoints' certificates in one
-// revision. The Verifier of its TLS clients puts it in force when the revision
-// becomes live, without a new handshake.
+// A requirement holds an upstream's requirements for its endpoints' certificates
+// in one revision. When the revision becomes live, the Verifier of the upstream's
+// TLS clients applies them without a new handshake.
 type requirement struct {
-	verifier *certs.Verifier     // of the TLS clients; nil without TLS
+	verifier *certs.Verifier     // verifier of the TLS clients; nil without TLS
 	requires *certs.Requirements // nil without TLS
-	policy   *validity.Policy    // for open connections; never nil
+	policy   *validity.Policy    // policy for open connections; never nil
 }
 
-// require makes the requirement of u. It reuses the parts of before that are equal.
+// require builds the requirement of u. It reuses equal parts of before.
 func (s upstreamScope) require(u *liveUpstream, o *certs.ClientOptions, before requirement) {
 	policy := s.revalidation(u.msg.GetTls().GetRevalidation())
 	r, err := certs.NewRequirements(*o)
@@ -55,7 +55,7 @@ func (s upstreamScope) require(u *liveUpstream, o *certs.ClientOptions, before r
 		return
 	}
 	if r.Equal(before.requires) {
-		r = before.requires // with the chains that are known to pass
+		r = before.requires // keeps the chains that are known to pass
 	}
 	policy.Verifier = r
 	if before.policy != nil && *before.policy == *policy {
@@ -73,7 +73,7 @@ func (u *liveUpstream) inForce() {
 	u.tracker.Peers().Require(u.policy)
 }
 
-// planned returns the client as it will verify once u is live.
+// planned returns a client that verifies as c will verify once u is live.
 func (u *liveUpstream) planned(c *certs.Client) *certs.Client {
 	if c == nil || u.verifier == nil || u.verifier.Requirements() == u.requires {
 		return c
@@ -81,15 +81,15 @@ func (u *liveUpstream) planned(c *certs.Client) *certs.Client {
 	return c.With(u.requires)
 }
 
-// keeps reports whether the live object of u suits next: everything is equal
-// except what is required of the endpoints' certificates.
+// keeps reports whether next can use the live object of u: everything except
+// the requirement is equal.
 func (u *liveUpstream) keeps(next *liveUpstream) bool {
 	return u != nil && u.down == "" && u.uses.certificate == next.uses.certificate && u.uses.proxy.equal(next.uses.proxy) &&
 		sameInputs(withoutRequirement(u.msg), withoutRequirement(next.msg))
 }
 
-// withoutRequirement returns the message without the fields that a requirement is
-// made from. The server name is both required and sent.
+// withoutRequirement returns the message without the fields of the requirement.
+// The server name stays, because it is also sent.
 func withoutRequirement(msg *adminv1.Upstream) *adminv1.Upstream {
 	c := proto.Clone(msg).(*adminv1.Upstream)
 	if t := c.GetTls(); t != nil {

@@ -25,7 +25,7 @@ func TestARequirementIsReplacedInPlace(t *testing.T) {
 	for _, c := range []struct {
 		what       string
 		change     func(*adminv1.UpstreamTls)
-		live, need bool // which change
+		live, need bool // whether the live object or the requirement changes
 	}{
 		{"nothing", func(*adminv1.UpstreamTls) {}, false, false},
 		{"an anchor", func(t *adminv1.UpstreamTls) { t.TrustBundles = []string{"t", "t2"} }, false, true},
@@ -55,7 +55,7 @@ func TestARequirementIsReplacedInPlace(t *testing.T) {
 			t.Errorf("%s: another requirement: %v, want %v", c.what, got, c.need)
 		}
 		if !c.live && (next.verifier != first.verifier || first.verifier.Requirements() != first.requires) {
-			t.Errorf("%s: the requirement is in force before the snapshot is", c.what)
+			t.Errorf("%s: the requirement is in force before the snapshot is live", c.what)
 		}
 		w.snap.Require(before)
 		if next.verifier.Requirements() != next.requires || next.tracker.Peers().Policy() != next.policy {
@@ -67,7 +67,7 @@ func TestARequirementIsReplacedInPlace(t *testing.T) {
 	}
 }
 
-// A probe of a planned change verifies as the change will.
+// A probe of a planned change verifies with the planned requirement.
 func TestAProbeVerifiesWithThePlannedRequirement(t *testing.T) {
 	w := newTestbed(t)
 	u := tlsUpstream("u", &adminv1.UpstreamTls{TrustBundles: []string{"t"}, ServerName: "a.example"})

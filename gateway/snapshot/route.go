@@ -24,7 +24,7 @@ import (
 type liveRoute struct {
 	msg       *adminv1.Route
 	upstreams []*liveUpstream
-	problem   string // why it is not served; empty if it is
+	problem   string // why the route is not served; "" if it is
 }
 
 // sameLive reports whether both have the same conditions and action.
@@ -54,8 +54,8 @@ func (j *job) newRoute(msg *adminv1.Route) (*liveRoute, *scope) {
 	return r, s
 }
 
-// route compiles a route for listeners whose tables are edited: the edit of a table
-// finds routes that are ambiguous.
+// route compiles a route for listeners whose tables are edited. The edit of a table
+// finds ambiguous routes.
 func (j *job) route(msg *adminv1.Route) *liveRoute {
 	r, s := j.newRoute(msg)
 	r.problem = s.close()
@@ -98,14 +98,14 @@ func (j *job) allRoutes() map[string]ordered.Map[*liveRoute] {
 	return out
 }
 
-// tableChanged reports whether a listener's routes have changed, or may be ambiguous
-// as before.
+// tableChanged reports whether a listener's routes have changed, or may still be
+// ambiguous.
 func (j *job) tableChanged(listener string, routes ordered.Map[*liveRoute]) bool {
 	prev := j.prev.listeners.Get(listener)
 	return prev == nil || prev.Down != "" || !sameRoutes(routes, prev.uses.routes, func(a, b *liveRoute) bool { return sameInputs(a.msg, b.msg) })
 }
 
-// sameRoutes reports whether both have the same routes, each as same says.
+// sameRoutes reports whether both have the same routes, compared with same.
 func sameRoutes(a, b ordered.Map[*liveRoute], same func(a, b *liveRoute) bool) bool {
 	for _, r := range ordered.Differ(a, b) {
 		if r[0] == nil || r[1] == nil || !same(r[0], r[1]) {
@@ -151,7 +151,8 @@ func (s routeScope) checkRoute(msg *adminv1.Route) {
 	s.headerRules("response_headers", msg.GetResponseHeaders(), true)
 }
 
-// shareOf returns an upstream's share of a route's traffic, relative to the others'.
+// shareOf returns an upstream's share of a route's traffic, relative to the other
+// upstreams.
 func shareOf(u *adminv1.WeightedUpstream) int32 {
 	if u.Weight == nil {
 		return 1
@@ -221,8 +222,8 @@ func (s routeScope) checkRespond(r *adminv1.Respond) {
 	}
 }
 
-// rewrite checks how a route changes paths and returns it in l7's form; nil means no
-// rewrite.
+// rewrite checks a route's rewrite of paths and returns it in l7's form. Nil means
+// no rewrite.
 func (s routeScope) rewrite(msg *adminv1.Route) *route.Rewrite {
 	const at = invalid.Path("forward.rewrite")
 	r := msg.GetForward().GetRewrite()
@@ -237,7 +238,7 @@ func (s routeScope) rewrite(msg *adminv1.Route) *route.Rewrite {
 			return nil
 		}
 		if route.CheckPath(route.Path{Kind: route.PathPrefix, Value: matched.Prefix}) != nil {
-			return nil // reported at match.path
+			return nil // the fault is reported at match.path
 		}
 		w, err := route.RewritePrefix(matched.Prefix, k.Prefix)
 		if err != nil {
@@ -301,7 +302,7 @@ func (j *job) checkConflicts(routes []*liveRoute, known map[[2]string]bool, scop
 		var c *route.ConflictError
 		var r *route.RuleError
 		if errors.As(e, &r) {
-			// Faults of single rules were found before; these are faults of the rules
+			// The checks of single rules came before. These are faults of the rules
 			// together.
 			if s := scopes[r.Rule]; s.Len() == 0 {
 				s.Add(invalid.Path("match").Field(r.Field), "%v", r.Err)
@@ -349,7 +350,7 @@ func rule[T any](msg *adminv1.Route, value T) route.Rule[T] {
 		r.Client = &route.Identity{SANs: id.GetSubjectAltNames(), Fingerprints: id.GetSha256Fingerprints(), Issuer: id.GetIssuer()}
 	}
 	if d := msg.GetRedirect(); d != nil && d.GetHost() == "" && d.GetPath() == "" {
-		r.NotScheme = d.GetScheme() // else it would cause a redirect loop
+		r.NotScheme = d.GetScheme() // otherwise the route would cause a redirect loop
 	}
 	return r
 }
@@ -414,8 +415,8 @@ func table[T any](s listenerScope, before *route.Table[T], l, prev *Listener, va
 		t, err = route.New(rules)
 	}
 	if err != nil && (s.job.work != nil || s.job.bad.Len() == 0 && s.Len() == 0) {
-		// The checks of the routes missed this fault, or have not been made because the
-		// table was only edited. Serving without a table would send their traffic to the
+		// The checks of the routes missed this fault, or were skipped because the table
+		// was only edited. Without a table, the traffic of the routes would go to the
 		// wrong upstream.
 		s.Add("", "its routes cannot be served: %v", err)
 		s.job.undecided = s.job.work != nil
@@ -435,7 +436,7 @@ func split[T any](r *liveRoute, live func(*liveUpstream) T) []upstream.Weighted[
 
 // action returns the action of a checked route.
 func (j *job) action(r *liveRoute) *l7.Action {
-	s := routeScope{j.scope(r.msg)} // its faults were reported before
+	s := routeScope{j.scope(r.msg)} // the faults of the route were reported before
 	a := &l7.Action{
 		Route:           r.msg.GetName(),
 		RequestHeaders:  s.headerRules("request_headers", r.msg.GetRequestHeaders(), false),

@@ -13,8 +13,8 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// A Snapshot holds everything that is live, as of one revision. The zero value is
-// empty: it is live before the first compile.
+// A Snapshot holds all live objects of one revision. The zero value is empty, and
+// is live before the first compile.
 type Snapshot struct {
 	state        *store.State
 	bundles      ordered.Map[*bundle]
@@ -102,17 +102,21 @@ type Upstream struct {
 	Name string
 	Live *upstream.Upstream
 
-	// Reason and Message say why it takes no traffic. They are unset if it does.
+	// Reason and Message say why the upstream takes no traffic. They are unset if
+	// it does.
 	Reason  adminv1.Reason
 	Message string
 
-	// Tracker tracks its connections, including those of earlier revisions.
+	// Tracker tracks the upstream's connections, including connections of earlier
+	// revisions.
 	Tracker *upstream.Tracker
 
-	// Latencies are those of its endpoints, including earlier revisions'.
+	// Latencies are the latencies of the upstream's endpoints, including those of
+	// earlier revisions.
 	Latencies *upstream.Latencies
 
-	// Unverified says that it accepts any certificate that its endpoints present.
+	// Unverified says that the upstream accepts any certificate from its
+	// endpoints.
 	Unverified bool
 }
 
@@ -144,9 +148,9 @@ func (s *Snapshot) Upstreams() []Upstream {
 	return out
 }
 
-// Require puts in force what the upstreams that prev does not use require of their
-// endpoints' certificates, for handshakes and for open connections. It is called when
-// the snapshot becomes live after prev, before traffic sees it.
+// Require puts the requirements of the upstreams that prev does not use in force, for
+// handshakes and for open connections. It is called when the snapshot becomes live
+// after prev, before traffic sees it.
 func (s *Snapshot) Require(prev *Snapshot) {
 	for _, u := range ordered.Differ(prev.upstreams, s.upstreams) {
 		if u[1] != nil {
@@ -155,9 +159,9 @@ func (s *Snapshot) Require(prev *Snapshot) {
 	}
 }
 
-// Start starts health checks, lookups and warm connections, as configured, of every
-// upstream that prev does not use. It is called once the snapshot is live, after prev;
-// until then nothing is dialed. Retire stops it.
+// Start starts the configured health checks, lookups and warm connections of every
+// upstream that prev does not use. It is called once the snapshot is live after prev.
+// Nothing is dialed before that. Retire ends these activities.
 func (s *Snapshot) Start(prev *Snapshot) {
 	for _, u := range ordered.Differ(prev.upstreams, s.upstreams) {
 		if u[1] != nil {
@@ -188,7 +192,8 @@ func (s *Snapshot) Replaced(next *Snapshot) []Upstream {
 	return out
 }
 
-// CloseWarm closes the warm connections of every upstream and makes no new ones.
+// CloseWarm closes the warm connections of every upstream and stops opening new
+// ones.
 func (s *Snapshot) CloseWarm() {
 	for _, u := range s.upstreams.All() {
 		u.live.Retire()
@@ -214,8 +219,8 @@ func (s *Snapshot) Certificate(name string) *certs.Certificate {
 	return nil
 }
 
-// TrustBundle returns the trust of the bundle of the name, or nil if it is not up, or the
-// system's.
+// TrustBundle returns the trust of the named bundle. It returns nil if the bundle is not
+// up, or is the system's.
 func (s *Snapshot) TrustBundle(name string) *certs.TrustBundle {
 	if b := s.bundles.Get(name); b != nil && b.msg.GetSystem() == nil {
 		return b.trust
@@ -224,7 +229,7 @@ func (s *Snapshot) TrustBundle(name string) *certs.TrustBundle {
 }
 
 // ChangedMaterial returns the certificates and trust bundles that differ between prev and
-// s. It costs no more than the difference.
+// s. Its cost is proportional to the difference.
 func (s *Snapshot) ChangedMaterial(prev *Snapshot) []store.Ref {
 	var out []store.Ref
 	for name := range ordered.Differ(prev.bundles, s.bundles) {
@@ -236,7 +241,7 @@ func (s *Snapshot) ChangedMaterial(prev *Snapshot) []store.Ref {
 	return out
 }
 
-// TrustBundles yields the name and the trust of every bundle that is up and not the
+// TrustBundles yields the name and the trust of every bundle that is up, except the
 // system's.
 func (s *Snapshot) TrustBundles() iter.Seq2[string, *certs.TrustBundle] {
 	return func(yield func(string, *certs.TrustBundle) bool) {

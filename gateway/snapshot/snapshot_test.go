@@ -33,7 +33,7 @@ func newTestbed(t *testing.T) *testbed {
 	return &testbed{t: t, ca: certstest.NewCA(t), snap: new(Snapshot)}
 }
 
-// testCompiler returns one that reads the files of tests.
+// testCompiler returns a Compiler that reads the files of tests.
 func testCompiler() Compiler { return Compiler{FileRoots: fileroot.Roots{os.TempDir()}} }
 
 // try compiles an edit.
@@ -61,7 +61,7 @@ func compile(c Compiler, prev *Snapshot, e store.Edit, d *store.Draft, bad *inva
 	}
 }
 
-// put makes an edit live that must be right, and returns its warnings.
+// put makes a valid edit live, and returns its warnings.
 func (w *testbed) put(rs ...store.Resource) []invalid.Warning {
 	w.t.Helper()
 	next, _, bad := w.try(store.Edit{Puts: puts(rs...)})
@@ -72,7 +72,7 @@ func (w *testbed) put(rs ...store.Resource) []invalid.Warning {
 	return bad.Warnings()
 }
 
-// refused compiles an edit that must be wrong, and returns its faults.
+// refused compiles an invalid edit, and returns its faults.
 func (w *testbed) refused(rs ...store.Resource) []invalid.Fault {
 	w.t.Helper()
 	_, _, bad := w.try(store.Edit{Puts: puts(rs...)})
@@ -132,7 +132,7 @@ const (
 	httpP = adminv1.Protocol_PROTOCOL_HTTP
 )
 
-// prefix is a match of the API's path prefix.
+// prefix returns a match of a path prefix.
 func prefix(p string) *adminv1.RouteMatch {
 	return &adminv1.RouteMatch{Path: &adminv1.PathMatch{Kind: &adminv1.PathMatch_Prefix{Prefix: p}}}
 }
@@ -327,7 +327,7 @@ func TestARouteMustFitItsListeners(t *testing.T) {
 		t.Errorf("%v, want %v", got, want)
 	}
 
-	// The other way round: a listener must fit the routes it has.
+	// A listener must also fit the routes that it has.
 	w.put(forward("path", prefix("/x"), "web", "u"))
 	if faults := w.refused(listener("web", "127.0.0.1:2", tcp, "u")); len(faults) != 1 || faults[0].Field != `route["path"].match.path` {
 		t.Errorf("%v", faults)
@@ -397,7 +397,7 @@ func TestFilesAreReadWhenTheResourceIsWritten(t *testing.T) {
 		t.Errorf("Reloaded() = %v", got)
 	}
 
-	// A file that cannot be read changes nothing.
+	// A file that cannot be read does not change the live certificate.
 	os.WriteFile(filepath.Join(dir, "c.pem"), []byte("-----BEGIN CERT"), 0o600)
 	if faults := w.refused(c); len(faults) != 1 || faults[0].Field != "r0.files.certificate_path" {
 		t.Errorf("%v", faults)
@@ -439,17 +439,17 @@ func TestRestoredResourceWithAFaultIsDownAlone(t *testing.T) {
 		t.Error("a resource that does not depend on the files is down too")
 	}
 
-	// Unrelated writes still pass, and neither heal nor hide it.
+	// Unrelated writes still succeed. They neither fix nor hide the problem.
 	w.put(tlsUpstream("new", nil))
 	if n := len(w.snap.Problems()); n != 4 {
 		t.Errorf("%d problems after an unrelated write", n)
 	}
-	// A write to what depends on it is refused.
+	// A write of a dependent resource is refused.
 	changed := tlsUpstream("u", &adminv1.UpstreamTls{Certificate: "c", ServerName: "x.example"})
 	if faults := w.refused(changed); faults[0].Field != "r0.tls.certificate" || !strings.Contains(faults[0].Message, "is down") {
 		t.Errorf("%v", faults)
 	}
-	// When the files are back, the next write brings it up.
+	// When the files are back, the next write brings the certificate up.
 	files(t, dir, "c", w.ca.Client(t, "one"))
 	files(t, dir, "s", w.ca.Server(t, "localhost"))
 	w.put(tlsUpstream("new", nil))
@@ -479,7 +479,7 @@ func TestPresentOmitsKeysAndAddsInfo(t *testing.T) {
 	if bundle.GetInfo().GetCount() != 1 || len(bundle.GetInfo().GetCertificates()) != 1 {
 		t.Errorf("info: %v", bundle.GetInfo())
 	}
-	// A private key must not come out by any field that is added later.
+	// No field that is added later may reveal a private key.
 	labelled := proto.Clone(stored).(*adminv1.Certificate)
 	labelled.Labels = map[string]string{"a": "b"}
 	if got := w.snap.Present(labelled).(*adminv1.Certificate); got.GetLabels()["a"] != "b" {

@@ -22,7 +22,7 @@ var starttlsProtocols = map[adminv1.Starttls]starttls.Protocol{
 }
 
 // upgrades reports whether connections to the upstream begin in a plaintext protocol.
-// Such an upstream carries no HTTP.
+// Such an upstream cannot serve HTTP.
 func upgrades(msg *adminv1.Upstream) bool {
 	return msg.GetTls().GetStarttls() != adminv1.Starttls_STARTTLS_UNSPECIFIED
 }
@@ -30,8 +30,8 @@ func upgrades(msg *adminv1.Upstream) bool {
 // upgrades reports whether connections to u begin in a plaintext protocol.
 func (u *liveUpstream) upgrades() bool { return u != nil && upgrades(u.msg) }
 
-// starttls returns the protocol in which endpoints are asked to start TLS. It rejects
-// settings for HTTP, which begins with TLS.
+// starttls returns the protocol in which the gateway requests TLS from endpoints. It
+// rejects settings for HTTP, whose connections begin with TLS.
 func (s upstreamScope) starttls(msg *adminv1.Upstream) starttls.Protocol {
 	v := msg.GetTls().GetStarttls()
 	if !upgrades(msg) || !enum(v, adminv1.Starttls_name) {
@@ -54,9 +54,9 @@ func (s upstreamScope) starttls(msg *adminv1.Upstream) starttls.Protocol {
 	return starttlsProtocols[v]
 }
 
-// starttls returns the protocol in which a TCP listener's clients ask for TLS. It
+// starttls returns the protocol in which a TCP listener's clients request TLS. It
 // rejects upstreams whose connections begin in another protocol, and settings that
-// clients in plaintext would bypass.
+// plaintext clients would bypass.
 func (s listenerScope) starttls(l *Listener) starttls.Protocol {
 	const at, optional = "tls.starttls", "tls.starttls_optional"
 	t := l.msg.GetTls()

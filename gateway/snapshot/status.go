@@ -52,9 +52,10 @@ func AnchorUses(uses []certs.AnchorUse) []*adminv1.AnchorUse {
 	return out
 }
 
-// A Population is the clients that one TLS policy of a listener verifies.
+// A Population stands for the clients that one TLS policy of a listener
+// verifies.
 type Population struct {
-	Hosts  []string // of the policy; nil for the settings of tls itself
+	Hosts  []string // the policy's hosts; nil for the base settings
 	policy *certs.Server
 }
 
@@ -64,8 +65,8 @@ func (p Population) VerifiedBy() []certs.AnchorUse { return certs.AnchorUses(p.p
 // Trusts reports whether b may verify the clients.
 func (p Population) Trusts(b *certs.TrustBundle) bool { return p.policy.Trusts(b) }
 
-// Populations returns the populations of the listener's clients, that of tls itself
-// first.
+// Populations returns the populations of the listener's clients. The population of
+// the base settings comes first.
 func (l *Listener) Populations() []Population {
 	var out []Population
 	for _, p := range l.uses.policies {

@@ -18,7 +18,7 @@ type tlsSettings struct {
 	alpn                   []string
 }
 
-// commonTLS is the fields that ServerTls and UpstreamTls share.
+// commonTLS has the fields that ServerTls and UpstreamTls share.
 type commonTLS interface {
 	GetMinVersion() adminv1.TlsVersion
 	GetMaxVersion() adminv1.TlsVersion
@@ -104,7 +104,8 @@ func (s *scope) useCertificate(p invalid.Path, name string) *certs.Certificate {
 	return c.live
 }
 
-// warnUse warns of properties of a certificate that may surprise in this use.
+// warnUse warns of properties of a certificate that may be unintended in this
+// use.
 func (s *scope) warnUse(p invalid.Path, name string, c *certs.Certificate, u certs.Use) {
 	findings, warnings := c.UseFindings(u)
 	for i, w := range warnings {

@@ -29,17 +29,17 @@ type liveUpstream struct {
 	uses    upstreamUses
 	live    *upstream.Upstream
 	back    *backs.Pools
-	tracker *upstream.Tracker          // the same in every revision
-	times   *upstream.Latencies        // likewise
+	tracker *upstream.Tracker          // shared by all revisions
+	times   *upstream.Latencies        // shared by all revisions
 	clients map[string]endpointClients // by address; empty with dns
 	down    string
 
 	requirement
 
-	proxy *egress.Proxy // that connections are made through; nil: none
+	proxy *egress.Proxy // the proxy for connections, or nil
 
-	// With dns: the query, which revisions with equal queries share, and the function
-	// that makes an endpoint of an address.
+	// With dns: the lookup, which revisions with equal queries share, and the
+	// function that builds an endpoint for an address.
 	name     *resolve.Name
 	endpoint func(resolve.Address, *upstream.Endpoint) (upstream.EndpointOptions, error)
 
@@ -100,7 +100,7 @@ func (j *job) upstream(msg *adminv1.Upstream) *liveUpstream {
 		next.live = upstream.New(upstream.Options{Name: msg.GetName(), Logger: j.log})
 		next.back = backs.New(backs.Options{Upstream: next.live})
 		if prev != nil {
-			next.policy = prev.policy // open connections are verified as before
+			next.policy = prev.policy // the requirement for open connections has not changed
 		}
 	}
 	return next
@@ -111,7 +111,7 @@ func overTLS(msg *adminv1.Upstream) bool {
 	return msg.GetPlaintext() == nil && msg.GetPassthrough() == nil
 }
 
-// checkPassthrough rejects settings that have no meaning where the client's TLS is
+// checkPassthrough rejects settings that have no effect if the client's TLS is
 // forwarded unchanged: the gateway knows only the SNI of such connections.
 func (s upstreamScope) checkPassthrough(msg *adminv1.Upstream) {
 	if msg.GetPassthrough() == nil {
@@ -256,8 +256,8 @@ func (s upstreamScope) warm(msg *adminv1.Upstream, idleTimeout, maxAge time.Dura
 	case proxyVersions[msg.GetSendProxyProtocol()] != proxyproto.None:
 		s.Add("pool.warm", "must be left out where send_proxy_protocol is set: the client that a connection will announce is not known in advance")
 	case msg.GetTls().GetStarttls() == adminv1.Starttls_STARTTLS_POSTGRES:
-		// The server process of a connection knows only the sessions that began before
-		// it (up to PostgreSQL 17), and CancelRequest may arrive on any connection.
+		// The server process of a connection knows only sessions that began before its
+		// own (up to PostgreSQL 17), and a CancelRequest may use any connection.
 		s.Add("pool.warm", "must be left out where tls.starttls is STARTTLS_POSTGRES: a server ignores a request to cancel a statement that arrives on a connection made before the session")
 	case starttlsProtocols[msg.GetTls().GetStarttls()].ServerSpeaksFirst():
 		s.Add("pool.warm", "must be left out where tls.starttls is %v: a server's greeting belongs to the client whose connection receives it", msg.GetTls().GetStarttls())
@@ -290,7 +290,7 @@ var httpProtocols = map[adminv1.HttpProtocol]backs.Protocol{
 	adminv1.HttpProtocol_HTTP_PROTOCOL_2:    backs.HTTP2,
 }
 
-// renegotiation says what a server may do after the handshake.
+// renegotiation sets whether a server may renegotiate after the handshake.
 func (s upstreamScope) renegotiation(o *certs.ClientOptions, msg *adminv1.Upstream) {
 	const at = "tls.renegotiation"
 	r := msg.GetTls().GetRenegotiation()
@@ -350,7 +350,7 @@ func alpn(p backs.Protocol) []string {
 
 // clientOptions returns the TLS settings that all endpoints share.
 func (s upstreamScope) clientOptions(u *liveUpstream) *certs.ClientOptions {
-	t := u.msg.GetTls() // nil: every default
+	t := u.msg.GetTls() // nil means all defaults
 	settings := s.tlsSettings("tls", t)
 	o := &certs.ClientOptions{
 		Certificate:    u.uses.certificate,
@@ -388,7 +388,7 @@ func (s upstreamScope) clientOptions(u *liveUpstream) *certs.ClientOptions {
 			o.Verification = certs.VerifyReportOnly
 			s.warnSecurity(warnVerification, "tls.verification", "is VERIFICATION_REPORT_ONLY: an upstream whose certificate fails verification is accepted")
 			log := s.job.log.With("upstream", u.msg.GetName())
-			var logged sync.Map // reasons; logging every handshake would flood the log
+			var logged sync.Map // the reasons logged so far; logging every handshake would flood the log
 			o.Report = func(err *certs.VerifyError) {
 				level := hclog.Warn
 				if _, known := logged.LoadOrStore(err.Reason, true); known {
@@ -408,8 +408,8 @@ func (s upstreamScope) clientOptions(u *liveUpstream) *certs.ClientOptions {
 }
 
 // warnOfIssuer warns the writer of u if its client certificate leads to none of the CAs
-// that it trusts. The warning does not belong to the notes: it costs a verification of a
-// signature, which was half of a start with 10,000 upstreams.
+// that it trusts. The warning is not part of the notes, because it needs a signature
+// check. With 10,000 upstreams, these checks took half of the start time.
 func (s upstreamScope) warnOfIssuer(u *liveUpstream) {
 	c, t := u.uses.certificate, u.msg.GetTls()
 	if s.written() && c != nil && len(t.GetTrustBundles()) > 0 && !c.LeadsTo(u.uses.trust...) {
@@ -417,8 +417,8 @@ func (s upstreamScope) warnOfIssuer(u *liveUpstream) {
 	}
 }
 
-// clients returns the TLS clients of one endpoint. It reuses those from before whose
-// settings are equal.
+// clients returns the TLS clients of one endpoint. It reuses clients of before with
+// equal settings.
 func (s upstreamScope) clients(at invalid.Path, o certs.ClientOptions, host string, protocol backs.Protocol, before endpointClients) (c endpointClients) {
 	if o.ServerName == "" && !o.FromHost {
 		o.ServerName = host

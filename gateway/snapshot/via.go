@@ -39,7 +39,7 @@ func (s upstreamScope) useProxy(msg *adminv1.Upstream) (u proxyUses) {
 	return u
 }
 
-// via returns the egress proxy of an upstream; nil means none.
+// via returns the egress proxy of an upstream, or nil.
 func (s upstreamScope) via(u *liveUpstream) *egress.Proxy {
 	const at = invalid.Path("via")
 	for i, e := range u.msg.GetEndpoints() {
@@ -107,7 +107,7 @@ func (s upstreamScope) credentials(at invalid.Path, c *adminv1.ProxyCredentials,
 	}
 }
 
-// proxyTLS returns how the gateway begins TLS with an egress proxy.
+// proxyTLS returns the gateway's TLS settings for an egress proxy.
 func (s upstreamScope) proxyTLS(u *liveUpstream, t *adminv1.ProxyTls, host string) *certs.Client {
 	o := certs.ClientOptions{Certificate: u.uses.proxy.certificate, Trust: u.uses.proxy.trust, ServerName: host, Time: s.job.now}
 	if name := strings.TrimSuffix(t.GetServerName(), "."); name != "" {

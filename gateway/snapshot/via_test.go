@@ -70,14 +70,16 @@ func TestEgressProxiesAreChecked(t *testing.T) {
 	if shown := w.snap.Present(before.msg).(*adminv1.Upstream); shown.GetVia().GetHttpConnect().GetCredentials().GetPassword() != "" || before.msg.GetVia().GetHttpConnect().GetCredentials().GetPassword() == "" {
 		t.Errorf("shown: %v", shown)
 	}
-	// The bundle for the proxy is in use, and another one makes another upstream.
+	// The bundle for the proxy counts as in use. Another bundle results in another
+	// upstream.
 	w.put(newTestbed(t).bundle("trust"))
 	if after := w.snap.upstreams.Get("u"); after.live == before.live || after.proxy == before.proxy {
 		t.Error("the proxy is verified against the bundle from before")
 	}
 }
 
-// A write that leaves the password out keeps it, and never for another proxy.
+// A write without the password keeps the stored one, but never for another
+// proxy.
 func TestThePasswordOfAProxyIsKept(t *testing.T) {
 	const secret, plain = ` credentials { username: "user" password: "s3cret" } `, ` credentials { username: "user" } `
 	for _, c := range []struct {

@@ -24,7 +24,7 @@ func (j *job) warnOfWarm() {
 	if j.draft == nil {
 		return
 	}
-	warm := map[string]*liveUpstream{} // those that the draft puts or uses
+	warm := map[string]*liveUpstream{} // warm upstreams that the draft puts or uses
 	note := func(name string) {
 		if u := j.next.upstreams.Get(name); u != nil && u.msg.GetPool().GetWarm() > 0 {
 			warm[name] = u

@@ -27,10 +27,10 @@ func TestMisplacedWarmConnectionsAreRefused(t *testing.T) {
 		{"plaintext", "pool.warm", func(u *adminv1.Upstream) {
 			u.Transport = &adminv1.Upstream_Plaintext{Plaintext: &adminv1.Plaintext{}}
 		}},
-		{"a name that comes with the client", "pool.warm", func(u *adminv1.Upstream) {
+		{"a name taken from the client", "pool.warm", func(u *adminv1.Upstream) {
 			u.GetTls().ServerName, u.GetTls().ServerNameSource = "", adminv1.ServerNameSource_SERVER_NAME_SOURCE_FROM_HOST
 		}},
-		{"a client that is announced", "pool.warm", func(u *adminv1.Upstream) {
+		{"an announced client", "pool.warm", func(u *adminv1.Upstream) {
 			u.SendProxyProtocol = adminv1.SendProxyProtocol_SEND_PROXY_PROTOCOL_V1
 		}},
 		{"the server speaks first", "pool.warm", func(u *adminv1.Upstream) { u.Tcp = &adminv1.UpstreamTcp{ServerSpeaksFirst: true} }},
@@ -43,7 +43,7 @@ func TestMisplacedWarmConnectionsAreRefused(t *testing.T) {
 			t.Errorf("%s: %v", test.what, faults)
 		}
 		u.Pool.Warm = 0
-		w.put(u) // nothing else is wrong with it
+		w.put(u) // the upstream has no other fault
 	}
 }
 

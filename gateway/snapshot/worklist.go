@@ -11,7 +11,7 @@ import (
 
 // A worklist holds the resources that a compile looks at: those that the edit names or
 // changes, those that are down, and those that use an object which the compile
-// replaces. The snapshot takes all others from the one before.
+// replaces. The new snapshot takes all other resources from the previous one.
 type worklist struct {
 	names map[adminv1.Kind]map[string]bool
 
@@ -33,7 +33,8 @@ func (w *worklist) replaces(replaced map[string]bool, names []string) bool {
 	return len(replaced) > 0 && slices.ContainsFunc(names, func(name string) bool { return replaced[name] })
 }
 
-// newWorklist returns what is known before anything is compiled.
+// newWorklist returns the resources that are known to need work before the
+// compile starts.
 func (j *job) newWorklist() *worklist {
 	w := &worklist{
 		names:        map[adminv1.Kind]map[string]bool{},
@@ -59,7 +60,7 @@ func (j *job) newWorklist() *worklist {
 }
 
 // compileChanged compiles only what the edit can affect. It returns false if it found
-// a fault or cannot decide; then compileAll does, from the beginning.
+// a fault or cannot decide. Then compileAll starts again from the beginning.
 func (j *job) compileChanged() bool {
 	j.work = j.newWorklist()
 	j.next.system = j.prev.system
@@ -77,7 +78,7 @@ func (j *job) compileChanged() bool {
 		return false
 	}
 	if !j.needs.None() {
-		return true // the caller gathers more and compiles again
+		return true // the caller gathers the missing material and compiles again
 	}
 	j.sortRoutes()
 	j.compileListeners(nil)
@@ -86,8 +87,8 @@ func (j *job) compileChanged() bool {
 }
 
 // build compiles the resources of a kind that are on the worklist, or all. compile
-// returns the object from before if nothing about it has changed. same reports whether
-// the users of an object need not be compiled again.
+// returns the previous object if it has not changed. same reports that the users of an
+// object need no compile.
 func build[R store.Resource, L interface {
 	comparable
 	*bundle | *certificate | *liveUpstream | *liveRoute | *Listener
@@ -119,8 +120,8 @@ func build[R store.Resource, L interface {
 	return prev.With(changes)
 }
 
-// sortRoutes notes the replaced routes of each listener, and puts the listener on the
-// worklist.
+// sortRoutes records the replaced routes of each listener, and puts the listener on
+// the worklist.
 func (j *job) sortRoutes() {
 	set := func(r, becomes *liveRoute) {
 		if r == nil {
@@ -153,8 +154,8 @@ func (j *job) replaced(ref store.Ref) {
 	}
 }
 
-// unlessSame returns prev if same is true, else next. The two differ at most in their
-// messages, and same says that those do not differ either.
+// unlessSame returns prev if same is true, else next. The two may differ only in
+// their messages, and same says that the messages are equal.
 func unlessSame[L any](prev, next *L, same bool) *L {
 	if same {
 		return prev
