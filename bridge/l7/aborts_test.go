@@ -30,9 +30,9 @@ import (
 
 var aborts = flag.Int("aborts", 600, "how many exchanges TestAbortedExchangesLeaveNothing aborts")
 
-// Either side aborts exchanges, at every stage, in every pairing of
+// Clients and upstreams abort exchanges at every stage, for every pair of HTTP
 // versions. Afterwards no goroutine, descriptor, request in progress, lent buffer
-// or memory of them remains. (`make aborts` aborts 100,000.)
+// or other memory of the exchanges remains. (`make aborts` aborts 100,000.)
 func TestAbortedExchangesLeaveNothing(t *testing.T) {
 	// Everything that the first exchange leaves for later exchanges, such as
 	// buffers, exists when it ends.
@@ -56,7 +56,7 @@ func TestAbortedExchangesLeaveNothing(t *testing.T) {
 // abortExchanges aborts n exchanges of two gateways, and ends them.
 func abortExchanges(t *testing.T, n int) {
 	w := newTestbed(t)
-	var lent atomic.Int64 // buffers
+	var lent atomic.Int64 // number of lent buffers
 	var most int64
 	backs := map[string]*backs.Pools{
 		"one":   w.back(backs.HTTP1, w.raw(w.serverTLS(), faultyServer)),
@@ -126,7 +126,7 @@ func abortExchanges(t *testing.T, n int) {
 
 func usage(t *testing.T) (goroutines, descriptors int, heap uint64) {
 	t.Helper()
-	if fds, err := os.ReadDir("/proc/self/fd"); err == nil { // only Linux has it
+	if fds, err := os.ReadDir("/proc/self/fd"); err == nil { // only Linux has /proc
 		descriptors = len(fds)
 	}
 	runtime.GC()
@@ -136,7 +136,8 @@ func usage(t *testing.T) (goroutines, descriptors int, heap uint64) {
 	return runtime.NumGoroutine(), descriptors, m.HeapAlloc
 }
 
-// faults are what an upstream does to a request, by its path.
+// faults are the paths of requests; each names what an upstream does to the
+// request.
 var faults = []string{"ok", "never", "big", "endless", "nothing", "half-a-head", "half-a-body", "no-chunk", "reset", "early", "early-and-gone", "switch", "more", "hints"}
 
 // faultyServer is an upstream of HTTP/1.1.
@@ -258,7 +259,7 @@ func faultyStream(s *h2.ServerStream) {
 		begin()
 		_ = s.Write([]byte("hello"))
 		_ = s.Flush()
-	default: // it echoes
+	default: // echoes the body
 		if !begin() {
 			return
 		}
@@ -274,19 +275,21 @@ func faultyStream(s *h2.ServerStream) {
 	}
 }
 
-// abortOne begins an exchange and breaks it off, unless the upstream does.
+// abortOne begins an exchange and breaks it off, unless the upstream breaks it
+// off first.
 func abortOne(address string, config *tls.Config, secure bool) {
 	c, err := net.Dial("tcp", address)
 	if err != nil {
 		return // the test itself is out of descriptors or ports for now
 	}
 	defer func() { c.Close() }()
-	// It leaves when it has read enough, or at some moment before that.
+	// The client leaves when it has read enough, or at a random moment before
+	// that.
 	_ = c.SetDeadline(time.Now().Add(rand.N(50 * time.Millisecond)))
 	pick := func(of ...string) string { return of[rand.IntN(len(of))] }
 	host, fault := pick("one", "two", "plain", "ws")+pick("", "-again"), pick(faults...)
 	if rand.IntN(2) == 0 {
-		_ = c.(*net.TCPConn).SetLinger(0) // Close resets
+		_ = c.(*net.TCPConn).SetLinger(0) // makes Close reset the connection
 	}
 	streams := rand.IntN(3) == 0
 	if secure {
@@ -295,7 +298,7 @@ func abortOne(address string, config *tls.Config, secure bool) {
 			config.NextProtos = []string{"h2"}
 		}
 		tc := tls.Client(c, config)
-		if c = tc; rand.IntN(4) > 0 { // else it may leave in the middle of this too
+		if c = tc; rand.IntN(4) > 0 { // otherwise the client may also leave during the handshake
 			_ = c.SetDeadline(time.Now().Add(patience))
 			_ = tc.Handshake()
 			_ = c.SetDeadline(time.Now().Add(rand.N(50 * time.Millisecond)))
@@ -326,16 +329,16 @@ func abortOne(address string, config *tls.Config, secure bool) {
 		"POST"+head+"Transfer-Encoding: chunked\r\n\r\n0\r\nTransfer-Encoding: chunked\r\n\r\n",
 	)
 	if secure && strings.HasPrefix(all, "GET") && !strings.HasSuffix(all, "\r\n\r\n") {
-		// A peer that has stopped reading cannot tell a close from a half-close,
-		// so this one resets.
+		// A gateway that has stopped reading cannot distinguish a close from a
+		// half-close, so this client resets.
 		_ = c.(*tls.Conn).NetConn().(*net.TCPConn).SetLinger(0)
 	}
 	send(c, all, 0)
 	switch rand.IntN(4) {
-	case 0: // gone at once
-	case 1: // gone in the middle, if there is one
+	case 0: // leaves at once
+	case 1: // leaves in the middle of the response
 		_, _ = io.ReadFull(c, make([]byte, rand.IntN(50000)+1))
-	case 2: // no more to send
+	case 2: // half-closes
 		_ = c.(interface{ CloseWrite() error }).CloseWrite()
 		_, _ = io.CopyN(io.Discard, c, 300000)
 	case 3:
@@ -343,7 +346,7 @@ func abortOne(address string, config *tls.Config, secure bool) {
 	}
 }
 
-// abortStream does the same with streams of HTTP/2.
+// abortStream does the same with HTTP/2 streams.
 func abortStream(c net.Conn, host, fault string) {
 	p := newFramed(c)
 	for i := range rand.IntN(3) + 1 {
@@ -364,7 +367,7 @@ func abortStream(c net.Conn, host, fault string) {
 		case 0:
 			_ = p.framer.WriteRSTStream(id, http2.ErrCodeCancel)
 		case 1:
-			_ = p.framer.WriteData(0, false, nil) // the connection's end
+			_ = p.framer.WriteData(0, false, nil) // a connection error
 		}
 	}
 	for range rand.IntN(6) {

@@ -15,7 +15,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/policy"
 )
 
-// requests counts what reaches an upstream, by path.
+// requests sends the path of each request that reaches an upstream to seen.
 func requests(seen chan<- string) http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		seen <- r.URL.Path
@@ -125,7 +125,7 @@ func TestUnreadResponseIsCutOff(t *testing.T) {
 		}
 		defer res.Body.Close()
 		if res.ProtoMajor == 2 {
-			t.Skip("the window of HTTP/2 is the client's own affair; its connection answers pings")
+			t.Skip("an HTTP/2 client may keep its window shut as long as its connection answers pings")
 		}
 		<-ended
 		eventually(t, "the connection is closed", func() bool { return s.Stats().Open == 0 })

@@ -26,7 +26,7 @@ import (
 
 // Random clients send random requests to random upstreams, in both versions of HTTP,
 // while connections are reset on either side, streams are refused, and requests are
-// tried again. Whatever happens:
+// retried. In every case:
 //
 //   - a response that looks complete to its client equals, byte for byte, the one that
 //     an upstream sent for that request;
@@ -90,21 +90,21 @@ type chaos struct {
 	sent, whole, refused, failed, killed atomic.Int64
 
 	mu       sync.Mutex
-	requests map[string]*chaosRequest // by their ids
-	answers  map[string]*chaosAnswer  // by their own
+	requests map[string]*chaosRequest // by request id
+	answers  map[string]*chaosAnswer  // by answer id
 }
 
 // A chaosRequest is a request that a client sent.
 type chaosRequest struct {
 	method    string
-	body      uint64 // its sum
-	processed int    // how often an upstream took responsibility for it
+	body      uint64 // checksum of the body
+	processed int    // how often an upstream took responsibility for the request
 }
 
-// A chaosAnswer is what an upstream meant to send.
+// A chaosAnswer is the answer that an upstream intends to send.
 type chaosAnswer struct {
 	request string
-	body    uint64 // its sum
+	body    uint64 // checksum of the body
 	length  int
 	broken  bool // the upstream breaks the response off
 	trailer bool
@@ -144,7 +144,7 @@ func (c *chaos) received(id string, body []byte) {
 	}
 }
 
-// answer makes up an answer to a request.
+// answer generates an answer to a request.
 func (c *chaos) answer(id string) (name string, body []byte, a *chaosAnswer) {
 	body = random(300_000)
 	a = &chaosAnswer{request: id, body: crcOf(body), length: len(body), broken: rand.IntN(5) == 0, trailer: rand.IntN(3) == 0}
@@ -203,7 +203,7 @@ func (c *chaos) client(ctx context.Context, w *testbed, n int, addresses []strin
 
 // request sends one request, and checks its outcome.
 func (c *chaos) request(ctx context.Context, browser *http.Client, address, id string, r *chaosRequest, body []byte) {
-	if rand.IntN(20) == 0 { // the client leaves
+	if rand.IntN(20) == 0 { // the client will leave
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, time.Duration(rand.IntN(int(5*time.Millisecond))))
 		defer cancel()
@@ -353,7 +353,7 @@ func (l *chaosListener) Accept() (net.Conn, error) {
 func (c *chaos) backs(w *testbed) (all []*backs.Pools) {
 	listener := func() *chaosListener { return &chaosListener{listen(w), &c.conns} }
 	secure := func(p backs.Protocol, addresses ...string) {
-		for range 2 { // without and with retries
+		for range 2 { // one back without retries, one with
 			all = append(all, w.back(p, addresses...))
 		}
 	}

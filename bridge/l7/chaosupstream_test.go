@@ -73,8 +73,8 @@ func (c *chaos) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Sum", strconv.FormatUint(a.body, 16))
 }
 
-// untilClose answers with a response that ends with the connection, and is broken off
-// by a reset.
+// untilClose answers with a response that ends with the connection. A response that
+// must look broken ends in a reset.
 func (c *chaos) untilClose(h http.Hijacker, name string, body []byte, broken bool) {
 	conn, _, err := h.Hijack()
 	if err != nil {

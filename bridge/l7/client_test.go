@@ -31,8 +31,8 @@ func addresses(t testing.TB, texts ...string) *cidr.Set {
 	return s
 }
 
-// Behind a proxy that terminates TLS only requests that reached the proxy over http
-// are redirected to https, so that the redirect does not loop.
+// Behind a proxy that terminates TLS, only requests that reached the proxy over
+// http are redirected to https. Otherwise the redirect would loop.
 func TestRedirectsToHTTPSBehindAProxy(t *testing.T) {
 	w := newTestbed(t)
 	toHTTPS := &Action{Route: "secure", Redirect: &Redirect{Code: 301, Scheme: "https"}}
@@ -66,7 +66,8 @@ func TestRedirectsToHTTPSBehindAProxy(t *testing.T) {
 	}
 }
 
-// A condition on X-Forwarded-Proto is about the scheme that the gateway believes.
+// A condition on X-Forwarded-Proto matches the scheme that the gateway
+// determined, not the client's claim.
 func TestConditionsOnTheForwardedScheme(t *testing.T) {
 	w := newTestbed(t)
 	for _, trusted := range []bool{true, false} {
@@ -93,8 +94,9 @@ func TestConditionsOnTheForwardedScheme(t *testing.T) {
 
 func text(s string) *string { return &s }
 
-// The connection of a client without access is closed before anything is read.
-// Behind a trusted proxy access is decided for each request, by its client.
+// The gateway closes the connection of a client without access before it reads
+// from it. Behind a trusted proxy, the client of each request decides about
+// access.
 func TestClientsWithoutAccess(t *testing.T) {
 	w := newTestbed(t)
 	respond := &Action{Respond: &Respond{Body: "served"}}
@@ -109,7 +111,7 @@ func TestClientsWithoutAccess(t *testing.T) {
 		} {
 			s, address := w.gateway(fixed(&Table{Access: c.access, Default: respond}))
 			conn := w.dial(address)
-			fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n") // may find the connection closed
+			fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n") // may fail on a closed connection
 			got, _ := io.ReadAll(conn)
 			if strings.Contains(string(got), "served") != c.served || !c.served && len(got) > 0 {
 				t.Errorf("%s: %q", name, got)
@@ -140,7 +142,7 @@ func TestClientsWithoutAccess(t *testing.T) {
 		}{
 			{[]string{"X-Forwarded-For: 192.0.2.1"}, 200},
 			{[]string{"X-Forwarded-For: 192.0.2.9"}, 403},
-			{[]string{"X-Forwarded-For: 192.0.2.1, 198.51.100.1"}, 403}, // the client that it claims to be does not count
+			{[]string{"X-Forwarded-For: 192.0.2.1, 198.51.100.1"}, 403}, // the claim of an untrusted peer does not count
 			{[]string{"X-Forwarded-For: 192.0.2.1", "X-Forwarded-For: 192.0.2.9"}, 403},
 			{nil, 403},
 			{[]string{"X-Forwarded-For: garbage"}, 403},

@@ -6,9 +6,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// clientGone reports whether the client has closed its connection, or its half of
-// it. It neither waits nor consumes bytes. A client that ended its stream after
-// further requests has not left: the gateway still has to answer them.
+// clientGone reports whether the client has closed or half-closed its connection.
+// It neither waits nor consumes bytes. A client that sent further requests before
+// it ended its stream has not left, because the gateway still has to answer them.
 func clientGone(c *conn) (gone bool) {
 	raw, err := c.SyscallConn()
 	if err != nil {
@@ -34,9 +34,9 @@ func clientGone(c *conn) (gone bool) {
 // alert, its type and the tag.
 const lastRecord = 5 + 2 + 1 + 16
 
-// isLast reports whether the last bytes of a stream of TLS are its close_notify.
-// TLS 1.3 marks every record as application data and hides its real type. But a
-// record of two bytes that nothing follows is not a request either.
+// isLast reports whether the last bytes of a TLS stream are its close_notify.
+// TLS 1.3 hides the real type of a record. But a last record of two bytes cannot
+// be a request.
 func isLast(p []byte) bool {
 	const alert, data = 21, 23 // types of records (RFC 8446, section 5.1)
 	return p[0] == alert || len(p) == lastRecord && p[0] == data && int(p[3])<<8+int(p[4]) == lastRecord-5

@@ -2,5 +2,6 @@
 
 package l7
 
-// clientGone cannot detect this here: only a write shows that the client has left.
+// clientGone cannot look ahead on this system: only a failed write shows that the
+// client has left.
 func clientGone(*conn) bool { return false }

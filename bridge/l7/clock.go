@@ -9,7 +9,7 @@ import (
 )
 
 // maxTick is how often a Server checks its limits. With shorter limits it checks more
-// often, so that each limit is late only by a small part of itself.
+// often, so that each limit is enforced with little relative delay.
 const maxTick = 250 * time.Millisecond
 
 // A clock gives a Server's connections the approximate time without a system
@@ -49,8 +49,8 @@ func (c *clock) set() {
 	}
 }
 
-// after returns when d will have passed, for a limit of a connection; 0 if d
-// is 0: never.
+// after returns the time, in nanoseconds of the clock, at which d has passed.
+// It returns 0, which means never, if d is 0.
 func (c *clock) after(d time.Duration) int64 {
 	if d <= 0 {
 		return 0
@@ -58,8 +58,8 @@ func (c *clock) after(d time.Duration) int64 {
 	return c.now.Load() + c.tick.Load() + int64(d)
 }
 
-// KeepWithin makes the clock tick often enough that a limit is kept to within a thirtieth: a connection's deadline
-// is up to two ticks late.
+// KeepWithin makes the clock tick often enough to enforce a limit at most a thirtieth
+// late: a connection's deadline is up to two ticks late.
 func (c *clock) KeepWithin(d time.Duration) {
 	for want := max(int64(d)/64, int64(time.Millisecond)); ; {
 		tick := c.tick.Load()
@@ -94,7 +94,8 @@ func (s *Server) sweep() {
 	}
 }
 
-// tick advances the clock, and returns the connections whose limit has passed.
+// tick advances the clock, and returns the connections that have exceeded a
+// limit.
 func (s *Server) tick() []*conn {
 	c := &s.clock
 	c.mu.Lock()

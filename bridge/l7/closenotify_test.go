@@ -9,8 +9,8 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// However the gateway ends an HTTP/2 connection over TLS, the client reads GOAWAY and then
-// close_notify, so that it can tell the end from a truncation.
+// In each way that the gateway ends an HTTP/2 connection over TLS, the client reads
+// GOAWAY and then close_notify. So it can distinguish the end from a truncation.
 func TestHTTP2ConnectionsEndWithCloseNotify(t *testing.T) {
 	for name, c := range map[string]struct {
 		table Table

@@ -20,25 +20,25 @@ import (
 )
 
 // A conn is a client's connection, below TLS. It counts its bytes. The Server
-// tracks it until its Socket is closed, in whichever goroutine.
+// tracks it until some goroutine has closed its Socket.
 type conn struct {
 	net.Conn
 	intake         intake.Conn
-	direct         *socket.Direct // for writes to Conn
+	direct         *socket.Direct // writes to Conn
 	server         *Server
-	sock           *socket.Socket // on top of it
-	upstreamClient backs.Client   // its connections to upstreams, and the address that they announce
+	sock           *socket.Socket // on top of this conn
+	upstreamClient backs.Client   // owns the connections to upstreams that belong to this client
 	facts          policy.Connection
 
 	secure      *tls.Conn   // nil: plaintext
-	established atomic.Bool // its handshake is complete: the fields above are set
-	latest      latest      // request
+	established atomic.Bool // the handshake is complete: the fields above are set
+	latest      latest      // the latest request
 
-	handshake time.Duration     // how long its TLS handshake took
-	record    *accesslog.Record // what the records of its requests have in common; nil: no access log
+	handshake time.Duration     // duration of the TLS handshake
+	record    *accesslog.Record // the fields that the records of all requests share; nil: no access log
 
-	state         atomic.Int32 // unused at first
-	draining      atomic.Bool  // it accepts no further request; set by Drain
+	state         atomic.Int32 // initially unused
+	draining      atomic.Bool  // the connection accepts no further request; set by Drain
 	closeEndsBody atomic.Bool  // only the close of the connection marks the end of the response
 
 	// Times of the server's clock; 0: none.
@@ -46,14 +46,14 @@ type conn struct {
 	upstreamWaitSince atomic.Int64 // when an exchange began to wait for its upstream
 	parkAt            atomic.Int64 // when to park a connection whose goroutine waits for a request
 
-	parked atomic.Pointer[splice.Parked] // to wait without a goroutine; nil: not needed yet
+	parked atomic.Pointer[splice.Parked] // the parked connection; nil until it is first parked
 
 	mu   sync.Mutex
-	gone func(cause error) // called when the client has gone; may be nil
-	cut  error             // why Cut was called; nil: it was not
+	gone func(cause error) // called when the client has left; may be nil
+	cut  error             // why Cut was called, or nil
 	http *http2.ServerConn // nil: HTTP/1
 
-	logins logins // nil: none
+	logins logins // nil until the first login
 }
 
 // The states of a conn.
@@ -61,7 +61,7 @@ const (
 	unused  int32 = iota // no request has begun yet
 	resting              // no request is in progress: the connection may be closed
 	busy
-	finished // closed by Shutdown
+	finished // the connection was closed by Shutdown
 )
 
 // firstRequest is how long a draining connection may wait for its first request. The
@@ -99,7 +99,7 @@ func (c *conn) SyscallConn() (syscall.RawConn, error) {
 	return nil, errors.ErrUnsupported
 }
 
-// SetLinger is *net.TCPConn's.
+// SetLinger is like the method of *net.TCPConn.
 func (c *conn) SetLinger(seconds int) error {
 	if l, ok := c.Conn.(interface{ SetLinger(int) error }); ok {
 		return l.SetLinger(seconds)
@@ -122,7 +122,7 @@ func (c *conn) markIdle() bool {
 	return !c.closing() || !c.state.CompareAndSwap(resting, finished)
 }
 
-// closing reports whether the connection is to end after the work in progress.
+// closing reports whether the connection must end after the work in progress.
 func (c *conn) closing() bool { return c.draining.Load() || c.server.intake.Closing() }
 
 // wake records that a request begins. It reports false if c is closed.
@@ -181,8 +181,9 @@ func (c *conn) carries(h *http2.ServerConn) {
 	}
 }
 
-// notify registers gone, which is called when the client leaves: at once, if it has
-// left already. notify(nil) removes it: when that returns, no call is running.
+// notify registers gone, which is called when the client leaves, or at once if the
+// client has already left. notify(nil) unregisters gone; when it returns, no call
+// is running.
 func (c *conn) notify(gone func(cause error)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -208,7 +209,7 @@ func (c *conn) Cut(cause error) {
 	if c.closeEndsBody.Load() {
 		c.sock.Reset() // a plain close would make the response look complete
 	} else {
-		c.sock.Close() // even if an upgrade has taken it over
+		c.sock.Close() // also if an upgrade uses the socket
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -233,7 +234,7 @@ var (
 // longAgo is a deadline that has passed.
 var longAgo = time.Unix(1, 0)
 
-// due reports whether check has something to do.
+// due reports whether check has work to do.
 func (c *conn) due(now int64) bool {
 	d, a, q := c.deadline.Load(), c.upstreamWaitSince.Load(), c.parkAt.Load()
 	return d != 0 && now > d || q != 0 && now > q || a != 0 && now > a
@@ -242,7 +243,7 @@ func (c *conn) due(now int64) bool {
 // check enforces c's limits.
 func (c *conn) check(now int64) {
 	if d, q := c.deadline.Load(), c.parkAt.Load(); d != 0 && now > d || q != 0 && now > q {
-		_ = c.Conn.SetReadDeadline(longAgo) // fails only if it is closed, which has the same effect
+		_ = c.Conn.SetReadDeadline(longAgo) // fails only on a closed connection, which has the same effect
 		c.unpark()
 	}
 	if a := c.upstreamWaitSince.Load(); a != 0 && now > a && clientGone(c) {
@@ -297,9 +298,9 @@ func (c *conn) identify() {
 }
 
 // start reads the connection's PROXY protocol header, completes its TLS handshake,
-// and then starts to serve it or closes it. It counts as the Server's work. The
-// goroutine ends with the handshake, because a handshake needs many times the stack
-// that waiting for a request needs.
+// and then starts to serve it or closes it. Shutdown waits for it. The goroutine
+// ends with the handshake, because a handshake needs many times the stack that
+// waiting for a request needs.
 func (s *Server) start(c *conn, t *Table) {
 	served := false
 	defer func() {
@@ -349,8 +350,8 @@ func (s *Server) logRefusal(c *conn, r *intake.Refusal) {
 	}
 }
 
-// serveConn serves a connection, which is work until it ends; tc is nil for
-// plaintext.
+// serveConn serves a connection. Shutdown waits until the connection ends. tc
+// is nil for plaintext.
 func (s *Server) serveConn(c *conn, tc *tls.Conn, st settings) {
 	if tc != nil && tc.ConnectionState().NegotiatedProtocol == "h2" {
 		if !c.wake() {
@@ -365,8 +366,8 @@ func (s *Server) serveConn(c *conn, tc *tls.Conn, st settings) {
 
 // park hands the idle connection to a poll loop, so that it holds neither a
 // goroutine nor a stack. Another goroutine calls resume when bytes arrive or unpark
-// is called. park reports whether the connection was parked; if so, resume may be
-// running already. Every call must pass the same resume.
+// is called. park reports whether the connection was parked. If it was, resume may
+// be running already. Every call must pass the same resume.
 func (c *conn) park(resume func()) bool {
 	p := c.parked.Load()
 	if p == nil {

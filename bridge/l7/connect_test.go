@@ -29,7 +29,7 @@ func connects(allow bool, f func(*http2.ServerStream)) func(net.Conn) {
 // The key of RFC 6455, section 1.3, and its answer.
 const sampleKey, sampleAccept = "dGhlIHNhbXBsZSBub25jZQ==", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 
-// A client of HTTP/1.1 gets a WebSocket from an upstream of HTTP/2, with TLS and
+// An HTTP/1.1 client gets a WebSocket from an HTTP/2 upstream, with TLS and
 // without.
 func TestWebSocketsFromHTTP2(t *testing.T) {
 	for _, secure := range []bool{true, false} {
@@ -99,7 +99,7 @@ func TestWebSocketsFromHTTP2(t *testing.T) {
 
 			c, _ = ask("/chat", "")
 			_ = c.Conn.(*net.TCPConn).SetLinger(0)
-			c.Close() // with a reset
+			c.Close() // resets the connection
 			if got := <-got; got != " CANCEL" {
 				t.Errorf("the upstream got %q", got)
 			}
@@ -122,7 +122,7 @@ func TestWebSocketsFromHTTP2(t *testing.T) {
 }
 
 // An upgrade that an HTTP/2 upstream cannot serve is rejected, and the log says why.
-// It does not count as the endpoint's failure.
+// It does not count as a failure of the endpoint.
 func TestUpgradesThatHTTP2CannotExpress(t *testing.T) {
 	const websocket = "Upgrade: websocket"
 	key := "Sec-WebSocket-Key: " + sampleKey
@@ -142,7 +142,7 @@ func TestUpgradesThatHTTP2CannotExpress(t *testing.T) {
 		{"a short key", true, "GET", []string{websocket, "Sec-WebSocket-Key: c2hvcnQ="}, 400, "one Sec-WebSocket-Key of 16 bytes"},
 		{"a key that is not base64", true, "GET", []string{websocket, "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=!"}, 400, "one Sec-WebSocket-Key of 16 bytes"},
 		{"another method", true, "DELETE", []string{websocket, key}, 400, "a WebSocket needs GET"},
-		{"to HTTP/2", true, "GET", []string{"Upgrade: h2c"}, 200, ""}, // a request like any other
+		{"to HTTP/2", true, "GET", []string{"Upgrade: h2c"}, 200, ""}, // handled like an ordinary request
 		{"none", true, "GET", nil, 200, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -207,7 +207,7 @@ func TestAClientThatLeavesBeforeItsWebSocketIsAllowed(t *testing.T) {
 	s, address := w.plain(w.newBack(backs.Options{Protocol: backs.HTTP2, Upstream: upstream.New(upstream.Options{Name: "up", Endpoints: []upstream.EndpointOptions{
 		{Network: "tcp", Address: w.raw(nil, func(c net.Conn) {
 			close(accepted)
-			_, _ = io.Copy(io.Discard, c) // and says nothing
+			_, _ = io.Copy(io.Discard, c) // never sends its settings
 		})}}})}))
 	c := w.dial(address)
 	c.send("GET / HTTP/1.1", "Host: a", "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Key: "+sampleKey)
@@ -218,7 +218,7 @@ func TestAClientThatLeavesBeforeItsWebSocketIsAllowed(t *testing.T) {
 }
 
 // An HTTP/2 client gets a WebSocket from an HTTP/2 upstream; in between, the gateway
-// handles it in its HTTP/1.1 form.
+// handles the request in its HTTP/1.1 form.
 func TestWebSocketsFromHTTP2OverHTTP2(t *testing.T) {
 	w := newTestbed(t)
 	_, address := w.plain(w.back(backs.HTTP2, w.raw(w.serverTLS("h2"), connects(true, func(s *http2.ServerStream) {

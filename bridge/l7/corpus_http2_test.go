@@ -18,9 +18,9 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// Every request of the corpus is sent to a listener with TLS, and with prior
-// knowledge to a plaintext one, and must be one request of HTTP/1.1 upstream, or
-// none.
+// Each request of the corpus is sent to a TLS listener and, with prior
+// knowledge, to a plaintext listener. It must arrive upstream as exactly one
+// HTTP/1.1 request, or not at all.
 func TestTheCorpusOfHTTP2(t *testing.T) {
 	all := readCorpus(t, "http2.txt")
 	for _, how := range []struct {
@@ -83,8 +83,8 @@ func newFramed(c net.Conn) *framed {
 	return p
 }
 
-// headers sends fields, each a line of a corpus. If it fails, the reader sees
-// the end of the connection.
+// headers sends fields, each given as a line of a corpus. If it fails, the
+// reader sees the end of the connection.
 func (p *framed) headers(stream uint32, fields []string, end bool) {
 	p.block.Reset()
 	for _, f := range fields {
@@ -94,7 +94,7 @@ func (p *framed) headers(stream uint32, fields []string, end bool) {
 		}
 		_ = p.hpack.WriteField(hpack.HeaderField{Name: f[:at], Value: f[at+2:]}) // a Buffer cannot fail
 	}
-	const most = 16384 // of a frame
+	const most = 16384 // maximum payload of a frame
 	b := p.block.Bytes()
 	first := b[:min(len(b), most)]
 	b = b[len(first):]
@@ -145,7 +145,7 @@ func (c *corpusCase) checkStream(t *testing.T, up *recorder, p *framed) {
 		t.Errorf("the next request: %q", codes[3])
 	}
 	for _, half := range halves {
-		if !strings.HasPrefix(half, "POST /broken HTTP/1.1\r\n") { // that of an earlier case may come late
+		if !strings.HasPrefix(half, "POST /broken HTTP/1.1\r\n") { // the request of an earlier case may arrive late
 			t.Errorf("the upstream got the beginning %q", half)
 		}
 	}

@@ -21,10 +21,10 @@ const nextRequest = "GET /next HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 // nextArrives is the next request as the upstream receives it.
 const nextArrives = "GET /next HTTP/1.1\r\nHost: a\r\n\r\n"
 
-// Every request of the corpus is sent to a plaintext listener and to one with
-// TLS, in one piece and byte by byte, with another right behind it, and to an
-// upstream of either version. The upstream receives one well-formed request, or
-// nothing.
+// Each request of the corpus, directly followed by another request, is sent to
+// a plaintext listener and to a TLS listener, in one piece and byte by byte,
+// with HTTP/1.1 and HTTP/2 upstreams. The upstream receives one well-formed
+// request, or nothing.
 func TestTheCorpusOfRequests(t *testing.T) {
 	all := readCorpus(t, "requests.txt")
 	for _, how := range []struct {
@@ -43,7 +43,7 @@ func TestTheCorpusOfRequests(t *testing.T) {
 				back = w.back(backs.HTTP1, w.raw(w.serverTLS(), up.serve))
 			}
 			named := back.Options()
-			named.Host = ownName // for requests that name no host
+			named.Host = ownName // becomes the Host of requests without one
 			back = w.newBack(named)
 			table := &Table{Default: to(back)}
 			if how.tls {
@@ -194,7 +194,7 @@ func plainResponse(s string) (code string, n int, err error) {
 func (r *recorder) serveHTTP2(w http.ResponseWriter, req *http.Request) {
 	body, err := io.ReadAll(req.Body)
 	if err != nil {
-		return // half a request
+		return // the request was incomplete
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -22,12 +22,12 @@ import (
 type scripted struct {
 	script atomic.Pointer[script]
 	conns  atomic.Int64
-	last   atomic.Int64 // the connection on which the script was played
+	last   atomic.Int64 // number of the connection that received the scripted response
 }
 
 type script struct {
 	answer string
-	size   int    // of a piece; 0: all
+	size   int    // bytes of a piece; 0: the whole response
 	end    string // "close" or "cut" the connection; "early": answer before the body
 }
 
@@ -68,8 +68,8 @@ func (s *scripted) serve(c net.Conn) {
 	}
 }
 
-// Every response of the corpus goes to a client of a plaintext listener and of
-// one with TLS, in one piece and byte by byte.
+// Each response of the corpus goes to a client of a plaintext listener and of a
+// TLS listener, in one piece and byte by byte.
 func TestTheCorpusOfResponses(t *testing.T) {
 	all := readCorpus(t, "responses.txt")
 	for _, how := range []struct {
@@ -91,9 +91,9 @@ func TestTheCorpusOfResponses(t *testing.T) {
 					end, verdict = "", c.verdict
 				}
 				if how.size == 1 && end == "" && strings.HasSuffix(verdict, "not again") {
-					// Bytes that follow a response one by one may arrive after the next
-					// request was sent, and are then taken for its answer. Only bytes that
-					// arrive together with a response certainly belong to no other.
+					// Bytes sent one by one after a response may arrive after the next request
+					// was sent, and then count as its answer. Only bytes that arrive together
+					// with a response certainly are not the next response.
 					continue
 				}
 				t.Run(c.name, func(t *testing.T) {
@@ -163,8 +163,7 @@ var (
 
 // readReplies reads the interim responses and the final one, and reports
 // whether the connection is still open. It fails if the final response is
-// incomplete. The returned responses have the data of all chunks in one, and no
-// Date.
+// incomplete. The returned responses have all data in one chunk, and no Date.
 func readReplies(t *testing.T, conn net.Conn, head bool) (shown string, open bool, err error) {
 	t.Helper()
 	var raw []byte
@@ -197,7 +196,7 @@ func readReplies(t *testing.T, conn net.Conn, head bool) (shown string, open boo
 
 // plainReplies reads interim responses and a final one in their plain form. A
 // body with neither length nor chunks ends with the connection. closes says
-// that other responses also end theirs.
+// that the connection also ends after other responses.
 func plainReplies(s string, shown *bytes.Buffer, head, ended bool) (rest string, closes bool, err error) {
 	for {
 		m := replyLine.FindStringSubmatch(s)

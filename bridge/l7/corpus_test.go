@@ -16,15 +16,15 @@ import (
 //
 //	# a comment, up to the end of the line
 //	== the name of a case
-//	what is to become of it
+//	the expected outcome
 //	| a line that is sent, which ends in carriage return and line feed
 //	|
-//	| a line that does not, for it ends in a backslash\
+//	| a line without a line end, because it ends in a backslash\
 //	< a line that the upstream answers with
 //	> a line that must arrive, at the upstream or at the client
 //
-// In lines, \r \n \t \\ and \xff are what they are in Go, and \{1000 ab} is ab
-// a thousand times. Empty lines between them mean nothing.
+// In lines, \r \n \t \\ and \xff mean the same as in Go, and \{1000 ab} stands
+// for ab repeated 1000 times. Empty lines between cases are ignored.
 type corpusCase struct {
 	name, verdict string
 	sent          string // |

@@ -15,7 +15,7 @@ import (
 func TestACutBeforeTheExchangeBeginsEndsIt(t *testing.T) {
 	w := newTestbed(t)
 	table := &Table{Default: to(w.newBack(backs.Options{Upstream: plaintext(w.raw(nil, func(c net.Conn) {
-		_, _ = io.Copy(io.Discard, c) // it never answers
+		_, _ = io.Copy(io.Discard, c) // the upstream never answers
 	}))}))}
 	var server atomic.Pointer[Server]
 	var calls atomic.Int32

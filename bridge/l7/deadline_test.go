@@ -95,7 +95,7 @@ func TestTriesHaveADeadline(t *testing.T) {
 	}
 }
 
-// All tries together take no longer than the exchange may.
+// The time limit of the exchange bounds all tries together.
 func TestTriesEndAtTheTotalDeadline(t *testing.T) {
 	w := newTestbed(t)
 	up := newSilentUpstream(1000)
@@ -118,8 +118,8 @@ func TestTriesEndAtTheTotalDeadline(t *testing.T) {
 	}
 }
 
-// The time limit of a try applies to the upstream alone: a response whose head
-// has arrived may take longer, and so may the client.
+// The time limit of a try ends with the head of the response. It bounds neither
+// the response's body nor the client.
 func TestNoTryEndsBecauseOfItsBodies(t *testing.T) {
 	t.Parallel()
 	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
@@ -152,12 +152,12 @@ func longer(d time.Duration) func() bool {
 	return func() bool { return time.Since(began) > d }
 }
 
-// An endpoint that does not complete the connection has not seen the request.
+// An endpoint that does not complete the handshake has not seen the request.
 func TestADialIsPartOfATry(t *testing.T) {
 	w := newTestbed(t)
 	silent := w.raw(nil, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
 	_, address := w.gateway(fixed(&Table{Default: retried(w.back(backs.HTTP1, silent, w.server(echo)), exchange.Retry{PerTry: 300 * time.Millisecond, Backoff: 1})}))
-	for range 2 { // round robin begins with either
+	for range 2 { // round robin may begin with either endpoint
 		res, err := w.browser().Post("http://"+address, "text/plain", strings.NewReader("hello"))
 		if err != nil {
 			t.Fatal(err)

@@ -9,23 +9,23 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 )
 
-// A latest is what is known about the latest request of a connection. It refers to names
-// only, so that an idle connection keeps no table or upstream in memory.
+// A latest holds facts about the latest request of a connection. It holds only names, so
+// that an idle connection keeps no table or upstream in memory.
 type latest struct {
-	route    atomic.Pointer[string]        // nil: no route chose it
-	endpoint atomic.Pointer[upstream.Name] // nil: it was not forwarded
-	tunnel   atomic.Pointer[tunnel]        // nil: it is no upgraded connection
+	route    atomic.Pointer[string]        // nil: no route matched
+	endpoint atomic.Pointer[upstream.Name] // nil: the request was not forwarded
+	tunnel   atomic.Pointer[tunnel]        // nil: the connection was not upgraded
 }
 
-// A tunnel is an upgraded connection of HTTP/1.1 on both sides.
+// A tunnel is an upgraded connection with HTTP/1.1 on both sides.
 type tunnel struct {
 	protocol string
 	back     net.Conn
 	endpoint *upstream.Endpoint
 }
 
-// The note methods write only what changes: requests of a connection mostly equal each
-// other.
+// The note methods write only changed values, because most requests of a connection
+// have the same ones.
 
 func (l *latest) noteRoute(a *Action) {
 	var name *string
@@ -46,8 +46,8 @@ func (l *latest) noteEndpoint(e *upstream.Endpoint) {
 	}
 }
 
-// name returns the name of the action's route, which refers to nothing else; nil: no route
-// chose it.
+// name returns a copy of the name of the action's route, or nil if no route chose the
+// action.
 func (a *Action) name() *string {
 	if a.Route == "" {
 		return nil

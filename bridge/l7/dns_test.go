@@ -150,8 +150,8 @@ func TestARequestAtAnEndpointThatLeavesIsServed(t *testing.T) {
 	})
 }
 
-// A request that has chosen an endpoint which then leaves is served, and its
-// connection not kept.
+// If an endpoint leaves after a request has chosen it, the request is served,
+// and its connection is not kept.
 func TestAPoolOfAnEndpointThatHasLeftKeepsNothing(t *testing.T) {
 	for _, fromHost := range []bool{false, true} {
 		w := newTestbed(t)

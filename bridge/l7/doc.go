@@ -1,6 +1,6 @@
-// Package l7 serves HTTP listeners: it accepts connections, finishes the
-// client's TLS handshake where the listener has TLS, and answers each request
-// or carries it to an upstream.
+// Package l7 serves HTTP listeners: it accepts connections, completes the
+// client's TLS handshake if the listener has TLS, and answers each request or
+// forwards it to an upstream.
 //
 // A request is an exchange between a front, the client's half, and a back, the
 // upstream's; any front works with any back (exchange.go). Fronts are here:
@@ -8,6 +8,6 @@
 // connections that bridge/l7/backs keeps. bridge/l7/policy decides the content of
 // a request and its response, and knows no version of HTTP.
 //
-// A Server owns its connections from accept until they are closed, those that were
-// upgraded included.
+// A Server owns its connections, including upgraded ones, from accept until they
+// are closed.
 package l7

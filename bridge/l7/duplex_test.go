@@ -36,7 +36,7 @@ func (w *testbed) dial2(address string) *http2.ClientConn {
 	return c
 }
 
-// rest reads a body to its end, and says how it ended.
+// rest reads a body to its end, and returns it with a description of the end.
 func rest(s interface{ Read() ([]byte, error) }) string {
 	var body []byte
 	for {
@@ -55,15 +55,15 @@ func rest(s interface{ Read() ([]byte, error) }) string {
 	}
 }
 
-// A stream that carries bytes both ways through the gateway ends correctly,
-// whichever side ends it first and however. Each row begins with "ping" upstream
-// and "pong" back, and the client still sending.
+// A stream that carries bytes both ways through the gateway ends correctly, for
+// every order and kind of end. In each row, the client sends "ping", the
+// upstream answers "pong", and the client can still send.
 func TestStreamsEndCorrectlyInEveryOrderThroughTheGateway(t *testing.T) {
 	status := message.Fields{{Name: "grpc-status", Value: "5"}}
 	for _, c := range []struct {
 		name     string
-		upstream func(s *http2.ServerStream) // what the upstream does after that; nil: it keeps reading
-		client   func(s *http2.ClientStream) // and then the client, if it is not nil
+		upstream func(s *http2.ServerStream) // the next step of the upstream; nil: it keeps reading
+		client   func(s *http2.ClientStream) // the client's step after that, or nil
 		// The bytes that the client reads, its trailer, and the bytes that the
 		// upstream reads.
 		reads, trailer, upstreamReads string
@@ -139,8 +139,8 @@ func TestStreamsEndCorrectlyInEveryOrderThroughTheGateway(t *testing.T) {
 	}
 }
 
-// If a reader stalls, the gateway buffers a bounded part of its stream, and other
-// streams of the same connections make progress.
+// If the reader of a stream stalls, the gateway buffers a bounded part of the
+// stream, and other streams of the same connections make progress.
 func TestAStalledReaderBoundsWhatTheGatewayHolds(t *testing.T) {
 	const most = 4 << 20
 	w := newTestbed(t)
@@ -184,7 +184,7 @@ func TestAStalledReaderBoundsWhatTheGatewayHolds(t *testing.T) {
 
 // An HTTP/2 client that stops sending a body gets an error. A client that converses
 // with the upstream may be silent, and a gRPC client may be silent from the
-// beginning: both start to wait before the client that is cut off.
+// beginning: both of these start to wait before the client that is cut off.
 func TestASlowBodyOverHTTP2HoldsNoUpstream(t *testing.T) {
 	w := newTestbed(t)
 	read := make(chan string, 1)

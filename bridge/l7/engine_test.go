@@ -48,7 +48,7 @@ func TestHTTP10(t *testing.T) {
 	w := newTestbed(t)
 	back := w.back(backs.HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/streamed" {
-			_ = http.NewResponseController(rw).Flush() // so that no length is known
+			_ = http.NewResponseController(rw).Flush() // makes the length unknown
 		}
 		fmt.Fprint(rw, "hello")
 	})))
@@ -60,7 +60,7 @@ func TestHTTP10(t *testing.T) {
 			t.Fatalf("%d %q %v", res.StatusCode, body, res.Header)
 		}
 	}
-	c.send("GET /streamed HTTP/1.0", "Host: a", "Connection: keep-alive") // its end can only be that of the connection
+	c.send("GET /streamed HTTP/1.0", "Host: a", "Connection: keep-alive") // the response must end with the connection
 	if res, body := c.answer(t, "GET"); body != "hello" || !res.Close || len(res.TransferEncoding) > 0 {
 		t.Errorf("%q %v %v", body, res.Header, res.TransferEncoding)
 	}
@@ -184,7 +184,7 @@ func TestClientHangUpIsDetected(t *testing.T) {
 }
 
 // The first requests wait until the endpoint has chosen a protocol. They then share
-// one HTTP/2 connection; a choice of HTTP/1.1 delays no request.
+// one HTTP/2 connection; an endpoint that chooses HTTP/1.1 delays no request.
 func TestFirstRequestsShareAHandshake(t *testing.T) {
 	for _, protos := range [][]string{{"h2", "http/1.1"}, {"http/1.1"}} {
 		w := newTestbed(t)
@@ -192,7 +192,7 @@ func TestFirstRequestsShareAHandshake(t *testing.T) {
 		all := make(chan bool)
 		back := w.back(backs.Auto, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 			if at.Add(1) == 20 {
-				close(all) // so all are served at once
+				close(all) // all requests are served at once
 			}
 			<-all
 		}), protos...))
@@ -233,7 +233,7 @@ func TestIdleClientsAreCheap(t *testing.T) {
 	_, address := w.gateway(fixed(&Table{Default: to(w.back(backs.HTTP1, w.server(echo)))}))
 	inUse := func() uint64 {
 		var m runtime.MemStats
-		for range 3 { // stacks shrink as they are collected
+		for range 3 { // each collection shrinks stacks
 			runtime.GC()
 		}
 		runtime.ReadMemStats(&m)
@@ -258,7 +258,7 @@ func TestIdleClientsAreCheap(t *testing.T) {
 		}
 		conns[i] = c
 	}
-	each := (inUse() - before) / clients // with the client's own side of it
+	each := (inUse() - before) / clients // includes the client's side
 	if t.Logf("%d bytes each", each); each > bound {
 		t.Errorf("%d bytes for each idle client, want at most %d", each, bound)
 	}

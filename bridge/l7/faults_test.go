@@ -36,7 +36,7 @@ type faultyRelay struct {
 	ln net.Listener
 
 	mu       sync.Mutex
-	fault    *fault // nil: none
+	fault    *fault // nil: no fault
 	toServer int    // bytes of the latest connection
 	toClient int
 	conns    map[*net.TCPConn]bool
@@ -127,7 +127,7 @@ func (r *faultyRelay) direction(to, from *net.TCPConn, f *fault, toServer bool) 
 				to.Close()
 				from.Close()
 			case "stall":
-				_, _ = io.Copy(io.Discard, from) // reads, and never delivers
+				_, _ = io.Copy(io.Discard, from) // reads without delivering
 			}
 			return
 		}
@@ -163,11 +163,11 @@ var (
 	faultyUpload = strings.Repeat("fedcba9876543210", 150)
 )
 
-// A faultyKind is a kind of exchange.
+// A faultyKind is a kind of exchange to test with faults.
 type faultyKind struct {
 	name, method string
-	onlyHTTP1    bool // at the upstream
-	unmarked     bool // only a reset tells that the response is not whole
+	onlyHTTP1    bool // the upstream speaks only HTTP/1
+	unmarked     bool // only a reset shows that the response is incomplete
 	serve        http.HandlerFunc
 }
 
@@ -292,7 +292,7 @@ func testFaults(t *testing.T, front, back backs.Protocol, kind *faultyKind) {
 				}
 				for at := 0; at < size; at += step {
 					if kind.unmarked && how == "close" && side == "upstream's" && !toServer {
-						continue // that is how its end looks
+						continue // an unmarked response looks complete
 					}
 					r.set(&fault{toServer: toServer, at: at, how: how})
 					if !request() {
@@ -317,7 +317,7 @@ func testFaults(t *testing.T, front, back backs.Protocol, kind *faultyKind) {
 type brokenConn struct {
 	net.Conn
 	mu   sync.Mutex
-	left int    // calls before it
+	left int    // calls before the failure
 	what string // "read" or "write"
 	how  error
 }
@@ -370,8 +370,8 @@ func (l *brokenListener) Accept() (net.Conn, error) {
 	return &brokenConn{Conn: c, what: l.next.what, left: l.next.left, how: l.next.how}, nil
 }
 
-// A read or write of a client's connection fails, with any error. No message that was
-// cut off looks complete, and no resource leaks.
+// A read or write of a client's connection fails, with each kind of error. No message
+// that was cut off looks complete, and no resource leaks.
 func TestFaultsAtEveryCall(t *testing.T) {
 	t.Parallel()
 	for _, secure := range []bool{false, true} {
@@ -409,7 +409,7 @@ func TestFaultsAtEveryCall(t *testing.T) {
 				for _, what := range []string{"read", "write"} {
 					for _, how := range []error{syscall.ECONNRESET, io.ErrUnexpectedEOF, os.ErrDeadlineExceeded, net.ErrClosed} {
 						if what == "read" && how == os.ErrDeadlineExceeded {
-							continue // it means that the gateway itself has set a deadline
+							continue // the error means that the gateway itself has set a deadline
 						}
 						for left := range 25 {
 							ln.set(what, left, how)

@@ -31,14 +31,14 @@ import (
 // An upstreamKind is a kind of exchange over a connection to an upstream that fails.
 type upstreamKind struct {
 	name                 string
-	onlyFront, onlyBack  backs.Protocol // 0: both
+	onlyFront, onlyBack  backs.Protocol // 0: both versions
 	ask                  func(f *faultyTestbed) (whole bool, err error)
 	serve                http.HandlerFunc
 	upgrades, idempotent bool
 }
 
-// inPieces writes faultyAnswer. The gateway reads each piece by itself: time passes in the
-// test's bubble only when it waits for the next.
+// inPieces writes faultyAnswer. The gateway reads each piece separately, because time
+// passes in the test's bubble only while the gateway waits for the next piece.
 func inPieces(write func(piece string)) {
 	for from := faultyAnswer; len(from) > 0; from = from[800:] {
 		write(from[:800])
@@ -77,7 +77,7 @@ func readUpload(r *http.Request) string {
 // echoBody answers with what it reads, as it reads it.
 func echoBody(w http.ResponseWriter, r *http.Request) {
 	c := http.NewResponseController(w)
-	_ = c.EnableFullDuplex() // HTTP/2 always is
+	_ = c.EnableFullDuplex() // HTTP/2 is always full duplex
 	w.Header().Set("Content-Type", r.Header.Get("Content-Type"))
 	w.Header().Set("Trailer", "Grpc-Status")
 	_ = c.Flush()
@@ -162,14 +162,15 @@ type faultyTestbed struct {
 	front     *faulttest.Listener
 	transport *http.Transport
 
-	faults *faulttest.Injector // in the connections to the upstream
+	faults *faulttest.Injector // faults in the connections to the upstream
 
 	mu    sync.Mutex
 	asked map[string]int // how often the upstream began to serve each request
 	next  int            // the number of the next request
 }
 
-// A faultySetting is what the connection to the upstream and the client speak.
+// A faultySetting selects the protocols of the client and of the connection to
+// the upstream.
 type faultySetting struct {
 	kind            *upstreamKind
 	front, back     backs.Protocol
@@ -234,7 +235,7 @@ func newFaultyTestbed(t *testing.T, x *faultySetting, f faulttest.Fault) *faulty
 		_ = fw.server.Shutdown(ctx)
 		<-served
 		pools.Retire()
-		time.Sleep(time.Minute) // an HTTP/2 connection says goodbye first
+		time.Sleep(time.Minute) // an HTTP/2 connection sends GOAWAY before it closes
 		if n := fw.faults.Open(); n != 0 {
 			t.Errorf("%d connections to the upstream are still open", n)
 		}
@@ -268,7 +269,7 @@ func (f *faultyTestbed) id() string {
 }
 
 // exchange sends a request. It reports whether the response looks complete, and returns
-// an error if it looks complete and is not what the upstream sends.
+// an error if it looks complete but differs from what the upstream sent.
 func (f *faultyTestbed) exchange(method string, body io.Reader, want, trailer string) (whole bool, err error) {
 	req, _ := http.NewRequestWithContext(f.t.Context(), method, "http://upstream.test/", body)
 	req.Header.Set("Request", f.id())
@@ -292,7 +293,7 @@ func (f *faultyTestbed) exchange(method string, body io.Reader, want, trailer st
 	return true, nil
 }
 
-// stream makes a call in which each message waits for the answer to the one before.
+// stream makes a call that sends each message after the answer to the previous one.
 func (f *faultyTestbed) stream() (whole bool, err error) {
 	body, upload := io.Pipe()
 	defer upload.Close()
@@ -330,7 +331,7 @@ func (f *faultyTestbed) stream() (whole bool, err error) {
 	return true, nil
 }
 
-// webSocket opens a WebSocket and has a message returned.
+// webSocket opens a WebSocket and has a message echoed.
 func (f *faultyTestbed) webSocket() (whole bool, err error) {
 	nc, err := f.front.Dial(f.t.Context())
 	if err != nil {
@@ -378,8 +379,8 @@ func (f *faultyTestbed) webSocket() (whole bool, err error) {
 	}
 }
 
-// run makes two exchanges after each other, with one fault in the first connection to
-// the upstream. It returns how many operations that connection has seen.
+// run makes two exchanges, one after the other, with one fault in the first
+// connection to the upstream. It returns the number of operations on that connection.
 func (x *faultySetting) run(t *testing.T, fault faulttest.Fault) (ops int) {
 	f := newFaultyTestbed(t, x, fault)
 	for i := range 2 {
@@ -401,7 +402,7 @@ func (x *faultySetting) run(t *testing.T, fault faulttest.Fault) (ops int) {
 		}
 	}
 	f.transport.CloseIdleConnections()
-	time.Sleep(faultyTotal) // the rest of an upload that was answered early is read
+	time.Sleep(faultyTotal) // gives the gateway time to read the rest of an upload that was answered early
 	if n, kept := f.server.Stats().InFlight, f.server.shared.Kept(); n != 0 || kept != 0 {
 		t.Errorf("left: %d requests, %d bytes kept", n, kept)
 	}
@@ -419,9 +420,9 @@ func (x *faultySetting) run(t *testing.T, fault faulttest.Fault) (ops int) {
 }
 
 // A read or write of a connection to an upstream fails, is cut off or stalls, in the
-// handshake, in an exchange, or between two. No message that was cut off looks complete,
-// no request that may not be repeated is, every exchange ends in time, and nothing is left.
-// FAULTS=all tries every position; the default is a sample.
+// handshake, in an exchange, or between two exchanges. No message that was cut off looks
+// complete, only idempotent requests are repeated, every exchange ends in time, and no
+// resource leaks. FAULTS=all tries every position; the default is a sample.
 func TestFaultsOfUpstreamConnections(t *testing.T) {
 	t.Parallel()
 	for i := range upstreamKinds {

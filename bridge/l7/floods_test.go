@@ -16,8 +16,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/splice/splicetest"
 )
 
-// A client that sends TLS records without data, without end, is disconnected,
-// before it has sent a request of either version of HTTP.
+// The gateway disconnects a client that sends an endless series of TLS records
+// without data before its first request, in both HTTP versions.
 func TestFloodsOfAClientEnd(t *testing.T) {
 	w := newTestbed(t)
 	b := w.back(backs.HTTP1, w.server(http.NotFoundHandler(), "http/1.1"))
@@ -61,8 +61,8 @@ func longRequest(protocol string) []byte {
 	return a.written.Bytes()
 }
 
-// A request cannot be accompanied by records without data, although each byte of it comes in
-// a record of its own.
+// A client that sends each byte of a request in its own TLS record is served, but not if
+// it adds records without data.
 func TestRecordsWithoutDataEndTheConnection(t *testing.T) {
 	w := newTestbed(t)
 	for _, protocol := range []string{"http/1.1", "h2"} {
@@ -100,8 +100,8 @@ func (w *testbed) recordsWithoutData(t *testing.T, protocol string) {
 	}
 }
 
-// An upstream that answers a request with such a flood: the connection ends,
-// and so does the request.
+// If an upstream answers a request with such a flood, the gateway ends the
+// connection and the request.
 func TestFloodsOfAnUpstreamEnd(t *testing.T) {
 	w := newTestbed(t)
 	for protocol, version := range map[string]backs.Protocol{"http/1.1": backs.HTTP1, "h2": backs.HTTP2} {
@@ -113,7 +113,7 @@ func TestFloodsOfAnUpstreamEnd(t *testing.T) {
 					if u.Handshake() != nil {
 						return
 					}
-					if _, err := u.Read(make([]byte, 1)); err != nil { // the request, or HTTP/2's preface
+					if _, err := u.Read(make([]byte, 1)); err != nil { // reads the request, or the preface of HTTP/2
 						return
 					}
 					h := u.Hostile(w, secrets, false)

@@ -10,8 +10,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 )
 
-// plan prepares the request for the upstream, and returns how to forward it. If that
-// is not possible it answers the request.
+// plan prepares the request for the upstream, and returns how to forward it. If the
+// request cannot be forwarded, plan answers it.
 func (q *request) plan() (plan exchange.Plan, ok bool) {
 	f, to := &q.Facts, q.action.Forward
 	path, err := to.Rewrite.Apply(f.Target.Path)
@@ -26,7 +26,7 @@ func (q *request) plan() (plan exchange.Plan, ok bool) {
 	}
 	u := q.pools.Upstream()
 	if f.Target.Host == "" && u.FromHost() {
-		q.Answer(policy.BadRequest) // no name is left to request from the upstream
+		q.Answer(policy.BadRequest) // there is no server name to request from the upstream
 		return plan, false
 	}
 	f.Upstream = u.Name()
@@ -40,7 +40,7 @@ func (q *request) plan() (plan exchange.Plan, ok bool) {
 	return plan, true
 }
 
-// prepareRequest makes the header that is sent to the upstream.
+// prepareRequest prepares the header for the upstream.
 func (q *request) prepareRequest() {
 	f, t := &q.Facts, q.table
 	f.SetForwarding(t.Forwarding)
@@ -59,8 +59,8 @@ func (q *request) prepareRequest() {
 	protected.CleanAnnouncement(f.Request)
 }
 
-// Upstream, SharesUpgrades and Connect make the request's pools the upstream of its
-// exchange.
+// Upstream, SharesUpgrades and Connect implement exchange.Upstream with the
+// request's pools.
 func (q *request) Upstream() *upstream.Upstream { return q.pools.Upstream() }
 func (q *request) SharesUpgrades() bool         { return q.pools.SharesUpgrades() }
 

@@ -203,8 +203,8 @@ func TestFailuresAreAnsweredShortlyAndLoggedWithTheirReason(t *testing.T) {
 				t.Errorf("%d %q, want %d %q", code, body, c.code, want)
 			}
 			eventually(t, "the log has the line", func() bool {
-				// On HTTP/2 the alert that says why is lost when a write fails
-				// before it is read: then the reason is RESPONSE_BROKEN, now and then.
+				// On HTTP/2, a write may fail before the alert with the cause is read. Then
+				// the reason is RESPONSE_BROKEN.
 				w.get(w.browser(), "http://"+address+"/")
 				return strings.Contains(w.log.String(), "request failed") && strings.Contains(w.log.String(), "reason="+string(c.reason))
 			})
@@ -234,7 +234,7 @@ func TestFailuresAreAnsweredShortlyAndLoggedWithTheirReason(t *testing.T) {
 	}
 }
 
-// anonymous returns a Back that has no client certificate.
+// anonymous returns a Back without a client certificate.
 func (w *testbed) anonymous(p backs.Protocol, address string) *backs.Pools {
 	protos := map[backs.Protocol]string{backs.HTTP1: "http/1.1", backs.HTTP2: "h2"}
 	c, err := certs.NewClient(certs.ClientOptions{Trust: []*certs.TrustBundle{w.ca.Trust(w)}, ServerName: "localhost", NextProtos: []string{protos[p]}})
@@ -256,8 +256,8 @@ func (w *testbed) backWith(p backs.Protocol, c *certs.Client, address string) *b
 	})})
 }
 
-// Whether the upstream or the client takes too long, the response is cut off, and
-// never looks complete.
+// If the upstream or the client takes too long, the response is cut off and does
+// not look complete.
 func TestTotalDeadline(t *testing.T) {
 	t.Parallel()
 	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {

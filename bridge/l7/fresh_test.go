@@ -17,15 +17,15 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// A request that kills its upstream is sent once: its connection was new, and so was
-// not closed because it was idle.
+// A request that kills its upstream is sent once: its connection was new, so
+// idleness cannot explain the close.
 func TestTheFirstRequestOnAConnectionIsNotRepeated(t *testing.T) {
 	for _, p := range []backs.Protocol{backs.Auto, backs.HTTP1} {
 		w := newTestbed(t)
 		var seen atomic.Int32
 		_, address := w.plain(w.back(p, w.raw(w.serverTLS("http/1.1"), func(c net.Conn) {
 			if _, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
-				seen.Add(1) // and crashes
+				seen.Add(1) // the upstream crashes
 			}
 		})))
 		for range 2 {
@@ -39,14 +39,14 @@ func TestTheFirstRequestOnAConnectionIsNotRepeated(t *testing.T) {
 	}
 }
 
-// A body that arrives although its client announced that it would wait is forwarded
-// at once.
+// If a client announces that it will wait for 100 (Continue) but sends its body,
+// the body is forwarded at once.
 func TestBodySentWithoutContinueIsNotDelayed(t *testing.T) {
 	for _, retries := range []bool{false, true} {
 		for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 			for _, secure := range []bool{false, true} {
 				for _, late := range []bool{false, true} {
-					// A busy machine may delay one body, or two, but not each.
+					// A busy machine may delay some bodies, but not all of them.
 					var waited time.Duration
 					for range 5 {
 						if waited = bodyWithoutContinue(t, p, secure, retries, late); waited < time.Second*9/10 {
@@ -62,8 +62,9 @@ func TestBodySentWithoutContinueIsNotDelayed(t *testing.T) {
 	}
 }
 
-// bodyWithoutContinue sends a request that expects a 100 and its body, to an upstream
-// that sends none. It returns how long the body took to reach the upstream.
+// bodyWithoutContinue sends a request that expects a 100, followed by its body, to an
+// upstream that sends no 100. It returns how long the body took to reach the
+// upstream.
 func bodyWithoutContinue(t *testing.T, p backs.Protocol, secure, retries, late bool) time.Duration {
 	t.Helper()
 	w := newTestbed(t)
@@ -110,8 +111,8 @@ func bodyWithoutContinue(t *testing.T, p backs.Protocol, secure, retries, late b
 	return (<-arrived).Sub(begun)
 }
 
-// A slowUpstream is an HTTP/2 upstream that sends nothing before it has received all of
-// a body.
+// A slowUpstream is an HTTP/2 upstream that sends its first byte after it has received
+// a whole body.
 type slowUpstream struct{ arrived chan time.Time }
 
 func (s *slowUpstream) serve(c net.Conn) {

@@ -20,9 +20,9 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 )
 
-// A front1 serves a client's HTTP/1.x connection: one request after the other,
-// on one goroutine. It is the front of each exchange in turn. While it waits
-// for the next request it holds nothing that a request needs.
+// A front1 serves a client's HTTP/1.x connection: one request after another, on
+// one goroutine. It is the front of each exchange in turn. While it waits for
+// the next request, it holds no memory that only a request needs.
 type front1 struct {
 	server *Server
 	conn   *conn
@@ -32,28 +32,28 @@ type front1 struct {
 	in     wire.Reader
 	out    wire.Writer
 
-	table         *Table // of the request
+	table         *Table // the table of the current request
 	settings      settings
 	began         int64  // when the connection began, by the server's clock
-	age           int64  // how old it may become; 0: no limit
+	age           int64  // maximum age of the connection; 0: no limit
 	requests      int    // requests so far
 	rested        int64  // when the wait for the next request began; 0: not waiting
 	lastWaitShort bool   // the last wait was short, so the next may be too
-	neverPark     bool   // parking failed: never try again
+	neverPark     bool   // parking failed and is not tried again
 	request       *head1 // nil between requests
 	body          wire.Body
 	whole         atomic.Bool // all of the body arrived and was consumed
-	refused       atomic.Bool // the rest of the body is not wanted
+	refused       atomic.Bool // the rest of the body is not needed
 	aborted       atomic.Bool
-	waited        time.Duration // for the body
+	waited        time.Duration // time spent waiting for the body
 	taken         int64         // bytes of the body
 
 	// These fields describe the response.
 	keep   bool        // the connection accepts another request
 	ended  bool        // all of the response was written
-	framed atomic.Bool // its head was written with its framing
+	framed atomic.Bool // the response's head was written with its framing
 
-	early []byte // the first bytes of a connection that turned out to be HTTP/2; else nil
+	early []byte // the first bytes, if the connection turned out to be HTTP/2, else nil
 }
 
 // headPool lends heads of requests.
@@ -77,7 +77,7 @@ type head1 struct {
 var (
 	errPark    = errors.New("the connection waits long enough to be parked")
 	errNoMore  = errors.New("no further request may begin")
-	errRefused = errors.New("the rest of the body is not wanted")
+	errRefused = errors.New("the rest of the body is not needed")
 	errAborted = errors.New("the response was aborted")
 )
 
@@ -150,9 +150,9 @@ const parkAfter = time.Second
 // must be parked; the next call resumes the wait. After any other error no
 // further request arrives.
 func (f *front1) await() error {
-	f.refused.Store(false) // as the body was
+	f.refused.Store(false) // a new request has a new body
 	if len(f.in.Unread()) > 0 {
-		return nil // it arrived with the previous request
+		return nil // the request arrived with the previous one
 	}
 	c, clock := f.conn, &f.server.clock
 	got, begins := false, f.rested == 0
@@ -196,7 +196,7 @@ func (f *front1) await() error {
 	return err
 }
 
-// adopt makes st the connection's settings.
+// adopt sets the connection's settings to st.
 func (f *front1) adopt(st settings) {
 	if f.settings != st {
 		if f.settings.maxAge != st.maxAge {
@@ -233,7 +233,7 @@ func (f *front1) serveOne() bool {
 	return f.keep && f.ended && f.whole.Load() && !f.aborted.Load()
 }
 
-// release releases what the request needed.
+// release releases the resources of the request.
 func (f *front1) release() {
 	f.body.Free(&f.server.decoders)
 	fields := f.request.Fields
@@ -253,14 +253,14 @@ func (f *front1) head(limits *http1.Limits) error {
 			return err
 		}
 		if n > 0 {
-			// The one string that contains all of the head.
+			// This string contains all of the head.
 			if err := http1.ParseRequest(string(f.in.Unread()[:n]), limits, &r.Request); err != nil {
 				return err
 			}
 			f.in.Consume(n)
 			return nil
 		}
-		// The time for all of it runs from its first byte.
+		// The time limit of the head starts at its first byte.
 		spent := time.Duration(f.server.clock.now.Load() - begun)
 		if err := f.wait(max(f.settings.headerReadTimeout-spent, 1)); err != nil {
 			return err
@@ -295,8 +295,8 @@ func (f *front1) wait(d time.Duration) error {
 	return err
 }
 
-// waitUntil is wait until a time of the clock, the connection's deadline; 0: for
-// ever. It fails with errPark once it is time to park the connection.
+// waitUntil is wait until a time of the clock, the connection's deadline; 0: no
+// limit. It fails with errPark once it is time to park the connection.
 func (f *front1) waitUntil(until int64) error {
 	clock := &f.server.clock
 	for {
@@ -304,11 +304,11 @@ func (f *front1) waitUntil(until int64) error {
 		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) || f.refused.Load() || until != 0 && clock.now.Load() > until {
 			return err
 		}
-		_ = f.conn.Conn.SetReadDeadline(time.Time{}) // fails only if it is closed, and then so does reading
+		_ = f.conn.Conn.SetReadDeadline(time.Time{}) // fails only on a closed connection, and then reading fails too
 		if park := f.conn.parkAt.Load(); park != 0 && clock.now.Load() > park {
 			return errPark
 		}
-		// Otherwise the deadline belonged to an earlier wait, which ended at the same
+		// Otherwise the deadline belonged to an earlier wait that ended at the same
 		// moment.
 	}
 }
@@ -340,7 +340,7 @@ func (f *front1) Read() ([]byte, error) {
 
 // awaitBody waits for more of the body.
 func (f *front1) awaitBody() error {
-	if f.body.UntilEnd() { // the bytes after an upgrade
+	if f.body.UntilEnd() { // the stream of an upgraded connection
 		err := f.wait(0)
 		if err == io.EOF {
 			f.body.End()
@@ -383,7 +383,7 @@ func (f *front1) Trailer() message.Fields { return f.body.Trailer() }
 func (f *front1) Refuse() {
 	if !f.whole.Load() {
 		f.refused.Store(true)
-		_ = f.conn.Conn.SetReadDeadline(longAgo) // fails only if it is closed, and then so does reading
+		_ = f.conn.Conn.SetReadDeadline(longAgo) // fails only on a closed connection, and then reading fails too
 	}
 }
 
@@ -401,15 +401,15 @@ func (f *front1) SkipBody() {
 	}
 }
 
-// Reader and Writer read and write the front's connection.
+// Reader returns the reader of the front's connection, and Writer the writer.
 func (f *front1) Reader() *wire.Reader { return &f.in }
 func (f *front1) Writer() *wire.Writer { return &f.out }
 
 // LimitWait bounds how long a write waits while the client reads nothing.
 func (f *front1) LimitWait(d time.Duration) { f.conn.direct.LimitWait(d) }
 
-// NetConn returns the connection, and Spliced says that an engine has carried it to
-// its end after an upgrade, and closed it.
+// NetConn returns the connection. Spliced is called when an engine has carried the
+// upgraded connection to its end and closed it.
 func (f *front1) NetConn() net.Conn { return f.nc }
 func (f *front1) Spliced()          { f.aborted.Store(true) }
 

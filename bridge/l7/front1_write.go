@@ -25,8 +25,8 @@ func (f *front1) Respond(r *message.Response, end bool) error {
 	if f.aborted.Load() {
 		return errAborted
 	}
-	// The bytes after an unread body may be the rest of that body, or broken: they
-	// must not be mistaken for a request.
+	// The bytes after an unread body may be the rest of that body, and must not be
+	// mistaken for a request.
 	f.keep = f.whole.Load() && !f.request.Close && !f.conn.closing() && !f.last()
 	framing := f.framing(r)
 	if r.Status != 101 {
@@ -142,7 +142,7 @@ func (f *front1) linger() {
 	}
 	f.in.Drop()
 	f.refused.Store(false)
-	_ = f.conn.Conn.SetReadDeadline(time.Now().Add(abandonTime)) // fails only if it is closed, and then so does Fill
+	_ = f.conn.Conn.SetReadDeadline(time.Now().Add(abandonTime)) // fails only on a closed connection, and then reading fails too
 	for n := 0; n < lingerBytes; {
 		if f.sock.Fill() != nil {
 			return

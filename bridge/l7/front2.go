@@ -13,13 +13,13 @@ const (
 	// maxStreams is how many requests a client may have in progress on a connection.
 	maxStreams = 100
 
-	// streamMemory is what a request in progress holds besides its head and the
+	// streamMemory is the memory of a request in progress without its head and the
 	// windows of its stream: see TestAnOpenRequestHoldsLittle.
 	streamMemory = 8 << 10
 
-	// maxStreamMemory bounds what the requests in progress on a connection hold
-	// together: maxStreams with heads of 2 KiB, or fewer with larger ones. It is the
-	// size of largestHeads heads, if that is more.
+	// maxStreamMemory bounds the memory of all requests in progress on a connection:
+	// enough for maxStreams requests with heads of 2 KiB, or for fewer with larger
+	// heads. If largestHeads heads need more, that size is the bound.
 	maxStreamMemory = 1 << 20
 	largestHeads    = 16
 )
@@ -64,7 +64,7 @@ func newFront2(s *Server, c *conn, nc net.Conn, early []byte, st settings) *fron
 		Wake: c.unpark,
 	})
 	c.carries(f.http)
-	c.parked.Store(nil) // that of a front1, if there was one
+	c.parked.Store(nil) // the connection may have been parked by a front1
 	return f
 }
 
@@ -76,7 +76,7 @@ func (f *front2) serve() {
 	for ; err == http2.ErrParked; err = h.Serve(handler) {
 		if c.park(f.serve) {
 			if h.Over() {
-				c.unpark() // that happened before it was parked
+				c.unpark() // in case the connection ended before it was parked
 			}
 			return
 		}
@@ -84,7 +84,7 @@ func (f *front2) serve() {
 	if err != nil {
 		s.log.Debug("client's connection ended", "client", c.facts.Client, "error", policy.Printable(err))
 	}
-	c.sock.Release() // received bytes are no longer needed
+	c.sock.Release() // http2 has consumed the received bytes
 	c.sock.Close()
 	s.intake.Done()
 }
@@ -99,7 +99,7 @@ func (s *Server) serveStream(c *conn, stream *http2.ServerStream) {
 	}()
 	r := stream.Request()
 	if policy.IsGRPC(r.Fields) {
-		stream.NoBodyTimeout() // the client of a stream has sent something when it exists
+		stream.NoBodyTimeout() // the client has used the stream
 	}
 	s.handle(stream, r, c, s.options.Table())
 }

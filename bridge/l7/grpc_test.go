@@ -16,7 +16,7 @@ import (
 // A grpcCall is the outcome of a call through a gateway.
 type grpcCall struct {
 	head    message.Response
-	body    string // and how it ended
+	body    string // the body, and how it ended
 	trailer message.Fields
 }
 
@@ -29,7 +29,7 @@ func (c *grpcCall) status() string {
 	return "trailer " + v
 }
 
-// call makes a call whose client does not end its side.
+// call makes a call in which the client does not end its side of the stream.
 func call(t *testing.T, client *http2.ClientConn, target string, fields ...message.Field) *grpcCall {
 	t.Helper()
 	s := client.Open()
@@ -50,13 +50,14 @@ func call(t *testing.T, client *http2.ClientConn, target string, fields ...messa
 
 func timeout(value string) message.Field { return message.Field{Name: "grpc-timeout", Value: value} }
 
-// A call whose deadline passes ends upstream, and its client gets the status that
-// says so, whether the response had begun or not, and however the client reads it.
+// When the deadline of a call passes, the call ends upstream, and its client gets
+// the status DEADLINE_EXCEEDED. That holds before and after the response has
+// begun, and for each way that the client reads it.
 func TestACallEndsAtItsDeadline(t *testing.T) {
 	for _, c := range []struct {
 		name     string
-		total    time.Duration                         // the route's
-		timeout  func(d time.Duration) []message.Field // the client's, of about d
+		total    time.Duration                         // the total timeout of the route
+		timeout  func(d time.Duration) []message.Field // the client's timeout, about d
 		upstream func(s *http2.ServerStream)
 		head     bool // the status comes instead of a response
 		body     string
@@ -84,8 +85,8 @@ func TestACallEndsAtItsDeadline(t *testing.T) {
 				given, _ := s.Request().Fields.Get("grpc-timeout")
 				read <- given + " " + rest(s)
 			}))
-			// On a busy machine the request may not be sent in time, or the response
-			// not begin in time: then the call is given more.
+			// On a busy machine, the request may be sent or the response begin too late:
+			// then the call gets more time.
 			for d := 100 * time.Millisecond; ; d *= 2 {
 				action, given := to(back), []message.Field{timeout(fmt.Sprint(d.Milliseconds(), "m"))}
 				if action.Forward.TotalTimeout = c.total; c.total == 1 {
@@ -122,8 +123,8 @@ func TestACallEndsAtItsDeadline(t *testing.T) {
 	}
 }
 
-// readOf returns what the upstream read of the call with these fields, and drops what
-// it read of earlier calls. It reports false if no such call comes.
+// readOf returns the bytes that the upstream read from the call with these fields. It
+// drops bytes of earlier calls, and reports false if no such call arrives.
 func readOf(read <-chan string, given []message.Field, deadline time.Duration) (string, bool) {
 	late := time.NewTimer(deadline + time.Second)
 	defer late.Stop()
@@ -174,7 +175,7 @@ func TestInvalidCallTimeoutsSetNoDeadline(t *testing.T) {
 			}
 		}
 	}
-	// In other requests the field means nothing.
+	// In other requests the field has no meaning.
 	s := client.Open()
 	defer s.Done()
 	if err := s.Send(&message.Request{Method: "GET", Scheme: "http", Authority: "a.test", Target: "/page", Fields: message.Fields{timeout("1s")}}, true); err != nil {
@@ -189,8 +190,8 @@ func TestInvalidCallTimeoutsSetNoDeadline(t *testing.T) {
 	}
 }
 
-// If no trailer can report the missed deadline, a response that has begun is cut
-// off: over HTTP/1.1, and if it is not a gRPC response.
+// A response that has begun is cut off if no trailer can report the missed
+// deadline: over HTTP/1.1, and if it is not a gRPC response.
 func TestCallPastItsDeadlineIsCutOffWithoutTrailers(t *testing.T) {
 	w := newTestbed(t)
 	_, address := w.plain(w.back(backs.HTTP2, w.upstream2(func(s *http2.ServerStream) {

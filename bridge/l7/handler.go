@@ -24,14 +24,14 @@ type request struct {
 	conn   *conn
 	table  *Table
 	action *Action
-	pass   limit.Pass // through the listener's limits
+	pass   limit.Pass // the request's pass through the listener's limits
 
 	match    matcher
-	lookup   func(name string) []string // match.values, made once
-	spelling policy.Spelling            // which of the client's fields are dropped
+	lookup   func(name string) []string // the method value match.values
+	spelling policy.Spelling            // selects the client's fields to drop
 
-	pools     *backs.Pools // that the request is forwarded to; nil: it is not forwarded
-	need      backs.Need   // of a connection; reused
+	pools     *backs.Pools // the upstream's pools; nil: the request is not forwarded
+	need      backs.Need   // describes the connection to request; reused
 	userAgent string       // for the access log
 }
 
@@ -48,7 +48,7 @@ func (p *requestPool) get(s *Server) *request {
 	return q
 }
 
-// put returns a finished request, to which nothing refers, to the pool.
+// put returns a finished request to the pool. Nothing else may refer to it.
 func (p *requestPool) put(q *request) {
 	if !q.Reset() {
 		return
@@ -61,8 +61,8 @@ func (p *requestPool) put(q *request) {
 	p.pool.Put(q)
 }
 
-// handle serves one request of a client, from any front. When it returns the
-// request is answered or its front aborted.
+// handle serves one request of a client, from any front. When it returns, the
+// request is answered, or its front is aborted.
 func (s *Server) handle(f exchange.Front, r *message.Request, c *conn, table *Table) {
 	q := s.begin(f, r, c)
 	q.table = table
@@ -74,13 +74,14 @@ func (s *Server) handle(f exchange.Front, r *message.Request, c *conn, table *Ta
 			f.Abort(errPanic)
 			q.Leave()
 			q.finish(true)
-			return // q is never used again: something may still refer to it
+			return // a timer may still refer to q, so q is never used again
 		}
 		q.finish(false)
 		s.requests.put(q)
 	}()
-	// Forward is called here, not in decide, so that the stack of a request that waits
-	// for its upstream has no frame whose work is done: see TestAnOpenRequestHoldsLittle.
+	// Forward is called here, not in decide, so that a request that waits for its
+	// upstream holds a small stack, without the frame of decide: see
+	// TestAnOpenRequestHoldsLittle.
 	if plan, ok := q.decide(); ok {
 		q.Forward(plan)
 	}
@@ -113,7 +114,7 @@ var errPanic = exchange.ErrPanic
 // finish logs and counts a request.
 func (q *request) finish(panicked bool) {
 	s := q.server
-	defer s.counters.inFlight.Add(-1) // last: where none is in flight all are counted
+	defer s.counters.inFlight.Add(-1) // decreased last: when no request is in flight, all are counted
 	q.pass.Leave()
 	code, elapsed := q.Code(), time.Since(q.Start)
 	switch {
@@ -192,8 +193,8 @@ func (q *request) decide() (plan exchange.Plan, ok bool) {
 		q.Answer(policy.Rejection(417))
 		return plan, false
 	}
-	// Before the match, so that no condition applies to fields that are not
-	// forwarded.
+	// Fields are removed before the match, so that conditions see only forwarded
+	// fields.
 	q.spelling = q.table.spelling()
 	q.ExpectsContinue = policy.CleanRequest(r, &q.spelling)
 	if r.Protocol != "" {
@@ -237,7 +238,7 @@ func (q *request) decide() (plan exchange.Plan, ok bool) {
 	return plan, false
 }
 
-// misdirected reports whether the request's connection must not be used for its host.
+// misdirected reports whether the request's host must not be used on its connection.
 func (q *request) misdirected() bool {
 	return q.conn.facts.TLS && q.table.misdirects(q.conn.intake.Member.Peer().ServerName, q.Facts.Target.Host)
 }

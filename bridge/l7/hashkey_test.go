@@ -11,12 +11,12 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 )
 
-// named answers with a name.
+// named returns a handler that answers with a name.
 func named(name string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, name) })
 }
 
-// hashing returns a Back to n endpoints that are chosen by a hash.
+// hashing returns a Back to n endpoints with consistent hashing.
 func (w *testbed) hashing(h upstream.HashKey, endpoints int) *backs.Pools {
 	o := upstream.Options{Name: "up", Policy: upstream.ConsistentHash, Hash: h}
 	for i := range endpoints {

@@ -13,15 +13,15 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
 )
 
-// A silentUpstream is a plaintext HTTP/2 upstream that takes requests and never answers.
-// It costs little memory itself.
+// A silentUpstream is a plaintext HTTP/2 upstream that receives requests and never
+// answers. It uses little memory itself.
 func (w *testbed) silentUpstream(arrived chan<- struct{}) (address string) {
 	return w.raw(nil, func(c net.Conn) {
 		_, _ = io.ReadFull(c, make([]byte, len(http2.ClientPreface)))
 		f := http2.NewFramer(c, c)
 		f.SetReuseFrames()
 		_ = f.WriteSettings(http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: 1000})
-		_ = f.WriteWindowUpdate(0, 1<<30) // so that no upload waits for the upstream
+		_ = f.WriteWindowUpdate(0, 1<<30) // a large window, so that no upload waits for the upstream
 		for {
 			frame, err := f.ReadFrame()
 			if err != nil {
@@ -35,13 +35,13 @@ func (w *testbed) silentUpstream(arrived chan<- struct{}) (address string) {
 }
 
 // The streams of a connection together hold less than a MiB besides their windows,
-// whatever they wait for.
+// for every kind of wait.
 func TestAnOpenRequestHoldsLittle(t *testing.T) {
 	if alloctest.Race {
 		t.Skip("the race detector's memory is in the sum")
 	}
 	inUse := func() int {
-		for range 3 { // which also empties the pools
+		for range 3 { // also empties the pools
 			runtime.GC()
 		}
 		var m runtime.MemStats
@@ -82,8 +82,8 @@ func TestAnOpenRequestHoldsLittle(t *testing.T) {
 			before := inUse()
 			const n = maxStreams - 1
 			send(n)
-			// The least counts: a part of a body may still be on its way.
-			most, held := streamMemory+2<<10+len(request.body), 0 // goroutines are never freed, and counted at first
+			// The minimum counts, because a part of a body may still be in transit.
+			most, held := streamMemory+2<<10+len(request.body), 0 // the memory of goroutines is never freed, so it counts in advance
 			for run := range 10 {
 				if now := (inUse() - before) / n; run == 0 || now < held {
 					held = now

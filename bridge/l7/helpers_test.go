@@ -32,7 +32,8 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"))
 }
 
-// patience bounds waits for required events; no test waits it out.
+// patience bounds waits for required events. No test waits that long if it
+// passes.
 const patience = 20 * time.Second
 
 // A testbed has a CA. It starts upstream servers that require its client
@@ -219,7 +220,7 @@ func (w *testbed) plain(b *backs.Pools) (s *Server, address string) {
 	return w.gateway(fixed(&Table{Default: to(b)}))
 }
 
-// browser returns a client of gateways, with HTTP/2 where they offer it.
+// browser returns a client that uses HTTP/2 where a gateway offers it.
 func (w *testbed) browser() *http.Client {
 	t := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: w.ca.Pool(), ServerName: "localhost"}, ForceAttemptHTTP2: true, DisableCompression: true}
 	w.Cleanup(t.CloseIdleConnections)
@@ -244,7 +245,7 @@ func (w *testbed) get(c *http.Client, url string) (code int, body string) {
 func (w *testbed) dial(address string) *rawConn {
 	w.Helper()
 	c, err := net.Dial("tcp", address)
-	if errors.Is(err, syscall.ECONNRESET) { // refused before the call returned
+	if errors.Is(err, syscall.ECONNRESET) { // the gateway reset the connection before the call returned
 		var far net.Conn
 		c, far = net.Pipe()
 		far.Close()
@@ -263,10 +264,10 @@ type rawConn struct {
 	r *bufio.Reader
 }
 
-// send writes a request in which every line ends as HTTP wants it.
+// send writes lines as a request, each with the line end of HTTP.
 func (c *rawConn) send(lines ...string) { fmt.Fprint(c, strings.Join(lines, "\r\n")+"\r\n\r\n") }
 
-// answer reads a response to a request of a method.
+// answer reads a response to a request with a method.
 func (c *rawConn) answer(t testing.TB, method string) (*http.Response, string) {
 	t.Helper()
 	res, err := http.ReadResponse(c.r, &http.Request{Method: method})
@@ -280,7 +281,7 @@ func (c *rawConn) answer(t testing.TB, method string) (*http.Response, string) {
 	return res, string(b)
 }
 
-// eventually waits until something is true.
+// eventually waits until a condition holds.
 func eventually(t testing.TB, condition string, ok func() bool) {
 	t.Helper()
 	end := time.Now().Add(patience)
@@ -296,7 +297,7 @@ func eventually(t testing.TB, condition string, ok func() bool) {
 var echo = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 	b, err := io.ReadAll(r.Body)
 	if err != nil {
-		panic(http.ErrAbortHandler) // an answer to half a request could overtake the gateway's own
+		panic(http.ErrAbortHandler) // an answer to an incomplete request could overtake the gateway's answer
 	}
 	peer := ""
 	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {

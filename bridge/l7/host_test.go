@@ -15,7 +15,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 )
 
-// Every valid upstream name makes a valid Host and :authority.
+// Every valid upstream name results in a valid Host and :authority.
 func TestTheUpstreamsNameIsAValidHost(t *testing.T) {
 	w := newTestbed(t)
 	server := w.server(echo, "h2", "http/1.1")
@@ -46,8 +46,8 @@ func TestTheUpstreamsNameIsAValidHost(t *testing.T) {
 	}
 }
 
-// An HTTP/1.0 request without a Host, as health checkers send it, is routed as a
-// request without a host, and the upstream receives its own name as the Host.
+// An HTTP/1.0 request without a Host, as health checkers send it, matches only
+// routes without hosts. The upstream receives its own name as the Host.
 func TestHTTP10WithoutAHost(t *testing.T) {
 	schemes(t, func(t *testing.T, w *testbed, table *Table, scheme string) {
 		for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
@@ -94,13 +94,14 @@ func TestHTTP10WithoutAHost(t *testing.T) {
 	})
 }
 
-// overTLS is a client's TLS on a connection.
+// overTLS starts a client's TLS on a connection.
 func overTLS(w *testbed, c *rawConn) *rawConn {
 	tc := tls.Client(c.Conn, &tls.Config{RootCAs: w.ca.Pool(), ServerName: "localhost"})
 	return &rawConn{tc, bufio.NewReader(tc)}
 }
 
-// A trusted proxy's X-Forwarded-Host is then the host, but conditions do not see it.
+// In such a request, a trusted proxy's X-Forwarded-Host is the host, but conditions
+// do not see it.
 func TestHTTP10WithoutAHostBehindAProxy(t *testing.T) {
 	w := newTestbed(t)
 	proxies, _ := cidr.ParsePeers([]string{"127.0.0.1"})
@@ -134,7 +135,8 @@ func TestHTTP10WithoutAHostNeedsAServerName(t *testing.T) {
 	}
 }
 
-// fromHost returns a client that takes each handshake's name from the request.
+// fromHost returns a client that takes the server name of each handshake from
+// the request.
 func fromHost(w *testbed) *certs.Client {
 	c, err := certs.NewClient(certs.ClientOptions{
 		Certificate: certstest.Certificate(w, w.ca.Client(w, "gateway")),

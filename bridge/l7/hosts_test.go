@@ -20,7 +20,8 @@ import (
 )
 
 // fromHost returns a Back that takes the server name from the request's host,
-// and the address of its upstream, which is a.test, b.test and 127.0.0.1.
+// and the address of its upstream. The upstream's certificate is valid for
+// a.test, b.test and 127.0.0.1.
 func (w *testbed) fromHost(p backs.Protocol, seen func(tls.ConnectionState)) *backs.Pools {
 	ln := listen(w)
 	config := w.serverTLS("h2", "http/1.1")
@@ -55,7 +56,7 @@ func (w *testbed) fromHost(p backs.Protocol, seen func(tls.ConnectionState)) *ba
 	})})
 }
 
-// ask asks the gateway for a host.
+// ask sends a request for a host to the gateway.
 func (w *testbed) ask(address, host string, upgrade bool) (code int, answer []string) {
 	w.Helper()
 	c := w.dial(address)
@@ -69,7 +70,8 @@ func (w *testbed) ask(address, host string, upgrade bool) (code int, answer []st
 	return res.StatusCode, strings.Fields(body)
 }
 
-// status asks for a host on a connection, and returns the status.
+// status sends a request for a host on a connection, and returns the status of
+// the response.
 func (w *testbed) status(conn net.Conn, host string) string {
 	w.Helper()
 	c := &rawConn{conn, bufio.NewReader(conn)}
@@ -88,7 +90,7 @@ func TestServerNameFromTheRequestsHost(t *testing.T) {
 			resumed[s.ServerName] = append(resumed[s.ServerName], s.DidResume)
 		})
 		_, address := w.plain(back)
-		conns := map[string]string{} // by server name
+		conns := map[string]string{} // connections by server name
 		for _, step := range []struct{ host, name string }{
 			{"a.test", "a.test"}, {"b.test", "b.test"}, {"A.Test.:8443", "a.test"}, {"b.test", "b.test"}, {"127.0.0.1:80", ""}, {"a.test", "a.test"},
 		} {
@@ -122,7 +124,7 @@ func TestServerNameFromTheRequestsHost(t *testing.T) {
 		mu.Lock()
 		defer mu.Unlock()
 		for _, name := range []string{"a.test", "b.test"} {
-			// HTTP/1.1 alone has the same settings for requests and upgrades.
+			// Only HTTP/1.1 uses the same settings for requests and upgrades.
 			want := map[backs.Protocol][]bool{backs.HTTP1: {false, true, true}, backs.Auto: {false, false, true}, backs.HTTP2: {false}}[p]
 			if !slices.Equal(resumed[name], want) {
 				t.Errorf("%s: resumed %v, want %v", name, resumed[name], want)

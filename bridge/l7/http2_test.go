@@ -18,8 +18,9 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// ask sends one HTTP/2 request, field by field, on a connection of its own and
-// returns its status, or "" if the stream or the connection was refused.
+// ask sends one HTTP/2 request, field by field, on a new connection. It returns
+// the status of the response, or "" if the stream or the connection was
+// refused.
 func ask(t *testing.T, w *testbed, address string, header ...string) string {
 	t.Helper()
 	c, err := tls.Dial("tcp", address, &tls.Config{RootCAs: w.ca.Pool(), ServerName: "localhost", NextProtos: []string{"h2"}})
@@ -105,7 +106,8 @@ func TestHTTP2RequestsAmbiguousInHTTP1AreRefused(t *testing.T) {
 	}
 }
 
-// The buffers that hold unread bytes of a connection are returned when it ends.
+// When a connection ends, the buffers with its unread bytes are returned to the
+// pool.
 func TestBuffersOfAnEndedConnectionAreReturned(t *testing.T) {
 	w := newTestbed(t)
 	s := New(Options{Table: fixed(&Table{})})
@@ -117,7 +119,7 @@ func TestBuffersOfAnEndedConnectionAreReturned(t *testing.T) {
 	eventually(t, "the connection is gone, and no buffer is lent", func() bool { return s.Stats().Open == 0 && lent.Load() == 0 })
 }
 
-// A sentCount counts what is written to a connection.
+// A sentCount counts the bytes written to a connection.
 type sentCount struct {
 	net.Conn
 	sent atomic.Uint64

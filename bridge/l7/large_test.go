@@ -44,7 +44,7 @@ func TestLargeBodiesArriveAsTheyWereSent(t *testing.T) {
 				_, address := w.gateway(fixed(table))
 				for _, buffer := range []int{0, 0, 64 << 10} {
 					c := w.dial(address)
-					if buffer > 0 { // a client that is mostly behind
+					if buffer > 0 { // makes the client fall behind
 						_ = c.Conn.(*net.TCPConn).SetReadBuffer(buffer)
 					}
 					if scheme == "https" {
@@ -68,8 +68,8 @@ func TestLargeBodiesArriveAsTheyWereSent(t *testing.T) {
 	}
 }
 
-// The number of largest buffers is limited: clients that stopped reading hold none
-// of them.
+// The number of largest buffers is limited, so clients that stopped reading must
+// not hold any.
 func TestStuckClientsHoldNoLargeBuffer(t *testing.T) {
 	const clients, largest = 70, 64
 	schemes(t, func(t *testing.T, w *testbed, table *Table, scheme string) {
@@ -85,12 +85,12 @@ func TestStuckClientsHoldNoLargeBuffer(t *testing.T) {
 		s, address := w.gateway(fixed(table))
 		for range clients {
 			c := w.dial(address)
-			_ = c.Conn.(*net.TCPConn).SetReadBuffer(64 << 10) // so that it is stuck sooner
+			_ = c.Conn.(*net.TCPConn).SetReadBuffer(64 << 10) // makes the client stall sooner
 			if scheme == "https" {
 				c.Conn = tls.Client(c.Conn, &tls.Config{RootCAs: w.ca.Pool(), ServerName: "localhost"})
 			}
 			c.send("GET / HTTP/1.1", "Host: a.example")
-			if _, err := io.ReadFull(c.Conn, make([]byte, 1<<20)); err != nil { // it was moving bulk data
+			if _, err := io.ReadFull(c.Conn, make([]byte, 1<<20)); err != nil { // waits until bulk data flows
 				t.Fatal(err)
 			}
 		}

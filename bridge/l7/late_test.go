@@ -18,8 +18,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 )
 
-// Each kind of wait, with a function that begins it on a connection to the gateway and
-// returns when the limit has passed.
+// limitedWaits maps each kind of wait to a function that begins it on a connection to
+// the gateway, and returns when the limit has passed.
 var limitedWaits = map[string]func(t *testing.T, c net.Conn){
 	"for the first request": func(t *testing.T, c net.Conn) {
 		_, _ = io.Copy(io.Discard, c)

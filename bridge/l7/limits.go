@@ -8,8 +8,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/limit"
 )
 
-// limited answers a request that is over one of the listener's limits, and
-// reports whether it did. The count is decreased when the response ends.
+// limited answers a request that exceeds one of the listener's limits, and
+// reports whether it did. The end of the response decreases the counts.
 func (q *request) limited() bool {
 	limits := &q.table.Limits
 	if *limits == (limit.Limits{}) {

@@ -90,7 +90,7 @@ func TestRequestsAtOnceAreLimited(t *testing.T) {
 }
 
 // A client that has received a complete response may send its next request at once:
-// the previous one no longer counts.
+// the previous request no longer counts.
 func TestAnsweredRequestLeavesTheCount(t *testing.T) {
 	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 		schemes(t, func(t *testing.T, w *testbed, table *Table, scheme string) {
@@ -98,7 +98,7 @@ func TestAnsweredRequestLeavesTheCount(t *testing.T) {
 			table.Default, table.Limits = to(back), limit.Limits{AtOnce: 1, AtOncePerClient: 1}
 			table.Routes = w.routes(route.Rule[*Action]{Name: "fixed", Path: route.Path{Kind: route.PathExact, Value: "/fixed"}, Value: &Action{Respond: &Respond{Body: "hello"}}})
 			_, address := w.gateway(fixed(table))
-			browsers := []*http.Client{w.browser(), w.browser()} // connections of their own
+			browsers := []*http.Client{w.browser(), w.browser()} // each browser has its own connection
 			for i := range 300 {
 				path := []string{"/fixed", "/", "/long"}[i%3]
 				body := strings.NewReader(strings.Repeat("x", i%3*30_000))
@@ -172,9 +172,9 @@ func TestLimitedClientDoesNotAffectOthers(t *testing.T) {
 		codes  []int
 	}{
 		{"192.0.2.1", []int{200, 200, 429, 429, 429, 429}},
-		{"192.0.2.1", []int{429}}, // another connection
+		{"192.0.2.1", []int{429}}, // on another connection
 		{"2001:db8::1", []int{200}},
-		{"2001:db8::2", []int{200, 429}}, // the same network
+		{"2001:db8::2", []int{200, 429}}, // in the same network
 		{"2001:db8:0:1::2", []int{200, 503}},
 	} {
 		conn := w.dial(address)
@@ -269,7 +269,7 @@ func TestBodiesAreLimited(t *testing.T) {
 						}
 						continue
 					}
-					// A client that is still sending may not be listening.
+					// A client that is still sending may not read the response.
 					if err == nil && res.StatusCode != 413 {
 						t.Errorf("%s: %d", name, res.StatusCode)
 					}
@@ -286,7 +286,7 @@ func TestBodiesAreLimited(t *testing.T) {
 			if res, err := post("/", most+1, true, "application/grpc"); err != nil || res.StatusCode != 200 || res.Header.Get("Grpc-Status") != "8" {
 				t.Errorf("gRPC: %v, %v", res, err)
 			}
-			// It is too late for another answer: the gateway breaks the response off.
+			// The response has begun, so the gateway can only break it off.
 			body, rest := io.Pipe()
 			res, err := browser.Post(scheme+"://"+address+"/at-once", "text/plain", body)
 			if err != nil || res.StatusCode != 200 {
@@ -347,7 +347,7 @@ func TestRequestsPerConnectionAreLimited(t *testing.T) {
 			if last := i%3 == 2; res.StatusCode != 200 || scheme == "http" && res.Close != last {
 				t.Errorf("request %d: %d, close %v", i, res.StatusCode, res.Close)
 			}
-			if i%3 == 2 { // an HTTP/2 connection may have a few more until the client has learned of it
+			if i%3 == 2 { // an HTTP/2 client may send a few more requests until it reads GOAWAY
 				eventually(t, "the connection is closed", func() bool { return s.Stats().Open == 0 })
 			}
 		}
@@ -357,8 +357,8 @@ func TestRequestsPerConnectionAreLimited(t *testing.T) {
 	})
 }
 
-// An idle connection is closed when it reaches the maximum age, a busy one when its
-// requests are over.
+// An idle connection is closed when it reaches the maximum age, a busy connection
+// when its requests have ended.
 func TestConnectionAgeIsLimited(t *testing.T) {
 	t.Parallel()
 	schemes(t, func(t *testing.T, w *testbed, table *Table, scheme string) {

@@ -12,15 +12,15 @@ import (
 // each upstream, until it ends. Otherwise a client could not finish a login that
 // takes several requests.
 //
-// A client's connection that carries requests of several users cannot be tied to
-// one login: as in HTTP/2 and behind a trusted proxy. There each request that
-// logs in has an upstream connection for itself.
+// A client's connection that carries requests of several users, such as with
+// HTTP/2 or behind a trusted proxy, cannot be tied to one login. There each
+// request that logs in gets its own upstream connection.
 
-// logins are the endpoints at which a client's connection of HTTP/1 may be logged
-// in. Only the request that the connection carries uses them.
+// logins are the endpoints at which a client's HTTP/1 connection may be logged
+// in. Only the request in progress on the connection uses them.
 type logins map[*backs.Pools]*upstream.Endpoint
 
-// login says how the request logs in at an endpoint.
+// login returns how the request logs in at an endpoint.
 func (q *request) login(e *upstream.Endpoint) backs.Login {
 	switch {
 	case q.conn.logins[q.pools] == nil && !policy.SendsLogin(q.Facts.Request.Fields):

@@ -25,7 +25,7 @@ type domain struct {
 	logins     atomic.Int64
 }
 
-// A loginState is what is known about a connection.
+// A loginState is the state of the login on a connection.
 type loginState struct {
 	mu    sync.Mutex
 	asked bool // the second message was sent
@@ -90,7 +90,8 @@ func (c *rawConn) ask(t testing.TB, lines ...string) (int, string) {
 	return res.StatusCode, body
 }
 
-// is checks as which user the upstream serves a client; "" means not logged in.
+// is checks the user that the upstream sees for a client; "" means not logged
+// in.
 func (c *rawConn) is(t testing.TB, user string, lines ...string) {
 	t.Helper()
 	want := 200
@@ -110,8 +111,8 @@ func (c *rawConn) logIn(t testing.TB, scheme, user string) {
 	c.is(t, user, "Authorization: "+scheme+" 3 "+user)
 }
 
-// A client that logs in on its connection is served as that user, and no other
-// client is.
+// A client that logs in on its connection is served as that user. No other
+// client is served as that user.
 func TestLoginsThatAuthenticateConnections(t *testing.T) {
 	plainBack := func(w *testbed, address string) *backs.Pools {
 		return w.newBack(backs.Options{Upstream: plaintext(address)})
@@ -119,7 +120,7 @@ func TestLoginsThatAuthenticateConnections(t *testing.T) {
 	for name, c := range map[string]struct {
 		challenges []string
 		scheme     string
-		protos     []string // of the upstream
+		protos     []string // protocols of the upstream
 		back       func(w *testbed, address string) *backs.Pools
 	}{
 		"NTLM":                {[]string{"NTLM"}, "NTLM", []string{"http/1.1"}, nil},
@@ -185,7 +186,7 @@ func TestLoginsThatAuthenticateConnections(t *testing.T) {
 }
 
 // A client stays at the endpoint where it is logged in. The upstream connection ends
-// with the client's.
+// with the client's connection.
 func TestALoginStaysAtItsEndpoint(t *testing.T) {
 	w, d := newTestbed(t), &domain{challenges: []string{"NTLM"}}
 	back := w.back(backs.HTTP1, d.serve(w, "http/1.1"), d.serve(w, "http/1.1"), d.serve(w, "http/1.1"))
@@ -269,7 +270,8 @@ func TestLoginsOnConnectionsOfManyUsers(t *testing.T) {
 	}
 }
 
-// A connection that is announced as a client's is that client's alone already.
+// A connection that announces a client already carries only that client's
+// requests.
 func TestLoginsWithTheProxyProtocol(t *testing.T) {
 	w, d := newTestbed(t), &domain{challenges: []string{"NTLM"}}
 	server := d.serve(w)

@@ -35,7 +35,7 @@ func (w *testbed) ejectingAt(p backs.Protocol, address string) *backs.Pools {
 }
 
 func TestResponsesEjectEndpoints(t *testing.T) {
-	// Ways to answer, on a connection of net/http's server.
+	// Ways to answer, for handlers of net/http.
 	code := func(n int) http.HandlerFunc {
 		return func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(n) }
 	}
@@ -69,7 +69,7 @@ func TestResponsesEjectEndpoints(t *testing.T) {
 			<-r.Context().Done()
 		}
 	}
-	// Ways to ask.
+	// Ways to send a request.
 	get := func(w *testbed, address string) {
 		if res, err := w.browser().Get("http://" + address); err == nil {
 			io.Copy(io.Discard, res.Body)
@@ -104,7 +104,7 @@ func TestResponsesEjectEndpoints(t *testing.T) {
 	stall := func(w *testbed, address string) {
 		c := w.dial(address)
 		fmt.Fprint(c, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf")
-		io.Copy(io.Discard, c) // until the gateway has timed out
+		io.Copy(io.Discard, c) // waits until the gateway has timed out
 	}
 	for _, test := range []struct {
 		name    string
@@ -112,7 +112,7 @@ func TestResponsesEjectEndpoints(t *testing.T) {
 		ask     func(w *testbed, address string)
 		bounds  Forward
 		ejected bool
-		counted certs.Reason // as a failure of the endpoint; "" none
+		counted certs.Reason // the reason of the counted failure; "": none
 	}{
 		{"200", code(200), get, Forward{}, false, ""},
 		{"404", code(404), get, Forward{}, false, ""},
@@ -144,8 +144,8 @@ func TestResponsesEjectEndpoints(t *testing.T) {
 				action.Forward.Timeout, action.Forward.TotalTimeout, action.Forward.Retry = test.bounds.Timeout, test.bounds.TotalTimeout, test.bounds.Retry
 				s, address := w.gateway(fixed(&Table{Default: action}))
 				available := func() bool { return back.Upstream().Status()[0].Available }
-				// On a slow machine the time may be over before there is a connection,
-				// which says nothing about the response.
+				// On a slow machine, the timeout may pass before the connection exists.
+				// Such a request says nothing about the response.
 				for i := 0; i < 3 || test.ejected && available() && test.bounds != (Forward{}) && i < 100; i++ {
 					if i < 3 && !available() {
 						t.Fatalf("after %d: %s", i, back.Upstream().Status()[0].Unavailable)
@@ -170,7 +170,7 @@ func TestResponsesEjectEndpoints(t *testing.T) {
 	}
 }
 
-// A success in between resets the count, whichever source reports it.
+// A success in between resets the count, for every source that reports one.
 func TestSuccessResetsTheFailureCount(t *testing.T) {
 	w := newTestbed(t)
 	n := 0

@@ -15,7 +15,7 @@ import (
 
 // A panicking front panics when its body is read.
 type panickingFront struct {
-	after   int // reads before the panic
+	after   int // number of reads before the panic
 	aborted chan error
 	status  int
 }
@@ -45,7 +45,7 @@ func (f *panickingFront) Abort(cause error) {
 	}
 }
 
-// A panic on the goroutine of an upload ends its exchange, and nothing else.
+// A panic on the goroutine of an upload ends only its exchange.
 func TestAPanicInAnUploadEndsItsExchangeOnly(t *testing.T) {
 	for _, retries := range []bool{false, true} {
 		for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {

@@ -23,11 +23,11 @@ var goroutines = regexp.MustCompile(`(?m)^(\d+) @ `)
 // carried returns how many goroutines serve clients' connections of w's gateways.
 func (w *testbed) carried() (n int) {
 	var b strings.Builder
-	_ = pprof.Lookup("goroutine").WriteTo(&b, 1) // into memory
+	_ = pprof.Lookup("goroutine").WriteTo(&b, 1) // a write to memory cannot fail
 	for record := range strings.SplitSeq(b.String(), "\n\n") {
 		serves := strings.Contains(record, "(*front1).serve+") || strings.Contains(record, "(*front2).serve+")
 		if count := goroutines.FindStringSubmatch(record); count != nil && serves && strings.Contains(record, strconv.Quote(w.label())) {
-			i, _ := strconv.Atoi(count[1]) // digits
+			i, _ := strconv.Atoi(count[1]) // the expression matches only digits
 			n += i
 		}
 	}
@@ -36,7 +36,7 @@ func (w *testbed) carried() (n int) {
 
 func (w *testbed) allParked() bool { return w.carried() == 0 }
 
-// canPark skips a test where there is no epoll.
+// canPark skips a test on systems without epoll.
 func canPark(t *testing.T) {
 	t.Helper()
 	e, err := splice.New(1)
@@ -101,7 +101,7 @@ func TestSilentClientsAreParked(t *testing.T) {
 	c := w.dial(address)
 	eventually(t, "an engine carries the connection", func() bool { return w.carried() == 1 })
 	eventually(t, "the connection is parked", w.allParked)
-	for range 3 { // in quick succession, so that it is not parked between
+	for range 3 { // in quick succession, so that the connection is not parked in between
 		c.send("GET / HTTP/1.1", "Host: a")
 		if res, _ := c.answer(t, "GET"); res.StatusCode != 200 {
 			t.Errorf("%d", res.StatusCode)
@@ -218,7 +218,7 @@ func TestIdleClientsOfHTTP2HaveNoGoroutine(t *testing.T) {
 }
 
 // A plaintext client may have been parked before it sent its first bytes, which
-// show its protocol.
+// reveal its protocol.
 func TestSilentClientsThatSpeakHTTP2AreParked(t *testing.T) {
 	t.Parallel()
 	canPark(t)

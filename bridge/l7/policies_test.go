@@ -36,15 +36,15 @@ func (w *testbed) policies() *certs.Servers {
 		certs.Policy{Hosts: []string{"other.test"}, Server: server(certs.ClientAuthNone, "other.test")})
 }
 
-// A connection never carries a request for a host of another TLS policy than its own,
-// however the host is spelled.
+// A connection never carries a request for a host with a different TLS policy, in any
+// spelling of the host.
 func TestRequestsForHostsOfOtherPoliciesAreMisdirected(t *testing.T) {
 	w := newTestbed(t)
 	_, address := w.gateway(fixed(&Table{TLS: w.policies(), Default: to(w.back(backs.Auto, w.server(echo)))}))
 	connect := func(sni, proto string) *tls.Conn {
 		config := &tls.Config{RootCAs: w.ca.Pool(), ServerName: sni, NextProtos: []string{proto}}
 		if sni == "" {
-			config.ServerName = "127.0.0.1" // never sent
+			config.ServerName = "127.0.0.1" // TLS never sends an IP address as SNI
 		}
 		if sni == "mtls.test" {
 			config.Certificates = []tls.Certificate{certstest.TLS(t, w.ca.Client(t, "alice"))}
@@ -86,7 +86,7 @@ func TestRequestsForHostsOfOtherPoliciesAreMisdirected(t *testing.T) {
 	}
 }
 
-// Each request of a connection is checked by itself.
+// Each request of a connection is checked separately.
 func TestMisdirectedRequestsLeaveTheConnectionToOthers(t *testing.T) {
 	w := newTestbed(t)
 	_, address := w.gateway(fixed(&Table{TLS: w.policies(), Default: to(w.back(backs.Auto, w.server(echo)))}))
@@ -98,7 +98,7 @@ func TestMisdirectedRequestsLeaveTheConnectionToOthers(t *testing.T) {
 	c := &rawConn{conn, bufio.NewReader(conn)}
 	for _, step := range []struct{ target, host, code string }{
 		{"/", "open.test", "200"}, {"/", "mtls.test", "421"}, {"/", "localhost", "200"},
-		{"https://MTLS.test:443/", "MTLS.test:443", "421"}, // in absolute form
+		{"https://MTLS.test:443/", "MTLS.test:443", "421"}, // the absolute form
 		{"/", "open.test", "200"},
 	} {
 		c.send("GET "+step.target+" HTTP/1.1", "Host: "+step.host)
@@ -134,7 +134,7 @@ func TestRouteByClientIdentity(t *testing.T) {
 				if _, body := w.get(c, "https://"+address+"/open"); body != "open" {
 					t.Errorf("HTTP/2 %v, %q: /open is %q", h2, uri, body)
 				}
-				c.CloseIdleConnections() // the next one resumes
+				c.CloseIdleConnections() // makes the next connection resume the session
 			}
 		}
 	}

@@ -7,7 +7,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/policy"
 )
 
-// values makes header rules of lines.
+// values parses lines as header rules.
 func values(lines ...string) []policy.HeaderValue {
 	var out []policy.HeaderValue
 	for _, line := range lines {
@@ -21,7 +21,7 @@ func values(lines ...string) []policy.HeaderValue {
 	return out
 }
 
-// fields makes fields of lines.
+// fields parses lines as fields.
 func fields(lines ...string) message.Fields {
 	var f message.Fields
 	for _, line := range lines {

@@ -46,9 +46,9 @@ func (l announcedListener) Accept() (net.Conn, error) {
 	}
 }
 
-// announced starts an HTTPS server to which clients are announced, and a Back to it.
-// The server answers with the client's address and the number of the connection that
-// carried the request.
+// announced starts an HTTPS server that receives PROXY protocol headers, and returns
+// a Back to it. The server answers with the client's address and the number of the
+// connection that carried the request.
 func (w *testbed) announced(p backs.Protocol, v proxyproto.Version) (b *backs.Pools, open *atomic.Int64) {
 	protos := map[backs.Protocol][]string{backs.Auto: {"h2", "http/1.1"}, backs.HTTP1: {"http/1.1"}, backs.HTTP2: {"h2"}}[p]
 	ln := listen(w)
@@ -132,7 +132,7 @@ func TestAnnouncedClientsShareNoConnection(t *testing.T) {
 	}
 }
 
-// A connection that is upgraded is announced as well.
+// The upstream connection of an upgraded request announces the client too.
 func TestUpgradesAreAnnounced(t *testing.T) {
 	w := newTestbed(t)
 	ln := listen(t)
@@ -204,7 +204,7 @@ func TestRequestsNotAnnounced(t *testing.T) {
 			}
 			s, address := w.gateway(fixed(table))
 			c := w.dial(address)
-			io.WriteString(c, test.sent) // may find it closed
+			io.WriteString(c, test.sent) // may fail on a closed connection
 			if got, _ := io.ReadAll(c); len(got) > 0 {
 				t.Errorf("answered %q", got)
 			}
@@ -233,7 +233,8 @@ func TestLimitPerAnnouncedClient(t *testing.T) {
 	as("192.0.2.1").answer(t, "GET")
 }
 
-// A drain does not wait long for connections that have not been announced.
+// A drain does not wait long for connections that have not sent a PROXY
+// protocol header.
 func TestShutdownClosesUnannouncedConnections(t *testing.T) {
 	w := newTestbed(t)
 	s, address := w.gateway(fixed(&Table{ProxyProtocol: w.trust("127.0.0.1"), HandshakeTimeout: time.Hour}))

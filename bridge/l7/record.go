@@ -66,7 +66,7 @@ func (q *request) record(code int, elapsed time.Duration, panicked bool) {
 	decided := endDecided(cmp.Or(q.conn.cutCause(), q.Cause()))
 	switch {
 	case panicked:
-		r.Ended = endPanic // the other fields may still be changing
+		r.Ended = endPanic // other goroutines may still change the other fields
 		s.options.AccessLog.Log(&r)
 		return
 	case failure != nil && q.Cause() == failure:
@@ -111,7 +111,7 @@ func (c *conn) client() *route.Client {
 	return c.facts.Session.Client()
 }
 
-// recordRequest records what the client asked for.
+// recordRequest records the client's request.
 func (q *request) recordRequest(r *accesslog.Record) {
 	if q.Facts.Client != q.conn.facts.Client { // a trusted proxy named another client
 		r.Peer, r.Client, r.ClientPort = q.conn.RemoteAddr().String(), q.Facts.Client, 0
@@ -121,7 +121,7 @@ func (q *request) recordRequest(r *accesslog.Record) {
 	r.Method, r.Protocol, r.UserAgent = asked.Method, protocolName(asked), q.userAgent
 	r.Host, r.Path = f.Target.Host, f.Target.Path
 	if r.Path == "" { // the target was not parsed, or is invalid
-		r.Host = asked.Authority[strings.LastIndexByte(asked.Authority, '@')+1:] // a password may precede it
+		r.Host = asked.Authority[strings.LastIndexByte(asked.Authority, '@')+1:] // without the user information, which may hold a password
 		if strings.HasPrefix(asked.Target, "/") {
 			r.Path, _, _ = strings.Cut(asked.Target, "?")
 		}

@@ -72,8 +72,8 @@ func (w *testbed) recorded(table func() *Table) (s *Server, address string, end 
 	}
 }
 
-// want checks a record: the fields given by their values (nil: it has none) and
-// those of positive by being more than 0.
+// want checks that a record has the given values (nil: the field is absent),
+// and values above 0 for the fields in positive.
 func (r record) want(t *testing.T, want record, positive ...string) {
 	t.Helper()
 	if r == nil {
@@ -115,8 +115,8 @@ func (w *testbed) mutual(protos ...string) *certs.Servers {
 }
 
 // Mutual TLS on both sides, in either version of HTTP. The client's second
-// connection resumes its session and reuses a connection to the upstream, as does
-// the second request on it.
+// connection resumes its session. Its first and second request reuse a connection
+// to the upstream.
 func TestARecordOfARequestOverTLS(t *testing.T) {
 	for _, c := range []struct {
 		proto, protocol string
@@ -186,7 +186,7 @@ func TestARecordOfARequestOverTLS(t *testing.T) {
 	}
 }
 
-// The second connection to the upstream is a resumed one.
+// The second connection to the upstream resumes the session.
 func TestARecordSaysThatTheUpstreamsSessionWasResumed(t *testing.T) {
 	w := newTestbed(t)
 	_, front, end := w.recorded(fixed(&Table{Default: to(w.back(backs.HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
@@ -329,13 +329,13 @@ func TestARecordCountsAttempts(t *testing.T) {
 		r.want(t, record{"code": 200, "reason": nil})
 		total += r["attempts"].(float64)
 	}
-	if total != 3 { // one of the two was sent to the closed endpoint first
+	if total != 3 { // one of the two requests tried the closed endpoint first
 		t.Errorf("%v attempts", total)
 	}
 }
 
-// The record of a request that waited for room at the endpoint says for how long.
-// The record of a request that could not wait says why it was refused.
+// The record of a request that waited for room at the endpoint says how long it
+// waited. The record of a request that could not wait says why it was refused.
 func TestARecordOfARequestThatHadToWait(t *testing.T) {
 	for p, protocol := range map[backs.Protocol]string{backs.HTTP1: "HTTP/1.1", backs.HTTP2: "HTTP/2.0"} {
 		t.Run(protocol, func(t *testing.T) {
@@ -353,7 +353,7 @@ func TestARecordOfARequestThatHadToWait(t *testing.T) {
 				c.send("GET "+path+" HTTP/1.1", "Host: a.example")
 				return c
 			}
-			before := ask("/before") // its response comes after the settings that bound the number of streams
+			before := ask("/before") // its response arrives after the settings that bound the number of streams
 			<-g.came
 			g.pass <- struct{}{}
 			before.answer(t, "GET")
@@ -395,7 +395,7 @@ func TestARecordCountsNoAttemptWithoutAConnection(t *testing.T) {
 		c.send("GET "+path+" HTTP/1.1", "Host: a.example")
 		return c
 	}
-	before := ask("/before") // it carries the settings that bound the number of streams
+	before := ask("/before") // its response arrives after the settings that bound the number of streams
 	<-g.came
 	g.pass <- struct{}{}
 	before.answer(t, "GET")
@@ -413,7 +413,7 @@ func TestARecordCountsNoAttemptWithoutAConnection(t *testing.T) {
 	}
 }
 
-// An upgraded connection's record comes at its end, with its bytes.
+// An upgraded connection is recorded at its end, with its bytes.
 func TestARecordOfAnUpgrade(t *testing.T) {
 	w := newTestbed(t)
 	back := w.back(backs.HTTP1, w.raw(w.serverTLS("http/1.1"), func(c net.Conn) {
@@ -533,8 +533,8 @@ func TestARecordOfACallOfGRPC(t *testing.T) {
 	all["/s/Unavailable"].want(t, record{"reason": "NO_ENDPOINT"})
 }
 
-// The table that is live when a request ends decides whether it is logged, also
-// on a connection that was already open.
+// The table that is live when a request ends decides whether the request is
+// logged, even on a connection that was open before.
 func TestAccessLogIsSwitchedOffWithoutTouchingConnections(t *testing.T) {
 	w := newTestbed(t)
 	back := to(w.back(backs.HTTP1, w.server(echo)))
@@ -566,7 +566,8 @@ func TestARecordOfAnAnnouncedClient(t *testing.T) {
 	end()["/"].want(t, record{"client": "192.0.2.7", "client_port": 4711, "peer": c.LocalAddr().String()})
 }
 
-// The client is the one that a trusted proxy names, and the proxy is the peer.
+// The record names the client given by a trusted proxy, and the proxy as the
+// peer.
 func TestARecordOfAClientBehindAProxy(t *testing.T) {
 	w := newTestbed(t)
 	_, front, end := w.recorded(fixed(&Table{TrustedProxies: peers(t, "127.0.0.1"), RequestIDField: "X-Request-Id", Default: to(w.back(backs.HTTP1, w.server(echo)))}))
@@ -577,7 +578,7 @@ func TestARecordOfAClientBehindAProxy(t *testing.T) {
 		"request_id": "r-1", "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"})
 }
 
-// How long upstreams take is counted whether there is an access log or not.
+// The response times of upstreams are counted with and without an access log.
 func TestHeadsAreCounted(t *testing.T) {
 	w := newTestbed(t)
 	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {

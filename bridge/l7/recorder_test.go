@@ -16,7 +16,7 @@ import (
 // only requests in their one plain form, never repairs a request, and leaves
 // anything else unanswered.
 type recorder struct {
-	http2    bool // it serves HTTP/2 with serveHTTP2
+	http2    bool // serveHTTP2 serves HTTP/2 connections
 	mu       sync.Mutex
 	requests []string // in the order of their completion, as plainRequest shows them
 	conns    []*recorded
@@ -24,7 +24,7 @@ type recorder struct {
 
 // A recorded is a connection to a recorder.
 type recorded struct {
-	raw   []byte // that is not a whole request
+	raw   []byte // bytes of an incomplete request
 	ended bool
 }
 
@@ -91,8 +91,7 @@ func (r *recorder) take(t testing.TB) (requests, halves []string) {
 	return requests, halves
 }
 
-// unfinished returns how many connections that are open have sent the beginning
-// of a request.
+// unfinished returns how many open connections have sent an incomplete request.
 func (r *recorder) unfinished() (n int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -104,7 +103,7 @@ func (r *recorder) unfinished() (n int) {
 	return n
 }
 
-// ownName is the Host of requests that came without one.
+// ownName is the Host of requests that arrived without one.
 const ownName = "upstream.example"
 
 var (
@@ -116,9 +115,9 @@ var (
 	plainSize  = regexp.MustCompile(`^([0-9a-f]{1,16})\r\n`)
 )
 
-// plainRequest returns the length of the request at the beginning of s, and the
-// request with its chunks in one and without the fields that the gateway adds.
-// It checks that each of those fields occurs once.
+// plainRequest returns the length of the request at the beginning of s. It
+// writes the request to shown, with one chunk and without the fields that the
+// gateway adds. It checks that each of those fields occurs once.
 func plainRequest(s string, shown *strings.Builder) (n int, method string, err error) {
 	if shown == nil {
 		shown = new(strings.Builder)
@@ -160,7 +159,7 @@ func plainRequest(s string, shown *strings.Builder) (n int, method string, err e
 	for _, name := range []string{"host", "x-forwarded-for", "x-forwarded-host", "x-forwarded-port", "x-forwarded-proto"} {
 		want := 1
 		if name == "x-forwarded-host" && strings.Contains(head, "\r\nHost: "+ownName+"\r\n") {
-			want = 0 // because the client named none
+			want = 0 // the client sent no Host
 		}
 		if counts[name] != want {
 			return 0, "", fmt.Errorf("%w: it has %s %d times", errNotPlain, name, counts[name])
@@ -189,8 +188,8 @@ func plainRequest(s string, shown *strings.Builder) (n int, method string, err e
 	return len(s) - len(after), m[1], nil
 }
 
-// plainChunks returns the data of a body in chunks, its trailer and what comes
-// after it.
+// plainChunks returns the data of a chunked body, its trailer and the rest of
+// s.
 func plainChunks(s string) (data, trailer, after string, err error) {
 	for {
 		size, rest, whole := strings.Cut(s, "\r\n")

@@ -92,7 +92,7 @@ func TestTriesThatEndWhileTheBodyComes(t *testing.T) {
 			table.Default = retried(w.back(p, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 				try := int(tries.Add(1))
 				all := make([]byte, 0, 100)
-				for len(all) < 5*try { // all that has been sent so far
+				for len(all) < 5*try { // all bytes that the client has sent so far
 					n, err := r.Body.Read(all[len(all):cap(all)])
 					if all = all[:len(all)+n]; err != nil {
 						t.Errorf("try %d ends after %q: %v", try, all, err)
@@ -119,7 +119,7 @@ func TestTriesThatEndWhileTheBodyComes(t *testing.T) {
 				b, _ := io.ReadAll(res.Body)
 				answered <- fmt.Sprint(res.StatusCode, " ", string(b))
 			}
-			if scheme == "http" { // Go's client would keep the first part back
+			if scheme == "http" { // Go's client would hold back the first part
 				c := w.dial(address)
 				c.send("POST / HTTP/1.1", "Host: a", "Trailer: X-Last", "Transfer-Encoding: chunked")
 				to = chunks{c}
@@ -157,11 +157,11 @@ func TestTriesThatEndWhileTheBodyComes(t *testing.T) {
 // breakOff ends an exchange without a response and without waiting for the rest
 // of the request.
 func breakOff(w http.ResponseWriter) {
-	_ = http.NewResponseController(w).SetReadDeadline(time.Unix(1, 0)) // HTTP/2 needs none
+	_ = http.NewResponseController(w).SetReadDeadline(time.Unix(1, 0)) // fails with HTTP/2, which needs no deadline
 	panic(http.ErrAbortHandler)
 }
 
-// chunks are sent as they are written.
+// chunks flushes each write.
 type chunks struct{ to io.Writer }
 
 func (c chunks) Write(p []byte) (int, error) {
@@ -214,8 +214,8 @@ func TestStreamsThatMayBeTriedAgain(t *testing.T) {
 	}
 }
 
-// A client that waits to be asked for its body is asked once, by the first upstream
-// that wants it.
+// A client that waits for 100 (Continue) gets one, from the first upstream that
+// wants the body.
 func TestExpectContinueWithRetries(t *testing.T) {
 	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 		w := newTestbed(t)
@@ -224,12 +224,12 @@ func TestExpectContinueWithRetries(t *testing.T) {
 		r.Attempts = 4
 		_, address := w.gateway(fixed(&Table{Default: retried(w.back(p, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 			switch tries.Add(1) {
-			case 1: // without a look at the body
+			case 1: // before reading the body
 				http.Error(rw, "", http.StatusServiceUnavailable)
-			case 2: // after it
+			case 2: // after the body
 				_, _ = io.Copy(io.Discard, r.Body)
 				http.Error(rw, "", http.StatusServiceUnavailable)
-			case 3: // in the middle of it
+			case 3: // in the middle of the body
 				_, _ = r.Body.Read(make([]byte, 2))
 				breakOff(rw)
 			default:

@@ -21,11 +21,11 @@ import (
 type refusingUpstream struct {
 	mu       sync.Mutex
 	fails    int
-	after    int  // bytes of the body that come first
-	window   bool // whether it reopens the first window
-	goesAway bool // with GOAWAY, not with RST_STREAM
-	leaves   bool // and closes the connection at once
-	seen     int  // requests
+	after    int  // bytes of the body that arrive before the refusal
+	window   bool // the upstream reopens the first window
+	goesAway bool // the upstream refuses with GOAWAY, not with RST_STREAM
+	leaves   bool // the upstream closes the connection at once
+	seen     int  // number of requests
 	conns    int
 }
 
@@ -116,9 +116,9 @@ func sum(p []byte) (n uint64) {
 	return n
 }
 
-// A request that an HTTP/2 upstream reports as not processed is resent,
-// whatever its method and without a retry policy, if no more of its body was
-// sent than is kept.
+// A request that an HTTP/2 upstream reports as not processed is resent, for
+// every method and without a retry policy, if all sent bytes of its body are
+// still kept.
 func TestUnprocessedRequestsAreSentAgainWithTheirBody(t *testing.T) {
 	random := make([]byte, 1<<20)
 	for i := range random {
@@ -136,7 +136,7 @@ func TestUnprocessedRequestsAreSentAgainWithTheirBody(t *testing.T) {
 				for i, n := range []int{1, 5000, 60_000, 65_535, 65_536, len(random)} {
 					for _, sized := range []bool{true, false} {
 						if sized != ((i+after)%2 == 0) && after != 5000 {
-							continue // the other bodies in between
+							continue // the other rows need only one kind of body
 						}
 						d := &refusingUpstream{fails: way.fails, after: after, goesAway: way.goesAway, leaves: way.leaves}
 						table := *table
@@ -167,8 +167,8 @@ func TestUnprocessedRequestsAreSentAgainWithTheirBody(t *testing.T) {
 	}
 }
 
-// The client gets an answer to a request whose body is no longer kept, or that
-// is refused too often.
+// The gateway answers a request whose body is no longer kept, or that was
+// refused too often.
 func TestUnprocessedRequestsThatCannotBeSentAgain(t *testing.T) {
 	for name, c := range map[string]struct {
 		d    *refusingUpstream
@@ -196,7 +196,8 @@ func TestUnprocessedRequestsThatCannotBeSentAgain(t *testing.T) {
 	}
 }
 
-// A request whose stream is refused goes to another endpoint, if there is one.
+// A request whose stream is refused goes to another endpoint, if the upstream
+// has one.
 func TestRefusedRequestsGoElsewhere(t *testing.T) {
 	w := newTestbed(t)
 	full, free := &refusingUpstream{fails: 1000}, &refusingUpstream{}

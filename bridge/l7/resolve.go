@@ -13,23 +13,23 @@ import (
 // A Question is the head of a hypothetical request.
 type Question struct {
 	Method, Host, Target string              // Target as on the wire: "/path?query"
-	SNI                  string              // of the connection; "" if it sends none
+	SNI                  string              // the SNI of the connection; "" if it sends none
 	Header               map[string][]string // values by name
 	Client               *route.Client       // nil: the client has no verified certificate
 }
 
-// A Resolution says what would happen to a request.
+// A Resolution is the outcome of a hypothetical request.
 type Resolution struct {
-	Host, Path   string  // as they are matched
-	UpstreamPath string  // as forwarded; "" if it is not forwarded
-	Scheme       string  // that the client used
-	Action       *Action // nil: refused
-	Code         int     // of a refusal: 400, 404, 405 or 421
-	Err          error   // why it is refused with 400 or 405
+	Host, Path   string  // in the form that routes match
+	UpstreamPath string  // the forwarded path; "" if the request is not forwarded
+	Scheme       string  // the client's scheme
+	Action       *Action // nil: the request is refused
+	Code         int     // the status code of a refusal: 400, 404, 405 or 421
+	Err          error   // why the request is refused with 400 or 405
 }
 
-// Resolve returns what would happen to a request, by the same rules and in the same
-// order as for a real one. If the table trusts any proxy, Resolve treats
+// Resolve returns the outcome of a request. It applies the same rules in the same
+// order as for a real request. If the table trusts any proxy, Resolve treats
 // X-Forwarded-Proto as sent by one. Nothing is sent or counted.
 func (t *Table) Resolve(q Question) Resolution {
 	r := message.Request{Method: q.Method, Major: 1, Minor: 1}
@@ -72,7 +72,7 @@ func (t *Table) Resolve(q Question) Resolution {
 	return out
 }
 
-// resolve makes r the request that q describes.
+// resolve fills in r with the request that q describes.
 func (t *Table) resolve(r *message.Request, q Question) (policy.Target, error) {
 	if q.Method == "CONNECT" {
 		return policy.Target{}, policy.ErrMethod
@@ -110,7 +110,7 @@ type matcher struct {
 func (m *matcher) values(name string) []string {
 	m.found = m.found[:0]
 	if message.EqualFold(name, "X-Forwarded-Proto") {
-		// The client's value was removed, and the gateway adds its own later.
+		// The gateway has removed the client's value and adds its own later.
 		// Conditions apply to the gateway's value.
 		m.found = append(m.found, m.scheme)
 		return m.found

@@ -9,7 +9,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
 )
 
-// Resolve reports what a server answers to the same request.
+// Resolve reports the status that a server sends for the same request.
 func TestResolveReportsTheOutcomeOfARequest(t *testing.T) {
 	w := newTestbed(t)
 	respond := func(code int) *Action { return &Action{Respond: &Respond{Code: code}} }

@@ -26,23 +26,23 @@ import (
 // The cost that a request may cause for each byte received, unless its row gives a
 // reason for a higher cost.
 const (
-	maxPerByte  = 50 // nanoseconds of CPU, of both peers and the gateway
+	maxPerByte  = 50 // nanoseconds of CPU used by both peers and the gateway
 	maxHeldByte = 8  // bytes held while the gateway waits for the upstream's answer
 )
 
-// A costRow is a request and what it may cost.
+// A costRow is a request with the maximum of its cost.
 type costRow struct {
 	name   string
 	fields []string // "name: value", without Host
 	target string   // "": /
-	body   string   // in chunks, with the trailer; "": none
+	body   string   // the chunked body with its trailer; "": no body
 	piece  int      // bytes that are sent at once; 0: all of them
 
-	perByte, held float64 // what it may cost where that is more than for others
+	perByte, held float64 // limits that differ from the default
 	why           string
 }
 
-// repeated returns n fields of a kind; the text may contain the number of each.
+// repeated returns n fields. The format may contain the number of the field.
 func repeated(n int, format string) (all []string) {
 	for i := range n {
 		if strings.Contains(format, "%") {
@@ -70,7 +70,7 @@ func tinyChunks(n int, extension, trailer string) string {
 	return strings.Repeat("1"+extension+"\r\nA\r\n", n) + "0\r\n" + trailer + "\r\n"
 }
 
-const headBytes = 60_000 // bytes: a header of the default limit has 65536
+const headBytes = 60_000 // in bytes, just below the default limit of 65536
 
 const slowPath = "segments of a byte or two are normalized one by one, and HTTP/2 sends them compressed"
 
@@ -125,7 +125,7 @@ func cpu(t testing.TB) time.Duration {
 type costSink struct {
 	arrived chan struct{}
 	mu      sync.Mutex
-	hold    chan struct{} // nil: none are held
+	hold    chan struct{} // nil: requests are not held
 }
 
 // set makes the sink hold requests until release is closed, or hold none if
@@ -145,7 +145,7 @@ func (s *costSink) serve(c net.Conn) {
 		}
 		if ends == 0 && kept == 0 {
 			if ends = 1; buf[0] == 'P' {
-				ends = 2 // of the header and of the body
+				ends = 2 // the header and the body each end with an empty line
 			}
 		}
 		data := buf[:kept+n]
@@ -172,7 +172,7 @@ func (s *costSink) serve(c net.Conn) {
 type costClient interface {
 	send()
 	await(t testing.TB)
-	size() int // of a request, in bytes
+	size() int // the size of a request in bytes
 }
 
 type costClient1 struct {
@@ -204,7 +204,7 @@ func (c *costClient1) size() int { return len(c.request) }
 func (c *costClient1) send() {
 	for rest := c.request; len(rest) > 0; {
 		n := min(c.piece, len(rest))
-		_, _ = c.c.Write(rest[:n]) // await sees a failure
+		_, _ = c.c.Write(rest[:n]) // await reports a failure
 		rest = rest[n:]
 	}
 }
@@ -222,7 +222,7 @@ type costClient2 struct {
 	stream        uint32
 }
 
-// newCostClient2 returns nil if a row is about HTTP/1 alone.
+// newCostClient2 returns nil if a row applies only to HTTP/1.
 func newCostClient2(w *testbed, address string, row *costRow) costClient {
 	method, target := "GET", row.target
 	if target == "" {
@@ -253,8 +253,8 @@ func newCostClient2(w *testbed, address string, row *costRow) costClient {
 	return c
 }
 
-// headerBlock returns a block of fields that adds none to the dynamic table, so that
-// it can be sent again.
+// headerBlock returns a block that adds no fields to the dynamic table, so that it
+// can be sent again.
 func headerBlock(fields []string) []byte {
 	var b bytes.Buffer
 	e := hpack.NewEncoder(&b)
@@ -274,13 +274,13 @@ func (c *costClient2) send() {
 	case c.trailer != nil:
 		c.writeBlock(c.trailer, true)
 	case c.body:
-		_ = c.framer.WriteData(c.stream, true, nil) // what fails await sees
+		_ = c.framer.WriteData(c.stream, true, nil) // await reports a failure
 	}
 	c.stream += 2
 }
 
 func (c *costClient2) writeBlock(b []byte, end bool) {
-	const most = 16384 // of a frame
+	const most = 16384 // maximum payload of a frame
 	first := b[:min(len(b), most)]
 	b = b[len(first):]
 	_ = c.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: c.stream, BlockFragment: first, EndStream: end, EndHeaders: len(b) == 0})
@@ -312,8 +312,8 @@ func (c *costClient2) await(t testing.TB) {
 	}
 }
 
-// costTestbed starts a gateway in front of a costSink, with every feature on that reads
-// fields.
+// costTestbed starts a gateway in front of a costSink, with every feature enabled that
+// reads fields.
 func costTestbed(t *testing.T) (w *testbed, s *costSink, address string) {
 	w, s = newTestbed(t), &costSink{arrived: make(chan struct{}, 1000)}
 	proxies, _ := cidr.ParsePeers([]string{"127.0.0.1"})
@@ -328,7 +328,8 @@ func costTestbed(t *testing.T) (w *testbed, s *costSink, address string) {
 	return w, s, address
 }
 
-// costClients makes the clients of a row by version.
+// costClients maps each HTTP version to a function that creates the client of a
+// row.
 var costClients = map[string]func(w *testbed, address string, row *costRow) costClient{"HTTP/1": newCostClient1, "HTTP/2": newCostClient2}
 
 func TestRowsThatMayCostMoreSayWhy(t *testing.T) {
@@ -340,7 +341,7 @@ func TestRowsThatMayCostMoreSayWhy(t *testing.T) {
 }
 
 // The CPU cost of a request's header and trailer is small and proportional to
-// their size, whatever they contain.
+// their size, for any content.
 func TestCPUForEachByteOfAHeader(t *testing.T) {
 	w, _, address := costTestbed(t)
 	for i := range costRows {
@@ -367,7 +368,7 @@ func TestCPUForEachByteOfAHeader(t *testing.T) {
 					least = each
 				}
 				if alloctest.Race {
-					break // which costs much more
+					break // the first run costs much more
 				}
 				if run >= 1 && least < most/2 {
 					break
@@ -390,7 +391,7 @@ func TestMemoryForEachByteOfAHeader(t *testing.T) {
 	w, s, address := costTestbed(t)
 	inUse := func() float64 {
 		runtime.GC()
-		runtime.GC() // which empties the pools
+		runtime.GC() // empties the pools
 		var m runtime.MemStats
 		runtime.ReadMemStats(&m)
 		return float64(m.HeapAlloc)
@@ -428,7 +429,7 @@ func TestMemoryForEachByteOfAHeader(t *testing.T) {
 				}
 				return held
 			}
-			// The least counts: a buffer may still be on its way back when the upstream has
+			// The minimum counts: a buffer may not be returned yet when the upstream has
 			// everything, and other tests may end meanwhile.
 			most, least := max(row.held, maxHeldByte), math.Inf(1)
 			for run := 0; run < 10 && least > most; run++ {

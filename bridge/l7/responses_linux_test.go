@@ -17,7 +17,7 @@ type responseRow struct {
 	name            string
 	before          string   // interim responses
 	fields          []string // "name: value"
-	chunks, trailer string   // "" and "": the body has a length
+	chunks, trailer string   // both "": the body has a length
 }
 
 var responseRows = []responseRow{
@@ -45,7 +45,8 @@ func (r *responseRow) response() string {
 	return head + "Transfer-Encoding: chunked\r\n\r\n" + r.chunks + "3\r\n" + marker + "\r\n0\r\n" + r.trailer + "\r\n"
 }
 
-// answerAlways answers every request, which has no body, with a response.
+// answerAlways answers every request with a response. The requests have no
+// body.
 func answerAlways(response []byte) func(c net.Conn) {
 	return func(c net.Conn) {
 		buf := make([]byte, 4<<10)
@@ -65,7 +66,7 @@ func answerAlways(response []byte) func(c net.Conn) {
 	}
 }
 
-// Any response of an upstream costs little CPU, in proportion to its bytes.
+// The CPU cost of an upstream's response is small and proportional to its size.
 func TestCPUForEachByteOfAResponse(t *testing.T) {
 	for i := range responseRows {
 		row := &responseRows[i]
@@ -76,14 +77,14 @@ func TestCPUForEachByteOfAResponse(t *testing.T) {
 			c := w.dial(address)
 			buf := make([]byte, 64<<10)
 			exchange := func() {
-				_, _ = io.WriteString(c.Conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n") // what fails the read sees
+				_, _ = io.WriteString(c.Conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n") // the read reports a failure
 				for kept := 0; ; {
 					n, err := c.Conn.Read(buf[kept:])
 					if err != nil {
 						t.Fatal(err)
 					}
 					if bytes.Contains(buf[:kept+n], []byte(marker)) {
-						return // the next exchange reads what follows
+						return // the next exchange reads the rest
 					}
 					kept = copy(buf, buf[max(kept+n-len(marker)+1, 0):kept+n])
 				}

@@ -29,17 +29,17 @@ func retried(b *backs.Pools, r exchange.Retry) *Action {
 	return a
 }
 
-// everything is tried again, at once.
+// everything retries every kind of failure, without a pause.
 var everything = exchange.Retry{ConnectFailure: true, Reset: true, RefusedStream: true, Codes: []int{429, 502, 503}, Methods: []string{"POST"}, Backoff: time.Nanosecond}
 
 // A failingFirst is an upstream that fails its first requests in some way, and serves the others.
 type failingFirst struct {
 	mu    sync.Mutex
 	fails int      // how many requests are still to fail
-	seen  []string // method, path and body of all
+	seen  []string // method, path and body of each request
 }
 
-// take records a request, and reports whether it is to fail.
+// take records a request, and reports whether the request must fail.
 func (f *failingFirst) take(r string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -117,7 +117,7 @@ func newFailingFirst(w *testbed, p backs.Protocol, n, code int) (*backs.Pools, *
 	return w.back(p, w.server(f.handler(func(rw http.ResponseWriter, _ *http.Request) { http.Error(rw, "failed", code) }), "h2", "http/1.1")), f
 }
 
-// handler reads requests, and lets fail answer those that are to fail.
+// handler reads requests, and lets fail answer those that must fail.
 func (f *failingFirst) handler(fail http.HandlerFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
@@ -137,7 +137,7 @@ func (f *failingFirst) handler(fail http.HandlerFunc) http.Handler {
 	})
 }
 
-// refuser serves an HTTP/2 connection: fail ends the streams that are to fail, and
+// refuser serves an HTTP/2 connection: fail ends the streams that must fail, and
 // reports whether the connection stays open.
 func (f *failingFirst) refuser(fail func(fr *http2.Framer, id uint32) bool) func(net.Conn) {
 	return func(c net.Conn) {
@@ -234,13 +234,13 @@ func TestFailuresAreTriedAgain(t *testing.T) {
 				if want == 0 {
 					want = 502
 				}
-				if way == "going away" { // a connection found closed is always replaced
+				if way == "going away" { // a closed connection is always replaced
 					return
 				}
 				if code, _ := serve(&with, 4); code != want {
 					t.Errorf("%s, %v: %d after 4 tries that failed, want %d", way, p, code, want)
 				}
-				if way == "refused stream" { // a request that was not processed is sent again in any case
+				if way == "refused stream" { // an unprocessed request is always resent
 					with.RefusedStream = false
 					if code, _ := serve(&with, 2); code != 200 || len(f.requests()) != 2+1 {
 						t.Errorf("%v: %d after %q", p, code, f.requests())
@@ -318,7 +318,7 @@ func TestEachTryGoesToAnotherEndpoint(t *testing.T) {
 	}
 }
 
-// An endpoint that cannot be connected to is passed over within a try.
+// Within a try, an endpoint that refuses connections is skipped.
 func TestDeadEndpointsDoNotCountAsTries(t *testing.T) {
 	w := newTestbed(t)
 	f := &failingFirst{fails: 1}
@@ -410,7 +410,7 @@ func TestUnavailableServersOfGRPC(t *testing.T) {
 	}
 }
 
-// A connection whose response was not forwarded carries the next try.
+// A connection whose response was discarded carries the next try.
 func TestDiscardedResponsesKeepTheirConnection(t *testing.T) {
 	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 		w := newTestbed(t)
@@ -451,7 +451,7 @@ func TestTheLastFailureIsAnswered(t *testing.T) {
 	}
 }
 
-// A retry over the budget is not made: the client gets the upstream's failure.
+// Without budget for a retry, the client gets the upstream's failure.
 func TestRetryBudgetLimitsRetries(t *testing.T) {
 	w := newTestbed(t)
 	for least, want := range map[int]int{0: 503, 1: 200} {

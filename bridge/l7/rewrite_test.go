@@ -25,8 +25,8 @@ func rewritten(a *Action, name string, w *route.Rewrite) *Action {
 	return &Action{Route: name, Forward: &forward}
 }
 
-// The path that is matched, rewritten and forwarded is the same in every spelling: no
-// request is routed by one reading and served by another. ("": rejected.)
+// The gateway matches, rewrites and forwards the same path for every spelling, so
+// that the upstream never reads the path differently from the router. ("": rejected.)
 func TestRouteAndUpstreamAgreeOnThePath(t *testing.T) {
 	w := newTestbed(t)
 	back := to(w.back(backs.Auto, w.server(echo, "h2", "http/1.1")))
@@ -56,7 +56,7 @@ func TestRouteAndUpstreamAgreeOnThePath(t *testing.T) {
 	for given, want := range map[string]string{
 		"/api/x?y=/admin":      "/x?y=/admin",
 		"/api/":                "/",
-		"/api":                 "/api", // the default's
+		"/api":                 "/api", // the default route's path
 		"/v2":                  "/internal/v2",
 		"/v2/":                 "/internal/v2/",
 		"/v2/x":                "/internal/v2/x",
@@ -65,7 +65,7 @@ func TestRouteAndUpstreamAgreeOnThePath(t *testing.T) {
 		"/users":               "/users",
 		"/page/anything?q":     "/index.html?q",
 		"/parts/a-b--c":        "/parts/a/b/c",
-		"/parts/..-admin":      "/admin", // of "/parts/../admin", which the expression makes
+		"/parts/..-admin":      "/admin", // normalized from "/parts/../admin", the result of the expression
 		"/parts/a-%2e%2e-b":    "/parts/b",
 		"/parts/-..-..-admin":  "",
 		"/parts/..;-x":         "",
@@ -87,7 +87,7 @@ func TestRouteAndUpstreamAgreeOnThePath(t *testing.T) {
 		"/api/%2e%2e%2fadmin":  "",
 		"/api/%00":             "",
 		"/api/%2e":             "/",
-		"/api//admin":          "/admin", // as the route says: the result is not matched again
+		"/api//admin":          "/admin", // allowed: the result is not matched again
 		"/api/;/x":             "/;/x",
 		"/api/%252e%252e/x":    "/%252e%252e/x",
 		"/api/a%2fb":           "/a%2Fb",
@@ -114,7 +114,7 @@ func TestRouteAndUpstreamAgreeOnThePath(t *testing.T) {
 		case want == "" && code != "400" && code != "", want == "403" && code != "403", want != "" && want != "403" && code != "200":
 			t.Errorf("HTTP/2: %s: %s, want %q", given, code, want)
 		}
-		// The explanation says so too.
+		// Resolve returns the same path.
 		r := table.Resolve(Question{Method: "GET", Host: "a", Target: given})
 		path, _, _ := strings.Cut(want, "?")
 		switch {
@@ -142,7 +142,7 @@ func TestFieldsOfAHeaderAreLimited(t *testing.T) {
 		for more, want := range map[int]string{0: "200", 1: "431"} {
 			lines := []string{"GET / HTTP/1.1", "Host: localhost"}
 			header := []string{":method: GET", ":scheme: https", ":path: /", ":authority: localhost"}
-			for i := range c.most - 1 + more { // Host is one
+			for i := range c.most - 1 + more { // Host counts as a field
 				lines, header = append(lines, fmt.Sprintf("a%d: b", i)), append(header, fmt.Sprintf("a%d: b", i))
 			}
 			conn := w.dial(plain)

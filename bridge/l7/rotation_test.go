@@ -34,8 +34,8 @@ func protocols(t *testing.T, f func(t *testing.T, w *testbed, p backs.Protocol))
 type rotating struct {
 	*testbed
 	protocol backs.Protocol
-	upstream string // its address
-	url      string // the gateway's
+	upstream string // the upstream's address
+	url      string // the gateway's URL
 	table    atomic.Pointer[Table]
 	tracker  *upstream.Tracker
 	options  backs.Options
@@ -49,7 +49,7 @@ func newRotating(w *testbed, p backs.Protocol, upstreamAddress string) *rotating
 	return r
 }
 
-// revise makes a revision of the upstream live, as the gateway does.
+// revise puts a new revision of the upstream in force, like the gateway.
 func (r *rotating) revise(identity *certs.Certificate) {
 	r.Helper()
 	protos := map[backs.Protocol][]string{backs.Auto: {"h2", "http/1.1"}, backs.HTTP1: {"http/1.1"}, backs.HTTP2: {"h2"}}[r.protocol]
@@ -155,7 +155,7 @@ func TestMaxAgeRetiresConnectionsUnderTraffic(t *testing.T) {
 		status := func() upstream.EndpointStatus { return r.back.Upstream().Status()[0] }
 		eventually(t, "connections are replaced", func() bool { return status().Made >= 20 || t.Failed() })
 		stop()
-		// Idle connections too, although they could be kept for a minute.
+		// Idle connections close too, although the idle timeout is a minute.
 		eventually(t, "old connections are closed", func() bool { return status().Open == 0 })
 		if s := status(); len(s.Failures) != 0 {
 			t.Errorf("failures: %v", s.Failures)
@@ -183,7 +183,7 @@ func (s *slow) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	fmt.Fprint(rw, r.RemoteAddr)
 }
 
-// get sends a request for path in the background.
+// begin sends a request for path in the background.
 func (r *rotating) begin(path string) (answer chan string) {
 	answer = make(chan string, 1)
 	browser := r.browser()
@@ -256,7 +256,7 @@ func TestDrainedConnectionsAreCutWhenThePeriodEnds(t *testing.T) {
 	})
 }
 
-// An upgraded connection has no end of its own to wait for.
+// A drain cannot wait for the end of an upgraded connection.
 func TestDrainedUpgradesAreCutWhenThePeriodEnds(t *testing.T) {
 	w := newTestbed(t)
 	r := newRotating(w, backs.Auto, w.raw(w.serverTLS("http/1.1"), func(c net.Conn) {
@@ -324,8 +324,8 @@ func TestRetiredHTTP2ConnectionsEndWithGoAway(t *testing.T) {
 	}
 }
 
-// A session that was made with one certificate never carries a request under
-// another.
+// A TLS session negotiated with one certificate never carries a request under
+// another certificate.
 func TestSessionsDoNotSurviveARotation(t *testing.T) {
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 		w := newTestbed(t)

@@ -20,27 +20,28 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/validity"
 )
 
-// ErrServerClosed is what Serve returns after Shutdown or StopAccepting.
+// ErrServerClosed is returned by Serve after Shutdown or StopAccepting.
 var ErrServerClosed = errors.New("l7: server closed")
 
 // Options configure a Server.
 type Options struct {
-	Listener string // its name, for the logs
+	Listener string // the listener's name, for the logs
 
-	// Table returns the table in force now. It is called once per connection,
-	// for the client's TLS and the limits, and once per request. Nil means
-	// that the listener is gone: connections are closed, requests get 503.
+	// Table returns the table in force now. It is called once per connection, for
+	// the client's TLS and the limits, and once per request. If it returns nil,
+	// the listener was removed: connections are closed, and requests get 503.
 	Table func() *Table
 
 	// Revision returns the live revision. It is called before Table for each connection,
-	// so the connection's TLS is of its revision or a later one. Nil: revisions are
-	// unknown.
+	// so the connection's TLS settings belong to that revision or a later one. Nil:
+	// revisions are unknown.
 	Revision func() int64
 
 	// Numbers numbers the connections. It may be nil.
 	Numbers *live.Numbers
 
-	// Splices carries upgraded connections. Nil: an Engine of the Server's own.
+	// Splices carries upgraded connections. Nil: the Server creates its own
+	// Engine.
 	Splices *splice.Engine
 
 	// Descriptors counts clients' connections. It may be nil.
@@ -51,7 +52,8 @@ type Options struct {
 	AccessLog *accesslog.Logger
 
 	// Revalidation configures the Set that verifies clients again while their
-	// connections are open. Its Logger is ignored: the Set logs to the Server's.
+	// connections are open. Its Logger is ignored: the Set logs to the Server's
+	// Logger.
 	Revalidation validity.Options
 
 	Logger hclog.Logger // nil discards
@@ -59,10 +61,10 @@ type Options struct {
 
 // A Server serves one HTTP listener.
 type Server struct {
-	splices  *splice.Source // of upgraded connections
+	splices  *splice.Source // carries upgraded connections
 	options  Options
 	log      hclog.Logger
-	shared   exchange.Shared // by the exchanges
+	shared   exchange.Shared // shared by the exchanges
 	counters counters
 	limiter  *limit.Limiter
 	clock    clock
@@ -76,9 +78,9 @@ type Server struct {
 
 	intake *intake.Intake // tracks the goroutines of the connections
 
-	ctx context.Context // of every request; ends when Shutdown gives up waiting
+	ctx context.Context // the parent context of every request; ends when Shutdown stops waiting
 
-	firstRequest time.Duration // the constant, except in tests
+	firstRequest time.Duration // the constant firstRequest, except in tests
 }
 
 // New returns a Server. It must be ended with Shutdown.
@@ -136,8 +138,8 @@ func (s *Server) Revalidate() {
 // Peers returns the Set that verifies the clients of open connections again.
 func (s *Server) Peers() *validity.Set { return s.intake.Peers() }
 
-// Tally counts the connections that end if Shutdown is called, or if a policy is put in
-// force; nil stands for Shutdown.
+// Tally counts the connections that would end if a policy took effect, or on Shutdown
+// if the policy is nil.
 func (s *Server) Tally(p *validity.Policy) validity.Tally { return s.intake.Tally(p) }
 
 // StopAccepting closes every listener given to Serve, for good. Open connections

@@ -71,8 +71,8 @@ func TestTablesAreSwappedBetweenRequests(t *testing.T) {
 	if n := wrong.Load(); n != 0 {
 		t.Errorf("%d requests failed", n)
 	}
-	// A client may dial again while its connection is not yet back in its pool, but
-	// 200 swaps that close connections would show.
+	// A client may dial again before its connection is back in its pool. But if
+	// swaps closed connections, 200 swaps would cause more dials.
 	if n := s.Stats().Accepted; n > 20 {
 		t.Errorf("%d connections for 5 clients: swaps close them", n)
 	}
@@ -105,7 +105,7 @@ func TestSettingsApplyToTheNextRequest(t *testing.T) {
 	if _, err := io.Copy(io.Discard, old.r); err != nil {
 		t.Errorf("%v", err)
 	}
-	old.Close() // the gateway reads until then
+	old.Close() // the gateway reads until the client closes
 	fresh.Close()
 	eventually(t, "the refused connection is closed", func() bool { return s.Stats().Open == 0 })
 }
@@ -268,7 +268,7 @@ func TestShutdownDrainsUpgradesUntilItsContextEnds(t *testing.T) {
 	down := make(chan error, 1)
 	go func() { down <- s.Shutdown(ctx) }()
 	eventually(t, "the server begins to close", func() bool { return s.intake.Closing() })
-	for range 3 { // still served
+	for range 3 { // the server still answers
 		if err := c.Write(t.Context(), websocket.MessageText, []byte("hi")); err != nil {
 			t.Fatal(err)
 		}

@@ -36,8 +36,8 @@ func (w *testbed) askingTLS() *certs.Servers {
 	return certs.NewServers(s)
 }
 
-// clientWith returns a client with a certificate, nil for none, that speaks one
-// version of HTTP and resumes sessions.
+// clientWith returns a client that speaks one version of HTTP and resumes
+// sessions. Its certificate may be nil.
 func (w *testbed) clientWith(issued *pki.Issued, h2 bool) *http.Client {
 	config := &tls.Config{RootCAs: w.ca.Pool(), ServerName: "localhost", ClientSessionCache: tls.NewLRUClientSessionCache(8)}
 	if issued != nil {
@@ -87,7 +87,7 @@ func TestUpstreamsReceiveTheClientsCertificate(t *testing.T) {
 		s, address := w.gateway(fixed(table))
 		for _, h2 := range []bool{false, true} {
 			client := w.clientWith(c.issued, h2)
-			for i := range 4 { // on one connection, and then on a resumed one
+			for i := range 4 { // two requests on one connection, and two on a resumed one
 				if i == 2 {
 					client.CloseIdleConnections()
 				}

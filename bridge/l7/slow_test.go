@@ -19,7 +19,7 @@ import (
 
 const (
 	slowLimit = 300 * time.Millisecond
-	slowBody  = 12 << 20 // more than the kernel holds
+	slowBody  = 12 << 20 // larger than the kernel's buffers
 )
 
 // slowly reads n bytes with pauses, so that its writer waits for several times slowLimit. It
@@ -38,8 +38,8 @@ func slowly(r io.Reader, n int) (longest time.Duration, err error) {
 	return longest, nil
 }
 
-// steadily calls f with growing limits until its reader was steady: on a busy machine the
-// reader itself may pause for longer than the limit. f returns the longest pause.
+// steadily calls f with growing limits until f's reader kept its pauses below the limit,
+// which a busy machine may prevent. f returns the longest pause.
 func steadily(t *testing.T, f func(t *testing.T, limit time.Duration) (longest time.Duration, err error)) {
 	for limit := slowLimit; ; limit *= 2 {
 		longest, err := f(t, limit)
@@ -55,7 +55,7 @@ func steadily(t *testing.T, f func(t *testing.T, limit time.Duration) (longest t
 	}
 }
 
-// A client that reads slowly, but steadily, gets all of a response, although that takes
+// A client that reads slowly but steadily gets the whole response, although that takes
 // longer than the limit.
 func TestSlowClientsAreServed(t *testing.T) {
 	t.Parallel()
@@ -93,7 +93,7 @@ func TestSlowClientsAreServed(t *testing.T) {
 	}
 }
 
-// An upstream that reads an upload slowly, but steadily, gets all of it.
+// An upstream that reads slowly but steadily gets the whole upload.
 func TestSlowUpstreamsAreServed(t *testing.T) {
 	t.Parallel()
 	for _, secure := range []bool{false, true} {
@@ -133,7 +133,7 @@ func upload(t *testing.T, c *rawConn) int {
 	sent := make(chan struct{})
 	go func() {
 		defer close(sent)
-		_, _ = c.Write(make([]byte, slowBody)) // fails if the response comes first
+		_, _ = c.Write(make([]byte, slowBody)) // fails if the response arrives first
 	}()
 	res, _ := c.answer(t, "POST")
 	c.Close()
@@ -162,7 +162,7 @@ func slowUpload(t *testing.T, limit time.Duration, secure, retries bool) (longes
 	return <-pauses, err
 }
 
-// A client that reads nothing is cut off.
+// A client that does not read is cut off.
 func TestStuckClientsAreCutOff(t *testing.T) {
 	t.Parallel()
 	for _, secure := range []bool{false, true} {
@@ -214,7 +214,7 @@ func TestStuckUpstreamsAreNotWaitedFor(t *testing.T) {
 }
 
 // Without a timeout on its route the wait for a response is still bounded. The
-// time runs from the end of the request, and does not apply to gRPC calls.
+// timeout starts at the end of the request, and does not apply to gRPC calls.
 func TestResponsesHaveATimeoutByDefault(t *testing.T) {
 	t.Parallel()
 	const limit = 1500 * time.Millisecond // enough for a busy machine to answer

@@ -15,9 +15,9 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// Each of these is sent with a request for /next right behind it. The upstream
-// must receive one request with this body, followed by /next, or no request,
-// and the connection must end.
+// Each row is sent with a request for /next directly behind it. The upstream
+// must receive one request with this body, followed by /next; or it must
+// receive no request, and the connection must end.
 func TestOneRequestInIsOneRequestOut(t *testing.T) {
 	const refused = "refused"
 	for _, c := range []struct{ name, lines, body string }{
@@ -112,8 +112,7 @@ func TestConnectionsWithMoreThanAResponseAreNotUsedAgain(t *testing.T) {
 						t.Errorf("%q", b)
 					}
 				}
-				// 502 if the request was on the connection before the gateway read the
-				// rest.
+				// The gateway answers 502 if it sent the request before it read the rest.
 				code, body := w.get(w.browser(), "http://"+address+"/good")
 				if got := fmt.Sprint(code, body); got != "200good" && got != "502bad gateway\n" {
 					t.Errorf("%q", got)
@@ -142,8 +141,8 @@ func TestZeroFrameSizeIsABadGateway(t *testing.T) {
 	}
 }
 
-// An upstream that switches protocols unasked while it still receives a body is
-// rejected like any other unasked switch.
+// An upstream that switches protocols without a request to do so, while it
+// still receives a body, is rejected like any other unrequested switch.
 func TestAnUpstreamThatSwitchesInTheMiddleOfABody(t *testing.T) {
 	w := newTestbed(t)
 	_, address := w.plain(w.back(backs.HTTP1, w.raw(w.serverTLS(), func(c net.Conn) {

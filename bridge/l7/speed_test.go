@@ -16,7 +16,7 @@ import (
 )
 
 // canned serves an upstream's connections without allocating: it answers each
-// request, which ends in an empty line, with the same response.
+// request with the same response. A request ends in an empty line.
 func canned(response []byte) func(net.Conn) {
 	return func(c net.Conn) {
 		buf := make([]byte, 64<<10)

@@ -17,7 +17,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 )
 
-// silent begins a response of a protocol, and sends nothing more.
+// silent begins a response in a protocol, and then stalls.
 func (w *testbed) silent(proto, length string) (address string) {
 	return w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if length != "" {
@@ -37,8 +37,8 @@ func (w *testbed) impatient(p backs.Protocol, idle time.Duration, address string
 	})})
 }
 
-// A stalled response is cut off, so that no client takes it for complete, and the
-// log says why.
+// A stalled response is cut off, so that it does not look complete to the client.
+// The log says why.
 func TestAResponseThatStallsIsCutOff(t *testing.T) {
 	t.Parallel()
 	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {

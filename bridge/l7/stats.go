@@ -9,20 +9,20 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/limit"
 )
 
-// Stats counts what a Server has done since it was made.
+// Stats are the counters of a Server since its creation.
 type Stats struct {
 	intake.Stats
 
 	Limited map[limit.Kind]uint64 // requests that were over one of Table.Limits
 
-	BytesFromClient, BytesToClient uint64 // on the wire, so under TLS
+	BytesFromClient, BytesToClient uint64 // bytes on the wire, below TLS
 
 	InFlight uint64         // requests being served now
-	Requests map[int]uint64 // by status code; 499: the client left unanswered
-	Duration time.Duration  // of all requests together, upgraded ones until their end
+	Requests map[int]uint64 // by status code; 499: the client left before an answer
+	Duration time.Duration  // total of all requests; an upgraded request counts until its end
 
 	// Durations of requests, by the first digit of their status code. Upgraded
-	// requests are under 1, and end with the connection.
+	// requests count under 1, and end with the connection.
 	Durations [6]latency.Counts
 }
 
@@ -46,8 +46,8 @@ func (c *counters) requestDone(code int, d time.Duration, upgraded bool) {
 	c.durations[class].Observe(d)
 }
 
-// Stats returns the current numbers. The only lock it shares with traffic is that of
-// failed handshakes.
+// Stats returns the current numbers. The only lock that it shares with traffic
+// guards the failed handshakes.
 func (s *Server) Stats() Stats {
 	c := &s.counters
 	st := Stats{

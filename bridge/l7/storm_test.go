@@ -15,16 +15,16 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 )
 
-// Retries do not overload an upstream that fails every request: they are limited to
-// a share of the requests in progress.
+// Retries do not overload an upstream that fails every request: retries are limited
+// to a share of the requests in progress.
 func TestRetriesDoNotMultiplyAnOutage(t *testing.T) {
 	const clients, each = 50, 8
 	for _, c := range []struct {
 		name    string
 		budget  upstream.RetryBudget
 		pause   time.Duration
-		within  float64 // tries for each request, at most
-		beyond  float64 // and at least
+		within  float64 // maximum tries per request
+		beyond  float64 // minimum tries per request
 		outcome func(http.ResponseWriter)
 	}{
 		{"503, within the budget", upstream.RetryBudget{Percent: 20, Min: 3}, 0, 1.35, 1, func(w http.ResponseWriter) { http.Error(w, "busy", http.StatusServiceUnavailable) }},
@@ -42,7 +42,7 @@ func TestRetriesDoNotMultiplyAnOutage(t *testing.T) {
 					}
 				}
 				defer now.Add(-1)
-				<-time.After(20 * time.Millisecond) // the wasted work
+				<-time.After(20 * time.Millisecond) // simulates the wasted work
 				c.outcome(rw)
 			}))
 			_, address := w.gateway(fixed(&Table{Default: retried(back, exchange.Retry{Attempts: 4, Reset: true, Codes: []int{503}, Backoff: c.pause})}))
@@ -85,8 +85,8 @@ func TestRetriesDoNotMultiplyAnOutage(t *testing.T) {
 	}
 }
 
-// overPlaintext returns a Back of an upstream without TLS, whose connections cost
-// little.
+// overPlaintext returns a Back to an upstream without TLS, which makes
+// connections cheap.
 func (w *testbed) overPlaintext(b upstream.RetryBudget, h http.Handler) *backs.Pools {
 	ln := listen(w)
 	srv := &http.Server{Handler: h, ErrorLog: w.logger(hclog.Trace).StandardLogger(nil)}

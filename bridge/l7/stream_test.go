@@ -30,8 +30,8 @@ func schemes(t *testing.T, f func(t *testing.T, w *testbed, table *Table, scheme
 	}
 }
 
-// Each side waits for the other's line before it sends its next, so nothing
-// may be held back in between.
+// Each side waits for the other's line before it sends its next, so the gateway
+// must not hold back any bytes.
 func TestBodiesStreamBothWaysAtOnce(t *testing.T) {
 	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 		schemes(t, func(t *testing.T, w *testbed, table *Table, scheme string) {
@@ -122,7 +122,7 @@ func TestWebSockets(t *testing.T) {
 	for _, p := range []backs.Protocol{backs.HTTP1, backs.Auto, backs.HTTP2} {
 		schemes(t, func(t *testing.T, w *testbed, table *Table, scheme string) {
 			upstream := w.server(chat, "h2", "http/1.1")
-			if p == backs.HTTP2 { // which accepts WebSockets, unlike net/http's server: another gateway
+			if p == backs.HTTP2 { // another gateway, which accepts WebSockets over HTTP/2, unlike net/http's server
 				_, upstream = w.gateway(fixed(&Table{TLS: w.listenerTLS("h2"), Default: to(w.back(backs.HTTP1, upstream))}))
 			}
 			back := w.back(p, upstream)
@@ -153,7 +153,7 @@ func TestWebSockets(t *testing.T) {
 			if err := c.Close(websocket.StatusNormalClosure, "done"); err != nil {
 				t.Errorf("close: %v", err)
 			}
-			kept := map[backs.Protocol]uint64{backs.Auto: 1, backs.HTTP2: 1}[p] // of HTTP/2, for the next check
+			kept := map[backs.Protocol]uint64{backs.Auto: 1, backs.HTTP2: 1}[p] // HTTP/2 connections stay open for the next check
 			eventually(t, "its connections are closed, and the request is counted", func() bool {
 				st := s.Stats()
 				return st.Open == 0 && st.Requests[101] == 1 && back.Upstream().Status()[0].Open == kept
@@ -162,8 +162,8 @@ func TestWebSockets(t *testing.T) {
 	}
 }
 
-// Bytes that the client sends right behind its request are not lost, and either
-// side may end its stream before the other.
+// Bytes that the client sends directly behind its request are not lost. Either
+// side may end its stream first.
 func TestUpgradesCarryHalfCloses(t *testing.T) {
 	for _, first := range []string{"client", "upstream"} {
 		w := newTestbed(t)
@@ -229,7 +229,7 @@ func TestBrokenResponsesAreCutOffForTheClient(t *testing.T) {
 	})
 }
 
-// A complete response ends the exchange, even if the client has more to send.
+// A complete response ends the exchange, even if the client is still sending.
 func TestAnUpstreamMayAnswerBeforeTheBodyEnds(t *testing.T) {
 	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 		schemes(t, func(t *testing.T, w *testbed, table *Table, scheme string) {

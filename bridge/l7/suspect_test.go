@@ -22,7 +22,7 @@ func TestRequestsLeaveADeadHTTP2Connection(t *testing.T) {
 		if _, err := io.ReadFull(c, make([]byte, len(http2.ClientPreface))); err != nil {
 			return
 		}
-		dead := conns.Add(1) == 1 // once it has answered a request
+		dead := conns.Add(1) == 1 // the first connection dies after one response
 		fr := http2.NewFramer(c, c)
 		fr.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
 		_ = fr.WriteSettings()

@@ -18,13 +18,13 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// A Table says what a listener does with its requests in one revision. It is
+// A Table holds the settings and routes of a listener in one revision. It is
 // immutable. The zero Table accepts plaintext and answers everything with 404.
 type Table struct {
 	TLS *certs.Servers // nil: plaintext. Taken once per connection.
 
-	// Validity says how clients are verified while their connections are open. Nil: each
-	// client is verified in its handshake only.
+	// Validity says how clients are verified while their connections are open. Nil: a
+	// client is verified only in its handshake.
 	Validity *validity.Policy
 
 	// Routes decide on each request. Nil matches nothing.
@@ -33,9 +33,9 @@ type Table struct {
 	// Default serves requests that no route matches. Nil: they get 404.
 	Default *Action
 
-	// ProxyProtocol says which peers' PROXY protocol headers are trusted. With it
-	// every connection must begin with such a header, and belongs to the announced
-	// client from then on; connections from other peers are rejected. Nil: the
+	// ProxyProtocol says which peers' PROXY protocol headers are trusted. If it is
+	// set, every connection must come from such a peer and begin with such a
+	// header. The connection then belongs to the announced client. Nil: the
 	// listener expects no such headers.
 	ProxyProtocol *proxyproto.Trust
 
@@ -45,8 +45,9 @@ type Table struct {
 	// clients are served.
 	Access *cidr.Access
 
-	// TrustedProxies may name the client, in X-Forwarded-For, and what it asked
-	// for, in X-Forwarded-Proto, -Host and -Port. Nil: no proxy is trusted.
+	// TrustedProxies may name the client, in X-Forwarded-For, and the scheme, host
+	// and port that it used, in X-Forwarded-Proto, -Host and -Port. Nil: no proxy
+	// is trusted.
 	TrustedProxies *cidr.Peers
 
 	// The fields that upstreams receive about the client. The client's own values
@@ -60,41 +61,43 @@ type Table struct {
 	// MakeTrace begins a trace (W3C Trace Context) for each request without one.
 	MakeTrace bool
 
-	// RequestIDField is the field that has each request's id, and its response's.
-	// A client's id is kept if it is plain and short. "": requests get no id.
+	// RequestIDField is the field that carries the id of each request and of its
+	// response. A client's id is kept if it is plain and short. "": requests get
+	// no id.
 	RequestIDField string
 
-	MaxConnections int // open at once; 0: no limit
-	MaxPerClient   int // open at once from one IP address; 0: no limit
+	MaxConnections int // maximum open connections; 0: no limit
+	MaxPerClient   int // maximum open connections from one IP address; 0: no limit
 
-	// HandshakeTimeout is for the client's TLS handshake, and before it for the
-	// PROXY protocol header. 0: 10s.
+	// HandshakeTimeout bounds the client's TLS handshake, and separately the PROXY
+	// protocol header before it. 0: 10s.
 	HandshakeTimeout  time.Duration
-	HeaderReadTimeout time.Duration // for a request's header (HTTP/1); 0: 10s
+	HeaderReadTimeout time.Duration // bounds the arrival of a request's header (HTTP/1); 0: 10s
 
 	// IdleTimeout is how long a kept-alive connection may be without a request,
 	// how long a client may pause within a body (HTTP/1), and how long it may stop
 	// reading a response. 0: 75s.
 	IdleTimeout time.Duration
 
-	MaxHeaderBytes  int   // most bytes of a request's header; 0: 65536
-	MaxHeaderFields int   // most fields of a request's header; 0: 1000
-	MaxBody         int64 // most bytes of a request's body; 0: no limit
+	MaxHeaderBytes  int   // maximum bytes of a request's header; 0: 65536
+	MaxHeaderFields int   // maximum fields of a request's header; 0: 1000
+	MaxBody         int64 // maximum bytes of a request's body; 0: no limit
 
-	Limits limit.Limits // of requests
+	Limits limit.Limits // limits of requests
 
-	// MaxRequests is how many requests a connection accepts, and MaxAge for how
-	// long, a little less for some, so that not all clients reconnect at once. An
-	// HTTP/2 connection keeps the limits of its beginning. 0: no limit.
+	// MaxRequests bounds how many requests a connection accepts. MaxAge bounds how
+	// long it accepts them; it is a little shorter for some connections, so that
+	// not all clients reconnect at once. An HTTP/2 connection keeps the limits
+	// that it began with. 0: no limit.
 	MaxRequests int
 	MaxAge      time.Duration
 
-	// NoAccessLog keeps requests that end out of the access log.
+	// NoAccessLog disables the access log for requests that end under this table.
 	NoAccessLog bool
 }
 
 // rules returns the rules for admitting connections. Each request from a trusted
-// proxy is checked by itself.
+// proxy is checked separately.
 func (t *Table) rules() intake.Rules {
 	return intake.Rules{
 		ProxyProtocol: t.ProxyProtocol, Access: t.Access, Proxies: t.TrustedProxies,
@@ -102,13 +105,13 @@ func (t *Table) rules() intake.Rules {
 	}
 }
 
-// spelling says which of a client's fields are dropped for their names' spelling.
+// spelling returns which client fields are dropped because of their names'
+// spelling.
 func (t *Table) spelling() policy.Spelling {
 	return policy.Spelling{Underscores: t.UnderscoreFields, Routing: t.Routes.HeaderNames()}
 }
 
-// settings are the ones that apply from the beginning of a request, before it
-// is routed.
+// settings hold the settings that apply to a request before it is routed.
 type settings struct {
 	idleTimeout       time.Duration
 	headerReadTimeout time.Duration
@@ -132,18 +135,18 @@ func (t *Table) settings() settings {
 	}
 }
 
-// age returns how old one connection may become; 0: no limit.
+// age returns the maximum age for one connection; 0: no limit.
 func (st settings) age() time.Duration { return intake.Age(st.maxAge) }
 
-// misdirects reports whether a connection made with an SNI must not carry a request for a
-// host (RFC 9110, section 7.4): the host's TLS policy is another, or it is a host that the
-// listener rejects as SNI.
+// misdirects reports whether a connection with an SNI must not carry a request for a host
+// (RFC 9110, section 7.4), because the host has another TLS policy or the listener
+// rejects the host as SNI.
 func (t *Table) misdirects(sni, host string) bool {
 	return t.TLS != nil && host != "" && !t.TLS.Serves(sni, host)
 }
 
-// action returns the action for a request; nil: no route and no default
-// matches.
+// action returns the action for a request, or nil if no route matches and the
+// table has no default.
 func (t *Table) action(r route.Request) *Action {
 	if a, ok := t.Routes.Match(r); ok {
 		return a
@@ -151,10 +154,10 @@ func (t *Table) action(r route.Request) *Action {
 	return t.Default
 }
 
-// An Action is what happens to a request: the one of Forward, Redirect and
-// Respond that is set.
+// An Action says how to handle a request. One of Forward, Redirect and Respond
+// is set.
 type Action struct {
-	Route string // for the log; "" if no route chose it
+	Route string // the route's name for the log; "" for the default
 
 	Forward  *Forward
 	Redirect *Redirect
@@ -162,35 +165,34 @@ type Action struct {
 
 	named atomic.Pointer[string] // see name
 
-	RequestHeaders  policy.HeaderRules // for what is forwarded
-	ResponseHeaders policy.HeaderRules // for every response but one of this package's errors
+	RequestHeaders  policy.HeaderRules // applied to forwarded requests
+	ResponseHeaders policy.HeaderRules // applied to every response except this package's own errors
 }
 
 // Forward carries a request to an upstream.
 type Forward struct {
 	Backs *upstream.Split[*backs.Pools]
 
-	// Rewrite makes the path that the upstream receives. Nil: the request's own
-	// path.
+	// Rewrite computes the path for the upstream. Nil: the path is not rewritten.
 	Rewrite *route.Rewrite
 
-	// Timeout is how long the upstream's response header may take, from when
-	// the request is routed. 0: five minutes from when all of the request was
-	// sent; gRPC calls have no limit then.
+	// Timeout bounds the time from routing the request to the upstream's response
+	// header. 0: five minutes from when all of the request was sent, and no limit
+	// for gRPC calls.
 	Timeout time.Duration
 
-	// TotalTimeout is how long all of the exchange may take: until the response is
-	// over, its body included. An upgrade lifts it. 0: no limit.
+	// TotalTimeout bounds the whole exchange, to the end of the response's body.
+	// An upgrade lifts it. 0: no limit.
 	TotalTimeout time.Duration
 
-	// Retry says when a request is retried, all within Timeout. Nil: only if no
-	// endpoint can have received it, because no connection could be made or the
-	// connection turned out to be closed.
+	// Retry says when a request is retried, all within Timeout. Nil: a request is
+	// retried only if no endpoint can have received it, because a dial failed or
+	// the connection turned out to be closed.
 	Retry *exchange.Retry
 }
 
-// Redirect answers with another address: the request's own, except for the
-// parts that are set.
+// Redirect answers with another address. Parts that are not set are taken from
+// the request.
 type Redirect struct {
 	Code   int    // 301, 302, 303, 307 or 308; 0: 302
 	Scheme string // "http" or "https"
@@ -205,12 +207,12 @@ type Respond struct {
 	ContentType string // "": text/plain; charset=utf-8
 }
 
-// location returns the new address of the request. Unset parts are those of the
-// host that the client asked for and the scheme that it used.
+// location returns the new address of the request. Unset parts come from the
+// requested host and the client's scheme.
 func (r *Redirect) location(f *policy.Facts) string {
 	t, scheme, host := &f.Target, f.Scheme, f.Authority()
 	if r.Scheme != "" && r.Scheme != scheme {
-		// The port of one scheme is hardly the port of the other.
+		// The port of one scheme is rarely valid for the other.
 		scheme, host = r.Scheme, f.Host()
 	}
 	path := t.Path + t.Query

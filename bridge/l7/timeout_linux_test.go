@@ -45,8 +45,8 @@ func TestTimeoutsOfConnectingAndOfTheHandshake(t *testing.T) {
 	}
 }
 
-// silent returns an address that never answers: a kernel whose queue of connections
-// is full drops further SYNs, like a network that loses packets.
+// silent returns an address that never answers: the kernel drops SYNs when its
+// queue of connections is full, like a network that loses packets.
 func silent(w *testbed) string {
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {

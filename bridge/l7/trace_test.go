@@ -12,8 +12,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
 )
 
-// Each response carries its request's id, whether the upstream or the gateway
-// answers, and the upstream receives the same id.
+// Each response carries its request's id, for answers of the upstream and of
+// the gateway. The upstream receives the same id.
 func TestResponsesHaveTheRequestsID(t *testing.T) {
 	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 		schemes(t, func(t *testing.T, w *testbed, table *Table, scheme string) {
@@ -66,7 +66,7 @@ func TestResponsesHaveTheRequestsID(t *testing.T) {
 	}
 }
 
-// A gRPC call begins a trace as any request does.
+// A gRPC call begins a trace like any request.
 func TestCallsHaveTraces(t *testing.T) {
 	w := newTestbed(t)
 	traces := make(chan string, 1)
@@ -100,8 +100,8 @@ func TestCallsHaveTraces(t *testing.T) {
 // isTraceparent reports whether s is a valid traceparent.
 func isTraceparent(s string) bool { return policy.TraceID(fields("traceparent: "+s)) != "" }
 
-// Without MakeTrace a trace is forwarded unchanged, valid or not, and no new trace
-// begins.
+// Without MakeTrace, a valid or invalid trace is forwarded unchanged, and no new
+// trace begins.
 func TestTracesArePassedOnUnchanged(t *testing.T) {
 	w := newTestbed(t)
 	_, address := w.gateway(fixed(&Table{Default: to(w.back(backs.HTTP1, w.server(seen)))}))

@@ -15,8 +15,9 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// An upgraded connection that its upstream breaks is a failure of the endpoint, and
-// one that its client breaks is not, whichever versions of HTTP carry it.
+// If the upstream breaks an upgraded connection, that counts as a failure of the
+// endpoint. If the client breaks it, that does not count. This holds for all HTTP
+// versions.
 func TestTheEndOfAnUpgradedConnectionIsCountedForTheSideThatFailed(t *testing.T) {
 	const upgrade = "GET / HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + sampleKey + "\r\n\r\n"
 	reset := func(c net.Conn) {
@@ -26,8 +27,8 @@ func TestTheEndOfAnUpgradedConnectionIsCountedForTheSideThatFailed(t *testing.T)
 		_ = c.(*net.TCPConn).SetLinger(0)
 		c.Close()
 	}
-	// Each upstream accepts the upgrade, greets, and ends once its client has said
-	// that the greeting has come: a reset could overtake it.
+	// Each upstream accepts the upgrade, greets, and ends the connection once the
+	// client has confirmed the greeting, because a reset could overtake it.
 	http1Upstream := func(w *testbed, end func(c net.Conn)) *backs.Pools {
 		return w.ejectingAt(backs.HTTP1, w.raw(w.serverTLS(), func(c net.Conn) {
 			if _, err := c.Read(make([]byte, 4096)); err != nil {
@@ -52,7 +53,7 @@ func TestTheEndOfAnUpgradedConnectionIsCountedForTheSideThatFailed(t *testing.T)
 		name    string
 		back    func(w *testbed) *backs.Pools
 		end     func(c net.Conn) // what the client does after the greeting
-		counted certs.Reason     // for the endpoint; "" nothing
+		counted certs.Reason     // the failure counted for the endpoint, or ""
 		ejects  bool
 	}{
 		{"HTTP/1.1 upstream resets", func(w *testbed) *backs.Pools { return http1Upstream(w, reset) }, wait, certs.ReasonUpstreamReset, true},

@@ -11,8 +11,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
 )
 
-// A client that has connected has a request on the way. A drain that closed its
-// connection would fail a request that no other process has seen.
+// A client that has just connected is about to send a request. If a drain
+// closed its connection, that request would fail.
 func TestShutdownServesTheFirstRequestOfNewConnections(t *testing.T) {
 	for _, secure := range []bool{false, true} {
 		t.Run(fmt.Sprint("TLS ", secure), func(t *testing.T) {

@@ -33,7 +33,7 @@ func (w *testbed) limited(p backs.Protocol, l upstream.Limits, addresses ...stri
 
 // A gate holds requests until it is opened, one by one or for all.
 type gate struct {
-	came chan struct{} // one for each held request
+	came chan struct{} // receives a value for each held request
 	pass chan struct{}
 	open sync.Once
 }
@@ -111,7 +111,7 @@ func TestFullUpstreamIsAnsweredWith503(t *testing.T) {
 	}
 }
 
-// Waiting requests are served when those before them are over, and a request that
+// Waiting requests are served when earlier requests have ended. A request that
 // leaves the queue is forgotten.
 func TestRequestsWaitForAnEndpoint(t *testing.T) {
 	w, g := newTestbed(t), newGate(t)
@@ -145,7 +145,7 @@ func TestRequestsWaitForAnEndpoint(t *testing.T) {
 	eventually(t, "everything has ended", func() bool { return u.Load() == upstream.Load{} })
 }
 
-// A counter of a server's connections, as the server sees them.
+// A connCount counts a server's connections, as the server sees them.
 type connCount struct {
 	net.Listener
 	open, most, made atomic.Int64
@@ -187,8 +187,8 @@ func (w *testbed) counted(h http.Handler, protos ...string) (address string, cou
 	return ln.Addr().String(), ln
 }
 
-// However many requests are in progress, the number of connections stays within
-// its limit, each request is answered, and connections are reused.
+// For any number of requests in progress, the number of connections stays
+// within its limit, each request is answered, and connections are reused.
 func TestRequestsShareFewConnections(t *testing.T) {
 	for _, c := range []struct {
 		name   string
@@ -238,7 +238,7 @@ func TestRequestsShareFewConnections(t *testing.T) {
 }
 
 // If all streams of the allowed connections are in use, requests wait and are
-// served one after the other.
+// served one after another.
 func TestRequestsWaitForAStream(t *testing.T) {
 	w, g := newTestbed(t), newGate(t)
 	ln := listen(w)
@@ -258,7 +258,7 @@ func TestRequestsWaitForAStream(t *testing.T) {
 			}
 		})
 	}
-	get() // bounds the number of streams
+	get() // receives the settings that bound the number of streams
 	<-g.came
 	g.pass <- struct{}{}
 	all.Wait()

@@ -11,8 +11,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
 )
 
-// The values of header rules reach the upstream and the client with each request's
-// facts filled in.
+// The values of header rules reach the upstream and the client with the facts of
+// each request filled in.
 func TestVariablesThroughTheGateway(t *testing.T) {
 	w := newTestbed(t)
 	back := w.back(backs.Auto, w.server(seen, "h2", "http/1.1"))

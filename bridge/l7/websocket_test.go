@@ -16,7 +16,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 )
 
-// A client of HTTP/2 gets a WebSocket from an upstream of HTTP/1.1.
+// An HTTP/2 client gets a WebSocket from an HTTP/1.1 upstream.
 func TestWebSocketsOverHTTP2(t *testing.T) {
 	w := newTestbed(t)
 	ended := make(chan string, 1)
@@ -34,7 +34,7 @@ func TestWebSocketsOverHTTP2(t *testing.T) {
 		accept := base64.StdEncoding.EncodeToString(sum[:])
 		switch r.URL.Path {
 		case "/liar":
-			accept = string('A'+(accept[0]-'A'+1)%26) + accept[1:] // never what it was
+			accept = string('A'+(accept[0]-'A'+1)%26) + accept[1:] // always differs from the correct value
 		case "/page":
 			fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 			return

@@ -72,8 +72,8 @@ func TestResponsesLoseHopByHopFields(t *testing.T) {
 	}
 }
 
-// A 426 must name the protocols that it asks for. The gateway writes them again, for
-// clients that can act on them.
+// A 426 must name the protocols that it asks for. The gateway forwards these names
+// to clients.
 func TestRequiredUpgradeIsForwarded(t *testing.T) {
 	for _, c := range []struct{ upgrade, version, want, connection string }{
 		{"websocket", "1.1", "websocket", "Upgrade"},
@@ -140,7 +140,7 @@ func TestForwardedTargetIsTheMatchedTarget(t *testing.T) {
 		"/public/%zz":                              "400",
 		"/public?":                                 "/public?",
 		"http://A.EXAMPLE./public/":                "/public/",
-		"http://a.example/public/":                 "400", // not what Host says
+		"http://a.example/public/":                 "400", // differs from Host
 		"http://b.example./public/":                "400",
 		"ftp://a.example/public/":                  "400",
 		"*":                                        "400",
@@ -209,8 +209,8 @@ func TestSlowHeadersAndIdleConnectionsAreClosed(t *testing.T) {
 	}
 }
 
-// After an upstream has answered before the body was sent, its connection is
-// not reused: the body could be mistaken for a request.
+// If an upstream answers before the body was sent, its connection is not
+// reused, because the upstream could mistake the body for a request.
 func TestExpectContinue(t *testing.T) {
 	w := newTestbed(t)
 	back := w.back(backs.HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
@@ -260,8 +260,8 @@ func TestAnAnsweredRequestIsNotWaitedForLong(t *testing.T) {
 	}
 }
 
-// A condition on a header applies to the header that is sent upstream, not to
-// the client's claims.
+// A condition on a header matches the header that is sent upstream, not the
+// client's claims.
 func TestConditionsDoNotHoldForFieldsThatAreRemoved(t *testing.T) {
 	w := newTestbed(t)
 	yes := &Action{Respond: &Respond{Code: 200}}
