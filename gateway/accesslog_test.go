@@ -22,7 +22,7 @@ func TestDurationsAndRecords(t *testing.T) {
 	c := dial(t, g.address("db"))
 	c.echo(t, "hello")
 	c.Close()
-	over := func() { // afterward the log has a record of everything that was served
+	over := func() { // over ends the gateway; afterward the log is complete
 		eventually(t, "everything has ended", func() bool { return g.listener("db").GetConnections()+g.listener("web").GetConnections() == 0 })
 	}
 	over()

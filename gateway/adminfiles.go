@@ -5,10 +5,11 @@ import (
 	"time"
 )
 
-// How often the files of the admin service are read again. SIGHUP reads them too.
+// Intervals at which the admin service's files are read again. SIGHUP reads them
+// too.
 const (
 	checkAdminTLSEvery = time.Minute
-	checkPolicyEvery   = 5 * time.Second // so that a role ends soon after it is taken away
+	checkPolicyEvery   = 5 * time.Second // short, so that a revoked role ends soon
 )
 
 // watchAdminFiles reloads the admin service's policy and TLS files when they change,
@@ -25,7 +26,7 @@ func (s *servers) watchAdminFiles(ctx context.Context) {
 			s.reloadPolicy(ctx)
 		case <-tls.C:
 			s.reloadAdminTLS(ctx)
-			s.revalidateAdmin() // certificates and revocation lists expire without a change
+			s.revalidateAdmin() // certificates and revocation lists can expire although no file changed
 		}
 	}
 }

@@ -22,8 +22,8 @@ func isUnavailable(err error) bool {
 	return errors.As(err, &bad) && bad.Worst() == invalid.Unavailable
 }
 
-// While one write waits for a file system that hangs, others go through, and a
-// stop does not wait either.
+// While one write waits for a file system that hangs, other writes succeed, and
+// the gateway can stop.
 func TestHungFileSystemDelaysOnlyItsReaders(t *testing.T) {
 	file := writeFile(t, filepath.Join(t.TempDir(), "ca.pem"), certstest.NewCA(t).TrustPEM())
 	var hangs atomic.Bool
@@ -68,8 +68,7 @@ func TestHungFileSystemDelaysOnlyItsReaders(t *testing.T) {
 	}
 }
 
-// An endsAfter is a context that ends when it has been asked so often whether it
-// has.
+// An endsAfter is a context that ends after a given number of calls of Err.
 type endsAfter struct {
 	context.Context
 	left atomic.Int64
@@ -82,8 +81,8 @@ func (c *endsAfter) Err() error {
 	return nil
 }
 
-// A client may give up at any moment. The write then either fails and changes
-// nothing, or is done.
+// A client may give up at any moment. Then the write either fails and changes
+// nothing, or succeeds.
 func TestAWriteThatFailedWasNotApplied(t *testing.T) {
 	g := start(t, "")
 	failed := 0
@@ -91,8 +90,8 @@ func TestAWriteThatFailedWasNotApplied(t *testing.T) {
 		before := g.State().Revision()
 		ctx := &endsAfter{Context: context.Background()}
 		ctx.left.Store(asked)
-		// cancelling contexts of package context are asked through Done; this one
-		// is asked directly, as carryOut and lock do.
+		// plan gets another context: derived contexts would watch Done, but carryOut
+		// and lock call Err directly.
 		p, err := g.plan(context.Background(), store.Edit{Puts: puts(bare(fmt.Sprintf("l%d", asked), "127.0.0.1:0"))}, nil)
 		if err != nil {
 			t.Fatal(err)
@@ -106,13 +105,13 @@ func TestAWriteThatFailedWasNotApplied(t *testing.T) {
 		}
 		failed++
 	}
-	if failed < 2 { // when it has the lock, and before it commits
+	if failed < 2 { // it must fail at two points: with the lock, and before the commit
 		t.Errorf("the context was asked %d times before the commit", failed)
 	}
 }
 
-// Reloads and the watcher read the same files at the same time, and none of them
-// fails because another was first.
+// Reloads and the watcher read the same files at the same time. No reload fails
+// because another one was faster.
 func TestReloadsAtOnceDoNotFail(t *testing.T) {
 	g := start(t, "")
 	path := filepath.Join(t.TempDir(), "ca.pem")
@@ -120,7 +119,7 @@ func TestReloadsAtOnceDoNotFail(t *testing.T) {
 	writeFile(t, path, cas[0])
 	g.put(&adminv1.TrustBundle{Name: "corp", Source: &adminv1.TrustBundle_File{File: path}})
 	for i := range 50 {
-		before := g.State().Revision() // the watcher may be first
+		before := g.State().Revision() // the watcher may load the files first
 		replaceFile(t, path, cas[(i+1)%2])
 		var reloads sync.WaitGroup
 		for range 4 {
@@ -143,8 +142,8 @@ func TestReloadsAtOnceDoNotFail(t *testing.T) {
 	}
 }
 
-// The answer describes the resource in the request, even in a dry run, and not
-// the live resource of the same name.
+// The answer describes the resource in the request, even in a dry run, not the
+// live resource of the same name.
 func TestAnswerDescribesThePutResource(t *testing.T) {
 	ca := certstest.NewCA(t)
 	g := start(t, "")
@@ -164,7 +163,8 @@ func TestAnswerDescribesThePutResource(t *testing.T) {
 	}
 }
 
-// An edit that names one resource twice is refused, and not gathered forever.
+// An edit that names one resource twice is refused, and does not gather files
+// forever.
 func TestACertificatePutTwiceIsRefused(t *testing.T) {
 	ca := certstest.NewCA(t)
 	g := start(t, "")

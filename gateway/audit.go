@@ -10,10 +10,10 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// recorded makes a change that r describes, and records the caller and the result. run
-// returns an error, or the revisions before and after. A change that cannot be recorded
-// is refused, except a change that undoes another: a rollback that protects the operator
-// must not depend on the disk of the audit log.
+// recorded calls run to make the change that r describes, and records the caller and the
+// result. run returns an error, or the revisions before and after. It refuses a change
+// that cannot be recorded, except an automatic rollback, which must not depend on the
+// disk of the audit log.
 func (w *writer) recorded(ctx context.Context, r audit.Record, run func() (before, after int64, err error)) (err error) {
 	end := w.audit.Add
 	if r.Method != byDeadline {
@@ -29,7 +29,8 @@ func (w *writer) recorded(ctx context.Context, r audit.Record, run func() (befor
 	return err
 }
 
-// recordedApply is apply, recorded. Dry runs change nothing: the admin API records them.
+// recordedApply calls apply and records it. The admin API records dry runs, which change
+// nothing.
 func (w *writer) recordedApply(ctx context.Context, e store.Edit, apply func() (*store.Result, error)) (result *store.Result, err error) {
 	if w.audit == nil || e.DryRun {
 		return apply()
@@ -45,7 +46,7 @@ func (w *writer) recordedApply(ctx context.Context, e store.Edit, apply func() (
 	return result, err
 }
 
-// recordedConfirm is confirm, recorded.
+// recordedConfirm calls confirm and records it.
 func (w *writer) recordedConfirm(ctx context.Context, n int64, o store.Origin, confirm func() error) error {
 	if w.audit == nil {
 		return confirm()
@@ -58,7 +59,8 @@ func (w *writer) recordedConfirm(ctx context.Context, n int64, o store.Origin, c
 	})
 }
 
-// recordUndone records that the start rolled back from a revision.
+// recordUndone records that the gateway rolled back from a revision when it
+// started.
 func (w *writer) recordUndone(p *adminv1.Pending, now *store.State) {
 	r := admin.RecordOf(store.Origin{Method: byDeadline})
 	r.Comment, r.RevisionBefore, r.RevisionAfter = notConfirmed(p), p.GetRevision(), now.Revision()

@@ -12,14 +12,14 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
 )
 
-// A write that cannot be recorded is refused and changes nothing, even one of the gateway itself. The
-// gateway's own undoing of a change does not depend on the audit log.
+// A write that cannot be recorded is refused and changes nothing, even if the gateway
+// itself makes it. Automatic rollbacks do not depend on the audit log.
 func TestAWriteThatCannotBeRecordedChangesNothing(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "audit.log")
 	g := start(t, "", func(o *Options) { o.AuditLog = AuditLog{File: path, Required: true} })
 	g.put(bare("one", "127.0.0.1:0"))
 	g.apply(store.Edit{Puts: puts(bare("pending", "127.0.0.1:0")), ConfirmWithin: time.Hour})
-	g.audit.Close(t.Context()) // as good as broken: it takes no more lines
+	g.audit.Close(t.Context()) // a closed log acts like a broken one: it accepts no more lines
 	before := g.State().Revision()
 	for _, origin := range []store.Origin{{Principal: "uid:0", Method: "Apply"}, {Method: "SIGHUP"}, {Method: "file"}} {
 		_, err := g.Apply(t.Context(), store.Edit{Puts: puts(bare("two", "127.0.0.1:0")), Origin: origin})

@@ -17,7 +17,7 @@ import (
 )
 
 // A gateway that starts from a restored backup has the same revision, the same etags, the
-// same keys, and revisions to roll back to. What was sealed opens with the same key only.
+// same keys, and revisions to roll back to. A sealed backup opens only with the same key.
 func TestARestoredGatewayIsTheSame(t *testing.T) {
 	key, err := seal.ParseKey([]byte(strings.Repeat("a", 64)))
 	if err != nil {
@@ -44,7 +44,7 @@ func testRestoredGateway(t *testing.T, key *seal.Key) {
 	}
 	defer backup.Close()
 	before := g.State()
-	g.put(plainUpstream("up", "127.0.0.1:3")) // is not part of it
+	g.put(plainUpstream("up", "127.0.0.1:3")) // this write is not part of the backup
 
 	dir := filepath.Join(t.TempDir(), "restored")
 	if s, err := bolt.Restore(dir, backup, nil); err != nil || s.Revision != 2 {
@@ -77,7 +77,7 @@ func testRestoredGateway(t *testing.T, key *seal.Key) {
 	}
 }
 
-// A backup that was made while a revision was pending is that of an unconfirmed change.
+// A gateway that starts from a backup with a pending revision rolls back that revision.
 func TestARestoredGatewayGoesBackFromAPendingRevision(t *testing.T) {
 	g := start(t, "")
 	g.put(plainUpstream("up", "127.0.0.1:1"))

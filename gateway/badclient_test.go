@@ -27,11 +27,11 @@ type badClient struct {
 	taken    string // an address that another socket listens on
 	unixDir  string // a directory for unix sockets
 
-	refused int // writes
+	refused int // number of refused writes
 	codes   map[codes.Code]int
 }
 
-// methods returns the methods of the admin API that answer once.
+// methods returns the unary methods of the admin API.
 func methods() []protoreflect.MethodDescriptor {
 	var all []protoreflect.MethodDescriptor
 	for _, file := range []protoreflect.FileDescriptor{
@@ -51,7 +51,7 @@ func methods() []protoreflect.MethodDescriptor {
 func newMessage(d protoreflect.MessageDescriptor) proto.Message {
 	t, err := protoregistry.GlobalTypes.FindMessageByName(d.FullName())
 	if err != nil {
-		panic(err) // a linked method has linked messages
+		panic(err) // the messages of a linked method are linked too
 	}
 	return t.New().Interface()
 }
@@ -63,8 +63,8 @@ func (c *badClient) call(m protoreflect.MethodDescriptor, req proto.Message) err
 	return err
 }
 
-// sendOne sends a request of a random method. It returns an error if a write that must
-// be refused is not.
+// sendOne sends a request of a random method. It returns an error if a write succeeds
+// that must be refused.
 func (c *badClient) sendOne() error {
 	all := methods()
 	m := all[c.IntN(len(all))]
@@ -73,13 +73,13 @@ func (c *badClient) sendOne() error {
 	options := m.Input().Fields().ByName("options")
 	switch {
 	case m.Name() == "ProbeUpstream":
-		c.spoil(req.ProtoReflect()) // otherwise it dials
+		c.spoil(req.ProtoReflect()) // a valid probe would dial
 		if c.call(m, req) == nil {
 			return fmt.Errorf("%s accepts %v", m.Name(), req)
 		}
 		return nil
 	case options == nil:
-		_ = c.call(m, req) // reads, and drains of no connection, may succeed
+		_ = c.call(m, req) // reads, and drains without connections, may succeed
 		return nil
 	}
 	o := &adminv1.WriteOptions{}
@@ -89,7 +89,7 @@ func (c *badClient) sendOne() error {
 	}
 	req.ProtoReflect().Set(options, protoreflect.ValueOfMessage(o.ProtoReflect()))
 	if strings.HasPrefix(string(m.Name()), "Put") && c.IntN(4) == 0 || m.Name() == "Apply" && c.IntN(2) == 0 {
-		// Most requests at random are bad. The few good ones are not sent.
+		// Most random requests are invalid. The few valid ones become dry runs.
 		o.DryRun = true
 		if c.call(m, req) == nil {
 			return nil
@@ -105,7 +105,7 @@ func (c *badClient) sendOne() error {
 	return nil
 }
 
-// poison makes a write one that must be refused. options are its options.
+// poison changes a write so that it must be refused. options are its options.
 func (c *badClient) poison(req proto.Message, options *adminv1.WriteOptions) {
 	if c.IntN(3) == 0 {
 		c.spoil(req.ProtoReflect())
@@ -132,7 +132,7 @@ func (c *badClient) poison(req proto.Message, options *adminv1.WriteOptions) {
 }
 
 func (c *badClient) poisonPut(req protoreflect.Message, options *adminv1.WriteOptions) {
-	field := req.Descriptor().Fields().Get(0) // the resource
+	field := req.Descriptor().Fields().Get(0) // the field with the resource
 	if c.IntN(10) == 0 {
 		req.Clear(field)
 		return
@@ -145,7 +145,7 @@ func (c *badClient) poisonPut(req protoreflect.Message, options *adminv1.WriteOp
 		setText(r, "etag", "stale")
 		c.change(r)
 	case 2:
-		// Valid until the name is looked up.
+		// The request is valid until the gateway looks up the name.
 		same := proto.Clone(c.one(store.KindOf(r))).(store.Resource)
 		setText(same, "etag", "")
 		c.change(same)
@@ -170,7 +170,7 @@ func (c *badClient) poisonDelete(req protoreflect.Message) {
 		used := map[adminv1.Kind]string{
 			adminv1.Kind_KIND_LISTENER: "web", adminv1.Kind_KIND_UPSTREAM: "up", adminv1.Kind_KIND_CERTIFICATE: "client", adminv1.Kind_KIND_TRUST_BUNDLE: "corp",
 		}
-		setText(req.Interface(), "name", used[kind]) // "" for routes, which nothing uses
+		setText(req.Interface(), "name", used[kind]) // "" for routes, which no resource uses
 		setText(req.Interface(), "etag", "")
 	}
 }
@@ -202,7 +202,8 @@ func (c *badClient) poisonApply(r *adminv1.ApplyRequest) {
 		r.Reset()
 		add(bare("new", "127.0.0.1:0"), c.dangling(adminv1.Kind(1+c.IntN(5))))
 	case 5:
-		// All of it is valid, and two sockets are bound before the third cannot be.
+		// The request is valid, and the gateway binds two sockets before the third
+		// fails.
 		r.Reset()
 		add(bare("a", "127.0.0.1:0"), bare("b", "unix:"+filepath.Join(c.unixDir, "b.sock")), bare("c", c.taken))
 		c.Shuffle(len(r.Resources), func(i, j int) { r.Resources[i], r.Resources[j] = r.Resources[j], r.Resources[i] })
@@ -215,8 +216,8 @@ func (c *badClient) one(k adminv1.Kind) store.Resource {
 	return c.existing[i]
 }
 
-// dangling returns a resource whose only fault is that it names something that does
-// not exist.
+// dangling returns a resource whose only fault is a reference to a resource that
+// does not exist.
 func (c *badClient) dangling(k adminv1.Kind) store.Resource {
 	switch k {
 	case adminv1.Kind_KIND_LISTENER:

@@ -27,7 +27,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// testbed describes what a refused write must leave unchanged.
+// testbed returns a text of everything that a refused write must not change.
 func (g *testGateway) testbed(dirs ...string) string {
 	g.t.Helper()
 	var b strings.Builder
@@ -80,9 +80,9 @@ func sockets(t *testing.T) []string {
 	return all
 }
 
-// Ten thousand writes that are rejected for any reason change no revision, resource,
-// socket or file. They go through the admin API, and so do requests of every other
-// method that answers once.
+// Ten thousand writes that are rejected for various reasons change no revision,
+// resource, socket or file. The test sends them, and requests of every other unary
+// method, through the admin API.
 func TestBadWritesChangeNothing(t *testing.T) {
 	writes := 10_000
 	if alloctest.Race || testing.CoverMode() != "" {
@@ -97,7 +97,7 @@ func TestBadWritesChangeNothing(t *testing.T) {
 	ca := certstest.NewCA(t)
 	files, unix := t.TempDir(), shortDir(t)
 	path := writeFile(t, filepath.Join(files, "ca.pem"), ca.TrustPEM())
-	t.Setenv("SSL_CERT_FILE", path) // the system's many roots take long to parse
+	t.Setenv("SSL_CERT_FILE", path) // parsing the system's many roots takes long
 	g := start(t, "", func(o *Options) { o.Logger = nil })
 	good := ca.Client(t, "client")
 	g.put(append(bridgeTo(t, ca, "127.0.0.1:1"), tcpListener("l", "127.0.0.1:0"), tcpListener("u", "unix:"+filepath.Join(unix, "u.sock")),
@@ -129,7 +129,7 @@ func TestBadWritesChangeNothing(t *testing.T) {
 			conn:          conn, existing: g.State().All(), taken: taken.Addr().String(), unixDir: unix, codes: map[codes.Code]int{},
 		}
 	}
-	clients[0].call(methods()[0], newMessage(methods()[0].Input())) // connects
+	clients[0].call(methods()[0], newMessage(methods()[0].Input())) // the first call connects
 	before, open := g.testbed(g.dir, files, unix), sockets(t)
 	var sending sync.WaitGroup
 	for _, c := range clients {

@@ -9,8 +9,8 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// Each kind of connection is closed by its id, and every other connection, also of the
-// same kind and of the same listener, continues.
+// Each kind of connection can be closed by its id. Every other connection continues,
+// even of the same kind and listener.
 func TestClosingOneConnectionClosesNoOther(t *testing.T) {
 	w := newConnWorld(t)
 	held := dial(t, w.address("plain"))
@@ -80,7 +80,8 @@ func TestConnectionsAreClosedWithinTheirGrace(t *testing.T) {
 	eventually(t, "the TCP connection ends", func() bool { return w.of(stream) == nil })
 }
 
-// A pooled connection to an endpoint can be closed too: at once if it is idle.
+// A pooled connection to an endpoint can be closed too. An idle one closes at
+// once.
 func TestPooledConnectionsAreClosed(t *testing.T) {
 	w := newConnWorld(t)
 	p := w.must("http/1.1")

@@ -29,7 +29,8 @@ func TestEachKindOfConnectionIsDescribed(t *testing.T) {
 	} {
 		t.Run(strings.ReplaceAll(kind, "/", " "), func(t *testing.T) {
 			p := w.must(kind)
-			// The gateway may still be ending the request whose response the client has.
+			// The client may have the response before the gateway has finished the
+			// request.
 			eventually(t, "it has its state", func() bool { return w.of(p).GetState() == want.state })
 			c := w.of(p)
 			if c.GetProtocol() != want.protocol || c.GetUpstream() != want.upstream || c.GetEndpoint() != want.endpoint || c.GetRevision() != revision || c.GetDraining() {
@@ -111,7 +112,7 @@ func TestAHandshakeInProgressIsListed(t *testing.T) {
 
 func TestFiltersSelectConnections(t *testing.T) {
 	w := newConnWorld(t)
-	w.put(plainUpstream("other", w.server)) // so that there is an earlier revision
+	w.put(plainUpstream("other", w.server)) // creates an earlier revision
 	peers := map[string]*peer{}
 	for _, kind := range peerKinds {
 		peers[kind] = w.must(kind)
@@ -125,7 +126,7 @@ func TestFiltersSelectConnections(t *testing.T) {
 	day := durationpb.New(24 * time.Hour)
 	for name, c := range map[string]struct {
 		filter *adminv1.ConnectionFilter
-		kinds  string // of the clients that it selects
+		kinds  string // kinds of the clients that the filter selects
 	}{
 		"none":               {nil, "http/1.1 http/2 tcp tunnel"},
 		"a listener":         {&adminv1.ConnectionFilter{Listeners: []string{"web"}}, "http/1.1 http/2"},
@@ -175,8 +176,8 @@ func TestFaultsOfAFilterAreReportedTogether(t *testing.T) {
 }
 
 // While connections of all kinds open and close, the list holds every connection that
-// stays open exactly once. It holds one that the kernel does not know only until the
-// gateway has noticed that the peer reset it. Afterwards both are equal.
+// stays open exactly once. The list contains a connection that the kernel has dropped
+// only until the gateway notices the peer's reset. At the end both are equal.
 func TestTheListAgreesWithTheKernelUnderChurn(t *testing.T) {
 	if kernelSockets(t) == nil {
 		t.Skip("there is neither ss nor /proc/net/tcp")
@@ -205,7 +206,7 @@ func TestTheListAgreesWithTheKernelUnderChurn(t *testing.T) {
 			}
 		})
 	}
-	reset := map[string]bool{} // ids
+	reset := map[string]bool{} // by id
 	for range 5 {
 		begun := time.Now()
 		before := kernelSockets(t)

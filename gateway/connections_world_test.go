@@ -23,14 +23,14 @@ import (
 // and "plain", and the servers behind them.
 type connWorld struct {
 	*testGateway
-	tls      *tls.Config  // of clients of db and web
+	tls      *tls.Config  // for clients of db and web
 	echo     string       // the address of db's server
 	server   string       // the address of the HTTP server
 	waiting  atomic.Int32 // requests at the HTTP server that wait for released
 	released chan struct{}
 	requests string // the path of the access log
 	client   string // fingerprint of the clients' certificate
-	own      string // of the gateway's certificate for db's server
+	own      string // fingerprint of the gateway's certificate for db's server
 }
 
 func newConnWorld(t *testing.T) *connWorld {
@@ -79,14 +79,14 @@ func (w *connWorld) handle(rw http.ResponseWriter, r *http.Request) {
 type peer struct {
 	kind  string
 	local string
-	uses  func() error // makes an exchange on the connection
+	uses  func() error // exchanges data on the connection
 	waits func() error // makes a request that is answered once the test releases it; nil: not an HTTP connection
 	raw   net.Conn
 }
 
 var peerKinds = []string{"tcp", "http/1.1", "http/2", "tunnel"}
 
-// connect opens a connection of a kind and makes an exchange on it.
+// connect opens a connection of a kind and exchanges data on it.
 func (w *connWorld) connect(kind string) (*peer, error) {
 	listener := map[string]string{"tcp": "db", "http/1.1": "web", "http/2": "web", "tunnel": "plain"}[kind]
 	raw, err := net.Dial("tcp", w.address(listener))

@@ -40,7 +40,7 @@ func (g *testGateway) probe(req *adminv1.ProbeUpstreamRequest) []*adminv1.ProbeR
 	return resp.GetResults()
 }
 
-// wantFaults checks the fields that an error complains of, and their class.
+// wantFaults checks the fields of an error's faults, and their class.
 func wantFaults(t *testing.T, err error, class invalid.Class, fields ...string) {
 	t.Helper()
 	var faults *invalid.Error
@@ -134,7 +134,7 @@ func TestUnappliedUpstreamIsProbed(t *testing.T) {
 		!strings.Contains(r.GetSuggestion().GetText(), `tls.verify_name to "up.example"`) {
 		t.Errorf("%v", r)
 	}
-	// The system's roots do not know it; a bundle that is stored does.
+	// The server's CA is not among the system's roots, but in a stored bundle.
 	u.GetTls().TrustBundles, u.GetTls().VerifyName = nil, "up.example"
 	if r := g.probe(inFull(u))[0]; r.GetReason() != adminv1.Reason_REASON_UNKNOWN_CA || !strings.Contains(r.GetSuggestion().GetText(), `tls.trust_bundles to ["corp"]`) {
 		t.Errorf("%v", r)
@@ -143,7 +143,7 @@ func TestUnappliedUpstreamIsProbed(t *testing.T) {
 		t.Error("it was applied")
 	}
 
-	// All that is wrong with it, as if it were put.
+	// The probe reports every fault of the upstream, like a put.
 	_, err := g.Probe(t.Context(), inFull(&adminv1.Upstream{
 		Name:      "Not A Name",
 		Endpoints: []*adminv1.Endpoint{{Address: "nowhere"}},
@@ -212,9 +212,9 @@ func TestAListenerThatCouldNotBeBoundIsExplainedAsDown(t *testing.T) {
 	wantFaults(t, err, invalid.NotFound, "listener")
 }
 
-// Endpoints are probed side by side, but not too many at once.
-// The status and the explanation of an upstream with very many endpoints stay within
-// what gRPC clients accept, and say how many there are.
+// Endpoints are probed concurrently, but not too many at once. The status and the
+// explanation of an upstream with very many endpoints stay within what gRPC clients
+// accept, and say how many there are.
 func TestManyEndpointsAreCounted(t *testing.T) {
 	const n = 50_000
 	g := start(t, "", func(o *Options) { o.Logger = nil })
@@ -253,14 +253,14 @@ func TestProbesRunSideBySideWithinBounds(t *testing.T) {
 		var first atomic.Bool
 		serve(t, l, func(c net.Conn) {
 			if first.Swap(true) {
-				return // a further handshake
+				return // an additional handshake
 			}
 			n := now.Add(1)
 			mu.Lock()
 			most.Store(max(most.Load(), n))
 			mu.Unlock()
 			if n == diagnose.MaxProbes {
-				once() // as many as there may be at once are here
+				once() // the maximum number of concurrent probes has arrived
 			}
 			<-release
 			now.Add(-1)
@@ -347,7 +347,7 @@ func TestSessionsAreFlushedAndConnectionsDrained(t *testing.T) {
 	wantFaults(t, err, invalid.NotFound, "upstream")
 }
 
-// No answer of a probe holds anything of a key.
+// A probe's answer never contains any part of a key.
 func TestNoKeyInAProbe(t *testing.T) {
 	ca := certstest.NewCA(t)
 	g := start(t, "")

@@ -17,7 +17,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// A service is a name whose SRV records lead to servers of loopback.
+// A service is a name whose SRV records lead to servers on loopback.
 type service struct {
 	*dnstest.Server
 	t *testing.T
@@ -29,7 +29,7 @@ func newService(t *testing.T) service {
 	return s
 }
 
-// at makes the addresses those of the service.
+// at sets the addresses of the service.
 func (s service) at(addresses ...string) {
 	var records []dnstest.Record
 	for _, a := range addresses {
@@ -40,13 +40,13 @@ func (s service) at(addresses ...string) {
 	s.Set("_up._tcp.example", records...)
 }
 
-// resources are those that bridge to the service.
+// resources returns the resources that bridge to the service.
 func (s service) resources(ca *certstest.CA) []store.Resource {
 	out := bridgeTo(s.t, ca, "")
 	u := out[2].(*adminv1.Upstream)
 	u.Endpoints = nil
 	u.Dns = &adminv1.Dns{Srv: "_up._tcp.example", Servers: []string{s.Addr().String()}}
-	u.GetTls().VerifyName = "" // the target's
+	u.GetTls().VerifyName = "" // verify the name of the SRV target
 	return out
 }
 
@@ -60,7 +60,8 @@ func (g *testGateway) upstreamStatus() *adminv1.UpstreamStatus {
 	return all[0]
 }
 
-// endpoints writes an upstream's endpoints: "127.0.0.1:80, 127.0.0.1:81 draining".
+// endpoints formats an upstream's endpoints: "127.0.0.1:80, 127.0.0.1:81
+// draining".
 func endpoints(u *adminv1.UpstreamStatus) string {
 	var out []string
 	for _, e := range u.GetEndpoints() {
@@ -82,7 +83,7 @@ func TestEndpointsFollowDNS(t *testing.T) {
 	events, stop := g.WatchEvents()
 	defer stop()
 	g.put(append(s.resources(ca), tcpListener("tcp", "127.0.0.1:0"))...)
-	c := dial(t, g.address("tcp")) // and so it waits for the first answer
+	c := dial(t, g.address("tcp")) // the connection waits for the first DNS answer
 	c.echo(t, "before")
 	if got := endpoints(g.upstreamStatus()); got != one {
 		t.Errorf("endpoints %s", got)
@@ -135,7 +136,7 @@ func TestEndpointsFollowDNS(t *testing.T) {
 		}
 	}
 
-	// DNS is gone: the answer stays, for another revision too.
+	// DNS stops answering: the last answer stays in use, also in a new revision.
 	s.Ignore("_up._tcp.example")
 	eventually(t, "DNS fails", func() bool { return g.upstreamStatus().GetDns().GetError() != "" })
 	changed := proto.Clone(s.resources(ca)[2]).(*adminv1.Upstream)
@@ -196,7 +197,7 @@ func TestAProbeAsksDNSAndEachAddress(t *testing.T) {
 		t.Errorf("%v", r)
 	}
 
-	// One address of two completes the handshake.
+	// One of the two addresses completes the handshake.
 	s.at(good, bad)
 	_, err = g.Apply(t.Context(), edit)
 	wantRefusal(t, err, "resources[2].dns")
@@ -232,13 +233,13 @@ func TestAProbeAsksDNSAndEachAddress(t *testing.T) {
 	}
 }
 
-// DNS that does not answer holds up no write.
+// A DNS server that does not answer delays no write.
 func TestAWriteDoesNotWaitForDNS(t *testing.T) {
 	ca := certstest.NewCA(t)
 	s := newService(t)
 	s.Ignore("_up._tcp.example")
 	g := start(t, "")
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second) // a question takes longer
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second) // a DNS query takes longer
 	defer cancel()
 	if _, err := g.Apply(ctx, store.Edit{Puts: puts(s.resources(ca)...)}); err != nil {
 		t.Fatal(err)

@@ -35,7 +35,7 @@ func TestEachRevisionIsAnEvent(t *testing.T) {
 	defer stop()
 	e := store.Edit{Comment: "a new upstream", Puts: puts(&adminv1.Upstream{Name: "u", Endpoints: []*adminv1.Endpoint{{Address: "127.0.0.1:1"}}})}
 	g.apply(e)
-	g.apply(e) // changes nothing, and is no event
+	g.apply(e) // changes nothing, and causes no event
 	e.Puts[0].Resource.(*adminv1.Upstream).Endpoints[0].Address = "127.0.0.1:2"
 	g.apply(e)
 	for revision := range int64(2) {

@@ -36,8 +36,8 @@ func served(t *testing.T, f func(net.Conn)) string {
 	return ln.Addr().String()
 }
 
-// A failure after a connection was made is in the status of its endpoint, with its own
-// reason, and in the metrics. A failure that a client causes is not.
+// A failure on an established connection appears in the status of its endpoint, with
+// its own reason, and in the metrics. A failure that a client causes does not.
 func TestFailuresInUseAreCountedAtTheirEndpoint(t *testing.T) {
 	half := func(then func(net.Conn)) func(net.Conn) {
 		return func(c net.Conn) {
@@ -52,7 +52,7 @@ func TestFailuresInUseAreCountedAtTheirEndpoint(t *testing.T) {
 		return func(c net.Conn) {
 			_, _ = io.ReadFull(c, make([]byte, 4))
 			fmt.Fprint(c, "pong")
-			_, _ = io.ReadFull(c, make([]byte, 4)) // so that the reset does not overtake it
+			_, _ = io.ReadFull(c, make([]byte, 4)) // waits for the client's data, so that the reset does not overtake it
 			then(c)
 		}
 	}
@@ -62,7 +62,7 @@ func TestFailuresInUseAreCountedAtTheirEndpoint(t *testing.T) {
 		serve  func(net.Conn)
 		client func(c *stream)
 		http   bool
-		want   string // reasons and how often
+		want   string // reasons and their counts
 	}{
 		{"tcp-reset", pong(reset), nil, false, "REASON_UPSTREAM_RESET 1"},
 		{"tcp-client-reset", pong(wait), func(c *stream) { _ = c.Conn.(*net.TCPConn).SetLinger(0) }, false, ""},
@@ -114,7 +114,7 @@ func TestFailuresInUseAreCountedAtTheirEndpoint(t *testing.T) {
 			}
 			return false
 		})
-		// The goroutine that tells the endpoint may have its last words to say.
+		// The goroutine that reports to the endpoint may still be running.
 		got := func() string {
 			var all []string
 			for _, u := range g.UpstreamStatuses() {

@@ -15,7 +15,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// How much history is kept for watchers, and for clients that resume a watch.
+// The size of the history for watchers, and for clients that resume a watch.
 const (
 	keptUpdates     = 1024
 	keptUpdateBytes = 16 << 20
@@ -36,7 +36,7 @@ func newFeeds(started time.Time) *feeds {
 	return &feeds{events: history.New[*adminv1.Event](keptEvents, keptEventBytes, started.UnixMicro())}
 }
 
-// openUpdates begins the updates after the store's revision.
+// openUpdates starts the updates after the store's revision.
 func (f *feeds) openUpdates(instance string, revision int64) {
 	f.instance, f.updates = instance, history.New[store.Update](keptUpdates, keptUpdateBytes, revision)
 }
@@ -76,7 +76,7 @@ func (f *feeds) event(e *adminv1.Event) {
 	})
 }
 
-// observe publishes what happens at the endpoints of upstreams as events.
+// observe publishes the events of the upstreams' endpoints.
 func (f *feeds) observe(e upstream.Event) {
 	out := &adminv1.Event{
 		Type: adminv1.EventType_EVENT_TYPE_ENDPOINT_HEALTH, Kind: adminv1.Kind_KIND_UPSTREAM, Name: e.Upstream, Endpoint: e.Endpoint,

@@ -12,7 +12,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// fileGateway is the gateway as package files uses it.
+// fileGateway adapts the gateway for package files.
 type fileGateway struct{ *Gateway }
 
 func (g fileGateway) Live() *snapshot.Snapshot { return g.live.Load() }

@@ -20,8 +20,8 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// greeter starts a TLS server that requires client certificates. It says the
-// common name of the client's, and then sends back what it gets.
+// greeter starts a TLS server that requires client certificates. It sends the
+// common name in the client's certificate, and then echoes.
 func greeter(t *testing.T, ca *certstest.CA) string {
 	t.Helper()
 	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{
@@ -42,8 +42,8 @@ func greeter(t *testing.T, ca *certstest.CA) string {
 	return l.Addr().String()
 }
 
-// identity returns the name of the client certificate that a new connection
-// through the listener is made with.
+// identity returns the name in the client certificate that the gateway uses for
+// a new connection through the listener.
 func (g *testGateway) identity(listener string) string {
 	g.t.Helper()
 	c := dial(g.t, g.address(listener))
@@ -55,8 +55,8 @@ func (g *testGateway) identity(listener string) string {
 	return strings.TrimSpace(name)
 }
 
-// fromFiles returns the bridge to endpoint whose client certificate comes from
-// a pair of files.
+// fromFiles returns the resources of a bridge to endpoint. Its client
+// certificate comes from a pair of files.
 func fromFiles(t *testing.T, ca *certstest.CA, endpoint, chain, key string) []store.Resource {
 	t.Helper()
 	rs := bridgeTo(t, ca, endpoint)
@@ -64,7 +64,7 @@ func fromFiles(t *testing.T, ca *certstest.CA, endpoint, chain, key string) []st
 	return append(rs, tcpListener("l", "127.0.0.1:0"))
 }
 
-// writeFile puts content in place as `cp` does: what was there is overwritten.
+// writeFile overwrites a file in place, like `cp`.
 func writeFile(t *testing.T, path string, content []byte) string {
 	t.Helper()
 	if err := os.WriteFile(path, content, 0o600); err != nil {
@@ -73,7 +73,7 @@ func writeFile(t *testing.T, path string, content []byte) string {
 	return path
 }
 
-// replaceFile puts content in place at once, by a rename.
+// replaceFile replaces a file atomically, by a rename.
 func replaceFile(t *testing.T, path string, content []byte) {
 	t.Helper()
 	writeFile(t, path+".new", content)
@@ -125,7 +125,7 @@ func (e *fileEvents) next() *adminv1.Event {
 	}
 }
 
-// loaded waits until the files of a resource are taken up.
+// loaded waits until the files of a resource are loaded.
 func (e *fileEvents) loaded(name string) *adminv1.Event {
 	e.t.Helper()
 	for {
@@ -175,7 +175,7 @@ func TestNextHandshakeUsesRotatedFiles(t *testing.T) {
 func TestFilesAreReloadedAfterEveryKindOfReplacement(t *testing.T) {
 	ca := certstest.NewCA(t)
 	upstream := greeter(t, ca)
-	// A layout is where the pair is, and how another takes its place.
+	// A layout says where the pair of files is, and how another pair replaces it.
 	for _, layout := range []struct {
 		name  string
 		paths func(dir string) (chain, key string)
@@ -254,7 +254,7 @@ func TestFilesAreReloadedAfterEveryKindOfReplacement(t *testing.T) {
 			g := start(t, "")
 			g.put(fromFiles(t, ca, upstream, chain, key)...)
 			events := g.fileEvents()
-			for n := 1; n <= 2; n++ { // the second time as well: it must still be watched
+			for n := 1; n <= 2; n++ { // also a second time, because the file must still be watched
 				name := fmt.Sprintf("v%d", n)
 				layout.put(t, dir, n, ca.Client(t, name))
 				events.loaded("client")
@@ -284,7 +284,7 @@ func TestInvalidFilesAreReportedOnceAndOldOnesStayLive(t *testing.T) {
 	other := ca.Client(t, "other")
 	for what, tt := range map[string]struct {
 		spoil func(t *testing.T, chain, key string)
-		want  string // in the event
+		want  string // text in the event
 	}{
 		"half written": {func(t *testing.T, chain, _ string) {
 			replaceFile(t, chain, other.ChainPEM[:len(other.ChainPEM)/2])
@@ -343,7 +343,7 @@ func TestInvalidFilesAreReportedOnceAndOldOnesStayLive(t *testing.T) {
 			if got := g.identity("l"); got != "one" || g.State().Revision() != 1 {
 				t.Errorf("the next connection is made as %q at revision %d", got, g.State().Revision())
 			}
-			// A look at the same again tells nothing new.
+			// Another check of unchanged files sends no event.
 			now := time.Now()
 			if err := os.Chtimes(dir, now, now); err != nil {
 				t.Fatal(err)
@@ -402,7 +402,7 @@ func TestOneBadFileHoldsUpNoOther(t *testing.T) {
 	}
 	g.put(rs...)
 	events := g.fileEvents()
-	// All three at once: the directory is exchanged.
+	// All three files change at once: the directory is exchanged.
 	exchange := t.TempDir()
 	other := certstest.NewCA(t).TrustPEM()
 	writeFile(t, filepath.Join(exchange, "a.pem"), other)
@@ -443,7 +443,7 @@ func TestUsersOfAMissingFileAreDownUntilItReturns(t *testing.T) {
 	if len(problems) != 2 || !strings.Contains(problems["client"], "no such file") || !strings.Contains(problems["up"], `certificate "client" is down`) {
 		t.Errorf("%v", problems)
 	}
-	if c, err := net.Dial("tcp", g.address("l")); err == nil { // else it was reset at once
+	if c, err := net.Dial("tcp", g.address("l")); err == nil { // otherwise the connection was reset at once
 		if rest, _ := io.ReadAll(c); len(rest) > 0 {
 			t.Errorf("traffic continued: %q", rest)
 		}

@@ -8,8 +8,8 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// followed returns a channel of what follows a position, which is closed once
-// there will be no more; stop ends it.
+// followed returns a channel with the items after a position. The channel is
+// closed when the feed ends. stop ends it earlier.
 func followed[T any](t *testing.T, position int64, after func(int64) ([]T, <-chan struct{}, error), place func(T) int64) (values <-chan T, stop func()) {
 	out, done := make(chan T), make(chan struct{})
 	var following sync.WaitGroup

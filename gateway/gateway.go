@@ -37,8 +37,7 @@ type Options struct {
 	// it is missing. Only one process may use it at a time.
 	DataDir string
 
-	// History is how many revisions are stored, with what is needed to roll back to them.
-	// 0: 100.
+	// History is how many revisions are stored for rollbacks. 0: 100.
 	History int
 
 	// SealKey opens a sealed state, and seals a new one. nil: the state must not be sealed.
@@ -48,8 +47,8 @@ type Options struct {
 	// in DataDir.
 	AdminSocket string
 
-	// AdminAccess says which users may connect to that socket. The zero value: only
-	// the user that runs the gateway.
+	// AdminAccess says which users may connect to that socket. The zero value
+	// allows only the user that runs the gateway.
 	AdminAccess unixsocket.Options
 
 	// AdminTCP, if not nil, serves the admin API over TCP too, with mutual TLS.
@@ -68,7 +67,8 @@ type Options struct {
 	// /debug/pprof. Empty: none.
 	Ops string
 
-	// Ready holds the conditions for readiness, besides that the gateway serves.
+	// Ready holds further conditions for readiness. The gateway must always be
+	// serving.
 	Ready Readiness
 
 	// LogDropped returns how many log lines were dropped because the reader of the
@@ -84,17 +84,18 @@ type Options struct {
 	DrainTimeout time.Duration
 
 	// AccessLog says where and how requests and connections are recorded. The zero
-	// value: they are not.
+	// value disables the log.
 	AccessLog AccessLog
 
-	// AuditLog says where the gateway records who did what. The zero value: nowhere.
+	// AuditLog says where the gateway records the actions of callers. The zero value
+	// disables the log.
 	AuditLog AuditLog
 
 	// Version is the version that GetStatus reports.
 	Version string
 
-	// Sockets holds the listening sockets that the process inherited, and passes them on. Nil:
-	// every socket is new, and is closed with the process.
+	// Sockets holds the listening sockets that the process inherited, and passes them to the
+	// next process. Nil: every socket is new, and is closed with the process.
 	Sockets *handover.Sockets
 
 	// Predecessor is the process that this one replaces. Nil: this one replaces no process.
@@ -148,9 +149,9 @@ func (o AccessLog) open(log hclog.Logger) (*accesslog.Logger, error) {
 	return l, nil
 }
 
-// An AuditLog says where the gateway records who did what.
+// An AuditLog says where the gateway records the actions of callers.
 type AuditLog struct {
-	File string // to append to; its directory must exist. Empty: no audit log.
+	File string // the file to append to; its directory must exist. Empty: no audit log.
 
 	// Required refuses writes that cannot be recorded.
 	Required bool
@@ -178,7 +179,7 @@ type Gateway struct {
 	*connections.Connections
 
 	descriptors *listeners.Descriptors
-	trackers    upstream.Trackers // of connections to upstreams
+	trackers    upstream.Trackers // track connections to upstreams
 	accessLog   *accesslog.Logger // nil: no access log
 	files       *files.Watcher
 	metrics     *telemetry.Publisher
@@ -228,7 +229,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	case <-ctx.Done():
 	case <-g.upgrades.done:
 		stopWatching()
-		serving.Go(g.stopServing) // so that callers turn to the new process
+		serving.Go(g.stopServing) // so that callers use the new process
 		g.drainListeners()
 		stopTicking()
 		serving.Wait()
@@ -289,7 +290,7 @@ func (g *Gateway) drain() {
 // drainListeners rejects new connections, and returns when the last connection has ended.
 func (g *Gateway) drainListeners() {
 	g.log.Info("draining")
-	g.live.Load().CloseWarm() // no client will need a warm connection
+	g.live.Load().CloseWarm() // no more clients will need a warm connection
 	g.listeners.Shutdown()
 	g.live.Load().Retire(new(snapshot.Snapshot))
 }

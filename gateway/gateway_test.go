@@ -89,7 +89,7 @@ func TestDryRunChangesNothingAndDescribesTheChange(t *testing.T) {
 	}
 }
 
-// failing is a store that cannot write.
+// failing is a store whose writes fail.
 type failing struct{ stateStore }
 
 func (failing) Commit(*store.Draft, *revisions.Record) error {
@@ -115,7 +115,8 @@ func TestAStoredListenerWhosePortIsTakenIsDownUntilItIsFree(t *testing.T) {
 	ca := certstest.NewCA(t)
 	g := start(t, "")
 	g.put(append(bridgeTo(t, ca, echo(t, ca, ca.Server(t, "up.example"))), tcpListener("l", "127.0.0.1:0"), tcpListener("m", "127.0.0.1:0"))...)
-	// Give "l" a fixed port, and take it while the gateway is away.
+	// "l" gets a fixed port, which another socket takes while the gateway is
+	// stopped.
 	address := g.address("l")
 	g.apply(store.Edit{Deletes: []store.Delete{{Kind: adminv1.Kind_KIND_LISTENER, Name: "l"}}})
 	eventually(t, "the port is free", func() bool { return len(g.Status().GetListeners()) == 1 })
@@ -382,7 +383,7 @@ func TestMetricsCountTraffic(t *testing.T) {
 		`drawbridge_upstream_up{endpoint="127.0.0.1:`,
 		`result="resumed",upstream="up"} 2`,
 	}
-	for range 2 { // reading twice counts nothing twice
+	for range 2 { // a second scrape must not count anything twice
 		_, body := get(t, "http://"+g.OpsAddress()+"/metrics")
 		for _, w := range want {
 			if !strings.Contains(body, w) {

@@ -12,11 +12,11 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// Every server of the gateway's own bounds the number of silent connections.
-// They neither keep out active clients nor fill the log.
+// Each of the gateway's own servers limits the number of silent connections, so
+// that they neither keep out active clients nor fill the log.
 func TestIdleConnectionsDoNotBlockOtherClients(t *testing.T) {
 	g := start(t, "")
-	for n := range 600 { // more than there is room for, from several addresses
+	for n := range 600 { // more than the limit, from several addresses
 		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, byte(1+n%100))}}
 		if c, err := d.Dial("tcp", g.OpsAddress()); err == nil {
 			t.Cleanup(func() { c.Close() })
@@ -32,7 +32,8 @@ func TestIdleConnectionsDoNotBlockOtherClients(t *testing.T) {
 	if n := strings.Count(g.log.String(), "the server is at its connection limit"); n != 1 {
 		t.Errorf("%d log lines", n)
 	}
-	// Their descriptors are set aside, so that traffic cannot be short of them.
+	// The gateway reserves descriptors for these connections, so that they take
+	// none from traffic.
 	if aside := 2 * limits.Connections; g.descriptors.Others() < aside {
 		t.Errorf("%d descriptors are kept from traffic, want %d at least", g.descriptors.Others(), aside)
 	}
@@ -65,7 +66,7 @@ func TestReadinessRequiresTheConfiguredConditions(t *testing.T) {
 				t.Skipf("another process took %s first: %v", address, err)
 			}
 		}},
-		{"restored", "ready", nil}, // and it is reported
+		{"restored", "ready", nil}, // the status reports the listener as down
 		{"revision", "ready", nil},
 		{"listeners", "not ready: 1 listener is down: down", nil},
 	} {

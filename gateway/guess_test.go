@@ -9,7 +9,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// A messageFiller fills messages with what a confused or hostile client might send.
+// A messageFiller fills messages like a confused or hostile client.
 type messageFiller struct {
 	*rand.Rand
 	texts  []string
@@ -28,7 +28,7 @@ func (s *fieldSet) add(f protoreflect.FieldDescriptor) {
 	s.fields[f.FullName()] = true
 }
 
-// fieldsBelow adds to all the fields of a message, at any depth.
+// fieldsBelow adds the fields of a message to all, at any depth.
 func fieldsBelow(m protoreflect.MessageDescriptor, all map[protoreflect.FullName]bool) {
 	for i := range m.Fields().Len() {
 		f := m.Fields().Get(i)
@@ -45,7 +45,7 @@ func fieldsBelow(m protoreflect.MessageDescriptor, all map[protoreflect.FullName
 // maxGuess bounds the depth of messages.
 const maxGuess = 6
 
-// fill sets fields of m at random, and always its name.
+// fill sets random fields of m, and always its name.
 func (g *messageFiller) fill(m protoreflect.Message, depth int) {
 	fields := m.Descriptor().Fields()
 	for i := range fields.Len() {
@@ -100,8 +100,7 @@ func (g *messageFiller) scalar(f protoreflect.FieldDescriptor) protoreflect.Valu
 	panic(fmt.Sprintf("a field of kind %v", f.Kind()))
 }
 
-// within returns m and the messages that it holds, at any depth, without those that are
-// output only.
+// within returns m and the messages in it, at any depth, except output-only ones.
 func within(m protoreflect.Message) []protoreflect.Message {
 	all := []protoreflect.Message{m}
 	for i := range m.Descriptor().Fields().Len() {
@@ -125,8 +124,8 @@ func outputOnly(f protoreflect.FieldDescriptor) bool {
 	return f.ContainingMessage().Fields().ByName("etag") != nil && (f.Name() == "revision" || f.Name() == "info")
 }
 
-// spoil gives a random message within m something that this version of the API does
-// not know: a field, a value of an enum, or a negative number.
+// spoil adds something invalid to a random message within m: an unknown field, an
+// unknown enum value, or a negative number.
 func (g *messageFiller) spoil(m protoreflect.Message) {
 	all := within(m)
 	at := all[g.IntN(len(all))]

@@ -30,7 +30,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // deadline bounds every wait of a test.
 const deadline = 20 * time.Second
 
-// testGateway is a gateway that runs, and its log.
+// testGateway is a running gateway and its log.
 type testGateway struct {
 	*Gateway
 	t    *testing.T
@@ -124,7 +124,7 @@ func puts(rs ...store.Resource) []store.Put {
 	return out
 }
 
-// listener returns the status of a listener; of several of the name the first.
+// listener returns the status of the first listener with the name.
 func (g *testGateway) listener(name string) *adminv1.ListenerStatus {
 	g.t.Helper()
 	for _, l := range g.Status().GetListeners() {
@@ -136,7 +136,7 @@ func (g *testGateway) listener(name string) *adminv1.ListenerStatus {
 	return nil
 }
 
-// address returns where the listener is bound.
+// address returns the listener's bound address.
 func (g *testGateway) address(name string) string {
 	g.t.Helper()
 	l := g.listener(name)
@@ -146,8 +146,8 @@ func (g *testGateway) address(name string) string {
 	return l.GetBoundAddress()
 }
 
-// echo starts a TLS server that requires client certificates and sends back what
-// it gets. It returns its address.
+// echo starts a TLS echo server that requires client certificates, and returns
+// its address.
 func echo(t *testing.T, ca *certstest.CA, issued *pki.Issued) string {
 	t.Helper()
 	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{
@@ -163,7 +163,7 @@ func echo(t *testing.T, ca *certstest.CA, issued *pki.Issued) string {
 	return l.Addr().String()
 }
 
-// serve accepts until the test ends, and waits for what it started.
+// serve accepts connections until the test ends, and waits for its goroutines.
 func serve(t *testing.T, l net.Listener, handle func(net.Conn)) {
 	var wg sync.WaitGroup
 	var mu sync.Mutex
@@ -197,7 +197,7 @@ func serve(t *testing.T, l net.Listener, handle func(net.Conn)) {
 	})
 }
 
-// bridgeTo returns the resources that bridge to an mTLS endpoint.
+// bridgeTo returns the resources of a bridge to an mTLS endpoint.
 func bridgeTo(t *testing.T, ca *certstest.CA, endpoint string) []store.Resource {
 	t.Helper()
 	client := ca.Client(t, "client")
@@ -276,7 +276,7 @@ func get(t *testing.T, url string) (int, string) {
 	return resp.StatusCode, string(body)
 }
 
-// eventually waits until another goroutine has made ok true.
+// eventually waits until ok returns true.
 func eventually(t *testing.T, condition string, ok func() bool) {
 	t.Helper()
 	for end := time.Now().Add(deadline); !ok(); time.Sleep(time.Millisecond) {

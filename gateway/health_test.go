@@ -19,8 +19,8 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// A checkedServer is an HTTPS server that says its name, and whether it is well when it is
-// asked at /well.
+// A checkedServer is an HTTPS server that answers with its name. It reports its health at
+// /well.
 type checkedServer struct {
 	address   string
 	unhealthy atomic.Bool
@@ -95,7 +95,7 @@ func TestHealthChecksDecideWhereTrafficGoes(t *testing.T) {
 		}
 		return all
 	}
-	if got := answers(); got["one"]+got["two"] != 10 { // the first has waited for an answer
+	if got := answers(); got["one"]+got["two"] != 10 { // the first request waited for a health check
 		t.Errorf("at first: %v", got)
 	}
 	eventually(t, "both are well", func() bool { return g.endpoint("up", 0).GetAvailable() && g.endpoint("up", 1).GetAvailable() })
@@ -118,12 +118,12 @@ func TestHealthChecksDecideWhereTrafficGoes(t *testing.T) {
 	if c := s.GetCheck(); c.GetHealthy() || !c.GetChecked() || c.GetReason() != adminv1.Reason_REASON_CHECK_FAILED || c.GetChecks() == 0 || c.GetFailures() == 0 || c.GetCheckTime() == nil || c.GetDuration().AsDuration() <= 0 {
 		t.Errorf("%v", c)
 	}
-	// Traffic met none of these failures.
+	// The failures of health checks do not count as traffic's.
 	if len(s.GetFailures()) != 0 || s.GetLastFailure() != nil {
 		t.Errorf("%v", s)
 	}
 
-	// A change of another field keeps the health, and so does a rotation.
+	// The health survives a change of another field, and a rotation.
 	changed := proto.Clone(up).(*adminv1.Upstream)
 	changed.Endpoints[1].Weight = new(int32(5))
 	g.put(changed)
@@ -157,7 +157,8 @@ func TestHealthChecksDecideWhereTrafficGoes(t *testing.T) {
 	}
 }
 
-// A health check that passes says nothing about the handshakes of traffic.
+// Failed handshakes of traffic eject an endpoint even if its health check
+// passes.
 func TestFailedHandshakesEjectAHealthyEndpoint(t *testing.T) {
 	ca := certstest.NewCA(t)
 	good := newCheckedServer(t, ca, "good")

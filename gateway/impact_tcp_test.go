@@ -12,8 +12,8 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// Streams end with their listener, or if their endpoint no longer verifies, as predicted.
-// They survive their upstream, whose warm connections are closed.
+// As predicted, streams end with their listener, or if their endpoint no longer verifies.
+// They survive the deletion of their upstream, whose warm connections are closed.
 func TestTheImpactOnStreams(t *testing.T) {
 	ca := certstest.NewCA(t)
 	revoked, client := ca.Server(t, "up.example"), ca.Client(t, "client")
@@ -33,7 +33,7 @@ func TestTheImpactOnStreams(t *testing.T) {
 		up     *adminv1.Upstream
 		warm   uint64
 		e      store.Edit
-		impact *adminv1.Impact // without sessions
+		impact *adminv1.Impact // without lost sessions
 		ends   bool
 	}{
 		{"the listener is deleted", up(nil), 0, store.Edit{Deletes: []store.Delete{{Kind: adminv1.Kind_KIND_LISTENER, Name: "tcp"}}},

@@ -32,8 +32,8 @@ func impactEdits(t *testing.T) int {
 // losses are the connections of a listener or an upstream that end.
 type losses struct{ closed, drained, requests int64 }
 
-// Under live traffic, what a dry run predicts is what the answer of the write says and
-// what then happens: exactly the counted connections end, and all others still work.
+// Under live traffic, a dry run predicts the impact of a write. The answer of the
+// write reports the same impact, and exactly the counted connections end.
 func TestTheImpactIsWhatHappens(t *testing.T) {
 	w := newImpactTestbed(t, 1)
 	lost := losses{}
@@ -86,8 +86,8 @@ func eventuallyEqual(t *testing.T, name string, want map[string]losses, got func
 	eventually(t, name, func() bool { last = got(); return maps.Equal(last, want) })
 }
 
-// settle waits until the gateway has nothing in progress but the held requests, and has
-// closed every connection that it was closing.
+// settle waits until only the held requests are in progress, and all connections that
+// the gateway was closing are closed.
 func (w *impactTestbed) settle() {
 	eventually(w.t, "no other request is in progress", func() bool {
 		inFlight, clients := map[string]int{}, map[string]int{}
@@ -111,14 +111,14 @@ func (w *impactTestbed) settle() {
 					tracked += n
 				}
 			}
-			settled = settled && len(open) == tracked // none is failing its handshake
+			settled = settled && len(open) == tracked // no connection is failing its handshake
 		}
 		return settled
 	})
 }
 
-// before returns the clients by listener, and the connections by upstream, with the number
-// of requests that each has in progress.
+// before returns the clients by listener, and the connections by upstream with the number
+// of requests in progress.
 func (w *impactTestbed) before() (clients map[*holdClient]int, upstreams map[string]map[net.Conn]int) {
 	clients, upstreams = map[*holdClient]int{}, map[string]map[net.Conn]int{}
 	for _, c := range w.clients {
@@ -146,7 +146,7 @@ func (w *impactTestbed) releaseAll() {
 	}
 }
 
-// since returns the losses among the given connections: those that have ended,
+// since returns the losses among the given connections: the ended connections,
 // and their requests.
 func (w *impactTestbed) since(clients map[*holdClient]int, upstreams map[string]map[net.Conn]int) map[string]losses {
 	out := map[string]losses{}
@@ -176,8 +176,8 @@ func (w *impactTestbed) since(clients map[*holdClient]int, upstreams map[string]
 	return out
 }
 
-// Changes that no connection notices have no impact, and a lost session or endpoint has
-// one without any connection.
+// Changes that affect no connection have no impact. A lost session or endpoint counts
+// as impact even without connections.
 func TestUnrelatedChangesEndNoConnection(t *testing.T) {
 	w := newImpactTestbed(t, 2)
 	w.connect()
@@ -197,7 +197,7 @@ func TestUnrelatedChangesEndNoConnection(t *testing.T) {
 			t.Errorf("%s: %v", name, i)
 		}
 	}
-	// The keys of tickets belong to the TLS settings that made them.
+	// Each ticket key belongs to the TLS settings under which it was created.
 	for name, variant := range map[string]int{"front": 1, "partners": 1, "to-two": 4} {
 		if i := try(name, variant); !proto.Equal(i, &adminv1.Impact{Listeners: []*adminv1.ListenerImpact{{Name: "to-two", ResumptionLost: true}}}) {
 			t.Errorf("%s: %v", name, i)

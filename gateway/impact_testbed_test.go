@@ -31,7 +31,7 @@ type holdServer struct {
 	address string
 
 	mu    sync.Mutex
-	conns map[net.Conn]int // open ones, with the number of requests that are held
+	conns map[net.Conn]int // open connections, with the number of held requests
 	held  map[string]chan struct{}
 }
 
@@ -64,7 +64,7 @@ func newHoldServer(t *testing.T, issued *pki.Issued, protos ...string) *holdServ
 	return h
 }
 
-// ServeHTTP answers at once a request without an id.
+// ServeHTTP holds requests with an id, and answers others at once.
 func (h *holdServer) ServeHTTP(_ http.ResponseWriter, r *http.Request) {
 	id := r.Header.Get("Hold")
 	if id == "" {
@@ -101,7 +101,7 @@ func (h *holdServer) release(id string) {
 	}
 }
 
-// open returns the open connections, with the number of requests that are held.
+// open returns the open connections, with the number of held requests.
 func (h *holdServer) open() map[net.Conn]int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -112,20 +112,20 @@ func (h *holdServer) open() map[net.Conn]int {
 type holdClient struct {
 	transport
 	listener string
-	ended    atomic.Bool // by the gateway
+	ended    atomic.Bool // the gateway ended the connection
 	held     []*heldRequest
 }
 
 // A transport makes requests on one connection.
 type transport interface {
-	// request makes a request that is held if id is not empty.
+	// request makes a request. The server holds it if id is not empty.
 	request(id string) error
-	streams() int // how many requests it makes at once
+	streams() int // streams returns how many concurrent requests the transport supports.
 }
 
 type heldRequest struct {
 	id   string
-	done chan struct{} // closed once it is answered, or has failed
+	done chan struct{} // closed when the request is answered or has failed
 }
 
 // dialHold connects to a listener. config is nil for plaintext.
@@ -152,7 +152,7 @@ func dialHold(t *testing.T, listener, address string, config *tls.Config) (*hold
 	return c, nil
 }
 
-// An endNoter is a connection that notes when the gateway ends it.
+// An endNoter is a connection that records when the gateway ends it.
 type endNoter struct {
 	net.Conn
 	ended *atomic.Bool
@@ -173,8 +173,8 @@ func (c endNoter) Close() error {
 	return c.Conn.Close()
 }
 
-// A transport1 is a connection of HTTP/1.1. Unlike that of package http, it never closes
-// the connection by itself.
+// A transport1 is an HTTP/1.1 connection. Unlike the transport of package http, it never
+// closes the connection by itself.
 type transport1 struct {
 	net.Conn
 	answers chan error // closed at the end of the connection
@@ -213,7 +213,7 @@ func (c *transport1) request(id string) error {
 
 func (c *transport1) streams() int { return 1 }
 
-// A transport2 is a connection of HTTP/2.
+// A transport2 is an HTTP/2 connection.
 type transport2 struct {
 	t *testing.T
 	*http.ClientConn
@@ -238,12 +238,12 @@ func (c transport2) request(id string) error {
 
 func (c transport2) streams() int { return 2 }
 
-// begin begins a request and returns once the server holds it, or it is over.
+// begin begins a request and returns when the server holds it, or it has ended.
 func (c *holdClient) begin(t *testing.T, id string, h *holdServer) {
 	r := &heldRequest{id: id, done: make(chan struct{})}
 	go func() {
 		defer close(r.done)
-		_ = c.request(id) // the connection may be closed meanwhile
+		_ = c.request(id) // fails if the connection is closed meanwhile
 	}()
 	eventually(t, "a request is held or over", func() bool { return h.holds(id) || r.isOver() })
 	if !r.isOver() {
@@ -260,7 +260,7 @@ func (r *heldRequest) isOver() bool {
 	}
 }
 
-// release has some requests answered.
+// release lets the server answer some requests.
 func (c *holdClient) release(h *holdServer, choose func() bool) {
 	var still, over []*heldRequest
 	for _, r := range c.held {
@@ -277,7 +277,7 @@ func (c *holdClient) release(h *holdServer, choose func() bool) {
 	c.held = still
 }
 
-// A setting is one way in which the configuration of an impactTestbed varies.
+// A setting is one varying part of the configuration of an impactTestbed.
 type setting struct {
 	name     string
 	variants int
@@ -290,8 +290,8 @@ var worldSettings = []setting{
 // absent is the variant of an upstream or listener that does not exist.
 const absent = 3
 
-// An impactTestbed is a gateway with three upstreams and a listener for each, whose
-// configuration varies at random while clients have requests in progress.
+// An impactTestbed is a gateway with three upstreams and a listener for each. The
+// test varies its configuration at random while clients have requests in progress.
 type impactTestbed struct {
 	*testGateway
 	random      *rand.Rand
@@ -364,7 +364,7 @@ func (w *impactTestbed) listenerTo(name string) *adminv1.Listener {
 	return l
 }
 
-// edit returns the edit to the present variants.
+// edit returns an edit that applies the present variants.
 func (w *impactTestbed) edit() store.Edit {
 	e := store.Edit{Impact: true, Puts: puts(w.bundles[fmt.Sprint("corp", w.variant["corp"])], w.bundles[fmt.Sprint("partners", w.variant["partners"])], w.fronts[w.variant["front"]])}
 	exists := func(k adminv1.Kind, name string) bool { return w.State().Get(k, name) != nil }
@@ -386,7 +386,7 @@ func (w *impactTestbed) edit() store.Edit {
 	return e
 }
 
-// vary changes some settings at random.
+// vary changes some random settings.
 func (w *impactTestbed) vary() {
 	for range 1 + w.random.IntN(3) {
 		s := worldSettings[w.random.IntN(len(worldSettings))]
@@ -414,7 +414,7 @@ func (w *impactTestbed) connect() {
 			}
 			c, err := dialHold(w.t, l.GetName(), l.GetBoundAddress(), config)
 			if err != nil || c.request("") != nil {
-				continue // its certificate is not accepted
+				continue // the listener does not accept the client's certificate
 			}
 			w.clients = append(w.clients, c)
 		}

@@ -12,9 +12,9 @@ import (
 	"testing"
 )
 
-// kernelSockets returns the TCP sockets of IPv4 that the kernel knows, as "local remote",
-// and whether each is established. It asks ss, or reads /proc/net/tcp if there is no ss.
-// Nil: there is neither.
+// kernelSockets returns the kernel's IPv4 TCP sockets, as "local remote", and whether
+// each is established. It runs ss, or reads /proc/net/tcp if ss is missing. It returns
+// nil if neither exists.
 func kernelSockets(t *testing.T) map[string]bool {
 	t.Helper()
 	if _, err := exec.LookPath("ss"); err == nil {
@@ -34,7 +34,7 @@ func kernelSockets(t *testing.T) map[string]bool {
 func parseSS(text string) map[string]bool {
 	out := map[string]bool{}
 	for line := range strings.Lines(text) {
-		// State, the two queues, and the two addresses.
+		// The fields are the state, two queues and two addresses.
 		if f := strings.Fields(line); len(f) >= 5 {
 			out[f[3]+" "+f[4]] = f[0] == "ESTAB"
 		}
@@ -61,7 +61,7 @@ func procAddress(text string) string {
 	if err != nil || err2 != nil || len(ip) != 4 {
 		return fmt.Sprintf("(%s)", text)
 	}
-	slices.Reverse(ip) // the kernel prints the bytes as a number of this machine
+	slices.Reverse(ip) // the kernel prints the bytes in this machine's order
 	return netip.AddrPortFrom(netip.AddrFrom4([4]byte(ip)), uint16(n)).String()
 }
 

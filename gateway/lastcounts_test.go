@@ -10,8 +10,8 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// The counts of an upstream or a listener stay in the metrics when it is replaced or
-// removed, even if no scrape read them in between. Each count appears once.
+// When an upstream or listener is replaced or removed, its counts stay in the
+// metrics, even if no scrape read them before. Each count appears once.
 func TestCountersContinueAcrossRevisions(t *testing.T) {
 	up := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	t.Cleanup(up.Close)
@@ -41,7 +41,7 @@ func TestCountersContinueAcrossRevisions(t *testing.T) {
 		eventually(t, "the metrics have "+requests, func() bool { return strings.Contains(metrics(), requests) })
 	}
 	ask()
-	g.put(plain(2)) // replaced before the first reading
+	g.put(plain(2)) // replaced before the first scrape
 	wait("1")
 	for weight := range int32(5) {
 		ask()

@@ -59,7 +59,7 @@ func (w *writer) tryReclaim() error {
 	return err
 }
 
-// giveStore leaves the store to the other process. Writes fail from now on.
+// giveStore leaves the store to the other process. Later writes fail.
 func (w *writer) giveStore() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -16,8 +16,8 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// The status and the metrics count refusals by limits, and retries, under the
-// names that the configuration uses for them.
+// The status and the metrics count retries, and refusals by each limit, under
+// the names of the configuration fields.
 func TestLimitsAndRetriesAreCounted(t *testing.T) {
 	var n atomic.Int32
 	up := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -60,7 +60,7 @@ func TestLimitsAndRetriesAreCounted(t *testing.T) {
 		}
 	}
 	dial(t, g.address("raw")).Close()
-	if late, err := net.Dial("tcp", g.address("raw")); err == nil { // it may be reset before that returns
+	if late, err := net.Dial("tcp", g.address("raw")); err == nil { // the gateway may reset the connection before Dial returns
 		late.SetDeadline(time.Now().Add(deadline))
 		if rest, _ := io.ReadAll(late); len(rest) > 0 {
 			t.Errorf("a connection too many got %q", rest)

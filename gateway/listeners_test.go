@@ -17,7 +17,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// bare returns a TCP listener without an upstream, whose connections are closed.
+// bare returns a TCP listener without an upstream, which closes its connections.
 func bare(name, address string) *adminv1.Listener {
 	return &adminv1.Listener{Name: name, Address: address, Protocol: adminv1.Protocol_PROTOCOL_TCP}
 }
@@ -35,13 +35,13 @@ func connects(address string) bool {
 	if err == nil {
 		c.Close()
 	}
-	// A connection that leads nowhere is reset; that of a unix socket fails while
-	// its queue is full.
+	// Without a listener, a TCP connection is reset. Connecting to a unix socket
+	// fails while its queue is full.
 	return err == nil || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EAGAIN)
 }
 
-// When a delete has been answered, no client is accepted any more, and the address
-// can be taken at once, however busy the listener was.
+// After the answer to a delete, even a busy listener accepts no more clients, and
+// its address can be used at once.
 func TestAnAcknowledgedDeleteIsDone(t *testing.T) {
 	g := start(t, "")
 	for name, address := range map[string]string{"tcp": "127.0.0.1:0", "unix": "unix:" + filepath.Join(shortDir(t), "l.sock")} {
@@ -78,9 +78,9 @@ func TestAnAcknowledgedDeleteIsDone(t *testing.T) {
 	}
 }
 
-// Hundreds of listeners change owners in every revision, on one busy processor, so that
-// many are handed over again before their last owner has ended. Each owner ends, the
-// last ones accept, and the gateway can stop.
+// Every revision hands hundreds of listeners to new owners, on one busy processor, so
+// that many are handed over again before their last owner has ended. Each owner ends,
+// the last owners accept, and the gateway can stop.
 func TestListenersAreHandedOverInQuickSuccession(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	const listeners, revisions = 200, 8
@@ -132,7 +132,7 @@ func TestListenersAreHandedOverInQuickSuccession(t *testing.T) {
 		}
 	}
 	for _, address := range addresses {
-		// A connection that is not accepted stays open.
+		// A connection in the queue of a listener stays open.
 		c, err := net.Dial("tcp", address)
 		if err == nil {
 			c.SetDeadline(time.Now().Add(deadline))
@@ -149,9 +149,8 @@ func TestListenersAreHandedOverInQuickSuccession(t *testing.T) {
 }
 
 // A listener may move between addresses that overlap, in one write and with
-// clients of the old address still connected. A port that is free on one address
-// may be taken on another by something else on this machine: then another port is
-// tried, a few times.
+// clients of the old address still connected. Another process may use the port on
+// one of the addresses. Then the test tries another port, a few times.
 func TestAListenerMovesBetweenAddressesThatOverlap(t *testing.T) {
 	g := start(t, "")
 	var err error
@@ -199,7 +198,7 @@ func moveListeners(t *testing.T, g *testGateway) error {
 		l.Close()
 		t.Error("another process can listen on the same address")
 	}
-	// One becomes two, and two become one.
+	// One listener becomes two, and two become one.
 	if err := try(store.Edit{Puts: puts(bare("l", ":"+port))}); err != nil {
 		return err
 	}

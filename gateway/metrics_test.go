@@ -43,8 +43,8 @@ func TestEveryMetricIsInTheReference(t *testing.T) {
 	}
 }
 
-// everyMetric returns /metrics of a gateway after every event that a metric
-// counts.
+// everyMetric returns /metrics of a gateway after each kind of event that a
+// metric counts.
 func everyMetric(t *testing.T) string {
 	ca := certstest.NewCA(t)
 	front := ca.Server(t, "front.example")
@@ -57,7 +57,7 @@ func everyMetric(t *testing.T) string {
 	g.put(append(bridgeTo(t, ca, "127.0.0.1:1"), tls, httpListener("http", "127.0.0.1:0"),
 		inlineCertificate("front", front))...)
 
-	// An upstream that another CA vouches for, and that is let through.
+	// The certificate of this upstream is from another CA, and is accepted anyway.
 	foreign := certstest.NewCA(t)
 	lax := tcpListener("lax", "127.0.0.1:0")
 	lax.Upstream = "lax"

@@ -46,9 +46,9 @@ func (u undoList) run() {
 	}
 }
 
-// Open locks the data directory, binds the admin sockets and makes the stored
-// state live, as far as that is possible. If ctx ends first, it fails. The caller must
-// call Run or Close.
+// Open locks the data directory, binds the admin sockets and makes the stored state
+// live as far as possible. If ctx ends first, it fails. The caller must call Run or
+// Close.
 func Open(ctx context.Context, o Options) (_ *Gateway, err error) {
 	if o.Logger == nil {
 		o.Logger = hclog.NewNullLogger()
@@ -84,12 +84,12 @@ func Open(ctx context.Context, o Options) (_ *Gateway, err error) {
 		return nil, err
 	}
 	g.admin = admin.New(admin.Options{Gateway: g, Logger: o.Logger, Metrics: g.metrics.Process(), Access: g.access, Audit: g.audit})
-	g.admin.SetServing(false) // until Run
+	g.admin.SetServing(false) // not serving until Run
 	g.descriptors.Reserve(limits.Connections * (len(g.sockets) + 1))
 	if err := g.restore(ctx, state); err != nil {
 		return nil, err
 	}
-	g.compiler.TicketKeys = nil // a later change of TLS settings begins with new keys
+	g.compiler.TicketKeys = nil // a later change of TLS settings must use new keys
 	return g, nil
 }
 

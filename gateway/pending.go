@@ -18,7 +18,7 @@ import (
 // A pending is the live revision while it waits to be confirmed. It is immutable.
 type pending struct {
 	*adminv1.Pending
-	deadline time.Time // its expire_time, with a monotonic clock reading
+	deadline time.Time // the expire_time, with a monotonic clock reading
 }
 
 // ends reports whether the edit rolls back the pending revision.
@@ -33,8 +33,8 @@ func (p *pending) String() string {
 	return fmt.Sprintf("revision %d, made by %s, is pending until %s", p.GetRevision(), p.GetPrincipal(), p.deadline.UTC().Format("15:04:05 MST"))
 }
 
-// admit rejects an edit that would change something while a revision is pending, unless
-// it rolls back that revision. A dry run gets a warning instead.
+// admit rejects a changing edit while a revision is pending, unless the edit rolls back
+// that revision. A dry run gets a warning instead.
 func (w *writer) admit(e store.Edit, draft *store.Draft, bad *invalid.List) {
 	p := w.pending.Load()
 	if p == nil && e.Origin.Method == byDeadline {
@@ -51,28 +51,29 @@ func (w *writer) admit(e store.Edit, draft *store.Draft, bad *invalid.List) {
 	bad.AddClass(invalid.Pending, "", "%v: confirm it, or roll back to revision %d", p, p.GetRollbackTo())
 }
 
-// beginPending makes a revision pending. The store holds it already.
+// beginPending marks a revision as pending. The store already has it.
 func (w *writer) beginPending(revision *adminv1.Pending, within time.Duration) {
 	p := &pending{revision, time.Now().Add(within)}
 	w.pending.Store(p)
 	w.keeper.Set(p.GetRevision(), p.deadline)
 }
 
-// endPending makes no revision pending. The store says so already.
+// endPending ends the pending state. The store already records that no revision
+// is pending.
 func (w *writer) endPending() {
 	w.pending.Store(nil)
 	w.keeper.Clear()
 	w.checkFiles() // files that changed in the meantime were not loaded
 }
 
-// liveAndPending returns the live snapshot, and its revision if that is pending; nil: it
-// needs no confirmation.
+// liveAndPending returns the live snapshot, and its revision if that is pending, else
+// nil.
 func (w *writer) liveAndPending() (*snapshot.Snapshot, *pending) {
 	for {
 		live, p := w.live.Load(), w.pending.Load()
 		switch {
 		case w.live.Load() != live:
-		case p != nil && p.GetRevision() != live.State().Revision(): // not live yet, or no longer
+		case p != nil && p.GetRevision() != live.State().Revision(): // the pending revision is not live yet, or no longer live
 			return live, nil
 		default:
 			return live, p
@@ -85,7 +86,7 @@ func (w *writer) Pending() *adminv1.Pending {
 	return w.pending.Load().message()
 }
 
-// message returns a copy of the API's message; nil for nil.
+// message returns a copy of the API's message, or nil if p is nil.
 func (p *pending) message() *adminv1.Pending {
 	if p == nil {
 		return nil
@@ -140,11 +141,11 @@ func (w *writer) confirm(ctx context.Context, n int64, o store.Origin) (*adminv1
 // revision is no longer valid as a whole, for example because a file is gone, the
 // affected resources are down.
 func (w *writer) goBack(ctx context.Context, n int64) error {
-	// The deadline may pass before the revision that has it is live.
+	// The deadline may pass before the pending revision is live.
 	w.mu.Lock()
 	p, state := w.pending.Load(), w.State()
 	w.mu.Unlock()
-	if p == nil || p.GetRevision() != n || w.stopping.Err() != nil { // the next start rolls back
+	if p == nil || p.GetRevision() != n || w.stopping.Err() != nil { // if the gateway is stopping, its next start rolls back
 		return nil
 	}
 	e, err := undoing(p.Pending, w.history, state)
@@ -153,7 +154,7 @@ func (w *writer) goBack(ctx context.Context, n int64) error {
 	}
 	w.log.Warn("revision not confirmed in time: rolling back", "revision", n, "to", p.GetRollbackTo())
 	_, err = w.Apply(ctx, e)
-	if err == nil || w.pending.Load() != p { // confirmed at the last moment, or rolled back by a caller
+	if err == nil || w.pending.Load() != p { // the revision was confirmed at the last moment, or a caller rolled it back
 		return nil
 	}
 	w.log.Error("the previous revision is no longer valid as a whole: its invalid resources will be down", "revision", p.GetRollbackTo(), "error", err)
@@ -162,8 +163,8 @@ func (w *writer) goBack(ctx context.Context, n int64) error {
 	return err
 }
 
-// undoing returns the edit that rolls live, the live state, back from a revision that was
-// not confirmed in time.
+// undoing returns the edit that rolls back the live state from a revision that was not
+// confirmed in time.
 func undoing(p *adminv1.Pending, h *revisions.History, live *store.State) (store.Edit, error) {
 	e, err := h.Rollback(live, p.GetRollbackTo())
 	e.Origin, e.Comment = store.Origin{Method: byDeadline}, notConfirmed(p)
@@ -174,8 +175,8 @@ func notConfirmed(p *adminv1.Pending) string {
 	return fmt.Sprintf("revision %d was not confirmed in time", p.GetRevision())
 }
 
-// undoPending returns the state to start with. If a revision was pending when the store
-// was last closed, or when its process was killed, that is the state before it.
+// undoPending returns the state to start with. If a revision was pending when the
+// previous process ended, it returns the state before that revision.
 func undoPending(db stateStore, h *revisions.History) (state *store.State, undone *adminv1.Pending, err error) {
 	p, state := db.Pending(), db.State()
 	if p == nil {

@@ -65,7 +65,7 @@ func TestADeadlineBeforeTheRevisionIsLive(t *testing.T) {
 	g.replacing = func(prev, next *snapshot.Snapshot) func() {
 		g.replacing = replacing
 		go func() { back <- g.goBack(context.Background(), 2) }()
-		select { // time to draft, if it does not wait
+		select { // gives an edit that does not wait time to draft
 		case err := <-back:
 			back <- err
 		case <-time.After(50 * time.Millisecond):
@@ -115,7 +115,7 @@ func TestAConfirmedRevisionStays(t *testing.T) {
 	if err := g.tryConfirm(2); err == nil || isPending(err) {
 		t.Errorf("a revision that does not exist: %v", err)
 	}
-	for range 2 { // the second is a retry after a lost answer
+	for range 2 { // the second confirm is a retry after a lost answer
 		if err := g.tryConfirm(1); err != nil {
 			t.Fatal(err)
 		}
@@ -154,7 +154,7 @@ func TestOtherWritesAreRefusedWhileARevisionIsPending(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	// A retry of the write itself, and a write that changes nothing, succeed.
+	// A retry of the write succeeds, and so does a write that changes nothing.
 	if r := g.apply(first); r.Revision != 2 || r.Pending.GetRevision() != 2 {
 		t.Errorf("%+v", r)
 	}
@@ -169,7 +169,7 @@ func TestOtherWritesAreRefusedWhileARevisionIsPending(t *testing.T) {
 	if _, err := g.Apply(context.Background(), elsewhere); !isPending(err) {
 		t.Errorf("a rollback to another revision: %v", err)
 	}
-	g.rollBack(1) // ends it before its deadline
+	g.rollBack(1) // ends the pending revision before its deadline
 	if p := g.Status().GetPending(); p != nil || g.State().Revision() != 3 {
 		t.Errorf("pending %v at revision %d", p, g.State().Revision())
 	}
@@ -180,7 +180,7 @@ func TestAStartRollsBackAPendingRevision(t *testing.T) {
 	g := start(t, "")
 	g.put(plainUpstream("u", "127.0.0.1:1"))
 	g.apply(store.Edit{Puts: puts(plainUpstream("u", "127.0.0.1:2")), ConfirmWithin: ages})
-	for range 2 { // the second start has nothing to do
+	for range 2 { // the second start has nothing to roll back
 		g.stop()
 		g = start(t, g.dir)
 		if got := content(g.State()); g.State().Revision() != 3 || !strings.Contains(got, "127.0.0.1:1") || g.Status().GetPending() != nil {
@@ -223,7 +223,7 @@ func TestAReloadIsRefusedWhileARevisionIsPending(t *testing.T) {
 }
 
 // The previous revision is no longer valid: its file is gone, and its port is taken.
-// The gateway still rolls back, and only what cannot be restored is down.
+// The gateway still rolls back, and only the affected resources are down.
 func TestAnInvalidPreviousRevisionIsRestoredAsFarAsPossible(t *testing.T) {
 	dir := t.TempDir()
 	bundle := writeFile(t, filepath.Join(dir, "ca.pem"), certstest.NewCA(t).TrustPEM())
@@ -249,7 +249,7 @@ func TestAnInvalidPreviousRevisionIsRestoredAsFarAsPossible(t *testing.T) {
 	}
 }
 
-// A disk that is full at the deadline delays rolling back until it is not.
+// A disk that is full at the deadline delays the rollback until it has space.
 func TestAFailedWriteAtTheDeadlineIsTriedAgain(t *testing.T) {
 	g := start(t, "")
 	g.put(plainUpstream("u", "127.0.0.1:1"))
@@ -286,7 +286,7 @@ func TestRandomSequencesAgreeWithAModel(t *testing.T) {
 
 func runSequence(t *testing.T, random *rand.Rand) {
 	g := start(t, "")
-	states := map[int64]string{0: ""} // by revision
+	states := map[int64]string{0: ""} // model states by revision
 	var live, pending int64
 	check := func(step int, what string) {
 		t.Helper()
@@ -295,7 +295,7 @@ func runSequence(t *testing.T, random *rand.Rand) {
 				g.State().Revision(), g.Status().GetPending().GetRevision(), content(g.State()), live, pending, states[live])
 		}
 	}
-	// back is the model of rolling back the pending revision. It makes a revision
+	// back models the rollback of the pending revision. It creates a revision
 	// unless the states are equal.
 	back := func() {
 		states[live+1] = states[pending-1]
@@ -351,7 +351,7 @@ func runSequence(t *testing.T, random *rand.Rand) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if r.Revision == live { // nothing to change
+			if r.Revision == live { // the write changed nothing
 				check(step, "unchanged")
 				continue
 			}
@@ -369,12 +369,12 @@ func runSequence(t *testing.T, random *rand.Rand) {
 	}
 }
 
-// A status never shows an unconfirmed revision as one that needs no confirmation, not
-// even while the revision begins or ends.
+// The status never shows an unconfirmed revision as confirmed, not even at the
+// beginning or end of its pending state.
 func TestNoStatusShowsAPendingRevisionAsConfirmed(t *testing.T) {
 	g := start(t, "")
 	g.put(bare("l", "127.0.0.1:0"))
-	var unconfirmed sync.Map // of revisions
+	var unconfirmed sync.Map // unconfirmed revisions
 	stop := make(chan struct{})
 	var reader sync.WaitGroup
 	reader.Go(func() {

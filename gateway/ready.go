@@ -9,8 +9,8 @@ import (
 
 // A Readiness holds the conditions for /readyz, the health service and
 // GetStatus.ready. The zero value requires that the stored state was restored: each
-// of its listeners is up, or is reported as down in the log, GetStatus and the
-// metrics. A gateway with an empty state is ready: it waits for its first write.
+// listener is up, or the log, GetStatus and the metrics report it as down. A
+// gateway with an empty state is ready, because it waits for its first write.
 type Readiness struct {
 	// Listeners requires that every listener is up.
 	Listeners bool
@@ -22,12 +22,12 @@ type Readiness struct {
 // ReadinessNames are the names that ParseReadiness accepts.
 var ReadinessNames = []string{"restored", "listeners", "revision"}
 
-// ParseReadiness returns the conditions that a list of ReadinessNames stands for.
+// ParseReadiness returns the conditions for a list of ReadinessNames.
 func ParseReadiness(names []string) (Readiness, error) {
 	var r Readiness
 	for _, n := range names {
 		switch n {
-		case "restored": // always
+		case "restored": // always required
 		case "listeners":
 			r.Listeners = true
 		case "revision":
@@ -42,7 +42,7 @@ func ParseReadiness(names []string) (Readiness, error) {
 // maxDownListed bounds how many listeners the reason names.
 const maxDownListed = 5
 
-// readyText returns the answer of /readyz, and whether the gateway is ready.
+// readyText returns the body of /readyz, and whether the gateway is ready.
 func (g *Gateway) readyText() (string, bool) {
 	if why := g.notReady(); why != "" {
 		return why, false
@@ -50,10 +50,10 @@ func (g *Gateway) readyText() (string, bool) {
 	return "ready", true
 }
 
-// showReadiness makes the health service say whether the gateway is ready. It is called
-// after every change that may make it ready or not.
+// showReadiness updates the health service. It is called after every change that may
+// affect readiness.
 func (g *Gateway) showReadiness() {
-	g.showing.Lock() // a call from before a change must not have the last word
+	g.showing.Lock() // calls are serialized, so that an old result cannot replace a newer one
 	defer g.showing.Unlock()
 	g.admin.SetServing(g.notReady() == "")
 }

@@ -14,10 +14,10 @@ import (
 )
 
 // probeChanged probes the upstreams that the plan changes, except their draining
-// endpoints. Where the server name comes from the request, it sends the host of a
+// endpoints. If the server name comes from the request, it uses the host of a
 // route to the upstream. The error has a fault for each endpoint that failed. For
 // each upstream with too few working endpoints, its details hold the results of
-// all of that upstream's endpoints.
+// all endpoints of the upstream.
 func (p *plan) probeChanged(ctx context.Context) error {
 	type probed struct {
 		name      string
@@ -25,7 +25,7 @@ func (p *plan) probeChanged(ctx context.Context) error {
 	}
 	var upstreams []*probed
 	var all []snapshot.Endpoint
-	var lookups sync.WaitGroup // DNS lookups of the upstreams whose endpoints come from DNS
+	var lookups sync.WaitGroup // DNS lookups in progress
 	for _, name := range p.next.Changed(p.live) {
 		u := &probed{name: name}
 		upstreams = append(upstreams, u)

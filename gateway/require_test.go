@@ -23,8 +23,8 @@ const (
 	probeEvery = adminv1.RequireProbe_REQUIRE_PROBE_ALL
 )
 
-// wantRefusal checks that a write was refused for what probes came to, and
-// returns their answers.
+// wantRefusal checks that a write was refused because of failed probes, and
+// returns their results.
 func wantRefusal(t *testing.T, err error, fields ...string) []*adminv1.ProbeUpstreamResponse {
 	t.Helper()
 	wantFaults(t, err, invalid.Unproven, fields...)
@@ -46,7 +46,7 @@ func TestAWriteCanRequireProbes(t *testing.T) {
 		name      string
 		endpoints []*adminv1.Endpoint
 		required  adminv1.RequireProbe
-		refused   []string // fields
+		refused   []string // fields of the faults
 	}{
 		{"all, and all do", []*adminv1.Endpoint{{Address: good}}, probeEvery, nil},
 		{"all, and one does not", []*adminv1.Endpoint{{Address: good}, {Address: bad}}, probeEvery, []string{"resources[2].endpoints[1]"}},
@@ -100,7 +100,8 @@ func TestOnlyChangedUpstreamsAreProbed(t *testing.T) {
 	resources := bridgeTo(t, ca, echo(t, ca, ca.Server(t, "up.example")))
 	g.put(append(resources, &adminv1.Upstream{Name: "untouched", Endpoints: []*adminv1.Endpoint{{Address: l.Addr().String()}}})...)
 
-	// The upstream is not in the request: the bundle that it trusts is.
+	// The request does not contain the upstream, but the bundle that the upstream
+	// trusts.
 	swap := &adminv1.TrustBundle{Name: "corp", Source: &adminv1.TrustBundle_Pem{Pem: string(other.TrustPEM())}}
 	_, err = g.Apply(t.Context(), store.Edit{Puts: puts(swap), RequireProbe: probeAny})
 	answers := wantRefusal(t, err, `upstream["up"].endpoints[0]`)
@@ -130,7 +131,7 @@ func TestOnlyChangedUpstreamsAreProbed(t *testing.T) {
 	wantFaults(t, err, invalid.Argument, "options.require_probe")
 }
 
-// Where the name comes from the request, the probe requests the name of a
+// If the server name comes from the request, the probe uses the host of a
 // route.
 func TestProbeUsesTheHostOfARoute(t *testing.T) {
 	ca := certstest.NewCA(t)
@@ -160,7 +161,7 @@ func TestWritesDoNotWaitForEndpoints(t *testing.T) {
 	}
 	serve(t, l, func(c net.Conn) {
 		arrived <- struct{}{}
-		io.Copy(io.Discard, c) // and says nothing
+		io.Copy(io.Discard, c) // sends nothing
 	})
 	g := start(t, "")
 	g.put(&adminv1.TrustBundle{Name: "corp", Source: &adminv1.TrustBundle_Pem{Pem: string(ca.TrustPEM())}})
@@ -173,7 +174,7 @@ func TestWritesDoNotWaitForEndpoints(t *testing.T) {
 		failed <- err
 	}()
 	<-arrived
-	g.put(plainUpstream("quick", "127.0.0.1:1")) // it does not wait
+	g.put(plainUpstream("quick", "127.0.0.1:1")) // this write does not wait
 	cancel()
 	wantFaults(t, <-failed, invalid.Unavailable, "")
 	if g.State().Get(adminv1.Kind_KIND_UPSTREAM, "slow") != nil {
@@ -189,7 +190,8 @@ func TestAWriteIsPlannedAgainAfterAConcurrentWrite(t *testing.T) {
 	resources := bridgeTo(t, ca, gate.address)
 	g.put(resources[:2]...)
 
-	// One interruption: the second plan is carried out, on top of the other edit.
+	// After one interruption, the second plan is carried out on top of the other
+	// edit.
 	done := make(chan error, 1)
 	edit := store.Edit{Puts: puts(resources[2]), RequireProbe: probeEvery}
 	apply := func() {
@@ -211,7 +213,7 @@ func TestAWriteIsPlannedAgainAfterAConcurrentWrite(t *testing.T) {
 		}
 	}
 
-	// One interruption too many: it gives up, and nothing has changed.
+	// After too many interruptions, the write fails and changes nothing.
 	resources[2].(*adminv1.Upstream).GetTls().ServerName = "up.example"
 	go apply()
 	for i := range maxPlans {
@@ -225,7 +227,7 @@ func TestAWriteIsPlannedAgainAfterAConcurrentWrite(t *testing.T) {
 		t.Error("it was applied")
 	}
 
-	// An etag or a reference that went stale while it waited is detected.
+	// The write detects an etag or a reference that went stale while it waited.
 	edit.Puts[0].Resource.(*adminv1.Upstream).GetTls().VerifyDepth = new(int32)
 	go apply()
 	<-gate.arrived

@@ -24,8 +24,8 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// Warm connections whose endpoint no longer verifies are closed at once, and no client gets
-// one. Those of another upstream stay.
+// Warm connections whose endpoint no longer verifies are closed at once, and no client
+// gets one. Warm connections of another upstream stay.
 func TestWarmConnectionsToARevokedEndpointAreClosed(t *testing.T) {
 	g, ca := start(t, ""), certstest.NewCA(t)
 	client, revoked := ca.Client(t, "client"), ca.Server(t, "up.example")
@@ -41,7 +41,7 @@ func TestWarmConnectionsToARevokedEndpointAreClosed(t *testing.T) {
 		eventually(t, name+" has warm connections", func() bool { return g.warm(name).GetReady() == 3 })
 	}
 	g.put(bundle("corp", ca, ca.CRL(t, revoked.Leaf)))
-	if c, err := net.Dial("tcp", g.address("tcp")); err == nil { // it may be reset before Dial returns
+	if c, err := net.Dial("tcp", g.address("tcp")); err == nil { // the gateway may reset the connection before Dial returns
 		defer c.Close()
 		c.SetDeadline(time.Now().Add(deadline))
 		io.WriteString(c, "line\n")
@@ -94,8 +94,8 @@ func TestAReportedClientHasNoIdentity(t *testing.T) {
 	}
 }
 
-// A stream ends at the maximum age of a client's connection, or of one to its upstream, or
-// a little earlier. Streams without a limit stay.
+// A stream ends, perhaps a little early, at the maximum age of its client connection or
+// of its upstream connection. Streams without a limit stay.
 func TestStreamsEndAtTheirMaximumAge(t *testing.T) {
 	g, ca := start(t, ""), certstest.NewCA(t)
 	client := ca.Client(t, "client")
@@ -134,7 +134,8 @@ func TestStreamsEndAtTheirMaximumAge(t *testing.T) {
 	unlimited.echo(t, "old")
 }
 
-// A connection does not outlive the gateway's certificate that its client accepted.
+// A connection ends when the gateway's certificate that its client accepted
+// expires.
 func TestConnectionsEndWithTheListenersCertificate(t *testing.T) {
 	g, offset := startWithClock(t)
 	ca := certstest.NewCA(t)
@@ -164,7 +165,7 @@ func TestConnectionsEndWithTheListenersCertificate(t *testing.T) {
 		if !ok {
 			return c.ended()
 		}
-		// The client's own clock would accept the certificate again.
+		// By the client's own clock, the certificate is still valid.
 		if code, reused, err := tryRequest(t.Context(), h.http, h.url); err == nil && reused && code != http.StatusMisdirectedRequest {
 			return fmt.Errorf("answered with %d", code)
 		}
@@ -173,8 +174,8 @@ func TestConnectionsEndWithTheListenersCertificate(t *testing.T) {
 	inParallel(t, "with the other certificate", live["long"], liveClient.alive)
 }
 
-// The request in progress of a client that no longer verifies is answered in full. Then the
-// connection ends as the protocol wants it: with Connection: close, or GOAWAY.
+// The request in progress of a client that no longer verifies is answered in full. Then
+// the connection ends as its protocol requires: with Connection: close, or GOAWAY.
 func TestARequestInProgressOfARevokedClientEndsPolitely(t *testing.T) {
 	g, ca := start(t, ""), certstest.NewCA(t)
 	arrived, release := make(chan struct{}, 2), make(chan struct{})

@@ -23,15 +23,16 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// A liveClient is a client's connection of some kind.
+// A liveClient is a client's connection of any kind.
 type liveClient interface {
 	// alive uses the connection, and fails unless the gateway serves it.
 	alive() error
-	// ended returns when the connection has ended, or fails if the gateway serves it.
+	// ended returns nil when the connection has ended. It fails if the gateway still
+	// serves the connection.
 	ended() error
 }
 
-// A rawClient is a connection of HTTP/1.1, or a stream or tunnel that echoes lines.
+// A rawClient is an HTTP/1.1 connection, or a stream or tunnel that echoes lines.
 type rawClient struct {
 	net.Conn
 	r    *bufio.Reader
@@ -95,7 +96,7 @@ func inParallel(t *testing.T, name string, live []liveClient, check func(liveCli
 	}
 }
 
-// An h2Client has one connection of HTTP/2.
+// An h2Client has one HTTP/2 connection.
 type h2Client struct {
 	t    *testing.T
 	http *http.Client
@@ -161,7 +162,7 @@ func (m *manyKinds) dial(issued *pki.Issued) ([]liveClient, error) {
 	return []liveClient{stream, h1, tunnel, h2}, errors.Join(err, err1, err2, err3, h2.alive())
 }
 
-// lines answers requests, echoes lines in tunnels, and echoes what streams send.
+// lines starts servers that answer requests, and that echo tunnels and streams.
 func lines(t *testing.T) (stream, http1 string) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -187,8 +188,8 @@ func lines(t *testing.T) (stream, http1 string) {
 }
 
 // A thousand connections of every kind are open. A connection ends exactly if its
-// client is revoked, expires, loses its CA, or has no certificate when one becomes
-// required. No other connection is affected.
+// client's certificate is revoked, expires, loses its CA, or is missing when it
+// becomes required. No other connection is affected.
 func TestExactlyTheRightConnectionsEnd(t *testing.T) {
 	each := 50
 	if alloctest.Race || testing.Short() {
@@ -210,7 +211,7 @@ func TestExactlyTheRightConnectionsEnd(t *testing.T) {
 	groups := []struct {
 		name   string
 		issued *pki.Issued
-		end    func() // ends its connections; nil: they stay
+		end    func() // ends the connections; nil: they stay
 		live   []liveClient
 	}{
 		{"revoked", revoked, func() { g.put(bundle("clients", ca, ca.CRL(t, revoked.Leaf))) }, nil},

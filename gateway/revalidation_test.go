@@ -70,8 +70,8 @@ func upstreamTo(name, address string, r *adminv1.Revalidation) *adminv1.Upstream
 		Transport: &adminv1.Upstream_Tls{Tls: &adminv1.UpstreamTls{TrustBundles: []string{"corp"}, VerifyName: name + ".example", Revalidation: r}}}
 }
 
-// A new revocation list that revokes no certificate in use costs no handshake, no
-// pooled connection and no counter.
+// A new revocation list that revokes no certificate in use causes no handshake,
+// closes no pooled connection, and resets no counter.
 func TestARevocationListIsNoRotation(t *testing.T) {
 	g, ca := start(t, ""), certstest.NewCA(t)
 	ok := func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok") }
@@ -110,8 +110,8 @@ func TestARevocationListIsNoRotation(t *testing.T) {
 	}
 }
 
-// A connection whose endpoint no longer verifies takes no further request, and the
-// others notice nothing.
+// A connection whose endpoint no longer verifies carries no further request. Other
+// connections are not affected.
 func TestRevokedEndpointsGetNoFurtherRequest(t *testing.T) {
 	g, ca := start(t, ""), certstest.NewCA(t)
 	ok := func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok") }
@@ -155,8 +155,8 @@ func TestRevokedEndpointsGetNoFurtherRequest(t *testing.T) {
 	})
 }
 
-// A stream continues for its grace and ends with the reason in the log; with
-// REPORT it continues, with CLOSE it ends at once.
+// A stream continues for its grace period, and the log has the reason for its
+// end. With REPORT it does not end, and with CLOSE it ends at once.
 func TestStreamsToARevokedEndpointEnd(t *testing.T) {
 	ca := certstest.NewCA(t)
 	for _, c := range []struct {
@@ -224,7 +224,7 @@ func frontTLS(t *testing.T, ca *certstest.CA, auth adminv1.ClientAuth) (*adminv1
 }
 
 // A request on a connection whose client no longer verifies is never served, and the
-// connection ends; the connections of others stay.
+// connection ends. Connections of other clients stay.
 func TestRevokedClientsGetNoFurtherResponse(t *testing.T) {
 	for _, protocol := range []string{"http/1.1", "h2"} {
 		t.Run(protocol, func(t *testing.T) {
@@ -263,8 +263,8 @@ func TestRevokedClientsGetNoFurtherResponse(t *testing.T) {
 	}
 }
 
-// request sends a request and reports its code and whether its connection was used
-// before.
+// request sends a request. It returns the status code, and whether the connection
+// was used before.
 func request(t *testing.T, c *http.Client, url string) (code int, reused bool) {
 	t.Helper()
 	code, reused, err := tryRequest(t.Context(), c, url)
@@ -275,12 +275,12 @@ func request(t *testing.T, c *http.Client, url string) (code int, reused bool) {
 }
 
 // keepConnection sends a request on a new connection and returns its code, once the
-// client keeps the connection for the next request. If the goroutine that writes the
-// request is slow, as on a busy machine, package http closes the connection after the
-// response; keepConnection then tries again.
+// client keeps the connection for the next request. On a busy machine, the goroutine
+// that writes the request may be slow, so that package http closes the connection
+// after the response. Then keepConnection tries again.
 func keepConnection(t *testing.T, c *http.Client, url string) (code int) {
 	t.Helper()
-	kept := c.Transport.(*http.Transport).ForceAttemptHTTP2 // which has no such limit
+	kept := c.Transport.(*http.Transport).ForceAttemptHTTP2 // HTTP/2 has no such limit
 	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{PutIdleConn: func(err error) { kept = err == nil }})
 	for range 20 {
 		code, reused, err := tryRequest(ctx, c, url)
@@ -310,8 +310,8 @@ func tryRequest(ctx context.Context, c *http.Client, url string) (code int, reus
 	return resp.StatusCode, reused, err
 }
 
-// Connections made under a laxer client-auth policy, and in plaintext, are served no
-// request under the stricter one, with any action.
+// Connections from before a stricter client-auth policy, including plaintext ones,
+// are served no request under the new policy, with any action.
 func TestStricterClientAuthEndsConnectionsMadeBefore(t *testing.T) {
 	for _, action := range []adminv1.RevalidationAction{
 		adminv1.RevalidationAction_REVALIDATION_ACTION_DRAIN, adminv1.RevalidationAction_REVALIDATION_ACTION_REPORT,
@@ -353,7 +353,7 @@ func TestStricterClientAuthEndsConnectionsMadeBefore(t *testing.T) {
 	}
 }
 
-// Clients of a TCP listener end after their grace.
+// The connections of a TCP listener end after the grace period.
 func TestStreamsOfARevokedClientEnd(t *testing.T) {
 	g, ca := start(t, ""), certstest.NewCA(t)
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -396,8 +396,8 @@ func TestStreamsOfARevokedClientEnd(t *testing.T) {
 	})
 }
 
-// A new revocation list costs clients no session: their tickets are still accepted,
-// and checked against the new list.
+// Clients keep their sessions when the revocation list changes: their tickets are
+// accepted, but checked against the new list.
 func TestTicketsOutliveARevocationList(t *testing.T) {
 	g, ca := start(t, ""), certstest.NewCA(t)
 	cert, settings := frontTLS(t, ca, adminv1.ClientAuth_CLIENT_AUTH_REQUIRED)
@@ -414,7 +414,7 @@ func TestTicketsOutliveARevocationList(t *testing.T) {
 		defer c.Close()
 		c.SetDeadline(time.Now().Add(deadline))
 		io.WriteString(c, "GET / HTTP/1.1\r\nHost: front.example\r\nConnection: close\r\n\r\n")
-		_, err = c.Read(make([]byte, 1)) // takes the ticket, or the alert
+		_, err = c.Read(make([]byte, 1)) // reads the ticket, or the alert
 		return c.ConnectionState().DidResume, err
 	}
 	if resumed, err := shake(); resumed || err != nil {

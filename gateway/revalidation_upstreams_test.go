@@ -27,10 +27,10 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// An exchange is a request in progress, whose server echoes each line of its body.
+// An exchange is a request in progress. The server echoes each line of its body.
 type exchange struct {
 	net.Conn
-	r    *bufio.Reader // of the connection
+	r    *bufio.Reader // reads the connection
 	body *bufio.Reader // nil until the response has begun
 }
 
@@ -63,11 +63,11 @@ func (e *exchange) ended() error {
 
 // An echoServer speaks TLS, and echoes the lines of streams, tunnels and requests.
 type echoServer struct {
-	name, stream, http1, http2 string // addresses
+	name, stream, http1, http2 string // name and addresses
 
 	mu   sync.Mutex
 	open map[string]int // connections by address
-	hold int            // requests for /together until all are answered
+	hold int            // number of requests for /together that are answered together
 	held chan struct{}
 }
 
@@ -79,7 +79,7 @@ func (s *echoServer) count(address *string) func(net.Conn, http.ConnState) {
 		switch state {
 		case http.StateNew:
 			s.open[*address]++
-		case http.StateClosed, http.StateHijacked: // a tunnel is no longer the server's
+		case http.StateClosed, http.StateHijacked: // the server no longer owns a hijacked connection
 			s.open[*address]--
 		}
 	}
@@ -95,7 +95,7 @@ func (s *echoServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		defer c.Close()
 		io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
 		io.Copy(c, rw)
-	case "/together": // occupies as many connections as there are requests
+	case "/together": // each of these requests occupies a connection
 		s.mu.Lock()
 		if s.hold--; s.hold == 0 {
 			close(s.held)
@@ -131,7 +131,7 @@ func newEchoServer(t *testing.T, name string, issued *pki.Issued, idle int) *ech
 		server := httptest.NewUnstartedServer(s)
 		server.TLS = config(protos...)
 		server.EnableHTTP2 = len(protos) == 0
-		server.Config.HTTP2 = &http.HTTP2Config{MaxConcurrentStreams: 1} // each has a connection of its own
+		server.Config.HTTP2 = &http.HTTP2Config{MaxConcurrentStreams: 1} // each request has its own connection
 		server.Config.ErrorLog = log.New(io.Discard, "", 0)
 		server.Config.ConnState = s.count(address)
 		*address = server.Listener.Addr().String()
@@ -160,7 +160,7 @@ func (s *echoServer) connections() map[string]int {
 type endpointGroup struct {
 	*echoServer
 	settings *adminv1.UpstreamTls
-	reason   certs.Reason // why its connections end; "": they stay
+	reason   certs.Reason // why the connections end; "": they stay
 	end      func()
 	live     []liveClient
 }
@@ -195,8 +195,8 @@ func (e *endpointGroup) upstreams() (all []*adminv1.Upstream) {
 	return all
 }
 
-// dial makes n connections of each kind to the server through the gateway. The last kind
-// is left idle in the pool, where no client holds it.
+// dial opens n connections of each kind to the server through the gateway. The
+// connections of the last kind stay idle in the pool.
 func (e *endpointGroup) dial(g *testGateway, n int) {
 	connect := func(kind string) *exchange {
 		c := dial(g.t, g.address(e.name+"-"+kind))
@@ -212,8 +212,8 @@ func (e *endpointGroup) dial(g *testGateway, n int) {
 		for _, protocol := range []string{"http1", "http2"} {
 			x := connect(protocol)
 			io.WriteString(x, "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
-			// One after the other: a new HTTP/2 connection may refuse what is sent before its
-			// limit is known.
+			// One after another, because a new HTTP/2 connection may refuse streams before
+			// its limit is known.
 			if err := x.alive(); err != nil {
 				g.t.Fatalf("%s: %v", e.name, err)
 			}
@@ -234,8 +234,8 @@ func (e *endpointGroup) dial(g *testGateway, n int) {
 	idle.Wait()
 }
 
-// made returns how many connections to the group's endpoints were ever made, and how many
-// were found not to verify, by reason.
+// made returns how many connections to the group's endpoints were ever opened, and, by
+// reason, how many no longer verified.
 func (e *endpointGroup) made(g *testGateway) (made int, ended map[certs.Reason]uint64) {
 	ended = make(map[certs.Reason]uint64)
 	for _, u := range e.upstreams() {
@@ -250,10 +250,10 @@ func (e *endpointGroup) made(g *testGateway) (made int, ended map[certs.Reason]u
 	return made, ended
 }
 
-// A thousand connections to upstreams are open: pooled ones, and those of requests, tunnels
-// and streams in progress. A connection ends exactly if its endpoint is revoked, expires,
-// or loses its CA, its name or its pin, or if it was made with a certificate of the gateway
-// that expires. No other connection is affected.
+// A thousand connections to upstreams are open: idle ones in pools, and connections of
+// requests, tunnels and streams. A connection ends exactly if the endpoint's certificate
+// is revoked, expires, or loses its CA, name or pin, or if the gateway's own certificate
+// for the connection expires. No other connection is affected.
 func TestExactlyTheRightConnectionsToUpstreamsEnd(t *testing.T) {
 	n := 30
 	if alloctest.Race || testing.Short() {
@@ -267,8 +267,8 @@ func TestExactlyTheRightConnectionsToUpstreamsEnd(t *testing.T) {
 	revoked, pinned, own := ca.Server(t, "up.example"), ca.Server(t, "up.example"), expiring(pki.Client, 4*time.Hour)
 	pin := sha256.Sum256(pinned.Leaf.RawSubjectPublicKeyInfo)
 
-	// newGroup returns a group whose server has the certificate. change ends its
-	// connections: it changes the settings, or something else.
+	// newGroup returns a group whose server has the certificate. change makes the
+	// group's connections end.
 	newGroup := func(name string, issued *pki.Issued, settings *adminv1.UpstreamTls, reason certs.Reason, change func(*adminv1.UpstreamTls)) *endpointGroup {
 		if settings == nil {
 			settings = new(adminv1.UpstreamTls)

@@ -17,7 +17,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// content returns the state without output-only fields, as one text.
+// content returns the state without output-only fields, as text.
 func content(s *store.State) string {
 	var b strings.Builder
 	for _, r := range s.All() {
@@ -101,7 +101,8 @@ func TestARollbackRestoresExactlyTheResourcesOfARevision(t *testing.T) {
 	}
 }
 
-// A watched file is not stored. A rollback says so when its content has changed.
+// The store does not hold watched files. A rollback warns if their content has
+// changed.
 func TestARollbackWarnsOfFilesThatHaveChanged(t *testing.T) {
 	dir := t.TempDir()
 	ca := certstest.NewCA(t)
@@ -127,7 +128,7 @@ func TestARollbackWarnsOfFilesThatHaveChanged(t *testing.T) {
 	if g.State().Get(adminv1.Kind_KIND_UPSTREAM, "other") != nil || g.State().Get(adminv1.Kind_KIND_CERTIFICATE, "client").GetLabels()["team"] != "a" {
 		t.Errorf("%s", content(g.State()))
 	}
-	// The difference of the files is one between the revisions too.
+	// The two revisions also differ in their files.
 	to := int64(5)
 	if all, _, err := g.Diff(4, &to); err != nil || len(all) != 1 || all[0].Ref.Name != "client" {
 		t.Errorf("%v, %v", all, err)

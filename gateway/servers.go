@@ -19,16 +19,16 @@ import (
 type servers struct {
 	log      hclog.Logger
 	admin    *admin.Server
-	sockets  []net.Listener     // of the admin API; the first is the unix socket
-	adminTCP *admin.TCPListener // nil: no admin API over TCP; else also in sockets
-	ops      *ops.Server        // nil: none
+	sockets  []net.Listener     // sockets of the admin API; the first is the unix socket
+	adminTCP *admin.TCPListener // nil: no admin API over TCP; otherwise also in sockets
+	ops      *ops.Server        // nil: no ops server
 	access   *access.Controller
 
 	// blocking runs a function that reads files, which can hang, like
 	// snapshot.Compiler.Blocking.
 	blocking func(context.Context, func()) error
 
-	policyFault atomic.Pointer[string] // why the policy's file cannot be used now; nil: it can
+	policyFault atomic.Pointer[string] // why the policy file cannot be used now, or nil
 }
 
 // serve starts every server in serving. A server that fails sends its error on

@@ -9,8 +9,8 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// A listener's unix socket has the mode that its resource asks for, and a change
-// applies to the socket that is there.
+// A listener's unix socket has the mode in its resource. A new mode applies to
+// the existing socket.
 func TestAUnixSocketHasTheModeThatItsListenerAsksFor(t *testing.T) {
 	g := start(t, "")
 	path := filepath.Join(shortDir(t), "l.sock")
@@ -37,7 +37,7 @@ func TestAUnixSocketHasTheModeThatItsListenerAsksFor(t *testing.T) {
 		t.Errorf("after the change %o", mode())
 	}
 	l.Unix.Mode = "0660"
-	l.Protocol = adminv1.Protocol_PROTOCOL_HTTP // the socket is handed over
+	l.Protocol = adminv1.Protocol_PROTOCOL_HTTP // hands over the socket
 	g.put(l)
 	if mode() != 0o660 {
 		t.Errorf("after a hand-over %o", mode())

@@ -47,7 +47,8 @@ func TestAStoredResourceWithUnknownFieldsIsDown(t *testing.T) {
 		!strings.Contains(problems[0].GetReason(), "endpoints[0].900") {
 		t.Errorf("problems: %v", problems)
 	}
-	// It stays down while others change, and is up once it is put without.
+	// The resource stays down while others change, and comes up once it is put
+	// without the unknown fields.
 	g.put(plain("third"))
 	if p := g.Status().GetProblems(); len(p) != 1 {
 		t.Errorf("problems after another write: %v", p)

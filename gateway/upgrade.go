@@ -17,7 +17,8 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// upgrades runs at most one upgrade at a time, and none after one that succeeded.
+// upgrades runs at most one upgrade at a time, and no upgrade after a successful
+// one.
 type upgrades struct {
 	timeout time.Duration
 	running *sync.Mutex   // held by the upgrade in progress
@@ -48,7 +49,7 @@ var ErrReplaced = errors.New("another process has taken over already: this one d
 // Replaced returns a channel that is closed when another process has taken over.
 func (g *Gateway) Replaced() <-chan struct{} { return g.upgrades.done }
 
-// An Upgraded describes the process that has taken over.
+// An Upgraded describes the new process that has taken over.
 type Upgraded struct {
 	PID     int
 	Version string
@@ -57,10 +58,10 @@ type Upgraded struct {
 // killTimeout limits how long a failed upgrade waits for the new process to end.
 const killTimeout = 5 * time.Second
 
-// Upgrade starts the program and hands everything over to it. Then Run drains and returns.
-// If the new process fails, Upgrade kills it, and this process continues as before. This
-// process accepts connections until the new one has taken over. Writes fail while the new
-// process has the store.
+// Upgrade starts the program and hands everything over to it. Then Run drains and
+// returns. If the new process fails, Upgrade kills it, and this process continues as
+// before. This process accepts connections until the new process has taken over. Writes
+// fail while the new process has the store.
 func (g *Gateway) Upgrade(ctx context.Context, p handover.Program) (Upgraded, error) {
 	if !g.upgrades.running.TryLock() {
 		return Upgraded{}, errors.New("another upgrade is in progress: wait until it has ended")
@@ -131,7 +132,7 @@ func (g *Gateway) handOver(ctx context.Context, s *handover.Successor) (version 
 	if err := g.giveStore(); err != nil {
 		g.log.Warn("cannot remove the copy of the store that was made for the upgrade", "error", err)
 	}
-	g.writer.stop() // makes waiting writes fail
+	g.writer.stop() // waiting writes fail
 	return version, nil
 }
 
@@ -169,8 +170,8 @@ func (g *Gateway) down() map[string]string {
 	return out
 }
 
-// A replacement is this process in the role of the new one. Without a predecessor it does
-// nothing.
+// A replacement is this process when it replaces a predecessor. Without a predecessor it
+// does nothing.
 type replacement struct {
 	*handover.Predecessor
 	hold     chan struct{} // closed when this process may accept connections; nil: at once

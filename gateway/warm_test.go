@@ -16,13 +16,13 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// A countingServer is an echoing TLS server that knows who is connected to it.
+// A countingServer is a TLS echo server that counts its clients by name.
 type countingServer struct {
 	address string
 
 	mu    sync.Mutex
 	ever  int
-	names map[net.Conn]string // of those that are open
+	names map[net.Conn]string // client names of open connections
 }
 
 func newCountingServer(t *testing.T, ca *certstest.CA, issued *pki.Issued) *countingServer {
@@ -52,8 +52,8 @@ func newCountingServer(t *testing.T, ca *certstest.CA, issued *pki.Issued) *coun
 	return b
 }
 
-// connections returns the names of those that are connected, and how many ever
-// were.
+// connections returns the names of connected clients, and how many have ever
+// connected.
 func (b *countingServer) connections() (names string, ever int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -64,7 +64,7 @@ func (b *countingServer) connections() (names string, ever int) {
 	return strings.Join(all, " "), b.ever
 }
 
-// warm returns the warm connections of an upstream of one endpoint.
+// warm returns the warm connections of an upstream with one endpoint.
 func (g *testGateway) warm(name string) *adminv1.WarmConnections {
 	g.t.Helper()
 	for _, u := range g.UpstreamStatuses() {
@@ -110,7 +110,7 @@ func TestWarmConnectionsFollowRevisions(t *testing.T) {
 	connected("client client client client")
 	eventually(t, "the warm connection was replaced", func() bool { return g.warm("up").GetReady() == 3 && g.warm("up").GetUsed() == 1 })
 
-	// A revision that changes another upstream keeps them.
+	// A revision that changes another upstream keeps the warm connections.
 	_, before := up.connections()
 	other := resources[2].(*adminv1.Upstream)
 	other = proto.Clone(other).(*adminv1.Upstream)
@@ -126,7 +126,7 @@ func TestWarmConnectionsFollowRevisions(t *testing.T) {
 		t.Errorf("an upstream without pool.warm has %v", g.warm("other"))
 	}
 
-	// A rotation replaces them, but not the one that is in use.
+	// A rotation replaces the warm connections, but not the connection in use.
 	renewed := ca.Client(t, "renewed")
 	g.put(inlineCertificate("client", renewed))
 	eventually(t, "the rotation reached them", func() bool {
@@ -164,6 +164,6 @@ func TestAStoppedGatewayHasNoWarmConnections(t *testing.T) {
 	}
 	eventually(t, "the warm connections are closed", func() bool { names, _ := up.connections(); return names == "" })
 
-	g = start(t, g.dir) // and a restart makes them again
+	g = start(t, g.dir) // a restart dials the warm connections again
 	eventually(t, "the warm connections are ready again", func() bool { return g.warm("up").GetReady() == 2 })
 }

@@ -31,8 +31,8 @@ type stateStore interface {
 	Pending() *adminv1.Pending
 	EndPending(r *adminv1.Revision) error
 
-	// Lend closes the store for another process. After it, Reclaim opens the store as it
-	// was, and Give leaves it to the other process.
+	// Lend closes the store for another process. After it, Reclaim opens the store
+	// again, or Give leaves it to the other process.
 	Lend() error
 	Reclaim() error
 	Give() error
@@ -49,29 +49,29 @@ type writer struct {
 	history   *revisions.History
 
 	keeper  *confirm.Keeper         // rolls back the pending revision at its deadline
-	pending atomic.Pointer[pending] // replaced with the lock only; nil: none
+	pending atomic.Pointer[pending] // replaced only with the lock held; nil: no revision is pending
 
-	// replacing is called with the lock before next replaces prev. The function that it
-	// returns is called afterwards.
+	// replacing is called with the lock held before next replaces prev. The function
+	// that it returns is called afterwards.
 	replacing func(prev, next *snapshot.Snapshot) func()
 
-	// filesChanged, readinessChanged and announce are called with the lock after an edit
-	// became live; filesChanged only if other files are used. count is called with the
-	// outcome of every edit.
+	// filesChanged, readinessChanged and announce are called with the lock held after an
+	// edit became live; filesChanged only if the set of used files changed. count is
+	// called with the outcome of every edit.
 	filesChanged     func()
 	readinessChanged func()
 	checkFiles       func() // checks all files soon
 	announce         func(store.Update)
 	count            func(outcome string)
 
-	audit *audit.Log // nil: none
+	audit *audit.Log // nil: no audit log
 
 	stopping context.Context // ends when the gateway stops; writes not committed by then fail
 	stop     context.CancelFunc
 
-	live atomic.Pointer[snapshot.Snapshot] // replaced with the lock only
+	live atomic.Pointer[snapshot.Snapshot] // replaced only with the lock held
 
-	mu      sync.Mutex // held by the one writer; traffic never takes it
+	mu      sync.Mutex // held while one edit is applied; traffic never takes it
 	closing bool       // guarded by mu
 	lent    bool       // another process has the store; guarded by mu
 	store   stateStore // guarded by mu
@@ -89,7 +89,7 @@ func (w *writer) close() {
 func (w *writer) State() *store.State { return w.live.Load().State() }
 
 // Present returns a copy of a resource to show to clients: without its private
-// key, and with the details of its certificates.
+// key, with the details of its certificates.
 func (w *writer) Present(r store.Resource) store.Resource { return w.live.Load().Present(r) }
 
 // Apply is the only path from an edit to live traffic. When it returns nil, the
@@ -100,10 +100,10 @@ func (w *writer) Apply(ctx context.Context, e store.Edit) (*store.Result, error)
 	return w.applyRead(ctx, e, nil)
 }
 
-// applyRead is Apply with the material that was already gathered for the edit;
-// nil gathers all of it.
+// applyRead is Apply with material that was already gathered for the edit. Nil
+// gathers all of it.
 func (w *writer) applyRead(ctx context.Context, e store.Edit, m *snapshot.Material) (*store.Result, error) {
-	// A write that is not committed when the gateway stops fails.
+	// When the gateway stops, a write that is not yet committed fails.
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(w.stopping, cancel)()
@@ -194,8 +194,8 @@ func (w *writer) lock(ctx context.Context) error {
 	case w.lent:
 		err = invalid.Errorf(invalid.Unavailable, "", "an upgrade of the gateway is in progress: try again when it has ended")
 	case ctx.Err() != nil:
-		// The client may have given up while its call waited for the lock: it must
-		// not find the edit applied later.
+		// The client may have given up while its call waited for the lock. Then the
+		// edit must not be applied.
 		err = errEnded(ctx, "while it waited for another write")
 	default:
 		return nil
@@ -212,7 +212,7 @@ func errEnded(ctx context.Context, moment string) error {
 	return invalid.Errorf(invalid.Unavailable, "", "the request ended %s: %v; nothing was changed", moment, ctx.Err())
 }
 
-// A plan is an edit and the snapshot that it would make live.
+// A plan is an edit with the snapshot that it would make live.
 type plan struct {
 	edit     store.Edit
 	material *snapshot.Material
@@ -335,7 +335,7 @@ func (w *writer) carryOut(ctx context.Context, p *plan) (*store.Result, error) {
 		sockets.Discard()
 		return result, nil
 	}
-	if ctx.Err() != nil { // the last moment at which nothing has changed
+	if ctx.Err() != nil { // the last point at which nothing has changed
 		sockets.Discard()
 		return nil, errEnded(ctx, "before it was committed")
 	}
@@ -368,8 +368,8 @@ func (w *writer) carryOut(ctx context.Context, p *plan) (*store.Result, error) {
 }
 
 // commit makes a plan durable. The caller holds the writer's lock. If ended is true, the
-// caller must call endPending once the plan is live: a revision is pending before it is
-// live, and until the revision that rolls it back is live.
+// caller must call endPending once the plan is live: a revision is pending from before
+// it is live until its rollback is live.
 func (w *writer) commit(p *plan) (ended bool, err error) {
 	before := w.pending.Load()
 	if !p.draft.Changed() {
@@ -411,14 +411,14 @@ func (w *writer) restore(ctx context.Context, state *store.State) error {
 }
 
 // Reload reads the files of all certificates and trust bundles again, and the
-// system's roots, as one edit: it takes all of them or, like Apply, fails and
-// changes nothing. It also retries every resource that is down.
+// system's roots, as one edit: like Apply, it either loads all files, or fails
+// and changes nothing. It also retries every resource that is down.
 func (w *writer) Reload(ctx context.Context) (*store.Result, error) {
 	return w.Apply(ctx, Rereading(w.State(), store.Edit{Comment: "files read again", Origin: store.Origin{Method: "SIGHUP"}}))
 }
 
-// Rereading returns the edit extended so that it also reads the files of every
-// resource, and the system's roots, again.
+// Rereading extends the edit so that it also reads the files of every resource,
+// and the system's roots, again.
 func Rereading(state *store.State, e store.Edit) store.Edit {
 	e.RereadSystem = true
 	for _, k := range []adminv1.Kind{adminv1.Kind_KIND_TRUST_BUNDLE, adminv1.Kind_KIND_CERTIFICATE} {

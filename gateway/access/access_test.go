@@ -45,8 +45,8 @@ func TestSubjectsHaveOneForm(t *testing.T) {
 	}
 }
 
-// The owner of a certificate chose the names in it: none of them may pass
-// for a user of this machine, a fingerprint or a common name.
+// The owner of a certificate chooses its names, so no name may look like a user
+// of this machine, a fingerprint or a common name.
 func TestNamesInACertificateAreNoOtherSubjects(t *testing.T) {
 	ca := certstest.NewCA(t)
 	uris := []string{"uid:0", "gid:0", "sha256:" + strings.Repeat("0", 64), "spiffe://corp/ci"}
@@ -60,7 +60,7 @@ func TestNamesInACertificateAreNoOtherSubjects(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("subjects %q\nwant %q", got, want)
 	}
-	for _, s := range got { // a policy may name each of them as it is shown
+	for _, s := range got { // a policy accepts each subject in the form in which it is shown
 		if parsed, err := ParseSubject(s); parsed != s || err != nil {
 			t.Errorf("%q: %q, %v", s, parsed, err)
 		}

@@ -13,7 +13,7 @@ import (
 // A Controller holds the policy in force, and its file. Its methods may be called
 // concurrently.
 type Controller struct {
-	file string // "": no policy
+	file string // the policy file; "": no policy
 
 	reloading sync.Mutex // held by Reload, which can hang with the file system
 
@@ -23,8 +23,8 @@ type Controller struct {
 	changed chan struct{} // closed when policy is replaced
 }
 
-// Open returns a Controller for a policy file. With "" there is no policy: every caller is an
-// admin. It fails if the file cannot be read or is invalid.
+// Open returns a Controller for a policy file. With file "", there is no policy, and
+// every caller is an admin. It fails if the file cannot be read or is invalid.
 func Open(file string) (*Controller, error) {
 	c := &Controller{file: file, changed: make(chan struct{})}
 	if file == "" {
@@ -40,9 +40,9 @@ func Open(file string) (*Controller, error) {
 func (c *Controller) HasFile() bool { return c.file != "" }
 
 // Reload reads the file again and reports whether the policy has changed. On an error
-// the policy in force stays.
+// it keeps the current policy.
 func (c *Controller) Reload() (changed bool, err error) {
-	// A read that hung must not install an old policy after a later one.
+	// A read that hung must not replace a newer policy by an old one.
 	if !c.reloading.TryLock() {
 		return false, errors.New("the policy is still being read: its file system may hang")
 	}
@@ -67,8 +67,8 @@ func (c *Controller) Reload() (changed bool, err error) {
 	return true, nil
 }
 
-// Role returns the role of a caller now, and a channel that is closed when the policy
-// changes.
+// Role returns the current role of a caller, and a channel that is closed when the
+// policy changes.
 func (c *Controller) Role(caller *Caller) (adminv1.Role, <-chan struct{}) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -10,7 +10,7 @@ import (
 const soPeerGroups = 59
 
 // PeerOf returns the user and the groups of the process that connected to a unix socket,
-// as they were when it connected. ok is false if the kernel does not say.
+// as of the time of the connection. ok is false if the kernel does not report them.
 func PeerOf(conn *net.UnixConn) (uid uint32, gids []uint32, ok bool) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
@@ -27,8 +27,8 @@ func PeerOf(conn *net.UnixConn) (uid uint32, gids []uint32, ok bool) {
 	return uid, gids, ok && err == nil
 }
 
-// peerGroups returns the supplementary groups, or nil if the process has none or the kernel
-// does not say.
+// peerGroups returns the supplementary groups, or nil if the process has none or the
+// kernel does not report them.
 func peerGroups(fd uintptr) []uint32 {
 	groups := make([]uint32, 64)
 	for {
@@ -38,7 +38,7 @@ func peerGroups(fd uintptr) []uint32 {
 		switch need := int(size / 4); {
 		case errno == 0:
 			return groups[:need]
-		case errno == syscall.ERANGE && need > len(groups): // size is what is needed
+		case errno == syscall.ERANGE && need > len(groups): // size is the required size
 			groups = make([]uint32, need)
 		default:
 			return nil

@@ -13,7 +13,7 @@ import (
 )
 
 // A Policy gives roles to subjects. It is immutable. A nil Policy makes every caller an
-// admin; any other denies everything to callers without a role.
+// admin. Any other Policy gives callers without a role no rights.
 type Policy struct {
 	roles map[string]adminv1.Role // by subject in canonical form
 }
@@ -25,7 +25,7 @@ var roleNames = map[string]adminv1.Role{
 	"admin":    adminv1.Role_ROLE_ADMIN,
 }
 
-// Limits of a policy. Its file is written by the operator, so they only catch a wrong
+// Limits of a policy. The operator writes the file, so the limits only detect a wrong
 // file.
 const (
 	maxPolicy  = 1 << 20 // bytes
@@ -98,7 +98,7 @@ func policyOf(subjects *yaml.Node) (*Policy, error) {
 }
 
 // Role returns the highest role that the policy assigns to a caller, or
-// ROLE_UNSPECIFIED if it gives none.
+// ROLE_UNSPECIFIED if it assigns no role.
 func (p *Policy) Role(c *Caller) adminv1.Role {
 	if p == nil || c.Owner {
 		return adminv1.Role_ROLE_ADMIN

@@ -15,7 +15,7 @@ import (
 type Rights map[string]adminv1.Right
 
 // DeclaredRights returns the rights that the methods of services declare by the option
-// (drawbridge.admin.v1.right). It fails if a method declares none.
+// (drawbridge.admin.v1.right). It fails if a method declares no right.
 func DeclaredRights(services ...protoreflect.ServiceDescriptor) (Rights, error) {
 	rights := Rights{}
 	for _, service := range services {

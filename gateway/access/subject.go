@@ -9,11 +9,11 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// ParseSubject returns a subject of a policy in canonical form, so that two subjects are
-// the same caller exactly if their texts are equal. Subjects are "uid:1000" and
+// ParseSubject returns a subject of a policy in canonical form, so that two subjects
+// match the same caller exactly if their texts are equal. Subjects are "uid:1000" and
 // "gid:1000" of callers on this machine, and "spiffe://corp/ci", "URI:…",
 // "DNS:ops.example", "IP:10.0.0.1", "email:ops@corp.example", "CN=ops" and
-// "sha256:<fingerprint>" of client certificates. Nothing in a subject is a wildcard.
+// "sha256:<fingerprint>" of client certificates. Subjects have no wildcards.
 func ParseSubject(s string) (string, error) {
 	if cn, ok := strings.CutPrefix(s, "CN="); ok {
 		if cn == "" {

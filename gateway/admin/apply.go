@@ -13,8 +13,8 @@ func (s adminService) Apply(ctx context.Context, req *adminv1.ApplyRequest) (*ad
 	var bad invalid.List
 	edit := editOf(req, &bad)
 	if bad.Len() > 0 {
-		// The edit will not be applied. Its valid parts are checked anyway, so that
-		// one response has every fault.
+		// The edit will not be applied, but its valid parts are checked, so that one
+		// response has every fault.
 		edit.DryRun = true
 	}
 	_, change, err := s.write(ctx, edit, req.GetOptions())
@@ -51,8 +51,8 @@ func editOf(req *adminv1.ApplyRequest, bad *invalid.List) store.Edit {
 	return e
 }
 
-// join merges the faults found here with those the gateway found. It reports each
-// field's fault once.
+// join merges the faults found here with the faults that the gateway found. It
+// reports each field's fault once.
 func join(faults []invalid.Fault, err error) error {
 	var more *invalid.Error
 	switch {

@@ -45,7 +45,7 @@ func TestAllFaultsOfAnApplyComeInOneAnswer(t *testing.T) {
 	_, err := r.admin.Apply(t.Context(), &adminv1.ApplyRequest{
 		Resources: []*adminv1.Resource{
 			store.Wrap(upstream("good")),
-			{}, // holds nothing
+			{}, // an empty resource
 			store.Wrap(listener("web", "missing")),
 			store.Wrap(upstream("Bad Name")),
 			{Kind: &adminv1.Resource_Route{}}, // names a route that does not exist
@@ -244,7 +244,7 @@ func TestCreateOnlyAndRetriesAfterALostAnswer(t *testing.T) {
 	}
 	wantCode(t, remove(first.GetEtag(), 2), codes.Aborted)
 	wantCode(t, remove(second.GetEtag(), 1), codes.Aborted)
-	for range 2 { // the second time, the upstream is already deleted and the revision has changed
+	for range 2 { // in the second round, the upstream is already deleted and the revision has changed
 		if err := remove(second.GetEtag(), 2); err != nil {
 			t.Error(err)
 		}

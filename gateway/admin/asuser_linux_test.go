@@ -9,8 +9,8 @@ import (
 	"unsafe"
 )
 
-// dialAs connects to a unix socket as another user with the groups, the first of which
-// is the main one. It skips the test unless it runs as root.
+// dialAs connects to a unix socket as another user with the groups. The first group is
+// the main one. It skips the test unless it runs as root.
 func dialAs(t *testing.T, socket string, uid int, gids ...int) net.Conn {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -22,7 +22,7 @@ func dialAs(t *testing.T, socket string, uid int, gids ...int) net.Conn {
 	}
 	done := make(chan result, 1)
 	go func() {
-		// The credentials are those of this thread alone, which ends with the goroutine
+		// The credentials apply only to this thread, which ends with the goroutine
 		// because it stays locked.
 		runtime.LockOSThread()
 		groups := make([]uint32, len(gids))

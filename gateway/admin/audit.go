@@ -15,7 +15,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// audit records a call, unless it only read something or the gateway has recorded it.
+// audit records a call, unless the call only read, or the gateway has recorded it.
 func (c *call) audit(req any, st *status.Status, right adminv1.Right) {
 	denied := st.Code() == codes.PermissionDenied || st.Code() == codes.Unauthenticated || right == adminv1.Right_RIGHT_UNSPECIFIED
 	probe := c.method == adminv1.DiagnosticsService_ProbeUpstream_FullMethodName
@@ -95,7 +95,7 @@ func upstreamNamed(name string) []string {
 	return []string{resourceText(store.Ref{Kind: adminv1.Kind_KIND_UPSTREAM, Name: name})}
 }
 
-// RecordOf returns a record of something that an origin does.
+// RecordOf returns a record with the caller of an action.
 func RecordOf(o store.Origin) audit.Record {
 	r := audit.Record{Principal: o.Principal, Address: o.Address, Transport: strings.TrimPrefix(o.Transport.String(), "TRANSPORT_"), Method: o.Method}
 	if o.Principal == "" {
@@ -116,7 +116,7 @@ func ResourcesOf(e store.Edit) []string {
 	return names
 }
 
-// resourceText names a resource. The name is what a caller sent, and may be anything.
+// resourceText names a resource. A caller sent the name, so it may be any text.
 func resourceText(ref store.Ref) string {
 	return store.KindName(ref.Kind) + " " + sanitize(ref.Name, maxField)
 }

@@ -12,7 +12,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// readBackup returns the bytes of a backup, and how the call ended.
+// readBackup returns the bytes of a backup and the error of the call.
 func readBackup(t *testing.T, r *running) (string, error) {
 	t.Helper()
 	stream, err := r.admin.Backup(t.Context(), &adminv1.BackupRequest{})

@@ -99,7 +99,7 @@ func (w configWatch) update(u store.Update) error {
 			m, size = &adminv1.WatchConfigResponse{Revision: u.Revision, Comment: u.Comment}, 0
 		}
 		m.Changes = append(m.Changes, changesOf([]store.Change{c})...)
-		size += 64 // more than a change takes
+		size += 64 // more than the overhead of a change
 		if r := resources[store.Ref{Kind: c.Kind, Name: c.Name}]; r != nil {
 			shown := store.Wrap(w.gateway.Present(r))
 			m.Resources, size = append(m.Resources, shown), size+proto.Size(shown)

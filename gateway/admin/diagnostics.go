@@ -46,7 +46,7 @@ func (s diagnosticsService) DrainConnections(_ context.Context, req *adminv1.Dra
 	case req.GetUpstream() != "" && ofClients:
 		bad.Add("upstream", "must be empty if listeners or client_identities is set: drain an upstream in a call of its own")
 	case ofClients && fingerprint != "":
-		bad.Add("sha256_fingerprint", "must be empty without upstream: it is of a certificate that the gateway presents to an upstream")
+		bad.Add("sha256_fingerprint", "must be empty without upstream: it selects a certificate that the gateway presents to an upstream")
 	}
 	for i, name := range req.GetListeners() {
 		if s.gateway.State().Get(adminv1.Kind_KIND_LISTENER, name) == nil {

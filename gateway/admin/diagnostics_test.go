@@ -112,8 +112,8 @@ func TestWritesForwardRequireProbe(t *testing.T) {
 	}
 }
 
-// answer is the answer of a probe of n endpoints, each with more text than a
-// status can hold.
+// answer returns the answer of a probe of n endpoints, each with more text than
+// a status can hold.
 func answer(n int) *adminv1.ProbeUpstreamResponse {
 	a := &adminv1.ProbeUpstreamResponse{}
 	for i := range n {
@@ -134,8 +134,8 @@ func TestProbeResultsAreCutToFit(t *testing.T) {
 	for _, c := range []struct {
 		name               string
 		upstreams, results int
-		wantAnswers        int // at least
-		wantResults        int // of the first
+		wantAnswers        int // minimum number of answers
+		wantResults        int // number of results in the first answer
 	}{
 		{"one endpoint", 1, 1, 1, 1},
 		{"ten endpoints", 1, 10, 1, 8},

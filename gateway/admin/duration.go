@@ -13,7 +13,7 @@ import (
 type durationField struct {
 	path        invalid.Path
 	example     string
-	absent      time.Duration // its value if it is not set
+	absent      time.Duration // the value of an unset field
 	least, most time.Duration
 }
 
@@ -33,7 +33,7 @@ func (f durationField) of(d *durationpb.Duration, bad *invalid.List) time.Durati
 	return v
 }
 
-// short writes a duration without units that are zero: 24h, 1s, 0.
+// short formats a duration without zero units: 24h, 1s, 0.
 func short(d time.Duration) string {
 	if d == 0 {
 		return "0"

@@ -118,7 +118,8 @@ func faultStatus(e *invalid.Error) *status.Status {
 	}
 }
 
-// faultMessage is for people: what grpcurl and the command line show.
+// faultMessage returns the text for people, which grpcurl and the command line
+// show.
 func faultMessage(faults []invalid.Fault) string {
 	if len(faults) == 1 {
 		return faultText(faults[0])
@@ -143,8 +144,8 @@ func faultText(f invalid.Fault) string {
 	return sanitize(string(f.Field), maxField) + ": " + sanitize(f.Message, maxFault)
 }
 
-// faultDetail is for programs: the first n faults in google.rpc's message for the
-// code, and a further entry if some were left out.
+// faultDetail returns the message for programs: the first n faults in
+// google.rpc's message for the code, and another entry if some were left out.
 func faultDetail(c codes.Code, reason string, faults []invalid.Fault, n int) protoadapt.MessageV1 {
 	listed := make([]invalid.Fault, 0, n+1)
 	for _, f := range faults[:n] {

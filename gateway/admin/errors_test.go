@@ -72,7 +72,7 @@ func TestTenThousandFaultsReachAClientWithASmallHeaderLimit(t *testing.T) {
 	defer conn.Close()
 	for _, name := range []string{"Bad Name", strings.Repeat("ü", 200), strings.Repeat("\x00%", 100)} {
 		req := &adminv1.ApplyRequest{}
-		for i := range 10_000 { // each a name of its own: the same twice is a fault too
+		for i := range 10_000 { // with different names, because a repeated name is another fault
 			req.Resources = append(req.Resources, store.Wrap(upstream(fmt.Sprint(name, i))))
 		}
 		_, err := adminv1.NewAdminServiceClient(conn).Apply(t.Context(), req)

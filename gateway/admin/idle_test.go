@@ -10,8 +10,8 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// A client that holds a connection, and answers nothing on it, not even pings,
-// does not delay the stop: no call is being answered.
+// A client that holds a connection but answers nothing, not even pings, does
+// not delay the stop, because no call is in progress.
 func TestAClientThatOnlyHoldsAConnectionDoesNotDelayTheStop(t *testing.T) {
 	r := start(t)
 	conn, err := net.Dial("unix", r.socket)
@@ -24,12 +24,12 @@ func TestAClientThatOnlyHoldsAConnectionDoesNotDelayTheStop(t *testing.T) {
 	if err := framer.WriteSettings(); err != nil {
 		t.Fatal(err)
 	}
-	for range 2 { // the server's settings, and that it has seen ours
+	for range 2 { // the server's settings and its acknowledgment of the client's
 		if _, err := framer.ReadFrame(); err != nil {
 			t.Fatal(err)
 		}
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second) // less than a stop that waits for a ping takes
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second) // shorter than a stop that waits for a ping
 	defer cancel()
 	if err := r.Shutdown(ctx); err != nil {
 		t.Errorf("the stop was cut short: %v", err)

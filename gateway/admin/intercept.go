@@ -15,8 +15,8 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// tap rejects calls that the caller has no right to before their messages are read. It
-// runs before gRPC looks the method up, so it also rejects (and logs) paths that never
+// tap rejects a call without the needed right before its messages are read. It runs
+// before gRPC looks the method up, so it also rejects (and logs) paths that never
 // reach an interceptor, such as one without its leading slash.
 func (s *Server) tap(ctx context.Context, info *tap.Info) (context.Context, error) {
 	_, err := s.authorize(ctx, info.FullMethodName)
@@ -77,8 +77,8 @@ func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerIn
 	}
 	defer s.open.leave(from.Principal)
 	done := make(chan error, 1)
-	// Returning ends the stream, which fails any Send or Recv the handler is
-	// in; Shutdown waits for it.
+	// When this function returns, the stream ends and the handler's Send or Recv
+	// fails. Shutdown waits for the handler.
 	s.streams.Go(func() {
 		done <- s.recovered(info.FullMethod, func() error { return handler(srv, checkedStream{ss}) })
 	})
@@ -126,15 +126,15 @@ func (s *Server) recovered(method string, f func() error) (err error) {
 	return st.Err()
 }
 
-// A call holds what is logged and measured about one call.
+// A call holds the facts that are logged and measured about one call.
 type call struct {
 	s      *Server
-	ctx    context.Context // the call's own
+	ctx    context.Context // the context of the call
 	method string
 	began  time.Time
 
 	written   bool     // the gateway has the write, and records it in the audit log
-	resources []string // those that a write names
+	resources []string // the resources that a write names
 }
 
 // callKey is the key of a unary call's *call in its context.

@@ -111,7 +111,7 @@ func TestCallWithoutACallerIsUnauthenticated(t *testing.T) {
 			t.Errorf("ErrorInfo = %v", d)
 		}
 	}
-	// A known caller, a method without a rule.
+	// A known caller calls a method without a rule.
 	known := peer.NewContext(t.Context(), &peer.Peer{AuthInfo: caller{Caller: &access.Caller{Principal: "uid:0"}}})
 	_, err := s.unary(known, nil, &grpc.UnaryServerInfo{FullMethod: "/drawbridge.admin.v1.AdminService/Unknown"}, handler)
 	wantCode(t, err, codes.Unimplemented)
@@ -134,8 +134,8 @@ func TestAUnaryCallEndsAtItsDeadline(t *testing.T) {
 	})
 }
 
-// No answer and no log line ever holds key material, in whichever field a
-// caller sends it.
+// No answer and no log line contains key material that a caller sent, in any
+// field.
 func TestAPrivateKeyGoesInAndNeverComesOut(t *testing.T) {
 	const marker = "PRIVATE" + " KEY"
 	const body = "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg"

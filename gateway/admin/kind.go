@@ -20,7 +20,7 @@ type adminService struct {
 	adminv1.UnsafeAdminServiceServer
 }
 
-// put writes r, which is the request's field at path.
+// put writes r, the request's field at path.
 func put[R store.Resource](ctx context.Context, s adminService, path invalid.Path, r R, o *adminv1.WriteOptions) (*adminv1.Change, R, error) {
 	var shown R
 	res, change, err := s.write(ctx, store.Edit{Puts: []store.Put{{Path: path, Resource: r}}}, o)
@@ -33,7 +33,7 @@ func put[R store.Resource](ctx context.Context, s adminService, path invalid.Pat
 	return change, shown, nil
 }
 
-// get reads the R of that name.
+// get reads the R with the name.
 func get[R store.Resource](s adminService, name string) (R, error) {
 	var none R
 	kind := store.KindOf(none)
@@ -61,7 +61,7 @@ func (s adminService) remove(ctx context.Context, k adminv1.Kind, name, etag str
 
 // write applies an edit with the options o.
 func (s adminService) write(ctx context.Context, e store.Edit, o *adminv1.WriteOptions) (*store.Result, *adminv1.Change, error) {
-	if !e.DryRun { // set already: the request is malformed and needs no probe
+	if !e.DryRun { // a malformed request already has DryRun set, and needs no probe
 		e.RequireProbe = o.GetRequireProbe()
 	}
 	e.DryRun, e.Comment, e.CreateOnly = e.DryRun || o.GetDryRun(), o.GetComment(), o.GetCreateOnly()
@@ -98,7 +98,7 @@ func (s adminService) write(ctx context.Context, e store.Edit, o *adminv1.WriteO
 	return res, change, nil
 }
 
-// originOf returns who makes a call, and how.
+// originOf returns the caller of a call, and its transport.
 func originOf(ctx context.Context) store.Origin {
 	from, _ := callerOf(ctx)
 	method, _ := grpc.Method(ctx)

@@ -17,7 +17,7 @@ type writeRequest interface {
 }
 
 // unknownIn returns faults for fields and values of req that this version does not
-// know: a newer client's condition must never be dropped silently. The gateway checks
+// know: a newer client's settings must never be dropped silently. The gateway checks
 // the resources of a write, because it finds all their faults at once.
 func unknownIn(req any) []invalid.Fault {
 	m, ok := req.(proto.Message)

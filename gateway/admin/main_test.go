@@ -31,8 +31,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// A fakeGateway holds real states and edits them for real, but makes nothing
-// live.
+// A fakeGateway holds real states and applies edits to them, but serves no
+// traffic.
 type fakeGateway struct {
 	mu      sync.Mutex
 	state   *store.State
@@ -40,12 +40,12 @@ type fakeGateway struct {
 	events  *history.Log[*adminv1.Event]
 
 	before  func(context.Context, store.Edit) // called by Apply first; may panic or block
-	refusal *invalid.Error                    // what Apply returns instead
+	refusal *invalid.Error                    // the error that Apply returns, if not nil
 	records memoryHistory
-	drained string // what DrainConnections was called with last
+	drained string // the last arguments of DrainConnections
 }
 
-// Backup returns more bytes than one message has.
+// Backup returns more bytes than fit in one message.
 func (g *fakeGateway) Backup() (io.ReadCloser, error) {
 	if g.refusal != nil {
 		return nil, g.refusal
@@ -142,7 +142,7 @@ func (h *memoryHistory) add(r *revisions.Record) {
 	h.records = append(h.records, r)
 }
 
-// all returns the records; that of revision n is at n-1.
+// all returns the records. The record of revision n is at index n-1.
 func (h *memoryHistory) all() []*revisions.Record {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -193,7 +193,7 @@ func (g *fakeGateway) Status() *adminv1.GetStatusResponse {
 	for _, r := range g.State().List(adminv1.Kind_KIND_LISTENER) {
 		out.Listeners = append(out.Listeners, &adminv1.ListenerStatus{Name: r.GetName()})
 	}
-	if n := len(out.Listeners); n > 0 { // the first drains where it was before
+	if n := len(out.Listeners); n > 0 { // the first listener also drains at its old address
 		out.Listeners = append(out.Listeners, &adminv1.ListenerStatus{Name: out.Listeners[0].GetName(), State: adminv1.ListenerState_LISTENER_STATE_DRAINING})
 	}
 	return out
@@ -206,7 +206,7 @@ func (g *fakeGateway) UpstreamStatus(name string) *adminv1.UpstreamStatus {
 	return &adminv1.UpstreamStatus{Name: name}
 }
 
-// EachCertificate has as many certificates in use as there are upstreams.
+// EachCertificate yields as many certificates as there are upstreams.
 func (g *fakeGateway) EachCertificate(after *CertificateKey, yield func(CertificateKey, *adminv1.CertificateInUse) bool) {
 	for i, r := range g.State().List(adminv1.Kind_KIND_UPSTREAM) {
 		k := CertificateKey{NotAfter: int64(i), Name: r.GetName(), Endpoint: "unix:/run/a b"}
@@ -219,7 +219,7 @@ func (g *fakeGateway) EachCertificate(after *CertificateKey, yield func(Certific
 	}
 }
 
-// happen sends an event to everyone who watches events.
+// happen sends an event to all clients that watch events.
 func (g *fakeGateway) happen(e *adminv1.Event) {
 	g.events.Append(func(sequence int64) (*adminv1.Event, int) {
 		e.Sequence = sequence
@@ -355,7 +355,7 @@ func start(t *testing.T, change ...func(*Options)) *running {
 	return r
 }
 
-// alsoServe serves on another listener, until the test ends.
+// alsoServe serves on an additional listener until the test ends.
 func (r *running) alsoServe(t *testing.T, lis net.Listener) {
 	served := make(chan error, 1)
 	go func() { served <- r.Serve(lis) }()

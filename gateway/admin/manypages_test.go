@@ -94,7 +94,7 @@ func TestTenThousandResourcesOfEachKindAreRead(t *testing.T) {
 			m, err := r.status.GetStatus(t.Context(), &adminv1.GetStatusRequest{PageToken: token})
 			listed := m.GetListeners()
 			if token == "" && len(listed) > 0 {
-				listed = listed[1:] // the first is listed twice: it also drains
+				listed = listed[1:] // the first listener is listed twice, because it also drains
 			}
 			return page{m, namesOf(listed), m.GetNextPageToken()}, err
 		},

@@ -36,7 +36,7 @@ func newPage(size int32) *page {
 	return &page{most: most}
 }
 
-// takes adds m to the page. It returns false if the page is full.
+// takes adds m to the page, or returns false if the page is full.
 func (p *page) takes(m proto.Message) bool {
 	n := proto.Size(m)
 	if p.entries > 0 && (p.entries == p.most || p.bytes+n > maxPageBytes) {
@@ -137,7 +137,7 @@ func parseSelector(p invalid.Path, text string) (store.Selector, error) {
 type configKey struct {
 	Instance string
 	Revision int64
-	Place    int // the index of the resource among all of the revision
+	Place    int // the index of the resource within the revision
 }
 
 // configPage returns a page of all resources, and the token of the next page.

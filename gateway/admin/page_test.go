@@ -20,9 +20,9 @@ func TestPagesHoldEveryResourceOnce(t *testing.T) {
 	}{
 		{0, []int{1000, 1000, 500}},
 		{1000, []int{1000, 1000, 500}},
-		{2_000_000_000, []int{1000, 1000, 500}}, // more than a page may have
+		{2_000_000_000, []int{1000, 1000, 500}}, // a size above the limit of a page
 		{900, []int{900, 900, 700}},
-		{500, []int{500, 500, 500, 500, 500}}, // no empty page at the end
+		{500, []int{500, 500, 500, 500, 500}}, // must not end with an empty page
 	} {
 		next, token := 0, ""
 		for page, want := range tt.pages {
@@ -97,8 +97,8 @@ func TestABadPageTokenIsRefused(t *testing.T) {
 	r := start(t)
 	for _, token := range []string{
 		"x", "!", "AAAA", strings.Repeat("A", 1<<20), "3/u", "\n",
-		formatToken("KIND_ROUTE?", "u-0000"),       // of another method
-		formatToken("KIND_UPSTREAM?a=b", "u-0000"), // of another selector
+		formatToken("KIND_ROUTE?", "u-0000"),       // a token of another method
+		formatToken("KIND_UPSTREAM?a=b", "u-0000"), // a token of another selector
 		formatToken("KIND_UPSTREAM?", 7),
 	} {
 		_, err := r.admin.ListUpstreams(t.Context(), &adminv1.ListUpstreamsRequest{PageToken: token})
@@ -142,7 +142,7 @@ func TestListsAreChosenByLabels(t *testing.T) {
 			seen++
 		}
 		token = res.GetNextPageToken()
-		if token != "" { // it is of this selector alone
+		if token != "" { // valid only with this selector
 			_, err := r.admin.ListUpstreams(t.Context(), &adminv1.ListUpstreamsRequest{PageToken: token})
 			wantCode(t, err, codes.InvalidArgument)
 		}
@@ -226,7 +226,7 @@ func TestEveryListIsPaged(t *testing.T) {
 		wantCode(t, err, codes.InvalidArgument)
 	}
 
-	// A page of the whole configuration is of one revision.
+	// All pages of the configuration must show the same revision.
 	a, err := r.admin.GetConfig(t.Context(), &adminv1.GetConfigRequest{PageSize: 10})
 	if err != nil {
 		t.Fatal(err)

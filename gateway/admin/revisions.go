@@ -141,8 +141,8 @@ func (s adminService) Rollback(ctx context.Context, req *adminv1.RollbackRequest
 		base := *edit.ExpectedRevision
 		stale := req.ExpectedRevision != nil && *req.ExpectedRevision != base
 		if stale {
-			// Rejected unless it changes nothing: then it may be a retry of a rollback whose
-			// response was lost.
+			// A stale revision is rejected unless the rollback changes nothing. Then it may
+			// be a retry after a lost response.
 			edit.ExpectedRevision = req.ExpectedRevision
 		}
 		_, change, err := s.write(ctx, edit, options)

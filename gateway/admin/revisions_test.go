@@ -132,7 +132,8 @@ func TestARollbackIsAWriteLikeAnyOther(t *testing.T) {
 	}
 }
 
-// However many fields differ, clients with gRPC's default limit can read the answer.
+// Clients with gRPC's default limit can read the answer for any number of differing
+// fields.
 func TestManyChangedFieldsAreCounted(t *testing.T) {
 	const n = 40_000
 	r := start(t)
@@ -197,8 +198,8 @@ func TestARepeatedRollbackSucceedsWithAStaleRevision(t *testing.T) {
 			t.Fatalf("%v, %v", change, err)
 		}
 	}
-	// A write that lands between the rollback's draft and its check must not pass
-	// for revision 1.
+	// A write that lands between the rollback's draft and its check must not count
+	// as revision 1.
 	r.gateway.before = func(ctx context.Context, e store.Edit) {
 		r.gateway.before = nil
 		if _, err := r.gateway.Apply(ctx, store.Edit{Puts: []store.Put{{Resource: upstream("other")}}}); err != nil {

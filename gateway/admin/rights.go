@@ -76,7 +76,7 @@ func (s *Server) mayProbe(ctx context.Context, req *adminv1.ProbeUpstreamRequest
 	if access.Has(role, adminv1.Right_RIGHT_OPERATE) {
 		return nil
 	}
-	return errDenied(from, role, "RIGHT_OPERATE, which a probe of an upstream given in full, or with a request, needs")
+	return errDenied(from, role, "RIGHT_OPERATE, which is needed for a probe of an upstream given in full, or with a request")
 }
 
 // mayWrite returns nil if the caller may change all resources that an edit names.
@@ -100,7 +100,7 @@ func (s *Server) mayWrite(ctx context.Context, e *store.Edit) error {
 	return errDenied(from, role, "the right to change certificates and trust bundles, which this request does")
 }
 
-// roleOf returns the authenticated caller of a call, and its role now.
+// roleOf returns the authenticated caller of a call, and its current role.
 func (s *Server) roleOf(ctx context.Context) (caller, adminv1.Role) {
 	from, _ := callerOf(ctx)
 	role, _ := s.access.Role(from.Caller)
@@ -115,8 +115,8 @@ func (s *Server) describe(ctx context.Context) *adminv1.Caller {
 	}
 }
 
-// errDenied says which right the caller lacks, and which subjects of the caller a
-// policy could give a role to.
+// errDenied returns an error with the right that the caller lacks, and with the
+// subjects to which a policy could give a role.
 func errDenied(from caller, role adminv1.Role, format string, args ...any) error {
 	has := "has no role, and so lacks"
 	if role != adminv1.Role_ROLE_UNSPECIFIED {

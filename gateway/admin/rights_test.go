@@ -83,7 +83,8 @@ func TestNamesThatOnlyResembleAMethodHaveNoRight(t *testing.T) {
 }
 
 // A path without its leading slash once slipped through grpc-go's interceptors
-// (CVE-2026-33186). It is sent as raw frames, because no client would.
+// (CVE-2026-33186). The test sends raw frames, because no client would send
+// this path.
 func TestAPathWithoutItsSlashIsDeniedAndLogged(t *testing.T) {
 	for _, path := range []string{
 		"drawbridge.admin.v1.AdminService/DeleteUpstream", "//drawbridge.admin.v1.AdminService/DeleteUpstream", "/x", "x", "/no.such.Service/Method",

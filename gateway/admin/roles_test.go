@@ -49,7 +49,7 @@ const everyRole = `subjects:
 
 // The test derives the rights of each role from the descriptors independently. It
 // compares them with the server's answer to every method, for callers of every
-// transport. Requests are empty: with the right to call, they get any answer but
+// transport. Requests are empty. Callers with the right get any answer except
 // PERMISSION_DENIED.
 func TestEveryMethodForEveryRoleOverEveryTransport(t *testing.T) {
 	_, policy := withPolicy(t, everyRole)
@@ -143,7 +143,7 @@ func protoRight(m protoreflect.MethodDescriptor) adminv1.Right {
 	return right
 }
 
-// callEmpty calls a method with an empty message, and returns the error of its first
+// callEmpty calls a method with an empty message, and returns the error of the first
 // answer.
 func callEmpty(t *testing.T, conn *grpc.ClientConn, m protoreflect.MethodDescriptor) error {
 	t.Helper()

@@ -30,15 +30,15 @@ const (
 	maxRequest    = 128 << 20 // bytes: enough for an Apply of the largest state
 	maxResponse   = 16 << 20  // bytes
 	maxHeaderList = 64 << 10  // bytes of a request's headers, uncompressed
-	maxStreams    = 128       // calls at once on a connection
+	maxStreams    = 128       // concurrent calls on a connection
 	unaryTimeout  = 30 * time.Second
-	connTimeout   = 25 * time.Second       // for TLS and HTTP/2 to be set up: longer than gRPC clients wait, which is 20 s
-	refusalEvery  = 10 * time.Second       // between log lines about rejected connections
-	flushTime     = 250 * time.Millisecond // for the last responses to be sent
+	connTimeout   = 25 * time.Second       // bounds the setup of TLS and HTTP/2; gRPC clients wait 20 s
+	refusalEvery  = 10 * time.Second       // interval of log lines about rejected connections
+	flushTime     = 250 * time.Millisecond // time for sending the last responses
 )
 
-// A Gateway is what the admin API acts on. All methods may be called
-// concurrently.
+// A Gateway is the gateway that the admin API controls. All methods may be
+// called concurrently.
 type Gateway interface {
 	// Apply applies an edit, or only checks it with DryRun. Its errors are
 	// *invalid.Error, or the context's.
@@ -122,7 +122,7 @@ type Options struct {
 	Access *access.Controller
 
 	// Audit records denials, probes, actions on traffic, and writes that are refused or
-	// are only checked. The Gateway records the others. Nil: nothing is recorded.
+	// only checked. The Gateway records the other writes. Nil disables it.
 	Audit *audit.Log
 
 	// SendTimeout is how long a stream's client may take to read a message before
@@ -243,9 +243,9 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		defer close(done)
 		s.grpc.GracefulStop()
 	}()
-	// A graceful stop also waits until clients close idle connections, and for clients
-	// that do not answer a ping. Once every call has ended and its response has had time
-	// to be sent, waiting longer is pointless.
+	// A graceful stop of gRPC also waits until clients close idle connections, even if
+	// they do not answer pings. Shutdown stops earlier: once every call has ended and
+	// its response has had time to be sent.
 	answered := make(chan struct{})
 	go func() {
 		defer close(answered)

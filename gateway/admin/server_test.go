@@ -100,7 +100,7 @@ func TestShutdownEndsStreamsAtOnce(t *testing.T) {
 	if _, err := health.Recv(); err != nil {
 		t.Fatal(err)
 	}
-	// A client makes a reflection call, and neither sends nor closes.
+	// A client opens a reflection call, but neither sends nor closes.
 	reflection, err := reflectionv1.NewServerReflectionClient(r.conn).ServerReflectionInfo(t.Context())
 	if err != nil {
 		t.Fatal(err)

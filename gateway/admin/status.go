@@ -38,7 +38,7 @@ func (s statusService) GetStatus(ctx context.Context, req *adminv1.GetStatusRequ
 	}
 	p, n := newPage(req.GetPageSize()), 0
 	for ; n < len(all); n++ {
-		// All listeners of a name, including draining ones, are on one page.
+		// All listeners with the same name, including draining ones, are on one page.
 		if !p.takes(all[n]) && all[n].GetName() != all[n-1].GetName() {
 			out.NextPageToken = formatToken(list, all[n-1].GetName())
 			break
@@ -96,7 +96,7 @@ func (s statusService) ListCertificates(_ context.Context, req *adminv1.ListCert
 
 func (s statusService) WatchEvents(req *adminv1.WatchEventsRequest, stream grpc.ServerStreamingServer[adminv1.Event]) error {
 	before, last := s.gateway.EventBounds()
-	missed := int64(-1) // none
+	missed := int64(-1) // no event was missed
 	if req.AfterSequence != nil {
 		switch after := req.GetAfterSequence(); {
 		case after > last: // from another process's history: all stored events are new

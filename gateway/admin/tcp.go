@@ -18,14 +18,16 @@ import (
 type TCPOptions struct {
 	Address      string // "127.0.0.1:9443"
 	CertFile     string // the server's certificate chain, in PEM or DER
-	KeyFile      string // its private key
+	KeyFile      string // the private key
 	ClientCAFile string // CA certificates that callers' certificates must chain to
 
-	// ClientCRLFile holds revocation lists of those CAs. Empty: nothing is revoked.
+	// ClientCRLFile holds revocation lists of those CAs. Empty: no revocation
+	// checks.
 	ClientCRLFile string
 
-	// ClientNames are subject alternative names, one of which a caller's
-	// certificate must have: "DNS:…", "URI:…", "IP:…", "email:…". Empty: any.
+	// ClientNames are the accepted subject alternative names: "DNS:…", "URI:…",
+	// "IP:…", "email:…". A caller's certificate must have one of them. Empty: any
+	// name.
 	ClientNames []string
 
 	// Limits bounds the connections. The zero value allows one.
@@ -88,7 +90,7 @@ func (l *TCPListener) Accept() (net.Conn, error) {
 // Reload reads the files again and reports whether they have changed. On an error it
 // keeps the current settings. Open connections stay as they are: see Revalidate.
 func (l *TCPListener) Reload() (changed bool, err error) {
-	// A read that hung must not install old files after a later one.
+	// A read that hung must not replace newer files by old ones.
 	if !l.reloading.TryLock() {
 		return false, errors.New("the files are still being read: their file system may hang")
 	}
@@ -99,7 +101,7 @@ func (l *TCPListener) Reload() (changed bool, err error) {
 	}
 	before := l.identity.Swap(now)
 	if before.digest == now.digest {
-		l.identity.Store(before) // with its session tickets
+		l.identity.Store(before) // keeps its session tickets
 		return false, nil
 	}
 	return true, nil
@@ -148,7 +150,7 @@ func (o *TCPOptions) load() (*identity, error) {
 	return &identity{server: server, cert: cert, trust: trust, digest: [sha256.Size]byte(sum.Sum(nil))}, nil
 }
 
-// explain adds to each fault the file that it is in.
+// explain adds its file to each fault.
 func (o *TCPOptions) explain(err error) error {
 	var faults certs.Faults
 	if !errors.As(err, &faults) {

@@ -82,7 +82,7 @@ func overTCP(t *testing.T, r *running, ca *pki.CA) (call func(credentials.Transp
 	}, lis.Addr().String()
 }
 
-// dialTCP returns a client with a certificate of the CA, which is closed with the test.
+// dialTCP returns a client with a certificate of the CA. The test closes it at its end.
 func dialTCP(t *testing.T, address string, ca *pki.CA, o pki.LeafOptions) *grpc.ClientConn {
 	t.Helper()
 	o.Usage = pki.Client
@@ -104,7 +104,7 @@ func clientTLS(t *testing.T, ca *pki.CA, present ...*pki.Issued) *tls.Config {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// The client sends it whichever CAs the server asks for.
+		// The client ignores the list of CAs in the server's request.
 		cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil }
 	}
 	return cfg
@@ -263,8 +263,9 @@ func TestACallerMustHaveAnAllowedNameAndNotBeRevoked(t *testing.T) {
 	}
 }
 
-// A write may time out on a busy machine, after the sequence number of its record was
-// used. The client must see a connection that ended, not a record that looks forged.
+// On a busy machine, a write may time out after it has used its record's sequence
+// number. The client must see the end of the connection, not a record that looks
+// forged.
 func TestAClientSeesATimeoutAsTheEndOfTheConnection(t *testing.T) {
 	ca := newCA(t)
 	lis, err := ListenTCP(tcpOptions(t, ca))
@@ -379,8 +380,8 @@ func TestListenTCPNeedsThreeGoodFiles(t *testing.T) {
 	}
 }
 
-// The settings in force when the handshake ends decide, not those at the time of the
-// accept.
+// The settings at the end of the handshake decide, not the settings at the time of
+// the accept.
 func TestHandshakeUsesTheSettingsInForce(t *testing.T) {
 	ca, next := newCA(t), newCA(t)
 	o := tcpOptions(t, ca)

@@ -11,7 +11,7 @@ import (
 type tcpConn struct {
 	*tls.Conn
 	of       *TCPListener
-	accepted *identity                           // in force when the connection was accepted
+	accepted *identity                           // the settings when the connection was accepted
 	peer     atomic.Pointer[tls.ConnectionState] // nil before the handshake has completed
 }
 
@@ -32,8 +32,8 @@ func (c *tcpConn) Close() error {
 	return c.Conn.Close()
 }
 
-// handshake completes the handshake within the connection's deadline. The settings in
-// force by then decide whether the caller is admitted: they may have changed since the
+// handshake completes the handshake within the connection's deadline. The current
+// settings then decide whether the caller is admitted. They may have changed since the
 // connection was accepted.
 func (c *tcpConn) handshake() (tls.ConnectionState, error) {
 	if err := c.HandshakeContext(context.Background()); err != nil {
@@ -41,7 +41,7 @@ func (c *tcpConn) handshake() (tls.ConnectionState, error) {
 	}
 	state := c.ConnectionState()
 	c.peer.Store(&state)
-	// Stored first: a reload after this line finds the connection in Revalidate.
+	// The peer is stored first, so that Revalidate after a later reload sees it.
 	if now := c.of.identity.Load(); now != c.accepted {
 		return state, now.server.Admits(state)
 	}
@@ -58,7 +58,7 @@ func (l *TCPListener) Revalidate(ended func(client, subject string, why error)) 
 	for c := range l.conns {
 		state := c.peer.Load()
 		if state == nil {
-			continue // handshake decides by the same settings
+			continue // without a completed handshake, handshake itself checks the new settings
 		}
 		if why := now.server.Admits(*state); why != nil {
 			ended(c.RemoteAddr().String(), callerName(*state), why)
@@ -69,7 +69,7 @@ func (l *TCPListener) Revalidate(ended func(client, subject string, why error)) 
 	}
 }
 
-// callerName names a caller by the subject of its certificate, for the log.
+// callerName returns the subject of a caller's certificate, for the log.
 func callerName(state tls.ConnectionState) string {
 	return "cert:" + sanitize(state.PeerCertificates[0].Subject.String(), maxField)
 }

@@ -20,7 +20,7 @@ import (
 type caller struct {
 	credentials.CommonAuthInfo
 	*access.Caller
-	address string // of the peer; "" for a unix socket
+	address string // the peer's address; "" for a unix socket
 }
 
 // AuthType names how the caller was authenticated, for credentials.AuthInfo.
@@ -39,7 +39,7 @@ func callerOf(ctx context.Context) (from caller, ok bool) {
 // rejects every other kind of connection.
 type transport struct {
 	log     hclog.Logger
-	refused *guard.Limiter // of the log lines about rejected connections
+	refused *guard.Limiter // limits log lines about rejected connections
 }
 
 // ServerHandshake authenticates the caller. gRPC sets the deadline, and closes raw
@@ -61,7 +61,7 @@ func identify(raw net.Conn) (caller, error) {
 		Caller:         new(access.Caller),
 	}
 	if bounded, ok := raw.(*guard.Conn); ok {
-		bounded.SetProven(true) // the mode of the socket's file admitted it
+		bounded.SetProven(true) // the mode of the socket's file admitted the peer
 		raw = bounded.NetConn()
 	}
 	switch conn := raw.(type) {
@@ -74,7 +74,7 @@ func identify(raw net.Conn) (caller, error) {
 		}
 		return from, nil
 	case *tcpConn:
-		// Bounded by the deadline that gRPC set on the connection.
+		// The handshake is bounded by the deadline that gRPC set on the connection.
 		state, err := conn.handshake()
 		if err != nil {
 			return from, err

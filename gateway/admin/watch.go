@@ -15,9 +15,9 @@ import (
 // stream ends.
 type pace func(send func() error) error
 
-// paced calls run in its own goroutine, because a Send to a client that does not read
-// blocks until the client reads. It returns once run has returned, the stream has ended
-// or a message was not read in time.
+// paced calls run in its own goroutine, because a Send blocks while the client does not
+// read. It returns once run has returned, the stream has ended or a message was not
+// read in time.
 func (s *Server) paced(ctx context.Context, method string, run func(pace) error) error {
 	stalled := make(chan struct{})
 	stall := sync.OnceFunc(func() { close(stalled) })
@@ -44,8 +44,8 @@ func (s *Server) paced(ctx context.Context, method string, run func(pace) error)
 
 // follow calls send with each value after a position. after returns values like
 // history.Log.After, and send returns the position of its value. follow returns when
-// the context ends, a call fails, or the client is so slow that the next value is no
-// longer stored.
+// the context ends, a call fails, or the client was so slow that the next value is
+// no longer stored.
 func follow[T any](s *Server, ctx context.Context, position int64, after func(int64) ([]T, <-chan struct{}, error), send func(T) (int64, error)) error {
 	for {
 		values, changed, err := after(position)

@@ -75,7 +75,7 @@ func TestAWatchResumesWhereItLeftOff(t *testing.T) {
 	for i := range 5 {
 		putUpstreams(t, r, i+1) // revision i+1 creates u-000i
 	}
-	// The changes since revision 3, and nothing else.
+	// The watch sends only the changes since revision 3.
 	w := watchConfig(t, r, &adminv1.WatchConfigRequest{InstanceId: "store-1", Revision: 3})
 	for _, want := range []int64{4, 5} {
 		m := synced(t, w)
@@ -83,7 +83,7 @@ func TestAWatchResumesWhereItLeftOff(t *testing.T) {
 			t.Errorf("resumed with %v, want revision %d", m, want)
 		}
 	}
-	// Nothing was missed: synced says so.
+	// No revision was missed, as synced shows.
 	if m := synced(t, watchConfig(t, r, &adminv1.WatchConfigRequest{InstanceId: "store-1", Revision: 5})); len(m) != 1 || m[0].GetReset_() || m[0].GetRevision() != 5 {
 		t.Errorf("resumed with %v", m)
 	}
@@ -142,17 +142,17 @@ func TestAWatchSendsMuchInParts(t *testing.T) {
 func TestAWatcherThatDoesNotReadIsEnded(t *testing.T) {
 	r := start(t, func(o *Options) { o.SendTimeout = 50 * time.Millisecond })
 	req := &adminv1.ApplyRequest{}
-	for i := range 40 { // larger than any window together, so that Send blocks
+	for i := range 40 { // larger than all windows, so that Send blocks
 		req.Resources = append(req.Resources, store.Wrap(&adminv1.TrustBundle{Name: fmt.Sprint("b", i), Source: &adminv1.TrustBundle_Pem{Pem: strings.Repeat("x", 100<<10)}}))
 	}
 	if _, err := r.admin.Apply(t.Context(), req); err != nil {
 		t.Fatal(err)
 	}
 	w := watchConfig(t, r, &adminv1.WatchConfigRequest{})
-	if _, err := w.Header(); err != nil { // comes with the first message
+	if _, err := w.Header(); err != nil { // arrives with the first message
 		t.Fatal(err)
 	}
-	for r.opened() > 0 { // it ends although the client does not read
+	for r.opened() > 0 { // the stream ends although the client does not read
 		time.Sleep(time.Millisecond)
 	}
 	var err error
@@ -186,7 +186,7 @@ func TestACallerHasSoManyStreams(t *testing.T) {
 			return err
 		}
 		h, err := w.Header()
-		if err == nil && h == nil { // it has ended already
+		if err == nil && h == nil { // the stream has already ended
 			_, err = w.Recv()
 		}
 		return err

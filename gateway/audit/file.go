@@ -40,7 +40,7 @@ func (f *file) close() {
 }
 
 // append writes lines, and with sync waits until they are on disk. If it fails, it
-// removes what was written of them.
+// removes the part that was written.
 func (f *file) append(lines []byte, sync bool) error {
 	info, err := f.f.Stat()
 	if err != nil {

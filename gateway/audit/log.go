@@ -23,8 +23,8 @@ type Options struct {
 	Logger hclog.Logger
 }
 
-// maxQueued bounds how many lines wait to be written. Results of writes that have begun
-// always find room: there are at most as many as there are writes at once.
+// maxQueued bounds how many lines wait to be written. Results of started writes are
+// queued beyond the limit, because their number is bounded by the concurrent writes.
 const maxQueued = 1024
 
 // A Log writes records to a file. A nil Log records nothing. Its methods may be called
@@ -34,9 +34,9 @@ type Log struct {
 
 	// Owned by run.
 	file  file
-	fault string // why the last write failed; "": it did not
+	fault string // why the last write failed, or ""
 
-	wake   chan struct{} // has room for one
+	wake   chan struct{} // wakes run; holds one value
 	ended  chan struct{} // closed when run has returned
 	reopen chan chan error
 
@@ -49,12 +49,12 @@ type Log struct {
 // An entry is a line that waits to be written.
 type entry struct {
 	line []byte
-	done chan error // receives whether the line is on disk; nil: no caller waits
-	keep bool       // until it is written
+	done chan error // receives the result of writing the line; nil: no caller waits
+	keep bool       // the line must not be dropped
 }
 
-// Open opens the log, and makes the file with mode 0600 if it is missing. The caller must
-// call Close.
+// Open opens the log, and creates a missing file with mode 0600. The caller must call
+// Close.
 func Open(o Options) (*Log, error) {
 	l := &Log{o: o, file: file{path: o.Path}, wake: make(chan struct{}, 1), ended: make(chan struct{}), reopen: make(chan chan error)}
 	if err := l.file.open(); err != nil {
@@ -64,9 +64,9 @@ func Open(o Options) (*Log, error) {
 	return l, nil
 }
 
-// Begin records that a write has started, and returns once that is on disk. The caller
-// must call end with the result, which is recorded in the background. If Begin fails,
-// the write must not be made; end is then still called.
+// Begin records that a write has started, and returns when the record is on disk. The
+// caller must call end with the result, which is recorded in the background. If Begin
+// fails, the write must not be made, but end must still be called.
 func (l *Log) Begin(ctx context.Context, r Record) (end func(Record), err error) {
 	if l == nil {
 		return func(Record) {}, nil
@@ -94,8 +94,8 @@ func (l *Log) Begin(ctx context.Context, r Record) (end func(Record), err error)
 	return end, err
 }
 
-// Add records something that is no write, in the background. If lines cannot be written
-// as fast as they come, it is dropped.
+// Add records an action other than a write, in the background. If the queue is full,
+// the record is dropped.
 func (l *Log) Add(r Record) {
 	if l != nil {
 		l.add(&entry{line: r.line(time.Now())})
@@ -140,8 +140,8 @@ func (l *Log) Reopen(ctx context.Context) error {
 	}
 }
 
-// Close writes the lines that wait, and closes the file. If ctx ends first, because the
-// file system hangs, Close returns and leaves that to its goroutine.
+// Close writes the queued lines, and closes the file. If ctx ends first, because the
+// file system hangs, Close returns and its goroutine finishes the work.
 func (l *Log) Close(ctx context.Context) {
 	if l == nil {
 		return
@@ -174,7 +174,7 @@ func (l *Log) run() {
 		case <-l.wake:
 		case <-retry.C:
 		case done := <-l.reopen:
-			l.flush() // what was recorded before the rename belongs in the old file
+			l.flush() // lines queued before the rename belong in the old file
 			done <- l.file.open()
 		}
 		wasClosing, left := l.flush()
@@ -187,8 +187,8 @@ func (l *Log) run() {
 	}
 }
 
-// flush writes the queue, and reports whether the Log was closing before that, and
-// whether lines are left.
+// flush writes the queue. It reports whether the Log was already closing before,
+// and whether lines are left.
 func (l *Log) flush() (closing, left bool) {
 	l.mu.Lock()
 	batch, lost := l.queue, l.dropped
@@ -198,7 +198,7 @@ func (l *Log) flush() (closing, left bool) {
 		l.o.Logger.Error("lines of the audit log were dropped", "file", l.o.Path, "lines", lost)
 	}
 	if len(batch) == 0 {
-		return closing, false // which says nothing about the file
+		return closing, false // there was nothing to write, so the state of the file is unknown
 	}
 	err := l.write(batch)
 	l.report(err)
@@ -225,7 +225,7 @@ func (l *Log) flush() (closing, left bool) {
 	return closing, len(kept) > 0
 }
 
-// report logs an error of writing when it is new, and its end.
+// report logs a new write error, and when it ends.
 func (l *Log) report(err error) {
 	text := ""
 	if err != nil {
@@ -241,8 +241,7 @@ func (l *Log) report(err error) {
 	l.fault = text
 }
 
-// write writes a batch whole or not at all, and tells the waiting callers that it is on
-// disk.
+// write writes a whole batch or nothing, and sends the result to the waiting callers.
 func (l *Log) write(batch []*entry) error {
 	var text []byte
 	waiting := false

@@ -20,7 +20,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// logTo opens a log in a new directory, and returns what reads its records.
+// logTo opens a log in a new directory, and returns a function that reads its
+// records.
 func logTo(t *testing.T, required bool) (l *Log, path string, read func() []Record, errors *bytes.Buffer) {
 	t.Helper()
 	path, errors = filepath.Join(t.TempDir(), "audit.log"), &bytes.Buffer{}
@@ -48,7 +49,7 @@ func records(t *testing.T, path string) []Record {
 	return all
 }
 
-// breakFile makes every write fail, as a full disk does.
+// breakFile makes every write fail, like a full disk.
 func breakFile(t *testing.T, l *Log) {
 	t.Helper()
 	if err := l.file.f.Close(); err != nil {
@@ -62,7 +63,7 @@ func TestAWriteIsRecordedBeforeItIsMadeAndAfter(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	first := read() // already there
+	first := read() // these lines are already in the file
 	end(Record{Principal: "uid:0", Method: "Apply", Result: "OK", RevisionBefore: 3, RevisionAfter: 4})
 	l.Add(Record{Principal: "uid:7", Method: "Probe", Result: "OK"})
 	l.Close(t.Context())
@@ -102,7 +103,7 @@ func TestAWriteThatCannotBeRecordedIsRefused(t *testing.T) {
 	if err := l.Reopen(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	// The results were kept, and are written before anything new.
+	// The results were kept, and are written before new lines.
 	end, err := l.Begin(t.Context(), Record{Method: "three"})
 	if err != nil {
 		t.Fatal(err)
@@ -146,12 +147,12 @@ func TestWithoutRequirementLostLinesAreCounted(t *testing.T) {
 	}
 }
 
-// A file system that hangs holds up no caller for longer than its deadline, and not the
-// end of the process.
+// A file system that hangs delays a caller at most until its deadline, and does not
+// delay the end of the process.
 func TestHungFileSystemRefusesWrites(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := &Log{o: Options{Required: true, Logger: hclog.NewNullLogger()}, wake: make(chan struct{}, 1), ended: make(chan struct{})}
-		// No goroutine writes.
+		// Without run, no goroutine writes.
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		if _, err := l.Begin(ctx, Record{}); err == nil || !strings.Contains(err.Error(), "not written in time") {

@@ -6,15 +6,15 @@ import (
 	"time"
 )
 
-// Results of records that are not codes of gRPC.
-const Started = "STARTED" // of a write that is about to be made
+// Results of records that are not gRPC codes.
+const Started = "STARTED" // the result in the first line of a write
 
 // A Record is one line of the log. Zero fields are left out.
 type Record struct {
 	Time time.Time `json:"time"` // set by the Log
 
-	// Write pairs the two lines of a write: the one that says that it has started, and
-	// the one with its result.
+	// Write connects the two lines of a write: the line at its start, and the line
+	// with its result.
 	Write string `json:"write,omitempty"`
 
 	Principal string `json:"principal"` // "uid:0", "cert:CN=ops", "gateway"
@@ -32,8 +32,8 @@ type Record struct {
 	// Selection says which connections are closed or drained.
 	Selection string `json:"selection,omitempty"`
 
-	// RevisionBefore is the live revision when the write began or, once it was made, the
-	// one that it replaced.
+	// RevisionBefore is the live revision when the write began. In the second line it is
+	// the revision that the write replaced.
 	RevisionBefore int64  `json:"revision_before,omitempty"`
 	RevisionAfter  int64  `json:"revision_after,omitempty"`
 	Result         string `json:"result"` // Started, or a code such as "OK"
@@ -44,7 +44,7 @@ type Record struct {
 const maxResources = 100
 
 // line returns the record as a line of JSON. Control characters are escaped, so that a
-// line cannot be forged by what a request says.
+// request cannot forge a line.
 func (r Record) line(now time.Time) []byte {
 	r.Time = now.UTC()
 	if n := len(r.Resources); n > maxResources {
@@ -53,6 +53,6 @@ func (r Record) line(now time.Time) []byte {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
-	_ = e.Encode(r) // texts, numbers and a time: nothing can fail
+	_ = e.Encode(r) // encoding texts, numbers and a time cannot fail
 	return b.Bytes()
 }

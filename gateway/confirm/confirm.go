@@ -22,10 +22,10 @@ type Keeper struct {
 	goBack func(ctx context.Context, revision int64) error
 	log    hclog.Logger
 
-	changed chan struct{} // receives after a change of the fields below
+	changed chan struct{} // receives a value after a change of the fields below
 
 	mu       sync.Mutex
-	revision int64     // 0: none
+	revision int64     // 0: no revision is pending
 	deadline time.Time // with a monotonic clock reading
 }
 
@@ -55,7 +55,7 @@ func (k *Keeper) current() (int64, time.Time) {
 	return k.revision, k.deadline
 }
 
-// Run waits until ctx ends.
+// Run waits for deadlines until ctx ends.
 func (k *Keeper) Run(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()

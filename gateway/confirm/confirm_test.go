@@ -13,7 +13,7 @@ import (
 )
 
 // run runs a Keeper in a bubble with its own time, and returns when its goroutine has
-// ended. calls are the times, since the start, at which it rolled back.
+// ended. calls are the times, since the start, at which the Keeper rolled back.
 func run(t *testing.T, fail int, steps func(*Keeper)) (calls []string) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()

@@ -11,11 +11,11 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// Options say where the connections are. All fields are required.
+// Options hold the sources of connections. All fields are required.
 type Options struct {
 	// Clients calls f with each connection of a client. Upstreams calls f with each
-	// connection to an upstream that does not belong to a single client. Within f only
-	// the entry's ID is called.
+	// connection to an upstream that does not belong to a single client. f calls only
+	// the entry's ID.
 	Clients, Upstreams func(f func(live.Entry))
 
 	Logger hclog.Logger
@@ -70,7 +70,7 @@ func (c *Connections) entries(wanted *filter, after uint64) []numbered {
 	return all
 }
 
-// A numbered is an entry with its number, which sorting reads often.
+// A numbered is an entry with its number, cached for sorting.
 type numbered struct {
 	number uint64
 	live.Entry

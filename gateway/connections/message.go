@@ -88,7 +88,7 @@ const maxText = 260
 
 func printable(text string) string { return safetext.Printable(text, maxText) }
 
-// A names caches texts that many connections in a list share.
+// A names caches the texts that many connections in a list share.
 type names struct {
 	identities map[*x509.Certificate]*adminv1.ConnectionIdentity
 	suites     map[uint16]string
@@ -111,7 +111,7 @@ func (n *names) suite(id uint16) string {
 // maxNames limits the subject alternative names in an identity.
 const maxNames = 100
 
-// identity returns what a certificate says about its owner.
+// identity returns the names in a certificate.
 func (n *names) identity(leaf *x509.Certificate) *adminv1.ConnectionIdentity {
 	if m := n.identities[leaf]; m != nil {
 		return m

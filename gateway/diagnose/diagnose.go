@@ -10,7 +10,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// Options say what a Diagnostics reads. All fields are required.
+// Options hold the sources of a Diagnostics. All fields are required.
 type Options struct {
 	Live func() *snapshot.Snapshot
 
@@ -56,9 +56,10 @@ func (d *Diagnostics) FlushSessions(name string) (int, error) {
 	return n, nil
 }
 
-// DrainConnections drains the connections to an upstream that were made with the
-// client certificate of the fingerprint, or all of them if it is empty. It returns
-// how many it drains and does not wait for them. The error is an *invalid.Error.
+// DrainConnections drains the connections to an upstream that use the client
+// certificate with the fingerprint, or all connections if the fingerprint is
+// empty. It returns their number and does not wait for them. The error is an
+// *invalid.Error.
 func (d *Diagnostics) DrainConnections(name, fingerprint string, period time.Duration) (int, error) {
 	u, ok := d.o.Live().Upstream(name)
 	if !ok {

@@ -34,7 +34,7 @@ const unnamed = "upstream-without-a-name"
 
 // Probe makes a TLS handshake with each endpoint that the request selects. The
 // error is an *invalid.Error with the faults of the request, or of the upstream
-// that it holds in full. Failures of endpoints are in the response.
+// in it. Failures of endpoints are in the response.
 func (d *Diagnostics) Probe(ctx context.Context, req *adminv1.ProbeUpstreamRequest) (*adminv1.ProbeUpstreamResponse, error) {
 	snap := d.o.Live()
 	var bad invalid.List
@@ -133,8 +133,8 @@ func All(ctx context.Context, endpoints []snapshot.Endpoint) *adminv1.ProbeUpstr
 // maxAnswer bounds a response, in bytes. gRPC clients accept 4 MiB by default.
 const maxAnswer = 3 << 20
 
-// fit removes certificates from a response that has more than most bytes, because
-// endpoints can present certificates of any size.
+// fit removes certificates from a response until it has at most most bytes,
+// because endpoints can present certificates of any size.
 func fit(out *adminv1.ProbeUpstreamResponse, most int) {
 	for _, keep := range []int{1, 0} {
 		if proto.Size(out) <= most {

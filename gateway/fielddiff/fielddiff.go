@@ -2,8 +2,8 @@
 // secrets.
 //
 // A Differ replaces each field that is marked debug_redact by a fingerprint. The key of
-// the fingerprints is random and never leaves the Differ, so that a passphrase cannot be
-// guessed from its fingerprint.
+// the fingerprints is random and never leaves the Differ, so that a fingerprint cannot
+// be used to guess a passphrase.
 package fielddiff
 
 import (
@@ -34,11 +34,11 @@ const maxValue = 1 << 10
 // A Differ compares resources. Its methods may be called concurrently.
 type Differ struct{ key []byte }
 
-// New returns a Differ with a key of its own.
+// New returns a Differ with a new key.
 func New() *Differ { return &Differ{key: []byte(rand.Text())} }
 
 // Diff returns the fields in which two resources of one kind differ, in the order of
-// their declaration. One of them may be nil: all fields of the other are returned.
+// their declaration. If one of them is nil, all fields of the other are returned.
 // Output-only fields are left out.
 func (d *Differ) Diff(before, after store.Resource) []*adminv1.FieldChange {
 	w := walk{Differ: d}
@@ -82,8 +82,8 @@ func (w *walk) message(at invalid.Path, b, a protoreflect.Message) {
 	}
 }
 
-// value compares two values of a field, or elements of a list or map. An invalid one
-// stands for a field that is not set.
+// value compares two values of a field, or elements of a list or map. An invalid
+// value stands for a field that is not set.
 func (w *walk) value(at invalid.Path, fd protoreflect.FieldDescriptor, b, a protoreflect.Value) {
 	if !isMessage(fd) {
 		w.leaf(at, fd, b, a)
@@ -110,8 +110,8 @@ func braces(v protoreflect.Value) string {
 	return ""
 }
 
-// list compares two lists. Elements that are equal at the beginning and at the end are
-// left out; the others are compared in pairs.
+// list compares two lists. It leaves out equal elements at the beginning and at the
+// end, and compares the others in pairs.
 func (w *walk) list(at invalid.Path, fd protoreflect.FieldDescriptor, b, a []protoreflect.Value) {
 	equal := func(x, y protoreflect.Value) bool { return x.Equal(y) }
 	first := 0
@@ -154,7 +154,7 @@ func (w *walk) mapField(at invalid.Path, fd protoreflect.FieldDescriptor, b, a p
 	}
 }
 
-// leaf compares two values that are shown as one.
+// leaf compares two values that are shown as a whole.
 func (w *walk) leaf(at invalid.Path, fd protoreflect.FieldDescriptor, b, a protoreflect.Value) {
 	before, after := text(fd, b), text(fd, a)
 	if before == after {
@@ -190,7 +190,7 @@ func digest(value string) string {
 	return fmt.Sprintf(`"sha256:%x (%d bytes)"`, sum[:8], len(value))
 }
 
-// text returns a value as JSON, or "" for one that is not set.
+// text returns a value as JSON, or "" if it is not set.
 func text(fd protoreflect.FieldDescriptor, v protoreflect.Value) string {
 	if !v.IsValid() {
 		return ""

@@ -15,8 +15,8 @@ type look struct {
 	modified      int64 // time of the last change of the content, in ns
 	changed       int64 // time of the last change of the content or attributes, in ns
 
-	target string // of a symlink
-	err    error  // why there is nothing to see; the fields above are then not set
+	target string // the target of a symlink
+	err    error  // why the look failed; the fields above are then not set
 }
 
 func lookAt(name string) look {

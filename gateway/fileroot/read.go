@@ -74,7 +74,7 @@ func (p places) read(path string) ([]byte, error) {
 	if w.err != nil {
 		return nil, w.err
 	}
-	// Check before opening: opening alone triggers some devices.
+	// The check comes before opening, because opening alone triggers some devices.
 	if !w.file {
 		return nil, errNotRegular
 	}
@@ -97,15 +97,16 @@ func (p places) read(path string) ([]byte, error) {
 // writer, and block the start or every later write to the gateway.
 const openMode = os.O_RDONLY | syscall.O_NONBLOCK
 
-// ReadFile reads a regular file outside the roots: one that the command line names. It
-// fails on any other kind of file, such as a FIFO, where a read could wait forever.
+// ReadFile reads a regular file that the command line names, which may be outside the
+// roots. It fails on any other kind of file, such as a FIFO, where a read could wait
+// forever.
 func ReadFile(path string) ([]byte, error) {
 	f, err := os.OpenFile(path, openMode, 0)
 	return readRegular(f, err)
 }
 
-// readRegular reads and closes a file that was just opened, or returns why opening
-// failed.
+// readRegular reads and closes a file that was just opened. It returns err if
+// opening failed.
 func readRegular(f *os.File, err error) ([]byte, error) {
 	if err != nil {
 		return nil, cause(err)
@@ -125,7 +126,7 @@ func readRegular(f *os.File, err error) ([]byte, error) {
 	if _, err := content.ReadFrom(io.LimitReader(f, MaxBytes+1)); err != nil {
 		return nil, cause(err)
 	}
-	if content.Len() > MaxBytes { // it grew, or reports no size, like files in /proc
+	if content.Len() > MaxBytes { // the file grew, or reports no size, like files in /proc
 		return nil, errTooLarge
 	}
 	return content.Bytes(), nil

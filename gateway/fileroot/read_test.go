@@ -17,7 +17,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// write makes a file and the directories it is in.
+// write creates a file and its parent directories.
 func write(t testing.TB, path, content string) string {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -37,7 +37,7 @@ func link(t *testing.T, target, path string) string {
 	return path
 }
 
-// place is a directory with a root, and what lies beside it.
+// place returns a directory with a root in it, and with files outside the root.
 func place(t *testing.T) (dir, root string) {
 	t.Helper()
 	dir, err := filepath.EvalSymlinks(t.TempDir())
@@ -63,7 +63,7 @@ func TestPathBelowARootIsRead(t *testing.T) {
 	for _, tt := range []struct {
 		roots Roots
 		path  string
-		want  string // empty: refused
+		want  string // empty: the path is refused
 	}{
 		{Roots{root}, root + "/in.pem", "inside"},
 		{Roots{root}, root + "//sub/./../in.pem", "inside"},
@@ -171,7 +171,8 @@ func TestUnreadableFileIsReported(t *testing.T) {
 	})
 }
 
-// A pair is never read half before and half after it was replaced.
+// ReadAll never returns one file of a pair from before its replacement, and one
+// from after.
 func TestFilesAreReadConsistently(t *testing.T) {
 	_, root := place(t)
 	replace := func(i int) {
@@ -201,7 +202,7 @@ func TestFilesAreReadConsistently(t *testing.T) {
 	read := 0
 	for tries := 0; tries < 500 && read < 50; tries++ {
 		pair := Roots{root}.ReadAll(filepath.Join(current, "chain"), filepath.Join(current, "key"))
-		if pair[0].Err != nil || pair[1].Err != nil { // it is replaced faster than it is read
+		if pair[0].Err != nil || pair[1].Err != nil { // the pair is replaced faster than it is read
 			continue
 		}
 		if read++; !bytes.Equal(pair[0].Content, pair[1].Content) {

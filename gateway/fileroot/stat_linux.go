@@ -9,7 +9,7 @@ import (
 func stat(name string) look {
 	var st syscall.Stat_t
 	err := syscall.Lstat(name, &st)
-	for err == syscall.EINTR { // some file systems of FUSE
+	for err == syscall.EINTR { // some FUSE file systems return EINTR
 		err = syscall.Lstat(name, &st)
 	}
 	if err != nil {

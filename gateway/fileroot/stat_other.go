@@ -4,7 +4,8 @@ package fileroot
 
 import "os"
 
-// stat knows no more than fs.FileInfo: size and modification time distinguish files.
+// stat only knows the fields of fs.FileInfo. Size and modification time distinguish
+// files.
 func stat(name string) look {
 	info, err := os.Lstat(name)
 	if err != nil {

@@ -8,7 +8,7 @@ import (
 
 // A Survey looks at many paths in one pass. It looks at each root, directory and symlink
 // only once, so a Trace may be as old as the Survey. Its methods may be called
-// concurrently, and a call that hangs on a file system holds up no other.
+// concurrently, and a call that hangs on a file system does not delay other calls.
 type Survey struct {
 	places places
 
@@ -57,7 +57,7 @@ func (s *Survey) Trace(path string) Trace {
 
 // Steps returns the symlinks and directories along a path whose change may change the
 // path's target or its content. Each is an absolute path whose directory has no
-// symlinks. Outside the roots they are only the symlinks that lead to a root.
+// symlinks. Outside the roots, it returns only symlinks that lead to a root.
 func (s *Survey) Steps(path string) []string {
 	var steps steps
 	w := s.places.walk(path, s.look, &steps)
@@ -67,11 +67,11 @@ func (s *Survey) Steps(path string) []string {
 	return append(steps.links, steps.inside...)
 }
 
-// seed makes stamps unpredictable, so that an attacker cannot make a file with the stamp of
-// another.
+// seed makes stamps unpredictable, so that an attacker cannot create a file with the
+// stamp of another file.
 var seed = maphash.MakeSeed()
 
-// look is lookAt, once for each directory and symlink.
+// look calls lookAt only once for each directory and symlink.
 func (s *Survey) look(name string) look {
 	s.mu.Lock()
 	l, ok := s.seen[name]
@@ -79,7 +79,7 @@ func (s *Survey) look(name string) look {
 	if ok {
 		return l
 	}
-	l = lookAt(name) // without the lock: it may hang
+	l = lookAt(name) // without the lock, because it may hang
 	if l.err == nil && l.mode&(fs.ModeDir|fs.ModeSymlink) != 0 {
 		s.mu.Lock()
 		s.seen[name] = l

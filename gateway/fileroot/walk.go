@@ -15,21 +15,21 @@ const maxLinks = 40
 type resolvedPath struct {
 	end  string // the path with symlinks resolved
 	root string // the root it is below, with symlinks resolved
-	file bool   // it is a regular file
+	file bool   // the path leads to a regular file
 
-	// err is why the path cannot be resolved or used; the fields above are then not
-	// set.
+	// err says why the path cannot be resolved or used. The fields above are then
+	// not set.
 	err error
 }
 
 // steps are the names along a path whose change may change its target, each in a
 // directory that existed.
 type steps struct {
-	inside []string // the roots
-	links  []string // outside
+	inside []string // steps within the roots
+	links  []string // symlinks outside the roots
 }
 
-// places are roots, resolved at one moment.
+// places are the roots, resolved at one moment.
 type places struct {
 	present []string // with symlinks resolved
 	missing []string // roots that do not exist

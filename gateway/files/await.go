@@ -9,8 +9,8 @@ import (
 )
 
 const (
-	// awaitTime bounds what the start waits for. A working file system takes
-	// milliseconds, and one that is being mounted some seconds.
+	// awaitTime bounds how long the start waits for files. A working file system
+	// answers within milliseconds, and one that is being mounted within seconds.
 	awaitTime = 30 * time.Second
 
 	// awaitNotice is how often the log says what the start waits for.

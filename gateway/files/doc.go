@@ -2,6 +2,6 @@
 // lists.
 //
 // A Watcher owns the file watches and applies changed files as an ordinary edit. Every
-// file system call runs in a Pool, so that a file system that hangs delays only its own
+// file system call runs in a Pool, so that a hanging file system delays only its own
 // files.
 package files

@@ -46,8 +46,8 @@ func newIntake(g Gateway, log hclog.Logger) *intake {
 }
 
 // behind returns the resources whose live content differs from the last read of their
-// files: the files are invalid or could not be applied, or a slow write has restored their
-// earlier content. all lists every resource with files; behind forgets any other.
+// files: the files are invalid or could not be applied, or a slow write has restored
+// their earlier content. all lists every resource with files; behind forgets all others.
 func (t *intake) behind(all []store.Ref) []store.Ref {
 	var out []store.Ref
 	snap, known := t.gateway.Live(), 0
@@ -101,7 +101,7 @@ func (t *intake) take(ctx context.Context, refs []store.Ref) {
 type change struct {
 	ref      store.Ref
 	resource store.Resource
-	digest   snapshot.Digest // of the new files
+	digest   snapshot.Digest // digest of the new files
 }
 
 func (c change) path() invalid.Path {
@@ -141,7 +141,7 @@ func (t *intake) apply(ctx context.Context, changes []change, m *snapshot.Materi
 	switch {
 	case len(fine) < len(changes):
 		t.apply(ctx, fine, m)
-	case len(fine) == 1: // a resource that uses it rejects it
+	case len(fine) == 1: // another resource that uses the change rejects it
 		t.refuse(fine[0], faults.Faults)
 	default:
 		for i := range fine {
@@ -210,7 +210,8 @@ func commentOn(changes []change) string {
 	return "file changed: " + strings.Join(listed(paths, maxPathBytes), ", ")
 }
 
-// listed returns the paths that fit into most bytes, and the number of the rest.
+// listed returns the paths that fit into most bytes, and the number of the
+// others.
 func listed(paths []string, most int) []string {
 	size := 0
 	for i, p := range paths {

@@ -17,11 +17,11 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// A fakeGateway refuses every edit of the resource that one of its users cannot
-// take.
+// A fakeGateway refuses every edit of one resource, because a user of the
+// resource rejects the change.
 type fakeGateway struct {
 	culprit string
-	applied [][]string // names of each edit that went through
+	applied [][]string // resource names of each applied edit
 	events  []string
 }
 
@@ -70,8 +70,8 @@ func TestRejectedFileDelaysNoOtherResource(t *testing.T) {
 	}
 }
 
-// A read that hangs delays its caller only for a limited time. It delays no other read
-// until the maximum number of reads hang.
+// A read that hangs delays its caller only for a limited time. It delays other reads
+// only when the maximum number of reads hang.
 func TestAReadThatHangsIsAbandoned(t *testing.T) {
 	p := &Pool{slots: make(chan struct{}, 2), time: time.Minute}
 	release := make(chan struct{})

@@ -12,22 +12,22 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
 )
 
-// A watched is a path of a live resource, and where it led when it was last traced.
+// A watched is a path of a live resource, with its last trace.
 type watched struct {
 	path  string
-	refs  []store.Ref // the resources that use it
+	refs  []store.Ref // the resources that use the path
 	trace fileroot.Trace
 	steps []string // the names along the path to watch
 
 	// since is when the current stamp was first seen. confirmed reports whether the file
 	// was read again long after that: two changes within a tick of the file system's clock
-	// have the same stamp, and the first read may have come between them.
+	// have the same stamp, and the first read may have been between them.
 	since     time.Time
 	confirmed bool
 }
 
 // seen records the current trace of the path. It reports whether the path leads to
-// another file or to a changed one.
+// another or a changed file.
 func (p *watched) seen(t fileroot.Trace) bool {
 	same := p.trace.Stamp == t.Stamp && !p.since.IsZero()
 	p.trace = t
@@ -51,7 +51,7 @@ func (p *watched) turn() int { return int(crc32.ChecksumIEEE([]byte(p.refs[0].Na
 type pathSet struct {
 	paths map[string]*watched
 	users map[store.Ref][]*watched
-	dirs  [][]*watched // by directory: a file system that hangs holds up those in one directory
+	dirs  [][]*watched // grouped by directory, because a hanging file system delays all paths in one directory
 	all   []store.Ref
 }
 

@@ -19,7 +19,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// writeText makes a file and the directories it is in.
+// writeText creates a file and its parent directories.
 func writeText(t testing.TB, path, text string) string {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
@@ -46,7 +46,7 @@ func realTempDir(t testing.TB) string {
 	return dir
 }
 
-// polled is a watcher without notifications whose polls a test calls.
+// polled returns a watcher without notifications. The test calls its polls.
 func polled(t testing.TB, root string, paths ...string) *Watcher {
 	t.Helper()
 	files := map[string][]store.Ref{}
@@ -55,7 +55,7 @@ func polled(t testing.TB, root string, paths ...string) *Watcher {
 	}
 	w := &Watcher{
 		roots: fileroot.Roots{root}, files: func() map[string][]store.Ref { return files }, blocking: direct,
-		log: hclog.NewNullLogger(), known: new(pathSet), behind: nothing, polls: 1, // no file's turn comes
+		log: hclog.NewNullLogger(), known: new(pathSet), behind: nothing, polls: 1, // no poll reads files by turn
 	}
 	w.follow(t.Context())
 	for _, p := range w.known.paths {
@@ -76,7 +76,7 @@ func (w *Watcher) suspected(t testing.TB) string {
 	return strings.Join(slices.Compact(names), " ")
 }
 
-// Each way of changing a file is seen by its attributes alone.
+// A poll detects each way of changing a file by its attributes alone.
 func TestEveryKindOfChangeIsSeenWithoutReading(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
@@ -91,7 +91,7 @@ func TestEveryKindOfChangeIsSeenWithoutReading(t *testing.T) {
 				must(t, os.Chtimes(dir+"/tls.crt", info.ModTime(), info.ModTime()))
 				now, err := os.Stat(dir + "/tls.crt")
 				must(t, err)
-				if now.Sys().(*syscall.Stat_t).Ctim != info.Sys().(*syscall.Stat_t).Ctim { // else within the same tick
+				if now.Sys().(*syscall.Stat_t).Ctim != info.Sys().(*syscall.Stat_t).Ctim { // otherwise the change was within the same tick
 					return
 				}
 			}
@@ -178,13 +178,13 @@ func TestAFileThatAppearsIsSeen(t *testing.T) {
 	}
 }
 
-// A mount over a directory changes none of its attributes as the directory above lists
-// them, and sends no notification.
+// A mount over a directory sends no notification, and does not change the attributes
+// in the parent directory.
 func TestAMountOverADirectoryIsSeen(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root")
 	}
-	runtime.LockOSThread() // not unlocked: the thread ends with its namespace
+	runtime.LockOSThread() // never unlocked, so that the thread ends with its namespace
 	if err := syscall.Unshare(syscall.CLONE_NEWNS); err != nil {
 		t.Skipf("no mount namespaces here: %v", err)
 	}
@@ -219,8 +219,8 @@ func TestWhatIsNotLiveIsReadAtEachPoll(t *testing.T) {
 	}
 }
 
-// A resource that begins to use a known path is read: its file may have changed between
-// its own read and now.
+// A resource that begins to use a known path is read, because the file may have changed
+// since the resource's own read.
 func TestFileWithAnotherUserIsReadAgain(t *testing.T) {
 	root := realTempDir(t)
 	path := writeText(t, root+"/a", "a")
@@ -236,8 +236,8 @@ func TestFileWithAnotherUserIsReadAgain(t *testing.T) {
 	}
 }
 
-// A file system that hangs holds up no other, and holds one goroutine, not one for each
-// of its files. What changed meanwhile is seen when it answers again.
+// A hanging file system delays no other file system, and blocks one goroutine, not one
+// for each file. When it answers again, the poll detects changes made meanwhile.
 func TestAFileSystemThatHangsHoldsUpNoOther(t *testing.T) {
 	root := realTempDir(t)
 	var paths []string
@@ -245,7 +245,7 @@ func TestAFileSystemThatHangsHoldsUpNoOther(t *testing.T) {
 		paths = append(paths, writeText(t, filepath.Join(root, name, "tls.crt"), "text"))
 	}
 	w := polled(t, root, paths...)
-	for _, p := range w.known.paths { // as if it were another file system
+	for _, p := range w.known.paths { // acts as another file system
 		if strings.Contains(p.path, "/hung/") {
 			p.trace.Device = 1 << 40
 		}
@@ -253,7 +253,7 @@ func TestAFileSystemThatHangsHoldsUpNoOther(t *testing.T) {
 	calls := 0
 	var hanging sync.WaitGroup
 	w.blocking = func(_ context.Context, f func()) error {
-		if calls++; calls == 3 { // after the roots and fine/1: hung/1
+		if calls++; calls == 3 { // the calls for the roots and fine/1 come before hung/1
 			began := make(chan struct{})
 			hanging.Go(func() { f(); close(began) })
 			<-began
@@ -269,7 +269,7 @@ func TestAFileSystemThatHangsHoldsUpNoOther(t *testing.T) {
 	}
 	hanging.Wait()
 
-	w.stalls[0].call = &call{done: make(chan struct{})} // it still hangs
+	w.stalls[0].call = &call{done: make(chan struct{})} // the call still hangs
 	calls = 10
 	if got := w.suspected(t); got != "" || calls != 13 {
 		t.Errorf("%q is read, after %d calls", got, calls-10)

@@ -25,8 +25,8 @@ type Pool struct {
 // NewPool returns an idle pool.
 func NewPool() *Pool { return &Pool{slots: make(chan struct{}, poolSize), time: poolTime} }
 
-// Do calls f and returns when it has returned. If that takes too long, or if ctx ends
-// first, Do returns an error while f is still running: the caller must then not touch
+// Do calls f and returns when f has returned. If f takes too long, or if ctx ends
+// first, Do returns an error while f is still running. Then the caller must not touch
 // anything that f writes.
 func (p *Pool) Do(ctx context.Context, f func()) error {
 	ctx, cancel := context.WithTimeout(ctx, p.time)

@@ -16,8 +16,8 @@ import (
 
 const (
 	// confirmAfter is when a changed file is read a second time, at the next poll. It is
-	// longer than a tick of any file system's clock, and so it does not matter whether that
-	// clock agrees with this machine's.
+	// longer than a tick of any file system's clock, so that clock need not agree with this
+	// machine's clock.
 	confirmAfter = 10 * time.Second
 
 	// readEvery is the number of polls after which each file is read even if its
@@ -50,9 +50,9 @@ func (w *Watcher) retrace(ctx context.Context, paths []*watched) (unseen []store
 // renamed loses its watch, and a new directory may have taken its place.
 func (w *Watcher) unwatched() bool { return w.notify != nil && len(w.notify.WatchList()) != w.dirs }
 
-// poll looks at all paths. It returns the resources to read: those whose files have new
-// attributes, those whose live content differs from the last read, those to confirm, and
-// the few that this poll reads in any case.
+// poll looks at all paths. It returns the resources to read: resources whose files have
+// new attributes, whose live content differs from the last read, or which must be
+// confirmed, and the few that this poll reads in any case.
 func (w *Watcher) poll(ctx context.Context) (suspects []store.Ref) {
 	changed, moved := w.survey(ctx, w.known.dirs)
 	for _, p := range changed {
@@ -113,7 +113,7 @@ func (w *Watcher) survey(ctx context.Context, dirs [][]*watched) (changed, moved
 		})
 		switch {
 		case err == nil:
-		case ctx.Err() != nil || !call.began.Load(): // too many others hang
+		case ctx.Err() != nil || !call.began.Load(): // too many other calls hang
 			return changed, moved
 		default:
 			w.stalls = append(w.stalls, stall{call, filepath.Dir(batch[0].path), batch[0].trace.Device})
@@ -136,7 +136,8 @@ func (w *Watcher) survey(ctx context.Context, dirs [][]*watched) (changed, moved
 const maxBatch = 512
 
 // nextBatch returns the paths to trace in one call, and the rest. A batch holds the paths
-// in one directory, or in several on the same device, which hang together.
+// in one directory, or in several directories on the same device, which would hang
+// together.
 func nextBatch(dirs [][]*watched) (batch []*watched, rest [][]*watched) {
 	n, device := 1, dirs[0][0].trace.Device
 	for size := len(dirs[0]); device != 0 && n < len(dirs) && dirs[n][0].trace.Device == device && size < maxBatch; n++ {
@@ -167,7 +168,7 @@ func (w *Watcher) run(ctx context.Context, f func()) (*call, error) {
 type stall struct {
 	*call
 	directory string
-	device    uint64 // 0: unknown
+	device    uint64 // 0 if unknown
 }
 
 func (s stall) ended() bool {
@@ -186,9 +187,9 @@ func (w *Watcher) hangs(dir []*watched) bool {
 	})
 }
 
-// watch watches the directories along all paths, and no others. It watches those along
-// moved again, because another directory may have taken the place of one that was watched.
-// It returns the resources in directories that were not watched before.
+// watch watches the directories along all paths, and no others. It renews the watches
+// along moved, because another directory may have replaced a watched one. It returns the
+// resources in directories that were not watched before.
 func (w *Watcher) watch(ctx context.Context, moved []*watched) (unseen []store.Ref) {
 	w.steps = make(map[string][]store.Ref, len(w.steps))
 	dirs := map[string]bool{}
@@ -219,14 +220,14 @@ func (w *Watcher) watch(ctx context.Context, moved []*watched) (unseen []store.R
 	return unseen
 }
 
-// watchOnly watches dirs and no other directories, and renews the watches of those in
-// again. It returns the directories that were not watched before.
+// watchOnly watches exactly dirs, and renews the watches of the directories in again.
+// It returns the directories that were not watched before.
 func (w *Watcher) watchOnly(ctx context.Context, dirs, again map[string]bool) (added map[string]bool) {
 	present := map[string]bool{}
 	for _, dir := range w.notify.WatchList() {
 		present[dir] = true
 		if !dirs[dir] {
-			// A removed directory has no watch any more.
+			// The watch of a removed directory is already gone.
 			if err := w.notify.Remove(dir); err != nil && !errors.Is(err, fsnotify.ErrNonExistentWatch) {
 				w.log.Debug("cannot remove the watch of a directory", "directory", dir, "error", err)
 			}

@@ -28,16 +28,16 @@ const (
 )
 
 // A Watcher detects when files may have changed. It watches the directories along each
-// path, with symlinks resolved, and not the files: editors and Kubernetes volumes
-// replace a file by renaming another one. Once in pollEvery it compares the attributes
-// of all files with those it saw before.
+// path, with symlinks resolved, and not the files, because editors and Kubernetes
+// volumes replace a file by renaming another one. Every pollEvery it compares the
+// attributes of all files with their last values.
 type Watcher struct {
 	roots fileroot.Roots
 
 	// files returns every path and the resources that use it.
 	files func() map[string][]store.Ref
 
-	// take reads the files of resources and applies what changed.
+	// take reads the files of resources and applies the changes.
 	take func(context.Context, []store.Ref)
 
 	// behind returns the resources whose live content differs from the last read of
@@ -49,15 +49,15 @@ type Watcher struct {
 	blocking func(context.Context, func()) error
 
 	log  hclog.Logger
-	wake chan struct{} // receives when the result of files may have changed
-	look chan struct{} // receives when all files are to be read
+	wake chan struct{} // receives a value when the result of files may have changed
+	look chan struct{} // receives a value when all files must be read
 
 	// The rest belongs to run.
-	notify *fsnotify.Watcher // nil: the system has no inotify instance left
+	notify *fsnotify.Watcher // nil if the system has no inotify instance left
 	known  *pathSet
 	steps  map[string][]store.Ref // the resources to read when a name changes
 	dirs   int                    // directories of steps
-	failed map[string]bool        // those that could not be watched
+	failed map[string]bool        // directories that could not be watched
 	stalls []stall
 	polls  int
 }
@@ -121,7 +121,7 @@ func (w *Watcher) loop(ctx context.Context) {
 	defer settled.Stop()
 
 	suspects := map[store.Ref]bool{}
-	var since time.Time // when the first of them may have changed
+	var since time.Time // when the first suspected file may have changed
 	suspect := func(refs ...store.Ref) {
 		if len(refs) == 0 {
 			return

@@ -24,14 +24,14 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// A look is when resources were looked at, and which.
+// A look records when resources were read, and which.
 type look struct {
 	after time.Duration
 	names string
 }
 
-// watchWithout runs a watcher on a system that has no watches left, in a bubble
-// of testing/synctest. It returns the looks so far.
+// watchWithout runs a watcher on a system without free watches, in a
+// testing/synctest bubble. It returns the looks so far.
 func watchWithout(t *testing.T, roots fileroot.Roots, files func() map[string][]store.Ref) (w *Watcher, looks func() []look) {
 	var seen []look
 	began := time.Now()
@@ -55,15 +55,15 @@ func watchWithout(t *testing.T, roots fileroot.Roots, files func() map[string][]
 // direct runs f at once.
 func direct(_ context.Context, f func()) error { f(); return nil }
 
-// nothing is a gateway whose resources are live as their files were read.
+// nothing stands for a gateway that has applied all files as they were read.
 func nothing([]store.Ref) []store.Ref { return nil }
 
 func bundleRef(name string) []store.Ref {
 	return []store.Ref{{Kind: adminv1.Kind_KIND_TRUST_BUNDLE, Name: name}}
 }
 
-// Files that do not change are read at first and once more, for a change that left no
-// trace, and then hardly ever.
+// Unchanged files are read at first, once more in case a change left no trace, and
+// then rarely.
 func TestUnchangedFilesAreRarelyRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir, err := filepath.EvalSymlinks(t.TempDir())
@@ -98,7 +98,7 @@ func TestOnlyNewPathsAreRead(t *testing.T) {
 		w, looks := watchWithout(t, nil, func() map[string][]store.Ref { return files })
 		time.Sleep(time.Second)
 		looks()
-		w.Changed() // an edit that has nothing to do with files
+		w.Changed() // an edit unrelated to files
 		time.Sleep(time.Second)
 		looks()
 		files = map[string][]store.Ref{"/a.pem": bundleRef("a"), "/b.pem": bundleRef("b")}
@@ -115,7 +115,7 @@ func TestFilesThatKeepChangingAreReadAfterMaxWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := 0
 		w, looks := watchWithout(t, nil, func() map[string][]store.Ref {
-			n++ // every time another path
+			n++ // returns another path each time
 			return map[string][]store.Ref{fmt.Sprintf("/%d.pem", n): bundleRef("a")}
 		})
 		for range 100 {
@@ -150,7 +150,7 @@ func TestOnlyDirectoriesOfFilesAreWatched(t *testing.T) {
 		t.Fatal(err)
 	}
 	drained := make(chan struct{})
-	go func() { // the watcher blocks unless its events are read
+	go func() { // the watcher blocks while its events are not read
 		defer close(drained)
 		for range notify.Events {
 		}
@@ -187,7 +187,7 @@ func TestOnlyDirectoriesOfFilesAreWatched(t *testing.T) {
 	if err := os.RemoveAll(filepath.Dir(path("a"))); err != nil {
 		t.Fatal(err)
 	}
-	for len(notify.WatchList()) != 3 { // until the watch of a directory that is gone is gone
+	for len(notify.WatchList()) != 3 { // waits until the watch of the removed directory is gone
 		runtime.Gosched()
 	}
 	clear(files)

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// A Limiter allows one log line in each interval: lines that unauthenticated clients
-// cause must not fill the disk. Its methods may be called concurrently.
+// A Limiter allows one log line in each interval, so that unauthenticated clients
+// cannot fill the disk with log lines. Its methods may be called concurrently.
 type Limiter struct {
 	every time.Duration
 

@@ -21,8 +21,8 @@ import (
 
 // Options bound a Listener.
 type Options struct {
-	Connections int // at once; at least 1
-	PerAddress  int // at once from one IP address; 0: same as Connections
+	Connections int // maximum open connections; at least 1
+	PerAddress  int // maximum from one IP address; 0: same as Connections
 
 	Logger hclog.Logger // nil discards
 }
@@ -47,7 +47,7 @@ type Listener struct {
 	mu       sync.Mutex
 	open     int
 	by       map[netip.Addr]int
-	unproven list.List // of *Conn without proof, oldest first
+	unproven list.List // holds each *Conn without proof, oldest first
 }
 
 // New bounds l.
@@ -136,7 +136,7 @@ type Conn struct {
 	net.Conn
 	of      *Listener
 	from    netip.Addr    // invalid if the client has no IP address
-	at      *list.Element // in of.unproven; nil: it has proven itself
+	at      *list.Element // the element of of.unproven; nil: the connection has proven itself
 	counted bool
 }
 
@@ -163,8 +163,8 @@ func (c *Conn) Write(p []byte) (int, error) {
 // NetConn returns the underlying connection.
 func (c *Conn) NetConn() net.Conn { return c.Conn }
 
-// SetProven sets whether the connection is kept when the listener is full: it is if its
-// client has presented a certificate or has a request in progress.
+// SetProven sets whether the connection is kept when the listener is full. Set it if
+// the client has presented a certificate or has a request in progress.
 func (c *Conn) SetProven(proven bool) {
 	c.of.mu.Lock()
 	defer c.of.mu.Unlock()

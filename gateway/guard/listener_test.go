@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// guarded returns a listener, and what it accepts.
+// guarded returns a listener, and a channel of the accepted connections.
 func guarded(t *testing.T, o Options) (*Listener, chan *Conn) {
 	t.Helper()
 	inner, err := net.Listen("tcp", "127.0.0.1:0")
@@ -35,13 +35,13 @@ func guarded(t *testing.T, o Options) (*Listener, chan *Conn) {
 	return l, conns
 }
 
-// refused connects from an address for which there is no room.
+// refused checks that a connection from an address is refused.
 func refused(t *testing.T, l *Listener, from string) {
 	t.Helper()
 	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
 	c, err := d.Dial("tcp", l.Addr().String())
 	if errors.Is(err, syscall.ECONNRESET) {
-		return // it was closed before Dial returned
+		return // the listener closed the connection before Dial returned
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -84,10 +84,10 @@ func TestTheOldestUnprovenConnectionIsEvicted(t *testing.T) {
 	<-conns
 	ended(t, second)
 	third.SetProven(true)
-	fourth := dial(t, l, "127.0.0.5") // instead of the one before it
+	fourth := dial(t, l, "127.0.0.5") // evicts the previous connection
 	last := <-conns
 	last.SetProven(true)
-	refused(t, l, "127.0.0.6") // all have proven something
+	refused(t, l, "127.0.0.6") // all connections have proven themselves
 	if l.Open() != 3 {
 		t.Errorf("%d open", l.Open())
 	}
@@ -103,7 +103,8 @@ func TestTheOldestUnprovenConnectionIsEvicted(t *testing.T) {
 	}
 }
 
-// A write whose deadline has passed sends nothing, and no later one may follow the gap.
+// A write whose deadline has passed sends nothing, and no later write may follow the
+// gap.
 func TestNothingFollowsAFailedWrite(t *testing.T) {
 	l, conns := guarded(t, Options{Connections: 1})
 	client := dial(t, l, "127.0.0.1")

@@ -3,5 +3,5 @@
 //
 // A Sockets owns the sockets that the process inherited, until a listener takes them. It
 // tracks every listening socket of the process and copies each to the service manager's
-// store. The listeners own the sockets that they serve.
+// store. Listeners own the sockets that they serve.
 package handover

@@ -32,7 +32,8 @@ func (m memory) Remove(name string) {
 	delete(m, name)
 }
 
-// pass returns copies of the descriptors, as a new process inherits them.
+// pass returns copies of the descriptors, like the ones that a new process
+// inherits.
 func (m memory) pass() []*os.File {
 	var all []*os.File
 	for name, f := range m {
@@ -89,7 +90,7 @@ func TestTheNextProcessGetsTheSockets(t *testing.T) {
 	}
 
 	second := New(store, store.pass(), hclog.NewNullLogger())
-	for range 2 { // the second time another listener has the address
+	for range 2 { // in the second round, another listener has the address
 		l, err := second.ListenTCP("listener web", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
@@ -134,7 +135,8 @@ func TestTheNextProcessGetsTheSockets(t *testing.T) {
 	}
 }
 
-// A socket whose copy the manager still has for a moment must not keep the address.
+// The address of a removed socket must be free, although the manager may still hold
+// a copy of the socket.
 func TestTheAddressOfARemovedSocketIsFree(t *testing.T) {
 	store := memory{}
 	s := New(store, nil, hclog.NewNullLogger())

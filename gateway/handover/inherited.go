@@ -14,7 +14,7 @@ import (
 // An inherited is a listening socket that another process opened.
 type inherited struct {
 	file *os.File
-	name Name // the zero value: foreign
+	name Name // the zero value for a foreign socket
 
 	// A foreign socket belongs to the service manager, which opened it for a socket unit.
 	// It stays open while no listener uses it.
@@ -44,7 +44,7 @@ func newInherited(f *os.File) (*inherited, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer l.Close() // a copy
+	defer l.Close() // l is a copy
 	i := &inherited{file: f, bound: l.Addr()}
 	var own bool
 	i.name, own = ParseName(f.Name())
@@ -56,7 +56,7 @@ func newInherited(f *os.File) (*inherited, error) {
 func (i *inherited) serves(network, address, owner string) bool {
 	if !i.foreign && i.name.Network == network && i.name.Address == address {
 		_, port, err := net.SplitHostPort(address)
-		chosen := network == "tcp" && (err != nil || port == "0") // by the kernel
+		chosen := network == "tcp" && (err != nil || port == "0") // the kernel chose the port
 		return !chosen || i.name.Owner == owner
 	}
 	if !i.foreign && i.name.Owner != owner {

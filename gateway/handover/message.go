@@ -43,8 +43,8 @@ const (
 // A message is one packet of the connection.
 type message struct {
 	Type    string            `json:"type"`
-	Text    string            `json:"text,omitempty"`    // of hello: the version; of failed: why
-	Names   []string          `json:"names,omitempty"`   // of the descriptors
+	Text    string            `json:"text,omitempty"`    // hello: the version; failed: the reason
+	Names   []string          `json:"names,omitempty"`   // names of the descriptors
 	Down    map[string]string `json:"down,omitempty"`    // resource to reason
 	Tickets []byte            `json:"tickets,omitempty"` // TLS ticket keys
 	Last    bool              `json:"last,omitempty"`
@@ -54,7 +54,7 @@ type message struct {
 // boundaries and can carry descriptors.
 type peer struct{ *net.UnixConn }
 
-// newPeer takes the descriptor over.
+// newPeer takes ownership of the descriptor.
 func newPeer(f *os.File) (peer, error) {
 	defer f.Close()
 	c, err := net.FileConn(f)
@@ -85,7 +85,8 @@ func (p peer) send(m message, fds ...int) error {
 	return err
 }
 
-// receive returns the next message, which must be of the type. The caller owns the files.
+// receive returns the next message, which must have the given type. The caller owns the
+// files.
 func (p peer) receive(want string) (message, []*os.File, error) {
 	buffer, oob := make([]byte, maxMessage), make([]byte, syscall.CmsgSpace(4*maxInFlight))
 	n, oobn, flags, _, err := p.ReadMsgUnix(buffer, oob)

@@ -9,14 +9,14 @@ import (
 const (
 	namePrefix = "drawbridge"
 
-	// maxName is the longest name that systemd stores a descriptor under.
+	// maxName is the maximum length of a descriptor's name in systemd's store.
 	maxName = 255
 )
 
 // A Name identifies a listening socket to the process that inherits it.
 type Name struct {
 	Network string // "tcp" or "unix"
-	Address string // as configured: with port 0 the kernel has chosen the port
+	Address string // the configured address; with port 0 the kernel has chosen the port
 	Owner   string // the listener's name, or the part of the gateway
 	Socket  uint64 // distinguishes sockets of the same address, such as port 0
 	File    string // identifies the file of a unix socket

@@ -39,7 +39,7 @@ func Inherit() (*Predecessor, error) {
 
 // An Estate holds what the old process passes on.
 type Estate struct {
-	Sockets []*os.File // for New
+	Sockets []*os.File // the argument of New
 	Tickets []byte     // TLS ticket keys
 }
 

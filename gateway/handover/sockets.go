@@ -35,9 +35,9 @@ type Sockets struct {
 
 	mu        sync.Mutex
 	inherited []*inherited
-	stored    map[uint64]Name   // already in the store, by Name.Socket
-	foreign   map[uint64]bool   // by Name.Socket
-	kept      map[Listener]Name // served
+	stored    map[uint64]Name   // sockets in the store, by Name.Socket
+	foreign   map[uint64]bool   // foreign sockets, by Name.Socket
+	kept      map[Listener]Name // listeners that are served
 }
 
 // New returns the sockets of a process that inherited the files. It owns the files, and
@@ -62,8 +62,8 @@ func New(store Store, files []*os.File, log hclog.Logger) *Sockets {
 	return s
 }
 
-// ListenTCP returns the inherited socket for the address, or else a new one. owner names
-// a listener or a part of the gateway, and distinguishes sockets on port 0.
+// ListenTCP returns the inherited socket for the address, or a new one. owner names a
+// listener or a part of the gateway, and distinguishes sockets on port 0.
 func (s *Sockets) ListenTCP(owner, address string) (*net.TCPListener, error) {
 	if i := s.take("tcp", address, owner); i != nil {
 		l, err := i.listener()
@@ -80,7 +80,7 @@ func (s *Sockets) ListenTCP(owner, address string) (*net.TCPListener, error) {
 	return l.(*net.TCPListener), nil
 }
 
-// ListenUnix returns the inherited socket for the path, or else a new one from listen.
+// ListenUnix returns the inherited socket for the path, or a new one from listen.
 func (s *Sockets) ListenUnix(path string, o unixsocket.Options, listen func(string, unixsocket.Options) (*unixsocket.Listener, error)) (*unixsocket.Listener, error) {
 	i := s.take("unix", path, "")
 	if i == nil {
@@ -158,7 +158,7 @@ func (s *Sockets) Keep(l Listener, owner, address string) {
 	}
 }
 
-// Remove stops clients from connecting to the listener, which the caller then closes.
+// Remove stops clients from connecting to the listener. Then the caller closes it.
 func (s *Sockets) Remove(l Listener) {
 	if s == nil {
 		return
@@ -177,8 +177,8 @@ func (s *Sockets) Remove(l Listener) {
 	s.store.Remove(n.String())
 }
 
-// CloseUnused closes the inherited sockets that no listener has taken: their clients
-// would wait forever. Foreign sockets stay open.
+// CloseUnused closes the inherited sockets that no listener has taken, because their
+// clients would wait forever. Foreign sockets stay open.
 func (s *Sockets) CloseUnused() {
 	if s == nil {
 		return
@@ -243,7 +243,7 @@ func (s *Sockets) pass(send func(names []string, fds []int, last bool) error) er
 			all = append(all, socket{n.String(), l})
 		}
 	}
-	for _, i := range s.inherited { // the foreign ones, under their own names
+	for _, i := range s.inherited { // foreign sockets keep their own names
 		all = append(all, socket{i.file.Name(), i.file})
 	}
 	for some := range slices.Chunk(all, maxInFlight) {

@@ -20,7 +20,7 @@ type Program struct {
 	Stderr *os.File
 }
 
-// A Successor is a process that is to replace this one.
+// A Successor is a new process that will replace this one.
 type Successor struct {
 	peer
 	cmd   *exec.Cmd
@@ -30,7 +30,8 @@ type Successor struct {
 // startsNothing lists the environment variables that a new process must not inherit.
 var startsNothing = []string{"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID", descriptorVariable}
 
-// Start starts the program. The caller must call Kill, or Release once it has taken over.
+// Start starts the program. The caller must call Kill, or Release once the new process
+// has taken over.
 func Start(p Program) (*Successor, error) {
 	pair, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_SEQPACKET|syscall.SOCK_CLOEXEC|syscall.SOCK_NONBLOCK, 0)
 	if err != nil {
@@ -43,7 +44,8 @@ func Start(p Program) (*Successor, error) {
 		return nil, err
 	}
 	// os/exec resets the file limit of a new process to the original one, unless this
-	// process has set it. Setting it to its current value passes it on.
+	// process has set it. Setting the limit to its current value makes the new
+	// process inherit it.
 	var limit syscall.Rlimit
 	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) == nil {
 		_ = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit)
@@ -60,7 +62,7 @@ func Start(p Program) (*Successor, error) {
 	}
 	go func() {
 		defer close(s.ended)
-		_ = s.cmd.Wait() // ProcessState says how it ended
+		_ = s.cmd.Wait() // ProcessState has the result
 	}()
 	return s, nil
 }
@@ -141,7 +143,8 @@ func (s *Successor) Release() {
 	_, _, _ = s.receive("") // returns when the new process closes its side
 }
 
-// serveTimeout limits the wait of Release. The new process has taken over even if it passes.
+// serveTimeout limits the wait of Release. The new process has taken over even if the
+// time passes.
 const serveTimeout = 5 * time.Second
 
 func (s *Successor) tell(ctx context.Context, what string) error {

@@ -2,8 +2,8 @@
 // their own pace.
 //
 // The Log owns the values. A reader holds only its position, so a slow reader costs no
-// memory and delays no other. Once the values after its position are dropped, it gets
-// ErrBehind.
+// memory and delays no other. Once the log has dropped values after its position, the
+// reader gets ErrBehind.
 package history
 
 import (
@@ -19,8 +19,8 @@ var (
 	ErrClosed = errors.New("the log is closed")
 )
 
-// A Log keeps the last values, each with a position: one more than that of the
-// value before. Its methods may be called concurrently.
+// A Log keeps the last values. Positions of consecutive values differ by one.
+// Its methods may be called concurrently.
 type Log[T any] struct {
 	maxEntries, maxBytes int
 

@@ -40,7 +40,7 @@ func TestTheOldestIsDroppedByCountAndBySize(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	huge := New[int64](100, 5, 0) // the last is kept however large
+	huge := New[int64](100, 5, 0) // the last value is kept, even if it is too large
 	add(huge, 2)
 	if values, _, err := huge.After(1); err != nil || len(values) != 1 {
 		t.Errorf("%v, %v", values, err)
@@ -82,7 +82,7 @@ func TestReadersSeeEveryValueAndTheEnd(t *testing.T) {
 	l.Close()
 	l.Close()
 	reading.Wait()
-	add(l, 1) // after the end it is not kept
+	add(l, 1) // a closed log does not keep the value
 	if _, last := l.Bounds(); last != values {
 		t.Errorf("last %d", last)
 	}

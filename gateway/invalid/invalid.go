@@ -52,7 +52,7 @@ type Warning struct {
 	Field   Path
 	Message string
 	Code    string // a WarningCode of the API without its prefix
-	Finding string // of a certificate, such as "NO_SAN"; may be empty
+	Finding string // a finding about a certificate, such as "NO_SAN"; may be empty
 }
 
 // A List gathers faults and warnings. The zero value is empty and ready.
@@ -74,7 +74,7 @@ func (l *List) AddClass(c Class, p Path, format string, args ...any) {
 // Fault adds a fault.
 func (l *List) Fault(f Fault) { l.faults = append(l.faults, f) }
 
-// Warn adds a warning of a code.
+// Warn adds a warning with a code.
 func (l *List) Warn(code string, p Path, format string, args ...any) {
 	l.warnings = append(l.warnings, Warning{Code: code, Field: p, Message: fmt.Sprintf(format, args...)})
 }

@@ -53,7 +53,7 @@ func TestWorstFaultDecidesTheClass(t *testing.T) {
 	if e.Error() != want {
 		t.Errorf("Error() = %q, want %q", e.Error(), want)
 	}
-	// The error is a copy: what is added later is not in it.
+	// The error is a copy and does not contain later faults.
 	l.Add("x", "y")
 	if len(e.Faults) != 3 {
 		t.Errorf("the error grew to %d faults", len(e.Faults))

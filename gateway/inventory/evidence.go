@@ -10,16 +10,16 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// anchorUsers holds what CAs verify, by the resource: the endpoints of each upstream, and
-// the client populations of each listener.
+// anchorUsers holds the peers that CAs verify, by resource: the endpoints of each
+// upstream, and the client populations of each listener.
 type anchorUsers map[store.Ref][]anchorUser
 
 // An anchorUser is an endpoint or a client population.
 type anchorUser struct {
 	endpoint string
 	hosts    []string
-	latest   string                        // fingerprint of the CA that verified it last; "" if it was not verified
-	trusts   func(*certs.TrustBundle) bool // nil: every bundle that its resource names
+	latest   string                        // fingerprint of the CA that verified this user last, or ""
+	trusts   func(*certs.TrustBundle) bool // nil: the user trusts every bundle of its resource
 }
 
 func latest(uses []certs.AnchorUse) string {
@@ -47,7 +47,7 @@ func (a anchorUsers) addEndpoint(name string, e upstream.EndpointStatus) {
 
 // evidence describes how each CA of a bundle has been used.
 func (a anchorUsers) evidence(state *store.State, name string, b *certs.TrustBundle) []*adminv1.AnchorEvidence {
-	needed := map[string][]*adminv1.AnchorUser{} // by the fingerprint of the CA
+	needed := map[string][]*adminv1.AnchorUser{} // users by the fingerprint of the CA
 	for ref := range state.Users(store.Ref{Kind: adminv1.Kind_KIND_TRUST_BUNDLE, Name: name}) {
 		for _, u := range a[ref] {
 			if u.trusts == nil || u.trusts(b) {

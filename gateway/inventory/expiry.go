@@ -16,23 +16,22 @@ import (
 // cause an event. 0 is the expiry itself.
 var expiryDays = []int{30, 14, 7, 1, 0}
 
-// checkExpiryEvery is how often all certificates are checked. After a write only those of
-// the resources that it changed are, so that a write among ten thousand costs no more; the
-// certificates that endpoints present change without one.
+// checkExpiryEvery is how often all certificates are checked. A write checks only the
+// certificates of the changed resources, so that its cost does not depend on their total
+// number. The certificates that endpoints present can change without a write.
 const checkExpiryEvery = time.Hour
 
-// expiry remembers which threshold was reported for each certificate, so that
+// expiry remembers which thresholds were reported for each certificate, so that
 // each is reported once. It belongs to one goroutine.
 type expiry struct {
-	// reported holds the lowest of expiryDays that was reported, by the resource and
-	// certificate.
+	// reported holds the lowest reported threshold, by resource and certificate.
 	reported map[store.Ref]map[admin.CertificateKey]int
-	checked  int // certificates, for tests
+	checked  int // number of checked certificates, for tests
 }
 
 // Watch reports each certificate that expires soon or has expired, until ctx ends.
-// changed returns a channel that is closed at the next revision. It must not be
-// closed otherwise before ctx ends.
+// changed returns a channel that is closed at the next revision. The channel must
+// not be closed for another reason before ctx ends.
 func (v *Inventory) Watch(ctx context.Context, changed func() <-chan struct{}, report func(*adminv1.Event)) {
 	tick := time.NewTicker(checkExpiryEvery)
 	defer tick.Stop()
@@ -79,15 +78,15 @@ func (v *Inventory) inUse(snap *snapshot.Snapshot) []inUse {
 	return g.found
 }
 
-// all returns an event for each certificate that has passed a threshold which was not
-// reported yet. It forgets certificates that are no longer in use.
+// all returns an event for each certificate that has passed an unreported threshold.
+// It forgets certificates that are no longer in use.
 func (e *expiry) all(certificates []inUse, now time.Time) []*adminv1.Event {
 	before := e.reported
 	e.reported = map[store.Ref]map[admin.CertificateKey]int{}
 	return e.due(certificates, before, now)
 }
 
-// some is all for the given certificates and trust bundles.
+// some is like all, but only for the given certificates and trust bundles.
 func (e *expiry) some(snap *snapshot.Snapshot, refs []store.Ref, now time.Time) []*adminv1.Event {
 	before := map[store.Ref]map[admin.CertificateKey]int{}
 	var g gathering

@@ -25,11 +25,11 @@ func TestEachThresholdIsReportedOnce(t *testing.T) {
 	before := func(days float64) time.Time { return end.Add(-time.Duration(days * 24 * float64(time.Hour))) }
 	var e expiry
 	for _, step := range []struct {
-		days float64 // before the end
+		days float64 // days before the expiry
 		want string  // part of the message; empty: no event
 	}{
 		{100, ""}, {31, ""}, {30, "in 30 days"}, {29, ""}, {14, "in 14 days"}, {13.9, ""},
-		{5, "in 5 days"}, // 7 was missed
+		{5, "in 5 days"}, // the threshold of 7 days was missed
 		{4, ""}, {1, "in 1 days"}, {0.5, ""}, {0, "CN=client expired on 2030-06-01"}, {-1, ""},
 	} {
 		events := e.all(listed("a", end), before(step.days))
@@ -51,8 +51,8 @@ func TestEachThresholdIsReportedOnce(t *testing.T) {
 	}
 }
 
-// After a write only the certificates of the resources that it changed are checked, and
-// the events are those of a check of all.
+// A write checks only the certificates of the changed resources. Its events equal the
+// events of a full check.
 func TestAWriteChecksWhatItChanges(t *testing.T) {
 	ca := certstest.NewCA(t)
 	bundle := func(name string, label string) *adminv1.TrustBundle {

@@ -13,7 +13,8 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// A gathering collects certificates in use. Those of one resource are consecutive.
+// A gathering collects certificates in use. The certificates of one resource are
+// consecutive.
 type gathering struct{ found []inUse }
 
 // resource adds the certificates of a Certificate or TrustBundle.

@@ -17,8 +17,8 @@ import (
 
 // An AdminTLS is the TLS of the admin API over TCP.
 type AdminTLS interface {
-	Certificate() *certs.Certificate // presented to callers
-	Trust() *certs.TrustBundle       // which callers' certificates must chain to
+	Certificate() *certs.Certificate // the certificate presented to callers
+	Trust() *certs.TrustBundle       // the CAs of callers' certificates
 }
 
 // An Inventory lists the certificates in use. Its methods may be called
@@ -29,8 +29,8 @@ type Inventory struct {
 	list  atomic.Pointer[list] // nil if none is cached
 }
 
-// New returns an inventory of what the live snapshot and the admin API use. Nil for
-// admin: the admin API does not use TLS.
+// New returns an inventory of the certificates that the live snapshot and the admin
+// API use. admin is nil if the admin API does not use TLS.
 func New(live func() *snapshot.Snapshot, admin AdminTLS) *Inventory {
 	return &Inventory{live: live, admin: admin}
 }
@@ -42,7 +42,7 @@ const maxUsers = 100
 type inUse struct {
 	admin.CertificateKey
 	ref      store.Ref
-	info     func() *adminv1.CertificateInfo // slow: called only for what is listed
+	info     func() *adminv1.CertificateInfo // slow, so it is called only for listed certificates
 	evidence func() *adminv1.AnchorEvidence  // likewise, of a CA in a trust bundle; nil for others
 }
 

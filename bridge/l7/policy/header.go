@@ -108,7 +108,7 @@ func isClaim(f message.Field) bool {
 type Protected struct {
 	Rules          *HeaderRules
 	RequestIDField string    // "": requests get no id
-	HashField      string    // the field that chooses the endpoint; ""; no field does
+	HashField      string    // the field that chooses the endpoint; "": no field
 	Traces         bool      // the gateway begins traces
 	Spelling       *Spelling // the one that cleaned the header
 }
