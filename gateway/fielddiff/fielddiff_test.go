@@ -70,7 +70,7 @@ func TestTheFieldsOfOneSideAloneAreListed(t *testing.T) {
 	}
 }
 
-// A diff shows no part of a secret, and nobody else can compute the fingerprint.
+// A diff shows no part of a secret. Only the Differ can compute its fingerprint.
 func TestSecretsAreShownAsFingerprintsWithAKey(t *testing.T) {
 	one := &adminv1.Certificate{Name: "c", Source: &adminv1.Certificate_Pem{Pem: &adminv1.CertificatePem{PrivateKey: "hunter2-key", Passphrase: "hunter2"}}}
 	two := &adminv1.Certificate{Name: "c", Source: &adminv1.Certificate_Pkcs12{Pkcs12: &adminv1.CertificatePkcs12{Data: []byte("hunter2-data"), Passphrase: "hunter2"}}}

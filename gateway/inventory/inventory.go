@@ -43,12 +43,12 @@ type inUse struct {
 	admin.CertificateKey
 	ref      store.Ref
 	info     func() *adminv1.CertificateInfo // slow, so it is called only for listed certificates
-	evidence func() *adminv1.AnchorEvidence  // likewise, of a CA in a trust bundle; nil for others
+	evidence func() *adminv1.AnchorEvidence  // slow too; describes the use of a CA in a trust bundle; nil for others
 }
 
-// gather returns every certificate in use, soonest to expire first: the
-// gateway's own, the CAs and revocation lists of trust bundles, and those that the
-// endpoints of upstreams last presented.
+// gather returns every certificate in use, soonest to expire first: the gateway's
+// own, the CAs and revocation lists of trust bundles, and the last certificates
+// that endpoints presented.
 func (v *Inventory) gather(snap *snapshot.Snapshot) []inUse {
 	var g gathering
 	users := anchorUsers{}
@@ -100,7 +100,7 @@ func (v *Inventory) listFor(furtherPage bool) *list {
 		return cached
 	}
 	l := v.newList(snap)
-	if furtherPage || len(l.all) > 1000 { // there will be another page
+	if furtherPage || len(l.all) > 1000 { // the list needs further pages
 		v.list.Store(l)
 		time.AfterFunc(keepList, func() { v.list.CompareAndSwap(l, nil) })
 	}
@@ -195,8 +195,8 @@ func (v *Inventory) Expiries(yield func(use, name, endpoint string, notAfter tim
 // can have this name.
 const adminName = "(admin)"
 
-// crlAsInfo describes a revocation list with those fields of a certificate's
-// description that apply to it.
+// crlAsInfo describes a revocation list with the applicable fields of a
+// certificate's description.
 func crlAsInfo(c certs.CRLInfo) *adminv1.CertificateInfo {
 	return snapshot.CertificateInfo(certs.Info{
 		Subject: "revocation list of " + c.Issuer, Issuer: c.Issuer, NotBefore: c.ThisUpdate, NotAfter: c.NextUpdate, Warnings: c.Warnings,
@@ -214,7 +214,7 @@ func daysLeft(t, now time.Time) int32 {
 	return int32(days)
 }
 
-// usedBy lists the first maxUsers of the resources that refer to ref.
+// usedBy lists the first maxUsers resources that refer to ref.
 func usedBy(state *store.State, ref store.Ref) []*adminv1.ResourceRef {
 	var out []*adminv1.ResourceRef
 	for user := range state.Users(ref) {
@@ -226,7 +226,7 @@ func usedBy(state *store.State, ref store.Ref) []*adminv1.ResourceRef {
 	return out
 }
 
-// useName returns a use as the metrics label it.
+// useName returns the metrics label of a use.
 func useName(u adminv1.CertificateUse) string {
 	return strings.ToLower(strings.TrimPrefix(u.String(), "CERTIFICATE_USE_"))
 }

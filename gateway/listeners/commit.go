@@ -63,7 +63,7 @@ func (s *Set) Commit(p *Prepared, live *snapshot.Snapshot) {
 	s.countSockets()
 }
 
-// permit changes which users may connect to a unix socket that stays. The group was
+// permit changes which users may connect to an existing unix socket. The group was
 // checked before, so this fails only if the file was removed in the meantime.
 func (s *Set) permit(r *Running, o unixsocket.Options) {
 	l, ok := r.socket.listener.(*unixsocket.Listener)

@@ -23,11 +23,11 @@ const (
 // pauses listeners while descriptors are short.
 type Descriptors struct {
 	*socket.Descriptors
-	own int // in use, or reserved, before any listener was bound
+	own int // descriptors in use or reserved before any listener was bound
 	log hclog.Logger
 
-	paused atomic.Int64  // listeners now
-	pauses atomic.Uint64 // since the start
+	paused atomic.Int64  // currently paused listeners
+	pauses atomic.Uint64 // pauses since the start
 
 	mu     sync.Mutex
 	logged time.Time
@@ -38,7 +38,7 @@ func NewDescriptors(log hclog.Logger) *Descriptors {
 	return &Descriptors{Descriptors: socket.NewDescriptors(descriptorLimit), log: log}
 }
 
-// Reserve records the descriptors that are in use permanently, and reserves those of the
+// Reserve records the descriptors that are in use permanently, and reserves more for the
 // gateway's own servers. It is called before the first listener is bound.
 func (d *Descriptors) Reserve(more int) {
 	d.own = openDescriptors() + more

@@ -13,8 +13,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 )
 
-// limited returns descriptors with a limit that the test sets, all taken by
-// clients.
+// limited returns Descriptors with a limit that the test sets. Clients use all
+// of them.
 func limited(t *testing.T) (*Descriptors, *atomic.Int64, *bytes.Buffer) {
 	limit, log := new(atomic.Int64), &bytes.Buffer{}
 	limit.Store(100)
@@ -33,7 +33,8 @@ type accepted struct {
 	err  error
 }
 
-// pausing returns a lease on which a goroutine accepts, and has paused.
+// pausing returns a lease and starts a goroutine that accepts on it. It returns
+// when the lease has paused.
 func pausing(t *testing.T, d *Descriptors) (*lease, chan accepted) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")

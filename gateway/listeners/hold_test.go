@@ -7,7 +7,8 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// While another process serves the socket, this one must not take its clients.
+// While another process serves the socket, this process must not accept its
+// clients.
 func TestAHeldListenerAcceptsNothing(t *testing.T) {
 	socket, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -9,8 +9,8 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// Impact returns what the listeners lose when Commit is called with p and next, by name.
-// The snapshot of the last Commit must be live.
+// Impact returns the losses of the listeners, by name, if Commit is called with p and
+// next. The snapshot of the last Commit must be live.
 func (s *Set) Impact(p *Prepared, next *snapshot.Snapshot) []*adminv1.ListenerImpact {
 	touched := maps.Clone(p.going)
 	for _, r := range p.kept {

@@ -24,7 +24,7 @@ type listener interface {
 type sharedSocket struct {
 	listener
 	descriptors *Descriptors
-	hold        <-chan struct{} // nothing is accepted until it is closed; nil: closed
+	hold        <-chan struct{} // the lease accepts only after hold is closed; nil: at once
 
 	mu    sync.Mutex
 	owner *lease // changes only together with the listener's deadline
@@ -41,7 +41,7 @@ func newLease(l listener, d *Descriptors, hold <-chan struct{}) *lease {
 // until it fails, and finish must be called when the server has ended.
 type lease struct {
 	*sharedSocket
-	before *lease        // must end before this lease accepts; nil for the first
+	before *lease        // the lease that must end before this one accepts, or nil
 	over   chan struct{} // closed when the lease is handed over or the socket is closed
 	ended  chan struct{} // closed when the server has received every accepted connection
 
@@ -84,7 +84,7 @@ func (l *lease) begin() bool {
 	}
 	if l.before != nil {
 		<-l.before.ended
-		l.before = nil // let the earlier leases be collected
+		l.before = nil // lets the garbage collector free the earlier leases
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -105,7 +105,8 @@ func (l *lease) isOver() bool {
 	}
 }
 
-// finish ends the lease: its server has every connection that it accepted.
+// finish ends the lease. It is called when the server has received every
+// accepted connection.
 func (l *lease) finish() { l.endOnce.Do(func() { close(l.ended) }) }
 
 // Accept implements net.Listener. While file descriptors are short it waits, and new
@@ -127,7 +128,7 @@ func (l *lease) Accept() (net.Conn, error) {
 }
 
 // Close implements net.Listener: it closes the socket and returns once the kernel has
-// closed it. A lease that was handed over closes nothing.
+// closed it. It does nothing on a lease that was handed over.
 func (l *lease) Close() error {
 	l.mu.Lock()
 	if l.isOver() {

@@ -15,7 +15,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// A turn is a server as far as a lease sees it: it accepts until that fails.
+// A turn acts as the server of a lease: it accepts until Accept fails.
 type turn struct {
 	lease    *lease
 	accepted *atomic.Int64
@@ -34,13 +34,13 @@ func (u turn) serve(done *sync.WaitGroup) {
 	}
 }
 
-// Sockets are handed over in bursts, on one processor that others keep busy, so
-// that a lease is often handed over before its server has got to accept, and
-// while the one before it still ends. Every lease must end, in any order, and
-// the last one must accept: a client of each socket is waiting for it.
+// Sockets are handed over in bursts on one busy processor. So a lease is often
+// handed over before its server accepts, and while the previous lease is still
+// ending. Every lease must end, in any order, and the last one must accept the
+// waiting client of its socket.
 func TestSocketsAreHandedOverInQuickSuccession(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
-	const sockets, bursts = 200, 8 // each of 1 to 5 hand-overs
+	const sockets, bursts = 200, 8 // a burst has 1 to 5 hand-overs
 	stop := make(chan struct{})
 	var busy sync.WaitGroup
 	for range 3 {
@@ -94,7 +94,7 @@ func TestSocketsAreHandedOverInQuickSuccession(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		conn.Read(make([]byte, 1)) // until its server closes it
+		conn.Read(make([]byte, 1)) // waits until the server closes the connection
 		conn.Close()
 		if owners[i].accepted.Load() != 1 {
 			t.Error("the last owner has not accepted its client")

@@ -13,8 +13,8 @@ import (
 // are about to be closed. Until listen is called, it does not listen, and the old
 // sockets accept every client.
 //
-// SO_REUSEPORT allows both binds. It is set only as long as needed: binding the same
-// address in a second gateway must fail, not share the clients.
+// SO_REUSEPORT allows both binds. It is set only as long as needed, because a second
+// gateway that binds the same address must fail instead of sharing the clients.
 type overlapSocket struct {
 	*net.TCPListener
 	going []*net.TCPListener
@@ -42,11 +42,11 @@ func bindOverlapping(address string, going []*net.TCPListener) (_ *overlapSocket
 
 // bindShared returns a socket that is bound to the address with SO_REUSEPORT.
 func bindShared(address string, protocol int) (fd int, err error) {
-	to, err := net.ResolveTCPAddr("tcp", address) // an IP address: no DNS lookup
+	to, err := net.ResolveTCPAddr("tcp", address) // the address has an IP address, so there is no DNS lookup
 	if err != nil {
 		return -1, err
 	}
-	var ip netip.Addr // invalid: every address, as in package net, which treats 0.0.0.0 alike
+	var ip netip.Addr // an invalid ip means every address; package net treats 0.0.0.0 in the same way
 	if wildcard := len(to.IP) == 0 || to.IP.IsUnspecified(); !wildcard {
 		ip = to.AddrPort().Addr().Unmap()
 	}
@@ -63,7 +63,7 @@ func bindShared(address string, protocol int) (fd int, err error) {
 		sa = at
 	}
 	fd, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, protocol)
-	if err != nil && !ip.IsValid() { // no IPv6 on this machine
+	if err != nil && !ip.IsValid() { // this machine has no IPv6
 		family, sa = unix.AF_INET, &unix.SockaddrInet4{Port: to.Port}
 		fd, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, protocol)
 	}

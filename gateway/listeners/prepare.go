@@ -21,7 +21,7 @@ import (
 // A Prepared is a set of bound sockets that are not served yet.
 type Prepared struct {
 	bound []*binding
-	kept  []*Running          // of the listeners that were looked at
+	kept  []*Running          // checked listeners that keep their sockets
 	going map[string]*Running // listeners that are removed or bound again, by name
 	down  map[string]string
 }
@@ -29,8 +29,8 @@ type Prepared struct {
 // A binding is a listener and the socket that it will serve.
 type binding struct {
 	*Running
-	from    *Running       // owns the socket until Commit; nil: the binding owns it
-	overlap *overlapSocket // to listen and unshare in Commit; nil: an ordinary socket
+	from    *Running       // the owner of the socket until Commit; nil: the binding owns it
+	overlap *overlapSocket // Commit must call listen and unshare; nil: an ordinary socket
 }
 
 // Discard closes the sockets.
@@ -45,9 +45,9 @@ func (p *Prepared) Discard() {
 // Down returns how many listeners could not be bound.
 func (p *Prepared) Down() int { return len(p.down) }
 
-// Prepare binds the sockets that next needs and that are not bound yet. It looks only
-// at listeners that differ from those served, and at those without a socket. It reports a
-// socket that cannot be bound through fault, unless tolerate says that its listener may
+// Prepare binds the sockets that next needs and that are not bound yet. It checks only
+// listeners that differ from the served ones, and listeners without a socket. It reports
+// a socket that cannot be bound through fault, unless tolerate says that its listener may
 // be down. On a fault the caller discards the result.
 func (s *Set) Prepare(next *snapshot.Snapshot, tolerate func(name string) bool, fault func(name, problem string)) *Prepared {
 	p := &Prepared{going: map[string]*Running{}, down: map[string]string{}}
@@ -97,8 +97,8 @@ func (r *Running) holds(want *snapshot.Listener) bool {
 	return r.network == want.Network && (r.address == want.Address || r.socket.Addr().String() == want.Address) && !r.socket.isOver()
 }
 
-// changed returns the names of the listeners to look at, in order: those that next
-// changes, and those without a socket.
+// changed returns the names of the listeners to check, in order: listeners that
+// next changes, and listeners without a socket.
 func (s *Set) changed(next *snapshot.Snapshot) []string {
 	names := map[string]bool{}
 	for name := range s.Down() {
@@ -126,9 +126,9 @@ func (s *Set) bind(want *snapshot.Listener, going map[string]*Running) (*binding
 	if !errors.Is(err, syscall.EADDRINUSE) || want.Network != "tcp" {
 		return nil, err
 	}
-	// The address may overlap one that this change removes, as :8080 and 127.0.0.1:8080
-	// do. The old socket must stay open until nothing can fail, so the new one is bound
-	// next to it.
+	// The address may overlap the address of a removed listener, as :8080 overlaps
+	// 127.0.0.1:8080. The old socket must stay open until nothing can fail, so both are
+	// bound for a while.
 	var overlapped []*net.TCPListener
 	for _, have := range going {
 		if tcp, ok := have.socket.listener.(*net.TCPListener); ok && samePort(tcp.Addr(), want.Address) {
@@ -161,7 +161,8 @@ func (s *Set) listen(want *snapshot.Listener) (listener, error) {
 	return l, nil
 }
 
-// owner returns the name under which a listener's socket is passed on.
+// owner returns the name under which a listener's socket is passed to the next
+// process.
 func owner(listener string) string { return "listener " + listener }
 
 // samePort reports whether the address has the port of a.
@@ -204,8 +205,8 @@ func (s *Set) build(want *snapshot.Listener, socket *lease) *Running {
 	return r
 }
 
-// A table returns the table that a listener serves: the live one of its name or, after
-// its removal, the last one. The last one serves a connection that was accepted during
+// A table returns the table that a listener serves: the live one or, after the
+// listener's removal, the last one. The last one serves connections accepted during
 // the change, and requests on draining connections.
 type table[T any] struct {
 	now  func() *T

@@ -33,7 +33,7 @@ type Options struct {
 
 	Descriptors *Descriptors
 
-	// Sockets passes sockets on between processes. Nil: every socket is new, and is
+	// Sockets passes sockets between processes. Nil: every socket is new, and is
 	// closed with the process.
 	Sockets *handover.Sockets
 
@@ -56,8 +56,8 @@ type Options struct {
 	// Now returns the time at which open connections are verified. Nil means time.Now.
 	Now func() time.Time
 
-	Numbers   *live.Numbers     // numbers connections; may be nil
-	AccessLog *accesslog.Logger // nil: none
+	Numbers   *live.Numbers     // assigns numbers to connections; may be nil
+	AccessLog *accesslog.Logger // nil: no access log
 	Logger    hclog.Logger      // nil discards
 }
 
@@ -65,14 +65,14 @@ type Options struct {
 // and Commit; the other methods may be called concurrently.
 type Set struct {
 	o       Options
-	splices *splice.Engine // of all listeners
+	splices *splice.Engine // carries the connections of all listeners
 
 	mu       sync.Mutex
 	running  map[string]*Running
 	draining map[*Running]struct{}
-	down     map[string]string // by name: why a socket is not bound or not served
+	down     map[string]string // why a socket is not bound or not served, by name
 
-	served *snapshot.Snapshot // of the last Commit; belongs to the caller of Prepare and Commit
+	served *snapshot.Snapshot // the snapshot of the last Commit; belongs to the caller of Prepare and Commit
 
 	drains sync.WaitGroup // one for each entry of draining
 	serves sync.WaitGroup // one for each Serve
@@ -86,7 +86,7 @@ type Running struct {
 
 	protocol   adminv1.Protocol
 	network    string
-	address    string // as configured, to detect a change
+	address    string // the configured address, to detect a change
 	configured string // the address in the resource
 	unix       unixsocket.Options
 	socket     *lease
@@ -147,7 +147,7 @@ func (s *Set) serve(r *Running) {
 func (s *Set) retire(r *Running) {
 	s.draining[r] = struct{}{}
 	s.drains.Go(func() {
-		<-r.socket.ended // the server has every connection that was accepted
+		<-r.socket.ended // the server has received every accepted connection
 		ctx, cancel := context.WithTimeout(context.Background(), s.o.Drain)
 		defer cancel()
 		if err := r.server().Shutdown(ctx); err != nil {

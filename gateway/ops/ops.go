@@ -20,10 +20,10 @@ import (
 
 // Options configure a Server. All fields but Listen are required.
 type Options struct {
-	Address string                // host:port
-	Limits  guard.Options         // of connections
-	Ready   func() (string, bool) // the answer of /readyz, and whether the gateway is ready
-	Metrics http.Handler          // serves /metrics
+	Address string                // in the form host:port
+	Limits  guard.Options         // the limits of connections
+	Ready   func() (string, bool) // returns the body of /readyz, and whether the gateway is ready
+	Metrics http.Handler          // the handler of /metrics
 	Logger  hclog.Logger
 
 	// Listen returns the socket for Address. Nil: a new one.

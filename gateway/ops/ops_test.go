@@ -66,7 +66,7 @@ func TestPathsAnswer(t *testing.T) {
 	}
 }
 
-// A connection that sends no request, or half of one, is closed.
+// A connection that sends no complete request is closed.
 func TestSilentConnectionIsClosed(t *testing.T) {
 	s, _ := listen(t, guard.Options{Connections: 4})
 	if s.http.ReadHeaderTimeout <= 0 || s.http.ReadHeaderTimeout > 10*time.Second || s.http.IdleTimeout <= 0 {

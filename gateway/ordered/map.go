@@ -1,8 +1,8 @@
 // Package ordered provides an immutable map whose keys are in order.
 //
-// A change makes a new Map, which shares all but the changed parts with the
-// old one. So it costs the size of the change, not of the map, and a snapshot
-// of ten thousand resources can be replaced with each write.
+// A change creates a new Map, which shares all unchanged parts with the old
+// one. So the cost depends on the size of the change, not of the map, and each
+// write can replace a snapshot of ten thousand resources.
 package ordered
 
 import (
@@ -13,14 +13,15 @@ import (
 	"strings"
 )
 
-// chunkSize is how many entries a chunk has at most. A change copies one chunk and
-// the list of chunks, so the square root of the usual number of entries is best.
+// chunkSize is the maximum number of entries in a chunk. A change copies one chunk
+// and the list of chunks, so the best size is the square root of the usual number
+// of entries.
 const chunkSize = 128
 
 // A Map is an immutable map from names to values that are not zero. Its zero
 // value is empty. It is safe for concurrent use.
 type Map[V comparable] struct {
-	chunks []*chunk[V] // none is empty
+	chunks []*chunk[V] // no chunk is empty
 	len    int
 }
 
@@ -149,7 +150,7 @@ func merge[V comparable](c *chunk[V], keys []string, changes map[string]V) *chun
 }
 
 // Differ yields every key whose values in the two maps differ, in order, with both
-// values; zero stands for no entry. Parts that the maps share cost nothing.
+// values. Zero stands for no entry. It skips parts that the maps share.
 func Differ[V comparable](before, after Map[V]) iter.Seq2[string, [2]V] {
 	return func(yield func(string, [2]V) bool) {
 		var zero V
@@ -189,10 +190,10 @@ func Differ[V comparable](before, after Map[V]) iter.Seq2[string, [2]V] {
 	}
 }
 
-// A cursor is a place in a map.
+// A cursor is a position in a map.
 type cursor[V comparable] struct {
-	chunks []*chunk[V] // from the place's on
-	at     int         // in the first of them
+	chunks []*chunk[V] // the chunk of the position, and all later ones
+	at     int         // index in the first chunk
 }
 
 func (c *cursor[V]) done() bool { return len(c.chunks) == 0 }

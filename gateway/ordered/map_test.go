@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// After random changes a Map has the entries of a plain map, and shares every
-// chunk that no change touched.
+// After random changes, a Map has the same entries as a plain map, and shares
+// every unchanged chunk.
 func TestAMapIsAPlainMapInOrder(t *testing.T) {
 	for seed := range uint64(5) {
 		random := rand.New(rand.NewPCG(seed, 0))
@@ -27,7 +27,7 @@ func TestAMapIsAPlainMapInOrder(t *testing.T) {
 			}
 			m = m.With(changes)
 			check(t, m, plain)
-			check(t, before, beforePlain) // it is immutable
+			check(t, before, beforePlain) // the old map must not change
 			checkDiffer(t, before, m, beforePlain, plain)
 		}
 		if m.Len() > 10*chunkSize && len(m.chunks) > 8*m.Len()/chunkSize {

@@ -57,12 +57,12 @@ func (h *History) Each(last int64, yield func(*adminv1.Revision) bool) error {
 	return nil
 }
 
-// A Difference is a resource that differs between two revisions. One of its sides may be
-// nil: the resource does not exist in that revision. If both are equal, its files have
-// other content.
+// A Difference is a resource that differs between two revisions. One side is nil if the
+// resource does not exist in that revision. If both sides are equal, the content of its
+// files differs.
 type Difference struct {
 	Ref           store.Ref
-	Before, After store.Resource // with their secrets
+	Before, After store.Resource // including secrets
 }
 
 // Diff returns the resources that differ between two revisions, ordered by kind and name.
@@ -142,7 +142,7 @@ type priorState map[store.Ref]Prior
 func (h *History) at(live *store.State, n int64, field invalid.Path) (priorState, error) {
 	p := priorState{}
 	complete, err := h.store.EachPrior(n, live.Revision(), func(prior Prior) {
-		if _, ok := p[prior.Ref]; !ok { // the oldest one after n is as of n
+		if _, ok := p[prior.Ref]; !ok { // the oldest prior after n holds the state at n
 			p[prior.Ref] = prior
 		}
 	})

@@ -9,28 +9,28 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// A Record describes one revision. It and everything that it holds are immutable.
+// A Record describes one revision. The record and everything in it are immutable.
 type Record struct {
-	// Revision says who made the revision, how and why.
+	// Revision holds the caller, the method and the comment of the revision.
 	Revision *adminv1.Revision
 
-	// Priors are the resources that it changed, as they were before.
+	// Priors are the resources that the revision changed, in their previous state.
 	Priors []Prior
 
-	// Pending is stored with the revision until it is confirmed. Nil: it needs no
-	// confirmation.
+	// Pending is stored until the revision is confirmed. Nil: the revision needs
+	// no confirmation.
 	Pending *adminv1.Pending
 }
 
-// A Prior is a resource before a revision changed it.
+// A Prior is the state of a resource before a revision changed it.
 type Prior struct {
 	Ref      store.Ref
-	Resource store.Resource // nil: it did not exist; else with its secrets
-	Files    string         // digest of the files that it was built from; "": none
+	Resource store.Resource // includes secrets; nil: the resource did not exist
+	Files    string         // digest of the files that the resource was built from; "": no files
 }
 
 // NewRecord returns the record of the revision that d makes by the edit e. files returns
-// the digest of the files that a resource was built from before it.
+// the digest of the files that a resource was built from before the revision.
 func NewRecord(d *store.Draft, e store.Edit, now time.Time, files func(store.Ref) string) *Record {
 	head := &adminv1.Revision{
 		Revision:   d.State().Revision(),

@@ -19,11 +19,11 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// Bounds on what the desired state may hold.
+// Limits of the desired state.
 const (
 	MaxPerKind    = 10_000 // resources of one kind
 	MaxLabels     = 64     // labels of one resource
-	MaxLabelBytes = 256    // of a label's key, and of its value
+	MaxLabelBytes = 256    // bytes of a label's key, and of its value
 	MaxComment    = 1024   // bytes of an edit's comment
 
 	// MaxResourceBytes bounds a resource's message, so that every client can read it:
@@ -47,7 +47,8 @@ type Edit struct {
 	// ExpectedRevision, if not nil, must be the live revision.
 	ExpectedRevision *int64
 
-	// Prune selects the resources to delete unless they are in Puts. Nil: none.
+	// Prune selects the resources to delete unless they are in Puts. Nil: no
+	// resources.
 	Prune *Prune
 
 	// CreateOnly rejects puts that would change an existing resource.
@@ -66,24 +67,25 @@ type Edit struct {
 	// ConfirmWithin, if not 0, is the time within which the revision must be confirmed.
 	ConfirmWithin time.Duration
 
-	// Impact adds to the result what the edit ends.
+	// Impact adds the impact of the edit on open connections and sessions to the
+	// result.
 	Impact bool
 
-	// Force makes the edit live even if some of its resources cannot be built or bound:
-	// these are down.
+	// Force makes the edit live even if some of its resources cannot be built or bound.
+	// Such resources are down.
 	Force bool
 
-	// Origin says who makes the edit. The zero value: the gateway.
+	// Origin identifies the caller. The zero value stands for the gateway.
 	Origin Origin
 
 	// Rollback, if not nil, says that the edit rolls back to an earlier revision.
 	Rollback *Rollback
 }
 
-// An Origin says who makes an edit, and how.
+// An Origin identifies the caller and the method of an edit.
 type Origin struct {
 	Principal string // "uid:0", "cert:CN=ops"; "": the gateway
-	Address   string // of the caller; "": a unix socket, or the gateway
+	Address   string // the caller's address; "" for a unix socket or the gateway
 	Transport adminv1.Transport
 	Method    string // the full method name; "start", "SIGHUP" or "file" for the gateway's own edits
 }
@@ -92,12 +94,13 @@ type Origin struct {
 type Rollback struct {
 	Revision int64
 
-	// Files holds the digests that the files of resources had in that revision. The edit
-	// does not restore the files.
+	// Files holds the digests of the resources' files in that revision. The edit does
+	// not restore the files.
 	Files map[Ref]string
 }
 
-// A Prune selects resources. Those that the edit does not name are deleted.
+// A Prune selects resources. The edit deletes selected resources that it does
+// not name.
 type Prune struct {
 	Kinds  []adminv1.Kind // at least one
 	Labels Selector
@@ -108,16 +111,16 @@ func PruneAll() *Prune { return &Prune{Kinds: Kinds()} }
 
 // A Put creates or replaces a resource. The edit copies Resource.
 type Put struct {
-	Path     invalid.Path // of the resource in the request
+	Path     invalid.Path // the path of the resource in the request
 	Resource Resource
 }
 
 // A Delete removes a resource.
 type Delete struct {
-	Path invalid.Path // of the field that names the resource in the request
+	Path invalid.Path // the path of the field that names the resource in the request
 	Kind adminv1.Kind
 	Name string
-	Etag string // if not empty, must match the stored resource's
+	Etag string // if not empty, must match the etag of the stored resource
 }
 
 // A Change is one resource's part in an edit.
@@ -130,12 +133,12 @@ type Change struct {
 // A Result is the result of an edit.
 type Result struct {
 	Base     *State // the state that was edited
-	State    *State // the state that the edit made; with DryRun the state it would make
-	Revision int64  // the revision that it made live; with DryRun the one it was checked against
+	State    *State // the new state; with DryRun the state that the edit would create
+	Revision int64  // the new live revision; with DryRun the revision that the edit was checked against
 	Changes  []Change
 	Warnings []invalid.Warning
-	Impact   *adminv1.Impact  // what it ends; nil: not asked for
-	Pending  *adminv1.Pending // the revision waits to be confirmed; nil: it does not
+	Impact   *adminv1.Impact  // the impact on open connections and sessions; nil: not requested
+	Pending  *adminv1.Pending // set if the revision waits to be confirmed
 
 	// Present returns a copy of a resource of State to show to clients. It describes the
 	// certificates of State, even if another edit is live by now.
@@ -145,8 +148,8 @@ type Result struct {
 // An Update is one step from a revision to the next.
 type Update struct {
 	Revision  int64
-	Changes   []Change   // UNCHANGED ones left out
-	Resources []Resource // the created or updated resources, as of the revision
+	Changes   []Change   // without UNCHANGED ones
+	Resources []Resource // the created or updated resources, in the state of the revision
 	Comment   string
 }
 
@@ -159,7 +162,7 @@ func (u Update) Size() int {
 	return n
 }
 
-// Update returns the step that the draft makes.
+// Update returns the step from the draft's base to its state.
 func (d *Draft) Update(comment string) Update {
 	u := Update{Revision: d.next.revision, Comment: comment}
 	for _, c := range d.changes {
@@ -174,7 +177,7 @@ func (d *Draft) Update(comment string) Update {
 	return u
 }
 
-// A Draft is a state that an edit would make. It belongs to one goroutine.
+// A Draft is the state that an edit would create. It belongs to one goroutine.
 type Draft struct {
 	base          *State
 	next          *State
@@ -182,15 +185,15 @@ type Draft struct {
 	at            map[Ref]int // index in changes
 	paths         map[Ref]invalid.Path
 	stale         map[Ref]invalid.Fault // stale etags of puts that change nothing; not faults unless Touch changes the resource
-	staleRevision *invalid.Fault        // likewise a stale revision of the whole edit
+	staleRevision *invalid.Fault        // stale revision of the whole edit; not a fault unless Touch changes a resource
 	followed      bool                  // another gateway made the state: it keeps its etags and revisions
 }
 
 var namePattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 
-// Edit drafts the state that e makes from s. Faults of e go to bad. The draft then holds
-// the remaining parts, so that further checks can find further faults, and must not be
-// committed.
+// Edit drafts the state that e makes from s. Faults of e go to bad. After a fault, the
+// draft holds the remaining parts so that later checks can find more faults, but it must
+// not be committed.
 func (s *State) Edit(e Edit, bad *invalid.List) *Draft {
 	d := &Draft{base: s, at: map[Ref]int{}, paths: map[Ref]invalid.Path{}, stale: map[Ref]invalid.Fault{}}
 	if len(e.Comment) > MaxComment {
@@ -270,7 +273,7 @@ func (d *Draft) put(p Put, createOnly bool, in func(adminv1.Kind) map[string]Res
 		return
 	}
 	if !namePattern.MatchString(ref.Name) {
-		// Keep it in the draft, so that its other faults are found.
+		// The resource stays in the draft, so that its other faults are found.
 		bad.Add(p.Path.Field("name"), "is %s; it must be 1 to 63 characters of a-z, 0-9 and -, and neither begin nor end with -", quote(ref.Name))
 	}
 	checkLabels(p, bad)
@@ -334,8 +337,8 @@ func (d *Draft) delete(del Delete, in func(adminv1.Kind) map[string]Resource, ba
 	}
 	present := d.base.Get(ref.Kind, ref.Name)
 	if present == nil && del.Etag != "" {
-		// The resource existed when its etag was read: the response to an earlier delete
-		// was lost.
+		// The etag shows that the resource existed, so this is a retry of a delete whose
+		// response was lost.
 		d.record(ref, del.Path, adminv1.ChangeAction_CHANGE_ACTION_UNCHANGED)
 		return
 	}
@@ -361,9 +364,9 @@ func (d *Draft) record(ref Ref, p invalid.Path, a adminv1.ChangeAction) {
 	d.changes = append(d.changes, Change{ref.Kind, ref.Name, a})
 }
 
-// checkReferences finds references to missing resources. It reports a reference of a
-// resource in the edit at that resource, and any other at the delete that would leave it
-// dangling.
+// checkReferences finds references to missing resources. It reports a reference from a
+// resource in the edit at that resource. It reports any other reference at the delete
+// that would make it dangle.
 func (d *Draft) checkReferences(bad *invalid.List) {
 	for _, c := range d.changes {
 		if c.Action == adminv1.ChangeAction_CHANGE_ACTION_DELETED {
@@ -441,7 +444,7 @@ func (d *Draft) Touch(bad *invalid.List, refs ...Ref) {
 		}
 		touched[ref.Kind][ref.Name] = proto.Clone(d.next.Get(ref.Kind, ref.Name)).(Resource)
 	}
-	*d.next = *d.next.with(touched) // in place: a snapshot compiled from the draft holds it
+	*d.next = *d.next.with(touched) // in place, because a snapshot compiled from the draft refers to this state
 	if d.staleRevision != nil && !changed && d.Changed() {
 		bad.Fault(*d.staleRevision)
 	}
@@ -451,7 +454,7 @@ func (d *Draft) Touch(bad *invalid.List, refs ...Ref) {
 // Base returns the state that was edited.
 func (d *Draft) Base() *State { return d.base }
 
-// State returns the state that the edit makes.
+// State returns the state that the edit creates.
 func (d *Draft) State() *State { return d.next }
 
 // Changes returns each resource of the edit and its change, in the order of the edit and
@@ -471,8 +474,8 @@ func (d *Draft) Puts(ref Ref) bool {
 	return ok && d.changes[i].Action != adminv1.ChangeAction_CHANGE_ACTION_DELETED
 }
 
-// Path returns the path of the resource in the request, or a path that names it if the
-// request does not hold it.
+// Path returns the path of the resource in the request, or a path that names the
+// resource if the request does not contain it.
 func (d *Draft) Path(ref Ref) invalid.Path {
 	if p := d.paths[ref]; p != "" {
 		return p
@@ -516,8 +519,8 @@ func checkLabels(p Put, bad *invalid.List) {
 // logged, so a key that was pasted there by mistake would leak.
 func holdsKey(s string) bool { return strings.Contains(s, "PRIVATE KEY-----") }
 
-// Complete returns the resource that a put of r would store: r with the stored secrets
-// that it leaves out. It returns nil if r is not valid.
+// Complete returns the resource that a put of r would store: r, with stored secrets
+// for those that r leaves out. It returns nil if r is not valid.
 func (s *State) Complete(r Resource) Resource {
 	if !r.ProtoReflect().IsValid() {
 		return nil
@@ -541,8 +544,8 @@ func keepSecrets(r, present Resource) {
 	}
 }
 
-// keepPassword copies the stored password of a proxy to the same user at the same proxy,
-// and never to another proxy or to a less protected connection, which would learn it.
+// keepPassword copies the stored password of a proxy only for the same user at the same
+// proxy. Another proxy, or a less protected connection, would reveal the password.
 func keepPassword(next, stored *adminv1.Via) {
 	to, from := next.GetHttpConnect().GetCredentials(), stored.GetHttpConnect().GetCredentials()
 	same := proto.Equal(next.GetHttpConnect().GetTls(), stored.GetHttpConnect().GetTls()) && next.GetHttpConnect().GetAddress() == stored.GetHttpConnect().GetAddress()
@@ -568,7 +571,7 @@ func keepKey(next, stored *adminv1.Certificate) {
 	}
 }
 
-// etag returns a short digest of the resource as of the revision.
+// etag returns a short digest of the resource and the revision.
 func etag(r Resource, revision int64) string {
 	sum := sha256.Sum256(binary.BigEndian.AppendUint64(content(r), uint64(revision)))
 	return hex.EncodeToString(sum[:8])

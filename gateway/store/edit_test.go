@@ -36,7 +36,7 @@ func listener(name, upstream string) *adminv1.Listener {
 	return &adminv1.Listener{Name: name, Address: "127.0.0.1:0", Protocol: adminv1.Protocol_PROTOCOL_TCP, Upstream: upstream}
 }
 
-// edit applies an edit that must be right.
+// edit applies a valid edit.
 func edit(t *testing.T, s *State, e Edit) *Draft {
 	t.Helper()
 	var bad invalid.List
@@ -47,7 +47,7 @@ func edit(t *testing.T, s *State, e Edit) *Draft {
 	return d
 }
 
-// faults applies an edit that must be wrong, and returns its faults.
+// faults applies an invalid edit, and returns its faults.
 func faults(t *testing.T, s *State, e Edit) *invalid.Error {
 	t.Helper()
 	var bad invalid.List
@@ -100,7 +100,7 @@ func TestEditDoesNotChangeItsBase(t *testing.T) {
 
 func TestAWriteThatChangesNothingKeepsTheRevision(t *testing.T) {
 	s := edit(t, new(State), Edit{Puts: put(upstream("app"))}).State()
-	again := proto.Clone(s.Get(kUpstream, "app")).(Resource) // with etag and revision, as it was read
+	again := proto.Clone(s.Get(kUpstream, "app")).(Resource) // with etag and revision, as a client reads it
 	d := edit(t, s, Edit{Puts: put(again)})
 	if d.Changed() || d.State().Revision() != 1 {
 		t.Errorf("changes %s, revision %d", actions(d), d.State().Revision())
@@ -205,7 +205,7 @@ func TestDeleteOfAUsedResourceNamesItsUser(t *testing.T) {
 	if err.Worst() != invalid.InUse || !strings.Contains(err.Error(), `upstream "app" is still used by listener "web" (upstream)`) {
 		t.Errorf("%v: %v", err.Worst(), err)
 	}
-	// Together with its user it may go.
+	// A resource can be deleted together with its user.
 	d := edit(t, s, Edit{Deletes: []Delete{{Kind: kUpstream, Name: "app"}, {Kind: kListener, Name: "web"}}})
 	if actions(d) != "app DELETED, web DELETED" {
 		t.Error(actions(d))
@@ -305,8 +305,8 @@ func TestAKindHoldsAtMostTenThousand(t *testing.T) {
 	edit(t, new(State), e)
 }
 
-// A kind or a reference that is added to the API and forgotten here would be a
-// dangling reference in traffic.
+// If uses missed a kind or reference of the API, deletes could leave dangling
+// references.
 func TestEveryNameFieldOfTheAPIIsAReference(t *testing.T) {
 	for _, tt := range []struct {
 		r    Resource

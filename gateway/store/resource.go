@@ -41,7 +41,7 @@ func (r Ref) Compare(o Ref) int {
 // RefOf returns the reference to r.
 func RefOf(r Resource) Ref { return Ref{KindOf(r), r.GetName()} }
 
-// Kinds returns every kind, each after the kinds it may refer to.
+// Kinds returns every kind, each after the kinds that it may refer to.
 func Kinds() []adminv1.Kind {
 	return []adminv1.Kind{
 		adminv1.Kind_KIND_TRUST_BUNDLE,
@@ -60,7 +60,8 @@ func KindName(k adminv1.Kind) string {
 	return strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(k.String(), "KIND_"), "_", " "))
 }
 
-// KindOf returns the kind of r. It panics if r has no kind: that is a programming error.
+// KindOf returns the kind of r. It panics if r has no kind, which is a programming
+// error.
 func KindOf(r Resource) adminv1.Kind {
 	switch r.(type) {
 	case *adminv1.Listener:
@@ -94,7 +95,7 @@ func New(k adminv1.Kind) Resource {
 	panic(fmt.Sprintf("store: %v is no kind", k))
 }
 
-// Wrap returns r as the message that holds a resource of any kind.
+// Wrap returns r in the message that can hold a resource of any kind.
 func Wrap(r Resource) *adminv1.Resource {
 	switch r := r.(type) {
 	case *adminv1.Listener:
@@ -134,7 +135,8 @@ func WithoutOutput(r Resource) Resource {
 	return c
 }
 
-// SameContent reports whether two resources differ at most in output-only fields.
+// SameContent reports whether two resources are equal except for output-only
+// fields.
 func SameContent(a, b Resource) bool { return SameMessage(WithoutOutput(a), WithoutOutput(b)) }
 
 // SameMessage is proto.Equal, but fast for lists of ten thousand names: it compares the
@@ -148,7 +150,7 @@ func SameMessage(a, b proto.Message) bool {
 func content(m proto.Message) []byte {
 	out, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
 	if err != nil {
-		panic("store: a message that came over the wire does not marshal: " + err.Error())
+		panic("store: a received message does not marshal: " + err.Error())
 	}
 	return out
 }
@@ -158,7 +160,7 @@ func content(m proto.Message) []byte {
 type useList struct {
 	kind  adminv1.Kind
 	names []string
-	field func(i int) invalid.Path // of the ith name, within the resource
+	field func(i int) invalid.Path // returns the path of the ith name within the resource
 }
 
 // uses returns every reference that r makes.

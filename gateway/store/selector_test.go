@@ -16,7 +16,7 @@ func TestSelectorsChooseByLabels(t *testing.T) {
 		"team!=other":                    true,
 		"team!=pay":                      false,
 		"missing=x":                      false,
-		"missing!=x":                     true, // no value is equal to x
+		"missing!=x":                     true, // a missing label differs from x
 		"missing=":                       false,
 		"empty=":                         true,
 		"zone in (a,b)":                  true,

@@ -9,28 +9,27 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// A State is the desired state as of one revision. It and the
-// resources it returns are immutable. The zero value is an empty state at
-// revision 0.
+// A State is the desired state as of one revision. The State and its resources
+// are immutable. The zero value is an empty state at revision 0.
 type State struct {
 	revision    int64
 	collections map[adminv1.Kind]*collection
 	users       userIndex
 }
 
-// A collection holds the resources of one kind. The states of all revisions in which
-// they are the same share it.
+// A collection holds the resources of one kind. All revisions with the same
+// resources of the kind share it.
 type collection struct {
 	byName ordered.Map[Resource]
-	list   func() []Resource // by name; made when it is first called
+	list   func() []Resource // sorted by name; computed by the first call
 }
 
 func newCollection(byName ordered.Map[Resource]) *collection {
 	return &collection{byName, sync.OnceValue(byName.Values)}
 }
 
-// Restore returns the state that a durable store has read. It takes ownership of the
-// resources. Two resources of one kind and name are an error.
+// Restore returns a state with resources read from a durable store. It takes
+// ownership of the resources. Two resources of one kind and name are an error.
 func Restore(revision int64, resources []Resource) (*State, error) {
 	byKind := map[adminv1.Kind]map[string]Resource{}
 	for _, r := range resources {
@@ -49,8 +48,8 @@ func Restore(revision int64, resources []Resource) (*State, error) {
 	return s, nil
 }
 
-// with returns the state with other resources. A nil resource removes the one of its
-// name.
+// with returns the state with changed resources. A nil resource removes the resource
+// with its name.
 func (s *State) with(changes map[adminv1.Kind]map[string]Resource) *State {
 	next := &State{revision: s.revision, collections: map[adminv1.Kind]*collection{}}
 	maps.Copy(next.collections, s.collections)
@@ -74,7 +73,7 @@ func (s *State) resources(k adminv1.Kind) ordered.Map[Resource] {
 }
 
 // Revision returns the revision: 0 before the first change, and one more with
-// each.
+// each change.
 func (s *State) Revision() int64 { return s.revision }
 
 // Get returns the resource, or nil if it does not exist.
@@ -99,11 +98,11 @@ func (s *State) All() []Resource {
 	return all
 }
 
-// Len returns how many resources of a kind there are.
+// Len returns the number of resources of a kind.
 func (s *State) Len(kind adminv1.Kind) int { return s.resources(kind).Len() }
 
 // Changed returns the references of the resources whose messages differ between the
-// two states, in the order of All. It costs no more than the difference.
+// two states, in the order of All. Its cost is proportional to the difference.
 func (s *State) Changed(before *State) []Ref {
 	var refs []Ref
 	for _, k := range Kinds() {

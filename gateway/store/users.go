@@ -10,10 +10,10 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// A userIndex holds, for each resource that others refer to, those resources. It is
+// A userIndex maps each used resource to the resources that refer to it. It is
 // immutable.
 type userIndex struct {
-	users map[adminv1.Kind]ordered.Map[*userSet] // by the name of the resource that is used
+	users map[adminv1.Kind]ordered.Map[*userSet] // by the name of the used resource
 }
 
 // A userSet holds references, in the order of All.
@@ -46,11 +46,11 @@ func (x userIndex) of(ref Ref) ordered.Map[Ref] {
 	return ordered.Map[Ref]{}
 }
 
-// userChanges holds, by the resource that is used, its new users; a zero reference
-// stands for a resource that no longer uses it.
+// userChanges maps each used resource to its changed users. A zero reference
+// stands for a former user.
 type userChanges map[Ref]map[string]Ref
 
-// note records the references of a resource that was replaced. Both may be nil.
+// note records the references of a replaced resource. Both versions may be nil.
 func (c userChanges) note(from Ref, before, after Resource) {
 	key := userKey(from)
 	set := func(to, user Ref) {
@@ -81,7 +81,7 @@ func (c userChanges) note(from Ref, before, after Resource) {
 		for _, name := range between(u.names, namesAt(old, i, u.kind)) {
 			set(Ref{u.kind, name}, from)
 		}
-		for _, name := range u.names { // it may leave one list and stay in another
+		for _, name := range u.names { // a name may leave one list and stay in another
 			if len(removed) > 0 && removed[Ref{u.kind, name}] {
 				set(Ref{u.kind, name}, from)
 			}
@@ -115,7 +115,8 @@ func (x userIndex) with(changes userChanges) userIndex {
 
 func (u useList) same(v useList) bool { return u.kind == v.kind && slices.Equal(u.names, v.names) }
 
-// namesAt returns the names of the ith list, or nil if that is not of the kind.
+// namesAt returns the names of the ith list, or nil if the list has another
+// kind.
 func namesAt(lists []useList, i int, k adminv1.Kind) []string {
 	if i < len(lists) && lists[i].kind == k {
 		return lists[i].names
@@ -123,7 +124,7 @@ func namesAt(lists []useList, i int, k adminv1.Kind) []string {
 	return nil
 }
 
-// between returns the names that are left without those that both lists begin or end with.
+// between returns the names without the common beginning and end of the two lists.
 func between(names, others []string) []string {
 	most := min(len(names), len(others))
 	first := 0

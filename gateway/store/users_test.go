@@ -10,8 +10,8 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// randomEdit returns an edit of a small world in which most resources refer to
-// others. Some of its references dangle.
+// randomEdit returns a random edit of a small state in which most resources
+// refer to others. Some references dangle.
 func randomEdit(random *rand.Rand) Edit {
 	var e Edit
 	pick := func(kind string) string { return fmt.Sprint(kind, random.IntN(6)) }
@@ -47,8 +47,8 @@ func randomEdit(random *rand.Rand) Edit {
 	return e
 }
 
-// A state that many edits made is the same as one that was restored from its
-// resources: its lists, its users, and the faults of the next edit.
+// The result of many edits equals a state restored from the same resources: in
+// its lists, its users, and the faults of the next edit.
 func TestAStateIsThatOfItsResources(t *testing.T) {
 	accepted := 0
 	for seed := range uint64(10) {

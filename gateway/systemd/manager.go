@@ -35,13 +35,14 @@ func Find(log hclog.Logger) *Manager {
 	if socket == "" {
 		return nil
 	}
-	// systemd sets FDSTORE from version 254 on. An older one may have a store without it.
+	// systemd sets FDSTORE since version 254. An older version may have a store without
+	// setting it.
 	return &Manager{socket: socket, stores: os.Getenv("FDSTORE") != "0", log: log}
 }
 
 // Inherited returns the descriptors that the service manager passed to this process, and
-// removes them from the environment, so that no other call and no child process takes
-// them for its own. A file's name is the name of its descriptor.
+// removes them from the environment, so that no later call and no child process uses
+// them. A file's name is the name of its descriptor.
 func Inherited() []*os.File { return activation.Files(true) }
 
 // Stores reports whether descriptors outlive the process in the manager's store.
@@ -77,9 +78,9 @@ func (m *Manager) Reloading() {
 // Stopping reports that the service has begun to stop.
 func (m *Manager) Stopping() { m.send("STOPPING=1\nSTATUS=draining connections") }
 
-// MainPID reports that another process is the service's main process from now on, and
-// returns when the manager has processed the message: before that, it ignores messages from
-// the other process.
+// MainPID reports that another process is now the service's main process. It returns when
+// the manager has processed the message, because before that, the manager ignores
+// messages from the other process.
 func (m *Manager) MainPID(pid int) {
 	m.send("MAINPID=" + strconv.Itoa(pid))
 	m.barrier()

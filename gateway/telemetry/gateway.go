@@ -26,8 +26,8 @@ func (p *Publisher) publishGateway(snap *snapshot.Snapshot, now time.Time) {
 	p.publishLog()
 }
 
-// publishDescriptors publishes how the process's file descriptors are used, and how
-// many listeners are paused because they are short.
+// publishDescriptors publishes the use of the process's file descriptors, and how
+// many listeners are paused because descriptors are short.
 func (p *Publisher) publishDescriptors() {
 	limit, clients, upstreams := p.o.Descriptors.Usage()
 	paused, pauses := p.o.Descriptors.Paused()
@@ -63,10 +63,10 @@ func (p *Publisher) publishLog() {
 	p.logDropped = now
 }
 
-// publishExpiry publishes to statsd how long each certificate is still valid.
+// publishExpiry publishes the remaining validity of each certificate to statsd.
 func (p *Publisher) publishExpiry(now time.Time) {
 	if p.statsd == nil {
-		return // /metrics has them without a copy
+		return // /metrics computes them for each response
 	}
 	f := p.set.family(expiryFamily)
 	p.o.Expiries(func(use, name, endpoint string, notAfter time.Time) {
@@ -75,6 +75,6 @@ func (p *Publisher) publishExpiry(now time.Time) {
 	})
 }
 
-// expiryFamily is how long each certificate is still valid. Of a trust bundle's CAs, and
-// of its revocation lists, the first to expire counts.
+// expiryFamily is the remaining validity of each certificate. For a trust bundle, the CA
+// and the revocation list that expire first count.
 const expiryFamily = "certs.expires_in_seconds"

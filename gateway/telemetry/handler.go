@@ -29,15 +29,16 @@ func (p *Publisher) Handler() http.Handler {
 			return
 		}
 		w.Header().Set("Content-Encoding", "gzip")
-		// The fastest level: the text repeats itself, and the time is that of traffic.
-		compressed, _ := gzip.NewWriterLevel(w, gzip.BestSpeed) // the error would be of the level
+		// The fastest level suffices, because the text is repetitive and traffic needs
+		// the CPU.
+		compressed, _ := gzip.NewWriterLevel(w, gzip.BestSpeed) // the error could only be an invalid level
 		p.write(compressed, rest)
 		compressed.Close()
 	})
 }
 
-// acceptsGzip reports whether the client decompresses gzip: it names gzip, not with a
-// weight of zero.
+// acceptsGzip reports whether the client accepts gzip: it names gzip with a weight
+// above zero.
 func acceptsGzip(r *http.Request) bool {
 	for coding := range strings.SplitSeq(r.Header.Get("Accept-Encoding"), ",") {
 		name, parameter, _ := strings.Cut(coding, ";")
@@ -50,7 +51,8 @@ func acceptsGzip(r *http.Request) bool {
 	return false
 }
 
-// write writes all metrics, the rest last. It returns when to fails.
+// write writes all metrics, and the rest last. It returns early if a write to
+// to fails.
 func (p *Publisher) write(to io.Writer, rest []*dto.MetricFamily) {
 	w := &textWriter{to: to}
 	w.all(p.set, &p.mu)
@@ -67,7 +69,7 @@ func (p *Publisher) write(to io.Writer, rest []*dto.MetricFamily) {
 	buffered.Flush()
 }
 
-// writeExpiry writes how long each certificate is still valid.
+// writeExpiry writes the remaining validity of each certificate.
 func (p *Publisher) writeExpiry(w *textWriter) {
 	p.mu.Lock()
 	f := p.set.family(expiryFamily)

@@ -6,10 +6,10 @@ import (
 )
 
 // A helpGatherer adds the help texts of Table to metrics, because go-metrics
-// gives each its own name as help.
+// uses each metric's name as its help.
 type helpGatherer struct {
 	prometheus.Gatherer
-	help map[string]string // by name
+	help map[string]string // help texts by name
 }
 
 // Gather implements prometheus.Gatherer.

@@ -8,19 +8,19 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/latency"
 )
 
-// A record holds the values last published for one live object. Counters add up the
-// increases since then, because an earlier object may have had the same labels.
+// A record holds the values last published for one live object. A counter adds the
+// increase since then, because an earlier object may have had the same labels.
 type record struct {
 	group *group
 	last  []published // in the order in which the object publishes them
-	round int         // of the last publication
+	round int         // number of the last publication
 }
 
 // published is the last value of one series of an object.
 type published struct {
 	series *series
 	value  float64
-	counts *latency.Counts // of a histogram; nil: nothing was counted
+	counts *latency.Counts // counts of a histogram; nil: none yet
 }
 
 // An object publishes the counts of one live object.
@@ -30,7 +30,7 @@ type object struct {
 	next int // the index in of.last that the next series probably has
 }
 
-// object returns the object to publish the counts of a live object with.
+// object returns an object that publishes the counts of a live object.
 func (p *Publisher) object(live any, labels ...pair) *object {
 	r := p.records[live]
 	if r == nil {
@@ -47,8 +47,8 @@ func (p *Publisher) object(live any, labels ...pair) *object {
 	return &object{p: p, of: r}
 }
 
-// published returns the entry of a series, which is new if the object did not publish it
-// before.
+// published returns the entry of a series, or a new entry if the object did not publish
+// the series before.
 func (o *object) published(name string, x extras) *published {
 	last := o.of.last
 	is := func(i int) bool {
@@ -66,7 +66,7 @@ func (o *object) published(name string, x extras) *published {
 	}
 	o.next = at + 1
 	e := &o.of.last[at]
-	if e.series.gone { // it was not published for a long time
+	if e.series.gone { // the series was not published for a long time
 		e.series = o.p.set.series(o.of.group, e.series.family, x)
 	}
 	e.series.seen = o.p.now
@@ -75,7 +75,7 @@ func (o *object) published(name string, x extras) *published {
 
 func (o *object) gauge(name string, v float64) {
 	if o.p.removing {
-		return // it may be that of a live object of the same name
+		return // a live object of the same name may have the series
 	}
 	one := o.published(name, extras{}).series
 	one.value = v
@@ -104,8 +104,8 @@ func publishByReason[R ~string](o *object, name string, counts map[R]uint64, lab
 	}
 }
 
-// histogram publishes durations that the object has counted. An empty histogram tells a
-// reader nothing and is left out.
+// histogram publishes durations that the object has counted. An empty histogram has no
+// information and is left out.
 func (o *object) histogram(name string, now latency.Counts, labels ...pair) {
 	if now.Count() == 0 {
 		return

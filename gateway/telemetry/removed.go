@@ -10,22 +10,22 @@ import (
 // removals holds upstreams and listeners that have left the live state, or are about to,
 // until their last counts are published.
 type removals struct {
-	wake chan struct{} // receives when something has left
+	wake chan struct{} // receives a value when an object has left
 
 	mu        sync.Mutex
 	upstreams []snapshot.Upstream
 	listeners []*listeners.Running
 }
 
-// Replacing notes that next is about to replace prev. The caller calls done afterwards.
-// Neither function blocks.
+// Replacing records that next is about to replace prev. The caller calls done
+// afterwards. Neither function blocks.
 func (p *Publisher) Replacing(prev, next *snapshot.Snapshot) (done func()) {
 	p.removed.add(prev.Replaced(next), nil)
 	return p.removed.left
 }
 
-// Removing notes that a listener without connections is about to leave its Set. The
-// caller calls done afterwards. Neither function blocks.
+// Removing records that a listener without connections is about to leave its Set.
+// The caller calls done afterwards. Neither function blocks.
 func (p *Publisher) Removing(l *listeners.Running) (done func()) {
 	p.removed.add(nil, []*listeners.Running{l})
 	return p.removed.left
@@ -37,7 +37,7 @@ func (r *removals) add(upstreams []snapshot.Upstream, gone []*listeners.Running)
 	r.upstreams, r.listeners = append(r.upstreams, upstreams...), append(r.listeners, gone...)
 }
 
-// left wakes Run, if it has something to publish.
+// left wakes Run if Run has counts to publish.
 func (r *removals) left() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -72,7 +72,7 @@ func (p *Publisher) publishLast(snap *snapshot.Snapshot) {
 		case exists && now.Live == u.Live:
 			p.removed.add([]snapshot.Upstream{u}, nil)
 		case exists && now.Latencies == u.Latencies:
-			p.publishCounts(u) // the other upstream of the name publishes the latencies
+			p.publishCounts(u) // another upstream of the same name publishes the latencies
 		default:
 			p.publishUpstream(u)
 		}

@@ -2,7 +2,7 @@ package telemetry
 
 import "github.com/drawbridge-gateway/drawbridge/bridge/validity"
 
-// publishRevalidation publishes how often the peer of an open connection no longer verified.
+// publishRevalidation publishes how many peers of open connections no longer verified.
 func publishRevalidation(o *object, side string, set *validity.Set) {
 	counts := set.Counts()
 	publishByReason(o, side+".revalidated", counts.Ended, pair{"result", "ended"})

@@ -12,18 +12,18 @@ import (
 
 // A family is one metric of live objects.
 type family struct {
-	dotted string // its name: "bridge.http.in_flight"
-	name   string // the same in /metrics
+	dotted string // the dotted name, such as "bridge.http.in_flight"
+	name   string // the name in /metrics
 	kind   string // counter, gauge or histogram
 	help   string
-	order  int      // among all families
-	parts  []string // of the name in statsd
+	order  int      // position among all families
+	parts  []string // parts of the name in statsd
 }
 
-// A catalog holds the families by their dotted names. The families are those of Table.
+// A catalog holds the families of Table by their dotted names.
 type catalog struct {
 	byName map[string]*family // by the name in Table
-	byDots map[string]*family // those that were used
+	byDots map[string]*family // used families by their dotted names
 }
 
 func newCatalog() *catalog {
@@ -63,32 +63,32 @@ type pair struct{ name, value string }
 
 func (p pair) compare(o pair) int { return strings.Compare(p.name, o.name) }
 
-// extras are the labels that a series has besides those of its object. Unused ones are
-// zero.
+// extras are the labels of a series besides the labels of its object. Unused extras
+// are zero.
 type extras [2]pair
 
 // A series is one line of /metrics, or a histogram's lines.
 type series struct {
 	family *family
-	extras *extras // shared by all series with the same
+	extras *extras // shared by all series with equal extras
 	value  float64
-	counts *latency.Counts // of a histogram
+	counts *latency.Counts // counts of a histogram
 	seen   int64           // when it was last published, in seconds since the start
-	gone   bool            // it was dropped
+	gone   bool            // the series was dropped
 }
 
 // A group holds the series of all objects with the same labels.
 type group struct {
-	labels  []pair    // as given
-	sorted  []pair    // by name, with escaped values
-	series  []*series // in the order of their families
-	version int       // of the list
-	seen    int64     // as series.seen, of the last object
-	gone    bool      // it was dropped
+	labels  []pair    // in the order of the caller
+	sorted  []pair    // sorted by name, with escaped values
+	series  []*series // sorted by family
+	version int       // changes with the list of series
+	seen    int64     // like series.seen, for the last object
+	gone    bool      // the group was dropped
 }
 
-// A seriesSet holds the series of live objects, and for some time those of others. What
-// it holds is bounded by the number of objects: about 100 bytes for each line.
+// A seriesSet holds the series of live objects and, for some time, of removed objects.
+// Its size is about 100 bytes for each line of /metrics.
 type seriesSet struct {
 	*catalog
 	byLabels map[string]*group

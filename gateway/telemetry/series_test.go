@@ -54,7 +54,7 @@ func TestSeriesOutliveTheObjectsThatCount(t *testing.T) {
 	publish(&first, 3, 2, &first)
 	first.Observe(3 * time.Millisecond)
 	publish(&first, 4, 1, &first)
-	publish(&first, 4, 1, &first) // without change
+	publish(&first, 4, 1, &first) // publishes again without a change
 	second.Observe(3 * time.Millisecond)
 	second.Observe(time.Hour)
 	publish(&second, 2, 7, &second)
@@ -79,7 +79,7 @@ func TestSeriesOutliveTheObjectsThatCount(t *testing.T) {
 	if page := p.page(t); page != "" || len(p.set.groups)+len(p.set.byLabels) > 0 {
 		t.Errorf("still there: %s", page)
 	}
-	publish(&second, 5, 0, &second) // it was only not read for a long time
+	publish(&second, 5, 0, &second) // the series was only not published for a long time
 	if page := p.page(t); !strings.Contains(page, `drawbridge_bridge_conn_accepted{listener="db"} 3`+"\n") {
 		t.Errorf("after a long time: %s", page)
 	}
@@ -112,8 +112,8 @@ drawbridge_upstream_revalidated{reason="REVOKED",result="ended",upstream="up"} 4
 	}
 }
 
-// A response shows each series once, although series are added and dropped while it is
-// written to a slow reader.
+// A response shows each series once, even if series are added and dropped while the
+// response is written to a slow reader.
 func TestAPageIsWrittenWhileOthersPublish(t *testing.T) {
 	p := testPublisher()
 	publish := func(from, to int) {
@@ -134,7 +134,7 @@ func TestAPageIsWrittenWhileOthersPublish(t *testing.T) {
 		if writes++; writes == 2 {
 			publish(1000, 3000)
 			p.mu.Lock()
-			for i := range 3000 { // new series in groups that were half read
+			for i := range 3000 { // adds series to groups that were partly written
 				p.object(i, pair{"listener", fmt.Sprint("l", i)}).counter("bridge.conn.denied", 1)
 			}
 			p.mu.Unlock()
@@ -167,7 +167,7 @@ func (f writerFunc) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// A publication of objects that were published before looks at each series once.
+// Publishing known objects again looks at each series once.
 func TestAPublicationFindsEachSeriesAtOnce(t *testing.T) {
 	p := testPublisher()
 	publish := func() {

@@ -7,7 +7,7 @@ import "strings"
 type Metric struct {
 	Name   string // without the prefix drawbridge_
 	Type   string // counter, gauge, histogram or summary
-	Labels string // besides those of its group, in Markdown
+	Labels string // labels besides those of the group, in Markdown
 	Help   string // in Markdown; links are relative to docs
 }
 
@@ -15,7 +15,7 @@ type Metric struct {
 type Group struct {
 	Title, Intro string // in Markdown
 	Metrics      []Metric
-	Note         string // after the table
+	Note         string // shown after the table
 }
 
 // prefix begins the name of every metric.
@@ -31,7 +31,7 @@ var Table = []Group{
 		Metrics: []Metric{
 			{"bridge_conn_open", "gauge", "", "Open connections."},
 			{"bridge_conn_accepted", "counter", "", "Connections admitted; rejected ones are not included."},
-			{"bridge_conn_rejected", "counter", "", "Connections closed on accept because of one of `limits`, rates included."},
+			{"bridge_conn_rejected", "counter", "", "Connections closed on accept because of one of `limits`, including rates."},
 			{"bridge_conn_denied", "counter", "", "Connections closed because `access` excludes the client. Behind a PROXY protocol header they count as accepted. Requests that a [trusted proxy](client-identity.md#proxies-in-front-of-the-gateway) sends for such a client are in `drawbridge_bridge_http_requests`, with code 403."},
 			{"bridge_conn_unrouted", "counter", "", "TCP: connections closed because no route matched and the listener has no `upstream`."},
 			{"bridge_conn_undialed", "counter", "", "TCP: connections closed because no endpoint could be connected."},
@@ -41,11 +41,11 @@ var Table = []Group{
 			{"bridge_handshakes", "counter", "`result`: `full`, `resumed`", "Successful TLS handshakes with clients."},
 			{"bridge_revalidated", "counter", "`result`: `ended`, `reported`; `reason`", "Open connections whose client [no longer verifies](revalidation.md)."},
 			{"bridge_handshake_failures", "counter", "`reason`", "Failed TLS handshakes with clients."},
-			{"bridge_http_in_flight", "gauge", "", "HTTP: requests in progress, upgraded connections included."},
+			{"bridge_http_in_flight", "gauge", "", "HTTP: requests in progress, including upgraded connections."},
 			{"bridge_http_requests", "counter", "`code`", "HTTP: requests by the status they were answered with. 499: the client disconnected before the response."},
 			{"bridge_http_seconds", "counter", "", "HTTP: total seconds spent on requests; upgraded connections count until their end."},
-			{"bridge_http_duration_seconds", "histogram", "`code`: `2xx` and so on", "HTTP: seconds from the request header until the response was sent. `1xx` are upgraded requests, until their end; `4xx` includes those whose client disconnected."},
-			{"bridge_conn_duration_seconds", "histogram", "", "TCP: how long ended connections lasted, in seconds."},
+			{"bridge_http_duration_seconds", "histogram", "`code`: `2xx` and so on", "HTTP: seconds from the request header until the response was sent. `1xx` are upgraded requests, until their end; `4xx` includes requests whose client disconnected."},
+			{"bridge_conn_duration_seconds", "histogram", "", "TCP: duration of ended connections, in seconds."},
 			{"bridge_conn_first_byte_seconds", "histogram", "", "TCP: seconds from the start of a connection until the upstream's first byte was forwarded."},
 		},
 	},
@@ -68,14 +68,14 @@ var Table = []Group{
 			{"upstream_overloaded", "counter", "without `endpoint`", "Requests that a limit rejected."},
 			{"upstream_requests", "counter", "", "HTTP requests sent."},
 			{"upstream_retries", "counter", "without `endpoint`; `result`: `made`, `refused`", "HTTP requests [retried](limits-and-retries.md#retries), each time; and retries that the budget refused."},
-			{"upstream_dials", "counter", "`phase`: `tcp`, `tls`", "Attempts to connect, failed ones included. A connection to a unix socket counts as `tcp`."},
-			{"upstream_dial_seconds", "counter", "`phase`: `tcp`, `tls`", "Total seconds spent on those attempts."},
-			{"upstream_dial_duration_seconds", "histogram", "`phase`: `tcp`, `tls`; without `endpoint`", "Seconds each of those attempts took."},
+			{"upstream_dials", "counter", "`phase`: `tcp`, `tls`", "Attempts to connect, including failed ones. A connection to a unix socket counts as `tcp`."},
+			{"upstream_dial_seconds", "counter", "`phase`: `tcp`, `tls`", "Total seconds spent on attempts to connect."},
+			{"upstream_dial_duration_seconds", "histogram", "`phase`: `tcp`, `tls`; without `endpoint`", "Seconds spent on each attempt to connect."},
 			{"upstream_response_head_seconds", "histogram", "without `endpoint`", "Seconds from the moment a request had a connection until its response header arrived."},
 			{"upstream_handshakes", "counter", "`result`: `full`, `resumed`", "Successful TLS handshakes."},
 			{"upstream_full_handshakes", "counter", "`reason`: `NO_TICKET`, `EXPIRED`, `USED_UP`, `CREDENTIALS_CHANGED`, `REFUSED`, `REUSE_OFF`, `FLUSHED`", "Full TLS handshakes, by [the reason why no session was resumed](connections.md#tls-sessions)."},
 			{"upstream_revalidated", "counter", "without `endpoint`; `result`: `ended`, `reported`; `reason`", "Open connections whose endpoint [no longer verifies](revalidation.md)."},
-			{"upstream_reported", "counter", "`reason`", "What verification would have refused under `VERIFICATION_REPORT_ONLY`."},
+			{"upstream_reported", "counter", "`reason`", "Certificates that verification would have refused under `VERIFICATION_REPORT_ONLY`."},
 			{"upstream_failures", "counter", "`reason`", "Connections that could not be made, were refused after the handshake or failed in use; responses that were missing, incomplete or late."},
 			{"upstream_dns_endpoints", "gauge", "without `endpoint`", "Endpoints that [DNS](balancing.md#endpoints-by-dns) returned. Absent without `dns`."},
 			{"upstream_dns_lookups", "counter", "without `endpoint`; `result`: `ok`, `failed`", "DNS lookups."},
@@ -91,7 +91,7 @@ var Table = []Group{
 	{
 		Title: "The gateway",
 		Metrics: []Metric{
-			{"certs_expires_in_seconds", "gauge", "`use`: `own`, `trust`, `upstream`, `crl`; `name` of the certificate, trust bundle or upstream; `endpoint` of an upstream, else empty", "Seconds until expiry; negative after it. For a trust bundle, the CA or revocation list that expires first counts. Only resources that are up; for upstreams, what their endpoints last presented."},
+			{"certs_expires_in_seconds", "gauge", "`use`: `own`, `trust`, `upstream`, `crl`; `name` of the certificate, trust bundle or upstream; `endpoint` of an upstream, else empty", "Seconds until expiry; negative after it. For a trust bundle, the CA or revocation list that expires first counts. Only resources that are up; for upstreams, the certificates that their endpoints last presented."},
 			{"gateway_revision", "gauge", "", "The live revision."},
 			{"gateway_applies", "counter", "`result`: `applied`, `unchanged`, `dry_run`, `refused`", "Writes from any source: the admin service, `--config`, SIGHUP, changed files."},
 			{"gateway_problems", "gauge", "", "Resources that are down; `drawbridge status` says why."},

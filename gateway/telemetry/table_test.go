@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// `make generate` sets it.
+// `make generate` sets this flag.
 var updateReference = flag.Bool("update-reference", false, "write docs/reference/metrics.md")
 
 // docs/reference/metrics.md has every row of Table.
@@ -30,7 +30,7 @@ func TestMetricsReferenceIsCurrent(t *testing.T) {
 	}
 }
 
-// reference returns the page.
+// reference returns the content of docs/reference/metrics.md.
 func reference() string {
 	up := strings.NewReplacer("](", "](../", "\n", " ")
 	var page strings.Builder

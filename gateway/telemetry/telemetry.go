@@ -26,8 +26,8 @@ const publishEvery = 10 * time.Second
 // metrics of a removed listener or upstream disappear.
 const forgetAfter = 10 * time.Minute
 
-// Options say where values come from and where they go. Only LogDropped, AccessLog
-// and Statsd may be zero.
+// Options hold the sources and the destination of values. Only LogDropped,
+// AccessLog and Statsd may be zero.
 type Options struct {
 	Live        func() *snapshot.Snapshot
 	Listeners   *listeners.Set
@@ -54,23 +54,23 @@ type Options struct {
 type Publisher struct {
 	o        Options
 	registry *prometheus.Registry
-	statsd   *metrics.StatsdSink // nil: none
+	statsd   *metrics.StatsdSink // nil: no statsd
 
-	live    *metrics.Metrics // of the gateway; each is dropped some time after its last publication
-	process *metrics.Metrics // of the process; never dropped
+	live    *metrics.Metrics // metrics of the gateway; each is dropped some time after its last publication
+	process *metrics.Metrics // metrics of the process; never dropped
 
 	mu         sync.Mutex      // held while values are published
-	pauses     uint64          // as last published
-	accessLog  accesslog.Stats // likewise
-	logDropped uint64          // likewise
-	set        *seriesSet      // of live objects; each series is dropped some time after its object
-	records    map[any]*record // by live object
+	pauses     uint64          // last published value
+	accessLog  accesslog.Stats // last published values
+	logDropped uint64          // last published value
+	set        *seriesSet      // series of live objects; each is dropped some time after its object
+	records    map[any]*record // records by live object
 	round      int             // counts publications of all live objects
-	now        int64           // of the publication, in seconds since the start
-	looked     int             // how many series were compared to find others, for tests
+	now        int64           // time of the publication, in seconds since the start
+	looked     int             // how many series were compared in searches, for tests
 
 	removing       bool  // the objects being published are no longer live
-	removedRecords []any // their keys in records
+	removedRecords []any // keys of these objects in records
 
 	removed removals
 }
@@ -97,7 +97,7 @@ func New(o Options) (*Publisher, error) {
 	return p, errors.Join(err, processErr)
 }
 
-// newMetrics returns metrics that expire when they were not published for the
+// newMetrics returns metrics that expire if they are not published for the
 // given time; 0: never.
 func (p *Publisher) newMetrics(name string, forget time.Duration) (*metrics.Metrics, error) {
 	prom, err := prometheussink.NewPrometheusSinkFrom(prometheussink.PrometheusOpts{Name: name, Expiration: forget, Registerer: p.registry})
@@ -110,7 +110,7 @@ func (p *Publisher) newMetrics(name string, forget time.Duration) (*metrics.Metr
 	}
 	config := metrics.DefaultConfig("drawbridge")
 	config.EnableHostname = false
-	config.EnableRuntimeMetrics = false // the Go collector has them, and its goroutine never ends
+	config.EnableRuntimeMetrics = false // the Go collector has them, and the goroutine of go-metrics never ends
 	return metrics.New(config, sinks)
 }
 

@@ -19,11 +19,11 @@ func escape(value string) string { return escaper.Replace(value) }
 const textBytes = 32 << 10
 
 // A textWriter formats metrics as Prometheus' text format, version 0.0.4. It never holds
-// the whole page: with ten thousand upstreams that has tens of megabytes.
+// the whole page, which has tens of megabytes with ten thousand upstreams.
 type textWriter struct {
 	to  io.Writer
 	buf []byte
-	err error // the first of to
+	err error // the first error of a write to to
 }
 
 // flush writes the text so far.
@@ -60,7 +60,7 @@ func (w *textWriter) line(name, suffix string, labels []pair, value float64) {
 	w.buf = append(w.buf, '\n')
 }
 
-// bounds are the upper bounds of the buckets of a histogram.
+// bounds are the upper bounds of a histogram's buckets.
 var bounds = func() (all []pair) {
 	for _, b := range latency.Bounds() {
 		all = append(all, pair{"le", strconv.FormatFloat(b.Seconds(), 'g', -1, 64)})

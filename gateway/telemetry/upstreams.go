@@ -13,7 +13,7 @@ func (p *Publisher) publishUpstream(u snapshot.Upstream) {
 	p.publishCounts(u)
 }
 
-// publishCounts publishes everything except the counts that all upstreams of the name
+// publishCounts publishes all counts except those that upstreams of the same name
 // share across revisions.
 func (p *Publisher) publishCounts(u snapshot.Upstream) {
 	name := pair{"upstream", u.Name}
@@ -24,7 +24,7 @@ func (p *Publisher) publishCounts(u snapshot.Upstream) {
 		publishDNS(live, d, len(u.Live.Endpoints()))
 	}
 	endpoints := u.Live.Counts()
-	open := map[string]uint64{} // an endpoint that was removed may have the address of another
+	open := map[string]uint64{} // a removed endpoint may have the same address as another one
 	for _, e := range endpoints {
 		open[e.Address] += e.Open
 	}

@@ -11,8 +11,8 @@ import (
 	"syscall"
 )
 
-// Adopt returns a listener on a socket that another process bound to path. file is what
-// File returned in that process. If it is empty, the socket and its file belong to the
+// Adopt returns a listener on a socket that another process bound to path. file is the
+// result of File in that process. If it is empty, the socket and its file belong to the
 // service manager: Adopt checks only their mode, and Close keeps the file.
 //
 // Adopt closes l if it fails.

@@ -9,11 +9,12 @@ import (
 	"syscall"
 )
 
-// Bind listens on a unix socket at path, where clients of a listener connect:
-// unlike Listen it makes no directories, and connections report path itself as
+// Bind listens on a unix socket at path, for the clients of a listener. Unlike
+// Listen, it creates no directories, and connections report path itself as
 // their local address. Bind replaces the socket of a dead process.
 //
-// The socket is open to its owner only until it has the group and mode of o.
+// Only its owner can connect to the socket until it has the group and mode of
+// o.
 func Bind(path string, o Options) (_ *Listener, err error) {
 	group, err := lookUpGroup(o.Group)
 	if err != nil {

@@ -20,10 +20,12 @@ import (
 	"time"
 )
 
-// maxSocketPath bounds the path of a socket so that it works on every system: sun_path has 104 bytes on some and 108 on Linux, with a NUL at the end.
+// maxSocketPath bounds the path of a socket so that it works on every system. sun_path
+// has 108 bytes on Linux and 104 on some systems, including a NUL at the end.
 const maxSocketPath = 103
 
-// Options say which users may connect. The zero value: only the user of the process.
+// Options say which users may connect. The zero value allows only the user of the
+// process.
 type Options struct {
 	// Mode is the permissions of the socket's file; connecting needs the right to
 	// write. 0: 0600.
@@ -34,13 +36,13 @@ type Options struct {
 	Group string
 }
 
-// Listen listens on a unix socket at path. It makes missing parent directories with mode
-// 0700. It replaces the socket of a dead process. It fails, and changes nothing, if a
-// live process serves the socket or if the file at path is not a socket.
+// Listen listens on a unix socket at path. It creates missing parent directories with
+// mode 0700. It replaces the socket of a dead process. It fails, and changes nothing, if
+// a live process serves the socket or if the file at path is not a socket.
 //
 // The socket is never open to other users, not even briefly: it is bound in a new
 // private directory, gets its mode and group there, and is then linked to path. (A
-// umask would affect files that the rest of the process makes at the same time.) If
+// umask would affect files that other goroutines create at the same time.) If
 // another process creates path first, linking fails and does not replace its socket.
 //
 // Close removes the socket file, unless another file has replaced it or KeepFile was
@@ -136,7 +138,7 @@ func clearStale(path, temporary string) error {
 		return errors.New("another process serves this socket: stop it or choose another path")
 	}
 	if !errors.Is(err, syscall.ECONNREFUSED) {
-		// For example a full backlog: its owner is alive.
+		// For example, the backlog is full, so the owner is alive.
 		return fmt.Errorf("a socket exists, and whether a process serves it is unknown: %w", err)
 	}
 	// Another process may have replaced the path since the dial, so move the file first
@@ -174,7 +176,7 @@ func (l *Listener) Close() error {
 	return l.UnixListener.Close()
 }
 
-// ownsFile reports whether the file at path is the socket that was made.
+// ownsFile reports whether the file at path is still this socket.
 func (l *Listener) ownsFile() bool {
 	now, err := os.Lstat(l.path)
 	return err == nil && os.SameFile(l.made, now)
@@ -195,8 +197,8 @@ func (l *Listener) Permit(o Options) error {
 	return permit(l.path, o.Mode, group)
 }
 
-// CheckGroup returns an error if the group, by name or number, cannot exist on this
-// machine. "" is fine.
+// CheckGroup returns an error if the group, a name or number, does not exist on
+// this machine. The group "" is valid.
 func CheckGroup(name string) error {
 	_, err := lookUpGroup(name)
 	return err

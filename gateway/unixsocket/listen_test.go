@@ -41,7 +41,7 @@ func TestAStaleSocketIsTakenOver(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dead.SetUnlinkOnClose(false) // as when its process is killed
+	dead.SetUnlinkOnClose(false) // simulates a process that was killed
 	dead.Close()
 	lis, err := Listen(path, Options{})
 	if err != nil {
@@ -120,7 +120,7 @@ func TestCloseRemovesOnlyItsOwnSocket(t *testing.T) {
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-	other, err := Listen(path, Options{}) // another process, after an rm
+	other, err := Listen(path, Options{}) // acts as another process, after rm
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,7 +135,7 @@ func TestCloseRemovesOnlyItsOwnSocket(t *testing.T) {
 }
 
 // A listener's file has the requested mode and group under any umask, and never
-// a wider one in between.
+// has a wider mode in between.
 func TestModeAndGroupSayWhoMayConnect(t *testing.T) {
 	group := strconv.Itoa(os.Getgid())
 	for name, make := range map[string]func(string, Options) (*Listener, error){"Listen": Listen, "Bind": Bind} {

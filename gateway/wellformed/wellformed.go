@@ -2,8 +2,8 @@
 // does not know.
 //
 // Otherwise a gateway that is older than its client would silently drop a new field, and
-// with it the condition that the field sets. The package only reads messages; the caller
-// owns them.
+// with it a restriction that the client relies on. The package only reads messages; the
+// caller owns them.
 package wellformed
 
 import (
@@ -47,7 +47,7 @@ func (c *checker) message(m protoreflect.Message, p invalid.Path) {
 	c.unknown(m.GetUnknown(), p)
 	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
 		if !f.IsMap() && !checked(f) {
-			return true // it may be a list of ten thousand names
+			return true // the list may have ten thousand names
 		}
 		at := p.Field(string(f.Name()))
 		switch {

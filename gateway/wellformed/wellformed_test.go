@@ -13,7 +13,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// field returns the wire bytes of a field that no message here has.
+// field returns the wire bytes of an unknown field.
 func field(number protowire.Number) []byte {
 	return protowire.AppendVarint(protowire.AppendTag(nil, number, protowire.VarintType), 1)
 }
@@ -31,7 +31,7 @@ func paths(m proto.Message, skip func(protoreflect.Message) bool) []string {
 
 func TestUnknownFieldsAreRefusedAtAnyDepth(t *testing.T) {
 	tls, endpoint, wait := &adminv1.UpstreamTls{}, &adminv1.Endpoint{Address: "a:1", Weight: new(int32(-1))}, durationpb.New(1)
-	tls.ProtoReflect().SetUnknown(append(field(99), field(99)...)) // twice, and reported once
+	tls.ProtoReflect().SetUnknown(append(field(99), field(99)...)) // the field occurs twice, but is reported once
 	endpoint.ProtoReflect().SetUnknown(field(100))
 	wait.ProtoReflect().SetUnknown(field(3))
 	u := &adminv1.Upstream{

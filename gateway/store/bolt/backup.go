@@ -21,12 +21,12 @@ type Summary struct {
 	Revision  int64
 	Resources int
 	Records   int  // stored revisions
-	Sealed    bool // by a key
-	Opened    bool // the records were decoded, because it is not sealed or the key was given
+	Sealed    bool // the database is sealed
+	Opened    bool // the records were decoded, because the database is not sealed or the key was given
 }
 
-// Backup returns a copy of the database as of one revision. It holds everything, private
-// keys included; sealed records stay sealed. The caller closes it. Backup may be called
+// Backup returns a copy of the database as of one revision. It holds all data, including
+// private keys. Sealed records stay sealed. The caller closes it. Backup may be called
 // concurrently with every other method except Close.
 //
 // The copy is an unnamed file, because a read transaction that waits for a slow reader

@@ -44,7 +44,7 @@ func TestARestoredBackupHoldsTheSame(t *testing.T) {
 		state = change(t, s, state, port)
 	}
 	backup := backupOf(t, s)
-	change(t, s, state, 6) // is not in it
+	change(t, s, state, 6) // this change is not in the backup
 	if left, err := filepath.Glob(filepath.Join(filepath.Dir(s.db.Path()), ".backup-*")); err != nil || len(left) > 0 {
 		t.Errorf("left in the data directory: %v, %v", left, err)
 	}
@@ -76,7 +76,7 @@ func TestARestoredBackupHoldsTheSame(t *testing.T) {
 	}
 }
 
-// A backup that is cut short anywhere or damaged leaves no database.
+// A backup that is truncated at any point, or damaged, leaves no database.
 func TestADamagedBackupIsNotRestored(t *testing.T) {
 	s := open(t, filepath.Join(t.TempDir(), "data"))
 	state := s.State()
@@ -109,7 +109,7 @@ func TestADamagedBackupIsNotRestored(t *testing.T) {
 	}
 }
 
-// Backups that are made while others commit are each as of one revision.
+// Each backup made during concurrent commits holds exactly one revision.
 func TestBackupsDuringCommitsAreConsistent(t *testing.T) {
 	s := open(t, filepath.Join(t.TempDir(), "data"))
 	states := map[int64]*store.State{0: s.State()}

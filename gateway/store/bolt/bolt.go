@@ -26,8 +26,8 @@ const (
 
 // format is the version of the layout: a bucket for each kind that maps names to records,
 // a bucket for the history, and a bucket for facts about the whole database. Format 1 had
-// no history; format 2 had another layout of it. sealedFormat is the layout of format with
-// sealed records.
+// no history. Format 2 had a different layout of the history. sealedFormat is the layout
+// of format with sealed records.
 const (
 	format       = 3
 	sealedFormat = 4
@@ -115,8 +115,8 @@ func (s *Store) open(path string, key *seal.Key) error {
 	if err := checkMode(path, 0o600); err != nil {
 		return err
 	}
-	// Read everything before opening the file for writing: a damaged file is evidence and
-	// must not change.
+	// Open reads everything before it opens the file for writing, because a damaged file
+	// is evidence and must not change.
 	read, err := readAll(path, key)
 	if err != nil {
 		return err

@@ -269,8 +269,8 @@ func TestEveryFlippedByteIsDetectedOrHarmless(t *testing.T) {
 		if err != nil {
 			continue
 		}
-		// The older of the two meta pages is the state before the last commit;
-		// only damage to the newer one's can lead there.
+		// The older of the two meta pages holds the state before the last commit.
+		// Only damage to the newer page makes it current.
 		if got.state.Revision() == 0 && at < 8192 {
 			continue
 		}
@@ -285,7 +285,7 @@ func TestEveryFlippedByteIsDetectedOrHarmless(t *testing.T) {
 	}
 }
 
-// Records that a newer version keeps in a bucket of its own are part of the state
+// Records that a newer version keeps in an additional bucket belong to the state
 // too.
 func TestANewerFormatIsRefusedWhole(t *testing.T) {
 	for name, change := range map[string]func(*bbolt.Tx) error{

@@ -16,8 +16,8 @@ import (
 
 // A LockedError says that another process holds the data directory.
 type LockedError struct {
-	Path string // of the lock file
-	PID  int    // of its holder; 0 if unknown
+	Path string // the path of the lock file
+	PID  int    // the PID of the holder; 0 if unknown
 }
 
 func (e *LockedError) Error() string {
@@ -119,7 +119,7 @@ func place(path string, write func(fresh string) error, renamed func()) error {
 
 func freshName(path string) string { return path + ".new" }
 
-// removeStale removes the file that an interrupted place left.
+// removeStale removes the file that an interrupted call of place left behind.
 func removeStale(path string) error {
 	if err := os.Remove(freshName(path)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err

@@ -24,7 +24,8 @@ var (
 )
 
 // The purposes of the records. Sealed values are bound to them and to the keys of
-// revisionKeyOf and priorKey. In format 2 they were buckets with these keys.
+// revisionKeyOf and priorKey. In format 2, the purposes were names of buckets
+// with these keys.
 var (
 	revisionsBucket = []byte("revisions")
 	priorsBucket    = []byte("priors")
@@ -36,7 +37,7 @@ const maxHistoryBytes = 64 << 20
 // A history tracks the records in the database, oldest first. Their revisions have no
 // gaps, and the last one is the current revision.
 type history struct {
-	most    int // records
+	most    int // maximum number of records
 	records []recordSize
 }
 

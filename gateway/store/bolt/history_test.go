@@ -113,7 +113,7 @@ func TestTheRecordsAreBoundedInBytes(t *testing.T) {
 	for n := range 9 {
 		state = commit(t, s, state, bundles(strings.Repeat(fmt.Sprint(n), 5*mib/2))...)
 	}
-	if got := fmt.Sprint(numbers(t, s, 9)); got != "[9 8 7 6 5 4]" { // each with 10 MiB
+	if got := fmt.Sprint(numbers(t, s, 9)); got != "[9 8 7 6 5 4]" { // each record has 10 MiB
 		t.Errorf("stored: %s", got)
 	}
 	s.Close()
@@ -142,7 +142,8 @@ func withoutHistory(t *testing.T) string {
 	return dir
 }
 
-// A store of format 2, whose history had another layout, keeps all of it.
+// The upgrade of a store of format 2, with the old layout of the history, keeps
+// all records.
 func TestTheHistoryOfFormat2IsUpgraded(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
 	s := open(t, dir)
@@ -174,7 +175,7 @@ func TestTheHistoryOfFormat2IsUpgraded(t *testing.T) {
 	if _, err := Seal(sealed, sealKey(t, "a")); err != nil {
 		t.Fatal(err)
 	}
-	for range 2 { // the second time it is of the current format
+	for range 2 { // in the second round, the store has the current format
 		s = open(t, dir)
 		if got := priorsOf(t, s, 3); got != want || fmt.Sprint(numbers(t, s, 3)) != "[3 2 1]" {
 			t.Errorf("%v:\n%s\nwant\n%s", numbers(t, s, 3), got, want)
@@ -240,7 +241,7 @@ func TestPriorResourceIsReadBack(t *testing.T) {
 	}
 }
 
-// A history that lacks a record, or part of one, is damage like any other.
+// A history without a record, or with an incomplete record, counts as damage.
 func TestAnIncompleteHistoryIsRefused(t *testing.T) {
 	for name, damage := range map[string]func(*bbolt.Tx) error{
 		"a gap":         func(tx *bbolt.Tx) error { return tx.Bucket(historyBucket).DeleteBucket(revisionKeyOf(2)) },
@@ -275,7 +276,8 @@ func TestAnIncompleteHistoryIsRefused(t *testing.T) {
 	}
 }
 
-// Reading the history does not disturb commits, and sees whole records only.
+// Reading the history does not disturb commits, and returns only complete
+// records.
 func TestTheHistoryIsReadDuringCommits(t *testing.T) {
 	s, err := Open(filepath.Join(t.TempDir(), "data"), Options{History: 5})
 	if err != nil {

@@ -37,9 +37,9 @@ func (s *Store) Lend() error {
 	return nil
 }
 
-// Reclaim restores the copy that Lend made and opens it: the other process may have
-// converted the database to a format that this one cannot read. It fails while the other
-// process holds the directory.
+// Reclaim restores the copy that Lend made and opens it, because the other process may
+// have converted the database to a format that this process cannot read. It fails while
+// the other process holds the directory.
 func (s *Store) Reclaim() error {
 	lock, err := takeLock(filepath.Join(filepath.Dir(s.path), lockName))
 	if err != nil {

@@ -12,8 +12,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// A lent store has its old content when it is reclaimed, whatever the other
-// process did.
+// A reclaimed store has its old content, no matter what the other process did.
 func TestALentStoreIsReclaimedAsItWas(t *testing.T) {
 	for name, other := range map[string]func(t *testing.T, dir string){
 		"nothing": func(*testing.T, string) {},

@@ -10,9 +10,9 @@ import (
 	"testing"
 )
 
-// A volume as Kubernetes mounts it belongs to root, and its group or everybody may
-// write to it. The gateway refuses to keep keys in it, says what to do, and then
-// makes a directory of its own in it, which no other user can enter.
+// Kubernetes mounts a volume that belongs to root and that its group or all users
+// may write to. The gateway refuses to store keys in it, and suggests a directory
+// in the volume. It creates that directory so that no other user can enter it.
 func TestAMountedVolumeCanHoldTheDataDirectory(t *testing.T) {
 	if dir := os.Getenv("BOLT_TEST_MOUNTED"); dir != "" {
 		s, err := Open(dir, Options{})
@@ -80,7 +80,7 @@ func TestAMountedVolumeCanHoldTheDataDirectory(t *testing.T) {
 			if out := open(volume); !strings.Contains(out, "--data-dir "+own) {
 				t.Errorf("the volume itself: %s", out)
 			}
-			for range 2 { // it is made, and found again
+			for range 2 { // the directory is created, and then found again
 				if out := open(own); !strings.Contains(out, "opened") {
 					t.Errorf("a directory in it: %s", out)
 				}

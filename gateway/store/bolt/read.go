@@ -77,7 +77,7 @@ func view(path string, f func(*bbolt.Tx) error) (err error) {
 
 type newerError struct {
 	found   uint64
-	unknown string // the unknown content; "": only the format is newer
+	unknown string // the unknown content; "" if only the format is newer
 }
 
 func (e *newerError) Error() string {
@@ -128,7 +128,7 @@ func readHeader(tx *bbolt.Tx) (h header, err error) {
 		if err != nil {
 			return h, fmt.Errorf("its data key: %w", err)
 		}
-		h.wrapped = append(h.wrapped, content...) // the page is only mapped in this transaction
+		h.wrapped = append(h.wrapped, content...) // a copy, because the page is only mapped in this transaction
 	}
 	return h, nil
 }

@@ -30,14 +30,14 @@ func fingerprint(k adminv1.Kind, name, record []byte) uint64 {
 // In a sealed database the content of every record is sealed for its bucket and key. The
 // codec seals every record, so that no field with a secret can be overlooked.
 type codec struct {
-	sealer *seal.Sealer // nil: the database is not sealed
+	sealer *seal.Sealer // nil if the database is not sealed
 }
 
 func (c codec) encode(bucket, key []byte, m proto.Message) ([]byte, error) {
 	return c.encodeAfter(bucket, key, nil, m)
 }
 
-// encodeAfter is encode for a record that holds further bytes before the message.
+// encodeAfter is encode for a record with further bytes before the message.
 func (c codec) encodeAfter(bucket, key, head []byte, m proto.Message) ([]byte, error) {
 	content, err := proto.MarshalOptions{Deterministic: true}.MarshalAppend(head, m)
 	if err != nil {
@@ -62,7 +62,7 @@ func (c codec) decode(bucket, key, record []byte, m proto.Message) error {
 	return proto.Unmarshal(content, m)
 }
 
-// content returns what a record holds.
+// content returns the content of a record.
 func (c codec) content(bucket, key, record []byte) ([]byte, error) {
 	content, err := checked(record)
 	if err != nil || c.sealer == nil {
@@ -76,7 +76,7 @@ func withChecksum(content []byte) []byte {
 	return append(record, content...)
 }
 
-// checked returns what follows the checksum of a record.
+// checked verifies the checksum of a record, and returns the bytes after it.
 func checked(record []byte) ([]byte, error) {
 	if len(record) < 4 || crc32.Checksum(record[4:], castagnoli) != binary.BigEndian.Uint32(record) {
 		return nil, errors.New("its checksum is wrong")

@@ -31,7 +31,7 @@ func Rekey(dir string, from, to *seal.Key) (Summary, error) {
 type resealing struct {
 	from, to *seal.Key         // from is nil if the database is not sealed
 	reached  func(step string) // called after each step, for tests; may be nil
-	batch    int               // bytes of records in a transaction of the copy; 0: 4 MiB
+	batch    int               // bytes of records per transaction of the copy; 0: 4 MiB
 }
 
 func (r resealing) run(dir string) (Summary, error) {
@@ -53,7 +53,7 @@ func (r resealing) run(dir string) (Summary, error) {
 	}
 	before, err := readAll(path, r.from)
 	if mismatch, ok := errors.AsType[*SealError](err); ok && mismatch.Problem == KeyMissing {
-		return Summary{}, &SealError{path, KeyWrong} // sealed already, and not with r.to
+		return Summary{}, &SealError{path, KeyWrong} // the database is sealed with a key other than r.to
 	}
 	if err != nil {
 		return Summary{}, err
@@ -87,7 +87,7 @@ func (r resealing) step(name string) {
 
 // copyTo writes the database to a new file, sealed with the new key.
 func (r resealing) copyTo(fresh, path string, read *reading) error {
-	db, err := bbolt.Open(fresh, 0o600, &bbolt.Options{NoSync: true}) // synced once, at the end
+	db, err := bbolt.Open(fresh, 0o600, &bbolt.Options{NoSync: true}) // the file is synced once, at the end
 	if err != nil {
 		return err
 	}
@@ -115,7 +115,7 @@ type copier struct {
 	db        *bbolt.DB
 	tx        *bbolt.Tx // nil before begin
 	batch     int       // approximate bytes of records per transaction
-	bytes     int       // written in tx
+	bytes     int       // bytes written in tx
 	from, to  codec
 	committed func()
 }

@@ -18,14 +18,16 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// keysOf are the two keys of a sealing: from seals the store before, if not nil.
+// keysOf are the two keys of a sealing. If from is not nil, it seals the store
+// at first.
 type keysOf struct{ from, to *seal.Key }
 
 func bothSealings(t *testing.T) map[string]keysOf {
 	return map[string]keysOf{"seal": {nil, sealKey(t, "a")}, "rekey": {sealKey(t, "a"), sealKey(t, "b")}}
 }
 
-// batch makes large's store take several transactions to copy.
+// batch is small enough that the copy of a large store takes several
+// transactions.
 const batch = 128 << 10
 
 // large returns the directory of a store that takes several transactions to copy, and
@@ -57,7 +59,7 @@ func TestSealingKeepsEverythingAndLeavesNoSecret(t *testing.T) {
 			s.Close()
 
 			want := Summary{Revision: 10, Resources: 7, Records: 10, Sealed: true, Opened: true}
-			for range 2 { // the second run finds it done
+			for range 2 { // the second run finds the work done
 				if got, err := (resealing{from: keys.from, to: keys.to, batch: batch}).run(dir); err != nil || got != want {
 					t.Errorf("%+v, %v", got, err)
 				}
@@ -105,8 +107,8 @@ func TestRekeyLeavesNoDataKeyOfTheOldKey(t *testing.T) {
 	}
 }
 
-// SIGKILL after any step leaves a store that opens with the old or the new key, and with
-// all that it held. A later run completes the work.
+// After SIGKILL at any step, the store opens with the old or the new key and has all its
+// content. A later run completes the work.
 func TestAKilledSealingLeavesAStoreThatOpens(t *testing.T) {
 	if dir := os.Getenv("BOLT_TEST_SEAL_KILLED"); dir != "" {
 		keys := bothSealings(t)[os.Getenv("BOLT_TEST_SEALING")]
@@ -181,7 +183,7 @@ func TestAFullDiskLeavesTheStoreAsItWas(t *testing.T) {
 	if dir := os.Getenv("BOLT_TEST_SEAL_FULL"); dir != "" {
 		keys := bothSealings(t)[os.Getenv("BOLT_TEST_SEALING")]
 		size, _ := strconv.ParseUint(os.Getenv("BOLT_TEST_SIZE"), 10, 64)
-		// The kernel fails a write past the limit as it fails one on a full disk.
+		// A write past the limit fails like a write to a full disk.
 		if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: size, Max: size}); err != nil {
 			t.Fatal(err)
 		}
@@ -248,7 +250,7 @@ func TestSealingRefusesWhatItCannotOpen(t *testing.T) {
 	}
 }
 
-// A store of the first format is brought to the current one when it is sealed.
+// Sealing a store of the first format upgrades it to the current format.
 func TestAStoreWithoutHistoryIsSealed(t *testing.T) {
 	dir := withoutHistory(t)
 	key := sealKey(t, "a")

@@ -22,9 +22,9 @@ type SealProblem int
 
 // The problems.
 const (
-	KeyMissing SealProblem = iota + 1 // it is sealed, and no key was given
-	KeyWrong                          // another key seals it
-	NotSealed                         // it is not sealed, and a key was given
+	KeyMissing SealProblem = iota + 1 // the database is sealed, and no key was given
+	KeyWrong                          // the database is sealed with another key
+	NotSealed                         // the database is not sealed, and a key was given
 )
 
 func (e *SealError) Error() string {
@@ -32,7 +32,7 @@ func (e *SealError) Error() string {
 	case KeyMissing:
 		return fmt.Sprintf("%s is sealed: give its key with --seal-key-file, or as the systemd credential %s. It was not changed", e.Path, seal.Credential)
 	case KeyWrong:
-		return e.Path + " is sealed with another key: give the one that it was sealed with. It was not changed"
+		return e.Path + " is sealed with another key: give the key that it was sealed with. It was not changed"
 	default:
 		return e.Path + " is not sealed, and a seal key was given: run \"drawbridge store seal\" with its directory and the key once, " +
 			"or give no key. It was not changed"

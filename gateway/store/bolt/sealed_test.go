@@ -18,7 +18,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// sealKey returns a key made of one hexadecimal digit.
+// sealKey returns a key that repeats one hexadecimal digit.
 func sealKey(t testing.TB, digit string) *seal.Key {
 	t.Helper()
 	k, err := seal.ParseKey([]byte(strings.Repeat(digit, 64)))
@@ -38,7 +38,7 @@ func openSealed(t *testing.T, dir string, key *seal.Key) *Store {
 	return s
 }
 
-// secret is in private keys and passphrases only.
+// secret occurs only in private keys and passphrases.
 const secret = "MIIEvQIBADANBgkqhkiG9w0BAQ"
 
 func certificate(n int) *adminv1.Certificate {
@@ -46,7 +46,7 @@ func certificate(n int) *adminv1.Certificate {
 		CertificateChain: "a chain", PrivateKey: fmt.Sprint(secret, " key ", n), Passphrase: fmt.Sprint(secret, " passphrase ", n)}}}
 }
 
-// withSecrets fills a store with keys that are current, in the history, and deleted.
+// withSecrets fills a store with current, replaced and deleted keys.
 func withSecrets(t *testing.T, s *Store) *store.State {
 	t.Helper()
 	state := s.State()
@@ -112,7 +112,7 @@ func TestASealedStoreIsTheSameAfterReopening(t *testing.T) {
 	}
 }
 
-// Each refusal says what to do, and leaves the file byte for byte.
+// Each refusal names the fix, and leaves the file unchanged.
 func TestAStoreThatItsKeyDoesNotFitIsRefusedAndLeftAsItIs(t *testing.T) {
 	key, other := sealKey(t, "a"), sealKey(t, "b")
 	sealed := filepath.Join(t.TempDir(), "sealed")
@@ -126,7 +126,7 @@ func TestAStoreThatItsKeyDoesNotFitIsRefusedAndLeftAsItIs(t *testing.T) {
 		advice  string
 	}{
 		{sealed, nil, KeyMissing, "--seal-key-file"},
-		{sealed, other, KeyWrong, "give the one that it was sealed with"},
+		{sealed, other, KeyWrong, "give the key that it was sealed with"},
 		{filled(t), key, NotSealed, `"drawbridge store seal"`},
 	} {
 		path := filepath.Join(c.dir, fileName)
@@ -179,7 +179,7 @@ func putRecordAt(tx *bbolt.Tx, p seal.Place, record []byte) error {
 }
 
 // A value that is moved to another resource, kind, revision or purpose does not open,
-// even with checksums and sums that fit.
+// even with matching checksums and sums.
 func TestSealedValuesCannotBeSwapped(t *testing.T) {
 	key := sealKey(t, "a")
 	cert := priorKey(2, store.Ref{Kind: adminv1.Kind_KIND_CERTIFICATE, Name: "c"})
@@ -228,7 +228,8 @@ func TestSealedValuesCannotBeSwapped(t *testing.T) {
 	}
 }
 
-// An attacker who can write the file cannot pass an unsealed state off as a sealed one.
+// An attacker with write access to the file cannot replace a sealed state by an
+// unsealed one.
 func TestASealedStoreIsNotReadAsAnUnsealedOne(t *testing.T) {
 	key := sealKey(t, "a")
 	for name, change := range map[string]func(meta *bbolt.Bucket) error{

@@ -21,22 +21,22 @@ const Credential = "drawbridge.seal-key"
 // HowToMake is the command that makes a key file.
 const HowToMake = "(umask 077; openssl rand -hex 32 > FILE)"
 
-// ErrWrongKey reports that a key does not open what another one sealed.
+// ErrWrongKey reports that the data key was wrapped by another key.
 var ErrWrongKey = errors.New("sealed with another key")
 
 // dataKeyPurpose prevents a wrapped data key from opening as another value.
 const dataKeyPurpose = "drawbridge data key v1"
 
-// A Key wraps the data key of a store. It is made from the content of a key file.
+// A Key wraps the data key of a store. A key file holds its content.
 type Key struct{ aead cipher.AEAD }
 
 // Format prints no part of the key.
 func (k *Key) Format(f fmt.State, _ rune) { io.WriteString(f, "seal key") }
 
 // ReadKey reads a key file. Only the user of this process and root may own it, and no
-// other user may read it. credentials is the directory of systemd's credentials, or "":
-// systemd grants access to its files by an access control list, which shows as
-// group permissions in their mode.
+// other user may read it. credentials is the directory of systemd's credentials, or "".
+// systemd grants access to these files by an access control list, which the file mode
+// shows as group permissions.
 func ReadKey(path, credentials string) (*Key, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -79,7 +79,7 @@ func checkMode(f *os.File, most os.FileMode) error {
 // without a line break at the end.
 func ParseKey(text []byte) (*Key, error) {
 	text = bytes.TrimSuffix(bytes.TrimSuffix(text, []byte("\n")), []byte("\r"))
-	// The text is never part of the error: it may be most of a key.
+	// The error never contains the text, which may be most of a key.
 	key := make([]byte, hex.DecodedLen(len(text)))
 	if _, err := hex.Decode(key, text); err != nil || len(key) != chacha20poly1305.KeySize {
 		return nil, fmt.Errorf("must hold 32 bytes as 64 hexadecimal digits and nothing else; make one with %s", HowToMake)

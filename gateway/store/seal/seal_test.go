@@ -79,7 +79,7 @@ func TestADataKeyOpensWithItsOwnKeyOnly(t *testing.T) {
 	if _, err := other.Open(p, sealed); err == nil {
 		t.Error("two stores have the same data key")
 	}
-	// A value is never mistaken for a data key.
+	// A sealed value does not unwrap as a data key.
 	if _, err := parse(t, "a").Unwrap(sealed); !errors.Is(err, ErrWrongKey) {
 		t.Errorf("%v", err)
 	}
@@ -143,7 +143,7 @@ func TestAKeyFileIsForItsOwnerOnly(t *testing.T) {
 	}
 }
 
-// A pipe, as a shell makes for <(command), holds a key like a file does.
+// A key can be read from a pipe, such as a shell creates for <(command).
 func TestAKeyIsReadFromAPipe(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "pipe")
 	if err := syscall.Mkfifo(path, 0o600); err != nil {
