@@ -17,8 +17,9 @@ BINARY   := $(CURDIR)/bin/drawbridge
 # compile everything that the command imports a second time.
 PROFILE  := $(CURDIR)/cmd/drawbridge/bench.pgo
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
-# e2e starts processes and needs real servers; it runs separately.
-PACKAGES  = $(shell $(GO) list ./... | grep -v '/e2e$$')
+COMMIT   := $(shell git rev-parse HEAD 2>/dev/null)
+# e2e and the packages below it start processes and need real servers; they run separately.
+PACKAGES  = $(shell $(GO) list ./... | grep -v '/e2e\(/\|$$\)')
 
 BUF_VERSION                := v1.75.0
 PROTOC_GEN_GO_VERSION      := v1.36.12
@@ -31,6 +32,8 @@ GRPC_INTEROP_VERSION       := v1.85.0
 GHZ_VERSION                := v0.121.0
 VALE_VERSION               := v3.17.1
 GOVULNCHECK_VERSION        := v1.9.0
+# Later versions need a module that not every proxy serves.
+NFPM_VERSION               := v2.45.2
 # This module contains the vulnerability database.
 VULNDB_VERSION             := v0.0.0-20261105234957-e22db6528018
 
@@ -46,6 +49,7 @@ GHZ                := $(TOOLS)/.ghz-$(GHZ_VERSION)
 VALE               := $(TOOLS)/.vale-$(VALE_VERSION)
 GOVULNCHECK        := $(TOOLS)/.govulncheck-$(GOVULNCHECK_VERSION)
 INDEXDB            := $(TOOLS)/.indexdb-$(VULNDB_VERSION)
+NFPM               := $(TOOLS)/.nfpm-$(NFPM_VERSION)
 # Files below e2e/testdata and proto/lint pin these tools.
 H2SPEC             := $(TOOLS)/h2spec
 WS                 := $(TOOLS)/ws/installed
@@ -64,8 +68,46 @@ demo: build ## Run a whole bridge on this machine until Ctrl-C
 build: ## Build the static release binary, bin/drawbridge
 	CGO_ENABLED=0 $(GO) build -pgo=$(PROFILE) -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o $(BINARY) ./cmd/drawbridge
 
+# What is released. Its bytes depend only on the source, VERSION, COMMIT and the Go version,
+# so that everybody can build the same: no path, no time and no name of a machine.
+RELEASE    := $(CURDIR)/bin/release
+ARCHS      := amd64 arm64
+BINARIES   := $(ARCHS:%=$(RELEASE)/drawbridge-linux-%)
+SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+
+.PHONY: binaries
+binaries: $(BINARIES) ## Build the release binaries, bin/release/drawbridge-linux-*
+
+.PHONY: $(BINARIES)
+$(BINARIES): $(RELEASE)/drawbridge-linux-%:
+	GOFLAGS= GOEXPERIMENT= GOOS=linux GOARCH=$* GOAMD64=v1 GOARM64=v8.0 CGO_ENABLED=0 $(GO) build -buildvcs=false -pgo=$(PROFILE) -trimpath \
+		-ldflags "-s -w -buildid= -X main.version=$(VERSION) -X main.commit=$(COMMIT)" -o $@ ./cmd/drawbridge
+
+PACKAGE_VERSION = $(shell deploy/packages/version '$(VERSION)' '$(SOURCE_DATE_EPOCH)')
+
+.PHONY: packages
+packages: binaries package-files $(NFPM) ## Build .deb and .rpm packages of the release binaries, in bin/release
+	rm -f $(RELEASE)/*.deb $(RELEASE)/*.rpm
+	for arch in $(ARCHS); do for packager in deb rpm; do \
+		SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) PACKAGE_ARCH=$$arch PACKAGE_VERSION='$(PACKAGE_VERSION)' PACKAGE_BINARY=$(RELEASE)/drawbridge-linux-$$arch \
+			$(TOOLS)/nfpm package --config deploy/packages/nfpm.yaml --packager $$packager --target $(RELEASE) || exit 1; \
+	done; done
+
+# The files of the packages that are made from others: the unit with the path of the
+# packages' program, shell completions, manual pages and the changelog.
+.PHONY: package-files
+package-files: build
+	rm -rf bin/packages && mkdir -p bin/packages/man
+	sed 's|/usr/local/bin/drawbridge|/usr/bin/drawbridge|' deploy/drawbridge.service > bin/packages/drawbridge.service
+	$(BINARY) completion bash > bin/packages/drawbridge.bash
+	$(BINARY) completion fish > bin/packages/drawbridge.fish
+	$(BINARY) completion zsh > bin/packages/_drawbridge
+	SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) $(GO) test -count=1 -run '^TestManualPages$$' ./cmd/drawbridge -manual $(CURDIR)/bin/packages/man
+	gzip -9n bin/packages/man/*.1
+	gzip -9n < CHANGELOG.md > bin/packages/changelog.gz
+
 .PHONY: test
-test: unit e2e ## Run every test: unit tests, then e2e
+test: unit e2e install-test ## Run every test: unit tests, then e2e and the tests of the release
 
 # Many tests wait for a timeout of the gateway, so more of them run at once than
 # there are cores.
@@ -85,6 +127,11 @@ race: ## Run the unit tests under the race detector
 e2e: build $(GRPCURL) $(GRPC_INTEROP) $(GHZ) $(H2SPEC) $(WS) $(CONNECT) ## Run the built binary against real servers
 	PATH="$(TOOLS):$$PATH" NODE_PATH=$(TOOLS)/ws/node_modules CONNECT_MODULES=$(TOOLS)/connect/node_modules DRAWBRIDGE_BINARY=$(BINARY) GRPCURL=$(TOOLS)/grpcurl \
 		$(GO) test -count=1 -timeout 15m ./e2e
+
+.PHONY: install-test
+install-test: packages root ## Install, upgrade, remove and purge the packages in a fresh root (needs root, mmdebstrap and rpm)
+	NFPM=$(TOOLS)/nfpm RELEASE=$(RELEASE) PACKAGE_ROOT=$(ROOT) VERSION='$(VERSION)' COMMIT=$(COMMIT) \
+		SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) PACKAGE_VERSION='$(PACKAGE_VERSION)' $(GO) test -count=1 -timeout 10m ./e2e/install
 
 .PHONY: drills
 drills: build ## Run the failure drills and print their figures
@@ -260,6 +307,13 @@ fuzz: ## Fuzz each target for FUZZTIME (default: 20s)
 		done; \
 	done
 
+# The root of a small Debian, from the sources that this machine's apt uses.
+ROOT = $(TOOLS)/root.tar
+.PHONY: root
+root:
+	@if [ -e $(ROOT) ]; then :; elif [ "$$(id -u)" = 0 ] && command -v mmdebstrap >/dev/null; then e2e/install/testdata/root $(ROOT); \
+	else echo "without mmdebstrap, or not as root, the tests of packages are left out"; fi
+
 .PHONY: clean
 clean: ## Remove build outputs and installed tools
 	rm -rf bin .bin
@@ -293,6 +347,8 @@ $(GHZ):
 	$(call install,ghz,github.com/bojand/ghz/cmd/ghz@$(GHZ_VERSION))
 $(GOVULNCHECK):
 	$(call install,govulncheck,golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION))
+$(NFPM):
+	$(call install,nfpm,github.com/goreleaser/nfpm/v2/cmd/nfpm@$(NFPM_VERSION))
 $(INDEXDB):
 	$(call install,indexdb,golang.org/x/vulndb/cmd/indexdb@$(VULNDB_VERSION))
 # vale parses comments with tree-sitter, which is written in C.

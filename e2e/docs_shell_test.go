@@ -169,6 +169,7 @@ var shellPages = map[string]shellPage{
 		notRun: map[string]string{"drawbridge top --count 1": "prints the version and the time; TestConnectionsAreListedAndClosedFromTheCommandLine runs it"},
 	},
 	"nginx.md":       {notRun: map[string]string{"": "TestCertificateCommandsOfTheNginxPage runs them"}},
+	"packages.md":    {notRun: map[string]string{"": "needs root and a machine to install on; e2e/install tests the packages"}},
 	"performance.md": {notRun: map[string]string{"go test": "a benchmark of a minute, whose figures depend on the machine"}},
 	"roles.md": {
 		setup: func(r *shellRun) {

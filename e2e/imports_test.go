@@ -121,7 +121,8 @@ var mayImport = map[string][]string{
 	"cmd/drawbridge/terminal":    {},
 	"cmd/drawbridge/view":        {"cmd/drawbridge/format", "cmd/drawbridge/manifest", "cmd/drawbridge/terminal", "gateway/store", "proto/drawbridge/admin/v1"}, // its tests wrap resources
 
-	"e2e": {"proto/drawbridge/admin/v1", "certs/pki"},
+	"e2e":         {"proto/drawbridge/admin/v1", "certs/pki"},
+	"e2e/install": {"certs/pki"},
 }
 
 // Libraries that belong to one layer; no other package may import them. So
