@@ -12,7 +12,7 @@ import (
 type Opening struct {
 	Next Next
 
-	// Read holds the bytes that were read and not answered: the beginning of the TLS
+	// Read holds the bytes that were read but not answered: the beginning of the TLS
 	// handshake or of the session, or the whole request to cancel a statement.
 	Read []byte
 
@@ -23,7 +23,7 @@ type Opening struct {
 	hello string // the introduction of a client that continues in plaintext
 }
 
-// Next is what follows a client's first messages.
+// Next says what follows a client's first messages.
 type Next int
 
 // The values of Next.
@@ -42,11 +42,11 @@ type acceptor interface {
 	opening() Opening
 }
 
-// Accept answers the first messages of the client at conn until the client asks for
-// TLS. With optional, a client that does not ask continues in plaintext. Without it,
-// such a client learns that TLS is required. Accept stops when ctx ends, and owns the
-// deadlines of conn until it returns. Its errors have a reason of package certs, and
-// quote nothing that could be a password.
+// Accept answers the first messages of the client at conn until the client requests
+// TLS. If optional is set, a client that does not request TLS continues in plaintext.
+// Otherwise such a client learns that TLS is required. Accept stops when ctx ends,
+// and owns the deadlines of conn until it returns. Its errors have a reason of
+// package certs, and quote nothing that could be a password.
 func (p Protocol) Accept(ctx context.Context, conn net.Conn, optional bool) (Opening, error) {
 	switch p {
 	case None:
@@ -69,8 +69,9 @@ func (p Protocol) Accept(ctx context.Context, conn net.Conn, optional bool) (Ope
 	return o, nil
 }
 
-// firstRecord reads the beginning of the client's TLS handshake, after we have agreed
-// to start TLS. Anything else was inserted before the client had our answer.
+// firstRecord reads the beginning of the client's TLS handshake, after the gateway
+// has agreed to start TLS. Any other bytes were inserted before the client had that
+// answer.
 type firstRecord struct{ received []byte }
 
 func (r *firstRecord) start() []byte   { return nil }
@@ -85,11 +86,12 @@ func (r *firstRecord) feed(in []byte) ([]byte, bool, error) {
 }
 
 // Join prepares the server at conn for a client that Accept has answered. The client
-// expects no greeting, so Join reads the server's, unless Greet has read it and
-// returned greeting. It introduces a client that has introduced itself in plaintext.
-// Join returns what the client expects next, before anything else of the server. It
-// has the bounds and errors of Upgrade. For MySQL, Join greets and authenticates the
-// context's client, unless Upgrade and Greet have.
+// expects no greeting, so Join reads the server's greeting, unless Greet has read it
+// and returned greeting. If the client has introduced itself in plaintext, Join
+// introduces it to the server. Join returns the bytes that the client expects next,
+// before any others from the server. It has the bounds and errors of Upgrade. For
+// MySQL, Join greets and authenticates the context's client, unless Upgrade and
+// Greet have done so.
 func (p Protocol) Join(ctx context.Context, conn net.Conn, o Opening, greeting []byte) ([]byte, error) {
 	if p == MySQL {
 		return nil, joinMySQL(ctx, conn)
@@ -116,8 +118,8 @@ func (p Protocol) Join(ctx context.Context, conn net.Conn, o Opening, greeting [
 	return s.greeting(), nil
 }
 
-// maxGlimpse bounds what an error quotes of a client's first bytes: enough to
-// recognize the protocol, too little for a password.
+// maxGlimpse bounds how much an error quotes of a client's first bytes: enough
+// to recognize the protocol, too little for a password.
 const maxGlimpse = 16
 
 // foreign returns the error for a client that speaks another protocol.
@@ -125,8 +127,8 @@ func foreign(received []byte, protocol string) error {
 	return refused("the client sent %s, which is not %s", quote(received[:min(len(received), maxGlimpse)]), protocol)
 }
 
-// injectedPlaintext returns the error for bytes that the client sent between its request for
-// TLS and our answer. Anyone on the path could have inserted them.
+// injectedPlaintext returns the error for bytes between the client's request for TLS and
+// the gateway's answer. Anyone on the path could have inserted them.
 func injectedPlaintext(extra int) error {
 	return &certs.VerifyError{
 		Reason: certs.ReasonSTARTTLSInjection,
@@ -134,7 +136,7 @@ func injectedPlaintext(extra int) error {
 	}
 }
 
-// left returns the error for a client that ends the session before it asks for TLS.
+// left returns the error for a client that ends the session before it requests TLS.
 func left(command string) error {
 	return &certs.VerifyError{
 		Reason: certs.ReasonPeerClosed,

@@ -17,7 +17,7 @@ const (
 	pgGSS    = "\x00\x00\x00\x08\x04\xd2\x16\x30"
 	pgStart  = "\x00\x00\x00\x12\x00\x03\x00\x00user\x00bob\x00\x00"
 	pgCancel = "\x00\x00\x00\x10\x04\xd2\x16\x2e\x00\x00\x12\x34\xde\xad\xbe\xef"
-	hello    = "\x16\x03\x01\x02\x00\x01" // of TLS
+	hello    = "\x16\x03\x01\x02\x00\x01" // the beginning of a TLS record
 )
 
 // ldapRequest returns an operation without content.
@@ -27,14 +27,14 @@ func ldapRequest(id, tag byte, content string) string {
 
 var ldapAsks = ldapRequest(7, 0x77, ber(0x80, ldapStartTLS))
 
-// opener is what clients send until they ask for TLS, and what they are answered.
+// opener holds the messages of clients until they request TLS, and the answers.
 type opener struct {
 	protocol Protocol
-	said     []string // each is one message
+	said     []string // the client's messages
 	answers  string
-	session  []string // instead of asking for TLS; the last is the session's first message
-	hello    string   // the introduction that session began with
-	denial   string   // the answer to the last of session where TLS is required
+	session  []string // messages of a client that does not request TLS; the last one begins the session
+	hello    string   // the introduction at the beginning of session
+	denial   string   // the answer to the last message of session if TLS is required
 }
 
 var openers = []opener{
@@ -68,7 +68,7 @@ func TestAClientThatAsksIsUpgraded(t *testing.T) {
 			ways = append(ways, append(first, o.said[1:]...))
 		}
 		if o.protocol.ServerSpeaksFirst() {
-			ways = append(ways, []string{whole}) // pipelined, but with nothing after the last
+			ways = append(ways, []string{whole}) // pipelined, but without further bytes at the end
 		}
 		for _, said := range ways {
 			a := specs[o.protocol].server(false)
@@ -76,8 +76,8 @@ func TestAClientThatAsksIsUpgraded(t *testing.T) {
 				t.Errorf("%v, %q: %+v, opening %+v", o.protocol, said, got, a.opening())
 			}
 		}
-		// However the bytes are cut.
-		if o.protocol != Postgres { // whose client must not send SSLRequest before the answer to GSSENCRequest
+		// The bytes arrive in pieces of any size.
+		if o.protocol != Postgres { // a PostgreSQL client must not send SSLRequest before the answer to GSSENCRequest
 			for _, said := range splits(whole) {
 				if got := play(specs[o.protocol].server(true), said...); !got.done {
 					t.Errorf("%v, %q: %+v", o.protocol, said, got)
@@ -87,7 +87,8 @@ func TestAClientThatAsksIsUpgraded(t *testing.T) {
 	}
 }
 
-// Bytes behind the request for TLS end the connection before it is granted.
+// Bytes behind the request for TLS end the connection before the gateway agrees
+// to start TLS.
 func TestBytesBehindTheRequestAreRefused(t *testing.T) {
 	for _, o := range openers {
 		for _, extra := range []string{"x", "\r\n", hello, "AUTH PLAIN c2VjcmV0\r\n", pgStart} {
@@ -114,7 +115,7 @@ func TestAClientInPlaintextNeedsPermission(t *testing.T) {
 		if r := a.opening(); !got.done || r.Next != Plaintext || string(r.Read) != last || r.hello != o.hello {
 			t.Errorf("%v, optional: %+v, opening %+v", o.protocol, got, r)
 		}
-		// Everything that follows in the same segment belongs to the session.
+		// Further bytes in the same segment belong to the session.
 		a = specs[o.protocol].server(true)
 		if play(a, append(slices.Clone(o.session[:len(o.session)-1]), last+"more")...); string(a.opening().Read) != last+"more" {
 			t.Errorf("%v, optional: reads %q again", o.protocol, a.opening().Read)
@@ -127,7 +128,7 @@ func TestAClientInPlaintextNeedsPermission(t *testing.T) {
 		if o.protocol == Postgres {
 			continue
 		}
-		// The denied client may still ask.
+		// The denied client may still request TLS.
 		if got := play(specs[o.protocol].server(false), append(slices.Clone(o.session), o.said...)...); !got.done {
 			t.Errorf("%v, denied: %+v", o.protocol, got)
 		}
@@ -204,7 +205,8 @@ func TestPostgresClientsMayBeginWithTLSOrCancel(t *testing.T) {
 	}
 }
 
-// accept runs Accept for a client that sends each part after it was answered.
+// accept runs Accept for a client that sends each part after the answer to the
+// previous one.
 func accept(t *testing.T, ctx context.Context, p Protocol, said []string, then func(net.Conn)) (Opening, error) {
 	t.Helper()
 	conn := serve(t, func(c net.Conn) {
@@ -240,7 +242,8 @@ func TestAnOpeningEndsWithItsContextOrConnection(t *testing.T) {
 	}
 }
 
-// Plaintext that arrives once the agreement was sent may have been inserted before it.
+// Plaintext that arrives after the gateway agreed to start TLS may have been inserted
+// before.
 func TestPlaintextInsteadOfAClientsHandshakeIsAnInjection(t *testing.T) {
 	for _, o := range openers {
 		plain := append(slices.Clone(o.said), "AUTH PLAIN c2VjcmV0\r\n")
@@ -261,9 +264,9 @@ func TestAServerIsPreparedForItsClient(t *testing.T) {
 	for _, c := range []struct {
 		protocol Protocol
 		opening  Opening
-		said     []string // by the server
+		said     []string // the server's messages
 		asked    string
-		greeting string // that Greet returned
+		greeting string // the greeting returned by Greet
 		want     string
 		reason   certs.Reason
 	}{

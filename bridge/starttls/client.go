@@ -10,16 +10,16 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// A Client is a client whose first messages answer the server's greeting, so that the
-// upstream connection is made before the client asks for TLS or begins its session: a
-// client of MySQL. It is for one connection.
+// A Client is a MySQL client, whose first messages answer the server's greeting. So
+// the upstream connection is opened before the client requests TLS or begins its
+// session. A Client is for one connection.
 type Client struct {
 	conn    net.Conn // plaintext, or the client's TLS once secure is set
 	key     *Key
-	offer   *Offer // nil: the client is served in plaintext
+	offer   *Offer // the offer of TLS; nil: the client is served in plaintext
 	secure  bool
 	greeted bool
-	waited  time.Duration // for the client's response, including its handshake
+	waited  time.Duration // time spent waiting for the client's response, including its handshake
 	refusal error
 
 	response []byte // the client's packet after the greeting, without its header
@@ -27,12 +27,12 @@ type Client struct {
 	ended    bool // the authentication has ended
 }
 
-// NewClient returns the client at conn, which stays the caller's.
+// NewClient returns the client at conn, which the caller still owns.
 func NewClient(conn net.Conn, key *Key) *Client { return &Client{conn: conn, key: key} }
 
 // An Offer is a listener's offer of TLS to a client.
 type Offer struct {
-	// Optional serves the client in plaintext if it does not ask for TLS.
+	// Optional serves the client in plaintext if it does not request TLS.
 	Optional bool
 
 	// Timeout bounds the client's request and handshake, from the greeting on.
@@ -49,15 +49,16 @@ func (c *Client) Offer(o Offer) { c.offer = &o }
 // server can serve it, because the greeting is part of the authentication.
 func (c *Client) Greeted() bool { return c != nil && c.greeted }
 
-// Conn returns the client's connection: its TLS, or plaintext if it has not asked for
-// TLS.
+// Conn returns the client's connection: TLS, or plaintext if the client has not
+// requested TLS.
 func (c *Client) Conn() net.Conn { return c.conn }
 
 // Secure reports whether the client has completed its TLS handshake.
 func (c *Client) Secure() bool { return c.secure }
 
 // Refusal returns why the client did not complete the upgrade that it was offered, or
-// nil. Its reason is that of Accept. It is nil if Offer.Handshake failed.
+// nil. Its reason is one of the reasons of Accept. It is nil if Offer.Handshake
+// failed.
 func (c *Client) Refusal() error {
 	if c == nil {
 		return nil
@@ -97,8 +98,8 @@ func (c *Client) blame(waiting string, err error) error {
 const promptly = time.Second
 
 // Excuse returns the error of a server that closed the connection or ran out of time.
-// It blames the client if the client took long to answer: otherwise slow clients could
-// make an endpoint count as failed. The client may be nil.
+// The error blames the client if the client took long to answer. Otherwise slow
+// clients could make an endpoint count as failed. c may be nil.
 func (c *Client) Excuse(err error) error {
 	if c == nil || c.waited < promptly {
 		return err
@@ -111,7 +112,7 @@ func (c *Client) Excuse(err error) error {
 }
 
 // greet sends the client the server's greeting, and reads its response: over TLS if the
-// client is offered TLS and asks for it.
+// client is offered TLS and requests it.
 func (c *Client) greet(ctx context.Context, g mysqlGreeting) error {
 	if c.greeted {
 		return c.blame("the client", errors.New("it has already received the greeting of another server"))

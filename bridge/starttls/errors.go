@@ -11,7 +11,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// maxQuoted bounds what an error quotes of the peer's bytes.
+// maxQuoted bounds how much an error quotes of the peer's bytes.
 const maxQuoted = 160
 
 // quote returns the peer's bytes in quotes, escaped and bounded.
@@ -46,13 +46,13 @@ func broken(waiting string, err error) error {
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
 		reason = certs.ReasonHandshakeTimeout
 	case errors.Is(err, context.Canceled):
-		reason = certs.ReasonOther // the caller ended it
+		reason = certs.ReasonOther // the caller ended the exchange
 	}
 	return &certs.HandshakeError{Reason: reason, Err: fmt.Errorf("waiting for %s: %w", waiting, err)}
 }
 
-// Explain refines the error of a TLS handshake that followed an upgrade: a
-// peer that agreed to start TLS and then sent plaintext injected it.
+// Explain refines the error of a TLS handshake after an upgrade: plaintext that
+// follows the peer's agreement to start TLS counts as injected.
 func (p Protocol) Explain(err error) error {
 	if p == None || certs.Classify(err) != certs.ReasonNotTLS {
 		return err

@@ -14,7 +14,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// patience bounds what must not take long, however busy the machine is.
+// patience bounds waits that must not take long, even on a busy machine.
 const patience = 30 * time.Second
 
 // serve runs a server for one connection and returns the client's end. The
@@ -56,8 +56,8 @@ type outcome struct {
 	sent   string
 }
 
-// play feeds what a peer says to a dialect, each element at once. An element
-// is fed only after the dialect consumed the previous one.
+// play feeds a peer's messages to a dialect, one element at a time, each after
+// the dialect has consumed the previous one.
 func play(d dialect, said ...string) (o outcome) {
 	o.sent = string(d.start())
 	for _, s := range said {
@@ -85,8 +85,8 @@ func splits(s string) (all [][]string) {
 	return all
 }
 
-// fuzzDialect checks that a dialect survives any bytes, in pieces of any size,
-// and that its errors are typed and bounded.
+// fuzzDialect checks that a dialect accepts any bytes, in pieces of any size,
+// without a panic, and that its errors are typed and bounded.
 func fuzzDialect(f *testing.F, make func() dialect, seeds ...string) {
 	for _, s := range seeds {
 		f.Add([]byte(s), uint8(0))

@@ -67,7 +67,7 @@ func imapClient() dialect {
 	}}
 }
 
-// imapSecured asks for the capabilities again, which differ over TLS.
+// imapSecured requests the capabilities again, which differ over TLS.
 func imapSecured() *script {
 	var words []string
 	return &script{
@@ -90,8 +90,8 @@ func offers(words []string, capability, command string) error {
 	return refused("the server does not offer %s in its answer to %s: it offers %s", capability, command, quote(strings.Join(words, " ")))
 }
 
-// printableWords returns the words that may stand in a greeting. It drops
-// STARTTLS, because the connection is over TLS already.
+// printableWords returns the words that are allowed in a greeting. It drops
+// STARTTLS, because the connection already uses TLS.
 func printableWords(words []string) (out []string) {
 	for _, w := range words {
 		if !strings.ContainsFunc(w, func(r rune) bool { return r <= ' ' || r >= 0x7f || r == ']' }) && !strings.EqualFold(w, "STARTTLS") {
@@ -101,8 +101,8 @@ func printableWords(words []string) (out []string) {
 	return out
 }
 
-// imapServer answers a client until it asks for TLS. Unless TLS is optional, clients
-// must not log in before it.
+// imapServer answers a client until it requests TLS. Unless TLS is optional, clients
+// must not log in before.
 func imapServer(optional bool) acceptor {
 	capabilities := "CAPABILITY IMAP4rev1 STARTTLS"
 	if !optional {

@@ -4,16 +4,16 @@ package starttls
 
 const (
 	ldapStartTLS = "1.3.6.1.4.1.1466.20037"
-	maxLDAP      = 8 << 10 // of a response
+	maxLDAP      = 8 << 10 // maximum size of a response
 )
 
-// ldapClient asks a server for TLS. It speaks first, and so does a client.
+// ldapClient requests TLS from a server. In LDAP, the client speaks first.
 type ldapClient struct{ received []byte }
 
 func newLDAPClient() dialect { return new(ldapClient) }
 
-// start returns an ExtendedRequest with the message ID 1. The client may use
-// the ID again, because the operation has ended by then.
+// start returns an ExtendedRequest with the message ID 1. The gateway's client
+// may use the ID again later, because this operation has then ended.
 func (c *ldapClient) start() []byte {
 	return []byte(ber(0x30, ber(0x02, "\x01")+ber(0x77, ber(0x80, ldapStartTLS))))
 }
@@ -65,7 +65,7 @@ type berState int
 
 const (
 	berShort   berState = iota // more bytes are needed
-	berInvalid                 // not an element, or longer than any that is expected
+	berInvalid                 // not an element, or longer than any expected one
 	berWhole
 )
 

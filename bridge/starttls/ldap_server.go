@@ -4,7 +4,7 @@ package starttls
 // other operation gets the result confidentialityRequired.
 type ldapServer struct {
 	optional   bool
-	received   []byte // not answered yet
+	received   []byte // bytes not answered yet
 	operations int
 	result     Opening
 }
@@ -81,8 +81,8 @@ func ldapIsStartTLS(operation []byte) bool {
 	return extended && named && string(name) == ldapStartTLS
 }
 
-// ldapResult returns a response to the message id. Name is that of an extended
-// operation.
+// ldapResult returns a response to the message id. Name is the name of an
+// extended operation.
 func ldapResult(id []byte, response, code byte, text, name string) []byte {
 	result := ber(0x0a, string([]byte{code})) + ber(0x04, "") + ber(0x04, text)
 	if name != "" {

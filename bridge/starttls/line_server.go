@@ -3,14 +3,14 @@ package starttls
 import "strings"
 
 // A lineServer is the server's part of a protocol of lines. It answers a client until
-// the client asks for TLS.
+// the client requests TLS.
 type lineServer struct {
 	protocol string
 	optional bool
 	greeting string
 	quit     string // the command that ends a session
 
-	// answer returns the answer to a command, and what the command means.
+	// answer returns the answer to a command, and the meaning of the command.
 	answer func(line string) (string, meaning)
 
 	lines    lines
@@ -19,17 +19,17 @@ type lineServer struct {
 	result   Opening
 }
 
-// A meaning is what a client's command means before TLS.
+// A meaning is the meaning of a client's command before TLS.
 type meaning int
 
 const (
 	answered meaning = iota // the answer is complete
 	asksTLS
 	quits
-	needsServer // in plaintext if that is allowed; otherwise the answer refuses it
+	needsServer // the session begins in plaintext if that is allowed; otherwise the answer refuses it
 )
 
-// maxCommands bounds the commands before a client asks for TLS.
+// maxCommands bounds the commands before a client requests TLS.
 const maxCommands = 32
 
 func (s *lineServer) start() []byte    { return []byte(s.greeting) }
@@ -74,7 +74,8 @@ func command(line string) (verb, arguments string) {
 	return strings.ToUpper(verb), strings.TrimSpace(arguments)
 }
 
-// isWord reports whether s is a word of printable ASCII that may be sent back.
+// isWord reports whether s is a word of printable ASCII that an answer may
+// repeat.
 func isWord(s string, most int) bool {
 	return s != "" && len(s) <= most && !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r >= 0x7f })
 }

@@ -4,20 +4,20 @@ import "bytes"
 
 // Bounds on what a peer may send before, or to complete, an upgrade.
 const (
-	maxLine     = 8 << 10  // of a line, such as IMAP's list of capabilities
-	maxExchange = 64 << 10 // of all lines together
+	maxLine     = 8 << 10  // length of a line, such as IMAP's list of capabilities
+	maxExchange = 64 << 10 // total length of all lines
 )
 
 // lines cuts bytes into lines.
 type lines struct {
-	buf        []byte // what add has received since all of it was consumed
+	buf        []byte // bytes received since the last time that all were consumed
 	rest       []byte // the part of buf that is not consumed yet
-	scanned    int    // bytes of rest without an end of line, so that each is looked at once
+	scanned    int    // bytes of rest without an end of line, so that each byte is scanned once
 	total      int
 	fromClient bool // errors quote nothing, because a line may hold a password
 }
 
-// add appends what the peer sent.
+// add appends bytes from the peer.
 func (l *lines) add(in []byte) {
 	if len(l.rest) == 0 {
 		l.buf = l.buf[:0]
@@ -28,8 +28,8 @@ func (l *lines) add(in []byte) {
 	l.total += len(in)
 }
 
-// next returns the next line, without its end. Ok is false if it is not
-// complete.
+// next returns the next line, without its end. Ok is false if the line is
+// incomplete.
 func (l *lines) next() (line string, ok bool, err error) {
 	end := bytes.IndexByte(l.rest[l.scanned:], '\n')
 	if end >= 0 {

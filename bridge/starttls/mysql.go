@@ -8,28 +8,28 @@ import (
 )
 
 // MySQL's protocol 10, which MariaDB speaks too. The server never repeats its greeting
-// over TLS, so a client gets the plaintext greeting. The gateway sends the client's
-// answer over TLS alone, unless it does not request TLS of the server.
+// over TLS, so a client gets the plaintext greeting. If the gateway requests TLS from
+// the server, it sends the client's answer only over TLS.
 
-// Capabilities (of the client, and offered by the server).
+// Capabilities, of the client and of the server.
 const (
 	mysqlConnectWithDB = 1 << 3
 	mysqlProtocol41    = 1 << 9
 	mysqlSSL           = 1 << 11
 	mysqlSecure        = 1 << 15 // the authentication data has a length
 	mysqlPluginAuth    = 1 << 19
-	mysqlLongAuthData  = 1 << 21 // its length is length-encoded
+	mysqlLongAuthData  = 1 << 21 // the length of the authentication data is length-encoded
 
-	// ownCapabilities are those of a connection without a client.
+	// mysqlOwnCapabilities are the capabilities of a connection without a client.
 	mysqlOwnCapabilities = mysqlProtocol41 | mysqlSecure | mysqlPluginAuth
 )
 
 const (
 	maxMySQLGreeting = 4 << 10
 	maxMySQLResponse = 80 << 10 // connection attributes have up to 64 KiB
-	maxMySQLAuth     = 64 << 10 // of a message of a plugin
+	maxMySQLAuth     = 64 << 10 // maximum size of a plugin's message
 	mysqlHeader      = 4
-	mysqlResponse    = 32 // of the fixed part of a client's response, which is the request for TLS
+	mysqlResponse    = 32 // size of the fixed part of a client's response, which is the request for TLS
 )
 
 // mysqlPacket returns a packet.
@@ -38,7 +38,7 @@ func mysqlPacket(sequence byte, payload []byte) []byte {
 	return append([]byte{byte(n), byte(n >> 8), byte(n >> 16), sequence}, payload...)
 }
 
-// mysqlSize returns the size of a packet's payload by its header.
+// mysqlSize returns the size of a packet's payload from its header.
 func mysqlSize(header []byte, sequence byte, least, most int) (int, error) {
 	n := int(header[0]) | int(header[1])<<8 | int(header[2])<<16
 	switch {
@@ -55,8 +55,8 @@ func mysqlSize(header []byte, sequence byte, least, most int) (int, error) {
 // A mysqlReader reads one packet, whose payload must not be empty.
 type mysqlReader struct {
 	received []byte
-	sequence byte // that the packet must have
-	most     int  // bytes of payload
+	sequence byte // the sequence number that the packet must have
+	most     int  // maximum bytes of payload
 }
 
 var (
@@ -65,7 +65,8 @@ var (
 	errMySQLSequence = errors.New("it is out of sequence")
 )
 
-// feed returns the payload and what follows the packet, once it is complete.
+// feed returns the payload of a complete packet, and the bytes after the
+// packet.
 func (r *mysqlReader) feed(in []byte) (payload, rest []byte, complete bool, err error) {
 	r.received = append(r.received, in...)
 	if len(r.received) < mysqlHeader {
@@ -131,8 +132,8 @@ type mysqlGreeting struct {
 	version      string
 	capabilities uint32
 	scramble     []byte // 20 bytes
-	plugin       string // the server's default
-	at           int    // of the lower half of the capabilities in payload
+	plugin       string // the server's default plugin
+	at           int    // offset of the lower half of the capabilities in payload
 }
 
 // parseMySQLGreeting parses a greeting of protocol 10.

@@ -12,15 +12,14 @@ import (
 )
 
 // mysqlAuth is the authentication of a client over two connections. Each side counts
-// packets from its own beginning, and counts one more if the request for TLS is among
-// them.
+// packets from the beginning of its own connection, including a request for TLS.
 type mysqlAuth struct {
 	plugin   string
 	scramble []byte
 	secrets  mysqlSecrets
 	exposed  bool // the server's connection is plaintext, and the client's is not
 	stage    mysqlStage
-	password []byte // until the server's key arrives
+	password []byte // kept until the server's key arrives
 
 	toServer, toClient byte // the next sequence numbers
 }
@@ -28,17 +27,17 @@ type mysqlAuth struct {
 // Messages of the server during authentication.
 const (
 	mysqlOK     = 0x00
-	mysqlMore   = 0x01 // data of the plugin
-	mysqlFactor = 0x02 // the next factor, with its plugin
-	mysqlSwitch = 0xfe // another plugin
+	mysqlMore   = 0x01 // data of the current plugin
+	mysqlFactor = 0x02 // a further factor, with its plugin
+	mysqlSwitch = 0xfe // a switch to another plugin
 	mysqlErr    = 0xff
 )
 
-// A mysqlMove is what follows a message: a message to one side.
+// A mysqlMove is the reaction to a message: a message to one side.
 type mysqlMove struct {
 	to      mysqlSide
 	payload []byte
-	next    mysqlSide // whose message is read next
+	next    mysqlSide // the side whose message is read next
 }
 
 type mysqlSide int
@@ -52,10 +51,10 @@ const (
 // maxMySQLMessages bounds the messages of an authentication.
 const maxMySQLMessages = 64
 
-// authenticate relays the authentication of the client with the server at conn, until
-// the server accepts or rejects it. When authenticate returns nil, the client has
-// received that decision. Asked reports that the gateway has requested TLS of the server,
-// exposed that conn is plaintext.
+// authenticate relays the authentication of the client with the server at conn, until the
+// server accepts or rejects it. When authenticate returns nil, the client has received
+// that decision. Asked says that the gateway has requested TLS from the server. Exposed
+// says that conn is plaintext.
 func (c *Client) authenticate(ctx context.Context, conn net.Conn, asked, exposed bool) error {
 	a := &c.auth
 	response := bytes.Clone(c.response)
@@ -88,7 +87,7 @@ func (c *Client) authenticate(ctx context.Context, conn net.Conn, asked, exposed
 	return c.Excuse(broken("the server: its answer to the authentication", err))
 }
 
-// A mysqlClientError is an error of the client's side.
+// A mysqlClientError is an error on the client's side.
 type mysqlClientError struct{ err error }
 
 func (e *mysqlClientError) Error() string { return e.err.Error() }
@@ -144,10 +143,11 @@ func (a *mysqlAuth) send(c *Client, server net.Conn, move mysqlMove) error {
 	return nil
 }
 
-// deny tells the client why the gateway ends its authentication, and returns err.
+// deny sends the client the reason why the gateway ends its authentication, and
+// returns err.
 func (a *mysqlAuth) deny(c *Client, err error) error {
 	if refusal, ok := err.(*certs.VerifyError); ok {
-		_ = a.send(c, nil, mysqlMove{to: mysqlAtClient, payload: mysqlErrorOf(1251, "08004", refusal.Detail)}) // err explains more than an error of the write
+		_ = a.send(c, nil, mysqlMove{to: mysqlAtClient, payload: mysqlErrorOf(1251, "08004", refusal.Detail)}) // err is more useful than an error of the write
 	}
 	return err
 }

@@ -9,11 +9,11 @@ import (
 // mysqlHello greets a client, and reads its response or its request for TLS.
 type mysqlHello struct {
 	greeting []byte
-	offers   bool // TLS
+	offers   bool // the client is offered TLS
 	optional bool
 
 	reader mysqlReader
-	asked  bool // for TLS
+	asked  bool // the client has requested TLS
 
 	// The results: the payload of a response in plaintext, or the beginning of the
 	// client's TLS handshake.

@@ -15,28 +15,28 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// Where a plugin needs the password itself (caching_sha2_password, unless the server has
-// the password in its cache, and sha256_password), a client over TLS sends it in the
-// clear, and a client in plaintext encrypts it with the server's RSA key. Each side
-// knows only its own connection. Where the two differ, the gateway translates.
+// Some plugins need the password itself: sha256_password, and caching_sha2_password
+// unless the server has cached the password. A client over TLS then sends it in the
+// clear, and a plaintext client encrypts it with the server's RSA key. Each side knows
+// only its own connection. If only one side uses TLS, the gateway translates.
 
-// mysqlSecrets says how passwords are translated.
+// mysqlSecrets says how the gateway translates passwords.
 type mysqlSecrets int
 
 const (
 	mysqlAsSent       mysqlSecrets = iota // both sides have TLS, or neither
-	mysqlKeyForClient                     // the client gets our key, and the server the password
-	mysqlKeyOfServer                      // the client sends the password, and the server gets it encrypted with its key
+	mysqlKeyForClient                     // the client gets the gateway's key, and the server gets the password
+	mysqlKeyOfServer                      // the client sends the password, and the server gets it encrypted with the server's key
 )
 
-// A mysqlStage is what is read next, where passwords are translated.
+// A mysqlStage says which message is read next, if passwords are translated.
 type mysqlStage int
 
 const (
-	mysqlAnything mysqlStage = iota // a message for the other side, whatever it is
+	mysqlAnything mysqlStage = iota // any message for the other side
 	mysqlFull                       // caching_sha2_password: a request for the key, or the password
-	mysqlSHA256                     // sha256_password: likewise
-	mysqlSecret                     // the password, encrypted with our key
+	mysqlSHA256                     // sha256_password: a request for the key, or the password
+	mysqlSecret                     // the password, encrypted with the gateway's key
 	mysqlKey                        // the server's key
 )
 
@@ -48,18 +48,18 @@ const (
 	mysqlSHA256Name  = "sha256_password"
 
 	mysqlFastOK  = 3 // caching_sha2_password: the cache has the password
-	mysqlNeedAll = 4 // it needs the password
+	mysqlNeedAll = 4 // caching_sha2_password: the server needs the password
 
 	mysqlFullKey   = 2 // caching_sha2_password: a request for the key
-	mysqlSHA256Key = 1 // sha256_password: likewise
+	mysqlSHA256Key = 1 // sha256_password: a request for the key
 )
 
 // A Key is the RSA key with which MySQL clients in plaintext encrypt their password. It
-// is made when it is first needed. The zero Key is ready for use.
+// is generated when it is first needed. The zero Key is ready for use.
 type Key struct {
 	once    sync.Once
 	private *rsa.PrivateKey
-	public  []byte // in PEM
+	public  []byte // the public key in PEM
 	err     error
 }
 
@@ -113,8 +113,8 @@ func (a *mysqlAuth) server(payload []byte) (mysqlMove, error) {
 }
 
 // checkPlugin returns an error if the client could answer the plugin with its password,
-// and the server's connection is plaintext. Switched reports that the server has named
-// the plugin: then a password for sha256_password can be encrypted.
+// and the server's connection is plaintext. Switched says that the server has named the
+// plugin, so that a password for sha256_password can be encrypted.
 func (a *mysqlAuth) checkPlugin(switched bool) error {
 	if !a.exposed {
 		return nil
@@ -152,12 +152,12 @@ func (a *mysqlAuth) client(payload []byte, key *Key) (mysqlMove, error) {
 		}
 		password, err := rsa.DecryptOAEP(sha1.New(), nil, private, payload, nil)
 		if err != nil || len(a.scramble) == 0 {
-			return mysqlMove{}, errors.New("its password is not encrypted with the key that it was sent")
+			return mysqlMove{}, errors.New("its password is not encrypted with the key that it received")
 		}
 		return mysqlMove{mysqlAtServer, a.mask(password), mysqlAtServer}, nil
 	case mysqlKeyOfServer:
 		if a.stage != mysqlFull && a.stage != mysqlSHA256 || len(payload) == 0 || payload[0] == 0 {
-			return forward, nil // also no password, which is a zero byte
+			return forward, nil // an empty password is a zero byte
 		}
 		ask := byte(mysqlFullKey)
 		if a.stage == mysqlSHA256 {
@@ -177,7 +177,7 @@ func (a *mysqlAuth) mask(password []byte) []byte {
 	return password
 }
 
-// maxMySQLKey bounds the bits of a server's key, and so the time for encrypting with it.
+// maxMySQLKey bounds the bits of a server's key, and thus the time of an encryption.
 const maxMySQLKey = 8 << 10
 
 // encrypt returns the password, encrypted with the server's key.

@@ -21,9 +21,9 @@ var mysqlAsks = mysqlResponseOf(mysqlWanted|mysqlSSL, "")[:mysqlResponse]
 // record is the beginning of a TLS handshake.
 const record = "\x16\x03\x01\x00\x05hello"
 
-// offered greets a client that is offered TLS, and authenticates it with a server. The
-// TLS handshakes are missing: the client's record takes the place of its own. Offered
-// calls secured after that.
+// offered greets a client that is offered TLS, and authenticates it with a server.
+// There are no TLS handshakes: the client's record stands for its handshake. After
+// that, offered calls secured.
 func offered(t *testing.T, ctx context.Context, asked, optional bool, server, client func(mysqlPeer), secured ...func()) (*Client, error) {
 	t.Helper()
 	onServer := serve(t, func(c net.Conn) { server(mysqlPeer{c, t}) })
@@ -53,7 +53,7 @@ func offered(t *testing.T, ctx context.Context, asked, optional bool, server, cl
 	return c, err
 }
 
-// asksForTLS is a client that asks for TLS and responds over it.
+// asksForTLS is a client that requests TLS and responds over it.
 func asksForTLS(plugin string, then func(mysqlPeer)) func(mysqlPeer) {
 	return func(c mysqlPeer) {
 		if got := c.read(0); !bytes.Contains(got, []byte(mysqlGreetingOf(mysqlOffered, "caching_sha2_password")[4:])) {
@@ -84,8 +84,8 @@ func TestMySQLClientsMayAskForTLS(t *testing.T) {
 		t.Fatal(err)
 	}
 	const switched = "AuthSwitchScramble!!"
-	// begin is a server that reads the client's response. It expects TLS to be asked for,
-	// or offers none.
+	// begin is a server that reads the client's response. It expects a request for TLS if
+	// asked is set, and otherwise offers no TLS.
 	begin := func(asked bool, plugin string) func(mysqlPeer) byte {
 		return func(s mysqlPeer) byte {
 			sequence := byte(1)
@@ -107,7 +107,7 @@ func TestMySQLClientsMayAskForTLS(t *testing.T) {
 			plugin         string
 			server         func(s mysqlPeer, n byte)
 			client         func(c mysqlPeer)
-			serverInTheTLS func(s mysqlPeer, n byte) // nil: the same
+			serverInTheTLS func(s mysqlPeer, n byte) // nil: the same as in plaintext
 		}{
 			"accepted": {"mysql_native_password", func(s mysqlPeer, n byte) { s.write(n, "\x00OK") }, func(c mysqlPeer) { wantPacket(c, 3, "\x00OK") }, nil},
 			"denied":   {"client_ed25519", func(s mysqlPeer, n byte) { s.write(n, "\xffdenied") }, func(c mysqlPeer) { wantPacket(c, 3, "\xffdenied") }, nil},
@@ -177,7 +177,7 @@ func TestMySQLClientsMayAskForTLS(t *testing.T) {
 				t.Errorf("%s, a request for TLS to the server %v: %v, %v", name, asked, err, got.Refusal())
 			}
 		}
-		// In plaintext where TLS is optional.
+		// The client may stay in plaintext if TLS is optional.
 		got, err := offered(t, t.Context(), asked, true, func(s mysqlPeer) {
 			s.write(begin(asked, "mysql_native_password")(s), "\x00")
 		}, func(c mysqlPeer) {
@@ -211,8 +211,8 @@ func TestMySQLClientsMayAskForTLS(t *testing.T) {
 	}
 }
 
-// No password of a client with TLS is sent in the clear to a server in plaintext, and
-// the client learns why it is not.
+// The gateway never sends the password of a TLS client in the clear to a plaintext
+// server. The client learns why it is rejected.
 func TestMySQLPasswordsAreNotSentInTheClear(t *testing.T) {
 	greets := func(then func(mysqlPeer)) func(mysqlPeer) {
 		return func(s mysqlPeer) {
@@ -230,9 +230,9 @@ func TestMySQLPasswordsAreNotSentInTheClear(t *testing.T) {
 	}
 	switchTo := func(plugin string) func(mysqlPeer) { return asks("\xfe" + plugin + "\x00" + mysqlScramble + "\x00") }
 	for name, c := range map[string]struct {
-		plugin string // of the client's response
+		plugin string // the plugin in the client's response
 		server func(mysqlPeer)
-		denied bool // else the server broke the protocol
+		denied bool // the client is denied; otherwise the server broke the protocol
 	}{
 		"as the client's own plugin":    {"mysql_clear_password", greets(nothing), true},
 		"sha256_password at once":       {"sha256_password", greets(nothing), true},
@@ -263,7 +263,7 @@ func TestMySQLPasswordsAreNotSentInTheClear(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	// Keys that cannot encrypt it.
+	// Keys that cannot encrypt the password.
 	for name, answer := range map[string]string{"no PEM": "\x01no key", "no key": "\x01-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", "nothing": "\x01", "an error": "\xffdenied", "acceptance": "\x00"} {
 		_, err := offered(t, t.Context(), false, false, greets(func(s mysqlPeer) {
 			s.read(1)
@@ -287,7 +287,7 @@ func TestMySQLClientsThatDoNotStartTLSAreRefused(t *testing.T) {
 		said   []string
 		reason certs.Reason // "": the handshake follows
 		text   string
-		sent   string // after the greeting
+		sent   string // the client's bytes after the greeting
 	}{
 		"asks":                     {said: []string{asks, record}},
 		"asks at once":             {said: []string{asks + record}},
@@ -311,7 +311,7 @@ func TestMySQLClientsThatDoNotStartTLSAreRefused(t *testing.T) {
 			t.Errorf("%s: %+v", name, got)
 		}
 	}
-	for _, said := range splits(asks + record) { // however the bytes are cut
+	for _, said := range splits(asks + record) { // in pieces of any size
 		h := newMySQLServer(greeting, false)
 		if got := play(h, said...); !got.done || !strings.HasPrefix(record, string(h.first)) || len(h.first) == 0 {
 			t.Errorf("%q: %+v, then %q", said, got, h.first)
@@ -368,7 +368,7 @@ func TestAMySQLOfferEnds(t *testing.T) {
 	}
 }
 
-// A server that gave up on a slow client has not failed.
+// A server that times out because of a slow client has not failed.
 func TestSlowClientsExcuseTheServer(t *testing.T) {
 	closed := broken("the server", io.EOF)
 	for _, c := range []struct {

@@ -147,7 +147,8 @@ func TestMySQLClientsAreAuthenticatedOverTLS(t *testing.T) {
 		}
 		c.write(1, string(response))
 	}
-	// asks is a server that sends a message, and accepts the client that answers as wanted.
+	// asks returns a server that sends a message, and accepts a client with the wanted
+	// answer.
 	asks := func(message, want string) func(mysqlPeer) {
 		return func(s mysqlPeer) {
 			begin(s)
@@ -181,7 +182,7 @@ func TestMySQLClientsAreAuthenticatedOverTLS(t *testing.T) {
 				wantPacket(c, 6, "\x00")
 			},
 		},
-		"with a password in the clear": { // as over a unix-domain socket
+		"with a password in the clear": { // also sent so over a unix-domain socket
 			asks("\x01\x04", "secret\x00"),
 			func(c mysqlPeer) {
 				respond(c)
@@ -224,7 +225,7 @@ func wantPacket(p mysqlPeer, sequence byte, want string) {
 	}
 }
 
-// An untilSilent ends the upgrade once its side only holds the connection.
+// An untilSilent is a conn that ends the upgrade when its side stops sending.
 type untilSilent struct {
 	net.Conn
 	end func()
@@ -237,7 +238,7 @@ func (c untilSilent) Read(b []byte) (int, error) {
 	return c.Conn.Read(b)
 }
 
-// Failures of a client never blame the server, and no failure shows what a client sent.
+// Failures of a client never blame the server, and no error quotes the client's bytes.
 func TestMySQLFailuresBelongToOneSide(t *testing.T) {
 	greets := func(s mysqlPeer) {
 		io.WriteString(s, mysqlGreetingOf(mysqlOffered, "caching_sha2_password"))
@@ -329,7 +330,7 @@ func TestAMySQLUpgradeEnds(t *testing.T) {
 	}
 }
 
-// A connection without a client, as a health check makes it, asks for TLS as well.
+// A connection without a client, such as a health check's, requests TLS too.
 func TestMySQLUpgradesWithoutAClient(t *testing.T) {
 	conn := serve(t, func(c net.Conn) {
 		io.WriteString(c, mysqlGreetingOf(mysqlOffered, "x"))

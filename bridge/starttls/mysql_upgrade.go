@@ -7,9 +7,9 @@ import (
 	"net"
 )
 
-// upgradeMySQL asks the server at conn for TLS, in the name of the context's client. A
+// upgradeMySQL requests TLS from the server at conn for the context's client. The
 // server reads the client's capabilities only in the request for TLS, so the client is
-// greeted before it.
+// greeted first.
 func upgradeMySQL(ctx context.Context, conn net.Conn) error {
 	d := newMySQLClient(true)
 	if err := run(ctx, conn, d); err != nil {
@@ -27,7 +27,7 @@ func upgradeMySQL(ctx context.Context, conn net.Conn) error {
 		copy(request, c.response)
 	}
 	mysqlSetSSL(request, true)
-	if _, err := conn.Write(mysqlPacket(1, request)); err != nil { // never blocks: it is the first write
+	if _, err := conn.Write(mysqlPacket(1, request)); err != nil { // the first write never blocks
 		return c.Excuse(broken("the server", err))
 	}
 	return nil
@@ -38,7 +38,7 @@ func upgradeMySQL(ctx context.Context, conn net.Conn) error {
 func joinMySQL(ctx context.Context, conn net.Conn) error {
 	c := ClientOf(ctx)
 	if c.ended {
-		return nil // by Upgrade and Greet
+		return nil // Upgrade and Greet have done it
 	}
 	d := newMySQLClient(false)
 	if err := run(ctx, conn, d); err != nil {

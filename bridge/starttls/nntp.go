@@ -7,7 +7,7 @@ import (
 
 // NNTP (RFC 3977, RFC 4642).
 
-// nntpStatus returns a check for one of some codes.
+// nntpStatus returns a check that accepts the given codes.
 func nntpStatus(codes ...string) statusCheck {
 	return func(line, answer string) error {
 		code, _, _ := strings.Cut(line, " ")
@@ -35,7 +35,7 @@ func nntpClient() dialect {
 	}}
 }
 
-// nntpSecured asks for the capabilities over TLS, which also say whether
+// nntpSecured requests the capabilities over TLS, which also say whether
 // clients may post.
 func nntpSecured() *script {
 	greeting := "201 ready, posting prohibited\r\n"

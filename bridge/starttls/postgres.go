@@ -8,7 +8,7 @@ import (
 
 // Messages of PostgreSQL's protocol 3, before authentication.
 const (
-	maxPostgresError = 4 << 10 // of an ErrorResponse
+	maxPostgresError = 4 << 10 // maximum size of an ErrorResponse
 	postgresSSL      = 80877103
 )
 
@@ -17,10 +17,10 @@ func postgresRequest(code uint32) []byte {
 	return binary.BigEndian.AppendUint32([]byte{0, 0, 0, 8}, code)
 }
 
-// postgresClient asks a server for TLS with SSLRequest. The server answers with
-// one byte, or with an ErrorResponse.
+// postgresClient requests TLS from a server with SSLRequest. The server answers
+// with one byte, or with an ErrorResponse.
 type postgresClient struct {
-	received []byte // an ErrorResponse so far
+	received []byte // the part of an ErrorResponse that has arrived
 }
 
 func newPostgresClient() dialect { return new(postgresClient) }

@@ -12,8 +12,8 @@ const (
 )
 
 // postgresServer answers a client's requests before its startup packet. A client may
-// ask for GSSAPI once and for TLS once, or begin with the TLS handshake, as PostgreSQL
-// 17 allows.
+// request GSSAPI once and TLS once, or begin with the TLS handshake, as PostgreSQL 17
+// allows.
 type postgresServer struct {
 	optional   bool
 	gssRefused bool
@@ -59,8 +59,8 @@ func (s *postgresServer) feed(in []byte) (out []byte, done bool, err error) {
 	return nil, false, foreign(s.received, "PostgreSQL")
 }
 
-// encryption answers a request for TLS or GSSAPI. Nothing may follow the request
-// before the answer.
+// encryption answers a request for TLS or GSSAPI. No bytes may follow the
+// request before the answer.
 func (s *postgresServer) encryption(code uint32) (out []byte, done bool, err error) {
 	if extra := len(s.received) - 8; extra > 0 {
 		return nil, false, injectedPlaintext(extra)
@@ -74,7 +74,7 @@ func (s *postgresServer) encryption(code uint32) (out []byte, done bool, err err
 }
 
 // plausible reports whether the bytes can begin a message: all messages are shorter
-// than 64 KiB. A client of another protocol need not wait for the timeout.
+// than 64 KiB. So a client of another protocol is rejected before the timeout.
 func (s *postgresServer) plausible() bool {
 	for _, b := range s.received[:min(len(s.received), 2)] {
 		if b != 0 {

@@ -22,21 +22,21 @@ const (
 type spec struct {
 	name string
 
-	// client asks a server for TLS. It is nil for MySQL, because upgradeMySQL also
-	// exchanges messages with the gateway's client.
+	// client requests TLS from a server. It is nil for MySQL, because upgradeMySQL
+	// also exchanges messages with the gateway's client.
 	client func() dialect
 
 	// secured is the exchange with the server over TLS, after which the client is
 	// greeted. It is nil if clients speak first.
 	secured func() *script
 
-	// server answers a client until it asks for TLS. It is nil for MySQL, whose clients
+	// server answers a client until it requests TLS. It is nil for MySQL, whose clients
 	// the upstream greets.
 	server func(optional bool) acceptor
 
 	// join is the exchange with the server for a client that server has answered. Its
-	// first step reads the server's greeting. Its greeting is what a client expects
-	// after its TLS handshake. It is nil if clients speak first.
+	// first step reads the server's greeting. Its greeting holds the bytes that a
+	// client expects after its TLS handshake. It is nil if clients speak first.
 	join func(Opening) *script
 }
 
@@ -60,5 +60,5 @@ func (p Protocol) String() string { return specs[p].name }
 func (p Protocol) ServerSpeaksFirst() bool { return specs[p].secured != nil || p == MySQL }
 
 // ServerGreets reports whether clients need the upstream's own greeting before they can
-// ask for TLS. Then the upstream connection is made first, with WithClient.
+// request TLS. Then the upstream connection is opened first, with WithClient.
 func (p Protocol) ServerGreets() bool { return p == MySQL }

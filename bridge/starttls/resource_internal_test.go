@@ -7,7 +7,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/alloctest"
 )
 
-// floods begin as a peer's first message, and never end it.
+// floods begin like a peer's first message, and never end it.
 var floods = map[Protocol]struct{ server, client string }{
 	Postgres: {"E", "\x00\x00\xff\xff\x00\x03\x00\x00user\x00"},
 	SMTP:     {"220-", "NOOP "},

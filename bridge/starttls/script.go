@@ -4,16 +4,16 @@ import "strings"
 
 // A step of a script sends a command and reads the answer.
 type step struct {
-	command string // with its line end; "": the server speaks unasked
+	command string // with its line end; "": the server speaks first
 	answer  string // for errors: "its greeting"
 
 	// read consumes one line of the answer. It returns whether the answer is
-	// complete, or an error if it is not the one that the step needs.
+	// complete, or an error if the answer is not the needed one.
 	read func(line string) (complete bool, err error)
 }
 
 // A statusCheck checks the first line of an answer. It returns an error unless the
-// line is the one that the step needs.
+// line is the needed one.
 type statusCheck func(line, answer string) error
 
 // statusLine returns a step whose answer is one line.
@@ -49,8 +49,8 @@ type script struct {
 	at    int
 	lines lines
 
-	// greeting returns what a client expects as the server's first words. It is
-	// called once the script is done. It is nil in the exchange before TLS.
+	// greeting returns the bytes that a client expects first from the server. It
+	// is called once the script is done. It is nil in the exchange before TLS.
 	greeting func() []byte
 }
 
@@ -72,7 +72,7 @@ func (s *script) feed(in []byte) ([]byte, bool, error) {
 		case !complete:
 			continue
 		case len(s.lines.rest) > 0:
-			// Nothing may follow an answer: the next command was not sent yet.
+			// No bytes may follow an answer before the next command was sent.
 			return nil, false, injected(now.answer, s.lines.rest)
 		}
 		if s.at++; s.at == len(s.steps) {

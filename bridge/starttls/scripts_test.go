@@ -8,15 +8,15 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// A serverScript is a whole exchange with a server: what it says at each step, what the
-// dialect sends, and what the server says over TLS.
+// A serverScript is a whole exchange with a server: the server's messages at each step,
+// the messages of the dialect, and the server's messages over TLS.
 type serverScript struct {
 	protocol Protocol
-	said     []string // at each step; the last agrees to start TLS
+	said     []string // the server's message at each step; the last one agrees to start TLS
 	sent     string
 	secured  []string
-	asked    string // over TLS
-	greeting string // for the client
+	asked    string // the dialect's messages over TLS
+	greeting string // the greeting for the client
 }
 
 var talks = []serverScript{
@@ -72,7 +72,7 @@ func TestAServerThatAgreesIsUpgraded(t *testing.T) {
 		if got := play(client(), k.said...); !got.done || got.sent != k.sent {
 			t.Errorf("%v: %+v", k.protocol, got)
 		}
-		// However the answers are cut.
+		// The answers arrive in pieces of any size.
 		for i := range k.said {
 			for _, pieces := range splits(k.said[i]) {
 				said := slices.Concat(k.said[:i], pieces, k.said[i+1:])
@@ -171,7 +171,7 @@ func TestAServerThatDoesNotStartTLSIsRefused(t *testing.T) {
 			t.Errorf("%v, %s: %+v", c.protocol, c.name, got)
 		}
 	}
-	// A fault over TLS is not the path's, but the connection is not used either.
+	// A fault over TLS is not blamed on the path, but the connection is not used.
 	for _, c := range []struct {
 		protocol Protocol
 		said     string

@@ -5,8 +5,8 @@ import "strings"
 // ManageSieve (RFC 5804).
 
 // sieveCapabilities returns a step that reads the list of capabilities that the
-// server sends unasked: a line in quotes for each, then OK. Each is called with
-// every such line, and done at the end.
+// server sends without a request: a quoted line for each, then OK. Each is
+// called with every such line, and done at the end.
 func sieveCapabilities(answer string, each func(line string), done func() error) step {
 	return step{"", answer, func(line string) (bool, error) {
 		if strings.HasPrefix(line, `"`) {
@@ -44,7 +44,7 @@ func sieveClient() dialect {
 }
 
 // sieveSecured reads the capabilities that the server sends again over TLS, and
-// hands them to the client.
+// forwards them to the client.
 func sieveSecured() *script { return sieveForward("its capabilities over TLS") }
 
 // sieveForward reads capabilities for the client.
@@ -60,8 +60,8 @@ func sieveForward(answer string) *script {
 	}
 }
 
-// sieveServer answers a client until it asks for TLS. Unless TLS is optional, clients
-// must not authenticate before it.
+// sieveServer answers a client until it requests TLS. Unless TLS is optional, clients
+// must not authenticate before.
 func sieveServer(optional bool) acceptor {
 	mechanisms := ""
 	if optional {

@@ -2,8 +2,8 @@ package starttls
 
 import "strings"
 
-// A mailProtocol is SMTP (RFC 5321, RFC 3207) or LMTP (RFC 2033), which differ in a
-// word.
+// A mailProtocol is SMTP (RFC 5321, RFC 3207) or LMTP (RFC 2033), which differ in
+// one word.
 type mailProtocol struct{ name, hello, banner string }
 
 var (
@@ -14,7 +14,7 @@ var (
 func (m mailProtocol) spec() spec { return spec{m.name, m.client, m.secured, m.server, m.join} }
 
 // mailHost is the name under which the gateway introduces itself to servers, before and
-// after the upgrade, and to clients before it. The client introduces itself later.
+// after the upgrade, and to clients before it. Afterwards the client introduces itself.
 const mailHost = "localhost"
 
 // A mailReply reads a reply of SMTP: lines with one code, the last without a
@@ -59,7 +59,7 @@ func (m mailProtocol) step(command, answer, code string, more func(*mailReply) e
 
 func (m mailProtocol) greeted() step { return m.step("", "its greeting", "220", nil) }
 
-// client asks a server for TLS.
+// client requests TLS from a server.
 func (m mailProtocol) client() dialect {
 	return &script{steps: []step{
 		m.greeted(),
@@ -88,7 +88,7 @@ func (m mailProtocol) secured() *script {
 	}
 }
 
-// mailName returns the server's name, or another if it is not valid.
+// mailName returns the server's name, or mailHost if it is not valid.
 func mailName(s string) string {
 	if !isWord(s, 255) {
 		return mailHost
@@ -96,8 +96,8 @@ func mailName(s string) string {
 	return s
 }
 
-// server answers a client until it asks for TLS. It offers nothing else, because it
-// does not know the server yet.
+// server answers a client until it requests TLS. It offers no other extension,
+// because the upstream is not known yet.
 func (m mailProtocol) server(optional bool) acceptor {
 	s := &lineServer{protocol: m.name, optional: optional, greeting: "220 " + mailHost + " " + m.banner + "\r\n", quit: "QUIT"}
 	s.answer = func(line string) (string, meaning) {

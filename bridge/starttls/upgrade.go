@@ -11,13 +11,12 @@ import (
 
 // A dialect is one side of the exchange before a TLS handshake.
 type dialect interface {
-	// start returns what to send before the peer has sent anything; nil: the peer
-	// speaks first.
+	// start returns the bytes to send first; nil: the peer speaks first.
 	start() []byte
 
-	// feed consumes what the peer sent, in pieces of any size, and returns what to
-	// send. Done means that the TLS handshake follows. After an error or done, feed
-	// must not be called again.
+	// feed consumes the peer's bytes, in pieces of any size, and returns the bytes
+	// to send. Done means that the TLS handshake follows. After an error or done,
+	// feed must not be called again.
 	feed(in []byte) (out []byte, done bool, err error)
 
 	// waiting names the message that the dialect waits for.
@@ -25,10 +24,11 @@ type dialect interface {
 }
 
 // readSize is the size of a read. Reads beyond the end of a message are
-// intended: bytes behind the agreement to start TLS are injected.
+// intended: so that bytes injected behind the agreement to start TLS are
+// detected.
 const readSize = 1024
 
-// Upgrade asks the server at conn to start TLS. When it returns nil, the server
+// Upgrade requests TLS from the server at conn. When it returns nil, the server
 // has agreed, has sent nothing else, and waits for the TLS handshake. It stops
 // when ctx ends, and owns the deadlines of conn until it returns. After an
 // error conn is unusable; the error has a reason of package certs.
@@ -43,8 +43,8 @@ func (p Protocol) Upgrade(ctx context.Context, conn net.Conn) error {
 }
 
 // Greet completes the upgrade after the TLS handshake of conn, and returns the
-// greeting for a client that speaks plaintext: what it would have received as
-// the server's first bytes. It is empty if clients speak first, and for MySQL, whose
+// greeting for a plaintext client: the bytes that the client would have received
+// first from the server. It is empty if clients speak first, and for MySQL, whose
 // client Greet authenticates instead. Greet has the bounds and errors of Upgrade.
 func (p Protocol) Greet(ctx context.Context, conn net.Conn) ([]byte, error) {
 	if c := ClientOf(ctx); p == MySQL && c != nil {
@@ -87,7 +87,7 @@ func exchange(conn net.Conn, d dialect) error {
 			out, done, bad = d.feed(buf[:n])
 			switch {
 			case bad != nil:
-				_ = send(conn, out) // bad explains more than an error of the write
+				_ = send(conn, out) // bad is more useful than an error of the write
 				return bad
 			case done:
 				return send(conn, out)

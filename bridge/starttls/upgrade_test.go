@@ -27,7 +27,7 @@ func TestAnUpgradeLeavesTheConnectionForTLS(t *testing.T) {
 	if err := Postgres.Upgrade(ctx, conn); err != nil {
 		t.Fatal(err)
 	}
-	// No deadline is left, and nothing was read ahead.
+	// No deadline is left on the connection, and no bytes were read ahead.
 	conn.SetReadDeadline(time.Unix(1, 0))
 	if _, err := conn.Read(make([]byte, 1)); !os.IsTimeout(err) {
 		t.Errorf("read %v", err)
@@ -40,7 +40,7 @@ func TestNoProtocolIsNoUpgrade(t *testing.T) {
 	}
 }
 
-// converse sends each part, after the client has sent its own where that comes
+// converse sends each part, after the client's message if the client speaks
 // first.
 func converse(c net.Conn, p Protocol, said []string) {
 	for i, s := range said {
