@@ -2,8 +2,8 @@ package splice
 
 import "sync"
 
-// bufferSizes are the sizes of pooled buffers: from a few small records to everything
-// that one read can become.
+// bufferSizes are the sizes of pooled buffers: from a few small records to the
+// records of the largest read.
 var bufferSizes = [...]int{4 << 10, 32 << 10, chunk + chunk/4}
 
 // buffers is a pool of buffers in a few sizes.

@@ -41,7 +41,7 @@ func BenchmarkMessage(b *testing.B) {
 				b.SetBytes(2 * int64(size))
 				b.ReportAllocs()
 				for b.Loop() {
-					if size > 16<<10 { // else the kernel takes it all at once
+					if size > 16<<10 { // the kernel accepts a smaller message at once
 						go func() { _, err := client.far.Write(sent); wrote <- err }()
 					} else {
 						_, err := client.far.Write(sent)

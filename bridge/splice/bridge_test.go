@@ -44,7 +44,7 @@ type bridge struct {
 	toUpstream, toClient           atomic.Uint64
 
 	ended  chan struct{} // closed when the splice has ended
-	result splice.Result // valid then
+	result splice.Result // valid once ended is closed
 }
 
 // kinds are the kinds of Engine: with loops, with one loop, and with goroutines as on

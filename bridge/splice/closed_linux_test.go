@@ -9,11 +9,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// reuse gives the number of l's epoll set, which is closed, to another set that watches
-// fd, and returns that set.
+// reuse opens an epoll set that watches fd and has the same number as l's closed set,
+// and returns it.
 func reuse(t *testing.T, number, fd int) *os.File {
 	t.Helper()
-	for other := -1; other != number; { // the kernel gives the least number that is free
+	for other := -1; other != number; { // the kernel assigns the lowest free number
 		var err error
 		if other, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 			t.Fatal(err)
@@ -47,8 +47,8 @@ func numberOf(t *testing.T, c syscall.Conn) (number int) {
 	return number
 }
 
-// A loop that is closed while it has a turn to run does not look for events again: the
-// number of its epoll set may belong to another file by then.
+// A loop that is closed while it has a turn to run does not wait for events again,
+// because the number of its epoll set may then belong to another file.
 func TestAClosedLoopLeavesItsNumberAlone(t *testing.T) {
 	e := newEngine()
 	l, err := newLoop(e)
@@ -73,7 +73,8 @@ func TestAClosedLoopLeavesItsNumberAlone(t *testing.T) {
 	}
 }
 
-// A parked connection that outlives the Engine leaves another epoll set alone.
+// A parked connection that outlives the Engine does not change another epoll
+// set.
 func TestAParkedConnectionOutlivesTheEngine(t *testing.T) {
 	e := newEngine()
 	l, err := newLoop(e)

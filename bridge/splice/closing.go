@@ -7,9 +7,9 @@ import (
 )
 
 // finish ends the splice and delivers everything that was read. It stops reading, and
-// closes each side once its peer has acknowledged everything sent to it: an earlier
-// reset would destroy what the kernel still holds. It gives up on a peer that accepts
-// nothing for as long as Linger.
+// closes each side once its peer has acknowledged everything sent to it. An earlier
+// reset would destroy bytes that the kernel still holds. It gives up on a peer that
+// accepts no bytes for Linger.
 func (s *Splice) finish(ending Ending, cause error, now time.Duration) {
 	s.setEnding(ending, cause)
 	if s.closing || s.closed {
@@ -22,7 +22,8 @@ func (s *Splice) finish(ending Ending, cause error, now time.Duration) {
 	}
 }
 
-// closeDelivered closes each side that has received everything, or whose time is over.
+// closeDelivered closes each side that has received everything, or whose time has
+// passed.
 func (s *Splice) closeDelivered(now time.Duration) {
 	for _, d := range []*direction{&s.toUpstream, &s.toClient} {
 		if d.to.fd >= 0 && s.mayClose(d, now) {

@@ -15,8 +15,8 @@ const (
 	// stays queued for a peer that stops reading.
 	chunk = 128 << 10
 
-	// bulkChunk is the largest read from a bulk connection, one whose last read was
-	// full. Larger reads wake its peers less often.
+	// bulkChunk is the largest read from a bulk connection. A connection is bulk if
+	// its last read was full. Larger reads wake its peers less often.
 	bulkChunk = 16 * chunk
 
 	// bulkRound is how much all bulk connections of a loop move in one round. Each
@@ -40,7 +40,8 @@ func newWorkspace(size int) *workspace {
 	return &workspace{
 		budget: size,
 		in:     make([]byte, size),
-		// Larger than in: TLS may have held part of a record from an earlier read.
+		// plain is larger than in, because TLS may hold part of a record from an
+		// earlier read.
 		plain: make([]byte, size+chunk/4),
 		out:   make([]byte, 0, size+chunk/4),
 	}
@@ -56,7 +57,7 @@ type direction struct {
 	from, to *side
 	reverse  *direction // the opposite direction
 	progress *progress
-	bytes    uint64         // that the kernel accepted for delivery
+	bytes    uint64         // bytes that the kernel accepted for delivery
 	total    *atomic.Uint64 // the caller's counter of these bytes; may be nil
 
 	unsent   int    // bytes of plaintext whose records are queued
@@ -65,9 +66,9 @@ type direction struct {
 	bulk     bool // the last read filled its buffer
 	flood    socket.FloodMeter
 	answered uint64 // bytes of the reverse direction at the last read
-	eof      bool   // from ended its stream
-	broken   error  // from's stream failed
-	failure  error  // the same error, kept for Result
+	eof      bool   // the source ended its stream
+	broken   error  // why the source's stream failed
+	failure  error  // like broken, kept for Result
 	done     bool
 }
 

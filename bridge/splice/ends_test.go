@@ -23,7 +23,7 @@ var allVersions = []uint16{0, tls.VersionTLS12, tls.VersionTLS13}
 // An ending is a splice that is about to end. Its sender sends to its receiver.
 type ending struct {
 	sender, receiver net.Conn
-	raw              *net.TCPConn // beneath the sender
+	raw              *net.TCPConn // the connection beneath the sender
 	down             bool         // the sender is the upstream
 	delivered        *atomic.Uint64
 	results          chan splice.Result
@@ -59,7 +59,7 @@ func endings(t *testing.T, secure bool, linger time.Duration, versions []uint16,
 	}
 }
 
-// called returns the Ending for the sender's side.
+// called returns the Ending for the sender's side: client or upstream.
 func (x *ending) called(client, upstream splice.Ending) splice.Ending {
 	if x.down {
 		return upstream
@@ -67,7 +67,7 @@ func (x *ending) called(client, upstream splice.Ending) splice.Ending {
 	return client
 }
 
-// wantBrokenOff reads to the end, and expects a reset after all of want.
+// wantBrokenOff reads to the end, and expects all of want and then a reset.
 func (x *ending) wantBrokenOff(t *testing.T, want []byte) {
 	t.Helper()
 	got, err := io.ReadAll(x.receiver)
@@ -118,7 +118,7 @@ func TestBytesBeforeAResetAreDelivered(t *testing.T) {
 	}
 }
 
-// The splice does not wait forever for a peer that reads nothing.
+// The splice does not wait forever for a peer that does not read.
 func TestUndeliveredBytesAreDroppedAfterLinger(t *testing.T) {
 	sent := make([]byte, 256<<10)
 	endings(t, true, 100*time.Millisecond, []uint16{0}, func(t *testing.T, x *ending) {
@@ -152,7 +152,7 @@ func TestAnEarlyAnswerIsDelivered(t *testing.T) {
 			t.Fatal(err)
 		}
 		client.far.SetWriteDeadline(time.Now().Add(50 * time.Millisecond))
-		for chunk := make([]byte, 1<<20); ; { // until every buffer on the path is full
+		for chunk := make([]byte, 1<<20); ; { // writes until every buffer on the path is full
 			if _, err := client.far.Write(chunk); err != nil {
 				break
 			}
@@ -174,13 +174,13 @@ func TestAnEarlyAnswerIsDelivered(t *testing.T) {
 	})
 }
 
-// The bytes of many splices arrive, and each truncation shows.
+// With many splices, all bytes arrive, and each truncation is visible.
 func TestManyTruncatedStreamsAtOnce(t *testing.T) {
 	ca := certstest.NewCA(t)
 	sent := bytes.Repeat([]byte("0123456789abcde\n"), 1<<18)
 	engines(t, func(t *testing.T, e *splice.Engine) {
 		var all sync.WaitGroup
-		for range 14 { // for each kind of Engine
+		for range 14 { // several splices for each kind of Engine
 			client, upstream := connect(t, "tcp"), connect(t, "tcp")
 			raw := upstream.far.(*net.TCPConn)
 			near, far := upstream.secure(t, ca, tls.VersionTLS13)
@@ -202,7 +202,7 @@ func TestManyTruncatedStreamsAtOnce(t *testing.T) {
 	})
 }
 
-// eventually waits for a condition that nothing signals.
+// eventually polls a condition until it holds.
 func eventually(t testing.TB, condition string, ok func() bool) {
 	t.Helper()
 	splicetest.Eventually(t, condition, ok)

@@ -9,7 +9,7 @@ import (
 // An Engine runs splices. New starts it; its owner closes it after all splices have
 // ended. All methods may be called concurrently.
 type Engine struct {
-	began   time.Time // zero of the Engine's clock
+	began   time.Time // time zero of the Engine's clock
 	loops   []*loop   // empty without epoll: goroutines wait instead
 	buffers buffers
 
@@ -103,7 +103,7 @@ func (e *Engine) leave(s *Splice) {
 
 // setDescriptor makes the side use conn's descriptor.
 func (x *side) setDescriptor(conn net.Conn) error {
-	x.unix = conn.LocalAddr().Network() == "unix" // for any wrapper of the connection
+	x.unix = conn.LocalAddr().Network() == "unix" // LocalAddr works for any wrapper of the connection
 	if len(x.splice.engine.loops) == 0 {
 		return x.useShared(conn)
 	}

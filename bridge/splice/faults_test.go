@@ -16,14 +16,14 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 )
 
-// A fault is how a peer fails.
+// A fault is a kind of failure of a peer.
 type fault int
 
 const (
-	ends   fault = iota // it ends its stream, beneath TLS
-	resets              // it resets the connection
-	stalls              // it stops, and then continues
-	dies                // it stops for good
+	ends   fault = iota // the peer ends its stream, beneath TLS
+	resets              // the peer resets the connection
+	stalls              // the peer stops, and then continues
+	dies                // the peer stops for good
 )
 
 func (f fault) String() string { return [...]string{"ends", "resets", "stalls", "dies"}[f] }
@@ -35,13 +35,13 @@ type faulty struct {
 	*net.TCPConn
 	fault          fault
 	write, read    int // bytes until the fault; negative: no fault
-	wrote          int // in total
+	wrote          int // bytes written so far
 	begun, resumes chan struct{}
 }
 
 func (c *faulty) happen() error {
 	select {
-	case <-c.begun: // it has already happened
+	case <-c.begun: // the fault has already happened
 	default:
 		close(c.begun)
 	}
@@ -170,7 +170,7 @@ func (x trial) run(t *testing.T, e *splice.Engine, ca *certstest.CA) (got []byte
 	case <-time.After(30 * time.Second):
 		t.Fatal("the faulty peer does not end")
 	}
-	if x.fault != stalls { // else both have ended their streams
+	if x.fault != stalls { // otherwise both have ended their streams
 		wire.Close()
 	}
 	wait(t, results)
@@ -184,8 +184,8 @@ func (x trial) run(t *testing.T, e *splice.Engine, ca *certstest.CA) (got []byte
 	return got, whole, wire.wrote, end
 }
 
-// For each fault at each position the splice ends once, and the healthy peer takes no
-// incomplete stream for a complete one.
+// For each fault at each position, the splice ends once, and no incomplete stream
+// looks complete to the healthy peer.
 func TestFaultsAtEachPosition(t *testing.T) {
 	ca := certstest.NewCA(t)
 	want := bytes.Join(message(), nil)
@@ -212,7 +212,8 @@ func TestFaultsAtEachPosition(t *testing.T) {
 	})
 }
 
-// step is small among the small records and large within the large ones.
+// step returns a small step within small records, and a large step within large
+// ones.
 func step(at int) int {
 	switch {
 	case testing.Short():

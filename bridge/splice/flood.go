@@ -7,7 +7,7 @@ import (
 )
 
 // readFrom records a read of n bytes from the direction's source. If the source floods,
-// nothing more is read from it for a while.
+// the splice stops reading from it for a while.
 func (s *Splice) readFrom(d *direction, n int, now time.Duration) {
 	if answered := d.reverse.bytes; answered != d.answered {
 		d.answered = answered

@@ -30,12 +30,12 @@ const maxBusy = time.Millisecond
 // A loop carries the bytes of its splices, one turn at a time.
 type loop struct {
 	file    *os.File        // the epoll set
-	epoll   syscall.RawConn // the same; its number is used only inside the methods of this
+	epoll   syscall.RawConn // the epoll set; its number is used only inside the methods of epoll
 	wakeFD  int             // an eventfd that makes epoll ready
 	splices atomic.Int64
 	ended   chan struct{}
 
-	// By the slot that an epoll event carries.
+	// The splices and parked connections, by the slot in an epoll event.
 	mu     sync.Mutex
 	table  table[Splice]
 	parked table[Parked]
@@ -43,7 +43,7 @@ type loop struct {
 	// Used only by the loop's goroutine.
 	engine   *Engine
 	runnable []*Splice // waiting for another turn
-	woken    []*Parked // whose event arrived
+	woken    []*Parked // parked connections whose event arrived
 }
 
 // The subject of an event: a side of a splice, or a parked connection.
@@ -165,7 +165,7 @@ func (l *loop) pause(x *side) bool {
 
 // resume undoes pause: epoll reports at once what has arrived.
 func (l *loop) resume(x *side) {
-	_ = l.await(x, interest) // fails only if the descriptor is closed
+	_ = l.await(x, interest) // fails only on a closed descriptor
 }
 
 // await changes the events of a side. The caller holds the splice's mu, so the descriptor
@@ -178,8 +178,8 @@ func (l *loop) await(x *side, events uint32) error {
 	return l.control(unix.EPOLL_CTL_MOD, x.fd, &event)
 }
 
-// leave removes a splice. If another splice reuses the slot, a pending event costs it a
-// turn that finds nothing.
+// leave removes a splice. If another splice reuses the slot, a pending event costs that
+// splice a turn without bytes.
 func (l *loop) leave(s *Splice) {
 	l.mu.Lock()
 	l.table.remove(s.registration.slot)
@@ -262,7 +262,7 @@ func (l *loop) run() {
 			busy = time.Now()
 		}
 		if err != nil {
-			return // closed
+			return // the loop was closed
 		}
 		if n < 0 {
 			// epoll_wait is not known to fail here; the pause keeps a failure from

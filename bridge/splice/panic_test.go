@@ -69,7 +69,7 @@ type panicking struct{ net.Conn }
 
 func (panicking) LocalAddr() net.Addr { panic("on purpose") }
 
-// A panic while the connections are taken over closes both, and holds no lock.
+// A panic during Start closes both connections, and leaves no lock held.
 func TestAPanicInStartClosesBothConnections(t *testing.T) {
 	for _, which := range []string{"client", "upstream"} {
 		t.Run(which, func(t *testing.T) {
@@ -91,7 +91,7 @@ func TestAPanicInStartClosesBothConnections(t *testing.T) {
 				}
 				s.Cut(splice.Drained, net.ErrClosed) // the lock is free
 				for _, c := range []net.Conn{client.far, upstream.far} {
-					_, _ = io.ReadAll(c) // until it is closed
+					_, _ = io.ReadAll(c) // reads until the connection is closed
 				}
 			})
 		})

@@ -25,8 +25,8 @@ func (e *Engine) Parked(raw syscall.RawConn, wake func()) *Parked {
 	return &Parked{loop: e.leastLoaded(), raw: raw, wake: wake, slot: -1}
 }
 
-// Park starts to watch the connection. If Park returns nil, wake may have been called
-// already. If it returns an error, wake was not called and will not be.
+// Park starts to watch the connection. When Park returns nil, wake may already have
+// been called. If it returns an error, wake was not called and will not be.
 func (p *Parked) Park() error {
 	if err := p.loop.park(p); err != nil && p.Leave() {
 		return err
@@ -34,7 +34,7 @@ func (p *Parked) Park() error {
 	return nil
 }
 
-// Wake calls wake now, if the connection is parked.
+// Wake calls wake immediately, if the connection is parked.
 func (p *Parked) Wake() {
 	if p.Leave() {
 		p.wake()

@@ -64,11 +64,11 @@ func TestParkedConnectionsAreWoken(t *testing.T) {
 				if p.Leave() {
 					t.Error("it is parked yet")
 				}
-				waitParked(t, e, woken) // once is enough
+				waitParked(t, e, woken) // one call of wake is enough
 				if err := p.Park(); err != nil {
 					t.Fatal(err)
 				}
-				<-woken // the unread bytes wake it at once
+				<-woken // the unread bytes wake the connection at once
 			})
 		}
 	}
@@ -93,7 +93,7 @@ func TestParkedConnectionsThatLeaveAreNotWoken(t *testing.T) {
 	}
 	c.far.Write([]byte("x"))
 	waitParked(t, e, woken)
-	p.Wake() // it is not parked
+	p.Wake() // does nothing, because p is not parked
 	waitParked(t, e, woken)
 }
 

@@ -17,7 +17,7 @@ import (
 func TestStalledReaderStopsTheWriter(t *testing.T) {
 	const (
 		conns    = 4
-		mostHeap = 512 << 10 // per direction, of the gate and of the test's own peers
+		mostHeap = 512 << 10 // memory of the gate and of the test's peers, per direction
 		// The buffers of two sockets on each side of the gate. Linux sizes them
 		// differently; about 8 MiB is common.
 		mostAccepted = 64 << 20

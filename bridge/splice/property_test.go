@@ -37,9 +37,9 @@ func draw(seed uint64) (combination, splicetest.Bounds) {
 	}
 }
 
-// In any order of events, both sides see the same through the splice as on a direct
-// connection: the same bytes and the same kind of end. DRAWBRIDGE_SEEDS=first,count
-// tries other seeds.
+// In any order of events, both sides see the same bytes and the same kind of end
+// through the splice as on a direct connection. DRAWBRIDGE_SEEDS=first,count tries
+// other seeds.
 func TestSpliceIsLikeADirectConnection(t *testing.T) {
 	t.Parallel()
 	ca := certstest.NewCA(t)

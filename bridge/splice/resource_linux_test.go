@@ -18,18 +18,18 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 )
 
-// A costRow is what a peer may send through a splice.
+// A costRow is a kind of input that a peer may send through a splice.
 type costRow struct {
 	name     string
 	secure   bool // the sender speaks TLS
-	upstream bool // the sender is the upstream; else the client
+	upstream bool // the sender is the upstream, not the client
 	into     bool // the receiver speaks TLS
 
-	send func(t *testing.T, w *wire) // makes the input
+	send func(t *testing.T, w *wire) // produces the input
 
 	single       bool // each write is carried before the next
-	stops        bool // the receiver reads nothing
-	readsNothing bool // the sender reads nothing
+	stops        bool // the receiver does not read
+	readsNothing bool // the sender does not read
 	halfClose    bool // the receiver has ended its stream
 	bound        alloctest.Bound
 }
@@ -53,7 +53,7 @@ func (w *wire) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// times calls f n times. What it writes is sent at once.
+// times calls f n times. All its writes are sent at once.
 func (w *wire) times(t *testing.T, n int, f func() error) {
 	for range n {
 		if err := f(); err != nil {
@@ -134,11 +134,11 @@ func write(w *wire, n int) error {
 // A costTrial is one run of a row.
 type costTrial struct {
 	splice   *Splice
-	from, to *side // of the sender and the receiver
+	from, to *side // the sides of the sender and the receiver
 	d        *direction
 	input    *wire
 	sent     int         // writes so far
-	far      [2]net.Conn // the sender's and the receiver's ends
+	far      [2]net.Conn // the peers' ends: the sender's and the receiver's
 	tasks    sync.WaitGroup
 }
 
@@ -159,8 +159,8 @@ func tcpPair(t *testing.T) (near *socket.Socket, far net.Conn) {
 	return socket.New(conn, nil), far
 }
 
-// newCostTrial takes over two connections without an Engine's loops, so that the test runs
-// every turn itself.
+// newCostTrial creates a splice without an Engine's loops, so that the test runs every
+// turn itself.
 func newCostTrial(t *testing.T, e *Engine, ca *certstest.CA, row *costRow) *costTrial {
 	x := &costTrial{input: new(wire)}
 	// secure makes a handshake in which the near end is the server for a client, and the
@@ -183,7 +183,7 @@ func newCostTrial(t *testing.T, e *Engine, ca *certstest.CA, row *costRow) *cost
 		}
 		return near, p, s
 	}
-	var near [2]net.Conn // the sender's and the receiver's
+	var near [2]net.Conn // the near ends: the sender's and the receiver's
 	for i := range near {
 		sock, far := tcpPair(t)
 		near[i], x.far[i] = sock, far
@@ -218,7 +218,7 @@ func newCostTrial(t *testing.T, e *Engine, ca *certstest.CA, row *costRow) *cost
 		_ = x.far[1].(*net.TCPConn).CloseWrite()
 	}
 	if !row.readsNothing {
-		x.tasks.Go(func() { _, _ = io.Copy(io.Discard, x.far[0]) }) // answers, such as KeyUpdates
+		x.tasks.Go(func() { _, _ = io.Copy(io.Discard, x.far[0]) }) // discards answers, such as KeyUpdates
 	}
 	if !row.stops {
 		x.tasks.Go(func() { _, _ = io.Copy(io.Discard, x.far[1]) })
@@ -296,16 +296,17 @@ func (x *costTrial) end() {
 	x.splice.engine.waiting.Wait()
 }
 
-// Whatever a peer sends through a splice costs memory and CPU in proportion to its bytes.
+// Any input that a peer sends through a splice costs memory and CPU in proportion to its
+// bytes.
 func TestCostOfSplicedBytes(t *testing.T) {
 	ca := certstest.NewCA(t)
 	for i := range costRows {
 		row := &costRows[i]
 		t.Run(row.name, func(t *testing.T) {
 			e := newEngine()
-			w := newWorkspace(chunk) // the loops keep theirs
+			w := newWorkspace(chunk) // reused, as the loops reuse theirs
 			var trials []*costTrial
-			for range 3 { // as often as WantCost calls f
+			for range 3 { // one trial for each call of f by WantCost
 				trials = append(trials, newCostTrial(t, e, ca, row))
 			}
 			defer func() {

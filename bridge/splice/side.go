@@ -27,23 +27,23 @@ type side struct {
 	unix bool     // a short read does not mean that the socket is empty
 
 	readable     bool // the socket may have bytes to read
-	paused       bool // nothing is read for a while: see readFrom
+	paused       bool // reading is paused: see readFrom
 	readToEAGAIN bool // an end of stream or urgent data may follow: read until EAGAIN
 
 	early []byte  // bytes read before the splice started
 	in    []byte  // bytes that were read and tls has not consumed
-	out   []byte  // what tls writes while gathering
+	out   []byte  // bytes that tls writes while gathering
 	queue backlog // bytes that the kernel did not accept
 
 	dead      bool // the connection is dead: nothing sent to it can arrive
 	gathering bool // Write appends to out instead of queue
 	ending    bool // closeWrite was called
-	ended     bool // the stream towards it is complete, its end included
+	ended     bool // the stream towards this side is complete, including its end
 
 	reset, truncated, failed Ending // the Ending for each kind of failure
 }
 
-// Read gives tls the bytes that were received. It implements socket.Carrier.
+// Read returns received bytes to tls. It implements socket.Carrier.
 func (x *side) Read(p []byte) (int, error) {
 	if len(x.in) == 0 {
 		return 0, socket.ErrWouldBlock
@@ -73,7 +73,7 @@ func (x *side) Close(bool) {
 	x.splice.Cut(Drained, net.ErrClosed)
 }
 
-// Traffic returns what the kernel has counted. It implements socket.Carrier.
+// Traffic returns the kernel's counts. It implements socket.Carrier.
 func (x *side) Traffic() (t socket.Traffic, ok bool) {
 	x.splice.mu.Lock()
 	defer x.splice.mu.Unlock()
@@ -105,7 +105,7 @@ func (x *side) receive(p []byte) (int, error) {
 		x.dead = true
 		return 0, syscall.ECONNRESET // an earlier write consumed the kernel's only report of the reset
 	case x.tls != nil:
-		return 0, errTruncated // tls returned io.EOF already if close_notify came
+		return 0, errTruncated // with close_notify, tls would have returned io.EOF
 	}
 	return 0, io.EOF
 }
@@ -181,7 +181,7 @@ func (x *side) close() {
 		return // closed before
 	}
 	if x.fd >= 0 && !x.ended {
-		// It fails only on a connection that has ended already.
+		// It fails only on a connection that has already ended.
 		_ = unix.SetsockoptLinger(x.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 	}
 	if conn != nil {
@@ -194,8 +194,8 @@ func (x *side) close() {
 	x.fd = -1
 }
 
-// endingOf returns the Ending for err, which reading from the side or writing to it
-// returned.
+// endingOf returns the Ending for an error of reading from the side or writing to
+// it.
 func (x *side) endingOf(err error) Ending {
 	switch {
 	case errors.Is(err, net.ErrClosed):

@@ -22,10 +22,11 @@ const (
 
 	ClosedByOperator Ending = "closed by operator"
 
-	// Aged: the connection has reached its maximum age.
+	// Aged says that the connection has reached its maximum age.
 	Aged Ending = "max age"
 
-	// Unverified: the peer of a side no longer verifies, and its grace is over.
+	// Unverified says that the peer of a side no longer verifies, and its grace
+	// period has passed.
 	Unverified Ending = "no longer verified"
 
 	ClientReset       Ending = "client reset"
@@ -40,13 +41,13 @@ const (
 
 // Options configure a splice. Idle and Linger are required.
 type Options struct {
-	// Idle is how long a splice may move nothing in either direction, and how long a
-	// side may leave its bytes unread.
+	// Idle is how long a splice may move no bytes in either direction, and how long
+	// a side may leave its bytes unread.
 	Idle time.Duration
 
 	// Linger is how long the second side may stay silent after the first has ended its
-	// stream. After a stream has broken, it is how long a side may accept nothing of
-	// what the splice still delivers to it. Linger is at most Idle.
+	// stream. After a stream has broken, it is how long a side may accept none of the
+	// bytes that the splice still delivers to it. Linger is at most Idle.
 	Linger time.Duration
 
 	// The splice adds to these counters as the kernel accepts bytes for delivery. Nil
@@ -60,7 +61,7 @@ type Options struct {
 	Done       func(Result)
 
 	// Panicked is called when the loop panics while it carries this splice, or when
-	// FirstReply or Done panics. A panic ends this splice alone. Panicked must not
+	// FirstReply or Done panics. A panic ends only this splice. Panicked must not
 	// block; nil ignores the panic.
 	Panicked func(value any, stack []byte)
 }
@@ -82,9 +83,9 @@ type Splice struct {
 	options Options
 	engine  *Engine
 
-	// mu guards everything below. The goroutine that carries bytes holds it and never
-	// blocks meanwhile. A side's descriptor may be used only under mu, while the side
-	// is open.
+	// mu guards everything below. The goroutine that carries bytes holds mu and does
+	// not block while it holds it. A side's descriptor may be used only under mu,
+	// while the side is open.
 	mu                   sync.Mutex
 	client, upstream     side
 	toUpstream, toClient direction
@@ -96,11 +97,11 @@ type Splice struct {
 	closed      bool
 	doneClaimed bool // Done was called, or is about to be
 
-	registration registration // in the loop
+	registration registration // the splice's entry in a loop
 	resumeTimer  *time.Timer  // ends a pause; nil until the first
 }
 
-// Start takes over two connections and carries their bytes from now on. Each is a
+// Start takes ownership of two connections and carries their bytes. Each is a
 // *socket.Socket, or a *tls.Conn over one whose handshake is complete. Start does not
 // block.
 func (e *Engine) Start(client, upstream net.Conn, o Options) *Splice {
@@ -111,7 +112,7 @@ func (e *Engine) Start(client, upstream net.Conn, o Options) *Splice {
 	return s
 }
 
-// newSplice returns a splice that has not taken the connections over.
+// newSplice returns a splice that does not own the connections yet.
 func (e *Engine) newSplice(client, upstream net.Conn, o Options) *Splice {
 	s := &Splice{options: o, engine: e}
 	s.client = side{splice: s, sock: socket.Of(client), fd: -1, reset: ClientReset, truncated: ClientTruncated, failed: ClientFailed}
@@ -122,8 +123,8 @@ func (e *Engine) newSplice(client, upstream net.Conn, o Options) *Splice {
 	return s
 }
 
-// begin takes the connections over and starts to wait for their bytes. It reports
-// whether the splice has ended already.
+// begin takes ownership of the connections and starts to wait for their bytes. It
+// reports whether the splice has already ended.
 func (s *Splice) begin(client, upstream net.Conn) (ended bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -162,9 +163,9 @@ func (e *Engine) Run(client, upstream net.Conn, o Options) Result {
 	return <-results
 }
 
-// Cut ends the splice, unless it has ended already, and records ending and cause. Both sides are
-// closed when Cut returns, with a reset if the stream towards them is incomplete.
-// Another goroutine calls Done.
+// Cut ends the splice, unless it has already ended, and records ending and cause. Both
+// sides are closed when Cut returns, with a reset if the stream towards them is
+// incomplete. Another goroutine calls Done.
 func (s *Splice) Cut(ending Ending, cause error) {
 	s.mu.Lock()
 	s.setEnding(ending, cause)
@@ -178,8 +179,8 @@ func (s *Splice) Cut(ending Ending, cause error) {
 	}
 }
 
-// setEnding records how the splice ended. The first call wins: later failures are
-// consequences of the first.
+// setEnding records how the splice ended. The first call counts, because later
+// failures are its consequences.
 func (s *Splice) setEnding(ending Ending, cause error) {
 	if s.ending == "" {
 		s.ending, s.cause = ending, cause
@@ -219,7 +220,7 @@ func (s *Splice) notifyDone() {
 		}
 	}()
 	if s.ending == Panicked {
-		// A panic in Start may have left a connection that was not taken over.
+		// A panic in Start may have left a connection that the splice does not own.
 		s.client.sock.Reset()
 		s.upstream.sock.Reset()
 	}

@@ -46,8 +46,8 @@ func newEngine(t testing.TB, loops int) *splice.Engine {
 
 // A pair is the two ends of a connection.
 type pair struct {
-	near *socket.Socket // for the splice
-	far  net.Conn       // the test's
+	near *socket.Socket // the splice's end
+	far  net.Conn       // the test's end
 }
 
 func connect(t testing.TB, network string) pair {
@@ -117,7 +117,7 @@ func TestBytesAndHalfClosesArrive(t *testing.T) {
 	sent := bytes.Repeat([]byte("0123456789abcde\n"), 1<<18) // 4 MiB
 	for name, c := range map[string]struct {
 		network string
-		version uint16 // of the upstream's TLS; 0: none
+		version uint16 // TLS version of the upstream; 0: plaintext
 	}{
 		"plain": {"tcp", 0}, "unix": {"unix", 0}, "TLS 1.2": {"tcp", tls.VersionTLS12}, "TLS 1.3": {"tcp", tls.VersionTLS13},
 		"TLS 1.3 over unix": {"unix", tls.VersionTLS13},
@@ -216,7 +216,7 @@ func TestCut(t *testing.T) {
 	})
 }
 
-// Closing a Socket ends its splice, also before the start.
+// Closing a Socket ends its splice, even before Start.
 func TestClosedSocketIsDrained(t *testing.T) {
 	engines(t, func(t *testing.T, e *splice.Engine) {
 		for _, before := range []bool{false, true} {

@@ -77,7 +77,7 @@ func TestTruncatedStreamIsNotForwardedAsClean(t *testing.T) {
 				b := combination{"tcp", "tcp", version, other}.connect(t, engineOf(t, "loops"), ca, splice.Options{})
 				b.client.Send(t, "part")
 				b.upstream.Want(t, "part")
-				b.client.Raw.Conn.(*net.TCPConn).CloseWrite() // a FIN where close_notify should be
+				b.client.Raw.Conn.(*net.TCPConn).CloseWrite() // a FIN without close_notify
 				b.upstream.WantEnd(t, "", incomplete...)
 			})
 			t.Run("upstream, "+combination{"tcp", "tcp", other, version}.String(), func(t *testing.T) {
@@ -171,7 +171,7 @@ func TestResetDuringAWriteIsNotForwardedAsClean(t *testing.T) {
 	for range 20 {
 		b := combination{"tcp", "tcp", 0, 0}.connect(t, engineOf(t, "loops"), ca, splice.Options{})
 		b.client.SetWriteDeadline(time.Now().Add(20 * time.Millisecond))
-		for chunk := make([]byte, 1<<20); ; { // until every buffer on the path is full
+		for chunk := make([]byte, 1<<20); ; { // writes until every buffer on the path is full
 			if _, err := b.client.Write(chunk); err != nil {
 				break
 			}
@@ -208,7 +208,7 @@ func TestIdleConnectionIsCut(t *testing.T) {
 	}
 }
 
-// A side that reads nothing is cut although the other direction is busy.
+// A side that does not read is cut although the other direction is busy.
 func TestStalledWriteIsCut(t *testing.T) {
 	t.Parallel()
 	ca := certstest.NewCA(t)
@@ -216,7 +216,7 @@ func TestStalledWriteIsCut(t *testing.T) {
 		t.Run(fmt.Sprint(version), func(t *testing.T) {
 			b := combination{"tcp", "tcp", version, version}.connect(t, engineOf(t, "loops"), ca, splice.Options{Idle: 250 * time.Millisecond})
 			stalled := make(chan struct{})
-			go func() { // the client reads none of this
+			go func() { // the client does not read these bytes
 				defer close(stalled)
 				for chunk := make([]byte, 1<<16); ; {
 					if _, err := b.upstream.Write(chunk); err != nil {
@@ -224,7 +224,7 @@ func TestStalledWriteIsCut(t *testing.T) {
 					}
 				}
 			}()
-			for { // but keeps sending
+			for { // the client keeps sending
 				if _, err := b.client.Write([]byte("x")); err != nil {
 					break
 				}

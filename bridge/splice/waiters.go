@@ -32,7 +32,7 @@ func (e *Engine) waitToWrite(s *Splice, side int, conn net.Conn) {
 func pollUntil(conn net.Conn, wait func(syscall.RawConn, func(uintptr) bool) error, f func() (done bool)) {
 	raw, err := conn.(syscall.Conn).SyscallConn()
 	if err != nil {
-		return // closed
+		return // conn is closed
 	}
 	_ = wait(raw, func(uintptr) bool { return f() })
 }
@@ -42,7 +42,7 @@ func pollUntil(conn net.Conn, wait func(syscall.RawConn, func(uintptr) bool) err
 func (e *Engine) runTurn(s *Splice, side int, writable bool) (done bool) {
 	s.mu.Lock()
 	if x := s.sides()[side]; !writable {
-		x.readable, x.readToEAGAIN = true, true // the runtime does not say which event it was
+		x.readable, x.readToEAGAIN = true, true // the runtime does not report the kind of event
 	}
 	for more := true; more; {
 		n := 0

@@ -3,12 +3,12 @@ package splice
 import "time"
 
 // looks is how often the watch checks for acknowledged bytes within a time limit. So a
-// limit ends at most 1/looks late.
+// limit is enforced at most 1/looks late.
 const looks = 24
 
 const (
 	// firstPause and lastPause bound the time between two checks of a side that is
-	// closing. Each pause doubles the one before.
+	// closing. Each pause is twice as long as the previous one.
 	firstPause = time.Millisecond
 	lastPause  = 64 * time.Millisecond
 
@@ -18,7 +18,7 @@ const (
 	settle = 50 * time.Millisecond
 )
 
-// A watch ends a splice through which no byte moves for too long. A byte moves when the
+// A watch ends a splice that has moved no byte for too long. A byte moves when the
 // splice reads it, when the kernel accepts it, and when the peer acknowledges it. Times
 // are on the Engine's clock. Splice.mu guards a watch.
 type watch struct {
@@ -37,12 +37,13 @@ type watch struct {
 // A progress records when one direction last moved.
 type progress struct {
 	last        time.Duration // when bytes last moved
-	queued      bool          // the kernel accepts no more: bytes are queued
+	queued      bool          // bytes are queued, because the kernel accepts no more
 	undelivered int           // bytes not acknowledged at the last check
 }
 
 // acknowledged records how many bytes the peer has not acknowledged. Only a smaller
-// number is progress of the peer: a larger one comes from our own writes.
+// number is progress of the peer: a larger number comes from the splice's own
+// writes.
 func (p *progress) acknowledged(now time.Duration, undelivered int) {
 	if undelivered < p.undelivered {
 		p.last = now
@@ -108,13 +109,13 @@ func (w *watch) expired(now time.Duration, upstream, client int) Ending {
 		return ending
 	}
 	for _, p := range []*progress{&w.toUpstream, &w.toClient} {
-		if p.queued { // even if the other direction moves
+		if p.queued { // this limit applies even if the other direction moves
 			if left = min(left, p.last+w.idle-now); left <= 0 {
 				return Idle
 			}
 		}
 	}
-	// Without unacknowledged bytes a frequent check finds nothing.
+	// Frequent checks are useless without unacknowledged bytes.
 	pause := limit / 2
 	if moved || upstream > 0 || client > 0 {
 		pause = limit / looks

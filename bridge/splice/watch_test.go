@@ -10,9 +10,9 @@ import (
 // A watched is a watch under synctest's clock.
 type watched struct {
 	*watch
-	mu               sync.Mutex // as the Splice's
+	mu               sync.Mutex // like Splice.mu
 	began            time.Time
-	upstream, client int // not acknowledged
+	upstream, client int // bytes not acknowledged
 	cut              chan Ending
 }
 
@@ -44,7 +44,7 @@ func (w *watched) lingers() {
 	w.startLinger(w.now())
 }
 
-// holds sets how much the client has not acknowledged.
+// holds sets the number of bytes that the client has not acknowledged.
 func (w *watched) holds(n int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -83,7 +83,7 @@ func TestWatchCutsIdleSplices(t *testing.T) {
 	for _, pause := range []time.Duration{time.Second, time.Minute, 17 * time.Minute, 40 * time.Minute, 59 * time.Minute} {
 		synctest.Test(t, func(t *testing.T) {
 			w := watching(t, time.Hour, time.Minute)
-			for range 100 { // a byte in either direction now and then
+			for range 100 { // a byte moves in either direction now and then
 				time.Sleep(pause)
 				w.moved(&w.toClient)
 				time.Sleep(pause)
@@ -97,7 +97,7 @@ func TestWatchCutsIdleSplices(t *testing.T) {
 func TestWatchCutsAStalledWriteOfABusyConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := watching(t, time.Hour, time.Minute)
-		w.waits(&w.toClient) // forever
+		w.waits(&w.toClient) // the direction never moves again
 		stop := make(chan struct{})
 		go func() {
 			for {
@@ -126,7 +126,7 @@ func TestWatchCountsAcknowledgedBytes(t *testing.T) {
 		w.holds(40)
 		w.cutsWithin(t, time.Hour, Idle)
 	})
-	synctest.Test(t, func(t *testing.T) { // but more unacknowledged bytes are not
+	synctest.Test(t, func(t *testing.T) { // but a larger number of unacknowledged bytes is not
 		w := watching(t, time.Hour, time.Minute)
 		time.Sleep(30 * time.Minute)
 		w.holds(100)
@@ -149,7 +149,7 @@ func TestWatchLingersAfterAHalfClose(t *testing.T) {
 	t.Run("only for a limited time without progress", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			w := watching(t, time.Hour, time.Minute)
-			time.Sleep(50 * time.Minute) // does not count against linger
+			time.Sleep(50 * time.Minute) // this time does not count against linger
 			w.lingers()
 			w.cutsWithin(t, time.Minute, Linger)
 		})
@@ -174,7 +174,7 @@ func TestWatchLingersAfterAHalfClose(t *testing.T) {
 		})
 	})
 	t.Run("and never longer than idle", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) { // as Start sets it
+		synctest.Test(t, func(t *testing.T) { // the clock starts like in Start
 			w := watching(t, time.Minute, min(time.Hour, time.Minute))
 			w.lingers()
 			w.cutsWithin(t, time.Minute, Idle)

@@ -11,15 +11,15 @@ import (
 )
 
 // A Conversation is a script for the two sides of one connection, drawn from a seed.
-// Side 0 is the client, side 1 the upstream. It never waits for time: a side that
-// pauses waits for an event.
+// Side 0 is the client, side 1 the upstream. It never sleeps: a side that pauses
+// waits for an event.
 type Conversation struct {
 	sides   [2]script
-	aborted chan struct{} // closed when a side resets the connection or sees it fail
+	aborted chan struct{} // closed when a side resets the connection or the connection fails
 	once    sync.Once
 }
 
-// A script is what one side sends.
+// A script describes the bytes that one side sends.
 type script struct {
 	payload []byte
 	parts   []*part
@@ -33,8 +33,8 @@ type part struct {
 	to         int
 	end        bool
 	read       chan struct{} // closed when the other side has read it
-	writeAfter *part         // of the other script: this part is written after that one was read
-	readAfter  *part         // of the other script: this part is read after that one was read
+	writeAfter *part         // a part of the other script that must be read before this part is written
+	readAfter  *part         // a part of the other script that must be read before this part is read
 	update     keyUpdate     // sent before the part
 }
 
@@ -43,18 +43,18 @@ type keyUpdate int
 const (
 	noUpdate keyUpdate = iota
 	update
-	updateRequested // of the other side too
+	updateRequested // requests an update of the other side too
 )
 
-// A menu bounds what a conversation may contain.
+// Bounds limit the contents of a conversation.
 type Bounds struct {
 	Largest     int  // bytes that a side sends
 	Incomplete  bool // resets, and truncation of TLS streams
 	Truncatable [2]bool
 }
 
-// Converse draws a conversation. It always terminates: the parts of both sides are in
-// one order, and each waits only for earlier ones.
+// Converse draws a conversation. It always terminates: the parts of both sides have
+// one common order, and each part waits only for earlier ones.
 func Converse(seed uint64, m Bounds) *Conversation {
 	rng := rand.New(rand.NewPCG(seed, 0))
 	c := &Conversation{aborted: make(chan struct{})}
@@ -150,7 +150,7 @@ func (c *Conversation) wait(p *part) {
 // An Outcome is what one side received from the other.
 type Outcome struct {
 	got    int
-	intact bool // the bytes are those that were sent
+	intact bool // the received bytes equal the sent ones
 	how    string
 }
 
@@ -170,13 +170,13 @@ func (c *Conversation) play(side int, p *Peer) Outcome {
 	}
 	seen := <-received
 	if err != nil {
-		// The kernel reports a reset once, here to the writer. The reader may have seen
-		// what looks like the end of the stream.
+		// The kernel reports a reset once, here to the writer. To the reader, the
+		// stream may have seemed to end.
 		seen.how = p.How(err)
 		return seen
 	}
-	// Closing with anything unread, such as the answer to a KeyUpdate, would
-	// reset the connection and lose what is still on its way.
+	// A close with unread bytes, such as the answer to a KeyUpdate, would reset
+	// the connection and lose bytes in transit.
 	p.Raw.Conn.(interface{ CloseWrite() error }).CloseWrite()
 	io.Copy(io.Discard, p.Raw.Conn)
 	return seen
@@ -250,7 +250,7 @@ func (c *Conversation) receive(side int, p *Peer) (seen Outcome) {
 	return seen
 }
 
-// Check returns what is wrong with what a side received, or "".
+// Check returns the fault in the bytes that a side received, or "".
 func (c *Conversation) Check(side int, seen Outcome) string {
 	if c.sides[side].ends != Clean {
 		return "" // a side that breaks the connection sees its own failure

@@ -9,10 +9,10 @@ import (
 	"time"
 )
 
-// A Flood is one side that writes until it is stopped, and the check of what the other
-// side reads.
+// A Flood is a side that writes until it is stopped. It checks the bytes that the
+// other side reads.
 type Flood struct {
-	from, To *Peer         // To reads
+	from, To *Peer         // From writes, To reads
 	Accepted atomic.Int64  // bytes that Write accepted
 	enough   chan struct{} // closed to end the stream
 	Ended    chan error    // the writer's error
@@ -48,7 +48,7 @@ func (f *Flood) write() error {
 	}
 }
 
-// Read reads to the end and returns what is wrong with the bytes, or "".
+// Read reads to the end and returns the fault in the bytes, or "".
 func (f *Flood) Read() string {
 	buf := make([]byte, len(pattern))
 	for at := 0; ; {
@@ -67,9 +67,9 @@ func (f *Flood) Read() string {
 	}
 }
 
-// Settle waits until the counts have not changed for a while: no event says that every
-// buffer on the path is full. If filling pauses for longer, the test asks less of the
-// gate, never more.
+// Settle waits until the counts have not changed for a while: no event signals that
+// every buffer on the path is full. If filling pauses for longer, the test is less
+// strict, never more.
 func Settle(t *testing.T, counts ...*atomic.Int64) {
 	total := func() (sum int64) {
 		for _, c := range counts {
@@ -89,7 +89,7 @@ func Settle(t *testing.T, counts ...*atomic.Int64) {
 // Heap returns how much memory is in use.
 func Heap() int64 {
 	runtime.GC()
-	runtime.GC() // the second cycle frees what sync.Pools hold
+	runtime.GC() // the second cycle frees the contents of sync.Pools
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return int64(m.HeapAlloc)

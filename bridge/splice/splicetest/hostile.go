@@ -24,7 +24,7 @@ const (
 type Hostile struct {
 	conn net.Conn
 	out  protection
-	Sent int // bytes
+	Sent int // bytes sent
 }
 
 // Hostile takes over the sending side of p. A server must not have sent a session ticket.
@@ -48,8 +48,8 @@ func (h *Hostile) Send(kind byte, content []byte) error {
 	return err
 }
 
-// KeyUpdate sends a KeyUpdate and switches to new keys. If requested, the other side is
-// to update its own.
+// KeyUpdate sends a KeyUpdate and switches to new keys. If requested is set, the other
+// side must update its own keys.
 func (h *Hostile) KeyUpdate(requested bool) error {
 	request := byte(0)
 	if requested {
@@ -74,7 +74,8 @@ func HostileConfig(config *tls.Config) (*tls.Config, *Secrets) {
 // so much of a flood has no bound.
 const floodLimit = 64 << 20
 
-// Floods are records that carry no data and can be sent without end. crypto/tls ends each.
+// Floods are records that carry no data and can be sent without end. crypto/tls ends each
+// of them.
 var Floods = map[string]func(h *Hostile) error{
 	"key updates":                   func(h *Hostile) error { return h.KeyUpdate(false) },
 	"key updates that request one":  func(h *Hostile) error { return h.KeyUpdate(true) },
@@ -116,7 +117,8 @@ func AllFloods() map[string]func(h *Hostile) error {
 var (
 	// ticket is a NewSessionTicket (RFC 8446, section 4.6.1) of one byte.
 	ticket = []byte{4, 0, 0, 14, 0, 0, 14, 16, 1, 2, 3, 4, 0, 0, 1, 7, 0, 0}
-	// endless is a part of a NewSessionTicket whose length is 16 MiB, or of its content.
+	// endless is the beginning, or a part of the content, of a NewSessionTicket of 16
+	// MiB.
 	endless = bytes.Repeat([]byte{4, 255, 255, 255}, 4000)
 )
 
@@ -126,7 +128,7 @@ func WantFloodEnded(t testing.TB, raw net.Conn, sent func() int, flood func() er
 	raw.SetDeadline(time.Now().Add(time.Minute))
 	answers := make(chan error, 1)
 	go func() {
-		_, err := io.Copy(io.Discard, raw) // such as the key updates that were requested
+		_, err := io.Copy(io.Discard, raw) // discards answers, such as requested key updates
 		answers <- err
 	}()
 	for sent() < floodLimit {

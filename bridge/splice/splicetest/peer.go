@@ -50,7 +50,7 @@ func NewPeer(raw net.Conn, wrap func(net.Conn) *tls.Conn) *Peer {
 	return p
 }
 
-// Client returns a wrapper for NewPeer; nil for nil.
+// Client returns a wrapper for NewPeer, or nil if o is nil.
 func Client(o *tls.Config) func(net.Conn) *tls.Conn {
 	if o == nil {
 		return nil
@@ -58,7 +58,7 @@ func Client(o *tls.Config) func(net.Conn) *tls.Conn {
 	return func(c net.Conn) *tls.Conn { return tls.Client(c, o) }
 }
 
-// Server returns a wrapper for NewPeer; nil for nil.
+// Server returns a wrapper for NewPeer, or nil if o is nil.
 func Server(o *tls.Config) func(net.Conn) *tls.Conn {
 	if o == nil {
 		return nil
@@ -96,7 +96,7 @@ const (
 	Failed    = "failed"
 )
 
-// ReadAll reads to the end of the stream and says how it ended.
+// ReadAll reads to the end of the stream and returns how it ended.
 func (p *Peer) ReadAll() ([]byte, string) {
 	b, err := io.ReadAll(p.Conn)
 	return b, p.How(err)
@@ -156,7 +156,7 @@ func (p *Peer) WantEnd(t testing.TB, text string, kinds ...string) {
 	t.Fatalf("got %q and a %s end; want %q and %v", b, how, text, kinds)
 }
 
-// Eventually waits for a condition that nothing signals.
+// Eventually polls a condition until it holds.
 func Eventually(t testing.TB, condition string, ok func() bool) {
 	t.Helper()
 	tick := time.NewTicker(time.Millisecond)

@@ -60,8 +60,8 @@ type recordLayer struct {
 	mu   sync.Mutex
 	conn net.Conn
 	rng  *rand.Rand
-	most int // bytes in one record
-	pad  int // the most padding in one record
+	most int // maximum bytes in one record
+	pad  int // maximum padding in one record
 
 	in, out protection
 	synced  bool // in has the tls.Conn's sequence number
@@ -227,8 +227,8 @@ func (r *recordLayer) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// open opens a record of the tls.Conn, which may have sent some before there
-// was a recordLayer, such as session tickets.
+// open opens a record of the tls.Conn, which may have sent some before the
+// recordLayer existed, such as session tickets.
 func (r *recordLayer) open(record []byte) ([]byte, byte, error) {
 	for !r.synced && r.in.seq < 8 {
 		content, kind, err := r.in.open(record)
