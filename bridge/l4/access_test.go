@@ -81,7 +81,7 @@ func TestAnnouncedClientsWithoutAccess(t *testing.T) {
 		c.WantEnd(t, "", reset)
 	}
 	c := g.dial(t, nil)
-	c.Send(t, "PROXY UNKNOWN\r\n") // the balancer itself, which has no access
+	c.Send(t, "PROXY UNKNOWN\r\n") // the balancer's own address, which has no access
 	c.WantEnd(t, "", reset)
 	g.Shutdown(context.Background())
 	if s := g.Stats(); s.Denied != 3 || s.Open != 0 {

@@ -19,7 +19,7 @@ func TestTargetBoundsAttempts(t *testing.T) {
 		target := to(u)
 		target.Attempts = upstream.Attempts{MaxEndpoints: most}
 		g := serve(t, &l4.Table{Default: target})
-		if c, err := net.Dial("tcp", g.address); err == nil { // else it was reset already
+		if c, err := net.Dial("tcp", g.address); err == nil { // otherwise the connection was reset before
 			_, _ = io.Copy(io.Discard, c)
 			c.Close()
 		}

@@ -28,7 +28,7 @@ func BenchmarkSplice(b *testing.B) {
 				wrote := make(chan error, 1)
 				send := func() { _, err := c.Write(sent); wrote <- err }
 				for b.Loop() {
-					if size > 16<<10 { // else the kernel takes it all at once
+					if size > 16<<10 { // the kernel accepts a smaller message at once
 						go send()
 					} else {
 						send()

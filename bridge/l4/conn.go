@@ -36,13 +36,13 @@ type conn struct {
 	turn     upstream.Turn
 	outcome  outcome
 	details  *logDetails     // nil without an access log
-	refusal  *intake.Refusal // of a TLS handshake after the upstream's greeting
+	refusal  *intake.Refusal // the refusal of a TLS handshake after the upstream's greeting
 	greeted  uint64          // bytes of the greeting, which no splice carried
 
 	mu       sync.Mutex
 	splice   *splice.Splice // nil until it starts
 	cut      *cut           // nil: the connection was not cut
-	ageTimer *time.Timer    // cuts the connection when it is too old; nil: none
+	ageTimer *time.Timer    // cuts the connection when it is too old, or nil
 	ended    bool           // the connection has ended: it needs no timer
 }
 
@@ -72,7 +72,7 @@ func (c *conn) serve(t *Table) {
 		if p := recover(); p != nil {
 			c.outcome.how = endPanic
 			c.server.intake.Panicked(&c.Conn, p)
-			spliced = c.isSpliced() // then spliceEnded finishes it
+			spliced = c.isSpliced() // if so, spliceEnded finishes the connection
 		}
 		if !spliced {
 			c.finish()
@@ -214,7 +214,7 @@ func (c *conn) bridge(t *Table) bool {
 	if u.Announces() {
 		ctx = upstream.Announce(ctx, c.Announced.Source, c.Announced.Destination)
 	}
-	var later *starttls.Client // of a protocol in which the upstream greets; otherwise nil
+	var later *starttls.Client // the client of a protocol in which the upstream greets, or nil
 	if u.Starttls().ServerGreets() || t.Starttls.ServerGreets() {
 		later = c.greetLater(t, &rules, client)
 		ctx = starttls.WithClient(ctx, later)
@@ -244,7 +244,7 @@ func (c *conn) bridge(t *Table) bool {
 		return false
 	}
 	handedOver := false
-	defer func() { // also when a panic unwinds: serve cannot reach back
+	defer func() { // also after a panic, because serve cannot access back
 		if !handedOver {
 			socket.Of(back).Reset()
 		}
@@ -299,12 +299,12 @@ func (c *conn) bridge(t *Table) bool {
 	return true
 }
 
-// greet sends the client the greeting that takes the place of the server's own.
+// greet sends the client a greeting in place of the server's own.
 func (c *conn) greet(client net.Conn, greeting []byte, timeout time.Duration) error {
 	if len(greeting) == 0 {
 		return nil
 	}
-	c.endpoint.NoteReply() // the greeting was made after its reply over TLS
+	c.endpoint.NoteReply() // the greeting was created after the endpoint's reply over TLS
 	c.greeted = uint64(len(greeting))
 	_ = client.SetWriteDeadline(time.Now().Add(timeout)) // fails only on a closed connection, and then Write fails too
 	if _, err := client.Write(greeting); err != nil {
@@ -330,9 +330,10 @@ func (c *conn) spliceEnded(r splice.Result) {
 	o.toUpstream, o.toClient = r.ToUpstream, r.ToClient+c.greeted
 	refused := r.ToClient == 0 && certs.IsAlert(r.UpstreamErr)
 	if refused {
-		// The upstream refused us after our side of the handshake had completed, as TLS
-		// 1.3 servers refuse a client certificate. The client's first bytes may have
-		// been sent by then, so trying another endpoint is not safe.
+		// The upstream refused the gateway after the gateway's side of the handshake
+		// had completed, as TLS 1.3 servers refuse a client certificate. The client's
+		// first bytes may have been sent by then, so trying another endpoint is not
+		// safe.
 		o.err = r.UpstreamErr
 	}
 	o.reason = r.Reason()
@@ -346,7 +347,7 @@ func (c *conn) spliceEnded(r splice.Result) {
 		c.finishSplice(refused)
 		return
 	}
-	go c.finishSplice(refused) // as logging may block
+	go c.finishSplice(refused) // in a goroutine, because logging may block
 }
 
 // finishSplice reports the end of a spliced connection to its endpoint, and finishes
@@ -421,7 +422,7 @@ func (c *conn) end(why cut) {
 }
 
 // limitAge ends the connection when it reaches the maximum age of a client's connection
-// or, counted from now, that of a connection to the upstream. 0: no limit.
+// or, counted from now, of a connection to the upstream. 0: no limit.
 func (c *conn) limitAge(client, upstream time.Duration) {
 	var end time.Time
 	if age := intake.Age(client); age > 0 {

@@ -10,12 +10,11 @@ import (
 // set before, and do not change afterwards.
 const (
 	accepted int32 = iota
-	chosen         // outcome.route, outcome.upstream and secure
-	bridged        // endpoint, back and late
+	chosen         // outcome.route, outcome.upstream and secure are set
+	bridged        // endpoint, back and late are set
 )
 
-// EachConnection calls f with every open connection. Within f no method but ID may be
-// called.
+// EachConnection calls f with every open connection. f may only call the method ID.
 func (s *Server) EachConnection(f func(live.Entry)) { s.intake.EachConnection(f) }
 
 // Describe implements intake.Owner.

@@ -117,7 +117,7 @@ func TestDNSChangesEndpointsUnderLoad(t *testing.T) {
 	}
 }
 
-// echoOnce opens a connection and checks the echo of what it sends.
+// echoOnce opens a connection, sends bytes and checks their echo.
 func echoOnce(address string) error {
 	c, err := net.Dial("tcp", address)
 	if err != nil {

@@ -140,8 +140,8 @@ func TestShutdownCutsAStalledWrite(t *testing.T) {
 	})
 }
 
-// A stream that is cut off while its reader is stalled never ends cleanly, however much
-// of it the reader still gets.
+// A stream that is cut off while its reader is stalled never ends cleanly, no matter
+// how much of it the reader still gets.
 func TestStreamTruncatedWhileStalled(t *testing.T) {
 	p := newPKI(t)
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {

@@ -22,9 +22,9 @@ import (
 // A peekedClient begins a connection to a listener that reads the ClientHello.
 type peekedClient struct {
 	name, serverName string
-	header           string // of the PROXY protocol
-	upstream         string // that its connections are for; "": none
-	alert            bool   // it gets an alert, because no route has its name
+	header           string // the PROXY protocol header
+	upstream         string // the upstream of its connections; "": none
+	alert            bool   // the client gets an alert, because no route has its name
 }
 
 var peekedClients = []peekedClient{
@@ -34,7 +34,8 @@ var peekedClients = []peekedClient{
 	{name: "unknown name", serverName: "other.test", alert: true},
 }
 
-// run begins a connection with a fault. It returns how many operations it has seen.
+// run begins a connection with a fault. It returns the number of operations on the
+// connection.
 func (c *peekedClient) run(t *testing.T, fault faulttest.Fault) (ops int) {
 	p := newPKI(t)
 	dialed := make(chan string, 10)
@@ -49,7 +50,7 @@ func (c *peekedClient) run(t *testing.T, fault faulttest.Fault) (ops int) {
 		Peek: true, HandshakeTimeout: time.Second,
 		Routes: bySNI(t, map[string]*l4.Target{"pass.test": through(refusing("pass")), "gate.test": to(refusing("gate"))}),
 	}
-	if !c.alert { // else connections that match no passthrough are terminated
+	if !c.alert { // with TLS, the gate terminates connections that match no passthrough
 		table.TLS = p.listener(t, "gate.test")
 	}
 	if c.header != "" {

@@ -35,8 +35,8 @@ func (r *recording) Write(p []byte) (int, error) {
 type playback struct {
 	net.Conn
 	records [][]byte // nil: reads and writes use Conn
-	rest    []byte   // of the record that is being read
-	taken   int      // records
+	rest    []byte   // the rest of the current record
+	taken   int      // number of records read
 	bytes   int
 }
 
@@ -69,8 +69,8 @@ type flooded struct {
 	tls *tls.Conn
 }
 
-// flood makes a connection with a client or server of the gateway's, and has the peer send
-// records that carry no data, or hardly any.
+// flood connects a peer with the gateway's TLS client or server, and the peer sends
+// records with little or no data.
 func (p pki) flood(t *testing.T, ofClient bool, records int, send func(*splicetest.Hostile) error) flooded {
 	t.Helper()
 	near, far := net.Pipe()
@@ -129,9 +129,10 @@ func (f flooded) read() error {
 	}
 }
 
-// Records that carry no data end the connection after a few. For crypto/tls alone, those that
-// carry a byte each, with a key update or as a fragment of a message, do not, but cost memory
-// and time in proportion to their bytes. The figures are printed with -v.
+// Records that carry no data end the connection after a few. crypto/tls alone does not
+// end a connection with records of one byte each, with a key update or as a fragment of a
+// message. But such records cost memory and time in proportion to their bytes. The
+// figures are printed with -v.
 func TestCostOfFloods(t *testing.T) {
 	p := newPKI(t)
 	oneByte := []byte{'x'}

@@ -28,7 +28,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type gate struct {
 	*l4.Server
 	network, address string
-	served           chan error // what Serve returned
+	served           chan error // the result of Serve
 }
 
 // listen returns a listener on a kernel-chosen address.
@@ -71,7 +71,7 @@ func to(u *upstream.Upstream) *l4.Target {
 	return &l4.Target{Upstreams: upstream.NewSplit([]upstream.Weighted[*upstream.Upstream]{{Value: u, Weight: 1}})}
 }
 
-// group returns an upstream of the endpoints given.
+// group returns an upstream with the given endpoints.
 func group(endpoints ...upstream.EndpointOptions) *upstream.Upstream {
 	return upstream.New(upstream.Options{Name: "group", Endpoints: endpoints})
 }
@@ -162,7 +162,7 @@ func echo(t testing.TB, ln net.Listener, config *tls.Config) {
 	t.Cleanup(func() { ln.Close(); <-done; conns.Wait() })
 }
 
-// eventually waits for a condition that nothing signals.
+// eventually polls a condition until it holds.
 func eventually(t testing.TB, condition string, ok func() bool) {
 	t.Helper()
 	splicetest.Eventually(t, condition, ok)

@@ -32,7 +32,7 @@ func (f *fragmenter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// records puts a record's content into records of at most size bytes.
+// records splits a record into records of at most size bytes.
 func records(record []byte, size int) [][]byte {
 	var out [][]byte
 	for body := record[5:]; len(body) > 0; {

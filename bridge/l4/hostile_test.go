@@ -36,7 +36,7 @@ func TestFloodsOfAClientEnd(t *testing.T) {
 	other.WantEnd(t, "hello", clean)
 }
 
-// The same floods, of an upstream.
+// The same floods from an upstream.
 func TestFloodsOfAnUpstreamEnd(t *testing.T) {
 	p := newPKI(t)
 	ln := listen(t, "tcp")

@@ -159,7 +159,7 @@ func TestShorterIdleTimeoutApplies(t *testing.T) {
 		u := upstream.New(upstream.Options{Name: "group", IdleTimeout: c.upstream, Endpoints: []upstream.EndpointOptions{echoes(t)}})
 		g := serve(t, &l4.Table{Default: to(u), IdleTimeout: c.listener})
 		conn, err := greet(t, g.address)
-		if err == nil { // else the machine took longer for it than the timeout
+		if err == nil { // otherwise the machine took longer than the timeout
 			_, err = conn.Read(make([]byte, 1))
 		}
 		if !isReset(err) {

@@ -15,7 +15,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// mysqlMessage returns a packet of MySQL.
+// mysqlMessage returns a MySQL packet.
 func mysqlMessage(sequence byte, payload string) string {
 	return string([]byte{byte(len(payload)), 0, 0, sequence}) + payload
 }
@@ -29,7 +29,8 @@ func mysqlGreets(offersTLS bool) string {
 	return mysqlMessage(0, "\x0a8.4.0-test\x00\x01\x00\x00\x00abcdefgh\x00"+capabilities+"\x2d\x02\x00\xff\xdf\x15"+strings.Repeat("\x00", 10)+"12345678ijkl\x00mysql_native_password\x00")
 }
 
-// A mysqlClient's packets: its request for TLS, and its response with and without TLS.
+// Packets of a MySQL client: its request for TLS, and its response with and without
+// TLS.
 var (
 	mysqlFixed    = "\x00\x00\x00\x01\x2d" + strings.Repeat("\x00", 23)
 	mysqlAsks     = mysqlMessage(1, "\x00\x8a\x08\x00"+mysqlFixed)
@@ -42,8 +43,8 @@ var (
 	}
 )
 
-// mysqlServer authenticates one client, and echoes what follows. With a config the
-// client must ask for TLS.
+// mysqlServer authenticates one client, and then echoes. With a config, the client
+// must request TLS.
 func mysqlServer(t *testing.T, config *tls.Config) net.Listener {
 	ln := listen(t, "tcp")
 	serveOnce(ln, func(raw net.Conn) {
@@ -63,9 +64,9 @@ func mysqlServer(t *testing.T, config *tls.Config) net.Listener {
 	return ln
 }
 
-// A MySQL client that asks for TLS reaches a server in plaintext and one with TLS, and so
-// does a client in plaintext where TLS is optional. Each side counts its own packets, and
-// the connection is listed with its TLS.
+// A MySQL client that requests TLS reaches servers with and without TLS. So does a
+// plaintext client, if TLS is optional. Each side counts its own packets, and the
+// connection is listed with its TLS.
 func TestMySQLClientsReachTheirServer(t *testing.T) {
 	p := newPKI(t)
 	for _, secureServer := range []bool{false, true} {
@@ -111,8 +112,8 @@ func TestMySQLClientsReachTheirServer(t *testing.T) {
 	}
 }
 
-// A client that does not complete the upgrade is refused with its reason, and its
-// failure is not the endpoint's.
+// A client that does not complete the upgrade is refused with its reason, and the
+// failure does not count for the endpoint.
 func TestMySQLClientsThatDoNotStartTLSAreRefused(t *testing.T) {
 	p := newPKI(t)
 	for name, c := range map[string]struct {

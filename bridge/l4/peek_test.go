@@ -74,7 +74,7 @@ func TestPassthroughByName(t *testing.T) {
 		echo(t, ln, p.server(t, name))
 		servers[name], targets[name] = ln.Addr().String(), through(group(plain(ln)))
 	}
-	laxer := listen(t, "tcp") // which no client may reach
+	laxer := listen(t, "tcp") // no client may reach this listener
 	g := serve(t, &l4.Table{Peek: true, Routes: bySNI(t, targets), Default: through(group(plain(laxer)))})
 	for how, cut := range fragments(".test") {
 		t.Run(how, func(t *testing.T) {

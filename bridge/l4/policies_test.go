@@ -51,12 +51,12 @@ func TestPolicyAndRouteBelongToOneHost(t *testing.T) {
 		g.dial(t, withCertificate).WantEcho(t, "hello")
 
 		without := p.client("mtls.test")
-		evasive := p.client("mtls.test:443") // whose host, as routes read it, is mtls.test
+		evasive := p.client("mtls.test:443") // routes read this name as the host mtls.test
 		evasive.InsecureSkipVerify = true
 		for what, config := range map[string]*tls.Config{"no certificate": without, "an SNI with a port": evasive} {
 			c := g.dial(t, config)
 			_ = c.Raw.SetDeadline(time.Now().Add(10 * time.Second))
-			_, _ = c.Write([]byte("hello")) // the reset may come first
+			_, _ = c.Write([]byte("hello")) // the reset may arrive first
 			if got, how := c.ReadAll(); len(got) > 0 || how == clean {
 				t.Errorf("a client with %s got %q and a %s end", what, got, how)
 			}
@@ -105,7 +105,7 @@ func TestRouteByClientIdentity(t *testing.T) {
 	}
 	for uri, want := range map[string]string{"spiffe://corp/staff/alice": "alice's", "spiffe://corp/staff/bob": "others'", "": "others'"} {
 		config := client(uri)
-		for range 2 { // the second time it resumes
+		for range 2 { // the second connection resumes the session
 			if got, how := g.dial(t, config).ReadAll(); string(got) != want || how != clean {
 				t.Errorf("a client with %q got %q and a %s end, want %q", uri, got, how, want)
 			}

@@ -10,8 +10,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// logDetails holds what only the access log needs. Without an access log a conn has
-// none.
+// logDetails holds facts that only the access log needs. Without an access log a
+// conn has none.
 type logDetails struct {
 	handshake, firstByte time.Duration
 	serverName           string

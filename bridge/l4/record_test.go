@@ -22,7 +22,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 )
 
-// A record is one of the access log.
+// A record is a record of the access log.
 type record map[string]any
 
 // recorded starts a Server with an access log; end waits until its connections have
@@ -91,7 +91,8 @@ func one(t *testing.T, all []record) record {
 	return all[0]
 }
 
-// Mutual TLS on both sides, twice: the second time sessions are resumed.
+// Two connections use mutual TLS on both sides. The second resumes its
+// sessions.
 func TestRecordOfATLSConnection(t *testing.T) {
 	p := newPKI(t)
 	alice := p.ca.Client(t, "alice")
@@ -252,7 +253,7 @@ func TestRecordOfAnAnnouncedClient(t *testing.T) {
 	peer := c.Raw.LocalAddr().String()
 	_ = c.CloseWrite()
 	c.WantEnd(t, "", clean)
-	eventually(t, "its record is written", func() bool { return g.Stats().Open == 0 }) // else they may change places
+	eventually(t, "its record is written", func() bool { return g.Stats().Open == 0 }) // otherwise the records may change their order
 	missing := g.dial(t, nil)
 	missing.Send(t, "GET / HTTP/1.1\r\n\r\n")
 	_, _ = io.Copy(io.Discard, missing)

@@ -18,7 +18,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 )
 
-// A handshake is what an upstream saw of one.
+// A handshake holds the facts that an upstream saw in a handshake.
 type handshake struct {
 	name, client string // SNI, and common name of the client certificate
 	resumed      bool

@@ -29,8 +29,9 @@ type Options struct {
 	// per connection, so a connection sees exactly one revision to its end.
 	Table func() *Table
 
-	// Revision returns the live revision. The Server calls it before Table, so the table
-	// of a connection is of its revision or a later one. Nil: revisions are unknown.
+	// Revision returns the live revision. The Server calls it before Table, so a
+	// connection's table belongs to that revision or a later one. Nil: revisions are
+	// unknown.
 	Revision func() int64
 
 	// Numbers numbers the connections. It may be nil.
@@ -48,7 +49,8 @@ type Options struct {
 	AccessLog *accesslog.Logger
 
 	// Revalidation configures the Set that verifies clients again while their
-	// connections are open. Its Logger is ignored: the Set logs to the Server's.
+	// connections are open. Its Logger is ignored: the Set logs to the Server's
+	// Logger.
 	Revalidation validity.Options
 
 	Logger hclog.Logger // nil discards
@@ -66,7 +68,7 @@ type Server struct {
 	limiter   *limit.Limiter
 	intake    *intake.Intake
 	count     counters
-	passwords starttls.Key // with which MySQL clients encrypt them
+	passwords starttls.Key // the key with which MySQL clients encrypt passwords
 }
 
 // New returns a Server. The caller ends it with Shutdown.
@@ -120,7 +122,7 @@ func (s *Server) take(raw net.Conn) {
 	}
 	rules := t.rules()
 	if s.intake.Enter(&c.Conn, raw, &rules, c) {
-		go c.serve(t) // ends, and frees its stack, when the splice starts
+		go c.serve(t) // this goroutine ends, and frees its stack, when the splice starts
 	}
 }
 
@@ -136,8 +138,8 @@ func (s *Server) Revalidate() {
 // Peers returns the Set that verifies the clients of open connections again.
 func (s *Server) Peers() *validity.Set { return s.intake.Peers() }
 
-// Tally counts the connections that end if Shutdown is called, or if a policy is put in
-// force; nil stands for Shutdown.
+// Tally counts the connections that would end if a policy took effect, or on Shutdown
+// if the policy is nil.
 func (s *Server) Tally(p *validity.Policy) validity.Tally { return s.intake.Tally(p) }
 
 // StopAccepting closes the listeners given to Serve and makes Serve return. Connections

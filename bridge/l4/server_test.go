@@ -115,8 +115,8 @@ func TestFailoverBeforeTheFirstByte(t *testing.T) {
 	}
 }
 
-// If the upstream fails verification, the listener closes the client, the upstream gets
-// none of its bytes, and the log says why.
+// If the upstream fails verification, the listener closes the client's connection, the
+// upstream gets none of the client's bytes, and the log says why.
 func TestUpstreamThatFailsVerification(t *testing.T) {
 	p, other := newPKI(t), newPKI(t)
 	for _, test := range []struct {
@@ -436,7 +436,7 @@ func TestGarbageToATLSListener(t *testing.T) {
 		c := g.dial(t, nil)
 		c.Write([]byte(garbage))
 		c.CloseWrite()
-		io.Copy(io.Discard, c) // at most an alert, and the end
+		io.Copy(io.Discard, c) // reads at most an alert, and the end
 	}
 	eventually(t, "all connections have ended", func() bool { s := g.Stats(); return s.Accepted == 8 && s.Open == 0 })
 	total := uint64(0)

@@ -22,11 +22,11 @@ import (
 type stall struct {
 	name   string
 	tls    bool   // the listener has TLS
-	says   []byte // what each client sends; it gets no answer
+	says   []byte // the bytes that each client sends without an answer
 	reason certs.Reason
 	most   int64 // bytes that the gate may hold for each connection
 
-	// upstream returns an endpoint that stalls; nil: the client does.
+	// upstream returns an endpoint that stalls. Nil: the client stalls.
 	upstream func(*testing.T) upstream.EndpointOptions
 }
 
@@ -132,7 +132,7 @@ func TestStalledConnectionsCostLittle(t *testing.T) {
 			goroutines, before := runtime.NumGoroutine(), memory()
 			g, _, _ := s.begin(t, p, time.Hour, n)
 			eventually(t, "all connections are accepted", func() bool { return g.Stats().Open == n })
-			// One for each connection, and a few of the test's own.
+			// One goroutine for each connection, and a few of the test.
 			eventually(t, "no more goroutines than connections", func() bool { return runtime.NumGoroutine() <= goroutines+n+10 })
 			held := (memory() - before) / n
 			t.Logf("%d bytes for each connection", held)
@@ -151,7 +151,7 @@ func TestStalledConnectionsAreClosedInTime(t *testing.T) {
 		t.Run(s.name, func(t *testing.T) {
 			g, u, clients := s.begin(t, p, 300*time.Millisecond, n)
 			for _, c := range clients {
-				io.Copy(io.Discard, c) // to any kind of end
+				io.Copy(io.Discard, c) // until any kind of end
 			}
 			eventually(t, "all connections have ended", func() bool { s := g.Stats(); return s.Accepted == n && s.Open == 0 })
 			stats := g.Stats()
@@ -169,7 +169,7 @@ func TestStalledConnectionsAreClosedInTime(t *testing.T) {
 	}
 }
 
-// A hello that arrives byte by byte gets no more time than another.
+// A hello that arrives byte by byte gets no additional time.
 func TestSlowHelloGetsNoMoreTime(t *testing.T) {
 	t.Parallel()
 	p := newPKI(t)
@@ -183,7 +183,7 @@ func TestSlowHelloGetsNoMoreTime(t *testing.T) {
 				if _, err := c.Write(b); err != nil {
 					break
 				}
-				time.Sleep(10 * time.Millisecond) // slower than the limit allows in all
+				time.Sleep(10 * time.Millisecond) // slower than the limit allows in total
 			}
 			io.Copy(io.Discard, c)
 		})

@@ -34,8 +34,8 @@ func (c *conn) open(t *Table, deadline time.Time) (starttls.Opening, *intake.Ref
 	return opening, nil
 }
 
-// greetLater returns the client of a protocol in which the upstream's greeting comes
-// first: then the client asks for TLS, if the listener offers it.
+// greetLater returns the client of a protocol in which the upstream greets first.
+// After the greeting, the client requests TLS if the listener offers it.
 func (c *conn) greetLater(t *Table, rules *intake.Rules, client net.Conn) *starttls.Client {
 	later := starttls.NewClient(client, &c.server.passwords)
 	if t.Starttls.ServerGreets() {
@@ -124,8 +124,9 @@ func (c *conn) joinFailed(later *starttls.Client, err error) {
 }
 
 // relayCancel sends a request to cancel a statement, and waits until the server has
-// read it and closes the connection. The server sends no answer. Nothing else of the
-// client is read, because the client has shown neither TLS nor a certificate.
+// read it and closes the connection. The server sends no answer. The gateway reads
+// nothing else from the client, because the client has shown neither TLS nor a
+// certificate.
 func relayCancel(back net.Conn, request []byte, timeout time.Duration) {
 	defer await(back)()
 	_ = back.SetDeadline(time.Now().Add(timeout)) // fails only on a closed connection, and then Write fails too
@@ -134,8 +135,8 @@ func relayCancel(back net.Conn, request []byte, timeout time.Duration) {
 	}
 }
 
-// await makes reads of a connection that was kept warm wait for bytes, until the
-// caller calls the function that await returns.
+// await makes reads of a warm connection wait for bytes, until the caller calls
+// done.
 func await(back net.Conn) (done func()) {
 	sock := socket.Of(back)
 	sock.AllowWait(true)

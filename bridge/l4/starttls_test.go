@@ -16,7 +16,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 )
 
-// A talker plays dialogs: it sends text, and reads until it got what it wants.
+// A talker plays dialogs: it sends text, and reads the expected answer.
 type talker struct {
 	net.Conn
 	t *testing.T
@@ -102,8 +102,9 @@ var openers = map[starttls.Protocol]struct{ greeting, asks, answer, greets, then
 	},
 }
 
-// A client that asks for TLS in the middle of a protocol reaches a plaintext upstream,
-// whose greeting it does not get again, and an upstream that begins with TLS alike.
+// A client that requests TLS in the middle of a protocol reaches an upstream that
+// begins with TLS. It also reaches a plaintext upstream, whose greeting it does not
+// get a second time.
 func TestClientsStartTLS(t *testing.T) {
 	p := newPKI(t)
 	for protocol, o := range openers {
@@ -148,7 +149,7 @@ func TestClientsThatDoNotStartTLSAreRefused(t *testing.T) {
 		tls      *certs.Servers
 		say      string
 		reason   certs.Reason
-		upgrade  *tls.Config // after the answer, if it is not nil
+		upgrade  *tls.Config // the client's TLS after the answer, or nil
 	}{
 		"speaks plaintext":       {protocol: starttls.Postgres, say: "\x00\x00\x00\x12\x00\x03\x00\x00user\x00bob\x00\x00", reason: certs.ReasonSTARTTLSRefused},
 		"sends too much":         {protocol: starttls.Postgres, say: pgSSL + "\x00", reason: certs.ReasonSTARTTLSInjection},
@@ -200,7 +201,7 @@ func TestClientsThatDoNotStartTLSAreRefused(t *testing.T) {
 	}
 }
 
-// Both sides start TLS: neither sees the greeting of the other's plaintext.
+// If both sides start TLS, neither sees the other side's plaintext greeting.
 func TestBothSidesStartTLS(t *testing.T) {
 	p := newPKI(t)
 	config := p.server(t, "up.test")
@@ -215,7 +216,7 @@ func TestBothSidesStartTLS(t *testing.T) {
 		}
 		conn := tls.Server(raw, config)
 		r = bufio.NewReader(conn)
-		for range 2 { // the gateway's introduction, and the client's
+		for range 2 { // the introductions of the gateway and of the client
 			line, _ := r.ReadString('\n')
 			io.WriteString(conn, "250 "+line)
 		}
@@ -232,8 +233,8 @@ func TestBothSidesStartTLS(t *testing.T) {
 	secure.hear("250 EHLO client.test\r\nDATA\r\n")
 }
 
-// Where TLS is optional, a client in plaintext is introduced to the upstream, and its
-// first command arrives as it was sent.
+// If TLS is optional, the gateway introduces a plaintext client to the upstream, and
+// forwards its first command unchanged.
 func TestTLSMayBeOptional(t *testing.T) {
 	p := newPKI(t)
 	ln := listen(t, "tcp")
@@ -255,8 +256,9 @@ func TestTLSMayBeOptional(t *testing.T) {
 	c.hear("HELO client.test\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n")
 }
 
-// A request to cancel a statement needs no TLS, as at a server. It is sent over the
-// upstream's TLS, also on a connection that was kept warm, and nothing follows it.
+// A request to cancel a statement needs no TLS, as with a server. The gateway sends
+// it over the upstream's TLS, also on a warm connection, and sends nothing after
+// it.
 func TestCancelRequestsAreRelayed(t *testing.T) {
 	const request = "\x00\x00\x00\x10\x04\xd2\x16\x2e\x00\x00\x12\x34\xde\xad\xbe\xef"
 	p := newPKI(t)

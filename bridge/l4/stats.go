@@ -20,7 +20,7 @@ type Stats struct {
 
 	BytesToUpstream, BytesToClient uint64
 
-	Durations  latency.Counts // of ended connections
+	Durations  latency.Counts // durations of ended connections
 	FirstBytes latency.Counts // from accept until the upstream's first bytes were delivered
 }
 

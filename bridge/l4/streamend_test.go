@@ -21,7 +21,7 @@ func TestStreamFailuresCountForTheSideThatFailed(t *testing.T) {
 		name    string
 		end     func(t *testing.T, client, back *peer)
 		want    record
-		counted certs.Reason // for the endpoint; "" nothing
+		counted certs.Reason // the failure counted for the endpoint, or ""
 		ejects  bool
 	}{
 		{"both end", func(t *testing.T, client, back *peer) {

@@ -47,7 +47,7 @@ type stressGate struct {
 	clientTLSConfig, upstreamTLSConfig *tls.Config // nil: plaintext
 
 	mu    sync.Mutex
-	convs map[uint64]*stressConversation // expected by the upstream, by number
+	convs map[uint64]*stressConversation // conversations that the upstream expects, by number
 }
 
 // A stressConversation is a conversation whose upstream side starts when its connection arrives.
@@ -81,7 +81,8 @@ func newStressGate(t *testing.T, p pki, c combination) *stressGate {
 	return s
 }
 
-// withSecrets returns a copy of config that records its traffic secrets; nil for nil.
+// withSecrets returns a copy of config that records its traffic secrets, or nil if
+// config is nil.
 func withSecrets(config *tls.Config) (*tls.Config, *splicetest.Secrets) {
 	config = config.Clone()
 	return config, splicetest.RecordSecrets(config)
@@ -167,8 +168,9 @@ func (s *stressGate) converse(t *testing.T, number uint64, ready func()) {
 	}
 }
 
-// Among many connections with all kinds of traffic none receives bytes or an end of
-// another. Afterwards no goroutine and no descriptor is left.
+// Among many connections with all kinds of traffic, no connection receives the
+// bytes or the end of another one. Afterwards no goroutine and no descriptor is
+// left.
 func TestManyConnectionsAtOnce(t *testing.T) {
 	conns, long := load(t)
 	listen(t, "tcp").Close() // starts the runtime's poller
@@ -227,7 +229,7 @@ func TestManyConnectionsAtOnce(t *testing.T) {
 	}
 	upstreams.Wait()
 	eventually(t, "every descriptor is closed", func() bool { return countDescriptors() <= descriptors })
-	for _, s := range gates { // let open's cleanup return
+	for _, s := range gates { // lets the cleanup of open return
 		s.served <- <-s.served
 	}
 	if err := goleak.Find(goroutines); err != nil {

@@ -21,14 +21,15 @@ import (
 type Table struct {
 	TLS *certs.Servers // nil: plaintext
 
-	// Starttls is the protocol in which clients ask for TLS before their handshake. With
-	// StarttlsOptional a client that does not ask is served in plaintext, like a client
-	// without a server name and a certificate. None: connections begin with TLS.
+	// Starttls is the protocol in which clients request TLS before their handshake. With
+	// StarttlsOptional, a client that does not request TLS is served in plaintext, like
+	// a client without a server name and a certificate. None: connections begin with
+	// TLS.
 	Starttls         starttls.Protocol
 	StarttlsOptional bool
 
 	// Validity says how clients are verified while their connections are open. Nil:
-	// each client is verified in its handshake only.
+	// a client is verified only in its handshake.
 	Validity *validity.Policy
 
 	// Peek makes the listener read a ClientHello before it decides anything else. It
@@ -52,11 +53,11 @@ type Table struct {
 	// before it reads anything but the PROXY protocol header. Nil admits all.
 	Access *cidr.Access
 
-	MaxConnections int // open at once; 0: no limit
-	MaxPerClient   int // open at once from one IP address; 0: no limit
+	MaxConnections int // maximum open connections; 0: no limit
+	MaxPerClient   int // maximum open connections from one IP address; 0: no limit
 
-	// Rate limits how many connections are admitted in a period, RatePerClient how many
-	// of one client. Connections beyond the limit are closed.
+	// Rate limits how many connections are admitted in a period, and RatePerClient how
+	// many from one client. Connections beyond the limit are closed.
 	Rate, RatePerClient limit.Rate
 
 	// HandshakeTimeout bounds reading the PROXY protocol header, and then the client's
@@ -80,7 +81,7 @@ type Table struct {
 	NoAccessLog bool
 }
 
-// A Target is where a connection goes.
+// A Target is the destination of a connection.
 type Target struct {
 	Route     string // for logs; "" for the default
 	Upstreams *upstream.Split[*upstream.Upstream]
@@ -112,8 +113,9 @@ func (t *Table) idle(u *upstream.Upstream) time.Duration {
 
 func (t *Table) linger() time.Duration { return cmp.Or(t.Linger, time.Minute) }
 
-// Passes reports whether a client that sent a server name goes to a Passthrough. Its
-// certificate is not known yet, so no route with a condition on it is considered.
+// Passes reports whether a client that sent a server name goes to a Passthrough. The
+// client's certificate is not known yet, so routes with a condition on it do not
+// count.
 func (t *Table) Passes(serverName string) bool {
 	if !t.Peek {
 		return false
@@ -133,7 +135,7 @@ func hostOf(serverName string) string {
 }
 
 // target returns the Target for a host and the client's verified certificate, which may
-// be nil, or nil.
+// be nil. It returns nil if there is no Target.
 func (t *Table) target(host string, client *route.Client) *Target {
 	if target, ok := t.Routes.Match(route.Request{Host: host, Client: client}); ok {
 		return target
