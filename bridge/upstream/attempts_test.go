@@ -70,8 +70,7 @@ func TestDialGivesEachEndpointItsTime(t *testing.T) {
 	}
 }
 
-// The endpoint that a Turn prefers comes first, whatever the policy, and the
-// others follow.
+// With every policy, the endpoint that a Turn prefers comes first.
 func TestATurnStartsWithItsPreferredEndpoint(t *testing.T) {
 	for _, p := range policies {
 		u := upstream.New(options(p.Policy, make([]int, 5)))

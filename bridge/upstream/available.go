@@ -96,9 +96,9 @@ func (c *coordinator) announce() {
 	}
 }
 
-// await waits until an untried endpoint takes traffic, while the first health
-// check of one is outstanding. If no endpoint is left, it ends an ejection
-// early.
+// await waits until an untried endpoint takes traffic, as long as the first
+// health check of an endpoint is outstanding. If no endpoint is left, it ends
+// an ejection early.
 func (t *Turn) await(wait func() (ctx context.Context, done func())) error {
 	u := t.upstream
 	var late <-chan time.Time

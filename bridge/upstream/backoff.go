@@ -11,7 +11,7 @@ type backoff struct {
 	first, most time.Duration
 
 	pause time.Duration
-	begin time.Time // of the pause
+	begin time.Time // when the pause began
 	until time.Time // no attempt before this time
 }
 

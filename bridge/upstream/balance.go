@@ -12,7 +12,7 @@ type Policy int
 
 const (
 	RoundRobin     Policy = iota // smooth, as in nginx: weights 5, 1, 1 give a a b a c a a
-	LeastRequests                // of two random endpoints, the one with fewer requests for its weight
+	LeastRequests                // the endpoint with fewer requests for its weight, of two random ones
 	Random                       // at random
 	ConsistentHash               // the same endpoint for the same Key; at random without a Key
 )
@@ -25,8 +25,8 @@ type tier struct {
 	policy    Policy
 	endpoints []*Endpoint
 
-	// turns holds the index of each endpoint as often as its weight says, evenly
-	// mixed. Nil: each once, in their order.
+	// turns holds the index of each endpoint in proportion to its weight, evenly
+	// mixed. Nil: each index once, in order.
 	turns []uint32
 
 	next   atomic.Uint64 // RoundRobin's position
@@ -68,8 +68,8 @@ func (r *tier) pick(t *Turn) *Endpoint {
 
 // roundRobin returns the next endpoint in round-robin order.
 func (r *tier) roundRobin(t *Turn) *Endpoint {
-	// A retry takes no turn of its own: a failing endpoint would come up more
-	// often.
+	// A retry does not advance the position. Otherwise a failing endpoint would be
+	// chosen more often.
 	if t.tries == 0 {
 		if e := r.atPosition(r.next.Add(1) - 1); t.canUse(e) && e.accepts() {
 			return e
@@ -127,8 +127,8 @@ const fewEndpoints = 8
 
 // pickOther maps a point to an endpoint: the endpoints that t can use, except
 // the given one, divide the 64-bit range by their shares. It returns nil if t
-// can use none. With many endpoints it first samples: drawing until one is
-// usable produces the same shares.
+// can use none. With many endpoints it first draws random endpoints until one
+// is usable, which produces the same shares.
 func (r *tier) pickOther(t *Turn, point uint64, except *Endpoint) *Endpoint {
 	if len(r.endpoints) > fewEndpoints {
 		for range fewEndpoints {
@@ -156,7 +156,7 @@ func (r *tier) pickOther(t *Turn, point uint64, except *Endpoint) *Endpoint {
 		}
 		at, last = at-share, e
 	}
-	return last // some may have become unavailable since they were counted
+	return last // endpoints may have become unavailable since they were counted
 }
 
 // maxTurns bounds the memory for weights: shares are exact to within one part
@@ -164,8 +164,8 @@ func (r *tier) pickOther(t *Turn, point uint64, except *Endpoint) *Endpoint {
 const maxTurns = 1 << 16
 
 // smooth returns the order of smooth weighted round robin: in each step every
-// endpoint gains its weight, and the one with the highest value is chosen and
-// pays the sum. Nil: each once, in their order.
+// endpoint gains its weight, and the endpoint with the highest value is chosen
+// and loses the sum. Nil: each index once, in order.
 func smooth(weights []int) []uint32 {
 	divisor, equal := 0, true
 	for _, w := range weights {

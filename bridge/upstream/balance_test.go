@@ -119,7 +119,7 @@ func TestPoliciesSpreadByWeight(t *testing.T) {
 			for _, w := range weights {
 				total += w
 			}
-			worst := 0.0 // in standard deviations
+			worst := 0.0 // the worst deviation, in standard deviations
 			for i, w := range weights {
 				share := float64(w) / float64(total)
 				want := share * picks
@@ -184,14 +184,14 @@ func hold(t testing.TB, u *upstream.Upstream, address string) *upstream.Turn {
 	return nil
 }
 
-// With lasting requests, LEAST_REQUESTS keeps endpoints as busy as their
-// weights say, where RANDOM lets a slow one fill up.
+// With long requests, LEAST_REQUESTS loads endpoints by their weights, while
+// RANDOM overloads a slow endpoint.
 func TestLeastRequestsEvensOutTheLoad(t *testing.T) {
 	for _, p := range []upstream.Policy{upstream.LeastRequests, upstream.Random} {
 		u := upstream.New(options(p, []int{1, 1, 2, 4}))
 		slow := u.Endpoints()[0]
-		// Whenever a request begins, the oldest one elsewhere than at the slow
-		// endpoint ends; there only one in twenty does.
+		// Whenever a request begins, the oldest request at another endpoint ends. At
+		// the slow endpoint, only every twentieth start ends one.
 		var held, stuck []*upstream.Turn
 		for n := range 20_000 {
 			turn := new(upstream.Turn)
@@ -234,8 +234,8 @@ func TestLeastRequestsEvensOutTheLoad(t *testing.T) {
 	}
 }
 
-// When an endpoint leaves, only its own keys move, to the others by their
-// weights. When it returns, they return. This holds for any weights.
+// When an endpoint leaves, only its own keys move, to the other endpoints by
+// their weights. When it returns, the keys return. This holds for any weights.
 func TestConsistentHashMovesFewKeys(t *testing.T) {
 	for _, weights := range [][]int{{1, 1, 1}, {5, 1, 1}, {100, 50, 30, 20}, many(10), many(100), many(300)} {
 		o := options(upstream.ConsistentHash, weights)
@@ -272,7 +272,7 @@ func many(n int) []int {
 	return weights
 }
 
-// A key's second endpoint is its first one after the first has left.
+// When a key's first endpoint leaves, its second endpoint becomes the first.
 func TestConsistentHashMovesToTheNextOwner(t *testing.T) {
 	o := options(upstream.ConsistentHash, many(20))
 	u := upstream.New(o)
@@ -297,7 +297,7 @@ func TestConsistentHashMovesToTheNextOwner(t *testing.T) {
 	}
 }
 
-// Two processes find the same endpoint for a key, whatever the order of their
+// Two processes find the same endpoint for a key, for any order of their
 // endpoints.
 func TestConsistentHashIsTheSameEverywhere(t *testing.T) {
 	o := options(upstream.ConsistentHash, []int{3, 1, 2, 1, 1, 1, 1, 1, 1, 1})
@@ -359,7 +359,7 @@ func TestTurnDoesNotAllocate(t *testing.T) {
 			alloctest.Want(t, p.name, 0, func() {
 				n++
 				turn.Begin(u, upstream.Key{Hash: uint64(n) << 48, Known: true})
-				for range 9 { // the ninth is where it is
+				for range 9 { // the ninth call finds no further endpoint
 					if _, err := turn.Next(wait); err != nil {
 						t.Fatal(err)
 					}

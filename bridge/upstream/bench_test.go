@@ -50,7 +50,7 @@ func BenchmarkDial(b *testing.B) {
 				}
 				conn.Close()
 			}
-			dial() // brings the first ticket
+			dial() // gets the first ticket
 			b.ReportAllocs()
 			for b.Loop() {
 				dial()

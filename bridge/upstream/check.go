@@ -16,7 +16,7 @@ import (
 
 // CheckOptions configure health checks. A checked endpoint takes no traffic
 // before its first result, or while it is unhealthy. Its Health is the result
-// of the checks alone, whatever happens to traffic.
+// of the checks alone and does not depend on traffic.
 type CheckOptions struct {
 	// Check checks an endpoint over a connection of CheckConnect, CheckHandshake or
 	// CheckDial, and returns nil if it is healthy. certs.Classify returns the
@@ -28,8 +28,8 @@ type CheckOptions struct {
 	// revision keeps the results of the previous one if its Kind is the same.
 	Kind string
 
-	Interval time.Duration // between checks, with a jitter of a tenth; 0: 10s
-	Timeout  time.Duration // for one check; 0: 5s
+	Interval time.Duration // time between checks, with a jitter of a tenth; 0: 10s
+	Timeout  time.Duration // timeout of one check; 0: 5s
 
 	Healthy   int // successes in a row that make an unhealthy endpoint healthy; 0: 2
 	Unhealthy int // failures in a row that make a healthy endpoint unhealthy; 0: 3
@@ -49,12 +49,12 @@ type Check struct {
 	Checked bool // at least one check completed
 
 	// The last check.
-	Time     time.Time // of its completion
+	Time     time.Time // when it completed
 	Duration time.Duration
 	Reason   certs.Reason // why it failed; "" if it succeeded
 	Message  string       // printable, at most about 500 bytes
 
-	Checks, Failures uint64 // checks since the Upstream was made, and those that failed
+	Checks, Failures uint64 // checks since the Upstream was created, and how many of them failed
 }
 
 // A verdict is the health that an endpoint's checks have established. The
@@ -64,7 +64,7 @@ type verdict struct {
 	health health // Unknown before the first check
 
 	mu     sync.Mutex
-	streak int // results in a row that contradict it
+	streak int // consecutive results that contradict health
 	last   Check
 }
 
@@ -196,7 +196,8 @@ func (c *checker) applyVerdict(now Health, changed, again bool, answer Check) {
 		event.Failure = nil
 	}
 	if changed && now == Up {
-		// Before it takes traffic: a healthy endpoint need not stay ejected.
+		// The ejection ends first, so that the endpoint can take traffic: a healthy
+		// endpoint need not stay ejected.
 		e.outlier.endEarly("it passes its health check again")
 	}
 	e.health.set(now, func() { e.notify(event) })
@@ -211,7 +212,7 @@ func (c *checker) applyVerdict(now Health, changed, again bool, answer Check) {
 	e.changed(again)
 }
 
-// status returns the result of the checks; nil without a checker.
+// status returns the result of the checks, or nil without a checker.
 func (c *checker) status() *Check {
 	if c == nil {
 		return nil

@@ -106,8 +106,8 @@ func (d *dialer) presentRefused(err error) {
 }
 
 // CheckName returns the name that the endpoint's certificate must match with
-// the settings of a purpose; "" if it depends on the connection or there is no
-// such name.
+// the settings of a purpose; "" if the name depends on the connection or is not
+// checked.
 func (d *dialer) CheckName(p Purpose) string {
 	client := d.options.client(p)
 	if client == nil {

@@ -19,8 +19,8 @@ import (
 // A checkedServer answers the health checks of a test.
 type checkedServer struct {
 	mu    sync.Mutex
-	err   map[string]error // by address; nil: it is well
-	takes time.Duration    // for each answer
+	err   map[string]error // by address; nil: the endpoint is healthy
+	takes time.Duration    // duration of each answer
 	asked []time.Time
 }
 
@@ -124,7 +124,7 @@ func TestHealthChangesAtThresholds(t *testing.T) {
 		wantChoices(t, u, "after the first answer", "a:1 b:1")
 		w.want(t, "at first", "health up - 0", "health up - 0")
 		p.set("a:1", errIll)
-		next := func() { time.Sleep(11 * time.Second); synctest.Wait() } // at least one question to each
+		next := func() { time.Sleep(11 * time.Second); synctest.Wait() } // lets at least one check of each endpoint run
 		next()
 		wantChoices(t, u, "one or two bad answers", "a:1 b:1")
 		next()
@@ -140,7 +140,7 @@ func TestHealthChangesAtThresholds(t *testing.T) {
 		}
 		p.set("a:1", nil)
 		time.Sleep(9 * time.Second)
-		p.set("a:1", errIll) // one good answer is not enough, whatever comes then
+		p.set("a:1", errIll) // one success is not enough
 		next()
 		p.set("a:1", nil)
 		for range 3 {
@@ -164,7 +164,7 @@ func TestAStreakMustBeUnbroken(t *testing.T) {
 		var u *upstream.Upstream
 		u = upstream.New(upstream.Options{Endpoints: []upstream.EndpointOptions{endpoint("a:1", 1)}, Check: upstream.CheckOptions{
 			Check: func(context.Context, *upstream.Endpoint) error {
-				if at > 0 { // what the answer before came to
+				if at > 0 { // the result of the previous answer
 					got.WriteString(strings.ToUpper(u.Status()[0].Health.String()[:1]))
 				}
 				if at == len(answers) {
@@ -318,7 +318,7 @@ func TestTurnsWaitForTheFirstHealthCheck(t *testing.T) {
 		}); err != upstream.ErrNoEndpoint || time.Since(begin) != time.Second {
 			t.Errorf("the caller that gives up: %v after %v", err, time.Since(begin))
 		}
-		// All failing is a result, too.
+		// Failure of all checks is a result too.
 		if _, err := next(wait); err != upstream.ErrNoEndpoint || time.Since(begin) != p.takes {
 			t.Errorf("all bad: %v after %v", err, time.Since(begin))
 		}
@@ -379,8 +379,8 @@ func TestARevisionKeepsHealth(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		wantChoices(t, at, "the third", "c:1")
 
-		// A Turn that waits at a replaced revision sees the result that the next
-		// revision gets.
+		// A Turn that waits at a replaced revision sees the results of the next
+		// revision.
 		waiting := live(checked(&p, nil, "d:1"))
 		got := make(chan string)
 		go func() {

@@ -19,7 +19,7 @@ type DialError struct {
 	Upstream, Endpoint string
 	Phase              string // "tcp", "unix" or "tls"
 	Reason             certs.Reason
-	Elapsed            time.Duration // of that phase
+	Elapsed            time.Duration // duration of the phase
 	Err                error
 }
 
@@ -88,7 +88,7 @@ func (d *dialer) dial(ctx context.Context, client *certs.Client, host string, ho
 	return c.tracker.ready(c, conn), nil
 }
 
-// isNarrow reports whether another attempt will offer more than the failed
+// isNarrow reports whether a second attempt will offer more than the failed
 // one.
 func isNarrow(err error) bool {
 	he, ok := errors.AsType[*certs.HandshakeError](err)
@@ -134,7 +134,7 @@ func (d *dialer) reach(ctx context.Context) (net.Conn, error) {
 }
 
 // handshake completes the TLS handshake, after the upgrade that Options.Starttls needs.
-// The Turn that the connection is for, if any, gets the greeting.
+// If the connection is for a Turn, the Turn gets the greeting.
 func (d *dialer) handshake(ctx context.Context, c *certs.Client, sock *socket.Socket, host string) (*tls.Conn, *certs.Peer, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.upstream.options.HandshakeTimeout)
 	defer cancel()

@@ -10,8 +10,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 )
 
-// A server that changed from the one group it was known to choose to others
-// gets a full offer at once: the client sees no failure.
+// If a server no longer supports the one group that it used to choose, it gets
+// a full offer at once, and the client sees no failure.
 func TestANarrowOfferIsRetriedAtOnceInFull(t *testing.T) {
 	ca := certstest.NewCA(t)
 	var strict atomic.Bool

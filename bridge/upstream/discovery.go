@@ -17,8 +17,8 @@ import (
 )
 
 // A Resolver resolves the addresses of an Upstream: a *resolve.Name. Revisions
-// of an upstream with the same question share it, so that a new revision
-// starts with the last answer.
+// of an upstream with equal queries share it, so that a new revision starts
+// with the last answer.
 type Resolver interface {
 	Ask(context.Context) (resolve.Answer, error)
 	Last() resolve.Answer
@@ -27,7 +27,7 @@ type Resolver interface {
 // DNSOptions configure endpoints from DNS, instead of Options.Endpoints.
 type DNSOptions struct {
 	Resolver Resolver
-	Refresh  time.Duration // between lookups; 0: the answer's time to live, or 1min without one
+	Refresh  time.Duration // time between lookups; 0: the answer's time to live, or 1min without one
 
 	// Endpoint returns the options of the endpoint at an address. Weight and
 	// Backup are taken from the address. Before is the endpoint that
@@ -40,17 +40,17 @@ type DNSOptions struct {
 
 const (
 	refreshDefault = time.Minute
-	firstRetry     = time.Second // after a failed lookup
+	firstRetry     = time.Second // delay after the first failed lookup
 	longestRetry   = 15 * time.Second
 )
 
 // DNSStatus describes the lookups of an Upstream's endpoints.
 type DNSStatus struct {
 	Resolved time.Time // when a lookup last confirmed the endpoints; zero: never
-	Next     time.Time // time of the next lookup; zero: none
-	Error    string    // of the last lookup; "" if it succeeded. Printable, at most about 500 bytes.
+	Next     time.Time // time of the next lookup, or zero
+	Error    string    // error of the last lookup; "" if it succeeded. Printable, at most about 500 bytes.
 
-	Lookups, Failed uint64 // lookups, and those that failed
+	Lookups, Failed uint64 // number of lookups, and of failed ones
 }
 
 // A discovery updates the endpoints of one Upstream from DNS, on its own
@@ -71,8 +71,8 @@ type discovery struct {
 	mu            sync.Mutex
 	known         bool // first is closed
 	next          time.Time
-	err           error // of the last lookup
-	none          error // the same, for callers that find no endpoint because of it
+	err           error // error of the last lookup
+	none          error // err as an error for callers that find no endpoint
 	asked, failed uint64
 }
 
@@ -100,7 +100,7 @@ func (u *Upstream) discover(o DNSOptions) (*discovery, []*Endpoint) {
 }
 
 // endpoints returns the endpoints of an answer, existing and new ones. It
-// reports which are new and which only changed their share.
+// reports which endpoints are new, and which only changed their share.
 func (d *discovery) endpoints(a resolve.Answer, before map[string]*Endpoint) (all, came []*Endpoint, sharesChanged bool, err error) {
 	members := make(map[member]*Endpoint, len(a.Addresses))
 	for _, addr := range a.Addresses {
@@ -192,8 +192,8 @@ func (d *discovery) ask(ctx context.Context) (answer resolve.Answer, err error) 
 	return answer, err
 }
 
-// interval returns the time until the next lookup. The jitter keeps upstreams
-// that started together from asking together.
+// interval returns the time until the next lookup. The jitter prevents
+// upstreams that started together from querying together.
 func (d *discovery) interval(a resolve.Answer) time.Duration {
 	every := cmp.Or(d.options.Refresh, a.TTL, refreshDefault)
 	return every + rand.N(every/10+1)
@@ -231,8 +231,8 @@ func (d *discovery) applyResult(a resolve.Answer, err error) time.Time {
 	return d.next
 }
 
-// apply makes the endpoints those of the answer. An answer without addresses
-// changes nothing.
+// apply replaces the endpoints by those of the answer. An answer without
+// addresses changes nothing.
 func (d *discovery) apply(a resolve.Answer) error {
 	before := len(d.members)
 	all, came, sharesChanged, err := d.endpoints(a, nil)
@@ -252,8 +252,8 @@ func (d *discovery) apply(a resolve.Answer) error {
 	return err
 }
 
-// changes lists the endpoints that came and left: "10.0.0.2:443 came,
-// 10.0.0.1:443 left".
+// changes lists new and former endpoints: "10.0.0.2:443 came, 10.0.0.1:443
+// left".
 func changes(came, left []*Endpoint) string {
 	var parts []string
 	for _, c := range []struct {

@@ -25,8 +25,8 @@ type names struct {
 	ttl    time.Duration
 	found  []resolve.Address
 	err    error
-	times  []time.Time   // when it was asked
-	slow   chan struct{} // answers wait for it; nil: they do not
+	times  []time.Time   // times of the lookups
+	slow   chan struct{} // if not nil, answers wait until it is closed
 }
 
 func (n *names) Last() resolve.Answer {
@@ -56,7 +56,7 @@ func (n *names) Ask(ctx context.Context) (resolve.Answer, error) {
 }
 
 // say sets the answer to addresses, such as "10.0.0.1:80", with a weight as
-// "10.0.0.1:80*5", or with a bang for a backup.
+// "10.0.0.1:80*5", or with an exclamation mark for a backup.
 func (n *names) say(addresses ...string) {
 	var all []resolve.Address
 	for _, a := range addresses {
@@ -260,7 +260,7 @@ func TestEndpointsThatStayKeepTheirState(t *testing.T) {
 			t.Errorf("turns %q", turns)
 		}
 
-		n.say("10.0.0.2:80", "10.0.0.3:80!", "10.0.0.4:80") // the same in another slice
+		n.say("10.0.0.2:80", "10.0.0.3:80!", "10.0.0.4:80") // the same addresses in another slice
 		events = events[:0]
 		pass(10 * time.Second)
 		if !slices.Equal(u.Endpoints(), second) || len(events) != 0 {
@@ -325,7 +325,7 @@ func TestTurnsWaitForTheFirstAnswerForAtMostTheConnectTimeout(t *testing.T) {
 	}
 	for _, test := range []struct {
 		name  string
-		after time.Duration // until there is an answer
+		after time.Duration // time until the answer
 		err   error
 		takes time.Duration
 		want  string
@@ -479,8 +479,8 @@ func TestRetireEndsAPendingLookup(t *testing.T) {
 	})
 }
 
-// With real connections: those of an endpoint that leaves continue. Its warm
-// connections are closed, and warm ones to a new endpoint are made.
+// When an endpoint leaves, its open connections continue and its warm
+// connections are closed. A new endpoint gets warm connections.
 func TestConnectionsOfAnEndpointThatLeavesContinue(t *testing.T) {
 	one, two := newWarmServer(t, nil), newWarmServer(t, nil)
 	n := &names{}

@@ -4,7 +4,7 @@
 // An Upstream is immutable except for its counters. The caller that dialed a
 // connection owns it. The Upstream owns only warm connections, from Start to
 // Retire; without them it has nothing to close. A Tracker, which the revisions
-// of an upstream share, counts all connections and drains them by the client
-// certificate they were made with. Each certs.Client has its own session
-// store, so a session never outlives the revision it was made under.
+// of an upstream share, counts all connections and drains them by client
+// certificate. Each certs.Client has its own session store, so a session never
+// outlives the revision that created it.
 package upstream

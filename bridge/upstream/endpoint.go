@@ -24,14 +24,14 @@ type Endpoint struct {
 	capacity
 	results
 
-	name *Name        // an allocation of its own
-	seed uint64       // of its bids for slots of a consistent hash
+	name *Name        // a separate allocation, see Name
+	seed uint64       // seed of the endpoint's bids for slots of a consistent hash
 	gone atomic.Int64 // when it left its upstream's group, in nanoseconds since 1970; 0: it is a member
 
 	warm    *warmPool // nil: no warm connections
 	checker *checker  // nil: there is no health check
-	outlier *outlier  // nil: never ejected
-	health  *health   // the checker's, if there is one
+	outlier *outlier  // nil: no outlier detection
+	health  *health   // shared with checker, if that is not nil
 }
 
 // newEndpoint returns an endpoint of u. It is not in u's group yet.
@@ -68,13 +68,14 @@ func (e *Endpoint) SameAddress(o *Endpoint) bool {
 	return e.options.Network == o.options.Network && e.options.Address == o.options.Address
 }
 
-// A Name names an endpoint and its upstream. It may be kept longer than both.
+// A Name names an endpoint and its upstream. It keeps neither of them in
+// memory.
 type Name struct{ Upstream, Endpoint string }
 
 // Name returns the endpoint's name, always the same pointer.
 func (e *Endpoint) Name() *Name { return e.name }
 
-// SideOf describes a connection to the endpoint that was made for a purpose.
+// SideOf describes a connection to the endpoint for a purpose.
 func (e *Endpoint) SideOf(conn net.Conn, p Purpose) live.Side {
 	side := live.SideOf(conn)
 	if client := e.Client(p); client != nil && client.Certificate() != nil {
@@ -101,15 +102,15 @@ func (e *Endpoint) Client(p Purpose) *certs.Client { return e.options.client(p) 
 // endpoint. The connection is as in Upstream.Dial; the error is a *DialError
 // or ErrFull.
 //
-// Host is the DNS name or IP address that the client asked for, or "" if
-// unknown. If the upstream takes the server name from it, a connection without
-// a host fails with LOCAL_CONFIG before it is dialed.
+// Host is the DNS name or IP address that the client requested, or "" if
+// unknown. If the upstream takes the server name from Host, a connection
+// without a host fails with LOCAL_CONFIG before it is dialed.
 func (e *Endpoint) DialAs(ctx context.Context, p Purpose, host string) (net.Conn, error) {
 	return e.DialPooled(ctx, p, host, nil)
 }
 
-// DialPooled is DialAs for a connection that the holder keeps for reuse. The holder is
-// notified when the connection is drained; nil: it is not.
+// DialPooled is DialAs for a connection that the holder keeps for reuse. The holder,
+// which may be nil, is notified when the connection is drained.
 func (e *Endpoint) DialPooled(ctx context.Context, p Purpose, host string, holder Holder) (net.Conn, error) {
 	if e.fromHost && e.Client(p) != nil && host == "" {
 		return nil, e.failed(ctx, e.failure("tls", 0, errNoHost))
@@ -118,7 +119,7 @@ func (e *Endpoint) DialPooled(ctx context.Context, p Purpose, host string, holde
 		return nil, err
 	}
 	if t, ok := ctx.Value(turnKey{}).(*Turn); ok {
-		t.Connected() // from here on its place counts it
+		t.Connected() // from here on, acquireConnection's count replaces the claim
 	}
 	return e.dialCounted(ctx, p, host, holder)
 }
@@ -145,7 +146,7 @@ func (e *Endpoint) dialCounted(ctx context.Context, p Purpose, host string, hold
 // errNoHost rejects a connection without a host for the server name.
 var errNoHost = &certs.VerifyError{
 	Reason: certs.ReasonLocalConfig,
-	Detail: "the server name is that of the request's host or the client's SNI, and the client sent none",
+	Detail: "the server name comes from the request's host or the client's SNI, and the client sent none",
 }
 
 // Left reports whether the endpoint has left its upstream. Connections to it
@@ -172,8 +173,8 @@ func (e *Endpoint) wait() {
 	e.warm.wait()
 }
 
-// inheritStart copies when the endpoint came up from the replaced Upstream, so that
-// its slow start continues. Nil: no Upstream was replaced.
+// inheritStart copies the time when the endpoint came up from the replaced
+// Upstream, so that its slow start continues. Nil: no Upstream was replaced.
 func (e *Endpoint) inheritStart(replaced *Upstream) {
 	period := e.upstream.options.SlowStart
 	if replaced == nil || period == 0 || len(replaced.Endpoints()) == 0 {
@@ -190,7 +191,8 @@ func (e *Endpoint) inheritStart(replaced *Upstream) {
 		}
 		begun = replaced.made.Add(time.Duration(since - 1))
 	}
-	// It is negative if the endpoint came up before its upstream was made.
+	// The value is negative if the endpoint came up before its Upstream was
+	// created.
 	e.since.Store(int64(begun.Sub(e.upstream.made)) + 1)
 }
 

@@ -173,7 +173,7 @@ func TestDialResumesAndCounts(t *testing.T) {
 				exchange(t, conn) // reads the tickets too
 				conn.Close()
 			}
-			conn, _, err := u.Dial(t.Context(), upstream.HTTP) // another purpose, other sessions
+			conn, _, err := u.Dial(t.Context(), upstream.HTTP) // another purpose uses other sessions
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -414,7 +414,7 @@ func TestLoggingOfEqualFailuresIsLimited(t *testing.T) {
 			t.Fatalf("%d lines for two reasons", n)
 		}
 		log.Reset()
-		time.Sleep(10 * time.Second) // the bubble's, which passes at once
+		time.Sleep(10 * time.Second) // time in the bubble passes at once
 		e.NoteFailure(syscall.ECONNREFUSED)
 		e.NoteFailure(syscall.ECONNREFUSED)
 		if line := log.String(); strings.Count(line, "\n") != 1 || !strings.Contains(line, `"suppressed":999`) {

@@ -13,21 +13,21 @@ const (
 	HealthChanged    EventKind = iota
 	Failed                     // an attempt to connect, or a new connection
 	EndpointsChanged           // DNS has other endpoints; fields about one endpoint are then zero
-	Ejected                    // outlier detection keeps traffic from it for a while
+	Ejected                    // outlier detection ejected the endpoint
 	Returned                   // the ejection is over
 	Unverified                 // endpoints of open connections no longer verify; not about one endpoint
 )
 
-// An Event is a notification to an Upstream's observer. Failures of an
-// endpoint for the same reason are combined into at most one Event in 10s. A
-// flapping endpoint causes a few Events in that span, then one as soon as the
-// span is over and the endpoint is used.
+// An Event is a notification to an Upstream's observer. Failures of an endpoint
+// for the same reason are combined into at most one Event in 10s. A flapping
+// endpoint causes a few Events within 10s, and then one when the 10s are over
+// and the endpoint is used.
 type Event struct {
 	Upstream, Endpoint string
 	Kind               EventKind
 
-	Health  Health   // current
-	Failure *Failure // what failed, made the endpoint go down, or caused the ejection or its end; nil when it came up. Must not be modified.
+	Health  Health   // the current health
+	Failure *Failure // the cause of the Event; nil when the endpoint came up. Must not be modified.
 	Count   uint64   // Failed: failures for this reason since the last Event about it; Unverified: connections
 	Message string   // EndpointsChanged: the endpoints that came and left; bounded
 }

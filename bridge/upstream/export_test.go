@@ -13,7 +13,7 @@ func Answer(e *Endpoint, ok bool) {
 	e.checker.applyVerdict(now, changed, true, answer)
 }
 
-// EndEjection ends e's ejection, if there is one, as if its time were over.
+// EndEjection ends e's ejection, if any, as if its time had passed.
 func EndEjection(e *Endpoint) {
 	if e.outlier.isEjected() {
 		e.outlier.record.ejectedUntil.Store(1)

@@ -57,7 +57,7 @@ var faultyUses = []faultyUse{
 	}},
 }
 
-// exchangeHello has a peer return a message.
+// exchangeHello sends a message to an echoing peer and reads it back.
 func exchangeHello(c net.Conn) error {
 	_ = c.SetDeadline(time.Now().Add(time.Second))
 	if _, err := io.WriteString(c, "hello"); err != nil {
@@ -88,7 +88,7 @@ func (c filled) Read(p []byte) (int, error) {
 	}
 }
 
-// serve returns what each connection sends, after its header.
+// serve echoes each connection, after its header.
 func (x *faultyUse) serve(c net.Conn, config *tls.Config) {
 	defer c.Close()
 	var in io.Reader = c
@@ -106,7 +106,7 @@ func (x *faultyUse) serve(c net.Conn, config *tls.Config) {
 	_, _ = io.Copy(c, in)
 }
 
-// A readFrom is a connection whose first bytes were read already.
+// A readFrom is a connection whose first bytes were already read.
 type readFrom struct {
 	net.Conn
 	io.Reader
@@ -114,8 +114,8 @@ type readFrom struct {
 
 func (c readFrom) Read(p []byte) (int, error) { return c.Reader.Read(p) }
 
-// run has one fault happen to the first connection. It returns how many operations that
-// has seen.
+// run injects one fault into the first connection. It returns the number of operations
+// on that connection.
 func (x *faultyUse) run(t *testing.T, fault faulttest.Fault) (ops int) {
 	ca := certstest.NewCA(t)
 	config := &tls.Config{Certificates: []tls.Certificate{certstest.TLS(t, ca.Server(t, "up.test"))}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: ca.Pool()}
@@ -157,11 +157,11 @@ func (x *faultyUse) run(t *testing.T, fault faulttest.Fault) (ops int) {
 	}
 	u := upstream.New(o)
 	u.Start()
-	time.Sleep(time.Second) // a warm connection has been made
+	time.Sleep(time.Second) // gives a warm connection time to be opened
 	if x.check == nil {
 		x.use(t, u, fault)
 	}
-	time.Sleep(time.Minute) // in which the upstream is checked, and recovers
+	time.Sleep(time.Minute) // gives the upstream time to be checked and to recover
 	if st := u.Status()[0]; !st.Available {
 		t.Errorf("the endpoint is unavailable: %s", st.Unavailable)
 	}
@@ -176,7 +176,7 @@ func (x *faultyUse) run(t *testing.T, fault faulttest.Fault) (ops int) {
 	return faults.Conns()[0].Ops()
 }
 
-// use dials twice. The second connection is without a fault.
+// use dials twice. The second connection has no fault.
 func (x *faultyUse) use(t *testing.T, u *upstream.Upstream, fault faulttest.Fault) {
 	for i := range 2 {
 		begin := time.Now()
@@ -195,9 +195,10 @@ func (x *faultyUse) use(t *testing.T, u *upstream.Upstream, fault faulttest.Faul
 	}
 }
 
-// A read or write of a connection to an endpoint fails, is cut off or stalls: in the header,
-// in the handshake or after it, in traffic, on a warm connection or in a health check. The
-// caller learns of it in time, the next connection works, and nothing is left.
+// A read or write of a connection to an endpoint fails, is cut off or stalls: in the
+// header, in the handshake or after it, in traffic, on a warm connection or in a health
+// check. The caller gets the error in time, the next connection works, and no resource
+// leaks.
 func TestFaultsOfEndpointConnections(t *testing.T) {
 	for i := range faultyUses {
 		x := &faultyUses[i]

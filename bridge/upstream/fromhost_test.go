@@ -11,7 +11,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 )
 
-// A hello is what a server received in a handshake.
+// A hello holds the fields that a server received in a handshake.
 type hello struct {
 	name    string
 	resumed bool
@@ -86,7 +86,7 @@ func TestAClientCannotTakeAnEndpointDown(t *testing.T) {
 		reason   certs.Reason
 		connects uint64
 	}{
-		{"", certs.ReasonLocalConfig, 0}, // and nothing is dialled
+		{"", certs.ReasonLocalConfig, 0}, // the gateway does not dial
 		{"evil.test", certs.ReasonNameMismatch, 1},
 	} {
 		_, _, err := u.DialAs(t.Context(), upstream.HTTP, test.host)

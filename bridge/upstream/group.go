@@ -4,7 +4,7 @@ package upstream
 // choose among them. Only that state changes: when endpoints come or leave, a new
 // group replaces it, and the remaining endpoints are in both.
 type group struct {
-	endpoints []*Endpoint // as configured
+	endpoints []*Endpoint // in the configured order
 	fromHost  bool
 
 	primaries, backups *tier // without draining endpoints
@@ -39,7 +39,8 @@ func (g *group) pick(t *Turn) *Endpoint {
 	return g.backups.pick(t)
 }
 
-// without returns why t has no endpoint: a limit, or no available endpoint.
+// without returns the error for a t without an endpoint: a limit, or no
+// available endpoint.
 func (g *group) without(t *Turn) error {
 	for _, e := range g.endpoints {
 		if e.takesTraffic() && !t.hasTried(e) {

@@ -8,8 +8,7 @@ import (
 	"github.com/cespare/xxhash/v2"
 )
 
-// A HashKey selects the property of a client or request that makes its Key:
-// the field that is set.
+// A HashKey selects the property that determines a Key. One field is set.
 type HashKey struct {
 	ClientAddress bool
 	Header        string // the name of a request header
@@ -86,8 +85,8 @@ func (o *owners) pick(t *Turn, endpoints []*Endpoint) *Endpoint {
 }
 
 // winner returns the index of the endpoint that wins a slot among those that t
-// can use, by their current shares; -1: none. With a nil t it considers all
-// endpoints, by their weights.
+// can use, by their current shares; or -1 if t can use none. With a nil t it
+// considers all endpoints, by their weights.
 func winner(slot uint64, endpoints []*Endpoint, t *Turn) int {
 	var now instant
 	best, least := -1, math.Inf(1)

@@ -7,6 +7,6 @@ import "github.com/drawbridge-gateway/drawbridge/bridge/latency"
 // is ready for use.
 type Latencies struct {
 	Connect   latency.Histogram // including failed attempts
-	Handshake latency.Histogram // of TLS, including failed attempts
+	Handshake latency.Histogram // TLS handshakes, including failed ones
 	Head      latency.Histogram // from when a request has a connection until its response's head
 }

@@ -54,8 +54,8 @@ func (q *quota) hasRoom(minus int64) bool { return q.most == 0 || q.n.Load()-min
 // connections counts the connections of one Upstream or Endpoint.
 type connections struct {
 	quota
-	idle    atomic.Int64 // not in use; closed when another connection needs their place
-	claimed atomic.Int64 // by Turns that have an endpoint but no connection yet
+	idle    atomic.Int64 // unused connections, closed when another connection needs room
+	claimed atomic.Int64 // claims of Turns that have an endpoint but no connection yet
 }
 
 // room reports whether one more connection may be in use.
@@ -83,8 +83,8 @@ func (t *Turn) canConnect(e *Endpoint) bool {
 	return !t.exclusive && e.shared.Load() > 0 || e.connections.room() && e.upstream.connections.room()
 }
 
-// claim counts t as needing a connection to its endpoint, so that no other
-// Turn is sent there for the same one. acquireConnection enforces the limit.
+// claim counts t as needing a connection to its endpoint, so that no other Turn
+// expects the same connection. acquireConnection enforces the limit.
 func (t *Turn) claim() {
 	if u := t.upstream; u.LimitsConnections() {
 		t.claimsConnection = true
@@ -105,7 +105,7 @@ func (t *Turn) unclaim() {
 // A capacity tracks an endpoint's limits.
 type capacity struct {
 	upstream    *Upstream
-	inProgress  quota        // of requests
+	inProgress  quota        // requests in progress
 	connections connections  // counted only with a limit
 	shared      atomic.Int64 // connections with room for further requests; see NoteShared
 }
@@ -173,9 +173,9 @@ func (c *capacity) NoteShared(more int) {
 // traffic.
 func (u *Upstream) SetEvictIdle(f func(e *Endpoint, spare any) bool) { u.evictIdle = f }
 
-// MakeRoom closes an idle connection to make room for one to e that failed
-// with ErrFull, and reports whether it did. Connections that belong to spare
-// stay open; nil spares none.
+// MakeRoom closes an idle connection after a dial to e failed with ErrFull, and
+// reports whether it closed one. Connections that belong to spare stay open;
+// nil spares none.
 func (e *Endpoint) MakeRoom(spare any) bool {
 	u, at := e.upstream, e
 	if e.connections.hasRoom(0) {

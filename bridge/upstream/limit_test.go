@@ -76,7 +76,7 @@ func TestConnectionsAreLimited(t *testing.T) {
 func TestTheConnectionLimitCanBeFullyUsed(t *testing.T) {
 	const most = 8
 	came, gate := make(chan bool, 2*most), make(chan bool)
-	address := listen(t, "tcp", func(net.Conn) { // which shakes no hands
+	address := listen(t, "tcp", func(net.Conn) { // a server that never completes a handshake
 		came <- true
 		<-gate
 	})
@@ -150,7 +150,7 @@ func TestIdleConnectionsGiveWay(t *testing.T) {
 	u := upstream.New(upstream.Options{Name: "u", Limits: upstream.Limits{Connections: 2}, Endpoints: []upstream.EndpointOptions{echoServer(t), echoServer(t)}})
 	a, b := u.Endpoints()[0], u.Endpoints()[1]
 	owner := new(int)
-	var idle []net.Conn // to a, of the owner
+	var idle []net.Conn // the owner's idle connections to a
 	u.SetEvictIdle(func(e *upstream.Endpoint, spare any) bool {
 		if e == b || len(idle) == 0 || spare == owner {
 			return false

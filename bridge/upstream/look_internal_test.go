@@ -126,7 +126,7 @@ func TestLookIsBoundedForEndlessRecords(t *testing.T) {
 // Tickets are consumed in pieces of any size, and the data that client and
 // server exchange afterward is complete.
 func TestLookConsumesTicketsAndLosesNoData(t *testing.T) {
-	client, server, d := connectedPair(t, &tls.Config{MinVersion: tls.VersionTLS13, ClientAuth: tls.RequestClientCert}) // so that tickets come late
+	client, server, d := connectedPair(t, &tls.Config{MinVersion: tls.VersionTLS13, ClientAuth: tls.RequestClientCert}) // delays the tickets
 	arrive(t, client)
 	if received, err := look(client); !received || err != nil {
 		t.Fatalf("heard %v, %v", received, err)
@@ -140,7 +140,7 @@ func TestLookConsumesTicketsAndLosesNoData(t *testing.T) {
 	text := bytes.Repeat([]byte("0123456789"), 20)
 	d.hold()
 	server.Write(text)
-	const early = 100 // of a record
+	const early = 100 // number of early bytes of a record
 	for _, b := range d.held[:early] {
 		d.Conn.Write([]byte{b})
 		arrive(t, client)

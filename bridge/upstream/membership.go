@@ -24,7 +24,7 @@ type membership struct {
 	left    []func(*Endpoint)
 }
 
-// replace makes endpoints the group, and returns those that left. Only one
+// replace replaces the group's endpoints, and returns those that left. Only one
 // goroutine at a time may call it.
 func (u *Upstream) replace(endpoints []*Endpoint) (left []*Endpoint) {
 	m := &u.members
@@ -39,7 +39,7 @@ func (u *Upstream) replace(endpoints []*Endpoint) (left []*Endpoint) {
 	now := time.Now()
 	for _, e := range endpoints {
 		if len(before) > 0 && !slices.Contains(before, e) {
-			e.cameUp(now) // while others already take traffic
+			e.cameUp(now) // others already take traffic
 		}
 	}
 	for _, e := range before {
@@ -67,7 +67,7 @@ func (u *Upstream) replace(endpoints []*Endpoint) (left []*Endpoint) {
 // held.
 func (m *membership) forget(now time.Time) {
 	idle := 0
-	for i := len(m.gone) - 1; i >= 0; i-- { // the last one left last
+	for i := len(m.gone) - 1; i >= 0; i-- { // the list is in order of leaving
 		e := m.gone[i]
 		if e.counts.open.Load() > 0 {
 			continue

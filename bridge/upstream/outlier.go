@@ -14,24 +14,26 @@ import (
 
 // OutlierOptions configure outlier detection, which keeps traffic from a
 // failing endpoint for a while (ejects it). It counts failures of traffic:
-// connections that cannot be made, and results passed to NoteResult and
-// NoteFailure. Each rule applies independently.
+// failed dials, and results passed to NoteResult and NoteFailure. Each rule
+// applies independently.
 type OutlierOptions struct {
 	Failures   int // failures in a row; 0: no such rule
 	Handshakes int // failed handshakes in a row; 0: no such rule
 
 	// Reasons are the handshake failures that count. Other handshake failures
-	// count in no rule. Nil: all that are the endpoint's fault.
+	// count in no rule. Nil: all failures that the endpoint causes.
 	Reasons []certs.Reason
 
-	// Percent is the share of failures that ejects, of at least MinAttempts within
-	// Window. 0: no such rule. The other fields default to 20 and 10s.
+	// Percent is the share of failures at which the endpoint is ejected, with at
+	// least MinAttempts attempts within Window. 0: no such rule. The other fields
+	// default to 20 and 10s.
 	Percent     int
 	MinAttempts int
 	Window      time.Duration
 
-	// Base is the length of the first ejection. Each further one is twice as long,
-	// up to Max, until the endpoint worked for as long. Defaults: 30s, 300s.
+	// Base is the length of the first ejection. Each further ejection is twice as
+	// long, up to Max, until the endpoint has worked for as long as the last
+	// ejection. Defaults: 30s, 300s.
 	Base, Max time.Duration
 
 	// MaxPercent is the share of endpoints, without draining ones, that may be
@@ -60,7 +62,7 @@ type record struct {
 	mu     sync.Mutex
 	window window
 	times  int           // ejections in close succession
-	lasted time.Duration // of the last ejection
+	lasted time.Duration // duration of the last ejection
 	ended  time.Duration // end of the last ejection, since began
 	why    string
 }
@@ -168,7 +170,7 @@ func (o *outlier) handshakeSucceeded() {
 // Failure may be nil.
 func (o *outlier) recordFailure(handshake bool, failure *Failure) {
 	if o == nil || o.record.isEjected() {
-		return // it started before the ejection
+		return // the attempt started before the ejection
 	}
 	if handshake && len(o.options.Reasons) > 0 && !slices.Contains(o.options.Reasons, failure.Reason) {
 		return
@@ -311,7 +313,7 @@ func (o *outlier) reportReturn(why string) {
 	e.changed(true)
 }
 
-// start takes over an ejection from another revision.
+// start continues an ejection of another revision.
 func (o *outlier) start() {
 	if o == nil || o.record.ejectedUntil.Load() == 0 {
 		return
@@ -342,7 +344,7 @@ const windowParts = 10
 
 // A window counts recent attempts and failures.
 type window struct {
-	width time.Duration // of a part
+	width time.Duration // duration of a part
 	parts [windowParts]struct {
 		at          int64 // index of the current part
 		all, failed int

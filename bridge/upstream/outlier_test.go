@@ -65,8 +65,8 @@ func TestFailuresInARowEject(t *testing.T) {
 		}
 
 		// Results of requests that started before the ejection are ignored. The
-		// endpoint returns when its time is over, and an Event reports it, even
-		// without traffic.
+		// endpoint returns when the ejection's time has passed, and an Event reports
+		// that, even without traffic.
 		results(a, "----------")
 		time.Sleep(27*time.Second - 1)
 		wantChoices(t, u, "before its time", "b:1")
@@ -84,7 +84,7 @@ func TestFailuresInARowEject(t *testing.T) {
 }
 
 // Each ejection soon after the previous one is twice as long, up to a bound.
-// The length is reset once the endpoint worked for as long.
+// The length is reset once the endpoint has worked for as long.
 func TestEjectionsBackOff(t *testing.T) {
 	bubble(t, func(t *testing.T, live func(*upstream.Upstream) *upstream.Upstream) {
 		u := live(withDetection(upstream.OutlierOptions{Failures: 2, Base: 10 * time.Second, Max: time.Minute}, nil, "a:1", "b:1"))
@@ -456,7 +456,7 @@ func TestARevisionKeepsEjections(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		next := options(u)
 		u.Retire()
-		results(u.Endpoints()[1], "-") // of a request of the old revision
+		results(u.Endpoints()[1], "-") // the result of a request of the old revision
 		next = live(next)
 		wantChoices(t, next, "in the next revision", "b:1")
 		if d := ejection(next, 0); d > 20*time.Second || d < 17*time.Second || next.Status()[0].Ejections != 0 {

@@ -12,15 +12,15 @@ import (
 // started to wait.
 //
 // Code that changes an input of limits or policies calls changed, which admits
-// the Turns that now fit. The goroutine that calls changed assigns what they
-// wait for, so that no other Turn can take it and no Turn wakes without
-// result. A Turn cannot miss a change between finding no room and waiting:
-// once queued and counted in waiting, it looks again.
+// the Turns that now fit. The goroutine that calls changed assigns room to
+// them, so that no other Turn can take it and no Turn wakes without a result. A
+// Turn cannot miss a change between finding no room and waiting: once queued
+// and counted in waiting, it looks again.
 type queue struct {
 	waiting atomic.Int64
 
 	mu      sync.Mutex
-	waiters list.List // of *waiter, ordered by their Turns' tickets
+	waiters list.List // holds *waiter, ordered by the tickets of their Turns
 	tickets uint64    // issued so far
 }
 
@@ -47,7 +47,7 @@ func (u *Upstream) changed() {
 // serve admits the Turns that now fit. queue.mu is held.
 func (u *Upstream) serve() {
 	q := &u.queue
-	alone := true // there may be a connection for an exclusive Turn
+	alone := true // a connection for an exclusive Turn may be free
 	for at := q.waiters.Front(); at != nil; {
 		w := at.Value.(*waiter)
 		t, err := w.turn, ErrOverloaded
@@ -70,7 +70,7 @@ func (u *Upstream) serve() {
 		w.err = err
 		close(w.ready)
 		if err == nil && !t.exclusive && t.at.shared.Load() > 0 {
-			return // the room left is unknown; its call of Connected is a change
+			return // the remaining room is unknown until this Turn calls Connected, which is a change
 		}
 	}
 }
@@ -116,7 +116,7 @@ func (u *Upstream) enqueue(t *Turn) (w *waiter, left time.Duration, err error) {
 	// A Turn that had a place in the queue keeps it when it returns because its
 	// connection was missing or failed.
 	if t.ticket == 0 && q.waiting.Load() >= int64(limits.Pending) || left <= 0 {
-		u.serve() // give others what t released
+		u.serve() // assigns the room that t released
 		if err = t.take(); err == ErrOverloaded {
 			err = u.overload()
 		}

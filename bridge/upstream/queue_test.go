@@ -158,7 +158,7 @@ func TestWaitingEnds(t *testing.T) {
 	for _, test := range []struct {
 		name   string
 		limits upstream.Limits
-		cancel bool // after 2s
+		cancel bool // canceled after 2s
 		after  time.Duration
 		err    error
 	}{
@@ -191,7 +191,8 @@ func TestWaitingEnds(t *testing.T) {
 					t.Errorf("load %+v", l)
 				}
 				turn.End()
-				// Its place in the queue is free, and so is the one at the endpoint.
+				// The Turn's place in the queue is free, and so is its place at the
+				// endpoint.
 				a.End()
 				last := begin(u)
 				if _, err := last.Next(func() (context.Context, func()) { t.Error("wait was called"); return t.Context(), func() {} }); err != nil {
@@ -246,7 +247,7 @@ func TestTimeInTheQueueAddsUp(t *testing.T) {
 		if _, err := turn.Next(patient(t.Context())); err != nil || time.Since(began) != 6*time.Second {
 			t.Errorf("%v after %v", err, time.Since(began))
 		}
-		time.Sleep(time.Minute) // at the endpoint, which is no waiting
+		time.Sleep(time.Minute) // time at the endpoint does not count as waiting
 		began = time.Now()
 		if _, err := turn.Next(patient(t.Context())); err != upstream.ErrOverloaded || time.Since(began) != 4*time.Second {
 			t.Errorf("%v after %v, want that it is overloaded after 4s", err, time.Since(began))
@@ -262,8 +263,8 @@ type actor struct {
 	cancel context.CancelFunc
 	do     chan func()
 	name   int
-	place  int  // in the queue, where it was in it: before those with higher numbers
-	served bool // it was at an endpoint before
+	place  int  // its position in the queue: lower numbers come first
+	served bool // the actor was at an endpoint before
 	waits  bool
 	ended  bool
 	at     *upstream.Endpoint
@@ -377,7 +378,7 @@ func (s *stage) check(waited map[*actor]bool) {
 			}
 			waiting++
 			if a.served {
-				back++ // who may have been in the queue before
+				back++ // may have been in the queue before
 			}
 		}
 	}
@@ -416,7 +417,7 @@ func (s *stage) check(waited map[*actor]bool) {
 	}
 }
 
-// perform lets actors perform the steps of the bytes, then ends all.
+// perform lets actors perform the steps of the bytes, and then ends all actors.
 func perform(t *testing.T, script []byte) {
 	if len(script) < 4 {
 		return

@@ -34,8 +34,8 @@ func (r *results) succeeded(p Purpose) {
 	}
 }
 
-// failed records a failed attempt. It ignores one that ctx canceled, or that failed
-// because of the client.
+// failed records a failed attempt. It ignores an attempt that ctx canceled, or that
+// failed because of the client.
 func (r *results) failed(ctx context.Context, failure *DialError) error {
 	if !errors.Is(ctx.Err(), context.Canceled) && failure.Reason != certs.ReasonClientFailed {
 		r.note(failure, failure.Phase == "tls")
@@ -46,8 +46,8 @@ func (r *results) failed(ctx context.Context, failure *DialError) error {
 // NoteFailure records that the endpoint rejected a connection after DialAs
 // returned it. A TLS 1.3 server checks the client's certificate after the
 // client has finished its handshake, so the first read returns the rejection.
-// From then on a handshake does not show that the endpoint is up; NoteReply
-// does.
+// From then on, a completed handshake does not show that the endpoint is up,
+// but NoteReply does.
 func (r *results) NoteFailure(err error) {
 	r.late.Store(true)
 	r.note(r.endpoint.failure("tls", 0, err), certs.IsAlert(err))
@@ -63,8 +63,8 @@ func (r *results) NoteUnanswered(reason certs.Reason, err error) {
 }
 
 // NoteBroken records that the response to a request was incomplete or arrived too
-// late. It does not change the endpoint's health, which depends on connecting
-// alone. counted reports that NoteResult was already called for the request.
+// late. It does not change the endpoint's health, which depends only on
+// connecting. counted says that NoteResult was already called for the request.
 func (r *results) NoteBroken(reason certs.Reason, err error, counted bool) {
 	failure := r.count("http", reason, err)
 	if !counted {
@@ -171,8 +171,8 @@ func (r *results) report(phase string, elapsed time.Duration, f *Failure, suppre
 	r.endpoint.notify(Event{Kind: Failed, Health: r.endpoint.health.load(), Failure: f, Count: suppressed + 1})
 }
 
-// blamesHost reports whether a failure is more likely due to the host that a
-// client asked for than to the endpoint. Clients must not be able to take an
+// blamesHost reports whether the host that a client requested is a more likely
+// cause of a failure than the endpoint. Clients must not be able to take an
 // endpoint down.
 func (r *results) blamesHost(reason certs.Reason) bool {
 	switch reason {

@@ -5,8 +5,8 @@ import "sync/atomic"
 // A RetryBudget bounds the share of an upstream's requests in progress that
 // may be retries, so that retries do not amplify an outage.
 type RetryBudget struct {
-	Percent int // of the requests in progress
-	Min     int // minimum, whatever the percentage
+	Percent int // share of the requests in progress
+	Min     int // minimum number, for any percentage
 }
 
 // defaultRetryBudget applies if Options has none.
@@ -17,7 +17,7 @@ var defaultRetryBudget = RetryBudget{Percent: 20, Min: 3}
 // All methods may be called concurrently and take no lock.
 type Retries struct {
 	budget     RetryBudget
-	inProgress *quota // the upstream's
+	inProgress *quota // the requests in progress of the upstream
 	retrying   atomic.Int64
 
 	made, refused atomic.Uint64

@@ -35,7 +35,8 @@ func (s *trafficShare) cameUp(now time.Time) {
 	s.upstream.changed()
 }
 
-// share returns the endpoint's part of the traffic, relative to the others'.
+// share returns the endpoint's part of the traffic, relative to the other
+// endpoints.
 func (s *trafficShare) share(now *instant) uint64 {
 	return uint64(s.weight.Load()) * s.grown(now)
 }

@@ -69,7 +69,7 @@ func TestShareGrowsWhenAnEndpointHasComeUp(t *testing.T) {
 	}
 }
 
-// Keys move to an endpoint as its share grows, and none of them moves back.
+// Keys move to an endpoint as its share grows, and never move back.
 func TestKeysMoveOnlyOnceAsAShareGrows(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		u := New(three(ConsistentHash))
@@ -201,7 +201,7 @@ func TestNewEndpointsServeWaitingTurns(t *testing.T) {
 			Endpoints: []EndpointOptions{{Network: "tcp", Address: "a"}},
 			Limits:    Limits{RequestsPerEndpoint: 1, Pending: 5},
 		})
-		const turns = 3 // the first goes at once
+		const turns = 3 // the first Turn need not wait
 		got := make(chan string, turns)
 		var all [turns]Turn
 		for i := range all {

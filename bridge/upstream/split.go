@@ -11,9 +11,10 @@ type Weighted[T any] struct {
 	Weight int // 0 or less: no traffic, unless it is the only value
 }
 
-// A Split chooses values by weight, evenly spread: after any number of choices
-// each value has had its share to within a few. It takes no lock and allocates
-// nothing; all methods may be called concurrently. A nil Split is empty.
+// A Split chooses values by weight, evenly spread: after any number of choices,
+// each value has had its share, give or take a few. It takes no lock and
+// allocates nothing; all methods may be called concurrently. A nil Split is
+// empty.
 type Split[T any] struct {
 	values []T
 	upTo   []uint64 // running sums of the weights

@@ -30,7 +30,8 @@ func startsTLS(answer string, next func(net.Conn)) func(net.Conn) {
 	}
 }
 
-// Traffic, both kinds of health checks and warm connections start TLS alike.
+// Traffic, both kinds of health checks and warm connections start TLS in the
+// same way.
 func TestEveryConnectionStartsTLS(t *testing.T) {
 	ca := certstest.NewCA(t)
 	good := startsTLS("S", echoTLS(&tls.Config{Certificates: []tls.Certificate{certstest.TLS(t, ca.Server(t, "up.test"))}}))
@@ -65,7 +66,7 @@ func TestEveryConnectionStartsTLS(t *testing.T) {
 			if err == nil {
 				exchange(t, conn)
 				conn.Close()
-				again, _, err := u.Dial(t.Context(), upstream.Stream) // its session is resumed
+				again, _, err := u.Dial(t.Context(), upstream.Stream) // resumes the session
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -109,8 +110,8 @@ func TestEveryConnectionStartsTLS(t *testing.T) {
 	}
 }
 
-// A client that waits for a greeting gets one that the server vouched for over
-// TLS, and none if the server refuses there.
+// A client that waits for a greeting gets one that the server has confirmed
+// over TLS, or none if the server refuses over TLS.
 func TestTheGreetingComesFromTheServerOverTLS(t *testing.T) {
 	ca := certstest.NewCA(t)
 	config := &tls.Config{Certificates: []tls.Certificate{certstest.TLS(t, ca.Server(t, "up.test"))}}

@@ -49,15 +49,15 @@ func (u *Upstream) Load() Load {
 	}
 }
 
-// EndpointStatus describes one endpoint since its Upstream was made.
+// EndpointStatus describes one endpoint since its Upstream was created.
 type EndpointStatus struct {
 	Of               *Endpoint
 	Network, Address string
 	Backup, Draining bool
-	Left             bool // as Endpoint.Left; it is then draining too
+	Left             bool // like Endpoint.Left; such an endpoint is also draining
 
-	Available   bool   // it takes traffic
-	Unavailable string // the reason if it does not
+	Available   bool   // the endpoint takes traffic
+	Unavailable string // why the endpoint takes no traffic
 
 	EjectedUntil time.Time // zero: not ejected
 	Ejections    uint64
@@ -70,16 +70,16 @@ type EndpointStatus struct {
 	InFlight uint64 // Turns at the endpoint now
 	Weight   int    // at least 1
 
-	Requests                          uint64 // as counted by NoteRequest
+	Requests                          uint64 // requests counted by NoteRequest
 	HandshakesFull, HandshakesResumed uint64
 	Full                              map[certs.FullReason]uint64 // by reason
 	Reported                          map[certs.Reason]uint64     // failures that VerifyReportOnly ignored
 	Connects, Handshakes              Timing                      // including failed attempts
 	Failures                          map[certs.Reason]uint64
 	LastFailure                       *Failure            // nil: no failure
-	PeerChain                         []*x509.Certificate // last presented, even if rejected; nil: none so far
+	PeerChain                         []*x509.Certificate // the chain last presented, even if rejected; nil: none so far
 	PeerCertificate                   *certs.Info         // describes PeerChain
-	VerifiedBy                        []certs.AnchorUse   // the latest first; also of replaced Upstreams
+	VerifiedBy                        []certs.AnchorUse   // the latest first; includes replaced Upstreams
 	Warm                              *Warm               // nil: no warm connections
 }
 
@@ -90,7 +90,7 @@ type Warm struct {
 	Used    uint64 // handed out
 	Missed  uint64 // requested while none was ready
 	Expired uint64 // closed unused, because of their age or a limit
-	Closed  uint64 // closed unused because the peer closed it or sent data first
+	Closed  uint64 // closed unused because the peer closed them or sent data first
 }
 
 // A Failure is a failed attempt to connect.
@@ -120,7 +120,7 @@ func (e *Endpoint) status() EndpointStatus {
 	return s
 }
 
-// countsNow is status without what takes long: VerifiedBy and PeerCertificate.
+// countsNow is status without the slow fields VerifiedBy and PeerCertificate.
 func (e *Endpoint) countsNow() EndpointStatus {
 	s := EndpointStatus{
 		Network:           e.Network(),
@@ -204,7 +204,7 @@ type failureCount struct {
 }
 
 // add counts a failure. If it is due to be logged and reported, suppressed is
-// the number of earlier failures for the same reason that were not.
+// the number of earlier failures for the same reason that were not logged.
 func (f *failures) add(r certs.Reason, message string) (failure *Failure, suppressed uint64, due bool) {
 	now := time.Now()
 	failure = &Failure{Reason: r, Message: message, Time: now}

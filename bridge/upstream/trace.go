@@ -8,7 +8,7 @@ import (
 // A Trace records the dials under its context. Only one goroutine at a time
 // may dial under the context, and only that goroutine may read the Trace.
 type Trace struct {
-	Endpoint *Endpoint // the last one dialed; nil: none
+	Endpoint *Endpoint // the last endpoint dialed, or nil
 	Dials    int       // attempts to connect
 
 	// Total duration of the attempts.

@@ -11,13 +11,12 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// A Tracker tracks the open connections of one upstream by the client
-// certificate they were made with. It outlives the Upstreams of single
-// revisions, which share it, so that connections made before a rotation are
-// still counted and can be drained, and end when the endpoint no longer
-// verifies. All methods may be called concurrently.
+// A Tracker tracks the open connections of one upstream by client certificate.
+// It outlives the Upstreams of single revisions, which share it. So connections
+// from before a rotation are still counted, can be drained, and end when the
+// endpoint no longer verifies. All methods may be called concurrently.
 type Tracker struct {
-	peers *validity.Set // the verified ones
+	peers *validity.Set // connections whose endpoint was verified
 	all   *Trackers     // may be nil
 
 	mu   sync.Mutex
@@ -41,15 +40,15 @@ func (t *Tracker) Peers() *validity.Set { return t.peers }
 // A Holder keeps a connection for reuse. Its methods may be called from any goroutine,
 // and before the connection is made.
 type Holder interface {
-	// Retire tells it to give the connection no more work and to close it when its
-	// current work is done. It may be called more than once.
+	// Retire makes the Holder give the connection no more work and close it when
+	// its current work is done. It may be called more than once.
 	Retire()
 
 	// Work returns how many requests use the connection. held is false once the
 	// connection carries a stream and is no longer the Holder's.
 	Work() (requests int, held bool)
 
-	// Protocol returns what the connection carries.
+	// Protocol returns the protocol that the connection carries.
 	Protocol() live.Protocol
 }
 
@@ -57,23 +56,23 @@ type Holder interface {
 type tracked struct {
 	validity.Member
 	tracker     *Tracker  // may be nil
-	upstream    *Upstream // that dialed it
+	upstream    *Upstream // the Upstream that dialed it
 	id          uint64
 	began       time.Time
 	dialer      *dialer
-	fingerprint string // of our certificate; "" without one
+	fingerprint string // fingerprint of the gateway's certificate; "" without one
 	sock        *socket.Socket
 	holder      Holder // nil: the connection carries one stream to its end
 
 	// Guarded by the Tracker's mutex.
 	conn net.Conn    // sock, or TLS on top of it; nil until it can be used
-	cut  *time.Timer // nil: not being drained
+	cut  *time.Timer // nil: the connection is not being drained
 	end  time.Time   // when cut fires
 }
 
 // Counts returns the number of open connections, including those still in the
 // handshake, by the SHA-256 fingerprint of their client certificate; "" counts
-// those without one. Fingerprints without connections are left out.
+// connections without one. Fingerprints without connections are left out.
 func (t *Tracker) Counts() map[string]int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -84,9 +83,9 @@ func (t *Tracker) Counts() map[string]int {
 	return counts
 }
 
-// Drain drains the open connections that were made with the given client
-// certificate ("": without one) or, with all, every connection. It returns
-// their number without waiting.
+// Drain drains the open connections that use the given client certificate ("":
+// without one) or, with all, every connection. It returns their number without
+// waiting.
 //
 // It notifies their owners at once that the connections must carry no further
 // work: an HTTP connection gets no further request and closes after its
@@ -123,7 +122,7 @@ func (t *Tracker) drain(fingerprint string, all bool, period time.Duration) []*t
 // Tracker's mu is held.
 func (c *tracked) cutLocked(end time.Time) {
 	if c.cut != nil && !c.cut.Stop() {
-		return // it is being closed right now
+		return // the timer has fired and is closing the connection
 	}
 	if c.cut == nil || end.Before(c.end) {
 		c.end = end

@@ -41,12 +41,12 @@ func TestDrainClosesOpenConnectionsWhenThePeriodEnds(t *testing.T) {
 		if n := tracker.Drain("a", false, time.Minute); n != 2 || retired != 1 || others != 0 {
 			t.Fatalf("drains %d, notified %d and %d others", n, retired, others)
 		}
-		_, late := tracker.connection("a", nil) // made after: not meant
+		_, late := tracker.connection("a", nil) // a later connection, which Drain does not affect
 		time.Sleep(time.Minute - time.Second)
 		if !idle() || !busyOpen() {
 			t.Error("cut before its time")
 		}
-		busy.sock.Close() // and so it has nothing more to be cut for
+		busy.sock.Close() // a closed connection need not be cut
 		if busy.cut.Stop() {
 			t.Error("the timer of a connection that is closed still runs")
 		}

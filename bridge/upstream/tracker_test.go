@@ -123,7 +123,7 @@ func TestDrainOfOneCertificateLeavesTheOthers(t *testing.T) {
 	if n := tracker.Drain(before.Fingerprint(), false, time.Hour); n != 2 {
 		t.Errorf("drains %d, want 2", n)
 	}
-	<-retired // which Drain has waited for
+	<-retired // Drain has called Retire before
 	exchange(t, a)
 	exchange(t, b)
 	if n := tracker.Drain(before.Fingerprint(), false, 0); n != 2 {
@@ -158,7 +158,7 @@ func TestTrackerUnderConcurrency(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				_, _ = conn.Write([]byte("x")) // it may have been cut
+				_, _ = conn.Write([]byte("x")) // the connection may have been cut
 				_, _ = conn.Read(make([]byte, 1))
 				conn.Close()
 			}
@@ -181,7 +181,8 @@ func TestTrackerUnderConcurrency(t *testing.T) {
 	}
 }
 
-// A retires is a Holder of an idle connection, and receives once for each Retire.
+// A retires is a Holder of an idle connection. It sends a value for each call of
+// Retire.
 type retires chan struct{}
 
 func (r retires) Retire()           { r <- struct{}{} }

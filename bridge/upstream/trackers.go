@@ -40,8 +40,7 @@ func (a *Trackers) remove(t *Tracker) {
 }
 
 // EachConnection calls f with the connections to upstreams that do not belong to a single
-// client: pooled ones, warm ones, and those that are still connecting. Within f no method
-// but ID may be called.
+// client: pooled, warm and connecting ones. f may only call the method ID.
 func (a *Trackers) EachConnection(f func(live.Entry)) {
 	a.mu.Lock()
 	all := make([]*Tracker, 0, len(a.open))
@@ -54,8 +53,8 @@ func (a *Trackers) EachConnection(f func(live.Entry)) {
 	}
 }
 
-// eachUnpaired calls f with the connections whose bytes are not spliced with those of a
-// client.
+// eachUnpaired calls f with the connections that are not spliced with a client's
+// connection.
 func (t *Tracker) eachUnpaired(f func(live.Entry)) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -28,23 +28,23 @@ var (
 type Turn struct {
 	upstream  *Upstream
 	key       Key
-	exclusive bool // it cannot share a connection
+	exclusive bool // the Turn cannot share a connection
 	preferred *Endpoint
 	bounds    Attempts
 
 	admitted         bool      // counted at the upstream
-	at               *Endpoint // current endpoint; counted there too
-	claimsConnection bool      // the connection it needs is counted there too
+	at               *Endpoint // current endpoint, where the Turn counts too
+	claimsConnection bool      // the Turn claims a connection of the endpoint
 
-	tries int                    // endpoints tried before: these
-	tried [triesKept]*Endpoint   // and
-	more  map[*Endpoint]struct{} // the rest
+	tries int                    // number of endpoints tried before
+	tried [triesKept]*Endpoint   // the first of them
+	more  map[*Endpoint]struct{} // the others
 
 	greeting []byte // see Greeting
 
-	fulls  int           // how often its endpoint had no connection after all, since it last waited
+	fulls  int           // how often an endpoint had no connection after all since the Turn last waited
 	ticket uint64        // place in the queue; 0: never queued
-	waited time.Duration // in the queue
+	waited time.Duration // time spent in the queue
 }
 
 // triesKept is how many endpoints a Turn remembers without allocating.
@@ -53,8 +53,8 @@ const triesKept = 8
 // Begin starts a way through u. The caller must call End.
 func (t *Turn) Begin(u *Upstream, key Key) { *t = Turn{upstream: u, key: key} }
 
-// Exclusive requires a connection for this Turn alone: connections that
-// Endpoint.NoteShared counts do not suit it.
+// Exclusive requires a connection for this Turn alone: it cannot use
+// connections that Endpoint.NoteShared counts.
 func (t *Turn) Exclusive() { t.exclusive = true }
 
 // Prefer makes e the first endpoint that Next returns, if it takes traffic and
@@ -65,14 +65,14 @@ func (t *Turn) Prefer(e *Endpoint) { t.preferred = e }
 // Attempts bound the attempts of Turn.Dial. The zero Attempts set no bounds.
 type Attempts struct {
 	MaxEndpoints int           // endpoints to try; 0: all
-	PerEndpoint  time.Duration // for connecting to one endpoint, including its handshake; 0: only the upstream's own timeouts
+	PerEndpoint  time.Duration // timeout for connecting to one endpoint, including the handshake; 0: only the upstream's own timeouts
 }
 
 // Bound bounds Dial. The next Begin resets it.
 func (t *Turn) Bound(a Attempts) { t.bounds = a }
 
 // Next leaves the current endpoint and returns the next one to try: the
-// policy's choice among those that take traffic, were not tried and have room.
+// policy's choice among untried endpoints that take traffic and have room.
 // Backups come last. It fails with ErrNoEndpoint if no endpoint is left, or
 // with ErrOverloaded if only room is missing.
 //
@@ -104,7 +104,7 @@ func (t *Turn) Next(wait func() (ctx context.Context, done func())) (*Endpoint, 
 func (t *Turn) next(wait func() (ctx context.Context, done func())) error {
 	u := t.upstream
 	err := ErrOverloaded
-	if wait == nil || u.queue.waiting.Load() == 0 { // it would overtake no waiting Turn
+	if wait == nil || u.queue.waiting.Load() == 0 { // no waiting Turn is overtaken
 		if err = t.take(); err != nil {
 			u.changed()
 		}
@@ -121,13 +121,13 @@ func (t *Turn) next(wait func() (ctx context.Context, done func())) error {
 
 type turnKey struct{}
 
-// WithTurn returns a context for making a connection for t alone.
+// WithTurn returns a context for dialing a connection for t alone.
 func WithTurn(ctx context.Context, t *Turn) context.Context {
 	return context.WithValue(ctx, turnKey{}, t)
 }
 
-// Connected records that t has its connection, or its share of one, or that
-// one is being made and counted; with WithTurn that happens automatically. It
+// Connected records that t has its connection, or shares one, or that its
+// connection is being dialed and counted. WithTurn does this automatically. It
 // matters only if the upstream limits connections.
 func (t *Turn) Connected() {
 	if t.claimsConnection {
@@ -153,7 +153,7 @@ func (t *Turn) Full() {
 }
 
 // maxFulls bounds how often a Turn can be sent to endpoints that have no
-// connection for it, whatever the counts say.
+// connection for it, in spite of their counts.
 const maxFulls = 16
 
 // take chooses an endpoint and counts t there, without waiting. On failure it
@@ -171,7 +171,7 @@ func (t *Turn) take() error {
 			break
 		}
 		t.admitted = true
-		if e.inProgress.acquire() { // else another Turn was faster
+		if e.inProgress.acquire() { // otherwise another Turn was faster
 			t.at = e
 			t.claim()
 			return nil
@@ -240,8 +240,8 @@ func (t *Turn) End() {
 	*t = Turn{}
 }
 
-// Dial connects to the first endpoint that accepts a connection, as described
-// at Upstream.DialAs. The Turn stays there until End.
+// Dial connects to the first endpoint that accepts a connection: see
+// Upstream.DialAs. The Turn stays there until End.
 func (t *Turn) Dial(ctx context.Context, p Purpose, host string) (net.Conn, *Endpoint, error) {
 	t.Exclusive()
 	ctx = WithTurn(ctx, t)
@@ -292,7 +292,7 @@ func (t *Turn) Dial(ctx context.Context, p Purpose, host string) (net.Conn, *End
 // else. Empty: the client needs no greeting.
 func (t *Turn) Greeting() []byte { return t.greeting }
 
-// dial connects to one endpoint within the time for each.
+// dial connects to one endpoint within Attempts.PerEndpoint.
 func (t *Turn) dial(ctx context.Context, e *Endpoint, p Purpose, host string) (net.Conn, error) {
 	if t.bounds.PerEndpoint > 0 {
 		var cancel context.CancelFunc

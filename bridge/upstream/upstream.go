@@ -33,17 +33,17 @@ type Options struct {
 	Endpoints []EndpointOptions
 	DNS       *DNSOptions // replaces Endpoints; nil: Endpoints is the fixed list
 
-	// Connect makes every connection to an endpoint: for traffic, for health checks and
+	// Connect opens every connection to an endpoint: for traffic, for health checks and
 	// in advance. The PROXY protocol and TLS follow on the connection that it returns,
 	// which the Upstream owns. Connect must return when ctx ends, and may be called
 	// concurrently. Nil: resolve.Dial.
 	Connect func(ctx context.Context, network, address string) (net.Conn, error)
 
-	ConnectTimeout   time.Duration // for TCP, including name resolution; 0: 5s
-	HandshakeTimeout time.Duration // for TLS, including Starttls; 0: 10s
+	ConnectTimeout   time.Duration // timeout of TCP, including name resolution; 0: 5s
+	HandshakeTimeout time.Duration // timeout of TLS, including Starttls; 0: 10s
 
-	// Starttls is the plaintext protocol in which the gateway asks each endpoint to
-	// start TLS. With None connections begin with TLS. It has no effect on an
+	// Starttls is the plaintext protocol in which the gateway requests TLS from
+	// each endpoint. With None connections begin with TLS. It has no effect on an
 	// upstream in plaintext.
 	Starttls starttls.Protocol
 
@@ -52,18 +52,18 @@ type Options struct {
 	ProxyProtocol proxyproto.Version
 
 	Policy Policy
-	Hash   HashKey // for ConsistentHash: the property that Turns' Keys are made of
+	Hash   HashKey // for ConsistentHash: the property that determines the Keys of Turns
 	Limits Limits
 
-	// SlowStart is how long the share of an endpoint that comes up while others
-	// take traffic takes to grow from a tenth to its full size. 0: it has its full
-	// share at once.
+	// SlowStart is how long the share of an endpoint grows from a tenth to its
+	// full size if the endpoint comes up while others take traffic. 0: it has its
+	// full share at once.
 	SlowStart time.Duration
 
 	// Replaces is the Upstream that carried this upstream's traffic until now.
 	// Endpoints it lacks are new. Endpoints that both have keep the results of
-	// checks of the same Kind, and their ejections. Nil: all are new, and none
-	// starts slowly. New keeps no reference.
+	// checks of the same Kind, and their ejections. Nil: all endpoints are new,
+	// and none starts slowly. New does not keep a reference to Replaces.
 	Replaces *Upstream
 
 	// IdleTimeout is how long traffic may wait for the next byte. 0: the callers'
@@ -74,19 +74,19 @@ type Options struct {
 	// to a tenth earlier. 0: no limit. The caller of DialAs ends connections.
 	StreamAge time.Duration
 
-	// Warm is the number of TLS connections of the purpose Stream kept ready to
-	// each endpoint that takes new connections, after Start. Their handshakes are
+	// Warm is the number of TLS connections of the purpose Stream kept ready to each
+	// endpoint that takes new connections, after Start. Their handshakes are
 	// complete, and DialAs hands them out. Clients of the upstream must send first.
-	// Warm is ignored if no connection can be made in advance: for plaintext, and if
-	// the server name depends on the client, the client is announced, or the server
-	// speaks first. 0: none.
+	// Warm is ignored if no connection can be opened in advance: for plaintext, and
+	// if the server name depends on the client, the client is announced, or the
+	// server speaks first. 0: no warm connections.
 	Warm int
 
 	// WarmAge is how long a connection is kept ready. 0: 50s.
 	WarmAge time.Duration
 
-	// Filling bounds the warm connections made at once by all Upstreams that
-	// share it. Nil: each endpoint has its own bound.
+	// Filling bounds the concurrent dials of warm connections by all Upstreams
+	// that share it. Nil: each endpoint has its own bound.
 	Filling chan struct{}
 
 	// RetryBudget bounds retries of HTTP requests. Nil: 20 percent, with a minimum
@@ -101,7 +101,7 @@ type Options struct {
 	// endpoint is checked.
 	Check CheckOptions
 
-	// Outliers configures outlier detection. Nil: none.
+	// Outliers configures outlier detection. Nil disables it.
 	Outliers *OutlierOptions
 
 	// Tracker is shared by the revisions of the upstream. Nil: connections are not
@@ -122,12 +122,12 @@ type Options struct {
 // EndpointOptions configure one Endpoint.
 type EndpointOptions struct {
 	Network, Address string // "tcp" and host:port, or "unix" and a path
-	Authority        string // its name in a request's Host; "": Address
+	Authority        string // the endpoint's name in a request's Host; "": Address
 	Weight           int    // share relative to the others'; 0: 1
 	Backup           bool   // tried only after every primary
 	Draining         bool   // takes no new connections
 
-	// The TLS settings for each purpose, for this endpoint alone. Nil: plaintext.
+	// The TLS settings for each purpose, for this endpoint only. Nil: plaintext.
 	Stream, HTTP *certs.Client
 }
 
@@ -161,7 +161,7 @@ type Upstream struct {
 	announces   bool
 	retries     Retries
 	coordinator *coordinator
-	replaced    map[address]*Endpoint // of the replaced Upstream; nil once New has returned
+	replaced    map[address]*Endpoint // endpoints of the replaced Upstream; nil once New has returned
 
 	group   atomic.Pointer[group] // never nil
 	members membership
@@ -221,7 +221,7 @@ func (u *Upstream) Name() string { return u.options.Name }
 // modify the slice.
 func (u *Upstream) Endpoints() []*Endpoint { return u.group.Load().endpoints }
 
-// Hash returns the property that u's Keys are made of; the zero HashKey if u
+// Hash returns the property that determines u's Keys, or the zero HashKey if u
 // uses no Keys.
 func (u *Upstream) Hash() HashKey {
 	if u.options.Policy != ConsistentHash {
@@ -286,7 +286,7 @@ func (u *Upstream) Start() {
 }
 
 // Retire ends checks and lookups and closes warm connections for good, and
-// returns when all background work has ended. Later calls of Dial make new
+// returns when all background work has ended. Later calls of Dial open new
 // connections.
 func (u *Upstream) Retire() {
 	u.members.mu.Lock()
@@ -316,8 +316,8 @@ func (u *Upstream) Dial(ctx context.Context, p Purpose) (net.Conn, *Endpoint, er
 //
 // The connection is a *tls.Conn after its handshake or, for a plaintext
 // endpoint, a *socket.Socket. The caller owns and closes it; it is independent
-// of ctx. The Socket of a warm connection is in the mode of Socket.Stream, so
-// a caller that wants a Stream should call that in any case. The error is a
+// of ctx. The Socket of a warm connection is in the mode of Socket.Stream, so a
+// caller that wants a Stream should always call Socket.Stream. The error is a
 // *DialError, several of them joined, ErrNoEndpoint or ErrOverloaded. The
 // connection does not count as a request.
 func (u *Upstream) DialAs(ctx context.Context, p Purpose, host string) (net.Conn, *Endpoint, error) {
@@ -338,7 +338,7 @@ func (u *Upstream) Status() []EndpointStatus {
 	return all
 }
 
-// Counts is Status without VerifiedBy and PeerCertificate, which take long.
+// Counts is Status without the slow fields VerifiedBy and PeerCertificate.
 func (u *Upstream) Counts() []EndpointStatus {
 	present, gone := u.all()
 	all := make([]EndpointStatus, 0, len(present)+len(gone))
@@ -351,6 +351,6 @@ func (u *Upstream) Counts() []EndpointStatus {
 	return all
 }
 
-// DNS describes the lookups of the endpoints; nil if they do not come from
-// DNS.
+// DNS describes the lookups of the endpoints. It returns nil if they do not
+// come from DNS.
 func (u *Upstream) DNS() *DNSStatus { return u.dns.status() }

@@ -19,7 +19,7 @@ import (
 )
 
 // Traffic, both kinds of health checks and warm connections go through the proxy, and
-// start TLS behind it.
+// start TLS with the endpoint behind it.
 func TestEveryConnectionGoesThroughTheProxy(t *testing.T) {
 	ca := certstest.NewCA(t)
 	server := listen(t, "tcp", startsTLS("S", echoTLS(&tls.Config{Certificates: []tls.Certificate{certstest.TLS(t, ca.Server(t, "up.test"))}}))).String()

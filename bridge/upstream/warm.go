@@ -19,16 +19,17 @@ const warmAge = 50 * time.Second
 // A warmPool keeps unused TLS connections to one endpoint ready, after their
 // handshakes. It hands out the oldest first.
 //
-// Its worker makes them, replaces those taken, and closes those that are too
-// old or that the peer closed. No other goroutine watches them: the worker
-// checks them periodically, and take checks the one it hands out.
+// Its worker dials them, replaces taken ones, and closes those that are too old
+// or that the peer closed. No goroutine watches a single connection: the worker
+// checks all of them periodically, and take checks the connection that it hands
+// out.
 //
-// A nil warmPool keeps none.
+// A nil warmPool keeps no connections.
 type warmPool struct {
 	warmEndpoint
 	worker worker
 	wake   chan struct{}
-	slots  chan struct{} // holds a token for each connection being made; shared
+	slots  chan struct{} // holds a token for each dial in progress; shared
 
 	mu sync.Mutex
 	warmPolicy
@@ -42,13 +43,13 @@ type warmEndpoint struct {
 	log hclog.Logger
 
 	dial        func(ctx context.Context, holder Holder) (net.Conn, error)
-	look        func(net.Conn) (received bool, err error) // an error: the connection is closed
-	invalid     func(net.Conn) bool                       // its peer no longer verifies
+	look        func(net.Conn) (received bool, err error) // an error means that the connection is closed
+	invalid     func(net.Conn) bool                       // whether the connection's peer no longer verifies
 	down        func() bool
-	unavailable func() bool // the endpoint takes no traffic, for any reason
-	scarce      func() bool // descriptors are short, or a limit is reached
+	unavailable func() bool // whether the endpoint takes no traffic, for any reason
+	scarce      func() bool // whether descriptors are short, or a limit is reached
 	idle        func(int)   // changes the number of ready connections; nil: not counted
-	replied     func()      // the endpoint sent something that shows it accepted us
+	replied     func()      // called when the endpoint's data shows that it accepted the gateway
 	lost        func(error) // receives the errors of look
 }
 

@@ -17,18 +17,18 @@ type mock struct {
 	*warmPool
 
 	mu       sync.Mutex
-	takes    time.Duration // to dial
-	fails    error         // dialling does, and the endpoint is down then
-	late     bool          // a handshake does not show that it is up
+	takes    time.Duration // duration of a dial
+	fails    error         // the error of a dial; the endpoint is then down
+	late     bool          // a handshake does not show that the endpoint is up
 	isDown   bool
 	isScarce bool
 	dials    int
 	dialling int
-	most     int // dialling at once
+	most     int // maximum number of concurrent dials
 	made     []*mockConn
-	lives    time.Duration // until the peer closes a connection; 0: forever
-	received bool          // what look finds
-	found    []error       // what was lost
+	lives    time.Duration // how long the peer keeps a connection open; 0: forever
+	received bool          // the results of look
+	found    []error       // errors passed to lost
 }
 
 type mockConn struct {
@@ -175,7 +175,7 @@ func TestWarmConnectionsAreMadeAFewAtATime(t *testing.T) {
 		if c := m.taken(); c != first {
 			t.Error("it was not the oldest that was taken")
 		}
-		time.Sleep(quietTime / 2) // who took it is being served
+		time.Sleep(quietTime / 2) // the client of the taken connection is being served
 		if ready, dials := m.count(); ready != 9 || dials != 0 {
 			t.Errorf("at once after one was taken: %d ready, dialled %d times", ready, dials)
 		}
@@ -198,11 +198,11 @@ func TestWarmConnectionsAreReplacedInBatchesWhilePlentyAreReady(t *testing.T) {
 		for _, test := range []struct {
 			taken int
 			every time.Duration
-			after time.Duration // then they are replaced
-			most  int           // made at once
+			after time.Duration // time until the replacement
+			most  int           // maximum number of concurrent dials
 		}{
 			{1, 0, quietTime, 1},
-			{9, quietTime / 2, longestQuietTime, 1}, // more and more come
+			{9, quietTime / 2, longestQuietTime, 1}, // clients arrive ever faster
 			{mostShort, 0, 0, 1},
 			{21, 0, 0, maxFills},
 		} {
@@ -230,8 +230,8 @@ func TestWarmConnectionsAreReplacedInBatchesWhilePlentyAreReady(t *testing.T) {
 	})
 }
 
-// A connection being made still counts as missing: once more than half are
-// missing, several are made at once.
+// A connection that is being dialed still counts as missing. Once more than
+// half are missing, several are dialed at once.
 func TestAConnectionThatIsBeingMadeCountsAsMissing(t *testing.T) {
 	within(t, 40, 0, func(t *testing.T, m *mock) {
 		m.start()
@@ -240,7 +240,7 @@ func TestAConnectionThatIsBeingMadeCountsAsMissing(t *testing.T) {
 		for range 20 {
 			m.taken()
 		}
-		synctest.Wait() // one is being made, as there are plenty left
+		synctest.Wait() // one dial is in progress, because plenty of connections are left
 		if m.set(func() { m.most = 0 }); m.dialling != 1 {
 			t.Fatalf("%d are being made", m.dialling)
 		}
@@ -252,7 +252,7 @@ func TestAConnectionThatIsBeingMadeCountsAsMissing(t *testing.T) {
 	})
 }
 
-// The first connection to an endpoint is made alone.
+// The first connection to an endpoint is dialed alone.
 func TestTheFirstWarmConnectionIsMadeAlone(t *testing.T) {
 	within(t, 10, 0, func(t *testing.T, m *mock) {
 		m.takes = time.Second
@@ -279,7 +279,7 @@ func TestUpstreamsShareABoundOnWarmConnectionsBeingMade(t *testing.T) {
 			all = append(all, m)
 			m.start()
 		}
-		time.Sleep(6*time.Second + time.Second/2) // 20 connections, 3 each second
+		time.Sleep(6*time.Second + time.Second/2) // 20 connections at 3 per second
 		ready := 0
 		for _, m := range all {
 			n, _ := m.count()
@@ -331,7 +331,7 @@ func TestWarmConnectionsAreReplacedBeforeTheyExpire(t *testing.T) {
 func TestWarmConnectionsThatAreClosedAreNotMadeInALoop(t *testing.T) {
 	for name, test := range map[string]struct {
 		set         func(*mock)
-		mostDials   int // in an hour
+		mostDials   int // maximum dials in an hour
 		fewestDials int
 	}{
 		"closed at once":     {func(m *mock) { m.lives = time.Nanosecond }, 8 * 75, 8 * 45},
@@ -403,7 +403,7 @@ func TestAnEndpointThatIsDownHasNoWarmConnections(t *testing.T) {
 			t.Errorf("once it was up: %d ready", ready)
 		}
 
-		// The pool finds it out by itself.
+		// The pool detects that the endpoint is up.
 		m.set(func() { m.isDown, m.fails = true, errors.New("refused") })
 		time.Sleep(time.Hour)
 		m.set(func() { m.fails = nil })
@@ -522,7 +522,7 @@ func TestARetiredPoolKeepsNothing(t *testing.T) {
 		m.start()
 		time.Sleep(2500 * time.Millisecond)
 		m.set(func() { m.lives = time.Second })
-		m.signal() // some are ready, and some of them dead
+		m.signal() // some connections are ready, and some of these are dead
 		time.Sleep(time.Second / 2)
 		m.end()
 		m.wait()

@@ -3,31 +3,31 @@ package upstream
 import "time"
 
 const (
-	// maxFills is how many connections to one endpoint are made at once if more
-	// than half are missing; otherwise it is slowFills.
+	// maxFills bounds the concurrent dials to one endpoint if more than half of
+	// the connections are missing. Otherwise slowFills does.
 	maxFills  = 8
 	slowFills = 1
 
 	// quietTime is the pause after a client's arrival before taken connections are
 	// replaced, unless more than half or mostShort are missing, or some have been
-	// for longestQuietTime. Handshakes compete for the processor with clients being
-	// served, and batching them disturbs fewer clients.
+	// missing for longestQuietTime. Handshakes compete with clients for the
+	// processor, and batches of handshakes disturb fewer clients.
 	quietTime        = 10 * time.Millisecond
 	longestQuietTime = 50 * time.Millisecond
 	mostShort        = 12
 )
 
-// A warmPolicy decides when a warmPool makes connections, and how many at
-// once. The pool's lock guards it.
+// A warmPolicy decides when a warmPool dials connections, and how many at once.
+// The pool's lock guards it.
 type warmPolicy struct {
 	size      int
-	dialing   int       // connections being made
-	proven    bool      // at least one connection was made
+	dialing   int       // dials in progress
+	proven    bool      // at least one dial succeeded
 	refilling bool      // until the pool is full
 	taken     time.Time // time of the last take
-	short     time.Time // since when taken connections are missing; zero: none
-	failing   backoff   // connections that could not be made
-	closing   backoff   // connections that the peer closed after they were made
+	short     time.Time // since when taken connections are missing, or zero
+	failing   backoff   // backs off after failed dials
+	closing   backoff   // backs off after connections that the peer closed
 }
 
 func newWarmPolicy(size int) warmPolicy {
@@ -41,13 +41,14 @@ func newWarmPolicy(size int) warmPolicy {
 // nothingToDo is how long a policy without work waits.
 const nothingToDo = time.Hour
 
-// plan returns how many connections to make now, which then count as being
-// made, and when to call it again. Have is the current number. Each completed
-// connection signals the pool, so that the rest follows.
+// plan returns how many connections to dial now, and when to call it again. It
+// counts the returned number in dialing. Have is the current number of
+// connections. Each completed connection signals the pool, so that the rest
+// follows.
 func (p *warmPolicy) plan(now time.Time, have int, down bool, scarce func() bool) (fill int, next time.Duration) {
 	want := p.size
 	if down || !p.proven {
-		want = 1 // to find out whether the endpoint is up
+		want = 1 // one dial, to test whether the endpoint is up
 	}
 	missing := want - have // a connection counts as missing until it is ready
 	want = missing - p.dialing
@@ -75,7 +76,7 @@ func (p *warmPolicy) plan(now time.Time, have int, down bool, scarce func() bool
 	return fill, nothingToDo
 }
 
-// enough records that no connection is missing or to be made.
+// enough records that no connection is missing.
 func (p *warmPolicy) enough() { p.short, p.refilling = time.Time{}, false }
 
 // noteUsed records that a client received a connection.

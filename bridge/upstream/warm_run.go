@@ -50,7 +50,7 @@ func (w *warmPool) removeAll() []*warmConn {
 	return w.empty()
 }
 
-// maintain removes connections that must go. It returns how many to make now, and
+// maintain removes connections that must go. It returns how many to dial now, and
 // when to call it again.
 func (w *warmPool) maintain(now time.Time) (gone []*warmConn, fill int, next time.Duration) {
 	w.mu.Lock()
@@ -66,7 +66,7 @@ func (w *warmPool) maintain(now time.Time) (gone []*warmConn, fill int, next tim
 	return gone, fill, min(next, wait)
 }
 
-// fill makes one of the connections that plan counted.
+// fill dials one of the connections that plan counted.
 func (w *warmPool) fill(ctx context.Context) {
 	defer w.signal()
 	c := new(warmConn)
@@ -76,7 +76,7 @@ func (w *warmPool) fill(ctx context.Context) {
 	}
 }
 
-// dialOne makes a connection once a slot is free.
+// dialOne dials a connection once a slot is free.
 func (w *warmPool) dialOne(ctx context.Context, c *warmConn) (conn net.Conn, err error) {
 	select {
 	case w.slots <- struct{}{}:
@@ -156,7 +156,7 @@ func (w *warmPool) removeDrained(c *warmConn) bool {
 	return w.remove(c)
 }
 
-// lookAtAll checks all connections, if due, and closes the dead ones.
+// lookAtAll checks all connections if a check is due, and closes the dead ones.
 func (w *warmPool) lookAtAll(now time.Time) {
 	all, trial := w.due(now)
 	dead := false
@@ -174,7 +174,7 @@ func (w *warmPool) lookAtAll(now time.Time) {
 	}
 }
 
-// due returns the connections to check, if it is time.
+// due returns the connections to check, or none if no check is due.
 func (w *warmPool) due(now time.Time) (all []*warmConn, trial *warmConn) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -201,13 +201,13 @@ func (w *warmPool) lookAtReady(c *warmConn) error {
 	return err
 }
 
-// endTrial acts on the result of a trial connection, which was made while the
-// endpoint was down because it had rejected us after a handshake. Only data
-// from the endpoint shows that it accepts us now.
+// endTrial acts on the result of a trial connection, which was dialed while the
+// endpoint was down because it had rejected the gateway after a handshake. Only
+// data from the endpoint shows that it accepts the gateway now.
 func (w *warmPool) endTrial(c *warmConn) {
 	current, received, err := w.probeTrial(c)
 	switch {
-	case !current: // it was drained, or the endpoint is up
+	case !current: // the trial connection was drained, or the endpoint is up
 	case err != nil:
 		w.discard(c, err)
 	case !received:

@@ -9,8 +9,8 @@ import (
 
 const (
 	// freshFor is how long a connection counts as young and is checked every
-	// lookFresh: a server that rejects our certificate does so at once. Older
-	// connections are checked every lookOld.
+	// lookFresh: a server that rejects the gateway's certificate does so at once.
+	// Older connections are checked every lookOld.
 	freshFor  = 5 * time.Second
 	lookFresh = time.Second
 	lookOld   = 5 * time.Second
@@ -19,8 +19,8 @@ const (
 // A warmConn is one connection of a warmPool. The pool's lock guards it.
 type warmConn struct {
 	net.Conn
-	made, end time.Time // it is not handed out after end
-	drained   bool      // it must not be handed out
+	made, end time.Time // when it was opened, and after which it is not handed out
+	drained   bool      // the connection must not be handed out
 }
 
 // A warmStock holds the connections of a warmPool and their counters. The
@@ -29,8 +29,8 @@ type warmStock struct {
 	maxAge time.Duration
 
 	ready    []*warmConn // oldest first
-	reported int         // how many of them idle knows of
-	trial    *warmConn   // made while the endpoint is down, to test whether it accepts us
+	reported int         // how many of them were reported to idle
+	trial    *warmConn   // opened while the endpoint is down, to test whether it accepts the gateway
 	looked   time.Time   // when the connections were last checked
 
 	used, missed, expired, closed atomic.Uint64

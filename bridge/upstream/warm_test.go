@@ -23,7 +23,7 @@ type warmServer struct {
 	accepted atomic.Int64
 
 	mu    sync.Mutex
-	conns map[*tls.Conn]struct{} // whose handshake has completed
+	conns map[*tls.Conn]struct{} // connections with a completed handshake
 }
 
 func newWarmServer(t *testing.T, change func(*tls.Config)) *warmServer {
@@ -216,7 +216,7 @@ func TestWarmConnectionsFollowTheBalancer(t *testing.T) {
 	}
 }
 
-// The pool detects what the server does to waiting connections, and no client
+// The pool detects when the server closes waiting connections, and no client
 // gets a broken one.
 func TestClosedWarmConnectionsAreReplaced(t *testing.T) {
 	for name, end := range map[string]func(*tls.Conn){
@@ -247,8 +247,8 @@ func TestClosedWarmConnectionsAreReplaced(t *testing.T) {
 	}
 }
 
-// A TLS 1.3 server rejects our certificate after the handshake: the pool
-// discards such connections and reports the reason.
+// A TLS 1.3 server rejects the gateway's certificate after the handshake. The
+// pool discards such connections and reports the reason.
 func TestWarmConnectionsThatAreRefusedLate(t *testing.T) {
 	s := newWarmServer(t, func(c *tls.Config) {
 		c.MinVersion, c.ClientAuth = tls.VersionTLS13, tls.RequireAnyClientCert

@@ -12,8 +12,8 @@ import (
 
 // A worker runs one goroutine. It cannot be restarted.
 //
-// A panic must not end the process, because workers read data from peers: the
-// worker logs it and calls the work again after a pause.
+// Workers read data from peers, so a panic must not end the process: the worker
+// logs it and calls the work again after a pause.
 type worker struct {
 	mu      sync.Mutex
 	cancel  context.CancelFunc // nil until begin
@@ -41,7 +41,7 @@ func (w *worker) run(ctx context.Context, log hclog.Logger, name string, work fu
 		defer close(w.ended)
 		pause := backoff{first: time.Second, most: time.Minute}
 		for {
-			last := ctx.Err() != nil // call work once more, to clean up
+			last := ctx.Err() != nil // work is called once more, to clean up
 			if err := protect(log, name, func() { work(ctx) }); err == nil || last {
 				return
 			}
