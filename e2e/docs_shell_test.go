@@ -210,6 +210,7 @@ var shellPages = map[string]shellPage{
 	"upgrades.md": {notRun: map[string]string{
 		"systemctl restart":  "needs root and systemd; TestARestartBySystemdRefusesNoClient acts as systemd",
 		"drawbridge upgrade": "would end the gateway that the tests of pages share; TestUpgradesAreNotNoticed runs it",
+		"drawbridge serve":   "needs the directory /opt; TestAProgramOfAConfinedGatewayReadsNoOtherFile uses the flag",
 	}},
 	"verification.md": {
 		setup: func(r *shellRun) {

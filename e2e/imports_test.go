@@ -102,8 +102,9 @@ var mayImport = map[string][]string{
 		"proto/drawbridge/admin/v1", "bridge/accesslog", "bridge/upstream", "bridge/validity", "certs", "gateway/connections", "bridge/live"},
 
 	"cmd/drawbridge": {"gateway", "gateway/admin", "gateway/files", "gateway/handover", "gateway/systemd", "gateway/unixsocket", "gateway/store", "gateway/store/seal", "proto/drawbridge/admin/v1", "certs",
-		"cmd/drawbridge/ca", "cmd/drawbridge/client", "cmd/drawbridge/command", "cmd/drawbridge/configfile", "cmd/drawbridge/datadir", "cmd/drawbridge/demo", "cmd/drawbridge/exit", "cmd/drawbridge/format",
+		"cmd/drawbridge/ca", "cmd/drawbridge/client", "cmd/drawbridge/command", "cmd/drawbridge/configfile", "cmd/drawbridge/confine", "cmd/drawbridge/datadir", "cmd/drawbridge/demo", "cmd/drawbridge/exit", "cmd/drawbridge/format",
 		"cmd/drawbridge/logwriter", "cmd/drawbridge/manifest", "cmd/drawbridge/memory", "cmd/drawbridge/terminal", "cmd/drawbridge/upgrade", "cmd/drawbridge/view", "cmd/drawbridge/connections", "cmd/drawbridge/top"},
+	"cmd/drawbridge/confine":     {"cmd/drawbridge/exit", "proto/drawbridge/admin/v1"},
 	"cmd/drawbridge/upgrade":     {"cmd/drawbridge/command", "cmd/drawbridge/exit", "gateway", "gateway/handover", "gateway/unixsocket"},
 	"cmd/drawbridge/ca":          {"cmd/drawbridge/command", "cmd/drawbridge/exit", "cmd/drawbridge/terminal", "cmd/drawbridge/view", "certs", "certs/pki", "proto/drawbridge/admin/v1"},
 	"cmd/drawbridge/client":      {"cmd/drawbridge/command", "cmd/drawbridge/exit", "cmd/drawbridge/manifest", "cmd/drawbridge/terminal", "gateway/store", "proto/drawbridge/admin/v1"},
@@ -133,13 +134,14 @@ var onlyIn = map[string][]string{
 	"google.golang.org/genproto": {"gateway/admin", "cmd/drawbridge", "cmd/drawbridge/exit", "e2e"},
 	"google.golang.org/protobuf": {"proto/drawbridge/admin/v1", "gateway", "gateway/access", "gateway/admin", "gateway/fielddiff", "gateway/revisions", "gateway/snapshot",
 		"gateway/store", "gateway/store/bolt", "gateway/store/etcd", "gateway/wellformed", "gateway/connections", "gateway/diagnose", "gateway/inventory", "cmd/drawbridge", "cmd/drawbridge/ca", "cmd/drawbridge/client", "cmd/drawbridge/format", "cmd/drawbridge/manifest", "cmd/drawbridge/view", "e2e", "cmd/drawbridge/connections", "cmd/drawbridge/top"},
-	"go.etcd.io/bbolt":      {"gateway/store/bolt"},
-	"go.etcd.io/etcd":       {"gateway/store/etcd", "gateway/store/etcd/etcdtest"},
-	"go.uber.org/zap":       {"gateway/store/etcd", "gateway/store/etcd/etcdtest"},
-	"github.com/spf13":      {"cmd/drawbridge", "cmd/drawbridge/ca", "cmd/drawbridge/client", "cmd/drawbridge/command", "cmd/drawbridge/datadir", "cmd/drawbridge/demo", "cmd/drawbridge/format", "cmd/drawbridge/upgrade", "cmd/drawbridge/connections", "cmd/drawbridge/top"},
-	"go.yaml.in/yaml":       {"cmd/drawbridge/manifest", "gateway/access"},
-	"github.com/prometheus": {"gateway/telemetry"},
-	"testing":               {"bridge/faulttest", "certs/certstest", "bridge/resolve/dnstest", "bridge/alloctest", "bridge/splice/splicetest", "gateway/store/etcd/etcdtest"},
+	"go.etcd.io/bbolt":        {"gateway/store/bolt"},
+	"go.etcd.io/etcd":         {"gateway/store/etcd", "gateway/store/etcd/etcdtest"},
+	"go.uber.org/zap":         {"gateway/store/etcd", "gateway/store/etcd/etcdtest"},
+	"github.com/spf13":        {"cmd/drawbridge", "cmd/drawbridge/ca", "cmd/drawbridge/client", "cmd/drawbridge/command", "cmd/drawbridge/datadir", "cmd/drawbridge/demo", "cmd/drawbridge/format", "cmd/drawbridge/upgrade", "cmd/drawbridge/connections", "cmd/drawbridge/top", "cmd/drawbridge/confine"},
+	"github.com/landlock-lsm": {"cmd/drawbridge/confine"},
+	"go.yaml.in/yaml":         {"cmd/drawbridge/manifest", "gateway/access"},
+	"github.com/prometheus":   {"gateway/telemetry"},
+	"testing":                 {"bridge/faulttest", "certs/certstest", "bridge/resolve/dnstest", "bridge/alloctest", "bridge/splice/splicetest", "gateway/store/etcd/etcdtest"},
 }
 
 func TestImportsRunDownward(t *testing.T) {

@@ -230,7 +230,7 @@ func (w *writes) stop() {
 
 func TestASecondUpgradeIsRefusedMeanwhile(t *testing.T) {
 	t.Parallel()
-	g := upgradable(t, "--upgrade-timeout", "10s")
+	g := upgradable(t, "--upgrade-timeout", "10s", "--program-root", "/")
 	slow := script(t, "sleep 2; exit 1")
 	first := make(chan result, 1)
 	go func() { first <- g.tryUpgrade("--binary", slow) }()
@@ -248,7 +248,7 @@ func TestASecondUpgradeIsRefusedMeanwhile(t *testing.T) {
 // the command has returned.
 func TestABrokenProgramChangesNothing(t *testing.T) {
 	t.Parallel()
-	g := upgradable(t, "--upgrade-timeout", "3s")
+	g := upgradable(t, "--upgrade-timeout", "3s", "--program-root", "/")
 	g.apply(plainUpstream("web", serveHTTP(t, respondsWith("web"))), listener("web", protocolHTTP, "web"))
 	revision := g.getStatus().GetRevision()
 	pid := g.pid()
@@ -404,7 +404,7 @@ func TestClientsResumeTheirSessionsAfterAnUpgrade(t *testing.T) {
 // Clients that wait in the kernel's queue while the process is replaced are served.
 func TestClientsInTheQueueAreServedAfterAnUpgrade(t *testing.T) {
 	t.Parallel()
-	g := upgradable(t)
+	g := upgradable(t, "--program-root", "/")
 	g.apply(plainUpstream("web", serveHTTP(t, respondsWith("web"))), listener("web", protocolHTTP, "web"))
 	web, pid := g.address("web"), g.pid()
 	upgraded := make(chan result, 1)

@@ -107,7 +107,7 @@ func (o *Options) listen(owner string) func(address string) (net.Listener, error
 
 // newGateway returns a gateway that has opened nothing yet.
 func newGateway(o Options) *Gateway {
-	g := &Gateway{replaces: newReplacement(o), upgrades: newUpgrades(o), inherited: o.Sockets, manager: o.Manager, readiness: o.Ready, version: o.Version, log: o.Logger.Named("gateway"), started: time.Now()}
+	g := &Gateway{replaces: newReplacement(o), upgrades: newUpgrades(o), inherited: o.Sockets, manager: o.Manager, readiness: o.Ready, version: o.Version, log: o.Logger.Named("gateway"), started: time.Now(), confinement: o.Confinement}
 	g.feeds = newFeeds(g.started)
 	g.descriptors = listeners.NewDescriptors(g.log)
 	g.trackers.Numbers = live.NewNumbers()

@@ -43,6 +43,9 @@ func (g *Gateway) Status() *adminv1.GetStatusResponse {
 		PausedListeners: int32(paused), Pauses: int64(pauses),
 	}
 	out.Pending = pending.message()
+	if g.confinement != nil {
+		out.Confinement = g.confinement()
+	}
 	for _, p := range g.problems(snap) {
 		out.Problems = append(out.Problems, &adminv1.Problem{Kind: p.Ref.Kind, Name: p.Ref.Name, Reason: p.Reason})
 	}

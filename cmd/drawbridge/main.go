@@ -32,6 +32,6 @@ func main() {
 	if program.Path, err = upgrade.ProgramPath(os.Args[0]); err != nil {
 		program.Path = os.Args[0]
 	}
-	c := &cli{program: program, predecessor: predecessor, Env: &command.Env{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, LookupEnv: os.LookupEnv, UID: os.Geteuid(), Program: os.Args[0], Version: programVersion()}}
+	c := &cli{program: program, predecessor: predecessor, ownsProcess: true, Env: &command.Env{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, LookupEnv: os.LookupEnv, UID: os.Geteuid(), Program: os.Args[0], Version: programVersion()}}
 	os.Exit(c.run(ctx, os.Args[1:]))
 }

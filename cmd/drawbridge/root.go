@@ -22,6 +22,7 @@ type cli struct {
 	*command.Env
 	program     handover.Program      // this one, for an upgrade
 	predecessor *handover.Predecessor // the process that this one replaces; nil: none
+	ownsProcess bool                  // serve restricts the process; false in tests, which share theirs
 }
 
 const rootLong = `Drawbridge is a TLS bridging gateway: it accepts plaintext TCP, HTTP or TLS and

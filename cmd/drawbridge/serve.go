@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -20,6 +21,7 @@ import (
 
 	"github.com/drawbridge-gateway/drawbridge/certs"
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/configfile"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/confine"
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/datadir"
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/exit"
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/logwriter"
@@ -33,6 +35,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/gateway/store/seal"
 	"github.com/drawbridge-gateway/drawbridge/gateway/systemd"
 	"github.com/drawbridge-gateway/drawbridge/gateway/unixsocket"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
 const serveLong = `Serve runs a gateway until SIGTERM or SIGINT. It then accepts no more connections,
@@ -66,7 +69,10 @@ With --audit-log the gateway records who did what: each write twice, before it i
 and with its result, and denied calls, probes and actions on traffic. If it cannot
 write the first line, it refuses the write. SIGUSR1 also opens this file again.
 
-SIGUSR2 starts an upgrade, like the command "upgrade".`
+SIGUSR2 starts an upgrade, like the command "upgrade".
+
+The process can use only the files that these flags name or imply, if the kernel has
+Landlock: see --landlock. "status" says what is not restricted.`
 
 // serveOptions are the flags of serve.
 type serveOptions struct {
@@ -92,6 +98,7 @@ type serveOptions struct {
 	sealKey             *string
 	pidFile             upgrade.PIDFile
 	upgradeTimeout      time.Duration
+	confine             *confine.Flags
 }
 
 func newServe(c *cli) *cobra.Command {
@@ -137,6 +144,7 @@ func newServe(c *cli) *cobra.Command {
 	flags.DurationVar(&o.drain, "drain-timeout", 30*time.Second, "how long connections may stay open after a stop, or after their listener was removed")
 	flags.StringVar((*string)(&o.pidFile), "pid-file", "", "`file` to write the process ID to; after an upgrade it has that of the new process")
 	flags.DurationVar(&o.upgradeTimeout, "upgrade-timeout", time.Minute, "how long the new process of an upgrade may take until it serves")
+	o.confine = confine.AddFlags(flags)
 	return cmd
 }
 
@@ -158,6 +166,8 @@ func (c *cli) serve(ctx context.Context, o *serveOptions) error {
 	}
 	opts.Manager = systemd.Find(opts.Logger.Named("systemd"))
 	opts.Predecessor = c.predecessor
+	var confinement *adminv1.Confinement // set before Run serves the admin service
+	opts.Confinement = func() *adminv1.Confinement { return confinement }
 	// Before opening anything: an early SIGHUP must not end the process.
 	hangup, reopen := make(chan os.Signal, 1), make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
@@ -217,6 +227,12 @@ func (c *cli) serve(ctx context.Context, o *serveOptions) error {
 	upgrader := upgrade.Server{Gateway: gw, Program: c.program, Sockets: opts.Sockets, Log: opts.Logger.Named("upgrade")}
 	upgrader.Listen(o.dataDir)
 	defer upgrader.Close()
+	// Everything is open now that a start needs.
+	if c.ownsProcess {
+		confinement = o.confine.Apply(o.paths(c, opts), confine.Inherited(c.predecessor != nil), c.LookupEnv, opts.Logger.Named("confine"))
+	}
+	upgrader.Program.Env = confine.Environment(confinement)
+	upgrader.Allowed = func(program string) error { return o.confine.CheckProgram(confinement, c.program.Path, program) }
 	reloading.Go(func() {
 		select {
 		case <-ctx.Done():
@@ -332,6 +348,9 @@ func (o *serveOptions) gateway(c *cli, lines *logwriter.Writer) (gateway.Options
 		}
 		opts.AdminTCP = &admin.TCPOptions{Address: o.adminTCP, CertFile: o.cert, KeyFile: o.key, ClientCAFile: o.clientCA, ClientCRLFile: o.clientCRL, ClientNames: o.clientNames}
 	}
+	if err := o.confine.Check(); err != nil {
+		return opts, err
+	}
 	if err := o.recordTo(&opts.AccessLog, c); err != nil {
 		return opts, err
 	}
@@ -351,6 +370,21 @@ func (o *serveOptions) gateway(c *cli, lines *logwriter.Writer) (gateway.Options
 	}
 	opts.FileRoots, err = files.Await(context.Background(), opts.Logger, "file roots", o.roots)
 	return opts, err
+}
+
+// paths returns the paths that the flags name or imply.
+func (o *serveOptions) paths(c *cli, opts gateway.Options) confine.Paths {
+	p := confine.Paths{
+		DataDir: o.dataDir, FileRoots: slices.Clone(opts.FileRoots), AdminSocket: opts.AdminSocket, PIDFile: string(o.pidFile), Program: c.program.Path,
+		Files: []string{o.cert, o.key, o.clientCA, o.clientCRL, opts.AdminPolicy, *o.sealKey},
+		Logs:  []string{opts.AccessLog.File, opts.AuditLog.File},
+	}
+	if info, err := os.Stat(o.config); err == nil && info.IsDir() {
+		p.Dirs = append(p.Dirs, o.config)
+	} else {
+		p.Files = append(p.Files, o.config)
+	}
+	return p
 }
 
 // recordTo checks the flags of the access log.

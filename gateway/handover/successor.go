@@ -16,6 +16,7 @@ import (
 type Program struct {
 	Path   string
 	Args   []string // without the program's name
+	Env    []string // in addition to the environment of this process
 	Stdout *os.File
 	Stderr *os.File
 }
@@ -52,7 +53,7 @@ func Start(p Program) (*Successor, error) {
 	}
 	s := &Successor{peer: ours, cmd: exec.Command(p.Path, p.Args...), ended: make(chan struct{})}
 	s.cmd.Stdout, s.cmd.Stderr, s.cmd.ExtraFiles = p.Stdout, p.Stderr, []*os.File{theirs}
-	s.cmd.Env = append(environment(), descriptorVariable+"=3")
+	s.cmd.Env = append(append(environment(), p.Env...), descriptorVariable+"=3")
 	if err := s.cmd.Start(); err != nil {
 		ours.Close()
 		if errors.Is(err, syscall.ENOEXEC) {

@@ -26,7 +26,8 @@ the state and the TLS ticket keys. No client is refused. The old process then dr
 its connections within its --drain-timeout, and exits.
 
 The new process has the flags and the environment of the old one. Without --binary it
-runs the program that the old process was started with, as it is on disk now. Until the
+runs the program that the old process was started with, as it is on disk now. Another
+program must be in the same directory, or below a --program-root of serve. Until the
 new process has taken over, the gateway refuses writes. If the new process fails or
 takes longer than the --upgrade-timeout of serve, the old process kills it and
 continues, and the command prints the reason.
@@ -60,7 +61,7 @@ func New(e *command.Env) *cobra.Command {
 		Short: "Replace the gateway's process without refusing clients",
 		Long:  long,
 		Example: `  drawbridge upgrade
-  drawbridge upgrade --binary /opt/drawbridge-1.5/drawbridge --data-dir /var/lib/drawbridge`,
+  drawbridge upgrade --binary /usr/local/bin/drawbridge-1.5 --data-dir /var/lib/drawbridge`,
 		Args: cobra.NoArgs,
 	}
 	cmd.Flags().StringVar(&dir, "data-dir", e.DefaultDataDir(), "`directory` of the gateway's state")

@@ -27,6 +27,7 @@ type Server struct {
 	Gateway *gateway.Gateway
 	Program handover.Program
 	Sockets *handover.Sockets
+	Allowed func(program string) error // an error says why the process cannot run the program; nil: it can run every program
 	Log     hclog.Logger
 
 	listener *unixsocket.Listener // nil: it could not be bound
@@ -117,6 +118,12 @@ func (s *Server) upgrade(ctx context.Context, binary string) (gateway.Upgraded, 
 	p := s.Program
 	if binary != "" {
 		p.Path = binary
+	}
+	if s.Allowed != nil {
+		if err := s.Allowed(p.Path); err != nil {
+			s.Log.Error("upgrade failed: this process continues", "program", p.Path, "error", err)
+			return gateway.Upgraded{}, err
+		}
 	}
 	return s.Gateway.Upgrade(ctx, p)
 }

@@ -40,6 +40,10 @@ func WriteStatus(w io.Writer, p terminal.Paint, st *adminv1.GetStatusResponse, u
 			p.Bad("NOT ACCEPTING"), terminal.Count(int(d.GetPausedListeners()), "listener"), d.GetClients(), d.GetLimit(), d.GetUpstreams())
 	}
 
+	for _, missing := range st.GetConfinement().GetMissing() {
+		fmt.Fprintf(w, "%s %s\n", p.Caution("NOT CONFINED"), terminal.Printable(missing))
+	}
+
 	problems := &terminal.Table{Header: []string{"DOWN", "NAME", "REASON"}}
 	for _, p := range st.GetProblems() {
 		problems.Add(KindLabel(p.GetKind()), p.GetName(), p.GetReason())

@@ -468,7 +468,9 @@ type GetStatusResponse struct {
 	// The caller of this method, and what they may do.
 	Caller *Caller `protobuf:"bytes,16,opt,name=caller,proto3" json:"caller,omitempty"`
 	// The store is sealed: its values can be read only with the seal key.
-	Sealed        bool `protobuf:"varint,18,opt,name=sealed,proto3" json:"sealed,omitempty"`
+	Sealed bool `protobuf:"varint,18,opt,name=sealed,proto3" json:"sealed,omitempty"`
+	// What the process can no longer do. Absent: the process was not restricted.
+	Confinement   *Confinement `protobuf:"bytes,19,opt,name=confinement,proto3" json:"confinement,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -622,6 +624,96 @@ func (x *GetStatusResponse) GetSealed() bool {
 	return false
 }
 
+func (x *GetStatusResponse) GetConfinement() *Confinement {
+	if x != nil {
+		return x.Confinement
+	}
+	return nil
+}
+
+// Restrictions that the process has placed on itself, or inherited. They cannot be lifted
+// while it runs.
+type Confinement struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Landlock lets the process use only the files that its flags name or imply.
+	Landlock bool `protobuf:"varint,1,opt,name=landlock,proto3" json:"landlock,omitempty"`
+	// The version of Landlock that restricts it; 0 if landlock is false.
+	LandlockVersion int32 `protobuf:"varint,2,opt,name=landlock_version,json=landlockVersion,proto3" json:"landlock_version,omitempty"`
+	// No program that the process starts gains rights.
+	NoNewPrivileges bool `protobuf:"varint,3,opt,name=no_new_privileges,json=noNewPrivileges,proto3" json:"no_new_privileges,omitempty"`
+	// A system call filter (seccomp) is in force. The systemd unit sets one.
+	SystemCallFilter bool `protobuf:"varint,4,opt,name=system_call_filter,json=systemCallFilter,proto3" json:"system_call_filter,omitempty"`
+	// What is not restricted, and why. Empty: everything that the gateway can restrict.
+	Missing       []string `protobuf:"bytes,5,rep,name=missing,proto3" json:"missing,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Confinement) Reset() {
+	*x = Confinement{}
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Confinement) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Confinement) ProtoMessage() {}
+
+func (x *Confinement) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Confinement.ProtoReflect.Descriptor instead.
+func (*Confinement) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Confinement) GetLandlock() bool {
+	if x != nil {
+		return x.Landlock
+	}
+	return false
+}
+
+func (x *Confinement) GetLandlockVersion() int32 {
+	if x != nil {
+		return x.LandlockVersion
+	}
+	return 0
+}
+
+func (x *Confinement) GetNoNewPrivileges() bool {
+	if x != nil {
+		return x.NoNewPrivileges
+	}
+	return false
+}
+
+func (x *Confinement) GetSystemCallFilter() bool {
+	if x != nil {
+		return x.SystemCallFilter
+	}
+	return false
+}
+
+func (x *Confinement) GetMissing() []string {
+	if x != nil {
+		return x.Missing
+	}
+	return nil
+}
+
 // The process's file descriptors, and their use.
 type Descriptors struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -643,7 +735,7 @@ type Descriptors struct {
 
 func (x *Descriptors) Reset() {
 	*x = Descriptors{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[2]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -655,7 +747,7 @@ func (x *Descriptors) String() string {
 func (*Descriptors) ProtoMessage() {}
 
 func (x *Descriptors) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[2]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -668,7 +760,7 @@ func (x *Descriptors) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Descriptors.ProtoReflect.Descriptor instead.
 func (*Descriptors) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{2}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Descriptors) GetLimit() int64 {
@@ -746,7 +838,7 @@ type ListenerStatus struct {
 
 func (x *ListenerStatus) Reset() {
 	*x = ListenerStatus{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[3]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -758,7 +850,7 @@ func (x *ListenerStatus) String() string {
 func (*ListenerStatus) ProtoMessage() {}
 
 func (x *ListenerStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[3]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -771,7 +863,7 @@ func (x *ListenerStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListenerStatus.ProtoReflect.Descriptor instead.
 func (*ListenerStatus) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{3}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ListenerStatus) GetName() string {
@@ -892,7 +984,7 @@ type ClientPopulation struct {
 
 func (x *ClientPopulation) Reset() {
 	*x = ClientPopulation{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[4]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -904,7 +996,7 @@ func (x *ClientPopulation) String() string {
 func (*ClientPopulation) ProtoMessage() {}
 
 func (x *ClientPopulation) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[4]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -917,7 +1009,7 @@ func (x *ClientPopulation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClientPopulation.ProtoReflect.Descriptor instead.
 func (*ClientPopulation) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{4}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ClientPopulation) GetHosts() []string {
@@ -953,7 +1045,7 @@ type AnchorUse struct {
 
 func (x *AnchorUse) Reset() {
 	*x = AnchorUse{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[5]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -965,7 +1057,7 @@ func (x *AnchorUse) String() string {
 func (*AnchorUse) ProtoMessage() {}
 
 func (x *AnchorUse) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[5]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -978,7 +1070,7 @@ func (x *AnchorUse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnchorUse.ProtoReflect.Descriptor instead.
 func (*AnchorUse) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{5}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *AnchorUse) GetSubject() string {
@@ -1024,7 +1116,7 @@ type Problem struct {
 
 func (x *Problem) Reset() {
 	*x = Problem{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[6]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1036,7 +1128,7 @@ func (x *Problem) String() string {
 func (*Problem) ProtoMessage() {}
 
 func (x *Problem) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[6]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1049,7 +1141,7 @@ func (x *Problem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Problem.ProtoReflect.Descriptor instead.
 func (*Problem) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{6}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Problem) GetKind() Kind {
@@ -1092,7 +1184,7 @@ type ResourceCounts struct {
 
 func (x *ResourceCounts) Reset() {
 	*x = ResourceCounts{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[7]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1104,7 +1196,7 @@ func (x *ResourceCounts) String() string {
 func (*ResourceCounts) ProtoMessage() {}
 
 func (x *ResourceCounts) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[7]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1117,7 +1209,7 @@ func (x *ResourceCounts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResourceCounts.ProtoReflect.Descriptor instead.
 func (*ResourceCounts) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{7}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ResourceCounts) GetListeners() int32 {
@@ -1172,7 +1264,7 @@ type ListUpstreamStatusesRequest struct {
 
 func (x *ListUpstreamStatusesRequest) Reset() {
 	*x = ListUpstreamStatusesRequest{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[8]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1184,7 +1276,7 @@ func (x *ListUpstreamStatusesRequest) String() string {
 func (*ListUpstreamStatusesRequest) ProtoMessage() {}
 
 func (x *ListUpstreamStatusesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[8]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1197,7 +1289,7 @@ func (x *ListUpstreamStatusesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListUpstreamStatusesRequest.ProtoReflect.Descriptor instead.
 func (*ListUpstreamStatusesRequest) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{8}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListUpstreamStatusesRequest) GetPageSize() int32 {
@@ -1234,7 +1326,7 @@ type ListUpstreamStatusesResponse struct {
 
 func (x *ListUpstreamStatusesResponse) Reset() {
 	*x = ListUpstreamStatusesResponse{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[9]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1246,7 +1338,7 @@ func (x *ListUpstreamStatusesResponse) String() string {
 func (*ListUpstreamStatusesResponse) ProtoMessage() {}
 
 func (x *ListUpstreamStatusesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[9]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1259,7 +1351,7 @@ func (x *ListUpstreamStatusesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListUpstreamStatusesResponse.ProtoReflect.Descriptor instead.
 func (*ListUpstreamStatusesResponse) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{9}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListUpstreamStatusesResponse) GetUpstreams() []*UpstreamStatus {
@@ -1313,7 +1405,7 @@ type UpstreamStatus struct {
 
 func (x *UpstreamStatus) Reset() {
 	*x = UpstreamStatus{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[10]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1325,7 +1417,7 @@ func (x *UpstreamStatus) String() string {
 func (*UpstreamStatus) ProtoMessage() {}
 
 func (x *UpstreamStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[10]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1338,7 +1430,7 @@ func (x *UpstreamStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpstreamStatus.ProtoReflect.Descriptor instead.
 func (*UpstreamStatus) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{10}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *UpstreamStatus) GetName() string {
@@ -1483,7 +1575,7 @@ type EndpointStatus struct {
 
 func (x *EndpointStatus) Reset() {
 	*x = EndpointStatus{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[11]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1495,7 +1587,7 @@ func (x *EndpointStatus) String() string {
 func (*EndpointStatus) ProtoMessage() {}
 
 func (x *EndpointStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[11]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1508,7 +1600,7 @@ func (x *EndpointStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndpointStatus.ProtoReflect.Descriptor instead.
 func (*EndpointStatus) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{11}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *EndpointStatus) GetAddress() string {
@@ -1697,7 +1789,7 @@ type CheckStatus struct {
 
 func (x *CheckStatus) Reset() {
 	*x = CheckStatus{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[12]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1709,7 +1801,7 @@ func (x *CheckStatus) String() string {
 func (*CheckStatus) ProtoMessage() {}
 
 func (x *CheckStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[12]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1722,7 +1814,7 @@ func (x *CheckStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckStatus.ProtoReflect.Descriptor instead.
 func (*CheckStatus) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{12}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CheckStatus) GetHealthy() bool {
@@ -1797,7 +1889,7 @@ type DnsStatus struct {
 
 func (x *DnsStatus) Reset() {
 	*x = DnsStatus{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[13]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1809,7 +1901,7 @@ func (x *DnsStatus) String() string {
 func (*DnsStatus) ProtoMessage() {}
 
 func (x *DnsStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[13]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1822,7 +1914,7 @@ func (x *DnsStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DnsStatus.ProtoReflect.Descriptor instead.
 func (*DnsStatus) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{13}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *DnsStatus) GetResolveTime() *timestamppb.Timestamp {
@@ -1868,7 +1960,7 @@ type WarmConnections struct {
 
 func (x *WarmConnections) Reset() {
 	*x = WarmConnections{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[14]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1880,7 +1972,7 @@ func (x *WarmConnections) String() string {
 func (*WarmConnections) ProtoMessage() {}
 
 func (x *WarmConnections) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[14]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1893,7 +1985,7 @@ func (x *WarmConnections) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WarmConnections.ProtoReflect.Descriptor instead.
 func (*WarmConnections) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{14}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *WarmConnections) GetSize() int32 {
@@ -1951,7 +2043,7 @@ type FullHandshakes struct {
 
 func (x *FullHandshakes) Reset() {
 	*x = FullHandshakes{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[15]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1963,7 +2055,7 @@ func (x *FullHandshakes) String() string {
 func (*FullHandshakes) ProtoMessage() {}
 
 func (x *FullHandshakes) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[15]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1976,7 +2068,7 @@ func (x *FullHandshakes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FullHandshakes.ProtoReflect.Descriptor instead.
 func (*FullHandshakes) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{15}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *FullHandshakes) GetReason() FullHandshakeReason {
@@ -2006,7 +2098,7 @@ type CertificateConnections struct {
 
 func (x *CertificateConnections) Reset() {
 	*x = CertificateConnections{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[16]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2018,7 +2110,7 @@ func (x *CertificateConnections) String() string {
 func (*CertificateConnections) ProtoMessage() {}
 
 func (x *CertificateConnections) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[16]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2031,7 +2123,7 @@ func (x *CertificateConnections) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertificateConnections.ProtoReflect.Descriptor instead.
 func (*CertificateConnections) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{16}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CertificateConnections) GetSha256Fingerprint() string {
@@ -2062,7 +2154,7 @@ type ListCertificatesInUseRequest struct {
 
 func (x *ListCertificatesInUseRequest) Reset() {
 	*x = ListCertificatesInUseRequest{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[17]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2074,7 +2166,7 @@ func (x *ListCertificatesInUseRequest) String() string {
 func (*ListCertificatesInUseRequest) ProtoMessage() {}
 
 func (x *ListCertificatesInUseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[17]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2087,7 +2179,7 @@ func (x *ListCertificatesInUseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCertificatesInUseRequest.ProtoReflect.Descriptor instead.
 func (*ListCertificatesInUseRequest) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{17}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListCertificatesInUseRequest) GetPageSize() int32 {
@@ -2117,7 +2209,7 @@ type ListCertificatesInUseResponse struct {
 
 func (x *ListCertificatesInUseResponse) Reset() {
 	*x = ListCertificatesInUseResponse{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[18]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2129,7 +2221,7 @@ func (x *ListCertificatesInUseResponse) String() string {
 func (*ListCertificatesInUseResponse) ProtoMessage() {}
 
 func (x *ListCertificatesInUseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[18]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2142,7 +2234,7 @@ func (x *ListCertificatesInUseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCertificatesInUseResponse.ProtoReflect.Descriptor instead.
 func (*ListCertificatesInUseResponse) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{18}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListCertificatesInUseResponse) GetCertificates() []*CertificateInUse {
@@ -2184,7 +2276,7 @@ type CertificateInUse struct {
 
 func (x *CertificateInUse) Reset() {
 	*x = CertificateInUse{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[19]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2196,7 +2288,7 @@ func (x *CertificateInUse) String() string {
 func (*CertificateInUse) ProtoMessage() {}
 
 func (x *CertificateInUse) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[19]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2209,7 +2301,7 @@ func (x *CertificateInUse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertificateInUse.ProtoReflect.Descriptor instead.
 func (*CertificateInUse) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{19}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CertificateInUse) GetUse() CertificateUse {
@@ -2295,7 +2387,7 @@ type AnchorEvidence struct {
 
 func (x *AnchorEvidence) Reset() {
 	*x = AnchorEvidence{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[20]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2307,7 +2399,7 @@ func (x *AnchorEvidence) String() string {
 func (*AnchorEvidence) ProtoMessage() {}
 
 func (x *AnchorEvidence) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[20]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2320,7 +2412,7 @@ func (x *AnchorEvidence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnchorEvidence.ProtoReflect.Descriptor instead.
 func (*AnchorEvidence) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{20}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *AnchorEvidence) GetSinceTime() *timestamppb.Timestamp {
@@ -2389,7 +2481,7 @@ type AnchorUser struct {
 
 func (x *AnchorUser) Reset() {
 	*x = AnchorUser{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[21]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2401,7 +2493,7 @@ func (x *AnchorUser) String() string {
 func (*AnchorUser) ProtoMessage() {}
 
 func (x *AnchorUser) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[21]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2414,7 +2506,7 @@ func (x *AnchorUser) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnchorUser.ProtoReflect.Descriptor instead.
 func (*AnchorUser) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{21}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *AnchorUser) GetKind() Kind {
@@ -2462,7 +2554,7 @@ type ListConnectionsRequest struct {
 
 func (x *ListConnectionsRequest) Reset() {
 	*x = ListConnectionsRequest{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[22]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2474,7 +2566,7 @@ func (x *ListConnectionsRequest) String() string {
 func (*ListConnectionsRequest) ProtoMessage() {}
 
 func (x *ListConnectionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[22]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2487,7 +2579,7 @@ func (x *ListConnectionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListConnectionsRequest.ProtoReflect.Descriptor instead.
 func (*ListConnectionsRequest) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{22}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ListConnectionsRequest) GetConnectionFilter() *ConnectionFilter {
@@ -2524,7 +2616,7 @@ type ListConnectionsResponse struct {
 
 func (x *ListConnectionsResponse) Reset() {
 	*x = ListConnectionsResponse{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[23]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2536,7 +2628,7 @@ func (x *ListConnectionsResponse) String() string {
 func (*ListConnectionsResponse) ProtoMessage() {}
 
 func (x *ListConnectionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[23]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2549,7 +2641,7 @@ func (x *ListConnectionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListConnectionsResponse.ProtoReflect.Descriptor instead.
 func (*ListConnectionsResponse) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{23}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListConnectionsResponse) GetConnections() []*Connection {
@@ -2586,7 +2678,7 @@ type WatchEventsRequest struct {
 
 func (x *WatchEventsRequest) Reset() {
 	*x = WatchEventsRequest{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[24]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2598,7 +2690,7 @@ func (x *WatchEventsRequest) String() string {
 func (*WatchEventsRequest) ProtoMessage() {}
 
 func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[24]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2611,7 +2703,7 @@ func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEventsRequest.ProtoReflect.Descriptor instead.
 func (*WatchEventsRequest) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{24}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *WatchEventsRequest) GetAfterSequence() int64 {
@@ -2674,7 +2766,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[25]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2686,7 +2778,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[25]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2699,7 +2791,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{25}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Event) GetEventTime() *timestamppb.Timestamp {
@@ -2792,7 +2884,7 @@ type FailureCount struct {
 
 func (x *FailureCount) Reset() {
 	*x = FailureCount{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[26]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2804,7 +2896,7 @@ func (x *FailureCount) String() string {
 func (*FailureCount) ProtoMessage() {}
 
 func (x *FailureCount) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[26]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2817,7 +2909,7 @@ func (x *FailureCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailureCount.ProtoReflect.Descriptor instead.
 func (*FailureCount) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{26}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *FailureCount) GetReason() Reason {
@@ -2849,7 +2941,7 @@ type LastFailure struct {
 
 func (x *LastFailure) Reset() {
 	*x = LastFailure{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[27]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2861,7 +2953,7 @@ func (x *LastFailure) String() string {
 func (*LastFailure) ProtoMessage() {}
 
 func (x *LastFailure) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[27]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2874,7 +2966,7 @@ func (x *LastFailure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LastFailure.ProtoReflect.Descriptor instead.
 func (*LastFailure) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{27}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *LastFailure) GetReason() Reason {
@@ -2906,7 +2998,7 @@ const file_drawbridge_admin_v1_status_service_proto_rawDesc = "" +
 	"\x10GetStatusRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x02 \x01(\tR\tpageToken\"\x9d\x06\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\"\xe1\x06\n" +
 	"\x11GetStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x129\n" +
 	"\n" +
@@ -2927,7 +3019,14 @@ const file_drawbridge_admin_v1_status_service_proto_rawDesc = "" +
 	"\rwarning_count\x18\x0e \x01(\x05R\fwarningCount\x126\n" +
 	"\apending\x18\x0f \x01(\v2\x1c.drawbridge.admin.v1.PendingR\apending\x123\n" +
 	"\x06caller\x18\x10 \x01(\v2\x1b.drawbridge.admin.v1.CallerR\x06caller\x12\x16\n" +
-	"\x06sealed\x18\x12 \x01(\bR\x06sealed\"\x9e\x01\n" +
+	"\x06sealed\x18\x12 \x01(\bR\x06sealed\x12B\n" +
+	"\vconfinement\x18\x13 \x01(\v2 .drawbridge.admin.v1.ConfinementR\vconfinement\"\xc8\x01\n" +
+	"\vConfinement\x12\x1a\n" +
+	"\blandlock\x18\x01 \x01(\bR\blandlock\x12)\n" +
+	"\x10landlock_version\x18\x02 \x01(\x05R\x0flandlockVersion\x12*\n" +
+	"\x11no_new_privileges\x18\x03 \x01(\bR\x0fnoNewPrivileges\x12,\n" +
+	"\x12system_call_filter\x18\x04 \x01(\bR\x10systemCallFilter\x12\x18\n" +
+	"\amissing\x18\x05 \x03(\tR\amissing\"\x9e\x01\n" +
 	"\vDescriptors\x12\x14\n" +
 	"\x05limit\x18\x01 \x01(\x03R\x05limit\x12\x18\n" +
 	"\aclients\x18\x02 \x01(\x03R\aclients\x12\x1c\n" +
@@ -3174,7 +3273,7 @@ func file_drawbridge_admin_v1_status_service_proto_rawDescGZIP() []byte {
 }
 
 var file_drawbridge_admin_v1_status_service_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_drawbridge_admin_v1_status_service_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_drawbridge_admin_v1_status_service_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_drawbridge_admin_v1_status_service_proto_goTypes = []any{
 	(ListenerState)(0),                    // 0: drawbridge.admin.v1.ListenerState
 	(EndpointHealth)(0),                   // 1: drawbridge.admin.v1.EndpointHealth
@@ -3183,120 +3282,122 @@ var file_drawbridge_admin_v1_status_service_proto_goTypes = []any{
 	(EventType)(0),                        // 4: drawbridge.admin.v1.EventType
 	(*GetStatusRequest)(nil),              // 5: drawbridge.admin.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),             // 6: drawbridge.admin.v1.GetStatusResponse
-	(*Descriptors)(nil),                   // 7: drawbridge.admin.v1.Descriptors
-	(*ListenerStatus)(nil),                // 8: drawbridge.admin.v1.ListenerStatus
-	(*ClientPopulation)(nil),              // 9: drawbridge.admin.v1.ClientPopulation
-	(*AnchorUse)(nil),                     // 10: drawbridge.admin.v1.AnchorUse
-	(*Problem)(nil),                       // 11: drawbridge.admin.v1.Problem
-	(*ResourceCounts)(nil),                // 12: drawbridge.admin.v1.ResourceCounts
-	(*ListUpstreamStatusesRequest)(nil),   // 13: drawbridge.admin.v1.ListUpstreamStatusesRequest
-	(*ListUpstreamStatusesResponse)(nil),  // 14: drawbridge.admin.v1.ListUpstreamStatusesResponse
-	(*UpstreamStatus)(nil),                // 15: drawbridge.admin.v1.UpstreamStatus
-	(*EndpointStatus)(nil),                // 16: drawbridge.admin.v1.EndpointStatus
-	(*CheckStatus)(nil),                   // 17: drawbridge.admin.v1.CheckStatus
-	(*DnsStatus)(nil),                     // 18: drawbridge.admin.v1.DnsStatus
-	(*WarmConnections)(nil),               // 19: drawbridge.admin.v1.WarmConnections
-	(*FullHandshakes)(nil),                // 20: drawbridge.admin.v1.FullHandshakes
-	(*CertificateConnections)(nil),        // 21: drawbridge.admin.v1.CertificateConnections
-	(*ListCertificatesInUseRequest)(nil),  // 22: drawbridge.admin.v1.ListCertificatesInUseRequest
-	(*ListCertificatesInUseResponse)(nil), // 23: drawbridge.admin.v1.ListCertificatesInUseResponse
-	(*CertificateInUse)(nil),              // 24: drawbridge.admin.v1.CertificateInUse
-	(*AnchorEvidence)(nil),                // 25: drawbridge.admin.v1.AnchorEvidence
-	(*AnchorUser)(nil),                    // 26: drawbridge.admin.v1.AnchorUser
-	(*ListConnectionsRequest)(nil),        // 27: drawbridge.admin.v1.ListConnectionsRequest
-	(*ListConnectionsResponse)(nil),       // 28: drawbridge.admin.v1.ListConnectionsResponse
-	(*WatchEventsRequest)(nil),            // 29: drawbridge.admin.v1.WatchEventsRequest
-	(*Event)(nil),                         // 30: drawbridge.admin.v1.Event
-	(*FailureCount)(nil),                  // 31: drawbridge.admin.v1.FailureCount
-	(*LastFailure)(nil),                   // 32: drawbridge.admin.v1.LastFailure
-	(*timestamppb.Timestamp)(nil),         // 33: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),           // 34: google.protobuf.Duration
-	(*Warning)(nil),                       // 35: drawbridge.admin.v1.Warning
-	(*Pending)(nil),                       // 36: drawbridge.admin.v1.Pending
-	(*Caller)(nil),                        // 37: drawbridge.admin.v1.Caller
-	(Protocol)(0),                         // 38: drawbridge.admin.v1.Protocol
-	(Kind)(0),                             // 39: drawbridge.admin.v1.Kind
-	(Reason)(0),                           // 40: drawbridge.admin.v1.Reason
-	(*CertificateInfo)(nil),               // 41: drawbridge.admin.v1.CertificateInfo
-	(*ResourceRef)(nil),                   // 42: drawbridge.admin.v1.ResourceRef
-	(*ConnectionFilter)(nil),              // 43: drawbridge.admin.v1.ConnectionFilter
-	(*Connection)(nil),                    // 44: drawbridge.admin.v1.Connection
+	(*Confinement)(nil),                   // 7: drawbridge.admin.v1.Confinement
+	(*Descriptors)(nil),                   // 8: drawbridge.admin.v1.Descriptors
+	(*ListenerStatus)(nil),                // 9: drawbridge.admin.v1.ListenerStatus
+	(*ClientPopulation)(nil),              // 10: drawbridge.admin.v1.ClientPopulation
+	(*AnchorUse)(nil),                     // 11: drawbridge.admin.v1.AnchorUse
+	(*Problem)(nil),                       // 12: drawbridge.admin.v1.Problem
+	(*ResourceCounts)(nil),                // 13: drawbridge.admin.v1.ResourceCounts
+	(*ListUpstreamStatusesRequest)(nil),   // 14: drawbridge.admin.v1.ListUpstreamStatusesRequest
+	(*ListUpstreamStatusesResponse)(nil),  // 15: drawbridge.admin.v1.ListUpstreamStatusesResponse
+	(*UpstreamStatus)(nil),                // 16: drawbridge.admin.v1.UpstreamStatus
+	(*EndpointStatus)(nil),                // 17: drawbridge.admin.v1.EndpointStatus
+	(*CheckStatus)(nil),                   // 18: drawbridge.admin.v1.CheckStatus
+	(*DnsStatus)(nil),                     // 19: drawbridge.admin.v1.DnsStatus
+	(*WarmConnections)(nil),               // 20: drawbridge.admin.v1.WarmConnections
+	(*FullHandshakes)(nil),                // 21: drawbridge.admin.v1.FullHandshakes
+	(*CertificateConnections)(nil),        // 22: drawbridge.admin.v1.CertificateConnections
+	(*ListCertificatesInUseRequest)(nil),  // 23: drawbridge.admin.v1.ListCertificatesInUseRequest
+	(*ListCertificatesInUseResponse)(nil), // 24: drawbridge.admin.v1.ListCertificatesInUseResponse
+	(*CertificateInUse)(nil),              // 25: drawbridge.admin.v1.CertificateInUse
+	(*AnchorEvidence)(nil),                // 26: drawbridge.admin.v1.AnchorEvidence
+	(*AnchorUser)(nil),                    // 27: drawbridge.admin.v1.AnchorUser
+	(*ListConnectionsRequest)(nil),        // 28: drawbridge.admin.v1.ListConnectionsRequest
+	(*ListConnectionsResponse)(nil),       // 29: drawbridge.admin.v1.ListConnectionsResponse
+	(*WatchEventsRequest)(nil),            // 30: drawbridge.admin.v1.WatchEventsRequest
+	(*Event)(nil),                         // 31: drawbridge.admin.v1.Event
+	(*FailureCount)(nil),                  // 32: drawbridge.admin.v1.FailureCount
+	(*LastFailure)(nil),                   // 33: drawbridge.admin.v1.LastFailure
+	(*timestamppb.Timestamp)(nil),         // 34: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),           // 35: google.protobuf.Duration
+	(*Warning)(nil),                       // 36: drawbridge.admin.v1.Warning
+	(*Pending)(nil),                       // 37: drawbridge.admin.v1.Pending
+	(*Caller)(nil),                        // 38: drawbridge.admin.v1.Caller
+	(Protocol)(0),                         // 39: drawbridge.admin.v1.Protocol
+	(Kind)(0),                             // 40: drawbridge.admin.v1.Kind
+	(Reason)(0),                           // 41: drawbridge.admin.v1.Reason
+	(*CertificateInfo)(nil),               // 42: drawbridge.admin.v1.CertificateInfo
+	(*ResourceRef)(nil),                   // 43: drawbridge.admin.v1.ResourceRef
+	(*ConnectionFilter)(nil),              // 44: drawbridge.admin.v1.ConnectionFilter
+	(*Connection)(nil),                    // 45: drawbridge.admin.v1.Connection
 }
 var file_drawbridge_admin_v1_status_service_proto_depIdxs = []int32{
-	33, // 0: drawbridge.admin.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
-	34, // 1: drawbridge.admin.v1.GetStatusResponse.uptime:type_name -> google.protobuf.Duration
-	8,  // 2: drawbridge.admin.v1.GetStatusResponse.listeners:type_name -> drawbridge.admin.v1.ListenerStatus
-	11, // 3: drawbridge.admin.v1.GetStatusResponse.problems:type_name -> drawbridge.admin.v1.Problem
-	12, // 4: drawbridge.admin.v1.GetStatusResponse.counts:type_name -> drawbridge.admin.v1.ResourceCounts
-	35, // 5: drawbridge.admin.v1.GetStatusResponse.warnings:type_name -> drawbridge.admin.v1.Warning
-	7,  // 6: drawbridge.admin.v1.GetStatusResponse.descriptors:type_name -> drawbridge.admin.v1.Descriptors
-	36, // 7: drawbridge.admin.v1.GetStatusResponse.pending:type_name -> drawbridge.admin.v1.Pending
-	37, // 8: drawbridge.admin.v1.GetStatusResponse.caller:type_name -> drawbridge.admin.v1.Caller
-	0,  // 9: drawbridge.admin.v1.ListenerStatus.state:type_name -> drawbridge.admin.v1.ListenerState
-	38, // 10: drawbridge.admin.v1.ListenerStatus.protocol:type_name -> drawbridge.admin.v1.Protocol
-	31, // 11: drawbridge.admin.v1.ListenerStatus.handshake_failures:type_name -> drawbridge.admin.v1.FailureCount
-	9,  // 12: drawbridge.admin.v1.ListenerStatus.client_populations:type_name -> drawbridge.admin.v1.ClientPopulation
-	10, // 13: drawbridge.admin.v1.ClientPopulation.verified_by:type_name -> drawbridge.admin.v1.AnchorUse
-	33, // 14: drawbridge.admin.v1.AnchorUse.last_verified_time:type_name -> google.protobuf.Timestamp
-	39, // 15: drawbridge.admin.v1.Problem.kind:type_name -> drawbridge.admin.v1.Kind
-	15, // 16: drawbridge.admin.v1.ListUpstreamStatusesResponse.upstreams:type_name -> drawbridge.admin.v1.UpstreamStatus
-	16, // 17: drawbridge.admin.v1.UpstreamStatus.endpoints:type_name -> drawbridge.admin.v1.EndpointStatus
-	40, // 18: drawbridge.admin.v1.UpstreamStatus.reason:type_name -> drawbridge.admin.v1.Reason
-	21, // 19: drawbridge.admin.v1.UpstreamStatus.connections_by_certificate:type_name -> drawbridge.admin.v1.CertificateConnections
-	18, // 20: drawbridge.admin.v1.UpstreamStatus.dns:type_name -> drawbridge.admin.v1.DnsStatus
-	1,  // 21: drawbridge.admin.v1.EndpointStatus.health:type_name -> drawbridge.admin.v1.EndpointHealth
-	31, // 22: drawbridge.admin.v1.EndpointStatus.failures:type_name -> drawbridge.admin.v1.FailureCount
-	32, // 23: drawbridge.admin.v1.EndpointStatus.last_failure:type_name -> drawbridge.admin.v1.LastFailure
-	41, // 24: drawbridge.admin.v1.EndpointStatus.certificate:type_name -> drawbridge.admin.v1.CertificateInfo
-	20, // 25: drawbridge.admin.v1.EndpointStatus.full_handshakes:type_name -> drawbridge.admin.v1.FullHandshakes
-	31, // 26: drawbridge.admin.v1.EndpointStatus.reported:type_name -> drawbridge.admin.v1.FailureCount
-	19, // 27: drawbridge.admin.v1.EndpointStatus.warm:type_name -> drawbridge.admin.v1.WarmConnections
-	33, // 28: drawbridge.admin.v1.EndpointStatus.ejection_end_time:type_name -> google.protobuf.Timestamp
-	17, // 29: drawbridge.admin.v1.EndpointStatus.check:type_name -> drawbridge.admin.v1.CheckStatus
-	10, // 30: drawbridge.admin.v1.EndpointStatus.verified_by:type_name -> drawbridge.admin.v1.AnchorUse
-	33, // 31: drawbridge.admin.v1.CheckStatus.check_time:type_name -> google.protobuf.Timestamp
-	34, // 32: drawbridge.admin.v1.CheckStatus.duration:type_name -> google.protobuf.Duration
-	40, // 33: drawbridge.admin.v1.CheckStatus.reason:type_name -> drawbridge.admin.v1.Reason
-	33, // 34: drawbridge.admin.v1.DnsStatus.resolve_time:type_name -> google.protobuf.Timestamp
-	33, // 35: drawbridge.admin.v1.DnsStatus.next_resolve_time:type_name -> google.protobuf.Timestamp
-	2,  // 36: drawbridge.admin.v1.FullHandshakes.reason:type_name -> drawbridge.admin.v1.FullHandshakeReason
-	24, // 37: drawbridge.admin.v1.ListCertificatesInUseResponse.certificates:type_name -> drawbridge.admin.v1.CertificateInUse
-	3,  // 38: drawbridge.admin.v1.CertificateInUse.use:type_name -> drawbridge.admin.v1.CertificateUse
-	41, // 39: drawbridge.admin.v1.CertificateInUse.info:type_name -> drawbridge.admin.v1.CertificateInfo
-	42, // 40: drawbridge.admin.v1.CertificateInUse.used_by:type_name -> drawbridge.admin.v1.ResourceRef
-	25, // 41: drawbridge.admin.v1.CertificateInUse.evidence:type_name -> drawbridge.admin.v1.AnchorEvidence
-	33, // 42: drawbridge.admin.v1.AnchorEvidence.since_time:type_name -> google.protobuf.Timestamp
-	33, // 43: drawbridge.admin.v1.AnchorEvidence.last_verified_time:type_name -> google.protobuf.Timestamp
-	26, // 44: drawbridge.admin.v1.AnchorEvidence.needed_by:type_name -> drawbridge.admin.v1.AnchorUser
-	26, // 45: drawbridge.admin.v1.AnchorEvidence.unknown:type_name -> drawbridge.admin.v1.AnchorUser
-	39, // 46: drawbridge.admin.v1.AnchorUser.kind:type_name -> drawbridge.admin.v1.Kind
-	43, // 47: drawbridge.admin.v1.ListConnectionsRequest.connection_filter:type_name -> drawbridge.admin.v1.ConnectionFilter
-	44, // 48: drawbridge.admin.v1.ListConnectionsResponse.connections:type_name -> drawbridge.admin.v1.Connection
-	4,  // 49: drawbridge.admin.v1.WatchEventsRequest.types:type_name -> drawbridge.admin.v1.EventType
-	39, // 50: drawbridge.admin.v1.WatchEventsRequest.kinds:type_name -> drawbridge.admin.v1.Kind
-	33, // 51: drawbridge.admin.v1.Event.event_time:type_name -> google.protobuf.Timestamp
-	4,  // 52: drawbridge.admin.v1.Event.type:type_name -> drawbridge.admin.v1.EventType
-	39, // 53: drawbridge.admin.v1.Event.kind:type_name -> drawbridge.admin.v1.Kind
-	1,  // 54: drawbridge.admin.v1.Event.health:type_name -> drawbridge.admin.v1.EndpointHealth
-	40, // 55: drawbridge.admin.v1.Event.reason:type_name -> drawbridge.admin.v1.Reason
-	40, // 56: drawbridge.admin.v1.FailureCount.reason:type_name -> drawbridge.admin.v1.Reason
-	40, // 57: drawbridge.admin.v1.LastFailure.reason:type_name -> drawbridge.admin.v1.Reason
-	33, // 58: drawbridge.admin.v1.LastFailure.failure_time:type_name -> google.protobuf.Timestamp
-	5,  // 59: drawbridge.admin.v1.StatusService.GetStatus:input_type -> drawbridge.admin.v1.GetStatusRequest
-	13, // 60: drawbridge.admin.v1.StatusService.ListUpstreams:input_type -> drawbridge.admin.v1.ListUpstreamStatusesRequest
-	22, // 61: drawbridge.admin.v1.StatusService.ListCertificates:input_type -> drawbridge.admin.v1.ListCertificatesInUseRequest
-	27, // 62: drawbridge.admin.v1.StatusService.ListConnections:input_type -> drawbridge.admin.v1.ListConnectionsRequest
-	29, // 63: drawbridge.admin.v1.StatusService.WatchEvents:input_type -> drawbridge.admin.v1.WatchEventsRequest
-	6,  // 64: drawbridge.admin.v1.StatusService.GetStatus:output_type -> drawbridge.admin.v1.GetStatusResponse
-	14, // 65: drawbridge.admin.v1.StatusService.ListUpstreams:output_type -> drawbridge.admin.v1.ListUpstreamStatusesResponse
-	23, // 66: drawbridge.admin.v1.StatusService.ListCertificates:output_type -> drawbridge.admin.v1.ListCertificatesInUseResponse
-	28, // 67: drawbridge.admin.v1.StatusService.ListConnections:output_type -> drawbridge.admin.v1.ListConnectionsResponse
-	30, // 68: drawbridge.admin.v1.StatusService.WatchEvents:output_type -> drawbridge.admin.v1.Event
-	64, // [64:69] is the sub-list for method output_type
-	59, // [59:64] is the sub-list for method input_type
-	59, // [59:59] is the sub-list for extension type_name
-	59, // [59:59] is the sub-list for extension extendee
-	0,  // [0:59] is the sub-list for field type_name
+	34, // 0: drawbridge.admin.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
+	35, // 1: drawbridge.admin.v1.GetStatusResponse.uptime:type_name -> google.protobuf.Duration
+	9,  // 2: drawbridge.admin.v1.GetStatusResponse.listeners:type_name -> drawbridge.admin.v1.ListenerStatus
+	12, // 3: drawbridge.admin.v1.GetStatusResponse.problems:type_name -> drawbridge.admin.v1.Problem
+	13, // 4: drawbridge.admin.v1.GetStatusResponse.counts:type_name -> drawbridge.admin.v1.ResourceCounts
+	36, // 5: drawbridge.admin.v1.GetStatusResponse.warnings:type_name -> drawbridge.admin.v1.Warning
+	8,  // 6: drawbridge.admin.v1.GetStatusResponse.descriptors:type_name -> drawbridge.admin.v1.Descriptors
+	37, // 7: drawbridge.admin.v1.GetStatusResponse.pending:type_name -> drawbridge.admin.v1.Pending
+	38, // 8: drawbridge.admin.v1.GetStatusResponse.caller:type_name -> drawbridge.admin.v1.Caller
+	7,  // 9: drawbridge.admin.v1.GetStatusResponse.confinement:type_name -> drawbridge.admin.v1.Confinement
+	0,  // 10: drawbridge.admin.v1.ListenerStatus.state:type_name -> drawbridge.admin.v1.ListenerState
+	39, // 11: drawbridge.admin.v1.ListenerStatus.protocol:type_name -> drawbridge.admin.v1.Protocol
+	32, // 12: drawbridge.admin.v1.ListenerStatus.handshake_failures:type_name -> drawbridge.admin.v1.FailureCount
+	10, // 13: drawbridge.admin.v1.ListenerStatus.client_populations:type_name -> drawbridge.admin.v1.ClientPopulation
+	11, // 14: drawbridge.admin.v1.ClientPopulation.verified_by:type_name -> drawbridge.admin.v1.AnchorUse
+	34, // 15: drawbridge.admin.v1.AnchorUse.last_verified_time:type_name -> google.protobuf.Timestamp
+	40, // 16: drawbridge.admin.v1.Problem.kind:type_name -> drawbridge.admin.v1.Kind
+	16, // 17: drawbridge.admin.v1.ListUpstreamStatusesResponse.upstreams:type_name -> drawbridge.admin.v1.UpstreamStatus
+	17, // 18: drawbridge.admin.v1.UpstreamStatus.endpoints:type_name -> drawbridge.admin.v1.EndpointStatus
+	41, // 19: drawbridge.admin.v1.UpstreamStatus.reason:type_name -> drawbridge.admin.v1.Reason
+	22, // 20: drawbridge.admin.v1.UpstreamStatus.connections_by_certificate:type_name -> drawbridge.admin.v1.CertificateConnections
+	19, // 21: drawbridge.admin.v1.UpstreamStatus.dns:type_name -> drawbridge.admin.v1.DnsStatus
+	1,  // 22: drawbridge.admin.v1.EndpointStatus.health:type_name -> drawbridge.admin.v1.EndpointHealth
+	32, // 23: drawbridge.admin.v1.EndpointStatus.failures:type_name -> drawbridge.admin.v1.FailureCount
+	33, // 24: drawbridge.admin.v1.EndpointStatus.last_failure:type_name -> drawbridge.admin.v1.LastFailure
+	42, // 25: drawbridge.admin.v1.EndpointStatus.certificate:type_name -> drawbridge.admin.v1.CertificateInfo
+	21, // 26: drawbridge.admin.v1.EndpointStatus.full_handshakes:type_name -> drawbridge.admin.v1.FullHandshakes
+	32, // 27: drawbridge.admin.v1.EndpointStatus.reported:type_name -> drawbridge.admin.v1.FailureCount
+	20, // 28: drawbridge.admin.v1.EndpointStatus.warm:type_name -> drawbridge.admin.v1.WarmConnections
+	34, // 29: drawbridge.admin.v1.EndpointStatus.ejection_end_time:type_name -> google.protobuf.Timestamp
+	18, // 30: drawbridge.admin.v1.EndpointStatus.check:type_name -> drawbridge.admin.v1.CheckStatus
+	11, // 31: drawbridge.admin.v1.EndpointStatus.verified_by:type_name -> drawbridge.admin.v1.AnchorUse
+	34, // 32: drawbridge.admin.v1.CheckStatus.check_time:type_name -> google.protobuf.Timestamp
+	35, // 33: drawbridge.admin.v1.CheckStatus.duration:type_name -> google.protobuf.Duration
+	41, // 34: drawbridge.admin.v1.CheckStatus.reason:type_name -> drawbridge.admin.v1.Reason
+	34, // 35: drawbridge.admin.v1.DnsStatus.resolve_time:type_name -> google.protobuf.Timestamp
+	34, // 36: drawbridge.admin.v1.DnsStatus.next_resolve_time:type_name -> google.protobuf.Timestamp
+	2,  // 37: drawbridge.admin.v1.FullHandshakes.reason:type_name -> drawbridge.admin.v1.FullHandshakeReason
+	25, // 38: drawbridge.admin.v1.ListCertificatesInUseResponse.certificates:type_name -> drawbridge.admin.v1.CertificateInUse
+	3,  // 39: drawbridge.admin.v1.CertificateInUse.use:type_name -> drawbridge.admin.v1.CertificateUse
+	42, // 40: drawbridge.admin.v1.CertificateInUse.info:type_name -> drawbridge.admin.v1.CertificateInfo
+	43, // 41: drawbridge.admin.v1.CertificateInUse.used_by:type_name -> drawbridge.admin.v1.ResourceRef
+	26, // 42: drawbridge.admin.v1.CertificateInUse.evidence:type_name -> drawbridge.admin.v1.AnchorEvidence
+	34, // 43: drawbridge.admin.v1.AnchorEvidence.since_time:type_name -> google.protobuf.Timestamp
+	34, // 44: drawbridge.admin.v1.AnchorEvidence.last_verified_time:type_name -> google.protobuf.Timestamp
+	27, // 45: drawbridge.admin.v1.AnchorEvidence.needed_by:type_name -> drawbridge.admin.v1.AnchorUser
+	27, // 46: drawbridge.admin.v1.AnchorEvidence.unknown:type_name -> drawbridge.admin.v1.AnchorUser
+	40, // 47: drawbridge.admin.v1.AnchorUser.kind:type_name -> drawbridge.admin.v1.Kind
+	44, // 48: drawbridge.admin.v1.ListConnectionsRequest.connection_filter:type_name -> drawbridge.admin.v1.ConnectionFilter
+	45, // 49: drawbridge.admin.v1.ListConnectionsResponse.connections:type_name -> drawbridge.admin.v1.Connection
+	4,  // 50: drawbridge.admin.v1.WatchEventsRequest.types:type_name -> drawbridge.admin.v1.EventType
+	40, // 51: drawbridge.admin.v1.WatchEventsRequest.kinds:type_name -> drawbridge.admin.v1.Kind
+	34, // 52: drawbridge.admin.v1.Event.event_time:type_name -> google.protobuf.Timestamp
+	4,  // 53: drawbridge.admin.v1.Event.type:type_name -> drawbridge.admin.v1.EventType
+	40, // 54: drawbridge.admin.v1.Event.kind:type_name -> drawbridge.admin.v1.Kind
+	1,  // 55: drawbridge.admin.v1.Event.health:type_name -> drawbridge.admin.v1.EndpointHealth
+	41, // 56: drawbridge.admin.v1.Event.reason:type_name -> drawbridge.admin.v1.Reason
+	41, // 57: drawbridge.admin.v1.FailureCount.reason:type_name -> drawbridge.admin.v1.Reason
+	41, // 58: drawbridge.admin.v1.LastFailure.reason:type_name -> drawbridge.admin.v1.Reason
+	34, // 59: drawbridge.admin.v1.LastFailure.failure_time:type_name -> google.protobuf.Timestamp
+	5,  // 60: drawbridge.admin.v1.StatusService.GetStatus:input_type -> drawbridge.admin.v1.GetStatusRequest
+	14, // 61: drawbridge.admin.v1.StatusService.ListUpstreams:input_type -> drawbridge.admin.v1.ListUpstreamStatusesRequest
+	23, // 62: drawbridge.admin.v1.StatusService.ListCertificates:input_type -> drawbridge.admin.v1.ListCertificatesInUseRequest
+	28, // 63: drawbridge.admin.v1.StatusService.ListConnections:input_type -> drawbridge.admin.v1.ListConnectionsRequest
+	30, // 64: drawbridge.admin.v1.StatusService.WatchEvents:input_type -> drawbridge.admin.v1.WatchEventsRequest
+	6,  // 65: drawbridge.admin.v1.StatusService.GetStatus:output_type -> drawbridge.admin.v1.GetStatusResponse
+	15, // 66: drawbridge.admin.v1.StatusService.ListUpstreams:output_type -> drawbridge.admin.v1.ListUpstreamStatusesResponse
+	24, // 67: drawbridge.admin.v1.StatusService.ListCertificates:output_type -> drawbridge.admin.v1.ListCertificatesInUseResponse
+	29, // 68: drawbridge.admin.v1.StatusService.ListConnections:output_type -> drawbridge.admin.v1.ListConnectionsResponse
+	31, // 69: drawbridge.admin.v1.StatusService.WatchEvents:output_type -> drawbridge.admin.v1.Event
+	65, // [65:70] is the sub-list for method output_type
+	60, // [60:65] is the sub-list for method input_type
+	60, // [60:60] is the sub-list for extension type_name
+	60, // [60:60] is the sub-list for extension extendee
+	0,  // [0:60] is the sub-list for field type_name
 }
 
 func init() { file_drawbridge_admin_v1_status_service_proto_init() }
@@ -3310,14 +3411,14 @@ func file_drawbridge_admin_v1_status_service_proto_init() {
 	file_drawbridge_admin_v1_listener_proto_init()
 	file_drawbridge_admin_v1_reason_proto_init()
 	file_drawbridge_admin_v1_tls_proto_init()
-	file_drawbridge_admin_v1_status_service_proto_msgTypes[24].OneofWrappers = []any{}
+	file_drawbridge_admin_v1_status_service_proto_msgTypes[25].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_drawbridge_admin_v1_status_service_proto_rawDesc), len(file_drawbridge_admin_v1_status_service_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   28,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

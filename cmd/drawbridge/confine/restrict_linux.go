@@ -1,0 +1,59 @@
+package confine
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/landlock-lsm/go-landlock/landlock"
+	ll "github.com/landlock-lsm/go-landlock/landlock/syscall"
+	"golang.org/x/sys/unix"
+)
+
+// restrict gives the rules to the kernel, for every thread of the process. It returns the
+// version of Landlock in this kernel.
+func restrict(rules []Rule, log hclog.Logger) (version int, err error) {
+	version, err = ll.LandlockGetABIVersion()
+	switch {
+	case errors.Is(err, unix.ENOSYS):
+		return 0, errors.New("the kernel does not have it, or a system call filter forbids it")
+	case errors.Is(err, unix.EOPNOTSUPP):
+		return 0, errors.New("it is switched off in this kernel: add landlock to the lsm= parameter")
+	case errors.Is(err, unix.EPERM):
+		return 0, errors.New("a system call filter forbids it")
+	case err != nil:
+		return 0, err
+	}
+	var given []landlock.Rule
+	for _, r := range rules {
+		rights := r.Rights
+		info, err := os.Stat(r.Path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			log.Warn("Landlock: the process cannot use a path until a restart", "path", r.Path, "error", err)
+			continue
+		}
+		if !info.IsDir() {
+			rights &= ofFiles
+		}
+		if version == 1 {
+			rights &^= ll.AccessFSRefer // version 1 never grants it
+		}
+		log.Debug("Landlock rule", "path", r.Path, "rights", rights.String())
+		given = append(given, landlock.PathAccess(rights, r.Path).IgnoreIfMissing())
+	}
+	return version, landlock.Config{HandledAccessFS: all}.BestEffort().RestrictPaths(given...)
+}
+
+func setNoNewPrivileges() error { return ll.AllThreadsPrctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }
+
+// inForce asks the kernel what restricts this process.
+func inForce() (noNewPrivileges, filter bool) {
+	set, err := unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0)
+	noNewPrivileges = err == nil && set == 1
+	mode, err := unix.PrctlRetInt(unix.PR_GET_SECCOMP, 0, 0, 0, 0)
+	return noNewPrivileges, err == nil && mode == 2
+}
