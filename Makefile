@@ -258,6 +258,15 @@ stress: ## Hold many connections for a while (STRESS=count,time; default: 4000,3
 kills: build ## Kill gateways with sealed and unsealed stores KILLS times each (default: 1000), during writes, confirmations and rollbacks
 	DRAWBRIDGE_KILLS=$(KILLS) DRAWBRIDGE_BINARY=$(BINARY) $(GO) test -count=1 -timeout 60m -v -run '^TestKillsAmongWritesConfirmationsAndRollbacks$$' ./e2e
 
+.PHONY: restart-stress
+restart-stress: build ## Restart the gateway RESTARTS times (default: 200) as systemd does, under load, and print the effects on clients
+	DRAWBRIDGE_RESTARTS=$(or $(RESTARTS),200) DRAWBRIDGE_BINARY=$(BINARY) $(GO) test -count=1 -v -timeout 60m -run '^TestARestartBySystemdRefusesNoClient$$' ./e2e
+
+.PHONY: upgrade-streams
+upgrade-streams: build ## Upgrade UPGRADES times (default: 1000) under STREAMS streams (default: 500) that live longer than the drain
+	DRAWBRIDGE_UPGRADES=$(or $(UPGRADES),1000) DRAWBRIDGE_STREAMS=$(or $(STREAMS),500) DRAWBRIDGE_BINARY=$(BINARY) \
+		$(GO) test -count=1 -v -timeout 120m -run '^TestStreamsThatOutliveTheDrainEndWithIt$$' ./e2e
+
 .PHONY: upgrade-stress
 upgrade-stress: build ## Upgrade the running gateway 1,000 times under load, and print the effects on clients
 	DRAWBRIDGE_UPGRADES=1000 DRAWBRIDGE_BINARY=$(BINARY) $(GO) test -count=1 -v -timeout 60m -run '^TestUpgradesAreNotNoticed$$' ./e2e

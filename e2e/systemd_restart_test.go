@@ -35,7 +35,9 @@ func TestARestartBySystemdRefusesNoClient(t *testing.T) {
 	web, socket := g.address("web"), strings.TrimPrefix(unix.GetAddress(), "unix:")
 
 	load := startNewConnections(t, dialers(map[string]string{web: "tcp", socket: "unix"}))
-	for range 5 {
+	writes := g.startWrites()
+	restarts, began := often(t, "DRAWBRIDGE_RESTARTS", 5), time.Now()
+	for range restarts {
 		served := load.served.Load()
 		g.stop()
 		m.start(g)
@@ -45,6 +47,12 @@ func TestARestartBySystemdRefusesNoClient(t *testing.T) {
 		eventually(t, "clients are served again", func() bool { return load.served.Load() > served+10 })
 	}
 	load.stop()
+	writes.stop()
+	t.Logf("%d restarts in %v, %d new connections, %d failed, %d acknowledged writes, %d refused because of a restart",
+		restarts, time.Since(began).Round(time.Second), load.served.Load(), load.failed.Load(), writes.acknowledged.Load(), writes.refused.Load())
+	if got, want := g.getStatus().GetRevision(), writes.last.Load(); got < want || want == 0 {
+		t.Errorf("revision %d is live, and %d was acknowledged", got, want)
+	}
 	if got := m.stored(); got != 5 { // admin, upgrade, ops, web, unix
 		t.Errorf("%d descriptors are stored, want 5", got)
 	}

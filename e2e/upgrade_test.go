@@ -79,13 +79,7 @@ func (g *gateway) tryUpgrade(args ...string) result {
 
 func TestUpgradesAreNotNoticed(t *testing.T) {
 	t.Parallel()
-	times := 24
-	if text := os.Getenv("DRAWBRIDGE_UPGRADES"); text != "" {
-		var err error
-		if times, err = strconv.Atoi(text); err != nil {
-			t.Fatal(err)
-		}
-	}
+	times := often(t, "DRAWBRIDGE_UPGRADES", 24)
 	g := upgradable(t, "--ops", "127.0.0.1:0", "--drain-timeout", "30s")
 	web := serveHTTP(t, func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.WriteString(w, "web")
@@ -138,6 +132,21 @@ func TestUpgradesAreNotNoticed(t *testing.T) {
 	if left, _ := filepath.Glob(filepath.Join(g.dir, "state.db.*")); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
 	}
+}
+
+// often returns how often a test repeats something: the number in the variable, or else
+// normally.
+func often(t testing.TB, variable string, normally int) int {
+	t.Helper()
+	text := os.Getenv(variable)
+	if text == "" {
+		return normally
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
 
 // streams are clients of long responses.
@@ -197,15 +206,16 @@ type writes struct {
 }
 
 // startWrites writes until it is stopped. A write fails only while an upgrade has the
-// store, or because its process has just been replaced.
+// store, while the process stops, or because it has just been replaced.
 func (g *gateway) startWrites() *writes {
 	ctx, end := context.WithCancel(context.Background())
 	w := &writes{end: end}
+	admin := g.admin // a restart replaces the field
 	w.all.Go(func() {
 		for i := 0; ctx.Err() == nil; i++ {
 			u := plainUpstream("written", "127.0.0.1:1")
 			u.Labels = map[string]string{"n": strconv.Itoa(i)}
-			resp, err := g.admin.Apply(context.Background(), &adminv1.ApplyRequest{Resources: wrap(g.t, []proto.Message{u})})
+			resp, err := admin.Apply(context.Background(), &adminv1.ApplyRequest{Resources: wrap(g.t, []proto.Message{u})})
 			switch status.Code(err) {
 			case codes.OK:
 				w.acknowledged.Add(1)

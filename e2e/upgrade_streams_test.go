@@ -1,0 +1,167 @@
+// Streams that outlive the drain of an upgrade end with the drain and no earlier. Clients
+// that then reconnect are served at once, and no acknowledged write is lost.
+
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// longStreamDrain is the --drain-timeout of the test. Streams live longer.
+const (
+	longStreamDrain = 2 * time.Second
+	longStreamLife  = 4 * longStreamDrain
+)
+
+// longStreams are clients of responses that outlive a drain.
+type longStreams struct {
+	whole, cut, cutEarly atomic.Int64
+	open                 atomic.Int64
+
+	mu       sync.Mutex
+	upgrades []period
+}
+
+// A period is the time of an upgrade. The zero end is in the future.
+type period struct{ began, ended time.Time }
+
+func TestStreamsThatOutliveTheDrainEndWithIt(t *testing.T) {
+	t.Parallel()
+	times, count := often(t, "DRAWBRIDGE_UPGRADES", 4), often(t, "DRAWBRIDGE_STREAMS", 20)
+	g := upgradable(t, "--ops", "127.0.0.1:0", "--drain-timeout", longStreamDrain.String())
+	web := serveHTTP(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/stream" {
+			return
+		}
+		end, pace := time.After(longStreamLife), time.NewTicker(250*time.Millisecond)
+		defer pace.Stop()
+		for {
+			if _, err := io.WriteString(w, "."); err != nil || http.NewResponseController(w).Flush() != nil {
+				return
+			}
+			select {
+			case <-end:
+				_, _ = io.WriteString(w, "end")
+				return
+			case <-r.Context().Done():
+				return
+			case <-pace.C:
+			}
+		}
+	})
+	g.apply(plainUpstream("web", web), listener("web", protocolHTTP, "web"), listener("raw", protocolTCP, "web"))
+	load := startNewConnections(t, dialers(map[string]string{g.address("web"): "tcp", g.address("raw"): "tcp"}))
+	writes := g.startWrites()
+	s := &longStreams{}
+	ctx, end := context.WithCancel(context.Background())
+	var clients sync.WaitGroup
+	defer clients.Wait()
+	defer end()
+	for i := range count {
+		clients.Go(func() {
+			for ctx.Err() == nil {
+				if err := s.follow(ctx, []string{g.address("web"), g.address("raw")}[i%2]); err != nil {
+					t.Errorf("a stream failed: %v", err)
+					return
+				}
+			}
+		})
+	}
+	eventually(t, "every stream is open", func() bool { return s.open.Load() == int64(count) })
+
+	began := time.Now()
+	for range times {
+		s.mu.Lock()
+		s.upgrades = append(s.upgrades, period{began: time.Now()})
+		s.mu.Unlock()
+		g.upgrade()
+		s.mu.Lock()
+		s.upgrades[len(s.upgrades)-1].ended = time.Now()
+		s.mu.Unlock()
+	}
+	took := time.Since(began)
+	// The last upgrade cuts its streams too.
+	eventually(t, "a drain cuts a stream", func() bool { return s.cut.Load() > 0 })
+	end()
+	clients.Wait()
+	load.stop()
+	writes.stop()
+	t.Logf("%d upgrades in %v with %d streams open: %d streams whole, %d cut by a drain, %d cut early; %d new connections (%.0f/s), %d failed; %d acknowledged writes, %d refused because of an upgrade",
+		times, took.Round(time.Second), count, s.whole.Load(), s.cut.Load(), s.cutEarly.Load(),
+		load.served.Load(), float64(load.served.Load())/took.Seconds(), load.failed.Load(), writes.acknowledged.Load(), writes.refused.Load())
+	if s.cutEarly.Load() > 0 {
+		t.Errorf("%d streams were cut before the drain timeout", s.cutEarly.Load())
+	}
+	if got, want := g.getStatus().GetRevision(), writes.last.Load(); got < want || want == 0 {
+		t.Errorf("revision %d is live, and %d was acknowledged", got, want)
+	}
+}
+
+// follow reads one stream to its end, which a drain may bring about.
+func (s *longStreams) follow(ctx context.Context, address string) error {
+	started := time.Now()
+	conn, err := (&net.Dialer{Timeout: patience}).DialContext(ctx, "tcp", address)
+	if err != nil {
+		return ignoreAfter(ctx, err)
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })()
+	if _, err := io.WriteString(conn, "GET /stream HTTP/1.0\r\nHost: web.example\r\n\r\n"); err != nil {
+		return ignoreAfter(ctx, err)
+	}
+	text := make([]byte, 0, 4096)
+	for {
+		n, err := conn.Read(text[len(text):cap(text)])
+		if len(text) == 0 && n > 0 {
+			s.open.Add(1)
+			defer s.open.Add(-1)
+		}
+		if text = text[:len(text)+n]; err == nil {
+			continue
+		}
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case strings.HasSuffix(string(text), "end"):
+			s.whole.Add(1)
+			return nil
+		case !strings.HasPrefix(string(text), "HTTP/1.") || !strings.Contains(string(text), " 200 "):
+			return fmt.Errorf("before the stream began: %q, %w", text, err)
+		case !errors.Is(err, io.EOF) && !strings.Contains(err.Error(), "reset by peer"):
+			return err
+		}
+		s.cut.Add(1)
+		if !s.drained(started, time.Now()) {
+			s.cutEarly.Add(1)
+		}
+		return nil
+	}
+}
+
+// drained reports whether the drain of an upgrade had ended by then that a stream took
+// part in.
+func (s *longStreams) drained(started, now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.ContainsFunc(s.upgrades, func(u period) bool {
+		return (u.ended.IsZero() || started.Before(u.ended)) && now.Sub(u.began) >= longStreamDrain
+	})
+}
+
+func ignoreAfter(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
