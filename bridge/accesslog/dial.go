@@ -2,10 +2,9 @@ package accesslog
 
 import "time"
 
-// A Dial says how a connection to an endpoint was made, or could not be. It is
-// immutable.
+// A Dial describes a dial of an endpoint, successful or not. It is immutable.
 type Dial struct {
-	At                 time.Time // when that was done
+	At                 time.Time // when the dial ended
 	Connect, Handshake time.Duration
 	TLS                *TLS // nil: plaintext
 }

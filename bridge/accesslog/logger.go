@@ -54,7 +54,7 @@ const (
 type Logger struct {
 	format Format
 	limit  int
-	lines  sync.Pool // of *[]byte
+	lines  sync.Pool // holds *[]byte
 
 	mu     sync.Mutex
 	chunks [][]byte // waiting, oldest first; the last may have room
@@ -66,7 +66,7 @@ type Logger struct {
 
 	wake    chan struct{}   // the first chunk has data
 	full    chan struct{}   // a chunk is full
-	reopens chan chan error // each receives the result
+	reopens chan chan error // requests to reopen; each gets the result
 	stop    chan struct{}   // closed by Close
 	ended   chan struct{}   // closed when the writer has ended
 }
@@ -74,7 +74,7 @@ type Logger struct {
 // Stats are the counts of a Logger. After Close, every record was either
 // written or dropped.
 type Stats struct {
-	Written  uint64 // records
+	Written  uint64 // records written
 	Dropped  uint64 // records for which there was no room, or that could not be written before Close ended
 	Failures uint64 // failed writes; each is retried
 }
@@ -157,8 +157,8 @@ func (l *Logger) add(line []byte) {
 	}
 }
 
-// signal never blocks: a receiver that has not taken the last signal will find
-// everything.
+// signal never blocks: a receiver that has not taken the last signal will see
+// the new data too.
 func signal(c chan struct{}) {
 	select {
 	case c <- struct{}{}:

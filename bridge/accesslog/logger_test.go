@@ -26,7 +26,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// patience bounds waits for required events; no test waits it out.
+// patience bounds waits for required events. No test waits that long if it
+// passes.
 const patience = 20 * time.Second
 
 func open(t testing.TB, o Options) *Logger {
@@ -172,7 +173,7 @@ func TestRecordsWithoutRoomAreDroppedAndCounted(t *testing.T) {
 	l := open(t, Options{Output: out, Pending: 200 << 10, Logger: hclog.New(&hclog.LoggerOptions{Output: &log})})
 	const n = 5000
 	for i := range n {
-		l.Log(numbered(i)) // never waits, though nothing is being written
+		l.Log(numbered(i)) // Log never waits, even if no line is being written
 	}
 	dropped := l.Stats().Dropped
 	if dropped == 0 || dropped == n {
@@ -190,7 +191,7 @@ func TestRecordsWithoutRoomAreDroppedAndCounted(t *testing.T) {
 	if !strings.Contains(log.String(), fmt.Sprint("records were dropped because they arrived faster than they could be written: records=", dropped)) {
 		t.Errorf("the log says %q", log.String())
 	}
-	l.Log(small()) // too late
+	l.Log(small()) // dropped after Close
 	if s := l.Stats(); s.Dropped != dropped+1 {
 		t.Errorf("stats after Close %+v", s)
 	}
@@ -316,7 +317,7 @@ func TestReopenUnderLoadLosesNothing(t *testing.T) {
 	}
 	all.Wait()
 	closeNow(t, l)
-	reopen(t, l) // does nothing any more
+	reopen(t, l) // has no effect after Close
 	seen := map[string]int{}
 	files, err := os.ReadDir(dir)
 	if err != nil || len(files) != rotations+1 {
@@ -401,7 +402,7 @@ func TestAHangingWriteDoesNotBlockCloseOrReopen(t *testing.T) {
 	if err := l.Close(ctx); err != context.Canceled {
 		t.Errorf("Close: %v", err)
 	}
-	for { // until the writer writes, and so does not listen
+	for { // waits until the writer is blocked in a write
 		if err := l.Reopen(ctx); err == context.Canceled {
 			return
 		}
@@ -429,7 +430,7 @@ func BenchmarkLog(b *testing.B) {
 				for pb.Next() {
 					l.Log(r)
 					if n.Add(1)%(1<<20) == 0 {
-						_ = os.Truncate(file, 0) // it is not to fill the disk
+						_ = os.Truncate(file, 0) // keeps the disk from filling up
 					}
 				}
 			})

@@ -48,17 +48,17 @@ type Record struct {
 	Protocol           string // "HTTP/1.1"
 	Upgrade            string // the protocol it was upgraded to
 	UserAgent          string
-	Code               int // of the response, or 499: the client left before it began
+	Code               int // status code of the response; 499: the client left before it began
 	GRPC               bool
 	GRPCStatus         int // valid if GRPC is set
 
 	// Ended states how the connection, or an upgraded one, ended, or why a
-	// response is incomplete. Reason is a word of the API's enum: the upstream
-	// failure.
+	// response is incomplete. Reason is the failure of the upstream, in the words
+	// of the API's enum.
 	Ended, Reason string
 
 	Route, Upstream, Endpoint string
-	UpstreamProtocol          string // of a request
+	UpstreamProtocol          string // the protocol of a forwarded request
 	Attempts                  int    // attempts to send or connect
 	Reused                    bool   // the connection to the endpoint existed before
 
@@ -66,16 +66,16 @@ type Record struct {
 	FromClient, ToClient uint64
 
 	// Duration of each phase.
-	Handshake         time.Duration // of the client, once for all requests of a connection
-	Queued            time.Duration // until an endpoint had room
-	Connect           time.Duration // to endpoints, total of all attempts
+	Handshake         time.Duration // the client's handshake, the same for all requests of a connection
+	Queued            time.Duration // wait for room at an endpoint
+	Connect           time.Duration // connecting to endpoints, total of all attempts
 	UpstreamHandshake time.Duration // total of all attempts
-	UpstreamHead      time.Duration // of a request: from having a connection to the response's head
-	FirstByte         time.Duration // of a connection: from its start to the upstream's first byte
+	UpstreamHead      time.Duration // for a request: from having a connection to the response's head
+	FirstByte         time.Duration // for a connection: from its start to the upstream's first byte
 
 	ServerName       string         // the client's SNI
 	TLS, UpstreamTLS *TLS           // nil: plaintext, or TLS that passed through
-	Certificate      certs.Identity // of the client; zero: none presented
+	Certificate      certs.Identity // the client's identity; zero: it presented no certificate
 }
 
 // Of sets the client of the Record and the address of its peer.

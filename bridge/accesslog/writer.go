@@ -18,13 +18,13 @@ type writer struct {
 	out    io.Writer
 	log    hclog.Logger
 
-	rest    []byte // of chunk: the unwritten part
+	rest    []byte // the unwritten part of chunk
 	chunk   []byte // being written, or nil
 	midLine bool   // the last byte written was not the end of a line
 
 	warned     time.Time // time of the last warning
 	failing    bool      // the last write failed
-	dropped    uint64    // records, at the last warning
+	dropped    uint64    // dropped records at the last warning
 	suppressed uint64    // failures since the last warning
 	lastError  error
 }

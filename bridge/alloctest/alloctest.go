@@ -1,5 +1,5 @@
-// Package alloctest measures what a function allocates, and what reading a peer's bytes
-// costs, for tests.
+// Package alloctest measures the allocations of a function, and the cost of reading a
+// peer's bytes, for tests.
 package alloctest
 
 import (
@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// Want fails t unless calls of f allocate at most most on average; name says what f
-// does. Under the race detector, where a sync.Pool drops values at random, and with
+// Want fails t unless calls of f allocate at most most on average. name describes
+// f. Under the race detector, where a sync.Pool drops values at random, and with
 // coverage it only calls f.
 //
 // Want counts the allocations of the whole process. It stops the collector, which

@@ -9,21 +9,21 @@ import (
 	"time"
 )
 
-// A Bound is what reading a peer's bytes may cost, for each of them. Zero fields are
-// the bounds that hold wherever nothing says otherwise.
+// A Bound limits the cost of reading one byte of a peer. Zero fields mean the
+// default bounds.
 type Bound struct {
-	Memory int           // bytes that are allocated for one received; 0: 8
-	CPU    time.Duration // for one received; 0: 50ns
-	Reason string        // why the bound is another; it must be given then
+	Memory int           // bytes allocated for one received byte; 0: 8
+	CPU    time.Duration // time for one received byte; 0: 50ns
+	Reason string        // why the bound differs from the default; then required
 }
 
-// overhead is what may be allocated once, however little is received.
+// overhead is allowed once, in addition to the bytes for received ones.
 const overhead = 32 << 10
 
 // WantCost fails t unless f, which reads received bytes of a peer, stays within bound.
 // Allocated bytes are an upper bound of the bytes held at any time. CPU time is the
-// thread's, which a busy machine hardly changes; it is not measured under the race
-// detector.
+// time of the thread, which a busy machine hardly changes. It is not measured under
+// the race detector.
 func WantCost(t testing.TB, received int, b Bound, f func()) {
 	t.Helper()
 	if (b.Memory != 0 || b.CPU != 0) && b.Reason == "" {
@@ -39,7 +39,7 @@ func WantCost(t testing.TB, received int, b Bound, f func()) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	memory, cpu := int64(1)<<62, time.Duration(1)<<62
-	for range 3 { // the least: other goroutines of the process may add to it
+	for range 3 { // the minimum counts, because other goroutines of the process may add to it
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
 		begin := threadTime()
@@ -53,7 +53,7 @@ func WantCost(t testing.TB, received int, b Bound, f func()) {
 		t.Errorf("%d bytes are allocated for %d received, want %d at most", memory, received, most)
 	}
 	if most := b.CPU * time.Duration(received); !Race && cpu > most {
-		t.Errorf("%v of the processor for %d bytes received, want %v at most", cpu, received, most)
+		t.Errorf("%v of CPU time for %d bytes received, want %v at most", cpu, received, most)
 	}
 }
 

@@ -6,5 +6,5 @@ import "time"
 
 var begin = time.Now()
 
-// threadTime returns the time that has passed, where there is nothing better.
+// threadTime returns the elapsed time on systems without a clock of the thread.
 func threadTime() time.Duration { return time.Since(begin) }

@@ -2,5 +2,5 @@
 
 package alloctest
 
-// Race reports whether the race detector runs, which costs time and memory of its own.
+// Race reports whether the race detector runs, which needs additional time and memory.
 const Race = false

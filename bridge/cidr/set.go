@@ -8,12 +8,12 @@ import (
 
 // A Set is a set of IP addresses. Nil is the empty set.
 type Set struct {
-	// Sorted, without nesting: two prefixes are either disjoint or nested, so only
-	// the last one that begins at or before an address can contain it.
+	// prefixes are sorted and disjoint, so only the last prefix that begins at or
+	// before an address can contain the address.
 	prefixes []netip.Prefix
 }
 
-// A Fault reports an invalid text, and what is expected.
+// A Fault reports an invalid text, and describes valid ones.
 type Fault struct {
 	Index  int
 	Reason string
@@ -48,7 +48,7 @@ func parse(text string) (p netip.Prefix, reason string) {
 	case p.Addr().Is4In6():
 		return p, fmt.Sprintf("is %q, an IPv4 prefix in IPv6 notation", text)
 	case p != p.Masked():
-		// The author who means one address would match all of its neighbors.
+		// An author who means one address would match all its neighbors.
 		return p, fmt.Sprintf("is %q, which has bits beyond the prefix (%s, or the address alone?)", text, p.Masked())
 	}
 	return p, ""
@@ -59,7 +59,7 @@ func newSet(all []netip.Prefix) *Set {
 		if c := a.Addr().Compare(b.Addr()); c != 0 {
 			return c
 		}
-		return a.Bits() - b.Bits() // wider first
+		return a.Bits() - b.Bits() // wider prefixes first
 	})
 	kept := all[:0]
 	for _, p := range all {
@@ -77,7 +77,7 @@ func (s *Set) Has(a netip.Addr) bool {
 		return false
 	}
 	a = a.Unmap().WithZone("")
-	low, high := 0, len(s.prefixes) // the first that begins after a is in low to high
+	low, high := 0, len(s.prefixes) // the first prefix that begins after a has an index from low to high
 	for low < high {
 		mid := int(uint(low+high) >> 1)
 		if s.prefixes[mid].Addr().Compare(a) <= 0 {

@@ -46,11 +46,11 @@ type Hello struct {
 // A Scanner finds the ClientHello in a stream of pieces of any size, in any
 // number of records. The zero value is at the beginning of a stream.
 type Scanner struct {
-	header  [recordHeader]byte // of a record
+	header  [recordHeader]byte // the current record's header
 	n       int                // bytes of header received
 	left    int                // bytes of the record still missing
 	seen    int                // bytes of the stream
-	message []byte             // of the handshake, including its header
+	message []byte             // the handshake message, including its header
 }
 
 const (
@@ -133,8 +133,8 @@ func (s *Scanner) Hello() (Hello, error) { return parse(s.message[messageHeader:
 const extensionServerName = 0
 
 // parse parses a ClientHello (RFC 8446, section 4.1.2). It is as strict about
-// the server name as crypto/tls, which terminates other connections of the
-// same listener: a name that only one of them accepts could be read as two
+// the server name as crypto/tls, which terminates other connections of the same
+// listener: otherwise the two parsers could read one message as different
 // names.
 func parse(message []byte) (Hello, error) {
 	var h Hello
@@ -184,7 +184,7 @@ func parseServerName(data cryptobyte.String) (host string, err error) {
 			return "", fmt.Errorf("%w: in server_name", ErrMalformed)
 		}
 		switch {
-		case kind != 0: // host_name is the only defined kind
+		case kind != 0: // host_name (0) is the only defined kind
 		case host != "":
 			return "", fmt.Errorf("%w: more than one server name", ErrMalformed)
 		case strings.HasSuffix(string(name), "."):

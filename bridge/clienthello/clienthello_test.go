@@ -24,7 +24,7 @@ func hello(t testing.TB, config *tls.Config) []byte {
 	return sent.Bytes()
 }
 
-// A capture is a connection that keeps everything written and reads nothing.
+// A capture is a connection that records writes and has nothing to read.
 type capture struct{ bytes.Buffer }
 
 func (*capture) Read([]byte) (int, error)         { return 0, io.EOF }
@@ -127,7 +127,7 @@ func TestOtherProtocolsAreRejectedAtOnce(t *testing.T) {
 	for name, c := range map[string]struct {
 		stream []byte
 		want   error
-		most   int // bytes that it may take to find out
+		most   int // maximum number of bytes until the error
 	}{
 		"HTTP":                                  {[]byte("GET / HTTP/1.1\r\n\r\n"), ErrNotTLS, 1},
 		"SSL 2.0":                               {[]byte{0x80, 0x2e, 1, 0, 2}, ErrNotTLS, 1},
@@ -199,8 +199,8 @@ func TestScanningIsLinear(t *testing.T) {
 	}
 }
 
-// FuzzHello compares the parser with crypto/tls: if both accept a hello they
-// find the same name, and its fragmentation makes no difference.
+// FuzzHello compares the parser with crypto/tls. If both accept a hello, they
+// find the same name. Fragmentation makes no difference.
 func FuzzHello(f *testing.F) {
 	f.Add(hello(f, &tls.Config{ServerName: "a.example"}), uint64(1))
 	f.Add(hello(f, &tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12}), uint64(2))

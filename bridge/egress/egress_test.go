@@ -52,8 +52,8 @@ func serve(t testing.TB, config *tls.Config, handle func(net.Conn)) string {
 	return ln.Addr().String()
 }
 
-// answers is an HTTP proxy that sends an answer to each request, and then echoes. The
-// requests arrive at got.
+// answers returns an HTTP proxy that sends an answer to each request, and then
+// echoes. It sends the requests to got.
 func answers(got chan<- string, answer string) func(net.Conn) {
 	return func(c net.Conn) {
 		r := bufio.NewReader(c)
@@ -119,8 +119,8 @@ func TestHTTPProxiesAreAskedToConnect(t *testing.T) {
 	}
 }
 
-// The server's first bytes arrive complete, whichever way the proxy's answer
-// ends.
+// The server's first bytes arrive complete, for each form of the proxy's
+// answer.
 func TestNoDataOfTheServerIsLost(t *testing.T) {
 	for _, head := range []string{"HTTP/1.1 200\r\n\r\n", "HTTP/1.1 200 OK\n\n", "HTTP/1.1 299 x\r\nA: b\r\nContent-Length: 100\r\n\r\n"} {
 		p := &Proxy{Address: serve(t, nil, answers(nil, head+"\r\n220 server\r\n"))}
@@ -143,7 +143,7 @@ func TestFailuresSayWhetherTheProxyOrTheServerFailed(t *testing.T) {
 		t.Fatal(err)
 	}
 	config := &tls.Config{Certificates: []tls.Certificate{certstest.TLS(t, ca.Server(t, "proxy.test"))}}
-	stall := make(chan struct{}, 1) // a proxy is silent from now on
+	stall := make(chan struct{}, 1) // a proxy stops answering
 	silent := func(c net.Conn) {
 		c.Read(make([]byte, 1))
 		stall <- struct{}{}

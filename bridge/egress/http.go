@@ -36,7 +36,8 @@ func (p *Proxy) dialHTTP(ctx context.Context, address string) (net.Conn, error) 
 	return conn, nil
 }
 
-// connect asks the proxy at raw for a tunnel. The caller closes raw if connect fails.
+// connect requests a tunnel from the proxy at raw. The caller closes raw if connect
+// fails.
 func (p *Proxy) connect(ctx context.Context, raw net.Conn, address string) (net.Conn, error) {
 	conn := raw
 	if p.TLS != nil {
@@ -117,9 +118,9 @@ func readStatus(conn io.Reader) (string, error) {
 	}
 }
 
-// readHead reads to the end of a head and not a byte further: what follows is the
-// server's, which speaks first in some protocols. So no read asks for more bytes than
-// the head certainly still has.
+// readHead reads exactly to the end of a head, because the following bytes may
+// already come from the server, which speaks first in some protocols. So no read
+// requests more bytes than the head certainly still has.
 func readHead(conn io.Reader, left *int) ([]byte, error) {
 	var head []byte
 	for {
@@ -140,8 +141,8 @@ func readHead(conn io.Reader, left *int) ([]byte, error) {
 	}
 }
 
-// missing returns the least number of bytes that complete a head. Lines end with CR LF,
-// or with LF alone as some proxies write them.
+// missing returns the minimum number of bytes that can complete a head. Lines end with
+// CR LF, or with LF alone as some proxies write them.
 func missing(head []byte) int {
 	switch {
 	case bytes.HasSuffix(head, []byte("\n\r\n")), bytes.HasSuffix(head, []byte("\n\n")):

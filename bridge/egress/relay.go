@@ -16,7 +16,7 @@ import (
 // connection to the proxy.
 type relay struct {
 	near  *net.UnixConn // the relay's end of the socket
-	far   net.Conn      // to the proxy; owned
+	far   net.Conn      // the connection to the proxy; owned
 	proxy *Proxy
 }
 
@@ -67,8 +67,9 @@ func (r relay) recover() {
 	}
 }
 
-// awaitClose waits until the caller has closed its end, not only its writing half, or
-// until the relay ends. After that, the caller no longer reads the proxy's bytes.
+// awaitClose waits until the caller has closed its end completely, so that it no
+// longer reads the proxy's bytes, or until the relay ends. A half-close does not
+// count.
 func (r relay) awaitClose() {
 	defer r.close()
 	raw, err := r.near.SyscallConn()
@@ -87,8 +88,8 @@ func closeWrite(conn net.Conn) error {
 	return conn.(interface{ CloseWrite() error }).CloseWrite()
 }
 
-// writerOnly and readerOnly keep io.Copy to plain reads and writes: splice(2) does not
-// apply to TLS.
+// writerOnly and readerOnly limit io.Copy to plain reads and writes, because splice(2)
+// does not apply to TLS.
 type writerOnly struct{ io.Writer }
 type readerOnly struct{ io.Reader }
 

@@ -28,7 +28,8 @@ func (p *Proxy) dialSOCKS(ctx context.Context, address string) (net.Conn, error)
 	return dialer.raw, nil // the connection of package socks hides the kernel socket
 }
 
-// A socksDialer connects to the proxy for package proxy, and observes how far it gets.
+// A socksDialer connects to the proxy for package proxy, and records how far that
+// gets.
 type socksDialer struct {
 	proxy     *Proxy
 	raw       net.Conn
@@ -50,7 +51,7 @@ func (d *socksDialer) DialContext(ctx context.Context, _, _ string) (net.Conn, e
 	return socksConn{raw, d}, nil
 }
 
-// A socksConn observes what package proxy sends.
+// A socksConn observes the messages that package proxy sends.
 type socksConn struct {
 	net.Conn
 	dialer *socksDialer
@@ -65,8 +66,8 @@ func (c socksConn) Write(b []byte) (int, error) {
 	return c.Conn.Write(b)
 }
 
-// socksReplies are the texts of package socks about the proxy's answer, and what they
-// mean. Package socks has no type for these errors.
+// socksReplies maps the error texts of package socks to their meaning, because the
+// package has no types for these errors.
 var socksReplies = []struct {
 	text   string
 	reason certs.Reason
@@ -86,10 +87,10 @@ var socksReplies = []struct {
 // explain returns the typed error of an attempt.
 func (d *socksDialer) explain(ctx context.Context, address string, err error) error {
 	if e, ok := errors.AsType[*certs.VerifyError](err); ok {
-		return e // of reach
+		return e // the error of reach
 	}
 	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "socks connect" {
-		err = op.Err // its addresses are known
+		err = op.Err // the error without addresses, which are known
 	}
 	switch {
 	case ended(ctx, err) && d.requested:

@@ -6,9 +6,10 @@ import (
 	"testing/synctest"
 )
 
-// Each calls test without a fault, and then with each kind of fault at about so many
-// evenly spaced operations; 0 means at every operation. Each call runs in a bubble of
-// testing/synctest and returns how many operations the connection with the fault has seen.
+// Each calls test without a fault, and then with each kind of fault at about positions
+// evenly spaced operations; 0 means at every operation. Each call runs in a
+// testing/synctest bubble and returns the number of operations on the connection with the
+// fault.
 func Each(t *testing.T, positions int, test func(*testing.T, Fault) (ops int)) {
 	t.Helper()
 	ops := run(t, Fault{}, test)

@@ -29,10 +29,10 @@ var Kinds = [...]Kind{Fail, Cut, Stall}
 
 func (k Kind) String() string { return [...]string{"none", "fail", "cut", "stall"}[k] }
 
-// A Fault happens to one operation of a connection.
+// A Fault describes the failure of one operation of a connection.
 type Fault struct {
 	Kind Kind
-	At   int // the number of the operation, reads and writes counted together from 0
+	At   int // the number of the operation; reads and writes are counted together, from 0
 }
 
 func (f Fault) String() string { return fmt.Sprintf("%v at operation %d", f.Kind, f.At) }
@@ -95,7 +95,7 @@ func (c *Conn) CloseWrite() error {
 	return errors.ErrUnsupported
 }
 
-// SetLinger does what net.TCPConn's does, if the connection can.
+// SetLinger is like the method of net.TCPConn, if the connection supports it.
 func (c *Conn) SetLinger(seconds int) error {
 	if l, ok := c.Conn.(interface{ SetLinger(int) error }); ok {
 		return l.SetLinger(seconds)

@@ -6,8 +6,8 @@ import (
 	"sync"
 )
 
-// An Injector gives a fault to the first connection that it wraps, and keeps a list of
-// all wrapped connections. Its methods may be called concurrently.
+// An Injector injects a fault into the first connection that it wraps, and keeps a
+// list of all wrapped connections. Its methods may be called concurrently.
 type Injector struct {
 	mu    sync.Mutex
 	fault Fault

@@ -10,14 +10,15 @@ import (
 	"time"
 )
 
-// inFlight is how many bytes may be on their way in one direction before a write waits.
+// inFlight is the maximum number of unread bytes in one direction before a write waits.
 const inFlight = 64 << 10
 
-// A memoryConn is one end of a connection in memory. It behaves as a TCP connection:
-// writes return before they are read, each direction ends by itself, and a connection
-// that is closed with unread bytes, or with SetLinger(0), is reset.
+// A memoryConn is one end of a connection in memory. It behaves like a TCP
+// connection: writes return before the peer reads them, each direction ends
+// separately, and a connection that is closed with unread bytes, or with
+// SetLinger(0), is reset.
 type memoryConn struct {
-	shared      *sync.Cond // of both ends
+	shared      *sync.Cond // shared by both ends
 	peer        *memoryConn
 	local       net.Addr
 	in          []byte // arrived and not yet read
@@ -98,7 +99,7 @@ func (c *memoryConn) Write(p []byte) (n int, err error) {
 		case c.peer.ended:
 			return n, syscall.EPIPE
 		case c.peer.closed:
-			c.reset = true // as the peer's kernel answers
+			c.reset = true // the peer's kernel would answer with a reset
 			return n, syscall.ECONNRESET
 		case len(p) == 0:
 			return n, nil

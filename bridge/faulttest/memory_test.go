@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// A connection in memory ends in the ways of a TCP connection.
+// A connection in memory ends in the same ways as a TCP connection.
 func TestEndsOfAConnectionInMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		open := func() (client, server net.Conn) {

@@ -13,7 +13,7 @@ import (
 // A Check checks an endpoint; see upstream.CheckOptions.
 type Check = func(ctx context.Context, e *upstream.Endpoint) error
 
-// TCP checks that a connection can be made.
+// TCP checks that the endpoint accepts a connection.
 func TCP() Check {
 	return func(ctx context.Context, e *upstream.Endpoint) error {
 		conn, err := e.CheckConnect(ctx)
@@ -24,8 +24,9 @@ func TCP() Check {
 	}
 }
 
-// TLS checks a handshake with the settings of a purpose. Host is the name for
-// settings that take it from each connection; "" is the endpoint's own name.
+// TLS checks a handshake with the settings of a purpose. Host is the server
+// name for settings that take it from each connection; "" means the endpoint's
+// own name.
 func TLS(p upstream.Purpose, host string) Check {
 	return func(ctx context.Context, e *upstream.Endpoint) error {
 		return e.CheckHandshake(ctx, p, cmp.Or(host, ownName(e)))

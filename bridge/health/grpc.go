@@ -15,12 +15,12 @@ import (
 // GRPCOptions describe a call of the gRPC health checking protocol
 // (grpc.health.v1).
 type GRPCOptions struct {
-	Service string // to check; "": the server as a whole
-	Host    string // as in HTTPOptions
+	Service string // the service to check; "": the whole server
+	Host    string // see HTTPOptions.Host
 }
 
 // GRPC calls grpc.health.v1.Health/Check, which must answer SERVING. It uses
-// HTTP/2: by ALPN, or in plaintext by prior knowledge.
+// HTTP/2: by ALPN with TLS, or by prior knowledge in plaintext.
 func GRPC(o GRPCOptions) Check {
 	r := &request{
 		method: http.MethodPost, path: "/grpc.health.v1.Health/Check", host: o.Host, prior: true, needs2: true,
@@ -47,7 +47,7 @@ func checkGRPC(resp *http.Response) error {
 	}
 	status := resp.Trailer.Get("Grpc-Status")
 	if status == "" {
-		status = resp.Header.Get("Grpc-Status") // of a response without a body
+		status = resp.Header.Get("Grpc-Status") // the response has no body and no trailer
 	}
 	switch code, err := strconv.Atoi(status); {
 	case err != nil:
@@ -84,8 +84,8 @@ func servingName(n uint64) string {
 	return "in the state " + strconv.FormatUint(n, 10)
 }
 
-// The two messages are so small that this package encodes them itself: the
-// gRPC library is not used for traffic.
+// This package encodes the two small messages itself, because traffic does not
+// need the gRPC library.
 
 // checkRequest returns a HealthCheckRequest with the service in field 1, as an
 // uncompressed gRPC message with its length prefix.

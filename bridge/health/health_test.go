@@ -52,7 +52,7 @@ func newPair(t *testing.T) *pair {
 	}
 }
 
-// over returns an upstream of one endpoint. A nil client is plaintext.
+// over returns an upstream with one endpoint. A nil client means plaintext.
 func over(t *testing.T, network, address string, client *certs.ClientOptions, change func(*upstream.Options)) *upstream.Upstream {
 	t.Helper()
 	eo := upstream.EndpointOptions{Network: network, Address: address}
@@ -244,7 +244,7 @@ func TestUnhealthyEndpoints(t *testing.T) {
 		name    string
 		address string
 		client  *certs.ClientOptions
-		kinds   string // of kinds, each with a space after it
+		kinds   string // names of the kinds of checks, each followed by a space
 		ask     health.Check
 		want    certs.Reason
 		says    string
@@ -303,7 +303,7 @@ func TestUnhealthyEndpoints(t *testing.T) {
 	}
 }
 
-// A hanging endpoint is given up after the timeout, or when the upstream is
+// A check of a hanging endpoint ends at the timeout, or when the upstream is
 // retired.
 func TestAHangingEndpointTimesOut(t *testing.T) {
 	p := newPair(t)
@@ -386,7 +386,7 @@ func TestChecksAnnounceTheGatewaysOwnAddress(t *testing.T) {
 	}
 }
 
-// If the name depends on the client, a check uses its own.
+// If the server name depends on the client, a check uses its own host.
 func TestTheNameOfAHost(t *testing.T) {
 	p := newPair(t)
 	p.client.ServerName, p.client.FromHost = "", true
@@ -400,7 +400,7 @@ func TestTheNameOfAHost(t *testing.T) {
 		}
 	}
 	wantReason(t, ask(t, u, health.TLS(upstream.Stream, "other.test"), 10*time.Second), certs.ReasonNameMismatch, "")
-	wantReason(t, ask(t, u, health.HTTP(health.HTTPOptions{}), 10*time.Second), certs.ReasonNameMismatch, "127.0.0.1") // the endpoint's own
+	wantReason(t, ask(t, u, health.HTTP(health.HTTPOptions{}), 10*time.Second), certs.ReasonNameMismatch, "127.0.0.1") // uses the endpoint's own name
 }
 
 // Checks do not use up the sessions of traffic.

@@ -20,12 +20,13 @@ type HTTPOptions struct {
 	Path   string  // may have a query; "": "/"
 	Host   string  // may have a port; "": the server name of the endpoint, or its address
 	Method string  // "": GET
-	Codes  []Codes // expected; empty: 200 to 299
+	Codes  []Codes // the expected codes; empty: 200 to 299
 
 	// Contains must occur in the first 64 KiB of the body.
 	Contains string
 
-	// PriorKnowledge selects HTTP/2 in plaintext. With TLS, ALPN selects.
+	// PriorKnowledge selects HTTP/2 in plaintext. With TLS, ALPN selects the
+	// version.
 	PriorKnowledge bool
 }
 

@@ -28,14 +28,14 @@ const (
 // A request is sent over its own connection.
 type request struct {
 	method, path string // path may have a query
-	host         string // Host, or :authority; "": the endpoint's own
+	host         string // Host, or :authority; "": the endpoint's own host
 	header       http.Header
 	body         string
 	prior        bool // plaintext is HTTP/2 by prior knowledge
 	needs2       bool // requires HTTP/2
 }
 
-// send makes a connection, sends the request and passes the response to read,
+// send opens a connection, sends the request and passes the response to read,
 // which may read its body and then its trailer.
 func (r *request) send(ctx context.Context, e *upstream.Endpoint, read func(*http.Response) error) error {
 	conn, err := e.CheckDial(ctx, upstream.HTTP, cmp.Or(hostName(r.host), ownName(e)))
@@ -95,7 +95,7 @@ func hostName(host string) string {
 	return strings.TrimSuffix(strings.Trim(host, "[]"), ".")
 }
 
-// bracketed returns a name as it stands in an authority.
+// bracketed returns a name in the form of an authority.
 func bracketed(name string) string {
 	if strings.Contains(name, ":") {
 		return "[" + name + "]"
@@ -166,7 +166,7 @@ func send2(conn net.Conn, req *http.Request, read func(*http.Response) error) er
 	return read(resp)
 }
 
-// errOneConnection ends a request that net/http would retry.
+// errOneConnection ends a request that net/http would otherwise retry.
 var errOneConnection = errors.New("the connection was closed before it was used")
 
 // broken returns the error for a request that was sent and failed without a
@@ -176,8 +176,9 @@ func broken(ctx context.Context, conn net.Conn, err error) error {
 	if errors.As(err, &known) {
 		return err
 	}
-	// A TLS 1.3 server verifies our certificate after the handshake. net/http may
-	// have read the alert without reporting it; reading conn returns it again.
+	// A TLS 1.3 server verifies the gateway's certificate after the handshake.
+	// net/http may have read the alert without reporting it; reading conn returns
+	// it again.
 	conn.SetReadDeadline(time.Unix(1, 0))
 	if _, readErr := conn.Read(make([]byte, 1)); certs.IsAlert(readErr) {
 		return &certs.VerifyError{Reason: certs.Classify(readErr), Detail: certs.ErrorText(readErr), Err: readErr}

@@ -21,7 +21,7 @@ import (
 type script struct {
 	net.Conn
 	head, endless string
-	at, cut, got  int // cut: how many bytes a read returns at most; 0: all that it has room for
+	at, cut, got  int // cut is the maximum size of a read; 0: no limit
 	fail          error
 }
 
@@ -68,8 +68,8 @@ func numbered(n int, format string) string {
 	return b.String()
 }
 
-// Whatever an endpoint answers to a health check, the memory and time are
-// bounded by the bytes it sends, and so is the number of bytes read.
+// For any answer to a health check, the endpoint's bytes bound the memory and
+// time, and the number of bytes read is limited.
 func TestTheCostOfAnHTTPAnswerIsBoundedByItsLength(t *testing.T) {
 	const ok, chunked = "HTTP/1.1 200 OK\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 	contains := HTTPOptions{Contains: "never there", Codes: []Codes{{200, 299}}}
@@ -125,7 +125,7 @@ func TestTheCostOfAGRPCAnswerIsBoundedByItsLength(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := framed(message)
-			const times = 100 // one is too little to be measured
+			const times = 100 // a single answer is too small to measure
 			alloctest.WantCost(t, times*len(p), alloctest.Bound{}, func() {
 				for range times {
 					_, _ = servingStatus(p)
@@ -135,8 +135,8 @@ func TestTheCostOfAGRPCAnswerIsBoundedByItsLength(t *testing.T) {
 	}
 }
 
-// Wherever and however an answer is cut off, the check fails with an error and
-// without a panic; only the complete answer passes.
+// If an answer is cut off at any point and in any way, the check fails with an
+// error, without a panic. Only the complete answer passes.
 func TestAnIncompleteAnswerIsAFailure(t *testing.T) {
 	whole := "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nX: y\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nready\r\n0\r\nT: u\r\n\r\n"
 	checkResponse := (&HTTPOptions{Contains: "ready", Codes: []Codes{{200, 299}}}).checkResponse

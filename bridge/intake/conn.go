@@ -27,11 +27,11 @@ type Rules struct {
 	Access  *cidr.Access
 	Proxies *cidr.Peers
 
-	MaxConnections int // open at once; 0: no limit
-	MaxPerClient   int // open at once from one IP address; 0: no limit
+	MaxConnections int // maximum open connections; 0: no limit
+	MaxPerClient   int // maximum open connections from one IP address; 0: no limit
 
-	// Rate limits how many connections are admitted in a period, RatePerClient how many
-	// of one client.
+	// Rate limits how many connections are admitted in a period, and RatePerClient how
+	// many from one client.
 	Rate, RatePerClient limit.Rate
 
 	// HandshakeTimeout bounds reading the PROXY protocol header, and then the TLS
@@ -42,8 +42,9 @@ type Rules struct {
 // Timeout returns HandshakeTimeout or its default.
 func (r *Rules) Timeout() time.Duration { return cmp.Or(r.HandshakeTimeout, 10*time.Second) }
 
-// Age returns how old one connection may become if most is the maximum age: up to a
-// tenth less, so that connections made together do not end together. 0: no limit.
+// Age returns the maximum age of one connection: most, less a random part of up to
+// a tenth, so that connections that began together do not end together. 0: no
+// limit.
 func Age(most time.Duration) time.Duration {
 	if most <= 0 {
 		return 0
@@ -95,7 +96,7 @@ type Conn struct {
 	id    uint64 // set by Enter
 	began int64  // in nanoseconds since 1970; set by Enter
 
-	refused atomic.Bool // its handshake failed: it stays open only so that the client can read why
+	refused atomic.Bool // the handshake failed; the connection stays open so that the client can read the alert
 
 	// Guarded by Intake.mu.
 	entered, left bool
@@ -130,7 +131,7 @@ func (i *Intake) Enter(c *Conn, raw net.Conn, r *Rules, owner Owner) bool {
 }
 
 // Announce reads c's PROXY protocol header, if r expects one, and checks r's limits for
-// the client that it announces. It does not close a connection that it refuses.
+// the announced client. It does not close a connection that it refuses.
 func (i *Intake) Announce(c *Conn, r *Rules) *Refusal {
 	if r.ProxyProtocol == nil {
 		return nil
@@ -146,9 +147,9 @@ func (i *Intake) Announce(c *Conn, r *Rules) *Refusal {
 	return nil
 }
 
-// admit counts c, and its client once that is known. If r does not allow the
+// admit counts c, and its client once the client is known. If r does not allow the
 // connection, admit returns why. It spends the rate last, so only connections within
-// all other limits do.
+// all other limits spend it.
 func (i *Intake) admit(c *Conn, r *Rules) Ending {
 	known := c.Announced.Source != nil
 	addr := netip.Addr{}

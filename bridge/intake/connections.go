@@ -6,8 +6,9 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/live"
 )
 
-// EachConnection calls f with every open connection. It holds the Intake's lock meanwhile:
-// f must be brief, and must not call methods of the Intake or of the entry other than ID.
+// EachConnection calls f with every open connection. It holds the Intake's lock
+// meanwhile, so f must be brief, and must not call methods of the Intake or of the entry
+// other than ID.
 func (i *Intake) EachConnection(f func(live.Entry)) {
 	i.mu.Lock()
 	defer i.mu.Unlock()

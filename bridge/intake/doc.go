@@ -4,7 +4,7 @@
 // verifies.
 //
 // The listener's server owns its connections. It calls Enter when a connection
-// begins, Leave when it is closed, and Done when no goroutine works on it any more.
-// The Intake counts the connections and calls each one's Owner when the listener
-// shuts down.
+// begins, Leave when it is closed, and Done when no goroutine uses it any more. The
+// Intake counts the connections and calls each one's Owner when the listener shuts
+// down.
 package intake

@@ -21,7 +21,7 @@ func (e *ending) stop() {
 }
 
 // EndWithin implements validity.Owner: it drains the connection, and cuts it when the
-// grace period is over.
+// grace period has passed.
 func (c *Conn) EndWithin(grace time.Duration, cause *certs.VerifyError) { c.endWithin(grace, cause) }
 
 // Close implements live.Entry.

@@ -22,13 +22,13 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 )
 
-// A beginning is how a client begins a connection.
+// A beginning is a way in which a client begins a connection.
 type beginning struct {
 	name     string
-	header   string // of the PROXY protocol, sent in pieces
-	secure   bool   // it makes a TLS handshake, in records of a few bytes
-	garbage  bool   // it sends no ClientHello in its place
-	mismatch bool   // it offers only versions that the server rejects
+	header   string // the PROXY protocol header, sent in pieces
+	secure   bool   // the client makes a TLS handshake, in records of a few bytes
+	garbage  bool   // the client sends other bytes instead of a ClientHello
+	mismatch bool   // the client offers only versions that the server rejects
 }
 
 const headerV2 = "\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c\xc0\x00\x02\x01\xc6\x33\x64\x02\x30\x39\x01\xbb"
@@ -51,8 +51,8 @@ func (b *beginning) client() string {
 	return "127.0.0.1:40000"
 }
 
-// run begins a connection with a fault, and then one without. It returns how many
-// operations the first one has seen.
+// run begins a connection with a fault, and then one without. It returns the
+// number of operations on the first connection.
 func (b *beginning) run(t *testing.T, fault faulttest.Fault) (ops int) {
 	ca := certstest.NewCA(t)
 	rules := &intake.Rules{MaxPerClient: 1, HandshakeTimeout: time.Second}
@@ -98,8 +98,9 @@ func (b *beginning) run(t *testing.T, fault faulttest.Fault) (ops int) {
 	return faults.Conns()[0].Ops()
 }
 
-// connect reports whether a connection is served. The error says that it is served as
-// another client's, or that it looks complete and is not.
+// connect reports whether a connection is served. It returns an error if the
+// connection is served as another client's, or if an incomplete stream looks
+// complete.
 func (b *beginning) connect(t *testing.T, ln *faulttest.Listener, ca *certstest.CA) (served bool, err error) {
 	raw, err := ln.Dial(context.Background())
 	if err != nil {
@@ -149,7 +150,7 @@ func (b *beginning) connect(t *testing.T, ln *faulttest.Listener, ca *certstest.
 // A read or write of a new connection fails, is cut off or stalls: in its header, in its
 // handshake, in the alert or after them. The connection ends in time, is never served as
 // another client's, and frees its place: the client may have only one connection, and its
-// next one is served.
+// next connection is served.
 func TestFaultsOfNewConnections(t *testing.T) {
 	for i := range beginnings {
 		b := &beginnings[i]

@@ -57,7 +57,8 @@ func hasTrailingDot(stream []byte) bool {
 	return errors.Is(err, clienthello.ErrTrailingDot)
 }
 
-// Refuse counts a failed handshake and closes the connection as Handshake does.
+// Refuse counts a failed handshake and closes the connection in the same way as
+// Handshake.
 func (i *Intake) Refuse(c *Conn, s *socket.Socket, reason certs.Reason, err error) *Refusal {
 	c.refused.Store(true)
 	i.count.handshakeFailed(reason)

@@ -36,8 +36,9 @@ type Owner interface {
 	// The connection ends after the work in progress.
 	Drain()
 
-	// Work returns how many requests are in progress, and whether Drain would wait for
-	// anything. A TCP connection has no requests, and is busy until it ends.
+	// Work returns how many requests are in progress, and whether a drain would have
+	// to wait for the connection. A TCP connection has no requests, and is busy until
+	// it ends.
 	Work() (requests int, busy bool)
 
 	// Cut ends the connection at once. The cause is a *certs.VerifyError if the client
@@ -59,7 +60,8 @@ type Options struct {
 	Numbers  *live.Numbers // may be nil
 
 	// Revalidation configures the Set that verifies clients again while their
-	// connections are open. Its Logger is ignored: the Set logs to the Intake's.
+	// connections are open. Its Logger is ignored: the Set logs to the Intake's
+	// Logger.
 	Revalidation validity.Options
 }
 
@@ -71,7 +73,7 @@ type Intake struct {
 	count   counters
 	peers   *validity.Set // the clients, verified or in plaintext
 
-	firsts sync.Pool // of *[helloBytes]byte, for handshakes
+	firsts sync.Pool // holds *[helloBytes]byte, for handshakes
 
 	ctx    context.Context
 	cancel context.CancelFunc

@@ -29,7 +29,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// A server echoes what each connection sends.
+// A server echoes each connection.
 type server struct {
 	*intake.Intake
 	rules   atomic.Pointer[intake.Rules]
@@ -189,7 +189,7 @@ func hello(t testing.TB) []byte {
 	return buf[:n]
 }
 
-// The alert arrives although the client has sent bytes that are never read.
+// The alert arrives although the server never reads the client's last bytes.
 func TestTheAlertIsNotOvertaken(t *testing.T) {
 	ca := certstest.NewCA(t)
 	listenerTLS, err := certs.NewServer(certs.ServerOptions{Certificates: []*certs.Certificate{certstest.Certificate(t, ca.Server(t, "x.test"))}})

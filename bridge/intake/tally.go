@@ -6,8 +6,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/validity"
 )
 
-// Tally counts the connections that end if Shutdown is called, or if a policy is put in
-// force; nil stands for Shutdown.
+// Tally counts the connections that would end if a policy took effect, or on Shutdown
+// if the policy is nil.
 func (i *Intake) Tally(p *validity.Policy) (t validity.Tally) {
 	if p == nil {
 		for _, c := range i.open() {

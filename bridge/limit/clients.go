@@ -8,23 +8,23 @@ import (
 )
 
 // MaxClients is the number of clients whose rate is tracked. Beyond that, the
-// least recently seen client is forgotten and starts with a full rate. That is
-// some 5 MiB for a listener.
+// least recently seen client is forgotten, and would start with a full rate.
+// The clients of a listener use about 5 MiB.
 const MaxClients = shards * perShard
 
 const (
-	shards   = 32 // so that clients rarely contend
+	shards   = 32 // enough that clients rarely contend
 	perShard = 2048
 )
 
-// A client is an address; for IPv6, its first half, because a host with one
-// address of a /64 has all of them.
+// A client is an IPv4 address, or the first half of an IPv6 address, because a
+// host usually has a whole /64.
 type client [16]byte
 
 func clientOf(a netip.Addr) client {
 	a = a.Unmap().WithZone("")
 	if a.Is6() {
-		p, _ := a.Prefix(64) // every address has one
+		p, _ := a.Prefix(64) // every address has such a prefix
 		a = p.Addr()
 	}
 	return a.As16()
@@ -33,7 +33,7 @@ func clientOf(a netip.Addr) client {
 // A shard holds a part of the clients.
 type shard struct {
 	mu     sync.Mutex
-	atOnce map[client]int32 // in progress
+	atOnce map[client]int32 // requests in progress
 	rates  map[client]int32 // index into known
 	known  []known
 	newest int32 // index into known

@@ -10,8 +10,8 @@ import (
 // Limits are the configured limits. They are immutable. A zero field means no
 // limit.
 type Limits struct {
-	AtOnce          int // in progress, of all clients together
-	AtOncePerClient int // in progress, of one client
+	AtOnce          int // requests in progress of all clients together
+	AtOncePerClient int // requests in progress of one client
 	Rate            Rate
 	RatePerClient   Rate
 }
@@ -30,13 +30,13 @@ const (
 	kinds
 )
 
-// PerClient reports whether the one client caused the refusal, and may learn
-// that.
+// PerClient reports whether a client's own limit caused the refusal, which the
+// client may learn.
 func (k Kind) PerClient() bool { return k == AtOncePerClient || k == OfRatePerClient }
 
 // A Limiter enforces a listener's limits. All methods may be called
-// concurrently. A limit that is not set costs nothing, and no limit allocates
-// for a known client.
+// concurrently. Limits that are not set cost nothing, and requests of known
+// clients do not allocate.
 type Limiter struct {
 	began   time.Time
 	seed    maphash.Seed
@@ -54,8 +54,8 @@ func New() *Limiter { return &Limiter{began: time.Now(), seed: maphash.MakeSeed(
 type Pass struct {
 	limiter *Limiter
 	client  client
-	atOnce  bool // counted among all clients' requests in progress
-	each    bool // counted among the client's
+	atOnce  bool // counted in the requests in progress of all clients
+	each    bool // counted in the requests in progress of the client
 	rated   bool // spent from the client's rate
 }
 
@@ -69,7 +69,7 @@ type Refusal struct {
 // Enter admits one more request of a client and records in p, which must be
 // zero, what Leave releases. If it refuses, p records nothing. The limits of
 // each client do not apply to the zero Addr, a client without an address. Now
-// must not be before the Limiter was made.
+// must not be before the creation of the Limiter.
 //
 // The limits of each client are checked first, so that a request over its own
 // client's limits does not reduce the limits of other clients. A request that
@@ -98,8 +98,9 @@ func (l *Limiter) Enter(p *Pass, address netip.Addr, now time.Time, limits *Limi
 	return Refusal{}
 }
 
-// enter counts one more in progress, unless most are. It never overshoots,
-// even briefly: a refused request must not cost another its place.
+// enter counts one more request in progress, unless the count is at most. It
+// never exceeds the limit, even briefly, because a refused request must not
+// take the place of another.
 func (l *Limiter) enter(most int) bool {
 	for {
 		n := l.atOnce.Load()

@@ -37,8 +37,8 @@ func taken(l *Limiter, a netip.Addr, limits Limits) (n int) {
 func TestARateIsEnforcedExactly(t *testing.T) {
 	for _, c := range []struct {
 		rate  Rate
-		burst int           // at first
-		after time.Duration // until one more
+		burst int           // requests admitted at first
+		after time.Duration // time until one more is admitted
 	}{
 		{Rate{Count: 1}, 1, time.Second},
 		{Rate{Count: 10}, 10, 100 * time.Millisecond},
@@ -56,7 +56,7 @@ func TestARateIsEnforcedExactly(t *testing.T) {
 					limits, kind = Limits{RatePerClient: c.rate}, OfRatePerClient
 				}
 				l := New()
-				time.Sleep(time.Hour) // a lull saves no more than the burst
+				time.Sleep(time.Hour) // a pause saves no more than the burst
 				if n := taken(l, alice, limits); n != c.burst {
 					t.Fatalf("%+v: %d at once, want %d", c.rate, n, c.burst)
 				}
@@ -78,7 +78,7 @@ func TestARateIsEnforcedExactly(t *testing.T) {
 	}
 }
 
-// Over a long time, the number admitted equals the rate, in any pattern of
+// Over a long time, the admitted requests match the rate, in any pattern of
 // arrival.
 func TestTheRateHoldsOverALongTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

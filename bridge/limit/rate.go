@@ -8,9 +8,9 @@ import (
 
 // A Rate is an even number of events per time. The zero Rate means no limit.
 type Rate struct {
-	Count  int           // in a Period, which is at least Count nanoseconds
+	Count  int           // events in a Period, which is at least Count nanoseconds
 	Period time.Duration // 0: 1s
-	Burst  int           // events at once after a pause; 0: Count
+	Burst  int           // maximum events at once after a pause; 0: Count
 }
 
 // interval returns the time between two events.
@@ -19,9 +19,9 @@ func (r Rate) interval() int64 {
 }
 
 // A bucket is the theoretical arrival time of the generic cell rate algorithm:
-// when the next event is due if all come evenly. An event may be early by as
-// much as the burst allows. Times are in nanoseconds since the Limiter began.
-// The zero bucket is full.
+// when the next event is due if all arrive evenly. The burst determines how
+// early an event may be. Times are in nanoseconds since the Limiter began. The
+// zero bucket is full.
 type bucket int64
 
 // take returns the bucket after one event, or how long to wait for the next.

@@ -16,7 +16,7 @@ type Entry interface {
 	// ID returns the number of the connection.
 	ID() uint64
 
-	// Describe replaces *c by what is known about the connection now.
+	// Describe replaces *c by the current facts about the connection.
 	Describe(c *Connection)
 
 	// Close makes the connection accept no further work, and ends it within the grace
@@ -24,7 +24,7 @@ type Entry interface {
 	Close(grace time.Duration)
 }
 
-// A Protocol is what a connection carries.
+// A Protocol is the protocol that a connection carries.
 type Protocol int
 
 // The zero Protocol is TCP.
@@ -40,8 +40,8 @@ type State int
 
 // The zero State is Handshaking.
 const (
-	Handshaking State = iota // with the client, including the PROXY protocol header
-	Connecting               // to an upstream, including its TLS handshake
+	Handshaking State = iota // handshake with the client, including the PROXY protocol header
+	Connecting               // dialing an upstream, including the TLS handshake
 	Active                   // a stream, or requests in progress
 	Idle                     // no request is in progress
 )
@@ -50,29 +50,30 @@ const (
 type Connection struct {
 	ID       uint64
 	Began    time.Time
-	Revision int64 // the live revision when it began; 0: unknown
+	Revision int64 // the live revision when the connection began; 0: unknown
 	Protocol Protocol
 	State    State
-	Draining bool // it accepts no further work
-	Requests int  // in progress
+	Draining bool // the connection accepts no further work
+	Requests int  // requests in progress
 
 	Listener string // "": a connection to an upstream that does not belong to a single client
 	Upgrade  string // the protocol of a Tunnel
 
-	// Route, Upstream and Endpoint are those of the stream or, for a client's HTTP
-	// connection, of its latest request. "": none yet.
+	// Route, Upstream and Endpoint belong to the stream or, for a client's HTTP
+	// connection, to its latest request. "": not chosen yet.
 	Route, Upstream, Endpoint string
 
-	Address netip.Addr // the client's; invalid if it has none
+	Address netip.Addr // the client's address; invalid if it has none
 
-	// Client is the client's side; zero without a Listener. Server is the endpoint's
-	// side; zero for a client's HTTP connection, whose requests use pooled connections.
+	// Client is the client's side. It is zero without a Listener. Server is the
+	// endpoint's side. It is zero for a client's HTTP connection, because its requests
+	// use pooled connections.
 	Client, Server Side
 }
 
 // A Side is one side of a connection. The zero Side does not exist.
 type Side struct {
-	Local, Remote net.Addr // of the gateway's socket
+	Local, Remote net.Addr // addresses of the gateway's socket
 	Announced     net.Addr // the client address in the PROXY protocol header; nil without one
 	TLS           *TLS     // nil: plaintext, passed through, or in the handshake
 	Certificate   string   // SHA-256 fingerprint of the certificate that the gateway presented as a client; "": none
@@ -81,7 +82,7 @@ type Side struct {
 	TrafficKnown bool
 }
 
-// TLS is the result of a side's handshake.
+// TLS is the result of the handshake on a side.
 type TLS struct {
 	Version    uint16
 	Suite      uint16
@@ -89,7 +90,7 @@ type TLS struct {
 	ALPN       string
 	ServerName string // the SNI
 	Resumed    bool
-	Peer       *x509.Certificate // presented by the peer; nil: none
+	Peer       *x509.Certificate // the certificate that the peer presented, or nil
 }
 
 // SideOf describes an established connection: a *socket.Socket, or a *tls.Conn over one
@@ -131,7 +132,7 @@ func (s *Side) Leaf() *x509.Certificate {
 }
 
 // IdleTime returns the time since a byte last moved on either side. It is unknown if the
-// traffic of both sides is.
+// traffic of both sides is unknown.
 func (c *Connection) IdleTime() (idle time.Duration, known bool) {
 	for _, s := range []*Side{&c.Client, &c.Server} {
 		if s.TrafficKnown && (!known || s.Traffic.Idle < idle) {

@@ -16,9 +16,8 @@ import (
 // reach is the number of certificates of a chain that are inspected.
 const reach = maxShown
 
-// top returns the last certificate that issuer names connect to the leaf.
-// Signatures are not checked, because an endpoint could make us check
-// thousands.
+// top returns the last certificate that issuer names connect to the leaf. It
+// does not check signatures, because an endpoint could send thousands.
 func top(chain []*x509.Certificate) *x509.Certificate {
 	chain = chain[:min(len(chain), reach)]
 	last := chain[0]
@@ -78,8 +77,8 @@ func (t *trial) chainFault() *certs.ChainFault {
 	return nil
 }
 
-// explainIssuer explains why the issuer of a certificate does not vouch for
-// it.
+// explainIssuer explains why the chain from a certificate to its issuer is
+// invalid.
 func (t *trial) explainIssuer(f *certs.ChainFault) diagnosis {
 	d := newDiagnosis("%s", f.Detail)
 	switch f.Kind {
@@ -102,8 +101,8 @@ func certificateCount(n int) string {
 	return fmt.Sprintf("%d certificates", n)
 }
 
-// maxTried is the number of bundles that a chain is verified against, because
-// an endpoint chooses the cost of checking its signatures.
+// maxTried bounds the number of bundles against which a chain is verified,
+// because an endpoint chooses the cost of checking its signatures.
 const maxTried = 10
 
 // knownTo returns the name of the first known bundle that the chain leads to.
@@ -147,8 +146,8 @@ func (t *trial) chains(trust ...*certs.TrustBundle) [][]*x509.Certificate {
 // skew is the largest plausible clock error: a wrong time zone.
 const skew = 25 * time.Hour
 
-// explainValidity compares the validity with the clock, and suggests which is
-// wrong.
+// explainValidity compares the validity with the clock, and suggests which of
+// the two is wrong.
 func (t *trial) explainValidity() diagnosis {
 	now := t.now()
 	var bad *x509.Certificate
@@ -169,8 +168,8 @@ func (t *trial) explainValidity() diagnosis {
 			break
 		}
 	}
-	// If all our anchors are equally out of date, our clock is wrong. A single one
-	// among many proves nothing: bundles keep old CAs.
+	// If all anchors are equally out of date, this machine's clock is wrong. One
+	// expired anchor among many proves nothing, because bundles keep old CAs.
 	var anchors []*x509.Certificate
 	for _, b := range t.options.Trust {
 		anchors = append(anchors, b.Certificates()...)

@@ -9,7 +9,7 @@ import (
 )
 
 // explainClientCertificate states which certificate the endpoint requested and
-// which we sent.
+// which one the gateway sent.
 func (t *trial) explainClientCertificate() diagnosis {
 	var accepts []string
 	if t.seen != nil {
@@ -47,8 +47,8 @@ func (t *trial) explainClientCertificate() diagnosis {
 	return d.suggest(about("tls.certificate", "set tls.certificate to a certificate that the upstream accepts; its log explains why it rejected this one"))
 }
 
-// explainKeyType is for servers that can verify no signature of our key, which
-// we find out before we send anything.
+// explainKeyType is for servers that cannot verify signatures of the gateway's
+// key. The gateway detects that before it sends the certificate.
 func (t *trial) explainKeyType(e *certs.KeyTypeError) diagnosis {
 	d := newDiagnosis("%s cannot use our client certificate %s: %s; none was sent", t.where(), subject(t.options.Certificate.Leaf()), e.Error())
 	if names := t.fitting(); len(names) > 0 {
@@ -65,7 +65,7 @@ func (t *trial) explainKeyType(e *certs.KeyTypeError) diagnosis {
 }
 
 // adviseCertificate advises another client certificate: stored ones that meet
-// the request, or else one of the named CAs.
+// the request, or a certificate from one of the named CAs.
 func (t *trial) adviseCertificate(d diagnosis, condition string) diagnosis {
 	if t.seen == nil || len(t.seen.AcceptableCAs) == 0 {
 		return d.suggest(about("tls.certificate", "%sset tls.certificate to the name of a certificate that the upstream accepts", condition))
@@ -88,8 +88,9 @@ func adviseNames(d diagnosis, condition string, names []string) diagnosis {
 // maxFitting bounds the stored certificates that are compared with a request.
 const maxFitting = 200
 
-// fitting returns the names of the stored certificates, other than ours, that
-// meet the endpoint's request and are valid for a client now.
+// fitting returns the names of the stored certificates, other than the
+// configured one, that meet the endpoint's request and are currently valid for
+// a client.
 func (t *trial) fitting() []string {
 	var names []string
 	now := t.now()

@@ -52,14 +52,14 @@ var otherGroups = []codePoint{
 	{512, "MLKEM512"}, {513, "MLKEM768"}, {514, "MLKEM1024"},
 }
 
-// A scheme is a kind of signature, and the code points that stand for it.
+// A scheme is a kind of signature, with its code points.
 type scheme struct {
 	name string
 	ids  []uint16
 }
 
-// otherSchemes are the signatures that crypto/tls does not offer, by the kind
-// of key that makes them.
+// otherSchemes are the signatures that crypto/tls does not offer, by kind of
+// key.
 var otherSchemes = []scheme{
 	{"an Ed448 key", []uint16{0x0808}},
 	{"an RSA-PSS key", []uint16{0x0809, 0x080a, 0x080b}},

@@ -81,7 +81,7 @@ func (t *trial) explain() diagnosis {
 	return newDiagnosis("connecting to %s failed: %s", t.where(), t.detail())
 }
 
-// where returns the endpoint, and the address connected to if it differs.
+// where returns the endpoint, and the dialed address if it differs.
 func (t *trial) where() string {
 	at := t.target.Address
 	if t.target.Network == "unix" {
@@ -96,7 +96,7 @@ func (t *trial) where() string {
 	return at
 }
 
-// explainProxy is for endpoints that the egress proxy did not connect to.
+// explainProxy is for endpoints to which the egress proxy did not connect.
 func (t *trial) explainProxy() diagnosis {
 	d := newDiagnosis("no connection to %s: %s", t.target.Address, t.detail())
 	switch t.reason {
@@ -140,8 +140,8 @@ func (t *trial) explainDial() diagnosis {
 		suggest(about(t.address(), "correct %s, or this machine's routes", t.address()))
 }
 
-// within states how long the trial waited: the setting's time or, if that
-// exceeds the time of a probe, until the probe ended.
+// within states how long the trial waited: the time of the setting or, if that
+// is longer than a probe, until the end of the probe.
 func (t *trial) within(d time.Duration, setting string) string {
 	if t.cutShort {
 		return fmt.Sprintf("before the end of the probe, whose time limit is below the %v of %s", d, setting)
@@ -224,7 +224,7 @@ func (t *trial) explainStarttls() diagnosis {
 	return d.advise("enable TLS at the server, or correct %s; if the server speaks another protocol, correct tls.starttls", t.address())
 }
 
-// explainSuccess also states what was not verified, or was accepted unverified.
+// explainSuccess also states which checks were skipped or ignored.
 func (t *trial) explainSuccess() diagnosis {
 	if t.target.Client == nil {
 		return newDiagnosis("%s accepted the connection; the upstream is plaintext, so no TLS was tried", t.where())

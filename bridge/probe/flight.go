@@ -9,13 +9,13 @@ import (
 	"golang.org/x/crypto/cryptobyte"
 )
 
-// A flight is how a server answered a ClientHello: the beginning of its first
-// flight, in plaintext.
+// A flight is a server's answer to a ClientHello: the plaintext beginning of
+// its first flight.
 type flight struct {
-	version uint16 // chosen; 0 unless it answered with a ServerHello
+	version uint16 // the chosen version; 0 without a ServerHello
 	suite   uint16
-	group   uint16 // chosen; 0 if the flight does not show it
-	leaf    []byte // its certificate in DER; nil under TLS 1.3, which encrypts it
+	group   uint16 // the chosen group; 0 if the flight does not show it
+	leaf    []byte // the server's certificate in DER; nil under TLS 1.3, which encrypts it
 }
 
 // maxFlight bounds the bytes read of a flight.
@@ -97,7 +97,7 @@ const (
 )
 
 // message parses the first message and returns the rest, or nil if the message
-// is incomplete. It reports true once nothing more can be learned.
+// is incomplete. It reports true once the flight has no more information.
 func (f *flight) message(messages []byte) (rest []byte, done bool, err error) {
 	input := cryptobyte.String(messages)
 	var kind uint8
@@ -155,7 +155,7 @@ func (f *flight) serverHello(body cryptobyte.String) error {
 		case extVersions:
 			data.ReadUint16(&f.version)
 		case extKeyShare:
-			data.ReadUint16(&f.group) // first in a ServerHello and alone in a HelloRetryRequest
+			data.ReadUint16(&f.group) // the first value of a ServerHello's key share, and the only one of a HelloRetryRequest
 		}
 	}
 	return nil

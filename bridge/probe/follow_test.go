@@ -15,7 +15,7 @@ import (
 )
 
 // followed checks that a suggestion for a failed probe changes the outcome: it makes the
-// change and probes again. Suggestions that only a person can follow are left out.
+// change and probes again. Suggestions that only a person can follow are skipped.
 func followed(t *testing.T, target probe.Target, failed *probe.Result) {
 	t.Helper()
 	if failed.OK() || target.Client == nil {
@@ -34,7 +34,7 @@ func followed(t *testing.T, target probe.Target, failed *probe.Result) {
 }
 
 // follow returns the target with the change that a suggestion describes. It reports false
-// if the suggestion is not about a setting, or gives no value.
+// if the suggestion is not about a setting, or has no value.
 func follow(t *testing.T, target probe.Target, s probe.Suggestion) (probe.Target, bool) {
 	t.Helper()
 	o := target.Client.Options()

@@ -8,8 +8,8 @@ import (
 	"golang.org/x/crypto/cryptobyte"
 )
 
-// A hello is a ClientHello (RFC 8446, section 4.1.2), to send one that offers
-// what crypto/tls cannot. Such a handshake is never completed.
+// A hello is a ClientHello (RFC 8446, section 4.1.2). It can offer parameters
+// that crypto/tls does not support; such a handshake is never completed.
 type hello struct {
 	version     uint16
 	session     []byte
@@ -139,7 +139,7 @@ func (h *hello) with(kind uint16, ids []uint16) *hello {
 	var b cryptobyte.Builder
 	b.AddUint16LengthPrefixed(writeList(ids))
 	out := h.without(kind)
-	if data, err := b.Bytes(); err == nil { // it fails only for a list too long to write
+	if data, err := b.Bytes(); err == nil { // fails only for a list that is too long
 		out.extensions = append(out.extensions, extension{kind, data})
 	}
 	return out

@@ -23,7 +23,8 @@ func goHello(t testing.TB, config *tls.Config) []byte {
 	return <-sent
 }
 
-// A ClientHello is what crypto/tls sent, except for what was added.
+// A hello equals the ClientHello of crypto/tls, except for the added code
+// points.
 func TestHelloOffersMoreAndChangesNothingElse(t *testing.T) {
 	record := goHello(t, &tls.Config{ServerName: "a.test", NextProtos: []string{"h2"}})
 	h, err := parseHello(record)

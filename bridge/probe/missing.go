@@ -15,9 +15,8 @@ const (
 	alertInsufficientSecurity = 71
 )
 
-// refusedHello reports whether the endpoint answered our ClientHello with an
-// alert that means that something in it was missing. The alert does not say
-// what.
+// refusedHello reports whether the endpoint answered the ClientHello with an
+// alert for a missing parameter. The alert does not name the parameter.
 func (t *trial) refusedHello() bool {
 	switch t.reason {
 	case certs.ReasonNoCommonCipher, certs.ReasonNoCommonGroup:
@@ -29,13 +28,13 @@ func (t *trial) refusedHello() bool {
 		(alert[6] == alertHandshakeFailure || alert[6] == alertInsufficientSecurity)
 }
 
-// A search finds out what a refused ClientHello lacked.
+// A search finds the parameter that a refused ClientHello lacked.
 type search struct{ *trial }
 
-// missing finds out what our ClientHello lacked: it sends others that also
-// offer what crypto/tls does not support, until the endpoint answers one. No
-// such handshake continues after the answer. It returns the reason and a
-// diagnosis of the facts found.
+// missing finds the parameter that the ClientHello lacked. It sends others that
+// also offer parameters that crypto/tls does not support, until the endpoint
+// answers one. No such handshake continues after the answer. It returns the
+// reason and a diagnosis of the facts found.
 func (t search) missing(ctx context.Context, d diagnosis) (certs.Reason, diagnosis) {
 	ours, err := parseHello(t.sent)
 	if err != nil {
@@ -78,7 +77,7 @@ func allGroups(h *hello) []uint16 {
 	return more
 }
 
-// name explains what the endpoint chose that we do not support.
+// name explains which unsupported parameter the endpoint chose.
 func (t search) name(ctx context.Context, ours *hello, f *flight) (certs.Reason, diagnosis) {
 	const needs = "%s supports nothing that we offer (%s): "
 	kind, supported := keyfile.PublicKeyType(f.leaf)

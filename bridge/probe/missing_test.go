@@ -32,8 +32,8 @@ func selfSignedBy(t *testing.T, generate string) *pki.Issued {
 	return &pki.Issued{ChainPEM: chain, KeyPEM: key}
 }
 
-// Alert 40 means that something was missing. The probe finds out what, and
-// gives no advice that a further handshake has disproved.
+// Alert 40 means that a parameter was missing. The probe finds the parameter,
+// and gives no advice that a further handshake has disproved.
 func TestWhatIsMissingIsNamed(t *testing.T) {
 	ca := certstest.NewCA(t)
 	brainpool := selfSignedBy(t, "-algorithm EC -pkeyopt ec_paramgen_curve:brainpoolP256r1")
@@ -77,7 +77,7 @@ func TestWhatIsMissingIsNamed(t *testing.T) {
 	}
 }
 
-// A server that refuses everything: the probe claims no cause.
+// If a server refuses every ClientHello, the probe claims no cause.
 func TestProbeFindsNoMissingParameter(t *testing.T) {
 	_, o := mutual(t, certstest.NewCA(t))
 	r := run(t, serve(t, listen(t), func(c net.Conn) {

@@ -30,8 +30,8 @@ func (t *trial) explainName() diagnosis {
 		}
 		return d.advise("have the certificate issued again with %s as subject alternative name", want)
 	}
-	// Suggest only a name that would then verify: an IP address that a certificate
-	// holds as a DNS name, for example, matches nothing.
+	// It suggests only a name that would verify. An IP address in a DNS name of
+	// the certificate, for example, matches nothing.
 	name, field := "", "tls.verify_name"
 	matches := func(n string) bool { return leaf.VerifyHostname(n) == nil }
 	if i := slices.IndexFunc(have, func(n string) bool { return isDNSName(n) && matches(n) }); i >= 0 {
@@ -47,7 +47,7 @@ func (t *trial) explainName() diagnosis {
 		return d.advise("have the certificate issued again with %s as subject alternative name", want)
 	}
 	if t.seen.ServerName == "" && isDNSName(name) && !t.options.NoServerName && !t.options.FromHost && t.options.VerifyName == "" {
-		field = "tls.server_name" // which also sends it
+		field = "tls.server_name" // which is also sent as SNI
 	}
 	return d.suggest(setToString(field, name).and(" if that is the upstream"))
 }

@@ -18,8 +18,8 @@ func versions(o certs.ClientOptions) (lowest, highest uint16) {
 	return min(lowest, highest), highest
 }
 
-// explainNegotiation states what we offered. Only another handshake can tell
-// what the endpoint would accept.
+// explainNegotiation states the gateway's offer. Only another handshake can
+// show what the endpoint would accept.
 func (t *trial) explainNegotiation() diagnosis {
 	o, detail := t.options, t.detail()
 	switch t.reason {

@@ -37,7 +37,7 @@ func sServer(t *testing.T, issued *pki.Issued, args ...string) string {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cmd := exec.CommandContext(ctx, openssl, args...)
-	stdin, err := cmd.StdinPipe() // it ends when its input does
+	stdin, err := cmd.StdinPipe() // openssl ends when its input does
 	if err != nil {
 		t.Fatal(err)
 	}

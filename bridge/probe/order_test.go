@@ -30,7 +30,7 @@ func TestAReversedChain(t *testing.T) {
 				[]string{`have the upstream send its own certificate "CN=upstream.test" first`})
 		}
 	}
-	// A CA first, and no certificate for the name after it.
+	// The chain begins with a CA, and no certificate after it has the name.
 	o.VerifyName, o.SubjectAltNames = "other.test", nil
 	r := run(t, serveTLS(t, &tls.Config{Certificates: []tls.Certificate{chain}}), o)
 	want(t, r, certs.ReasonNameMismatch, []string{"other.test"}, []string{"issued again"})

@@ -133,7 +133,7 @@ func TestAnEndpointThatCannotBeReached(t *testing.T) {
 	r = run(t, "no-such-host.invalid:443", o)
 	want(t, r, certs.ReasonDNSFailure, []string{"no-such-host.invalid", "does not resolve"}, []string{"endpoints[0].address"})
 
-	// TCP has no multicast, and so no route on a host without other networks.
+	// TCP has no multicast, so a host without other networks has no route.
 	r = run(t, "224.0.0.1:443", o)
 	want(t, r, certs.ReasonUnreachable, []string{"no route to 224.0.0.1:443", "network is unreachable"}, []string{"endpoints[0].address"})
 
@@ -178,7 +178,7 @@ func TestAUnixSocketIsProbed(t *testing.T) {
 	}
 }
 
-// The context bounds a probe, whatever the timeouts are.
+// The context bounds a probe, for any timeouts.
 func TestAProbeEndsWithItsContext(t *testing.T) {
 	ca := certstest.NewCA(t)
 	_, o := mutual(t, ca)
@@ -243,8 +243,8 @@ func selfSigned(t *testing.T, template *x509.Certificate) tls.Certificate {
 	return issuedBy(t, "", template)
 }
 
-// issuedBy makes a certificate signed by an unknown CA of the given name;
-// without a name, a self-signed one.
+// issuedBy returns a certificate signed by an unknown CA with the given name
+// or, without a name, a self-signed one.
 func issuedBy(t *testing.T, ca string, template *x509.Certificate) tls.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

@@ -29,23 +29,23 @@ type Target struct {
 	// Host is the name for settings that take it from each request.
 	Host string
 
-	// ConnectTimeout bounds name resolution and connecting, HandshakeTimeout the
-	// TLS handshake. 0: 5s and 10s.
+	// ConnectTimeout bounds name resolution and connecting. HandshakeTimeout
+	// bounds the TLS handshake. 0: 5s and 10s.
 	ConnectTimeout, HandshakeTimeout time.Duration
 
 	// ProxyProtocol is the version of the PROXY protocol in which the probe
 	// announces the gateway itself, before TLS.
 	ProxyProtocol proxyproto.Version
 
-	// Starttls is the plaintext protocol in which the probe asks the endpoint to
-	// start TLS. With None the connection begins with TLS.
+	// Starttls is the plaintext protocol in which the probe requests TLS from the
+	// endpoint. With None the connection begins with TLS.
 	Starttls starttls.Protocol
 
 	// Via is the egress proxy to connect through. Nil: connect directly.
 	Via *egress.Proxy
 
-	// Request is sent after a handshake that succeeded, on a connection of its
-	// own. If it is nil, the probe sends no request.
+	// Request is sent after a successful handshake, on a separate connection. If
+	// it is nil, the probe sends no request.
 	Request *Request
 
 	// Known are trust bundles that the settings could name. A chain that leads to
@@ -72,27 +72,27 @@ type Bundle struct {
 type Result struct {
 	Reason      certs.Reason // why it failed; "" if it succeeded
 	Explanation string       // one sentence with the facts
-	Suggestion  Suggestion   // what to change; zero if no change is needed
+	Suggestion  Suggestion   // the change to make; zero if none is needed
 
-	RemoteAddress string       // connected to; "" if connecting failed
-	Chain         []certs.Info // as presented, leaf first; at most maxShown
+	RemoteAddress string       // the connected address; "" if connecting failed
+	Chain         []certs.Info // the presented certificates, leaf first; at most maxShown
 	Version       uint16       // negotiated, like the fields below; zero if the handshake failed
 	CipherSuite   uint16
 	Group         tls.CurveID
 	ALPN          string
 
 	ResumptionOffered bool     // the endpoint sent a session ticket
-	ClientRequested   bool     // it requested a client certificate
-	ClientSent        bool     // we sent ours
-	AcceptableCAs     []string // the CAs that it accepts client certificates from
+	ClientRequested   bool     // the endpoint requested a client certificate
+	ClientSent        bool     // the gateway sent its certificate
+	AcceptableCAs     []string // the CAs whose client certificates the endpoint accepts
 	ServerName        string   // sent as SNI, or ""
-	VerifyNames       []string // verified
+	VerifyNames       []string // the verified names
 
 	DNS, Connect, Handshake time.Duration // duration of each step; 0: skipped
 
-	Attempts []Attempt // further handshakes
+	Attempts []Attempt // the additional handshakes
 
-	ResponseStatus int // of the response to the Request; 0 if none arrived
+	ResponseStatus int // status of the response to the Request; 0 if none arrived
 }
 
 // OK reports whether the handshake or, for plaintext, the connection
@@ -107,13 +107,13 @@ type Attempt struct {
 
 const (
 	maxShown    = 20              // certificates of a chain in a Result
-	maxAttempts = 6               // further handshakes
-	trialTime   = 2 * time.Second // for each step of a further handshake
-	retryTime   = 8 * time.Second // for all further handshakes
+	maxAttempts = 6               // maximum number of additional handshakes
+	trialTime   = 2 * time.Second // timeout of each step of an additional handshake
+	retryTime   = 8 * time.Second // time limit of all additional handshakes
 )
 
 // Run probes the target and returns when it has a result or ctx ends. It owns
-// every connection that it makes.
+// every connection that it opens.
 func Run(ctx context.Context, t Target) *Result {
 	t.ConnectTimeout = cmp.Or(t.ConnectTimeout, 5*time.Second)
 	t.HandshakeTimeout = cmp.Or(t.HandshakeTimeout, 10*time.Second)
@@ -159,7 +159,7 @@ func (t *trial) result() *Result {
 	}
 	for i := range seen.Chain[:min(len(seen.Chain), maxShown)] {
 		if i == 0 {
-			r.Chain = append(r.Chain, certs.Describe(seen.Chain)) // which also warns about the chain
+			r.Chain = append(r.Chain, certs.Describe(seen.Chain)) // Describe also warns about the chain
 		} else {
 			r.Chain = append(r.Chain, certs.Describe(seen.Chain[i:i+1]))
 		}

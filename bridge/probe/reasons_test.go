@@ -36,7 +36,7 @@ func TestAFailedHandshakeIsExplained(t *testing.T) {
 		change        func(t *testing.T, p peers)
 		reason        certs.Reason
 		facts, advice []string
-		only          uint16 // version; 0 for both
+		only          uint16 // the only TLS version to test; 0: both
 	}{
 		{
 			name: "nothing changed", change: func(*testing.T, peers) {},
@@ -518,8 +518,8 @@ func trust(t *testing.T, der []byte) *certs.TrustBundle {
 	return b
 }
 
-// rootNamed makes a root with a unique name, so that no other root of the test
-// matches it.
+// rootNamed returns a root with a unique name, so that no other root of the
+// test matches it.
 func rootNamed(t *testing.T, name string) *certstest.CA {
 	t.Helper()
 	ca, err := pki.NewRoot(pki.CAOptions{CommonName: name})

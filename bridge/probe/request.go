@@ -24,7 +24,8 @@ func (r *Request) String() string { return r.Method + " " + escape(r.Path) }
 // maxRequest bounds a Request's path.
 const maxRequest = 2000
 
-// ParseRequest parses "GET /path". The method must be one that changes nothing.
+// ParseRequest parses "GET /path". It accepts only methods without side
+// effects.
 func ParseRequest(text string) (*Request, error) {
 	method, path, _ := strings.Cut(text, " ")
 	switch {
@@ -46,16 +47,17 @@ type requestTrial struct{ *trial }
 // An answer is the result of a Request.
 type answer struct {
 	status       int
-	body         []byte // its beginning
+	body         []byte // the beginning of the body
 	renegotiated bool
 	err          error
 }
 
-// maxAnswer bounds what is read of a response.
+// maxAnswer bounds the bytes read of a response.
 const maxAnswer = 64 << 10
 
-// ask sends the request by HTTP/1.1 on a connection of its own. The first
-// connection cannot carry it: the wait for a late alert may have read a byte.
+// ask sends the request by HTTP/1.1 on a separate connection. The first
+// connection cannot carry it, because the wait for a late alert may have read a
+// byte.
 func (t requestTrial) ask(ctx context.Context, r *Request) (a answer) {
 	ctx, cancel := context.WithTimeout(ctx, t.timeouts.handshake)
 	defer cancel()
@@ -71,7 +73,7 @@ func (t requestTrial) ask(ctx context.Context, r *Request) (a answer) {
 		}
 		before := bytes.Clone(tc.ConnectionState().TLSUnique)
 		defer func() {
-			// It is that of the latest handshake; TLS 1.3 has none.
+			// The value belongs to the latest handshake; TLS 1.3 has none.
 			a.renegotiated = !bytes.Equal(before, tc.ConnectionState().TLSUnique)
 		}()
 		conn = tc
@@ -103,9 +105,9 @@ func (t requestTrial) handshakeForHTTP1(ctx context.Context, raw net.Conn) (*tls
 	return client.HandshakeOnce(ctx, raw, t.target.Host)
 }
 
-// reasonOf returns why the answer is a failure, or "". Servers that
-// require a client certificate only at the HTTP level answer with statuses of
-// their own: nginx sends 400 with a text, or 495 and 496 by error_page.
+// reasonOf returns why the answer is a failure, or "". Servers that require a
+// client certificate only at the HTTP level answer with special statuses: nginx
+// sends 400 with a text, or 495 and 496 with error_page.
 func (t requestTrial) reasonOf(a answer) certs.Reason {
 	if a.err == nil {
 		has := func(text string) bool { return bytes.Contains(a.body, []byte(text)) }
@@ -132,7 +134,7 @@ func (t requestTrial) reasonOf(a answer) certs.Reason {
 	}
 }
 
-// explainAnswer adds the result of a request to that of the handshake before.
+// explainAnswer adds the result of a request to the diagnosis of the handshake.
 func (t requestTrial) explainAnswer(d diagnosis, r *Request, a answer) (certs.Reason, diagnosis) {
 	reason := t.reasonOf(a)
 	if a.renegotiated {

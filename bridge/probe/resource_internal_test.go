@@ -20,7 +20,7 @@ func (endless) Read(p []byte) (int, error) {
 
 func (endless) SetReadDeadline(time.Time) error { return nil }
 
-// The probe keeps only as many bytes from an endpoint as it shows.
+// The probe keeps no more bytes from an endpoint than it shows.
 func TestAProbeKeepsLittleOfTheReceivedData(t *testing.T) {
 	const received = 1 << 20
 	alloctest.WantCost(t, received, alloctest.Bound{}, func() {

@@ -7,15 +7,16 @@ import (
 )
 
 // A variation is the settings with one change. No variation verifies less than
-// the settings do.
+// the settings.
 type variation struct {
-	change     string // field and value
+	change     string // the field and its value
 	apply      func(*certs.ClientOptions)
-	suggestion Suggestion              // the same as a suggestion
-	advice     func(*trial) Suggestion // given the trial that it helped; nil: suggestion
+	suggestion Suggestion              // the change as a suggestion
+	advice     func(*trial) Suggestion // returns the suggestion, given the trial that the change helped; nil: use suggestion
 
-	// refine returns a smaller change, given the trial that this one helped. It is tried
-	// too, and takes the place of this one if it helps. Nil: it cannot be refined.
+	// refine returns a smaller change, given the trial that this one helped. The smaller
+	// change is tried too, and replaces this one if it helps. Nil: the change cannot be
+	// refined.
 	refine func(*trial) (variation, bool)
 
 	result *trial
@@ -36,7 +37,7 @@ func (t *trial) retry(ctx context.Context) (attempts []Attempt, informative *var
 		v.apply(&o)
 		v.result = t.target.try(ctx, o, timeouts{min(t.timeouts.connect, trialTime), min(t.timeouts.handshake, trialTime)})
 		if ctx.Err() != nil {
-			return false // its result is meaningless
+			return false // the result means nothing, because the probe ends
 		}
 		attempts = append(attempts, Attempt{Change: v.change, Reason: v.result.reason})
 		return t.reason == "" || t.helpedBy(v.result)
@@ -99,7 +100,7 @@ func (t trials) variations() []variation {
 		add(t.otherName())
 	case certs.ReasonUnknownCA:
 		if t.sni() == "" {
-			add(t.otherName()) // its certificate for clients without a name may be a placeholder
+			add(t.otherName()) // the certificate for clients without a name may be a placeholder
 		}
 	case certs.ReasonALPNMismatch:
 		add(t.otherProtocols())

@@ -11,8 +11,8 @@ type Suggestion struct {
 	// not in the upstream.
 	Field string
 
-	// Value is what to set the field to: a list as JSON, anything else as it is.
-	// If it is empty, only Text describes the change.
+	// Value is the value to set: a list as JSON, any other value unchanged. If it
+	// is empty, only Text describes the change.
 	Value string
 
 	// Text is the change in a sentence. Empty: no change is needed.

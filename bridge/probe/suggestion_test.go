@@ -20,8 +20,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 )
 
-// pinnedServer returns a server's certificate with the names from change, and
-// a bundle that trusts it.
+// pinnedServer returns a server's certificate with the changes of change, and a
+// bundle that trusts it.
 func pinnedServer(t *testing.T, change func(*x509.Certificate)) (tls.Certificate, *certs.TrustBundle) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -58,7 +58,7 @@ func TestFollowedNameSuggestionsSucceed(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		change func(*x509.Certificate)
-		helps  bool // a setting can
+		helps  bool // a setting can make the handshake succeed
 	}{
 		{"a DNS name", func(c *x509.Certificate) { c.DNSNames = []string{"backend.test"} }, true},
 		{"a wildcard and a name", func(c *x509.Certificate) { c.DNSNames = []string{"*.other.test", "backend.test"} }, true},
@@ -111,7 +111,8 @@ func TestFollowedNameSuggestionsSucceed(t *testing.T) {
 	}
 }
 
-// A server may name more CAs than are shown, and ours may be among the others.
+// A server may name more CAs than the result shows, and the gateway's CA may be
+// among the others.
 func TestAllAcceptableCAsAreChecked(t *testing.T) {
 	ca := certstest.NewCA(t)
 	server, client := mutual(t, ca)

@@ -19,10 +19,10 @@ type timeouts struct{ connect, handshake time.Duration }
 // A trial is one connection to the target, and its result.
 type trial struct {
 	target   *Target
-	options  certs.ClientOptions // of the TLS settings
+	options  certs.ClientOptions // options of the TLS settings
 	timeouts timeouts
 
-	err    error // nil if the connection is good enough for traffic
+	err    error // nil if traffic could use the connection
 	reason certs.Reason
 
 	cutShort   bool // the whole probe ends before the timeout of the last step
@@ -30,13 +30,13 @@ type trial struct {
 	remote     string
 	seen       *certs.Observation // nil if the handshake did not begin
 	firstBytes []byte             // first bytes from the endpoint
-	received   int                // bytes it sent in total
-	sent       []byte             // the record with our ClientHello
+	received   int                // total bytes from the endpoint
+	sent       []byte             // the record with the ClientHello
 
 	dns, connect, handshake time.Duration
 }
 
-// try makes one connection with the options o.
+// try opens one connection with the options o.
 func (t *Target) try(ctx context.Context, o certs.ClientOptions, w timeouts) *trial {
 	out := &trial{target: t, options: o, timeouts: w}
 	raw, err := out.dial(ctx)
@@ -83,8 +83,9 @@ func (t *Target) try(ctx context.Context, o certs.ClientOptions, w timeouts) *tr
 	return out
 }
 
-// open makes a further connection and does what comes before TLS on it. Its
-// reads and writes fail once ctx ends. The caller calls done, which closes it.
+// open opens another connection and completes the steps before TLS on it. Reads
+// and writes of the connection fail once ctx ends. The caller calls done, which
+// closes it.
 func (t *Target) open(ctx context.Context, w timeouts) (conn net.Conn, done func(), err error) {
 	raw, err := (&trial{target: t, timeouts: w}).dial(ctx)
 	if err != nil {
@@ -105,7 +106,7 @@ func (t *Target) open(ctx context.Context, w timeouts) (conn net.Conn, done func
 	return raw, done, nil
 }
 
-// announce sends the PROXY header, if there is one to send.
+// announce sends the PROXY protocol header, if one is configured.
 func (t *Target) announce(conn net.Conn) error {
 	header := t.ProxyProtocol.Header(nil, nil)
 	if header == nil {
@@ -120,7 +121,7 @@ func (t *trial) fail(err error) *trial {
 	return t
 }
 
-// dial connects as traffic does, and measures each step.
+// dial connects like traffic, and measures each step.
 func (t *trial) dial(ctx context.Context) (net.Conn, error) {
 	t.cutShort = endsWithin(ctx, t.timeouts.connect)
 	ctx, cancel := context.WithTimeout(ctx, t.timeouts.connect)
@@ -138,7 +139,7 @@ func (t *trial) dial(ctx context.Context) (net.Conn, error) {
 	case t.target.Network == "unix":
 		t.remote = "unix:" + t.target.Address
 	case t.target.Via != nil:
-		t.remote = t.target.Via.Address // the proxy does not say where it connected to
+		t.remote = t.target.Via.Address // the proxy does not report the endpoint's address
 	}
 	return raw, nil
 }
@@ -172,7 +173,7 @@ func (t *trial) now() time.Time {
 	return time.Now()
 }
 
-// detail returns the result of our own checks, or else the error's text.
+// detail returns the result of the gateway's own checks, or the error's text.
 func (t *trial) detail() string {
 	var v *certs.VerifyError
 	if errors.As(t.err, &v) {
@@ -185,7 +186,7 @@ func (t *trial) detail() string {
 	return certs.ErrorText(t.err)
 }
 
-// maxFirstBytes is how many bytes of plaintext from an endpoint are kept.
+// maxFirstBytes bounds the kept bytes of plaintext from an endpoint.
 const maxFirstBytes = 512
 
 // listenTime is how long the probe listens to an endpoint that speaks no TLS.

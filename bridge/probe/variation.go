@@ -11,10 +11,10 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// trials makes the variations of a trial's settings.
+// trials builds the variations of a trial's settings.
 type trials struct{ *trial }
 
-// verifying tries VERIFICATION_FULL if the settings verify nothing.
+// verifying tries VERIFICATION_FULL if the settings disable verification.
 func (t trials) verifying() []variation {
 	if t.options.Verification != certs.VerifyInsecureSkip {
 		return nil
@@ -26,9 +26,9 @@ func (t trials) verifying() []variation {
 	}}
 }
 
-// classic are the groups that predate the post-quantum ones, whose ClientHello
-// takes more than one packet: some endpoints and middleboxes read only the
-// first.
+// classic are the groups without the post-quantum ones. A post-quantum key
+// share makes the ClientHello longer than one packet, and some endpoints and
+// middleboxes read only the first packet.
 var classic = []tls.CurveID{tls.X25519, tls.CurveP256, tls.CurveP384, tls.CurveP521}
 
 func isClassic(id tls.CurveID) bool { return slices.Contains(classic, id) }
@@ -232,8 +232,8 @@ func (t trials) otherName() []variation {
 	return out
 }
 
-// verifyName returns the one verified name, or "" without a name or if names
-// are given by kind.
+// verifyName returns the verified name, or "" without one, or if names are
+// given by kind.
 func (t *trial) verifyName() string {
 	if t.seen == nil || len(t.seen.VerifyNames) != 1 || len(t.options.SubjectAltNames) > 0 {
 		return ""

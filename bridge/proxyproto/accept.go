@@ -14,14 +14,15 @@ import (
 var ErrUntrusted = errors.New("the connection is not from a trusted source of PROXY protocol headers")
 
 // Accept reads the header of a new connection within timeout, and returns the
-// announced addresses. If the header announces none, they are those of the
-// connection. Nothing is read from an untrusted source. After an error the
-// caller must close the connection; closing it also ends Accept.
+// announced addresses. If the header announces none, they are the addresses of
+// the connection. Accept does not read from an untrusted source. After an error
+// the caller must close the connection. Closing the connection also ends
+// Accept.
 func (t *Trust) Accept(conn net.Conn, timeout time.Duration) (Announced, error) {
 	if !t.Trusts(conn.RemoteAddr()) {
 		return Announced{}, ErrUntrusted
 	}
-	// One deadline for the whole header, so that a slow sender cannot extend it.
+	// The whole header has one deadline, so that a slow sender cannot extend it.
 	if err := conn.SetReadDeadline(time.Now().Add(timeout)); err != nil {
 		return Announced{}, err
 	}
@@ -43,8 +44,8 @@ const (
 	Untrusted Reason = "UNTRUSTED" // ErrUntrusted
 	Missing   Reason = "MISSING"   // ErrMissing
 	Malformed Reason = "MALFORMED" // ErrMalformed
-	Timeout   Reason = "TIMEOUT"   // the header did not come in time
-	Closed    Reason = "CLOSED"    // the connection ended before the header did
+	Timeout   Reason = "TIMEOUT"   // the header did not arrive in time
+	Closed    Reason = "CLOSED"    // the connection ended before the end of the header
 )
 
 // Classify returns the reason for an error of Accept.

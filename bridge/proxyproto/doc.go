@@ -3,6 +3,6 @@
 // (haproxy.org/download/3.4/doc/proxy-protocol.txt).
 //
 // The package github.com/pires/go-proxyproto implements the format. This
-// package bounds what is read and decides which sources to trust. It consumes
-// exactly the header; the caller owns the connection and reads the rest.
+// package bounds the header and decides which sources to trust. It consumes
+// exactly the header. The caller owns the connection and reads the rest.
 package proxyproto

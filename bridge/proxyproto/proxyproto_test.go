@@ -193,7 +193,7 @@ func FuzzRead(f *testing.F) {
 		if (got.Source == nil) != (got.Destination == nil) {
 			t.Fatalf("half of the addresses: %v", got)
 		}
-		// The same header is read whatever follows it, and in any fragmentation.
+		// The header is read correctly for any following bytes and any fragmentation.
 		again, err := proxyproto.Read(iotest.OneByteReader(io.MultiReader(bytes.NewReader(b[:taken]), strings.NewReader("\r\n\r\n"))))
 		if err != nil || text(again.Source) != text(got.Source) || text(again.Destination) != text(got.Destination) {
 			t.Fatalf("%v, then %v, %v", got, again, err)

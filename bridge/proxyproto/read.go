@@ -12,15 +12,15 @@ import (
 	pires "github.com/pires/go-proxyproto"
 )
 
-// MaxHeader is the length of the longest accepted header. Version 1 has at
-// most 107 bytes; in version 2 most of it is for extensions, which are
+// MaxHeader is the length of the longest accepted header. Version 1 has at most
+// 107 bytes. In version 2, most of the length is for extensions, which are
 // skipped.
 const MaxHeader = 4096
 
 const (
 	maxV1 = 107
 	minV1 = len("PROXY UNKNOWN\r\n")
-	minV2 = 16 // without addresses
+	minV2 = 16 // a header without addresses
 )
 
 var (
@@ -38,9 +38,9 @@ var (
 // An Announced holds the addresses of a header.
 type Announced struct {
 	// Source is the client's address and Destination the address that it connected
-	// to. Both are nil if the header announces none: the sender made the
-	// connection for itself (LOCAL) or does not know the client (UNKNOWN), and the
-	// addresses are those of the connection.
+	// to. Both are nil if the header announces no addresses, because the sender
+	// connects for itself (LOCAL) or does not know the client (UNKNOWN). Then the
+	// addresses of the connection count.
 	Source, Destination net.Addr
 }
 
@@ -51,7 +51,7 @@ func Read(r io.Reader) (Announced, error) {
 	// Every header of either version has at least this length.
 	b := make([]byte, minV1, 2*maxV1)
 	if n, err := io.ReadFull(r, b); err != nil {
-		// The received bytes show whether it was a header at all.
+		// The received bytes show whether the stream begins with a header at all.
 		if !begins(b[:n]) {
 			err = ErrMissing
 		}
@@ -99,7 +99,7 @@ func readV1(r io.Reader, b []byte) ([]byte, error) {
 	return b, nil
 }
 
-// readV2 reads to the end of the header, which contains its own length.
+// readV2 reads to the end of the header. The header contains its length.
 func readV2(r io.Reader, b []byte) ([]byte, error) {
 	b = append(b, 0)
 	if _, err := io.ReadFull(r, b[minV2-1:]); err != nil {

@@ -17,9 +17,9 @@ const (
 )
 
 // Header returns the header that announces a connection from source to
-// destination. Unless both are TCP addresses, it says that the client is
-// unknown (version 1) or that the sender connects for itself (version 2),
-// which have the same effect. The zero Version has no header.
+// destination. Unless both are TCP addresses, the header says that the client
+// is unknown (version 1) or that the sender connects for itself (version 2).
+// Both have the same effect. The zero Version has no header.
 func (v Version) Header(source, destination net.Addr) []byte {
 	if v == None {
 		return nil
@@ -30,7 +30,7 @@ func (v Version) Header(source, destination net.Addr) []byte {
 	}
 	b, err := h.Format()
 	if err != nil {
-		// Ports beyond 65535 and other values that no socket has.
+		// The addresses have values that no socket has, such as ports beyond 65535.
 		h = &pires.Header{Version: byte(v), Command: pires.LOCAL, TransportProtocol: pires.UNSPEC}
 		b, _ = h.Format()
 	}

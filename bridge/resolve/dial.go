@@ -16,18 +16,18 @@ const (
 	maxAttempts = 16
 )
 
-// Dial connects to an address, as net.Dialer does, until ctx ends. It tries
-// the addresses of a name in the order of RFC 6724 with alternating families,
-// each as soon as the previous one failed or 250ms have passed, and returns
-// the first connection (RFC 8305). A net.Dialer would wait for an unresponsive
+// Dial connects to an address, as net.Dialer does, until ctx ends. It tries the
+// addresses of a name in the order of RFC 6724 with alternating families, each
+// as soon as the previous one has failed or 250ms have passed, and returns the
+// first connection (RFC 8305). A net.Dialer would wait for an unresponsive
 // address for its share of the remaining time, and for at least two seconds.
-// Dial tries at most 16 addresses; the error is that of the first.
+// Dial tries at most 16 addresses, and returns the error of the first one.
 func Dial(ctx context.Context, network, address string) (net.Conn, error) {
 	return dial(ctx, net.DefaultResolver, network, address)
 }
 
 func dial(ctx context.Context, r *net.Resolver, network, address string) (net.Conn, error) {
-	var d net.Dialer // it enables keep-alive and TCP_NODELAY by default
+	var d net.Dialer // a net.Dialer enables keep-alive and TCP_NODELAY by default
 	host, port, err := net.SplitHostPort(address)
 	if network != "tcp" || err != nil || host == "" {
 		return d.DialContext(ctx, network, address)

@@ -58,7 +58,7 @@ func TestRaceReturnsTheFirstConnection(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
 		racers []racer
-		winner int // -1: none
+		winner int // -1: no winner
 		after  time.Duration
 	}{
 		{"the first answers in time", []racer{{after: 200 * time.Millisecond}, {}}, 0, 200 * time.Millisecond},
@@ -108,7 +108,7 @@ func TestLateConnectionsAreClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		closed := 0
 		c, err := race(t.Context(), 2, func(ctx context.Context, i int) (net.Conn, error) {
-			time.Sleep([]time.Duration{time.Second, time.Second - attemptDelay}[i]) // both at the same time, deaf to ctx
+			time.Sleep([]time.Duration{time.Second, time.Second - attemptDelay}[i]) // both end at the same time, and ignore ctx
 			return namedConn{name: i, closed: &closed}, nil
 		})
 		if err != nil || closed != 1 {

@@ -36,8 +36,8 @@ func silent(t *testing.T, ip [4]byte, port int) {
 	}
 }
 
-// Three silent addresses of one family, as of an unreachable data center,
-// leave time for the fourth. A net.Dialer waits two seconds for each.
+// Three silent addresses of one family, such as those of an unreachable data
+// center, leave time for the fourth. A net.Dialer waits two seconds for each.
 func TestSilentAddressesDoNotUseUpTheTimeOfTheNext(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -68,7 +68,7 @@ func TestSilentAddressesDoNotUseUpTheTimeOfTheNext(t *testing.T) {
 	}
 	c.Close()
 
-	// If every attempt fails, the error is that of the first.
+	// If every attempt fails, Dial returns the error of the first.
 	s.Set("web.test", records...)
 	ctx, cancel = context.WithTimeout(t.Context(), 600*time.Millisecond)
 	defer cancel()

@@ -1,9 +1,9 @@
 // Package resolve turns names into addresses: once, to connect to the first
-// that answers, or repeatedly, with the lifetime of each answer.
+// address that answers, or repeatedly, with the lifetime of each answer.
 //
-// It uses the resolver of package net, so that search domains, /etc/hosts,
-// EDNS and TCP work as everywhere else, and reads the passing responses for
-// the data that package net omits. Data from the network is bounded before it
-// is kept. The caller owns a Name, which starts no goroutines and may be used
-// by several.
+// It uses the resolver of package net, so that search domains, /etc/hosts, EDNS
+// and TCP work as everywhere else, and extracts from the responses the data
+// that package net omits. Data from the network is bounded before it is kept.
+// The caller owns a Name, which starts no goroutines and may be used by
+// several.
 package resolve

@@ -16,10 +16,10 @@ import (
 // alone would keep them open.
 type lookup struct {
 	ctx    context.Context
-	server netip.AddrPort // to ask; zero: the system's servers
+	server netip.AddrPort // the server to query; zero: the system's servers
 
 	mu       sync.Mutex
-	ttl      time.Duration // the lowest so far
+	ttl      time.Duration // the lowest TTL so far
 	hasTTL   bool          // ttl is set
 	answered map[string]*answered
 	err      error // a panic while reading a message
@@ -123,8 +123,8 @@ func (l *lookup) goodFor() time.Duration {
 // A wire inspects the messages on a connection to a server.
 type wire struct {
 	lookup *lookup
-	stop   func() bool // detaches from the end of the lookup
-	id     uint16      // of the last query
+	stop   func() bool // unregisters the close at the end of the lookup
+	id     uint16      // ID of the last query
 }
 
 // packets is a wire over UDP: each message is a packet.
@@ -158,7 +158,7 @@ func (c *packets) Close() error {
 type stream struct {
 	net.Conn
 	wire
-	got []byte // of the current message, with its length: at most 64 KiB
+	got []byte // the current message with its length prefix: at most 64 KiB
 }
 
 func (c *stream) Write(p []byte) (int, error) {

@@ -23,8 +23,8 @@ const (
 	minTTL = time.Second // lower bound of a lifetime
 	maxTTL = time.Hour
 
-	askTime    = 20 * time.Second // for one complete answer
-	serverTime = 2 * time.Second  // for one of Query.Servers, before the next is asked
+	askTime    = 20 * time.Second // timeout of one complete answer
+	serverTime = 2 * time.Second  // timeout of one of Query.Servers, before the next is queried
 	rounds     = 2                // queries per server
 	maxAtOnce  = 8                // SRV targets looked up concurrently
 )
@@ -34,7 +34,7 @@ const (
 type Query struct {
 	Host   string // without a trailing dot
 	Rooted bool   // Host had a trailing dot: no search domain is appended
-	Port   uint16 // with Host
+	Port   uint16 // the port for Host
 
 	SRV string // "" with Host
 
@@ -69,7 +69,7 @@ type Answer struct {
 	// 1s and 1h. 0: unknown, as with /etc/hosts.
 	TTL time.Duration
 
-	Time time.Time // of the last complete answer; zero: never
+	Time time.Time // time of the last complete answer, or zero
 }
 
 // A Name is a Query that is repeated. A part that cannot be resolved keeps its
@@ -79,7 +79,7 @@ type Name struct {
 	query  Query
 	asking chan struct{}           // holds a token during a lookup
 	hosts  map[string][]netip.Addr // last known addresses; owned by the holder of the token
-	good   atomic.Int32            // index of the server in Query.Servers that answered last
+	good   atomic.Int32            // index in Query.Servers of the server that answered last
 	routed func(netip.Addr) bool   // reports whether the address is routable
 
 	mu     sync.Mutex
@@ -102,9 +102,9 @@ func (n *Name) Last() Answer {
 	return n.answer
 }
 
-// Ask looks up the Query, for at most 20s. With an error it returns the last
-// known answer, as Last does, which may be partly new. If another goroutine is
-// asking, Ask waits for it and then asks too.
+// Ask looks up the Query, for at most 20s. With an error it also returns the
+// last known answer, like Last. Parts of it may be new. If a lookup is in
+// progress, Ask waits for it and then starts its own.
 func (n *Name) Ask(ctx context.Context) (Answer, error) {
 	select {
 	case n.asking <- struct{}{}:
@@ -162,8 +162,7 @@ type hostResult struct {
 	err   error
 }
 
-// since returns the addresses, with missing families replaced by those of
-// before.
+// since returns the addresses. It takes missing families from before.
 func (f hostResult) since(before []netip.Addr) (addrs []netip.Addr, kept bool) {
 	if f.err != nil {
 		return before, len(before) > 0
@@ -215,10 +214,10 @@ func (n *Name) lookUp(ctx context.Context, host string) hostResult {
 }
 
 // usable returns at most MaxAddresses addresses that can belong to a server,
-// sorted, without duplicates. It drops 0.0.0.0, because connecting to it
-// connects to this machine. It drops addresses without a route, such as IPv6
-// on most IPv4-only machines, unless no others exist: such an endpoint would
-// always be down.
+// sorted, without duplicates. It drops 0.0.0.0, because a connection to it
+// reaches this machine. It drops addresses without a route, such as IPv6
+// addresses on most IPv4-only machines, because such an endpoint would always
+// be down. If no address has a route, it keeps all of them.
 func (n *Name) usable(addrs []netip.Addr) []netip.Addr {
 	var out []netip.Addr
 	for _, a := range addrs {
@@ -280,7 +279,7 @@ func doWithin(ctx context.Context, most time.Duration, server netip.AddrPort, do
 		return panicked
 	}
 	if e, ok := errors.AsType[*net.DNSError](err); ok && server.IsValid() {
-		// The resolver only knows the system's servers.
+		// The resolver would name the system's server in the error.
 		named := *e
 		named.Server, named.Name = server.String(), strings.TrimSuffix(e.Name, ".")
 		return &named

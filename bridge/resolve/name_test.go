@@ -31,8 +31,8 @@ func host(name string, servers ...*dnstest.Server) *resolve.Name {
 
 func everywhere(netip.Addr) bool { return true }
 
-// at formats addresses: each with its name if that differs from the first's,
-// and its other properties.
+// at formats addresses with their properties. It includes a name if it differs
+// from the first name.
 func at(a resolve.Answer) string {
 	var out []string
 	for _, x := range a.Addresses {
@@ -188,7 +188,7 @@ func TestAFailureKeepsTheLastAnswer(t *testing.T) {
 			name := strings.ReplaceAll(strings.ToLower(name), " ", "-") + ".test"
 			n := host(name, s)
 			fail(name)
-			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond) // the resolver waits for better than garbage
+			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond) // the resolver ignores garbage and keeps waiting
 			defer cancel()
 			if a, err := n.Ask(ctx); err == nil || len(a.Addresses) > 0 || !a.Time.IsZero() {
 				t.Fatalf("%v, %v before there was an answer", a, err)
@@ -220,7 +220,7 @@ func TestAFamilyWithoutAnAnswerKeepsItsAddresses(t *testing.T) {
 	n := host("both.test", s)
 	s.Set("both.test", dnstest.A(60, "10.0.0.1"), dnstest.A(60, "2001:db8::1"))
 	broken()
-	if got := at(ask(t, n)); got != "10.0.0.1:443" { // servers that know only of A are common
+	if got := at(ask(t, n)); got != "10.0.0.1:443" { // servers that support only A records are common
 		t.Errorf("first %s", got)
 	}
 	s.Set("both.test", dnstest.A(60, "10.0.0.1"), dnstest.A(60, "2001:db8::1"))

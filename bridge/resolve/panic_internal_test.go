@@ -22,7 +22,7 @@ func wantPanic(t *testing.T, err error) {
 // A panic in any goroutine is returned as an error.
 func TestAPanicIsAnError(t *testing.T) {
 	t.Run("reading a message", func(t *testing.T) {
-		var none *lookup // which cannot take in anything
+		var none *lookup // a nil lookup, which panics on any message
 		wantPanic(t, none.parse(message(t, "up.test.", 1, addA), 7))
 		l := &lookup{}
 		l.receive(nil, 7)

@@ -48,8 +48,8 @@ func addA(b *dnsmessage.Builder, name dnsmessage.Name, i int) error {
 // longName is the longest valid name, with as many labels as possible.
 var longName = strings.Repeat("a.", 126)
 
-// Whatever a server answers, the memory and time to inspect the message are
-// bounded by its length.
+// For any answer of a server, the length of the message bounds the memory and
+// time to inspect it.
 func TestTheCostOfADNSAnswerIsBoundedByItsLength(t *testing.T) {
 	garbage := make([]byte, 1<<16-1)
 	binary.BigEndian.PutUint16(garbage, 7)
@@ -151,7 +151,7 @@ func TestAddressesOfAnAnswerAreBounded(t *testing.T) {
 	for i := range addrs {
 		addrs[i] = netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)})
 	}
-	const record = 16 // bytes of an answer, at least
+	const record = 16 // minimum size of an answer
 	alloctest.WantCost(t, record*len(addrs), alloctest.Bound{}, func() {
 		looked = 0
 		if kept := n.usable(addrs); len(kept) != MaxAddresses || looked != MaxAddresses {

@@ -8,11 +8,11 @@ import (
 
 // A response holds the data of a DNS response that package net omits.
 type response struct {
-	name      string // of the question
+	name      string // name in the question
 	kind      dnsmessage.Type
 	final     bool          // the answer is final, even if empty
-	addresses bool          // it contains addresses
-	ttl       time.Duration // the lowest of the answer's records
+	addresses bool          // the answer contains addresses
+	ttl       time.Duration // the lowest TTL of the answer's records
 	hasTTL    bool          // ttl is set
 }
 

@@ -21,7 +21,8 @@ type target struct {
 const maxWeight = 65535
 
 // targetsOf returns at most MaxAddresses targets of SRV records (RFC 2782),
-// sorted: those with the lowest priority number first, all others as backups.
+// sorted: targets with the lowest priority number first, and all others as
+// backups.
 func targetsOf(records []*net.SRV) []target {
 	records = slices.DeleteFunc(slices.Clone(records), func(r *net.SRV) bool {
 		return r.Target == "." || r.Target == "" || r.Port == 0 // "." means that the service does not exist
@@ -39,8 +40,8 @@ func targetsOf(records []*net.SRV) []target {
 	return out
 }
 
-// addressesOf returns the addresses of targets. Those of one target share its
-// weight, so that its traffic does not depend on their number.
+// addressesOf returns the addresses of targets. The addresses of a target share
+// its weight, so that its traffic does not depend on their number.
 func addressesOf(targets []target, hosts [][]netip.Addr) []Address {
 	factor, heaviest := 1, 1
 	for i, addrs := range hosts {

@@ -11,8 +11,8 @@ import (
 
 // Edit returns the table without the removed rules and with the added ones. It shares
 // all other rules with t, so it costs less than New. The removed rules must be rules
-// of t, each with a name of its own. An error says that the result would not be
-// valid; New then finds every fault.
+// of t with distinct names. An error says that the result would not be valid; New
+// then finds every fault.
 func (t *Table[T]) Edit(remove, add []Rule[T]) (*Table[T], error) {
 	if t == nil {
 		return New(add)
@@ -24,7 +24,8 @@ func (t *Table[T]) Edit(remove, add []Rule[T]) (*Table[T], error) {
 	return e.next, nil
 }
 
-// An editor makes one table from another, and copies what it changes.
+// An editor creates a table from another one, and copies only the changed
+// parts.
 type editor[T any] struct {
 	next            *Table[T]
 	exact, wildcard *sharded.Editor[*bucket[T]]
@@ -36,8 +37,8 @@ type editor[T any] struct {
 type bucketEdit[T any] struct {
 	bucket[T]
 	exactEdit, prefixesEdit *sharded.Editor[[]*entry[T]] // nil: unchanged
-	longestGone             bool                         // a prefix that was removed may have been the longest
-	regexesEdited           bool                         // the index is to be built
+	longestGone             bool                         // a removed prefix may have been the longest
+	regexesEdited           bool                         // the index must be rebuilt
 	added                   []Path                       // the paths of added entries
 }
 
@@ -123,14 +124,14 @@ func (e *editor[T]) finish() {
 		if b.finish(); b.isEmpty() {
 			m.Delete(key)
 		} else {
-			edited := b.bucket // a copy, which does not hold the editors
+			edited := b.bucket // a copy without the editors
 			m.Set(key, &edited)
 		}
 	}
 	e.next.exact, e.next.wildcard = e.exact.Map(), e.wildcard.Map()
 }
 
-// copied returns how many entries were copied that are not edited, for tests.
+// copied returns how many unedited entries were copied, for tests.
 func (e *editor[T]) copied() int {
 	n := e.exact.Copied() + e.wildcard.Copied()
 	for _, b := range e.buckets {
@@ -162,7 +163,7 @@ func (e *editor[T]) find(pattern string) (m *sharded.Editor[*bucket[T]], key str
 	return e.exact, pattern
 }
 
-// bucket returns the copy of a bucket, which is made when it is first needed.
+// bucket returns the copy of a bucket. The first call creates the copy.
 func (e *editor[T]) bucket(pattern string) *bucketEdit[T] {
 	if b := e.buckets[pattern]; b != nil {
 		return b
@@ -176,7 +177,8 @@ func (e *editor[T]) bucket(pattern string) *bucketEdit[T] {
 	return b
 }
 
-// edits returns the place of the editor of p's map, and the map; nil if p is in no map.
+// edits returns the location of the editor for p's map, and the map. It returns nil if
+// p is in no map.
 func (b *bucketEdit[T]) edits(p Path) (edit **sharded.Editor[[]*entry[T]], of *sharded.Map[[]*entry[T]]) {
 	switch p.Kind {
 	case PathExact:
@@ -187,8 +189,8 @@ func (b *bucketEdit[T]) edits(p Path) (edit **sharded.Editor[[]*entry[T]], of *s
 	return nil, nil
 }
 
-// list returns the entries that are matched together with those of p: the entries of an
-// exact path or prefix, of every regular expression, or of no path.
+// list returns the entries that are matched together with the entries of p: the entries
+// of an exact path or prefix, of every regular expression, or of no path.
 func (b *bucketEdit[T]) list(p Path) []*entry[T] {
 	if edit, of := b.edits(p); edit != nil {
 		if *edit != nil {

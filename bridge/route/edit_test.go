@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// After any edits a table is the one that New builds from its rules, and an edit is
-// refused exactly if New refuses the rules.
+// After any edits, a table equals the table that New builds from the same rules. An
+// edit is refused exactly if New refuses the rules.
 func TestAnEditedTableIsThatOfItsRules(t *testing.T) {
 	refused, accepted := 0, 0
 	for seed := range uint64(60) {
@@ -27,7 +27,7 @@ func TestAnEditedTableIsThatOfItsRules(t *testing.T) {
 			for range 1 + random.IntN(3) {
 				name := fmt.Sprint("r", random.IntN(12))
 				if contains(remove, name) || contains(add, name) {
-					continue // once is enough
+					continue // one check of each result is enough
 				}
 				if before, ok := rules[name]; ok {
 					remove = append(remove, before)
@@ -120,8 +120,8 @@ func describeTable(t *Table[string]) map[string]string {
 	return out
 }
 
-// An edit of one rule among ten thousand copies few others, whether hosts or paths tell
-// them apart.
+// An edit of one rule among ten thousand copies few others, for rules that differ in
+// hosts and for rules that differ in paths.
 func TestAnEditSharesTheRest(t *testing.T) {
 	const n = 10_000
 	for what, rule := range map[string]func(i int) Rule[int]{

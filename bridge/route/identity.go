@@ -43,7 +43,7 @@ func NewClient(leaf *x509.Certificate) *Client {
 	return c
 }
 
-// ParseClient parses a Client whose parts are in the form of an Identity's. The error is
+// ParseClient parses the parts of a Client, in the form of an Identity. The error is
 // Errors with the fields subject_alt_names[0], sha256_fingerprint and issuer.
 func ParseClient(sans []string, fingerprint, issuer string) (*Client, error) {
 	c := &Client{}
@@ -76,8 +76,9 @@ func ParseClient(sans []string, fingerprint, issuer string) (*Client, error) {
 	return c, nil
 }
 
-// An identity is an Identity, or the part of one whose names have equally many
-// wildcards: they are equally specific. The zero identity is no condition.
+// An identity is an Identity, or the part of an Identity whose names have the
+// same number of wildcards and so are equally specific. The zero identity is no
+// condition.
 type identity struct {
 	names        []sanPattern
 	fingerprints []string
@@ -87,7 +88,7 @@ type identity struct {
 // A sanPattern is a subject alternative name in the form of certs.SAN.String.
 type sanPattern struct {
 	text      string
-	wildcards int // segments that are "*"
+	wildcards int // number of segments that are "*"
 }
 
 // maxIdentities bounds the names and the fingerprints of one Identity.
@@ -249,7 +250,7 @@ func (n *sanPattern) overlaps(o *sanPattern) bool {
 // and names with fewer wildcards before those with more. The zero rank is no condition.
 type rank struct {
 	fingerprints bool
-	names        int // 0: none; else larger for fewer wildcards
+	names        int // 0: no names; otherwise larger for fewer wildcards
 	issuer       bool
 }
 
@@ -278,14 +279,14 @@ func (r rank) compare(o rank) int {
 	return cmp.Or(first(r.fingerprints, o.fingerprints), o.names-r.names, first(r.issuer, o.issuer))
 }
 
-// hasWildcards reports whether only a patternIndex finds the identities that overlap this
-// one: names with wildcards are its most specific part.
+// hasWildcards reports whether names with wildcards are the most specific part of the
+// identity. Then only a patternIndex finds overlapping identities.
 func (d *identity) hasWildcards() bool {
 	return len(d.fingerprints) == 0 && len(d.names) > 0 && d.names[0].wildcards > 0
 }
 
-// keys returns strings that find identities of the same rank and issuer: two that overlap
-// have a key in common. Two that do not overlap may have one too.
+// keys returns keys for finding overlapping identities of the same rank and issuer. Two
+// identities that overlap share a key. Others may share one too.
 func (d *identity) keys() []string {
 	switch {
 	case len(d.fingerprints) > 0:
@@ -301,7 +302,7 @@ func (d *identity) keys() []string {
 }
 
 // overlaps reports whether two identities of the same rank have the same issuer and
-// overlap in what they list: fingerprints, names or both.
+// overlap in their fingerprints, names or both.
 func (d *identity) overlaps(o *identity) bool {
 	if d.issuer != o.issuer {
 		return false

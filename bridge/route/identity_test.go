@@ -30,7 +30,7 @@ func TestClientNames(t *testing.T) {
 		{"spiffe://corp/ns/*/sa/pay", "URI:spiffe://corp/ns/blue/sa/pay", true},
 		{"spiffe://corp/ns/*/sa/*", "URI:spiffe://corp/ns/blue/sa/pay", true},
 		{"spiffe://corp/*", "URI:spiffe://corp/a", true},
-		// A wildcard is one segment, no more and no less.
+		// A wildcard matches exactly one segment.
 		{"spiffe://corp/*", "URI:spiffe://corp/", false},
 		{"spiffe://corp/*", "URI:spiffe://corp", false},
 		{"spiffe://corp/*", "URI:spiffe://corp/a/b", false},
@@ -101,7 +101,8 @@ func TestClientIdentitiesAreChecked(t *testing.T) {
 	}
 }
 
-// Routes that one certificate can match equally well are refused; others have an order.
+// Routes that one certificate can match equally well are refused. Other routes have an
+// order.
 func TestAmbiguousClientIdentities(t *testing.T) {
 	names := func(sans ...string) *Identity { return &Identity{SANs: sans} }
 	print := func(c string) string { return strings.Repeat(c, 64) }
@@ -147,7 +148,7 @@ func TestAmbiguousClientIdentities(t *testing.T) {
 	}
 }
 
-// NewClient spells the parts of a certificate as rules do.
+// NewClient returns the parts of a certificate in the form of rules.
 func TestClientOfACertificate(t *testing.T) {
 	ca := certstest.NewCA(t)
 	leaf := ca.Leaf(t, pki.LeafOptions{Usage: pki.Client, CommonName: "alice", DNSNames: []string{"a.example"}, IPs: []net.IP{net.ParseIP("10.0.0.1")}, URIs: []string{"spiffe://corp/ns/a/sa/pay"}}).Leaf
@@ -179,7 +180,7 @@ func TestClientOfACertificate(t *testing.T) {
 			t.Errorf("%+v matches, although one of its conditions does not", id)
 		}
 	}
-	// A name with a wildcard in a certificate is not a pattern.
+	// A wildcard in a certificate's name is not a pattern.
 	leaf.URIs = []*url.URL{{Scheme: "spiffe", Host: "corp", Path: "/*"}}
 	leaf.DNSNames = []string{"*.example"}
 	table, err := New([]Rule[string]{{Name: "r", Client: &Identity{SANs: []string{"a.example", "spiffe://corp/a", "spiffe://corp/*"}}}})

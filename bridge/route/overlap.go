@@ -6,8 +6,8 @@ import (
 )
 
 // A patternIndex finds the name patterns that overlap another one. All its patterns have
-// wildcards. The patterns with wildcards in the same places are a shape; finding and
-// adding a pattern takes time in proportion to the number of shapes, not of patterns.
+// wildcards. The patterns with wildcards in the same places are a shape; the time to
+// find or add a pattern is proportional to the number of shapes, not of patterns.
 type patternIndex struct {
 	shapes []*patternShape
 }
@@ -15,13 +15,13 @@ type patternIndex struct {
 // A patternShape holds the patterns with the same number of segments and wildcards in the
 // same places.
 type patternShape struct {
-	wild     []bool // by segment
+	wild     []bool // wildcards by segment
 	patterns []ownedPattern
 	views    []patternView
 }
 
-// A patternView finds the patterns of a shape that overlap one of another shape: they have
-// the same segments wherever neither has a wildcard.
+// A patternView finds the patterns of a shape that overlap a pattern of another shape.
+// Two patterns overlap if they are equal in all segments where neither has a wildcard.
 type patternView struct {
 	of       *patternShape
 	byCommon map[string][]owner
@@ -85,7 +85,8 @@ func (s *patternShape) common(other *patternShape, segments []string) string {
 	return b.String()
 }
 
-// view returns the patterns of s by what they have in common with those of another shape.
+// view returns the patterns of s by their segments where neither s nor other has a
+// wildcard.
 func (s *patternShape) view(other *patternShape) map[string][]owner {
 	for _, v := range s.views {
 		if v.of == other {

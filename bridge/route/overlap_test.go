@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// The index finds exactly the patterns that overlap, whatever their order.
+// The index finds exactly the overlapping patterns, for any order of insertion.
 func TestPatternIndex(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	for range 200 {

@@ -13,18 +13,17 @@ import (
 // without its query:
 //
 //   - escapes of unreserved characters (RFC 3986, section 2.3) are undone, all
-//     others stay, with upper-case digits: %2F and %5C are no separators, and
+//     others stay, with upper-case digits: %2F and %5C are not separators, and
 //     %25 is never undone, so nothing is decoded twice;
-//   - bytes that a path may not have are escaped;
-//   - slashes that follow each other become one;
+//   - bytes that are not allowed in a path are escaped;
+//   - consecutive slashes become one;
 //   - dot segments are resolved.
 //
-// It rejects (ErrUnsafe) paths that servers are known to interpret
-// differently: a raw backslash, control characters and NUL, raw or escaped,
-// broken escapes, segments that climb above the root, and disguised dot
-// segments, next to an escaped separator ("..%2F") or with a parameter
-// ("..;x"). "*", the target of OPTIONS, is unchanged. The function is
-// idempotent.
+// It rejects (ErrUnsafe) paths that servers are known to interpret differently:
+// paths with a raw backslash, with raw or escaped control characters, with
+// broken escapes, with segments that climb above the root, or with dot segments
+// disguised by an escaped separator ("..%2F") or a parameter ("..;x"). "*", the
+// target of OPTIONS, is unchanged. The function is idempotent.
 func NormalizePath(escapedPath string) (string, error) {
 	if escapedPath == "*" {
 		return escapedPath, nil
@@ -46,8 +45,8 @@ func NormalizePath(escapedPath string) (string, error) {
 	return path, nil
 }
 
-// isPlain reports, without allocating, that a path is certainly in normal
-// form, as nearly all are.
+// isPlain reports, without allocating, that a path is certainly in normal form.
+// Nearly all paths are.
 func isPlain(path string) bool {
 	for i := 0; i < len(path); i++ {
 		c := path[i]
@@ -172,7 +171,7 @@ const MaxRegex = 1024
 const maxRegexProgram = 10000
 
 // CheckPath returns the fault of a path condition and the fix. Exact paths and
-// prefixes must be in normal form, since no other form ever matches.
+// prefixes must be in normal form, because no other form ever matches.
 func CheckPath(p Path) error {
 	switch p.Kind {
 	case PathNone:
@@ -203,11 +202,12 @@ func CheckPath(p Path) error {
 // which are held in memory and may all have to be tried.
 const maxRegexPrograms = 200_000
 
-// A regex is an expression, its cost, and what it requires of a path.
+// A regex is an expression with its cost and the grams that a path must
+// contain.
 type regex struct {
 	*regexp.Regexp
 	size  int      // instructions
-	grams []uint32 // every match contains them all
+	grams []uint32 // every match contains all these grams
 }
 
 // compileRegex compiles an expression for a whole path.
@@ -216,8 +216,8 @@ func compileRegex(expr string) (*regex, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The expression is anchored in its parsed form: as text it could close our
-	// group, or quote it.
+	// The expression is anchored in its parsed form: as text it could close or
+	// quote the enclosing group.
 	return boundedRegex(`\A(?:` + parsed.String() + `)\z`)
 }
 

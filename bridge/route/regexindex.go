@@ -7,14 +7,14 @@ import (
 )
 
 const (
-	gramBytes = 4 // of a gram
+	gramBytes = 4 // length of a gram
 
-	// maxGrams bounds the grams of an index, so that the set of those that a path
-	// contains fits on the stack.
+	// maxGrams bounds the grams of an index, so that the set of a path's grams
+	// fits on the stack.
 	maxGrams = 4096
 
 	// minIndexed is the smallest number of expressions for which an index is faster
-	// than trying them all.
+	// than trying all of them.
 	minIndexed = 8
 )
 
@@ -28,7 +28,7 @@ type regexIndex struct {
 
 // gramUsers holds the expressions filed under a gram.
 type gramUsers struct {
-	id int     // of the gram, below maxGrams
+	id int     // number of the gram, below maxGrams
 	at []int32 // the expressions' positions, ascending
 }
 
@@ -84,8 +84,8 @@ func (x *regexIndex) first(path string, limit int, matches func(i int) bool) int
 	if len(x.grams) == 0 {
 		return limit
 	}
-	// A path that repeats a gram thousands of times must not try its expressions
-	// as often.
+	// If a path repeats a gram thousands of times, the expressions of the gram are
+	// still tried only once.
 	var seen [maxGrams / 64]uint64
 	for i := 0; i+gramBytes <= len(path); i++ {
 		filed, ok := x.grams[gramOf(path[i:])]

@@ -39,8 +39,8 @@ func randomExpression(rng *rand.Rand, depth int) string {
 	}
 }
 
-// The index never changes which expression matches: it leaves out only those that
-// cannot.
+// The index never changes which expression matches, because it skips only
+// expressions that cannot match.
 func TestIndexedExpressionsMatchAsAllTriedInOrder(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	matched := 0
@@ -74,7 +74,7 @@ func TestIndexedExpressionsMatchAsAllTriedInOrder(t *testing.T) {
 	}
 }
 
-// An edit of a table keeps its index in step.
+// An edit of a table updates its index.
 func TestIndexFollowsEdits(t *testing.T) {
 	rules := manyExpressions(20)
 	table := mustTable(t, rules...)
@@ -112,7 +112,7 @@ func TestFewExpressionsAreTried(t *testing.T) {
 	alloctest.Want(t, "match", 0, func() { table.Match(Request{Path: "/tenants/a/service-7/items/1"}) })
 }
 
-// Expressions past the bound of grams are tried for every path.
+// Expressions beyond the bound of grams are tried for every path.
 func TestExpressionsPastTheBoundOfGrams(t *testing.T) {
 	var all []*regex
 	for i := range maxGrams + 10 {
@@ -130,7 +130,7 @@ func TestExpressionsPastTheBoundOfGrams(t *testing.T) {
 	}
 }
 
-// manyExpressions returns rules with expressions as they are written for services.
+// manyExpressions returns rules with typical expressions for services.
 func manyExpressions(n int) []Rule[string] {
 	rules := make([]Rule[string], n)
 	for i := range rules {

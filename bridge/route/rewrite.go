@@ -9,7 +9,7 @@ import (
 )
 
 // A Rewrite turns the matched path into the path for the upstream. It is
-// immutable. Nil changes nothing.
+// immutable. A nil Rewrite changes nothing.
 type Rewrite struct {
 	kind rewriteKind
 	from string // prefix: the replaced prefix, without a trailing slash
@@ -65,8 +65,8 @@ func checkNormal(path string) error {
 }
 
 // Bounds on the cost of an expression for a request. Each match may scan the
-// whole rest, so both the path, which a client can make long, and the number
-// of matches are bounded.
+// rest of the path, and a client can send long paths, so both the path and the
+// number of matches are bounded.
 const (
 	maxRewritten = 8 << 10 // bytes of a path before and after the rewrite
 	maxMatches   = 32
@@ -106,7 +106,8 @@ type substitute struct {
 
 // parseSubstitution parses a substitution: "$1", "${1}", "$name" and "${name}"
 // are groups of re, "$$" is a dollar sign. As in regexp.Expand, a name without
-// braces is as long as possible. Unlike there, an unknown group is an error.
+// braces is as long as possible. Unlike in regexp.Expand, an unknown group is
+// an error.
 func parseSubstitution(s string, re *regexp.Regexp) ([]substitute, error) {
 	if len(s) > MaxRegex {
 		return nil, fmt.Errorf("the substitution has %d bytes; at most %d are allowed", len(s), MaxRegex)
@@ -231,7 +232,7 @@ func (w *Rewrite) applyRegex(path string) (string, error) {
 		done = m[1]
 		for _, p := range w.parts {
 			text := p.text
-			if p.group >= 0 && m[2*p.group] >= 0 { // otherwise the group did not participate in the match
+			if p.group >= 0 && m[2*p.group] >= 0 { // otherwise the group is not part of the match
 				text = path[m[2*p.group]:m[2*p.group+1]]
 			}
 			if b = append(b, text...); len(b) > maxRewritten {
@@ -240,7 +241,7 @@ func (w *Rewrite) applyRegex(path string) (string, error) {
 		}
 	}
 	b = append(b, path[done:]...)
-	if len(b) == 0 || b[0] != '/' { // "*" would be another kind of target
+	if len(b) == 0 || b[0] != '/' { // "*" is another kind of target
 		return "", unsafe("path", path, "the rewritten path does not begin with a slash")
 	}
 	return NormalizePath(string(b))

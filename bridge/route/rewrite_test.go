@@ -29,7 +29,7 @@ func TestRewritePrefix(t *testing.T) {
 		{"/v2", "/api", "/v2", "/api"},
 		{"/v2", "/api", "/v2/", "/api/"},
 		{"/v2", "/api", "/v2/x", "/api/x"},
-		{"/v2/", "/api", "/v2/x", "/api/x"}, // nginx would make it /apix
+		{"/v2/", "/api", "/v2/x", "/api/x"}, // nginx would return /apix
 		{"/v2/", "/api", "/v2/", "/api/"},
 		{"/v2", "/api/", "/v2", "/api/"},
 		{"/v2", "/api/", "/v2/x", "/api/x"},
@@ -97,7 +97,7 @@ func TestRewriteRegex(t *testing.T) {
 		{"a(x)?b", "[$1]", "/ab", "/%5B%5D"},
 		{"a", "$$$$1", "/a", "/$$1"},
 		{"_", "/", "/a_b__c", "/a/b/c"}, // slashes are merged
-		{"/x", "/..", "/a/x/b", "/b"},   // and dot segments resolved
+		{"/x", "/..", "/a/x/b", "/b"},   // dot segments are resolved
 		{"$", "é /", "/a", "/a%C3%A9%20/"},
 		{"%2F", "/", "/a%2Fb", "/a/b"},
 		{"%2e", "x", "/a.b", "/a.b"},
@@ -110,8 +110,7 @@ func TestRewriteRegex(t *testing.T) {
 	}
 }
 
-// The result of an expression may have no normal form: the request is then
-// rejected.
+// If the result of an expression has no normal form, the request is rejected.
 func TestRewritesWithoutANormalForm(t *testing.T) {
 	for _, c := range []struct{ pattern, substitution, path string }{
 		{"^/a", "", "/a"},
@@ -157,7 +156,7 @@ func TestCheckRewriteRegex(t *testing.T) {
 		{"a", "/x?y=1", "'?'", true},
 		{"a", "/x#y", "'#'", true},
 		{"a", "/x\ny", `'\n'`, true},
-		{"a", `\1`, `'\\'`, true}, // sed's way to name a group
+		{"a", `\1`, `'\\'`, true}, // how sed refers to a group
 		{"a", strings.Repeat("a", MaxRegex+1), "at most 1024", true},
 	} {
 		_, err := RewriteRegex(c.pattern, c.substitution)

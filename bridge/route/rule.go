@@ -15,8 +15,8 @@ type PathKind int
 const (
 	PathNone   PathKind = iota // any path
 	PathRegex                  // an RE2 expression for the whole path
-	PathPrefix                 // the path begins with it, at a segment boundary
-	PathExact                  // the path equals it
+	PathPrefix                 // the path begins with the value, at a segment boundary
+	PathExact                  // the path equals the value
 )
 
 // A Path is a condition on a request's path. The zero value matches every
@@ -24,7 +24,7 @@ const (
 //
 // The prefix "/v2" matches "/v2" and everything below "/v2/", but not "/v2x".
 // The prefix "/v2/" matches "/v2/" and everything below, but not "/v2"; it is
-// longer, and so more specific.
+// longer, so it is more specific.
 type Path struct {
 	Kind  PathKind
 	Value string
@@ -43,7 +43,7 @@ type Rule[T any] struct {
 	Name    string   // for errors, and to order otherwise equal rules
 	Hosts   []string // at least one matches; exact, or with "*" as the whole first label
 	Path    Path
-	Methods []string // at least one matches, case-sensitive
+	Methods []string // at least one matches; case-sensitive
 	Headers []Header // all match
 
 	// Client is a condition on the client's verified certificate. Nil: any client,

@@ -27,15 +27,15 @@ type Request struct {
 // A Table finds the most specific rule for a request. A nil *Table matches
 // nothing. It is safe for concurrent use.
 type Table[T any] struct {
-	exact    sharded.Map[*bucket[T]] // by host; "": rules without hosts
-	wildcard sharded.Map[*bucket[T]] // by the host's parent domain
+	exact    sharded.Map[*bucket[T]] // buckets by host; "": rules without hosts
+	wildcard sharded.Map[*bucket[T]] // buckets by the host's parent domain
 
 	headers     map[string]int // how many rules have conditions on a field, by its name
 	headerNames []string       // the names of these fields, in order
 	programs    int            // instructions of all regular expressions
 }
 
-// HeaderNames returns the header fields that rules have conditions on.
+// HeaderNames returns the header fields that appear in conditions of rules.
 func (t *Table[T]) HeaderNames() []string {
 	if t == nil {
 		return nil
@@ -49,7 +49,7 @@ type bucket[T any] struct {
 	prefixes sharded.Map[[]*entry[T]]
 	longest  int // bytes of the longest prefix, which bounds the search
 	regexes  []*entry[T]
-	index    regexIndex // of regexes
+	index    regexIndex // the index of regexes
 	none     []*entry[T]
 }
 
@@ -97,7 +97,7 @@ func New[T any](rules []Rule[T]) (*Table[T], error) {
 	return t, nil
 }
 
-// tooLarge is the fault of the rule whose expression is one too many.
+// tooLarge returns the fault of the rule whose expression exceeds the limit.
 func tooLarge(rule string) error {
 	return &RuleError{Rule: rule, Field: "path", Err: fmt.Errorf(
 		"the regular expressions of all rules together are too large (more than %d instructions); use prefixes, or repeat less", maxRegexPrograms)}
@@ -167,14 +167,14 @@ func compile[T any](r *Rule[T]) (entries []*entry[T], hosts []string, bad Errors
 // but overlapping method sets conflict, so each method is claimed separately.
 type conflicts struct {
 	owners   map[string][]owner
-	patterns map[string]*patternIndex // of names with wildcards
+	patterns map[string]*patternIndex // patterns of names with wildcards
 	reported map[[2]int]bool
 }
 
 // An owner is the first rule with a set of conditions, or one of several whose client
 // identities differ.
 type owner struct {
-	rule   int // its index
+	rule   int // the rule's index
 	client *identity
 }
 
@@ -192,8 +192,8 @@ func (c *conflicts) index(key string) *patternIndex {
 	return x
 }
 
-// claim adds an error for each earlier rule that matches what the entry matches, and is
-// as specific.
+// claim adds an error for each earlier rule that can match the same requests as the
+// entry and is equally specific.
 func claim[T any](c *conflicts, errs Errors, rule int, host string, e *entry[T], name func(int) string) Errors {
 	var key strings.Builder
 	fmt.Fprintf(&key, "%s\x00%d\x00%s", host, e.path.Kind, e.path.Value)
@@ -236,7 +236,7 @@ func claim[T any](c *conflicts, errs Errors, rule int, host string, e *entry[T],
 			for _, o := range c.owners[k] {
 				taken = check(o) || taken
 			}
-			if !taken || e.client.rank() != (rank{}) { // a later identity may overlap this one alone
+			if !taken || e.client.rank() != (rank{}) { // a later identity may overlap only this one
 				c.owners[k] = append(c.owners[k], owner{rule, &e.client})
 			}
 		}
@@ -273,12 +273,13 @@ func describe(host string, p Path, method string, headers []Header, client *iden
 	return strings.Join(parts, ", ")
 }
 
-// Match returns the value of the most specific rule whose conditions all
-// match. It prefers an exact host to a wildcard to no host, then an exact path
-// to the longest prefix to a regular expression to no path. Then it prefers a
-// client's fingerprint to its names, with fewer wildcards first, to its issuer to no
-// condition on the client. Then it prefers more conditions on method and headers, then
-// exact header values to mere presence, then the lesser name. It allocates nothing.
+// Match returns the value of the most specific rule whose conditions all match. It
+// compares hosts first: an exact host comes before a wildcard, and both before no
+// host. It then compares paths, in the order exact path, longest prefix, regular
+// expression, no path. Then conditions on the client, in the order fingerprint, names
+// with fewer wildcards, names with more, issuer, no condition. Then more conditions on
+// method and headers come first, then exact header values before mere presence, and at
+// last the name that sorts first. It allocates nothing.
 func (t *Table[T]) Match(r Request) (T, bool) {
 	var zero T
 	if t == nil {
@@ -320,8 +321,8 @@ func (b *bucket[T]) match(r *Request) *entry[T] {
 }
 
 // matchPrefix tries the path's own prefixes at segment boundaries, longest
-// first. It never looks past the longest prefix of a rule, so that the cost of
-// a path with thousands of segments is bounded by the rules.
+// first. It never looks beyond the longest prefix of a rule, so that the rules
+// bound the cost of a path with thousands of segments.
 func (b *bucket[T]) matchPrefix(r *Request) *entry[T] {
 	if b.longest == 0 || r.Path == "" || r.Path[0] != '/' {
 		return nil
@@ -360,8 +361,8 @@ func CheckHeader(h Header) error {
 	if !isToken(h.Name) {
 		return fmt.Errorf("%s is not a header's name; write one such as X-Tenant", quote(h.Name))
 	}
-	// The host has its own condition, and the proxy does not forward these as the
-	// client sent them.
+	// The host has its own condition, and the gateway does not forward the other
+	// fields as the client sent them.
 	switch textproto.CanonicalMIMEHeaderKey(h.Name) {
 	case "Host":
 		return fmt.Errorf("the host cannot be matched as a header; use hosts")

@@ -182,7 +182,7 @@ func TestRegexIsAnchored(t *testing.T) {
 	}
 }
 
-// naive implements the order of rules in the simplest way.
+// naive implements the order of rules in the simplest possible way.
 func naive(rules []Rule[string], r Request) string {
 	best, bestRank := "", []int(nil)
 	for _, rule := range rules {
@@ -440,8 +440,8 @@ func matchTime(t *testing.T, rules int) float64 {
 	return float64(best.Nanoseconds()) / times
 }
 
-// someRequests are for hosts and paths that each of manyRules has, and for one
-// that no rule has.
+// someRequests returns requests for hosts and paths of manyRules, and one that
+// matches no rule.
 func someRequests() []Request {
 	return []Request{
 		{Host: "h3.example.com", Path: "/", Method: "GET"},

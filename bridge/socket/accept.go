@@ -9,16 +9,16 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// warnEvery is the least time between two warnings about one listener.
+// warnEvery is the minimum time between two warnings about one listener.
 const warnEvery = 10 * time.Second
 
 // Accept passes each connection of ln to take, which owns it and must not block. It
-// returns the error of ln.Accept, once stop is closed or the error is permanent. The
+// returns the error of ln.Accept once stop is closed or the error is permanent. The
 // caller closes ln.
 //
 // When the process or the machine is out of descriptors or memory, Accept waits from
-// 5ms to 1s and tries again. The kernel queues connections meanwhile; trying at once
-// would only use the processor that is needed to close something.
+// 5ms to 1s and tries again. Meanwhile the kernel queues connections. Immediate
+// retries would only use the CPU that is needed to close connections.
 func Accept(ln net.Listener, stop <-chan struct{}, log hclog.Logger, take func(net.Conn)) error {
 	var pause time.Duration
 	var warned time.Time

@@ -15,13 +15,14 @@ const retryEvery = 10 * time.Millisecond
 // errNoDescriptors reports that the wait for a descriptor timed out.
 var errNoDescriptors = fmt.Errorf("no file descriptor is left for traffic: %w", syscall.EMFILE)
 
-// Descriptors divides the process's file descriptors. It reserves some that are unavailable to
-// traffic, so that an operator can inspect and change a flooded gateway. It admits a
-// client only while a descriptor for the client's upstream connection is free too.
+// Descriptors divides the process's file descriptors. It reserves some that are
+// unavailable to traffic, so that an operator can inspect and change a flooded gateway.
+// It admits a client only if a descriptor for the client's upstream connection is free
+// too.
 //
 // All methods may be called concurrently. A nil *Descriptors sets no bound.
 type Descriptors struct {
-	limit func() int // of the process; 0 if unknown: then there is no bound
+	limit func() int // returns the limit of the process; 0 if unknown, which means no bound
 
 	lastLimit atomic.Int64 // the last result of limit
 	others    atomic.Int64
@@ -37,10 +38,11 @@ func NewDescriptors(limit func() int) *Descriptors {
 	return d
 }
 
-// SetOthers sets how many descriptors are in use for anything but traffic.
+// SetOthers sets how many descriptors are in use for purposes other than
+// traffic.
 func (d *Descriptors) SetOthers(n int) { d.others.Store(int64(n)) }
 
-// Others returns how many descriptors are kept for anything but traffic.
+// Others returns how many descriptors are kept for purposes other than traffic.
 func (d *Descriptors) Others() int { return int(d.others.Load()) }
 
 // reserved returns how many descriptors to keep for everything besides traffic: admin
@@ -112,9 +114,9 @@ func (d *Descriptors) Usage() (limit, clients, upstreams int) {
 	return int(d.lastLimit.Load()), int(d.clients.Load()), int(d.upstreams.Load())
 }
 
-// Patiently calls dial until it fails for another reason than a missing descriptor, or
-// succeeds, or ctx ends.
-func Patiently[T any](ctx context.Context, dial func() (T, error)) (T, error) {
+// RetryDescriptors calls dial again while it fails for lack of a descriptor, until ctx
+// ends.
+func RetryDescriptors[T any](ctx context.Context, dial func() (T, error)) (T, error) {
 	for {
 		v, err := dial()
 		if err == nil || !OutOfDescriptors(err) || !pause(ctx) {

@@ -30,7 +30,7 @@ func TestTrafficDoesNotUseReservedDescriptors(t *testing.T) {
 		{100, 20, 24},         // 32 are reserved
 		{1024, 24, 468},       // 64
 		{1 << 20, 24, 523764}, // 1024
-		{20, 18, 2},           // the least
+		{20, 18, 2},           // the minimum
 	} {
 		for _, upstreams := range []bool{true, false} { // with and without upstream connections
 			d := socket.NewDescriptors(func() int { return test.limit })
@@ -142,14 +142,14 @@ func TestPatientlyWaitsOnlyForDescriptors(t *testing.T) {
 			{[]error{other}, other, 1},
 		} {
 			n := 0
-			v, err := socket.Patiently(t.Context(), func() (int, error) { n++; return n, test.errs[n-1] })
+			v, err := socket.RetryDescriptors(t.Context(), func() (int, error) { n++; return n, test.errs[n-1] })
 			if err != test.want || n != test.n || v != n {
 				t.Errorf("%v: %d, %v after %d", test.errs, v, err, n)
 			}
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if _, err := socket.Patiently(ctx, func() (int, error) { return 0, syscall.EMFILE }); err != syscall.EMFILE {
+		if _, err := socket.RetryDescriptors(ctx, func() (int, error) { return 0, syscall.EMFILE }); err != syscall.EMFILE {
 			t.Errorf("forever: %v", err)
 		}
 	})

@@ -5,21 +5,21 @@ import (
 	"syscall"
 )
 
-// ErrUnasked is Exchange's error if the peer sent bytes or closed before Exchange sent anything.
-// Fill and Read return what the peer sent.
-var ErrUnasked = errors.New("socket: the peer sent bytes or closed before the request")
+// ErrUnsolicited is Exchange's error if the peer sent bytes or closed before Exchange sent
+// anything. Fill and Read return the bytes that the peer sent.
+var ErrUnsolicited = errors.New("socket: the peer sent bytes or closed before the request")
 
-// Exchange sends a request on a connection that has been idle and waits for the answer. It
-// checks that the peer sent nothing meanwhile, sends p, or what Gather holds if p is
-// empty, and waits. It does what TryFill, Write or Flush, and Fill would do, with one
-// system call less. Sent, if not nil, is called when p is no longer needed, before the
-// wait. Exchange may be called only after Stream.
+// Exchange sends a request on a connection that has been idle and waits for the answer.
+// It checks that the peer sent nothing meanwhile, sends p, or the bytes that Gather holds
+// if p is empty, and waits. It is equivalent to TryFill, Write or Flush, and Fill, with
+// one system call less. Sent, if not nil, is called when p is no longer needed, before
+// the wait. Exchange may be called only after Stream.
 func (s *Socket) Exchange(p []byte, sent func()) error {
 	if s.in.raw == nil {
 		return s.exchangeInSteps(p, sent)
 	}
 	if len(s.in.taken) > 0 {
-		return ErrUnasked
+		return ErrUnsolicited
 	}
 	if len(p) == 0 {
 		s.out.mu.Lock()
@@ -43,9 +43,9 @@ func (s *Socket) Exchange(p []byte, sent func()) error {
 		return err
 	case !s.in.exchanged:
 		if err := s.filled(); err != nil {
-			return errors.Join(ErrUnasked, err)
+			return errors.Join(ErrUnsolicited, err)
 		}
-		return ErrUnasked
+		return ErrUnsolicited
 	case len(rest) > 0:
 		_, err := s.sender.send(rest)
 		if sent != nil {
@@ -74,8 +74,8 @@ func (s *Socket) exchangeInSteps(p []byte, sent func()) error {
 	return s.Fill()
 }
 
-// tryExchange checks, sends, and from then on reads. All of it happens within one wait for
-// the socket to become readable, so an answer cannot arrive unnoticed.
+// tryExchange checks, sends, and then reads. All of it happens within one wait for the
+// socket to become readable, so an answer cannot arrive unnoticed.
 func (s *Socket) tryExchange(fd uintptr) bool {
 	if s.in.exchanged || s.in.tryRead(fd) {
 		return !s.in.exchanged || s.in.tryRead(fd)
@@ -92,7 +92,7 @@ func (s *Socket) tryExchange(fd uintptr) bool {
 		case err != syscall.EAGAIN && s.sender.readBeforeReset.Load() && (err == syscall.ECONNRESET || err == syscall.EPIPE):
 			s.in.request = nil
 		default:
-			return true // send waits, or fails with the same error
+			return true // send will wait, or fail with the same error
 		}
 	}
 	if s.in.sent != nil {

@@ -21,7 +21,7 @@ func streamed(t *testing.T) (*Socket, net.Conn) {
 }
 
 func TestExchangeSendsAndWaitsForTheAnswer(t *testing.T) {
-	for _, size := range []int{1, 1000, 16 << 20} { // the last is more than any socket buffer holds
+	for _, size := range []int{1, 1000, 16 << 20} { // the last size exceeds any socket buffer
 		for _, gathered := range []bool{false, true} {
 			s, far := streamed(t)
 			question := bytes.Repeat([]byte("q"), size)
@@ -61,12 +61,12 @@ func TestExchangeSendsNothingAfterUnexpectedBytes(t *testing.T) {
 	if _, err := far.Write([]byte("unasked")); err != nil {
 		t.Fatal(err)
 	}
-	for len(s.Taken()) == 0 { // until it has arrived
+	for len(s.Taken()) == 0 { // waits until the bytes have arrived
 		if err := s.TryFill(); err != nil && err != ErrWouldBlock {
 			t.Fatal(err)
 		}
 	}
-	if err := s.Exchange([]byte("question"), nil); !errors.Is(err, ErrUnasked) || string(s.Taken()) != "unasked" {
+	if err := s.Exchange([]byte("question"), nil); !errors.Is(err, ErrUnsolicited) || string(s.Taken()) != "unasked" {
 		t.Errorf("%v, %q", err, s.Taken())
 	}
 	s.Release()
@@ -74,7 +74,7 @@ func TestExchangeSendsNothingAfterUnexpectedBytes(t *testing.T) {
 	for err := ErrWouldBlock; err == ErrWouldBlock; {
 		err = s.TryFill()
 	}
-	if err := s.Exchange([]byte("question"), nil); !errors.Is(err, ErrUnasked) || !errors.Is(err, io.EOF) {
+	if err := s.Exchange([]byte("question"), nil); !errors.Is(err, ErrUnsolicited) || !errors.Is(err, io.EOF) {
 		t.Errorf("at the end: %v", err)
 	}
 }

@@ -39,7 +39,8 @@ func TestFloodsOfSmallReadsArePaused(t *testing.T) {
 	}
 }
 
-// A side that floods is read once a pause, until it slows down or sends large pieces.
+// The bridge reads from a flooding peer once per FloodPause, until the peer slows
+// down or sends large pieces.
 func TestAFloodEnds(t *testing.T) {
 	f, now := FloodMeter{flooding: true, spent: smallReads}, time.Second
 	for range 10 {

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// queued waits until the socket has received at least n unread bytes.
+// queued waits until the socket holds at least n unread bytes.
 func queued(t *testing.T, s *Socket, n int) {
 	t.Helper()
 	raw, err := s.Conn.(*net.TCPConn).SyscallConn()
@@ -93,7 +93,7 @@ func TestLargeBuffersAreLimited(t *testing.T) {
 		t.Errorf("one more, of %d", len(*b))
 	}
 	for _, n := range []int{1, BufferSize, BufferSize + 1, bulkSize + slack + 1, flowSize + slack, 1 << 20} {
-		b := p.Lend(n) // must not fail
+		b := p.Lend(n) // Lend must not fail
 		if len(*b) < n {
 			t.Errorf("%d for %d", len(*b), n)
 		}
@@ -137,8 +137,8 @@ func TestShrinkFitsTheBufferToItsContent(t *testing.T) {
 	}
 }
 
-// A large write is held whole for one system call. While that call has to wait, the
-// bytes are not in one of the few largest buffers.
+// A large write is held as a whole for one system call. While that call waits, the
+// bytes do not occupy one of the few largest buffers.
 func TestBlockedFlushHoldsNoLargeBuffer(t *testing.T) {
 	s, far := streamed(t)
 	pool := &Pool{}

@@ -6,10 +6,10 @@ import (
 	"syscall"
 )
 
-// A gather holds bytes that were written and not sent yet. It has a lock because
+// A gather holds bytes that were written but not sent yet. It has a lock because
 // crypto/tls writes from the reading goroutine too, when it answers a KeyUpdate.
 type gather struct {
-	to   *sender // sends the held bytes
+	to   *sender // writes the held bytes
 	mu   sync.Mutex
 	pool *Pool   // nil until Gather
 	buf  *[]byte // nil while nothing is held
@@ -20,10 +20,10 @@ type gather struct {
 // Gather makes Write hold its bytes until Flush sends all of them with one system call;
 // crypto/tls writes each record separately. The amount is bounded: a Write beyond the
 // bound sends the held bytes, and may block. The Socket holds a buffer from pool only
-// while there is something to send.
+// while it has bytes to send.
 //
-// Close sends what it can without waiting, such as a last close_notify. CloseWrite
-// sends everything.
+// Close sends as much as it can without waiting, such as a last close_notify.
+// CloseWrite sends everything.
 //
 // Gather must be called before s is shared between goroutines. A second call has no
 // effect.
@@ -33,8 +33,8 @@ func (s *Socket) Gather(pool *Pool) {
 	}
 }
 
-// Flush sends what Write holds. Any goroutine may call it; with nothing held it does
-// nothing. After one failed send, Flush and Write always fail.
+// Flush sends the bytes that Write holds, if any. Any goroutine may call it. After
+// one failed send, Flush and Write always fail.
 func (s *Socket) Flush() error {
 	if s.out.pool == nil {
 		return nil
@@ -52,7 +52,7 @@ func (s *Socket) Expect(n int) {
 	if s.out.pool == nil || s.out.err != nil {
 		return
 	}
-	// Includes what TLS adds to each record.
+	// The sum includes the overhead of each TLS record.
 	if n += s.out.n + slack/2; n > s.out.capacityLocked() {
 		s.out.growLocked(s.out.pool.LendLarge(n))
 	}
@@ -128,7 +128,7 @@ func (g *gather) makeRoomLocked(n int) error {
 			return err
 		}
 		if n <= BufferSize {
-			g.buf = g.pool.Lend(bulkSize) // this stream has just filled one
+			g.buf = g.pool.Lend(bulkSize) // this stream has just filled a smaller buffer
 		}
 	}
 	return nil
@@ -159,8 +159,8 @@ func (g *gather) growLocked(buf *[]byte) {
 // error. It must not be used on a Socket that gathers or was handed over.
 func (s *Socket) TryWrite(p []byte) (int, error) { return s.sender.trySend(p) }
 
-// sendLast sends what it can without waiting, before the Socket closes. It skips a write that
-// another goroutine has in progress; closing ends that write.
+// sendLast sends as much as it can without waiting, before the Socket closes. It skips a
+// write that another goroutine has in progress; closing ends that write.
 func (g *gather) sendLast() {
 	if g.pool == nil || !g.mu.TryLock() {
 		return

@@ -68,7 +68,7 @@ func TestGatheringIsBounded(t *testing.T) {
 			t.Fatalf("holds %d", s.Held())
 		}
 	}
-	if err := s.CloseWrite(); err != nil { // it flushes
+	if err := s.CloseWrite(); err != nil { // CloseWrite flushes
 		t.Fatal(err)
 	}
 	if got := <-received; !bytes.Equal(got, sent) {
@@ -80,7 +80,7 @@ func TestCloseSendsWhatIsGathered(t *testing.T) {
 	s, peer := pair(t, "tcp")
 	s.Gather(new(socket.Pool))
 	s.Write([]byte("goodbye"))
-	s.SetWriteDeadline(time.Unix(1, 0)) // as crypto/tls leaves it
+	s.SetWriteDeadline(time.Unix(1, 0)) // as crypto/tls leaves the deadline
 	s.Close()
 	if got, err := io.ReadAll(peer); string(got) != "goodbye" || err != nil {
 		t.Fatalf("got %q, %v", got, err)
@@ -118,7 +118,8 @@ func TestFailureOfAFlushIsKept(t *testing.T) {
 	}
 }
 
-// TryFill receives what arrived while a connection was idle, and reports its end.
+// TryFill receives the bytes that arrived while a connection was idle, and
+// reports the end of the stream.
 func TestTryFill(t *testing.T) {
 	s, peer := pair(t, "tcp")
 	s.Stream(new(socket.Pool))

@@ -4,7 +4,7 @@ import "net"
 
 // A Carrier moves a Socket's bytes after HandOver.
 type Carrier interface {
-	// Read and Write serve what is layered on the Socket, such as TLS. Neither may
+	// Read and Write serve the layer above the Socket, such as TLS. Neither may
 	// block: Read fails with ErrWouldBlock, and Write accepts everything.
 	Read(p []byte) (int, error)
 	Write(p []byte) (int, error)
@@ -19,12 +19,12 @@ type Carrier interface {
 }
 
 // HandOver gives the underlying connection to the caller, with the bytes that Fill or
-// Unread left unread. From then on c serves what is layered on s, and calls to Close
-// and Reset. Deadlines have no effect any more, such as the 5s that crypto/tls allows
+// Unread left unread. From then on c serves the layer above s, and calls of Close and
+// Reset. Deadlines no longer have any effect, such as the 5s that crypto/tls allows
 // for a close_notify.
 //
-// If s is already closed, HandOver fails with net.ErrClosed. Gather must hold nothing,
-// and no other goroutine may use s except to call Close or Reset.
+// If s is already closed, HandOver fails with net.ErrClosed. Gather must not hold any
+// bytes, and no other goroutine may use s except to call Close or Reset.
 func (s *Socket) HandOver(c Carrier) (conn net.Conn, taken []byte, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -48,7 +48,7 @@ func TestHandOver(t *testing.T) {
 	if n, err := s.Read(got); err != nil || string(got[:n]) != "read" {
 		t.Errorf("Read gives %q, %v", got[:n], err)
 	}
-	// As crypto/tls does around a close_notify.
+	// crypto/tls sets such deadlines around a close_notify.
 	if err := s.SetWriteDeadline(time.Unix(1, 0)); err != nil {
 		t.Error(err)
 	}

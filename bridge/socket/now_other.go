@@ -8,7 +8,7 @@ import "syscall"
 // a syscall.Errno: EAGAIN if there are no bytes yet.
 func ReadNow(fd int, p []byte) (int, error) { return now(syscall.Read, fd, p) }
 
-// WriteNow calls write(2), likewise.
+// WriteNow calls write(2) in the same way.
 func WriteNow(fd int, p []byte) (int, error) { return now(syscall.Write, fd, p) }
 
 func now(call func(int, []byte) (int, error), fd int, p []byte) (int, error) {

@@ -14,8 +14,8 @@ const (
 	bulkSize = 128 << 10
 	flowSize = 512 << 10
 
-	// slack is how much longer a buffer is than the read or write it is for. It holds
-	// what TLS kept of a record, or what it adds to each.
+	// slack is the additional length of a buffer for a large read or write. It has
+	// room for a partial TLS record, or for the overhead of each record.
 	slack = 32 << 10
 
 	// maxFlows is how many of the largest buffers a Pool lends at a time. A goroutine
@@ -34,9 +34,9 @@ type Pool struct {
 	lent  *atomic.Int64 // the number of buffers on loan; nil: not counted
 }
 
-// Count makes the pool store in n how many buffers are on loan. A lost buffer does no
-// visible harm, because the pool allocates another; a test uses the count to notice.
-// Count must be called before the pool is used.
+// Count makes the pool store in n how many buffers are on loan. A lost buffer has no
+// visible effect, because the pool allocates another one. Tests detect the loss by
+// the count. Count must be called before the pool is used.
 func (p *Pool) Count(n *atomic.Int64) { p.lent = n }
 
 func (p *Pool) count(more int64) {
@@ -56,7 +56,7 @@ func (p *Pool) Lend(n int) *[]byte {
 		}
 	}
 	if n == sizes[len(sizes)-1] {
-		n++ // so that Put does not count it as one of the largest
+		n++ // a different size, so that Put does not count it as one of the largest
 	}
 	p.count(1)
 	b := make([]byte, n)
@@ -101,8 +101,8 @@ func (p *Pool) Put(b *[]byte) {
 }
 
 // Shrink moves content, a part of b, to the start of a smaller buffer and returns b to
-// the pool. If no smaller one would do, it returns b. So a goroutine that waits holds
-// no more than it needs.
+// the pool. If no smaller buffer is large enough, it returns b. So a waiting goroutine
+// holds no larger buffer than it needs.
 func (p *Pool) Shrink(b *[]byte, content []byte) *[]byte {
 	if len(*b) <= BufferSize {
 		return b

@@ -10,29 +10,29 @@ import (
 var ErrIdleRecords = errors.New("socket: the peer sends TLS records without data")
 
 const (
-	// idleRecords is how many records without data a peer may send: session tickets,
-	// KeyUpdates, and empty records.
+	// idleRecords is how many records without data a peer may send, such as session
+	// tickets, KeyUpdates and empty records.
 	idleRecords = 128
 
-	// bytesPerIdleRecord is how much data allows one more. RFC 8446 asks for a KeyUpdate
-	// after 2^24 records at the latest.
+	// bytesPerIdleRecord is the amount of data that allows one more such record. RFC
+	// 8446 requires a KeyUpdate after at most 2^24 records.
 	bytesPerIdleRecord = 16 << 10
 )
 
 // A RecordMeter counts the TLS records of a stream that carry no data. Each KeyUpdate
-// costs several microseconds of CPU, and crypto/tls accepts any number of them if records of
-// a byte lie between. The methods of a nil *RecordMeter do nothing. Only the reading
-// goroutine uses it.
+// costs several microseconds of CPU, and crypto/tls accepts any number of them between
+// records with one byte of data. The methods of a nil *RecordMeter do nothing. Only the
+// reading goroutine uses it.
 //
-// The code that makes the handshake calls MeterRecords before it, and Stop after it for
-// versions other than TLS 1.3. The code that reads the stream calls Limit, and Data after
-// each read.
+// The code that completes the handshake calls MeterRecords before it, and Stop after it
+// for versions other than TLS 1.3. The code that reads the stream calls Limit, and Data
+// after each read.
 type RecordMeter struct {
 	header  [5]byte
 	have    int  // bytes of header
 	skip    int  // bytes left of the record
 	idle    int  // records that Socket.Read has returned, minus those that carried data
-	data    int  // bytes of data that have not earned a record yet
+	data    int  // bytes of data that have not yet earned another record
 	stopped bool // Stop was called
 	limited bool // Limit was called
 }
@@ -43,7 +43,7 @@ func MeterRecords(s *Socket) *RecordMeter {
 	return s.records
 }
 
-// MeterOf returns what MeterRecords returned for s, or nil.
+// MeterOf returns the result of MeterRecords for s, or nil.
 func MeterOf(s *Socket) *RecordMeter { return s.records }
 
 // Stop ends counting. Versions before TLS 1.3 have no KeyUpdates, and some of their
@@ -58,7 +58,7 @@ func (m *RecordMeter) Limit() {
 	}
 }
 
-// add counts the records in p, which follows what was added before.
+// add counts the records in p, the next bytes of the stream.
 func (m *RecordMeter) add(p []byte) {
 	if m == nil || m.stopped {
 		return
@@ -79,7 +79,7 @@ func (m *RecordMeter) add(p []byte) {
 	}
 }
 
-// Data records that crypto/tls has returned n bytes of data, of one record.
+// Data records that crypto/tls has returned n bytes of data of one record.
 func (m *RecordMeter) Data(n int) {
 	if m == nil || n == 0 {
 		return

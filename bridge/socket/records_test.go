@@ -10,7 +10,7 @@ func record(n int) []byte {
 	return append([]byte{23, 3, 3, byte(n >> 8), byte(n)}, make([]byte, n)...)
 }
 
-// Records are counted however they are split, and only those without data.
+// Only records without data count, for any split into reads.
 func TestRecordsWithoutDataAreLimited(t *testing.T) {
 	stream := bytes.Repeat(append(record(17), record(300)...), 500)
 	for _, piece := range []int{1, 4, 5, 6, 100, len(stream)} {

@@ -13,8 +13,8 @@ type sender struct {
 	conn            net.Conn
 	direct          *Direct      // nil until the first write
 	ends            resetTracker // records resets that writes report
-	readBeforeReset atomic.Bool  // ReadBeforeReset was called, and nothing has been read since
-	wrote           atomic.Bool  // something was written since the last read
+	readBeforeReset atomic.Bool  // ReadBeforeReset was called, and no bytes have been read since
+	wrote           atomic.Bool  // bytes were written since the last read
 }
 
 // send writes p to the connection, and ignores the errors that ReadBeforeReset hides.

@@ -16,8 +16,8 @@ import (
 )
 
 // A Socket is a connected TCP or unix-domain socket. It starts as an ordinary net.Conn.
-// After Stream it is read in two steps (Fill, Read), and after Gather it is written in
-// two (Write, Flush).
+// After Stream, reads have two steps (Fill, Read), and after Gather, writes have two
+// steps (Write, Flush).
 //
 // One goroutine may read while another writes, and any goroutine may call Close and
 // Reset at any time. The same holds for a *tls.Conn on top.
@@ -71,8 +71,8 @@ func New(conn net.Conn, onClose func()) *Socket {
 	return s
 }
 
-// OnClose registers f to be called once, when the Socket is closed or reset. If it is
-// closed already, OnClose calls f at once.
+// OnClose registers f to be called once, when the Socket is closed or reset. If the
+// Socket is already closed, OnClose calls f at once.
 func (s *Socket) OnClose(f func()) {
 	s.mu.Lock()
 	closed := s.closed
@@ -85,7 +85,7 @@ func (s *Socket) OnClose(f func()) {
 	}
 }
 
-// Of returns the Socket that is conn or lies beneath it, or nil.
+// Of returns conn if it is a Socket, or the Socket beneath it, or nil.
 func Of(conn net.Conn) *Socket {
 	for {
 		switch c := conn.(type) {
@@ -101,8 +101,8 @@ func Of(conn net.Conn) *Socket {
 	}
 }
 
-// Close closes the connection. Bytes already sent are still delivered, and Close sends
-// what it can of Gather's bytes without waiting.
+// Close closes the connection. Bytes already sent are still delivered. Close sends as
+// many of Gather's bytes as it can without waiting.
 func (s *Socket) Close() error {
 	if c := s.beginClose(); c != nil {
 		c.Close(false)
@@ -127,16 +127,16 @@ func (s *Socket) close() error {
 	return err
 }
 
-// Reset closes the connection with a TCP reset and discards what was not delivered yet,
-// so that the peer cannot take the stream for a complete one. A unix-domain socket has
-// no reset; its peer sees a plain end.
+// Reset closes the connection with a TCP reset and discards undelivered bytes, so that
+// the stream does not look complete to the peer. A unix-domain socket has no reset; its
+// peer sees a plain end.
 func (s *Socket) Reset() {
 	if c := s.beginClose(); c != nil {
 		c.Close(true)
 		return
 	}
 	if c, ok := s.Conn.(interface{ SetLinger(int) error }); ok {
-		_ = c.SetLinger(0) // fails only on a connection that has ended already
+		_ = c.SetLinger(0) // fails only on a connection that has already ended
 	}
 	_ = s.close()
 }
@@ -151,7 +151,7 @@ func (s *Socket) notifyClosed() {
 	}
 }
 
-// Unread puts p in front of the bytes to read next, or to hand over. The Socket owns p
+// Unread puts p in front of the next bytes to read or to hand over. The Socket owns p
 // from then on. No other goroutine may be reading, and Stream must not have been
 // called.
 func (s *Socket) Unread(p []byte) { s.unread = p }
@@ -188,11 +188,10 @@ func (s *Socket) CloseWrite() error {
 	return errors.ErrUnsupported
 }
 
-// ReadBeforeReset makes a Write succeed although the peer has closed, until something has
-// been read. A peer that rejects a message answers it, closes, and resets the connection
-// when more bytes arrive. A writer that saw the reset might close s before the peer's
-// answer is read. With ReadBeforeReset the reader sees the answer first, and then the
-// end.
+// ReadBeforeReset makes Write succeed although the peer has closed, until s has read some
+// bytes. A peer that rejects a message answers it, closes, and resets the connection when
+// more bytes arrive. A writer that saw the reset might close s before the peer's answer
+// is read. With ReadBeforeReset the reader sees the answer first, and then the end.
 func (s *Socket) ReadBeforeReset() { s.sender.readBeforeReset.Store(true) }
 
 // SetWriteDeadline implements net.Conn. After HandOver it has no effect.

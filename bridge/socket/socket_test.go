@@ -169,8 +169,8 @@ func wasReset(t *testing.T, s *socket.Socket) (reset bool) {
 	return reset
 }
 
-// A write that gets the error of a reset leaves the reader with what looks like a clean
-// end; WasReset tells the difference.
+// If a write gets the error of a reset, the next read reports a clean end. WasReset
+// still detects the reset.
 func TestWasReset(t *testing.T) {
 	t.Run("after a write has failed with the reset", func(t *testing.T) {
 		s, peer := pair(t, "tcp")
@@ -197,7 +197,7 @@ func TestWasReset(t *testing.T) {
 }
 
 func TestReadBeforeReset(t *testing.T) {
-	// leave sends an answer and closes with bytes unread, which resets s.
+	// leave sends an answer and closes with unread bytes, so the kernel resets s.
 	leave := func(s *socket.Socket, peer net.Conn) {
 		t.Helper()
 		if _, err := s.Write([]byte("unread")); err != nil {

@@ -13,12 +13,12 @@ import (
 // that accepted no byte. All later writes fail.
 var ErrStuck = errors.New("socket: the peer accepted no bytes for too long")
 
-// looks is how often a stallTimer checks for progress within its limit. So a limit ends
-// at most 1/looks late.
+// looks is how often a stallTimer checks for progress within its limit. So it reports a
+// stuck peer late by at most 1/looks of the limit.
 const looks = 32
 
-// A stallTimer bounds how long the writes of a Direct wait while the peer accepts
-// nothing. Every byte that the peer's kernel acknowledges restarts the time, so a slow,
+// A stallTimer bounds how long the writes of a Direct wait while the peer accepts no
+// bytes. Every byte that the peer's kernel acknowledges restarts the time, so a slow,
 // steady reader is never cut off. Writes alone cannot show that progress: the kernel
 // wakes a writer only when a good part of its buffer is free.
 //
@@ -33,7 +33,7 @@ type stallTimer struct {
 	expired      bool          // the limit has expired
 }
 
-// LimitWait bounds how long a write waits while the peer accepts nothing; then the
+// LimitWait bounds how long a write waits while the peer accepts no bytes; then the
 // write fails with ErrStuck. 0 means no bound. It affects only kernel sockets, and may
 // be called at any time.
 func (d *Direct) LimitWait(limit time.Duration) {
@@ -122,8 +122,8 @@ func (d *Direct) hasRoom() (room bool) {
 	return room
 }
 
-// progress returns how much of what was written the peer has acknowledged, or at least
-// a number that changes when it acknowledges something.
+// progress returns the number of bytes that the peer has acknowledged, or at least a
+// number that changes with each acknowledgment.
 func (d *Direct) progress() (taken int64) {
 	taken = d.written.Load()
 	_ = d.raw.Control(func(fd uintptr) { taken -= int64(Undelivered(int(fd))) }) // fails only if the socket is closed

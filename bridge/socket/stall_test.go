@@ -45,7 +45,7 @@ func TestAWriterThatDoesNotRunIsNoStuckPeer(t *testing.T) {
 	near, _ := connected(t)
 	d := NewDirect(near)
 	d.LimitWait(time.Hour)
-	d.wait() // as a write that has found the socket full
+	d.wait() // like a write to a full socket
 	defer d.waited(nil)
 	for range 3 {
 		if lookAfter(d, 2*time.Hour) {
@@ -55,14 +55,14 @@ func TestAWriterThatDoesNotRunIsNoStuckPeer(t *testing.T) {
 }
 
 // A write waits as long as the peer makes progress, however little, and fails when the
-// peer has accepted nothing for the limit.
+// peer has accepted no bytes for the limit.
 func TestWriteWaitsWhileThePeerMakesProgress(t *testing.T) {
 	near, far := connected(t)
 	d := NewDirect(near)
 	d.LimitWait(time.Hour)
 	result := make(chan error, 1)
 	go func() {
-		_, err := d.Write(make([]byte, 64<<20)) // more than the kernel holds
+		_, err := d.Write(make([]byte, 64<<20)) // more than the kernel's buffers hold
 		result <- err
 	}()
 	for !d.IsWaiting() {

@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// ErrWouldBlock is Read's error after Stream when nothing is left of what Fill
-// received. It is a temporary net.Error, so crypto/tls keeps its partial record and can
-// continue later.
+// ErrWouldBlock is Read's error after Stream when all bytes from Fill have been read.
+// It is a temporary net.Error, so crypto/tls keeps its partial record and can continue
+// later.
 var ErrWouldBlock error = wouldBlock{}
 
 type wouldBlock struct{}
@@ -33,7 +33,7 @@ type stream struct {
 	pause bool // the next Fill waits for FloodPause
 
 	into    *Socket          // the destination of the bytes; nil if unknown
-	measure func(fd uintptr) // sets room; nil until first needed
+	measure func(fd uintptr) // a function that sets room; nil until needed
 	room    int              // how much into's send buffer can hold
 
 	mayWait bool // BeginWait is allowed
@@ -44,7 +44,7 @@ type stream struct {
 	exchanged bool   // the peer had sent nothing, and the request was written as far as possible
 	request   []byte // the unsent rest of the request
 	sent      func() // called when the request is sent
-	drop      func() // dropLocked
+	drop      func() // the method value of dropLocked
 }
 
 // Stream changes how s is read. Fill waits and receives bytes, many records at a time
@@ -72,8 +72,8 @@ func (s *Socket) Stream(pool *Pool) {
 
 // Fill waits until there are bytes to Read, and returns io.EOF at the end of the peer's
 // stream. It may be called only after Stream, and returns at once while bytes of an
-// earlier Fill are left. An expired read deadline ends it; the next Fill receives what
-// arrives later.
+// earlier Fill are left. An expired read deadline ends it; the next Fill receives the
+// bytes that arrive later.
 func (s *Socket) Fill() error {
 	if len(s.in.taken) > 0 {
 		return nil
@@ -93,11 +93,11 @@ func (s *Socket) Fill() error {
 }
 
 // TryFill is Fill without the wait. It checks whether an idle connection is still
-// alive, and loses nothing that has arrived. ErrWouldBlock means that the connection is
-// alive and silent. Nil means that bytes arrived; over TLS they may be a ticket, which
-// tls.Conn.Read consumes and then fails with ErrWouldBlock. Any other error means that
-// the connection has ended. A connection that is not a kernel socket always returns
-// ErrWouldBlock.
+// alive, and keeps all bytes that have arrived. ErrWouldBlock means that the connection
+// is alive and silent. Nil means that bytes arrived; over TLS they may be a ticket,
+// which tls.Conn.Read consumes and then fails with ErrWouldBlock. Any other error means
+// that the connection has ended. A connection that is not a kernel socket always
+// returns ErrWouldBlock.
 func (s *Socket) TryFill() error {
 	if len(s.in.taken) > 0 {
 		return nil
@@ -118,10 +118,10 @@ func (s *Socket) TryFill() error {
 // BeginWait. Only the reading goroutine may call it.
 func (s *Socket) AllowWait(allowed bool) { s.in.mayWait, s.in.waits = allowed, false }
 
-// BeginWait makes Read send what Gather holds and then wait for bytes, until AllowWait is
-// called. A TLS handshake within a read needs that, because it cannot be continued later.
-// BeginWait reports false if AllowWait has not allowed it. Only the reading goroutine may
-// call it.
+// BeginWait makes Read send the bytes that Gather holds and then wait for bytes, until
+// AllowWait is called. A TLS handshake within a read needs that, because it cannot be
+// continued later. BeginWait reports false if AllowWait has not allowed it. Only the
+// reading goroutine may call it.
 func (s *Socket) BeginWait() bool {
 	if s.carrier == nil && s.in.pool == nil {
 		return true // reads wait anyway
@@ -210,8 +210,8 @@ func (s *Socket) Shrink() {
 	}
 }
 
-// Read implements net.Conn. After Stream it consumes what Fill received, and fails with
-// ErrWouldBlock when nothing is left.
+// Read implements net.Conn. After Stream it returns the bytes that Fill received, and
+// then fails with ErrWouldBlock.
 func (s *Socket) Read(p []byte) (n int, err error) {
 	if err := s.records.check(); err != nil {
 		return 0, err
@@ -248,7 +248,7 @@ func (s *Socket) await() error {
 	if !s.in.waits {
 		return ErrWouldBlock
 	}
-	if err := s.Flush(); err != nil { // the peer answers what was sent
+	if err := s.Flush(); err != nil { // the peer may wait for these bytes
 		return err
 	}
 	return s.Fill()

@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tcpInfo returns what the kernel knows about a TCP socket. ok is false for other
+// tcpInfo returns the kernel's TCP_INFO for a TCP socket. ok is false for other
 // sockets. Unlike unix.GetsockoptTCPInfo it allocates nothing: a list of 10,000
 // connections calls it for each.
 func tcpInfo(fd int) (info unix.TCPInfo, ok bool) {

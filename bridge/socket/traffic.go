@@ -9,7 +9,7 @@ import (
 // headers. The gateway itself counts no bytes for it.
 type Traffic struct {
 	Received, Sent uint64        // bytes, each counted once
-	Idle           time.Duration // since the last byte in either direction
+	Idle           time.Duration // time since the last byte in either direction
 }
 
 // TrafficOf returns the traffic of a connection. ok is false if the connection has ended,

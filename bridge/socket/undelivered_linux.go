@@ -3,8 +3,8 @@ package socket
 import "golang.org/x/sys/unix"
 
 // Undelivered returns how many written bytes a TCP peer has not acknowledged, or a
-// unix-domain peer has not read. It returns 0 if the peer never will, or if the number
-// is unknown. A FIN counts as one byte.
+// unix-domain peer has not read. It returns 0 if the connection has ended, or if the
+// number is unknown. A FIN counts as one byte.
 func Undelivered(fd int) int {
 	n, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ)
 	if err != nil || n == 0 {

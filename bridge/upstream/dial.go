@@ -121,7 +121,7 @@ func (d *dialer) connect(ctx context.Context) (net.Conn, error) {
 	if err := d.upstream.options.Descriptors.TakeUpstream(ctx); err != nil {
 		return nil, err
 	}
-	conn, err := socket.Patiently(ctx, func() (net.Conn, error) { return d.reach(ctx) })
+	conn, err := socket.RetryDescriptors(ctx, func() (net.Conn, error) { return d.reach(ctx) })
 	if err != nil {
 		d.upstream.options.Descriptors.ReleaseUpstream()
 	}

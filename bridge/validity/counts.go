@@ -9,10 +9,10 @@ import (
 // Counts holds the number of connections whose peer no longer verifies, by reason.
 type Counts struct {
 	Ended    map[certs.Reason]uint64
-	Reported map[certs.Reason]uint64 // and continued
+	Reported map[certs.Reason]uint64 // connections that continued
 }
 
-// A finding is what failures are counted by.
+// A finding is a key by which failures are counted.
 type finding struct {
 	reason certs.Reason
 	ended  bool
@@ -38,7 +38,7 @@ func (c *counts) add(failure *certs.VerifyError, ended bool) {
 	f.Count++
 }
 
-// pending reports whether take would return anything.
+// pending reports whether take would return findings.
 func (c *counts) pending() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

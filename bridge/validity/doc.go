@@ -3,8 +3,8 @@
 // ends connections whose peer no longer verifies.
 //
 // A Set holds the connections of one listener or upstream. Its owner passes it a
-// Policy with each revision. The Set verifies on a goroutine of its own and
-// holds no lock meanwhile, so traffic never waits for it. Before a connection
-// gets work, its owner calls Member.Check, which costs a comparison unless the
-// policy has changed.
+// Policy with each revision. The Set verifies on its own goroutine and holds no
+// lock meanwhile, so traffic never waits for it. Before a connection gets work,
+// its owner calls Member.Check, which costs a comparison unless the policy has
+// changed.
 package validity

@@ -6,12 +6,12 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// A Tally counts connections that a change ends. A connection without work in progress,
-// and one without a grace period, is closed at once. Any other is drained: it takes no
-// further work, and ends with the work that it has.
+// A Tally counts connections that a change ends. A connection is closed at once if it
+// has no work in progress, or no grace period. Otherwise it is drained: it takes no
+// further work, and ends after its current work.
 type Tally struct {
 	Closed, Drained int
-	Requests        int // in progress on them
+	Requests        int // in progress on these connections
 }
 
 // Add counts a connection.
@@ -25,8 +25,8 @@ func (t *Tally) Add(atOnce bool, requests int) {
 }
 
 // Forecast calls yield for each connection that would end if p were in force, with its
-// owner and its grace period. It changes nothing, and leaves out connections that are
-// ending already. Like Require, it verifies equal peers once.
+// owner and its grace period. It changes nothing, and omits connections that are
+// already ending. Like Require, it verifies equal peers once.
 func (s *Set) Forecast(p *Policy, yield func(owner Owner, grace time.Duration)) {
 	if p == nil || p.Verifier == nil || p == s.policy.Load() {
 		return

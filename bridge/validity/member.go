@@ -9,10 +9,9 @@ import (
 
 // An Owner ends a connection.
 type Owner interface {
-	// EndWithin makes the connection accept no further work, at once, and end
-	// within the grace period; 0: at once. The Set calls it at most once per
-	// connection, from a goroutine of its own, maybe after the connection has
-	// ended.
+	// EndWithin makes the connection refuse further work from now on, and end
+	// within the grace period; 0 means now. The Set calls it at most once per
+	// connection, from its own goroutine, maybe after the connection has ended.
 	EndWithin(grace time.Duration, cause *certs.VerifyError)
 }
 
@@ -24,7 +23,7 @@ type Member struct {
 	owner Owner
 
 	verdict atomic.Pointer[verdict] // the latest
-	ended   atomic.Pointer[verdict] // that ends the connection; nil: none
+	ended   atomic.Pointer[verdict] // the verdict that ends the connection; nil: it continues
 }
 
 // A verdict is the result of verifying a peer under a policy. Connections with
@@ -32,7 +31,7 @@ type Member struct {
 type verdict struct {
 	policy  *Policy
 	until   time.Time          // the last moment at which the peer passes
-	failure *certs.VerifyError // nil: it passes
+	failure *certs.VerifyError // nil: the peer passes
 }
 
 // isCurrent reports whether the verdict was reached under the policy and still holds at now.

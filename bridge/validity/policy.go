@@ -6,14 +6,14 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// An Action is what happens to a connection whose peer no longer verifies.
+// An Action is the treatment of a connection whose peer no longer verifies.
 type Action int
 
 // The zero Action is Drain.
 const (
-	Drain  Action = iota // no further work; it ends within Policy.Grace
-	Close                // it ends at once
-	Report               // it continues, and the failure is reported
+	Drain  Action = iota // the connection takes no further work and ends within Policy.Grace
+	Close                // the connection ends at once
+	Report               // the connection continues, and the failure is reported
 )
 
 // A Verifier verifies the peers of live connections.
@@ -28,7 +28,7 @@ type Verifier interface {
 type Policy struct {
 	Verifier Verifier // nil: every peer passes
 	Action   Action
-	Grace    time.Duration // for Drain
+	Grace    time.Duration // used by Drain
 }
 
 // ends reports whether the policy ends a connection for this failure. A peer
@@ -52,10 +52,10 @@ type Finding struct {
 	Reason certs.Reason
 	Count  int
 	Ended  bool   // false: only reported
-	Detail string // of one of them
+	Detail string // the failure of one of the connections
 }
 
-// Message says what happens to the connections, and why.
+// Message describes the treatment of the connections and its reason.
 func (f Finding) Message() string {
 	if f.Ended {
 		return "they end: " + f.Detail

@@ -17,7 +17,7 @@ const lookEvery = time.Second
 
 // Options configure a Set.
 type Options struct {
-	// Observe receives what a Set finds, on a goroutine of the Set. Nil: findings are
+	// Observe receives the findings, on a goroutine of the Set. Nil: findings are
 	// only logged and counted.
 	Observe func(Finding)
 
@@ -37,7 +37,7 @@ type Set struct {
 
 	mu      sync.Mutex
 	members map[*Member]struct{}
-	failed  []*Member   // whose owners must end them
+	failed  []*Member   // members to end
 	working bool        // a goroutine verifies or ends members
 	again   bool        // the policy has changed since it began
 	timer   *time.Timer // nil until the first member
@@ -62,11 +62,11 @@ func New(o Options) *Set {
 // distant is later than the end of any certificate.
 var distant = time.Unix(1<<60, 0)
 
-// Policy returns the policy in force. Nil: every peer passes.
+// Policy returns the policy in force. Nil means that every peer passes.
 func (s *Set) Policy() *Policy { return s.policy.Load() }
 
-// Require puts a policy in force. Peers are verified under it in the
-// background, or by the next Check.
+// Require puts a policy in force. The Set verifies its peers under it in the
+// background; Check does so at once.
 func (s *Set) Require(p *Policy) {
 	if s.policy.Swap(p) == p {
 		return
@@ -133,7 +133,7 @@ func (s *Set) fail(m *Member, v, before *verdict) {
 	case ends && !m.ended.CompareAndSwap(nil, v):
 		return
 	case !ends && before != nil && before.failure != nil && before.failure.Reason == v.failure.Reason:
-		return // reported already
+		return // already reported
 	}
 	s.counts.add(v.failure, ends)
 	s.mu.Lock()
@@ -244,7 +244,7 @@ func (s *Set) reverifyAll(all []*Member) {
 // maxMemo bounds the verdicts that one run shares.
 const maxMemo = 1 << 16
 
-// end tells owners to end their connections, and reports the findings.
+// end makes owners end their connections, and reports the findings.
 func (s *Set) end(failed []*Member) {
 	for _, m := range failed {
 		v := m.ended.Load()
@@ -262,7 +262,8 @@ func (s *Set) log(f Finding) {
 	s.o.Logger.Warn("peers of open connections no longer verify", "connections", f.Count, "reason", string(f.Reason), "ended", f.Ended, "error", f.Detail)
 }
 
-// protect runs f and logs a panic: one connection must not stop the others' end.
+// protect runs f and logs a panic: a panic of one owner must not keep the others
+// from ending.
 func (s *Set) protect(f func()) {
 	defer func() {
 		if p := recover(); p != nil {

@@ -110,7 +110,7 @@ func TestAPolicyEndsExactlyThePeersThatFail(t *testing.T) {
 		if ends.Check() == nil || ends.Verified() {
 			t.Error("a connection that ends takes more work")
 		}
-		// A policy under which it would pass does not revive it.
+		// A later policy that its peer passes does not revive the connection.
 		w.Require(&validity.Policy{Verifier: &fakeVerifier{until: never}})
 		synctest.Wait()
 		if ends.Check() == nil {
@@ -161,7 +161,7 @@ func TestActions(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w, leaf := newTestbed(), leaf()
 				conn := w.add(leaf)
-				for range 3 { // reported once, although each revision verifies again
+				for range 3 { // the failure is reported once, although each revision verifies again
 					w.Require(&validity.Policy{
 						Verifier: &fakeVerifier{until: never, rejects: map[*x509.Certificate]certs.Reason{leaf: c.reason}},
 						Action:   c.action, Grace: time.Hour,
@@ -182,7 +182,7 @@ func TestActions(t *testing.T) {
 	}
 }
 
-// The clock alone ends a peer's validity.
+// A peer's validity ends with time, without any change.
 func TestTheClockEndsPeers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newTestbed()

@@ -217,7 +217,7 @@ func (in *Reader) Exchange(w *Writer) error {
 	case err == nil:
 		in.arrived()
 		return nil
-	case !errors.Is(err, socket.ErrUnasked):
+	case !errors.Is(err, socket.ErrUnsolicited):
 		return in.ended(err)
 	case !in.IsIdle(): // an idle connection got only a session ticket
 		return ErrStale
