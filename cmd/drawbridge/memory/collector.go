@@ -7,6 +7,7 @@ import (
 	"runtime/debug"
 	"runtime/metrics"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -62,7 +63,8 @@ const (
 	// hardly anything can have become garbage.
 	activity = 16 << 10
 	// restFor is the time between collections that only a little activity causes, as a
-	// multiple of the duration of the last one: at most 0.2 % of a core.
+	// multiple of the CPU time of the last one: at most 0.2 % of a core. Its duration
+	// would say little: on a busy machine it is many times longer.
 	restFor   = 500
 	leastRest = 5 * time.Second
 	// usualStack is the usual stack size of a goroutine.
@@ -135,12 +137,19 @@ func (c *collector) look() {
 	// closed, say. Only another collection can tell, so one runs now and then.
 	recent := made - c.seen
 	if unused-c.left > worth || recent > worth || recent > activity && !time.Now().Before(c.next) {
-		began := time.Now()
+		before := cpuTime()
 		debug.FreeOSMemory()
 		c.seen = made
 		c.left, _, _ = c.unused() // fragmentation: a second attempt would not help
-		c.next = time.Now().Add(max(leastRest, restFor*time.Since(began)))
+		c.next = time.Now().Add(max(leastRest, restFor*(cpuTime()-before)))
 	}
+}
+
+// cpuTime returns the CPU time that the process has used.
+func cpuTime() time.Duration {
+	var u syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u) // fails only for bad arguments
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // unused returns, from the runtime's metrics, how many bytes are unused, how many were
