@@ -102,6 +102,18 @@ func (l *Log[T]) Changed() <-chan struct{} {
 	return l.changed
 }
 
+// Restart drops every value: the next one gets the position after last. Readers before that
+// position get ErrBehind.
+func (l *Log[T]) Restart(last int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return
+	}
+	l.entries, l.bytes, l.last = nil, 0, last
+	l.wake()
+}
+
 // Close closes the log: readers get ErrClosed after the last value.
 func (l *Log[T]) Close() {
 	l.mu.Lock()

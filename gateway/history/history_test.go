@@ -88,3 +88,28 @@ func TestReadersSeeEveryValueAndTheEnd(t *testing.T) {
 	}
 	<-l.Changed()
 }
+
+func TestARestartMakesReadersStartOver(t *testing.T) {
+	l := New[int64](100, 1<<20, 0)
+	add(l, 3)
+	_, changed, err := l.After(3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Restart(10)
+	<-changed
+	for _, position := range []int64{2, 3} {
+		if _, _, err := l.After(position); !errors.Is(err, ErrBehind) {
+			t.Errorf("after %d: %v", position, err)
+		}
+	}
+	add(l, 1)
+	if values, _, err := l.After(10); err != nil || !slices.Equal(values, []int64{11}) {
+		t.Errorf("%v, %v", values, err)
+	}
+	l.Close()
+	l.Restart(20)
+	if _, _, err := l.After(11); !errors.Is(err, ErrClosed) {
+		t.Errorf("restarted after its end: %v", err)
+	}
+}

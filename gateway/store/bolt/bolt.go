@@ -80,6 +80,7 @@ type Store struct {
 	codec    codec
 	kept     history
 	pending  *adminv1.Pending
+	position []byte // see Follow; nil: the database is not a copy
 }
 
 // Open locks the data directory for this process, creates missing files, and reads the
@@ -135,7 +136,7 @@ func (s *Store) open(path string, key *seal.Key) error {
 		return errors.Join(fmt.Errorf("write %s: %w", path, err), db.Close())
 	}
 	s.db.now.Store(db)
-	s.codec, s.state, s.kept.records, s.pending = read.codec, read.state, read.records, read.pending
+	s.codec, s.state, s.kept.records, s.pending, s.position = read.codec, read.state, read.records, read.pending, read.position
 	return nil
 }
 
@@ -163,58 +164,72 @@ func (s *Store) InstanceID() string { return s.instance }
 // Sealed reports whether the database is sealed.
 func (s *Store) Sealed() bool { return s.codec.sealer != nil }
 
-// State returns the state that Open read.
+// State returns the state that Open read or Follow wrote.
 func (s *Store) State() *store.State { return s.state }
 
 // Commit makes the draft and the record of its revision durable: when it returns nil,
 // they survive a crash of the process and of the machine. If it fails, nothing has changed.
 func (s *Store) Commit(d *store.Draft, r *revisions.Record) error {
 	var kept []recordSize
-	err := s.db.Update(func(tx *bbolt.Tx) error {
-		meta := tx.Bucket(metaBucket)
-		sum, err := number(meta, sumKey)
-		if err != nil {
-			return err
-		}
-		for _, c := range d.Changes() {
-			if c.Action == adminv1.ChangeAction_CHANGE_ACTION_UNCHANGED {
-				continue
-			}
-			bucket, name := []byte(c.Kind.String()), []byte(c.Name)
-			b := tx.Bucket(bucket)
-			if old := b.Get(name); old != nil {
-				sum -= fingerprint(c.Kind, name, old)
-			}
-			if c.Action == adminv1.ChangeAction_CHANGE_ACTION_DELETED {
-				if err := b.Delete(name); err != nil {
-					return err
-				}
-				continue
-			}
-			record, err := s.codec.encode(bucket, name, d.State().Get(c.Kind, c.Name))
-			if err != nil {
-				return err
-			}
-			if err := b.Put(name, record); err != nil {
-				return err
-			}
-			sum += fingerprint(c.Kind, name, record)
-		}
-		if err := putNumber(meta, sumKey, sum); err != nil {
+	err := s.db.Update(func(tx *bbolt.Tx) (err error) {
+		if err := s.put(tx, d.State(), changedBy(d)); err != nil {
 			return err
 		}
 		if kept, err = s.kept.add(tx, s.codec, r); err != nil {
 			return err
 		}
-		if err := putPending(meta, s.codec, r.Pending); err != nil {
-			return err
-		}
-		return putNumber(meta, revisionKey, uint64(d.State().Revision()))
+		return putPending(tx.Bucket(metaBucket), s.codec, r.Pending)
 	})
 	if err == nil {
 		s.kept.records = kept
 	}
 	return err
+}
+
+// changedBy returns the resources that a draft changes.
+func changedBy(d *store.Draft) []store.Ref {
+	var refs []store.Ref
+	for _, c := range d.Changes() {
+		if c.Action != adminv1.ChangeAction_CHANGE_ACTION_UNCHANGED {
+			refs = append(refs, store.Ref{Kind: c.Kind, Name: c.Name})
+		}
+	}
+	return refs
+}
+
+// put writes the changed resources of a state, and its revision.
+func (s *Store) put(tx *bbolt.Tx, state *store.State, changed []store.Ref) error {
+	meta := tx.Bucket(metaBucket)
+	sum, err := number(meta, sumKey)
+	if err != nil {
+		return err
+	}
+	for _, ref := range changed {
+		bucket, name := []byte(ref.Kind.String()), []byte(ref.Name)
+		b := tx.Bucket(bucket)
+		if old := b.Get(name); old != nil {
+			sum -= fingerprint(ref.Kind, name, old)
+		}
+		r := state.Get(ref.Kind, ref.Name)
+		if r == nil {
+			if err := b.Delete(name); err != nil {
+				return err
+			}
+			continue
+		}
+		record, err := s.codec.encode(bucket, name, r)
+		if err != nil {
+			return err
+		}
+		if err := b.Put(name, record); err != nil {
+			return err
+		}
+		sum += fingerprint(ref.Kind, name, record)
+	}
+	if err := putNumber(meta, sumKey, sum); err != nil {
+		return err
+	}
+	return putNumber(meta, revisionKey, uint64(state.Revision()))
 }
 
 // Close releases the database and the directory.

@@ -23,6 +23,8 @@ type reading struct {
 	state   *store.State
 	records []recordSize
 	pending *adminv1.Pending
+
+	position []byte
 }
 
 // readAll reads the database without changing it, and checks each record and the sum
@@ -183,6 +185,9 @@ func readTx(tx *bbolt.Tx, key *seal.Key) (*reading, error) {
 		if read.pending, err = readPending(tx.Bucket(metaBucket), read.codec, h.revision); err != nil {
 			return nil, err
 		}
+	}
+	if read.position, err = readPosition(tx.Bucket(metaBucket), read.codec); err != nil {
+		return nil, err
 	}
 	read.state, err = store.Restore(h.revision, all)
 	return read, err

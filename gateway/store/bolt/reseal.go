@@ -177,7 +177,8 @@ func (c *copier) all(from *bbolt.Tx, read *reading, key *seal.Key) error {
 	return c.commit()
 }
 
-// history copies the records of the history and of the pending revision.
+// history copies the records of the history, of the pending revision and of the position in
+// a fleet.
 func (c *copier) history(from *bbolt.Tx, format uint64) error {
 	err := eachHistoryRecord(from, format, func(purpose, key, record []byte) error {
 		sealed, err := c.reseal(purpose, key, record)
@@ -186,11 +187,11 @@ func (c *copier) history(from *bbolt.Tx, format uint64) error {
 		}
 		return putHistory(c.tx, key, sealed)
 	})
-	pending := from.Bucket(metaBucket).Get(pendingKey)
-	if err != nil || pending == nil {
-		return err
+	for _, key := range [][]byte{pendingKey, positionKey} {
+		if record := from.Bucket(metaBucket).Get(key); err == nil && record != nil {
+			_, err = c.put(metaBucket, key, record)
+		}
 	}
-	_, err = c.put(metaBucket, pendingKey, pending)
 	return err
 }
 

@@ -96,8 +96,10 @@ func inspect(path string) (s Summary, err error) {
 			_, err := checked(record)
 			return err
 		})
-		if pending := tx.Bucket(metaBucket).Get(pendingKey); err == nil && pending != nil {
-			_, err = checked(pending)
+		for _, key := range [][]byte{pendingKey, positionKey} {
+			if record := tx.Bucket(metaBucket).Get(key); err == nil && record != nil {
+				_, err = checked(record)
+			}
 		}
 		return err
 	})

@@ -35,7 +35,7 @@ type member struct {
 // or fails if CI is set.
 func Start(t testing.TB, members int) *Cluster {
 	t.Helper()
-	if _, err := exec.LookPath("etcd"); err != nil {
+	if !Installed() {
 		if os.Getenv("CI") != "" {
 			t.Fatal("etcd is not installed: apt-get install etcd-server")
 		}
@@ -56,6 +56,12 @@ func Start(t testing.TB, members int) *Cluster {
 	}
 	c.Await()
 	return c
+}
+
+// Installed reports whether the machine has etcd.
+func Installed() bool {
+	_, err := exec.LookPath("etcd")
+	return err == nil
 }
 
 // freeAddress returns an address that the kernel chose. etcd must know its port in advance.
