@@ -195,6 +195,13 @@ var shellPages = map[string]shellPage{
 		notRun: map[string]string{"systemd-run": "needs systemd", "drawbridge serve --data-dir /var/lib/drawbridge": "fails, as TestAStateIsSealedAndRekeyed tests"},
 		exact:  true,
 	},
+	"fleet.md": {
+		setup: func(r *shellRun) {
+			r.gateway()
+			r.write("payments.yaml", "kind: Upstream\nname: payments\nendpoints: [{address: 127.0.0.1:1}]\nplaintext: {}\n")
+		},
+		notRun: map[string]string{"drawbridge serve": "needs an etcd cluster with TLS; cmd/drawbridge and gateway test it"},
+	},
 	"starttls.md": {
 		setup: func(r *shellRun) {
 			r.gateway()

@@ -65,19 +65,18 @@ var mayImport = map[string][]string{
 	"bridge/l7/http2":   {"bridge/l7/message"},
 	"bridge/l7/message": {},
 
-	"gateway/invalid":    {},
-	"gateway/fileroot":   {},
-	"gateway/history":    {},
-	"gateway/confirm":    {},
-	"gateway/ordered":    {},
-	"gateway/wellformed": {"gateway/invalid", "proto/drawbridge/admin/v1"}, // its tests
-	"gateway/store":      {"gateway/invalid", "gateway/ordered", "proto/drawbridge/admin/v1"},
-	"gateway/revisions":  {"gateway/store", "gateway/invalid", "proto/drawbridge/admin/v1"},
-	"gateway/fielddiff":  {"gateway/store", "gateway/invalid", "proto/drawbridge/admin/v1"},
-	"gateway/store/seal": {},
-	"gateway/store/bolt": {"gateway/revisions", "gateway/store", "gateway/store/seal", "gateway/invalid", "proto/drawbridge/admin/v1"},
-	"gateway/store/etcd": {"gateway/revisions", "gateway/store", "gateway/store/seal", "gateway/invalid", "proto/drawbridge/admin/v1", // its tests draft edits
-		"gateway/store/etcd/etcdtest"},
+	"gateway/invalid":             {},
+	"gateway/fileroot":            {},
+	"gateway/history":             {},
+	"gateway/confirm":             {},
+	"gateway/ordered":             {},
+	"gateway/wellformed":          {"gateway/invalid", "proto/drawbridge/admin/v1"}, // its tests
+	"gateway/store":               {"gateway/invalid", "gateway/ordered", "proto/drawbridge/admin/v1"},
+	"gateway/revisions":           {"gateway/store", "gateway/invalid", "proto/drawbridge/admin/v1"},
+	"gateway/fielddiff":           {"gateway/store", "gateway/invalid", "proto/drawbridge/admin/v1"},
+	"gateway/store/seal":          {},
+	"gateway/store/bolt":          {"gateway/revisions", "gateway/store", "gateway/store/seal", "gateway/invalid", "proto/drawbridge/admin/v1"},
+	"gateway/store/etcd":          {"gateway/revisions", "gateway/store", "gateway/store/seal", "gateway/invalid", "proto/drawbridge/admin/v1"}, // its tests draft edits
 	"gateway/store/etcd/etcdtest": {},
 	"gateway/snapshot": {"gateway/store", "gateway/invalid", "gateway/ordered", "proto/drawbridge/admin/v1",
 		"gateway/fileroot", "gateway/unixsocket", "gateway/wellformed", "bridge/cidr", "bridge/egress", "bridge/health", "bridge/limit", "bridge/proxyproto", "bridge/l4", "bridge/l7", "bridge/l7/backs", "bridge/l7/exchange", "bridge/l7/policy", "bridge/probe", "bridge/resolve", "bridge/upstream", "bridge/route", "bridge/socket", "bridge/starttls", "bridge/validity", "certs"},
@@ -97,14 +96,16 @@ var mayImport = map[string][]string{
 	"gateway/diagnose":    {"gateway/invalid", "gateway/snapshot", "gateway/store", "proto/drawbridge/admin/v1", "bridge/probe", "certs"},
 	"gateway/telemetry": {"gateway/listeners", "gateway/snapshot", "gateway/store",
 		"bridge/accesslog", "bridge/l4", "bridge/l7", "bridge/latency", "bridge/limit", "bridge/proxyproto", "bridge/upstream", "bridge/validity", "certs"},
-	"gateway": {"gateway/access", "gateway/audit", "gateway/admin", "gateway/confirm", "gateway/diagnose", "gateway/files", "gateway/guard", "gateway/history", "gateway/inventory", "gateway/listeners", "gateway/ops", "gateway/revisions",
+	"gateway/fleet": {"gateway/revisions", "gateway/store", "gateway/store/bolt", "gateway/store/etcd", "proto/drawbridge/admin/v1"},
+	"gateway": {"gateway/fleet", "gateway/store/etcd", "gateway/access", "gateway/audit", "gateway/admin", "gateway/confirm", "gateway/diagnose", "gateway/files", "gateway/guard", "gateway/history", "gateway/inventory", "gateway/listeners", "gateway/ops", "gateway/revisions",
 		"gateway/handover", "gateway/snapshot", "gateway/store", "gateway/store/bolt", "gateway/store/seal", "gateway/systemd", "gateway/telemetry", "gateway/unixsocket", "gateway/invalid", "gateway/fileroot",
 		"proto/drawbridge/admin/v1", "bridge/accesslog", "bridge/upstream", "bridge/validity", "certs", "gateway/connections", "bridge/live"},
 
 	"cmd/drawbridge": {"gateway", "gateway/admin", "gateway/files", "gateway/handover", "gateway/systemd", "gateway/unixsocket", "gateway/store", "gateway/store/seal", "proto/drawbridge/admin/v1", "certs",
 		"cmd/drawbridge/ca", "cmd/drawbridge/client", "cmd/drawbridge/command", "cmd/drawbridge/configfile", "cmd/drawbridge/confine", "cmd/drawbridge/datadir", "cmd/drawbridge/demo", "cmd/drawbridge/exit", "cmd/drawbridge/format",
-		"cmd/drawbridge/logwriter", "cmd/drawbridge/manifest", "cmd/drawbridge/memory", "cmd/drawbridge/terminal", "cmd/drawbridge/upgrade", "cmd/drawbridge/view", "cmd/drawbridge/connections", "cmd/drawbridge/top"},
+		"cmd/drawbridge/logwriter", "cmd/drawbridge/manifest", "cmd/drawbridge/memory", "cmd/drawbridge/terminal", "cmd/drawbridge/upgrade", "cmd/drawbridge/view", "cmd/drawbridge/connections", "cmd/drawbridge/fleet", "cmd/drawbridge/top"},
 	"cmd/drawbridge/confine":     {"cmd/drawbridge/exit", "proto/drawbridge/admin/v1"},
+	"cmd/drawbridge/fleet":       {"cmd/drawbridge/exit", "gateway", "gateway/store/etcd"},
 	"cmd/drawbridge/upgrade":     {"cmd/drawbridge/command", "cmd/drawbridge/exit", "gateway", "gateway/handover", "gateway/unixsocket"},
 	"cmd/drawbridge/ca":          {"cmd/drawbridge/command", "cmd/drawbridge/exit", "cmd/drawbridge/terminal", "cmd/drawbridge/view", "certs", "certs/pki", "proto/drawbridge/admin/v1"},
 	"cmd/drawbridge/client":      {"cmd/drawbridge/command", "cmd/drawbridge/exit", "cmd/drawbridge/manifest", "cmd/drawbridge/terminal", "gateway/store", "proto/drawbridge/admin/v1"},
@@ -137,11 +138,12 @@ var onlyIn = map[string][]string{
 	"go.etcd.io/bbolt":        {"gateway/store/bolt"},
 	"go.etcd.io/etcd":         {"gateway/store/etcd", "gateway/store/etcd/etcdtest"},
 	"go.uber.org/zap":         {"gateway/store/etcd", "gateway/store/etcd/etcdtest"},
-	"github.com/spf13":        {"cmd/drawbridge", "cmd/drawbridge/ca", "cmd/drawbridge/client", "cmd/drawbridge/command", "cmd/drawbridge/datadir", "cmd/drawbridge/demo", "cmd/drawbridge/format", "cmd/drawbridge/upgrade", "cmd/drawbridge/connections", "cmd/drawbridge/top", "cmd/drawbridge/confine"},
+	"github.com/spf13":        {"cmd/drawbridge", "cmd/drawbridge/ca", "cmd/drawbridge/client", "cmd/drawbridge/command", "cmd/drawbridge/datadir", "cmd/drawbridge/demo", "cmd/drawbridge/fleet", "cmd/drawbridge/format", "cmd/drawbridge/upgrade", "cmd/drawbridge/connections", "cmd/drawbridge/top", "cmd/drawbridge/confine"},
 	"github.com/landlock-lsm": {"cmd/drawbridge/confine"},
 	"go.yaml.in/yaml":         {"cmd/drawbridge/manifest", "gateway/access"},
 	"github.com/prometheus":   {"gateway/telemetry"},
 	"testing":                 {"bridge/faulttest", "certs/certstest", "bridge/resolve/dnstest", "bridge/alloctest", "bridge/splice/splicetest", "gateway/store/etcd/etcdtest"},
+	"cmd/drawbridge/fleet":    {"cmd/drawbridge/exit", "gateway", "gateway/store/etcd"},
 }
 
 func TestImportsRunDownward(t *testing.T) {
@@ -174,7 +176,7 @@ func TestImportsRunDownward(t *testing.T) {
 	}
 }
 
-var testHelpers = []string{"bridge/alloctest", "bridge/faulttest", "certs/certstest", "certs/pki", "certs", "bridge/resolve", "bridge/resolve/dnstest", "bridge/splice/splicetest"}
+var testHelpers = []string{"bridge/alloctest", "bridge/faulttest", "certs/certstest", "certs/pki", "certs", "bridge/resolve", "bridge/resolve/dnstest", "bridge/splice/splicetest", "gateway/store/etcd/etcdtest"}
 
 type listedPackage struct {
 	ImportPath                         string

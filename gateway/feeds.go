@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -26,7 +27,7 @@ const (
 // feeds holds the recent events and revisions that clients of the admin API watch.
 // Its methods may be called concurrently.
 type feeds struct {
-	instance string // identifies the store
+	instance atomic.Pointer[string] // identifies the store
 	updates  *history.Log[store.Update]
 	events   *history.Log[*adminv1.Event]
 }
@@ -38,8 +39,13 @@ func newFeeds(started time.Time) *feeds {
 
 // openUpdates starts the updates after the store's revision.
 func (f *feeds) openUpdates(instance string, revision int64) {
-	f.instance, f.updates = instance, history.New[store.Update](keptUpdates, keptUpdateBytes, revision)
+	f.instance.Store(&instance)
+	f.updates = history.New[store.Update](keptUpdates, keptUpdateBytes, revision)
 }
+
+// startOver makes watchers read the state again, because the steps to a revision are
+// unknown.
+func (f *feeds) startOver(revision int64) { f.updates.Restart(revision) }
 
 // close ends every watch.
 func (f *feeds) close() {
@@ -48,7 +54,7 @@ func (f *feeds) close() {
 }
 
 // InstanceID identifies the store that revisions belong to.
-func (f *feeds) InstanceID() string { return f.instance }
+func (f *feeds) InstanceID() string { return *f.instance.Load() }
 
 // Updates returns updates that follow a revision, like history.Log.After. They are
 // shared and must not be modified.
@@ -112,6 +118,11 @@ func (f *feeds) unverified(listener string, found validity.Finding) {
 // announce publishes a new revision, as an update and as an event.
 func (f *feeds) announce(u store.Update) {
 	f.updates.Append(func(int64) (store.Update, int) { return u, u.Size() })
+	f.event(appliedEvent(u))
+}
+
+// appliedEvent returns the event of a new revision.
+func appliedEvent(u store.Update) *adminv1.Event {
 	message := fmt.Sprintf("%d resources changed", len(u.Changes))
 	if len(u.Changes) == 1 {
 		message = "1 resource changed"
@@ -119,5 +130,5 @@ func (f *feeds) announce(u store.Update) {
 	if u.Comment != "" {
 		message += ": " + u.Comment
 	}
-	f.event(&adminv1.Event{Type: adminv1.EventType_EVENT_TYPE_APPLIED, Message: message, Revision: u.Revision, Count: 1})
+	return &adminv1.Event{Type: adminv1.EventType_EVENT_TYPE_APPLIED, Message: message, Revision: u.Revision, Count: 1}
 }

@@ -43,6 +43,10 @@ type Options struct {
 	// SealKey opens a sealed state, and seals a new one. nil: the state must not be sealed.
 	SealKey *seal.Key
 
+	// Fleet says with which gateways this one shares its state, which needs a SealKey. DataDir
+	// then holds the last good copy. Nil: with none.
+	Fleet *Fleet
+
 	// AdminSocket is the path of the admin API's unix socket. Empty: admin.sock
 	// in DataDir.
 	AdminSocket string
@@ -221,6 +225,9 @@ func (g *Gateway) Run(ctx context.Context) error {
 		serving.Go(func() { g.watchAdminFiles(ticking) })
 	}
 	serving.Go(func() { g.keeper.Run(ticking) })
+	if g.fleet != nil {
+		serving.Go(func() { g.fleet.Run(ticking) })
+	}
 	serving.Go(func() { g.manager.Watch(ticking) })
 	watching, stopWatching := context.WithCancel(ctx)
 	serving.Go(func() { g.files.Run(watching) })

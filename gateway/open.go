@@ -90,6 +90,9 @@ func Open(ctx context.Context, o Options) (_ *Gateway, err error) {
 		return nil, err
 	}
 	g.compiler.TicketKeys = nil // a later change of TLS settings must use new keys
+	if err := g.catchUp(ctx); err != nil {
+		return nil, err
+	}
 	return g, nil
 }
 
@@ -117,7 +120,7 @@ func newGateway(o Options) *Gateway {
 			Logger: o.Logger.Named("bridge"), Observer: g.observe, Filling: make(chan struct{}, maxFilling),
 			Descriptors: g.descriptors.Descriptors, Trackers: &g.trackers, Blocking: o.blocking, Now: o.now, TicketKeys: o.TicketKeys,
 		},
-		announce: g.feeds.announce,
+		announce: g.feeds.announce, follows: g.feeds.followed,
 	}
 	if g.compiler.Blocking == nil {
 		g.compiler.Blocking = files.NewPool().Do
@@ -166,6 +169,19 @@ func (g *Gateway) openStore(ctx context.Context, o Options, undo *undoList) (*st
 	}
 	undo.add(func() { db.Close() })
 	g.store, g.history, g.backup, g.sealed = db, revisions.NewHistory(db), db.Backup, db.Sealed()
+	g.keeper = confirm.New(g.goBack, g.log)
+	if err := checkAlone(o, db); err != nil {
+		return nil, err
+	}
+	if o.Fleet != nil {
+		if g.fleet, err = joinFleet(o, db, g.follow); err != nil {
+			return nil, err
+		}
+		undo.add(func() { g.fleet.Close() })
+		g.store = g.fleet
+		g.openUpdates(g.fleet.Status().Instance, db.State().Revision())
+		return db.State(), nil
+	}
 	state, undone, err := undoPending(db, g.history)
 	if err != nil {
 		return nil, err
@@ -175,7 +191,6 @@ func (g *Gateway) openStore(ctx context.Context, o Options, undo *undoList) (*st
 		g.recordUndone(undone, state)
 	}
 	g.openUpdates(db.InstanceID(), state.Revision())
-	g.keeper = confirm.New(g.goBack, g.log)
 	return state, nil
 }
 
@@ -237,7 +252,8 @@ func (g *Gateway) adminTLS() inventory.AdminTLS {
 // openMetrics connects the metrics with their sources, and binds the ops server.
 func (g *Gateway) openMetrics(o Options, limits guard.Options, undo *undoList) (err error) {
 	g.metrics, err = telemetry.New(telemetry.Options{
-		Live: g.live.Load, Listeners: g.listeners, Descriptors: g.descriptors, AccessLog: g.accessLog, LogDropped: o.LogDropped,
+		Fleet: fleetCounts(g.fleet),
+		Live:  g.live.Load, Listeners: g.listeners, Descriptors: g.descriptors, AccessLog: g.accessLog, LogDropped: o.LogDropped,
 		Problems: func() int { return len(g.problems(g.live.Load())) },
 		Expiries: g.Inventory.Expiries, Started: g.started, Statsd: o.Statsd,
 	})

@@ -2,12 +2,14 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/drawbridge-gateway/drawbridge/gateway/fleet"
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
 	"github.com/drawbridge-gateway/drawbridge/gateway/revisions"
 	"github.com/drawbridge-gateway/drawbridge/gateway/snapshot"
@@ -36,6 +38,9 @@ func (p *pending) String() string {
 // admit rejects a changing edit while a revision is pending, unless the edit rolls back
 // that revision. A dry run gets a warning instead.
 func (w *writer) admit(e store.Edit, draft *store.Draft, bad *invalid.List) {
+	if e.Follow != nil { // admitted by the gateway that took it
+		return
+	}
 	p := w.pending.Load()
 	if p == nil && e.Origin.Method == byDeadline {
 		bad.AddClass(invalid.Conflict, "", "the revision was confirmed in time")
@@ -128,7 +133,9 @@ func (w *writer) confirm(ctx context.Context, n int64, o store.Origin) (*adminv1
 		return nil, invalid.Errorf(invalid.Pending, "revision", "is %d, which needs no confirmation: no revision is pending", n)
 	}
 	r.ConfirmTime, r.ConfirmPrincipal = timestamppb.New(time.Now()), o.Principal
-	if err := w.store.EndPending(r); err != nil {
+	if err := w.store.EndPending(r); errors.Is(err, fleet.ErrBehind) {
+		return nil, invalid.Errorf(invalid.Conflict, "", "another gateway of the fleet changed the configuration at the same time: try again")
+	} else if err != nil {
 		w.log.Error("cannot write to the store", "error", err)
 		return nil, invalid.Errorf(invalid.Unavailable, "", "the store cannot write: %v; revision %d is still pending", err, n)
 	}

@@ -25,7 +25,7 @@ func (g *Gateway) Status() *adminv1.GetStatusResponse {
 		Version:   g.version,
 		StartTime: timestamppb.New(g.started),
 		Uptime:    durationpb.New(time.Since(g.started)),
-		Revision:  state.Revision(), InstanceId: g.instance, Sealed: g.sealed,
+		Revision:  state.Revision(), InstanceId: g.InstanceID(), Sealed: g.sealed,
 		Ready:     g.notReady() == "",
 		Listeners: g.listeners.Status(snap),
 		Counts: &adminv1.ResourceCounts{
@@ -52,6 +52,9 @@ func (g *Gateway) Status() *adminv1.GetStatusResponse {
 	for _, w := range snap.SecurityWarnings() {
 		out.Warnings = append(out.Warnings, &adminv1.Warning{Field: string(w.Field), Message: w.Message, Code: admin.WarningCode(w.Code)})
 	}
+	var warnings []*adminv1.Warning
+	out.Fleet, warnings = fleetStatus(g.fleet, state.Revision())
+	out.Warnings = append(out.Warnings, warnings...)
 	if fault := g.policyFault.Load(); fault != nil {
 		out.Warnings = append(out.Warnings, &adminv1.Warning{Message: "the last valid policy stays in force: " + *fault, Code: adminv1.WarningCode_WARNING_CODE_POLICY_INVALID})
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/drawbridge-gateway/drawbridge/gateway/audit"
 	"github.com/drawbridge-gateway/drawbridge/gateway/confirm"
+	"github.com/drawbridge-gateway/drawbridge/gateway/fleet"
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
 	"github.com/drawbridge-gateway/drawbridge/gateway/listeners"
 	"github.com/drawbridge-gateway/drawbridge/gateway/revisions"
@@ -55,6 +56,8 @@ type writer struct {
 	// that it returns is called afterwards.
 	replacing func(prev, next *snapshot.Snapshot) func()
 
+	fleet *fleet.Member // nil: the gateway shares its state with no other; else also store
+
 	// filesChanged, readinessChanged and announce are called with the lock held after an
 	// edit became live; filesChanged only if the set of used files changed. count is
 	// called with the outcome of every edit.
@@ -62,6 +65,7 @@ type writer struct {
 	readinessChanged func()
 	checkFiles       func() // checks all files soon
 	announce         func(store.Update)
+	follows          func(*store.Followed, *store.State) // instead of announce, with the state before
 	count            func(outcome string)
 
 	audit *audit.Log // nil: no audit log
@@ -107,7 +111,7 @@ func (w *writer) applyRead(ctx context.Context, e store.Edit, m *snapshot.Materi
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(w.stopping, cancel)()
-	result, err := w.recordedApply(ctx, e, func() (*store.Result, error) { return w.apply(ctx, e, m) })
+	result, err := w.recordedApply(ctx, e, func() (*store.Result, error) { return w.applyAtHead(ctx, e, m) })
 	w.countApply(e, result, err)
 	return result, err
 }
@@ -220,6 +224,7 @@ type plan struct {
 	next     *snapshot.Snapshot
 	draft    *store.Draft
 	bad      *invalid.List // holds warnings; no faults so far
+	reloaded []store.Ref   // whose files changed, if that makes no revision
 }
 
 // plan gathers, drafts and compiles. It changes nothing and needs no lock,
@@ -266,11 +271,15 @@ func (w *writer) gather(ctx context.Context, live *snapshot.Snapshot, e store.Ed
 // draft drafts and compiles. It reads no file and parses no key.
 func (w *writer) draft(e store.Edit, m *snapshot.Material) (*plan, snapshot.Needs, error) {
 	p := &plan{edit: e, material: m, live: w.live.Load(), bad: new(invalid.List)}
-	p.draft = p.live.State().Edit(e, p.bad)
 	var missing snapshot.Needs
-	if e.Force {
+	switch {
+	case e.Follow != nil:
+		missing = w.draftFollowed(p)
+	case e.Force:
+		p.draft = p.live.State().Edit(e, p.bad)
 		p.next, missing = w.compiler.Force(p.live, p.draft, m)
-	} else {
+	default:
+		p.draft = p.live.State().Edit(e, p.bad)
 		p.next, missing = w.compiler.Compile(p.live, p.draft, m, p.bad)
 	}
 	if !missing.None() {
@@ -279,7 +288,11 @@ func (w *writer) draft(e store.Edit, m *snapshot.Material) (*plan, snapshot.Need
 	if err := p.bad.Err(); err != nil {
 		return nil, missing, err
 	}
-	p.draft.Touch(p.bad, p.next.Reloaded(p.live)...)
+	if reloaded := p.next.Reloaded(p.live); w.ownFilesOnly(e) {
+		p.reloaded = reloaded
+	} else {
+		p.draft.Touch(p.bad, reloaded...)
+	}
 	if err := p.bad.Err(); err != nil {
 		return nil, missing, err
 	}
@@ -305,6 +318,9 @@ func (p *plan) warnOfFiles() {
 // the snapshot that the plan was made for is live.
 func (w *writer) carryOut(ctx context.Context, p *plan) (*store.Result, error) {
 	e, live, next, draft, bad := p.edit, p.live, p.next, p.draft, p.bad
+	if e.Follow != nil && !e.Follow.Fresh() {
+		return &store.Result{Base: live.State(), State: live.State(), Revision: live.State().Revision(), Present: live.Present}, nil
+	}
 	if w.admit(e, draft, bad); bad.Len() > 0 {
 		return nil, bad.Err()
 	}
@@ -325,7 +341,7 @@ func (w *writer) carryOut(ctx context.Context, p *plan) (*store.Result, error) {
 		return nil, err
 	}
 	result := &store.Result{
-		Base: live.State(), State: draft.State(), Revision: draft.State().Revision(), Changes: draft.Changes(), Warnings: bad.Warnings(), Present: next.Present,
+		Base: live.State(), State: draft.State(), Revision: draft.State().Revision(), Changes: p.changes(), Warnings: bad.Warnings(), Present: next.Present,
 	}
 	if e.Impact {
 		result.Impact = &adminv1.Impact{Listeners: w.listeners.Impact(sockets, next), Upstreams: live.Impact(next)}
@@ -342,8 +358,7 @@ func (w *writer) carryOut(ctx context.Context, p *plan) (*store.Result, error) {
 	ended, err := w.commit(p)
 	if err != nil {
 		sockets.Discard()
-		w.log.Error("cannot write to the store", "error", err)
-		return nil, invalid.Errorf(invalid.Unavailable, "", "the store cannot write: %v; nothing was changed", err)
+		return nil, w.storeFault(err)
 	}
 	// Nothing below can fail.
 	replaced := w.replacing(live, next)
@@ -361,7 +376,10 @@ func (w *writer) carryOut(ctx context.Context, p *plan) (*store.Result, error) {
 		w.filesChanged()
 	}
 	w.readinessChanged()
-	if draft.Changed() {
+	switch {
+	case e.Follow != nil:
+		w.follows(e.Follow, live.State())
+	case draft.Changed():
 		w.announce(draft.Update(e.Comment))
 	}
 	return result, nil
@@ -372,6 +390,9 @@ func (w *writer) carryOut(ctx context.Context, p *plan) (*store.Result, error) {
 // it is live until its rollback is live.
 func (w *writer) commit(p *plan) (ended bool, err error) {
 	before := w.pending.Load()
+	if p.edit.Follow != nil {
+		return w.commitFollowed(p), nil
+	}
 	if !p.draft.Changed() {
 		if before == nil || !before.ends(p.edit) || p.edit.ExpectedRevision == nil || *p.edit.ExpectedRevision != before.GetRevision() {
 			return false, nil

@@ -24,6 +24,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/confine"
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/datadir"
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/exit"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/fleet"
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/logwriter"
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/manifest"
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/memory"
@@ -49,6 +50,10 @@ mode 0700. Only one process at a time can use it.
 With --seal-key-file, or the systemd credential drawbridge.seal-key, the gateway
 encrypts everything that it stores. It seals a new state; "store seal" seals an existing
 one. The gateway does not start if the key is missing or does not fit the state.
+
+With --store etcd the gateway shares its configuration with all gateways of a fleet, in
+etcd. Any of them takes writes, and the others follow. The data directory then holds a
+copy, from which the gateway serves while etcd does not answer; it refuses writes.
 
 With --config the gateway replaces its configuration with the file (or directory of
 files) at start and on SIGHUP, like one apply with --prune: it deletes resources that
@@ -99,6 +104,7 @@ type serveOptions struct {
 	pidFile             upgrade.PIDFile
 	upgradeTimeout      time.Duration
 	confine             *confine.Flags
+	fleet               fleet.Flags
 }
 
 func newServe(c *cli) *cobra.Command {
@@ -119,6 +125,7 @@ func newServe(c *cli) *cobra.Command {
 	flags := cmd.Flags()
 	flags.StringVar(&o.dataDir, "data-dir", c.DefaultDataDir(), "`directory` of the gateway's state")
 	o.sealKey = datadir.KeyFlag(flags)
+	o.fleet.Add(flags)
 	flags.StringVar(&o.admin, "admin", "", "unix:`PATH` of the admin service's socket, mode 0600 (default unix:DATA-DIR/admin.sock)")
 	flags.StringVar(&o.adminTCP, "admin-tcp", "", "`address` to serve the admin service on over TCP too, with mutual TLS; needs the three files of --admin-tls-cert, --admin-tls-key and --admin-client-ca")
 	flags.StringVar(&o.cert, "admin-tls-cert", "", "PEM `file` of the certificate to present on --admin-tcp")
@@ -368,6 +375,9 @@ func (o *serveOptions) gateway(c *cli, lines *logwriter.Writer) (gateway.Options
 	if err != nil {
 		return opts, err
 	}
+	if opts.Fleet, err = o.fleet.Options(o.config, opts.SealKey != nil, o.history); err != nil {
+		return opts, err
+	}
 	opts.FileRoots, err = files.Await(context.Background(), opts.Logger, "file roots", o.roots)
 	return opts, err
 }
@@ -379,6 +389,7 @@ func (o *serveOptions) paths(c *cli, opts gateway.Options) confine.Paths {
 		Files: []string{o.cert, o.key, o.clientCA, o.clientCRL, opts.AdminPolicy, *o.sealKey},
 		Logs:  []string{opts.AccessLog.File, opts.AuditLog.File},
 	}
+	p.Files = append(p.Files, o.fleet.Files()...)
 	if info, err := os.Stat(o.config); err == nil && info.IsDir() {
 		p.Dirs = append(p.Dirs, o.config)
 	} else {

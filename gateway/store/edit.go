@@ -80,6 +80,9 @@ type Edit struct {
 
 	// Rollback, if not nil, says that the edit rolls back to an earlier revision.
 	Rollback *Rollback
+
+	// Follow, if not nil, is the state to make live. Puts then only says what is read for it.
+	Follow *Followed
 }
 
 // An Origin identifies the caller and the method of an edit.

@@ -1,6 +1,8 @@
 package store
 
 import (
+	"time"
+
 	"google.golang.org/protobuf/proto"
 
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
@@ -13,6 +15,40 @@ type Step struct {
 	Revision int64
 	Puts     []Resource
 	Deletes  []Ref
+}
+
+// A Followed is a state that another gateway of the fleet has committed.
+type Followed struct {
+	State    *State
+	Instance string // identifies the fleet
+	Pending  *adminv1.Pending
+	Within   time.Duration // how long Pending may still wait
+
+	// Updates lead to State, oldest first. Complete says that none is missing after the live
+	// revision.
+	Updates  []Update
+	Complete bool
+
+	// Fresh reports whether State is later than what the gateway has committed or followed. Keep
+	// makes State the last good copy. Both are called with the writer's lock.
+	Fresh func() bool
+	Keep  func()
+}
+
+// Edit returns the edit that makes the state live after a live one. Resources that cannot be
+// built are down.
+func (f *Followed) Edit(live *State) Edit {
+	e := Edit{Follow: f, Force: true}
+	for _, ref := range f.State.Changed(live) {
+		at := invalid.Path(KindName(ref.Kind)).Key(ref.Name)
+		if r := f.State.Get(ref.Kind, ref.Name); r != nil {
+			e.Puts = append(e.Puts, Put{at, r})
+		}
+	}
+	if n := len(f.Updates); n > 0 {
+		e.Comment = f.Updates[n-1].Comment
+	}
+	return e
 }
 
 // Advance returns the state after the step. It takes ownership of the step's resources.

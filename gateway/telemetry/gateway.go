@@ -24,6 +24,26 @@ func (p *Publisher) publishGateway(snap *snapshot.Snapshot, now time.Time) {
 	p.publishDescriptors()
 	p.publishAccessLog()
 	p.publishLog()
+	p.publishFleet(snap.State().Revision(), now)
+}
+
+// publishFleet publishes how far the gateway is behind its fleet, if it has one.
+func (p *Publisher) publishFleet(live int64, now time.Time) {
+	if p.o.Fleet == nil {
+		return
+	}
+	f := p.o.Fleet()
+	truth := map[bool]float32{true: 1}
+	p.live.SetGauge([]string{"fleet", "connected"}, truth[f.Connected])
+	p.live.SetGauge([]string{"fleet", "diverged"}, truth[f.Diverged])
+	p.live.SetGauge([]string{"fleet", "copy_revision"}, float32(f.Copy))
+	since := p.o.Started
+	if !f.Contacted.IsZero() {
+		since = f.Contacted
+		p.live.SetGauge([]string{"fleet", "head_revision"}, float32(f.Head))
+		p.live.SetGauge([]string{"fleet", "lag_revisions"}, float32(max(f.Head-live, 0)))
+	}
+	p.live.SetGauge([]string{"fleet", "contact_age_seconds"}, float32(now.Sub(since).Seconds()))
 }
 
 // publishDescriptors publishes the use of the process's file descriptors, and how

@@ -27,7 +27,7 @@ const publishEvery = 10 * time.Second
 const forgetAfter = 10 * time.Minute
 
 // Options hold the sources and the destination of values. Only LogDropped,
-// AccessLog and Statsd may be zero.
+// AccessLog, Fleet and Statsd may be zero.
 type Options struct {
 	Live        func() *snapshot.Snapshot
 	Listeners   *listeners.Set
@@ -42,11 +42,21 @@ type Options struct {
 	// with the time at which the first of them expires.
 	Expiries func(yield func(use, name, endpoint string, notAfter time.Time))
 
+	// Fleet returns how the gateway stands to its fleet. Nil: it has none.
+	Fleet func() Fleet
+
 	// Started is when the process started.
 	Started time.Time
 
 	// Statsd is the UDP address, host:port, of a statsd server. Empty: none.
 	Statsd string
+}
+
+// A Fleet says how a gateway stands to its fleet.
+type Fleet struct {
+	Connected, Diverged bool
+	Head, Copy          int64     // revisions
+	Contacted           time.Time // zero: never
 }
 
 // A Publisher turns the atomic counters of the hot paths into metrics: whenever

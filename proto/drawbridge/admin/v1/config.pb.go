@@ -239,6 +239,15 @@ const (
 	WarningCode_WARNING_CODE_POLICY_INVALID WarningCode = 13
 	// A listener serves clients that do not ask for TLS in plaintext.
 	WarningCode_WARNING_CODE_PLAINTEXT_CLIENTS WarningCode = 19
+	// etcd does not answer. The gateway serves its last good copy, which may be old, and
+	// refuses writes.
+	WarningCode_WARNING_CODE_FLEET_UNREACHABLE WarningCode = 32
+	// etcd holds another history than the gateway, which does not follow it and refuses
+	// writes.
+	WarningCode_WARNING_CODE_FLEET_DIVERGED WarningCode = 33
+	// The last good copy in the data directory cannot be written. After a restart without
+	// etcd, the gateway would serve an older revision.
+	WarningCode_WARNING_CODE_COPY_STALE WarningCode = 34
 )
 
 // Enum value maps for WarningCode.
@@ -259,6 +268,9 @@ var (
 		12: "WARNING_CODE_PENDING",
 		13: "WARNING_CODE_POLICY_INVALID",
 		19: "WARNING_CODE_PLAINTEXT_CLIENTS",
+		32: "WARNING_CODE_FLEET_UNREACHABLE",
+		33: "WARNING_CODE_FLEET_DIVERGED",
+		34: "WARNING_CODE_COPY_STALE",
 	}
 	WarningCode_value = map[string]int32{
 		"WARNING_CODE_UNSPECIFIED":        0,
@@ -276,6 +288,9 @@ var (
 		"WARNING_CODE_PENDING":            12,
 		"WARNING_CODE_POLICY_INVALID":     13,
 		"WARNING_CODE_PLAINTEXT_CLIENTS":  19,
+		"WARNING_CODE_FLEET_UNREACHABLE":  32,
+		"WARNING_CODE_FLEET_DIVERGED":     33,
+		"WARNING_CODE_COPY_STALE":         34,
 	}
 )
 
@@ -1304,7 +1319,7 @@ const file_drawbridge_admin_v1_config_proto_rawDesc = "" +
 	"\x15CHANGE_ACTION_CREATED\x10\x01\x12\x19\n" +
 	"\x15CHANGE_ACTION_UPDATED\x10\x02\x12\x1b\n" +
 	"\x17CHANGE_ACTION_UNCHANGED\x10\x03\x12\x19\n" +
-	"\x15CHANGE_ACTION_DELETED\x10\x04*\xea\x03\n" +
+	"\x15CHANGE_ACTION_DELETED\x10\x04*\xcc\x04\n" +
 	"\vWarningCode\x12\x1c\n" +
 	"\x18WARNING_CODE_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18WARNING_CODE_CERTIFICATE\x10\x01\x12\x1d\n" +
@@ -1321,7 +1336,10 @@ const file_drawbridge_admin_v1_config_proto_rawDesc = "" +
 	"\x1eWARNING_CODE_CLIENT_AUTH_USAGE\x10\v\x12\x18\n" +
 	"\x14WARNING_CODE_PENDING\x10\f\x12\x1f\n" +
 	"\x1bWARNING_CODE_POLICY_INVALID\x10\r\x12\"\n" +
-	"\x1eWARNING_CODE_PLAINTEXT_CLIENTS\x10\x13\"\x04\b\x0e\x10\x12BLZJgithub.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1;adminv1b\x06proto3"
+	"\x1eWARNING_CODE_PLAINTEXT_CLIENTS\x10\x13\x12\"\n" +
+	"\x1eWARNING_CODE_FLEET_UNREACHABLE\x10 \x12\x1f\n" +
+	"\x1bWARNING_CODE_FLEET_DIVERGED\x10!\x12\x1b\n" +
+	"\x17WARNING_CODE_COPY_STALE\x10\"\"\x04\b\x0e\x10\x12BLZJgithub.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_drawbridge_admin_v1_config_proto_rawDescOnce sync.Once

@@ -470,7 +470,10 @@ type GetStatusResponse struct {
 	// The store is sealed: its values can be read only with the seal key.
 	Sealed bool `protobuf:"varint,18,opt,name=sealed,proto3" json:"sealed,omitempty"`
 	// What the process can no longer do. Absent: the process was not restricted.
-	Confinement   *Confinement `protobuf:"bytes,19,opt,name=confinement,proto3" json:"confinement,omitempty"`
+	Confinement *Confinement `protobuf:"bytes,19,opt,name=confinement,proto3" json:"confinement,omitempty"`
+	// The fleet that the gateway belongs to. Absent: it shares its state with no other
+	// gateway.
+	Fleet         *FleetStatus `protobuf:"bytes,20,opt,name=fleet,proto3" json:"fleet,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -631,6 +634,13 @@ func (x *GetStatusResponse) GetConfinement() *Confinement {
 	return nil
 }
 
+func (x *GetStatusResponse) GetFleet() *FleetStatus {
+	if x != nil {
+		return x.Fleet
+	}
+	return nil
+}
+
 // Restrictions that the process has placed on itself, or inherited. They cannot be lifted
 // while it runs.
 type Confinement struct {
@@ -714,6 +724,110 @@ func (x *Confinement) GetMissing() []string {
 	return nil
 }
 
+// How a gateway stands to its fleet. The gateways of a fleet share one desired state, in
+// etcd.
+type FleetStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The latest revision in etcd, as of contact_time. 0 if contact_time is absent.
+	HeadRevision int64 `protobuf:"varint,1,opt,name=head_revision,json=headRevision,proto3" json:"head_revision,omitempty"`
+	// When head_revision was committed, by the clock of the gateway that took the write.
+	HeadTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=head_time,json=headTime,proto3" json:"head_time,omitempty"`
+	// When etcd answered last. Absent: it has not answered since the process started.
+	ContactTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=contact_time,json=contactTime,proto3" json:"contact_time,omitempty"`
+	// Why etcd does not answer. The gateway serves its last good copy and refuses writes.
+	// Empty: etcd answers.
+	ConnectionError string `protobuf:"bytes,4,opt,name=connection_error,json=connectionError,proto3" json:"connection_error,omitempty"`
+	// Why the gateway does not follow etcd: etcd holds another history, because it was wiped
+	// or restored. The gateway serves its revision and refuses writes. Empty: it follows.
+	Diverged string `protobuf:"bytes,5,opt,name=diverged,proto3" json:"diverged,omitempty"`
+	// The revision of the last good copy in the data directory.
+	CopyRevision int64 `protobuf:"varint,6,opt,name=copy_revision,json=copyRevision,proto3" json:"copy_revision,omitempty"`
+	// Why the copy could not be written and is older than the live revision. Empty: it is
+	// not older.
+	CopyError     string `protobuf:"bytes,7,opt,name=copy_error,json=copyError,proto3" json:"copy_error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FleetStatus) Reset() {
+	*x = FleetStatus{}
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FleetStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FleetStatus) ProtoMessage() {}
+
+func (x *FleetStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FleetStatus.ProtoReflect.Descriptor instead.
+func (*FleetStatus) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *FleetStatus) GetHeadRevision() int64 {
+	if x != nil {
+		return x.HeadRevision
+	}
+	return 0
+}
+
+func (x *FleetStatus) GetHeadTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.HeadTime
+	}
+	return nil
+}
+
+func (x *FleetStatus) GetContactTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ContactTime
+	}
+	return nil
+}
+
+func (x *FleetStatus) GetConnectionError() string {
+	if x != nil {
+		return x.ConnectionError
+	}
+	return ""
+}
+
+func (x *FleetStatus) GetDiverged() string {
+	if x != nil {
+		return x.Diverged
+	}
+	return ""
+}
+
+func (x *FleetStatus) GetCopyRevision() int64 {
+	if x != nil {
+		return x.CopyRevision
+	}
+	return 0
+}
+
+func (x *FleetStatus) GetCopyError() string {
+	if x != nil {
+		return x.CopyError
+	}
+	return ""
+}
+
 // The process's file descriptors, and their use.
 type Descriptors struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -735,7 +849,7 @@ type Descriptors struct {
 
 func (x *Descriptors) Reset() {
 	*x = Descriptors{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[3]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -747,7 +861,7 @@ func (x *Descriptors) String() string {
 func (*Descriptors) ProtoMessage() {}
 
 func (x *Descriptors) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[3]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -760,7 +874,7 @@ func (x *Descriptors) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Descriptors.ProtoReflect.Descriptor instead.
 func (*Descriptors) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{3}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Descriptors) GetLimit() int64 {
@@ -838,7 +952,7 @@ type ListenerStatus struct {
 
 func (x *ListenerStatus) Reset() {
 	*x = ListenerStatus{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[4]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -850,7 +964,7 @@ func (x *ListenerStatus) String() string {
 func (*ListenerStatus) ProtoMessage() {}
 
 func (x *ListenerStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[4]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -863,7 +977,7 @@ func (x *ListenerStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListenerStatus.ProtoReflect.Descriptor instead.
 func (*ListenerStatus) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{4}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ListenerStatus) GetName() string {
@@ -984,7 +1098,7 @@ type ClientPopulation struct {
 
 func (x *ClientPopulation) Reset() {
 	*x = ClientPopulation{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[5]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -996,7 +1110,7 @@ func (x *ClientPopulation) String() string {
 func (*ClientPopulation) ProtoMessage() {}
 
 func (x *ClientPopulation) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[5]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1009,7 +1123,7 @@ func (x *ClientPopulation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClientPopulation.ProtoReflect.Descriptor instead.
 func (*ClientPopulation) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{5}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ClientPopulation) GetHosts() []string {
@@ -1045,7 +1159,7 @@ type AnchorUse struct {
 
 func (x *AnchorUse) Reset() {
 	*x = AnchorUse{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[6]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1057,7 +1171,7 @@ func (x *AnchorUse) String() string {
 func (*AnchorUse) ProtoMessage() {}
 
 func (x *AnchorUse) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[6]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1070,7 +1184,7 @@ func (x *AnchorUse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnchorUse.ProtoReflect.Descriptor instead.
 func (*AnchorUse) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{6}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *AnchorUse) GetSubject() string {
@@ -1116,7 +1230,7 @@ type Problem struct {
 
 func (x *Problem) Reset() {
 	*x = Problem{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[7]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1128,7 +1242,7 @@ func (x *Problem) String() string {
 func (*Problem) ProtoMessage() {}
 
 func (x *Problem) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[7]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1141,7 +1255,7 @@ func (x *Problem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Problem.ProtoReflect.Descriptor instead.
 func (*Problem) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{7}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Problem) GetKind() Kind {
@@ -1184,7 +1298,7 @@ type ResourceCounts struct {
 
 func (x *ResourceCounts) Reset() {
 	*x = ResourceCounts{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[8]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1196,7 +1310,7 @@ func (x *ResourceCounts) String() string {
 func (*ResourceCounts) ProtoMessage() {}
 
 func (x *ResourceCounts) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[8]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1209,7 +1323,7 @@ func (x *ResourceCounts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResourceCounts.ProtoReflect.Descriptor instead.
 func (*ResourceCounts) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{8}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ResourceCounts) GetListeners() int32 {
@@ -1264,7 +1378,7 @@ type ListUpstreamStatusesRequest struct {
 
 func (x *ListUpstreamStatusesRequest) Reset() {
 	*x = ListUpstreamStatusesRequest{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[9]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1276,7 +1390,7 @@ func (x *ListUpstreamStatusesRequest) String() string {
 func (*ListUpstreamStatusesRequest) ProtoMessage() {}
 
 func (x *ListUpstreamStatusesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[9]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1289,7 +1403,7 @@ func (x *ListUpstreamStatusesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListUpstreamStatusesRequest.ProtoReflect.Descriptor instead.
 func (*ListUpstreamStatusesRequest) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{9}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListUpstreamStatusesRequest) GetPageSize() int32 {
@@ -1326,7 +1440,7 @@ type ListUpstreamStatusesResponse struct {
 
 func (x *ListUpstreamStatusesResponse) Reset() {
 	*x = ListUpstreamStatusesResponse{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[10]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1338,7 +1452,7 @@ func (x *ListUpstreamStatusesResponse) String() string {
 func (*ListUpstreamStatusesResponse) ProtoMessage() {}
 
 func (x *ListUpstreamStatusesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[10]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1351,7 +1465,7 @@ func (x *ListUpstreamStatusesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListUpstreamStatusesResponse.ProtoReflect.Descriptor instead.
 func (*ListUpstreamStatusesResponse) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{10}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListUpstreamStatusesResponse) GetUpstreams() []*UpstreamStatus {
@@ -1405,7 +1519,7 @@ type UpstreamStatus struct {
 
 func (x *UpstreamStatus) Reset() {
 	*x = UpstreamStatus{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[11]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1417,7 +1531,7 @@ func (x *UpstreamStatus) String() string {
 func (*UpstreamStatus) ProtoMessage() {}
 
 func (x *UpstreamStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[11]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1430,7 +1544,7 @@ func (x *UpstreamStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpstreamStatus.ProtoReflect.Descriptor instead.
 func (*UpstreamStatus) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{11}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *UpstreamStatus) GetName() string {
@@ -1575,7 +1689,7 @@ type EndpointStatus struct {
 
 func (x *EndpointStatus) Reset() {
 	*x = EndpointStatus{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[12]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1587,7 +1701,7 @@ func (x *EndpointStatus) String() string {
 func (*EndpointStatus) ProtoMessage() {}
 
 func (x *EndpointStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[12]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1600,7 +1714,7 @@ func (x *EndpointStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndpointStatus.ProtoReflect.Descriptor instead.
 func (*EndpointStatus) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{12}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *EndpointStatus) GetAddress() string {
@@ -1789,7 +1903,7 @@ type CheckStatus struct {
 
 func (x *CheckStatus) Reset() {
 	*x = CheckStatus{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[13]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1801,7 +1915,7 @@ func (x *CheckStatus) String() string {
 func (*CheckStatus) ProtoMessage() {}
 
 func (x *CheckStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[13]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1814,7 +1928,7 @@ func (x *CheckStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckStatus.ProtoReflect.Descriptor instead.
 func (*CheckStatus) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{13}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CheckStatus) GetHealthy() bool {
@@ -1889,7 +2003,7 @@ type DnsStatus struct {
 
 func (x *DnsStatus) Reset() {
 	*x = DnsStatus{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[14]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1901,7 +2015,7 @@ func (x *DnsStatus) String() string {
 func (*DnsStatus) ProtoMessage() {}
 
 func (x *DnsStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[14]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1914,7 +2028,7 @@ func (x *DnsStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DnsStatus.ProtoReflect.Descriptor instead.
 func (*DnsStatus) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{14}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *DnsStatus) GetResolveTime() *timestamppb.Timestamp {
@@ -1960,7 +2074,7 @@ type WarmConnections struct {
 
 func (x *WarmConnections) Reset() {
 	*x = WarmConnections{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[15]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1972,7 +2086,7 @@ func (x *WarmConnections) String() string {
 func (*WarmConnections) ProtoMessage() {}
 
 func (x *WarmConnections) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[15]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1985,7 +2099,7 @@ func (x *WarmConnections) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WarmConnections.ProtoReflect.Descriptor instead.
 func (*WarmConnections) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{15}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *WarmConnections) GetSize() int32 {
@@ -2043,7 +2157,7 @@ type FullHandshakes struct {
 
 func (x *FullHandshakes) Reset() {
 	*x = FullHandshakes{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[16]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2055,7 +2169,7 @@ func (x *FullHandshakes) String() string {
 func (*FullHandshakes) ProtoMessage() {}
 
 func (x *FullHandshakes) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[16]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2068,7 +2182,7 @@ func (x *FullHandshakes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FullHandshakes.ProtoReflect.Descriptor instead.
 func (*FullHandshakes) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{16}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *FullHandshakes) GetReason() FullHandshakeReason {
@@ -2098,7 +2212,7 @@ type CertificateConnections struct {
 
 func (x *CertificateConnections) Reset() {
 	*x = CertificateConnections{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[17]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2110,7 +2224,7 @@ func (x *CertificateConnections) String() string {
 func (*CertificateConnections) ProtoMessage() {}
 
 func (x *CertificateConnections) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[17]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2123,7 +2237,7 @@ func (x *CertificateConnections) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertificateConnections.ProtoReflect.Descriptor instead.
 func (*CertificateConnections) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{17}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *CertificateConnections) GetSha256Fingerprint() string {
@@ -2154,7 +2268,7 @@ type ListCertificatesInUseRequest struct {
 
 func (x *ListCertificatesInUseRequest) Reset() {
 	*x = ListCertificatesInUseRequest{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[18]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2166,7 +2280,7 @@ func (x *ListCertificatesInUseRequest) String() string {
 func (*ListCertificatesInUseRequest) ProtoMessage() {}
 
 func (x *ListCertificatesInUseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[18]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2179,7 +2293,7 @@ func (x *ListCertificatesInUseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCertificatesInUseRequest.ProtoReflect.Descriptor instead.
 func (*ListCertificatesInUseRequest) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{18}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListCertificatesInUseRequest) GetPageSize() int32 {
@@ -2209,7 +2323,7 @@ type ListCertificatesInUseResponse struct {
 
 func (x *ListCertificatesInUseResponse) Reset() {
 	*x = ListCertificatesInUseResponse{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[19]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2221,7 +2335,7 @@ func (x *ListCertificatesInUseResponse) String() string {
 func (*ListCertificatesInUseResponse) ProtoMessage() {}
 
 func (x *ListCertificatesInUseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[19]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2234,7 +2348,7 @@ func (x *ListCertificatesInUseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCertificatesInUseResponse.ProtoReflect.Descriptor instead.
 func (*ListCertificatesInUseResponse) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{19}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListCertificatesInUseResponse) GetCertificates() []*CertificateInUse {
@@ -2276,7 +2390,7 @@ type CertificateInUse struct {
 
 func (x *CertificateInUse) Reset() {
 	*x = CertificateInUse{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[20]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2288,7 +2402,7 @@ func (x *CertificateInUse) String() string {
 func (*CertificateInUse) ProtoMessage() {}
 
 func (x *CertificateInUse) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[20]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2301,7 +2415,7 @@ func (x *CertificateInUse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertificateInUse.ProtoReflect.Descriptor instead.
 func (*CertificateInUse) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{20}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *CertificateInUse) GetUse() CertificateUse {
@@ -2387,7 +2501,7 @@ type AnchorEvidence struct {
 
 func (x *AnchorEvidence) Reset() {
 	*x = AnchorEvidence{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[21]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2399,7 +2513,7 @@ func (x *AnchorEvidence) String() string {
 func (*AnchorEvidence) ProtoMessage() {}
 
 func (x *AnchorEvidence) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[21]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2412,7 +2526,7 @@ func (x *AnchorEvidence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnchorEvidence.ProtoReflect.Descriptor instead.
 func (*AnchorEvidence) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{21}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *AnchorEvidence) GetSinceTime() *timestamppb.Timestamp {
@@ -2481,7 +2595,7 @@ type AnchorUser struct {
 
 func (x *AnchorUser) Reset() {
 	*x = AnchorUser{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[22]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2493,7 +2607,7 @@ func (x *AnchorUser) String() string {
 func (*AnchorUser) ProtoMessage() {}
 
 func (x *AnchorUser) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[22]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2506,7 +2620,7 @@ func (x *AnchorUser) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnchorUser.ProtoReflect.Descriptor instead.
 func (*AnchorUser) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{22}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *AnchorUser) GetKind() Kind {
@@ -2554,7 +2668,7 @@ type ListConnectionsRequest struct {
 
 func (x *ListConnectionsRequest) Reset() {
 	*x = ListConnectionsRequest{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[23]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2566,7 +2680,7 @@ func (x *ListConnectionsRequest) String() string {
 func (*ListConnectionsRequest) ProtoMessage() {}
 
 func (x *ListConnectionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[23]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2579,7 +2693,7 @@ func (x *ListConnectionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListConnectionsRequest.ProtoReflect.Descriptor instead.
 func (*ListConnectionsRequest) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{23}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListConnectionsRequest) GetConnectionFilter() *ConnectionFilter {
@@ -2616,7 +2730,7 @@ type ListConnectionsResponse struct {
 
 func (x *ListConnectionsResponse) Reset() {
 	*x = ListConnectionsResponse{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[24]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2628,7 +2742,7 @@ func (x *ListConnectionsResponse) String() string {
 func (*ListConnectionsResponse) ProtoMessage() {}
 
 func (x *ListConnectionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[24]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2641,7 +2755,7 @@ func (x *ListConnectionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListConnectionsResponse.ProtoReflect.Descriptor instead.
 func (*ListConnectionsResponse) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{24}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ListConnectionsResponse) GetConnections() []*Connection {
@@ -2678,7 +2792,7 @@ type WatchEventsRequest struct {
 
 func (x *WatchEventsRequest) Reset() {
 	*x = WatchEventsRequest{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[25]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2690,7 +2804,7 @@ func (x *WatchEventsRequest) String() string {
 func (*WatchEventsRequest) ProtoMessage() {}
 
 func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[25]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2703,7 +2817,7 @@ func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEventsRequest.ProtoReflect.Descriptor instead.
 func (*WatchEventsRequest) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{25}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *WatchEventsRequest) GetAfterSequence() int64 {
@@ -2766,7 +2880,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[26]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2778,7 +2892,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[26]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2791,7 +2905,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{26}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Event) GetEventTime() *timestamppb.Timestamp {
@@ -2884,7 +2998,7 @@ type FailureCount struct {
 
 func (x *FailureCount) Reset() {
 	*x = FailureCount{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[27]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2896,7 +3010,7 @@ func (x *FailureCount) String() string {
 func (*FailureCount) ProtoMessage() {}
 
 func (x *FailureCount) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[27]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2909,7 +3023,7 @@ func (x *FailureCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailureCount.ProtoReflect.Descriptor instead.
 func (*FailureCount) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{27}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *FailureCount) GetReason() Reason {
@@ -2941,7 +3055,7 @@ type LastFailure struct {
 
 func (x *LastFailure) Reset() {
 	*x = LastFailure{}
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[28]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2953,7 +3067,7 @@ func (x *LastFailure) String() string {
 func (*LastFailure) ProtoMessage() {}
 
 func (x *LastFailure) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[28]
+	mi := &file_drawbridge_admin_v1_status_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2966,7 +3080,7 @@ func (x *LastFailure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LastFailure.ProtoReflect.Descriptor instead.
 func (*LastFailure) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{28}
+	return file_drawbridge_admin_v1_status_service_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *LastFailure) GetReason() Reason {
@@ -2998,7 +3112,7 @@ const file_drawbridge_admin_v1_status_service_proto_rawDesc = "" +
 	"\x10GetStatusRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x02 \x01(\tR\tpageToken\"\xe1\x06\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\"\x99\a\n" +
 	"\x11GetStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x129\n" +
 	"\n" +
@@ -3020,13 +3134,23 @@ const file_drawbridge_admin_v1_status_service_proto_rawDesc = "" +
 	"\apending\x18\x0f \x01(\v2\x1c.drawbridge.admin.v1.PendingR\apending\x123\n" +
 	"\x06caller\x18\x10 \x01(\v2\x1b.drawbridge.admin.v1.CallerR\x06caller\x12\x16\n" +
 	"\x06sealed\x18\x12 \x01(\bR\x06sealed\x12B\n" +
-	"\vconfinement\x18\x13 \x01(\v2 .drawbridge.admin.v1.ConfinementR\vconfinement\"\xc8\x01\n" +
+	"\vconfinement\x18\x13 \x01(\v2 .drawbridge.admin.v1.ConfinementR\vconfinement\x126\n" +
+	"\x05fleet\x18\x14 \x01(\v2 .drawbridge.admin.v1.FleetStatusR\x05fleet\"\xc8\x01\n" +
 	"\vConfinement\x12\x1a\n" +
 	"\blandlock\x18\x01 \x01(\bR\blandlock\x12)\n" +
 	"\x10landlock_version\x18\x02 \x01(\x05R\x0flandlockVersion\x12*\n" +
 	"\x11no_new_privileges\x18\x03 \x01(\bR\x0fnoNewPrivileges\x12,\n" +
 	"\x12system_call_filter\x18\x04 \x01(\bR\x10systemCallFilter\x12\x18\n" +
-	"\amissing\x18\x05 \x03(\tR\amissing\"\x9e\x01\n" +
+	"\amissing\x18\x05 \x03(\tR\amissing\"\xb5\x02\n" +
+	"\vFleetStatus\x12#\n" +
+	"\rhead_revision\x18\x01 \x01(\x03R\fheadRevision\x127\n" +
+	"\thead_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bheadTime\x12=\n" +
+	"\fcontact_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\vcontactTime\x12)\n" +
+	"\x10connection_error\x18\x04 \x01(\tR\x0fconnectionError\x12\x1a\n" +
+	"\bdiverged\x18\x05 \x01(\tR\bdiverged\x12#\n" +
+	"\rcopy_revision\x18\x06 \x01(\x03R\fcopyRevision\x12\x1d\n" +
+	"\n" +
+	"copy_error\x18\a \x01(\tR\tcopyError\"\x9e\x01\n" +
 	"\vDescriptors\x12\x14\n" +
 	"\x05limit\x18\x01 \x01(\x03R\x05limit\x12\x18\n" +
 	"\aclients\x18\x02 \x01(\x03R\aclients\x12\x1c\n" +
@@ -3273,7 +3397,7 @@ func file_drawbridge_admin_v1_status_service_proto_rawDescGZIP() []byte {
 }
 
 var file_drawbridge_admin_v1_status_service_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_drawbridge_admin_v1_status_service_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_drawbridge_admin_v1_status_service_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_drawbridge_admin_v1_status_service_proto_goTypes = []any{
 	(ListenerState)(0),                    // 0: drawbridge.admin.v1.ListenerState
 	(EndpointHealth)(0),                   // 1: drawbridge.admin.v1.EndpointHealth
@@ -3283,121 +3407,125 @@ var file_drawbridge_admin_v1_status_service_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),              // 5: drawbridge.admin.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),             // 6: drawbridge.admin.v1.GetStatusResponse
 	(*Confinement)(nil),                   // 7: drawbridge.admin.v1.Confinement
-	(*Descriptors)(nil),                   // 8: drawbridge.admin.v1.Descriptors
-	(*ListenerStatus)(nil),                // 9: drawbridge.admin.v1.ListenerStatus
-	(*ClientPopulation)(nil),              // 10: drawbridge.admin.v1.ClientPopulation
-	(*AnchorUse)(nil),                     // 11: drawbridge.admin.v1.AnchorUse
-	(*Problem)(nil),                       // 12: drawbridge.admin.v1.Problem
-	(*ResourceCounts)(nil),                // 13: drawbridge.admin.v1.ResourceCounts
-	(*ListUpstreamStatusesRequest)(nil),   // 14: drawbridge.admin.v1.ListUpstreamStatusesRequest
-	(*ListUpstreamStatusesResponse)(nil),  // 15: drawbridge.admin.v1.ListUpstreamStatusesResponse
-	(*UpstreamStatus)(nil),                // 16: drawbridge.admin.v1.UpstreamStatus
-	(*EndpointStatus)(nil),                // 17: drawbridge.admin.v1.EndpointStatus
-	(*CheckStatus)(nil),                   // 18: drawbridge.admin.v1.CheckStatus
-	(*DnsStatus)(nil),                     // 19: drawbridge.admin.v1.DnsStatus
-	(*WarmConnections)(nil),               // 20: drawbridge.admin.v1.WarmConnections
-	(*FullHandshakes)(nil),                // 21: drawbridge.admin.v1.FullHandshakes
-	(*CertificateConnections)(nil),        // 22: drawbridge.admin.v1.CertificateConnections
-	(*ListCertificatesInUseRequest)(nil),  // 23: drawbridge.admin.v1.ListCertificatesInUseRequest
-	(*ListCertificatesInUseResponse)(nil), // 24: drawbridge.admin.v1.ListCertificatesInUseResponse
-	(*CertificateInUse)(nil),              // 25: drawbridge.admin.v1.CertificateInUse
-	(*AnchorEvidence)(nil),                // 26: drawbridge.admin.v1.AnchorEvidence
-	(*AnchorUser)(nil),                    // 27: drawbridge.admin.v1.AnchorUser
-	(*ListConnectionsRequest)(nil),        // 28: drawbridge.admin.v1.ListConnectionsRequest
-	(*ListConnectionsResponse)(nil),       // 29: drawbridge.admin.v1.ListConnectionsResponse
-	(*WatchEventsRequest)(nil),            // 30: drawbridge.admin.v1.WatchEventsRequest
-	(*Event)(nil),                         // 31: drawbridge.admin.v1.Event
-	(*FailureCount)(nil),                  // 32: drawbridge.admin.v1.FailureCount
-	(*LastFailure)(nil),                   // 33: drawbridge.admin.v1.LastFailure
-	(*timestamppb.Timestamp)(nil),         // 34: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),           // 35: google.protobuf.Duration
-	(*Warning)(nil),                       // 36: drawbridge.admin.v1.Warning
-	(*Pending)(nil),                       // 37: drawbridge.admin.v1.Pending
-	(*Caller)(nil),                        // 38: drawbridge.admin.v1.Caller
-	(Protocol)(0),                         // 39: drawbridge.admin.v1.Protocol
-	(Kind)(0),                             // 40: drawbridge.admin.v1.Kind
-	(Reason)(0),                           // 41: drawbridge.admin.v1.Reason
-	(*CertificateInfo)(nil),               // 42: drawbridge.admin.v1.CertificateInfo
-	(*ResourceRef)(nil),                   // 43: drawbridge.admin.v1.ResourceRef
-	(*ConnectionFilter)(nil),              // 44: drawbridge.admin.v1.ConnectionFilter
-	(*Connection)(nil),                    // 45: drawbridge.admin.v1.Connection
+	(*FleetStatus)(nil),                   // 8: drawbridge.admin.v1.FleetStatus
+	(*Descriptors)(nil),                   // 9: drawbridge.admin.v1.Descriptors
+	(*ListenerStatus)(nil),                // 10: drawbridge.admin.v1.ListenerStatus
+	(*ClientPopulation)(nil),              // 11: drawbridge.admin.v1.ClientPopulation
+	(*AnchorUse)(nil),                     // 12: drawbridge.admin.v1.AnchorUse
+	(*Problem)(nil),                       // 13: drawbridge.admin.v1.Problem
+	(*ResourceCounts)(nil),                // 14: drawbridge.admin.v1.ResourceCounts
+	(*ListUpstreamStatusesRequest)(nil),   // 15: drawbridge.admin.v1.ListUpstreamStatusesRequest
+	(*ListUpstreamStatusesResponse)(nil),  // 16: drawbridge.admin.v1.ListUpstreamStatusesResponse
+	(*UpstreamStatus)(nil),                // 17: drawbridge.admin.v1.UpstreamStatus
+	(*EndpointStatus)(nil),                // 18: drawbridge.admin.v1.EndpointStatus
+	(*CheckStatus)(nil),                   // 19: drawbridge.admin.v1.CheckStatus
+	(*DnsStatus)(nil),                     // 20: drawbridge.admin.v1.DnsStatus
+	(*WarmConnections)(nil),               // 21: drawbridge.admin.v1.WarmConnections
+	(*FullHandshakes)(nil),                // 22: drawbridge.admin.v1.FullHandshakes
+	(*CertificateConnections)(nil),        // 23: drawbridge.admin.v1.CertificateConnections
+	(*ListCertificatesInUseRequest)(nil),  // 24: drawbridge.admin.v1.ListCertificatesInUseRequest
+	(*ListCertificatesInUseResponse)(nil), // 25: drawbridge.admin.v1.ListCertificatesInUseResponse
+	(*CertificateInUse)(nil),              // 26: drawbridge.admin.v1.CertificateInUse
+	(*AnchorEvidence)(nil),                // 27: drawbridge.admin.v1.AnchorEvidence
+	(*AnchorUser)(nil),                    // 28: drawbridge.admin.v1.AnchorUser
+	(*ListConnectionsRequest)(nil),        // 29: drawbridge.admin.v1.ListConnectionsRequest
+	(*ListConnectionsResponse)(nil),       // 30: drawbridge.admin.v1.ListConnectionsResponse
+	(*WatchEventsRequest)(nil),            // 31: drawbridge.admin.v1.WatchEventsRequest
+	(*Event)(nil),                         // 32: drawbridge.admin.v1.Event
+	(*FailureCount)(nil),                  // 33: drawbridge.admin.v1.FailureCount
+	(*LastFailure)(nil),                   // 34: drawbridge.admin.v1.LastFailure
+	(*timestamppb.Timestamp)(nil),         // 35: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),           // 36: google.protobuf.Duration
+	(*Warning)(nil),                       // 37: drawbridge.admin.v1.Warning
+	(*Pending)(nil),                       // 38: drawbridge.admin.v1.Pending
+	(*Caller)(nil),                        // 39: drawbridge.admin.v1.Caller
+	(Protocol)(0),                         // 40: drawbridge.admin.v1.Protocol
+	(Kind)(0),                             // 41: drawbridge.admin.v1.Kind
+	(Reason)(0),                           // 42: drawbridge.admin.v1.Reason
+	(*CertificateInfo)(nil),               // 43: drawbridge.admin.v1.CertificateInfo
+	(*ResourceRef)(nil),                   // 44: drawbridge.admin.v1.ResourceRef
+	(*ConnectionFilter)(nil),              // 45: drawbridge.admin.v1.ConnectionFilter
+	(*Connection)(nil),                    // 46: drawbridge.admin.v1.Connection
 }
 var file_drawbridge_admin_v1_status_service_proto_depIdxs = []int32{
-	34, // 0: drawbridge.admin.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
-	35, // 1: drawbridge.admin.v1.GetStatusResponse.uptime:type_name -> google.protobuf.Duration
-	9,  // 2: drawbridge.admin.v1.GetStatusResponse.listeners:type_name -> drawbridge.admin.v1.ListenerStatus
-	12, // 3: drawbridge.admin.v1.GetStatusResponse.problems:type_name -> drawbridge.admin.v1.Problem
-	13, // 4: drawbridge.admin.v1.GetStatusResponse.counts:type_name -> drawbridge.admin.v1.ResourceCounts
-	36, // 5: drawbridge.admin.v1.GetStatusResponse.warnings:type_name -> drawbridge.admin.v1.Warning
-	8,  // 6: drawbridge.admin.v1.GetStatusResponse.descriptors:type_name -> drawbridge.admin.v1.Descriptors
-	37, // 7: drawbridge.admin.v1.GetStatusResponse.pending:type_name -> drawbridge.admin.v1.Pending
-	38, // 8: drawbridge.admin.v1.GetStatusResponse.caller:type_name -> drawbridge.admin.v1.Caller
+	35, // 0: drawbridge.admin.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
+	36, // 1: drawbridge.admin.v1.GetStatusResponse.uptime:type_name -> google.protobuf.Duration
+	10, // 2: drawbridge.admin.v1.GetStatusResponse.listeners:type_name -> drawbridge.admin.v1.ListenerStatus
+	13, // 3: drawbridge.admin.v1.GetStatusResponse.problems:type_name -> drawbridge.admin.v1.Problem
+	14, // 4: drawbridge.admin.v1.GetStatusResponse.counts:type_name -> drawbridge.admin.v1.ResourceCounts
+	37, // 5: drawbridge.admin.v1.GetStatusResponse.warnings:type_name -> drawbridge.admin.v1.Warning
+	9,  // 6: drawbridge.admin.v1.GetStatusResponse.descriptors:type_name -> drawbridge.admin.v1.Descriptors
+	38, // 7: drawbridge.admin.v1.GetStatusResponse.pending:type_name -> drawbridge.admin.v1.Pending
+	39, // 8: drawbridge.admin.v1.GetStatusResponse.caller:type_name -> drawbridge.admin.v1.Caller
 	7,  // 9: drawbridge.admin.v1.GetStatusResponse.confinement:type_name -> drawbridge.admin.v1.Confinement
-	0,  // 10: drawbridge.admin.v1.ListenerStatus.state:type_name -> drawbridge.admin.v1.ListenerState
-	39, // 11: drawbridge.admin.v1.ListenerStatus.protocol:type_name -> drawbridge.admin.v1.Protocol
-	32, // 12: drawbridge.admin.v1.ListenerStatus.handshake_failures:type_name -> drawbridge.admin.v1.FailureCount
-	10, // 13: drawbridge.admin.v1.ListenerStatus.client_populations:type_name -> drawbridge.admin.v1.ClientPopulation
-	11, // 14: drawbridge.admin.v1.ClientPopulation.verified_by:type_name -> drawbridge.admin.v1.AnchorUse
-	34, // 15: drawbridge.admin.v1.AnchorUse.last_verified_time:type_name -> google.protobuf.Timestamp
-	40, // 16: drawbridge.admin.v1.Problem.kind:type_name -> drawbridge.admin.v1.Kind
-	16, // 17: drawbridge.admin.v1.ListUpstreamStatusesResponse.upstreams:type_name -> drawbridge.admin.v1.UpstreamStatus
-	17, // 18: drawbridge.admin.v1.UpstreamStatus.endpoints:type_name -> drawbridge.admin.v1.EndpointStatus
-	41, // 19: drawbridge.admin.v1.UpstreamStatus.reason:type_name -> drawbridge.admin.v1.Reason
-	22, // 20: drawbridge.admin.v1.UpstreamStatus.connections_by_certificate:type_name -> drawbridge.admin.v1.CertificateConnections
-	19, // 21: drawbridge.admin.v1.UpstreamStatus.dns:type_name -> drawbridge.admin.v1.DnsStatus
-	1,  // 22: drawbridge.admin.v1.EndpointStatus.health:type_name -> drawbridge.admin.v1.EndpointHealth
-	32, // 23: drawbridge.admin.v1.EndpointStatus.failures:type_name -> drawbridge.admin.v1.FailureCount
-	33, // 24: drawbridge.admin.v1.EndpointStatus.last_failure:type_name -> drawbridge.admin.v1.LastFailure
-	42, // 25: drawbridge.admin.v1.EndpointStatus.certificate:type_name -> drawbridge.admin.v1.CertificateInfo
-	21, // 26: drawbridge.admin.v1.EndpointStatus.full_handshakes:type_name -> drawbridge.admin.v1.FullHandshakes
-	32, // 27: drawbridge.admin.v1.EndpointStatus.reported:type_name -> drawbridge.admin.v1.FailureCount
-	20, // 28: drawbridge.admin.v1.EndpointStatus.warm:type_name -> drawbridge.admin.v1.WarmConnections
-	34, // 29: drawbridge.admin.v1.EndpointStatus.ejection_end_time:type_name -> google.protobuf.Timestamp
-	18, // 30: drawbridge.admin.v1.EndpointStatus.check:type_name -> drawbridge.admin.v1.CheckStatus
-	11, // 31: drawbridge.admin.v1.EndpointStatus.verified_by:type_name -> drawbridge.admin.v1.AnchorUse
-	34, // 32: drawbridge.admin.v1.CheckStatus.check_time:type_name -> google.protobuf.Timestamp
-	35, // 33: drawbridge.admin.v1.CheckStatus.duration:type_name -> google.protobuf.Duration
-	41, // 34: drawbridge.admin.v1.CheckStatus.reason:type_name -> drawbridge.admin.v1.Reason
-	34, // 35: drawbridge.admin.v1.DnsStatus.resolve_time:type_name -> google.protobuf.Timestamp
-	34, // 36: drawbridge.admin.v1.DnsStatus.next_resolve_time:type_name -> google.protobuf.Timestamp
-	2,  // 37: drawbridge.admin.v1.FullHandshakes.reason:type_name -> drawbridge.admin.v1.FullHandshakeReason
-	25, // 38: drawbridge.admin.v1.ListCertificatesInUseResponse.certificates:type_name -> drawbridge.admin.v1.CertificateInUse
-	3,  // 39: drawbridge.admin.v1.CertificateInUse.use:type_name -> drawbridge.admin.v1.CertificateUse
-	42, // 40: drawbridge.admin.v1.CertificateInUse.info:type_name -> drawbridge.admin.v1.CertificateInfo
-	43, // 41: drawbridge.admin.v1.CertificateInUse.used_by:type_name -> drawbridge.admin.v1.ResourceRef
-	26, // 42: drawbridge.admin.v1.CertificateInUse.evidence:type_name -> drawbridge.admin.v1.AnchorEvidence
-	34, // 43: drawbridge.admin.v1.AnchorEvidence.since_time:type_name -> google.protobuf.Timestamp
-	34, // 44: drawbridge.admin.v1.AnchorEvidence.last_verified_time:type_name -> google.protobuf.Timestamp
-	27, // 45: drawbridge.admin.v1.AnchorEvidence.needed_by:type_name -> drawbridge.admin.v1.AnchorUser
-	27, // 46: drawbridge.admin.v1.AnchorEvidence.unknown:type_name -> drawbridge.admin.v1.AnchorUser
-	40, // 47: drawbridge.admin.v1.AnchorUser.kind:type_name -> drawbridge.admin.v1.Kind
-	44, // 48: drawbridge.admin.v1.ListConnectionsRequest.connection_filter:type_name -> drawbridge.admin.v1.ConnectionFilter
-	45, // 49: drawbridge.admin.v1.ListConnectionsResponse.connections:type_name -> drawbridge.admin.v1.Connection
-	4,  // 50: drawbridge.admin.v1.WatchEventsRequest.types:type_name -> drawbridge.admin.v1.EventType
-	40, // 51: drawbridge.admin.v1.WatchEventsRequest.kinds:type_name -> drawbridge.admin.v1.Kind
-	34, // 52: drawbridge.admin.v1.Event.event_time:type_name -> google.protobuf.Timestamp
-	4,  // 53: drawbridge.admin.v1.Event.type:type_name -> drawbridge.admin.v1.EventType
-	40, // 54: drawbridge.admin.v1.Event.kind:type_name -> drawbridge.admin.v1.Kind
-	1,  // 55: drawbridge.admin.v1.Event.health:type_name -> drawbridge.admin.v1.EndpointHealth
-	41, // 56: drawbridge.admin.v1.Event.reason:type_name -> drawbridge.admin.v1.Reason
-	41, // 57: drawbridge.admin.v1.FailureCount.reason:type_name -> drawbridge.admin.v1.Reason
-	41, // 58: drawbridge.admin.v1.LastFailure.reason:type_name -> drawbridge.admin.v1.Reason
-	34, // 59: drawbridge.admin.v1.LastFailure.failure_time:type_name -> google.protobuf.Timestamp
-	5,  // 60: drawbridge.admin.v1.StatusService.GetStatus:input_type -> drawbridge.admin.v1.GetStatusRequest
-	14, // 61: drawbridge.admin.v1.StatusService.ListUpstreams:input_type -> drawbridge.admin.v1.ListUpstreamStatusesRequest
-	23, // 62: drawbridge.admin.v1.StatusService.ListCertificates:input_type -> drawbridge.admin.v1.ListCertificatesInUseRequest
-	28, // 63: drawbridge.admin.v1.StatusService.ListConnections:input_type -> drawbridge.admin.v1.ListConnectionsRequest
-	30, // 64: drawbridge.admin.v1.StatusService.WatchEvents:input_type -> drawbridge.admin.v1.WatchEventsRequest
-	6,  // 65: drawbridge.admin.v1.StatusService.GetStatus:output_type -> drawbridge.admin.v1.GetStatusResponse
-	15, // 66: drawbridge.admin.v1.StatusService.ListUpstreams:output_type -> drawbridge.admin.v1.ListUpstreamStatusesResponse
-	24, // 67: drawbridge.admin.v1.StatusService.ListCertificates:output_type -> drawbridge.admin.v1.ListCertificatesInUseResponse
-	29, // 68: drawbridge.admin.v1.StatusService.ListConnections:output_type -> drawbridge.admin.v1.ListConnectionsResponse
-	31, // 69: drawbridge.admin.v1.StatusService.WatchEvents:output_type -> drawbridge.admin.v1.Event
-	65, // [65:70] is the sub-list for method output_type
-	60, // [60:65] is the sub-list for method input_type
-	60, // [60:60] is the sub-list for extension type_name
-	60, // [60:60] is the sub-list for extension extendee
-	0,  // [0:60] is the sub-list for field type_name
+	8,  // 10: drawbridge.admin.v1.GetStatusResponse.fleet:type_name -> drawbridge.admin.v1.FleetStatus
+	35, // 11: drawbridge.admin.v1.FleetStatus.head_time:type_name -> google.protobuf.Timestamp
+	35, // 12: drawbridge.admin.v1.FleetStatus.contact_time:type_name -> google.protobuf.Timestamp
+	0,  // 13: drawbridge.admin.v1.ListenerStatus.state:type_name -> drawbridge.admin.v1.ListenerState
+	40, // 14: drawbridge.admin.v1.ListenerStatus.protocol:type_name -> drawbridge.admin.v1.Protocol
+	33, // 15: drawbridge.admin.v1.ListenerStatus.handshake_failures:type_name -> drawbridge.admin.v1.FailureCount
+	11, // 16: drawbridge.admin.v1.ListenerStatus.client_populations:type_name -> drawbridge.admin.v1.ClientPopulation
+	12, // 17: drawbridge.admin.v1.ClientPopulation.verified_by:type_name -> drawbridge.admin.v1.AnchorUse
+	35, // 18: drawbridge.admin.v1.AnchorUse.last_verified_time:type_name -> google.protobuf.Timestamp
+	41, // 19: drawbridge.admin.v1.Problem.kind:type_name -> drawbridge.admin.v1.Kind
+	17, // 20: drawbridge.admin.v1.ListUpstreamStatusesResponse.upstreams:type_name -> drawbridge.admin.v1.UpstreamStatus
+	18, // 21: drawbridge.admin.v1.UpstreamStatus.endpoints:type_name -> drawbridge.admin.v1.EndpointStatus
+	42, // 22: drawbridge.admin.v1.UpstreamStatus.reason:type_name -> drawbridge.admin.v1.Reason
+	23, // 23: drawbridge.admin.v1.UpstreamStatus.connections_by_certificate:type_name -> drawbridge.admin.v1.CertificateConnections
+	20, // 24: drawbridge.admin.v1.UpstreamStatus.dns:type_name -> drawbridge.admin.v1.DnsStatus
+	1,  // 25: drawbridge.admin.v1.EndpointStatus.health:type_name -> drawbridge.admin.v1.EndpointHealth
+	33, // 26: drawbridge.admin.v1.EndpointStatus.failures:type_name -> drawbridge.admin.v1.FailureCount
+	34, // 27: drawbridge.admin.v1.EndpointStatus.last_failure:type_name -> drawbridge.admin.v1.LastFailure
+	43, // 28: drawbridge.admin.v1.EndpointStatus.certificate:type_name -> drawbridge.admin.v1.CertificateInfo
+	22, // 29: drawbridge.admin.v1.EndpointStatus.full_handshakes:type_name -> drawbridge.admin.v1.FullHandshakes
+	33, // 30: drawbridge.admin.v1.EndpointStatus.reported:type_name -> drawbridge.admin.v1.FailureCount
+	21, // 31: drawbridge.admin.v1.EndpointStatus.warm:type_name -> drawbridge.admin.v1.WarmConnections
+	35, // 32: drawbridge.admin.v1.EndpointStatus.ejection_end_time:type_name -> google.protobuf.Timestamp
+	19, // 33: drawbridge.admin.v1.EndpointStatus.check:type_name -> drawbridge.admin.v1.CheckStatus
+	12, // 34: drawbridge.admin.v1.EndpointStatus.verified_by:type_name -> drawbridge.admin.v1.AnchorUse
+	35, // 35: drawbridge.admin.v1.CheckStatus.check_time:type_name -> google.protobuf.Timestamp
+	36, // 36: drawbridge.admin.v1.CheckStatus.duration:type_name -> google.protobuf.Duration
+	42, // 37: drawbridge.admin.v1.CheckStatus.reason:type_name -> drawbridge.admin.v1.Reason
+	35, // 38: drawbridge.admin.v1.DnsStatus.resolve_time:type_name -> google.protobuf.Timestamp
+	35, // 39: drawbridge.admin.v1.DnsStatus.next_resolve_time:type_name -> google.protobuf.Timestamp
+	2,  // 40: drawbridge.admin.v1.FullHandshakes.reason:type_name -> drawbridge.admin.v1.FullHandshakeReason
+	26, // 41: drawbridge.admin.v1.ListCertificatesInUseResponse.certificates:type_name -> drawbridge.admin.v1.CertificateInUse
+	3,  // 42: drawbridge.admin.v1.CertificateInUse.use:type_name -> drawbridge.admin.v1.CertificateUse
+	43, // 43: drawbridge.admin.v1.CertificateInUse.info:type_name -> drawbridge.admin.v1.CertificateInfo
+	44, // 44: drawbridge.admin.v1.CertificateInUse.used_by:type_name -> drawbridge.admin.v1.ResourceRef
+	27, // 45: drawbridge.admin.v1.CertificateInUse.evidence:type_name -> drawbridge.admin.v1.AnchorEvidence
+	35, // 46: drawbridge.admin.v1.AnchorEvidence.since_time:type_name -> google.protobuf.Timestamp
+	35, // 47: drawbridge.admin.v1.AnchorEvidence.last_verified_time:type_name -> google.protobuf.Timestamp
+	28, // 48: drawbridge.admin.v1.AnchorEvidence.needed_by:type_name -> drawbridge.admin.v1.AnchorUser
+	28, // 49: drawbridge.admin.v1.AnchorEvidence.unknown:type_name -> drawbridge.admin.v1.AnchorUser
+	41, // 50: drawbridge.admin.v1.AnchorUser.kind:type_name -> drawbridge.admin.v1.Kind
+	45, // 51: drawbridge.admin.v1.ListConnectionsRequest.connection_filter:type_name -> drawbridge.admin.v1.ConnectionFilter
+	46, // 52: drawbridge.admin.v1.ListConnectionsResponse.connections:type_name -> drawbridge.admin.v1.Connection
+	4,  // 53: drawbridge.admin.v1.WatchEventsRequest.types:type_name -> drawbridge.admin.v1.EventType
+	41, // 54: drawbridge.admin.v1.WatchEventsRequest.kinds:type_name -> drawbridge.admin.v1.Kind
+	35, // 55: drawbridge.admin.v1.Event.event_time:type_name -> google.protobuf.Timestamp
+	4,  // 56: drawbridge.admin.v1.Event.type:type_name -> drawbridge.admin.v1.EventType
+	41, // 57: drawbridge.admin.v1.Event.kind:type_name -> drawbridge.admin.v1.Kind
+	1,  // 58: drawbridge.admin.v1.Event.health:type_name -> drawbridge.admin.v1.EndpointHealth
+	42, // 59: drawbridge.admin.v1.Event.reason:type_name -> drawbridge.admin.v1.Reason
+	42, // 60: drawbridge.admin.v1.FailureCount.reason:type_name -> drawbridge.admin.v1.Reason
+	42, // 61: drawbridge.admin.v1.LastFailure.reason:type_name -> drawbridge.admin.v1.Reason
+	35, // 62: drawbridge.admin.v1.LastFailure.failure_time:type_name -> google.protobuf.Timestamp
+	5,  // 63: drawbridge.admin.v1.StatusService.GetStatus:input_type -> drawbridge.admin.v1.GetStatusRequest
+	15, // 64: drawbridge.admin.v1.StatusService.ListUpstreams:input_type -> drawbridge.admin.v1.ListUpstreamStatusesRequest
+	24, // 65: drawbridge.admin.v1.StatusService.ListCertificates:input_type -> drawbridge.admin.v1.ListCertificatesInUseRequest
+	29, // 66: drawbridge.admin.v1.StatusService.ListConnections:input_type -> drawbridge.admin.v1.ListConnectionsRequest
+	31, // 67: drawbridge.admin.v1.StatusService.WatchEvents:input_type -> drawbridge.admin.v1.WatchEventsRequest
+	6,  // 68: drawbridge.admin.v1.StatusService.GetStatus:output_type -> drawbridge.admin.v1.GetStatusResponse
+	16, // 69: drawbridge.admin.v1.StatusService.ListUpstreams:output_type -> drawbridge.admin.v1.ListUpstreamStatusesResponse
+	25, // 70: drawbridge.admin.v1.StatusService.ListCertificates:output_type -> drawbridge.admin.v1.ListCertificatesInUseResponse
+	30, // 71: drawbridge.admin.v1.StatusService.ListConnections:output_type -> drawbridge.admin.v1.ListConnectionsResponse
+	32, // 72: drawbridge.admin.v1.StatusService.WatchEvents:output_type -> drawbridge.admin.v1.Event
+	68, // [68:73] is the sub-list for method output_type
+	63, // [63:68] is the sub-list for method input_type
+	63, // [63:63] is the sub-list for extension type_name
+	63, // [63:63] is the sub-list for extension extendee
+	0,  // [0:63] is the sub-list for field type_name
 }
 
 func init() { file_drawbridge_admin_v1_status_service_proto_init() }
@@ -3411,14 +3539,14 @@ func file_drawbridge_admin_v1_status_service_proto_init() {
 	file_drawbridge_admin_v1_listener_proto_init()
 	file_drawbridge_admin_v1_reason_proto_init()
 	file_drawbridge_admin_v1_tls_proto_init()
-	file_drawbridge_admin_v1_status_service_proto_msgTypes[25].OneofWrappers = []any{}
+	file_drawbridge_admin_v1_status_service_proto_msgTypes[26].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_drawbridge_admin_v1_status_service_proto_rawDesc), len(file_drawbridge_admin_v1_status_service_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   29,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -1,0 +1,246 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/gateway/revisions"
+	"github.com/drawbridge-gateway/drawbridge/gateway/store"
+	"github.com/drawbridge-gateway/drawbridge/gateway/store/etcd"
+)
+
+// errDiverged reports that etcd holds another history than the member.
+var errDiverged = errors.New("the gateway does not follow etcd")
+
+const (
+	minBackoff = 100 * time.Millisecond
+	maxBackoff = 5 * time.Second
+
+	// maxMoves bounds how often a read starts again because the head moved.
+	maxMoves = 20
+)
+
+// Run follows the head until ctx ends. Every event of the watch, every end of it and a
+// timer make it read the head again.
+func (m *Member) Run(ctx context.Context) {
+	for failures := 0; ctx.Err() == nil; {
+		head, err := m.sync(ctx)
+		if err == nil {
+			failures = 0
+			m.keepAgain(ctx)
+			err = m.wait(ctx, head)
+		}
+		if err != nil && ctx.Err() == nil {
+			pause(ctx, backoff(failures))
+			failures++
+		}
+	}
+}
+
+// backoff returns how long to wait after a number of failures.
+func backoff(failures int) time.Duration {
+	d := min(minBackoff<<min(failures, 10), maxBackoff)
+	return d/2 + rand.N(d)
+}
+
+// wait waits until the head may have changed, or for the time of a poll.
+func (m *Member) wait(ctx context.Context, h *etcd.Head) error {
+	ctx, cancel := context.WithTimeout(ctx, m.poll)
+	defer cancel()
+	err := m.remote.Wait(ctx, h)
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// Sync reads the head, and makes its state live if another member has committed it. When it returns
+// nil, the gateway is at the head that it has read.
+func (m *Member) Sync(ctx context.Context) error {
+	_, err := m.sync(ctx)
+	return err
+}
+
+func (m *Member) sync(ctx context.Context) (*etcd.Head, error) {
+	m.syncing.Lock()
+	defer m.syncing.Unlock()
+	for range maxMoves {
+		head, err := m.readHead(ctx)
+		if err != nil {
+			return nil, err
+		}
+		err = m.reach(ctx, head)
+		if errors.Is(err, etcd.ErrMoved) {
+			continue
+		}
+		return head, err
+	}
+	return nil, etcd.ErrMoved
+}
+
+// readHead reads the head. It creates the fleet if neither etcd nor the member has one.
+func (m *Member) readHead(ctx context.Context) (*etcd.Head, error) {
+	head, err := m.remote.Head(ctx)
+	m.mu.Lock()
+	at, state := m.position, m.state
+	m.mu.Unlock()
+	if errors.Is(err, etcd.ErrEmpty) && at.Instance == "" {
+		head, err = m.remote.Create(ctx)
+	}
+	if errors.Is(err, etcd.ErrEmpty) {
+		return nil, m.diverged("etcd holds no fleet any more: it was wiped, or the prefix is another one")
+	}
+	if err != nil {
+		if ctx.Err() == nil {
+			m.unreachable(err)
+		}
+		return nil, err
+	}
+	if why := at.differs(state, head); why != "" {
+		return nil, m.diverged(why)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.status.Diverged != "" {
+		m.log.Info("etcd holds the fleet of the gateway again")
+		m.status.Diverged = ""
+	}
+	m.contact(head)
+	return head, nil
+}
+
+// differs returns why a head does not continue the history of a state, or "".
+func (at position) differs(state *store.State, h *etcd.Head) string {
+	if at.Instance == "" {
+		return ""
+	}
+	revision := state.Revision()
+	_, listed := h.Find(revision, at.ID)
+	switch {
+	case h.Instance != at.Instance:
+		return fmt.Sprintf("etcd holds another fleet (%s): this gateway belongs to %s", h.Instance, at.Instance)
+	case h.Cluster != at.Cluster:
+		return fmt.Sprintf("etcd is another cluster (%x): this gateway followed %x. It was restored from a backup, or replaced", h.Cluster, at.Cluster)
+	case h.Read < at.Read:
+		return fmt.Sprintf("etcd has gone back from its revision %d to %d: it was restored from a backup", at.Read, h.Read)
+	case h.Revision() < revision:
+		return fmt.Sprintf("etcd has gone back to revision %d: this gateway serves revision %d", h.Revision(), revision)
+	case !listed && revision >= h.Oldest():
+		return fmt.Sprintf("etcd holds another revision %d than this gateway serves", revision)
+	}
+	return ""
+}
+
+// diverged notes why the member does not follow etcd.
+func (m *Member) diverged(why string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	why += ". The gateway keeps serving its revision and refuses writes. To follow etcd, stop the gateway, move its state.db away and start it again"
+	if m.status.Diverged != why {
+		m.log.Error("etcd does not continue the gateway's revision", "revision", m.state.Revision(), "error", why)
+		m.status.Diverged = why
+	}
+	m.status.Unreachable, m.status.Contacted = "", time.Now()
+	return fmt.Errorf("%w: %s", errDiverged, why)
+}
+
+// reach makes the state of a head live, unless it is.
+func (m *Member) reach(ctx context.Context, head *etcd.Head) error {
+	m.mu.Lock()
+	same := m.head != nil && m.head.Mod == head.Mod
+	from := etcd.Position{State: m.state, ID: m.position.ID}
+	m.mu.Unlock()
+	if same {
+		return nil
+	}
+	reading, err := m.remote.Read(ctx, head, from)
+	if err != nil {
+		return err
+	}
+	pending, err := head.Pending()
+	if err != nil {
+		return err
+	}
+	records := reading.Records
+	if len(records) == 0 { // the head was amended
+		last, err := m.remote.Last(ctx, head)
+		if err != nil {
+			return err
+		}
+		if last != nil {
+			records = append(records, last)
+		}
+	}
+	f := &store.Followed{State: reading.State, Instance: head.Instance, Pending: pending, Complete: reading.Complete, Updates: updates(reading)}
+	if pending != nil {
+		// Both times are by the clock of the gateway that took the write. Clocks differ.
+		f.Within = pending.GetExpireTime().AsTime().Sub(head.Since) + rand.N(maxDeadlineDelay)
+	}
+	f.Fresh = func() bool {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		return m.head == nil || head.Mod > m.head.Mod
+	}
+	f.Keep = func() {
+		m.moved(head, reading.State)
+		m.keep(bare(records), pending)
+	}
+	return m.follow(ctx, f)
+}
+
+// maxDeadlineDelay bounds by how much a follower delays the rollback of a revision that was not
+// confirmed. It leaves it to the gateway that took the write, and avoids that all members
+// write at once.
+const maxDeadlineDelay = 3 * time.Second
+
+// updates returns the steps of a reading for watchers.
+func updates(r *etcd.Reading) []store.Update {
+	var out []store.Update
+	for _, record := range r.Records {
+		u := store.Update{Revision: record.Step.Revision, Resources: record.Step.Puts, Comment: record.Revision.GetComment()}
+		for _, c := range record.Revision.GetChanges() {
+			u.Changes = append(u.Changes, store.Change{Kind: c.GetKind(), Name: c.GetName(), Action: c.GetAction()})
+		}
+		out = append(out, u)
+	}
+	return out
+}
+
+// bare returns the records as bolt stores them.
+func bare(records []*etcd.Record) []*revisions.Record {
+	var out []*revisions.Record
+	for _, r := range records {
+		out = append(out, r.Record)
+	}
+	return out
+}
+
+// keepAgain writes the copy in bolt again if the last attempt failed.
+func (m *Member) keepAgain(ctx context.Context) {
+	m.mu.Lock()
+	head, was, stale := m.head, m.kept, m.status.Stale != ""
+	m.mu.Unlock()
+	if !stale || head == nil {
+		return
+	}
+	reading, err := m.remote.Read(ctx, head, etcd.Position{State: was.state, ID: was.position.ID})
+	if err != nil {
+		return // the next sync reads a newer head
+	}
+	if pending, err := head.Pending(); err == nil {
+		m.keep(bare(reading.Records), pending)
+	}
+}
+
+// pause waits for a time, or until ctx ends.
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}

@@ -1,0 +1,276 @@
+package fleet
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/drawbridge-gateway/drawbridge/gateway/revisions"
+	"github.com/drawbridge-gateway/drawbridge/gateway/store"
+	"github.com/drawbridge-gateway/drawbridge/gateway/store/bolt"
+	"github.com/drawbridge-gateway/drawbridge/gateway/store/etcd"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+// ErrBehind reports that another gateway changed the configuration first. Sync follows it;
+// then the write can be drafted again.
+var ErrBehind = errors.New("another gateway changed the configuration first")
+
+// commitTime bounds a commit to etcd.
+const commitTime = 20 * time.Second
+
+// Options configure a Member. Only Poll may be zero.
+type Options struct {
+	Remote *etcd.Store
+	Local  *bolt.Store
+
+	// Follow makes a state that another member has committed live.
+	Follow func(context.Context, *store.Followed) error
+
+	Logger hclog.Logger
+
+	// Poll is how often the head is read without an event. 0: 15s.
+	Poll time.Duration
+}
+
+// A Member is the store of a gateway in a fleet. The methods of the writer's store must
+// not be called concurrently with each other; all others may be called concurrently.
+type Member struct {
+	remote *etcd.Store
+	follow func(context.Context, *store.Followed) error
+	log    hclog.Logger
+	poll   time.Duration
+
+	syncing sync.Mutex // held by Sync
+
+	keeping sync.Mutex  // held while local is written
+	local   *bolt.Store // guarded by keeping
+	lent    bool        // another process has local; guarded by keeping
+
+	mu       sync.Mutex
+	position position     // of state; guarded by mu
+	state    *store.State // committed or followed last; guarded by mu
+	head     *etcd.Head   // of state; nil: not read since the start; guarded by mu
+	status   Status       // guarded by mu
+	kept     kept         // guarded by mu
+}
+
+// A position says where a state is in etcd. The copy in bolt has it as JSON.
+type position struct {
+	Cluster  uint64
+	Instance string
+	ID       string // of the commit
+	Read     int64  // etcd's revision when the head was read
+}
+
+// kept is what the copy in bolt holds.
+type kept struct {
+	state    *store.State
+	position position
+}
+
+// A Status says how a member stands to its fleet.
+type Status struct {
+	Instance  string    // "": unknown
+	Head      int64     // the latest revision that etcd has reported; 0: none since the start
+	Since     time.Time // when Head was committed
+	Contacted time.Time // when etcd answered last; zero: not since the start
+
+	// Unreachable says why etcd does not answer; "": it does. Diverged says why the member
+	// does not follow etcd; "": it does. Stale says why the copy in bolt is older than
+	// the live revision; "": it is not.
+	Unreachable, Diverged, Stale string
+
+	Copy int64 // the revision of the copy in bolt
+}
+
+// New returns a member that has the state of its last good copy. It does not wait for
+// etcd.
+func New(o Options) (*Member, error) {
+	m := &Member{remote: o.Remote, local: o.Local, follow: o.Follow, log: o.Logger, poll: cmp.Or(o.Poll, 15*time.Second), state: o.Local.State()}
+	if stored := o.Local.Position(); stored != nil {
+		if err := json.Unmarshal(stored, &m.position); err != nil {
+			return nil, fmt.Errorf("the data directory's position in the fleet: %w", err)
+		}
+	} else if m.state.Revision() > 0 {
+		return nil, fmt.Errorf("the data directory holds revision %d of a gateway without a fleet: start with an empty --data-dir, and apply the configuration to the fleet", m.state.Revision())
+	}
+	m.kept = kept{m.state, m.position}
+	m.status.Instance, m.status.Copy = m.position.Instance, m.state.Revision()
+	m.status.Unreachable = "it was not asked yet"
+	return m, nil
+}
+
+// State returns the state that was committed or followed last.
+func (m *Member) State() *store.State {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.state
+}
+
+// Status returns how the member stands to its fleet now.
+func (m *Member) Status() Status {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.status
+}
+
+// writable returns the head to commit after, or why nothing can be committed.
+func (m *Member) writable() (*etcd.Head, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case m.status.Diverged != "":
+		return nil, errors.New(m.status.Diverged)
+	case m.head == nil:
+		return nil, fmt.Errorf("etcd has not answered since the gateway started: %s", m.status.Unreachable)
+	}
+	return m.head, nil
+}
+
+// Commit commits a draft to etcd, and to the copy in bolt. When it returns nil, a quorum has
+// the draft. It returns ErrBehind if the draft's base is not the head, and an
+// *etcd.UnknownError if no quorum says whether the draft was committed.
+func (m *Member) Commit(d *store.Draft, r *revisions.Record) error {
+	base, err := m.writable()
+	if err != nil {
+		return err
+	}
+	if base.Revision() != d.Base().Revision() {
+		return ErrBehind
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), commitTime)
+	defer cancel()
+	head, err := m.remote.Commit(ctx, base, d, r)
+	if err != nil {
+		return m.failed(err)
+	}
+	m.moved(head, d.State())
+	m.keep([]*revisions.Record{r}, r.Pending)
+	return nil
+}
+
+// MayBeMade reports whether a commit that failed with err may still take effect.
+func MayBeMade(err error) bool { return errors.As(err, new(*etcd.UnknownError)) }
+
+// failed returns the error of a commit.
+func (m *Member) failed(err error) error {
+	if errors.Is(err, etcd.ErrConflict) {
+		return ErrBehind
+	}
+	m.unreachable(err)
+	return err
+}
+
+// Pending returns nil: Sync says what is pending in the fleet.
+func (m *Member) Pending() *adminv1.Pending { return nil }
+
+// EndPending stores in etcd that no revision is pending, and replaces the revision if r is
+// not nil. Its errors are those of Commit.
+func (m *Member) EndPending(r *adminv1.Revision) error {
+	base, err := m.writable()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), commitTime)
+	defer cancel()
+	head, err := m.remote.Amend(ctx, base, r)
+	if err != nil {
+		return m.failed(err)
+	}
+	m.moved(head, m.State())
+	var records []*revisions.Record
+	if r != nil {
+		records = append(records, &revisions.Record{Revision: r})
+	}
+	m.keep(records, nil)
+	return nil
+}
+
+// moved notes that a state is at the head.
+func (m *Member) moved(h *etcd.Head, state *store.State) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.head, m.state = h, state
+	m.position = position{h.Cluster, h.Instance, h.ID(), h.Read}
+	m.contact(h)
+}
+
+// contact notes that etcd has answered. The caller holds mu.
+func (m *Member) contact(h *etcd.Head) {
+	if m.status.Unreachable != "" {
+		m.log.Info("etcd answers", "revision", h.Revision())
+	}
+	m.status.Unreachable, m.status.Instance = "", h.Instance
+	m.status.Head, m.status.Since, m.status.Contacted = h.Revision(), h.Since, time.Now()
+}
+
+// unreachable notes that etcd did not answer.
+func (m *Member) unreachable(err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if why := err.Error(); m.status.Unreachable != why {
+		m.log.Warn("etcd does not answer: the gateway serves what it has and refuses writes", "revision", m.state.Revision(), "error", why)
+		m.status.Unreachable = why
+	}
+}
+
+// keep writes the current state to the copy in bolt. A failure does not undo what the fleet
+// has committed: the copy is stale until a later attempt succeeds.
+func (m *Member) keep(records []*revisions.Record, pending *adminv1.Pending) {
+	m.keeping.Lock()
+	defer m.keeping.Unlock()
+	m.mu.Lock()
+	state, at, was := m.state, m.position, m.kept
+	m.mu.Unlock()
+	if m.lent {
+		return
+	}
+	encoded, err := json.Marshal(at)
+	if err == nil {
+		err = m.local.Follow(bolt.Copy{State: state, Changed: state.Changed(was.state), Records: records, Pending: pending, Position: encoded})
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err != nil {
+		m.log.Error("cannot write the last good copy: it is older than the live revision", "copy", was.state.Revision(), "revision", state.Revision(), "error", err)
+		m.status.Stale = err.Error()
+		return
+	}
+	m.kept = kept{state, at}
+	m.status.Stale, m.status.Copy = "", state.Revision()
+}
+
+// Lend closes the copy for another process, which also becomes the member.
+func (m *Member) Lend() error {
+	m.keeping.Lock()
+	defer m.keeping.Unlock()
+	err := m.local.Lend()
+	m.lent = err == nil
+	return err
+}
+
+// Reclaim opens the copy again.
+func (m *Member) Reclaim() error {
+	m.keeping.Lock()
+	defer m.keeping.Unlock()
+	err := m.local.Reclaim()
+	m.lent = err != nil
+	return err
+}
+
+// Give leaves the copy to the other process.
+func (m *Member) Give() error {
+	m.keeping.Lock()
+	defer m.keeping.Unlock()
+	return m.local.Give()
+}
+
+// Close closes both stores.
+func (m *Member) Close() error { return errors.Join(m.remote.Close(), m.local.Close()) }

@@ -1,0 +1,340 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
+	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
+	"github.com/drawbridge-gateway/drawbridge/gateway/store"
+	"github.com/drawbridge-gateway/drawbridge/gateway/store/etcd"
+	"github.com/drawbridge-gateway/drawbridge/gateway/store/etcd/etcdtest"
+	"github.com/drawbridge-gateway/drawbridge/gateway/store/seal"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+// inFleet makes a gateway a member of the fleet in a cluster.
+func inFleet(t *testing.T, c *etcdtest.Cluster) func(*Options) {
+	t.Helper()
+	key, err := seal.ParseKey([]byte(strings.Repeat("a", 64)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func(o *Options) {
+		o.SealKey, o.Fleet = key, &Fleet{Etcd: etcd.Options{Endpoints: c.Endpoints(), Timeout: time.Second}, Poll: 200 * time.Millisecond}
+	}
+}
+
+// converge waits until the gateways have the same state at a revision.
+func converge(t *testing.T, revision int64, gateways ...*testGateway) {
+	t.Helper()
+	for i, g := range gateways {
+		eventually(t, fmt.Sprintf("gateway %d is at revision %d", i, revision), func() bool { return g.State().Revision() == revision })
+		equal := func(x, y store.Resource) bool { return proto.Equal(x, y) }
+		if !slices.EqualFunc(g.State().All(), gateways[0].State().All(), equal) {
+			t.Fatalf("gateway %d has:\n%v\nand gateway 0:\n%v", i, g.State().All(), gateways[0].State().All())
+		}
+	}
+}
+
+func TestAWriteAtAnyGatewayIsLiveAtAll(t *testing.T) {
+	t.Parallel()
+	c := etcdtest.Start(t, 1)
+	a, b := start(t, "", inFleet(t, c)), start(t, "", inFleet(t, c))
+	ca := certstest.NewCA(t)
+	address := echo(t, ca, ca.Server(t, "up.example"))
+	a.put(append(bridgeTo(t, ca, address), tcpListener("in", "127.0.0.1:0"))...)
+	converge(t, 1, a, b)
+	client := dial(t, b.address("in"))
+	client.echo(t, "through the gateway that followed")
+	b.put(plainUpstream("other", "127.0.0.1:1"))
+	converge(t, 2, a, b)
+	client.echo(t, "an unrelated change keeps the connection")
+	late := start(t, "", inFleet(t, c))
+	converge(t, 2, a, b, late)
+	if late.InstanceID() != a.InstanceID() || late.InstanceID() == "" {
+		t.Errorf("instance %q and %q", late.InstanceID(), a.InstanceID())
+	}
+	for name, g := range map[string]*testGateway{"writer": a, "follower": b, "latecomer": late} {
+		if r, err := g.History().Revision(2); err != nil || r.GetChanges()[0].GetName() != "other" {
+			t.Errorf("%s: %v, %v", name, r, err)
+		}
+		if e, err := g.RollbackEdit(1); err != nil || len(e.Deletes) != 1 {
+			t.Errorf("%s: a rollback: %+v, %v", name, e, err)
+		}
+	}
+	late.rollBack(1)
+	converge(t, 3, a, b, late)
+	updates, _, err := b.Updates(0)
+	if err != nil || len(updates) != 3 || updates[2].Revision != 3 || updates[1].Resources[0].GetName() != "other" {
+		t.Errorf("updates of a follower: %v, %v", updates, err)
+	}
+	// A restart begins with the copy, and follows what it missed.
+	if err := b.stop(); err != nil {
+		t.Fatal(err)
+	}
+	a.put(plainUpstream("other", "127.0.0.1:2"))
+	again := start(t, b.dir, inFleet(t, c))
+	converge(t, 4, a, again, late)
+}
+
+func TestGatewaysThatRaceLoseNoWrite(t *testing.T) {
+	t.Parallel()
+	c := etcdtest.Start(t, 1)
+	gateways := []*testGateway{start(t, "", inFleet(t, c)), start(t, "", inFleet(t, c)), start(t, "", inFleet(t, c))}
+	const each = 15
+	var writers sync.WaitGroup
+	var mu sync.Mutex
+	acknowledged := map[string]bool{}
+	aborted := 0
+	for i, g := range gateways {
+		writers.Go(func() {
+			for n := range each {
+				name := fmt.Sprintf("u%d-%d", i, n)
+				_, err := g.Apply(t.Context(), store.Edit{Puts: puts(plainUpstream(name, "127.0.0.1:1"))})
+				var bad *invalid.Error
+				mu.Lock()
+				switch {
+				case err == nil:
+					acknowledged[name] = true
+				case errors.As(err, &bad) && bad.Worst() == invalid.Conflict:
+					aborted++
+				default:
+					t.Error(err)
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	writers.Wait()
+	converge(t, int64(len(acknowledged)), gateways...)
+	for name := range acknowledged {
+		if gateways[0].State().Get(adminv1.Kind_KIND_UPSTREAM, name) == nil {
+			t.Errorf("%s was acknowledged and is lost", name)
+		}
+	}
+	t.Logf("%d acknowledged, %d aborted", len(acknowledged), aborted)
+	// A writer that names a revision loses if it is stale at any gateway.
+	at := gateways[0].State().Revision()
+	results := make([]error, 2)
+	for i := range results {
+		writers.Go(func() {
+			_, results[i] = gateways[i].Apply(t.Context(), store.Edit{Puts: puts(plainUpstream(fmt.Sprint("last", i), "127.0.0.1:1")), ExpectedRevision: &at})
+		})
+	}
+	writers.Wait()
+	var bad *invalid.Error
+	lost := errors.Join(results...)
+	if (results[0] == nil) == (results[1] == nil) || !errors.As(lost, &bad) || bad.Worst() != invalid.Conflict {
+		t.Errorf("%v", results)
+	}
+}
+
+func unavailable(err error) bool {
+	var bad *invalid.Error
+	return errors.As(err, &bad) && bad.Worst() == invalid.Unavailable
+}
+
+func TestAGatewayServesItsCopyWithoutEtcd(t *testing.T) {
+	t.Parallel()
+	c := etcdtest.Start(t, 1)
+	a := start(t, "", inFleet(t, c))
+	ca := certstest.NewCA(t)
+	a.put(append(bridgeTo(t, ca, echo(t, ca, ca.Server(t, "up.example"))), tcpListener("in", "127.0.0.1:0"))...)
+	if err := a.stop(); err != nil {
+		t.Fatal(err)
+	}
+	c.Kill(0)
+	b := start(t, a.dir, inFleet(t, c))
+	dial(t, b.address("in")).echo(t, "without etcd")
+	_, err := b.Apply(t.Context(), store.Edit{Puts: puts(plainUpstream("new", "127.0.0.1:1"))})
+	if !unavailable(err) || !strings.Contains(err.Error(), "nothing was changed") {
+		t.Errorf("a write without etcd: %v", err)
+	}
+	if s := b.fleet.Status(); s.Unreachable == "" || !s.Contacted.IsZero() || s.Copy != 1 || s.Diverged != "" {
+		t.Errorf("%+v", s)
+	}
+	fresh := start(t, "", inFleet(t, c))
+	c.Run(0)
+	c.Await()
+	converge(t, 1, b, fresh)
+	eventually(t, "writes work again", func() bool {
+		_, err := b.Apply(t.Context(), store.Edit{Puts: puts(plainUpstream("new", "127.0.0.1:1"))})
+		return err == nil
+	})
+	converge(t, 2, b, fresh)
+	if s := b.fleet.Status(); s.Unreachable != "" || s.Head != 2 || s.Copy != 2 {
+		t.Errorf("%+v", s)
+	}
+	// Without the fleet, the copy must not become a history of its own.
+	if err := b.stop(); err != nil {
+		t.Fatal(err)
+	}
+	o := Options{DataDir: a.dir, AdminSocket: filepath.Join(shortDir(t), "admin.sock")}
+	inFleet(t, c)(&o)
+	o.Fleet = nil
+	if g, err := Open(t.Context(), o); err == nil || !strings.Contains(err.Error(), "--store etcd") {
+		t.Errorf("opened without its fleet: %v", err)
+		if g != nil {
+			g.Close()
+		}
+	}
+}
+
+func TestAConfirmationIsOfTheWholeFleet(t *testing.T) {
+	t.Parallel()
+	c := etcdtest.Start(t, 1)
+	a, b := start(t, "", inFleet(t, c)), start(t, "", inFleet(t, c))
+	a.put(plainUpstream("u", "127.0.0.1:1"))
+	a.apply(store.Edit{Puts: puts(plainUpstream("u", "127.0.0.1:2")), ConfirmWithin: ages})
+	converge(t, 2, a, b)
+	eventually(t, "the follower has it pending", func() bool { return b.Status().GetPending().GetRevision() == 2 })
+	if _, err := b.Apply(t.Context(), store.Edit{Puts: puts(plainUpstream("v", "127.0.0.1:1"))}); !isPending(err) {
+		t.Errorf("a write while a revision is pending: %v", err)
+	}
+	if err := b.tryConfirm(2); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the writer learns of it", func() bool { return a.Status().GetPending() == nil })
+	if r, err := a.History().Revision(2); err != nil || r.GetConfirmPrincipal() != "uid:9" {
+		t.Errorf("%v, %v", r, err)
+	}
+	late := start(t, "", inFleet(t, c))
+	if r, err := late.History().Revision(2); err != nil || r.GetConfirmPrincipal() != "uid:9" || late.Status().GetPending() != nil {
+		t.Errorf("a latecomer: %v, %v", r, err)
+	}
+	// The gateway that took the write stops, and the others roll back.
+	a.apply(store.Edit{Puts: puts(plainUpstream("u", "127.0.0.1:3")), ConfirmWithin: 2 * time.Second})
+	if err := a.stop(); err != nil {
+		t.Fatal(err)
+	}
+	converge(t, 4, b, late)
+	if r, err := late.History().Revision(4); err != nil || r.GetMethod() != byDeadline || r.GetRollbackTo() != 2 {
+		t.Errorf("%v, %v", r, err)
+	}
+	again := start(t, a.dir, inFleet(t, c))
+	converge(t, 4, b, late, again)
+	if p := again.Status().GetPending(); p != nil {
+		t.Errorf("pending: %v", p)
+	}
+}
+
+func TestAGatewayThatCannotBindServesTheRest(t *testing.T) {
+	t.Parallel()
+	c := etcdtest.Start(t, 1)
+	a, b := start(t, "", inFleet(t, c)), start(t, "", inFleet(t, c))
+	ca := certstest.NewCA(t)
+	file := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(file, ca.TrustPEM(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	// Both are on one machine: the second cannot bind the port of the first.
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := l.Addr().String()
+	l.Close()
+	a.put(append(bridgeTo(t, ca, echo(t, ca, ca.Server(t, "up.example"))), tcpListener("fixed", port), tcpListener("in", "127.0.0.1:0"))...)
+	converge(t, 1, a, b)
+	dial(t, b.address("in")).echo(t, "the rest is live")
+	if got := b.listener("fixed"); got.GetState() != adminv1.ListenerState_LISTENER_STATE_DOWN {
+		t.Errorf("%v", got)
+	}
+	a.apply(store.Edit{Deletes: []store.Delete{{Kind: adminv1.Kind_KIND_LISTENER, Name: "fixed"}}})
+	converge(t, 2, a, b)
+	if problems := b.Status().GetProblems(); len(problems) > 0 {
+		t.Errorf("%v", problems)
+	}
+}
+
+func TestAWipedEtcdIsNotFollowed(t *testing.T) {
+	t.Parallel()
+	c := etcdtest.Start(t, 1)
+	a := start(t, "", inFleet(t, c))
+	a.put(plainUpstream("u", "127.0.0.1:1"))
+	c.Wipe()
+	c.Run(0)
+	c.Await()
+	eventually(t, "the gateway notices", func() bool { return strings.Contains(a.fleet.Status().Diverged, "no fleet any more") })
+	// Another gateway makes a new fleet there.
+	b := start(t, "", inFleet(t, c))
+	b.put(plainUpstream("other", "127.0.0.1:1"))
+	eventually(t, "the gateway notices the other fleet", func() bool { return strings.Contains(a.fleet.Status().Diverged, "another fleet") })
+	if _, err := a.Apply(t.Context(), store.Edit{Puts: puts(plainUpstream("v", "127.0.0.1:1"))}); !unavailable(err) || !strings.Contains(err.Error(), "another fleet") {
+		t.Errorf("a write: %v", err)
+	}
+	if a.State().Get(adminv1.Kind_KIND_UPSTREAM, "u") == nil || a.State().Revision() != 1 {
+		t.Error("the gateway lost its state")
+	}
+	// It follows when its copy is moved away.
+	if err := a.stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(a.dir, "state.db")); err != nil {
+		t.Fatal(err)
+	}
+	converge(t, 1, b, start(t, a.dir, inFleet(t, c)))
+}
+
+func TestFilesBelongToOneGateway(t *testing.T) {
+	t.Parallel()
+	c := etcdtest.Start(t, 1)
+	a, b := start(t, "", inFleet(t, c)), start(t, "", inFleet(t, c))
+	first, second := certstest.NewCA(t), certstest.NewCA(t)
+	file := filepath.Join(t.TempDir(), "ca.pem")
+	write := func(ca *certstest.CA) {
+		if err := os.WriteFile(file+".new", ca.TrustPEM(), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(file+".new", file); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(first)
+	a.put(&adminv1.TrustBundle{Name: "corp", Source: &adminv1.TrustBundle_File{File: file}})
+	converge(t, 1, a, b)
+	subject := func(g *testGateway) string {
+		r := g.Present(g.State().Get(adminv1.Kind_KIND_TRUST_BUNDLE, "corp")).(*adminv1.TrustBundle)
+		return r.GetInfo().String()
+	}
+	before := subject(a)
+	write(second)
+	for _, g := range []*testGateway{a, b} {
+		eventually(t, "the gateway loads its file", func() bool { return subject(g) != before })
+		if g.State().Revision() != 1 {
+			t.Errorf("a file made revision %d", g.State().Revision())
+		}
+	}
+	converge(t, 1, a, b)
+}
+
+func TestAGatewayWithAConfigurationDoesNotJoin(t *testing.T) {
+	t.Parallel()
+	c := etcdtest.Start(t, 1)
+	alone := start(t, "", func(o *Options) { inFleet(t, c)(o); o.Fleet = nil })
+	alone.put(plainUpstream("u", "127.0.0.1:1"))
+	if err := alone.stop(); err != nil {
+		t.Fatal(err)
+	}
+	o := Options{DataDir: alone.dir, AdminSocket: filepath.Join(shortDir(t), "admin.sock")}
+	inFleet(t, c)(&o)
+	g, err := Open(context.Background(), o)
+	if err == nil || !strings.Contains(err.Error(), "without a fleet") {
+		t.Errorf("joined: %v", err)
+	}
+	if g != nil {
+		g.Close()
+	}
+}
