@@ -286,6 +286,11 @@ costs: ## Print the memory and CPU cost of each kind of input
 scale: build ## Apply, read and watch 10,000 resources of each kind
 	DRAWBRIDGE_SCALE=10000 DRAWBRIDGE_BINARY=$(BINARY) $(GO) test -count=1 -timeout 30m -v -run '^TestMany' ./e2e
 
+.PHONY: soak
+soak: build ## Run the gateway for MINUTES (default: 30) under mixed load, changes, rotations, upgrades and failures, and check that it ends as it began
+	$(GO) -C bench build -o $(CURDIR)/bin/bench .
+	bin/bench soak -drawbridge $(BINARY) -minutes $(or $(MINUTES),30) -plot bin/soak.svg
+
 .PHONY: bench-scale
 bench-scale: build ## Measure a gateway with 10,000 resources of each kind: start, idle, handshakes, writes, a scrape, watched files
 	$(GO) -C bench run . scale -drawbridge $(BINARY) -writes 200

@@ -29,6 +29,7 @@ var commands = map[string]func(ctx context.Context, args []string) error{
 	gateCommand:         runGate,
 	growthCommand:       runGrowth,
 	scaleCommand:        runScale,
+	soakCommand:         runSoak,
 	tailsCommand:        runTails,
 	renderCommand:       func(_ context.Context, args []string) error { return render(args) },
 	pgoCommand:          func(_ context.Context, args []string) error { return writePGO(args) },

@@ -61,7 +61,8 @@ func TestStreamsThatOutliveTheDrainEndWithIt(t *testing.T) {
 		}
 	})
 	g.apply(plainUpstream("web", web), listener("web", protocolHTTP, "web"), listener("raw", protocolTCP, "web"))
-	load := startNewConnections(t, dialers(map[string]string{g.address("web"): "tcp", g.address("raw"): "tcp"}))
+	addresses := []string{g.address("web"), g.address("raw")}
+	load := startNewConnections(t, dialers(map[string]string{addresses[0]: "tcp", addresses[1]: "tcp"}))
 	writes := g.startWrites()
 	s := &longStreams{}
 	ctx, end := context.WithCancel(context.Background())
@@ -71,7 +72,7 @@ func TestStreamsThatOutliveTheDrainEndWithIt(t *testing.T) {
 	for i := range count {
 		clients.Go(func() {
 			for ctx.Err() == nil {
-				if err := s.follow(ctx, []string{g.address("web"), g.address("raw")}[i%2]); err != nil {
+				if err := s.follow(ctx, addresses[i%len(addresses)]); err != nil {
 					t.Errorf("a stream failed: %v", err)
 					return
 				}

@@ -141,6 +141,29 @@ func Lines(path, title, xLabel, y string, logY bool, x []float64, series []Serie
 	return save(p, 15*vg.Centimeter, path)
 }
 
+// Time draws a line for each series over time, on axes that begin at 0.
+func Time(path, title, xLabel string, x []float64, series []Series) error {
+	p := newPlot(title, "")
+	p.X.Label.Text = xLabel
+	p.Legend.Left = true
+	p.Add(plotter.NewGrid())
+	for _, s := range series {
+		var points plotter.XYs
+		for j, v := range s.Values {
+			points = append(points, plotter.XY{X: x[j], Y: v})
+		}
+		line, err := plotter.NewLine(points)
+		if err != nil {
+			return fmt.Errorf("%s: %w", s.Name, err)
+		}
+		line.Color, line.Width = seriesColor(s.Color), vg.Points(1.2)
+		p.Add(line)
+		p.Legend.Add(s.Name, line)
+	}
+	p.Y.Min, p.Y.Max = 0, 1.3*p.Y.Max
+	return save(p, 20*vg.Centimeter, path)
+}
+
 func save(p *plot.Plot, width vg.Length, path string) error {
 	if err := p.Save(width, height, path); err != nil {
 		return fmt.Errorf("draw %s: %w", path, err)

@@ -1,0 +1,7 @@
+// Package soak runs a gateway under mixed load while its configuration and certificates
+// change, its endpoints fail and its process is replaced, and checks that it ends as it
+// began.
+//
+// Run owns the gateway, the servers behind it and every client, and has ended all of them
+// when it returns.
+package soak
