@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
 	"time"
 
@@ -33,11 +34,14 @@ and those that upstreams' endpoints presented. ("get certificates" shows the
 configured ones.) Below the table it names the CAs that are no longer needed:
 no handshake has used them for --unused-for.
 
+With --ready it only reports whether the gateway is ready, as /readyz does: exit code 0
+if it is, and 6 if it is not or cannot be reached. Containers are checked with it.
+
 -o json and yaml hold the responses of StatusService: {"status": …, "upstreams": […]},
 or with --certificates {"certificates": […]}.`
 
 func newStatus(c *cli) *cobra.Command {
-	var certificates bool
+	var certificates, ready bool
 	var unusedFor time.Duration
 	cmd := &cobra.Command{
 		Use:   "status",
@@ -45,16 +49,21 @@ func newStatus(c *cli) *cobra.Command {
 		Long:  statusLong,
 		Example: `  drawbridge status
   drawbridge status --certificates
+  drawbridge status --ready
   drawbridge status -o json | jq .status.problems`,
 		Args: cobra.NoArgs,
 	}
 	cmd.Flags().BoolVar(&certificates, "certificates", false, "show every certificate in use by days left, including those of upstreams and CAs")
+	cmd.Flags().BoolVar(&ready, "ready", false, "only report whether the gateway is ready, by the exit code")
 	cmd.Flags().DurationVar(&unusedFor, "unused-for", 24*time.Hour, "with --certificates: how long a CA must be unused before it is reported as no longer needed; choose more than the longest pause between a client's connections")
 	output := format.Flag(cmd)
 	conn := client.Flags(c.Env, cmd.Flags())
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if cmd.Flags().Changed("unused-for") && !certificates {
 			return exit.UsageError("--unused-for needs --certificates")
+		}
+		if ready && (certificates || cmd.Flags().Changed("output")) {
+			return exit.UsageError("--ready excludes --certificates and --output")
 		}
 		cl, err := conn.Dial()
 		if err != nil {
@@ -67,6 +76,13 @@ func newStatus(c *cli) *cobra.Command {
 		st, err := cl.WholeStatus(cmd.Context())
 		if err != nil {
 			return cl.Failure(err, nil)
+		}
+		if ready {
+			if !st.GetReady() {
+				return &exit.Error{Code: exit.Unavailable, Summary: "the gateway is not ready"}
+			}
+			_, err := fmt.Fprintln(c.Out, "ready")
+			return err
 		}
 		ups, err := cl.UpstreamStatuses(cmd.Context())
 		if err != nil {

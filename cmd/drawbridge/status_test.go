@@ -40,3 +40,20 @@ func TestStatusInJSONHasEveryField(t *testing.T) {
 	sh.run(t.Context(), "status").want(t, exit.OK, "u          a:1        ", "NO_TICKET")
 	sh.run(t.Context(), "status", "-o", "json").want(t, exit.OK, `"fullHandshakes"`, `"connectionsByCertificate"`)
 }
+
+func TestReadinessIsAnExitCode(t *testing.T) {
+	for _, tt := range []struct {
+		ready bool
+		code  int
+		text  string
+	}{{true, exit.OK, "ready\n"}, {false, exit.Unavailable, "Error: the gateway is not ready\n"}} {
+		sh := serveFake(t, fakeAdmin{status: fakeStatus{status: &adminv1.GetStatusResponse{Ready: tt.ready}}})
+		if r := sh.run(t.Context(), "status", "--ready"); r.code != tt.code || r.out+r.err != tt.text {
+			t.Errorf("ready %v: exit code %d: %s%s", tt.ready, r.code, r.out, r.err)
+		}
+		sh.run(t.Context(), "status", "--ready", "--certificates").want(t, exit.Usage, "--ready excludes")
+		sh.run(t.Context(), "status", "--ready", "-o", "json").want(t, exit.Usage, "--ready excludes")
+	}
+	gone := shell{env: map[string]string{"DRAWBRIDGE_ADMIN": "unix:" + t.TempDir() + "/none.sock"}}
+	gone.run(t.Context(), "status", "--ready").want(t, exit.Unavailable, "none.sock")
+}
