@@ -34,6 +34,7 @@ VALE_VERSION               := v3.17.1
 GOVULNCHECK_VERSION        := v1.9.0
 # Later versions need a module that not every proxy serves.
 NFPM_VERSION               := v2.45.2
+CYCLONEDX_VERSION          := v1.10.0
 # This module contains the vulnerability database.
 VULNDB_VERSION             := v0.0.0-20261105234957-e22db6528018
 
@@ -50,6 +51,7 @@ VALE               := $(TOOLS)/.vale-$(VALE_VERSION)
 GOVULNCHECK        := $(TOOLS)/.govulncheck-$(GOVULNCHECK_VERSION)
 INDEXDB            := $(TOOLS)/.indexdb-$(VULNDB_VERSION)
 NFPM               := $(TOOLS)/.nfpm-$(NFPM_VERSION)
+CYCLONEDX          := $(TOOLS)/.cyclonedx-gomod-$(CYCLONEDX_VERSION)
 # Files below e2e/testdata and proto/lint pin these tools.
 H2SPEC             := $(TOOLS)/h2spec
 WS                 := $(TOOLS)/ws/installed
@@ -82,6 +84,18 @@ binaries: $(BINARIES) ## Build the release binaries, bin/release/drawbridge-linu
 $(BINARIES): $(RELEASE)/drawbridge-linux-%:
 	GOFLAGS= GOEXPERIMENT= GOOS=linux GOARCH=$* GOAMD64=v1 GOARM64=v8.0 CGO_ENABLED=0 $(GO) build -buildvcs=false -pgo=$(PROFILE) -trimpath \
 		-ldflags "-s -w -buildid= -X main.version=$(VERSION) -X main.commit=$(COMMIT)" -o $@ ./cmd/drawbridge
+
+.PHONY: release
+release: binaries packages image $(CYCLONEDX) ## Build all that is released: binaries, packages, the image, lists of components, checksums
+	for arch in $(ARCHS); do \
+		$(TOOLS)/cyclonedx-gomod bin -json -std -noserial -notimestamp -version '$(VERSION)' -output $(RELEASE)/drawbridge-linux-$$arch.cdx.json $(RELEASE)/drawbridge-linux-$$arch || exit 1; \
+	done
+	cd $(RELEASE) && rm -f SHA256SUMS && sha256sum * > SHA256SUMS
+
+.PHONY: image
+image: binaries ## Build the container image as an OCI layout, bin/release/drawbridge-image.tar, without a container engine
+	CGO_ENABLED=0 $(GO) build -o bin/image ./deploy/image
+	bin/image -out $(RELEASE)/drawbridge-image.tar -version '$(VERSION)' -commit '$(COMMIT)' -epoch $(SOURCE_DATE_EPOCH) $(foreach arch,$(ARCHS),$(arch)=$(RELEASE)/drawbridge-linux-$(arch))
 
 PACKAGE_VERSION = $(shell deploy/packages/version '$(VERSION)' '$(SOURCE_DATE_EPOCH)')
 
@@ -129,8 +143,8 @@ e2e: build $(GRPCURL) $(GRPC_INTEROP) $(GHZ) $(H2SPEC) $(WS) $(CONNECT) ## Run t
 		$(GO) test -count=1 -timeout 15m ./e2e
 
 .PHONY: install-test
-install-test: packages root ## Install, upgrade, remove and purge the packages in a fresh root (needs root, mmdebstrap and rpm)
-	NFPM=$(TOOLS)/nfpm RELEASE=$(RELEASE) PACKAGE_ROOT=$(ROOT) VERSION='$(VERSION)' COMMIT=$(COMMIT) \
+install-test: release root ## Install, upgrade, remove and purge the packages in a fresh root, and run the image (needs root, mmdebstrap and rpm)
+	NFPM=$(TOOLS)/nfpm IMAGE=$(CURDIR)/bin/image RELEASE=$(RELEASE) PACKAGE_ROOT=$(ROOT) VERSION='$(VERSION)' COMMIT=$(COMMIT) \
 		SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) PACKAGE_VERSION='$(PACKAGE_VERSION)' $(GO) test -count=1 -timeout 10m ./e2e/install
 
 .PHONY: drills
@@ -363,6 +377,11 @@ $(GOVULNCHECK):
 	$(call install,govulncheck,golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION))
 $(NFPM):
 	$(call install,nfpm,github.com/goreleaser/nfpm/v2/cmd/nfpm@$(NFPM_VERSION))
+# The lists of components contain its checksum, so it must not contain a path.
+$(CYCLONEDX):
+	rm -f $(TOOLS)/.cyclonedx-gomod-v*
+	GOBIN=$(TOOLS) CGO_ENABLED=0 GOFLAGS=-trimpath $(GO) install github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@$(CYCLONEDX_VERSION)
+	touch $@
 $(INDEXDB):
 	$(call install,indexdb,golang.org/x/vulndb/cmd/indexdb@$(VULNDB_VERSION))
 # vale parses comments with tree-sitter, which is written in C.

@@ -125,6 +125,8 @@ var mayImport = map[string][]string{
 
 	"e2e":         {"proto/drawbridge/admin/v1", "certs/pki"},
 	"e2e/install": {"certs/pki"},
+
+	"deploy/image": {},
 }
 
 // Libraries that belong to one layer; no other package may import them. So
