@@ -32,7 +32,7 @@ func inFleet(t *testing.T, c *etcdtest.Cluster) func(*Options) {
 		t.Fatal(err)
 	}
 	return func(o *Options) {
-		o.SealKey, o.Fleet = key, &Fleet{Etcd: etcd.Options{Endpoints: c.Endpoints(), Timeout: time.Second}, Poll: 200 * time.Millisecond}
+		o.SealKey, o.Fleet = key, &Fleet{Etcd: etcd.Options{Endpoints: c.Endpoints(), Timeout: 20 * time.Second}, Poll: 200 * time.Millisecond}
 	}
 }
 
@@ -156,7 +156,8 @@ func TestAGatewayServesItsCopyWithoutEtcd(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.Kill(0)
-	b := start(t, a.dir, inFleet(t, c))
+	impatient := func(o *Options) { inFleet(t, c)(o); o.Fleet.Etcd.Timeout = time.Second }
+	b := start(t, a.dir, impatient)
 	dial(t, b.address("in")).echo(t, "without etcd")
 	_, err := b.Apply(t.Context(), store.Edit{Puts: puts(plainUpstream("new", "127.0.0.1:1"))})
 	if !unavailable(err) || !strings.Contains(err.Error(), "nothing was changed") {
@@ -165,7 +166,7 @@ func TestAGatewayServesItsCopyWithoutEtcd(t *testing.T) {
 	if s := b.fleet.Status(); s.Unreachable == "" || !s.Contacted.IsZero() || s.Copy != 1 || s.Diverged != "" {
 		t.Errorf("%+v", s)
 	}
-	fresh := start(t, "", inFleet(t, c))
+	fresh := start(t, "", impatient)
 	c.Run(0)
 	c.Await()
 	converge(t, 1, b, fresh)

@@ -83,10 +83,12 @@ func (m *Member) sync(ctx context.Context) (*etcd.Head, error) {
 
 // readHead reads the head. It creates the fleet if neither etcd nor the member has one.
 func (m *Member) readHead(ctx context.Context) (*etcd.Head, error) {
-	head, err := m.remote.Head(ctx)
+	// Before the read: the head that is read cannot be older, but this gateway may commit
+	// in the meantime.
 	m.mu.Lock()
 	at, state := m.position, m.state
 	m.mu.Unlock()
+	head, err := m.remote.Head(ctx)
 	if errors.Is(err, etcd.ErrEmpty) && at.Instance == "" {
 		head, err = m.remote.Create(ctx)
 	}

@@ -174,7 +174,7 @@ func (s *Store) swap(ctx context.Context, base, next *Head, id string, also ...c
 	resp, err := s.txn(ctx, []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(s.prefix+headKey), "=", base.Mod)}, ops...)
 	switch {
 	case err != nil:
-		return s.settle(ctx, base, id, err)
+		return s.settle(ctx, base, next, id, err)
 	case !resp.Succeeded:
 		return nil, ErrConflict
 	}
@@ -182,9 +182,9 @@ func (s *Store) swap(ctx context.Context, base, next *Head, id string, also ...c
 	return next, nil
 }
 
-// settle finds out whether a swap took effect whose response was lost. It returns the
-// head if it did.
-func (s *Store) settle(ctx context.Context, base *Head, id string, cause error) (*Head, error) {
+// settle finds out whether a swap to next took effect whose response was lost. It returns
+// the head that the swap made if it did, even if the head has moved on since.
+func (s *Store) settle(ctx context.Context, base, next *Head, id string, cause error) (*Head, error) {
 	// The caller's request may have ended, and its outcome still counts.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTime)
 	defer cancel()
@@ -203,9 +203,15 @@ func (s *Store) settle(ctx context.Context, base *Head, id string, cause error) 
 			}
 			continue
 		}
-		made := func(b Blob) bool { return b.ID == id }
-		if id != "" && slices.ContainsFunc(head.Records, made) {
+		if id != "" && head.ID() == id {
 			return head, nil
+		}
+		if made := func(b Blob) bool { return b.ID == id }; id != "" && slices.ContainsFunc(head.Records, made) {
+			// The current head is of a later revision. When next was the head is unknown,
+			// so it counts as old as base: a commit after it conflicts, and every read of
+			// the head is later.
+			next.Mod, next.Read, next.Cluster = base.Mod, base.Read, base.Cluster
+			return next, nil
 		}
 		if id == "" && head.ID() == base.ID() && len(head.Waiting) == 0 {
 			return head, nil // amended

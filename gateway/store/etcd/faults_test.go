@@ -312,3 +312,27 @@ func TestACommitWithoutAResponseIsSettled(t *testing.T) {
 	}
 	_ = h
 }
+
+// A commit whose response was lost, and which others have followed since, is the revision
+// that it made, not theirs.
+func TestASettledCommitIsItsOwnRevision(t *testing.T) {
+	t.Parallel()
+	c := etcdtest.Start(t, 1)
+	s := open(t, c)
+	base := create(t, s)
+	d := draft(t, new(store.State), put(upstream("x", 1)))
+	made, err := s.Commit(t.Context(), base, d, recordOf(d, store.Edit{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	commit(t, s, made, d.State(), put(upstream("x", 2)))
+	next := *made
+	settled, err := s.settle(t.Context(), base, &next, made.ID(), errors.New("lost"))
+	if err != nil || settled.Revision() != 1 || settled.ID() != made.ID() {
+		t.Fatalf("revision %d, %v", settled.Revision(), err)
+	}
+	later := draft(t, d.State(), put(upstream("x", 3)))
+	if _, err := s.Commit(t.Context(), settled, later, recordOf(later, store.Edit{})); !errors.Is(err, ErrConflict) {
+		t.Errorf("a commit after a head that has moved on: %v", err)
+	}
+}

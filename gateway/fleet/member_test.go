@@ -1,0 +1,124 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"go.uber.org/goleak"
+
+	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
+	"github.com/drawbridge-gateway/drawbridge/gateway/revisions"
+	"github.com/drawbridge-gateway/drawbridge/gateway/store"
+	"github.com/drawbridge-gateway/drawbridge/gateway/store/bolt"
+	"github.com/drawbridge-gateway/drawbridge/gateway/store/etcd"
+	"github.com/drawbridge-gateway/drawbridge/gateway/store/etcd/etcdtest"
+	"github.com/drawbridge-gateway/drawbridge/gateway/store/seal"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// A gateway is the part of a gateway that its member uses.
+type gateway struct {
+	*Member
+	mu sync.Mutex // the writer's lock
+}
+
+func (g *gateway) follow(_ context.Context, f *store.Followed) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if f.Fresh() {
+		f.Keep()
+	}
+	return nil
+}
+
+// put commits an upstream.
+func (g *gateway) put(name string, port int) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	e := store.Edit{Puts: []store.Put{{Resource: &adminv1.Upstream{Name: name, Endpoints: []*adminv1.Endpoint{{Address: fmt.Sprint("127.0.0.1:", port)}}}}}}
+	d := g.State().Edit(e, new(invalid.List))
+	return g.Commit(d, revisions.NewRecord(d, e, time.Now(), func(store.Ref) string { return "" }))
+}
+
+func join(t *testing.T, c *etcdtest.Cluster) *gateway {
+	t.Helper()
+	key, err := seal.ParseKey([]byte(strings.Repeat("a", 64)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	remote, err := etcd.Open(etcd.Options{Endpoints: c.Endpoints(), Key: key, Timeout: 20 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	local, err := bolt.Open(filepath.Join(t.TempDir(), "data"), bolt.Options{Key: key})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := &gateway{}
+	if g.Member, err = New(Options{Remote: remote, Local: local, Follow: g.follow, Logger: hclog.NewNullLogger()}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { g.Close() })
+	return g
+}
+
+// A commit while the head is read is no sign that etcd went back.
+func TestReadsDuringCommitsAreNoDivergence(t *testing.T) {
+	c := etcdtest.Start(t, 1)
+	a, b := join(t, c), join(t, c)
+	for _, g := range []*gateway{a, b} {
+		if err := g.Sync(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	done := make(chan struct{})
+	var readers, writers sync.WaitGroup
+	for _, g := range []*gateway{a, b} {
+		readers.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				if err := g.Sync(t.Context()); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	for i, g := range []*gateway{a, b} {
+		writers.Go(func() {
+			for n := range 150 {
+				if err := g.put(fmt.Sprint("u", i), n); err != nil && !errors.Is(err, ErrBehind) {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	writers.Wait()
+	close(done)
+	readers.Wait()
+	for _, g := range []*gateway{a, b} {
+		if err := g.Sync(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if s := g.Status(); s.Diverged != "" || s.Head != g.State().Revision() || s.Copy != s.Head {
+			t.Errorf("%+v, at revision %d", s, g.State().Revision())
+		}
+	}
+	if a.State().Revision() != b.State().Revision() || a.State().Revision() == 0 {
+		t.Errorf("revisions %d and %d", a.State().Revision(), b.State().Revision())
+	}
+}
