@@ -35,6 +35,10 @@ GOVULNCHECK_VERSION        := v1.9.0
 # Later versions need a module that not every proxy serves.
 NFPM_VERSION               := v2.45.2
 CYCLONEDX_VERSION          := v1.10.0
+KUBECONFORM_VERSION        := v0.8.0
+# These modules contain the definitions of the objects in deploy/kubernetes.
+KUBERNETES_VERSION         := v1.37.2
+PROMETHEUS_OPERATOR_VERSION := v0.85.0
 # This module contains the vulnerability database.
 VULNDB_VERSION             := v0.0.0-20261105234957-e22db6528018
 
@@ -52,6 +56,7 @@ GOVULNCHECK        := $(TOOLS)/.govulncheck-$(GOVULNCHECK_VERSION)
 INDEXDB            := $(TOOLS)/.indexdb-$(VULNDB_VERSION)
 NFPM               := $(TOOLS)/.nfpm-$(NFPM_VERSION)
 CYCLONEDX          := $(TOOLS)/.cyclonedx-gomod-$(CYCLONEDX_VERSION)
+KUBECONFORM        := $(TOOLS)/.kubeconform-$(KUBECONFORM_VERSION)
 # Files below e2e/testdata and proto/lint pin these tools.
 H2SPEC             := $(TOOLS)/h2spec
 WS                 := $(TOOLS)/ws/installed
@@ -184,6 +189,10 @@ breaking: $(BUF) ## Fail if a change breaks clients of the admin API
 .PHONY: freeze
 freeze: breaking ## Freeze additions to the admin API, so that they can no longer change
 	$(TOOLS)/buf build --exclude-source-info -o proto/v1.binpb
+
+.PHONY: kubeconform
+kubeconform: $(KUBECONFORM) ## Validate deploy/kubernetes against the definitions of Kubernetes (needs jq)
+	.ci/kubeconform $(TOOLS) $(KUBERNETES_VERSION) $(PROMETHEUS_OPERATOR_VERSION)
 
 .PHONY: vulncheck
 vulncheck: $(GOVULNCHECK) $(INDEXDB) ## Fail on a reachable vulnerability that a newer dependency fixes (needs jq)
@@ -377,6 +386,8 @@ $(GOVULNCHECK):
 	$(call install,govulncheck,golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION))
 $(NFPM):
 	$(call install,nfpm,github.com/goreleaser/nfpm/v2/cmd/nfpm@$(NFPM_VERSION))
+$(KUBECONFORM):
+	$(call install,kubeconform,github.com/yannh/kubeconform/cmd/kubeconform@$(KUBECONFORM_VERSION))
 # The lists of components contain its checksum, so it must not contain a path.
 $(CYCLONEDX):
 	rm -f $(TOOLS)/.cyclonedx-gomod-v*

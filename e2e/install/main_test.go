@@ -1,5 +1,5 @@
-// Package install tests what is released: that it is reproducible, and that it installs,
-// upgrades and is removed as its users expect. `make install-test` runs the tests.
+// Package install tests what is released: that it is reproducible, that packages install,
+// upgrade and are removed as their users expect, and that the image runs in Kubernetes. `make install-test` runs the tests.
 package install
 
 import (
