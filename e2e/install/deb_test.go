@@ -295,3 +295,25 @@ func TestVersionsSort(t *testing.T) {
 		}
 	}
 }
+
+// A purge empties a state directory that is a volume of its own, and succeeds.
+func TestPurgeOfAMountedStateDirectory(t *testing.T) {
+	r := newRoot(t)
+	script, err := os.ReadFile("../../deploy/packages/postremove.sh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.write("/tmp/postrm", string(script), 0o755)
+	if err := os.Mkdir(r.path("/var/lib/drawbridge"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	out := runCmd(t, r.mounted("sh", "-ec", `
+		mount -t tmpfs tmpfs "$1/var/lib/drawbridge"
+		mkdir "$1/var/lib/drawbridge/old"
+		touch "$1/var/lib/drawbridge/state.db" "$1/var/lib/drawbridge/old/.key"
+		chroot "$1" sh /tmp/postrm purge
+		chroot "$1" find /var/lib/drawbridge`, "sh", r.dir))
+	if strings.TrimSpace(out) != "/var/lib/drawbridge" {
+		t.Errorf("the purge left\n%s", out)
+	}
+}
