@@ -6,6 +6,7 @@ import "bytes"
 const (
 	maxLine     = 8 << 10  // length of a line, such as IMAP's list of capabilities
 	maxExchange = 64 << 10 // total length of all lines
+	maxLines    = 1 << 10  // each line costs more than its bytes
 )
 
 // lines cuts bytes into lines.
@@ -14,6 +15,7 @@ type lines struct {
 	rest       []byte // the part of buf that is not consumed yet
 	scanned    int    // bytes of rest without an end of line, so that each byte is scanned once
 	total      int
+	count      int  // number of lines
 	fromClient bool // errors quote nothing, because a line may hold a password
 }
 
@@ -37,22 +39,25 @@ func (l *lines) next() (line string, ok bool, err error) {
 	}
 	switch {
 	case end > maxLine, end < 0 && len(l.rest) > maxLine:
-		return "", false, l.excess("a line of more than", maxLine)
+		return "", false, l.excess("a line of more than", maxLine, "bytes")
 	case l.total > maxExchange:
-		return "", false, l.excess("more than", maxExchange)
+		return "", false, l.excess("more than", maxExchange, "bytes")
+	case end >= 0 && l.count >= maxLines:
+		return "", false, l.excess("more than", maxLines, "lines")
 	case end < 0:
 		l.scanned = len(l.rest)
 		return "", false, nil
 	}
 	l.scanned = 0
+	l.count++
 	line = string(bytes.TrimSuffix(l.rest[:end], []byte("\r")))
 	l.rest = l.rest[end+1:]
 	return line, true, nil
 }
 
-func (l *lines) excess(unit string, bound int) error {
+func (l *lines) excess(what string, bound int, unit string) error {
 	if l.fromClient {
-		return refused("the client sent %s %d bytes", unit, bound)
+		return refused("the client sent %s %d %s", what, bound, unit)
 	}
-	return refused("the server sent %s %d bytes: %s", unit, bound, quote(l.rest))
+	return refused("the server sent %s %d %s: %s", what, bound, unit, quote(l.rest))
 }
