@@ -146,7 +146,7 @@ type verdict uint8
 const (
 	process verdict = iota
 	ignore
-	refuse // reset the stream with code; that spends 1 of streamsAccount
+	refuse // reset the stream with code; that spends 1 of streamsAccount, see malformedCost
 	fatal  // end the connection with code
 )
 
@@ -232,6 +232,11 @@ var connFrameCosts = map[h2.FrameType]int{
 // streamsPerCost is the number of open streams for which a change of
 // INITIAL_WINDOW_SIZE costs 1 more.
 const streamsPerCost = 16
+
+// malformedCost is the cost of a malformed request. A client does not repeat one by
+// mistake, as it may a stream too many. A malformed response costs 1: other requests
+// share its connection.
+const malformedCost = 5
 
 // unknownFrameCost is the cost of a frame type that RFC 9113 does not define.
 const unknownFrameCost = 1

@@ -110,3 +110,20 @@ func TestUnreadInterimResponsesAreBounded(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// A malformed request costs the peer as much as several that were reset.
+func TestAMalformedRequestCostsMore(t *testing.T) {
+	nc, s := serve(t, Options{}, func(s *ServerStream) { _ = s.Respond(ok(), true) })
+	r := rawClient(t, nc)
+	for id := uint32(1); id < 6; id += 2 {
+		r.headers(id, true, ":method: GET")
+		if got := r.outcome(id); got != "RST "+h2.ErrCodeProtocol.String() {
+			t.Fatal(got)
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if b := s.abuse.budgets[streamsAccount]; b.left > b.full-3*malformedCost+1 { // time may have added 1
+		t.Errorf("%d of %d are left after 3 malformed requests", b.left, b.full)
+	}
+}

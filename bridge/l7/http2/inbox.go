@@ -198,8 +198,16 @@ func (c *conn) refuseLocked(id uint32, streamErr *Error) outcome {
 	} else {
 		c.resetLocked(id, streamErr.Code)
 	}
-	o.connErr = c.abuse.spend(streamsAccount, 1)
+	o.connErr = c.abuse.spend(streamsAccount, c.refusalCost(streamErr))
 	return o
+}
+
+// refusalCost returns what a stream that is reset for a fault costs the peer.
+func (c *conn) refusalCost(fault *Error) int {
+	if c.server != nil && fault.Code == h2.ErrCodeProtocol {
+		return malformedCost
+	}
+	return 1
 }
 
 // refuse is refuseLocked for callers that do not hold c.mu.

@@ -163,7 +163,7 @@ var resourceRows = []resourceRow{
 			_ = f.WriteHeaders(h2.HeadersFrameParam{StreamID: 2*id + 3, BlockFragment: block, EndHeaders: true, EndStream: true})
 		}
 	}},
-	{name: "malformed requests", cost: 400, why: "500 of them end the connection", input: func(f *h2.Framer, b *blockWriter) {
+	{name: "malformed requests", cost: 400, why: "100 of them end the connection", input: func(f *h2.Framer, b *blockWriter) {
 		for id := range uint32(2000) {
 			b.open(f, 2*id+1, true, ":method: GET")
 		}
