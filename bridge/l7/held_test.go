@@ -14,13 +14,13 @@ import (
 )
 
 // A silentUpstream is a plaintext HTTP/2 upstream that receives requests and never
-// answers. It uses little memory itself.
-func (w *testbed) silentUpstream(arrived chan<- struct{}) (address string) {
+// answers. It uses little memory itself. window is the initial window of a stream.
+func (w *testbed) silentUpstream(arrived chan<- struct{}, window uint32) (address string) {
 	return w.raw(nil, func(c net.Conn) {
 		_, _ = io.ReadFull(c, make([]byte, len(http2.ClientPreface)))
 		f := http2.NewFramer(c, c)
 		f.SetReuseFrames()
-		_ = f.WriteSettings(http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: 1000})
+		_ = f.WriteSettings(http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: 1000}, http2.Setting{ID: http2.SettingInitialWindowSize, Val: window})
 		_ = f.WriteWindowUpdate(0, 1<<30) // a large window, so that no upload waits for the upstream
 		for {
 			frame, err := f.ReadFrame()
@@ -40,19 +40,7 @@ func TestAnOpenRequestHoldsLittle(t *testing.T) {
 	if alloctest.Race {
 		t.Skip("the race detector's memory is in the sum")
 	}
-	inUse := func() int {
-		for range 3 { // also empties the pools
-			runtime.GC()
-		}
-		var m runtime.MemStats
-		runtime.ReadMemStats(&m)
-		return int(m.HeapAlloc + m.StackInuse)
-	}
-	for name, request := range map[string]struct {
-		fields []string
-		end    bool
-		body   string
-	}{
+	for name, request := range map[string]heldRequest{
 		"without a body":           {fields: []string{":method: GET", ":path: /"}, end: true},
 		"whose body has not begun": {fields: []string{":method: POST", ":path: /"}},
 		"with a part of its body":  {fields: []string{":method: POST", ":path: /"}, body: "x"},
@@ -61,38 +49,93 @@ func TestAnOpenRequestHoldsLittle(t *testing.T) {
 		"with a part of a KiB":     {fields: []string{":method: POST", ":path: /", "content-length: 1024"}, body: strings.Repeat("x", 500)},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w, arrived := newTestbed(t), make(chan struct{}, maxStreams)
-			_, address := w.plain(w.newBack(backs.Options{Upstream: plaintext(w.silentUpstream(arrived)), Protocol: backs.HTTP2}))
-			c := w.framed(t, address, false)
-			defer c.Close()
-			next := uint32(1)
-			send := func(n int) {
-				for range n {
-					c.headers(next, append(request.fields[:2:2], append([]string{":scheme: http", ":authority: a"}, request.fields[2:]...)...), request.end)
-					if request.body != "" {
-						_ = c.framer.WriteData(next, false, []byte(request.body))
-					}
-					next += 2
-				}
-				for range n {
-					<-arrived
-				}
-			}
-			send(1)
-			before := inUse()
-			const n = maxStreams - 1
-			send(n)
-			// The minimum counts, because a part of a body may still be in transit.
-			most, held := streamMemory+2<<10+len(request.body), 0 // the memory of goroutines is never freed, so it counts in advance
-			for run := range 10 {
-				if now := (inUse() - before) / n; run == 0 || now < held {
-					held = now
-				}
-			}
-			t.Logf("%d bytes are held for each, %d KiB in all", held, held*n>>10)
-			if held > most {
+			held := request.held(t)
+			if most := streamMemory + 2<<10 + len(request.body); held > most {
 				t.Errorf("%d bytes are held for each request, want at most %d", held, most)
 			}
 		})
 	}
+}
+
+// Nor do uploads for which the upstream has no room, or that it does not ask for. Their
+// bodies count as parts of their windows.
+func TestABlockedUploadHoldsLittle(t *testing.T) {
+	if alloctest.Race {
+		t.Skip("the race detector's memory is in the sum")
+	}
+	post := []string{":method: POST", ":path: /"}
+	for name, request := range map[string]struct {
+		heldRequest
+		buffers int // most that the body and its copy may take
+	}{
+		"of a byte":             {heldRequest{fields: post, body: "x", shut: true}, 512},
+		"of a few KiB":          {heldRequest{fields: post, body: strings.Repeat("x", 3<<10), shut: true}, 4 << 10},
+		"of a window":           {heldRequest{fields: post, body: strings.Repeat("x", 60<<10), shut: true}, 65535},
+		"that is not asked for": {heldRequest{fields: append(post, "expect: 100-continue")}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if held, most := request.held(t)-request.buffers, maxStreamMemory/maxStreams; held > most {
+				t.Errorf("%d bytes are held for each upload besides its window, want at most %d", held, most)
+			}
+		})
+	}
+}
+
+// A heldRequest is a request of HTTP/2 to an upstream that does not answer.
+type heldRequest struct {
+	fields []string // :method, :path and others
+	end    bool
+	body   string
+	shut   bool // the upstream's windows are shut
+}
+
+// held returns how many bytes each of as many such requests as a connection may have
+// holds.
+func (request *heldRequest) held(t *testing.T) int {
+	w, arrived := newTestbed(t), make(chan struct{}, maxStreams)
+	window := uint32(1 << 20) // so that no upload waits for the upstream
+	if request.shut {
+		window = 0
+	}
+	_, address := w.plain(w.newBack(backs.Options{Upstream: plaintext(w.silentUpstream(arrived, window)), Protocol: backs.HTTP2}))
+	c := w.framed(t, address, false)
+	defer c.Close()
+	next := uint32(1)
+	send := func(n int) {
+		for range n {
+			c.headers(next, append(request.fields[:2:2], append([]string{":scheme: http", ":authority: a"}, request.fields[2:]...)...), request.end)
+			for body := []byte(request.body); len(body) > 0; {
+				n := min(len(body), 16<<10)
+				_ = c.framer.WriteData(next, false, body[:n])
+				body = body[n:]
+			}
+			next += 2
+		}
+		for range n {
+			<-arrived
+		}
+	}
+	send(1)
+	before := inUse()
+	const n = maxStreams - 1
+	send(n)
+	// The minimum counts, because a part of a body may still be in transit.
+	held := 0
+	for run := range 10 {
+		if now := (inUse() - before) / n; run == 0 || now < held { // the memory of goroutines is never freed, so it counts in advance
+			held = now
+		}
+	}
+	t.Logf("%d bytes are held for each, %d KiB in all", held, held*n>>10)
+	return held
+}
+
+// inUse returns how much memory is in use after a collection.
+func inUse() int {
+	for range 3 { // also empties the pools
+		runtime.GC()
+	}
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int(m.HeapAlloc + m.StackInuse)
 }

@@ -369,7 +369,7 @@ func (t *attempts) abandon(b message.Back, cause error) {
 		return
 	}
 	b.Abort(cause)
-	t.x.upload.release()
+	t.x.upload.expect.release()
 	t.x.upload.replay.leave()
 	t.x.cancel.detach()
 	b.Done()

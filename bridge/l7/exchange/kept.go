@@ -21,7 +21,7 @@ type keeper struct {
 const maxKept = 64 << 20
 
 // keptSizes are the sizes of buffers: most bodies are far smaller than the bound.
-var keptSizes = [...]int{512, 1 << 10, 2 << 10, 4 << 10, 8 << 10, 16 << 10, 32 << 10, 64 << 10, 128 << 10}
+var keptSizes = [...]int{512, 1 << 10, 2 << 10, 4 << 10, 8 << 10, 16 << 10, 24 << 10, 32 << 10, 48 << 10, 64 << 10, 128 << 10}
 
 // grow returns a buffer with the contents of *b and room for n bytes in all. It takes
 // b, which may be nil, but does not lend it again if inUse is set. If the bound is

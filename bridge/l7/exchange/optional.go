@@ -81,10 +81,13 @@ type bodyAwaiter interface {
 // Bytes that the reader keeps count against the window, so it bounds the memory of one
 // request's body.
 type retainer interface {
-	// Retain says that the reader keeps n of the bytes that Read returned last until
-	// Release. The rules for calling Read apply to it, but Release can be called at
-	// any time.
-	Retain(n int)
+	// Retain says that the reader keeps a copy of what Read returned last, until
+	// Release. all says that the copies may fill the whole window: then the reader must
+	// not wait for more if it is Exhausted. After Retain and Exhausted, what Read
+	// returned is invalid, and the rules for calling Read apply to them. Release can be
+	// called at any time.
+	Retain(all bool)
+	Exhausted() bool
 	Release()
 }
 
@@ -95,6 +98,18 @@ type loginCarrier interface{ TakesLogin() }
 // A roomChecker is a back that can tell whether a small body can be written without
 // waiting.
 type roomChecker interface{ HasRoom() bool }
+
+// A roomAwaiter is a back that can wait for its upstream without a goroutine.
+type roomAwaiter interface {
+	// TryWrite is Write, but stops where Write would block. It returns how much of p it
+	// sent. If p is empty, it returns why nothing can be sent.
+	TryWrite(p []byte) (sent int, err error)
+
+	// AwaitRoom arranges that ready is called once, in a new goroutine, as soon as
+	// TryWrite can send something, or End if atEnd is set, or they fail; and returns
+	// true; or false if that is so now. Until ready is called, nothing may be sent.
+	AwaitRoom(atEnd bool, ready func()) bool
+}
 
 func hasRoom(b message.Back) bool {
 	r, ok := b.(roomChecker)

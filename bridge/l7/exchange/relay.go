@@ -49,9 +49,9 @@ func (t *attempts) protectLogin(b message.Back) {
 func (x *Exchange) interim() {
 	if x.response.Status == 100 {
 		// Only a client that sent Expect: 100-continue may get a 100 response.
-		if x.upload.proceed != nil {
+		if x.upload.expect.expects {
 			x.upload.sendContinue()
-			x.upload.release()
+			x.upload.expect.release()
 		}
 		return
 	}
@@ -64,7 +64,7 @@ func (x *Exchange) interim() {
 func (x *Exchange) head() {
 	x.cancel.start()
 	x.upload.replay.stop()
-	x.upload.release()
+	x.upload.expect.release()
 }
 
 // relay forwards the final response, whose head b has received.

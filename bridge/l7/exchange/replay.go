@@ -39,6 +39,8 @@ type replay struct {
 	at         int   // how much of kept the present upload has sent
 	reading    bool  // an upload reads from the client
 
+	blocked bool // the present upload waits for room, without a goroutine; using is set too
+
 	using  atomic.Bool // the present upload uses its back; written with mu held
 	awaits atomic.Bool // the upload that reads has to wait; written with mu held
 }
@@ -171,11 +173,23 @@ func (r *replay) use(number int, f func()) {
 	r.mu.Unlock()
 	defer func() { // also after a panic: the caller unlocks r.mu
 		r.mu.Lock()
-		r.using.Store(false)
-		r.changed.Broadcast()
-		r.dropUnneeded()
+		r.unuse()
 	}()
 	f()
+}
+
+// unuse records that no upload uses its back. r.mu is held.
+func (r *replay) unuse() {
+	r.using.Store(false)
+	r.changed.Broadcast()
+	r.dropUnneeded()
+}
+
+// isBlocked reports whether the present upload waits for room.
+func (r *replay) isBlocked() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.blocked
 }
 
 // fromClient reads more of the body from the client. r.mu is held, except while it
@@ -192,6 +206,13 @@ func (r *replay) buffered() bool {
 	r.mu.Unlock()
 	defer r.mu.Lock()
 	return r.x.front.Buffered()
+}
+
+// isExhausted reports whether the client can send nothing more while its bytes are kept.
+// r.mu is held.
+func (r *replay) isExhausted() bool {
+	f, ok := r.x.front.(retainer)
+	return ok && f.Exhausted()
 }
 
 // fail ends the body with err, and ends every wait for the body.
@@ -212,19 +233,29 @@ func (r *replay) fail(err error) {
 type uploadState int
 
 const (
-	uploadEnded uploadState = iota // the upload has nothing left to do
-	uploadRest                     // the caller must carry the rest, without keeping it
-	uploadWaits                    // the caller must wait for the client, and then resume the upload
+	uploadEnded   uploadState = iota // the upload has nothing left to do
+	uploadRest                       // the caller must carry the rest, without keeping it
+	uploadWaits                      // the caller must wait for the client, and then resume the upload
+	uploadBlocked                    // resumeBlocked continues the upload
 )
 
-// upload carries the body to b, as the upload with the given number. resumed says that
-// this upload has waited for the client, and reads from it.
-func (r *replay) upload(b message.Back, number int, resumed bool) uploadState {
+// upload carries the body to b, as the upload with the given number. After the client,
+// it begins with reading from it.
+func (r *replay) upload(b message.Back, number int, from beginning) uploadState {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for r.present == number || resumed {
-		var p []byte
-		unkept := false
+	if from == afterRoom {
+		k := r.x.upload.blocked
+		r.x.upload.blocked, r.blocked = blockedUpload{}, false
+		if k.unkept != nil {
+			if state, over := r.send(b, number, k.rest, k.unkept); over {
+				return state
+			}
+		}
+		r.unuse()
+	}
+	for resumed := from == afterClient; r.present == number || resumed; {
+		var p, unkept []byte
 		if !resumed {
 			p = r.content()[r.at:]
 		}
@@ -235,8 +266,10 @@ func (r *replay) upload(b message.Back, number int, resumed bool) uploadState {
 				continue
 			}
 		case len(p) > 0:
-			r.at = len(r.content())
 		case r.ended:
+			if r.block(blockedUpload{back: b, number: number, end: true}) {
+				return uploadBlocked
+			}
 			r.use(number, func() { r.x.upload.end(b, r.trailer) })
 			return uploadEnded
 		case r.err != nil:
@@ -251,6 +284,18 @@ func (r *replay) upload(b message.Back, number int, resumed bool) uploadState {
 			}
 			continue
 		default:
+			if r.isExhausted() { // the upstream takes responsibility when it has room for more
+				if r.block(blockedUpload{back: b, number: number}) {
+					return uploadBlocked
+				}
+				failed := true
+				r.use(number, func() { _, err := tryWrite(b, nil); failed = err != nil })
+				if failed {
+					return uploadEnded
+				}
+				r.discard()
+				return uploadRest
+			}
 			r.reading = true
 			if !r.buffered() {
 				r.use(number, func() { _ = b.Flush() })
@@ -261,19 +306,56 @@ func (r *replay) upload(b message.Back, number int, resumed bool) uploadState {
 				continue
 			}
 		}
-		var err error
-		r.use(number, func() { err = b.Write(p) })
-		if unkept {
-			r.written(p, err == nil && r.present == number)
-		}
-		if err != nil {
-			if r.present == number {
-				r.x.upload.giveUp(err)
-			}
-			return uploadEnded // the upstream accepts no more; reading from b shows why
+		if state, over := r.send(b, number, p, unkept); over {
+			return state
 		}
 	}
 	return uploadEnded
+}
+
+// send sends p to b, as the upload with the given number. p is the rest of what is kept,
+// or of the part unkept. over reports that the upload has ended or is blocked. r.mu is
+// held, but not while p is written.
+func (r *replay) send(b message.Back, number int, p, unkept []byte) (state uploadState, over bool) {
+	var err error
+	for len(p) > 0 && err == nil && r.present == number {
+		at, sent := r.at, 0
+		r.use(number, func() {
+			var rest []byte
+			rest, err = tryWrite(b, p)
+			sent = len(p) - len(rest)
+		})
+		p = p[sent:]
+		if unkept == nil && r.present == number {
+			r.at = at + sent
+			r.dropUnneeded()
+		}
+		if len(p) > 0 && err == nil && r.present == number && r.block(blockedUpload{back: b, number: number, rest: p, unkept: unkept}) {
+			return uploadBlocked, true
+		}
+	}
+	if unkept != nil {
+		r.written(unkept, len(p) == 0 && err == nil && r.present == number)
+	}
+	if err == nil {
+		return uploadEnded, false
+	}
+	if r.present == number {
+		r.x.upload.giveUp(err)
+	}
+	return uploadEnded, true // the upstream accepts no more; reading from b shows why
+}
+
+// block is upload.block, for the present upload. r.mu is held.
+func (r *replay) block(k blockedUpload) bool {
+	r.blocked = true
+	r.using.Store(true) // of its back, and of what it has not sent yet
+	if r.x.upload.block(k) {
+		return true
+	}
+	r.blocked = false
+	r.unuse()
+	return false
 }
 
 // setReading records that an upload waits for the client, or does not after all.
@@ -300,10 +382,10 @@ func (r *replay) written(p []byte, taken bool) {
 }
 
 // read waits for more of the body. It returns the part that the upload with the given
-// number has to send at once, or nil, and whether that part is unkept. All kept bytes
-// have been sent before the call, and r.reading is set. r.mu is held, except while
+// number has to send at once, or nil. unkept is the same part if it is not kept. All kept
+// bytes have been sent before the call, and r.reading is set. r.mu is held, except while
 // read waits.
-func (r *replay) read(number int) (p []byte, unkept bool) {
+func (r *replay) read(number int) (p, unkept []byte) {
 	x := r.x
 	p, err := r.fromClient()
 	r.reading = false
@@ -314,7 +396,7 @@ func (r *replay) read(number int) (p []byte, unkept bool) {
 		r.ended, r.trailer = true, x.Rules.Protected.CleanTrailer(x.front.Trailer())
 		x.upload.read.Store(true)
 		x.deadlines.restartTry()
-		return nil, false
+		return nil, nil
 	case err == nil && x.upload.exceeds(len(p)):
 		err = errBodyTooLarge
 	}
@@ -323,22 +405,22 @@ func (r *replay) read(number int) (p []byte, unkept bool) {
 		if !x.upload.refused.Load() { // else the rest was refused
 			x.cancel.fail(&bodyError{err})
 		}
-		return nil, false
+		return nil, nil
 	}
 	x.upload.touched.Store(true)
 	if r.present != number { // even above the bound, for the next upload
 		r.keep(p, true)
-		return nil, false
+		return nil, nil
 	}
 	if !r.stopped && !r.incomplete && len(r.content())+len(p) <= r.bound && r.keep(p, false) {
-		r.at = len(r.content())
-		return p, false
+		return r.content()[r.at:], nil // p may be invalid
 	}
-	return p, true
+	return p, p
 }
 
-// keep keeps bytes, unless all bodies together already hold too much. It
-// reports whether it kept them. If forced, it always does. r.mu is held.
+// keep keeps p, which the front has returned, unless all bodies together already hold too
+// much. It reports whether it kept p; then p is invalid. If forced, it always does. r.mu
+// is held.
 func (r *replay) keep(p []byte, forced bool) bool {
 	n := len(r.content()) + len(p)
 	if r.kept == nil || n > cap(*r.kept) {
@@ -352,7 +434,7 @@ func (r *replay) keep(p []byte, forced bool) bool {
 	}
 	*r.kept = append(*r.kept, p...)
 	if f, ok := r.x.front.(retainer); ok {
-		f.Retain(len(p))
+		f.Retain(r.x.try.retry == nil) // a policy may allow more than a window
 	}
 	return true
 }

@@ -5,21 +5,10 @@ import (
 	"io"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 	"github.com/drawbridge-gateway/drawbridge/certs"
-)
-
-const (
-	// continueTime is how long an upstream may take to say whether it wants the
-	// body of a request whose client waits for 100 (Continue).
-	continueTime = time.Second
-
-	// continueLook is how often the upload meanwhile checks whether the client has
-	// sent its body.
-	continueLook = 20 * time.Millisecond
 )
 
 // maxInline is the maximum size of a body that the goroutine sends before it
@@ -49,15 +38,16 @@ type upload struct {
 	started bool           // a goroutine was started, or the upload is parked
 
 	// parked is the state of an upload that waits for the client without a
-	// goroutine: see park.
+	// goroutine, and blocked of one that waits for its upstream: see park and block.
 	parked struct {
 		back   message.Back
 		number int
 	}
+	blocked    blockedUpload
 	onReadable func() // the method value resume
+	onRoom     func() // the method value resumeBlocked
 
-	proceed  chan struct{} // closed when the body may be sent; nil: it may be sent at once
-	released bool          // proceed is closed
+	expect expectation
 
 	touched atomic.Bool  // some of the body was taken from the front
 	read    atomic.Bool  // all of the body was read from the front
@@ -66,11 +56,24 @@ type upload struct {
 	sentAt  atomic.Int64 // when sent was set, by the listener's clock
 }
 
-func (u *upload) init(x *Exchange) { u.x, u.onReadable = x, u.resume }
+// A blockedUpload is an upload that waits for room towards its back without a goroutine.
+type blockedUpload struct {
+	back   message.Back
+	number int
+	rest   []byte // to send when there is room
+	end    bool   // only the end is left to send
+	unkept []byte // the part that rest belongs to, if it is not kept: see replay.read
+}
+
+func (u *upload) init(x *Exchange) {
+	u.x, u.onReadable, u.onRoom = x, u.resume, u.resumeBlocked
+	u.expect.init(u)
+}
 
 func (u *upload) reset() {
-	u.replay, u.started, u.proceed, u.released = nil, false, nil, false
+	u.replay, u.started = nil, false
 	u.parked.back = nil
+	u.blocked = blockedUpload{}
 	u.touched.Store(false)
 	u.read.Store(false)
 	u.refused.Store(false)
@@ -85,7 +88,7 @@ func (u *upload) send(b message.Back) error {
 	}
 	r := x.Facts.Request
 	u.sent.Store(false)
-	u.awaitContinue()
+	waits := u.expect.begin()
 	if !r.HasBody() {
 		u.read.Store(true)
 		if err := b.Send(r, true); err != nil {
@@ -101,12 +104,20 @@ func (u *upload) send(b message.Back) error {
 		u.replay = u.newReplay()
 	}
 	number, isSmall := u.begin()
-	if u.proceed == nil && isSmall && hasRoom(b) {
-		u.carry(b, number, false) // carry does not park, because all of the body has arrived
+	u.sending.Add(1)
+	if !waits && isSmall && hasRoom(b) {
+		// carry does not park, because all of the body has arrived. But the end may find
+		// no room after all.
+		if u.carry(b, number, atStart) {
+			u.started = true
+		} else {
+			u.sending.Done()
+		}
 		return nil
 	}
-	if u.proceed != nil {
+	if waits {
 		if err := b.Flush(); err != nil {
+			u.sending.Done()
 			return unlessAnswered(err)
 		}
 	}
@@ -114,11 +125,13 @@ func (u *upload) send(b message.Back) error {
 		u.touched.Store(true) // from here on the body cannot be sent from its beginning
 	}
 	u.started = true
-	u.sending.Add(1)
-	if u.proceed == nil && hasRoom(b) && u.parkAtOnce(b, number) {
-		return nil
+	switch {
+	case waits:
+		u.expect.wait(b, number)
+	case hasRoom(b) && u.parkAtOnce(b, number):
+	default:
+		go u.sendInBackground(b, number)
 	}
-	go u.sendInBackground(b, number, u.proceed)
 	return nil
 }
 
@@ -164,7 +177,41 @@ func (u *upload) resume() {
 		}
 	}()
 	defer u.x.guard()
-	parked = u.carry(u.parked.back, u.parked.number, true)
+	parked = u.carry(u.parked.back, u.parked.number, afterClient)
+}
+
+// block ends the upload's goroutine while it waits for room, if its back allows it:
+// resumeBlocked continues the upload. If block returns true, the caller must no longer
+// use the upload.
+func (u *upload) block(k blockedUpload) bool {
+	a, ok := k.back.(roomAwaiter)
+	if !ok {
+		return false
+	}
+	u.blocked = k
+	return a.AwaitRoom(k.end, u.onRoom)
+}
+
+// resumeBlocked continues a blocked upload when there is room.
+func (u *upload) resumeBlocked() {
+	parked := false
+	defer func() {
+		if !parked {
+			u.sending.Done()
+		}
+	}()
+	defer u.x.guard()
+	parked = u.carry(u.blocked.back, u.blocked.number, afterRoom)
+}
+
+// tryWrite sends p to b, as much of it as can be sent without a wait if b can say when
+// to send the rest. It returns the rest.
+func tryWrite(b message.Back, p []byte) (rest []byte, err error) {
+	if a, ok := b.(roomAwaiter); ok {
+		n, err := a.TryWrite(p)
+		return p[n:], err
+	}
+	return nil, b.Write(p)
 }
 
 // unlessAnswered returns the error of a request that could not be written. It
@@ -176,32 +223,6 @@ func unlessAnswered(err error) error {
 		return err
 	}
 	return nil // receive returns the error
-}
-
-// awaitContinue delays the body until the upstream wants it, if the client waits for a
-// 100 (Continue). Once the client has received the 100, awaitContinue does not wait.
-func (u *upload) awaitContinue() {
-	x := u.x
-	if !x.ExpectsContinue {
-		return
-	}
-	x.cancel.mu.Lock()
-	continued := x.cancel.continued
-	x.cancel.mu.Unlock()
-	u.proceed, u.released = nil, false
-	if continued {
-		x.Facts.Request.Fields.Remove("Expect")
-	} else {
-		u.proceed = make(chan struct{})
-	}
-}
-
-// release starts a body that waits for the upstream's 100 (Continue) or response.
-func (u *upload) release() {
-	if u.proceed != nil && !u.released {
-		u.released = true
-		close(u.proceed)
-	}
 }
 
 // begin begins to send the body. number is not 0 if the body can be sent again.
@@ -220,9 +241,8 @@ func (u *upload) begin() (number int, isSmall bool) {
 	return number, isSmall
 }
 
-// sendInBackground sends the body while another goroutine reads the response, once the
-// upstream wants it: when proceed is closed, or at once if proceed is nil.
-func (u *upload) sendInBackground(b message.Back, number int, proceed <-chan struct{}) {
+// sendInBackground sends the body while another goroutine reads the response.
+func (u *upload) sendInBackground(b message.Back, number int) {
 	parked := false
 	defer func() {
 		if !parked {
@@ -230,103 +250,55 @@ func (u *upload) sendInBackground(b message.Back, number int, proceed <-chan str
 		}
 	}()
 	defer u.x.guard()
-	if proceed == nil || u.mayStart(number, proceed) {
-		parked = u.carry(b, number, false)
-	}
+	parked = u.carry(b, number, atStart)
 }
 
-// mayStart waits until the upstream wants the body. It reports false if the final
-// response arrived first, or the try ended.
-func (u *upload) mayStart(number int, proceed <-chan struct{}) (may bool) {
-	u.await(proceed)
-	if r := u.replay; r != nil {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		r.use(number, func() { may = u.sendContinue() })
-		return may
-	}
-	return u.sendContinue()
-}
+// A beginning says where an upload begins, or continues.
+type beginning int
 
-// await waits until proceed is closed, continueTime has passed, or the client sends
-// its body without waiting.
-func (u *upload) await(proceed <-chan struct{}) {
-	ticker := time.NewTicker(continueLook)
-	defer ticker.Stop()
-	for looks := 0; looks < int(continueTime/continueLook); looks++ {
-		if u.arrives() {
-			return
-		}
-		select {
-		case <-proceed:
-			return
-		case <-ticker.C:
-		}
-	}
-}
+const (
+	atStart     beginning = iota
+	afterClient           // it was parked, and more of the body can be read
+	afterRoom             // it was blocked, and there is room
+)
 
-// arrives reports whether the client sends its body although it announced that
-// it would wait. Such a client needs no 100 (Continue) (RFC 9110, section
-// 10.1.1).
-func (u *upload) arrives() bool {
-	if r := u.replay; r != nil {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		if r.reading {
-			return true
-		}
-	}
-	f, ok := u.x.front.(arrivalChecker)
-	came := u.x.front.Buffered() || ok && f.Arrived()
-	if came {
-		c := &u.x.cancel
-		c.mu.Lock()
-		c.continued = c.continued || !c.responseStarted && c.cause == nil
-		c.mu.Unlock()
-	}
-	return came
-}
-
-// sendContinue tells the client to send its body, unless it did so before or the
-// final response has arrived. It reports whether the body should be read.
-func (u *upload) sendContinue() bool {
-	c := &u.x.cancel
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.continued && !c.responseStarted && c.cause == nil {
-		c.continued = true
-		// Inform fails only if the client left. Then reading from the client fails
-		// too.
-		_ = u.x.front.Inform(&message.Response{Status: 100})
-	}
-	return c.continued
-}
-
-// carry carries the body. It reports true if it has parked the upload. resumed says
-// that it continues a parked upload.
-func (u *upload) carry(b message.Back, number int, resumed bool) (parked bool) {
-	for u.replay != nil {
-		switch u.replay.upload(b, number, resumed) {
+// carry carries the body. It reports true if the upload is parked or blocked.
+func (u *upload) carry(b message.Back, number int, from beginning) (parked bool) {
+	for u.replay != nil && (from != afterRoom || u.replay.isBlocked()) {
+		switch u.replay.upload(b, number, from) {
 		case uploadEnded:
 			return false
+		case uploadBlocked:
+			return true
 		case uploadWaits:
 			if u.park(b, number) {
 				return true
 			}
-			resumed = true // the front can be read without waiting
+			from = afterClient // the front can be read without waiting
 			continue
 		}
-		break
+		return u.carryRest(b, number, atStart)
 	}
-	return u.carryRest(b, number)
+	return u.carryRest(b, number, from)
 }
 
 // carryRest carries the part of the body that is not kept for resending.
-func (u *upload) carryRest(b message.Back, number int) (parked bool) {
+func (u *upload) carryRest(b message.Back, number int, from beginning) (parked bool) {
 	x := u.x
 	f := flowBetween(x.front, b)
 	f.Begin()
 	defer f.End()
+	if from == afterRoom {
+		rest, end := u.blocked.rest, u.blocked.end
+		u.blocked = blockedUpload{}
+		if end {
+			u.end(b, x.Rules.Protected.CleanTrailer(x.front.Trailer()))
+			return false
+		}
+		if blocked, err := u.write(b, number, rest); blocked || err != nil {
+			return blocked
+		}
+	}
 	for {
 		if !x.front.Buffered() {
 			if err := b.Flush(); err != nil {
@@ -341,6 +313,9 @@ func (u *upload) carryRest(b message.Back, number int) (parked bool) {
 		switch {
 		case err == io.EOF:
 			u.read.Store(true)
+			if u.block(blockedUpload{back: b, number: number, end: true}) {
+				return true
+			}
 			u.end(b, x.Rules.Protected.CleanTrailer(x.front.Trailer()))
 			return false
 		case err != nil && u.refused.Load():
@@ -354,14 +329,30 @@ func (u *upload) carryRest(b message.Back, number int) (parked bool) {
 			x.cancel.fail(&bodyError{errBodyTooLarge})
 			return false
 		}
-		if err := b.Write(p); err != nil {
-			u.giveUp(err)
-			break
+		if blocked, err := u.write(b, number, p); blocked || err != nil {
+			return blocked
 		}
 	}
 	// The upstream accepts no more bytes. Reading the response returns its answer,
 	// or the reason why it has none.
 	return false
+}
+
+// write sends p, which is not kept. It reports true if the upload is blocked and
+// resumeBlocked sends the rest.
+func (u *upload) write(b message.Back, number int, p []byte) (blocked bool, err error) {
+	for {
+		if p, err = tryWrite(b, p); err != nil {
+			u.giveUp(err)
+			return false, err
+		}
+		if len(p) == 0 {
+			return false, nil
+		}
+		if u.block(blockedUpload{back: b, number: number, rest: p}) {
+			return true, nil
+		}
+	}
 }
 
 // end completes the request.
@@ -413,7 +404,7 @@ func (u *upload) refuse() {
 func (u *upload) stop() {
 	if u.replay != nil && u.started {
 		u.refuse()
-		u.release()
+		u.expect.release()
 		u.sending.Wait()
 	}
 }

@@ -107,11 +107,13 @@ func (q *queue) next() []byte {
 	return nil
 }
 
-// freeRead frees the chunk at the head if all of it was read. It is called before a
-// wait for more, which may take long.
+// freeRead frees the chunk at the head if all of it was read. It is called before what
+// may take long.
 func (q *queue) freeRead() {
-	if c := q.head; c != nil && c.next == nil && c.r == c.w {
-		q.head, q.tail = nil, nil
+	if c := q.head; c != nil && c.r == c.w {
+		if q.head = c.next; q.head == nil {
+			q.tail = nil
+		}
 		c.free()
 	}
 }

@@ -220,7 +220,7 @@ func (in *inbox) onWindowUpdate(f *h2.WindowUpdateFrame) outcome {
 	if s.sendWindow += int64(f.Increment); s.sendWindow > maxWindow {
 		return c.refuseLocked(f.StreamID, &Error{Code: h2.ErrCodeFlowControl, Reason: "a window that is too large"})
 	}
-	s.writable.Signal()
+	s.wakeWriterLocked()
 	return outcome{}
 }
 

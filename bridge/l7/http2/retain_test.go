@@ -12,7 +12,9 @@ func TestTheWindowIsShutForRetainedBytes(t *testing.T) {
 			if err != nil {
 				t.Error(err)
 			}
-			s.Retain(len(p))
+			if len(p) > 0 {
+				s.Retain(false)
+			}
 		}
 		s.Release()
 		close(released)
@@ -50,4 +52,38 @@ func TestTheWindowIsShutForRetainedBytes(t *testing.T) {
 		t.Errorf("the window can be %d bytes, and %d before 48 KiB were released", after, before)
 	}
 	close(release)
+}
+
+// If all of the window may be filled, it is, until the reader releases the bytes.
+func TestRetainedBytesExhaustTheWindow(t *testing.T) {
+	results, release := make(chan bool, 2), make(chan struct{})
+	nc, _ := serve(t, Options{}, func(s *ServerStream) {
+		for read := 0; read < firstWindow; {
+			p, err := s.Read()
+			if err != nil {
+				t.Error(err)
+				break
+			}
+			read += len(p)
+			s.Retain(true)
+		}
+		results <- s.Exhausted()
+		s.Release()
+		results <- s.Exhausted()
+		<-release
+	})
+	defer close(release)
+	r := rawClient(t, nc)
+	r.headers(1, false, simplePost...)
+	for left := firstWindow; left > 0; {
+		n := min(left, maxFrame)
+		r.must(r.WriteData(1, false, make([]byte, n)))
+		left -= n
+	}
+	if !<-results {
+		t.Error("the window is not exhausted when all of it is retained")
+	}
+	if <-results {
+		t.Error("the window is still exhausted when all of it is released")
+	}
 }

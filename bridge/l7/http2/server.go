@@ -343,7 +343,7 @@ func (s *ServerStream) Finish(trailer message.Fields) bool {
 	c.encoder.trailer(trailer)
 	c.out.block(s.id, c.encoder.buf.b, true)
 	s.sentLocked()
-	s.writable.Broadcast()
+	s.wakeWriterLocked()
 	return true
 }
 

@@ -60,7 +60,7 @@ func (in *inbox) settingLocked(s h2.Setting) *Error {
 			if st.sendWindow += delta; st.sendWindow > maxWindow {
 				return broken(h2.ErrCodeFlowControl, "a window that is too large")
 			}
-			st.writable.Signal()
+			st.wakeWriterLocked()
 		}
 	case h2.SettingMaxFrameSize:
 		if s.Val < maxFrame || s.Val > 1<<24-1 {

@@ -45,6 +45,7 @@ type stream struct {
 	blockedSince int64 // when a Write began to wait for the window, or 0
 	waitingIn    *waitQueue
 	nextWaiting  *stream // next stream in waitingIn
+	onWritable   func()  // see AwaitRoom
 }
 
 func (s *stream) init(c *conn, id uint32) {
@@ -97,25 +98,38 @@ func (s *stream) Trailer() message.Fields {
 	return s.trailer
 }
 
-// maxRetained bounds the part of a stream's window that Retain can fill. With the
-// rest, the peer can send more than is retained without waiting for an answer.
+// maxRetained bounds what Retain leaves of a stream's window, unless all of it may be
+// filled. With the rest, the peer can send more than is retained, and does not have to
+// wait for an answer first.
 const maxRetained = 3 * maxFrame
 
-// Retain says that the reader keeps the first n bytes of the view that Read returned
-// last, until Release. Until then they fill the stream's window. If too much of the
-// window would be filled that way, Retain does nothing.
-func (s *stream) Retain(n int) {
+// Retain says that the reader has copied the view that Read returned last, and keeps the
+// copy until Release: the copy fills the stream's window in place of the view, which
+// becomes invalid. If too much of the window is filled that way, Retain does nothing.
+// all says that all of it may be filled: see Exhausted.
+func (s *ServerStream) Retain(all bool) {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
-	if n > s.viewed || s.retained+n > maxRetained {
+	if s.retained+s.viewed > maxRetained && !all {
 		return
 	}
-	s.viewed -= n
-	s.retained += n
+	s.retained += s.viewed
+	s.viewed = 0
+	s.queue.freeRead()
+}
+
+// Exhausted reports whether the retained bytes fill the window, so that the client can
+// send nothing until Release. The view that Read returned last becomes invalid.
+func (s *ServerStream) Exhausted() bool {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	s.reopenWindowLocked(s.viewed)
+	s.viewed = 0
+	return s.retained > 0 && s.retained+s.consumed >= s.size && !s.bufferedLocked()
 }
 
 // Release says that the reader no longer keeps any bytes.
-func (s *stream) Release() {
+func (s *ServerStream) Release() {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
 	n := s.retained
@@ -148,32 +162,95 @@ func (s *stream) reopenWindowLocked(n int) {
 // Write sends bytes of the body. It does not keep p. The bytes may wait for
 // Flush or End. It blocks while the peer does not read.
 func (s *stream) Write(p []byte) error {
-	c := s.c
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if s.sendLeft >= 0 && int64(len(p)) > s.sendLeft && s.err == nil {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	if s.isTooLongLocked(p) {
 		return s.brokenLengthLocked()
 	}
 	for len(p) > 0 {
 		if err := s.awaitQueueLocked(); err != nil {
 			return err
 		}
-		whole := min(len(p), maxFrame)
-		n := min(whole, int(s.sendWindow), int(c.sendWindow))
-		s.latest = c.out.data(s.id, p[:n], false)
-		p = p[n:]
-		s.sendWindow -= int64(n)
-		c.sendWindow -= int64(n)
-		if s.sendLeft >= 0 {
-			s.sendLeft -= int64(n)
-		}
-		c.abuse.sent(n, n < whole)
-		if c.out.full() {
-			c.out.startSending()
-		}
-		c.out.bodyQueue.wake()
+		p = p[s.sendFrameLocked(p):]
 	}
 	return nil
+}
+
+// TryWrite is Write, but stops where Write would block. It returns how much of p it
+// sent. If that is less than all, the caller must call AwaitRoom or TryWrite next. If p
+// is empty, TryWrite only returns why nothing can be sent.
+func (s *stream) TryWrite(p []byte) (sent int, err error) {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	if s.isTooLongLocked(p) {
+		return 0, s.brokenLengthLocked()
+	}
+	if len(p) == 0 {
+		return 0, s.sendErrLocked()
+	}
+	for sent < len(p) {
+		switch may, err := s.takeTurnLocked(); {
+		case err != nil:
+			return sent, err
+		case !may:
+			return sent, nil
+		}
+		sent += s.sendFrameLocked(p[sent:])
+	}
+	return sent, nil
+}
+
+// isTooLongLocked reports whether p exceeds the rest of the declared length.
+func (s *stream) isTooLongLocked(p []byte) bool {
+	return s.sendLeft >= 0 && int64(len(p)) > s.sendLeft && s.err == nil
+}
+
+// sendFrameLocked queues a frame with the first bytes of p, as many as the windows
+// allow. It returns their number.
+func (s *stream) sendFrameLocked(p []byte) int {
+	c := s.c
+	whole := min(len(p), maxFrame)
+	n := min(whole, int(s.sendWindow), int(c.sendWindow))
+	s.latest = c.out.data(s.id, p[:n], false)
+	s.sendWindow -= int64(n)
+	c.sendWindow -= int64(n)
+	if s.sendLeft >= 0 {
+		s.sendLeft -= int64(n)
+	}
+	c.abuse.sent(n, n < whole)
+	if c.out.full() {
+		c.out.startSending()
+	}
+	c.out.bodyQueue.wake()
+	return n
+}
+
+// AwaitRoom waits without a goroutine until TryWrite can send more, or fails; or, if
+// atEnd is set, until the same is true of End. It arranges that ready is called once, in
+// a new goroutine. Until then, no method that sends may be called. If there is nothing
+// to wait for, AwaitRoom returns false, and ready is not called.
+func (s *stream) AwaitRoom(atEnd bool, ready func()) bool {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	turn := s.takeTurnLocked
+	if atEnd {
+		turn = s.takeRoomLocked
+	}
+	if may, err := turn(); may || err != nil {
+		return false
+	}
+	s.c.out.startSending()
+	s.onWritable = ready
+	return true
+}
+
+// wakeWriterLocked wakes what waits to send on the stream.
+func (s *stream) wakeWriterLocked() {
+	s.writable.Broadcast()
+	if ready := s.onWritable; ready != nil {
+		s.onWritable = nil
+		go ready()
+	}
 }
 
 // HasRoom reports whether a small body can be written without waiting. That may
@@ -185,54 +262,64 @@ func (s *stream) HasRoom() bool {
 	return s.sendWindow >= smallBody && c.sendWindow >= smallBody && !c.out.full() && c.out.bodyQueue.head == nil
 }
 
-// awaitQueueLocked waits until a frame of the body may be sent. Streams that are
+// awaitQueueLocked waits until a frame of the body may be sent.
+func (s *stream) awaitQueueLocked() error {
+	for {
+		if may, err := s.takeTurnLocked(); may || err != nil {
+			return err
+		}
+		s.waitLocked()
+	}
+}
+
+// takeTurnLocked reports whether a frame of the body may be sent. If not, the stream
+// waits: takeTurnLocked must be called again when the stream is woken. Streams that are
 // not held up by their own window take turns, one frame each. A time limit runs
 // only while the peer keeps a window shut, and restarts with every byte it lets
 // through. Waiting for other streams does not count.
-func (s *stream) awaitQueueLocked() error {
+func (s *stream) takeTurnLocked() (may bool, err error) {
 	c := s.c
-	defer s.blockLocked(false)
-	for {
-		shut := s.sendWindow <= 0
-		switch {
-		case s.sendErrLocked() != nil:
-			s.leaveQueue()
-			c.out.bodyQueue.wake()
-			return s.sendErrLocked()
-		case shut:
-			s.leaveQueue()
-			c.out.bodyQueue.wake()
-		case c.out.full() || c.sendWindow <= 0 || c.out.bodyQueue.head != nil && c.out.bodyQueue.head != s:
-			if c.sendWindow <= 0 && (c.windowClosedSince == 0 || c.out.bodyQueue.head == nil) {
-				c.windowClosedSince = max(c.now(), 1)
-			}
-			c.out.bodyQueue.join(s)
-		default:
-			s.leaveQueue()
-			return nil
+	shut := false
+	switch err = s.sendErrLocked(); {
+	case err != nil:
+		s.leaveQueue()
+		c.out.bodyQueue.wake()
+	case s.sendWindow <= 0:
+		shut = true
+		s.leaveQueue()
+		c.out.bodyQueue.wake()
+	case c.out.full() || c.sendWindow <= 0 || c.out.bodyQueue.head != nil && c.out.bodyQueue.head != s:
+		if c.sendWindow <= 0 && (c.windowClosedSince == 0 || c.out.bodyQueue.head == nil) {
+			c.windowClosedSince = max(c.now(), 1)
 		}
-		s.blockLocked(shut)
-		c.out.startSending()
-		s.writable.Wait()
+		c.out.bodyQueue.join(s)
+	default:
+		may = true
+		s.leaveQueue()
 	}
+	s.blockLocked(shut)
+	return may, err
 }
 
 // awaitRoomLocked waits until a head or trailer may be sent.
 func (s *stream) awaitRoomLocked() error {
-	c := s.c
 	for {
-		switch {
-		case s.sendErrLocked() != nil:
-			s.leaveQueue()
-			return s.sendErrLocked()
-		case c.out.full():
-			c.out.room.join(s)
-		default:
-			s.leaveQueue()
-			return nil
+		if may, err := s.takeRoomLocked(); may || err != nil {
+			return err
 		}
 		s.waitLocked()
 	}
+}
+
+// takeRoomLocked is like takeTurnLocked, for a head or trailer.
+func (s *stream) takeRoomLocked() (may bool, err error) {
+	err = s.sendErrLocked()
+	if err == nil && s.c.out.full() {
+		s.c.out.room.join(s)
+		return false, nil
+	}
+	s.leaveQueue()
+	return err == nil, err
 }
 
 func (s *stream) waitLocked() {
@@ -378,9 +465,10 @@ func (s *stream) failLocked(err error) {
 		s.removeLocked()
 	}
 	s.leaveQueue()
+	s.blockLocked(false)
 	s.c.out.bodyQueue.wake()
 	s.wakeReaderLocked()
-	s.writable.Broadcast()
+	s.wakeWriterLocked()
 }
 
 // resetLocked resets the stream, unless it is closed.

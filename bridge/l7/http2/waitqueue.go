@@ -42,13 +42,13 @@ func (s *stream) leaveQueue() {
 // wake wakes the first stream to check whether it may continue.
 func (t *waitQueue) wake() {
 	if t.head != nil {
-		t.head.writable.Signal()
+		t.head.wakeWriterLocked()
 	}
 }
 
 // wakeAll wakes all waiting streams.
 func (t *waitQueue) wakeAll() {
 	for s := t.head; s != nil; s = s.nextWaiting {
-		s.writable.Signal()
+		s.wakeWriterLocked()
 	}
 }
