@@ -14,6 +14,7 @@ import (
 type Bound struct {
 	Memory int           // bytes allocated for one received byte; 0: 8
 	CPU    time.Duration // time for one received byte; 0: 50ns
+	Ends   bool          // the bytes end their connection
 	Reason string        // why the bound differs from the default; then required
 }
 
@@ -48,7 +49,11 @@ func WantCost(t testing.TB, received int, b Bound, f func()) {
 		runtime.ReadMemStats(&after)
 		memory = min(memory, int64(after.TotalAlloc-before.TotalAlloc))
 	}
-	ReportCost(t, received, float64(memory)/float64(received), float64(cpu)/float64(received))
+	if b.Ends {
+		ReportEnd(t, received, cpu)
+	} else {
+		ReportCost(t, received, float64(memory)/float64(received), float64(cpu)/float64(received))
+	}
 	if most := int64(b.Memory)*int64(received) + overhead; memory > most {
 		t.Errorf("%d bytes are allocated for %d received, want %d at most", memory, received, most)
 	}
@@ -69,4 +74,11 @@ func ReportCost(t testing.TB, received int, memory, cpu float64) {
 		line += fmt.Sprintf(" %.1f ns for each, %.2f ms for 64 KiB", cpu, cpu*65536/1e6)
 	}
 	t.Log(line)
+}
+
+// ReportEnd logs what received bytes cost that end their connection: no connection can
+// cost more this way.
+func ReportEnd(t testing.TB, received int, cpu time.Duration) {
+	t.Helper()
+	t.Logf("cost: %d bytes received, which end the connection: %.2f ms in all", received, cpu.Seconds()*1000)
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/alloctest"
+	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 	"github.com/drawbridge-gateway/drawbridge/bridge/splice/splicetest"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
@@ -66,7 +67,8 @@ func (p *playback) Write(b []byte) (int, error) {
 // A flooded is the gateway's side of a TLS connection whose peer has sent a flood.
 type flooded struct {
 	*playback
-	tls *tls.Conn
+	tls   *tls.Conn
+	meter *socket.RecordMeter
 }
 
 // flood connects a peer with the gateway's TLS client or server, and the peer sends
@@ -79,13 +81,15 @@ func (p pki) flood(t *testing.T, ofClient bool, records int, send func(*splicete
 		c.SetDeadline(time.Now().Add(time.Minute))
 	}
 	out, in := &recording{Conn: far}, &playback{Conn: near}
+	sock := socket.New(in, nil)
+	meter := socket.MeterRecords(sock)
 	var own *tls.Conn
 	var peer *splicetest.Peer
 	var secrets *splicetest.Secrets
 	var config *tls.Config
 	if ofClient {
 		config, secrets = splicetest.HostileConfig(p.client("gate.test"))
-		peer, own = splicetest.NewPeer(out, splicetest.Client(config)), p.listener(t, "gate.test").Conn(in)
+		peer, own = splicetest.NewPeer(out, splicetest.Client(config)), p.listener(t, "gate.test").Conn(sock)
 	} else {
 		config, secrets = splicetest.HostileConfig(p.server(t, "upstream.test"))
 		peer = splicetest.NewPeer(out, splicetest.Server(config))
@@ -101,7 +105,7 @@ func (p pki) flood(t *testing.T, ofClient bool, records int, send func(*splicete
 		if err != nil {
 			t.Fatal(err)
 		}
-		if own, err = client.Handshake(context.Background(), in); err != nil {
+		if own, err = client.Handshake(context.Background(), sock); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -116,23 +120,25 @@ func (p pki) flood(t *testing.T, ofClient bool, records int, send func(*splicete
 		}
 	}
 	in.records = out.records
-	return flooded{in, own}
+	return flooded{in, own, meter}
 }
 
-// read reads until the connection ends, and returns why.
+// read reads as the gateway does until the connection ends, and returns why.
 func (f flooded) read() error {
+	f.meter.Limit()
 	var b [4096]byte
 	for {
-		if _, err := f.tls.Read(b[:]); err != nil {
+		n, err := f.tls.Read(b[:])
+		if err != nil {
 			return err
 		}
+		f.meter.Data(n)
 	}
 }
 
-// Records that carry no data end the connection after a few. crypto/tls alone does not
-// end a connection with records of one byte each, with a key update or as a fragment of a
-// message. But such records cost memory and time in proportion to their bytes. The
-// figures are printed with -v.
+// Records that carry no data end the connection after a few, or after some if records of a
+// byte lie between, or if each carries a byte of a message. Records of a byte of data cost
+// memory and time in proportion to their bytes. The figures are printed with -v.
 func TestCostOfFloods(t *testing.T) {
 	p := newPKI(t)
 	oneByte := []byte{'x'}
@@ -148,7 +154,7 @@ func TestCostOfFloods(t *testing.T) {
 		{"a byte and a key update that requests one", func(h *splicetest.Hostile) error {
 			return errors.Join(h.Send(splicetest.ApplicationRecord, oneByte), h.KeyUpdate(true))
 		}, false, alloctest.Bound{
-			CPU: time.Microsecond, Memory: 256, Reason: "two keys are derived for 50 bytes received, which costs less for each than a handshake",
+			CPU: time.Microsecond, Memory: 256, Ends: true, Reason: "two keys are derived for 50 bytes received, and 129 of them end the connection",
 		}},
 		{"session tickets in records of a byte", func(h *splicetest.Hostile) error {
 			for i := range ticket {
@@ -157,7 +163,7 @@ func TestCostOfFloods(t *testing.T) {
 				}
 			}
 			return nil
-		}, true, alloctest.Bound{}},
+		}, true, alloctest.Bound{CPU: time.Microsecond, Ends: true, Reason: "129 records, whose cost is bounded together, end the connection"}},
 	}
 	const maxEmpty = 32 // records; crypto/tls accepts 16
 	for side, ofClient := range map[string]bool{"client": true, "upstream": false} {
@@ -178,7 +184,7 @@ func TestCostOfFloods(t *testing.T) {
 				continue
 			}
 			t.Run("of the "+side+", "+c.name, func(t *testing.T) {
-				const records, runs = 20_000, 3
+				const records, runs = 20_000, 4
 				var all []flooded
 				for range runs {
 					all = append(all, p.flood(t, ofClient, records, c.send))
@@ -186,6 +192,12 @@ func TestCostOfFloods(t *testing.T) {
 				received := 0
 				for _, r := range all[0].records {
 					received += len(r)
+				}
+				if c.bound.Ends {
+					if err := all[0].read(); !errors.Is(err, socket.ErrIdleRecords) {
+						t.Fatalf("it did not end the connection: %v", err)
+					}
+					received, all = all[0].bytes, all[1:]
 				}
 				alloctest.WantCost(t, received, c.bound, func() {
 					f := all[0]
