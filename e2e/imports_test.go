@@ -104,7 +104,7 @@ var mayImport = map[string][]string{
 	"cmd/drawbridge": {"gateway", "gateway/admin", "gateway/files", "gateway/handover", "gateway/systemd", "gateway/unixsocket", "gateway/store", "gateway/store/seal", "proto/drawbridge/admin/v1", "certs",
 		"cmd/drawbridge/ca", "cmd/drawbridge/client", "cmd/drawbridge/command", "cmd/drawbridge/configfile", "cmd/drawbridge/confine", "cmd/drawbridge/datadir", "cmd/drawbridge/demo", "cmd/drawbridge/exit", "cmd/drawbridge/format",
 		"cmd/drawbridge/logwriter", "cmd/drawbridge/manifest", "cmd/drawbridge/memory", "cmd/drawbridge/terminal", "cmd/drawbridge/upgrade", "cmd/drawbridge/view", "cmd/drawbridge/connections", "cmd/drawbridge/fleet", "cmd/drawbridge/top"},
-	"cmd/drawbridge/confine":     {"cmd/drawbridge/exit", "proto/drawbridge/admin/v1"},
+	"cmd/drawbridge/confine":     {"cmd/drawbridge/exit", "gateway/files", "proto/drawbridge/admin/v1"},
 	"cmd/drawbridge/fleet":       {"cmd/drawbridge/exit", "gateway", "gateway/store/etcd"},
 	"cmd/drawbridge/upgrade":     {"cmd/drawbridge/command", "cmd/drawbridge/exit", "gateway", "gateway/handover", "gateway/unixsocket"},
 	"cmd/drawbridge/ca":          {"cmd/drawbridge/command", "cmd/drawbridge/exit", "cmd/drawbridge/terminal", "cmd/drawbridge/view", "certs", "certs/pki", "proto/drawbridge/admin/v1"},

@@ -14,20 +14,22 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 )
 
 // longStreamDrain is the --drain-timeout of the test. Streams live longer.
 const (
-	longStreamDrain = 2 * time.Second
+	longStreamDrain = 3 * time.Second
 	longStreamLife  = 4 * longStreamDrain
 )
 
 // longStreams are clients of responses that outlive a drain.
 type longStreams struct {
-	whole, cut, cutEarly atomic.Int64
-	open                 atomic.Int64
+	whole, cut atomic.Int64
+	unserved   atomic.Int64 // of those cut, the ones whose response had not begun
+	open       atomic.Int64
 
 	mu       sync.Mutex
 	upgrades []period
@@ -98,12 +100,9 @@ func TestStreamsThatOutliveTheDrainEndWithIt(t *testing.T) {
 	clients.Wait()
 	load.stop()
 	writes.stop()
-	t.Logf("%d upgrades in %v with %d streams open: %d streams whole, %d cut by a drain, %d cut early; %d new connections (%.0f/s), %d failed; %d acknowledged writes, %d refused because of an upgrade",
-		times, took.Round(time.Second), count, s.whole.Load(), s.cut.Load(), s.cutEarly.Load(),
+	t.Logf("%d upgrades in %v with %d streams open: %d streams whole, %d cut by a drain, %d of them before their response began; %d new connections (%.0f/s), %d failed; %d acknowledged writes, %d refused because of an upgrade",
+		times, took.Round(time.Second), count, s.whole.Load(), s.cut.Load(), s.unserved.Load(),
 		load.served.Load(), float64(load.served.Load())/took.Seconds(), load.failed.Load(), writes.acknowledged.Load(), writes.refused.Load())
-	if s.cutEarly.Load() > 0 {
-		t.Errorf("%d streams were cut before the drain timeout", s.cutEarly.Load())
-	}
 	if got, want := g.getStatus().GetRevision(), writes.last.Load(); got < want || want == 0 {
 		t.Errorf("revision %d is live, and %d was acknowledged", got, want)
 	}
@@ -137,15 +136,16 @@ func (s *longStreams) follow(ctx context.Context, address string) error {
 		case strings.HasSuffix(string(text), "end"):
 			s.whole.Add(1)
 			return nil
-		case !strings.HasPrefix(string(text), "HTTP/1.") || !strings.Contains(string(text), " 200 "):
-			return fmt.Errorf("before the stream began: %q, %w", text, err)
-		case !errors.Is(err, io.EOF) && !strings.Contains(err.Error(), "reset by peer"):
+		case !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET):
 			return err
+		case !s.drained(started, time.Now()):
+			return fmt.Errorf("no drain had ended after %v: %q, %w", time.Since(started), text, err)
+		case len(text) == 0: // a busy machine did not serve it within the drain timeout
+			s.unserved.Add(1)
+		case !strings.HasPrefix(string(text), "HTTP/1.") || !strings.Contains(string(text), " 200 "):
+			return fmt.Errorf("the response is %q", text)
 		}
 		s.cut.Add(1)
-		if !s.drained(started, time.Now()) {
-			s.cutEarly.Add(1)
-		}
 		return nil
 	}
 }

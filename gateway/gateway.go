@@ -114,9 +114,9 @@ type Options struct {
 	// Serving is called when the gateway is ready, or has taken over. Nil: not called.
 	Serving func()
 
-	// Confinement returns the restrictions of the process, for GetStatus. Nil: there are
+	// Confinement holds the restrictions of the process, for GetStatus. Nil: there are
 	// none.
-	Confinement func() *adminv1.Confinement
+	Confinement *adminv1.Confinement
 
 	// Manager receives the state of the gateway. Nil: there is no service manager.
 	Manager *systemd.Manager
@@ -200,7 +200,7 @@ type Gateway struct {
 	backup func() (io.ReadCloser, error)
 	sealed bool // the store is sealed
 
-	confinement func() *adminv1.Confinement // nil: none
+	confinement *adminv1.Confinement // nil: none
 
 	serving   atomic.Bool
 	readiness Readiness

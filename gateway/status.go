@@ -42,10 +42,7 @@ func (g *Gateway) Status() *adminv1.GetStatusResponse {
 		Limit: int64(limit), Clients: int64(max(clients, 0)), Upstreams: int64(max(upstreams, 0)),
 		PausedListeners: int32(paused), Pauses: int64(pauses),
 	}
-	out.Pending = pending.message()
-	if g.confinement != nil {
-		out.Confinement = g.confinement()
-	}
+	out.Pending, out.Confinement = pending.message(), g.confinement
 	for _, p := range g.problems(snap) {
 		out.Problems = append(out.Problems, &adminv1.Problem{Kind: p.Ref.Kind, Name: p.Ref.Name, Reason: p.Reason})
 	}

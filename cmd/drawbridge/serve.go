@@ -9,12 +9,10 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"syscall"
-	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/spf13/cobra"
@@ -24,7 +22,6 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/confine"
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/datadir"
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/exit"
-	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/fleet"
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/logwriter"
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/manifest"
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/memory"
@@ -36,7 +33,6 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/gateway/store/seal"
 	"github.com/drawbridge-gateway/drawbridge/gateway/systemd"
 	"github.com/drawbridge-gateway/drawbridge/gateway/unixsocket"
-	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
 const serveLong = `Serve runs a gateway until SIGTERM or SIGINT. It then accepts no more connections,
@@ -79,34 +75,6 @@ SIGUSR2 starts an upgrade, like the command "upgrade".
 The process can use only the files that these flags name or imply, if the kernel has
 Landlock: see --landlock. "status" says what is not restricted.`
 
-// serveOptions are the flags of serve.
-type serveOptions struct {
-	dataDir             string
-	admin, adminTCP     string
-	cert, key, clientCA string
-	config              string
-	fileRoots           []string
-	ops, statsd         string
-	readyRequires       []string
-	socketMode          string
-	socketGroup         string
-	policy              string
-	clientCRL           string
-	clientNames         []string
-	accessLog           string
-	accessLogFormat     string
-	auditLog            string
-	auditRequired       bool
-	logLevel, logFormat string
-	drain               time.Duration
-	history             int
-	sealKey             *string
-	pidFile             upgrade.PIDFile
-	upgradeTimeout      time.Duration
-	confine             *confine.Flags
-	fleet               fleet.Flags
-}
-
 func newServe(c *cli) *cobra.Command {
 	o := &serveOptions{}
 	cmd := &cobra.Command{
@@ -122,36 +90,7 @@ func newServe(c *cli) *cobra.Command {
 			return c.serve(cmd.Context(), o)
 		},
 	}
-	flags := cmd.Flags()
-	flags.StringVar(&o.dataDir, "data-dir", c.DefaultDataDir(), "`directory` of the gateway's state")
-	o.sealKey = datadir.KeyFlag(flags)
-	o.fleet.Add(flags)
-	flags.StringVar(&o.admin, "admin", "", "unix:`PATH` of the admin service's socket, mode 0600 (default unix:DATA-DIR/admin.sock)")
-	flags.StringVar(&o.adminTCP, "admin-tcp", "", "`address` to serve the admin service on over TCP too, with mutual TLS; needs the three files of --admin-tls-cert, --admin-tls-key and --admin-client-ca")
-	flags.StringVar(&o.cert, "admin-tls-cert", "", "PEM `file` of the certificate to present on --admin-tcp")
-	flags.StringVar(&o.key, "admin-tls-key", "", "PEM `file` of its private key")
-	flags.StringVar(&o.clientCA, "admin-client-ca", "", "PEM `file` of the CA that clients' certificates must chain to")
-	flags.StringVar(&o.config, "config", "", "`file` or directory to apply at start and on SIGHUP")
-	flags.StringVar(&o.socketMode, "admin-socket-mode", "0600", "`mode` of the admin service's socket, in octal: every user who may write to it can administer the gateway")
-	flags.StringVar(&o.socketGroup, "admin-socket-group", "", "`group` of the admin service's socket, by name or number (default: that of the process)")
-	flags.StringVar(&o.policy, "admin-policy", "", "YAML `file` that gives callers of the admin service their roles: viewer, operator or admin; it is watched. Callers without a role may call nothing, except root and the user that runs the gateway, who are always admins (default: every caller is an admin)")
-	flags.StringVar(&o.clientCRL, "admin-client-crl", "", "`file` of revocation lists of the CAs of --admin-client-ca")
-	flags.StringArrayVar(&o.clientNames, "admin-client-name", nil, "subject alternative `name` that callers over TCP must have, such as DNS:ops.example or spiffe://example/ops; may be repeated, any of them is enough (default: any certificate of the CAs)")
-	flags.StringArrayVar(&o.fileRoots, "file-root", nil, "`directory` below which files of certificates, trust bundles and revocation lists are read; may be repeated (default: the data directory, that of --config, /etc/drawbridge)")
-	flags.StringVar(&o.ops, "ops", "", "`address` of /healthz, /readyz, /metrics and, on loopback, /debug/pprof")
-	flags.StringSliceVar(&o.readyRequires, "ready-requires", []string{"restored"}, "what /readyz, the health service and GetStatus require, comma separated: restored (every stored listener is up or reported as down), listeners (every listener is up), revision (at least one revision was applied)")
-	flags.StringVar(&o.statsd, "statsd", "", "UDP `address` to send metrics to")
-	flags.StringVar(&o.accessLog, "access-log", "", "`file` to record requests and connections in, or stdout (also -) for standard output; its directory must exist (default: they are not recorded)")
-	flags.StringVar(&o.accessLogFormat, "access-log-format", "json", "`format` of the records: json, or text, which begins like nginx's combined")
-	flags.StringVar(&o.auditLog, "audit-log", "", "`file` to record writes, denied calls and probes in, with their callers; its directory must exist (default: they are not recorded)")
-	flags.BoolVar(&o.auditRequired, "audit-required", true, "refuse writes that cannot be recorded in the audit log")
-	flags.StringVar(&o.logLevel, "log-level", "info", "least severe `level` to log to standard error: trace, debug, info, warn, error or off")
-	flags.StringVar(&o.logFormat, "log-format", "text", "`format` of the log: text or json")
-	flags.IntVar(&o.history, "revision-history", 100, "how many revisions are stored for diff and rollback, at most; all but the latest take at most 64 MiB")
-	flags.DurationVar(&o.drain, "drain-timeout", 30*time.Second, "how long connections may stay open after a stop, or after their listener was removed")
-	flags.StringVar((*string)(&o.pidFile), "pid-file", "", "`file` to write the process ID to; after an upgrade it has that of the new process")
-	flags.DurationVar(&o.upgradeTimeout, "upgrade-timeout", time.Minute, "how long the new process of an upgrade may take until it serves")
-	o.confine = confine.AddFlags(flags)
+	o.addFlags(c, cmd.Flags())
 	return cmd
 }
 
@@ -173,8 +112,6 @@ func (c *cli) serve(ctx context.Context, o *serveOptions) error {
 	}
 	opts.Manager = systemd.Find(opts.Logger.Named("systemd"))
 	opts.Predecessor = c.predecessor
-	var confinement *adminv1.Confinement // set before Run serves the admin service
-	opts.Confinement = func() *adminv1.Confinement { return confinement }
 	// Before opening anything: an early SIGHUP must not end the process.
 	hangup, reopen := make(chan os.Signal, 1), make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
@@ -188,6 +125,17 @@ func (c *cli) serve(ctx context.Context, o *serveOptions) error {
 	// gateway.
 	signal.Ignore(syscall.SIGPIPE)
 	defer signal.Reset(syscall.SIGPIPE)
+
+	if c.ownsProcess {
+		paths := func() confine.Paths { return o.paths(c, opts) }
+		opts.Confinement, err = o.confine.Apply(ctx, paths, confine.Inherited(c.predecessor != nil), c.LookupEnv, opts.Logger.Named("confine"))
+	}
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return nil
+	case err != nil:
+		return err
+	}
 
 	served := make(chan struct{})
 	opts.Serving = func() {
@@ -234,12 +182,8 @@ func (c *cli) serve(ctx context.Context, o *serveOptions) error {
 	upgrader := upgrade.Server{Gateway: gw, Program: c.program, Sockets: opts.Sockets, Log: opts.Logger.Named("upgrade")}
 	upgrader.Listen(o.dataDir)
 	defer upgrader.Close()
-	// Everything is open now that a start needs.
-	if c.ownsProcess {
-		confinement = o.confine.Apply(o.paths(c, opts), confine.Inherited(c.predecessor != nil), c.LookupEnv, opts.Logger.Named("confine"))
-	}
-	upgrader.Program.Env = confine.Environment(confinement)
-	upgrader.Allowed = func(program string) error { return o.confine.CheckProgram(confinement, c.program.Path, program) }
+	upgrader.Program.Env = confine.Environment(opts.Confinement)
+	upgrader.Allowed = func(program string) error { return o.confine.CheckProgram(opts.Confinement, c.program.Path, program) }
 	reloading.Go(func() {
 		select {
 		case <-ctx.Done():
@@ -382,22 +326,6 @@ func (o *serveOptions) gateway(c *cli, lines *logwriter.Writer) (gateway.Options
 	return opts, err
 }
 
-// paths returns the paths that the flags name or imply.
-func (o *serveOptions) paths(c *cli, opts gateway.Options) confine.Paths {
-	p := confine.Paths{
-		DataDir: o.dataDir, FileRoots: slices.Clone(opts.FileRoots), AdminSocket: opts.AdminSocket, PIDFile: string(o.pidFile), Program: c.program.Path,
-		Files: []string{o.cert, o.key, o.clientCA, o.clientCRL, opts.AdminPolicy, *o.sealKey},
-		Logs:  []string{opts.AccessLog.File, opts.AuditLog.File},
-	}
-	p.Files = append(p.Files, o.fleet.Files()...)
-	if info, err := os.Stat(o.config); err == nil && info.IsDir() {
-		p.Dirs = append(p.Dirs, o.config)
-	} else {
-		p.Files = append(p.Files, o.config)
-	}
-	return p
-}
-
 // recordTo checks the flags of the access log.
 func (o *serveOptions) recordTo(to *gateway.AccessLog, c *cli) error {
 	switch o.accessLogFormat {
@@ -426,26 +354,6 @@ func absolute(path string) (string, error) {
 		return "", nil
 	}
 	return filepath.Abs(path)
-}
-
-// roots returns the file roots, which must be directories if the flag names them.
-func (o *serveOptions) roots() ([]string, error) {
-	for _, dir := range o.fileRoots {
-		if info, err := os.Stat(dir); err != nil || !info.IsDir() {
-			return nil, exit.UsageError(fmt.Sprintf("--file-root %q: must be a directory", dir))
-		}
-	}
-	if len(o.fileRoots) > 0 {
-		return o.fileRoots, nil
-	}
-	roots := []string{o.dataDir, "/etc/drawbridge"}
-	if o.config == "" {
-		return roots, nil
-	}
-	if info, err := os.Stat(o.config); err == nil && info.IsDir() {
-		return append(roots, o.config), nil
-	}
-	return append(roots, filepath.Dir(o.config)), nil
 }
 
 // reopenLogs handles SIGUSR1. It logs errors.

@@ -48,9 +48,9 @@ func (f *Flags) Check() error {
 	return nil
 }
 
-// paths completes p with the program of this process, the trust roots that the
+// complete completes p with the program of this process, the trust roots that the
 // environment names, and the links of the file system.
-func (f *Flags) paths(p Paths, lookupEnv func(string) (string, bool)) Paths {
+func (f *Flags) complete(p Paths, lookupEnv func(string) (string, bool)) Paths {
 	p.ProgramRoots, p.Dynamic, p.Resolve = f.programRoots, dynamic("/proc/self/exe"), resolve
 	if file, _ := lookupEnv("SSL_CERT_FILE"); file != "" {
 		p.Files = append(p.Files, file)
@@ -85,7 +85,7 @@ func (f *Flags) CheckProgram(c *adminv1.Confinement, own, program string) error 
 		return nil
 	}
 	for _, root := range roots {
-		if rel, err := filepath.Rel(cmp.Or(resolve(root), root), target); err == nil && filepath.IsLocal(rel) {
+		if below(target, cmp.Or(resolve(root), root)) {
 			return nil
 		}
 	}

@@ -2,14 +2,15 @@ package confine
 
 import (
 	"errors"
-	"io/fs"
-	"os"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/landlock-lsm/go-landlock/landlock"
 	ll "github.com/landlock-lsm/go-landlock/landlock/syscall"
 	"golang.org/x/sys/unix"
 )
+
+// minVersion is the first version of Landlock that can allow what a start does.
+const minVersion = 2
 
 // restrict gives the rules to the kernel, for every thread of the process. It returns the
 // version of Landlock in this kernel.
@@ -25,25 +26,13 @@ func restrict(rules []Rule, log hclog.Logger) (version int, err error) {
 	case err != nil:
 		return 0, err
 	}
+	if version < minVersion {
+		return 0, errors.New("this kernel has version 1, which denies linking and moving files between directories; Linux 5.19 has version 2")
+	}
 	var given []landlock.Rule
 	for _, r := range rules {
-		rights := r.Rights
-		info, err := os.Stat(r.Path)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			log.Warn("Landlock: the process cannot use a path until a restart", "path", r.Path, "error", err)
-			continue
-		}
-		if !info.IsDir() {
-			rights &= ofFiles
-		}
-		if version == 1 {
-			rights &^= ll.AccessFSRefer // version 1 never grants it
-		}
-		log.Debug("Landlock rule", "path", r.Path, "rights", rights.String())
-		given = append(given, landlock.PathAccess(rights, r.Path).IgnoreIfMissing())
+		log.Debug("Landlock rule", "path", r.Path, "rights", r.Rights.String())
+		given = append(given, landlock.PathAccess(r.Rights, r.Path).IgnoreIfMissing())
 	}
 	return version, landlock.Config{HandledAccessFS: all}.BestEffort().RestrictPaths(given...)
 }

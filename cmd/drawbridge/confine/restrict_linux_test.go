@@ -43,8 +43,8 @@ func rerun(t *testing.T, set func(*exec.Cmd)) bool {
 }
 
 func TestAConfinedProcessUsesOnlyItsFiles(t *testing.T) {
-	if _, err := ll.LandlockGetABIVersion(); err != nil {
-		t.Skip("this kernel cannot enforce Landlock:", err)
+	if version, err := ll.LandlockGetABIVersion(); err != nil || version < minVersion {
+		t.Skip("this kernel cannot enforce Landlock:", version, err)
 	}
 	if !rerun(t, nil) {
 		return
@@ -60,10 +60,10 @@ func TestAConfinedProcessUsesOnlyItsFiles(t *testing.T) {
 		}
 	}
 	f := &Flags{landlock: true, noNewPrivileges: true}
-	c := f.Apply(Paths{DataDir: at("data"), FileRoots: []string{at("root")}, Logs: []string{at("logs", "access.log")}, Program: at("bin", "program")},
-		0, os.LookupEnv, hclog.NewNullLogger())
-	if !c.GetLandlock() || !c.GetNoNewPrivileges() {
-		t.Fatalf("%v", c)
+	paths := Paths{DataDir: at("data"), FileRoots: []string{at("root")}, Logs: []string{at("logs", "access.log")}, Program: at("bin", "program")}
+	c, err := f.Apply(t.Context(), func() Paths { return paths }, 0, os.LookupEnv, hclog.NewNullLogger())
+	if err != nil || !c.GetLandlock() || !c.GetNoNewPrivileges() {
+		t.Fatalf("%v, %v", c, err)
 	}
 
 	readFile := func(path string) error { _, err := os.ReadFile(path); return err }
@@ -189,8 +189,8 @@ func TestASetUserIDProgramGainsNothing(t *testing.T) {
 	if !asRoot() {
 		t.Skip("the file system of the temporary directory ignores set-user-ID programs")
 	}
-	if c := (&Flags{noNewPrivileges: true}).Apply(Paths{}, 0, os.LookupEnv, hclog.NewNullLogger()); !c.GetNoNewPrivileges() {
-		t.Fatalf("%v", c)
+	if c, err := (&Flags{noNewPrivileges: true}).Apply(t.Context(), func() Paths { return Paths{} }, 0, os.LookupEnv, hclog.NewNullLogger()); err != nil || !c.GetNoNewPrivileges() {
+		t.Fatalf("%v, %v", c, err)
 	}
 	if asRoot() {
 		t.Error("a set-user-ID program ran as root")

@@ -88,8 +88,12 @@ func Rules(p Paths) []Rule {
 	out.add(read, p.Dirs...)
 	out.add(read, p.dirsOf(systemFiles...)...)
 	out.add(read, p.dirsOf(p.Files...)...)
-	out.add(logs, p.dirsOf(p.Logs...)...)
-	out.add(logs&ofFiles, p.Logs...) // such as a terminal or /dev/stdout
+	for _, dir := range p.dirsOf(p.Logs...) {
+		if !below(dir, "/dev") && !below(dir, "/proc") { // a log may be a device, such as /dev/stdout
+			out.add(logs, dir)
+		}
+	}
+	out.add(logs&ofFiles, p.Logs...)
 	out.add(replace, p.dirsOf(p.PIDFile)...)
 	if p.AdminSocket != "" {
 		out.add(private, filepath.Dir(p.AdminSocket))
@@ -99,6 +103,12 @@ func Rules(p Paths) []Rule {
 		out.add(execute, libraryDirs...)
 	}
 	return out.sorted()
+}
+
+// below reports whether a directory is another one or below it.
+func below(dir, top string) bool {
+	rel, err := filepath.Rel(top, dir)
+	return err == nil && filepath.IsLocal(rel)
 }
 
 // programs returns the directories of programs for upgrades.

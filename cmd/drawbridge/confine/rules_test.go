@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/hashicorp/go-hclog"
+	ll "github.com/landlock-lsm/go-landlock/landlock/syscall"
 	"github.com/spf13/pflag"
 
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
@@ -53,6 +54,17 @@ func TestRulesCoverWhatTheFlagsName(t *testing.T) {
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("the rules are\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// A log that is a device or a descriptor of the process gives no right to other devices.
+func TestALogMayBeADevice(t *testing.T) {
+	for _, log := range []string{"/dev/stdout", "/proc/self/fd/1"} {
+		for _, r := range Rules(Paths{Logs: []string{log}}) {
+			if r.Rights&ll.AccessFSMakeReg != 0 || r.Rights&ll.AccessFSWriteFile != 0 && r.Path != log && r.Path != "/dev/null" {
+				t.Errorf("%s: %v", r.Path, r.Rights)
+			}
+		}
 	}
 }
 
@@ -142,8 +154,8 @@ func TestTheNewProcessInheritsTheRestrictions(t *testing.T) {
 	if inherited != 2 || Inherited(true) != 0 || Environment(&adminv1.Confinement{}) != nil {
 		t.Errorf("inherited %d, want 2, and only once", inherited)
 	}
-	c := (&Flags{landlock: true}).Apply(Paths{}, inherited, os.LookupEnv, hclog.NewNullLogger())
-	if !c.GetLandlock() || c.GetLandlockVersion() != 2 || len(c.GetMissing()) != 3 { // no_new_privs, truncate, ioctl
+	c, err := (&Flags{landlock: true}).Apply(t.Context(), func() Paths { return Paths{} }, inherited, os.LookupEnv, hclog.NewNullLogger())
+	if err != nil || !c.GetLandlock() || c.GetLandlockVersion() != 2 || len(c.GetMissing()) != 3 { // no_new_privs, truncate, ioctl
 		t.Errorf("%v", c)
 	}
 	t.Setenv(inheritedVariable, "2")

@@ -1,11 +1,16 @@
 package confine
 
 import (
+	"context"
+	"errors"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"strconv"
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/drawbridge-gateway/drawbridge/gateway/files"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
@@ -33,9 +38,13 @@ func Environment(c *adminv1.Confinement) []string {
 	return []string{inheritedVariable + "=" + strconv.Itoa(int(c.GetLandlockVersion()))}
 }
 
-// Apply restricts the process as the flags say. It returns what is in force, and logs what
-// is not. inherited is what Inherited returned, if this process replaces another one.
-func (f *Flags) Apply(p Paths, inherited int, lookupEnv func(string) (string, bool), log hclog.Logger) *adminv1.Confinement {
+// Apply restricts the process as the flags say, and first makes the directories that a
+// start makes. It returns what is in force, and logs what is not. inherited is what
+// Inherited returned, if this process replaces another one.
+//
+// Call Apply before reading files that may hang: the kernel restricts each thread, and a
+// thread that waits for such a file would make Apply wait too.
+func (f *Flags) Apply(ctx context.Context, paths func() Paths, inherited int, lookupEnv func(string) (string, bool), log hclog.Logger) (*adminv1.Confinement, error) {
 	c := &adminv1.Confinement{}
 	if f.noNewPrivileges {
 		if err := setNoNewPrivileges(); err != nil {
@@ -51,7 +60,15 @@ func (f *Flags) Apply(p Paths, inherited int, lookupEnv func(string) (string, bo
 	case !f.landlock:
 		c.Missing = append(c.Missing, "Landlock: off (--landlock=false)")
 	default:
-		version, err := restrict(Rules(f.paths(p, lookupEnv)), log)
+		rules, err := files.Await(ctx, log, "paths that the flags name", func() ([]Rule, error) {
+			p := paths()
+			p.makeDirs()
+			return existing(Rules(f.complete(p, lookupEnv)), log), nil
+		})
+		if err != nil {
+			return nil, err
+		}
+		version, err := restrict(rules, log)
 		if err != nil {
 			c.Missing = append(c.Missing, "Landlock: "+err.Error())
 			break
@@ -64,7 +81,37 @@ func (f *Flags) Apply(p Paths, inherited int, lookupEnv func(string) (string, bo
 		log.Warn("not every restriction is in force", "error", missing)
 	}
 	log.Info("confined", "landlock", c.LandlockVersion, "no_new_privileges", c.NoNewPrivileges, "system_call_filter", c.SystemCallFilter)
-	return c
+	return c, nil
+}
+
+// makeDirs makes the directories that a start makes if they are missing, because the
+// process cannot make them later. A directory that cannot be made fails the start later,
+// with the reason.
+func (p Paths) makeDirs() {
+	for _, dir := range []string{p.DataDir, filepath.Dir(p.AdminSocket)} {
+		_ = os.MkdirAll(dir, 0o700)
+	}
+}
+
+// existing returns the rules whose paths exist, with the rights that fit them.
+func existing(rules []Rule, log hclog.Logger) []Rule {
+	var out []Rule
+	for _, r := range rules {
+		info, err := os.Stat(r.Path)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			continue
+		case err != nil:
+			log.Warn("Landlock: the process cannot use a path until a restart", "path", r.Path, "error", err)
+			continue
+		case info.Mode()&(fs.ModeNamedPipe|fs.ModeSocket) != 0:
+			continue // a pipe without a name is never restricted, and one with a name is in a directory
+		case !info.IsDir():
+			r.Rights &= ofFiles
+		}
+		out = append(out, r)
+	}
+	return out
 }
 
 // lacking returns what this version of Landlock cannot restrict.
