@@ -246,7 +246,16 @@ func (c *conn) check(now int64) {
 		_ = c.Conn.SetReadDeadline(longAgo) // fails only on a closed connection, which has the same effect
 		c.unpark()
 	}
-	if a := c.upstreamWaitSince.Load(); a != 0 && now > a && clientGone(c) {
+	c.cutIfGone(now, clientGone)
+}
+
+// cutIfGone cuts c if its exchange waits for an upstream and gone reports that the client
+// has left.
+func (c *conn) cutIfGone(now int64, gone func(*conn) bool) {
+	a := c.upstreamWaitSince.Load()
+	// The wait may end while gone looks. In an upgraded connection a FIN may be a
+	// half-close, and a splice has closed the descriptor: that is no departure.
+	if a != 0 && now > a && gone(c) && c.upstreamWaitSince.Load() == a {
 		c.Cut(errClientGone)
 	}
 }

@@ -1,0 +1,30 @@
+package l7
+
+import (
+	"net"
+	"testing"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
+)
+
+// An upgrade ends the wait for the upstream while the clock looks whether the client has
+// left. The splice then owns the connection, and the clock must not cut it: it finds a
+// closed descriptor, or the half-close of the other protocol.
+func TestAnUpgradeWhileTheClockLooksCutsNothing(t *testing.T) {
+	for _, waiting := range []bool{true, false} {
+		near, far := net.Pipe()
+		defer far.Close()
+		c, causes := &conn{server: new(Server), sock: socket.New(near, nil)}, make(chan error, 1)
+		c.notify(func(cause error) { causes <- cause })
+		c.upstreamWaitSince.Store(1)
+		c.cutIfGone(2, func(c *conn) bool {
+			if !waiting {
+				c.upstreamWaitSince.Store(0) // as an upgrade does
+			}
+			return true
+		})
+		if cut := c.cutCause() != nil; cut != waiting || cut != (len(causes) == 1) {
+			t.Errorf("waiting %v: cut %v, the exchange learns of it %v", waiting, cut, len(causes) == 1)
+		}
+	}
+}
