@@ -45,8 +45,8 @@ func BenchmarkHandshake(b *testing.B) {
 	}
 }
 
-// BenchmarkHandshakeInParallel shows whether concurrent connections each find
-// a session.
+// BenchmarkHandshakeInParallel shows whether each of many concurrent
+// connections finds a session.
 func BenchmarkHandshakeInParallel(b *testing.B) {
 	server, o := mutual(b, certstest.NewCA(b))
 	o.Groups = []tls.CurveID{tls.X25519}
@@ -61,8 +61,8 @@ func BenchmarkHandshakeInParallel(b *testing.B) {
 	})
 }
 
-// BenchmarkHandshakeSetUp measures the cost that a Client adds before the
-// first byte: the peer has already closed.
+// BenchmarkHandshakeSetUp measures the work of a Client before the first byte.
+// The peer has already closed.
 func BenchmarkHandshakeSetUp(b *testing.B) {
 	c := newClient(b, certs.ClientOptions{ServerName: "a.test", Verification: certs.VerifyInsecureSkip})
 	b.ReportAllocs()

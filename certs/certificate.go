@@ -15,15 +15,15 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/safetext"
 )
 
-// A Certificate is a leaf, its intermediates and its private key, as a server
-// or a client presents them.
+// A Certificate is a leaf, its intermediates and its private key, for a server
+// or a client to present.
 type Certificate struct {
 	chain       []*x509.Certificate // the leaf first, in order
 	tls         tls.Certificate
 	fingerprint string
-	notes       []note // what parsing repaired or found unusual
+	notes       []note // repairs and unusual properties
 
-	uses [2]useReport // by Use; computed on first use
+	uses [2]useReport // indexed by Use; computed when first needed
 }
 
 // A CertificateSource holds the input of NewCertificate: either a Chain with
@@ -34,8 +34,8 @@ type CertificateSource struct {
 	// KeyInChain allows Chain to contain more than the chain: a private key in
 	// PEM, which is used if Key is empty and ignored otherwise. Key may then
 	// contain certificates, which are ignored. With an empty Key, Chain may also
-	// be a PKCS#12 archive. Set it for files only: text that is shown again must
-	// not contain a key.
+	// be a PKCS#12 archive. Set it for files only: the API shows other texts
+	// again, so they must not contain a key.
 	KeyInChain bool
 
 	PKCS12 []byte
@@ -53,11 +53,11 @@ type CertificateSource struct {
 // be encrypted with PBES2 or, in PEM, with OpenSSL's legacy format. Decrypting
 // a hostile file takes bounded time and memory.
 //
-// The key must belong to the leaf. The leaf is the one certificate that
-// matches the key, wherever it is in the chain. Intermediates are sorted and
-// unrelated certificates are dropped, each with a warning in Info, because
-// peers differ in what they tolerate. An expired certificate is accepted with
-// a warning, because the operator may have no other.
+// The key must belong to the leaf. The leaf is the certificate that matches the
+// key, wherever it is in the chain. Intermediates are sorted and unrelated
+// certificates are dropped, each with a warning in Info, because peers differ
+// in what they tolerate. An expired certificate is accepted with a warning,
+// because the operator may have no other.
 func NewCertificate(src CertificateSource) (*Certificate, error) {
 	var bad Faults
 	if len(src.Passphrase) > keyfile.MaxPassphrase {
@@ -86,7 +86,7 @@ func ParseCertificate(chain, key []byte) (*Certificate, error) {
 type material struct {
 	certs    []*x509.Certificate // at least one, in any order
 	key      crypto.Signer
-	keyField string // where the key was
+	keyField string // the field that contained the key
 	// encrypted reports that the passphrase was used.
 	encrypted bool
 }

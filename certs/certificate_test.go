@@ -189,7 +189,7 @@ func TestChainIsSorted(t *testing.T) {
 			if c.length < 3 {
 				return
 			}
-			// The sorted chain is the one that is sent.
+			// The server sends the sorted chain.
 			s := serve(t, newServer(t, certs.ServerOptions{Certificates: []*certs.Certificate{parsed}}).Conn)
 			state, _, err := reach(t, s, &tls.Config{ServerName: "a.test", RootCAs: root.Pool()})
 			if err != nil {

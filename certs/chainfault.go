@@ -39,13 +39,13 @@ const (
 	NameExcluded
 	// ExtensionUnknown: a critical extension is not supported.
 	ExtensionUnknown
-	// OrderWrong: a CA comes first in the presented chain, and Cert, which has the
-	// name, later.
+	// OrderWrong: the presented chain begins with a CA, and Cert, which has the
+	// name, follows later.
 	OrderWrong
 )
 
-// A ChainFault explains a VerifyError as far as the facts are known. It is for
-// explanations only: no verdict depends on it.
+// A ChainFault explains a VerifyError as far as the facts are known. No verdict
+// depends on it.
 type ChainFault struct {
 	Kind ChainFaultKind
 	// Cert is the certificate that stops the chain.
@@ -75,8 +75,8 @@ func IssuedByCAs(chain []*x509.Certificate) bool {
 // hostile peer chooses the number of certificates and the size of their keys.
 const maxFaultChecks = 8
 
-// issuerFault finds out why no chain leads to a trust anchor. It follows
-// issuer names from the leaf and verifies each claim it makes.
+// issuerFault returns the reason why no chain leads to a trust anchor. It
+// follows issuer names from the leaf, and claims only what it has verified.
 func issuerFault(presented []*x509.Certificate, trust []*TrustBundle) *ChainFault {
 	checks := 0
 	current := presented[0]
@@ -141,7 +141,8 @@ func issuersOf(c *x509.Certificate, presented []*x509.Certificate, trust []*Trus
 	return found
 }
 
-// linkFault returns why issuer does not vouch for c; nil if it does.
+// linkFault returns the reason why issuer does not vouch for c, or nil if it
+// does.
 func linkFault(c, issuer *x509.Certificate, trusted bool) *ChainFault {
 	f := &ChainFault{Cert: c, Issuer: issuer, Trusted: trusted}
 	by := fmt.Sprintf("%s was issued by %s, ", describeName(c), describeName(issuer))
@@ -198,7 +199,8 @@ func byName(presented []*x509.Certificate, trust []*TrustBundle) []*x509.Certifi
 	return path
 }
 
-// usageFault returns the certificate of the chain that excludes a use.
+// usageFault returns the certificate of the chain whose extended key usages
+// exclude this use.
 func usageFault(path []*x509.Certificate, usage x509.ExtKeyUsage) *ChainFault {
 	// crypto/x509 checks the usage of every certificate in the chain, including
 	// the anchor.

@@ -69,7 +69,8 @@ func rsaKey(t *testing.T) *rsa.PrivateKey {
 	return key
 }
 
-// caTemplate and serverTemplate are ordinary certificates, for cases to change.
+// caTemplate and serverTemplate return ordinary certificates, which test cases
+// change.
 func caTemplate(name string) *x509.Certificate {
 	return &x509.Certificate{
 		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name},
@@ -109,8 +110,8 @@ func parseMinted(t *testing.T, der []byte, key crypto.Signer) *issuedKey {
 	return &issuedKey{leaf, key}
 }
 
-// tbsCertificate is RFC 5280, section 4.1, for certificates that x509 cannot
-// create. Its raw parts need not be well-formed.
+// tbsCertificate is the structure of RFC 5280, section 4.1, for certificates
+// that x509 cannot create. Its raw parts may be malformed.
 type tbsCertificate struct {
 	Version    int `asn1:"optional,explicit,default:0,tag:0"`
 	Serial     asn1.RawValue
@@ -122,7 +123,7 @@ type tbsCertificate struct {
 	Extensions []pkix.Extension `asn1:"optional,explicit,tag:3"`
 }
 
-// remint signs a changed certificate again, with the given algorithm.
+// remint changes a certificate and signs it again with the given algorithm.
 func remint(t *testing.T, m *issuedKey, algorithm pkix.AlgorithmIdentifier, change func(*tbsCertificate), sign func(tbs []byte) ([]byte, error)) *issuedKey {
 	t.Helper()
 	return parseMinted(t, remintDER(t, m, algorithm, change, sign), m.key)
@@ -191,7 +192,7 @@ func TestChainFaultsAreExplainedByTheirCause(t *testing.T) {
 	root := mint(t, caTemplate("root"), ecdsaKey(t), nil)
 	for _, tt := range []struct {
 		name  string
-		chain func(t *testing.T) (tls.Certificate, *issuedKey) // and what is trusted
+		chain func(t *testing.T) (tls.Certificate, *issuedKey) // the presented chain, and the bundle that the client trusts
 		want  certs.Reason
 		says  []string
 	}{
@@ -304,7 +305,7 @@ func pssParameters(t *testing.T, salt int) asn1.RawValue {
 func TestAPinnedCertificateMatchesItself(t *testing.T) {
 	v1 := version1(t)
 	b := v1.trust(t)
-	// It has no name to verify, so only the chain is verified.
+	// The certificate has no names, so only the chain is verified.
 	err := verifyServer(t, v1.chain(), b)
 	if got := certs.Classify(err); got != certs.ReasonNameMismatch {
 		t.Errorf("%v is %s, want %s: the chain passes and the name does not", err, got, certs.ReasonNameMismatch)
@@ -483,7 +484,8 @@ func directoryConstraint(t *testing.T, tag int) []byte {
 	return value
 }
 
-// Every place shows the same subject of a certificate (RFC 4514, section 2.4).
+// All APIs show the same text for a certificate's subject (RFC 4514, section
+// 2.4).
 func TestSubjectIsTheSameEverywhere(t *testing.T) {
 	template := serverTemplate()
 	template.Subject = pkix.Name{CommonName: "a", Organization: []string{"Super, Inc."}}

@@ -9,7 +9,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/safetext"
 )
 
-const maxCipherText = 8192 // bytes of all entries together
+const maxCipherText = 8192 // total bytes of all entries
 
 // ParseCipherSuites returns the cipher suites for TLS 1.2 and below that the
 // entries select. Each entry is an IANA name, an OpenSSL name or an OpenSSL
@@ -59,7 +59,7 @@ type cipherParser struct {
 	bad   Faults
 
 	active []*suite
-	killed map[uint16]bool // by "!": cannot be added again
+	killed map[uint16]bool // excluded by "!", so they cannot be added again
 	list   bool            // the input was a list, not only names
 
 	tls13   []string // TLS 1.3 names
@@ -73,8 +73,8 @@ func (p *cipherParser) entry(entry string) {
 	if len(orders) == 0 {
 		p.bad.add(p.field, "is empty: want the name of a cipher suite")
 	}
-	// It may be a private key that was pasted into the wrong field. Once split and
-	// quoted, as below, it could not be recognized as one.
+	// The entry may be a private key in the wrong field. The code below would
+	// split and quote it, and then other code would not recognize it as a key.
 	if strings.Contains(entry, "-----") || strings.Contains(strings.TrimSpace(entry), "\n") {
 		p.bad.add(p.field, "is PEM or other text of several lines: want the name of a cipher suite")
 		return
@@ -108,7 +108,7 @@ func (p *cipherParser) order(text string) {
 				p.killed[suites[i].id] = true
 			}
 		}
-	case '+': // to the end
+	case '+': // move to the end
 		var moved []*suite
 		for _, s := range p.active {
 			if match(s) {
@@ -168,7 +168,7 @@ func (o *order) match(s *suite) bool {
 }
 
 // asksFor reports whether the order selects a weak suite explicitly: by its
-// name, or by every alias that describes a weakness of it.
+// name, or by all aliases for its weaknesses.
 func (o *order) asksFor(s *suite) bool {
 	if len(o.names) > 0 {
 		return true

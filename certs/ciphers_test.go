@@ -30,9 +30,9 @@ func TestParseCipherSuites(t *testing.T) {
 		tls.TLS_RSA_WITH_AES_256_CBC_SHA, tls.TLS_RSA_WITH_AES_128_CBC_SHA,
 	}
 	for _, c := range []struct {
-		list string // entries, separated by |
+		list string // the entries, separated by |
 		want []uint16
-		warn []string // one part of each warning
+		warn []string // a part of each warning
 	}{
 		{"", nil, nil},
 		{"TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", gcm[3:], nil},
@@ -156,7 +156,7 @@ func TestCipherSuiteNamesAgreeWithOpenSSL(t *testing.T) {
 	if err != nil {
 		t.Skip("no openssl here")
 	}
-	list := func(cipherString string) map[string]string { // IANA -> OpenSSL
+	list := func(cipherString string) map[string]string { // maps IANA names to OpenSSL names
 		out, err := exec.Command(openssl, "ciphers", "-stdname", "-tls1_2", cipherString+":@SECLEVEL=0").Output()
 		if err != nil {
 			t.Fatal(err)
@@ -182,7 +182,7 @@ func TestCipherSuiteNamesAgreeWithOpenSSL(t *testing.T) {
 	} {
 		want := list(s)
 		ids, _, err := certs.ParseCipherSuites([]string{s})
-		if err != nil && s != "SHA256+ECDHE" { // whose suites are weak
+		if err != nil && s != "SHA256+ECDHE" { // all suites of SHA256+ECDHE are weak
 			t.Errorf("%s: %v", s, err)
 		}
 		for _, suite := range all {

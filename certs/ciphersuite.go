@@ -11,7 +11,7 @@ import (
 type suite struct {
 	id      uint16
 	openssl string
-	words   string // the aliases that select it
+	words   string // the aliases that select the suite
 	bits    int
 }
 
@@ -65,7 +65,7 @@ const emptyWords = ` LOW EXP EXPORT EXPORT40 EXPORT56 eNULL NULL aNULL COMPLEMEN
 //go:embed unsupported_ciphers.txt
 var unsupportedText string
 
-// has reports whether a word selects the suite.
+// has reports whether an alias selects the suite.
 func (s *suite) has(word string) bool {
 	switch word {
 	case "ALL", "DEFAULT":
@@ -105,8 +105,8 @@ func isTLS13(name string) bool {
 
 // suiteNamed returns the suite with the given IANA or OpenSSL name, or nil.
 func suiteNamed(name string) *suite {
-	// IANA's list has the short names of the ChaCha suites, which crypto/tls once
-	// used, beside those of RFC 7905.
+	// crypto/tls once used shorter names for the ChaCha suites than RFC 7905.
+	// IANA's list has both.
 	if strings.HasSuffix(strings.ToUpper(name), "_CHACHA20_POLY1305") {
 		name += "_SHA256"
 	}

@@ -18,8 +18,8 @@ import (
 // of the first read on the TLS connection, where TLS 1.3 servers report a
 // rejected client certificate. A nil error has no reason.
 //
-// A deadline exceeded in Client.Handshake is HANDSHAKE_TIMEOUT; any other is
-// CONNECT_TIMEOUT, unless a read or write exceeded it.
+// A deadline that expires in Client.Handshake gives HANDSHAKE_TIMEOUT. Any
+// other gives CONNECT_TIMEOUT, unless it ended a read or write.
 func Classify(err error) Reason {
 	if err == nil {
 		return ""
@@ -40,7 +40,7 @@ func Classify(err error) Reason {
 		return alertReason(alert)
 	}
 	if alert, ok := alertOf(err, "local error"); ok && alert == alertNoRenegotiation {
-		return ReasonRenegotiationRequested // crypto/tls answers a HelloRequest with this
+		return ReasonRenegotiationRequested // crypto/tls fails with this error after a HelloRequest
 	}
 	if reason := certificateReason(err); reason != "" {
 		return reason
@@ -78,7 +78,7 @@ func is[E error](err error) bool {
 	return ok
 }
 
-// timedOut reports whether the error is an exceeded deadline.
+// timedOut reports whether the error is an expired deadline.
 func timedOut(err error) bool {
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) {
 		return true
@@ -169,7 +169,8 @@ func isCertificateAlert(alert uint8) bool {
 	return false
 }
 
-// alertReason is for clients: an alert about a certificate concerns our own.
+// alertReason returns a client's reason for an alert: an alert about a
+// certificate concerns our own.
 func alertReason(alert uint8) Reason {
 	switch {
 	case isCertificateAlert(alert):
@@ -207,7 +208,7 @@ var texts = []struct {
 	{"server selected unsupported curve", ReasonNoCommonGroup},
 	{"server selected unoffered curve", ReasonNoCommonGroup},
 	{"client didn't provide a certificate", ReasonClientCertificateRequired},
-	{"peer doesn't support any of the certificate's signature algorithms", ReasonNoCommonSignature}, // only on a Server: see checkKeyType
+	{"peer doesn't support any of the certificate's signature algorithms", ReasonNoCommonSignature}, // only at a Server: see checkKeyType
 	{"no certificates configured", ReasonUnrecognizedName},
 	{"unsupported application protocols", ReasonALPNMismatch},
 	{"unadvertised ALPN protocol", ReasonALPNMismatch},
@@ -215,7 +216,7 @@ var texts = []struct {
 	{"failed to parse certificate from server", ReasonBadCertificate},
 	{"failed to parse client certificate", ReasonBadCertificate},
 	{"sent certificate containing RSA key larger", ReasonBadCertificate},
-	{"exceeds maximum of 262144 bytes", ReasonBadCertificate}, // only the limit of a Certificate message
+	{"exceeds maximum of 262144 bytes", ReasonBadCertificate}, // the limit of a Certificate message
 	{"unsupported type of public key", ReasonBadCertificate},
 	{"unsupported public key of type", ReasonBadCertificate},
 	{"invalid signature by the", ReasonBadCertificate},

@@ -45,7 +45,7 @@ type ClientOptions struct {
 	// NoServerName suppresses SNI even if ServerName is set. The certificate is
 	// still verified.
 	NoServerName bool
-	// FromHost takes the name from each handshake's host instead of from
+	// FromHost takes the name from the host of each handshake instead of
 	// ServerName: see HandshakeAs.
 	FromHost bool
 	// VerifyName is the DNS name or IP address that the certificate must be valid
@@ -67,8 +67,8 @@ type ClientOptions struct {
 	NextProtos []string
 	// NoSessionReuse disables resumption: every handshake is full.
 	NoSessionReuse bool
-	// Replaces is the Client that this one replaces after a change of certificate or
-	// other settings. The new Client only reads whether the old one had sessions,
+	// Replaces is the Client that the new one replaces after a change of certificate
+	// or other settings. The new Client only reads whether the old one had sessions,
 	// so that handshakes until the first ticket count as CREDENTIALS_CHANGED, and
 	// continues its AnchorLog. It keeps no reference. May be nil.
 	Replaces *Client
@@ -97,12 +97,12 @@ type ClientOptions struct {
 // is safe for concurrent use and needs no Close.
 type Client struct {
 	o        ClientOptions
-	given    ClientOptions // as passed, without the defaults
+	given    ClientOptions // the options as passed, without defaults
 	verifier *Verifier
 	groups   []tls.CurveID // allowed groups, in the order of inOrder
 	hosts    *hosts
 	counters counters
-	anchors  *AnchorLog // of servers; never nil
+	anchors  *AnchorLog // records the anchors of servers; never nil
 }
 
 // NewClient checks the options. The error is Faults with the fields of the API:
@@ -126,7 +126,8 @@ func NewClient(o ClientOptions) (*Client, error) {
 	if !c.verifier.Requirements().named() && o.ServerName == "" && !o.FromHost {
 		bad.add("verify_name", "there is no name to verify: set it, or server_name")
 	}
-	// A Verifier's Requirements may be replaced: keep no copy of the first.
+	// Requirements of a Verifier may be replaced, so keep no copy of the current
+	// ones.
 	new(Requirements).fill(&o)
 	new(Requirements).fill(&c.given)
 	if o.Time == nil {
@@ -160,8 +161,8 @@ func (c *Client) With(r *Requirements) *Client {
 }
 
 // Options returns the options of the Client, with the Requirements in force, so
-// that a caller can build another with one change. Trust holds the system's
-// roots if it was empty; Verifier and Replaces are nil.
+// that a caller can make a similar Client. Trust holds the system's roots if it
+// was empty; Verifier and Replaces are nil.
 func (c *Client) Options() ClientOptions {
 	o := c.given
 	c.verifier.Requirements().fill(&o)
@@ -174,14 +175,14 @@ func (c *Client) Options() ClientOptions {
 // Certificate returns the certificate for servers that request one, or nil.
 func (c *Client) Certificate() *Certificate { return c.o.Certificate }
 
-// Anchors returns the record of the trust anchors that verified the server, which
-// outlives the Client.
+// Anchors returns the record of the trust anchors that verified the server. The
+// record outlives the Client.
 func (c *Client) Anchors() *AnchorLog { return c.anchors }
 
 // SessionStats returns the counters so far. The caller owns the maps.
 func (c *Client) SessionStats() SessionStats { return c.counters.snapshot() }
 
-// Sessions returns how many sessions it holds.
+// Sessions returns how many sessions c holds.
 func (c *Client) Sessions() int {
 	n := 0
 	for _, h := range c.hosts.all() {
@@ -190,8 +191,8 @@ func (c *Client) Sessions() int {
 	return n
 }
 
-// Flush forgets all sessions, including those that open connections have yet
-// to receive: the next handshakes are full. It returns how many it forgot.
+// Flush drops all sessions, and those that open connections receive later, so
+// the next handshakes are full. It returns how many sessions it dropped.
 func (c *Client) Flush() int {
 	n := 0
 	for _, h := range c.hosts.all() {
@@ -263,16 +264,16 @@ func (c *Client) Handshake(ctx context.Context, conn net.Conn) (*tls.Conn, error
 // close conn, which is unusable. HandshakeAs owns the deadlines of conn until
 // it returns, and leaves none set.
 //
-// With RenegotiateOnce a read may run another handshake, and so fail with the
-// errors of one. If conn has a method BeginWait() bool, the goroutine that reads
-// calls it first. It returns true if conn's reads block from then on, or false,
-// which fails the second handshake.
+// With RenegotiateOnce a read may run another handshake, and may fail with the
+// errors of a handshake. If conn has a method BeginWait() bool, the goroutine
+// that reads calls it first. It returns true if conn's reads block from then on,
+// or false, which fails the second handshake.
 //
-// With ClientOptions.FromHost, host is the DNS name or IP address that the
-// connection is for. It is sent as SNI, and the certificate must be valid for
-// it unless VerifyName or SubjectAltNames is set. Without a host the handshake
-// fails (LOCAL_CONFIG). Sessions of one host are not resumed for another.
-// Without FromHost, host is ignored.
+// With ClientOptions.FromHost, host is the DNS name or IP address of the
+// server. It is sent as SNI, and the certificate must be valid for it unless
+// VerifyName or SubjectAltNames is set. Without a host the handshake fails
+// (LOCAL_CONFIG). Sessions of one host are not resumed for another. Without
+// FromHost, host is ignored.
 func (c *Client) HandshakeAs(ctx context.Context, conn net.Conn, host string) (*tls.Conn, error) {
 	tc, _, err := c.HandshakePeer(ctx, conn, host)
 	return tc, err
@@ -294,12 +295,13 @@ func (c *Client) HandshakePeer(ctx context.Context, conn net.Conn, host string) 
 	}
 	tc := tls.Client(conn, config)
 	err = h.run(ctx, conn, tc)
-	h.session = nil // tc would otherwise keep it alive
+	h.session = nil // let the garbage collector free it: tc refers to h
 	if err != nil {
 		if h.offered && !timedOut(err) && !errors.Is(err, context.Canceled) {
-			// Either the resumed session fails today's checks, or the server mishandles a
-			// ticket it does not know. Other sessions would fail too, so the next
-			// handshake is full and sees the certificates that the server presents now.
+			// Either the resumed session no longer passes the checks, or the server
+			// mishandles a ticket that it does not know. Other sessions would fail too.
+			// So drop them: the next handshake is full, and verifies the certificates
+			// that the server presents now.
 			h.sessions.drop(FullRefused)
 		}
 		_, alerted := remoteAlert(err)

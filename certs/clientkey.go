@@ -9,8 +9,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/keyfile"
 )
 
-// A KeyTypeError reports that the server can verify no signature of our client
-// certificate's key. The handshake ends before any certificate is sent.
+// A KeyTypeError reports that the server cannot verify signatures of our client
+// certificate's key. The handshake ends before we send a certificate.
 type KeyTypeError struct {
 	// Ours is the key type of our certificate, as in Info.
 	Ours string
@@ -31,9 +31,10 @@ func (e *KeyTypeError) Error() string {
 	return fmt.Sprintf("the server accepts only client certificates with %s, and ours has a key of the type %s", accepted, e.Ours)
 }
 
-// checkKeyType returns a *KeyTypeError if the server that made a request can
-// verify no signature by the certificate's key. Without this check crypto/tls
-// would return an error that reads as if the server had rejected it.
+// checkKeyType returns a *KeyTypeError if the server cannot verify signatures
+// of the certificate's key, according to its request. Without this check, the
+// error of crypto/tls would suggest that the server had rejected the
+// certificate.
 func checkKeyType(info *tls.CertificateRequestInfo, c *Certificate) error {
 	if keyFits(info, c) {
 		return nil
@@ -44,8 +45,8 @@ func checkKeyType(info *tls.CertificateRequestInfo, c *Certificate) error {
 func keyFits(info *tls.CertificateRequestInfo, c *Certificate) bool {
 	anyCA := *info
 	anyCA.AcceptableCAs = nil // SupportsCertificate would check the issuer
-	// Before TLS 1.2 servers name no signature schemes, and crypto/tls makes some
-	// up.
+	// Before TLS 1.2, servers do not name signature schemes, and crypto/tls fills
+	// in its own.
 	return info.Version < tls.VersionTLS12 || anyCA.SupportsCertificate(&c.tls) == nil
 }
 
@@ -93,7 +94,7 @@ func schemeKey(s tls.SignatureScheme, version uint16) string {
 		return ""
 	}
 	if version < tls.VersionTLS13 {
-		return "ECDSA" // the curve is bound to the hash only since TLS 1.3
+		return "ECDSA" // before TLS 1.3 a scheme did not determine the curve
 	}
 	return "ECDSA" + curve
 }

@@ -16,8 +16,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/pki"
 )
 
-// A server that accepts only RSA keys, and a client certificate with an ECDSA
-// key: the refusal is ours, before any certificate is sent.
+// If a server accepts only RSA keys and the client certificate has an ECDSA
+// key, the client ends the handshake before it sends a certificate.
 func TestClientKeyThatTheServerDoesNotAccept(t *testing.T) {
 	ca := certstest.NewCA(t)
 	server, file := ca.Server(t, "upstream.test"), fileMaker(t)
@@ -37,13 +37,13 @@ func TestClientKeyThatTheServerDoesNotAccept(t *testing.T) {
 	for _, c := range []struct {
 		name, schemes string
 		cert          *certs.Certificate
-		want          []string // accepted, under TLS 1.3 and 1.2
+		want          []string // the accepted key types, under TLS 1.3 and 1.2
 		old           []string
 	}{
 		{"ECDSA for RSA", "RSA-PSS+SHA256:RSA+SHA256", client(pki.ECDSAP256), []string{"RSA"}, []string{"RSA"}},
 		{"RSA for ECDSA", "ECDSA+SHA256:ECDSA+SHA384", client(pki.RSA2048), []string{"ECDSA P-256", "ECDSA P-384"}, []string{"ECDSA"}},
 		{"Ed25519 for RSA", "RSA-PSS+SHA256", client(pki.Ed25519), []string{"RSA"}, []string{"RSA"}},
-		{"P-384 for P-256", "ECDSA+SHA256", certP384, []string{"ECDSA P-256"}, nil}, // TLS 1.2 does not bind the curve
+		{"P-384 for P-256", "ECDSA+SHA256", certP384, []string{"ECDSA P-256"}, nil}, // in TLS 1.2 a scheme does not determine the curve
 	} {
 		for _, version := range []string{"-tls1_3", "-tls1_2"} {
 			t.Run(c.name+version, func(t *testing.T) {
@@ -80,7 +80,7 @@ func TestClientKeyThatTheServerDoesNotAccept(t *testing.T) {
 	}
 }
 
-// A client whose signature algorithms cover none of a listener's keys.
+// A client supports the signature algorithm of none of a listener's keys.
 func TestServerKeyThatTheClientDoesNotSupport(t *testing.T) {
 	ca := certstest.NewCA(t)
 	cert := certstest.Certificate(t, ca.Leaf(t, pki.LeafOptions{Usage: pki.Server, DNSNames: []string{"a.test"}, Key: pki.Ed25519}))
@@ -89,7 +89,7 @@ func TestServerKeyThatTheClientDoesNotSupport(t *testing.T) {
 	if err != nil {
 		t.Skip("no openssl here")
 	}
-	// It fails, as it should.
+	// The client fails, as expected.
 	exec.CommandContext(t.Context(), path, "s_client", "-connect", s.addr, "-servername", "a.test", "-tls1_3", "-sigalgs", "RSA-PSS+SHA256").Run()
 	shaken := <-s.handshakes
 	if got := certs.ClassifyAccept(shaken.err); got != certs.ReasonNoCommonSignature {

@@ -12,8 +12,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 )
 
-// AllowMissingClientAuthUsage accepts a certificate for serverAuth, and nothing else
-// that would be rejected without it.
+// AllowMissingClientAuthUsage also accepts certificates for serverAuth. All other
+// certificates are still rejected.
 func TestCertificatesWithoutClientAuthUsage(t *testing.T) {
 	ca, other, gate := newSigner(t, func(*x509.Certificate) {}), newSigner(t, func(*x509.Certificate) {}), certstest.NewCA(t)
 	bundle, err := certs.NewTrustBundle(certs.TrustSource{Field: "pem", Certificates: ca.pem(), CRLs: []certs.CRLSource{{Field: "crl", Data: ca.crl(t, func(l *x509.RevocationList) {
@@ -72,10 +72,10 @@ func TestCertificatesWithoutClientAuthUsage(t *testing.T) {
 						want = ""
 					}
 					config := &tls.Config{ServerName: "gate.test", RootCAs: gate.Pool(), MaxVersion: version, ClientSessionCache: tls.NewLRUClientSessionCache(1)}
-					if c.pair != nil { // crypto/tls itself would not send it to a server that names other CAs
+					if c.pair != nil { // crypto/tls would not send the certificate to a server that names other CAs
 						config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return c.pair, nil }
 					}
-					for i := range 2 { // the second time it resumes
+					for i := range 2 { // the second connection resumes
 						state, at, err := reach(t, s, config)
 						if got := certs.ClassifyAccept(at.err); got != want || (err == nil) != (want == "") {
 							t.Errorf("%s, allowed %v, auth %d, connection %d: reason %q, want %q: %v, %v", c.name, allow, auth, i, got, want, at.err, err)
@@ -93,7 +93,8 @@ func TestCertificatesWithoutClientAuthUsage(t *testing.T) {
 	wantFault(t, err, "allow_missing_client_auth_usage")
 }
 
-// reissueBelow makes below an intermediate of ca that is restricted to a usage.
+// reissueBelow turns below into an intermediate of ca that is restricted to a
+// usage.
 func reissueBelow(t *testing.T, ca, below *signer, usage x509.ExtKeyUsage) *x509.Certificate {
 	t.Helper()
 	pair := leafOf(t, ca.cert, ca.key, func(c *x509.Certificate) {

@@ -11,8 +11,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// rawSAN returns a subject alternative name extension of one name, whose bytes
-// crypto/x509 would not write.
+// rawSAN returns a subject alternative name extension with one name, including
+// bytes that crypto/x509 does not write.
 func rawSAN(t *testing.T, tag int, name string) pkix.Extension {
 	t.Helper()
 	value, err := asn1.Marshal([]asn1.RawValue{{Class: asn1.ClassContextSpecific, Tag: tag, Bytes: []byte(name)}})
@@ -31,7 +31,7 @@ func TestControlCharactersInNames(t *testing.T) {
 	for _, c := range []struct {
 		tag  int
 		name string
-		want string // the name that must not match
+		want string // a name that must not match
 	}{
 		{dns, "upstream.test\x00.evil.example", "DNS:upstream.test"},
 		{dns, "upstream.test\x00", "DNS:upstream.test"},
@@ -65,7 +65,7 @@ func TestControlCharactersInNames(t *testing.T) {
 			} else {
 				checkText(t, err.Error())
 			}
-			continue // crypto/tls rejects a peer that presents it
+			continue // crypto/tls rejects a peer that presents this certificate
 		}
 		parsed++
 		chain := (&issuedKey{leaf, key}).chain()

@@ -20,8 +20,8 @@ import (
 )
 
 const (
-	maxCRLBytes = 64 << 20 // of one source; 100,000 entries are about 7 MB of PEM
-	maxCRLs     = 1000     // in one bundle
+	maxCRLBytes = 64 << 20 // bytes of one source; 100,000 entries are about 7 MB of PEM
+	maxCRLs     = 1000     // lists in one bundle
 	maxIssuers  = 64       // results of signature checks kept for one list
 	crlPEM      = "X509 CRL"
 )
@@ -47,14 +47,14 @@ type CRLInfo struct {
 // A crl is a revocation list (RFC 5280, section 5). It caches the results of
 // signature checks; everything else is immutable.
 type crl struct {
-	list  *x509.RevocationList // without its entries
+	list  *x509.RevocationList // the parsed list, without its entries
 	scope crlScope
 	// revoked holds the serial numbers. Its keys contain no pointers, so that the
 	// garbage collector need not scan 100,000 entries.
 	revoked map[serial]struct{}
 
 	mu     sync.Mutex
-	signed map[[32]byte]bool // by the SHA-256 of the issuer's certificate
+	signed map[[32]byte]bool // results by the SHA-256 of the issuer's certificate
 }
 
 // A serial is a certificate's serial number: its length and the contents of
@@ -92,7 +92,7 @@ func parseCRLs(data []byte) ([]*crl, error) {
 	for rest := data; ; {
 		block, next, err := keyfile.NextBlock(rest)
 		if err != nil {
-			return nil, keyfile.Behind(len(lists), "revocation list", err)
+			return nil, keyfile.AfterEntries(len(lists), "revocation list", err)
 		}
 		if block == nil {
 			break
@@ -255,7 +255,7 @@ func (l *crl) lists(number *big.Int) bool {
 	b.AddASN1BigInt(number)
 	der, err := b.Bytes()
 	if err != nil {
-		return true // not a valid number, so its status is unknown
+		return true // the number is invalid, so its status is unknown
 	}
 	var contents cryptobyte.String
 	if s := cryptobyte.String(der); !s.ReadASN1(&contents, asn1.INTEGER) {
@@ -274,7 +274,7 @@ func (l *crl) issuer() string {
 	return safetext.Printable(nameText(l.list.RawIssuer, l.list.Issuer), maxText)
 }
 
-// info describes the list, given the certificates of its bundle.
+// info describes the list. certs are the certificates of its bundle.
 func (l *crl) info(certs []*x509.Certificate, now time.Time) CRLInfo {
 	info := CRLInfo{
 		Issuer:     l.issuer(),

@@ -24,7 +24,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/pki"
 )
 
-// A signer makes lists that pki cannot make.
+// A signer is a CA that signs lists which pki cannot make.
 type signer struct {
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
@@ -314,8 +314,8 @@ func TestEqualComparesRevocationLists(t *testing.T) {
 	}
 }
 
-// A version 1 list, which `openssl ca` makes without configured extensions, is
-// valid like any other.
+// A version 1 list is valid. `openssl ca` makes one if no extensions are
+// configured.
 func TestRevocationListsOfOpenSSL(t *testing.T) {
 	path, err := exec.LookPath("openssl")
 	if err != nil {
@@ -396,7 +396,7 @@ func BenchmarkLoadCRL(b *testing.B) {
 	b.ReportAllocs()
 	b.SetBytes(int64(len(text)))
 	runtime.GC()
-	runtime.GC() // what the first one only finds to be finished with
+	runtime.GC() // the second collection frees objects with finalizers
 	runtime.ReadMemStats(&before)
 	for b.Loop() {
 		var err error

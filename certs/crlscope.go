@@ -47,8 +47,8 @@ func (s crlScope) String() string {
 	return strings.Join(parts, ", ")
 }
 
-// Last arcs of the extensions' object identifiers, which all begin with 2.5.29
-// (RFC 5280, sections 5.2 and 5.3).
+// The last arcs of extension identifiers, which all begin with 2.5.29 (RFC
+// 5280, sections 5.2 and 5.3).
 const (
 	extIssuerAltName     = 18
 	extCRLNumber         = 20

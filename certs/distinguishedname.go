@@ -84,7 +84,7 @@ func attributeValue(text string) (string, error) {
 		return "#" + hex.EncodeToString(der), nil
 	}
 	var value []byte
-	kept := 0 // without the blanks at the end that are not escaped
+	kept := 0 // trim unescaped blanks at the end
 	for i := 0; i < len(text); i++ {
 		c, escaped := text[i], false
 		if c == '\\' {

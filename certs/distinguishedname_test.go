@@ -37,7 +37,7 @@ func TestDistinguishedNamesHaveOneSpelling(t *testing.T) {
 	}
 }
 
-// An issuer's name is in the same spelling, so it can be compared.
+// IssuerName uses the same spelling, so the names can be compared.
 func TestIssuerNameIsParsedToItself(t *testing.T) {
 	ca := certstest.NewCA(t)
 	leaf := ca.Client(t, "alice").Leaf

@@ -15,8 +15,8 @@ import (
 
 var oidAuthorityKeyID = asn1.ObjectIdentifier{2, 5, 29, 35}
 
-// A Finding names a valid but unusual property of a certificate, for programs.
-// Each Finding comes with a sentence for people.
+// A Finding is the name of a valid but unusual property of a certificate, for
+// programs. Each Finding has a sentence for people.
 type Finding string
 
 // The findings. UseFindings returns those that depend on how a certificate is
@@ -43,7 +43,7 @@ const (
 	// FindingUnneededPassphrase: a passphrase came with a key that is not
 	// encrypted.
 	FindingUnneededPassphrase Finding = "UNNEEDED_PASSPHRASE"
-	// FindingManyNames: it has more names than an Info lists.
+	// FindingManyNames: the certificate has more names than an Info lists.
 	FindingManyNames Finding = "MANY_NAMES"
 )
 
@@ -59,8 +59,8 @@ const (
 type Use int
 
 const (
-	AsClient Use = iota // by an upstream's client
-	AsServer            // by a TLS listener
+	AsClient Use = iota // an upstream's client presents it
+	AsServer            // a TLS listener presents it
 )
 
 // UseFindings returns the findings for this use of the certificate, each with
@@ -93,7 +93,7 @@ func (c *Certificate) useFindings(u Use) (findings []Finding, warnings []string)
 	leaf := c.chain[0]
 	for i, x := range c.chain {
 		if i > 0 && isSelfIssued(x) {
-			break // the usages of a root are not checked
+			break // peers do not check the usages of a root
 		}
 		if !usableAs(x, usage) {
 			add(finding, "%s may not be used as %s, as it is here: its extended key usages are %s, without %s; %s refuse it",
@@ -105,7 +105,7 @@ func (c *Certificate) useFindings(u Use) (findings []Finding, warnings []string)
 		add(finding, "it may not be used as %s under TLS 1.3, nor with ECDHE: its key usages lack digitalSignature", role)
 	}
 	if _, total := altNames(leaf, 0); u == AsServer && total == 0 && (leaf.IsCA || !usableAs(leaf, usage)) {
-		add(FindingNoSAN, noSAN) // Info already warns about every other certificate
+		add(FindingNoSAN, noSAN) // in other cases Info already warns
 	}
 	return findings, warnings
 }
@@ -113,8 +113,8 @@ func (c *Certificate) useFindings(u Use) (findings []Finding, warnings []string)
 const noSAN = "it has no subject alternative name: clients reject it as a server certificate, whatever its common name"
 
 // LeadsTo reports whether one of the bundles contains a certificate of the
-// chain or the issuer of one. It ignores the validity period, because it is
-// about the issuer only.
+// chain, or the issuer of one of them. It ignores the validity period, because
+// it is about the issuer only.
 func (c *Certificate) LeadsTo(bundles ...*TrustBundle) bool {
 	for _, b := range bundles {
 		for _, anchor := range b.certs {
@@ -134,14 +134,14 @@ type note struct {
 	text    string
 }
 
-// warn adds a finding and its sentence, which keeps both lists parallel.
+// warn adds a finding to one list and its sentence to the other.
 func (i *Info) warn(f Finding, format string, args ...any) {
 	i.Findings = append(i.Findings, f)
 	i.Warnings = append(i.Warnings, fmt.Sprintf(format, args...))
 }
 
-// examine adds warnings about the leaf, and warnings about every certificate
-// of the chain for faults that make any of them unusable.
+// examine adds warnings about the leaf, and about faults that make any other
+// certificate of the chain unusable.
 func (info *Info) examine(chain []*x509.Certificate, now time.Time) {
 	for i, c := range chain {
 		subject := certSubject(chain, i)
@@ -157,7 +157,7 @@ func (info *Info) examine(chain []*x509.Certificate, now time.Time) {
 		if k, ok := c.PublicKey.(*rsa.PublicKey); ok && k.N.BitLen() < 2048 {
 			info.warn(FindingWeakKey, "%s has a weak key: RSA of %d bits, and 2048 is the safe minimum", subject, k.N.BitLen())
 		}
-		if isWeakSignature(c.SignatureAlgorithm) && !isSelfIssued(c) { // a root's own signature is not checked
+		if isWeakSignature(c.SignatureAlgorithm) && !isSelfIssued(c) { // peers do not check a root's own signature
 			info.warn(FindingWeakSignature, "%s is signed with %s, which peers refuse", subject, c.SignatureAlgorithm)
 		}
 	}
@@ -182,7 +182,8 @@ func isWeakSignature(a x509.SignatureAlgorithm) bool {
 	return false
 }
 
-// certSubject names a certificate of a chain in a sentence.
+// certSubject returns the subject of a sentence about a certificate of the
+// chain.
 func certSubject(chain []*x509.Certificate, i int) string {
 	if i == 0 {
 		return "it"
@@ -191,8 +192,8 @@ func certSubject(chain []*x509.Certificate, i int) string {
 }
 
 // lacksIntermediate reports whether the issuer of the last certificate is
-// probably an intermediate, which should have been sent, and not a root, which
-// need not be. No certificate states this about its issuer.
+// probably an intermediate, which the chain should contain, rather than a root.
+// A certificate does not state this about its issuer.
 func lacksIntermediate(last *x509.Certificate, isLeaf bool) bool {
 	if above := issuersIssuer(last); above != nil {
 		return string(above) != string(last.RawIssuer)
@@ -203,15 +204,14 @@ func lacksIntermediate(last *x509.Certificate, isLeaf bool) bool {
 			return true
 		}
 	}
-	// CAs that publish a URL for a leaf's issuer issue from intermediates;
-	// publicly trusted CAs must.
+	// CAs that publish a URL for a leaf's issuer use intermediates. Publicly
+	// trusted CAs are required to.
 	return isLeaf && len(last.IssuingCertificateURL) > 0
 }
 
 // issuersIssuer returns the issuer name of the issuer's certificate, or nil.
-// It is in an authority key identifier (RFC 5280 section 4.2.1.1) that names
-// the issuer's certificate, which Easy-RSA and many OpenSSL configurations
-// write.
+// Easy-RSA and many OpenSSL configurations write it into the authority key
+// identifier (RFC 5280 section 4.2.1.1).
 func issuersIssuer(c *x509.Certificate) []byte {
 	for _, e := range c.Extensions {
 		if !e.Id.Equal(oidAuthorityKeyID) {
@@ -223,7 +223,7 @@ func issuersIssuer(c *x509.Certificate) []byte {
 			Serial *big.Int        `asn1:"optional,tag:2"`
 		}
 		if rest, err := asn1.Unmarshal(e.Value, &id); err == nil && len(rest) == 0 && len(id.Issuer) == 1 && id.Issuer[0].Class == asn1.ClassContextSpecific && id.Issuer[0].Tag == 4 {
-			return id.Issuer[0].Bytes // a directoryName
+			return id.Issuer[0].Bytes // the directoryName
 		}
 	}
 	return nil

@@ -20,14 +20,15 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 )
 
-// A node is a certificate and its key, of kinds that pki cannot make.
+// A node is a certificate and its key, made without pki because pki cannot make
+// them.
 type node struct {
 	cert *x509.Certificate
 	key  crypto.Signer
 }
 
-// issue makes a certificate that is valid for 90 days, for a server and a
-// client, with the changes of change. A nil parent signs itself.
+// issue makes a certificate for a server and a client, valid for 90 days, with
+// the changes of change. A nil parent makes it self-signed.
 func issue(t testing.TB, parent *node, name string, change func(*x509.Certificate)) *node {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -173,7 +174,7 @@ func TestFindings(t *testing.T) {
 			wantFindings(t, info.Findings, info.Warnings, c.want...)
 		})
 	}
-	t.Run("a weak signature", func(t *testing.T) { // Go makes none
+	t.Run("a weak signature", func(t *testing.T) { // Go cannot make one
 		info := certs.Describe([]*x509.Certificate{sha1.cert})
 		wantFindings(t, info.Findings, info.Warnings, certs.FindingWeakSignature)
 	})
@@ -216,7 +217,7 @@ func authorityKeyID(t testing.TB, name []byte) pkix.Extension {
 	return pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 35}, Value: value}
 }
 
-// The use of a certificate determines which properties are required.
+// The findings depend on the use of the certificate.
 func TestUseFindings(t *testing.T) {
 	server, client := x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth
 	root := issue(t, nil, "root", authority)
@@ -270,7 +271,7 @@ func TestLeadsTo(t *testing.T) {
 	root := issue(t, nil, "root", authority)
 	middle := issue(t, root, "middle", authority)
 	leaf := issue(t, middle, "leaf", nil)
-	impostor := issue(t, nil, "root", authority) // the same name, another key
+	impostor := issue(t, nil, "root", authority) // the same name with another key
 	self := issue(t, nil, "self", nil)
 	old := issue(t, nil, "old", func(c *x509.Certificate) { authority(c); c.NotAfter = time.Now().Add(time.Hour) })
 	fromOld := issue(t, old, "leaf", func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) })
@@ -312,7 +313,7 @@ func TestCertificatesWithAbsurdKeysAreRefused(t *testing.T) {
 	}
 }
 
-// An absurdKey can be certified, but is unusable.
+// An absurdKey is a public key that can be certified but is unusable.
 type absurdKey struct{ public *rsa.PublicKey }
 
 func (k absurdKey) Public() crypto.PublicKey { return k.public }

@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// Evidence says how a trust anchor has been used.
+// Evidence describes how a trust anchor has been used.
 type Evidence struct {
-	Since    time.Time // when the bundle first had the anchor, in this process
+	Since    time.Time // when the bundle first contained the anchor, in this process
 	Last     time.Time // the last handshake that verified a peer by it; zero if never
 	Verified uint64    // how many handshakes verified a peer by it
 }
@@ -41,8 +41,8 @@ func (b *TrustBundle) note(anchor *x509.Certificate, now time.Time) {
 	}
 }
 
-// Inherit makes b continue the records of the bundle that it replaces, for the
-// certificates that both hold.
+// Inherit makes b continue the records of the bundle that it replaces, for
+// certificates in both bundles.
 func (b *TrustBundle) Inherit(replaced *TrustBundle) {
 	before := *replaced.uses.Load()
 	uses := maps.Clone(*b.uses.Load())
@@ -54,7 +54,7 @@ func (b *TrustBundle) Inherit(replaced *TrustBundle) {
 	b.uses.Store(&uses)
 }
 
-// Evidence says how each certificate has been used, in the order of Infos.
+// Evidence returns how each certificate has been used, in the order of Infos.
 func (b *TrustBundle) Evidence() []Evidence {
 	uses := *b.uses.Load()
 	out := make([]Evidence, len(b.certs))
@@ -68,12 +68,13 @@ func (b *TrustBundle) Evidence() []Evidence {
 	return out
 }
 
-// maxAnchorUses bounds the anchors in an AnchorLog: the latest are kept.
+// maxAnchorUses bounds the anchors in an AnchorLog. It keeps the most recently
+// used.
 const maxAnchorUses = 32
 
 // An AnchorLog records which trust anchors have verified the peers of one place: an
-// endpoint, or the clients of one TLS policy. It outlives the settings that it is
-// used with. The zero AnchorLog is empty and ready for use; all methods may be called
+// endpoint, or the clients of one TLS policy. It outlives the settings of that place.
+// The zero AnchorLog is empty and ready for use; all methods may be called
 // concurrently.
 type AnchorLog struct {
 	mu   sync.Mutex

@@ -60,7 +60,7 @@ func TestEvidenceOfAnchors(t *testing.T) {
 	}
 	want(next, 2, 2)
 
-	// Each endpoint and each listener has a record of its own, which its replacement
+	// Each endpoint and each listener has its own record, which its replacement
 	// continues.
 	uses := func(what string, got []certs.AnchorUse, wanted ...*certstest.CA) {
 		t.Helper()

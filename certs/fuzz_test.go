@@ -122,7 +122,7 @@ func FuzzPKCS12(f *testing.F) {
 }
 
 // checkTellsNothing fails the test if an error contains a part of a key or
-// archive, in PEM or DER, or a passphrase, unless that happens to be a word of
+// archive, in PEM or DER, or a passphrase, unless the part is also a word of
 // the sentence.
 func checkTellsNothing(t *testing.T, err error, key, passphrase []byte) {
 	t.Helper()

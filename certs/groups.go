@@ -27,8 +27,8 @@ var groupNames = []struct {
 
 // ParseGroups returns the key-exchange groups with the given names, without
 // duplicates. No names return nil, which means Go's list. The error is Faults,
-// one for each unknown name, with the field "[i]". The order allows but does
-// not prefer: crypto/tls has its own order.
+// one for each unknown name, with the field "[i]". The order of the names has
+// no effect: crypto/tls has its own order of preference.
 func ParseGroups(names []string) ([]tls.CurveID, error) {
 	var bad Faults
 	var ids []tls.CurveID

@@ -13,13 +13,13 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 )
 
-// A chooser is a server with changing groups that records the groups offered
-// to it.
+// A chooser is a server that records the offered groups. A test can change its
+// own groups.
 type chooser struct {
 	*tlsServer
 	mu      sync.Mutex
 	config  *tls.Config
-	offered []tls.CurveID // of the last ClientHello
+	offered []tls.CurveID // offered by the last ClientHello
 }
 
 func newChooser(t *testing.T, config *tls.Config, groups ...tls.CurveID) *chooser {
@@ -36,7 +36,7 @@ func newChooser(t *testing.T, config *tls.Config, groups ...tls.CurveID) *choose
 	return c
 }
 
-// choose changes the groups. Earlier tickets remain valid.
+// choose changes the server's groups. Earlier tickets remain valid.
 func (c *chooser) choose(groups ...tls.CurveID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -44,7 +44,7 @@ func (c *chooser) choose(groups ...tls.CurveID) {
 	c.config.CurvePreferences = groups
 }
 
-// forget makes it reject earlier tickets.
+// forget makes the server reject earlier tickets.
 func (c *chooser) forget() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -52,7 +52,8 @@ func (c *chooser) forget() {
 	c.config.SetSessionTicketKeys([][32]byte{{2}})
 }
 
-// see connects, and returns the connection's state and the offered groups.
+// see connects a client, and returns the connection's state and the offered
+// groups.
 func (c *chooser) see(t *testing.T, client *certs.Client) (tls.ConnectionState, string) {
 	t.Helper()
 	state, err := connect(t, client, c.addr)
@@ -70,7 +71,7 @@ const (
 )
 
 // A resumption does not offer groups that the server passed over, so the first
-// key share is for the group it chooses.
+// key share is for the group that the server chooses.
 func TestResumptionsOfferTheChosenGroupAndLaterOnes(t *testing.T) {
 	type groups = []tls.CurveID
 	for _, c := range []struct {
@@ -78,7 +79,7 @@ func TestResumptionsOfferTheChosenGroupAndLaterOnes(t *testing.T) {
 		server, own groups
 		first, then string
 		chosen      tls.CurveID
-		retried     bool // the first time there was a HelloRetryRequest
+		retried     bool // the first handshake had a HelloRetryRequest
 	}{
 		{"the hybrid", nil, nil, everyGroup, everyGroup, tls.X25519MLKEM768, false},
 		{"X25519", groups{tls.X25519}, nil, everyGroup, classical, tls.X25519, false},
@@ -166,14 +167,14 @@ func TestServersAreOfferedAllGroupsAgain(t *testing.T) {
 	}
 }
 
-// The time counts from when the server had the choice, not from the last
-// resumption: a busy server gets a full offer too.
+// The lifetime of an offer begins with the last full offer, not with the last
+// resumption. So a busy server gets full offers too.
 func TestBusyServersAreOfferedAllGroupsAgain(t *testing.T) {
 	now := &clock{now: time.Now()}
 	server, o := mutual(t, certstest.NewCA(t))
 	o.Time = now.Now
 	s, client := newChooser(t, server, tls.X25519), newClient(t, o)
-	for i := range 15 { // one a minute
+	for i := range 15 { // one connection a minute
 		want := classical
 		if i%5 == 0 {
 			want = everyGroup

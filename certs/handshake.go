@@ -15,23 +15,23 @@ import (
 )
 
 // A handshake is the state of one connection's handshake. It is also the
-// connection's session cache, because a session is stored under the version it
-// was made with.
+// connection's session cache, because sessions are stored by the negotiated
+// version.
 type handshake struct {
 	client     *Client
 	host       string        // from HandshakeAs; empty without FromHost
-	serverName string        // sent as SNI; empty, or an IP address, sends none
-	name       string        // of the server, for Requirements without a name; may be empty
+	serverName string        // sent as SNI unless it is empty or an IP address
+	name       string        // the server's name, for Requirements without a name; may be empty
 	sessions   *sessions     // nil: no resumption
-	generation uint64        // of the sessions when the handshake began
-	session    *session      // to offer, or nil
-	chosenAt   time.Time     // when the server last chose from every group, as far as known
+	generation uint64        // the generation of sessions when the handshake began
+	session    *session      // the session to offer, or nil
+	chosenAt   time.Time     // when the server last chose from all groups; zero if unknown
 	narrowed   []tls.CurveID // groups to offer; nil: all allowed groups
 	seen       *Observation  // nil unless Observe or HandshakeOnce runs it
-	raw        net.Conn      // while Observe waits for a ticket
+	raw        net.Conn      // set while Observe waits for a ticket
 
-	version   uint16      // negotiated; 0 until the server's certificate was verified
-	group     tls.CurveID // likewise
+	version   uint16      // the negotiated version; 0 until the server's certificate was verified
+	group     tls.CurveID // the negotiated group; 0 until then
 	offered   bool        // a session was offered
 	unusable  bool        // the session was too old to send, or the handshake failed with it
 	none      FullReason  // why no session was offered
@@ -44,7 +44,8 @@ type handshake struct {
 
 var errNoHost = errors.New("there is no host to take the server's name from: the request has none, or the client sent no SNI")
 
-// handshake prepares a handshake. The error is about host.
+// handshake prepares a handshake. An error means that host is missing or
+// invalid.
 func (c *Client) handshake(host string) (*handshake, error) {
 	h := &handshake{client: c, serverName: c.o.ServerName, name: c.o.ServerName}
 	if c.o.FromHost {
@@ -63,12 +64,12 @@ func (c *Client) handshake(host string) (*handshake, error) {
 	return h, nil
 }
 
-// resume takes a session to offer and narrows the groups to the one that the
-// server chose before. crypto/tls makes a key share for its favorite group,
-// and ML-KEM is one of the most expensive parts of a resumption. A server that
-// passed over a group when it had the choice would do so again, so that group
-// is not offered. A full offer after offerLifetime, and at once after any mismatch,
-// detects a server that changed its mind.
+// resume takes a session to offer and narrows the groups to the one that the server
+// chose before. crypto/tls makes a key share for its favorite group, and ML-KEM is
+// one of the most expensive parts of a resumption. A server that passed over an
+// offered group will probably do so again, so that group is not offered. To detect
+// a server that has changed, all groups are offered again after offerLifetime, and
+// at once after any mismatch.
 func (h *handshake) resume(s *sessions) {
 	h.sessions = s
 	h.session, h.generation, h.none = s.take()
@@ -82,8 +83,8 @@ func (h *handshake) resume(s *sessions) {
 	}
 }
 
-// hostName returns a host in the form that sessions are stored under. The peer
-// that sends a request chooses the host.
+// hostName returns a host in the form of the keys of sessions. Clients choose
+// the host of a request, so it may be invalid.
 func hostName(host string) (string, bool) {
 	if inner, ok := strings.CutPrefix(host, "["); ok {
 		host, ok = strings.CutSuffix(inner, "]")
@@ -116,11 +117,11 @@ func (h *handshake) config() *tls.Config {
 		// checks.
 		InsecureSkipVerify: true,
 		VerifyConnection:   h.verify,
-		// Send full-size records from the start: this is a relay.
+		// Small first records help browsers to render early, but slow down a relay.
 		DynamicRecordSizingDisabled: true,
 	}
 	if len(o.CipherSuites) == 0 {
-		config.CipherSuites = nil // crypto/tls reads an empty list as no suites at all
+		config.CipherSuites = nil // an empty list would mean no suites at all
 	}
 	if o.NoSessionReuse {
 		config.SessionTicketsDisabled = true
@@ -163,9 +164,9 @@ func (h *handshake) run(ctx context.Context, conn net.Conn, tc *tls.Conn) error 
 
 // certificate implements tls.Config.GetClientCertificate. It sends our
 // certificate whatever CAs the server names, as OpenSSL does: a server that
-// rejects a certificate explains more than one that received no certificate. It
-// fails if the server cannot verify our key's signatures: sending none would
-// silently leave the gateway unauthenticated.
+// rejects a certificate explains more than a server that received none. It
+// fails if the server cannot verify our key's signatures: without a certificate
+// the gateway would silently be unauthenticated.
 func (h *handshake) certificate(info *tls.CertificateRequestInfo) (*tls.Certificate, error) {
 	h.requested = true
 	if h.seen != nil {
@@ -185,7 +186,7 @@ func (h *handshake) certificate(info *tls.CertificateRequestInfo) (*tls.Certific
 func (h *handshake) verify(state tls.ConnectionState) error {
 	h.version, h.group = state.Version, state.CurveID
 	if state.Version < tls.VersionTLS13 {
-		h.group = tls.X25519 // the first group that TLS 1.2 supports
+		h.group = tls.X25519 // crypto/tls prefers it under TLS 1.2
 	}
 	if h.narrowed != nil && (!state.DidResume || state.HelloRetryRequest) {
 		h.chosenAt = time.Time{}
@@ -266,7 +267,7 @@ func (h *handshake) full(resumed bool) FullReason {
 	case h.offered:
 		return FullRefused
 	case h.none == "":
-		return FullNoTicket // crypto/tls did not look up a session: there is no address to use as key
+		return FullNoTicket // crypto/tls did not look up a session, because it has no address as a key
 	}
 	return h.none
 }
@@ -280,7 +281,7 @@ func (h *handshake) reason(err error) Reason {
 		switch {
 		case alert == alertHandshakeFailure && h.requested && !h.sent,
 			isCertificateAlert(alert) && h.requested && !h.sent:
-			// TLS 1.2 has no alert for this, so each library sends a different one.
+			// TLS 1.2 has no alert for this, so libraries send various ones.
 			return ReasonClientCertificateRequired
 		case alert == alertHandshakeFailure && h.sent:
 			return ReasonClientCertificateRejected
@@ -294,7 +295,7 @@ func (h *handshake) reason(err error) Reason {
 	return Classify(err)
 }
 
-// lacksCommonGroup reports whether a server that found nothing in common
+// lacksCommonGroup reports whether a server that found no common parameters
 // probably lacked a group rather than a cipher suite. TLS 1.3 suites are the
 // same everywhere, and the default suites are common.
 func (c *Client) lacksCommonGroup() bool {

@@ -24,8 +24,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 )
 
-// hostileCertificates are certificates that no honest peer presents. Apart
-// from that, all verify against the CA.
+// hostileCertificates are certificates that only a hostile peer presents. All
+// of them verify against the CA.
 func hostileCertificates(t testing.TB) (ca *signer, all map[string]tls.Certificate) {
 	t.Helper()
 	ca = newSigner(t, func(*x509.Certificate) {})
@@ -95,8 +95,8 @@ func chainOf(t testing.TB, ca *signer, n int, change func(*x509.Certificate)) tl
 	return cert
 }
 
-// hostileReasons are the outcomes; an empty one means that the long chain
-// verifies.
+// hostileReasons are the expected results. An empty reason means that the
+// certificate verifies.
 var hostileReasons = map[string]certs.Reason{
 	"8,000 names":            certs.ReasonNameMismatch,
 	"a certificate of 1 MiB": certs.ReasonBadCertificate,
@@ -104,7 +104,7 @@ var hostileReasons = map[string]certs.Reason{
 	"a chain of 100":         "",
 }
 
-// taken returns the memory that all sides allocated while f ran.
+// taken returns how much memory was allocated while f ran.
 func taken(f func()) uint64 {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
@@ -215,8 +215,8 @@ func TestHostileClients(t *testing.T) {
 	}
 }
 
-// A peer that sends its part byte by byte, or only the beginning of an endless
-// message, has until the deadline.
+// The deadline ends the handshake of a peer that sends byte by byte, or sends
+// only the beginning of an endless message.
 func TestTricklingHandshakes(t *testing.T) {
 	ca := certstest.NewCA(t)
 	for _, c := range []struct {
@@ -267,8 +267,7 @@ func TestTricklingHandshakes(t *testing.T) {
 	}
 }
 
-// A server that sends everything it can after the handshake to keep the client
-// busy.
+// After the handshake a server keeps sending messages, to keep the client busy.
 func TestObserveOfAServerThatNeverStopsSending(t *testing.T) {
 	ca := certstest.NewCA(t)
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -37,7 +37,8 @@ func connectAs(t testing.TB, c *certs.Client, addr, host string) (tls.Connection
 }
 
 // anyHost presents a certificate for any requested name, and for 127.0.0.1
-// without one. All share ticket keys, so only the client keeps sessions apart.
+// without a name. All hosts share ticket keys, so only the client keeps their
+// sessions apart.
 func anyHost(t testing.TB, ca *certstest.CA, version uint16, names ...string) (*tls.Config, chan string) {
 	t.Helper()
 	sni := make(chan string, 1000)
@@ -69,9 +70,9 @@ func TestFromHost(t *testing.T) {
 			want       certs.Reason
 		}{
 			{"a.test", "a.test", false, ""},
-			{"b.test", "b.test", false, ""}, // not a.test's
+			{"b.test", "b.test", false, ""}, // not the session of a.test
 			{"a.test", "a.test", true, ""},
-			{"B.TEST.", "b.test", true, ""}, // the same host in other letters
+			{"B.TEST.", "b.test", true, ""}, // the same host in another spelling
 			{"127.0.0.1", "", false, ""},
 			{"127.0.0.1", "", true, ""},
 			{"::ffff:127.0.0.1", "", true, ""},
@@ -178,8 +179,8 @@ func TestHostWithoutFromHost(t *testing.T) {
 	}
 }
 
-// Without SNI the checks are the same, on resumption too: in each case a
-// single check fails.
+// Without SNI the checks are the same, on resumption too. In each case exactly
+// one check fails.
 func TestNoServerName(t *testing.T) {
 	ca := certstest.NewCA(t)
 	below := ca.Intermediate(t)

@@ -9,9 +9,8 @@ import (
 )
 
 // An Identity describes a certificate's holder for programs that make
-// decisions by it. Every text is printable ASCII. No text is truncated,
-// because two truncated names could compare as equal: a text that is too long
-// is "".
+// decisions. Every text is printable ASCII. No text is truncated, because two
+// truncated names could compare as equal: a text that is too long is "".
 type Identity struct {
 	// Subject is the distinguished name (RFC 4514), "CN=a,O=b", in the
 	// certificate's order, most specific first. Characters outside printable ASCII
@@ -31,7 +30,7 @@ type Identity struct {
 const (
 	maxSubject  = 2048
 	maxAltNames = 4096
-	maxSerial   = 128 // digits
+	maxSerial   = 128 // hexadecimal digits
 )
 
 // Identify returns the Identity of a certificate.
@@ -58,7 +57,8 @@ type rdnSET []struct {
 	Value asn1.RawValue
 }
 
-// attributeNames are those of RFC 4514, section 3, and two more of pkix.Name.
+// attributeNames are the names of RFC 4514, section 3, and two more of
+// pkix.Name.
 var attributeNames = map[string]string{
 	"2.5.4.3": "CN", "2.5.4.7": "L", "2.5.4.8": "ST", "2.5.4.10": "O", "2.5.4.11": "OU", "2.5.4.6": "C", "2.5.4.9": "STREET",
 	"0.9.2342.19200300.100.1.25": "DC", "0.9.2342.19200300.100.1.1": "UID",
@@ -119,8 +119,8 @@ func escapeValue(s string) string {
 	return b.String()
 }
 
-// escapeHex replaces characters outside printable ASCII, and those in special,
-// with a backslash and two digits.
+// escapeHex replaces each character that is in special or outside printable
+// ASCII with a backslash and two digits.
 func escapeHex(s, special string) string {
 	plain := func(c byte) bool { return ' ' <= c && c <= '~' && strings.IndexByte(special, c) < 0 }
 	var b strings.Builder

@@ -83,7 +83,7 @@ func TestSubjectsFollowRFC4514(t *testing.T) {
 	}
 }
 
-// OpenSSL writes the same, if it has the same names for the attributes.
+// OpenSSL writes the same text, if it has the same names for the attributes.
 func TestSubjectsAreWrittenAsOpenSSLWritesThem(t *testing.T) {
 	path, err := exec.LookPath("openssl")
 	if err != nil {

@@ -27,8 +27,8 @@ type Info struct {
 	KeyUsages []string
 	// ChainLength is the number of certificates, including the leaf.
 	ChainLength int
-	// Warnings are sentences about valid but unusual properties. Findings are the
-	// same as words, in the same order.
+	// Warnings are sentences about valid but unusual properties. Findings are
+	// their names, in the same order.
 	Warnings []string
 	Findings []Finding
 }
@@ -111,9 +111,9 @@ func describeName(c *x509.Certificate) string {
 	return `"` + nameList(names) + `"`
 }
 
-// nameText returns a distinguished name (RFC 4514). The time that pkix.Name
-// takes grows with the square of its parts, so only the size of an absurdly
-// long name is written.
+// nameText returns a distinguished name (RFC 4514), or the size of an absurdly
+// long one, because the time that pkix.Name takes grows with the square of its
+// parts.
 func nameText(raw []byte, name pkix.Name) string {
 	if len(raw) > 32<<10 {
 		return fmt.Sprintf("(a name of %d bytes)", len(raw))

@@ -61,7 +61,7 @@ func TestKeysOfOpenSSL(t *testing.T) {
 	forms := []struct {
 		name, args string
 		encrypted  bool
-		only       string // the key types that have this form; "" for all
+		only       string // the only key type that has this form; "": all have it
 	}{
 		{"PKCS#8", "pkcs8 -topk8 -nocrypt", false, ""},
 		{"PKCS#8 DER", "pkcs8 -topk8 -nocrypt -outform DER", false, ""},
@@ -182,7 +182,7 @@ func TestKeyInTheChainsFile(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		source source
-		field  string // of the fault; "" for none
+		field  string // the field of the fault; "": no fault
 		say    string
 	}{
 		{"key last", source{Chain: join(leaf, mid, key)}, "", ""},
@@ -210,7 +210,7 @@ func TestKeyInTheChainsFile(t *testing.T) {
 				if info := parsed.Info(); info.ChainLength != 2 || !parsed.Matches("a.test") {
 					t.Errorf("info %+v", info)
 				}
-				// Unless the source allows a key in the file, it is rejected.
+				// The file is rejected unless the source allows a key in it.
 				c.source.KeyInChain = false
 				_, err = certs.NewCertificate(c.source)
 				checkSecrets(t, wantFault(t, err, "certificate_chain").Problem, key)

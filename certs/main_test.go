@@ -67,9 +67,9 @@ func serveConfig(t testing.TB, config *tls.Config) *tlsServer {
 	return serve(t, func(raw net.Conn) *tls.Conn { return tls.Server(raw, config) })
 }
 
-// connect completes the handshake and reads the server's byte. A failure of
-// the first read, as of a rejected client certificate under TLS 1.3, is
-// returned like a failed handshake.
+// connect completes the handshake and reads the server's byte. It also returns
+// an error of the first read, because a TLS 1.3 server rejects a client
+// certificate only then.
 func connect(t testing.TB, c *certs.Client, addr string) (tls.ConnectionState, error) {
 	t.Helper()
 	raw, err := net.Dial("tcp", addr)

@@ -12,7 +12,7 @@ import (
 // normalName returns a DNS name in lower case, without a dot at its end.
 func normalName(name string) string { return strings.ToLower(strings.TrimSuffix(name, ".")) }
 
-// parseAddr returns the IP address that a host name stands for, as a key of a nameIndex.
+// parseAddr returns the IP address that a host name spells, as a key of a nameIndex.
 func parseAddr(name string) (key string, ok bool) {
 	addr, err := netip.ParseAddr(strings.Trim(name, "[]"))
 	return addr.Unmap().String(), err == nil
@@ -29,13 +29,13 @@ type nameIndex struct {
 	cost indexCost
 }
 
-// An indexCost counts the certificates that were indexed, and the names that were copied,
-// to make an index from another. Tests read it.
+// An indexCost is the cost of making an index from another: the numbers of certificates
+// indexed and of names copied. Tests read it.
 type indexCost struct{ indexed, copied int }
 
 // newNameIndex returns the index of the certificates. It reuses the unchanged
-// entries of the index before, so replacing one certificate costs only the work
-// for that certificate.
+// entries of before, so the cost of replacing one certificate does not depend
+// on the number of the others.
 func newNameIndex(certs []*Certificate, before *nameIndex) nameIndex {
 	var changed []int
 	at := func(list []*Certificate, i int) *Certificate {
@@ -49,7 +49,7 @@ func newNameIndex(certs []*Certificate, before *nameIndex) nameIndex {
 			changed = append(changed, i)
 		}
 	}
-	if len(changed) > len(certs)/2 { // indexing all of them costs less
+	if len(changed) > len(certs)/2 { // a new index costs less
 		before, changed = new(nameIndex), changed[:0]
 		for i := range certs {
 			changed = append(changed, i)
@@ -57,7 +57,7 @@ func newNameIndex(certs []*Certificate, before *nameIndex) nameIndex {
 	}
 	next := nameIndex{all: certs}
 	e := nameEditor{before.byName.Edit(), len(before.all) == 0}
-	var others []*Certificate // those that joined or left
+	var others []*Certificate // the added and removed certificates
 	for _, i := range changed {
 		was, now := at(before.all, i), at(certs, i)
 		if was != nil && now != nil && sameKeys(was, now) {
@@ -93,7 +93,7 @@ func (e nameEditor) add(c *Certificate, i int32) {
 		list := e.Get(key)
 		at, found := slices.BinarySearch(list, i)
 		switch {
-		case found: // the certificate has the name twice
+		case found: // the certificate contains the name twice
 		case e.fresh && at == len(list):
 			e.Set(key, append(list, i))
 		default:
@@ -134,8 +134,8 @@ func sameKeys(a, b *Certificate) bool {
 }
 
 // each calls f with every certificate that is valid for the name, in their
-// order, until f returns false. The name is as serverName returns it, and not
-// empty.
+// order, until f returns false. The name must be a non-empty result of
+// serverName.
 func (x *nameIndex) each(name string, f func(*Certificate) bool) {
 	key, address := parseAddr(name)
 	if !address {
@@ -174,7 +174,7 @@ func (x *nameIndex) withNamesOf(first *Certificate) []*Certificate {
 		}
 		return out
 	}
-	for _, c := range x.all { // the first has no name of either kind
+	for _, c := range x.all { // the first has no names
 		add(c)
 	}
 	return out

@@ -77,7 +77,7 @@ func TestTheNameIndexFindsMatchingCertificates(t *testing.T) {
 
 var addresses = []string{"127.0.0.1", "10.0.0.1", "::1", "[::1]", "::ffff:127.0.0.1"}
 
-// edited returns other certificates: 20 new ones, or all with some replaced, removed or
+// edited returns 20 new certificates, or the given ones with some replaced, removed or
 // added.
 func edited(random *rand.Rand, all []*Certificate, certificate func() *Certificate) []*Certificate {
 	all = slices.Clone(all)
@@ -91,7 +91,7 @@ func edited(random *rand.Rand, all []*Certificate, certificate func() *Certifica
 			all = slices.Delete(all, i, i+1)
 		case 1:
 			all = slices.Insert(all, i, certificate())
-		case 2: // a renewal
+		case 2: // renew a certificate
 			leaf := all[i].Leaf()
 			all[i] = &Certificate{chain: []*x509.Certificate{{DNSNames: leaf.DNSNames, IPAddresses: leaf.IPAddresses}}}
 		default:
@@ -101,7 +101,8 @@ func edited(random *rand.Rand, all []*Certificate, certificate func() *Certifica
 	return all
 }
 
-// Replacing, adding or removing one certificate among ten thousand indexes that one.
+// If one certificate of ten thousand is replaced, added or removed, only that
+// certificate is indexed.
 func TestAnEditedNameIndexSharesTheRest(t *testing.T) {
 	const n = 10_000
 	var all []*Certificate

@@ -22,7 +22,7 @@ const (
 	observeLinger = 200 * time.Millisecond // added to the duration of the handshake
 )
 
-// An Observation is what Observe recorded of a handshake, as far as it got.
+// An Observation is the record of a handshake, up to its end or its failure.
 type Observation struct {
 	// Conn is the connection, which the caller must close; nil on failure. It is
 	// for inspection only: the first byte from the server may be lost.
@@ -32,13 +32,13 @@ type Observation struct {
 	Chain []*x509.Certificate
 	// ServerName is the SNI that was sent, or empty.
 	ServerName string
-	// VerifyNames are the names that the certificate must match at least one of,
-	// in the form of ParseSANs if SubjectAltNames are set. May be empty under
-	// VerifyInsecureSkip.
+	// VerifyNames are the names to verify. The certificate must match at least
+	// one. They are in the form of ParseSANs if SubjectAltNames are set. May be
+	// empty under VerifyInsecureSkip.
 	VerifyNames []string
 	// State is the connection's state, or zero on failure.
 	State tls.ConnectionState
-	// Elapsed is how long the handshake took, successful or not.
+	// Elapsed is the duration of the handshake, successful or not.
 	Elapsed time.Duration
 	// Failures lists every check that the server's certificate failed, including
 	// those that VerifyReportOnly ignores. They are neither passed to
@@ -66,7 +66,7 @@ type Observation struct {
 }
 
 // Observe makes a full handshake with exactly the Client's settings, like
-// HandshakeAs, and returns what it saw. On failure it also returns the error
+// HandshakeAs, and returns a record of it. On failure it also returns the error
 // of HandshakeAs. It neither uses nor keeps sessions and counts nothing. Under
 // TLS 1.3 it then waits for a ticket or an alert, for the duration of the
 // handshake plus 200ms or until ctx ends.
@@ -93,9 +93,9 @@ func (c *Client) Observe(ctx context.Context, conn net.Conn, host string) (*Obse
 	return seen, nil
 }
 
-// HandshakeOnce is HandshakeAs for a connection that is not traffic. It makes
-// a full handshake with exactly the Client's settings, neither uses nor keeps
-// sessions, and counts nothing. It does not report the failures that
+// HandshakeOnce is HandshakeAs for a connection that carries no traffic. It
+// makes a full handshake with exactly the Client's settings, neither uses nor
+// keeps sessions, and counts nothing. It does not report the failures that
 // VerifyReportOnly ignores.
 func (c *Client) HandshakeOnce(ctx context.Context, conn net.Conn, host string) (*tls.Conn, error) {
 	h, err := c.handshake(host)
@@ -148,8 +148,7 @@ func (h *handshake) linger(ctx context.Context, conn net.Conn, tc *tls.Conn, per
 	}
 }
 
-// ticketSeen is called when a ticket arrives. During linger, tls.Conn.Read
-// calls it and the wait can end.
+// ticketSeen is called when a ticket arrives. During linger it ends the wait.
 func (h *handshake) ticketSeen() {
 	h.seen.TicketOffered = true
 	if h.raw != nil {
@@ -161,8 +160,7 @@ func (o *Observation) present(chain []*x509.Certificate) {
 	o.Chain = slices.Clone(chain[:min(len(chain), maxObserved)])
 }
 
-// request records what the server requested. ours is nil without a
-// certificate.
+// request records the server's request. ours is our certificate, or nil.
 func (o *Observation) request(info *tls.CertificateRequestInfo, ours *Certificate) {
 	o.certRequest = info
 	shown := min(len(info.AcceptableCAs), maxCAs)

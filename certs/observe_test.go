@@ -257,7 +257,7 @@ func TestObserveWaitsNoLongerThanItsContext(t *testing.T) {
 	}
 }
 
-// A failure that would have been rejected is reported only by Observe.
+// Only Observe reports the failures that VerifyReportOnly ignores.
 func TestObserveReportOnly(t *testing.T) {
 	ca := certstest.NewCA(t)
 	s := serveConfig(t, tlsConfig(t, ca.Server(t, "other.test")))
@@ -347,15 +347,15 @@ func TestOptionsAreACopy(t *testing.T) {
 		t.Errorf("the options were changed: %+v", again)
 	}
 	o = c.Options()
-	o.MaxVersion = tls.VersionTLS11 // one setting changed makes a Client
+	o.MaxVersion = tls.VersionTLS11 // a Client can be made with one setting changed
 	newClient(t, o)
 	if newClient(t, certs.ClientOptions{ServerName: "a", Trust: given.Trust}).Certificate() != nil {
 		t.Error("a certificate out of nothing")
 	}
 }
 
-// A connection of HandshakeOnce is like any other, except for sessions and
-// counts.
+// HandshakeOnce returns an ordinary connection, but uses no sessions and counts
+// nothing.
 func TestHandshakeOnce(t *testing.T) {
 	bothVersions(t, func(t *testing.T, version uint16) {
 		server, o := mutual(t, certstest.NewCA(t))

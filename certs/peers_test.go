@@ -109,7 +109,7 @@ func TestReasonsAgainstOpenSSL(t *testing.T) {
 	}
 }
 
-// nginx runs with one server until the test ends, and returns its socket.
+// nginx runs nginx with one server until the test ends, and returns its socket.
 func nginx(t *testing.T, directives string) string {
 	t.Helper()
 	path, err := exec.LookPath("nginx")
@@ -205,7 +205,7 @@ func TestReasonsAgainstNginx(t *testing.T) {
 }
 
 // nginx requests client certificates and rejects them over HTTP: the handshake
-// succeeds, and its request is observed.
+// succeeds, and Observe reports the request.
 func TestNginxAsksForClientCertificates(t *testing.T) {
 	ca := certstest.NewCA(t)
 	file := fileMaker(t)

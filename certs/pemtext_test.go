@@ -33,7 +33,7 @@ func TestTextAroundPEMBlocksIsIgnored(t *testing.T) {
 			t.Errorf("%s: in a revocation list: %v", name, err)
 		}
 	}
-	// As `openssl pkcs12 -nodes` writes it: one file with everything.
+	// `openssl pkcs12 -nodes` writes such a file with everything.
 	parsed, err := certs.NewCertificate(certs.CertificateSource{KeyInChain: true, Chain: join(latin1, issued.ChainPEM, latin1, ca.CertPEM(), latin1, issued.KeyPEM)})
 	if err != nil || !parsed.Matches("a.test") {
 		t.Errorf("everything in one file: %v", err)
@@ -52,8 +52,8 @@ func inUTF16(text []byte) []byte {
 	return out
 }
 
-// The error names the damage to PEM text, in a trust bundle, a chain, a key or a
-// file with both.
+// The error describes the damage to PEM text in a trust bundle, a chain, a key,
+// or a file with chain and key.
 func TestDamagedPEMIsNamed(t *testing.T) {
 	ca := certstest.NewCA(t)
 	issued := ca.Server(t, "a.test")
@@ -131,7 +131,7 @@ func TestFilesGivenInPlaceOfAnArchiveAreNamed(t *testing.T) {
 	}
 }
 
-// A passphrase file that an editor saved with a byte order mark.
+// Editors save passphrase files with a byte order mark.
 func TestPassphraseWithAByteOrderMark(t *testing.T) {
 	issued := certstest.NewCA(t).Server(t, "a.test")
 	key := byOpenSSL(t, issued.KeyPEM, "pkcs8 -topk8 -passout pass:pw")
@@ -154,7 +154,8 @@ func TestPassphraseWithAByteOrderMark(t *testing.T) {
 	}
 }
 
-// Keys and certificates that OpenSSL makes and this program does not support.
+// Errors name the kinds of keys and certificates that OpenSSL makes and this
+// program does not support.
 func TestUnsupportedKeysAreNamed(t *testing.T) {
 	chain := certstest.NewCA(t).Server(t, "a.test").ChainPEM
 	explicit := "genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -pkeyopt ec_param_enc:explicit"

@@ -12,7 +12,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/safetext"
 )
 
-// maxPins bounds how many pins one verification compares.
+// maxPins bounds the pins of one list.
 const maxPins = 100
 
 // ParsePins reads SHA-256 digests of public keys (of the SubjectPublicKeyInfo,

@@ -25,7 +25,7 @@ func TestParsePins(t *testing.T) {
 	if err != nil || len(sums) != 3 || sums[0] != sums[1] || sums[1] != sums[2] || sums[0] != sha256.Sum256(leaf.RawSubjectPublicKeyInfo) {
 		t.Errorf("%x, %v", sums, err)
 	}
-	slash := base64.StdEncoding.EncodeToString(append([]byte{0xff}, make([]byte, 31)...)) // begins with one
+	slash := base64.StdEncoding.EncodeToString(append([]byte{0xff}, make([]byte, 31)...)) // begins with a slash
 	if sums, err := certs.ParsePins([]string{slash, "sha256/" + slash, "sha256//" + slash}); err != nil || len(sums) != 3 || sums[0] != sums[1] || sums[1] != sums[2] {
 		t.Errorf("%s: %x, %v", slash, sums, err)
 	}
@@ -95,7 +95,7 @@ func TestPins(t *testing.T) {
 					t.Fatal(err)
 				}
 				config := tlsConfig(t, server)
-				// A certificate that is sent, but is in no chain.
+				// The server also sends a certificate that is in no chain.
 				config.Certificates[0].Certificate = append(config.Certificates[0].Certificate, stranger.Certificate().Raw)
 				s := serveConfig(t, config)
 				client := newClient(t, certs.ClientOptions{ServerName: "upstream.test", Trust: c.trust, Pins: sums, MaxVersion: version})

@@ -139,10 +139,10 @@ func TestPKCS12Refused(t *testing.T) {
 	only := func(flag string) []byte {
 		return run(t, join(issued.KeyPEM, issued.ChainPEM), "openssl", "pkcs12", "-export", flag, "-passout", "pass:"+secret)
 	}
-	// BER writes the outer length as indefinite.
+	// BER with an outer element of indefinite length.
 	ber := join([]byte{0x30, 0x80}, good[4:], []byte{0, 0})
 	damaged := bytes.Clone(good)
-	damaged[len(damaged)-10] ^= 1 // in the MAC's salt
+	damaged[len(damaged)-10] ^= 1 // a bit of the MAC's salt
 	other := root.Server(t, "b.test")
 	mismatch, err := pkcs12.Modern.Encode(certstest.TLS(t, other).PrivateKey, issued.Leaf, nil, secret)
 	if err != nil {
@@ -195,8 +195,8 @@ func TestPKCS12Refused(t *testing.T) {
 	}
 }
 
-// A wrong passphrase is reported even if it decrypts a part to noise, as one
-// in 256 does.
+// A wrong passphrase is reported even if decryption seems to succeed, as it
+// does for one in 256.
 func TestPKCS12WithEveryWrongPassphrase(t *testing.T) {
 	issued := certstest.NewCA(t).Server(t, "a.test")
 	data, err := pkcs12.Modern2023.WithIterations(1).Encode(certstest.TLS(t, issued).PrivateKey, issued.Leaf, nil, secret)

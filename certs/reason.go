@@ -64,12 +64,12 @@ const (
 	ReasonSTARTTLSRefused   Reason = "STARTTLS_REFUSED"
 	ReasonSTARTTLSInjection Reason = "STARTTLS_INJECTION"
 
-	// Failures of an egress proxy, rather than of the server behind it.
+	// Failures of an egress proxy, not of the server behind it.
 	ReasonEgressProxyFailed  Reason = "EGRESS_PROXY_FAILED"
 	ReasonEgressProxyRefused Reason = "EGRESS_PROXY_REFUSED"
 )
 
-// A VerifyError reports which of our own checks of a peer failed.
+// A VerifyError reports a failure of one of our own checks of a peer.
 type VerifyError struct {
 	Reason Reason
 	// Detail states what was presented and what was expected. It is bounded, and
@@ -101,9 +101,9 @@ type HandshakeError struct {
 	// Refused is the rejected chain, leaf first, if the peer presented one and
 	// verification failed. It has at most maxRefused certificates, all unverified.
 	Refused []*x509.Certificate
-	// Narrow reports that the peer rejected an offer from which we had dropped
-	// key-exchange groups that it did not choose before. The next handshake offers
-	// all allowed groups, so an immediate retry on another connection is
+	// Narrow reports that the peer rejected an offer without some of our
+	// key-exchange groups, which it had not chosen before. The next handshake
+	// offers all allowed groups, so an immediate retry on another connection is
 	// worthwhile.
 	Narrow bool
 }

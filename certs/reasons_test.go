@@ -44,7 +44,7 @@ func TestHandshakeReasons(t *testing.T) {
 		change func(t *testing.T, p peers)
 		want   certs.Reason // "" for no failure
 		detail string       // part of the error's text
-		only   uint16       // version; 0 for both
+		only   uint16       // the TLS version of the case; 0 for both
 	}{
 		{name: "nothing changed", change: func(*testing.T, peers) {}},
 		{
@@ -335,7 +335,7 @@ func TestHandshakeEndsWithItsContext(t *testing.T) {
 	defer far.Close()
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() {
-		far.Read(make([]byte, 1)) // the ClientHello has begun
+		far.Read(make([]byte, 1)) // the client has begun to send
 		cancel()
 	}()
 	client := newClient(t, certs.ClientOptions{ServerName: "upstream.test", Trust: []*certs.TrustBundle{certstest.NewCA(t).Trust(t)}})
@@ -345,7 +345,7 @@ func TestHandshakeEndsWithItsContext(t *testing.T) {
 		t.Errorf("error %v is not context.Canceled", err)
 	}
 
-	_, err = client.Handshake(ctx, near) // ended before it began
+	_, err = client.Handshake(ctx, near) // the context ended before the handshake began
 	wantReason(t, err, certs.ReasonOther)
 }
 

@@ -7,15 +7,15 @@ import (
 	"net"
 )
 
-// errRenegotiation is why the gateway does not renegotiate where its
-// connections cannot wait for a handshake. Classify finds its text in the error
-// of crypto/tls.
+// errRenegotiation reports that the gateway does not renegotiate on a
+// connection whose reads cannot wait for a handshake. Classify finds its text
+// in the error of crypto/tls.
 var errRenegotiation = errors.New("the server requested TLS renegotiation where it is not allowed: over HTTP/2, or while no HTTP/1.1 response is expected")
 
-// A renegotiation prepares a connection for a second handshake, which
-// crypto/tls runs within Read. It is the connection's source of random bytes,
-// because the random value of the ClientHello is the first thing that crypto/tls
-// needs then, and it offers no other hook.
+// A renegotiation prepares a connection for a second handshake, which crypto/tls
+// runs within Read. It is the connection's source of random bytes, because
+// crypto/tls begins with the random value of the ClientHello, and offers no
+// other hook.
 type renegotiation struct {
 	conn        net.Conn
 	established bool // the first handshake is complete

@@ -33,7 +33,7 @@ func TestRenegotiationWhereReadsCannotWait(t *testing.T) {
 	if err == nil || conn.asked != 1 {
 		t.Fatalf("a second handshake: %v, asked %d times", err, conn.asked)
 	}
-	// crypto/tls wraps it so.
+	// crypto/tls wraps the error in this way.
 	if got := Classify(errors.New("tls: short read from Rand: " + err.Error())); got != ReasonRenegotiationRequested {
 		t.Errorf("reason %q", got)
 	}

@@ -10,7 +10,7 @@ import (
 )
 
 // A Verifier holds the Requirements in force for the servers of one upstream.
-// Its Clients and their sessions stay when the Requirements are replaced. It is
+// When the Requirements are replaced, its Clients keep their sessions. It is
 // safe for concurrent use.
 type Verifier struct{ current atomic.Pointer[Requirements] }
 
@@ -24,11 +24,11 @@ func NewVerifier(r *Requirements) *Verifier {
 // Requirements returns the Requirements in force.
 func (v *Verifier) Requirements() *Requirements { return v.current.Load() }
 
-// Require puts r in force for every handshake that has not yet verified its
-// peer, resumed ones included.
+// Require puts r in force for every handshake, full or resumed, that has not
+// yet verified its peer.
 func (v *Verifier) Require(r *Requirements) { v.current.Store(r) }
 
-// Requirements state what a peer's certificate must satisfy: the trust anchors
+// Requirements are the conditions for a peer's certificate: the trust anchors
 // with their revocation lists, the depth, the names, the pins, and whether
 // failures count. They are immutable and may be shared freely.
 type Requirements struct {
@@ -91,8 +91,8 @@ func (r *Requirements) fill(o *ClientOptions) {
 	o.Pins = slices.Clone(r.pins)
 }
 
-// Equal reports whether both make the same decisions about every peer at any
-// time. Trust bundles are compared by identity.
+// Equal reports whether r and other make the same decision about every peer at
+// any time. Trust bundles are compared by identity.
 func (r *Requirements) Equal(other *Requirements) bool {
 	if r == nil || other == nil {
 		return r == other
@@ -103,9 +103,9 @@ func (r *Requirements) Equal(other *Requirements) bool {
 		slices.Equal(r.sans, other.sans) && slices.Equal(r.pins, other.pins)
 }
 
-// A Peer is the peer of a live connection: what it presented, and what is needed
-// to verify it again. It refers to the certificates that the *tls.Conn holds and
-// copies none. It is immutable.
+// A Peer is the peer of a live connection, with the data to verify it again. It
+// refers to the certificates that the *tls.Conn holds and copies none. It is
+// immutable.
 type Peer struct {
 	// Certificates are as presented, leaf first; nil if the peer presented none.
 	Certificates []*x509.Certificate
@@ -114,13 +114,13 @@ type Peer struct {
 	// Policy is the Server that accepted a client. Nil: the peer is a server.
 	Policy *Server
 
-	key   [sha256.Size]byte   // of Certificates
-	chain []*x509.Certificate // that passed in the handshake; nil: unknown
-	rules chainRules          // under which it passed
-	name  string              // of the server, for Requirements without a name
+	key   [sha256.Size]byte   // the digest of Certificates
+	chain []*x509.Certificate // the chain that passed in the handshake; nil: unknown
+	rules chainRules          // the rules under which chain passed
+	name  string              // the server's name, for Requirements without a name
 
 	// ownNotAfter is the last moment at which our own certificate is valid. It is zero
-	// if we presented none, or one that had already expired: the peer knew that.
+	// if we presented no certificate, or an expired one, which the peer accepted.
 	ownNotAfter time.Time
 }
 
@@ -177,8 +177,8 @@ var forever = time.Unix(1<<60, 0)
 // longer passes, or nil and the last moment at which it passes.
 //
 // If a chain passed before and its anchor is still trusted, Reverify repeats only
-// the checks whose result can change: validity, revocation, depth, pins and
-// name. A certificate costs a few microseconds then.
+// the checks whose result can change: validity, revocation, depth, pins and name.
+// This costs a few microseconds for each certificate.
 func (r *Requirements) Reverify(p *Peer) (until time.Time, failure *VerifyError) {
 	now := r.now()
 	until, failure = p.reverifyOwn(now)
@@ -191,8 +191,7 @@ func (r *Requirements) Reverify(p *Peer) (until time.Time, failure *VerifyError)
 	return r.reverify(p, r.nameOr(p.name), now, until)
 }
 
-// reverifyOwn verifies the certificate that we presented. A connection does not outlive
-// it, whatever the peer is.
+// reverifyOwn verifies the certificate that we presented. No connection outlives it.
 func (p *Peer) reverifyOwn(now time.Time) (until time.Time, failure *VerifyError) {
 	if p.ownNotAfter.IsZero() {
 		return forever, nil
@@ -219,7 +218,8 @@ func (v *verifier) reverify(p *Peer, name string, now, until time.Time) (time.Ti
 	return until, failure
 }
 
-// reverifyChain returns until when a chain of the peer passes, or why none passes.
+// reverifyChain returns the time until which a chain of the peer passes, or the
+// reason why no chain passes.
 func (v *verifier) reverifyChain(p *Peer, now time.Time) (until time.Time, failure *VerifyError) {
 	if known, ok := v.verified.get(p.key, now); ok {
 		return known.to, nil
@@ -235,7 +235,7 @@ func (v *verifier) reverifyChain(p *Peer, now time.Time) (until time.Time, failu
 	if known, ok := v.verified.get(p.key, now); ok {
 		return known.to, nil
 	}
-	return now, nil // evicted by other peers: verify again soon
+	return now, nil // other peers have evicted the chain from the cache: verify again soon
 }
 
 // stillPasses reports whether a chain that passed before passes now. Signatures,

@@ -109,7 +109,8 @@ func TestReverifyingAgreesWithTheNextHandshake(t *testing.T) {
 	}
 }
 
-// An identity never outlives its validity, in any verification mode.
+// In every verification mode, a connection ends with the certificate that we
+// presented.
 func TestAConnectionEndsWithOurOwnCertificate(t *testing.T) {
 	start := time.Now().Truncate(time.Second)
 	now := start
@@ -134,15 +135,15 @@ func TestAConnectionEndsWithOurOwnCertificate(t *testing.T) {
 		if _, failure := r.Reverify(peer); failure == nil || failure.Reason != ReasonOwnCertificateExpired {
 			t.Errorf("%v: %v", mode, failure)
 		}
-		// The peer of this one accepted a certificate that had expired already.
+		// The peer of this connection accepted an expired certificate.
 		if _, failure := r.Reverify(r.peer(v.chain, "a.test", own, now)); failure != nil {
 			t.Errorf("%v: %v", mode, failure)
 		}
 	}
 }
 
-// BenchmarkReverify measures what a revocation list costs for each live connection.
-// Each has its own certificate.
+// BenchmarkReverify measures the cost of a new revocation list for each live
+// connection. Each has its own certificate.
 func BenchmarkReverify(b *testing.B) {
 	now := time.Now()
 	v := newShortChain(b, now)

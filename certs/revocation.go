@@ -27,8 +27,8 @@ func newCRLSet(lists []*crl) *crlSet {
 	return s
 }
 
-// equal reports whether both hold the same lists. An empty set and a nil set
-// differ.
+// equal reports whether s and other hold the same lists. An empty set and a nil
+// set differ.
 func (s *crlSet) equal(other *crlSet) bool {
 	if s == nil || other == nil {
 		return s == other
@@ -120,8 +120,8 @@ func revokedError(c *x509.Certificate, by *crl) *VerifyError {
 	}
 }
 
-// revoker returns the list that revokes an anchor, or nil. An anchor is
-// trusted directly, so it needs no list. But if the bundle also contains its
+// revoker returns the list that revokes an anchor, or nil. An anchor is trusted
+// directly, so it needs no list. But if the bundle also contains the anchor's
 // issuer and the issuer's list, that list applies; otherwise an intermediate
 // beside its root could never be revoked. An outdated list is enough:
 // revocations are rarely withdrawn.

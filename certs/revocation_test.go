@@ -38,7 +38,7 @@ func TestRevocation(t *testing.T) {
 	oldAndRevoked := old
 	oldAndRevoked.Revoked = serial(server.Leaf)
 	future := pki.CRLOptions{ThisUpdate: now.Add(time.Hour)}
-	// The same name with another key, as after a CA was replaced.
+	// The forger has the CA's name and another key, like a replaced CA.
 	forger, err := pki.NewRoot(pki.CAOptions{CommonName: root.Certificate().Subject.CommonName})
 	if err != nil {
 		t.Fatal(err)
@@ -75,7 +75,7 @@ func TestRevocation(t *testing.T) {
 				client := newClient(t, certs.ClientOptions{
 					ServerName: "upstream.test", Trust: []*certs.TrustBundle{root.TrustCRLs(t, c.crls...)}, MaxVersion: version,
 				})
-				for i := range 2 { // the second one resumes
+				for i := range 2 { // the second connection resumes
 					state, err := connect(t, client, s.addr)
 					if c.want != "" {
 						wantReason(t, err, c.want)
@@ -188,8 +188,8 @@ func TestRevocationListsExpireForResumedSessions(t *testing.T) {
 	})
 }
 
-// A chain to an anchor without lists is accepted; if the anchor is in a bundle
-// with lists, another bundle without lists does not help.
+// A chain is accepted if no bundle with its anchor has lists. If one has lists,
+// they apply although another has none.
 func TestRevocationIsThatOfTheAnchorsBundle(t *testing.T) {
 	a, b := certstest.NewCA(t), certstest.NewCA(t)
 	server := a.Server(t, "upstream.test")
@@ -259,7 +259,7 @@ func TestRevokedAnchors(t *testing.T) {
 func TestListsOfACAWithoutCRLSign(t *testing.T) {
 	ca := newSigner(t, func(*x509.Certificate) {})
 	list := ca.crl(t, func(*x509.RevocationList) {})
-	// The same key and name in a certificate without cRLSign.
+	// This certificate has the same key and name, but lacks cRLSign.
 	weakCA := reissue(t, &x509.Certificate{
 		SerialNumber: big.NewInt(2), Subject: ca.cert.Subject, NotBefore: ca.cert.NotBefore, NotAfter: ca.cert.NotAfter,
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
@@ -326,7 +326,7 @@ func TestScopesOfRevocationLists(t *testing.T) {
 // Serial numbers that a careless comparison would confuse.
 func TestSerialNumbers(t *testing.T) {
 	ca := newSigner(t, func(*x509.Certificate) {})
-	long := new(big.Int).Lsh(big.NewInt(1), 300) // more than RFC 5280 allows, and in use
+	long := new(big.Int).Lsh(big.NewInt(1), 300) // longer than RFC 5280 allows, but in use
 	numbers := []*big.Int{big.NewInt(1), big.NewInt(127), big.NewInt(128), big.NewInt(255), big.NewInt(256), big.NewInt(1 << 30),
 		long, new(big.Int).Add(long, big.NewInt(1)), new(big.Int).Lsh(big.NewInt(1), 152), new(big.Int).Lsh(big.NewInt(0xff), 151)}
 	for i, number := range numbers {
@@ -352,8 +352,8 @@ func TestSerialNumbers(t *testing.T) {
 	}
 }
 
-// A replaced list makes a new Client or Server: no old session is resumed, and
-// certificates that the new list revokes are rejected.
+// After a list was replaced, no old session is resumed, and certificates that
+// the new list revokes are rejected.
 func TestSessionsEndWithTheirRevocationLists(t *testing.T) {
 	ca := certstest.NewCA(t)
 	front, client := ca.Server(t, "front.test"), ca.Client(t, "c")
@@ -383,12 +383,12 @@ func TestSessionsEndWithTheirRevocationLists(t *testing.T) {
 
 		so.ClientTrust = []*certs.TrustBundle{ca.TrustCRLs(t, ca.CRL(t, ca.Client(t, "another").Leaf))}
 		now.Store(newServer(t, so))
-		step(first, false, "", "") // the listener's list changed
+		step(first, false, "", "") // only the listener has the new list
 		step(first, true, "", "")
 
 		co.Replaces, co.Trust = first, so.ClientTrust
 		second := newClient(t, co)
-		step(second, false, "", "") // the upstream's did
+		step(second, false, "", "") // only the upstream has the new list
 		wantStats(t, second, 0, full{certs.FullCredentialsChanged: 1})
 
 		so.ClientTrust = []*certs.TrustBundle{ca.TrustCRLs(t, ca.CRL(t, client.Leaf))}

@@ -37,8 +37,8 @@ func (k SANKind) String() string {
 	return "unknown"
 }
 
-// A SAN is a subject alternative name that a peer must have exactly: a
-// wildcard only matches the same wildcard.
+// A SAN is a subject alternative name that a peer must have exactly. A wildcard
+// matches only itself.
 type SAN struct {
 	Kind SANKind
 	// Value is in the normalized form of ParseSANs.

@@ -106,7 +106,7 @@ func TestSubjectAltNames(t *testing.T) {
 					t.Fatal(err)
 				}
 				s := serveConfig(t, config)
-				// ServerName and VerifyName are irrelevant.
+				// ServerName and VerifyName have no effect.
 				client := newClient(t, certs.ClientOptions{
 					ServerName: "front.test", VerifyName: "other.test", SubjectAltNames: sans, Trust: trust, MaxVersion: version,
 				})
@@ -127,7 +127,7 @@ func TestSubjectAltNames(t *testing.T) {
 	}
 }
 
-// The alternative names are sufficient without any other name.
+// A client needs no other name to verify than the alternative names.
 func TestSubjectAltNamesNeedNoOtherName(t *testing.T) {
 	config := manyNames(t)
 	sans, err := certs.ParseSANs([]string{"spiffe://corp/pay"})
@@ -163,7 +163,7 @@ func TestClientSubjectAltNames(t *testing.T) {
 		}{
 			{issue("spiffe://corp/app"), ""},
 			{issue("spiffe://corp/db"), certs.ReasonNameMismatch},
-			{nil, ""}, // optional
+			{nil, ""}, // the certificate is optional
 		} {
 			client := newClient(t, certs.ClientOptions{ServerName: "front.test", Trust: []*certs.TrustBundle{ca.Trust(t)}, Certificate: c.cert})
 			for i := range 2 {

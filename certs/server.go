@@ -19,17 +19,19 @@ type ClientAuth int
 const (
 	// ClientAuthNone requests no certificate.
 	ClientAuthNone ClientAuth = iota
-	// ClientAuthOptional requests one; one that is sent must verify.
+	// ClientAuthOptional requests a certificate. If the client sends one, it must
+	// verify.
 	ClientAuthOptional
-	// ClientAuthRequired requires one that verifies.
+	// ClientAuthRequired requires a certificate that verifies.
 	ClientAuthRequired
 )
 
 // ServerOptions configures a Server.
 type ServerOptions struct {
-	// Certificates may be presented; at least one is required. The server presents
-	// the first that is valid for the client's SNI and usable by the client.
-	// Clients without SNI or with an unknown name get the first of all.
+	// Certificates are the certificates to choose from, at least one. The server
+	// presents the first that is valid for the client's SNI and usable by the
+	// client. Clients without SNI or with an unknown name get the first
+	// certificate of all.
 	Certificates []*Certificate
 	// RejectUnknownSNI rejects a client whose SNI matches no certificate, or that
 	// sends no SNI, with the alert unrecognized_name.
@@ -43,8 +45,9 @@ type ServerOptions struct {
 	// least one of them. Empty means any name.
 	ClientSubjectAltNames []SAN
 	// AllowMissingClientAuthUsage accepts client certificates whose extended key
-	// usages allow serverAuth but not clientAuth, as public CAs issue them. Every
-	// rejected certificate then gets the alert bad_certificate.
+	// usages include serverAuth but not clientAuth, like the certificates of
+	// public CAs. With it, the alert for any rejected certificate is
+	// bad_certificate.
 	AllowMissingClientAuthUsage bool
 	// MinVersion and MaxVersion are crypto/tls constants. Zero means 1.2 and 1.3.
 	MinVersion, MaxVersion uint16
@@ -54,7 +57,7 @@ type ServerOptions struct {
 	Groups []tls.CurveID
 	// NextProtos are offered by ALPN, most preferred first.
 	NextProtos []string
-	// Replaces is the Server that this one replaces. If the two differ only in
+	// Replaces is the Server that the new one replaces. If the two differ only in
 	// ClientTrust and ClientSubjectAltNames, the new Server accepts the session
 	// tickets of the old one, because VerifyConnection checks resumed clients against
 	// the new values. Both record anchors in the same AnchorLog. May be nil.
@@ -89,7 +92,7 @@ type Server struct {
 	tickets  *ticketKeys
 	names    nameIndex
 	verifier verifier
-	anchors  *AnchorLog // of clients; never nil
+	anchors  *AnchorLog // records the anchors of clients; never nil
 }
 
 // NewServer checks the options. The error is Faults with the fields of the API.
@@ -161,8 +164,8 @@ func NewServer(o ServerOptions) (*Server, error) {
 				now:             o.Time,
 			}
 			// ClientCAs only sets the CA names in our request and the alert: crypto/tls
-			// sends the same alert for every error of VerifyConnection. verify makes the
-			// decision.
+			// sends the same alert for every error of VerifyConnection. verifier makes
+			// the decision.
 			s.config.ClientCAs = s.verifier.roots
 			if o.AllowMissingClientAuthUsage {
 				s.config.ClientAuth = unverified[o.ClientAuth]
@@ -198,8 +201,8 @@ var unverified = map[ClientAuth]tls.ClientAuthType{
 // raw.
 func (s *Server) Conn(raw net.Conn) *tls.Conn { return tls.Server(raw, s.config) }
 
-// certificate implements tls.Config.GetCertificate. Returning neither a
-// certificate nor an error makes crypto/tls send unrecognized_name.
+// certificate implements tls.Config.GetCertificate. If it returns neither a
+// certificate nor an error, crypto/tls sends unrecognized_name.
 func (s *Server) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	c := s.choose(hello)
 	if c == nil {
@@ -232,7 +235,7 @@ func (s *Server) choose(hello *tls.ClientHelloInfo) *Certificate {
 	if usable != nil {
 		return usable
 	}
-	if fits != nil { // unusable for the client: crypto/tls reports why
+	if fits != nil { // no certificate is usable for the client; crypto/tls reports the reason
 		return fits
 	}
 	if s.o.RejectUnknownSNI {
@@ -241,12 +244,12 @@ func (s *Server) choose(hello *tls.ClientHelloInfo) *Certificate {
 	return s.fallback(hello)
 }
 
-// fallback returns the first certificate. If the client cannot use it (an
-// ECDSA certificate and an RSA-only client), it returns one for the same
-// names.
+// fallback returns the first certificate. If the client cannot use it (an ECDSA
+// certificate and an RSA-only client), fallback returns another certificate for
+// the same names.
 func (s *Server) fallback(hello *tls.ClientHelloInfo) *Certificate {
 	anyName := *hello
-	anyName.ServerName = "" // SupportsCertificate would check it
+	anyName.ServerName = "" // SupportsCertificate would check the name
 	for _, c := range s.names.sameNamed {
 		if anyName.SupportsCertificate(&c.tls) == nil {
 			return c
@@ -265,9 +268,9 @@ func sameNames(a, b *x509.Certificate) bool {
 // itself.
 func serverName(sni string) string { return strings.ToLower(sni) }
 
-// Knows reports whether a client may use this SNI, or send requests for this
-// host on a connection made under another name. It is false only with
-// RejectUnknownSNI and a name that is empty or matches no certificate.
+// Knows reports whether a client may use the name as SNI, or as the host of a
+// request on a connection with another SNI. It is false only with
+// RejectUnknownSNI, for a name that is empty or matches no certificate.
 func (s *Server) Knows(name string) bool {
 	return !s.o.RejectUnknownSNI || s.Presents(name)
 }
@@ -308,11 +311,11 @@ func (s *Server) unwrap(identity []byte, state tls.ConnectionState) (*tls.Sessio
 			return session, nil
 		}
 	}
-	return nil, nil // a full handshake
+	return nil, nil // no session: the handshake is full
 }
 
 // accept implements tls.Config.VerifyConnection: on every connection, resumed or not,
-// the client's certificate must verify against the CAs trusted now.
+// the client's certificate must verify against the current trust.
 func (s *Server) accept(state tls.ConnectionState) error {
 	if done, err := s.uncertified(state); done {
 		return err
@@ -327,7 +330,8 @@ func (s *Server) accept(state tls.ConnectionState) error {
 
 // Admits verifies the client of a live connection again, against the trust of this
 // server, which may be newer than the one that made the handshake. It returns why the
-// client would be rejected now, or nil. It does not count as a use of a trust anchor.
+// client would be rejected now, or nil. The check does not count as a use of a trust
+// anchor.
 func (s *Server) Admits(state tls.ConnectionState) error {
 	if done, err := s.uncertified(state); done {
 		return err
@@ -352,18 +356,18 @@ func (s *Server) uncertified(state tls.ConnectionState) (done bool, err error) {
 	return true, errNoClientCertificate
 }
 
-// Anchors returns the record of the trust anchors that verified clients, which outlives
-// the Server.
+// Anchors returns the record of the trust anchors that verified clients. The record
+// outlives the Server.
 func (s *Server) Anchors() *AnchorLog { return s.anchors }
 
-// Trusts reports whether the Server verifies clients by b.
+// Trusts reports whether the Server verifies clients against b.
 func (s *Server) Trusts(b *TrustBundle) bool { return slices.Contains(s.verifier.trust, b) }
 
 var errNoClientCertificate = &VerifyError{Reason: ReasonClientCertificateRequired, Detail: "the client presented no certificate"}
 
 // ClassifyAccept is Classify for errors of a Server's connections, where the
 // roles are reversed: an alert about a certificate means that the client
-// rejected ours, and an exceeded deadline is the handshake's.
+// rejected ours, and an expired deadline is the handshake's.
 func ClassifyAccept(err error) Reason {
 	if err == nil {
 		return ""

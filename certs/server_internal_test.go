@@ -8,8 +8,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/pki"
 )
 
-// crypto/tls verifies clients before we do. If it ever lets one through, as it
-// once did on resumption (CVE-2025-68121), our own check still applies.
+// crypto/tls verifies clients first. If it accepts an invalid one, as it once
+// did on resumption (CVE-2025-68121), our own check still rejects the client.
 func TestServerVerifiesIndependentlyOfCryptoTLS(t *testing.T) {
 	issue := func(usage pki.Usage) (*pki.CA, *pki.Issued) {
 		ca, err := pki.NewRoot(pki.CAOptions{})

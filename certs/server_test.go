@@ -17,8 +17,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/pki"
 )
 
-// reach connects a crypto/tls client to the server and returns the results of
-// both sides.
+// reach connects a crypto/tls client to the server and returns both sides'
+// results.
 func reach(t *testing.T, s *tlsServer, config *tls.Config) (tls.ConnectionState, handshakeResult, error) {
 	t.Helper()
 	raw, err := net.Dial("tcp", s.addr)
@@ -133,7 +133,7 @@ func TestServerVerifiesClients(t *testing.T) {
 	for _, c := range []struct {
 		name     string
 		certs    []tls.Certificate
-		optional certs.Reason // what the server says when it is optional
+		optional certs.Reason // the reason of the server if the certificate is optional
 		required certs.Reason
 	}{
 		{"none", nil, "", certs.ReasonClientCertificateRequired},
@@ -156,8 +156,7 @@ func TestServerVerifiesClients(t *testing.T) {
 						o.ClientTrust = []*certs.TrustBundle{ca.Trust(t)}
 					}
 					s := serve(t, newServer(t, o).Conn)
-					// The client sends the configured certificate for any list of CAs that the
-					// server names.
+					// The client sends this certificate whatever CAs the server names.
 					config := &tls.Config{ServerName: "a.test", RootCAs: ca.Pool(), MaxVersion: version,
 						GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 							if len(c.certs) == 0 {
@@ -213,7 +212,7 @@ func TestServerTicketsNeverCrossServers(t *testing.T) {
 	})
 }
 
-// A client whose chain has expired meanwhile is not resumed.
+// A session is not resumed after the client's chain has expired.
 func TestServerVerifiesResumedClients(t *testing.T) {
 	bothVersions(t, func(t *testing.T, version uint16) {
 		ca := certstest.NewCA(t)
@@ -242,7 +241,8 @@ func TestServerVerifiesResumedClients(t *testing.T) {
 	})
 }
 
-// The reasons of handshake failures on a listener's side.
+// ClassifyAccept returns the reason of each handshake failure on a listener's
+// side.
 func TestClassifyAccept(t *testing.T) {
 	ca := certstest.NewCA(t)
 	server := newServer(t, certs.ServerOptions{

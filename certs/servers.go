@@ -14,13 +14,13 @@ import (
 	"time"
 )
 
-// Servers holds the Servers of one listener: one for each TLS policy, which applies to
-// the policy's hosts, and a base for every other name. The client's SNI chooses.
-// Every Server has its own ticket keys, so a session made under one policy is never
-// resumed under another. A Servers is immutable and safe for concurrent use.
+// Servers holds the Servers of one listener: one for the hosts of each TLS policy, and
+// a base for every other name. The client's SNI chooses one. Every Server has its own
+// ticket keys, so a session made under one policy is never resumed under another. A
+// Servers is immutable and safe for concurrent use.
 type Servers struct {
 	base   *Server
-	byHost map[string]*Server // by the policies' hosts, in lower case; nil: no policies
+	byHost map[string]*Server // the policies' Servers by host, in lower case; nil: no policies
 	config *tls.Config        // chooses a Server's config for each ClientHello; nil: no policies
 }
 
@@ -61,8 +61,8 @@ func (s *Servers) Conn(raw net.Conn) *tls.Conn {
 	return tls.Server(raw, s.config)
 }
 
-// For returns the Server for an SNI or host: that of an exact host, else that of a
-// wildcard, else the base.
+// For returns the Server for an SNI or host: the Server of the exact host, else of
+// a wildcard, else the base.
 func (s *Servers) For(name string) *Server {
 	if s.byHost == nil {
 		return s.base
@@ -79,8 +79,9 @@ func (s *Servers) For(name string) *Server {
 	return s.base
 }
 
-// Knows reports whether a client may use this SNI. It is false only for a name of the
-// base with ServerOptions.RejectUnknownSNI that matches no certificate of the base.
+// Knows reports whether a client may use this SNI. It is false only if no policy has
+// the name, the base has ServerOptions.RejectUnknownSNI, and the name matches no
+// certificate of the base.
 func (s *Servers) Knows(name string) bool { return s.knows(s.For(name), name) }
 
 func (s *Servers) knows(server *Server, name string) bool {
@@ -112,7 +113,8 @@ func (s *Servers) Handshake(tc *tls.Conn) (*Peer, error) {
 // Peer returns the client of a connection whose handshake has completed.
 func (s *Servers) Peer(state tls.ConnectionState) *Peer { return s.peer(state, nil) }
 
-// peer returns the client to which we presented own. After a resumption own is nil.
+// peer returns the client of a connection on which we presented own. After a
+// resumption own is nil.
 func (s *Servers) peer(state tls.ConnectionState, own *Certificate) *Peer {
 	server := s.For(state.ServerName)
 	if own == nil {
@@ -123,8 +125,8 @@ func (s *Servers) peer(state tls.ConnectionState, own *Certificate) *Peer {
 	return p
 }
 
-// latest returns the certificate that a resumed session was probably made with: of
-// those for the name, the one that expires last.
+// latest returns the certificate for the name that expires last. A resumed session
+// was probably made with it.
 func (s *Server) latest(name string) *Certificate {
 	var last *Certificate
 	later := func(c *Certificate) bool {
@@ -166,8 +168,8 @@ func (s *Server) reverify(p *Peer) (until time.Time, failure *VerifyError) {
 }
 
 const (
-	// ticketKeyRotation is how long a key encrypts new tickets, and ticketKeyLifetime how
-	// long it decrypts them, as in crypto/tls.
+	// A key encrypts new tickets for ticketKeyRotation, and decrypts tickets for
+	// ticketKeyLifetime, as in crypto/tls.
 	ticketKeyRotation = 24 * time.Hour
 	ticketKeyLifetime = 7 * 24 * time.Hour
 )
@@ -178,12 +180,12 @@ type ticketKey struct {
 	Made time.Time
 }
 
-// ticketKeys are the ticket keys of a Server, and of those that clients may resume its
-// sessions with. crypto/tls would rotate its own keys, but never shows them, so they could
-// not be passed on to another process.
+// ticketKeys are the ticket keys of a Server, shared with the Servers that may resume its
+// sessions. crypto/tls would rotate keys itself, but does not reveal them, so another
+// process could not get them.
 type ticketKeys struct {
 	now    func() time.Time
-	config *tls.Config // has the keys and nothing else
+	config *tls.Config // contains only the keys
 
 	mu      sync.Mutex
 	keys    []ticketKey // the newest first
@@ -195,7 +197,7 @@ func newTicketKeys(now func() time.Time, inherited []ticketKey) *ticketKeys {
 	return &ticketKeys{now: now, config: &tls.Config{Time: now}, keys: inherited}
 }
 
-// configNow returns the config with the keys of this moment.
+// configNow returns the config with the current keys.
 func (t *ticketKeys) configNow() *tls.Config {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -222,7 +224,7 @@ func (t *ticketKeys) configNow() *tls.Config {
 	return t.config
 }
 
-// copied returns the keys.
+// copied returns a copy of the keys.
 func (t *ticketKeys) copied() []ticketKey {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -255,8 +257,8 @@ func ParseTicketKeys(text []byte) (TicketKeys, error) {
 	return k, nil
 }
 
-// ticketIdentity returns what sameIdentity compares, in a form that another process can
-// compare.
+// ticketIdentity returns the values that sameIdentity compares, in a form that another
+// process can compare.
 func (o *ServerOptions) ticketIdentity() string {
 	var text strings.Builder
 	fmt.Fprintf(&text, "%q %t %d %t %d %d %v %v %q", o.Owner, o.RejectUnknownSNI, o.ClientAuth, o.AllowMissingClientAuthUsage,

@@ -57,8 +57,7 @@ func TestServersAreChosenByTheMostSpecificName(t *testing.T) {
 	}
 }
 
-// A ticket is resumed only under the policy that made it, whatever name it is offered
-// under.
+// A ticket is resumed only under the policy that made it, whatever the SNI.
 func TestTicketsNeverCrossPolicies(t *testing.T) {
 	bothVersions(t, func(t *testing.T, version uint16) {
 		p := newPolicies(t)
@@ -80,7 +79,8 @@ func TestTicketsNeverCrossPolicies(t *testing.T) {
 			t.Errorf("the server's reason: %s (%v)", got, at.err)
 		}
 
-		// The other way, and between hosts of one policy, the handshake is full too.
+		// In the other direction, and between hosts of one policy, the handshake is
+		// full too.
 		withCertificate := func(name string) *tls.Config {
 			c := config(name)
 			c.Certificates = []tls.Certificate{certstest.TLS(t, p.ca.Client(t, "alice"))}
@@ -95,7 +95,7 @@ func TestTicketsNeverCrossPolicies(t *testing.T) {
 			}
 		}
 
-		// A host that moves to another policy takes no ticket with it.
+		// After a host has moved to another policy, its old tickets are invalid.
 		moved := serve(t, certs.NewServers(p.mtls, certs.Policy{Hosts: []string{"open.test"}, Server: p.open}).Conn)
 		if state, _, err := reach(t, moved, config("open.test")); err != nil || !state.DidResume {
 			t.Errorf("under the same policy of other Servers: resumed %v, error %v", state.DidResume, err)
@@ -132,8 +132,8 @@ func hello(t *testing.T, config *tls.Config) []byte {
 	return record
 }
 
-// chosen sends pieces of a ClientHello and returns the Server that answers: nil if the
-// handshake ended without an answer.
+// chosen sends pieces of a ClientHello and returns the Server that answers, or nil
+// without an answer.
 func (p policies) chosen(t *testing.T, pieces ...[]byte) *certs.Server {
 	t.Helper()
 	var answered *certs.Server
@@ -147,8 +147,8 @@ func (p policies) chosen(t *testing.T, pieces ...[]byte) *certs.Server {
 		}
 		sent.Close()
 	}()
-	// Only the two Servers' certificates can be presented, so the one that is
-	// requested names its Server.
+	// Each Server has its own certificate, so the presented one identifies the
+	// Server.
 	answer := &writtenConn{Conn: received}
 	if err := p.all.Conn(answer).Handshake(); err == nil {
 		t.Fatal("a handshake completed without the client's part")
@@ -162,7 +162,7 @@ func (p policies) chosen(t *testing.T, pieces ...[]byte) *certs.Server {
 	return answered
 }
 
-// writtenConn keeps what a server writes.
+// writtenConn records the bytes that a server writes.
 type writtenConn struct {
 	net.Conn
 	written []byte
@@ -189,7 +189,7 @@ func containsName(b []byte, name string) bool {
 func TestCutClientHelloChoosesItsPolicy(t *testing.T) {
 	p := newPolicies(t)
 	for name, want := range map[string]*certs.Server{"mtls.test": p.mtls, "open.test": p.open} {
-		// TLS 1.2, whose certificates are sent in the clear.
+		// In TLS 1.2, certificates are not encrypted.
 		record := hello(t, &tls.Config{ServerName: name, InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12})
 		for i := 1; i < len(record); i++ {
 			if p.chosen(t, record[:i], record[i:]) != want {
@@ -237,7 +237,7 @@ func TestPoliciesHaveTheirOwnSettings(t *testing.T) {
 	}
 }
 
-// A peer is described by what its handshake proved.
+// A Peer describes the facts that its handshake proved.
 func TestPeerOfAConnection(t *testing.T) {
 	p := newPolicies(t)
 	s := serve(t, p.all.Conn)

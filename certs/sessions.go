@@ -9,9 +9,9 @@ import (
 )
 
 const (
-	// maxSessions bounds the TLS 1.3 tickets kept for one name. A burst of
-	// connections takes one each, and each connection delivers one or two new
-	// ones. A pool of warm connections that is looked at delivers one for each.
+	// maxSessions bounds the TLS 1.3 tickets kept for one name. In a burst, each
+	// connection takes one ticket and delivers one or two new ones. A check of the
+	// idle connections of a pool reads a ticket from each.
 	maxSessions = 64
 	// maxSessionBytes bounds the total size of these tickets.
 	maxSessionBytes = 256 << 10
@@ -33,8 +33,8 @@ type session struct {
 	version uint16
 	// group is the key-exchange group of the connection that delivered it.
 	group tls.CurveID
-	// chosenAt is when the server last chose from every group, on that connection or
-	// on one that led to it through resumptions alone. Zero means that all groups
+	// chosenAt is when the server last chose from all groups: on that connection, or
+	// on an earlier one if only resumptions lie between. Zero means that all groups
 	// must be offered again.
 	chosenAt time.Time
 	// size is the size of the ticket, set by put.
@@ -46,10 +46,10 @@ func (s *session) knows(now time.Time) bool {
 	return !s.chosenAt.IsZero() && !now.Before(s.chosenAt) && now.Sub(s.chosenAt) < offerLifetime
 }
 
-// sessions holds the sessions of one Client under one name. It is never
-// shared, so every session in it was made with the Client's identity, trust
-// and names. The LRU of crypto/tls is unsuitable: it keeps one ticket for a
-// name and uses the same one for every connection.
+// sessions holds the sessions of one Client under one name. It is never shared,
+// so every session in it was made with the Client's identity, trust and names.
+// The cache of crypto/tls is unsuitable: it keeps one ticket for a name and
+// uses it for every connection.
 type sessions struct {
 	mu sync.Mutex
 	// tickets are TLS 1.3 tickets, newest last. Each is used once, so that it
@@ -60,15 +60,15 @@ type sessions struct {
 	held int
 	// last is the newest TLS 1.2 session, which may be reused (RFC 5077).
 	last *session
-	// none is the reason for an empty store.
+	// none is the reason why the store is empty.
 	none FullReason
-	// flushes counts calls of flush. It keeps out tickets that arrive after a
+	// flushes counts calls of flush. A ticket is dropped if it arrives after a
 	// flush on a connection made before it.
 	flushes uint64
 }
 
-// take returns a session to offer, or nil and the reason why none exists. The
-// generation tells put when the connection began.
+// take returns a session to offer, or nil and the reason. put uses the
+// generation to detect a flush since.
 func (s *sessions) take() (taken *session, generation uint64, none FullReason) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -118,8 +118,8 @@ func (s *sessions) drop(why FullReason) {
 	s.clear(why)
 }
 
-// flush forgets every session, including those that open connections have yet
-// to receive, and returns how many it forgot.
+// flush drops every session, and those that open connections receive later. It
+// returns how many it dropped.
 func (s *sessions) flush() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -142,8 +142,8 @@ func (s *sessions) countLocked() int {
 	return n
 }
 
-// clear is called with mu held. A store that never had a session keeps its
-// reason.
+// clear drops every session, with mu held. A store that never had a session
+// keeps its reason.
 func (s *sessions) clear(why FullReason) int {
 	n := s.countLocked()
 	clear(s.tickets)
@@ -154,8 +154,8 @@ func (s *sessions) clear(why FullReason) int {
 	return n
 }
 
-// forgetOld forgets the TLS 1.2 session, which would otherwise be offered again:
-// crypto/tls found that it, or the ticket just taken, is too old.
+// forgetOld forgets the TLS 1.2 session, so that it is not offered again. It is
+// called when crypto/tls finds that it, or the ticket just taken, is too old.
 func (s *sessions) forgetOld() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -165,8 +165,8 @@ func (s *sessions) forgetOld() {
 	}
 }
 
-// hadSession reports whether this store, or that of the replaced Client, ever had a
-// session.
+// hadSession reports whether this store, or the store of the replaced Client, ever
+// had a session.
 func (s *sessions) hadSession() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -181,7 +181,7 @@ type hosts struct {
 	changed map[string]bool
 
 	mu     sync.Mutex
-	byName map[string]*list.Element // of *host
+	byName map[string]*list.Element // elements hold a *host
 	recent *list.List               // the most recently used first
 }
 
@@ -202,7 +202,7 @@ func newHosts(before *Client) *hosts {
 			h.changed[old.name] = true
 		}
 	}
-	for name := range before.hosts.changed { // and not used since
+	for name := range before.hosts.changed { // and not used by the new Client
 		if !asked[name] && len(h.changed) < maxHosts {
 			h.changed[name] = true
 		}

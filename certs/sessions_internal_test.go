@@ -21,7 +21,7 @@ func TestSessions(t *testing.T) {
 	}
 	check(nil, FullNoTicket)
 	s.drop(FullRefused)
-	check(nil, FullNoTicket) // there was nothing to refuse
+	check(nil, FullNoTicket) // there was no session to refuse
 	old := new(tls.ClientSessionState)
 	s.put(&session{state: old, version: tls.VersionTLS12}, 0)
 	for range 2 {
@@ -51,18 +51,18 @@ func TestSessions(t *testing.T) {
 		t.Errorf("%d sessions were flushed", n)
 	}
 	check(nil, FullFlushed)
-	s.put(&session{state: old, version: tls.VersionTLS13}, 0) // of a connection made before the flush
+	s.put(&session{state: old, version: tls.VersionTLS13}, 0) // a session of a connection made before the flush
 	check(nil, FullFlushed)
 	s.put(&session{state: old, version: tls.VersionTLS13}, s.flushes)
 	check(old, "")
 }
 
-// Large tickets push out older ones before there are too many.
+// Large tickets displace older ones before their number reaches the limit.
 func TestTicketsAreBoundedInSize(t *testing.T) {
 	var s sessions
 	const fit = maxSessionBytes / maxTicket
 	for i := range 3 * fit {
-		size := maxTicket + i%2 // every second ticket is too large to be kept at all
+		size := maxTicket + i%2 // every second ticket is too large to be kept
 		state, err := tls.NewResumptionState(make([]byte, size), new(tls.SessionState))
 		if err != nil {
 			t.Fatal(err)
@@ -99,8 +99,8 @@ func TestUnusableSessionsAreForgotten(t *testing.T) {
 	}
 }
 
-// Requests choose the names, so only the latest are kept, with those of the
-// replaced Client.
+// Requests choose the names, so a Client keeps only the most recently used
+// ones, and remembers those of the replaced Client.
 func TestHostsAreBounded(t *testing.T) {
 	first := &Client{hosts: newHosts(nil)}
 	for i := range 2 * maxHosts {
@@ -108,7 +108,7 @@ func TestHostsAreBounded(t *testing.T) {
 		if i%2 == 0 {
 			s.put(&session{state: new(tls.ClientSessionState), version: tls.VersionTLS13}, 0)
 		}
-		first.hosts.of("0") // is always in use
+		first.hosts.of("0") // this name is always in use
 	}
 	if n := len(first.hosts.all()); n != maxHosts || len(first.hosts.byName) != maxHosts {
 		t.Errorf("%d names are kept, %d are known", n, len(first.hosts.byName))
@@ -118,7 +118,7 @@ func TestHostsAreBounded(t *testing.T) {
 		"0":                          FullCredentialsChanged,
 		fmt.Sprint(2*maxHosts - 2):   FullCredentialsChanged,
 		fmt.Sprint(2*maxHosts - 1):   FullNoTicket,
-		"2":                          FullNoTicket, // long forgotten
+		"2":                          FullNoTicket, // evicted
 		"a name that is asked later": FullNoTicket,
 	} {
 		if _, _, got := next.of(name).take(); got != want {

@@ -52,8 +52,8 @@ func TestNoSessionReuse(t *testing.T) {
 	})
 }
 
-// Concurrent connections deliver a ticket each, and as many later ones resume,
-// each with its own ticket.
+// Concurrent connections each deliver a ticket. As many later connections
+// resume, each with its own ticket.
 func TestTicketsAreKeptAndUsedOnce(t *testing.T) {
 	const n = 5
 	server, o := mutual(t, certstest.NewCA(t))
@@ -77,7 +77,7 @@ func TestTicketsAreKeptAndUsedOnce(t *testing.T) {
 			}
 			conns = append(conns, conn)
 		}
-		for _, conn := range conns { // each ticket comes with the first byte
+		for _, conn := range conns { // each ticket arrives with the first byte
 			if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil {
 				t.Fatal(err)
 			}
@@ -220,7 +220,7 @@ func TestResumedSessionsAreVerifiedAgain(t *testing.T) {
 	for _, c := range []struct {
 		name               string
 		leafEnds, midEnds  time.Duration
-		refusedWhenResumed bool // crypto/tls does not even offer a session whose leaf expired
+		refusedWhenResumed bool // false: crypto/tls does not even offer a session with an expired leaf
 	}{
 		{"the leaf expires", hour, 9 * hour, false},
 		{"the intermediate expires", 9 * hour, hour, true},
@@ -252,8 +252,8 @@ func TestResumedSessionsAreVerifiedAgain(t *testing.T) {
 	}
 }
 
-// After a server renewed its chain, the client connects again although it has
-// tickets of the old chain: a rejection drops them.
+// When a server has renewed its chain, the first rejected resumption drops the
+// tickets of the old chain, and the client connects again.
 func TestARefusedResumptionIsFollowedByAFullHandshake(t *testing.T) {
 	ca := certstest.NewCA(t)
 	now := &clock{now: time.Now()}
@@ -275,7 +275,7 @@ func TestARefusedResumptionIsFollowedByAFullHandshake(t *testing.T) {
 	o.Time = now.Now
 	s, client := serveAtOnce(t, server), newClient(t, o)
 	var open4 []*tls.Conn
-	for range 4 { // leaves four tickets
+	for range 4 { // leaves the client with four tickets
 		open4 = append(open4, open(t, client, s))
 	}
 	for _, conn := range open4 {
@@ -292,8 +292,8 @@ func TestARefusedResumptionIsFollowedByAFullHandshake(t *testing.T) {
 	}
 }
 
-// A server that fails on a foreign ticket, such as one behind a balancer,
-// costs one connection and not one for each ticket.
+// If a server fails on an unknown ticket, for example behind a balancer, only
+// one connection fails, not one for each ticket.
 func TestSessionsAreDroppedWhenOneFails(t *testing.T) {
 	bothVersions(t, func(t *testing.T, version uint16) {
 		server, o := mutual(t, certstest.NewCA(t))
@@ -307,7 +307,7 @@ func TestSessionsAreDroppedWhenOneFails(t *testing.T) {
 		}
 		addr, c := serveAtOnce(t, server), newClient(t, o)
 		var conns []*tls.Conn
-		for range 3 { // leaves three tickets
+		for range 3 { // leaves the client with three tickets
 			conns = append(conns, open(t, c, addr))
 		}
 		for _, conn := range conns {

@@ -8,7 +8,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 )
 
-// A listener's refusal of a name has its own reason in every TLS version.
+// The error for a name that a listener refuses has its own reason in every TLS
+// version.
 func TestRefusedServerNames(t *testing.T) {
 	path, err := exec.LookPath("openssl")
 	if err != nil {
@@ -29,7 +30,7 @@ func TestRefusedServerNames(t *testing.T) {
 			t.Run(c.name+version, func(t *testing.T) {
 				s := serve(t, newServer(t, certs.ServerOptions{Certificates: []*certs.Certificate{cert}, RejectUnknownSNI: c.reject}).Conn)
 				cmd := exec.CommandContext(t.Context(), path, append([]string{"s_client", "-connect", s.addr, version}, c.args...)...)
-				out, _ := cmd.CombinedOutput() // it ends with its input
+				out, _ := cmd.CombinedOutput() // it fails or ends with its input
 				shaken := <-s.handshakes
 				if got := certs.ClassifyAccept(shaken.err); got != c.want {
 					t.Errorf("reason %q, want %q: %v\n%s", got, c.want, shaken.err, out)

@@ -17,10 +17,10 @@ const (
 	FullExpired FullReason = "EXPIRED"
 	// FullUsedUp: every ticket was already in use.
 	FullUsedUp FullReason = "USED_UP"
-	// FullCredentialsChanged: only the Client that this one replaced had sessions.
+	// FullCredentialsChanged: only the replaced Client had sessions.
 	FullCredentialsChanged FullReason = "CREDENTIALS_CHANGED"
-	// FullRefused: the server rejected the offered session, or the resumed session
-	// failed verification and the rest was dropped.
+	// FullRefused: the server rejected the offered session, or a resumed session
+	// failed verification and all others were dropped.
 	FullRefused FullReason = "REFUSED"
 	// FullReuseOff: ClientOptions.NoSessionReuse.
 	FullReuseOff FullReason = "REUSE_OFF"
@@ -28,7 +28,7 @@ const (
 	FullFlushed FullReason = "FLUSHED"
 )
 
-// SessionStats counts the handshakes of one Client that succeeded.
+// SessionStats counts the successful handshakes of one Client.
 type SessionStats struct {
 	// Resumed is the number of resumptions.
 	Resumed uint64

@@ -57,7 +57,7 @@ func TestFullNoTicketEver(t *testing.T) {
 	})
 }
 
-// A ticket may be 64 KiB long, and we must not keep hundreds of those.
+// A ticket may be 64 KiB long, so a Client must not keep hundreds of them.
 func TestLongTicketsAreNotKept(t *testing.T) {
 	for _, c := range []struct {
 		extra   int
@@ -92,7 +92,7 @@ func TestFullReuseOff(t *testing.T) {
 	})
 }
 
-// Two connections at a time and one ticket.
+// Two concurrent connections have one ticket.
 func TestFullUsedUp(t *testing.T) {
 	server, o := mutual(t, certstest.NewCA(t))
 	addr, c := serveAtOnce(t, server), newClient(t, o)
@@ -100,14 +100,14 @@ func TestFullUsedUp(t *testing.T) {
 	a, b := open(t, c, addr), open(t, c, addr)
 	wantStats(t, c, 1, full{certs.FullNoTicket: 1, certs.FullUsedUp: 1})
 	for _, conn := range []*tls.Conn{a, b} {
-		io.ReadFull(conn, make([]byte, 1)) // each brings a ticket
+		io.ReadFull(conn, make([]byte, 1)) // a ticket arrives with this byte
 		conn.Close()
 	}
 	times(t, 2, c, addr)
 	wantStats(t, c, 3, full{certs.FullNoTicket: 1, certs.FullUsedUp: 1})
 }
 
-// A server that lost its ticket keys, as after a restart.
+// A server has lost its ticket keys, for example in a restart.
 func TestFullRefused(t *testing.T) {
 	bothVersions(t, func(t *testing.T, version uint16) {
 		server, o := mutual(t, certstest.NewCA(t))
@@ -157,7 +157,7 @@ func TestFullRefusedByUs(t *testing.T) {
 func TestFullExpired(t *testing.T) {
 	for _, c := range []struct {
 		name     string
-		lifetime time.Duration // of the first certificate
+		lifetime time.Duration // the lifetime of the first certificate
 		later    time.Duration
 		only     uint16
 	}{
@@ -199,7 +199,7 @@ func TestFullFlushed(t *testing.T) {
 			t.Errorf("%d sessions before any", n)
 		}
 		times(t, 1, c, addr)
-		before := open(t, c, addr) // resumed; its own ticket has not arrived yet
+		before := open(t, c, addr) // this one resumes; its own ticket has not arrived yet
 		if n := c.Flush(); n != map[uint16]int{tls.VersionTLS12: 1, tls.VersionTLS13: 0}[version] {
 			t.Errorf("%d sessions were flushed", n)
 		}
@@ -222,14 +222,14 @@ func TestFullCredentialsChanged(t *testing.T) {
 		o.MaxVersion = version
 		s, first := serveConfig(t, server), newClient(t, o)
 
-		o.Replaces = first // which had no session: nothing is different
+		o.Replaces = first // the replaced Client had no session, so the reason is unchanged
 		second := newClient(t, o)
 		times(t, 2, second, s.addr)
 		wantStats(t, second, 1, full{certs.FullNoTicket: 1})
 
 		o.Replaces, o.Certificate = second, certstest.Certificate(t, ca.Client(t, "client-b"))
 		third := newClient(t, o)
-		o.Replaces = third // at once, before there was a ticket
+		o.Replaces = third // replaced before there was a ticket
 		fourth := newClient(t, o)
 		for len(s.handshakes) > 0 {
 			<-s.handshakes
@@ -293,7 +293,7 @@ func TestReportedFailuresAreCounted(t *testing.T) {
 		if !maps.Equal(got.Reported, want) || got.Resumed != 2 {
 			t.Errorf("reported %v, resumed %d", got.Reported, got.Resumed)
 		}
-		got.Reported[certs.ReasonOther], got.Full[certs.FullRefused] = 7, 7 // ours to change
+		got.Reported[certs.ReasonOther], got.Full[certs.FullRefused] = 7, 7 // the caller may change the result
 		if again := c.SessionStats(); !maps.Equal(again.Reported, want) || again.Full[certs.FullRefused] != 0 {
 			t.Errorf("again %+v", again)
 		}
@@ -320,7 +320,7 @@ func TestFullReasonsAreThoseOfTheAPI(t *testing.T) {
 	}
 }
 
-// Concurrent use, for the race detector.
+// A Client is safe for concurrent use.
 func TestClientInParallel(t *testing.T) {
 	ca := certstest.NewCA(t)
 	addr := serveAtOnce(t, tlsConfig(t, ca.Server(t, "*.test")))

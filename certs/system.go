@@ -11,7 +11,7 @@ import (
 )
 
 // The files and directories where systems keep their roots, most common first.
-// They are those of crypto/x509, which cannot reload them after a change.
+// The list is from crypto/x509, which cannot reload the roots after a change.
 var (
 	systemRootFiles = []string{
 		"/etc/ssl/certs/ca-certificates.crt",                // Debian, Ubuntu, Gentoo, Arch
@@ -28,8 +28,8 @@ var (
 )
 
 // SystemTrustBundle reads the roots of the operating system. As in OpenSSL,
-// SSL_CERT_FILE names a file and SSL_CERT_DIR directories; otherwise the usual
-// places apply. Each call reads them again. It fails if it finds no roots,
+// SSL_CERT_FILE names a file and SSL_CERT_DIR directories; otherwise the lists
+// above apply. Each call reads the files again. It fails if it finds no roots,
 // because every verification would then fail. Revocation lists are as in
 // TrustSource; their faults are Faults.
 func SystemTrustBundle(crls ...CRLSource) (*TrustBundle, error) {

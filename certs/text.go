@@ -7,16 +7,16 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/safetext"
 )
 
-// Bounds on text from peers and files in our messages.
+// Bounds on texts from peers and files in our messages.
 const (
 	maxText  = 500 // characters of one text
 	maxNames = 5   // names in one sentence
 	maxSANs  = 100 // names in an Info
 )
 
-// ErrorText returns the text of a TLS connection's error for a log: bounded
-// and escaped. Errors of crypto/tls are neither; one quotes all ALPN protocols
-// of a client, up to 64 KiB. The text of a nil error is empty.
+// ErrorText returns the text of a TLS connection's error, bounded and escaped
+// for a log. An error of crypto/tls may quote all ALPN protocols of a client,
+// up to 64 KiB. The text of a nil error is empty.
 func ErrorText(err error) string {
 	if err == nil {
 		return ""

@@ -16,11 +16,11 @@ import (
 // self-signed server certificate.
 type TrustBundle struct {
 	certs    []*x509.Certificate        // without duplicates, in the order of the text
-	pool     *x509.CertPool             // of certs; shared by all verifiers that use only this bundle
+	pool     *x509.CertPool             // contains certs; shared by all verifiers that use only this bundle
 	crls     *crlSet                    // nil: revocation is not checked
 	repeated map[*x509.Certificate]bool // certificates that the text contains more than once
 
-	uses atomic.Pointer[map[string]*anchorUse] // by the DER of the certificate
+	uses atomic.Pointer[map[string]*anchorUse] // the uses by the DER of the certificate
 }
 
 func newTrustBundle(certs []*x509.Certificate) *TrustBundle {
@@ -37,7 +37,7 @@ type TrustSource struct {
 	Field string
 	// Certificates are in PEM or DER.
 	Certificates []byte
-	// CRLs are revocation lists. If any are given, every certificate of a chain
+	// CRLs are revocation lists. If there are any, every certificate of a chain
 	// except its anchor needs a current list from its issuer.
 	CRLs []CRLSource
 }
@@ -86,11 +86,11 @@ func parseCRLSources(bad *Faults, sources []CRLSource) *crlSet {
 // field is the whole bundle ("") or the index of a certificate ("[2]", counted
 // from zero).
 //
-// Every certificate must be a CA or self-signed. A self-signed certificate
-// that is not a CA trusts a single server and vouches only for itself. A leaf
-// that a CA issued is rejected, because it was usually mistaken for the CA's.
-// An expired certificate is accepted with a warning, unless all have expired:
-// such a bundle could verify no peer.
+// Every certificate must be a CA or self-signed. A self-signed certificate that
+// is not a CA trusts a single server and vouches only for itself. A leaf that a
+// CA issued is rejected, because users mistake it for the CA's certificate. An
+// expired certificate is accepted with a warning, unless all have expired: such
+// a bundle could not verify any peer.
 func ParseTrustBundle(text []byte) (*TrustBundle, error) {
 	return parseTrustBundle(text, time.Now())
 }
@@ -165,7 +165,7 @@ func (b *TrustBundle) Count() int { return len(b.certs) }
 // be modified.
 func (b *TrustBundle) Certificates() []*x509.Certificate { return slices.Clone(b.certs) }
 
-// Ends returns when each certificate expires.
+// Ends returns the time at which each certificate expires.
 func (b *TrustBundle) Ends() []time.Time {
 	ends := make([]time.Time, len(b.certs))
 	for i, c := range b.certs {
@@ -174,7 +174,7 @@ func (b *TrustBundle) Ends() []time.Time {
 	return ends
 }
 
-// CRLEnds returns when each revocation list is due for its next update.
+// CRLEnds returns the time of each revocation list's next update.
 func (b *TrustBundle) CRLEnds() []time.Time {
 	if b.crls == nil {
 		return nil
@@ -203,8 +203,8 @@ func (b *TrustBundle) CRLInfos() []CRLInfo {
 // holds reports whether the bundle contains a certificate.
 func (b *TrustBundle) holds(c *x509.Certificate) bool { return slices.ContainsFunc(b.certs, c.Equal) }
 
-// Equal reports whether both hold the same certificates and revocation lists,
-// in any order. A nil bundle equals only a nil bundle.
+// Equal reports whether b and other hold the same certificates and revocation
+// lists, in any order. A nil bundle equals only a nil bundle.
 func (b *TrustBundle) Equal(other *TrustBundle) bool {
 	if b == nil || other == nil {
 		return b == other

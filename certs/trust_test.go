@@ -23,7 +23,7 @@ func TestParseTrustBundleRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	forged := *selfSigned(t, func(*x509.Certificate) {}).Leaf
-	forged.Raw[len(forged.Raw)-1] ^= 1 // no longer signed by itself
+	forged.Raw[len(forged.Raw)-1] ^= 1 // the certificate is no longer self-signed
 	for _, c := range []struct {
 		name, field, say string
 		text             []byte

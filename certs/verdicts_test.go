@@ -30,7 +30,7 @@ type verdictCase struct {
 	key   crypto.Signer
 	trust []byte // PEM
 	crl   []byte // DER; nil for none
-	name  string // verified; "": upstream.test
+	name  string // the name to verify; "" means upstream.test
 }
 
 func caseOf(trust *issuedKey, chain tls.Certificate) verdictCase {
@@ -103,7 +103,7 @@ func verdictCases(t *testing.T) map[string]verdictCase {
 	permitted := caTemplate("intermediate")
 	constraint(0)(permitted)
 	between, inside := mint(t, permitted, ecdsaKey(t), root), serverTemplate()
-	inside.Subject.Organization = []string{"Example"} // which the constraint permits
+	inside.Subject.Organization = []string{"Example"} // the constraint permits this
 	cases["underncdir"] = caseOf(root, mint(t, inside, ecdsaKey(t), between).chain(between))
 	set := func(name, verify string) { c := cases[name]; c.name = verify; cases[name] = c }
 	set("ip-as-dns", "127.0.0.1")
@@ -258,9 +258,9 @@ func version1List(t *testing.T, list []byte, key crypto.Signer) []byte {
 	return out
 }
 
-// ours returns this package's verdict, which is a client's reason to reject the
-// case or OK, and the text of the error. A faulty bundle is rejected when it is
-// put.
+// ours returns this package's verdict, OK or the reason of a client that
+// rejects the case, and the text of the error. A client with an invalid bundle
+// cannot be made.
 func (c *verdictCase) ours(t *testing.T) (verdict, text string) {
 	t.Helper()
 	source := certs.TrustSource{Field: "pem", Certificates: c.trust}
@@ -344,7 +344,7 @@ func TestVerdictsAreThoseOfTheTable(t *testing.T) {
 			rows[strings.Trim(cells[0], "`")] = cells
 		}
 	}
-	// Other versions of OpenSSL may give other numbers.
+	// Error numbers differ between versions of OpenSSL.
 	comparable := strings.HasPrefix(string(byOpenSSL(t, nil, "version")), "OpenSSL 3.0")
 	cases := verdictCases(t)
 	for name := range rows {
@@ -368,7 +368,7 @@ func TestVerdictsAreThoseOfTheTable(t *testing.T) {
 			if row[2] != theirs || row[3] != "`"+ours+"`" {
 				t.Errorf("the table has %s and %s, want %s and `%s`", row[2], row[3], theirs, ours)
 			}
-			fact, why := "", row[4] // "fact" why
+			fact, why := "", row[4] // the cell is: "fact" why
 			if parts := strings.SplitN(row[4], `"`, 3); len(parts) == 3 && parts[0] == "" {
 				fact, why = parts[1], strings.TrimSpace(parts[2])
 			}

@@ -10,8 +10,8 @@ import (
 // maxVerified bounds the chains that a verifier caches.
 const maxVerified = 1024
 
-// verified caches the chains that passed verifier.verifyChain and the period
-// in which they pass. A verifier never changes, so its verdict on a chain
+// verified caches the chains that passed verifier.verifyChain and the period in
+// which each passes. A verifier never changes, so its verdict on a chain
 // depends only on the time, and changes only at the limits of that period.
 // Failures are not cached.
 type verified struct {
@@ -43,7 +43,8 @@ func (p period) and(from, to time.Time) period {
 }
 
 // chainKey identifies the certificates that a peer presented, in their order.
-// DER encodes its own length, but hashing digests avoids relying on that.
+// It hashes their digests, which have a fixed length, so different lists cannot
+// have the same bytes.
 func chainKey(certs []*x509.Certificate) [sha256.Size]byte {
 	var both [2 * sha256.Size]byte
 	for _, c := range certs {
@@ -80,9 +81,9 @@ func (v *verified) add(key [sha256.Size]byte, p passedChain) {
 	v.chains[key] = p
 }
 
-// lasts returns the period in which a chain that passed at now passes: while
-// all its certificates are valid and no relevant revocation list becomes valid
-// or expires.
+// lasts returns the period around now in which a chain that passed at now still
+// passes: all its certificates are valid, and no relevant revocation list
+// becomes valid or expires.
 func (v *verifier) lasts(chain []*x509.Certificate, now time.Time) period {
 	p := period{chain[0].NotBefore, chain[0].NotAfter}
 	for _, c := range chain[1:] {
@@ -101,8 +102,8 @@ func (v *verifier) lasts(chain []*x509.Certificate, now time.Time) period {
 	return p
 }
 
-// lasts narrows p so that the list is either in date throughout p or out of
-// date throughout p, as it is at now. All times in a list are whole seconds.
+// lasts narrows p to the times at which the list is in date, or out of date,
+// just as at now. All times in a list are whole seconds.
 func (l *crl) lasts(p period, now time.Time) period {
 	switch {
 	case l.inDate(now):

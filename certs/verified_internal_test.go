@@ -12,8 +12,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/pki"
 )
 
-// A shortChain is a leaf below an intermediate below a root, which end at different
-// times.
+// A shortChain is a leaf below an intermediate below a root. They expire at
+// different times.
 type shortChain struct {
 	root, mid *pki.CA
 	chain     []*x509.Certificate
@@ -80,8 +80,8 @@ func reasons(failures []*VerifyError) string {
 	return all
 }
 
-// The cache changes only the time that verification takes, whatever the clock
-// does: at every limit of validity, shortly before and after, in any order.
+// Verdicts are the same with and without the cache: at every limit of validity,
+// and shortly before and after it, in any order.
 func TestACachedVerdictLastsOnlyWhileTheChainPasses(t *testing.T) {
 	start := time.Now().Truncate(time.Second)
 	at := func(hours int) time.Time { return start.Add(time.Duration(hours) * time.Hour) }
@@ -145,7 +145,7 @@ func (b *TrustBundle) lists() []*crl {
 	return b.crls.lists
 }
 
-// The cache key covers everything that was presented.
+// The cache key depends on all presented certificates.
 func TestOtherChainsWithACachedLeafAreVerified(t *testing.T) {
 	now := time.Now()
 	v := newShortChain(t, now)
@@ -173,7 +173,7 @@ func TestOtherChainsWithACachedLeafAreVerified(t *testing.T) {
 	}
 }
 
-// The name is verified each time, because it may differ.
+// The name is verified each time, because it may change.
 func TestNamesOfCachedChainsAreVerified(t *testing.T) {
 	now := time.Now()
 	v := newShortChain(t, now)
@@ -202,8 +202,8 @@ func TestFailuresAreNotCached(t *testing.T) {
 	}
 }
 
-// A peer may present its leaf with arbitrary certificates, and ten thousand
-// leaves may be valid.
+// The cache is bounded although a peer may present arbitrary certificates, and
+// ten thousand leaves may be valid.
 func TestCachedChainsAreBounded(t *testing.T) {
 	now := time.Now()
 	var v verified

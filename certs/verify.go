@@ -16,13 +16,13 @@ import (
 // resumed ones.
 type verifier struct {
 	trust           []*TrustBundle
-	roots           *x509.CertPool // of trust; never nil: crypto/x509 would use the system's roots
+	roots           *x509.CertPool // the pool of trust; never nil, because crypto/x509 would then use the system's roots
 	usage           x509.ExtKeyUsage
-	allowServerAuth bool       // with usage clientAuth: a chain for serverAuth passes too
-	depth           *uint32    // intermediates allowed; nil: no limit
+	allowServerAuth bool       // a chain for serverAuth passes too; used with usage clientAuth
+	depth           *uint32    // the allowed number of intermediates; nil: no limit
 	sans            []SAN      // at least one must match; nil: the name given to verify
 	pins            [][32]byte // at least one must be in the chain; nil: any key
-	anyName         bool       // without sans any name is accepted, for clients
+	anyName         bool       // without sans, any name passes; used for clients
 	now             func() time.Time
 
 	verified verified // chains that passed
@@ -30,7 +30,7 @@ type verifier struct {
 
 var errNoCertificate = &VerifyError{Reason: ReasonBadCertificate, Detail: "the peer presented no certificate"}
 
-// verify returns every check that certs fails, the most severe first. An empty
+// verify returns every failed check of certs, the most severe first. An empty
 // result means that the peer is trusted. The name is a DNS name or an IP
 // address.
 func (v *verifier) verify(certs []*x509.Certificate, name string) []*VerifyError {
@@ -52,7 +52,7 @@ func (v *verifier) accept(certs []*x509.Certificate, name string) (anchor *x509.
 	return anchor, nil
 }
 
-// check is verify, and returns the chain if it passed.
+// check is verify, but also returns the chain if it passed.
 func (v *verifier) check(certs []*x509.Certificate, name string) (chain []*x509.Certificate, failures []*VerifyError) {
 	if len(certs) == 0 {
 		return nil, []*VerifyError{errNoCertificate}
@@ -138,7 +138,7 @@ func (v *verifier) checkDepth(chain []*x509.Certificate) *VerifyError {
 	}
 }
 
-// chainError explains why no chain was found.
+// chainError explains why crypto/x509 found no chain.
 func (v *verifier) chainError(certs []*x509.Certificate, opts x509.VerifyOptions, err error) *VerifyError {
 	leaf := certs[0]
 	reason := verifyReason(err)
@@ -202,7 +202,7 @@ func (v *verifier) verifyName(certs []*x509.Certificate, name string) *VerifyErr
 		want = `"` + safetext.Printable(name, 260) + `"`
 	case v.anyName:
 		return nil
-	default: // an empty name must never mean any name
+	default: // an empty name never means any name
 		return &VerifyError{Reason: ReasonLocalConfig, Detail: "there is no name to verify"}
 	}
 	names, total := altNames(leaf, maxNames)
@@ -219,8 +219,8 @@ func (v *verifier) verifyName(certs []*x509.Certificate, name string) *VerifyErr
 	return e
 }
 
-// misplacedLeaf returns the index of the certificate that is for the name if
-// the peer presented a CA first, or 0.
+// misplacedLeaf returns the index of the certificate for the name if the peer
+// presented a CA first, or 0.
 func (v *verifier) misplacedLeaf(certs []*x509.Certificate, name string) int {
 	if !isCA(certs[0]) {
 		return 0
@@ -252,20 +252,20 @@ func validityDetail(subject string, c *x509.Certificate, now time.Time) string {
 	return fmt.Sprintf("%s expired on %s", subject, c.NotAfter.UTC().Format(time.RFC3339))
 }
 
-// lastIssuer returns the missing issuer: that of the last certificate that the names
-// of issuers reach from the leaf. It does not check signatures, because a hostile peer
-// could make it check thousands.
+// lastIssuer returns the missing issuer. It follows the names of issuers from the
+// leaf, and does not check signatures, because a hostile peer could make it check
+// thousands.
 func lastIssuer(certs []*x509.Certificate) string {
 	path := byName(certs, nil)
 	last := path[len(path)-1]
 	return nameText(last.RawIssuer, last.Issuer)
 }
 
-// verifyReason classifies what crypto/x509 returned.
+// verifyReason classifies an error of crypto/x509.
 func verifyReason(err error) Reason {
 	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok {
 		switch invalid.Reason {
-		case x509.Expired: // too early or too late
+		case x509.Expired: // expired, or not valid yet
 			if strings.Contains(invalid.Detail, "is before") {
 				return ReasonNotYetValid
 			}

@@ -39,9 +39,9 @@ func TestDepthCountsIntermediates(t *testing.T) {
 	}
 }
 
-// The root has signed the intermediate, and the intermediate is an anchor too:
-// chains with and without intermediates exist, and the short one is within the
-// depth.
+// The intermediate is signed by the root and is also an anchor itself. So there
+// is a chain with an intermediate and one without, and only the short one is
+// within the depth.
 func TestDepthIsThatOfTheShortestChain(t *testing.T) {
 	root := certstest.NewCA(t)
 	below := root.Intermediate(t)
@@ -103,7 +103,7 @@ func TestNames(t *testing.T) {
 		name, sni, verify string
 		cert              []string
 		want              certs.Reason
-		sent              string // what the server saw as SNI
+		sent              string // the SNI that the server received
 	}{
 		{"the server name is verified", "upstream.test", "", []string{"upstream.test"}, "", "upstream.test"},
 		{"another name is verified", "front.test", "upstream.test", []string{"upstream.test"}, "", "front.test"},
@@ -247,7 +247,7 @@ func TestNewClientRefuses(t *testing.T) {
 	}
 }
 
-// With only min or only max set, the other's default must not conflict.
+// If only min or only max is set, the default of the other does not conflict.
 func TestOneVersionBound(t *testing.T) {
 	ca := certstest.NewCA(t)
 	s := serveConfig(t, &tls.Config{MinVersion: tls.VersionTLS10, Certificates: []tls.Certificate{certstest.TLS(t, ca.Server(t, "upstream.test"))}})
@@ -269,7 +269,7 @@ func TestOneVersionBound(t *testing.T) {
 	}
 }
 
-// Every kind of key of pki works on both ends of a handshake.
+// Every key type of pki works on both sides of a handshake.
 func TestKeyTypes(t *testing.T) {
 	ca := certstest.NewCA(t)
 	for _, key := range []pki.KeyType{pki.ECDSAP256, pki.ECDSAP384, pki.RSA2048, pki.Ed25519} {
@@ -308,8 +308,8 @@ func TestUnknownCANamesTheMissingIssuer(t *testing.T) {
 	}
 }
 
-// While a CA renews its intermediate, servers send the old and the new one:
-// any valid chain is accepted.
+// While a CA renews its intermediate, servers send the old and the new one. Any
+// valid chain is accepted.
 func TestAnExpiredCertificateBesideAGoodChain(t *testing.T) {
 	root := certstest.NewCA(t)
 	now := time.Now()
@@ -335,8 +335,8 @@ func TestALeafWithoutASubject(t *testing.T) {
 	}
 }
 
-// A server that presents hundreds of certificates of one name cannot exceed
-// the time limit of x509.
+// A server that presents hundreds of certificates with one name cannot make
+// x509 work for long.
 func TestManyIntermediatesOfOneName(t *testing.T) {
 	root, stranger := certstest.NewCA(t), certstest.NewCA(t)
 	server := certstest.TLS(t, root.Intermediate(t).Server(t, "upstream.test"))

@@ -16,7 +16,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/pki"
 )
 
-// A CA issues certificates that only the test trusts.
+// A CA is a test CA.
 type CA struct{ *pki.CA }
 
 // NewCA makes a new root.
@@ -40,7 +40,7 @@ func (ca *CA) Intermediate(t testing.TB) *CA {
 }
 
 // Server issues a certificate for a server. Each name is a DNS name, an IP
-// address or a URI; without any it is for 127.0.0.1, ::1 and localhost.
+// address or a URI. Without names it is for 127.0.0.1, ::1 and localhost.
 func (ca *CA) Server(t testing.TB, names ...string) *pki.Issued {
 	t.Helper()
 	if len(names) == 0 {
@@ -143,7 +143,8 @@ func TLS(t testing.TB, issued *pki.Issued) tls.Certificate {
 	return c
 }
 
-// shortName keeps a common name within the 64 characters of RFC 5280.
+// shortName returns the test's name, cut to the 64 characters that RFC 5280
+// allows in a common name.
 func shortName(t testing.TB) string {
 	name := t.Name()
 	return name[:min(len(name), 30)]

@@ -82,7 +82,7 @@ func parseCertificatesDER(data []byte, limit int) ([]*x509.Certificate, error) {
 		var one asn1.RawValue
 		after, err := asn1.Unmarshal(rest, &one)
 		if err != nil {
-			return nil, Behind(len(certs), "certificate", errors.New("the data is neither PEM nor DER"))
+			return nil, AfterEntries(len(certs), "certificate", errors.New("the data is neither PEM nor DER"))
 		}
 		if len(certs) == limit {
 			return nil, fmt.Errorf("holds more than %d certificates", limit)
@@ -99,7 +99,7 @@ func parseCertificatesDER(data []byte, limit int) ([]*x509.Certificate, error) {
 // parseOne parses the certificate with the given number in a list.
 func parseOne(der []byte, number int) (*x509.Certificate, error) {
 	c, err := x509.ParseCertificate(der)
-	if err != nil && hasExplicitCurve(certificateKeyInfo(der)) { // crypto/x509 says only that it is invalid
+	if err != nil && hasExplicitCurve(certificateKeyInfo(der)) { // the error of crypto/x509 would not mention the curve
 		return nil, fmt.Errorf("certificate %d has an ECDSA key with explicit curve parameters, which TLS forbids (RFC 5480): make the key with a named curve, and have the certificate issued again", number)
 	}
 	if err != nil {

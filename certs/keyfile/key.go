@@ -17,7 +17,7 @@ const (
 	// maxKeyBytes bounds the DER of one private key: an 8192-bit RSA key has under
 	// 5 KiB. The time to check a key grows with the cube of its size.
 	maxKeyBytes = 8 << 10
-	// MaxPassphrase is how many bytes a passphrase may have.
+	// MaxPassphrase is the maximum length of a passphrase in bytes.
 	MaxPassphrase = 4 << 10
 )
 
@@ -35,11 +35,11 @@ type PassphraseError string
 
 func (e PassphraseError) Error() string { return string(e) }
 
-// ParseKey reads the one private key in data: PKCS#8, PKCS#1 or SEC1, in PEM
-// or DER, encrypted or not. It reports whether the key was encrypted. With
-// others, it ignores blocks of certificates and parameters. Its errors never
-// quote the data or a decoder's error, and do not spell the PEM type of a key:
-// text that contains it is treated as a key and kept out of answers and logs.
+// ParseKey reads the one private key in data: PKCS#8, PKCS#1 or SEC1, in PEM or
+// DER, encrypted or not. It reports whether the key was encrypted. With others,
+// it ignores blocks of certificates and parameters. Its errors never quote the
+// data or a decoder's error, and never contain the PEM type of a key: answers
+// and logs omit text that contains it.
 func ParseKey(data, passphrase []byte, others bool) (key crypto.Signer, encrypted bool, err error) {
 	data, err = readable(data, "a private key in PEM or DER")
 	if err != nil {
@@ -54,7 +54,7 @@ func ParseKey(data, passphrase []byte, others bool) (key crypto.Signer, encrypte
 			break
 		}
 		switch {
-		case block.Type == "EC PARAMETERS": // openssl ecparam -genkey writes it before the key
+		case block.Type == "EC PARAMETERS": // openssl ecparam -genkey writes this block before the key
 			continue
 		case others && isOther(block.Type):
 			continue
@@ -80,7 +80,7 @@ func ParseKey(data, passphrase []byte, others bool) (key crypto.Signer, encrypte
 	return key, encrypted, nil
 }
 
-// isKeyPEM reports whether a block of this type is some kind of private key.
+// isKeyPEM reports whether blocks of this type hold a private key of any kind.
 func isKeyPEM(blockType string) bool { return strings.HasSuffix(blockType, "PRIVATE KEY") }
 
 // isOther reports whether blocks of this type often accompany a key.
@@ -113,8 +113,8 @@ func parseKeyBlock(block *pem.Block, passphrase []byte) (key crypto.Signer, encr
 	return nil, false, errKeyKind
 }
 
-// parseKeyDER detects the form of a key and ignores its label: programs label
-// PKCS#1 as PKCS#8 and vice versa.
+// parseKeyDER detects the form of a key from its bytes, because some programs
+// label PKCS#1 as PKCS#8 and vice versa.
 func parseKeyDER(der, passphrase []byte) (key crypto.Signer, encrypted bool, err error) {
 	switch {
 	case IsPKCS12(der):
@@ -138,8 +138,8 @@ func parseKeyDER(der, passphrase []byte) (key crypto.Signer, encrypted bool, err
 	return key, true, err
 }
 
-// parseDecrypted distinguishes an unsupported key from garbage: one wrong
-// passphrase in 256 produces valid padding.
+// parseDecrypted distinguishes an unsupported key from garbage, because one
+// wrong passphrase in 256 produces valid padding.
 func parseDecrypted(der []byte) (crypto.Signer, error) {
 	key, err := parsePlainKey(der)
 	if errors.Is(err, errDamagedKey) && len(derContent(der)) == 0 {

@@ -39,8 +39,8 @@ var keyAlgorithms = map[string]string{
 	"2.16.840.1.101.3.4.3.19": "ML-DSA-87",
 }
 
-// algorithmName names an unsupported public-key algorithm, or its curve. It
-// returns "" for one that is not known.
+// algorithmName returns the name of an unsupported public-key algorithm or of
+// its curve, or "" if it is unknown.
 func algorithmName(a pkix.AlgorithmIdentifier) string {
 	if a.Algorithm.Equal(oidECPublicKey) {
 		var curve asn1.ObjectIdentifier

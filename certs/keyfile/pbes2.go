@@ -61,7 +61,7 @@ type pbes2Params struct {
 }
 
 type pbkdf2Params struct {
-	Salt       asn1.RawValue // an OCTET STRING; the alternative is unused in practice
+	Salt       asn1.RawValue // an OCTET STRING; in practice nothing uses the alternative
 	Iterations int
 	KeyLength  int                      `asn1:"optional"`
 	PRF        pkix.AlgorithmIdentifier `asn1:"optional"`
@@ -173,8 +173,8 @@ func deriveKey(kdf pkix.AlgorithmIdentifier, passphrase []byte, keyLength int) (
 	return nil, errEncryption
 }
 
-// hmacHash returns the hash of a pseudorandom function (RFC 8018 appendix B.1)
-// and its output size. The default is HMAC-SHA-1.
+// hmacHash returns the hash of the pseudorandom function with this identifier
+// (RFC 8018 appendix B.1), and its output size. The default is HMAC-SHA-1.
 func hmacHash(oid asn1.ObjectIdentifier) (func() hash.Hash, int) {
 	switch {
 	case len(oid) == 0, oid.Equal(oidHMACSHA1):

@@ -42,8 +42,8 @@ func pbkdf2AES(t testing.TB, iterations int) pkix.AlgorithmIdentifier {
 	return algorithm(t, oidPBES2, pbes2Params{algorithm(t, oidPBKDF2, kdf), algorithm(t, oidAES256CBC, make([]byte, aes.BlockSize))})
 }
 
-// The cost of a file is checked before the work: each of these would take from
-// hours to billions of years, or more memory than exists.
+// The cost of a key is checked before it is decrypted. Each of these keys would
+// take from hours to billions of years, or more memory than exists.
 func TestCostlyKeysAreRefusedAtOnce(t *testing.T) {
 	aes256 := algorithm(t, oidAES256CBC, make([]byte, aes.BlockSize))
 	scryptKDF := func(n, r, p int) pkix.AlgorithmIdentifier {
@@ -99,7 +99,7 @@ func TestKeysWhoseEncryptionIsDamaged(t *testing.T) {
 	}
 }
 
-// seal encrypts as pbkdf2AES(1) describes.
+// seal encrypts with the algorithm pbkdf2AES(1).
 func seal(t testing.TB, plain, passphrase []byte) []byte {
 	t.Helper()
 	key, err := pbkdf2.Key(sha256.New, string(passphrase), []byte("salt"), 1, 32)
@@ -165,8 +165,8 @@ func shroudedKeyBag(t testing.TB, iterations int) []byte {
 	return b.BytesOrPanic()
 }
 
-// An archive can hide its cost in a part that only its passphrase decrypts.
-// The library would do all the work.
+// An archive can hide an expensive key in an encrypted part. The library would
+// do all the work.
 func TestPKCS12ThatHidesItsCost(t *testing.T) {
 	for _, passphrase := range []string{"", "x"} {
 		data := archiveOf(t, pbkdf2AES(t, 1), seal(t, shroudedKeyBag(t, math.MaxInt64), []byte(passphrase)))
@@ -199,7 +199,8 @@ func TestPKCS12ThatIsTooExpensive(t *testing.T) {
 	}
 }
 
-// Some programs write only the inside in BER, and Windows can sign with a key.
+// Some programs write only the inner parts in BER, and Windows can sign with a
+// key.
 func TestPKCS12OfOtherForms(t *testing.T) {
 	archive := func(contentType asn1.ObjectIdentifier, content []byte) []byte {
 		var out cryptobyte.Builder

@@ -14,9 +14,9 @@ import (
 
 const (
 	maxPEMBytes = 4 << 20
-	// MaxChain is how many certificates a chain may have.
+	// MaxChain is the maximum number of certificates in a chain.
 	MaxChain = 16
-	// MaxTrustedCAs is how many certificates a trust bundle may have.
+	// MaxTrustedCAs is the maximum number of certificates in a trust bundle.
 	MaxTrustedCAs  = 5000
 	maxRSABits     = 16 << 10
 	certificatePEM = "CERTIFICATE"
@@ -32,8 +32,8 @@ func ParseCertificates(data []byte, limit int) ([]*x509.Certificate, error) {
 	return ParseChain(data, limit, false)
 }
 
-// ParseChain is ParseCertificates; with others, it ignores blocks that often
-// accompany a chain and its key in one file.
+// ParseChain is ParseCertificates. With others, it also ignores blocks that
+// often accompany a chain and its key in one file.
 func ParseChain(data []byte, limit int, others bool) ([]*x509.Certificate, error) {
 	data, err := readable(data, "certificates in PEM or DER")
 	if err != nil {
@@ -47,7 +47,7 @@ func ParseChain(data []byte, limit int, others bool) ([]*x509.Certificate, error
 	for rest := data; ; {
 		block, next, err := NextBlock(rest)
 		if err != nil {
-			return nil, Behind(len(certs), "certificate", err)
+			return nil, AfterEntries(len(certs), "certificate", err)
 		}
 		if block == nil {
 			break
@@ -58,7 +58,7 @@ func ParseChain(data []byte, limit int, others bool) ([]*x509.Certificate, error
 			continue
 		}
 		if strings.Contains(block.Type, "PRIVATE KEY") {
-			// The type is not enough: see ParseKey.
+			// Do not quote the type: see ParseKey.
 			return nil, errKeyInChain
 		}
 		if block.Type != certificatePEM {
@@ -85,8 +85,8 @@ func ParseChain(data []byte, limit int, others bool) ([]*x509.Certificate, error
 	return certs, nil
 }
 
-// Behind adds to an error how many entries of a list precede it.
-func Behind(n int, noun string, err error) error {
+// AfterEntries adds to an error how many entries of a list precede it.
+func AfterEntries(n int, noun string, err error) error {
 	if n == 0 {
 		return err
 	}
@@ -99,7 +99,7 @@ func pemBegins(text []byte) bool {
 	return block != nil
 }
 
-// checkPublicKey rejects a key that is too expensive to verify with.
+// checkPublicKey rejects a key whose signatures are too expensive to verify.
 func checkPublicKey(c *x509.Certificate) error {
 	if k, ok := c.PublicKey.(*rsa.PublicKey); ok && k.N.BitLen() > maxRSABits {
 		return fmt.Errorf("has an RSA key of %d bits: at most %d are verified with", k.N.BitLen(), maxRSABits)

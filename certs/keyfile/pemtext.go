@@ -26,9 +26,9 @@ var (
 	errDashes      = errors.New("has typographic dashes in the BEGIN line of a PEM block: write five hyphens before and after it")
 )
 
-// checkBetween rejects text around PEM blocks that is probably a damaged
-// block. Any other text is allowed, in any encoding (RFC 7468, section 2):
-// `openssl pkcs12` writes friendly names as they are in the archive.
+// checkBetween rejects text around PEM blocks that is probably a damaged block.
+// Any other text is allowed, in any encoding (RFC 7468, section 2): `openssl
+// pkcs12` copies friendly names from the archive unchanged.
 func checkBetween(text []byte) error {
 	if bytes.Contains(text, utf16Rule) {
 		return errUTF16
@@ -67,7 +67,7 @@ func isBase64Line(line []byte) bool {
 			return false
 		}
 	}
-	return line[0] != '=' // curl underlines headings with it
+	return line[0] != '=' // curl underlines headings with equals signs
 }
 
 // isUTF16 reports whether text has a byte order mark of UTF-16, or a PEM line
@@ -77,7 +77,7 @@ func isUTF16(text []byte) bool {
 		bytes.Contains(text, utf16Rule)
 }
 
-// utf16Rule are five hyphens in UTF-16, of either order of bytes.
+// utf16Rule is a part of five hyphens in UTF-16, in either byte order.
 var utf16Rule = []byte("-\x00-\x00-\x00-\x00-")
 
 // isJKS reports whether data begins like a Java keystore, JKS or JCEKS.
@@ -103,7 +103,7 @@ func misformed(text []byte) error {
 	case bytes.Contains(text, pemBegin) && bytes.IndexByte(text, '\r') >= 0 && bytes.IndexByte(text, '\n') < 0:
 		return errOldBreaks
 	}
-	inside := false // a block with a proper BEGIN line
+	inside := false // in a block with a valid BEGIN line
 	for line := range bytes.Lines(text) {
 		line = bytes.TrimRight(line, " \t\r\n")
 		if i := bytes.Index(line, pemBegin); i >= 0 {
@@ -186,9 +186,9 @@ func notPKCS12(data []byte) error {
 	return nil
 }
 
-// ExplainMark returns a note for the fault of a wrong passphrase that begins with a
-// byte order mark, which editors write at the start of a file. It returns "" if
-// there is no mark.
+// ExplainMark returns a note for the error about a wrong passphrase if the
+// passphrase begins with a byte order mark, which some editors write at the start
+// of a file. Otherwise it returns "".
 func ExplainMark(passphrase []byte) string {
 	mark := ""
 	switch {

@@ -32,8 +32,8 @@ var (
 	errPKCS12NoMAC      = errors.New("has no MAC, so the passphrase cannot be checked: " + pkcs12Rewrite)
 )
 
-// The parts of RFC 7292 that determine the form of an archive and the cost of
-// decrypting it. The library decrypts.
+// The structures of RFC 7292 that determine the form of an archive and the cost
+// of decrypting it. The library does the decryption.
 type (
 	pfx struct {
 		Version  int
@@ -72,7 +72,7 @@ var (
 	oidKeyBag        = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 12, 10, 1, 1}
 	oidShroudedBag   = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 12, 10, 1, 2}
 	oidPBMAC1        = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 5, 14}
-	oidPKCS12PBE     = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 12, 1} // prefix of the algorithms below
+	oidPKCS12PBE     = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 12, 1} // the prefix of the algorithms below
 )
 
 // ParsePKCS12 returns the certificates of an archive (at least one), its one
@@ -101,8 +101,8 @@ func ParsePKCS12(data, passphrase []byte) (certs []*x509.Certificate, key crypto
 		if err := checkEncryptedSafe(safe, passphrase); err != nil {
 			explained := explainPKCS12(err, passphrase)
 			if explained != errPKCS12Hidden {
-				// One wrong passphrase in 256 decrypts the part to noise. The archive's MAC,
-				// which is checked first, detects it.
+				// First check the archive's MAC, because one wrong passphrase in 256 seems
+				// to decrypt the part.
 				if _, _, _, err := pkcs12.DecodeChain(data, string(passphrase)); errors.Is(err, pkcs12.ErrIncorrectPassword) {
 					explained = explainPKCS12(err, passphrase)
 				}
@@ -220,7 +220,8 @@ func inspectPKCS12(data []byte) (encrypted [][]byte, protected bool, err error) 
 	return encrypted, protected, nil
 }
 
-// A derivation adds up the cost of deriving keys, in rounds of HMAC.
+// A derivation is the total cost of deriving the keys of a file, in rounds of
+// HMAC.
 type derivation struct {
 	total   int
 	damaged bool
@@ -278,10 +279,10 @@ func (d *derivation) pbkdf2(kdf pkix.AlgorithmIdentifier, blocks int) {
 	d.add(params.Iterations, blocks)
 }
 
-// checkEncryptedSafe rejects an encrypted part that holds a key, because such
-// a key is encrypted again inside and the library would decrypt it before its
-// cost is known. It passes the library the part after a generated key: the
-// library rejects a second key before it decrypts it.
+// checkEncryptedSafe rejects an encrypted part that holds a key, because the
+// key is encrypted again and the library would decrypt it at an unknown cost.
+// It gives the library an archive of a generated key and the part: the library
+// rejects a second key before it decrypts that key.
 func checkEncryptedSafe(safe, passphrase []byte) error {
 	ours, err := x509.MarshalPKCS8PrivateKey(ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)))
 	if err != nil {
@@ -321,8 +322,7 @@ func probePKCS12(key, safe, passphrase []byte) ([]byte, error) {
 		return nil, err
 	}
 
-	// PBMAC1 (RFC 9579) with a single round, because the standard library has
-	// everything it needs.
+	// PBMAC1 (RFC 9579) with a single round: the standard library can compute it.
 	salt := []byte("drawbridge")
 	macKey, err := pbkdf2.Key(sha256.New, string(passphrase), salt, 1, sha256.Size)
 	if err != nil {
@@ -363,7 +363,7 @@ func probePKCS12(key, safe, passphrase []byte) ([]byte, error) {
 	return out.Bytes()
 }
 
-// explainPKCS12 translates the library's errors, whose text may quote
+// explainPKCS12 replaces the library's errors, because their texts may quote
 // decrypted content.
 func explainPKCS12(err error, passphrase []byte) error {
 	var unsupported pkcs12.NotImplementedError

@@ -35,8 +35,8 @@ type CAOptions struct {
 	// NotBefore is the start of validity. Zero means five minutes ago.
 	NotBefore time.Time
 	// NotAfter is the end of validity. Zero means RootLifetime or
-	// IntermediateLifetime from now; an intermediate's then ends with its issuer's
-	// at the latest.
+	// IntermediateLifetime from now; the default for an intermediate is never
+	// later than its issuer's end.
 	NotAfter time.Time
 }
 
@@ -55,9 +55,9 @@ func NewRoot(o CAOptions) (*CA, error) {
 	return newCA(o, nil, RootLifetime)
 }
 
-// NewIntermediate makes a CA with a new key and a certificate signed by ca.
-// Certificates that it issues include its own certificate, and those of any CA
-// between it and the root, in the chain.
+// NewIntermediate makes a CA with a new key and a certificate signed by ca. The
+// chains that it issues include its own certificate and the certificates of the
+// CAs between it and the root.
 func (ca *CA) NewIntermediate(o CAOptions) (*CA, error) {
 	if o.CommonName == "" {
 		o.CommonName = "Drawbridge intermediate CA"
@@ -85,8 +85,8 @@ func newCA(o CAOptions, parent *CA, lifetime time.Duration) (*CA, error) {
 }
 
 // setValidity fills in the defaults. A default end is never later than the
-// issuer's, because OpenSSL and Java would reject the chain after that anyway.
-// An explicit end is kept.
+// issuer's, because OpenSSL and Java reject the chain after that time. An
+// explicit end is kept.
 func setValidity(template *x509.Certificate, from, to time.Time, lifetime time.Duration, issuer *CA) {
 	now := time.Now()
 	if from.IsZero() {
@@ -101,8 +101,8 @@ func setValidity(template *x509.Certificate, from, to time.Time, lifetime time.D
 	template.NotBefore, template.NotAfter = from.UTC(), to.UTC()
 }
 
-// sign completes template with a serial number and key identifiers, and signs
-// it with issuer's key, or with key if issuer is nil.
+// sign adds a serial number and key identifiers to template, and signs it with
+// issuer's key, or with key if issuer is nil.
 func sign(template *x509.Certificate, key crypto.Signer, issuer *CA) (*x509.Certificate, error) {
 	if !template.NotAfter.After(template.NotBefore) {
 		return nil, errors.New("the certificate would expire before its validity starts")

@@ -14,16 +14,16 @@ const CRLLifetime = 30 * 24 * time.Hour
 
 // CRLOptions describes a revocation list. The zero value is an empty list.
 type CRLOptions struct {
-	// Revoked are the serial numbers of the revoked certificates.
+	// Revoked holds the serial numbers of the revoked certificates.
 	Revoked []*big.Int
 	// ThisUpdate is when the list was made. Zero means five minutes ago.
 	ThisUpdate time.Time
-	// NextUpdate is when the next one is due. Zero means CRLLifetime from now.
+	// NextUpdate is when the next list is due. Zero means CRLLifetime from now.
 	NextUpdate time.Time
 }
 
 // CRL signs a revocation list for certificates that ca issued itself, and
-// returns it as PEM. Each list has a higher number than earlier ones, as RFC
+// returns it as PEM. Each list has a higher number than earlier lists, as RFC
 // 5280 section 5.2.3 requires.
 func (ca *CA) CRL(o CRLOptions) ([]byte, error) {
 	if ca.key == nil {

@@ -23,8 +23,8 @@ const (
 )
 
 // Init makes a root and, if intermediate is not nil, an intermediate below it.
-// It saves them in dir and returns the issuing CA: the intermediate, or else
-// the root. It fails if dir already holds a CA.
+// It saves them in dir and returns the issuing CA: the intermediate if there is
+// one, or else the root. It fails if dir already holds a CA.
 func Init(dir string, root CAOptions, intermediate *CAOptions) (*CA, error) {
 	ca, err := NewRoot(root)
 	if err != nil {
@@ -57,7 +57,7 @@ func (ca *CA) Save(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	// A leftover intermediate.pem beside a new root would be mistaken for its
+	// Load would mistake a leftover intermediate.pem for the new root's
 	// intermediate.
 	for _, name := range []string{rootName, intermediateName} {
 		for _, suffix := range []string{certSuffix, keySuffix} {
@@ -161,18 +161,18 @@ var entryName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.@-]{0,99}$`)
 // An Entry is a certificate in a CA's directory.
 type Entry struct {
 	// Name is the file's name without ".pem": "ca", "intermediate", or the name
-	// the certificate was issued under.
+	// that IssueTo was given.
 	Name string
-	// CertPath and KeyPath are the files. KeyPath is empty if the key is
-	// not in the directory.
+	// CertPath and KeyPath are the paths of the files. KeyPath is empty if the key
+	// is not in the directory.
 	CertPath, KeyPath string
 	// Chain is the certificate and, for a leaf, its intermediates.
 	Chain []*x509.Certificate
 }
 
 // IssueTo issues a certificate and writes it to dir as NAME.pem and
-// NAME-key.pem. It overwrites nothing: if either exists the error wraps
-// fs.ErrExist and nothing is written.
+// NAME-key.pem. It overwrites nothing: if either exists, the error wraps
+// fs.ErrExist and IssueTo writes no file.
 func (ca *CA) IssueTo(dir, name string, o LeafOptions) (*Entry, error) {
 	if !entryName.MatchString(name) || name == rootName || name == intermediateName ||
 		strings.HasSuffix(name, "-key") || strings.HasSuffix(name, certSuffix) {
@@ -185,7 +185,7 @@ func (ca *CA) IssueTo(dir, name string, o LeafOptions) (*Entry, error) {
 		KeyPath:  filepath.Join(dir, name+keySuffix),
 	}
 	for _, path := range []string{e.CertPath, e.KeyPath} {
-		if exists(path) { // before the work of making a key
+		if exists(path) { // check before making a key, which is slow
 			return nil, fmt.Errorf("%s: %w", path, fs.ErrExist)
 		}
 	}
@@ -271,8 +271,7 @@ type file struct {
 	mode fs.FileMode
 }
 
-// writeNew writes every file, or none of them if one exists or cannot be
-// written.
+// writeNew writes every file, or no file if one exists or cannot be written.
 func writeNew(dir string, files []file) error {
 	for i, f := range files {
 		path := filepath.Join(dir, f.name)

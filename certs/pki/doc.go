@@ -8,6 +8,6 @@
 //	intermediate.pem  intermediate-key.pem    the intermediate, if there is one
 //	NAME.pem  NAME-key.pem                    each certificate issued, with its intermediates
 //
-// The directory is made with mode 0700 and keys with 0600. No function here
-// ever overwrites a file.
+// The directory is made with mode 0700 and keys with 0600. This package never
+// overwrites a file.
 package pki

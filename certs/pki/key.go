@@ -82,7 +82,7 @@ func (k KeyType) generate() (crypto.Signer, error) {
 	return nil, fmt.Errorf("unknown key type %v", k)
 }
 
-// encodeKey returns the key as PKCS#8 PEM, the one form that OpenSSL, nginx
+// encodeKey returns the key as PKCS#8 in PEM, the only form that OpenSSL, nginx
 // and Java's tools all support.
 func encodeKey(key crypto.Signer) ([]byte, error) {
 	der, err := x509.MarshalPKCS8PrivateKey(key)

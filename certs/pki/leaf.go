@@ -56,9 +56,9 @@ type LeafOptions struct {
 	NotAfter time.Time
 }
 
-// Issued is a certificate with its private key.
+// Issued is a new certificate with its private key.
 type Issued struct {
-	// ChainPEM is the leaf, then its intermediates, without the root.
+	// ChainPEM is the leaf followed by its intermediates, without the root.
 	ChainPEM []byte
 	// KeyPEM is the private key as PKCS#8.
 	KeyPEM []byte
@@ -98,7 +98,7 @@ func (ca *CA) Issue(o LeafOptions) (*Issued, error) {
 // does not depend on its key or issuer.
 func leafTemplate(o LeafOptions) (*x509.Certificate, error) {
 	t := &x509.Certificate{
-		BasicConstraintsValid: true, // CA:FALSE, which Java and OpenSSL require to be explicit
+		BasicConstraintsValid: true, // CA:FALSE; Java and OpenSSL require it to be explicit
 		KeyUsage:              x509.KeyUsageDigitalSignature,
 		IPAddresses:           o.IPs,
 	}
@@ -136,7 +136,7 @@ func leafTemplate(o LeafOptions) (*x509.Certificate, error) {
 	switch {
 	case o.CommonName != "":
 		t.Subject = pkix.Name{CommonName: o.CommonName}
-	case len(t.DNSNames) > 0 && len(t.DNSNames[0]) <= 64: // ub-common-name of RFC 5280
+	case len(t.DNSNames) > 0 && len(t.DNSNames[0]) <= 64: // the limit ub-common-name of RFC 5280
 		t.Subject = pkix.Name{CommonName: t.DNSNames[0]}
 	case len(o.IPs) > 0:
 		t.Subject = pkix.Name{CommonName: o.IPs[0].String()}

@@ -384,7 +384,8 @@ func TestLoadRefuses(t *testing.T) {
 	}
 }
 
-// The root's key can be kept elsewhere: the intermediate issues without it.
+// The intermediate issues without the root's key, so that key can be kept
+// elsewhere.
 func TestRootKeyKeptElsewhere(t *testing.T) {
 	dir := t.TempDir()
 	if _, err := pki.Init(dir, pki.CAOptions{}, &pki.CAOptions{}); err != nil {

@@ -1,5 +1,5 @@
-// Package safetext makes text that a peer or a file supplied fit for messages and
-// logs: bounded, and without characters that control a terminal or start a line.
+// Package safetext makes text from a peer or a file safe for messages and logs:
+// bounded, and without characters that control a terminal or start a line.
 package safetext
 
 import (
@@ -9,8 +9,8 @@ import (
 	"unicode/utf8"
 )
 
-// Printable returns s cut to about limit bytes, with every character escaped
-// that could start a new line, control a terminal or break an encoding.
+// Printable returns s cut to about limit bytes. It escapes every character that
+// could start a new line, control a terminal or break an encoding.
 func Printable(s string, limit int) string {
 	cut := 0
 	if len(s) > limit {

@@ -1,8 +1,8 @@
 // Package sharded provides an immutable map whose lookups cost one hash.
 //
 // An edit makes a new Map, which shares all but the changed shards with the old
-// one. So a table of ten thousand host names can be replaced with each write,
-// while traffic looks names up in it.
+// one. So each write can replace a table of ten thousand host names while
+// traffic looks up names in it.
 package sharded
 
 import (
@@ -11,14 +11,15 @@ import (
 	"maps"
 )
 
-// shardSize is how many entries a shard holds on average before the shards are
-// doubled. An edit copies the list of shards and the shards that change.
+// shardSize is the average number of entries in a shard at which the number of
+// shards is doubled. An edit copies the list of shards and the shards that
+// change.
 const shardSize = 64
 
 // A Map is an immutable map from strings to values. Its zero value is empty. It is
 // safe for concurrent use.
 type Map[V any] struct {
-	shards []map[string]V // their number is a power of two
+	shards []map[string]V // the number of shards is a power of two
 	seed   maphash.Seed   // set if there is more than one shard
 	len    int
 }
@@ -64,7 +65,7 @@ type Editor[V any] struct {
 	next   Map[V]
 	owned  map[int]bool // the shards that are copies; nil: next.shards is not a copy
 	all    bool         // every shard is a copy
-	copied int          // entries
+	copied int          // the number of copied entries
 }
 
 // Len returns the number of entries so far.
@@ -122,7 +123,8 @@ func (e *Editor[V]) shard(key string) map[string]V {
 	return e.next.shards[i]
 }
 
-// grow doubles the number of shards. This happens once per doubling of the entries.
+// grow doubles the number of shards. It runs each time the number of entries has
+// doubled.
 func (e *Editor[V]) grow() {
 	before := e.next
 	n := max(1, 2*len(before.shards))
