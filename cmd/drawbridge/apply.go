@@ -130,7 +130,7 @@ func newApply(c *cli) *cobra.Command {
 	return cmd
 }
 
-// showChange writes the result of a write, and its warnings to standard error.
+// showChange prints the result of a write, with its warnings on standard error.
 func (c *cli) showChange(f format.Format, change *adminv1.Change, dryRun bool, name exit.FieldNamer) error {
 	view.WriteWarnings(c.Err, change.GetWarnings(), name)
 	if f != format.Table {

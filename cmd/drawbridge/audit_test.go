@@ -64,7 +64,7 @@ func TestTheAuditLogSaysWhoDidWhat(t *testing.T) {
 	sh.run(ctx, "probe", "up").want(t, exit.Failure)
 	sh.run(ctx, "flush-sessions", "up").want(t, exit.OK)
 
-	// Rotated: the file is renamed, and later records go to a new one.
+	// Rotate the log: rename the file, so that later records go to a new file.
 	if err := os.Rename(path, path+".1"); err != nil {
 		t.Fatal(err)
 	}
@@ -84,7 +84,7 @@ func TestTheAuditLogSaysWhoDidWhat(t *testing.T) {
 		"Apply [upstream up] OK dry run",
 		"Apply [upstream up] STARTED first",
 		"Apply [upstream up] OK 1->2 first",
-		"Apply [upstream none] NOT_FOUND dry run", // which shows the impact first
+		"Apply [upstream none] NOT_FOUND dry run", // the dry run that shows the impact
 		"ProbeUpstream [upstream up] OK",
 		"FlushSessions [upstream up] OK",
 	}, "\n")

@@ -12,8 +12,8 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// showCertificates writes every certificate in use, by days left, and the CAs that have
-// verified nothing for a while.
+// showCertificates prints every certificate in use, by days left, and the CAs that have
+// not verified a peer for a while.
 func (c *cli) showCertificates(ctx context.Context, cl *client.Client, f format.Format, unusedFor time.Duration) error {
 	all, err := cl.CertificatesInUse(ctx)
 	if err != nil {

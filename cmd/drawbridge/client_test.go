@@ -20,8 +20,8 @@ func TestAConfigurationIsAppliedShownAndAppliedAgain(t *testing.T) {
 	sh.run(t.Context(), "apply", "-f", file, "--comment", "first").want(t, exit.OK, "created   Route         v2", "Revision 1 is live.")
 	sh.run(t.Context(), "apply", "-f", file).want(t, exit.OK, "Nothing to change: revision 1 is live")
 
-	// The output is a configuration. Applying it changes nothing, not even the key
-	// that it leaves out.
+	// The output is a configuration without the key. Applying it does not change
+	// anything, not even the key.
 	all := sh.run(t.Context(), "get", "all", "-o", "yaml")
 	all.want(t, exit.OK, "kind: TrustBundle", "serverName: payments.test")
 	for _, word := range []string{"etag", "revision", "info", "PRIVATE KEY"} {

@@ -87,7 +87,7 @@ func (c *cli) awaitConfirmation(ctx context.Context, cl *client.Client, f format
 		return nil
 	}
 	enter := make(chan struct{})
-	go func() { // ends with the process: a read from a terminal cannot be canceled
+	go func() { // this goroutine ends with the process: a read from a terminal cannot be canceled
 		if _, err := bufio.NewReader(c.In).ReadString('\n'); err == nil {
 			close(enter)
 		}
@@ -98,13 +98,14 @@ func (c *cli) awaitConfirmation(ctx context.Context, cl *client.Client, f format
 	return d.run(ctx, enter, tick.C)
 }
 
-// A countdown shows the time left to confirm a revision, and the traffic since.
+// A countdown shows the time left to confirm a revision, and the failures of
+// traffic since.
 type countdown struct {
 	*client.Client
 	out     io.Writer
 	paint   terminal.Paint
 	pending *adminv1.Pending
-	since   *traffic // what had failed when the countdown began
+	since   *traffic // the failures before the countdown
 }
 
 // afterDeadline is how long a countdown waits for the gateway to roll back.
@@ -132,7 +133,7 @@ func (d *countdown) run(ctx context.Context, enter <-chan struct{}, tick <-chan 
 	}
 }
 
-// show writes the line of the countdown. over reports that the revision is no longer
+// show writes the countdown's line. over reports that the revision is no longer
 // pending.
 func (d *countdown) show(ctx context.Context) (over bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
@@ -143,7 +144,7 @@ func (d *countdown) show(ctx context.Context) (over bool, err error) {
 	case err != nil && left < -afterDeadline:
 		fmt.Fprintln(d.out)
 		return true, d.Failure(err, exit.NoField)
-	case err != nil: // the change may have cut this client off: the gateway rolls back automatically
+	case err != nil: // the change may have disconnected this client: the gateway will roll back automatically
 		d.line(left, d.paint.Bad("the gateway cannot be reached"))
 		return false, nil
 	case live.GetPending().GetRevision() == n:

@@ -37,8 +37,8 @@ func TestAPendingRevisionIsConfirmedOrUndone(t *testing.T) {
 	s.run(ctx, "confirm", "4", "-o", "json").want(t, 0, `"confirmPrincipal": "uid:`)
 }
 
-// startCountdown applies an upstream that waits to be confirmed, and returns a countdown
-// that writes to a buffer.
+// startCountdown applies an upstream with --confirm-within, and returns a countdown that
+// writes to a buffer.
 func startCountdown(t *testing.T, s shell, within string) (*countdown, *bytes.Buffer) {
 	t.Helper()
 	file := writeFile(t, t.TempDir(), "up.yaml", "kind: Upstream\nname: up\nendpoints: [{address: \"127.0.0.1:1\"}]\nplaintext: {}\n")
@@ -77,7 +77,7 @@ func TestACountdownEndsWithTheRevision(t *testing.T) {
 	}
 
 	d, out := startCountdown(t, s, "1h")
-	s.run(t.Context(), "confirm").want(t, 0) // by another caller
+	s.run(t.Context(), "confirm").want(t, 0) // another caller confirms
 	if err := d.run(t.Context(), nil, tick.C); err != nil || !strings.Contains(out.String(), "Revision 3 was confirmed by uid:") {
 		t.Errorf("%v: %q", err, out)
 	}
@@ -90,7 +90,8 @@ func TestACountdownEndsWithTheRevision(t *testing.T) {
 	}
 }
 
-// The countdown continues while the gateway cannot be reached: it will roll back automatically.
+// The countdown continues while the gateway cannot be reached: the gateway will roll back
+// automatically.
 func TestACountdownSurvivesAGatewayOutOfReach(t *testing.T) {
 	cl := dial(t, "unix:/nowhere/s")
 	var out bytes.Buffer
@@ -111,7 +112,7 @@ func TestTrafficSinceCountsWhatBeganAgain(t *testing.T) {
 	}
 	now := &traffic{
 		failures: map[failureKey]int64{
-			{"upstream a x:1", "UNKNOWN_CA"}: 7, {"upstream b x:1", "EXPIRED"}: 2, // b was replaced
+			{"upstream a x:1", "UNKNOWN_CA"}: 7, {"upstream b x:1", "EXPIRED"}: 2, // b was replaced, so its counts began again
 			{"listener web", "client BAD_CERTIFICATE"}: 1,
 		},
 		serverErrors: map[string]int64{"web": 14}, lost: map[string]int64{"tcp": 3, "new": 1},

@@ -19,7 +19,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/exit"
 )
 
-// tlsServer answers HTTP over TLS under names, and returns its address.
+// tlsServer starts an HTTPS server with the given names, and returns its
+// address.
 func tlsServer(t *testing.T, ca *certstest.CA, names ...string) string {
 	t.Helper()
 	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "hello") }))
@@ -30,8 +31,8 @@ func tlsServer(t *testing.T, ca *certstest.CA, names ...string) string {
 	return srv.Listener.Addr().String()
 }
 
-// bridge writes a configuration with an upstream that is verified for name, a
-// listener and a client certificate.
+// bridge writes a configuration with a listener, a client certificate, and an
+// upstream whose certificate must match name.
 func bridge(t *testing.T, ca *certstest.CA, name string, addresses ...string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -150,8 +151,8 @@ func get(t *testing.T, sh shell) {
 	if err := json.Unmarshal([]byte(r.out), &st); err != nil || len(st.Status.Listeners) != 1 {
 		t.Fatalf("%v in %s", err, r.out)
 	}
-	// The client stays until the end of the test: one that leaves as it is
-	// answered takes the connection to the upstream with it.
+	// The client stays connected until the end of the test. If it disconnected
+	// after its answer, the gateway could close the connection to the upstream.
 	transport := &http.Transport{DialContext: new(net.Dialer).DialContext}
 	t.Cleanup(transport.CloseIdleConnections)
 	resp, err := (&http.Client{Transport: transport}).Get("http://" + st.Status.Listeners[0].BoundAddress + "/")
@@ -207,7 +208,7 @@ crls: [{file: corp.crl}]
 	sh.run(t.Context(), "get", "certificates").want(t, exit.OK, "pkcs12", "files", "CN=gateway")
 	sh.run(t.Context(), "get", "trustbundles").want(t, exit.OK, "1, next update in ")
 
-	// The output is a configuration, and applying it changes nothing.
+	// The output is a configuration. Applying it does not change anything.
 	again := sh
 	again.in = sh.run(t.Context(), "get", "all", "-o", "yaml").out
 	again.run(t.Context(), "apply", "-f", "-", "--prune").want(t, exit.OK, "Nothing to change")

@@ -137,7 +137,7 @@ func TestAChangeIsRefusedWithTheProbesThatFailed(t *testing.T) {
 	var asked *adminv1.ApplyRequest
 	sh := serveFake(t, fakeAdmin{apply: func(r *adminv1.ApplyRequest) (*adminv1.ApplyResponse, error) {
 		if asked = r; r.GetOptions().GetDryRun() {
-			return &adminv1.ApplyResponse{Change: &adminv1.Change{}}, nil // what a delete ends
+			return &adminv1.ApplyResponse{Change: &adminv1.Change{}}, nil // the impact of a delete
 		}
 		return nil, refuse(codes.FailedPrecondition, "a probe failed", &errdetails.PreconditionFailure{Violations: []*errdetails.PreconditionFailure_Violation{
 			{Subject: "resources[0].upstream", Description: "1 of 2 endpoints failed, and all are required"}}}, example(t, &adminv1.ProbeUpstreamResponse{}, "probe"))

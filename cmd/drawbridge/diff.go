@@ -97,7 +97,7 @@ func newDiff(c *cli) *cobra.Command {
 // errDiffers ends diff with exit code 1 and no message.
 var errDiffers = &exit.Error{Code: exit.Failure}
 
-// differError keeps exit code 1 for differences.
+// differError changes exit code 1, which means that there are differences.
 func differError(err error) error {
 	if err == nil {
 		return nil
@@ -109,7 +109,7 @@ func differError(err error) error {
 	return &f
 }
 
-// diffFiles compares files with the live configuration by a dry run.
+// diffFiles compares files with the live configuration, with a dry run.
 func (c *cli) diffFiles(ctx context.Context, cl *client.Client, m *manifest.Manifest, prune bool, selector string) (*adminv1.DiffRevisionsResponse, error) {
 	req := &adminv1.ApplyRequest{Resources: m.Resources(), Options: &adminv1.WriteOptions{DryRun: true}}
 	if prune {

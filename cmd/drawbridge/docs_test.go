@@ -15,8 +15,7 @@ var (
 	quotedWord        = regexp.MustCompile(`"[^"]*"|'[^']*'|[^\s"']+`)
 )
 
-// Every command shown in the README and on the pages of docs exists, and so does
-// every flag it is shown with.
+// The README and the pages in docs show only commands and flags that exist.
 func TestDocumentedCommandsParse(t *testing.T) {
 	pages, err := filepath.Glob("../../docs/*.md")
 	if err != nil {
@@ -39,7 +38,7 @@ func TestDocumentedCommandsParse(t *testing.T) {
 			if match == nil || !fenced && !strings.HasPrefix(line, "    ") {
 				continue
 			}
-			// The text after these belongs to the shell.
+			// The rest of the line is for the shell.
 			line, _, _ := strings.Cut(match[1], " #")
 			for _, end := range []string{" |", " &", " >", " 2>", "; ", " || "} {
 				line, _, _ = strings.Cut(line, end)

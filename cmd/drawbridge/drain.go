@@ -72,8 +72,8 @@ func newDrain(c *cli) *cobra.Command {
 	return cmd
 }
 
-// wholeFingerprint returns the fingerprint that begins with text, among those of the
-// connections to an upstream. It returns "" for "".
+// wholeFingerprint returns the fingerprint that begins with text, among the client
+// certificates of the connections to an upstream. It returns "" for "".
 func wholeFingerprint(ctx context.Context, cl *client.Client, upstream, text string) (string, error) {
 	const whole, least = 64, 8 // hexadecimal digits
 	digits := strings.ToLower(strings.ReplaceAll(text, ":", ""))

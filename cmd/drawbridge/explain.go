@@ -79,8 +79,8 @@ func newExplain(c *cli) *cobra.Command {
 	return cmd
 }
 
-// parseHeaders parses "Name: value" lines. The API takes one value a header, so a header
-// that is given twice is an error.
+// parseHeaders parses "Name: value" lines. The API takes one value for each header, so a
+// repeated header is an error.
 func parseHeaders(lines []string) (map[string]string, error) {
 	headers := make(map[string]string)
 	for _, line := range lines {

@@ -13,7 +13,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// The client's certificate is described by its file, or in parts.
+// Flags give the client's certificate as a file or in parts.
 func TestExplainDescribesTheClient(t *testing.T) {
 	var asked *adminv1.ExplainRouteRequest
 	sh := serveFake(t, fakeAdmin{diagnostics: fakeDiagnostics{explain: func(r *adminv1.ExplainRouteRequest) (*adminv1.ExplainRouteResponse, error) {

@@ -139,7 +139,7 @@ func (c *cli) getAll(ctx context.Context, cl *client.Client, f format.Format) er
 	return nil
 }
 
-// showResources writes resources. For a table they must all be of one kind.
+// showResources prints resources. For a table they must all be of one kind.
 func (c *cli) showResources(ctx context.Context, cl *client.Client, f format.Format, kind adminv1.Kind, resources []*adminv1.Resource) error {
 	switch f {
 	case format.YAML:
@@ -162,8 +162,7 @@ func (c *cli) showResources(ctx context.Context, cl *client.Client, f format.For
 	return c.WriteTable(t)
 }
 
-// resourceTable returns the table that `get` shows for a kind: the configuration and its
-// status.
+// resourceTable returns the table of `get` for a kind: the configuration and its status.
 func resourceTable(ctx context.Context, cl *client.Client, kind adminv1.Kind, resources []*adminv1.Resource) (*terminal.Table, error) {
 	switch kind {
 	case adminv1.Kind_KIND_LISTENER:

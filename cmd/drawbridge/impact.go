@@ -12,7 +12,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// showImpact writes which connections, requests and sessions a change ends.
+// showImpact prints which connections, requests and sessions a change ends.
 func (c *cli) showImpact(i *adminv1.Impact) error {
 	if len(i.GetListeners()) == 0 && len(i.GetUpstreams()) == 0 {
 		_, err := fmt.Fprintln(c.Out, "It ends no connection.")

@@ -5,7 +5,8 @@ import (
 	"testing"
 )
 
-// A prune, a delete and a dry run show what they end before anything is changed.
+// A prune, a delete and a dry run first show the connections that the change
+// ends.
 func TestDeleteShowsItsImpactFirst(t *testing.T) {
 	s := gatewayShell(t)
 	ctx := t.Context()

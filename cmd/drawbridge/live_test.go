@@ -15,20 +15,20 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/command"
 )
 
-// patience bounds the wait for an event that must happen, so that a fault fails
-// one test and not the whole run.
+// patience bounds the wait for an event, so that a fault fails only one test
+// and not the whole run.
 const patience = 20 * time.Second
 
-// A watched is a writer whose output a test can wait for.
-type watched struct {
+// An outputLog is a writer whose output a test can wait for.
+type outputLog struct {
 	mu      sync.Mutex
 	text    bytes.Buffer
 	changed chan struct{} // closed and replaced at each write
 }
 
-func newWatched() *watched { return &watched{changed: make(chan struct{})} }
+func newOutputLog() *outputLog { return &outputLog{changed: make(chan struct{})} }
 
-func (w *watched) Write(p []byte) (int, error) {
+func (w *outputLog) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	close(w.changed)
@@ -36,14 +36,14 @@ func (w *watched) Write(p []byte) (int, error) {
 	return w.text.Write(p)
 }
 
-func (w *watched) String() string {
+func (w *outputLog) String() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.text.String()
 }
 
 // until waits until text was written n times.
-func (w *watched) until(t *testing.T, text string, n int) {
+func (w *outputLog) until(t *testing.T, text string, n int) {
 	t.Helper()
 	late := time.After(patience)
 	for {
@@ -61,16 +61,16 @@ func (w *watched) until(t *testing.T, text string, n int) {
 	}
 }
 
-// A running is a command that runs until it is stopped.
-type running struct {
-	out, log *watched
-	stop     func() int // asks it to end, and returns its exit code
+// A backgroundCommand runs until it is stopped.
+type backgroundCommand struct {
+	out, log *outputLog
+	stop     func() int // stops the command and returns its exit code
 }
 
-// start runs a command line in the background; it is stopped with the test.
-func start(t *testing.T, env map[string]string, args ...string) *running {
+// start runs a command line in the background, until the end of the test.
+func start(t *testing.T, env map[string]string, args ...string) *backgroundCommand {
 	t.Helper()
-	r := &running{out: newWatched(), log: newWatched()}
+	r := &backgroundCommand{out: newOutputLog(), log: newOutputLog()}
 	c := &cli{Env: &command.Env{Program: "drawbridge", UID: os.Geteuid(), In: strings.NewReader(""), Out: r.out, Err: r.log, LookupEnv: func(name string) (string, bool) {
 		v, ok := env[name]
 		return v, ok
@@ -86,9 +86,9 @@ func start(t *testing.T, env map[string]string, args ...string) *running {
 	return r
 }
 
-// serve starts a gateway on a new data directory and returns it with a shell
-// that talks to it. It reads files from any temporary directory.
-func serve(t *testing.T, args ...string) (*running, shell) {
+// serve starts a gateway on a new data directory. It returns the gateway, and a
+// shell for it. The gateway may read files from any temporary directory.
+func serve(t *testing.T, args ...string) (*backgroundCommand, shell) {
 	t.Helper()
 	dir := filepath.Join(tempDir(t), "data")
 	r := start(t, nil, append([]string{"serve", "--data-dir", dir, "--file-root", os.TempDir(), "--drain-timeout", "1s"}, args...)...)

@@ -1,7 +1,7 @@
 // Command drawbridge runs the gateway and is its command-line client.
 //
-// Each subcommand has a file or a package of its own; the packages below hold what several
-// of them share.
+// Each subcommand has its own file or package. Other packages below contain code that
+// several subcommands share.
 package main
 
 import (

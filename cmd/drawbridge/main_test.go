@@ -26,7 +26,7 @@ type result struct {
 	out, err string
 }
 
-// A shell runs command lines in an environment of its own.
+// A shell runs command lines in its own environment.
 type shell struct {
 	env map[string]string
 	in  string
@@ -55,7 +55,8 @@ func (r result) want(t *testing.T, code int, texts ...string) {
 	}
 }
 
-// fakeAdmin gives answers that a test cannot make a real gateway give.
+// fakeAdmin is an admin service with answers that a test cannot get from a real
+// gateway.
 type fakeAdmin struct {
 	adminv1.UnimplementedAdminServiceServer
 	apply func(*adminv1.ApplyRequest) (*adminv1.ApplyResponse, error)
@@ -145,8 +146,8 @@ func (f fakeAdmin) WatchConfig(_ *adminv1.WatchConfigRequest, s grpc.ServerStrea
 	return f.watch(s)
 }
 
-// serveFake serves f on a unix socket for the length of the test and returns a
-// shell whose default gateway it is.
+// serveFake serves f on a unix socket until the test ends, and returns a shell
+// for it.
 func serveFake(t *testing.T, f fakeAdmin, opts ...grpc.ServerOption) shell {
 	t.Helper()
 	lis, err := net.Listen("unix", filepath.Join(tempDir(t), "s"))
@@ -202,7 +203,7 @@ func text[M proto.Message](t *testing.T, m M, in string) M {
 	return m
 }
 
-// example reads a message from the files that package view is tested with.
+// example reads a message from the test data of package view.
 func example[M proto.Message](t *testing.T, m M, name string) M {
 	t.Helper()
 	return text(t, m, readFile(t, filepath.Join("view", "testdata", name+".txtpb")))

@@ -16,7 +16,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/command"
 )
 
-// `make packages` sets it.
+// `make packages` sets this flag.
 var writeManual = flag.String("manual", "", "write the manual pages to this directory")
 
 // Every command has a manual page with its description and its flags. The pages are the
@@ -89,17 +89,17 @@ func manual(t *testing.T, dir string) *cobra.Command {
 	return texts
 }
 
-// prepareManual makes the page generator, which reads Markdown, keep the lines of each
-// description.
+// prepareManual prepares the descriptions for the page generator, which reads
+// Markdown, so that it keeps their line breaks.
 func prepareManual(cmd *cobra.Command) {
-	cmd.DisableAutoGenTag = true // it has the date
+	cmd.DisableAutoGenTag = true // the tag contains the date
 	cmd.Long = "```\n" + cmd.Long + "\n```"
 	for _, sub := range cmd.Commands() {
 		prepareManual(sub)
 	}
 }
 
-// escaped returns a line as it is in the source of a manual page, with plain hyphens.
+// escaped returns a line in the form of a manual page's source, with plain hyphens.
 func escaped(line string) string {
 	line = strings.ReplaceAll(line, `\`, `\\`)
 	if strings.HasPrefix(line, ".") || strings.HasPrefix(line, "'") {

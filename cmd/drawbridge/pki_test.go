@@ -49,7 +49,7 @@ func TestACAOnDisk(t *testing.T) {
 		t.Errorf("key file: %v, %v", info, err)
 	}
 
-	// A root without an intermediate must not be read with the old one.
+	// A new root without an intermediate is not loaded with the old intermediate.
 	pki("init", "--force", "--name", "Second CA").want(t, exit.OK)
 	pki("issue", "late", "--client").want(t, exit.OK)
 	pki("show", filepath.Join(dir, "late.pem")).want(t, exit.OK, "Issuer       CN=Second CA\n")

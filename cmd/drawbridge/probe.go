@@ -108,8 +108,8 @@ func newProbe(c *cli) *cobra.Command {
 	return cmd
 }
 
-// upstreamIn returns the index of the document with the upstream of that name, or of the
-// only upstream if name is empty.
+// upstreamIn returns the index of the upstream with the given name, or of the only
+// upstream if name is empty.
 func upstreamIn(m *manifest.Manifest, file, name string) (int, error) {
 	found := -1
 	var names []string

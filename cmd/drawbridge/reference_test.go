@@ -13,10 +13,10 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/command"
 )
 
-// `make generate` sets it.
+// `make generate` sets this flag.
 var updateReference = flag.Bool("update-reference", false, "write docs/reference/cli.md")
 
-// docs/reference/cli.md has the help of every command as the program prints it.
+// docs/reference/cli.md contains the program's help for every command.
 func TestCommandReferenceIsCurrent(t *testing.T) {
 	const file = "../../docs/reference/cli.md"
 	var page strings.Builder
@@ -40,7 +40,7 @@ func TestCommandReferenceIsCurrent(t *testing.T) {
 	}
 }
 
-// writeReference writes the sections of a command and of those below it.
+// writeReference writes the sections of a command and its subcommands.
 func writeReference(page *strings.Builder, cmd *cobra.Command) {
 	if cmd.Hidden || cmd.Name() == "help" || cmd.Name() == "completion" {
 		return
@@ -84,7 +84,7 @@ func referenceFlags(flags *pflag.FlagSet) string {
 	return rows.String()
 }
 
-// indentBy indents every line by n spaces more.
+// indentBy indents every line by n more spaces.
 func indentBy(n int, text string) string {
 	prefix := strings.Repeat(" ", n)
 	return prefix + strings.ReplaceAll(strings.TrimRight(text, "\n"), "\n", "\n"+prefix)

@@ -95,7 +95,7 @@ func whenMade(r *adminv1.Revision) string {
 	return r.GetCommitTime().AsTime().Local().Format("2006-01-02 15:04:05")
 }
 
-// who names the caller that made a revision, or the cause of a change by the gateway.
+// who returns the caller that made a revision, or the cause if the gateway made it.
 func who(r *adminv1.Revision) string {
 	if r.GetTransport() == adminv1.Transport_TRANSPORT_INTERNAL && r.GetMethod() != "" {
 		return r.GetPrincipal() + " (" + r.GetMethod() + ")"
@@ -139,7 +139,8 @@ func (c *cli) showRevision(ctx context.Context, cl *client.Client, f format.Form
 	return view.WriteDiff(c.Out, p, r.GetChanges())
 }
 
-// completeRevisions completes the numbers of revisions, as up to most arguments.
+// completeRevisions completes up to most arguments with the numbers of
+// revisions.
 func completeRevisions(o *client.Connector, most int) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		if len(args) >= most {

@@ -9,7 +9,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/exit"
 )
 
-// gatewayShell starts a gateway and returns a shell whose default it is.
+// gatewayShell starts a gateway and returns a shell for it.
 func gatewayShell(t *testing.T, args ...string) shell {
 	t.Helper()
 	dir := tempDir(t)

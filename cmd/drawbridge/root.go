@@ -20,8 +20,8 @@ import (
 // A cli makes the commands of one run of the program.
 type cli struct {
 	*command.Env
-	program     handover.Program      // this one, for an upgrade
-	predecessor *handover.Predecessor // the process that this one replaces; nil: none
+	program     handover.Program      // this program, for an upgrade
+	predecessor *handover.Predecessor // the process to replace in an upgrade; nil: none
 	ownsProcess bool                  // serve restricts the process; false in tests, which share theirs
 }
 
@@ -50,7 +50,7 @@ func newRoot(c *cli) *cobra.Command {
 		Short:         "A TLS bridging gateway that is configured at run time",
 		Long:          rootLong,
 		Example:       "  drawbridge demo\n  drawbridge serve --config drawbridge.yaml\n  drawbridge apply -f drawbridge.yaml\n  drawbridge get listeners\n  drawbridge probe payments",
-		SilenceErrors: true, // run reports them, once
+		SilenceErrors: true, // run reports errors
 		SilenceUsage:  true,
 		Args:          cobra.ArbitraryArgs,
 		RunE:          command.RunGroup,
@@ -95,7 +95,7 @@ func (c *cli) run(ctx context.Context, args []string) int {
 	}
 	f := exit.AsError(err)
 	c.predecessor.Fail(f)
-	if f == errDiffers { // diff has shown the differences
+	if f == errDiffers { // diff has already shown the differences
 		return f.Code
 	}
 	if !started && f.Code == exit.Failure {
@@ -110,7 +110,7 @@ func (c *cli) run(ctx context.Context, args []string) int {
 	return f.Code
 }
 
-// mark makes every command below cmd set started before it runs.
+// mark makes every command below cmd set started when it begins to run.
 func mark(cmd *cobra.Command, started *bool) {
 	if run := cmd.RunE; run != nil {
 		cmd.RunE = func(cmd *cobra.Command, args []string) error {

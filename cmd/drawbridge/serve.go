@@ -101,8 +101,8 @@ func (c *cli) serve(ctx context.Context, o *serveOptions) error {
 	if err != nil {
 		return err
 	}
-	// net/http logs some errors about upstreams only to the standard logger, with the
-	// bytes that they sent.
+	// net/http logs some errors of upstreams only to the standard logger, with the
+	// bytes from the upstream.
 	log.SetFlags(0)
 	log.SetOutput(opts.Logger.Named("go").StandardWriter(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}))
 	defer log.SetOutput(os.Stderr)
@@ -112,7 +112,7 @@ func (c *cli) serve(ctx context.Context, o *serveOptions) error {
 	}
 	opts.Manager = systemd.Find(opts.Logger.Named("systemd"))
 	opts.Predecessor = c.predecessor
-	// Before opening anything: an early SIGHUP must not end the process.
+	// Do this first, so that an early SIGHUP does not end the process.
 	hangup, reopen := make(chan os.Signal, 1), make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
@@ -198,7 +198,7 @@ func (c *cli) serve(ctx context.Context, o *serveOptions) error {
 }
 
 // open opens the gateway and applies the configuration file, if there is one. If ctx
-// ends first, it fails. The caller closes opts.Sockets, which open sets.
+// ends first, it fails. open sets opts.Sockets; the caller closes them.
 func (o *serveOptions) open(ctx context.Context, opts *gateway.Options) (*gateway.Gateway, error) {
 	var m *manifest.Manifest
 	if o.config != "" {
@@ -222,8 +222,8 @@ func (o *serveOptions) open(ctx context.Context, opts *gateway.Options) (*gatewa
 	return gw, nil
 }
 
-// inherit takes the sockets over, from the service manager or from the process that this
-// one replaces.
+// inherit takes over the sockets from the service manager, or from the process to
+// replace.
 func inherit(ctx context.Context, opts *gateway.Options) error {
 	sockets := systemd.Inherited()
 	if opts.Predecessor != nil {
@@ -240,7 +240,7 @@ func inherit(ctx context.Context, opts *gateway.Options) error {
 	return nil
 }
 
-// gateway checks the flags and returns the options they stand for.
+// gateway checks the flags and returns the options of the gateway.
 func (o *serveOptions) gateway(c *cli, lines *logwriter.Writer) (gateway.Options, error) {
 	opts := gateway.Options{
 		DataDir: o.dataDir, Ops: o.ops, Statsd: o.statsd,
@@ -326,7 +326,7 @@ func (o *serveOptions) gateway(c *cli, lines *logwriter.Writer) (gateway.Options
 	return opts, err
 }
 
-// recordTo checks the flags of the access log.
+// recordTo checks the flags of the access log and sets its options.
 func (o *serveOptions) recordTo(to *gateway.AccessLog, c *cli) error {
 	switch o.accessLogFormat {
 	case "json":
@@ -359,7 +359,7 @@ func absolute(path string) (string, error) {
 // reopenLogs handles SIGUSR1. It logs errors.
 func (o *serveOptions) reopenLogs(ctx context.Context, gw *gateway.Gateway, opts gateway.Options) {
 	file := o.accessLog
-	if opts.AccessLog.File == "" { // to standard output, or none
+	if opts.AccessLog.File == "" { // the log goes to standard output, or there is no log
 		file = ""
 	}
 	reopenLog(ctx, opts.Logger, "access log", file, gw.ReopenAccessLog)
@@ -370,7 +370,7 @@ func (o *serveOptions) reopenLogs(ctx context.Context, gw *gateway.Gateway, opts
 
 func reopenLog(ctx context.Context, log hclog.Logger, name, file string, reopen func(context.Context) error) {
 	switch err := reopen(ctx); {
-	case ctx.Err() != nil: // shutting down
+	case ctx.Err() != nil: // the gateway is shutting down
 	case err != nil:
 		log.Error("SIGUSR1: cannot reopen the "+name+"; keeping the current file", "error", err)
 	case file == "":

@@ -120,13 +120,13 @@ func TestSIGHUPReadsFilesOfCertificatesAgain(t *testing.T) {
 func TestFilesAreReadOnlyBelowFileRoots(t *testing.T) {
 	data, outside := filepath.Join(tempDir(t), "data"), filepath.Dir(site(t))
 	config := filepath.Join(outside, "site.yaml")
-	serve := func(args ...string) (*running, shell) {
+	serve := func(args ...string) (*backgroundCommand, shell) {
 		r := start(t, nil, append([]string{"serve", "--data-dir", data}, args...)...)
 		r.log.until(t, "ready", 1)
 		return r, shell{env: map[string]string{"DRAWBRIDGE_ADMIN": "unix:" + filepath.Join(data, "admin.sock")}}
 	}
 
-	// By default: not wherever a command happens to be.
+	// By default, a gateway does not read files from arbitrary directories.
 	r, sh := serve()
 	refused := sh.run(t.Context(), "apply", "-f", config)
 	refused.want(t, exit.Invalid, "document 1 (TrustBundle corp): file: ", "document 2 (Certificate client): files.certificatePath: ")
@@ -137,7 +137,8 @@ func TestFilesAreReadOnlyBelowFileRoots(t *testing.T) {
 	}
 	r.stop()
 
-	// The directory of --config, for a file and for a directory; and that of --file-root.
+	// It reads files from the directory of --config, which may be a file or a directory,
+	// and from --file-root.
 	for _, args := range [][]string{{"--config", config}, {"--config", dirOnly(t, config)}, {"--config", config, "--file-root", outside}} {
 		r, sh = serve(args...)
 		sh.run(t.Context(), "get", "certificate", "client").want(t, exit.OK, "CN=gateway")
@@ -148,8 +149,8 @@ func TestFilesAreReadOnlyBelowFileRoots(t *testing.T) {
 		want(t, exit.Invalid, "document 2 (Certificate client): files.certificatePath: ")
 }
 
-// dirOnly returns a directory with the files of path's and path alone of its
-// configurations.
+// dirOnly returns a directory with the files of path's directory, but with path
+// as its only configuration.
 func dirOnly(t *testing.T, path string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -211,7 +212,7 @@ func TestTheAccessLogIsReopenedOnSIGUSR1(t *testing.T) {
 		t.Errorf("before:\n%safter:\n%s", before, after)
 	}
 
-	// Without one, SIGUSR1 does no harm.
+	// Without a log file, SIGUSR1 has no effect.
 	r, _ = serve(t)
 	usr1()
 	r.log.until(t, "SIGUSR1: the access log is not written to a file", 1)
@@ -237,8 +238,8 @@ func TestServeOverTCPAcceptsOnlyTrustedClients(t *testing.T) {
 	}
 	status := func(args ...string) (r result) {
 		args = append([]string{"status", "--admin", address[1], "--admin-tls-ca", trust}, args...)
-		// On a busy machine the time in which a client must connect may pass. A stream
-		// that the client cannot decrypt has no such excuse.
+		// On a busy machine the client may fail to connect in time: try again. A
+		// stream that the client cannot decrypt is always an error.
 		for range 5 {
 			if r = (shell{}).run(t.Context(), args...); r.code != exit.Unavailable || strings.Contains(r.err, "local error: tls") {
 				break

@@ -9,8 +9,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/exit"
 )
 
-// A gateway's state is sealed, served, backed up, restored and rekeyed, and no step leaves
-// a private key in a file.
+// A gateway's state can be sealed, served, backed up, restored and rekeyed. No step
+// leaves a private key in a file.
 func TestAStateIsSealedAndRekeyed(t *testing.T) {
 	ctx, dir := t.Context(), tempDir(t)
 	key := writeFile(t, dir, "a.key", strings.Repeat("a", 64)+"\n")
@@ -77,7 +77,7 @@ func TestAStateIsSealedAndRekeyed(t *testing.T) {
 			t.Errorf("%s holds the private key", path)
 		}
 	}
-	// Without the flag, the key is the systemd credential.
+	// Without the flag, the program uses the systemd credential.
 	writeFile(t, credentials, "drawbridge.seal-key", strings.Repeat("b", 64))
 	stop = serving(restored)
 	if after := s.run(ctx, "get", "all", "-o", "json").out; after != before {

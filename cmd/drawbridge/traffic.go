@@ -14,17 +14,17 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// A traffic holds counts of failures. A count of an upstream or listener begins again
-// when it is replaced.
+// A traffic holds counts of failures. When an upstream or listener is replaced, its
+// counts begin again at zero.
 type traffic struct {
 	failures           map[failureKey]int64
-	serverErrors, lost map[string]int64 // by listener
+	serverErrors, lost map[string]int64 // counts by listener
 }
 
-// A failureKey is what failures are counted by.
+// A failureKey is a key by which failures are counted.
 type failureKey struct {
 	place  string // the endpoint or listener
-	reason string // for people
+	reason string // a text for people
 }
 
 // readTraffic reads the counts and the status.

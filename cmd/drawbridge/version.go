@@ -8,7 +8,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// The release build sets both: -ldflags "-X main.version=v1.2.3 -X main.commit=HASH".
+// The release build sets both variables: -ldflags "-X main.version=v1.2.3 -X
+// main.commit=HASH".
 var version, commit string
 
 // programVersion returns the version from the release build, or else the module version

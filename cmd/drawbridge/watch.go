@@ -70,8 +70,8 @@ func watch(ctx context.Context, cl *client.Client, w watchWriter) error {
 	defer reading.Wait()
 	defer cancel()
 
-	// Open the event stream first: once its header has arrived, no event after the
-	// current revision is missed.
+	// Open the event stream first: once its header has arrived, it delivers every
+	// event after the current revision.
 	events, err := cl.Status.WatchEvents(ctx, &adminv1.WatchEventsRequest{})
 	if err != nil {
 		return err
@@ -125,7 +125,7 @@ func relay[M any](ctx context.Context, recv func() (M, error), lines chan<- func
 	}
 }
 
-// A watchWriter writes changes and events as they arrive, one a line.
+// A watchWriter writes changes and events as they arrive, one per line.
 type watchWriter struct {
 	w      io.Writer
 	paint  terminal.Paint

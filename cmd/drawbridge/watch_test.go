@@ -19,7 +19,7 @@ import (
 type fakeStream struct {
 	changes chan *adminv1.WatchConfigResponse
 	events  chan *adminv1.Event
-	end     chan error // ends the stream of events
+	end     chan error // a value ends the stream of events
 	sh      shell
 }
 

@@ -24,9 +24,9 @@ func TestWhoamiShowsTheRoleAndTheSubjects(t *testing.T) {
 	sh.run(t.Context(), "whoami", "-o", "json").want(t, exit.OK, `"role": "OPERATOR"`)
 }
 
-// The user that runs the gateway stays an admin whatever the policy says, so that no
-// policy locks everybody out. A policy that cannot be used ends the start, and changes
-// nothing later.
+// The user that runs the gateway is always an admin, so that no policy locks out all
+// callers. With an invalid policy the gateway does not start. A later invalid policy
+// has no effect.
 func TestThePolicyIsReadAtStartAndOnSIGHUP(t *testing.T) {
 	dir := tempDir(t)
 	policy := writeFile(t, dir, "policy.yaml", "subjects:\n  uid:4000000000: viewer\n")

@@ -10,7 +10,8 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// A requireProbe is how many endpoints must pass a TLS handshake before a write.
+// A requireProbe is a flag: how many endpoints must pass a TLS handshake before
+// a write.
 type requireProbe adminv1.RequireProbe
 
 // String, Set and Type make a requireProbe a flag.

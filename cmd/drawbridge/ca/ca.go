@@ -1,6 +1,6 @@
 // Package ca has the commands of `drawbridge pki`, for a private CA in a directory.
 //
-// Package certs/pki makes the certificates; this one has the flags, the files and the
+// Package certs/pki makes the certificates; package ca handles flags, files and
 // tables.
 package ca
 
@@ -102,7 +102,7 @@ func (l *lifetime) Set(s string) error {
 	return nil
 }
 
-// until returns the end of a lifetime that begins now, or the zero time if it is unset.
+// until returns the end of a lifetime that begins now, or the zero time if l is unset.
 func (l lifetime) until() time.Time {
 	if l == 0 {
 		return time.Time{}
@@ -111,8 +111,8 @@ func (l lifetime) until() time.Time {
 }
 
 // inStaging calls make with a new directory beside dir, then moves the files in it to
-// dir. It replaces existing files only if force is set. It moves all of the files or, as
-// far as the file system allows, none.
+// dir. It replaces existing files only if force is set. As far as the file system
+// allows, it moves either all files or no file.
 func inStaging(dir string, force bool, make func(staging string) error) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err

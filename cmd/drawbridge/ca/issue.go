@@ -35,7 +35,7 @@ a server, and one without is for a client. With both flags it is for both.`,
 	dir := dirFlag(cmd.Flags())
 	cmd.Flags().StringSliceVar(&options.DNSNames, "dns", nil, "DNS `name`; may be repeated")
 	cmd.Flags().IPSliceVar(&options.IPs, "ip", nil, "IP `address`; may be repeated")
-	cmd.Flags().Lookup("ip").DefValue = "" // help would show []
+	cmd.Flags().Lookup("ip").DefValue = "" // otherwise help shows []
 	cmd.Flags().StringSliceVar(&options.URIs, "uri", nil, "`URI`; may be repeated")
 	cmd.Flags().BoolVar(&server, "server", false, "for a server")
 	cmd.Flags().BoolVar(&client, "client", false, "for a client")

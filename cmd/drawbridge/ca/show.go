@@ -57,12 +57,12 @@ func showDir(env *command.Env, dir string) error {
 		if e.KeyPath == "" {
 			file += " (no key)"
 		}
-		t.Add(file, info.Subject, terminal.Few(info.SANs), purpose(e.Chain[0]), view.DaysLeft(shown, time.Now()), info.KeyType, view.ShortFingerprint(shown))
+		t.Add(file, info.Subject, terminal.FirstThree(info.SANs), purpose(e.Chain[0]), view.DaysLeft(shown, time.Now()), info.KeyType, view.ShortFingerprint(shown))
 	}
 	return env.WriteTable(t)
 }
 
-// purpose says what a certificate is for.
+// purpose returns the use of a certificate.
 func purpose(cert *x509.Certificate) string {
 	if cert.IsCA {
 		return "ca"

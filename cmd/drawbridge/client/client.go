@@ -1,7 +1,7 @@
 // Package client connects commands to a running gateway.
 //
-// A command adds the connection's flags with Flags, and dials when it runs. A Client has
-// the services of the API, and reads all pages of a list.
+// A command adds the connection's flags with Flags, and dials when it runs. A Client
+// calls the API's services, and reads all pages of a list.
 package client
 
 import (
@@ -33,7 +33,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// maxAnswer is far above the gateway's own limit on a response.
+// maxAnswer bounds a response. It is far above the gateway's own limit.
 const maxAnswer = 256 << 20
 
 // A Connector holds the flags for the connection to the gateway.
@@ -67,7 +67,7 @@ type Client struct {
 	Diagnostics adminv1.DiagnosticsServiceClient
 	conn        *grpc.ClientConn
 	target      string
-	// anonymous: over TCP without a client certificate.
+	// anonymous means over TCP without a client certificate.
 	anonymous bool
 	// dialError is the last error of a TCP or unix connection. It is a
 	// pointer to an error because errors have different types.
@@ -107,7 +107,7 @@ func (o *Connector) Dial() (*Client, error) {
 		grpc.WithAuthority(authority),
 		grpc.WithUserAgent("drawbridge/"+o.env.Version),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)),
-		// For watch: keepalive detects a gateway that disappeared.
+		// With keepalive, watch detects a gateway that has disappeared.
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
 			conn, err := new(net.Dialer).DialContext(ctx, network, address)
@@ -154,7 +154,8 @@ func (o *Connector) tlsConfig(host string) (*tls.Config, error) {
 	return config, nil
 }
 
-// Failure explains why a call failed. It returns nil for nil. name may be nil.
+// Failure explains the error of a call. It returns nil for nil. name may be
+// nil.
 func (cl *Client) Failure(err error, name exit.FieldNamer) error {
 	st, ok := status.FromError(err)
 	if !ok || st.Code() != codes.Unavailable {
@@ -176,12 +177,12 @@ func (cl *Client) Failure(err error, name exit.FieldNamer) error {
 		return f
 	}
 	if len(st.Details()) > 0 {
-		return exit.RPCError(err, name) // the gateway returned it
+		return exit.RPCError(err, name) // the error is from the gateway
 	}
 	// The connection was established and then lost. A TLS 1.3 server rejects a client's
-	// certificate with an alert after the handshake, which arrives as text at best or is
-	// lost behind a broken pipe. Over TCP a gateway always requires a certificate, so if
-	// none was sent, that is the cause.
+	// certificate after the handshake, with an alert. At best err contains the alert's
+	// text, and after a broken pipe the alert is lost. But a gateway requires a
+	// certificate over TCP, so an anonymous client was certainly rejected.
 	f.Summary = fmt.Sprintf("no connection to the gateway at %s: %s", cl.target, terminal.Printable(st.Message()))
 	rejectedByClient := strings.Contains(st.Message(), "authentication handshake failed")
 	if strings.Contains(st.Message(), "remote error: tls:") || cl.anonymous && !rejectedByClient {

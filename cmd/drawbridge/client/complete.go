@@ -10,8 +10,8 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// CompleteKindAndName completes KIND, and NAME from the running gateway. extra are
-// further words that are valid as KIND.
+// CompleteKindAndName completes KIND, and completes NAME from the running gateway.
+// extra are further valid words for KIND.
 func (o *Connector) CompleteKindAndName(extra ...string) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		if len(args) == 0 {
@@ -39,8 +39,8 @@ func (o *Connector) CompleteName(kind adminv1.Kind) cobra.CompletionFunc {
 	}
 }
 
-// CompleteFlag completes a flag of cmd with the words for the upstream that the only
-// argument names.
+// CompleteFlag completes a flag of cmd with words for the upstream in the command's
+// only argument.
 func (o *Connector) CompleteFlag(cmd *cobra.Command, flag string, words func(*adminv1.UpstreamStatus) []string) {
 	err := cmd.RegisterFlagCompletionFunc(flag, func(cmd *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		if len(args) != 1 {
@@ -56,7 +56,7 @@ func (o *Connector) CompleteFlag(cmd *cobra.Command, flag string, words func(*ad
 	}
 }
 
-// Complete completes with words from the running gateway.
+// Complete returns completions from the running gateway.
 func (o *Connector) Complete(cmd *cobra.Command, words func(*Client) ([]string, error)) ([]cobra.Completion, cobra.ShellCompDirective) {
 	if o.env.ReadFlags(cmd.Flags()) != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp

@@ -90,8 +90,8 @@ func RecvWhole(recv func() (*adminv1.WatchConfigResponse, error)) (*adminv1.Watc
 	return whole, err
 }
 
-// joined returns a message of a watch and its continuation as one. It takes ownership of
-// both.
+// joined returns one message for a message of a watch and its continuation. It takes
+// ownership of both.
 func joined(whole, part *adminv1.WatchConfigResponse) *adminv1.WatchConfigResponse {
 	resources, changes := append(whole.Resources, part.Resources...), append(whole.Changes, part.Changes...)
 	reset := whole.Reset_

@@ -6,7 +6,8 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// Diff reads all differences between two revisions; a nil to stands for the live one.
+// Diff reads all differences between two revisions; if to is nil, it is the live
+// revision.
 func (cl *Client) Diff(ctx context.Context, from int64, to *int64) (*adminv1.DiffRevisionsResponse, error) {
 	whole := &adminv1.DiffRevisionsResponse{}
 	for token := ""; ; {

@@ -21,13 +21,13 @@ type Env struct {
 	In        io.Reader
 	Out, Err  io.Writer
 	LookupEnv func(name string) (value string, ok bool)
-	UID       int    // effective user
-	Program   string // path of the program, for command lines to copy and paste
-	Version   string // version of the program
+	UID       int    // the effective user
+	Program   string // the path of the program, shown in examples to copy and paste
+	Version   string // the version of the program
 }
 
-// RunGroup is the RunE of a command that only has subcommands. Cobra checks the names of
-// subcommands only at the root.
+// RunGroup is the RunE of a command that only has subcommands. It rejects unknown names,
+// because Cobra does so only at the root.
 func RunGroup(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return cmd.Help()
@@ -76,8 +76,8 @@ func (e *Env) DefaultDataDir() string {
 	return filepath.Join(home, ".local", "state", "drawbridge")
 }
 
-// Paint returns a paint for w: it colors if w is a terminal, unless the environment
-// disables color (no-color.org).
+// Paint returns the Paint for w. It adds colors if w is a terminal, unless the
+// environment disables them (no-color.org).
 func (e *Env) Paint(w io.Writer) terminal.Paint {
 	if v, _ := e.LookupEnv("NO_COLOR"); v != "" {
 		return false

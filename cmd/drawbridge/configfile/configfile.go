@@ -1,5 +1,5 @@
-// Package configfile makes a configuration file the whole configuration of a gateway in
-// this process.
+// Package configfile applies a configuration file to a gateway in this process. The
+// file is its whole configuration.
 package configfile
 
 import (
@@ -16,8 +16,8 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// Load reads a file or directory with the whole configuration, which may not be empty. A
-// file system that hangs holds it up until ctx ends.
+// Load reads a file or directory with the whole configuration, which must not be empty.
+// If the file system hangs, Load returns when ctx ends.
 func Load(ctx context.Context, path string, log hclog.Logger) (*manifest.Manifest, error) {
 	m, err := files.Await(ctx, log, "--config "+path, func() (*manifest.Manifest, error) { return manifest.LoadConfig(path) })
 	if err != nil {
@@ -26,8 +26,8 @@ func Load(ctx context.Context, path string, log hclog.Logger) (*manifest.Manifes
 	return m, NotEmpty(m, path)
 }
 
-// NotEmpty rejects an empty configuration, which would delete everything. It is probably
-// the wrong file, or a file that is being written.
+// NotEmpty rejects an empty configuration, which would delete everything. Probably it is
+// the wrong file, or a program is still writing it.
 func NotEmpty(m *manifest.Manifest, source string) error {
 	if len(m.Documents) > 0 {
 		return nil
@@ -35,13 +35,13 @@ func NotEmpty(m *manifest.Manifest, source string) error {
 	return &exit.Error{Code: exit.Invalid, Summary: source + " holds no resource; with prune that would delete everything"}
 }
 
-// Apply replaces the configuration of gw by m. It is one edit, which also reads
-// every file that m names, and the system's roots, again.
+// Apply replaces the configuration of gw with m, in one edit. The edit also
+// reads again every file that m names, and the system's roots.
 func Apply(ctx context.Context, gw *gateway.Gateway, m *manifest.Manifest, why string, log hclog.Logger) error {
 	edit := store.Edit{Prune: store.PruneAll(), RereadSystem: true, Comment: "configuration file, " + why, Origin: store.Origin{Method: why}}
 	for i, r := range m.Resources() {
 		body, ok := manifest.Body(r).(store.Resource)
-		if !ok { // a kind that the manifest knows and the store does not
+		if !ok { // the store does not know this kind
 			continue
 		}
 		edit.Puts = append(edit.Puts, store.Put{

@@ -1,5 +1,5 @@
-// Package connections is the command "connections": it lists the open connections of a
-// running gateway, and closes them.
+// Package connections has the command "connections", which lists or closes the open
+// connections of a running gateway.
 package connections
 
 import (

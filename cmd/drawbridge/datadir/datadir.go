@@ -1,7 +1,7 @@
 // Package datadir has the commands for the data directory of a stopped gateway:
 // `drawbridge restore` and `drawbridge store`.
 //
-// Package gateway/store/bolt does the work; this package has the flags and the messages.
+// Package gateway/store/bolt does the work; package datadir handles flags and messages.
 package datadir
 
 import (
@@ -42,8 +42,8 @@ func KeyFlag(flags *pflag.FlagSet) *string {
 	return flags.String("seal-key-file", "", "`file` with the key that seals the state: 32 bytes as hexadecimal digits (default: the systemd credential "+seal.Credential+", if there is one)")
 }
 
-// Key returns the key in a file, or in the systemd credential if path is "". It returns
-// nil if there is neither.
+// Key returns the key in the file at path, or in the systemd credential if path is "".
+// It returns nil if path is "" and there is no such credential.
 func Key(env *command.Env, path string) (*seal.Key, error) {
 	credentials, _ := env.LookupEnv("CREDENTIALS_DIRECTORY")
 	if path == "" {
@@ -67,7 +67,7 @@ func requiredKey(env *command.Env, path string) (*seal.Key, error) {
 	return k, err
 }
 
-// failure says which directory has no state.
+// failure adds the directory to an error about missing state.
 func failure(dir string, err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%s holds no state: %w", dir, err)
@@ -75,12 +75,12 @@ func failure(dir string, err error) error {
 	return err
 }
 
-// contents describes what a database holds.
+// contents describes the contents of a database.
 func contents(s bolt.Summary) string {
 	return fmt.Sprintf("%d resources, %d stored revisions", s.Resources, s.Records)
 }
 
-// description is contents with whether the database is sealed.
+// description is contents, and whether the database is sealed.
 func description(s bolt.Summary) string {
 	if s.Sealed {
 		return contents(s) + ", sealed"

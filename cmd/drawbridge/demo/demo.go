@@ -1,5 +1,5 @@
-// Package demo has the command `drawbridge demo`: a CA, three upstream servers and a
-// gateway, in one process.
+// Package demo has the command `drawbridge demo`. It runs a CA, three upstream
+// servers and a gateway in one process.
 package demo
 
 import (
@@ -89,7 +89,7 @@ func run(ctx context.Context, env *command.Env, once bool) (err error) {
 
 	err = showDemo(ctx, env, gw, dir, files, ups, once)
 	if ctx.Err() != nil {
-		err = nil // interrupted: not a failure
+		err = nil // an interrupt is not a failure
 	} else if err == nil && !once {
 		select {
 		case <-ctx.Done():
@@ -201,8 +201,8 @@ func fetch(ctx context.Context, url string) (string, error) {
 	return string(body), err
 }
 
-// echoed sends a line, ends its side of the stream as `nc -N` does, and
-// returns everything that comes back.
+// echoed sends a line, ends its side of the stream like `nc -N`, and returns
+// the whole answer.
 func echoed(ctx context.Context, address, line string) (string, error) {
 	conn, err := (&net.Dialer{Timeout: demoTimeout}).DialContext(ctx, "tcp", address)
 	if err != nil {

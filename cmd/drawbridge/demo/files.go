@@ -10,15 +10,15 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/pki"
 )
 
-// demoFiles are the files of a demo that its commands name.
+// demoFiles are the files of a demo that appear in its commands.
 type demoFiles struct {
 	config                string // the gateway's first configuration
-	route, rotate         string // for drawbridge apply
-	routeJSON, rotateJSON string // for grpcurl
+	route, rotate         string // files for drawbridge apply
+	routeJSON, rotateJSON string // requests for grpcurl
 }
 
 // issueDemo makes the demo's CA in dir, and two client certificates of the gateway: the
-// first one and one to rotate to.
+// first, and a second to rotate to.
 func issueDemo(dir string) (*pki.CA, error) {
 	ca, err := pki.Init(dir, pki.CAOptions{CommonName: "Drawbridge demo CA"}, nil)
 	if err != nil {

@@ -54,7 +54,7 @@ func startDemoUpstreams(ca *pki.CA) (_ *demoUpstreams, err error) {
 	return u, nil
 }
 
-// demoTLS returns the TLS settings of a server that demands a client
+// demoTLS returns the TLS settings of a server that requires a client
 // certificate.
 func demoTLS(ca *pki.CA, name string) (*tls.Config, error) {
 	issued, err := ca.Issue(pki.LeafOptions{DNSNames: []string{name}, Usage: pki.Server})
@@ -93,7 +93,7 @@ func startDemoWeb(ca *pki.CA, name string) (*demoServer, error) {
 	srv := &http.Server{
 		TLSConfig:         config,
 		ReadHeaderTimeout: 10 * time.Second,
-		ErrorLog:          log.New(io.Discard, "", 0), // the gateway reports failed handshakes
+		ErrorLog:          log.New(io.Discard, "", 0), // the gateway already reports failed handshakes
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 			io.WriteString(w, describeCaller(name, r.TLS))

@@ -1,7 +1,7 @@
 // Package exit turns errors into messages for people and exit codes.
 //
 // Commands return errors. An Error carries its exit code; AsError turns every other error
-// into an Error. RPCError and ApplyError explain what a gateway refused, fault by fault.
+// into an Error. RPCError and ApplyError explain each fault of a refused request.
 package exit
 
 import (
@@ -27,23 +27,23 @@ import (
 const (
 	OK          = iota
 	Failure     // any other error
-	Usage       // of the command line
-	Invalid     // of a file or resource
-	NotFound    // no such resource
-	Conflict    // with the current state
+	Usage       // an error of the command line
+	Invalid     // a fault of a file or resource
+	NotFound    // the resource does not exist
+	Conflict    // a conflict with the current state
 	Unavailable // the gateway cannot be reached or cannot serve
-	Denied      // not allowed
+	Denied      // the caller may not do this
 )
 
 // An Error is an error message for people and its exit code.
 type Error struct {
 	Code    int
 	Summary string
-	Faults  []string               // one line each; may be empty
+	Faults  []string               // one line for each fault; may be empty
 	probes  []*adminv1.ProbeResult // the results of --require-probe
 }
 
-// Error returns the faults and the summary, one a line.
+// Error returns the faults and the summary, one per line.
 func (f *Error) Error() string {
 	return strings.Join(append(append([]string{}, f.Faults...), f.Summary), "\n")
 }
@@ -54,14 +54,14 @@ func (f *Error) Print(w io.Writer, p terminal.Paint) {
 		fmt.Fprintln(w, line)
 	}
 	if len(f.probes) > 0 {
-		// An error while printing an error cannot be reported.
+		// An error while an error is printed cannot be reported.
 		_ = view.WriteProbe(w, p, f.probes, time.Now())
 		fmt.Fprintln(w)
 	}
 	fmt.Fprintln(w, "Error:", f.Summary)
 }
 
-// UsageError returns an error of the command line.
+// UsageError returns an error about the command line.
 func UsageError(msg string) error { return &Error{Code: Usage, Summary: msg} }
 
 // AsError returns the Error that err wraps. Faults of a manifest are Invalid, and any
@@ -76,11 +76,11 @@ func AsError(err error) *Error {
 	return &Error{Code: Failure, Summary: err.Error()}
 }
 
-// A FieldNamer translates a field path of a request for the user: to a place in a file,
-// or to a resource.
+// A FieldNamer translates a field path of a request for the user, for example to a
+// place in a file or to a resource.
 type FieldNamer func(path string) string
 
-// InManifest names fields of an Apply of m.
+// InManifest returns the FieldNamer for an Apply of m.
 func InManifest(m *manifest.Manifest) FieldNamer {
 	return func(path string) string {
 		place, field, ok := m.Locate(path)
@@ -128,7 +128,7 @@ func RPCError(err error, name FieldNamer) error {
 			}
 		case *adminv1.ProbeUpstreamResponse:
 			f.probes = append(f.probes, d.GetResults()...)
-		case *errdetails.ErrorInfo: // its count includes faults that did not fit in the response
+		case *errdetails.ErrorInfo: // the count includes faults that did not fit in the response
 			total, _ = strconv.Atoi(d.GetMetadata()["faults"])
 		}
 	}
@@ -168,8 +168,8 @@ func ApplyError(err error, name FieldNamer) error {
 	return f
 }
 
-// summarize uses a single fault as the summary, and counts several. total may be larger
-// than the number of listed faults.
+// summarize makes a single fault the summary. For several faults the summary is their
+// number, total, which may be larger than the number of listed faults.
 func (f *Error) summarize(total int) {
 	switch {
 	case len(f.Faults) == 1:
@@ -197,5 +197,6 @@ func exitCode(c codes.Code) int {
 	return Failure
 }
 
-// NoField leaves out field paths where the message alone is clear.
+// NoField omits field paths, for requests whose messages are clear without
+// them.
 func NoField(string) string { return "" }

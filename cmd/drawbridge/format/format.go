@@ -1,6 +1,6 @@
 // Package format writes messages of the API in the output formats of commands.
 //
-// A command gets its Format from Flag. Where that is Table, package view has the form for
+// A command gets its Format from Flag. For Table, package view writes the text for
 // people.
 package format
 

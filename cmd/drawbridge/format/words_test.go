@@ -14,7 +14,7 @@ func TestWordsHaveNoPrefix(t *testing.T) {
 	for got, want := range map[string]string{
 		Word(adminv1.Protocol_PROTOCOL_HTTP):           "HTTP",
 		Word(adminv1.Protocol_PROTOCOL_UNSPECIFIED):    "UNSPECIFIED",
-		Word(adminv1.Protocol(99)):                     "99", // of a newer gateway
+		Word(adminv1.Protocol(99)):                     "99", // a value of a newer gateway
 		Lower(adminv1.ListenerState_LISTENER_STATE_UP): "up",
 	} {
 		if got != want {

@@ -10,27 +10,26 @@ import (
 )
 
 const (
-	// logBuffer is how many bytes of the log are buffered for a slow reader. When it is
-	// full, further lines are dropped and counted.
+	// logBuffer is the size of the buffer for a slow reader. When it is full, further
+	// lines are dropped and counted.
 	logBuffer = 1 << 20
 
-	// logFlush bounds how long the end of the program waits for the log to be written.
+	// logFlush bounds how long the program waits at its end for the log to be written.
 	logFlush = time.Second
 )
 
 // A Writer writes the log to an output that may block, such as a pipe whose reader
-// has stopped. Writers to the log never wait for the output: otherwise connections,
-// admin calls and the shutdown would wait with it. Its methods may be called
-// concurrently.
+// has stopped. Write never waits for the output: otherwise connections, admin calls
+// and the shutdown would wait, too. Its methods may be called concurrently.
 type Writer struct {
 	out     io.Writer
-	dropped atomic.Uint64 // lines
+	dropped atomic.Uint64 // the number of dropped lines
 
 	mu      sync.Mutex
 	waiting []byte // lines that wait to be written
 	wake    chan struct{}
 	closed  bool
-	done    chan struct{} // closed when everything is written after Close
+	done    chan struct{} // closed when all lines are written after Close
 }
 
 // New starts writing to out. The caller must call Close.
@@ -83,7 +82,7 @@ func (w *Writer) run() {
 func (w *Writer) Dropped() uint64 { return w.dropped.Load() }
 
 // Close writes the buffered lines, for at most logFlush. If the output still blocks
-// then, its goroutine is abandoned.
+// then, the writing goroutine is abandoned.
 func (w *Writer) Close() error {
 	w.mu.Lock()
 	w.closed = true

@@ -7,7 +7,7 @@ import (
 	"testing/synctest"
 )
 
-// blocked is an output whose reader has stopped, until release is closed.
+// blocked is an output that blocks until release is closed.
 type blocked struct {
 	bytes.Buffer
 	release chan struct{}
@@ -23,7 +23,7 @@ func TestALogWithoutReaderNeverBlocksAndCountsDroppedLines(t *testing.T) {
 		out := &blocked{release: make(chan struct{})}
 		w := New(out)
 		line := []byte(strings.Repeat("x", 1023) + "\n")
-		w.Write(line) // is being written
+		w.Write(line) // this line is being written
 		synctest.Wait()
 		const fits = logBuffer / 1024
 		for range fits + 10 {
@@ -32,7 +32,7 @@ func TestALogWithoutReaderNeverBlocksAndCountsDroppedLines(t *testing.T) {
 		if w.Dropped() != 10 {
 			t.Errorf("%d lines were dropped", w.Dropped())
 		}
-		w.Close() // gives up after logFlush
+		w.Close() // returns after logFlush
 		w.Write(line)
 		if w.Dropped() != 11 {
 			t.Errorf("%d lines were dropped", w.Dropped())

@@ -21,7 +21,7 @@ import (
 type decoder struct {
 	place   Place
 	faults  *Faults
-	aliased int // nodes that aliases may still expand to
+	aliased int // the number of nodes that aliases may still expand to
 }
 
 func (d *decoder) fault(n *yaml.Node, field, format string, args ...any) {
@@ -116,9 +116,9 @@ func (d *decoder) field(m protoreflect.Message, fd protoreflect.FieldDescriptor,
 	}
 }
 
-// wants reports whether n is of the kind, and adds a fault if not. It deliberately does
-// not treat null as left out: otherwise a listener with an empty "tls:", because its
-// lines were commented out, would become a plaintext listener.
+// wants reports whether n is of the kind, and adds a fault if not. It deliberately
+// rejects null instead of treating it as absent: if all lines under "tls:" of a
+// listener are commented out, the listener must not become a plaintext listener.
 func (d *decoder) wants(n *yaml.Node, kind yaml.Kind, path, description string) bool {
 	switch {
 	case n.Kind == kind:
@@ -151,7 +151,8 @@ func (d *decoder) scalar(fd protoreflect.FieldDescriptor, n *yaml.Node, path str
 	return v, false
 }
 
-// isSecret reports whether a fault must never quote the value of the field.
+// isSecret reports whether the value of the field is secret, so faults must
+// never quote it.
 func isSecret(fd protoreflect.FieldDescriptor) bool {
 	options, ok := fd.Options().(*descriptorpb.FieldOptions)
 	return ok && options.GetDebugRedact()
@@ -197,7 +198,7 @@ func scalarValue(fd protoreflect.FieldDescriptor, n *yaml.Node) (v protoreflect.
 			want += ", because SSLv2 and SSLv3 are broken (RFC 6176, RFC 7568) and not supported"
 		}
 		return v, want
-	case protoreflect.MessageKind: // isNested left only these two
+	case protoreflect.MessageKind: // all other messages are nested
 		if fd.Message().FullName() == timestampName {
 			var t timestamppb.Timestamp
 			if scalar && unmarshalText(n.Value, &t) {
@@ -231,7 +232,7 @@ func number(fd protoreflect.FieldDescriptor, n *yaml.Node) (v protoreflect.Value
 		if n.Decode(&i) != nil {
 			return v, want
 		}
-	case "!!str": // protojson writes 64-bit numbers as strings
+	case "!!str": // protojson writes 64-bit integers as strings
 		var err error
 		if i, err = strconv.ParseInt(n.Value, 10, bits); err != nil {
 			return v, want
@@ -259,9 +260,9 @@ func fromBase64(text string) ([]byte, bool) {
 	return data, err == nil
 }
 
-// enumValue finds a value by its name, with or without the enum's prefix, in
-// any case: PROTOCOL_HTTP, HTTP, http; TLS_VERSION_1_2, 1.2, and as nginx and
-// OpenSSL write it, TLSv1.2. It rejects enum numbers: 2 as an HTTP version would mean
+// enumValue finds a value by its name, with or without the enum's prefix, in any
+// case: PROTOCOL_HTTP, HTTP, http; TLS_VERSION_1_2, 1.2, and TLSv1.2, the name in
+// nginx and OpenSSL. It rejects enum numbers: the HTTP version 2 would mean
 // HTTP_PROTOCOL_1_1.
 func enumValue(enum protoreflect.EnumDescriptor, text string) protoreflect.EnumValueDescriptor {
 	name := strings.ToUpper(strings.NewReplacer(".", "_", "-", "_").Replace(text))
@@ -277,7 +278,7 @@ func enumValue(enum protoreflect.EnumDescriptor, text string) protoreflect.EnumV
 	return enum.Values().ByName(protoreflect.Name(EnumPrefix(enum) + name))
 }
 
-// EnumPrefix returns what every value of enum begins with: "PROTOCOL_".
+// EnumPrefix returns the common prefix of all values of enum: "PROTOCOL_".
 func EnumPrefix(enum protoreflect.EnumDescriptor) string {
 	return strings.TrimSuffix(string(enum.Values().ByNumber(0).Name()), "UNSPECIFIED")
 }

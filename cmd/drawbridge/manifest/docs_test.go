@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// Every configuration shown in the README and on the pages of docs can be read.
+// Every configuration in the README and in the pages of docs can be parsed.
 func TestDocumentedConfigurationsParse(t *testing.T) {
 	pages, err := filepath.Glob("../../../docs/*.md")
 	if err != nil {

@@ -14,8 +14,8 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// MarshalJSON returns m as indented protojson with stable spacing. protojson's own spacing
-// varies.
+// MarshalJSON returns m as indented protojson. Unlike protojson's own, its spacing is
+// stable.
 func MarshalJSON(m proto.Message) ([]byte, error) {
 	raw, err := protojson.Marshal(m)
 	if err != nil {
@@ -89,7 +89,8 @@ func DocumentJSON(r *adminv1.Resource) (json.RawMessage, error) {
 	return out.Bytes(), nil
 }
 
-// Desired returns a copy of r without output-only fields, which can be written again.
+// Desired returns a copy of r without output-only fields. The copy can be written to
+// a gateway.
 func Desired(r *adminv1.Resource) *adminv1.Resource {
 	r = proto.CloneOf(r)
 	body := Body(r)

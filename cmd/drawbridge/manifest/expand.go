@@ -4,15 +4,15 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// maxAliased bounds how many nodes the aliases of one document may expand to, against a
-// "billion laughs" file.
+// maxAliased bounds how many nodes the aliases of one document may expand to. It
+// protects against a "billion laughs" file.
 const maxAliased = 100_000
 
 // expand returns a copy of n with aliases and merge keys (<<) expanded. Every mapping in
 // it has unique string keys. It returns nil after a fault that makes n unusable.
 func (d *decoder) expand(n *yaml.Node, path string, depth int, aliased bool) *yaml.Node {
 	if depth > maxDepth {
-		// A cycle of aliases ends here too.
+		// This also ends a cycle of aliases.
 		d.fault(n, "", "nested more than %d levels deep", maxDepth)
 		return nil
 	}
@@ -47,8 +47,8 @@ func (d *decoder) expand(n *yaml.Node, path string, depth int, aliased bool) *ya
 func (d *decoder) expandMapping(n *yaml.Node, path string, depth int, aliased bool) *yaml.Node {
 	out := *n
 	out.Content = make([]*yaml.Node, 0, len(n.Content))
-	lines := make(map[string]int) // of the mapping's own keys
-	var merged []*yaml.Node       // mappings to take further keys from
+	lines := make(map[string]int) // the lines of the mapping's own keys
+	var merged []*yaml.Node       // mappings whose keys are merged
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key := n.Content[i]
 		if key.Kind == yaml.AliasNode {
@@ -82,8 +82,8 @@ func (d *decoder) expandMapping(n *yaml.Node, path string, depth int, aliased bo
 			d.fault(value, field, "must be a mapping to merge, not %s", describe(value))
 		}
 	}
-	// The mapping's own keys take precedence over merged ones, and an earlier mapping over
-	// a later one (yaml.org/type/merge.html).
+	// The mapping's own keys take precedence over merged keys, and earlier mappings over
+	// later ones (yaml.org/type/merge.html).
 	for _, m := range merged {
 		if m.Kind != yaml.MappingNode {
 			d.fault(m, join(path, "<<"), "must be a mapping to merge, not %s", describe(m))

@@ -13,10 +13,10 @@ const maxFaults = 100
 // A Place is a position in a file.
 type Place struct {
 	File     string
-	Line     int    // from 1; 0 if not known
-	Document int    // number in the file, from 1; 0 if not known
-	Kind     string // "Listener"; empty if not known
-	Name     string // of the resource; empty if not known
+	Line     int    // from 1; 0 if unknown
+	Document int    // number in the file, from 1; 0 if unknown
+	Kind     string // "Listener"; empty if unknown
+	Name     string // name of the resource; empty if unknown
 }
 
 // String returns "web.yaml:12: document 2 (Listener web)".
@@ -52,7 +52,8 @@ func (f Fault) String() string {
 // Faults holds all faults of some files, in order.
 type Faults []Fault
 
-// Error returns a line for each fault; past a hundred, how many more there are.
+// Error returns a line for each of the first hundred faults, and the number of
+// the others.
 func (fs Faults) Error() string {
 	var b strings.Builder
 	for i, f := range fs {

@@ -8,8 +8,8 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// Any file is either parsed or rejected with faults, and a parsed manifest can
-// be written and parsed again.
+// Every file is either parsed or rejected with faults. A parsed manifest can be
+// written and parsed again.
 func FuzzParse(f *testing.F) {
 	f.Add([]byte("kind: Listener\nname: web\nprotocol: HTTP\n---\nkind: Upstream\nendpoints: [{address: a:1}]\n"))
 	f.Add([]byte(`[{"kind": "Route", "respond": {"body": "\ud83d"}}]`))

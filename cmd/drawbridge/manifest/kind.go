@@ -17,7 +17,7 @@ func Kinds() []adminv1.Kind {
 	}
 }
 
-// KindName returns the name that a document gives to kind: "TrustBundle".
+// KindName returns the name of kind in a document: "TrustBundle".
 func KindName(kind adminv1.Kind) string {
 	fd := resourceField(kind)
 	if fd == nil {
@@ -66,7 +66,7 @@ func normalize(s string) string {
 	return strings.ToLower(strings.NewReplacer("_", "", "-", "", " ", "").Replace(s))
 }
 
-// nearest returns the candidate that s was most likely meant to be, or "".
+// nearest returns the candidate that the user most likely meant by s, or "".
 func nearest(s string, candidates []string) string {
 	if len(s) > 64 {
 		return ""

@@ -9,9 +9,9 @@ import (
 )
 
 // Locate translates a path in an ApplyRequest with m.Resources, such as
-// "resources[3].upstream.endpoints[0].address", to its place in the files and to the
-// spelling there. A field that the files leave out is located at its parent. ok is false
-// if the path is not about m's resources.
+// "resources[3].upstream.endpoints[0].address", to its place in the files and to its
+// spelling there. The place of a field that the files omit is its parent's. ok is false
+// if the path does not refer to m's resources.
 func (m *Manifest) Locate(path string) (place Place, field string, ok bool) {
 	steps := splitPath(path)
 	if len(steps) < 2 || steps[0] != "resources" {
@@ -23,7 +23,7 @@ func (m *Manifest) Locate(path string) (place Place, field string, ok bool) {
 	}
 	doc := &m.Documents[i]
 	place = doc.Place
-	if len(steps) < 4 { // the resource itself
+	if len(steps) < 4 { // the path of the resource itself
 		return place, "", true
 	}
 	line, field := walk(doc.node, Body(doc.Resource).ProtoReflect().Descriptor(), steps[3:])

@@ -4,7 +4,7 @@
 // Reading is strict. Unknown fields, duplicate fields and wrong types are faults. All
 // faults are reported at once, each with its file, line, document and field. A Manifest
 // is immutable. It remembers the place of every field, so that a gateway's faults about a
-// request can be reported at the file.
+// request can be reported with their places in the file.
 package manifest
 
 import (
@@ -19,13 +19,13 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// MaxSize bounds the size of a file, in bytes: a gateway accepts as much in one message.
+// MaxSize is the maximum size of a file in bytes, and of one message to a gateway.
 const MaxSize = 128 << 20
 
 // A Source is the content of a file.
 type Source struct {
-	Name string // for reports
-	Dir  string // absolute; relative paths in the file start here
+	Name string // used in faults
+	Dir  string // an absolute directory; relative paths in the file start there
 	Data []byte
 }
 
@@ -34,7 +34,7 @@ type Document struct {
 	Place    Place
 	Resource *adminv1.Resource
 
-	node *yaml.Node // expanded; used by Locate
+	node *yaml.Node // the expanded document; used by Locate
 }
 
 // A Manifest holds the resources of some files. It is immutable.
@@ -96,7 +96,7 @@ func parseDocument(src Source, root rootNode, faults *Faults) (Document, bool) {
 		return Document{}, false
 	}
 
-	// kind and name first, so that every other fault can name its resource.
+	// Parse kind and name first, so that all other faults can name their resource.
 	kindNode, rest := takeKey(n, "kind")
 	if name, _ := takeKey(n, "name"); name != nil && name.Kind == yaml.ScalarNode {
 		d.place.Name = name.Value
@@ -139,7 +139,7 @@ func takeKey(n *yaml.Node, key string) (*yaml.Node, *yaml.Node) {
 }
 
 // makeAbsolute makes relative file names in r absolute, starting at dir, because the
-// gateway that opens them runs in another directory.
+// gateway that opens the files runs in another directory.
 func makeAbsolute(r *adminv1.Resource, dir string) {
 	abs := func(p *string) {
 		if *p != "" && !filepath.IsAbs(*p) {

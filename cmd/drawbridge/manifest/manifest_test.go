@@ -17,7 +17,7 @@ func parse(text string) (*Manifest, error) {
 	return Parse(Source{Name: "f.yaml", Dir: "/etc/db", Data: []byte(text)})
 }
 
-// same checks that text parses to the resources that want holds in prototext.
+// same checks that text parses to the resources in want, which is prototext.
 func same(t *testing.T, text string, want ...string) {
 	t.Helper()
 	m, err := parse(text)
@@ -108,7 +108,7 @@ upstream: payments
 func TestFaultsNameLineDocumentAndField(t *testing.T) {
 	for name, tt := range map[string]struct {
 		text string
-		want []string // each fault begins so
+		want []string // the beginning of each fault
 	}{
 		"unknown field, near": {"kind: Listener\nname: web\nadress: x",
 			[]string{"f.yaml:3: document 1 (Listener web): adress: no such field; did you mean address?"}},

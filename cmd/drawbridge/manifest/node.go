@@ -21,7 +21,7 @@ const maxDepth = 64
 // a list.
 type rootNode struct {
 	node   *yaml.Node
-	number int // of the document, from 1
+	number int // the document's number, from 1
 }
 
 // parseNodes returns the documents of src that are not empty. After a syntax error, the
@@ -56,7 +56,7 @@ func parseNodes(src Source, faults *Faults) []rootNode {
 				roots = append(roots, rootNode{item, number})
 			}
 		case n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null":
-			// Only comments between two "---".
+			// There are only comments between two "---".
 		default:
 			roots = append(roots, rootNode{n, number})
 		}
@@ -81,8 +81,8 @@ func isJSON(name string, data []byte) bool {
 	}
 }
 
-// yamlDocuments returns a function that reads the next document, io.EOF after
-// the last.
+// yamlDocuments returns a function that returns the next document, or io.EOF
+// after the last.
 func yamlDocuments(data []byte) func() (*yaml.Node, error) {
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	return func() (*yaml.Node, error) {
@@ -132,17 +132,17 @@ func jsonDocuments(data []byte) func() (*yaml.Node, error) {
 			offset = max(syntax.Offset-1, 0)
 		}
 		for offset < int64(len(data)) && strings.IndexByte(" \t\r\n", data[offset]) >= 0 {
-			offset++ // some errors point before the space that precedes the faulty value
+			offset++ // some errors have the offset of the space before the faulty value
 		}
 		return nil, fmt.Errorf("line %d: %w", p.line(offset), err)
 	}
 }
 
-// A jsonParser builds the nodes that the YAML parser would. Decoding with encoding/json
-// would lose line numbers and duplicate keys.
+// A jsonParser builds the same nodes as the YAML parser. encoding/json would lose line
+// numbers and duplicate keys.
 type jsonParser struct {
 	dec      *json.Decoder
-	newlines []int64 // offsets
+	newlines []int64 // the offsets of line breaks
 }
 
 func (p *jsonParser) line(offset int64) int {
@@ -178,8 +178,8 @@ func (p *jsonParser) value(depth int) (*yaml.Node, error) {
 		if v == '{' {
 			n.Kind, n.Tag = yaml.MappingNode, "!!map"
 		}
-		// Within an object More is also true before a value, so keys and
-		// values simply alternate.
+		// Within an object, More is also true before a value, so this loop reads keys
+		// and values in turn.
 		for p.dec.More() {
 			child, err := p.value(depth + 1)
 			if err != nil {

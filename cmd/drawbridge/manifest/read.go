@@ -12,12 +12,12 @@ import (
 	"syscall"
 )
 
-// LoadConfig reads and parses one file or directory, as Load does. It accepts regular
-// files only: reading a FIFO could wait forever.
+// LoadConfig reads and parses one file or directory, as Load does. It accepts only
+// regular files, because a read of a FIFO could wait forever.
 func LoadConfig(path string) (*Manifest, error) { return load(nil, true, path) }
 
 // Load reads and parses files. A path is a file, "-" for stdin, or a directory,
-// which stands for its *.yaml, *.yml and *.json in the order of their names.
+// which means its *.yaml, *.yml and *.json files in the order of their names.
 // An error is Faults.
 func Load(stdin io.Reader, paths ...string) (*Manifest, error) { return load(stdin, false, paths...) }
 

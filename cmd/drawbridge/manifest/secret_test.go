@@ -9,8 +9,8 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// Every field that holds a key or passphrase is marked debug_redact, so that no
-// debugging output of any client shows it.
+// Every field with a key or passphrase is marked debug_redact, so debugging
+// output of clients omits it.
 func TestKeysAndPassphrasesAreMarked(t *testing.T) {
 	var marked []string
 	for _, file := range []protoreflect.FileDescriptor{adminv1.File_drawbridge_admin_v1_certificate_proto, adminv1.File_drawbridge_admin_v1_upstream_proto} {

@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	// heapFloor is how far the heap may grow before the garbage collector runs.
-	// A gateway has a few megabytes of live heap, and each handshake leaves about
+	// heapFloor is the size to which the heap may grow before the garbage collector
+	// runs. A gateway has a few megabytes of live heap, and each handshake leaves about
 	// 90 KiB of garbage. With Go's default of 4 MiB the collector would run thirty times
 	// a second under load and use a fifth of the CPU. A larger floor brings no gain.
 	heapFloor = 32 << 20
@@ -21,10 +21,10 @@ const (
 	gcPercent = 100
 )
 
-// percentFor returns the GOGC that lets a heap with that many live bytes grow to
+// percentFor returns the GOGC with which a heap of live bytes grows to
 // heapFloor, or to twice its size if that is more.
 func percentFor(live uint64) int {
-	const most = 100 * heapFloor / (4 << 20) // Go multiplies its minimum heap of 4 MiB by it
+	const most = 100 * heapFloor / (4 << 20) // Go multiplies its minimum heap of 4 MiB by GOGC/100
 	if live == 0 {
 		return most
 	}
@@ -43,28 +43,29 @@ type collector struct {
 	stopped bool
 	timer   *time.Timer // calls look
 
-	// The rest belongs to look, which one goroutine calls at a time.
+	// checking guards the fields below, which only look uses.
 	checking sync.Mutex
 	heap     []metrics.Sample
-	made     uint64    // bytes allocated in total, at the last look
-	seen     uint64    // likewise at its last collection
+	made     uint64    // total allocated bytes at the last look
+	seen     uint64    // total allocated bytes at the last collection by look
 	left     uint64    // unused bytes that could not be returned
-	next     time.Time // earliest collection of a process that allocated little
+	next     time.Time // the earliest time of another collection after little activity
 }
 
 const (
 	// checkEvery is how often a collector checks whether the process is idle.
 	checkEvery = time.Second
-	// quiet is how many bytes an idle process allocates between two checks.
+	// quiet is the maximum of bytes that an idle process allocates between two
+	// checks.
 	quiet = 256 << 10
-	// spare is how much unused memory is not worth returning.
+	// spare is the amount of unused memory that a collector does not return.
 	spare = 2 << 20
-	// activity is how many bytes the end of a few connections allocates: less means that
-	// hardly anything can have become garbage.
+	// activity is the number of bytes that closing a few connections allocates. After
+	// fewer bytes there is hardly any garbage.
 	activity = 16 << 10
-	// restFor is the time between collections that only a little activity causes, as a
-	// multiple of the CPU time of the last one: at most 0.2 % of a core. Its duration
-	// would say little: on a busy machine it is many times longer.
+	// restFor is the minimum time between collections after little activity, as a
+	// multiple of the last collection's CPU time. So they use at most 0.2 % of a core. The
+	// duration is unsuitable: on a busy machine it is many times longer.
 	restFor   = 500
 	leastRest = 5 * time.Second
 	// usualStack is the usual stack size of a goroutine.
@@ -82,9 +83,9 @@ func newCollector() *collector {
 	}
 }
 
-// Pace lets a small heap grow before the garbage collector runs, and returns unused memory
-// to the OS while the process is idle. stop ends that and restores the default GOGC. Only
-// one may run at a time.
+// Pace lets a small heap grow before the garbage collector runs, and returns unused
+// memory to the OS while the process is idle. stop ends this and restores the default
+// GOGC. Only one Pace may run at a time.
 func Pace() (stop func()) {
 	c := newCollector()
 	c.adjust()
@@ -131,16 +132,17 @@ func (c *collector) look() {
 	if !idle {
 		return
 	}
-	// Memory allocated since the last collection may be unused too: the runtime counts it
-	// as live if its own collector ran during a burst. And what the last collection found
-	// live may have become garbage since with little allocated: a thousand connections
-	// closed, say. Only another collection can tell, so one runs now and then.
+	// Memory that was allocated since the last collection may be unused too: the runtime
+	// counts it as live if its own collector ran during a burst. Memory that was live at
+	// the last collection may be garbage now, for example after a thousand connections
+	// closed, which allocates little. Only another collection can detect this, so one
+	// runs now and then.
 	recent := made - c.seen
 	if unused-c.left > worth || recent > worth || recent > activity && !time.Now().Before(c.next) {
 		before := cpuTime()
 		debug.FreeOSMemory()
 		c.seen = made
-		c.left, _, _ = c.unused() // fragmentation: a second attempt would not help
+		c.left, _, _ = c.unused() // memory lost to fragmentation: a second attempt would not help
 		c.next = time.Now().Add(max(leastRest, restFor*(cpuTime()-before)))
 	}
 }
@@ -152,8 +154,8 @@ func cpuTime() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// unused returns, from the runtime's metrics, how many bytes are unused, how many were
-// live after the last collection, and how many were allocated in total.
+// unused returns three numbers of bytes from the runtime's metrics: unused now, live
+// after the last collection, and allocated in total.
 func (c *collector) unused() (unused, live, made uint64) {
 	metrics.Read(c.heap)
 	value := func(i int) uint64 { return c.heap[i].Value.Uint64() }
@@ -163,8 +165,7 @@ func (c *collector) unused() (unused, live, made uint64) {
 	return garbage + free + stacks, live, made
 }
 
-// A cycle is unreachable from the start, so the next garbage collection runs its
-// finalizer.
+// A cycle is never reachable, so the next garbage collection runs its finalizer.
 type cycle struct{ of *collector }
 
 // follow makes the runtime call adjust after each garbage collection. The calls never
@@ -177,8 +178,8 @@ func (c *collector) follow() {
 	})
 }
 
-// adjust sets GOGC and reports whether to call it again. Setting GOGC briefly stops the
-// world, so it ignores small changes.
+// adjust sets GOGC and reports whether to call it again. It ignores small changes,
+// because setting GOGC briefly stops the world.
 func (c *collector) adjust() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -26,9 +26,8 @@ func TestPercentForLetsASmallHeapGrowToTheFloor(t *testing.T) {
 }
 
 func TestCollectorFollowsTheLiveHeap(t *testing.T) {
-	// This test runs in its own process: cobra keeps the flags of every command that
-	// the other tests make, and a large live heap would change the first expected
-	// value.
+	// This test runs in its own process, because the live heap of the other tests
+	// would change the first expected value: cobra keeps the flags of every command.
 	const alone = "DRAWBRIDGE_TEST_COLLECTOR"
 	if os.Getenv(alone) == "" {
 		cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.count=1")
@@ -69,11 +68,11 @@ func TestCollectorFollowsTheLiveHeap(t *testing.T) {
 	}
 }
 
-// The memory of a burst is returned to the OS once: a collector that found work at
-// every check would use more CPU than it saves memory.
+// The memory of a burst is returned to the OS once. A collector that ran at every
+// check would waste CPU.
 func TestCollectorReturnsUnusedMemory(t *testing.T) {
-	// It looks when the test says so: a collector that looks by itself would do so
-	// in between, and what it finds depends on the load of the machine.
+	// The test calls look itself. A collector with a timer would also look between
+	// these calls, and its results would depend on the load of the machine.
 	c := newCollector()
 	debug.FreeOSMemory()
 	c.look()
@@ -86,7 +85,7 @@ func TestCollectorReturnsUnusedMemory(t *testing.T) {
 	metrics.Read(released)
 	inBurst := released[0].Value.Uint64()
 	clear(keep)
-	c.look() // sees that much was allocated, and leaves it at that
+	c.look() // detects many allocations, so it returns no memory
 	deadline := time.Now().Add(30 * time.Second)
 	for metrics.Read(released); released[0].Value.Uint64() < inBurst+burst/2; metrics.Read(released) {
 		if time.Now().After(deadline) {
@@ -104,8 +103,8 @@ func TestCollectorReturnsUnusedMemory(t *testing.T) {
 	}
 }
 
-// Connections that close allocate little and free much. Nothing but a collection sees
-// that, so an idle process runs one if there was any activity since the last.
+// Closing connections allocates little and frees much. Only a collection detects
+// that, so an idle process runs one if there was any activity since the last one.
 func TestCollectorReturnsWhatWasLiveAtItsLastCollection(t *testing.T) {
 	c := newCollector()
 	const held = 64 << 20
@@ -115,14 +114,14 @@ func TestCollectorReturnsWhatWasLiveAtItsLastCollection(t *testing.T) {
 	}
 	debug.FreeOSMemory()
 	c.look()
-	c.look() // has seen all that is live
+	c.look() // counts the live memory
 	released := []metrics.Sample{{Name: "/memory/classes/heap/released:bytes"}}
 	metrics.Read(released)
 	before := released[0].Value.Uint64()
 	clear(keep)
 	runtime.KeepAlive(keep)
-	sink := make([]byte, 8*activity) // the little that closing allocates
-	c.next = time.Time{}             // its rest is over
+	sink := make([]byte, 8*activity) // about as much as closing connections allocates
+	c.next = time.Time{}             // the pause between collections has ended
 	c.look()
 	runtime.KeepAlive(sink)
 	if metrics.Read(released); released[0].Value.Uint64() < before+held/2 {

@@ -8,7 +8,7 @@ import (
 // A Paint colors text for a terminal. The zero value adds no color.
 type Paint bool
 
-// Good, Bad, Caution, Faint and Strong color text by what it means. They do not color "".
+// Good, Bad, Caution, Faint and Strong color text by its meaning. They do not color "".
 func (p Paint) Good(text string) string { return p.sgr("32", text) }
 
 func (p Paint) Bad(text string) string { return p.sgr("31", text) }
@@ -19,7 +19,7 @@ func (p Paint) Faint(text string) string { return p.sgr("2", text) }
 
 func (p Paint) Strong(text string) string { return p.sgr("1", text) }
 
-// sgr selects a graphic rendition (ECMA-48 section 8.3.117) for text.
+// sgr returns text with a graphic rendition (ECMA-48 section 8.3.117).
 func (p Paint) sgr(code, text string) string {
 	if !p || text == "" {
 		return text
@@ -52,9 +52,9 @@ func (p Paint) cell(header, cell string) string {
 	return cell
 }
 
-// IsTerminal reports whether a stream is a terminal. The null device is a character
-// device like a terminal, and programs that run unattended often have it as their input
-// and output.
+// IsTerminal reports whether a stream is a terminal. The null device, which is often
+// the input and output of unattended programs, is also a character device but no
+// terminal.
 func IsTerminal(stream any) bool {
 	f, ok := stream.(*os.File)
 	if !ok {

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// A command of cron or systemd has the null device as its input and output: it must not
-// wait for a person.
+// A command that cron or systemd starts has the null device as its input and output. It
+// must not wait for a user.
 func TestOnlyATerminalIsATerminal(t *testing.T) {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {

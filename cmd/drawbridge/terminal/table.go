@@ -17,7 +17,7 @@ type Table struct {
 func (t *Table) Add(cells ...string) { t.Rows = append(t.Rows, cells) }
 
 // Write writes the rows with columns as wide as their widest cell. It pads before it
-// adds colors, because those have no width on a terminal.
+// adds colors, because color codes have no width on a terminal.
 func (t *Table) Write(w io.Writer, p Paint) error {
 	const gap = 3
 	all := append([][]string{t.Header}, t.Rows...)

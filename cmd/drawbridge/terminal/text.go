@@ -1,7 +1,7 @@
-// Package terminal lays out text for people: tables, colors, and words that fit a line.
+// Package terminal formats text for people: tables, colors, and short words.
 //
-// It does not depend on the gateway. Text that may come from a peer goes through Printable
-// before it is written; a Table does that automatically.
+// It does not depend on the gateway. Text that may come from a peer must pass through
+// Printable before it is written; a Table does that automatically.
 package terminal
 
 import (
@@ -26,8 +26,8 @@ func Printable(text string) string {
 	}, text)
 }
 
-// Few joins the first three values and counts the rest: "a,b,c +2".
-func Few(values []string) string {
+// FirstThree joins the first three values and counts the rest: "a,b,c +2".
+func FirstThree(values []string) string {
 	const most = 3
 	if len(values) > most {
 		return fmt.Sprintf("%s +%d", strings.Join(values[:most], ","), len(values)-most)
@@ -43,15 +43,15 @@ func Count(n int, noun string) string {
 	return fmt.Sprintf("%d %ss", n, noun)
 }
 
-// Some joins at most most values and counts the rest: "a, b and 3 more".
-func Some(values []string, most int) string {
+// JoinUpTo joins at most most values and counts the rest: "a, b and 3 more".
+func JoinUpTo(values []string, most int) string {
 	if len(values) > most {
 		return fmt.Sprintf("%s and %d more", strings.Join(values[:most], ", "), len(values)-most)
 	}
 	return strings.Join(values, ", ")
 }
 
-// Ago formats a time in the past in its largest unit.
+// Ago formats the time since an event in its largest unit.
 func Ago(d time.Duration) string {
 	switch {
 	case d >= 48*time.Hour:
@@ -62,7 +62,7 @@ func Ago(d time.Duration) string {
 	return d.Truncate(time.Second).String() + " ago"
 }
 
-// Brief formats d with a readable precision.
+// Brief formats d with a precision that is easy to read.
 func Brief(d time.Duration) string {
 	switch {
 	case d >= time.Second:

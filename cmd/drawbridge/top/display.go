@@ -20,7 +20,8 @@ import (
 type display interface {
 	show(lines []string) error
 
-	// key waits for a key until the given time, and reports whether one was pressed.
+	// key waits for a key until the given time, and reports whether a key was
+	// pressed.
 	key(ctx context.Context, until time.Time) (key rune, pressed bool)
 
 	// close restores the terminal.
@@ -46,7 +47,8 @@ func openDisplay(e *command.Env) (display, error) {
 		}
 		t.in, t.before = in, before
 	}
-	// The alternate screen keeps what the terminal showed before; the cursor is hidden.
+	// Switch to the alternate screen, so that close can restore the old contents, and
+	// hide the cursor.
 	if _, err := io.WriteString(out, "\x1b[?1049h\x1b[?25l"); err != nil {
 		return nil, errors.Join(err, t.close())
 	}
@@ -87,9 +89,9 @@ func (p *printer) close() error { return nil }
 // A terminalDisplay fills a terminal.
 type terminalDisplay struct {
 	out     *os.File
-	in      *os.File    // nil: there are no keys
+	in      *os.File    // nil: there is no keyboard
 	before  *term.State // the mode to restore
-	pending []byte      // keys that were read and not yet returned
+	pending []byte      // keys that were read but not yet returned
 }
 
 func (t *terminalDisplay) show(lines []string) error {
@@ -113,7 +115,8 @@ func (t *terminalDisplay) show(lines []string) error {
 	return err
 }
 
-// fit returns the part of a line that fits into a width. Colors have no width.
+// fit returns the part of a line that fits into a width. Color codes have no
+// width.
 func fit(line string, width int) string {
 	n := 0
 	for i := 0; i < len(line); {
@@ -167,7 +170,7 @@ func (t *terminalDisplay) key(ctx context.Context, until time.Time) (rune, bool)
 	case ctrlC:
 		key = quit
 	case escape:
-		t.pending = nil // the rest of a sequence such as that of an arrow key
+		t.pending = nil // the rest of an escape sequence, for example of an arrow key
 	}
 	return key, true
 }

@@ -14,12 +14,12 @@ type reading struct {
 	at          time.Time
 	status      *adminv1.GetStatusResponse
 	upstreams   []*adminv1.UpstreamStatus
-	connections []*adminv1.Connection // only if the view shows them
+	connections []*adminv1.Connection // read only if the view shows them
 	counts      map[counter]int64
-	failures    map[string]int64 // by reason
+	failures    map[string]int64 // the number of failures by reason
 }
 
-// A counter names a count that only grows.
+// A counter is the name of a count that only grows.
 type counter struct{ of, what string }
 
 // The counters.
@@ -95,7 +95,7 @@ func endpointKey(u *adminv1.UpstreamStatus, e *adminv1.EndpointStatus) string {
 // A meter holds the latest reading and the one before it.
 type meter struct {
 	now, before *reading
-	failures    map[string]int64 // by reason, since the first reading
+	failures    map[string]int64 // the number since the first reading, by reason
 }
 
 // add makes r the latest reading.

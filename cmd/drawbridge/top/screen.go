@@ -12,7 +12,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/terminal"
 )
 
-// A view is what the table shows.
+// A view is a kind of table.
 type view string
 
 const (
@@ -28,20 +28,20 @@ var headers = map[view][]string{
 	connections: {"ID", "LISTENER", "CLIENT", "IDENTITY", "UPSTREAM", "STATE", "RECEIVED/S", "SENT/S", "RECEIVED", "SENT", "AGE"},
 }
 
-// A cell is a text and the number that it is sorted by, if it has one.
+// A cell is a text and, if it is a number, its value for sorting.
 type cell struct {
 	text     string
 	number   float64
 	isNumber bool
 }
 
-// A screen lays out a meter's readings.
+// A screen shows a meter's readings as text.
 type screen struct {
 	view     view
-	column   map[view]int // to sort by
+	column   map[view]int // the column to sort by
 	reversed bool
 	filter   string
-	typing   bool // keys belong to the filter
+	typing   bool // keys edit the filter
 	paint    terminal.Paint
 	keys     bool // the last line explains the keys
 }
@@ -148,7 +148,7 @@ func failureLine(m *meter, p terminal.Paint) string {
 	return "failures: " + p.Bad(strings.Join(reasons, ", "))
 }
 
-// legend names the view and, on a terminal, the keys.
+// legend returns a line with the view and, on a terminal, the keys.
 func (s *screen) legend(shown, total int) string {
 	text := fmt.Sprintf("%s, by %s", s.view, headers[s.view][s.column[s.view]])
 	if s.reversed {
@@ -172,7 +172,8 @@ func (s *screen) shows(row []cell) bool {
 	return slices.ContainsFunc(row, func(c cell) bool { return strings.Contains(strings.ToLower(c.text), wanted) })
 }
 
-// sort sorts rows by the column: texts upward and numbers downward, unless reversed.
+// sort sorts rows by the column: texts ascending and numbers descending, unless
+// reversed.
 func (s *screen) sort(rows [][]cell) {
 	i := s.column[s.view]
 	slices.SortStableFunc(rows, func(a, b []cell) int {

@@ -10,7 +10,8 @@ import (
 
 var begun = time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)
 
-// readingAt returns a reading of two listeners, of which busy has served some requests.
+// readingAt returns a reading of two listeners. The listener busy has served some
+// requests.
 func readingAt(seconds int, requests, timeouts int64) *reading {
 	r := &reading{at: begun.Add(time.Duration(seconds) * time.Second), counts: map[counter]int64{}, failures: map[string]int64{}}
 	r.status = &adminv1.GetStatusResponse{Version: "v1", Ready: true, Listeners: []*adminv1.ListenerStatus{
@@ -25,7 +26,7 @@ func readingAt(seconds int, requests, timeouts int64) *reading {
 	return r
 }
 
-// table returns the lines of the table, without those above it.
+// table returns the lines of the table, without the lines above it.
 func table(s *screen, m *meter) []string {
 	lines := s.lines(m)
 	return lines[4:]

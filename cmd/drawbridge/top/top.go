@@ -1,9 +1,9 @@
-// Package top is the command "top": a table of a running gateway's traffic that it
-// refreshes until the user quits.
+// Package top has the command "top": a table of a running gateway's traffic, which
+// it refreshes until the user quits.
 //
-// A reader reads the counts of the gateway, a meter turns two readings into rates, and a
-// screen shows them. Only package top changes the mode of the terminal, and it restores
-// the mode however the command ends.
+// read reads the counts of the gateway, a meter turns two readings into rates, and a
+// screen shows them. Only this package changes the mode of the terminal, and it
+// restores the mode however the command ends.
 package top
 
 import (
@@ -88,7 +88,7 @@ func run(ctx context.Context, e *command.Env, cl *client.Client, o options) (err
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, out.close()) }() // even after a panic
+	defer func() { err = errors.Join(err, out.close()) }() // also after a panic
 	s := newScreen(o, e.Paint(e.Out))
 	_, s.keys = out.(*terminalDisplay)
 	var m meter
@@ -117,7 +117,7 @@ func run(ctx context.Context, e *command.Env, cl *client.Client, o options) (err
 				break // the next table is due
 			}
 			if s.press(key) {
-				break // the new view needs other counts
+				break // the new view needs different counts
 			}
 			if err := out.show(s.lines(&m)); err != nil {
 				return err
@@ -131,11 +131,11 @@ type options struct {
 	interval time.Duration
 	count    int
 	view     view
-	sort     string // a column, in any case; "": the first
+	sort     string // a column, in upper or lower case; "": the first
 	filter   string
 }
 
-// fileOf returns the file that a stream is, or nil.
+// fileOf returns the stream as a file, or nil.
 func fileOf(stream any) *os.File {
 	f, _ := stream.(*os.File)
 	return f

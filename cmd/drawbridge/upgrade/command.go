@@ -1,8 +1,8 @@
-// Package upgrade holds the upgrade command, and the parts of serve that carry it out: a
-// socket in the data directory, the path of the program, and the PID file.
+// Package upgrade has the upgrade command, and the parts of serve that perform an
+// upgrade: a socket in the data directory, the path of the program, and the PID file.
 //
-// A Server owns its socket. It starts programs only for users who can enter the data
-// directory: root and the user that runs the gateway.
+// A Server owns its socket. It starts programs only for users with access to the
+// data directory: root and the user that runs the gateway.
 package upgrade
 
 import (
@@ -40,16 +40,17 @@ const socketName = "upgrade.sock"
 
 // A request starts an upgrade. The request and the answer are one line of JSON each.
 type request struct {
-	Binary string `json:"binary,omitempty"` // an absolute path; "": as the gateway was started
+	Binary string `json:"binary,omitempty"` // an absolute path; "": the path with which the gateway was started
 }
 
 type answer struct {
-	PID     int    `json:"pid,omitempty"` // of the new process
+	PID     int    `json:"pid,omitempty"` // the new process
 	Version string `json:"version,omitempty"`
 	OldPID  int    `json:"old_pid,omitempty"`
 	Error   string `json:"error,omitempty"`
 
-	// Again says that another process owns the socket now.
+	// Again means that another process owns the socket now, so the caller should
+	// ask again.
 	Again bool `json:"again,omitempty"`
 }
 
@@ -86,7 +87,8 @@ func New(e *command.Env) *cobra.Command {
 	return cmd
 }
 
-// attempts bounds how often ask reaches a process that has just been replaced.
+// attempts bounds how often ask retries because it reached a process that has
+// just been replaced.
 const attempts = 20
 
 func ask(ctx context.Context, socket string, r request) (answer, error) {

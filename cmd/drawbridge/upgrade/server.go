@@ -22,7 +22,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/gateway/unixsocket"
 )
 
-// A Server carries out upgrades of a gateway.
+// A Server performs upgrades of a gateway.
 type Server struct {
 	Gateway *gateway.Gateway
 	Program handover.Program
@@ -30,10 +30,11 @@ type Server struct {
 	Allowed func(program string) error // an error says why the process cannot run the program; nil: it can run every program
 	Log     hclog.Logger
 
-	listener *unixsocket.Listener // nil: it could not be bound
+	listener *unixsocket.Listener // nil: the socket could not be bound
 }
 
-// requestTimeout limits the time for a caller to send its request, and to read the answer.
+// requestTimeout limits the time for a caller to send its request, and the time to read
+// the answer.
 const requestTimeout = 5 * time.Second
 
 // Listen binds the socket in the data directory. If that fails, signals still work. The
@@ -129,8 +130,8 @@ func (s *Server) upgrade(ctx context.Context, binary string) (gateway.Upgraded, 
 }
 
 // ProgramPath returns the path of the program that this process was started with. It must
-// be called before the working directory changes. It names the file that an installation
-// replaces: /proc/self/exe would name the old one.
+// be called before the working directory changes. An installation replaces the file at
+// this path, whereas /proc/self/exe would refer to the old file.
 func ProgramPath(arg0 string) (string, error) {
 	if strings.Contains(arg0, string(filepath.Separator)) {
 		return filepath.Abs(arg0)
@@ -141,7 +142,7 @@ func ProgramPath(arg0 string) (string, error) {
 	return os.Executable()
 }
 
-// A PIDFile is the path of a file that holds the ID of the serving process. "": no file.
+// A PIDFile is the path of a file with the ID of the serving process. "" means no file.
 type PIDFile string
 
 // Write writes this process's ID.
@@ -156,13 +157,13 @@ func (p PIDFile) Write() error {
 	return os.Rename(fresh, string(p))
 }
 
-// Remove removes the file if it has this process's ID.
+// Remove removes the file if it contains this process's ID.
 func (p PIDFile) Remove() {
 	if p == "" {
 		return
 	}
 	if text, err := os.ReadFile(string(p)); err == nil && bytes.Equal(text, p.content()) {
-		_ = os.Remove(string(p)) // the next process replaces it
+		_ = os.Remove(string(p)) // the next process replaces the file
 	}
 }
 

@@ -10,11 +10,11 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// UnneededCAs names the CAs that no handshake has used for at least unusedFor, while
-// something has verified by another CA of their trust bundle. It leaves out a CA that
+// UnneededCAs lists the CAs that no handshake has used for at least unusedFor,
+// although another CA of their trust bundle has verified a peer. It omits a CA that
 // was the last to verify an endpoint or a listener's clients.
 func UnneededCAs(all []*adminv1.CertificateInUse, now time.Time, unusedFor time.Duration) []string {
-	used := map[string]time.Time{} // the last use of any CA, by bundle
+	used := map[string]time.Time{} // the last use of a CA of each bundle
 	for _, crt := range all {
 		if last := crt.GetEvidence().GetLastVerifiedTime(); last != nil && last.AsTime().After(used[crt.GetName()]) {
 			used[crt.GetName()] = last.AsTime()
@@ -35,7 +35,7 @@ func UnneededCAs(all []*adminv1.CertificateInUse, now time.Time, unusedFor time.
 		}
 		verdict := "is no longer needed: no handshake has used it since"
 		switch {
-		case never: // it may be the next CA
+		case never: // it may be a CA for the future
 			verdict = "is not in use: no handshake has used it since recording began on"
 		case e.GetUnknownCount() > 0:
 			verdict = "may no longer be needed: no handshake has used it since"
@@ -49,8 +49,8 @@ func UnneededCAs(all []*adminv1.CertificateInUse, now time.Time, unusedFor time.
 	return out
 }
 
-// anchorUsers lists endpoints and listeners' clients: "upstream payments 10.0.0.1:443,
-// clients of listener web for api.example.com, and 7 more".
+// anchorUsers lists endpoints and clients of listeners: "upstream payments
+// 10.0.0.1:443, clients of listener web for api.example.com, and 7 more".
 func anchorUsers(users []*adminv1.AnchorUser, total int) string {
 	const most = 5
 	var parts []string
@@ -59,7 +59,7 @@ func anchorUsers(users []*adminv1.AnchorUser, total int) string {
 		case u.GetKind() == adminv1.Kind_KIND_UPSTREAM:
 			parts = append(parts, text+" "+u.GetEndpoint())
 		case len(u.GetHosts()) > 0:
-			parts = append(parts, "clients of "+text+" for "+terminal.Few(u.GetHosts()))
+			parts = append(parts, "clients of "+text+" for "+terminal.FirstThree(u.GetHosts()))
 		default:
 			parts = append(parts, "clients of "+text)
 		}
@@ -92,7 +92,7 @@ func InUseTable(certificates []*adminv1.CertificateInUse) *terminal.Table {
 		case subject == "" && crt.GetUse() == adminv1.CertificateUse_CERTIFICATE_USE_CRL:
 			subject = info.GetIssuer()
 		case subject == "":
-			subject = terminal.Few(info.GetSans())
+			subject = terminal.FirstThree(info.GetSans())
 		}
 		t.Add(left, until, format.Lower(crt.GetUse()), name, subject, usedBy(crt), ShortFingerprint(info), findings(info))
 	}
@@ -127,7 +127,7 @@ func CertificateTable(resources []*adminv1.Resource, now time.Time) *terminal.Ta
 		case *adminv1.Certificate_Pkcs12:
 			source = "pkcs12"
 		}
-		t.Add(crt.GetName(), info.GetSubject(), terminal.Few(info.GetSans()), DaysLeft(info, now), info.GetKeyType(), source, ShortFingerprint(info), findings(info))
+		t.Add(crt.GetName(), info.GetSubject(), terminal.FirstThree(info.GetSans()), DaysLeft(info, now), info.GetKeyType(), source, ShortFingerprint(info), findings(info))
 	}
 	return t
 }
@@ -145,19 +145,19 @@ func TrustBundleTable(resources []*adminv1.Resource, now time.Time) *terminal.Ta
 			source = "system"
 		}
 		var subjects []string
-		var first *adminv1.CertificateInfo // the first to expire
+		var first *adminv1.CertificateInfo // the certificate that expires first
 		for _, info := range b.GetInfo().GetCertificates() {
 			subjects = append(subjects, info.GetSubject())
 			if first == nil || info.GetNotAfter().AsTime().Before(first.GetNotAfter().AsTime()) {
 				first = info
 			}
 		}
-		t.Add(b.GetName(), source, fmt.Sprint(b.GetInfo().GetCount()), terminal.Few(subjects), DaysLeft(first, now), revocationLists(b.GetInfo().GetCrls(), now))
+		t.Add(b.GetName(), source, fmt.Sprint(b.GetInfo().GetCount()), terminal.FirstThree(subjects), DaysLeft(first, now), revocationLists(b.GetInfo().GetCrls(), now))
 	}
 	return t
 }
 
-// revocationLists counts revocation lists and shows the first update that is due: "2,
+// revocationLists describes revocation lists by their number and the next update: "2,
 // next update in 6 days".
 func revocationLists(crls []*adminv1.CrlInfo, now time.Time) string {
 	var first time.Time
@@ -176,7 +176,8 @@ func revocationLists(crls []*adminv1.CrlInfo, now time.Time) string {
 	}
 }
 
-// DaysLeft is the number of whole days until info's certificate expires, or "expired".
+// DaysLeft returns the number of whole days until info's certificate expires, or
+// "expired".
 func DaysLeft(info *adminv1.CertificateInfo, now time.Time) string {
 	if info.GetNotAfter() == nil {
 		return ""

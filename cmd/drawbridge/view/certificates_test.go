@@ -29,7 +29,8 @@ func TestDaysLeftAreCountedToTheFirstExpiry(t *testing.T) {
 		"c|CN=c||expired||pem|abcd|EXPIRED,NO_SAN", "d|||||pkcs12||")
 }
 
-// A CA is called unneeded after a day without use, if its bundle is in use.
+// A CA is unneeded after a day without use, if another CA of its bundle is in
+// use.
 func TestUnneededCAs(t *testing.T) {
 	now := time.Date(2030, 6, 10, 12, 0, 0, 0, time.UTC)
 	ca := func(bundle, subject string, since, last time.Duration) *adminv1.CertificateInUse {
@@ -54,7 +55,8 @@ func TestUnneededCAs(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 
-	// A CA that verified something last is needed, and without evidence nothing is certain.
+	// A CA is needed if it was the last to verify an endpoint. A CA without evidence may be
+	// needed.
 	used, needed, unknown := ca("corp", "CN=new", 10*day, time.Minute), ca("corp", "CN=needed", 10*day, 2*day), ca("corp", "CN=unknown", 10*day, 2*day)
 	needed.Evidence.NeededByCount = 1
 	unknown.Evidence.UnknownCount = 9

@@ -15,10 +15,10 @@ import (
 // A chainView is an endpoint's chain in order, with each fault at its certificate.
 type chainView struct {
 	certs     []*adminv1.CertificateInfo
-	path      []int            // indices into certs: the leaf, its issuer, that one's issuer, …
-	unrelated []int            // presented, but not part of the path
-	issuer    string           // of the last certificate of the path, if not presented
-	faults    map[int][]string // by index; at missing: those of the missing issuer
+	path      []int            // indices into certs: the leaf, its issuer, the issuer's issuer, …
+	unrelated []int            // presented, but not in the path
+	issuer    string           // the issuer of the path's last certificate, if not presented
+	faults    map[int][]string // faults by index; at missing, the faults of the missing issuer
 	now       time.Time
 }
 
@@ -63,8 +63,8 @@ func viewChain(r *adminv1.ProbeResult, now time.Time) *chainView {
 }
 
 // faulty returns the certificate that caused a failure, and the fault. The fault is empty
-// if no certificate caused it, or if validity times did: those are shown at each
-// certificate.
+// if no certificate caused the failure, or if the cause is a validity period, which is
+// shown at each certificate.
 func (v *chainView) faulty(r *adminv1.ProbeResult) (at int, fault string) {
 	top := v.path[len(v.path)-1]
 	switch r.GetReason() {
@@ -166,7 +166,7 @@ func (v *chainView) writeNode(w io.Writer, p terminal.Paint, i int, branch, belo
 	}
 	fmt.Fprintln(w, line)
 	if i == 0 && len(c.GetSans()) > 0 {
-		fmt.Fprintf(w, "%s%s\n", below, terminal.Printable(terminal.Some(c.GetSans(), 8)))
+		fmt.Fprintf(w, "%s%s\n", below, terminal.Printable(terminal.JoinUpTo(c.GetSans(), 8)))
 	}
 	for _, fault := range v.faults[i] {
 		fmt.Fprintf(w, "%s%s\n", below, p.Bad(terminal.Printable("✗ "+fault)))

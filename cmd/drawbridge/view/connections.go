@@ -66,7 +66,7 @@ func connectionState(c *adminv1.Connection) string {
 	return state
 }
 
-// connectionTLS returns the versions of TLS of both sides: "1.3 - 1.2".
+// connectionTLS returns the TLS versions of both sides: "1.3 - 1.2".
 func connectionTLS(c *adminv1.Connection) string {
 	var sides []string
 	for _, s := range []*adminv1.ConnectionSide{c.GetClient(), c.GetServer()} {
@@ -88,7 +88,7 @@ func bytesText(n *int64) string {
 	return terminal.Bytes(*n)
 }
 
-// rounded returns a duration in whole seconds; "" for none.
+// rounded returns a duration in whole seconds, or "" for nil.
 func rounded(d *durationpb.Duration) string {
 	if d == nil {
 		return ""

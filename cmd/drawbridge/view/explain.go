@@ -29,10 +29,10 @@ func WriteExplanation(w io.Writer, p terminal.Paint, req *adminv1.ExplainRouteRe
 	}
 	fmt.Fprintf(&out, "%s  %s\n", action, by)
 	fmt.Fprintf(&out, "  %s\n", terminal.Printable(answer.GetWhy()))
-	if as := answer.GetHost() + answer.GetPath(); as != "" && as != req.GetHost()+req.GetPath() { // normalized, or a default
+	if as := answer.GetHost() + answer.GetPath(); as != "" && as != req.GetHost()+req.GetPath() { // the request was normalized, or a default applies
 		fmt.Fprintf(&out, "  %s %s\n", p.Faint("read as"), terminal.Printable(as))
 	}
-	if path := answer.GetUpstreamPath(); path != "" && path != answer.GetPath() { // rewritten
+	if path := answer.GetUpstreamPath(); path != "" && path != answer.GetPath() { // the path was rewritten
 		fmt.Fprintf(&out, "  %s %s\n", p.Faint("sent as"), terminal.Printable(path))
 	}
 	if policy := answer.GetTlsPolicy(); policy != nil {
@@ -50,11 +50,11 @@ func WriteExplanation(w io.Writer, p terminal.Paint, req *adminv1.ExplainRouteRe
 func policyText(t *adminv1.ExplainedTlsPolicy) string {
 	text := t.GetField()
 	if len(t.GetHosts()) > 0 {
-		text += " for " + terminal.Few(t.GetHosts())
+		text += " for " + terminal.FirstThree(t.GetHosts())
 	}
-	text += ", certificate " + terminal.Few(t.GetCertificates()) + clientAuthText(t.GetClientAuth())
+	text += ", certificate " + terminal.FirstThree(t.GetCertificates()) + clientAuthText(t.GetClientAuth())
 	if len(t.GetClientTrustBundles()) > 0 {
-		text += ", trust " + terminal.Few(t.GetClientTrustBundles())
+		text += ", trust " + terminal.FirstThree(t.GetClientTrustBundles())
 	}
 	return text
 }
@@ -62,7 +62,7 @@ func policyText(t *adminv1.ExplainedTlsPolicy) string {
 func writeExplainedUpstream(out *bytes.Buffer, p terminal.Paint, u *adminv1.ExplainedUpstream) {
 	fmt.Fprintf(out, "\n%s  %.4g%%\n", p.Strong("upstream "+terminal.Printable(u.GetName())), u.GetPercent())
 	if u.GetReason() != adminv1.Reason_REASON_UNSPECIFIED {
-		fmt.Fprintf(out, "  %s\n", p.Bad(terminal.Printable("down: "+why(u))))
+		fmt.Fprintf(out, "  %s\n", p.Bad(terminal.Printable("down: "+downReason(u))))
 	}
 	fact := func(name, value string) {
 		fmt.Fprintf(out, "  %s %s\n", p.Faint(terminal.Pad(name, 18)), terminal.Printable(value))
@@ -82,7 +82,7 @@ func writeExplainedUpstream(out *bytes.Buffer, p terminal.Paint, u *adminv1.Expl
 		fact("client certificate", certificate)
 		verification := u.GetVerification()
 		if verification == adminv1.Verification_VERIFICATION_UNSPECIFIED {
-			verification = adminv1.Verification_VERIFICATION_FULL // the same
+			verification = adminv1.Verification_VERIFICATION_FULL // unspecified means full
 		}
 		if verification != adminv1.Verification_VERIFICATION_INSECURE_SKIP {
 			trust := strings.Join(u.GetTrustBundles(), ", ")

@@ -12,7 +12,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// No text of a peer moves the cursor or ends a line.
+// Text from a peer never moves the cursor or ends a line.
 func FuzzNothingThatAPeerSaysReachesTheTerminal(f *testing.F) {
 	f.Add("CN=a", "CN=b", "\x1b]0;title\x07", "x\r\ny\u202e", int64(0), int32(11))
 	f.Add("", "", "CN=a", "\u2028", int64(1<<40), int32(8))

@@ -23,7 +23,7 @@ func text[M proto.Message](t *testing.T, m M, in string) M {
 	return m
 }
 
-// rows returns a table's cells, "|" between.
+// rows returns a table's cells, separated by "|".
 func rows(tb *terminal.Table) []string {
 	var out []string
 	for _, r := range tb.Rows {
@@ -41,7 +41,7 @@ func check(t *testing.T, tb *terminal.Table, want ...string) {
 
 var update = flag.Bool("update", false, "rewrite the golden files")
 
-// golden compares got with a file under testdata.
+// golden compares got with a file in testdata.
 func golden(t *testing.T, name, got string) {
 	t.Helper()
 	path := filepath.Join("testdata", name)
@@ -59,15 +59,16 @@ func golden(t *testing.T, name, got string) {
 	}
 }
 
-// today is when the probes below were made.
+// today is the time of the probes below.
 var today = time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
 
-// probes is one result for each way of failing that the view tells apart.
+// probes returns one result for each kind of failure that the view
+// distinguishes.
 func probes(t *testing.T) *adminv1.ProbeUpstreamResponse {
 	return example(t, &adminv1.ProbeUpstreamResponse{}, "probe")
 }
 
-// example reads a message from a file under testdata.
+// example reads a message from a file in testdata.
 func example[M proto.Message](t *testing.T, m M, name string) M {
 	t.Helper()
 	in, err := os.ReadFile(filepath.Join("testdata", name+".txtpb"))
@@ -77,7 +78,7 @@ func example[M proto.Message](t *testing.T, m M, name string) M {
 	return text(t, m, string(in))
 }
 
-// contains fails the test unless got holds every text.
+// contains fails the test unless got contains every text.
 func contains(t *testing.T, got string, texts ...string) {
 	t.Helper()
 	for _, text := range texts {
@@ -87,7 +88,7 @@ func contains(t *testing.T, got string, texts ...string) {
 	}
 }
 
-// shown returns the status as people see it.
+// shown returns the status as text for people.
 func shown(t *testing.T, st *adminv1.GetStatusResponse, ups []*adminv1.UpstreamStatus) string {
 	t.Helper()
 	var out strings.Builder

@@ -57,7 +57,7 @@ func writeProbeResult(w io.Writer, p terminal.Paint, r *adminv1.ProbeResult, now
 			fact("sessions", map[bool]string{true: "a ticket was given", false: "no ticket was given"}[r.GetResumptionOffered()])
 		}
 		fact("client cert", clientCertificate(r, handshakeDone))
-		fact("accepted CAs", terminal.Some(r.GetAcceptableCas(), 5))
+		fact("accepted CAs", terminal.JoinUpTo(r.GetAcceptableCas(), 5))
 	}
 	if s := r.GetResponseStatus(); s != 0 {
 		fact("response", fmt.Sprint(s))
@@ -80,7 +80,7 @@ func writeProbeResult(w io.Writer, p terminal.Paint, r *adminv1.ProbeResult, now
 	}
 }
 
-// outcome is "OK", or "FAILED" with the reason.
+// outcome returns "OK", or "FAILED" with the reason.
 func outcome(p terminal.Paint, o adminv1.ProbeOutcome, reason adminv1.Reason) string {
 	if o == adminv1.ProbeOutcome_PROBE_OUTCOME_OK {
 		return p.Good("OK")
@@ -105,8 +105,8 @@ func negotiated(r *adminv1.ProbeResult) string {
 	return strings.Join(parts, ", ")
 }
 
-// clientCertificate says whether the endpoint requested a client certificate and whether
-// one was sent. It returns "" if the handshake ended before that was known.
+// clientCertificate describes whether the endpoint requested a client certificate and
+// whether we sent one. It returns "" if the handshake ended before that was known.
 func clientCertificate(r *adminv1.ProbeResult, handshakeDone bool) string {
 	switch {
 	case r.GetClientCertificateSent():

@@ -13,7 +13,8 @@ import (
 
 // ListenerTable lists resources of kind Listener with their status.
 func ListenerTable(resources []*adminv1.Resource, statuses []*adminv1.ListenerStatus) *terminal.Table {
-	// A listener that moved has two statuses: of its new and of its draining socket.
+	// A listener that has moved has two statuses: one for its new socket and one for
+	// its draining socket.
 	now := make(map[string]*adminv1.ListenerStatus)
 	for _, st := range statuses {
 		if have := now[st.GetName()]; have == nil || have.GetState() == adminv1.ListenerState_LISTENER_STATE_DRAINING {
@@ -83,7 +84,7 @@ func RouteTable(resources []*adminv1.Resource) *terminal.Table {
 		case *adminv1.PathMatch_Regex:
 			path = "~ " + k.Regex
 		}
-		t.Add(rt.GetName(), terminal.Few(rt.GetListeners()), terminal.Few(m.GetHosts()), path, terminal.Few(m.GetMethods()), routeAction(rt))
+		t.Add(rt.GetName(), terminal.FirstThree(rt.GetListeners()), terminal.FirstThree(m.GetHosts()), path, terminal.FirstThree(m.GetMethods()), routeAction(rt))
 	}
 	return t
 }
@@ -99,7 +100,7 @@ func routeAction(rt *adminv1.Route) string {
 			}
 			to = append(to, name)
 		}
-		return "forward " + terminal.Few(to)
+		return "forward " + terminal.FirstThree(to)
 	case *adminv1.Route_Redirect:
 		code := a.Redirect.GetCode()
 		if code == 0 {
@@ -147,9 +148,9 @@ func UpstreamTable(resources []*adminv1.Resource, statuses []*adminv1.UpstreamSt
 			transport += ", by STARTTLS of " + strings.TrimPrefix(p.String(), "STARTTLS_")
 		}
 		if bundles := u.GetTls().GetTrustBundles(); len(bundles) > 0 && trust != "" {
-			trust = terminal.Few(bundles)
+			trust = terminal.FirstThree(bundles)
 		}
-		t.Add(u.GetName(), terminal.Few(addresses), transport, u.GetTls().GetCertificate(), trust, upstreamHealth(now[u.GetName()]))
+		t.Add(u.GetName(), terminal.FirstThree(addresses), transport, u.GetTls().GetCertificate(), trust, upstreamHealth(now[u.GetName()]))
 	}
 	return t
 }
@@ -166,7 +167,7 @@ func dnsName(d *adminv1.Dns) string {
 // upstreamHealth summarizes the endpoints: "2 up, 1 down (UNKNOWN_CA)".
 func upstreamHealth(st *adminv1.UpstreamStatus) string {
 	if st.GetReason() != adminv1.Reason_REASON_UNSPECIFIED {
-		return "down: " + why(st)
+		return "down: " + downReason(st)
 	}
 	var up, down, unknown int
 	var why []string
@@ -186,7 +187,7 @@ func upstreamHealth(st *adminv1.UpstreamStatus) string {
 		parts = append(parts, fmt.Sprintf("%d up", up))
 	}
 	if down > 0 {
-		parts = append(parts, fmt.Sprintf("%d down (%s)", down, terminal.Few(why)))
+		parts = append(parts, fmt.Sprintf("%d down (%s)", down, terminal.FirstThree(why)))
 	}
 	if unknown > 0 {
 		parts = append(parts, fmt.Sprintf("%d not tried", unknown))
@@ -197,18 +198,19 @@ func upstreamHealth(st *adminv1.UpstreamStatus) string {
 	return strings.Join(parts, ", ")
 }
 
-// KindLabel is the kind in running text: "trust bundle".
+// KindLabel returns the kind in the form for a sentence: "trust bundle".
 func KindLabel(kind adminv1.Kind) string {
 	return strings.ReplaceAll(format.Lower(kind), "_", " ")
 }
 
-// why returns the reason and message of a resource that is down, for people.
-func why(down interface {
+// downReason returns the reason and message of a resource that is down, for
+// people.
+func downReason(down interface {
 	GetReason() adminv1.Reason
 	GetMessage() string
 }) string {
 	if down.GetReason() == adminv1.Reason_REASON_LOCAL_CONFIG {
-		return down.GetMessage() // the message names the fault
+		return down.GetMessage() // the message describes the fault
 	}
 	return format.Word(down.GetReason()) + ": " + down.GetMessage()
 }

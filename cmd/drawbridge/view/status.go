@@ -82,7 +82,7 @@ func endpointTable(ups []*adminv1.UpstreamStatus, now time.Time) *terminal.Table
 	t := &terminal.Table{Header: []string{"UPSTREAM", "ENDPOINT", "HEALTH", "OPEN", "MADE", "REQUESTS", "HANDSHAKES", "CERTIFICATE", "LAST FAILURE"}}
 	for _, u := range ups {
 		if u.GetReason() != adminv1.Reason_REASON_UNSPECIFIED && len(u.GetEndpoints()) == 0 {
-			t.Add(u.GetName(), "", "down", "", "", "", "", "", why(u))
+			t.Add(u.GetName(), "", "down", "", "", "", "", "", downReason(u))
 		}
 		for _, e := range u.GetEndpoints() {
 			health := format.Lower(e.GetHealth())
@@ -148,7 +148,7 @@ func presented(info *adminv1.CertificateInfo, now time.Time) string {
 
 func lastFailure(u *adminv1.UpstreamStatus, e *adminv1.EndpointStatus, now time.Time) string {
 	if u.GetReason() != adminv1.Reason_REASON_UNSPECIFIED {
-		return why(u)
+		return downReason(u)
 	}
 	if why := e.GetUnavailableReason(); why != "" && !e.GetDraining() {
 		return why

@@ -90,7 +90,7 @@ func reportedTable(ups []*adminv1.UpstreamStatus) *terminal.Table {
 }
 
 // identityTable lists the upstreams whose open connections have different client
-// certificates, as during a rotation.
+// certificates, for example during a rotation.
 func identityTable(ups []*adminv1.UpstreamStatus) *terminal.Table {
 	t := &terminal.Table{Header: []string{"UPSTREAM", "OPEN", "MADE WITH CLIENT CERTIFICATE"}}
 	for _, u := range ups {

@@ -92,7 +92,7 @@ func TestStatusShowsWhatIsDownAndWhy(t *testing.T) {
 			last_failure { reason: REASON_EXPIRED message: "it \x1b[31mexpired" } } }
 		upstreams { name: "gone" reason: REASON_LOCAL_CONFIG message: "no certificate" }
 		upstreams { name: "idle" reason: REASON_LOCAL_CONFIG message: "no trust" endpoints { address: "b:1" health: ENDPOINT_HEALTH_UNKNOWN } }`).GetUpstreams()
-	ups[0].Endpoints[0].LastFailure.FailureTime = timestamppb.New(time.Now().Add(time.Hour)) // a clock that is ahead
+	ups[0].Endpoints[0].LastFailure.FailureTime = timestamppb.New(time.Now().Add(time.Hour)) // the gateway's clock is ahead
 	contains(t, shown(t, st, ups),
 		"Drawbridge v1, revision 7, NOT READY, up 1h2m5s\n", "1 listener, 0 routes,",
 		"trust bundle   corp   cannot read file\n", "Warning: upstream.tls: not verified\n",

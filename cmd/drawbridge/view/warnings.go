@@ -8,8 +8,8 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// WriteWarnings writes warnings, one a line. name translates the path of a field for the
-// user; nil leaves paths as they are.
+// WriteWarnings writes warnings, one per line. name translates the path of a field for
+// the user; nil leaves paths as they are.
 func WriteWarnings(w io.Writer, warnings []*adminv1.Warning, name func(path string) string) {
 	for _, warning := range warnings {
 		field := warning.GetField()
