@@ -1,7 +1,7 @@
 // The access log has a record of each request and each TCP connection: the
 // client, the upstream, the TLS settings and the result. Rotation loses no
-// record, a listener's log can be turned off while connections are open, and no
-// secret appears in it.
+// record, a listener's log can be turned off while connections are open, and
+// the log contains no secret.
 
 package e2e
 
@@ -99,7 +99,8 @@ func TestAccessLog(t *testing.T) {
 		t.Errorf("%v, %v", info.Mode(), err)
 	}
 
-	// Rotate the log while a connection is open; its record comes at its end.
+	// Rotate the log while a connection is open. The connection's record is
+	// written at its end.
 	open := dial(t, g.address("db"))
 	say := func(word string) {
 		t.Helper()
@@ -174,7 +175,8 @@ func TestAccessLog(t *testing.T) {
 	}
 }
 
-// The gateway survives the end of the program that reads its standard output.
+// The gateway continues after the end of the program that reads its standard
+// output.
 func TestAccessLogOnStandardOutputWhoseReaderLeaves(t *testing.T) {
 	t.Parallel()
 	g := newGateway(t, filepath.Join(shortDir(t), "data"), "--access-log", "stdout", "--access-log-format", "text")

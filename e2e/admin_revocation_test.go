@@ -1,5 +1,5 @@
-// A caller of the admin service whose certificate is revoked while the gateway
-// runs is refused, and the connection that it has ends.
+// After a caller's certificate is revoked, the admin service refuses the caller
+// and ends its open connection.
 
 package e2e
 
@@ -58,7 +58,7 @@ func TestCallerThatIsRevokedIsRefused(t *testing.T) {
 	if _, err := goodCalls.GetStatus(longContext(t), &adminv1.GetStatusRequest{}); err != nil {
 		t.Errorf("another caller: %v", err)
 	}
-	// Its stream lives on: it receives the next event.
+	// The other caller's stream continues: it receives the next event.
 	g.apply(trustBundle("ca", a.ca))
 	if e, err := goodEvents.Recv(); err != nil || e.GetType() != adminv1.EventType_EVENT_TYPE_APPLIED {
 		t.Errorf("the stream of another caller: %v, %v", e, err)

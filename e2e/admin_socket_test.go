@@ -1,6 +1,5 @@
-// A new process takes over the admin socket of a dead process, and no other
-// file: anything that is not a socket stays unchanged and ends the start with
-// an error.
+// A new process takes over the admin socket of a dead process. If the path is
+// not a socket, the file stays unchanged and the start fails.
 
 package e2e
 

@@ -1,5 +1,5 @@
 // The admin service over TCP answers only clients with a certificate of its
-// authority. Without the files for that, the program does not start.
+// authority. Without the files for mutual TLS, the program does not start.
 
 package e2e
 

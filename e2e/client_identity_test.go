@@ -1,6 +1,6 @@
 // The gateway forwards the identity of a client's certificate to the upstream,
-// in fields that no client can forge. curl presents the certificate, and nginx
-// is the upstream. nginx sees the rewritten path.
+// in fields that clients cannot forge, and it rewrites the path. curl presents
+// the certificate, and nginx is the upstream.
 
 package e2e
 

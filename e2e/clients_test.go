@@ -1,7 +1,6 @@
-// Clients in Go, Python and TypeScript, generated from the .proto files as a user
-// would generate them, rotate a certificate, repeat a write whose answer was
-// lost, create, wait, watch and resume. What docs/automation.md shows of them is
-// theirs.
+// Clients in Go, Python and TypeScript are generated from the .proto files like a
+// user's. They rotate a certificate, repeat a write whose answer was lost,
+// create, wait, watch and resume. The code in docs/automation.md is part of them.
 
 package e2e
 
@@ -46,7 +45,7 @@ func TestAGoClientAutomates(t *testing.T) {
 func TestAPythonClientAutomates(t *testing.T) {
 	t.Parallel()
 	protoc, plugin := need(t, "protoc"), need(t, "grpc_python_plugin")
-	const python = "/usr/bin/python3" // it has the system's Python packages
+	const python = "/usr/bin/python3" // this Python has the system's packages
 	if err := exec.Command(python, "-c", "import grpc, google.protobuf").Run(); err != nil {
 		missing(t, python+" has no grpc and protobuf: on Debian python3-grpcio and python3-protobuf")
 	}
@@ -86,8 +85,8 @@ func TestATypeScriptClientAutomates(t *testing.T) {
 	})
 }
 
-// testClientProgram runs a client program and checks its results. All of them do the
-// same.
+// testClientProgram runs a client program and checks its results, which are the same
+// for all programs.
 func testClientProgram(t *testing.T, name string, run func(args ...string) *process) {
 	a := newAuthority(t)
 	next := clientCert(t, a.ca, "rotated")
@@ -126,8 +125,9 @@ func testClientProgram(t *testing.T, name string, run func(args ...string) *proc
 	}
 }
 
-// socketThatLosesAnswers returns a socket in front of the admin service. It loses the
-// answer to the first write: the write was carried out, and the connection ends.
+// socketThatLosesAnswers returns a socket in front of the admin service. The gateway
+// performs the first write, but its answer is lost because the socket ends the
+// connection.
 func (g *gateway) socketThatLosesAnswers() string {
 	g.t.Helper()
 	path := filepath.Join(shortDir(g.t), "lossy.sock")
@@ -152,8 +152,8 @@ func (g *gateway) socketThatLosesAnswers() string {
 				continue
 			}
 			serving.Go(func() { relay(server, client, func() bool { return true }) })
-			// Not necessarily the first connection: on a busy machine a client may give up
-			// connecting and try again.
+			// The write may come on a later connection: on a busy machine a client may
+			// give up connecting and try again.
 			serving.Go(func() {
 				relay(client, server, func() bool {
 					return lost.Load() || g.getStatus().GetRevision() == before || !lost.CompareAndSwap(false, true)
@@ -164,7 +164,7 @@ func (g *gateway) socketThatLosesAnswers() string {
 	return path
 }
 
-// relay copies until either end is closed or may returns false. Then it closes
+// relay copies until either side is closed or may returns false. Then it closes
 // both.
 func relay(to, from net.Conn, may func() bool) {
 	defer to.Close()
@@ -183,8 +183,8 @@ func relay(to, from net.Conn, may func() bool) {
 	}
 }
 
-// Each line of a client that docs/automation.md shows is a line of the program in
-// that language.
+// Each line of client code in docs/automation.md is a line of the tested program
+// in that language.
 func TestAutomationPageShowsTheTestedClients(t *testing.T) {
 	page, err := os.ReadFile("../docs/automation.md")
 	if err != nil {

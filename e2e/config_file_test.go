@@ -1,6 +1,6 @@
 // serve --config applies a file as the whole desired state, at the start and on
-// SIGHUP, and removes everything else. A faulty file changes nothing, and the
-// log names the fault.
+// SIGHUP, and removes everything else. A faulty file has no effect, and the log
+// describes the fault.
 
 package e2e
 
@@ -74,7 +74,7 @@ respond: {body: %s}`
 	eventually(t, "the resource that the file does not name is gone", func() bool { return g.listener("extra") == nil })
 	expect("after SIGHUP", "/", 200, "backend")
 
-	// Each faulty file is rejected with its fault, and changes nothing.
+	// Each faulty file is rejected with its fault, and has no effect.
 	for what, c := range map[string]struct{ document, tells string }{
 		"an unknown field":     {"kind: Listener\nname: more\naddress: 127.0.0.1:0\nprotocol: PROTOCOL_HTTP\nupstraem: backend", "upstraem"},
 		"a dangling reference": {"kind: Listener\nname: more\naddress: 127.0.0.1:0\nprotocol: PROTOCOL_HTTP\nupstream: nowhere", "nowhere"},
@@ -90,7 +90,7 @@ respond: {body: %s}`
 		if now := g.getStatus().GetRevision(); now != revision {
 			t.Errorf("%s: the revision went from %d to %d", what, revision, now)
 		}
-		// A gateway does not start with it either.
+		// A gateway does not start with a faulty file either.
 		other := filepath.Join(shortDir(t), "data")
 		r := command(t, program(t), "serve", "--data-dir", other, "--config", file)
 		if r.code == 0 || !strings.Contains(r.stdout+r.stderr, c.tells) || !strings.Contains(r.stdout+r.stderr, "bridge.yaml") {
@@ -115,8 +115,9 @@ func TestSIGHUPReadsFilesAgain(t *testing.T) {
 	}
 }
 
-// rotateFiles replaces the files of a certificate that came from --config, or
-// else from the admin service, and sends SIGHUP.
+// rotateFiles replaces the files of a certificate and sends SIGHUP. The
+// certificate came from --config if byConfig is true, or else from the admin
+// service.
 func rotateFiles(t *testing.T, byConfig bool) {
 	a := newAuthority(t)
 	n := startNginx(t, nginxConfig{
@@ -162,7 +163,7 @@ upstream: web
 	if _, serial := get(t, "http://"+g.address("web")+"/"); !sameSerial(serial, a.client) {
 		t.Fatalf("nginx saw %q", serial)
 	}
-	// Unchanged files change nothing and touch nothing.
+	// With unchanged files, SIGHUP makes no revision and affects no connection.
 	before, made := g.getStatus().GetRevision(), g.upstream("web").GetEndpoints()[0].GetConnectionsMade()
 	for i := 0; byConfig && i < 3; i++ { // only --config logs a line to wait for
 		said := strings.Count(g.out.String(), "configuration applied")

@@ -1,5 +1,5 @@
-// A change that waits to be confirmed is undone without a human: at its deadline, also if
-// it cuts its own author off, and after `kill -9`. A confirmed one stays.
+// A change that is not confirmed is undone automatically: at its deadline, also if it
+// cuts off its own author, and after `kill -9`. A confirmed change stays.
 
 package e2e
 
@@ -43,8 +43,8 @@ func (g *gateway) applyPending(within time.Duration, resources ...proto.Message)
 	return resp.GetChange()
 }
 
-// The author reaches the admin service through the gateway, as a team does whose only way
-// in is a bastion behind it. The change points that bridge elsewhere.
+// The author reaches the admin service through the gateway, like a team whose bastion is
+// behind the gateway. The change sends that bridge to another server.
 func TestAChangeThatCutsItsAuthorOffIsUndone(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
@@ -61,7 +61,8 @@ func TestAChangeThatCutsItsAuthorOffIsUndone(t *testing.T) {
 	}
 	g.apply(door(address), listener("door", protocolTCP, "door"))
 
-	// Each call makes a connection of its own: the gateway does not end open ones.
+	// Each call makes its own connection, because the gateway does not end open
+	// connections.
 	call := func(f func(context.Context, adminv1.AdminServiceClient) error) error {
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
@@ -111,7 +112,7 @@ func TestAPendingChangeEndsWithItsProcess(t *testing.T) {
 		}
 		g.signal(end)
 		<-g.exited
-		for range 2 { // the second start finds nothing pending
+		for range 2 { // at the second start no revision is pending
 			g = g.restart()
 			if s := g.getStatus(); s.GetRevision() != revision+2 || s.GetPending() != nil {
 				t.Fatalf("%v: revision %d, pending %v", end, s.GetRevision(), s.GetPending())
@@ -148,8 +149,8 @@ func kills(t *testing.T) int {
 	return 5
 }
 
-// Among concurrent writes, confirmations and rollbacks, `kill -9` loses no acknowledged
-// revision, and leaves none that was not confirmed, also around the deadline of one.
+// `kill -9` during concurrent writes, confirmations and rollbacks loses no acknowledged
+// revision. No unconfirmed revision remains, even if the kill is close to its deadline.
 func TestKillsAmongWritesConfirmationsAndRollbacks(t *testing.T) {
 	t.Parallel()
 	for name, flags := range storesToKill(t) {
@@ -169,7 +170,7 @@ func storesToKill(t *testing.T) map[string][]string {
 }
 
 func testKills(t *testing.T, flags ...string) {
-	g := startGateway(t, append(flags, "--revision-history", "10000")...) // more than a round makes
+	g := startGateway(t, append(flags, "--revision-history", "10000")...) // more revisions than a round makes
 	if g.getStatus().GetSealed() != (len(flags) > 0) {
 		t.Fatal("the store is not the one to test")
 	}
@@ -179,7 +180,7 @@ func testKills(t *testing.T, flags ...string) {
 		pending bool
 	}
 	var mu sync.Mutex
-	stays := map[int64]string{} // the body of each acknowledged revision that needs no confirmation, or has it
+	stays := map[int64]string{} // the bodies of acknowledged revisions that need no confirmation or are confirmed
 	up := func(body string) *adminv1.Upstream {
 		return &adminv1.Upstream{Name: "u", Labels: map[string]string{"body": body}, Endpoints: []*adminv1.Endpoint{{Address: "127.0.0.1:1"}}}
 	}
@@ -189,7 +190,7 @@ func testKills(t *testing.T, flags ...string) {
 	for round := range kills(t) {
 		began := last
 		until, within := time.Duration(20+random.IntN(150))*time.Millisecond, time.Hour
-		if round%10 == 4 { // the kill comes around the deadline of a revision
+		if round%10 == 4 { // kill the gateway close to the deadline of a revision
 			until, within = time.Duration(950+random.IntN(200))*time.Millisecond, time.Second
 		}
 		stop := time.AfterFunc(until, func() { _ = g.cmd.Process.Kill() })
@@ -209,11 +210,11 @@ func testKills(t *testing.T, flags ...string) {
 					case code == codes.FailedPrecondition: // another writer's revision is pending
 						continue
 					case err != nil:
-						return // the gateway is gone
+						return // the gateway was killed
 					}
 					n := resp.GetChange().GetRevision()
 					if a.pending && within < time.Hour {
-						continue // its writer does not confirm it
+						continue // the writer does not confirm this revision
 					}
 					if a.pending && random.IntN(2) == 0 {
 						if _, err := g.admin.Confirm(longContext(t), &adminv1.ConfirmRequest{Revision: n}); err != nil {
@@ -257,8 +258,8 @@ func testKills(t *testing.T, flags ...string) {
 	}
 }
 
-// checkHistory checks that every revision since one is in the history, and that each one
-// that had to be confirmed and was not is followed by one that rolls it back.
+// checkHistory checks that the history has every revision from since on, and that each
+// unconfirmed revision is followed by a rollback.
 func (g *gateway) checkHistory(since, live int64, stays map[int64]string) error {
 	stored := map[int64]*adminv1.Revision{}
 	for token := ""; ; {

@@ -19,11 +19,11 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// BenchmarkListConnections measures what a list of 10,000 connections costs: 9,000 idle
+// BenchmarkListConnections measures the cost of a list of 10,000 connections: 9,000 idle
 // clients of an HTTP listener over mutual TLS, and 1,000 warm connections to an upstream
 // over mutual TLS. All are real sockets; the clients and the upstream are in this
 // process, the gateway in another. It reports the time until the client has all pages,
-// and by how much the gateway's memory rose above what it was before.
+// and the growth of the gateway's memory.
 func BenchmarkListConnections(b *testing.B) {
 	const clients, warm = 9000, 1000
 	a := newAuthority(b)
@@ -69,7 +69,7 @@ func BenchmarkListConnections(b *testing.B) {
 	b.ReportMetric(float64(most)/1e6, "MB-most")
 }
 
-// keep opens connections that make one request each.
+// keep opens n connections, and makes one request on each.
 func keep(b *testing.B, n int, address string, config *tls.Config) {
 	var all sync.WaitGroup
 	dials := make(chan struct{}, 16)
@@ -101,7 +101,8 @@ func processorTime(b *testing.B, pid int) time.Duration {
 	if err != nil {
 		b.Fatal(err)
 	}
-	// Fields 14 and 15 count ticks of 10 ms; the name, the second field, may hold blanks.
+	// Fields 14 and 15 count ticks of 10 ms; the second field, the name, may contain
+	// blanks.
 	_, after, _ := strings.Cut(string(text), ") ")
 	f := strings.Fields(after)
 	user, err1 := strconv.ParseInt(f[11], 10, 64)
@@ -112,7 +113,8 @@ func processorTime(b *testing.B, pid int) time.Duration {
 	return time.Duration(user+system) * 10 * time.Millisecond
 }
 
-// resetPeak makes the kernel's peak of a process's memory its present value.
+// resetPeak resets the kernel's record of a process's peak memory to the
+// current value.
 func resetPeak(b *testing.B, pid int) {
 	if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0); err != nil {
 		b.Fatal(err)

@@ -59,7 +59,7 @@ func TestConnectionsAreListedAndClosedFromTheCommandLine(t *testing.T) {
 	if err := pingPong(two, "again"); err != nil {
 		t.Errorf("the other connection: %v", err)
 	}
-	// In a pipe top prints plain tables.
+	// If its output is a pipe, top prints plain tables.
 	r := g.cli("top", "--count", "2", "--interval", "100ms", "--view", "connections")
 	if r.code != 0 || strings.Count(r.stdout, "SENT/S") != 2 || !strings.Contains(r.stdout, two.LocalAddr().String()) || strings.Contains(r.stdout, "\x1b") {
 		t.Errorf("top in a pipe: %v", r)

@@ -1,5 +1,5 @@
-// A store that cannot be read ends the start with a clear error and stays
-// unchanged.
+// If the store cannot be read, the program does not start. It prints a clear
+// error, and the store stays unchanged.
 
 package e2e
 

@@ -1,5 +1,5 @@
-// On a terminal, a change that waits to be confirmed shows a countdown and what fails in
-// the meantime, as docs/changing-safely.md shows it. Enter confirms the change.
+// On a terminal, a change with --confirm-within shows a countdown and the failures
+// since, as in docs/changing-safely.md. Enter confirms the change.
 
 package e2e
 
@@ -43,7 +43,7 @@ func openTerminal(t *testing.T) (person, program *os.File) {
 	return person, program
 }
 
-// A session is a command on a terminal.
+// A session is a command that runs on a terminal.
 type session struct {
 	cmd    *exec.Cmd
 	person *os.File
@@ -62,7 +62,7 @@ func (g *gateway) session(args ...string) *session {
 	if err := s.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	terminal.Close() // so that reading ends with the command
+	terminal.Close() // so that reads end with the command
 	go func() {
 		defer close(s.ended)
 		io.Copy(s.shown, person) // fails with EIO when the command has ended
@@ -84,15 +84,15 @@ var (
 	number   = regexp.MustCompile(`[0-9]+`)
 )
 
-// shape returns a line without colors, and without the parts that differ from
-// run to run.
+// shape returns a line without colors, and without the parts that vary between
+// runs.
 func shape(line string) string {
 	line = control.ReplaceAllString(strings.TrimSpace(line), "")
 	return number.ReplaceAllString(timeLeft.ReplaceAllString(printedTime.ReplaceAllString(line, "TIME"), "LEFT  "), "N")
 }
 
-// shows reports whether the terminal has shown a line of each of these shapes. The countdown
-// replaces its line.
+// shows reports whether the terminal has shown a line of each of these shapes, even if a
+// later line has replaced it.
 func (s *session) shows(want []string) bool {
 	shown := map[string]bool{}
 	for _, line := range strings.FieldsFunc(s.shown.String(), func(r rune) bool { return r == '\r' || r == '\n' }) {
@@ -104,7 +104,8 @@ func (s *session) shows(want []string) bool {
 func TestTheCountdownIsAsThePageShowsIt(t *testing.T) {
 	t.Parallel()
 	page := readPage(t, "../docs/changing-safely.md")
-	// onPage returns the shapes of the page's example lines that contain text.
+	// onPage returns the shapes of the example lines on the page that contain
+	// text.
 	onPage := func(text string) (lines []string) {
 		t.Helper()
 		for line := range strings.Lines(page) {

@@ -1,6 +1,6 @@
 // curl, in each HTTP version it supports, reaches upstreams of either version.
-// 100 (Continue) is forwarded or refused, bodies and trailers arrive complete,
-// and HTTP/1.0 gets responses it understands.
+// The upstream can send or refuse 100 (Continue), bodies and trailers arrive
+// complete, and HTTP/1.0 clients get responses that they understand.
 
 package e2e
 
@@ -38,7 +38,7 @@ func TestCurl(t *testing.T) {
 			w.Header().Set("Link", "</style.css>; rel=preload")
 			w.WriteHeader(http.StatusEarlyHints)
 			_, _ = io.WriteString(w, "hinted")
-		case "/stream": // without a length
+		case "/stream": // the body has no length
 			for range 1000 {
 				_, _ = w.Write(bytes.Repeat([]byte("x"), 1000))
 				w.(http.Flusher).Flush()
@@ -84,15 +84,15 @@ func TestCurl(t *testing.T) {
 				}
 				answers := c.version
 				if answers == "1.0" {
-					answers = "1.1" // the response names the server's own version
+					answers = "1.1" // the response has the server's own version
 				}
 				want := map[string]string{"http1": "HTTP/1.1 ", "http2": "HTTP/2.0 "}[upstream] + sum
 				if got := run("/sum", "-T", file, "-w", " %{http_version} %{http_code}"); got != want+" "+answers+" 200" {
 					t.Errorf("upload: %q", got)
 				}
-				// A client that asks before it sends its body gets a 100, or the final
-				// response. Over HTTP/2 curl sends the body at once, and a server
-				// may then leave the 100 out (RFC 9110, section 10.1.1).
+				// A client that expects 100 (Continue) gets it, or the final response. Over
+				// HTTP/2 curl sends the body at once, and a server may then omit the 100
+				// (RFC 9110, section 10.1.1).
 				got := run("/sum", "-T", file, "-H", "Expect: 100-continue", "-i")
 				if !strings.HasSuffix(got, want) {
 					t.Errorf("Expect: %q", got)

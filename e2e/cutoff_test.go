@@ -1,6 +1,6 @@
-// A change that cuts its own author off from the admin service over TCP is undone in
-// time, without a human: a wrong CA, a listener that moves, a policy that removes the
-// author. What no change can reach, it does not undo.
+// A change that cuts off its own author from the admin service over TCP is undone in
+// time, automatically: a wrong CA, a listener that moves, a policy that removes the
+// author. Files that are not part of a revision are not restored.
 
 package e2e
 
@@ -36,7 +36,7 @@ func (a *author) call(f func(context.Context, adminv1.AdminServiceClient) error)
 	return f(ctx, adminv1.NewAdminServiceClient(conn))
 }
 
-// reaches says whether the author gets an answer.
+// reaches returns nil if the author gets an answer.
 func (a *author) reaches() error {
 	return a.call(func(ctx context.Context, c adminv1.AdminServiceClient) error {
 		_, err := c.ListListeners(ctx, &adminv1.ListListenersRequest{})
@@ -52,8 +52,8 @@ func (a *author) apply(resources ...proto.Message) error {
 	})
 }
 
-// The author's way leads through the gateway: a listener that demands the author's
-// certificate, and an upstream that presents the gateway's to the admin service.
+// The author reaches the admin service through the gateway: a listener requires
+// the author's certificate, and an upstream presents the gateway's certificate.
 func TestAChangeThatCutsItsAuthorOffFromTheAdminServiceIsUndone(t *testing.T) {
 	t.Parallel()
 	a, stranger := newAuthority(t), newCA(t, "another CA")
@@ -101,7 +101,7 @@ func TestAChangeThatCutsItsAuthorOffFromTheAdminServiceIsUndone(t *testing.T) {
 		}
 	}
 
-	// A listener cannot take the admin service's own port, so that there is nothing to undo.
+	// A listener cannot take the admin service's own port, so this change fails at once.
 	_, port, _ := net.SplitHostPort(admin)
 	before := g.getStatus().GetRevision()
 	for _, address := range []string{admin, "0.0.0.0:" + port, "[::]:" + port} {
@@ -114,14 +114,14 @@ func TestAChangeThatCutsItsAuthorOffFromTheAdminServiceIsUndone(t *testing.T) {
 	}
 }
 
-// The files of the admin service are not part of a revision. If one of them removes the
-// author while a change is pending, the change is still undone; the file is not.
+// The files of the admin service are not part of a revision. If such a file removes the
+// author while a change is pending, the change is undone, but the file stays.
 func TestAChangeIsUndoneIfItsAuthorIsRemovedMeanwhile(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
 	policy := func(subject string) []byte { return []byte("subjects:\n  CN=" + subject + ": admin\n") }
 	for name, c := range map[string]struct {
-		file      string // below the gateway's directory
+		file      string // the path in the gateway's directory
 		good, bad []byte
 		denied    codes.Code
 	}{
@@ -157,7 +157,7 @@ func TestAChangeIsUndoneIfItsAuthorIsRemovedMeanwhile(t *testing.T) {
 			if err := who.reaches(); status.Code(err) != c.denied {
 				t.Errorf("after the change was undone: %v", err)
 			}
-			// Once the file has its old content, the author has access again.
+			// Once the old content is restored, the author has access again.
 			writeFile(t, filepath.Join(dir, c.file), c.good)
 			g.signal(syscall.SIGHUP)
 			eventually(t, "the author is back", func() bool { return who.reaches() == nil })

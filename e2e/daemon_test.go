@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// needFile returns the first file that matches a pattern. It skips the test if
-// no file does; with CI set, that is a failure.
+// needFile returns the first file that matches a pattern. Without one it skips
+// the test, or fails it if CI is set.
 func needFile(t testing.TB, pattern string) string {
 	t.Helper()
 	found, err := filepath.Glob(pattern)
@@ -22,9 +22,9 @@ func needFile(t testing.TB, pattern string) string {
 	return found[0]
 }
 
-// unprivileged returns the arguments that run a program which refuses to run as root.
-// If the tests run as root, the program runs as the named user, and dir belongs to
-// that user. Otherwise it runs as the user of the tests.
+// unprivileged returns the arguments to run a program that refuses to run as root. If
+// the tests run as root, the program runs as the named user, and dir belongs to that
+// user. Otherwise it runs as the user of the tests.
 func unprivileged(t testing.TB, name, dir string) []string {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -57,7 +57,7 @@ func (a *authority) writeServer(t testing.TB, dir string) {
 	}
 }
 
-// run runs a program to its end, which must succeed, and returns its output.
+// run runs a program, which must succeed, and returns its output.
 func run(t testing.TB, args ...string) string {
 	t.Helper()
 	r := command(t, args[0], args[1:]...)

@@ -1,5 +1,5 @@
-// In the admin API, every number and switch whose default is not its zero value
-// says whether it was set. Otherwise 0 would look like a field that was left out.
+// In the admin API, every number and switch whose default is not zero has
+// presence. Otherwise 0 would look like an absent field.
 
 package e2e
 

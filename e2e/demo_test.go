@@ -47,7 +47,7 @@ func TestDemoCommandsWorkUntilInterrupted(t *testing.T) {
 		switch name := filepath.Base(word); {
 		case line == "" || word == "#":
 			continue
-		case name == "echo": // piped to nc, of which several variants exist
+		case name == "echo": // the command pipes to nc, which has several variants
 			continue
 		case name == "grpcurl":
 			line = strings.Replace(line, word, grpcurlPath(t), 1)

@@ -1,5 +1,5 @@
-// Keys that take long to decrypt hold up neither a stop nor a start that is to
-// end. A write whose client has given up meanwhile is never applied.
+// Keys that take long to decrypt do not delay a stop, even during a start. A
+// write is never applied after its client has given up.
 
 package e2e
 
@@ -65,7 +65,8 @@ func TestKeysThatTakeLongToDecrypt(t *testing.T) {
 	if cost < 50*time.Millisecond {
 		t.Fatalf("decrypting a key took %v of CPU time, too little for this test", cost)
 	}
-	// working waits until the gateway decrypts keys, and returns the CPU time used then.
+	// working waits until the gateway decrypts keys, and returns its CPU time at that
+	// moment.
 	working := func(g *gateway, since time.Duration) (now time.Duration) {
 		eventually(t, "keys are being decrypted", func() bool {
 			now = cpuTime(t, g.cmd.Process.Pid)
@@ -73,8 +74,8 @@ func TestKeysThatTakeLongToDecrypt(t *testing.T) {
 		})
 		return now
 	}
-	// endsSoon checks that since then the gateway used no more CPU time than it takes to
-	// finish one key.
+	// endsSoon checks that since before the gateway has used at most the CPU time for
+	// one key.
 	endsSoon := func(what string, g *gateway, since time.Duration) {
 		t.Helper()
 		if code := g.wait(); code != 0 {
@@ -112,7 +113,7 @@ func TestKeysThatTakeLongToDecrypt(t *testing.T) {
 		t.Errorf("the write during the stop: %v", err)
 	}
 
-	// It has many such keys, and stops while it starts.
+	// The gateway has many such keys, and gets a signal to stop while it starts.
 	g = g.restart()
 	if now := g.getStatus().GetRevision(); now != revision {
 		t.Errorf("revision %d after a restart, want %d", now, revision)

@@ -26,7 +26,8 @@ func (g *gateway) probe(upstream string) *adminv1.ProbeResult {
 	return resp.GetResults()[0]
 }
 
-// expectProbe checks the result of a probe, and that its texts name the facts.
+// expectProbe checks the result of a probe, and that its texts contain the
+// facts.
 func expectProbe(t testing.TB, g *gateway, upstream string, reason adminv1.Reason, facts, advice []string) {
 	t.Helper()
 	r := g.probe(upstream)
@@ -102,8 +103,8 @@ func withCRLs(bundle *adminv1.TrustBundle, lists ...[]byte) *adminv1.TrustBundle
 	return bundle
 }
 
-// full returns an upstream's full handshakes for a reason. The upstream must
-// have one endpoint.
+// full returns the number of an upstream's full handshakes with a reason. The
+// upstream must have one endpoint.
 func (g *gateway) full(name string, reason adminv1.FullHandshakeReason) int64 {
 	g.t.Helper()
 	all := g.upstream(name).GetEndpoints()[0].GetFullHandshakes()

@@ -21,7 +21,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// twoHosts returns listeners on one port of two loopback addresses.
+// twoHosts returns listeners on the same port of two loopback addresses.
 func twoHosts(t testing.TB) (one, two net.Listener, port int32) {
 	t.Helper()
 	for range 20 {
@@ -40,7 +40,7 @@ func twoHosts(t testing.TB) (one, two net.Listener, port int32) {
 	return nil, nil, 0
 }
 
-// byDNS returns an upstream that gets its endpoints from s.
+// byDNS returns an upstream with endpoints from the DNS server s.
 func byDNS(name string, s *dnstest.Server, port int32) *adminv1.Upstream {
 	u := upstream(name, &adminv1.UpstreamTls{Certificate: "client", TrustBundles: []string{"ca"}})
 	u.Dns = &adminv1.Dns{Hostname: serverName, Port: port, Servers: []string{s.Addr().String()}}
@@ -92,7 +92,7 @@ func TestTheAnswerOfDNSChangesUnderTraffic(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	// Clients run until the test is over and report every failure.
+	// Clients run until the end of the test and report every failure.
 	ctx, cancel := context.WithCancel(t.Context())
 	var clients sync.WaitGroup
 	var ones, twos, conns atomic.Int64
@@ -134,7 +134,7 @@ func TestTheAnswerOfDNSChangesUnderTraffic(t *testing.T) {
 	if err := pingPong(open, "after"); err != nil {
 		t.Errorf("a connection that was open: %v", err)
 	}
-	_ = serverOne.Listener.Close() // no longer needed
+	_ = serverOne.Listener.Close() // this server is no longer needed
 	at, connected := twos.Load(), conns.Load()
 	eventually(t, "traffic continues", func() bool { return twos.Load() > at+50 && conns.Load() > connected+20 || t.Failed() })
 	before := ones.Load()

@@ -1,5 +1,5 @@
-// Every link in the documentation leads to a file, and to a heading in it. Every page
-// is short, says first what it is for, and is in the index.
+// Every link in the documentation leads to an existing file and heading. Every page
+// is short, begins with its purpose, and is in the index.
 
 package e2e
 
@@ -16,7 +16,7 @@ var (
 	// A link's text may be broken over lines, its target may not.
 	markdownLink = regexp.MustCompile(`\]\(([^()\s]+(?:\([^()\s]*\)[^()\s]*)*)\)`)
 	heading      = regexp.MustCompile(`(?m)^#{1,6} +(.*)$`)
-	// A page says first what the reader knows or can do after it.
+	// A page begins with what the reader will know or be able to do.
 	pageOpening = regexp.MustCompile(`\A# [^\n]+\n\nAfter this page `)
 	// GitHub drops these characters from a heading's anchor.
 	notInAnchor = regexp.MustCompile(`[^\p{L}\p{N} _-]`)

@@ -1,5 +1,5 @@
-// The page about verification has a row for every reason of the API, and the
-// reference, which is generated from the API, has the same rows.
+// The page about verification has a row for every reason of the API. The
+// generated reference has the same rows.
 
 package e2e
 
@@ -12,8 +12,8 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// onlyInTheAccessLog are the reasons of records that no upstream is to blame for. The
-// API does not know them.
+// onlyInTheAccessLog are the reasons of records whose cause is not an upstream. The
+// API does not have them.
 var onlyInTheAccessLog = []string{"CLIENT_RESET", "CLIENT_TRUNCATED", "CLIENT_FAILED"}
 
 func TestEveryReasonIsDocumented(t *testing.T) {

@@ -1,6 +1,6 @@
-// Every shell command shown on the pages of docs does what the page says: it is
-// run, in the order of the page, against the built binary. Those that cannot
-// run here are listed with the reason.
+// Every shell command in the pages of docs has the shown result. The test runs
+// the commands of each page in order against the built binary. A list has the
+// commands that cannot run here, with the reasons.
 
 package e2e
 
@@ -25,19 +25,21 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// A shellPage says how to run the commands of a page.
+// A shellPage describes how to run the commands of a page.
 type shellPage struct {
-	// setup prepares what the page takes for granted: a gateway, files, servers.
+	// setup prepares what the page assumes: a gateway, files, servers.
 	setup func(*shellRun)
 
-	// notRun lists commands by their beginning, with the reason why they are not run.
+	// notRun holds the beginnings of commands that the test does not run, with the
+	// reasons.
 	notRun map[string]string
 
-	// codes lists commands by their beginning that exit with another code than 0.
+	// codes holds the beginnings of commands whose exit code is not 0, with the
+	// codes.
 	codes map[string]int
 
-	// exact: the command prints every line that the page shows after it. False: it
-	// prints at least the headings of tables.
+	// exact means that the command prints every line of the shown output.
+	// Otherwise it prints at least the headings of tables.
 	exact bool
 }
 
@@ -114,7 +116,7 @@ var shellPages = map[string]shellPage{
 			r.apply(moved, "--comment", "new data center")
 			r.write("payments.yaml", moved)
 			r.write("other.yaml", "kind: Upstream\nname: other\nendpoints: [{address: 10.0.0.9:443}]\n")
-			for range 3 { // clients that are idle
+			for range 3 { // idle clients
 				conn, err := net.Dial("tcp", g.address("payments"))
 				if err != nil {
 					r.t.Fatal(err)
@@ -232,14 +234,14 @@ var shellPages = map[string]shellPage{
 	},
 }
 
-// ownHost returns a loopback address that no other test uses, so that a page may use
-// the ports that it shows.
+// ownHost returns a loopback address that no other test uses, so that the commands
+// can use the ports on the page.
 func ownHost() net.IP {
 	pid := os.Getpid()
 	return net.IPv4(127, byte(64+pid>>16&63), byte(pid>>8), byte(pid))
 }
 
-// lateConfig presents a certificate whose files are made later.
+// lateConfig presents a certificate whose files do not exist yet.
 func lateConfig(certFile, keyFile string) *tls.Config {
 	return &tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 		pair, err := tls.LoadX509KeyPair(certFile, keyFile)
@@ -292,7 +294,7 @@ func TestShellCommandsOfThePages(t *testing.T) {
 	}
 }
 
-// A shellCommand is a command on a page, and the output that the page shows.
+// A shellCommand is a command on a page, with its shown output.
 type shellCommand struct {
 	text   string
 	output []string
@@ -330,19 +332,19 @@ func shellCommands(page string) []shellCommand {
 	return all
 }
 
-// A shellRun runs the commands of one page in a directory of its own.
+// A shellRun runs the commands of one page in its own directory.
 type shellRun struct {
 	t        *testing.T
 	page     string
 	dir      string
 	how      shellPage
-	notRun   map[string]string // those not met yet
+	notRun   map[string]string // commands that the page has not shown yet
 	env      []string
 	replaced []string // old, new, old, new, …
 	served   int
 }
 
-// programs returns a directory with the programs that pages call.
+// programs returns a directory with the programs that the commands call.
 func (r *shellRun) programs() string {
 	bin := r.t.TempDir()
 	for name, target := range map[string]string{"drawbridge": program(r.t), "grpcurl": grpcurlPath(r.t)} {
@@ -353,14 +355,15 @@ func (r *shellRun) programs() string {
 	return bin
 }
 
-// gateway starts a gateway, and has the commands talk to it.
+// gateway starts a gateway, and makes the commands use it.
 func (r *shellRun) gateway() *gateway {
 	g := startGateway(r.t, "--file-root", r.dir)
 	r.env = append(r.env, "DRAWBRIDGE_ADMIN=unix:"+g.socket)
 	return g
 }
 
-// replace has commands and their shown output use another value than the page.
+// replace makes the commands and their shown output use another value than the
+// page.
 func (r *shellRun) replace(old, by string) { r.replaced = append(r.replaced, old, by) }
 
 func (r *shellRun) write(name, text string) {
@@ -382,7 +385,7 @@ func (r *shellRun) apply(config string, flags ...string) {
 	}
 }
 
-// run runs a command, and reports whether it did.
+// run runs a command, and reports whether it ran.
 func (r *shellRun) run(c shellCommand) bool {
 	t := r.t
 	for beginning := range r.how.notRun {
@@ -430,12 +433,12 @@ func (r *shellRun) run(c shellCommand) bool {
 	return true
 }
 
-// serve starts a gateway as the page does, and waits until it answers.
+// serve starts a gateway with the page's command, and waits until it answers.
 func (r *shellRun) serve(text string) {
 	r.served++
 	env := r.env
 	if slices.ContainsFunc(env, func(v string) bool { return strings.HasPrefix(v, "DRAWBRIDGE_ADMIN=") }) && !strings.Contains(text, "--data-dir") {
-		// Beside the gateway that the page takes for granted.
+		// This gateway runs beside the one from setup.
 		data := filepath.Join(shortDir(r.t), "data")
 		env = append(slices.Clone(env), "DRAWBRIDGE_DATA_DIR="+data, "DRAWBRIDGE_ADMIN=unix:"+data+"/admin.sock")
 	}
@@ -453,7 +456,7 @@ var (
 	printedUser = regexp.MustCompile(`uid:\d+`)
 )
 
-// normalized returns a text without what differs from run to run.
+// normalized returns a text without the parts that vary between runs.
 func normalized(s string) string {
 	s = printedUser.ReplaceAllString(printedTime.ReplaceAllString(s, "TIME"), "uid:N")
 	var lines []string

@@ -1,5 +1,5 @@
-// A write of a valid but suspicious certificate returns warnings, as text and
-// as codes, including for suspicious uses.
+// A write of a valid but suspicious certificate, or of a suspicious use of a
+// certificate, returns warnings as text and as codes.
 
 package e2e
 

@@ -1,5 +1,5 @@
-// A Dovecot that demands TLS and a client certificate serves plaintext clients of
-// IMAP, POP3, LMTP and ManageSieve.
+// A Dovecot that requires TLS and a client certificate serves plaintext clients
+// of IMAP, POP3, LMTP and ManageSieve.
 
 package e2e
 
@@ -90,8 +90,8 @@ service anvil {
 }
 
 // converse plays a dialog with a server. The dialog alternates between a text
-// to send and the beginning of the line that must answer it; converse skips
-// other lines. It returns everything that the server sent.
+// to send and the beginning of the expected line; converse skips other lines.
+// It returns everything that the server sent.
 func converse(t testing.TB, address string, dialog ...string) string {
 	t.Helper()
 	conn := dial(t, address)

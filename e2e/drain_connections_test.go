@@ -1,6 +1,6 @@
 // DrainConnections lets work finish: an HTTP connection gets no further request
-// and closes once those it has are answered; a stream continues until the
-// period ends. max_age retires pooled connections without a call.
+// and closes after its current responses; a stream continues until the period
+// ends. max_age retires pooled connections without a call.
 
 package e2e
 
@@ -105,7 +105,7 @@ func TestPooledConnectionsHaveAnAge(t *testing.T) {
 	})
 	g := startGateway(t)
 	aged, ageless := upstream("aged", a.settings(), web), upstream("ageless", a.settings(), web)
-	// The idle timeout is an hour, so only the age can end a connection.
+	// The idle timeout is an hour, so only max_age can end a connection.
 	aged.Pool = &adminv1.Pool{MaxAge: durationpb.New(300 * time.Millisecond), IdleTimeout: durationpb.New(time.Hour)}
 	ageless.Pool = &adminv1.Pool{IdleTimeout: durationpb.New(time.Hour)}
 	g.apply(
@@ -119,7 +119,7 @@ func TestPooledConnectionsHaveAnAge(t *testing.T) {
 	if _, second := get(t, base+"/"); second == first {
 		t.Errorf("%s was used again", first)
 	}
-	// The age does not interrupt a request.
+	// max_age does not interrupt a request.
 	finished := make(chan string, 1)
 	go func() {
 		_, body, err := tryGet(t, oneRequestClient, base+"/slow")

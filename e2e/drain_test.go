@@ -1,6 +1,6 @@
 // On SIGTERM the gateway reports that it is not ready, accepts no more
 // connections, lets work in flight finish, and exits with 0. Work that does not
-// finish is cut off when --drain-timeout is over.
+// finish is cut off after --drain-timeout.
 
 package e2e
 

@@ -37,7 +37,7 @@ type connKey struct{}
 func TestDrillAnEndpointDiesInTheMiddleOfAResponse(t *testing.T) {
 	a := newAuthority(t)
 	const whole, half = 100_000, 50_000
-	got := make(chan struct{}) // the client has half of a response
+	got := make(chan struct{}) // closed once the client has half of a response
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/sized" {
 			w.Header().Set("Content-Length", fmt.Sprint(whole))
@@ -66,7 +66,8 @@ func TestDrillAnEndpointDiesInTheMiddleOfAResponse(t *testing.T) {
 
 	n := 0
 	for _, u := range []string{"one", "two"} {
-		// A response that the client has in part is not retried.
+		// A request is not retried after the client has received a part of the
+		// response.
 		g.apply(retried("all", "web", "/", u, &adminv1.Retry{Attempts: new(int32(5)), Codes: []int32{502}}))
 		for _, version := range []string{"HTTP/1.1", "HTTP/2.0"} {
 			for _, path := range []string{"/sized", "/unsized"} {
@@ -107,7 +108,7 @@ func TestDrillAnEndpointDiesInTheMiddleOfAResponse(t *testing.T) {
 }
 
 // refuseEachTenth serves HTTP/2 and refuses every tenth stream, counted over
-// all connections, before it processes it.
+// all connections, without processing it.
 func refuseEachTenth(streams, refused *atomic.Int64) func(net.Conn) {
 	return func(conn net.Conn) {
 		if _, err := io.ReadFull(conn, make([]byte, len(http2.ClientPreface))); err != nil {
@@ -215,8 +216,8 @@ func TestDrillEachTenthStreamIsReset(t *testing.T) {
 	}
 }
 
-// reserve binds a port that the kernel chooses. Nothing listens at it, so that
-// connections are refused, until listen is called.
+// reserve binds a port that the kernel chooses. Connections are refused until
+// listen is called.
 func reserve(t testing.TB) (address string, listen func() net.Listener) {
 	t.Helper()
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)

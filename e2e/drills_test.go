@@ -29,13 +29,13 @@ import (
 // A load sends requests from several clients and counts the results.
 type load struct {
 	mu    sync.Mutex
-	began map[string]int         // by the phase in which the request began
-	codes map[string]map[int]int // by phase; 0: no complete response
+	began map[string]int         // the number of requests by the phase of their start
+	codes map[string]map[int]int // the status codes by phase; 0: no complete response
 	by    map[string]int         // number of 200s by server
-	times []time.Duration        // of all requests
-	phase atomic.Pointer[string] // "" at first
+	times []time.Duration        // the durations of all requests
+	phase atomic.Pointer[string] // the current phase; "" at first
 	more  func() bool            // whether to send another request
-	ask   func() *http.Request   // makes a request
+	ask   func() *http.Request   // returns the next request
 	note  func(*http.Response)   // called with each complete response; may be nil
 	http  http.Transport         // shared by the clients
 }
@@ -65,7 +65,8 @@ func upTo(n int64) func() bool {
 // enter begins a phase: requests sent from now on count in it.
 func (l *load) enter(phase string) { l.phase.Store(&phase) }
 
-// run sends requests until more returns false. A request that hangs fails the test.
+// run sends requests until more returns false. It fails the test if a request
+// hangs.
 func (l *load) run(t testing.TB, clients int) {
 	var all sync.WaitGroup
 	for range clients {
@@ -109,14 +110,14 @@ func (l *load) one(t testing.TB) {
 }
 
 // sent returns how many requests of a phase have ended, and how many of them
-// without a 200.
+// failed (no 200).
 func (l *load) sent(phase string) (all, failed int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.began[phase], l.began[phase] - l.codes[phase][200]
 }
 
-// quantiles returns how long requests took.
+// quantiles describes the durations of requests.
 func (l *load) quantiles() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -127,13 +128,13 @@ func (l *load) quantiles() string {
 	return fmt.Sprintf("median %v, 99th of 100 %v, longest %v", at(50), at(99), at(100))
 }
 
-// answers responds with the server's name and nothing else.
+// answers responds with only the server's name.
 func answers(name string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("X-Server", name) }
 }
 
 // serveKillable is serveHTTPS for a server that can be killed: kill closes its
-// listener and breaks every connection, as the death of a process would.
+// listener and breaks every connection, like the death of a process.
 func serveKillable(t testing.TB, config *tls.Config, handler http.HandlerFunc) (address string, kill func()) {
 	t.Helper()
 	s := httptest.NewUnstartedServer(handler)
@@ -157,7 +158,7 @@ func TestDrillHalfOfAGroupDiesUnderLoad(t *testing.T) {
 		name   string
 		retry  *adminv1.Retry
 		budget *adminv1.RetryBudget
-		most   int // failures seen by clients: at most the requests in flight that were not retried
+		most   int // failures that clients see: at most the requests in flight without a retry
 	}{
 		{name: "no retry", most: clients},
 		{name: "retry", retry: &adminv1.Retry{Attempts: new(int32(4))}, most: clients},

@@ -1,5 +1,5 @@
 // Connections of TCP and HTTP listeners, health checks and probes go through an egress
-// proxy. A failure says whether the proxy or the server failed, and no output shows the
+// proxy. Errors state whether the proxy or the server failed. No output contains the
 // password.
 
 package e2e
@@ -24,11 +24,11 @@ const proxyPassword = "open-sesame-7711"
 // An egressProxy is a running proxy.
 type egressProxy struct {
 	*daemon
-	secure  string // where it begins with TLS; "" if nowhere
+	secure  string // the address where the proxy expects TLS, or ""
 	demands bool   // credentials: "user" and proxyPassword
 }
 
-// via returns how to use the proxy with a password.
+// via returns the settings to use the proxy with a password.
 func (p *egressProxy) via(socks bool, password string) *adminv1.Via {
 	var c *adminv1.ProxyCredentials
 	if p.demands {
@@ -104,7 +104,7 @@ clientmethod: none
 client pass { from: 127.0.0.1/32 to: 0.0.0.0/0 }
 socks pass { from: 127.0.0.1/32 to: 0.0.0.0/0 }
 `))
-		// Its many processes must not keep the test's pipe when it ends.
+		// Dante has many processes, which must not keep the test's pipe open.
 		return []string{"sh", "-c", `exec "$0" "$@" >/dev/null 2>&1`, program, "-f", conf, "-p", filepath.Join(dir, "pid")}
 	}), "", false}
 }
@@ -181,7 +181,7 @@ func TestConnectionsLeaveThroughAProxy(t *testing.T) {
 			eventually(t, "the health check says that the proxy failed", func() bool {
 				return g.upstream("tcp").GetEndpoints()[0].GetCheck().GetReason() == adminv1.Reason_REASON_EGRESS_PROXY_FAILED
 			})
-			// An upstream of its own, because Dante keeps serving the tunnels that exist.
+			// Use another upstream, because Dante continues to serve existing tunnels.
 			g.apply(via(upstream("later", a.settings(), web), good()), listener("later", protocolHTTP, "later"))
 			if code, _ := get(t, "http://"+g.address("later")+"/"); code != 502 && code != 503 {
 				t.Errorf("a request without the proxy: %d", code)

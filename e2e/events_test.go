@@ -1,6 +1,6 @@
-// WatchEvents reports what happens: an upstream that fails, once and with a
-// count however often it is tried, and its recovery; revisions; certificates
-// near their end; reloaded files.
+// WatchEvents reports an upstream that fails (once, with a count of the
+// failures) and its recovery, revisions, certificates that expire soon, and
+// reloaded files.
 
 package e2e
 
@@ -29,7 +29,7 @@ type eventStream struct {
 	all    []*adminv1.Event
 }
 
-// watchEvents returns a stream that has every event from now on.
+// watchEvents returns a stream of all events from now on.
 func (g *gateway) watchEvents() *eventStream {
 	g.t.Helper()
 	ctx, cancel := context.WithTimeout(g.t.Context(), 2*patience)
@@ -81,7 +81,7 @@ func TestEvents(t *testing.T) {
 		t.Errorf("the revision is reported as %v", e)
 	}
 
-	// Many failures of one cause are one event, and a count.
+	// Many failures with the same cause are one event with a count.
 	const tries = 40
 	for range tries {
 		if answer, _ := exchange(t, g.address("raw"), "hello"); answer != "" {
@@ -242,7 +242,7 @@ func TestWatchCommand(t *testing.T) {
 	}
 	for line := range strings.Lines(lines.out.String()) {
 		if !strings.HasSuffix(line, "\n") {
-			continue // not written completely yet
+			continue // the line is still incomplete
 		}
 		if !json.Valid([]byte(line)) {
 			t.Errorf("not JSON: %s", line)

@@ -1,5 +1,5 @@
-// A full disk fails only writes. When file descriptors run out, clients wait
-// and the operator does not; once some are free again, everything works as
+// If the disk is full, only writes fail. If file descriptors run out, clients
+// wait but the operator does not. Once some are free again, everything works as
 // before.
 
 package e2e
@@ -90,7 +90,7 @@ func TestFileDescriptorsRunOut(t *testing.T) {
 	}
 	served := make(chan answer, flood)
 	for range flood {
-		conn := dial(t, address) // waits in the kernel's queue until the gateway accepts it
+		conn := dial(t, address) // this connection waits in the kernel's queue until the gateway accepts it
 		go func() { served <- answer{conn, pingPong(conn, "one of too many")} }()
 	}
 	eventually(t, "the listener has paused", func() bool { return g.getStatus().GetDescriptors().GetPausedListeners() > 0 })
@@ -108,7 +108,7 @@ func TestFileDescriptorsRunOut(t *testing.T) {
 		if r := g.cli("status"); r.code != 0 || !strings.Contains(r.stdout, "NOT ACCEPTING") {
 			t.Errorf("status: %v", r)
 		}
-		g.apply(forward("r", "web", "/r", "web")) // a commit
+		g.apply(forward("r", "web", "/r", "web")) // a write
 		g.remove(&adminv1.ResourceRef{Kind: adminv1.Kind_KIND_ROUTE, Name: "r"})
 	}
 	g.apply(listener("another", protocolTCP, "raw"))
@@ -118,8 +118,8 @@ func TestFileDescriptorsRunOut(t *testing.T) {
 	}
 	eventually(t, "the log reports it", func() bool { return g.out.contains("no file descriptors for further clients") })
 
-	// Some clients leave, others take their places, and each is served: none
-	// was accepted and then dropped.
+	// Some clients disconnect, and waiting clients take their places. The gateway
+	// serves all of them and drops no accepted connection.
 	for i := range flood {
 		a := <-served
 		if a.err != nil {

@@ -1,5 +1,5 @@
-// Traffic does what ExplainRoute says: the route, the upstream, the name sent
-// and verified, the identity presented, or the refusal.
+// Traffic agrees with ExplainRoute: the route, the upstream, the sent and
+// verified name, the presented identity, or the refusal.
 
 package e2e
 
@@ -18,7 +18,8 @@ func TestExplanationsOfRequestsHold(t *testing.T) {
 	a := newAuthority(t)
 	config := a.serverConfig(t)
 	config.Certificates = append(config.Certificates, keyPair(t, serverCert(t, a.ca, "pay.example.com")))
-	// Each upstream answers with its name, the path, the host and its view of TLS.
+	// Each upstream answers with its name, the path, the host and the facts about
+	// its TLS connection.
 	tells := func(name string) string {
 		return serveHTTPS(t, config.Clone(), func(w http.ResponseWriter, r *http.Request) {
 			_, _ = fmt.Fprint(w, name, " ", r.URL.Path, " ", r.TLS.ServerName, " ", r.TLS.PeerCertificates[0].Subject.CommonName)
@@ -66,7 +67,7 @@ func TestExplanationsOfRequestsHold(t *testing.T) {
 		{"GET", "a.test", "/moved", "moved", "redirect"},
 		{"GET", "PAY.example.com.", "/x", "wild", "forward"},
 		{"GET", "pay.example.com:8080", "/x", "wild", "forward"},
-		{"GET", "other.example.com", "/x", "wild", "forward"}, // whose name does not verify
+		{"GET", "other.example.com", "/x", "wild", "forward"}, // the server's name does not verify
 		{"GET", "a.test", "/v2/%00", "", "refuse"},
 	} {
 		what := c.method + " " + c.host + c.path

@@ -1,6 +1,7 @@
-// Nothing fails open. Key material that is empty, garbage, expired, missing or
-// of the wrong kind is rejected when it is put. At the start it leaves its
-// users down with a reason. A file that becomes bad changes nothing.
+// The gateway never fails open. It rejects a write with key material that is
+// empty, garbage, expired, missing or of the wrong kind. At a start with such
+// files, the resources that use them are down with a reason. If a file becomes
+// invalid later, the gateway continues with the old one.
 
 package e2e
 
@@ -125,9 +126,9 @@ func withCRLFile(bundle *adminv1.TrustBundle, path string) *adminv1.TrustBundle 
 	return bundle
 }
 
-// A fileBridge is a path through the gateway with all key material in files: an
-// upstream with mutual TLS behind one listener, and a listener that demands
-// client certificates.
+// A fileBridge is a set of resources with all key material in files: an
+// upstream with mutual TLS behind one listener, and a second listener that
+// requires client certificates.
 type fileBridge struct {
 	name, dir string
 	a         *authority
@@ -172,7 +173,7 @@ func newFileBridge(t *testing.T, g *gateway, a *authority, name, web, raw string
 func (b *fileBridge) write(t *testing.T, file string, data []byte) {
 	t.Helper()
 	path := filepath.Join(b.dir, file)
-	if data == nil { // missing
+	if data == nil { // the file is missing
 		if err := os.Remove(path); err != nil {
 			t.Fatal(err)
 		}
@@ -188,7 +189,8 @@ func (b *fileBridge) upstreamWorks(t *testing.T, g *gateway) bool {
 	return code == 200 && body == "reached"
 }
 
-// frontWorks reports whether a client with a certificate gets its bytes back.
+// frontWorks reports whether the listener echoes the bytes of a client with a
+// certificate.
 func (b *fileBridge) frontWorks(t *testing.T, g *gateway) bool {
 	t.Helper()
 	l := g.listener("front-" + b.name)
@@ -205,13 +207,13 @@ func (b *fileBridge) frontWorks(t *testing.T, g *gateway) bool {
 	return pingPong(conn, "hello") == nil
 }
 
-// A fileFault is a file that becomes bad, and what depends on it.
+// A fileFault is a file that becomes invalid, and the sides that depend on it.
 type fileFault struct {
 	name, file      string
-	data            []byte // nil: the file is gone
+	data            []byte // the new content; nil: the file is removed
 	kind            adminv1.Kind
 	resource        string
-	upstream, front bool // the sides that cannot work without it
+	upstream, front bool // the sides that need the file
 }
 
 func fileFaults(t *testing.T, a *authority) []fileFault {
@@ -327,8 +329,8 @@ func TestAFileThatBecomesBadChangesNothing(t *testing.T) {
 	if now := g.getStatus(); now.GetRevision() != revision || len(now.GetProblems()) != 0 {
 		t.Errorf("revision %d has become %d, problems %v", revision, now.GetRevision(), now.GetProblems())
 	}
-	// An outdated revocation list does become live: without a current list,
-	// everything is rejected.
+	// An outdated revocation list does become live. Without a current list, the
+	// gateway rejects all peers.
 	last := bridges[len(bridges)-1]
 	last.write(t, "crl", crlWith(t, a.ca, outdated))
 	events.await(adminv1.EventType_EVENT_TYPE_FILE_LOADED)

@@ -1,5 +1,5 @@
 // Files are read only below the gateway's file roots. Any other path is
-// rejected with one sentence that does not depend on what the path holds.
+// rejected with the same sentence, whether or not the file exists.
 
 package e2e
 
@@ -89,8 +89,8 @@ func TestFilesOutsideTheRootsAreNotRead(t *testing.T) {
 	}
 }
 
-// A valid path that later leads outside is rejected too, and the live material
-// stays.
+// A valid path that later leads outside the roots is rejected too, and the live
+// material stays.
 func TestALinkChangedToLeadOutsideIsRejected(t *testing.T) {
 	t.Parallel()
 	a, other := newAuthority(t), newAuthority(t)

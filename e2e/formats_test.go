@@ -1,6 +1,5 @@
-// Key material in every format that OpenSSL and Java write makes a working
-// bridge: the upstream sees the client's identity, and clients see the
-// listener's.
+// A bridge works with key material in every format of OpenSSL and Java: the
+// upstream sees the client's identity, and clients see the listener's.
 
 package e2e
 

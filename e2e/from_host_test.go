@@ -1,6 +1,6 @@
-// Where the server name comes from the host, the host is normalized before it
-// is sent and verified. An invalid name is rejected before a dial. However many
-// names clients invent, the state kept for them is bounded.
+// If the server name comes from the host, the host is normalized before it is
+// sent and verified. An invalid name is rejected before a dial. The state for
+// the names that clients invent is bounded.
 
 package e2e
 

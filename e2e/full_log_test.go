@@ -1,5 +1,5 @@
-// A reader of the log that stops reading blocks nothing: neither traffic, nor
-// admin calls, nor the stop. The gateway reports the number of dropped lines.
+// If the reader of the log stops, traffic, admin calls and the stop of the
+// gateway continue. The gateway reports the number of dropped lines.
 
 package e2e
 
@@ -28,7 +28,7 @@ func TestLogReaderThatStopsReadingBlocksNothing(t *testing.T) {
 	g.run(program(t), g.serveArgs()...)
 	_ = w.Close()
 
-	// Read the log until the gateway is ready, and never again.
+	// Read the log only until the gateway is ready.
 	var ops string
 	for lines := bufio.NewReader(r); ; {
 		line, err := lines.ReadString('\n')

@@ -1,5 +1,5 @@
-// The gateway continues after any bytes on any port: it answers with an error
-// or closes the connection, and serves the next client.
+// The gateway accepts arbitrary bytes on any port: it answers with an error or
+// closes the connection, and serves the next client.
 
 package e2e
 
@@ -112,13 +112,13 @@ func sendGarbageToEveryPort(t *testing.T, logFormat string) {
 	})
 }
 
-// throw sends bytes, within TLS if there is a config, ends its stream, and
-// reads until the gateway closes. It returns an error only if the gateway is
-// down or never closes.
+// throw sends bytes, over TLS if there is a config, ends its stream, and reads
+// until the gateway closes. It returns an error only if the gateway is down or
+// never closes.
 func throw(network, address string, data []byte, config *tls.Config) error {
 	conn, err := net.DialTimeout(network, address, patience)
 	if errors.Is(err, syscall.ECONNRESET) {
-		return nil // closed before the dial returned
+		return nil // the gateway closed before the dial returned
 	}
 	if err != nil {
 		return err

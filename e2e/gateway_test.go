@@ -27,7 +27,7 @@ type gateway struct {
 	dir    string // data directory
 	socket string // admin socket
 	args   []string
-	stderr *os.File // instead of out; nil: out
+	stderr *os.File // the standard error; nil: out
 
 	admin       adminv1.AdminServiceClient
 	status      adminv1.StatusServiceClient
@@ -79,7 +79,7 @@ func (g *gateway) run(name string, args ...string) {
 	g.runs(startTo(t, g.stderr, name, args...))
 }
 
-// runs makes p the process of the gateway.
+// runs sets the process of the gateway.
 func (g *gateway) runs(p *process) {
 	t := g.t
 	t.Helper()
@@ -131,9 +131,9 @@ func (g *gateway) becomesReady() bool {
 	return !g.done()
 }
 
-// launchOn starts a gateway that needs an address which the kernel cannot
-// choose; flags gets that address. If another program takes the address first,
-// launchOn tries another.
+// launchOn starts a gateway with an address that the kernel cannot choose;
+// flags gets the address. If another program takes the address first, launchOn
+// tries another.
 func launchOn(t testing.TB, flags func(address string) []string) (*gateway, string) {
 	t.Helper()
 	for range 5 {
@@ -169,8 +169,8 @@ func (g *gateway) stop() {
 	}
 }
 
-// inspect checks what every gateway promises in every test, and shows its log
-// if the test failed.
+// inspect checks the promises that every gateway keeps in every test, and shows
+// its log if the test failed.
 func (g *gateway) inspect() {
 	log := g.out.String()
 	for _, bad := range []string{"PRIVATE KEY", "panic:", "fatal error:", "DATA RACE", "goroutine 1 ["} {
@@ -179,7 +179,7 @@ func (g *gateway) inspect() {
 		}
 	}
 	if g.t.Failed() {
-		var changes strings.Builder // leave out reads: tests poll while they wait
+		var changes strings.Builder // omit reads, because tests poll while they wait
 		for line := range strings.Lines(log) {
 			if !strings.Contains(line, `"@message":"read"`) {
 				changes.WriteString(line)
@@ -236,7 +236,7 @@ func wrap(t testing.TB, resources []proto.Message) []*adminv1.Resource {
 }
 
 // logged waits for a line of the log that matches and returns its first submatch.
-// The log is written in the background, so a line may come after the fact.
+// The log is written in the background, so a line may come after the event.
 func (g *gateway) logged(line *regexp.Regexp) string {
 	g.t.Helper()
 	var found []string

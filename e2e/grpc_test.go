@@ -1,6 +1,6 @@
-// gRPC of every kind runs through HTTP listeners: the interoperability tests of
-// grpc-go, client and server, and ghz. Where the gateway answers itself, it
-// answers with a gRPC status.
+// All kinds of gRPC calls work through HTTP listeners: those of grpc-go's
+// interoperability client and server, and of ghz. If the gateway itself
+// answers, the answer has a gRPC status.
 
 package e2e
 
@@ -26,7 +26,8 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// interopCases are the test cases of the grpc-go client that need no cloud.
+// interopCases are the test cases of the grpc-go client that do not need a
+// cloud.
 var interopCases = []string{
 	"empty_unary", "large_unary", "client_streaming", "server_streaming", "ping_pong", "empty_stream",
 	"timeout_on_sleeping_server", "cancel_after_begin", "cancel_after_first_response", "status_code_and_message",

@@ -1,5 +1,5 @@
 // Routes are added, changed and removed with grpcurl under traffic. Each answer
-// means that the change is live, and the traffic is not disturbed.
+// means that the change is live. The traffic is not interrupted.
 
 package e2e
 

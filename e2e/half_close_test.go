@@ -1,6 +1,6 @@
-// A half-close is forwarded to the other side, through TLS on either or both
-// sides, while the other direction stays open. A stream that was cut off is
-// never forwarded as one that ended normally.
+// A half-close is forwarded to the other side, with TLS on either or both
+// sides, while the other direction stays open. A stream that was cut off never
+// looks like a complete stream.
 
 package e2e
 
@@ -20,7 +20,7 @@ func TestHalfCloseBothWaysThroughTLS(t *testing.T) {
 	a := newAuthority(t)
 	long := strings.Repeat("0123456789abcdef", 1<<16) // 1 MiB
 
-	// Answers only after the client's half-close.
+	// This server answers only after the client's half-close.
 	answersAtEnd := serveConns(t, a.serverConfig(t), func(conn net.Conn) {
 		got, err := io.ReadAll(conn)
 		if err != nil {
@@ -29,7 +29,7 @@ func TestHalfCloseBothWaysThroughTLS(t *testing.T) {
 		_, _ = conn.Write(got)
 		_ = closeWrite(conn)
 	})
-	// Half-closes at once and keeps reading.
+	// This server half-closes at once and continues to read.
 	received := make(chan string, 10)
 	endsFirst := serveConns(t, a.serverConfig(t), func(conn net.Conn) {
 		_, _ = io.WriteString(conn, "greeting")
@@ -40,7 +40,7 @@ func TestHalfCloseBothWaysThroughTLS(t *testing.T) {
 		}
 		received <- string(got)
 	})
-	// Closes in the middle, without close_notify.
+	// This server closes in the middle, without close_notify.
 	cutsOff := serveConns(t, nil, func(raw net.Conn) {
 		conn := tls.Server(raw, a.serverConfig(t))
 		_, _ = io.ReadFull(conn, make([]byte, 4))

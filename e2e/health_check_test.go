@@ -1,6 +1,7 @@
-// When an nginx of a group dies or reports that it is unhealthy, traffic leaves
-// it before clients notice. The status, events and metrics say why, and it
-// returns when it is healthy again. All of it over mutual TLS.
+// When an nginx of a group dies or reports that it is unhealthy, the gateway
+// avoids it before clients notice. The status, events and metrics show the
+// reason. When it is healthy again, it gets traffic again. All connections use
+// mutual TLS.
 
 package e2e
 
@@ -39,7 +40,7 @@ func startMarkedNginx(t *testing.T, a *authority, name string) *nginx {
 // mark sets or removes a mark of an nginx.
 func (n *nginx) mark(as string, marked bool) {
 	if marked {
-		_ = os.WriteFile(filepath.Join(n.dir, as), nil, 0o644) // if this fails, so does the test
+		_ = os.WriteFile(filepath.Join(n.dir, as), nil, 0o644) // if this fails, the test fails, too
 	} else {
 		_ = os.Remove(filepath.Join(n.dir, as))
 	}
@@ -63,7 +64,7 @@ type poller struct {
 	stop, stopped chan struct{}
 
 	mu      sync.Mutex
-	answers map[string]int // count of each body; of the code if it was not 200
+	answers map[string]int // counts by body, or by status code if it is not 200
 }
 
 func newPoller(t *testing.T, url string) *poller {
@@ -112,7 +113,7 @@ func (c *poller) leave() {
 	<-c.stopped
 }
 
-// awaitHealth returns the next event in which an endpoint has a given health.
+// awaitHealth returns the next event with a given health of an endpoint.
 func (s *eventStream) awaitHealth(endpoint string, h adminv1.EndpointHealth) *adminv1.Event {
 	s.t.Helper()
 	for {
@@ -189,7 +190,8 @@ func TestHealthChecksOfNginx(t *testing.T) {
 		if down.GetReason() != test.reason || !strings.Contains(down.GetMessage(), test.message) || down.GetName() != "web" {
 			t.Errorf("%s: reported as %v", test.what, down)
 		}
-		// Earlier requests may have failed at it and been retried at the other.
+		// Earlier requests may have failed at this server and been retried at the
+		// other.
 		if answers := clients.take(); answers["one"]+answers["two"] != sum(answers) {
 			t.Errorf("when it failed: %v", answers)
 		}
@@ -210,7 +212,7 @@ func TestHealthChecksOfNginx(t *testing.T) {
 		if out := g.cli("explain", "web").String(); !strings.Contains(out, "takes no traffic: fails its health check") {
 			t.Errorf("%s: explain shows\n%s", test.what, out)
 		}
-		for range 10 { // these use only the healthy endpoint
+		for range 10 { // these requests use only the healthy endpoint
 			if code, body := get(t, url); code != 200 || body != "two" {
 				t.Errorf("%s: %d %q", test.what, code, body)
 			}
@@ -223,7 +225,7 @@ func TestHealthChecksOfNginx(t *testing.T) {
 	}
 	clients.leave()
 
-	// Without a healthy endpoint, the gateway answers itself, at once.
+	// Without a healthy endpoint, the gateway itself answers at once.
 	one.mark("sick", true)
 	two.mark("sick", true)
 	for _, n := range []*nginx{one, two} {

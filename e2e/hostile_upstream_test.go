@@ -1,6 +1,6 @@
-// A malicious upstream costs little. Huge certificates, huge keys, endless
-// chains and trickled handshakes end with a reason, within the configured time,
-// and with texts of bounded length, while the gateway serves others.
+// A malicious upstream cannot harm the gateway. Huge certificates, huge keys,
+// endless chains and slow handshakes end with a reason, within the configured
+// time, and with texts of bounded length. Meanwhile the gateway serves others.
 
 package e2e
 
@@ -121,8 +121,8 @@ func TestHostileUpstreams(t *testing.T) {
 			}
 		})
 	}
-	// Each of these fails with some reason; the kernel and the timing often
-	// decide which.
+	// Each of these cases fails, but the reason may depend on the kernel and the
+	// timing.
 	cases := []struct {
 		name, address string
 		bundle        string

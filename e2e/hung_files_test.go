@@ -1,5 +1,5 @@
-// A file on the command line that cannot be read to its end, such as a FIFO
-// without a writer, neither holds up the start silently nor a stop.
+// If a file on the command line cannot be read to its end, such as a FIFO
+// without a writer, the start reports it and a stop still works.
 
 package e2e
 

@@ -1,5 +1,5 @@
-// Silent connections to the admin service and to ops take no descriptor from
-// traffic, and do not lock the operator out.
+// Silent connections to the admin service and to ops neither use the
+// descriptors of traffic nor lock out the operator.
 
 package e2e
 
@@ -42,7 +42,7 @@ func TestIdleConnectionsToTheAdminServiceAndOpsStarveNoTraffic(t *testing.T) {
 
 	const idle = 612
 	for _, address := range []string{adminTCP, ops} {
-		for n := range idle { // from many addresses, because each has a share of its own
+		for n := range idle { // from many addresses, because each address has its own share
 			d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 1, byte(1+n%200))}, Timeout: patience}
 			c, err := d.Dial("tcp", address)
 			if err != nil {
@@ -73,7 +73,7 @@ func TestIdleConnectionsToTheAdminServiceAndOpsStarveNoTraffic(t *testing.T) {
 	}
 }
 
-// Each phase before a request has a deadline.
+// Each phase of a connection before a request has a deadline.
 func TestSilentConnectionsToTheAdminServiceAndOpsAreClosed(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)

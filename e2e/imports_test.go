@@ -129,9 +129,9 @@ var mayImport = map[string][]string{
 	"deploy/image": {},
 }
 
-// Libraries that belong to one layer; no other package may import them. So
-// nothing below the admin service depends on gRPC, and only the store knows how
-// it is stored. Keys are prefixes of import paths.
+// Libraries that only some packages may import. So packages below the admin
+// service do not depend on gRPC, and only the store depends on its database.
+// Keys are prefixes of import paths.
 var onlyIn = map[string][]string{
 	"google.golang.org/grpc":     {"proto/drawbridge/admin/v1", "gateway/admin", "cmd/drawbridge", "cmd/drawbridge/client", "cmd/drawbridge/exit", "e2e"},
 	"google.golang.org/genproto": {"gateway/admin", "cmd/drawbridge", "cmd/drawbridge/exit", "e2e"},

@@ -1,4 +1,4 @@
-// An INN that demands TLS serves plaintext newsreaders. INN cannot demand a
+// An INN that requires TLS serves plaintext newsreaders. INN cannot require a
 // client certificate.
 
 package e2e

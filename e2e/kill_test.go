@@ -1,6 +1,6 @@
-// After `kill -9` in the middle of many writes, every acknowledged write is stored
-// and served, no rejected write is, and every write is applied completely or not at
-// all. DRAWBRIDGE_KILLS says how often the gateway is killed.
+// After `kill -9` during many writes, every acknowledged write is stored and
+// served, rejected writes are not, and every write is applied completely or not at
+// all. DRAWBRIDGE_KILLS is the number of kills.
 
 package e2e
 
@@ -71,7 +71,7 @@ func testAcknowledgedWrites(t *testing.T, kills int, flags ...string) {
 		<-g.exited
 		g = g.restart()
 
-		stored := map[string]int{} // how many of a pair
+		stored := map[string]int{} // the number of stored writes of each pair
 		for token := ""; ; {
 			page, err := g.admin.ListRoutes(longContext(t), &adminv1.ListRoutesRequest{PageToken: token})
 			if err != nil {

@@ -1,7 +1,7 @@
 // A TLS 1.3 server verifies the client's certificate after the client has
-// finished the handshake, and then closes the connection. In whichever order
-// the request and the alert arrive, the failure is reported as a rejected
-// certificate, never as a closed connection.
+// finished the handshake, and then closes the connection. The failure is always
+// reported as a rejected certificate, never as a closed connection, whether the
+// request or the alert arrives first.
 
 package e2e
 

@@ -1,5 +1,5 @@
-// A client over its limit is refused while others are served; and connections
-// are retired by age and request count without a failed request.
+// A client over its limit is refused while others are served. Connections are
+// retired by age and request count without a failed request.
 
 package e2e
 
@@ -18,7 +18,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// from returns an HTTP/1.1 client with a local address.
+// from returns an HTTP/1.1 client that uses a local address.
 func from(t *testing.T, ip string) *http.Client {
 	transport := &http.Transport{DialContext: (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(ip)}}).DialContext}
 	t.Cleanup(transport.CloseIdleConnections)

@@ -1,6 +1,6 @@
 // Listeners can swap addresses, pass them to other listeners and take them back
-// in one revision. An address in use by another program is refused, and then no
-// part of the revision is live.
+// in one revision. If another program uses an address, the whole revision is
+// refused.
 
 package e2e
 

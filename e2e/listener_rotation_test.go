@@ -1,6 +1,6 @@
 // A listener's rotated certificate is presented to the next client and affects
 // no open connection. Once the listener trusts another CA, clients of the old
-// one are rejected, even if they offer an earlier session to resume.
+// CA are rejected, even if they offer an earlier session to resume.
 
 package e2e
 

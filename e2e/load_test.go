@@ -1,5 +1,5 @@
-// Under the load of wrk and h2load, nginx behind mutual TLS over HTTP/1.1 and
-// HTTP/2 answers every request of HTTP/1.1 and HTTP/2 clients.
+// Under the load of wrk and h2load, every request gets an answer: from HTTP/1.1
+// and HTTP/2 clients, to nginx over HTTP/1.1 and HTTP/2 with mutual TLS.
 
 package e2e
 

@@ -30,7 +30,7 @@ var built struct {
 }
 
 // program returns the path of the program under test: DRAWBRIDGE_BINARY, or
-// else one built here, once, with the race detector.
+// else a program built once with the race detector.
 func program(t testing.TB) string {
 	t.Helper()
 	built.Do(func() {
@@ -69,7 +69,7 @@ func eventually(t testing.TB, condition string, ok func() bool) {
 	}
 }
 
-// pollUntil is eventually for tests with a failure message of their own.
+// pollUntil is eventually for tests with their own failure message.
 func pollUntil(ok func() bool) bool {
 	deadline := time.Now().Add(patience)
 	for pause := time.Millisecond; !ok(); pause = min(2*pause, 100*time.Millisecond) {
@@ -81,7 +81,8 @@ func pollUntil(ok func() bool) bool {
 	return true
 }
 
-// longContext returns a context that ends with the test, or after the longest time that a busy machine may need.
+// longContext returns a context that ends with the test, or after a time that is long
+// enough for a busy machine.
 func longContext(t testing.TB) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -128,7 +129,7 @@ func writeFile(t testing.TB, path string, data []byte) string {
 	return path
 }
 
-// An output keeps what a process prints. It may be read while it is written.
+// An output holds the output of a process. It may be read while it is written.
 type output struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
@@ -153,17 +154,17 @@ type process struct {
 	t      testing.TB
 	cmd    *exec.Cmd
 	out    *output       // standard output and standard error
-	exited chan struct{} // closed once the process has ended; then err says how
+	exited chan struct{} // closed once the process has ended; then err is its result
 	err    error
 }
 
-// start runs a program, which ends with the test, however that ends.
+// start runs a program, which ends with the test, even if the test is killed.
 func start(t testing.TB, name string, args ...string) *process {
 	t.Helper()
 	return startTo(t, nil, name, args...)
 }
 
-// startTo is start with another standard error, unless that is nil.
+// startTo is start with another standard error, unless stderr is nil.
 func startTo(t testing.TB, stderr *os.File, name string, args ...string) *process {
 	t.Helper()
 	cmd := exec.Command(name, args...)
@@ -173,7 +174,7 @@ func startTo(t testing.TB, stderr *os.File, name string, args ...string) *proces
 	return startCmd(t, cmd)
 }
 
-// startCmd is start for a command with settings of its own.
+// startCmd is start for a command with its own settings.
 func startCmd(t testing.TB, cmd *exec.Cmd) *process {
 	t.Helper()
 	p := &process{t: t, cmd: cmd, out: &output{}, exited: make(chan struct{})}
@@ -200,7 +201,7 @@ func (p *process) signal(s os.Signal) {
 	}
 }
 
-// kill ends the process as a power cut would, and waits until it is gone.
+// kill ends the process immediately, like a power cut, and waits for its end.
 func (p *process) kill() {
 	_ = p.cmd.Process.Kill()
 	<-p.exited

@@ -1,7 +1,7 @@
 // MySQL clients that verify the gateway's certificate reach a MariaDB in plaintext, and
-// one that demands a client certificate that they do not have. A server that
-// authenticates as MySQL 8 does gets their password, over TLS or encrypted with its key,
-// also right after a restart.
+// a MariaDB that requires a client certificate, which they lack. A server with MySQL 8's
+// authentication gets their password over TLS or encrypted with its key, also just after
+// a restart.
 
 package e2e
 
@@ -32,7 +32,7 @@ func secureMySQL(address, root, user, password string, more ...string) []string 
 	return append([]string{"--no-defaults", "--protocol=tcp", "--ssl", "--ssl-verify-server-cert", "--ssl-ca=" + root, "-h" + host, "-P" + port, "-u" + user, "-p" + password}, more...)
 }
 
-// goMySQL returns a database that Go's driver reaches with the TLS settings.
+// goMySQL returns a database handle of Go's driver with the TLS settings.
 func goMySQL(t testing.TB, address, password string, config *tls.Config) *sql.DB {
 	t.Helper()
 	c := mysql.NewConfig()
@@ -98,7 +98,7 @@ func TestMySQLClientsStartTLS(t *testing.T) {
 	if r := m.query(t, g.address("optional"), "x509", "secret", encrypted); !strings.HasPrefix(r.stdout, "x509@127.0.0.1\t1") {
 		t.Errorf("a client in plaintext, where TLS is optional: %v", r)
 	}
-	// The client has the server's own greeting: its version, and the number of the session.
+	// The client gets the server's own greeting: its version and the number of the session.
 	for _, listener := range []string{"plain", "both"} {
 		r := command(t, m.client, secureMySQL(g.address(listener), root, "native", "secret", "-BNe", "select concat('session ', connection_id());\nstatus")...)
 		id, _, _ := strings.Cut(strings.TrimPrefix(r.stdout, "session "), "\n")
@@ -109,7 +109,7 @@ func TestMySQLClientsStartTLS(t *testing.T) {
 		}
 	}
 
-	// Results are the same as without the gateway, also those of 10 MB.
+	// Results are the same as without the gateway, also a result of 10 MB.
 	const rows = "select seq, repeat(md5(seq), 300) from mysql.seq_1_to_1000 order by seq"
 	if r := m.local(t, "grant select on mysql.* to native"); r.code != 0 {
 		t.Fatal(r)
@@ -187,7 +187,7 @@ func TestCachingSHA2PasswordOfClientsWithTLS(t *testing.T) {
 	for listener, server := range map[string]*mysql8{"plain": plainServer, "both": secureServer} {
 		for name, login := range login {
 			server.mu.Lock()
-			server.cached, server.full, server.fast = false, 0, 0 // restarted
+			server.cached, server.full, server.fast = false, 0, 0 // a restart empties the cache
 			server.mu.Unlock()
 			if err := login(listener, "wrong"); err == nil {
 				t.Errorf("%s, %s logs in with a wrong password", listener, name)
@@ -212,8 +212,8 @@ func TestCachingSHA2PasswordOfClientsWithTLS(t *testing.T) {
 	}
 }
 
-// A client that may send its password in the clear learns that the gateway does not send
-// it to a server in plaintext.
+// A client that would send its password as plain text gets an error, because the gateway
+// does not send it to a server in plaintext.
 func TestPasswordsAreNotSentToServersInPlaintext(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
@@ -238,8 +238,8 @@ func TestPasswordsAreNotSentToServersInPlaintext(t *testing.T) {
 	}
 }
 
-// A client that does not complete the upgrade is refused with a reason in the access
-// log, in time, and is not held against the server.
+// A client that does not complete the upgrade is refused in time, with a reason in
+// the access log. It does not count as a failure of the server.
 func TestMySQLClientsThatDoNotStartTLS(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)

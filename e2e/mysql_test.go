@@ -1,6 +1,6 @@
-// A MariaDB that demands TLS and a client certificate serves clients in plaintext, and
-// so does a server that authenticates as MySQL 8 does, also right after a restart, when
-// it needs the password itself.
+// A MariaDB that requires TLS and a client certificate serves clients in plaintext. So
+// does a server with MySQL 8's authentication, also just after a restart, when it needs
+// the password itself.
 
 package e2e
 
@@ -28,7 +28,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// A mariaDB is a running MariaDB. Its root logs in over the unix socket.
+// A mariaDB is a running MariaDB. The user root logs in over the unix socket.
 type mariaDB struct {
 	*daemon
 	dir, client string
@@ -53,7 +53,7 @@ func startMariaDB(t testing.TB, a *authority) *mariaDB {
 	return m
 }
 
-// restart ends the server, and starts it again at its address.
+// restart restarts the server at the same address.
 func (m *mariaDB) restart(t testing.TB) {
 	t.Helper()
 	m.signal(syscall.SIGTERM)
@@ -153,7 +153,8 @@ func TestMariaDBBehindMutualTLS(t *testing.T) {
 		t.Errorf("stored: %v", r)
 	}
 
-	// A server of another protocol: no byte of its greeting reaches the client.
+	// If the server speaks another protocol, no byte of its greeting reaches the
+	// client.
 	other := serveConns(t, nil, func(c net.Conn) {
 		_, _ = io.WriteString(c, "220 mail.example.com ESMTP\r\n")
 		_, _ = io.Copy(io.Discard, c)
@@ -167,18 +168,18 @@ func TestMariaDBBehindMutualTLS(t *testing.T) {
 	}
 }
 
-// A mysql8 is a server of the test's own, which authenticates its users with
-// caching_sha2_password as MySQL 8 does: over TLS with the password itself, in plaintext
-// with the password encrypted with its key. It answers every command with OK.
+// A mysql8 is a test server that authenticates its users with caching_sha2_password like
+// MySQL 8: with the password itself over TLS, or encrypted with the server's key in
+// plaintext. It answers every command with OK.
 type mysql8 struct {
-	config *tls.Config     // nil: it does not offer TLS
-	key    *rsa.PrivateKey // for clients in plaintext
+	config *tls.Config     // nil: the server does not offer TLS
+	key    *rsa.PrivateKey // encrypts the passwords of plaintext clients
 
 	mu          sync.Mutex
-	cached      bool // since the last restart
-	full, fast  int  // logins
+	cached      bool // a user has logged in since the last restart
+	full, fast  int  // the numbers of logins
 	certificate string
-	received    bytes.Buffer // in plaintext
+	received    bytes.Buffer // bytes received in plaintext
 }
 
 const mysql8Scramble = "0123456789abcdefghij"
@@ -268,7 +269,7 @@ func (m *mysql8) password(c net.Conn, sequence byte) (string, byte) {
 		return message, sequence + 1
 	}
 	if message != "\x02" {
-		return "", sequence + 1 // a server in plaintext takes no password in the clear
+		return "", sequence + 1 // a plaintext server rejects an unencrypted password
 	}
 	der, err := x509.MarshalPKIXPublicKey(&m.key.PublicKey)
 	if err != nil {
@@ -282,7 +283,7 @@ func (m *mysql8) password(c net.Conn, sequence byte) (string, byte) {
 	return string(password), sequence + 3
 }
 
-// scrambleSHA2 returns what a client sends to prove that it knows the password.
+// scrambleSHA2 returns a client's proof that it knows the password.
 func scrambleSHA2(password, scramble string) string {
 	first := sha256.Sum256([]byte(password))
 	second := sha256.Sum256(first[:])
@@ -318,7 +319,7 @@ func TestCachingSHA2PasswordWorksAlsoAfterARestart(t *testing.T) {
 	}
 	for name, login := range login {
 		server.mu.Lock()
-		server.cached, server.full, server.fast = false, 0, 0 // restarted
+		server.cached, server.full, server.fast = false, 0, 0 // a restart empties the cache
 		server.mu.Unlock()
 		if err := login("wrong"); err == nil {
 			t.Errorf("%s logs in with a wrong password", name)

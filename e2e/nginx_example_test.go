@@ -1,6 +1,6 @@
 // The complete example of NGINX's "Securing HTTP Traffic to Upstream Servers",
-// converted in deploy/examples, runs against two real nginx servers that demand
-// a client certificate.
+// converted in deploy/examples, runs against two real nginx servers that
+// require a client certificate.
 
 package e2e
 

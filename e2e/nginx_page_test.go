@@ -1,5 +1,5 @@
-// The certificate commands in docs/nginx.md, with OpenSSL and with our own
-// tool, make files that a real nginx and the gateway accept unchanged.
+// The commands in docs/nginx.md that make certificates with OpenSSL and with
+// our own tool make files that a real nginx and the gateway accept unchanged.
 
 package e2e
 

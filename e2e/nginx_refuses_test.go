@@ -1,5 +1,6 @@
-// nginx limits the requests of a connection and refuses those sent after the
-// last one. Each of them is resent, with its body, so that no client notices.
+// nginx limits the requests of a connection and refuses requests over the
+// limit. The gateway resends each of them with its body, so clients do not
+// notice.
 
 package e2e
 

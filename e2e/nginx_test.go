@@ -20,10 +20,10 @@ type nginx struct {
 
 // An nginxConfig configures an nginx.
 type nginxConfig struct {
-	ports  int                   // number of ports it listens on
-	files  map[string][]byte     // written into its directory beforehand
+	ports  int                   // the number of ports to listen on
+	files  map[string][]byte     // files for its directory
 	http   func(n *nginx) string // content of http {}
-	stream func(n *nginx) string // content of stream {}; nil for no such block
+	stream func(n *nginx) string // content of stream {}; nil: no such block
 }
 
 // startNginx runs a real nginx and waits until it accepts on each of its ports.
@@ -104,21 +104,21 @@ func streamModule(t testing.TB, nginxPath string) string {
 	return path
 }
 
-// up reports whether nginx has bound its sockets, as its log says.
+// up reports whether nginx has bound its sockets, according to its log.
 func (n *nginx) up() bool { return n.out.contains("event method") }
 
-// collided reports whether another program has one of the ports. nginx retries
+// collided reports whether another program uses one of the ports. nginx retries
 // for a while before it exits.
 func (n *nginx) collided() bool { return n.out.contains("Address already in use") }
 
 // address returns the address of the i-th port.
 func (n *nginx) address(i int) string { return n.addresses[i] }
 
-// file returns the path of one of its files.
+// file returns the path of one of nginx's files.
 func (n *nginx) file(name string) string { return filepath.Join(n.dir, name) }
 
-// mutualTLS returns the directives of a server block that present a certificate
-// and demand one of the same CA.
+// mutualTLS returns the directives to present a certificate and require a
+// client certificate of the same CA.
 func (n *nginx) mutualTLS() string {
 	return fmt.Sprintf(`
     ssl_certificate %s;
@@ -127,7 +127,7 @@ func (n *nginx) mutualTLS() string {
     ssl_verify_client on;`, n.file("server.pem"), n.file("server.key"), n.file("ca.pem"))
 }
 
-// nginxFiles returns the files that mutualTLS names.
+// nginxFiles returns the files that mutualTLS refers to.
 func nginxFiles(ca *pki.CA, server *pki.Issued) map[string][]byte {
 	return map[string][]byte{"server.pem": server.ChainPEM, "server.key": server.KeyPEM, "ca.pem": ca.RootPEM()}
 }

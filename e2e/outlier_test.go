@@ -1,5 +1,5 @@
-// An nginx of a group that fails requests is ejected for a while: most clients
-// never see the failure, and it returns when its time is over.
+// An nginx of a group that fails requests is ejected for a while. Most clients
+// never see the failure, and the server returns when its time is over.
 
 package e2e
 
@@ -37,7 +37,7 @@ func TestFailingNginxIsEjected(t *testing.T) {
 	}
 	one.mark("broken", false)
 	events.await(adminv1.EventType_EVENT_TYPE_ENDPOINT_RETURNED)
-	// One client at a time sends to it, so exactly three saw it fail.
+	// Only one client at a time uses the server, so exactly three saw a failure.
 	if answers := clients.take(); answers["500"] != 3 || answers["two"]+answers["one"]+3 != sum(answers) {
 		t.Errorf("while it was ejected: %v", answers)
 	}

@@ -1,7 +1,7 @@
 // An upstream gets no more requests than its limits allow. Excess requests wait
-// in a bounded queue. If the queue is full, they get 503 at once, or a reset,
-// with the reason in the status, the log and the metrics. A raised limit
-// applies without an interruption.
+// in a bounded queue. If the queue is full, further requests get 503 or a reset
+// at once, with the reason in the status, the log and the metrics. A raised
+// limit applies without an interruption.
 
 package e2e
 
@@ -76,7 +76,7 @@ func TestQueueThatIsFull(t *testing.T) {
 		}
 	}
 
-	// With a higher limit a new request goes at once, and waiting requests keep
+	// With a higher limit a new request is sent at once, and waiting requests keep
 	// their place.
 	g.apply(limit(upstream("web", a.settings(), web), &adminv1.UpstreamLimits{RequestsPerEndpoint: 10}))
 	served.Go(func() {

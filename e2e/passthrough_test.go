@@ -24,7 +24,8 @@ func passthrough(name, address string) *adminv1.Upstream {
 func TestPassthrough(t *testing.T) {
 	t.Parallel()
 	front, own := newAuthority(t), newAuthority(t)
-	// The upstream demands a client certificate, which no gateway could forward.
+	// The upstream requires a client certificate, which a gateway could not
+	// forward.
 	config := own.serverConfig(t)
 	passed, bridged := serveConns(t, config, echo), serveConns(t, nil, echo)
 

@@ -1,5 +1,6 @@
-// A data directory or a store that other users may read is refused, because it
-// has private keys. Only the owner may read the files that the gateway creates.
+// The gateway refuses a data directory or a store that other users may read,
+// because it contains private keys. Only the owner may read the files that the
+// gateway creates.
 
 package e2e
 

@@ -20,8 +20,8 @@ const (
 func TestProtocolAndCipherArePinned(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
-	// Each kind has three servers: one accepts anything, one only TLS 1.3, one
-	// a single suite of TLS 1.2.
+	// There are three servers of each kind: one accepts all versions and suites,
+	// one only TLS 1.3, one only a single suite of TLS 1.2.
 	accepts := []string{
 		"ssl_protocols TLSv1.2 TLSv1.3;",
 		"ssl_protocols TLSv1.3;",
@@ -48,8 +48,8 @@ func TestProtocolAndCipherArePinned(t *testing.T) {
 		server   int
 		min, max adminv1.TlsVersion
 		ciphers  []string
-		want     string         // prefix of what nginx sees
-		reason   adminv1.Reason // or why the handshake fails
+		want     string         // a prefix of the facts that nginx sees
+		reason   adminv1.Reason // or the reason why the handshake fails
 		warning  string         // part of the write's warning
 	}{
 		{name: "default", want: "TLSv1.3 TLS_"},

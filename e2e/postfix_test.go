@@ -1,4 +1,4 @@
-// A Postfix that demands TLS and a client certificate serves clients of
+// A Postfix that requires TLS and a client certificate serves clients of
 // plaintext SMTP.
 
 package e2e
@@ -13,8 +13,8 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// startPostfix runs a Postfix that takes all mail and delivers it into files
-// below the returned directory.
+// startPostfix runs a Postfix that accepts all mail and delivers it into files
+// in the returned directory.
 func startPostfix(t testing.TB, a *authority) (*daemon, string) {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -22,7 +22,7 @@ func startPostfix(t testing.TB, a *authority) (*daemon, string) {
 	}
 	master := needFile(t, "/usr/lib/postfix/sbin/master")
 	dir := shortDir(t)
-	if err := os.Chmod(dir, 0o755); err != nil { // its processes are other users
+	if err := os.Chmod(dir, 0o755); err != nil { // its processes run as other users
 		t.Fatal(err)
 	}
 	a.writeServer(t, dir)
@@ -118,7 +118,7 @@ func TestPostfixBehindMutualTLS(t *testing.T) {
 		return strings.Contains(string(message), "hello through the bridge") && strings.Contains(string(message), `Client CN "e2e client"`)
 	})
 
-	// A client that starts TLS itself, at a gateway that starts TLS with the server.
+	// The client starts TLS itself, and the gateway starts TLS with the server.
 	front := startsTLSListener("front", adminv1.Starttls_STARTTLS_SMTP, "smtp")
 	optional := startsTLSListener("optional", adminv1.Starttls_STARTTLS_SMTP, "smtp")
 	optional.Tls.StarttlsOptional = true

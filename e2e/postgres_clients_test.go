@@ -1,6 +1,5 @@
-// PostgreSQL clients that verify the gateway's certificate reach a server that they
-// could reach only in plaintext, and one that demands a certificate that they do not
-// have.
+// PostgreSQL clients that verify the gateway's certificate reach a server without
+// TLS, and a server that requires a client certificate, which they lack.
 
 package e2e
 
@@ -16,7 +15,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// startsTLSListener returns a listener whose clients ask for TLS in a protocol.
+// startsTLSListener returns a listener whose clients request TLS in a protocol.
 func startsTLSListener(name string, protocol adminv1.Starttls, upstream string) *adminv1.Listener {
 	l := listener(name, protocolTCP, upstream)
 	l.Tls = &adminv1.ServerTls{Certificates: []string{"server"}, Starttls: protocol}
@@ -47,7 +46,7 @@ func TestPostgresClientsStartTLS(t *testing.T) {
 	root := writeFile(t, filepath.Join(dir, "ca.pem"), a.ca.RootPEM())
 	cert := writeFile(t, filepath.Join(dir, "client.pem"), a.client.ChainPEM)
 	key := filepath.Join(dir, "client.key")
-	if err := os.WriteFile(key, a.client.KeyPEM, 0o600); err != nil { // psql rejects keys that others may read
+	if err := os.WriteFile(key, a.client.KeyPEM, 0o600); err != nil { // psql rejects keys that other users may read
 		t.Fatal(err)
 	}
 	through := func(listener, options string) string {
@@ -72,7 +71,8 @@ func TestPostgresClientsStartTLS(t *testing.T) {
 	}
 	pgbench(t, p, through("both", verified))
 
-	// libpq up to 16 asks in plaintext to cancel a statement, even of a session over TLS.
+	// libpq up to version 16 sends CancelRequest in plaintext, even for a session over
+	// TLS.
 	asleep := start(t, p.psql, "-Xc", "select pg_sleep(601)", through("both", verified))
 	eventually(t, "the statement runs", func() bool {
 		return p.query(t, p.local(), "select count(*) from pg_stat_activity where state = 'active' and query = 'select pg_sleep(601)'").stdout == "1\n"

@@ -1,5 +1,5 @@
-// Go's pgx works through the gateway: against a PostgreSQL that demands mutual TLS, and
-// against a server that takes TLS from the first byte, as PostgreSQL 17 does.
+// Go's pgx works through the gateway: with a PostgreSQL that requires mutual TLS, and
+// with a server that accepts TLS from the first byte, like PostgreSQL 17.
 
 package e2e
 
@@ -17,7 +17,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// pgxPlain is plain for pgx, which has no GSSAPI.
+// pgxPlain is plain for pgx, which does not support GSSAPI.
 func pgxPlain(address string) string {
 	return strings.ReplaceAll(plain(address), " gssencmode=disable", "")
 }
@@ -50,8 +50,8 @@ func TestPgxThroughTheGateway(t *testing.T) {
 	}
 }
 
-// servesDirectTLS is the beginning of PostgreSQL's protocol after TLS from the first
-// byte: it accepts every user, and answers every query with an empty result.
+// servesDirectTLS is a minimal PostgreSQL server over TLS from the first byte. It
+// accepts every user, and answers every query with an empty result.
 func servesDirectTLS(c net.Conn) {
 	if err := c.(*tls.Conn).Handshake(); err != nil || c.(*tls.Conn).ConnectionState().NegotiatedProtocol != "postgresql" {
 		return

@@ -1,5 +1,5 @@
-// A PostgreSQL that demands TLS and a client certificate serves clients that
-// speak neither: their results are the same as without the gateway.
+// A PostgreSQL that requires TLS and a client certificate serves clients that
+// have neither. Their results are the same as without the gateway.
 
 package e2e
 
@@ -21,8 +21,8 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// A postgres is a running PostgreSQL. Over TCP its access rules decide; its unix
-// socket accepts the user "bridge" without a password.
+// A postgres is a running PostgreSQL. Over TCP its access rules apply; over its
+// unix socket the user "bridge" needs no password.
 type postgres struct {
 	*daemon
 	dir, psql string
@@ -52,7 +52,7 @@ func startPostgres(t testing.TB, a *authority, access string) *postgres {
 		_, port, _ := net.SplitHostPort(addresses[0])
 		args := append(as, filepath.Join(bin, "postgres"), "-D", data)
 		for _, setting := range []string{
-			"port=" + port, "listen_addresses=127.0.0.1", "unix_socket_directories=" + p.dir, "fsync=off", // not ssl, which refuseTLS changes
+			"port=" + port, "listen_addresses=127.0.0.1", "unix_socket_directories=" + p.dir, "fsync=off", // ssl is in the file, because refuseTLS changes it
 			"ssl_cert_file=" + filepath.Join(p.dir, "server.pem"), "ssl_key_file=" + filepath.Join(p.dir, "server.key"), "ssl_ca_file=" + filepath.Join(p.dir, "ca.pem"),
 		} {
 			args = append(args, "-c", setting)
@@ -62,13 +62,13 @@ func startPostgres(t testing.TB, a *authority, access string) *postgres {
 	return p
 }
 
-// local returns how to reach the server without the gateway.
+// local returns the connection string to reach the server without the gateway.
 func (p *postgres) local() string {
 	_, port, _ := net.SplitHostPort(p.addresses[0])
 	return fmt.Sprintf("host=%s port=%s user=bridge dbname=postgres", p.dir, port)
 }
 
-// plain returns how to reach an address in plaintext.
+// plain returns the connection string to reach an address in plaintext.
 func plain(address string) string {
 	host, port, _ := net.SplitHostPort(address)
 	return fmt.Sprintf("host=%s port=%s user=bridge dbname=postgres sslmode=disable gssencmode=disable", host, port)
@@ -78,7 +78,8 @@ func (p *postgres) query(t testing.TB, at, sql string) result {
 	return command(t, p.psql, "-XAtqc", sql, at)
 }
 
-// postgresAuthority authorizes the gateway as the user "bridge".
+// postgresAuthority returns an authority whose client certificate is for the
+// user "bridge".
 func postgresAuthority(t testing.TB) *authority {
 	a := newAuthority(t)
 	a.client = clientCert(t, a.ca, "bridge")
@@ -152,7 +153,7 @@ func TestPostgresBehindMutualTLS(t *testing.T) {
 
 	pgbench(t, p, through)
 
-	// A canceled statement: CancelRequest is a connection of its own.
+	// Cancel a statement: CancelRequest is sent on its own connection.
 	asleep := start(t, p.psql, "-Xc", "select pg_sleep(600)", through)
 	eventually(t, "the statement runs", func() bool {
 		return p.query(t, p.local(), "select count(*) from pg_stat_activity where state = 'active' and query = 'select pg_sleep(600)'").stdout == "1\n"
@@ -192,16 +193,16 @@ func transactions(t testing.TB) int {
 	return n
 }
 
-// pgbench runs transactions over long and over short connections. Each long one changes
-// three balances by one amount and records it, so that the sums agree if no transaction
-// was lost or made twice.
+// pgbench runs transactions over long and over short connections. Each transaction of a
+// long connection changes three balances by the same amount and records it. The sums
+// agree if no transaction was lost or made twice.
 func pgbench(t testing.TB, p *postgres, at string) {
 	t.Helper()
 	program, clients := need(t, "pgbench"), 8
 	each := max(1, transactions(t)/clients)
 	scale := "1"
 	if each > 1000 {
-		scale = strconv.Itoa(clients) // branches, so that few transactions wait for another
+		scale = strconv.Itoa(clients) // one branch for each client, so that few transactions wait for others
 	}
 	run(t, program, "-i", "-q", "-I", "dtGp", "-s", scale, at)
 	for _, args := range [][]string{{"-c", strconv.Itoa(clients), "-t", strconv.Itoa(each)}, {"-c", "4", "-t", "25", "-C", "-S"}} {

@@ -1,6 +1,6 @@
 // The gateway never reveals a private key, a passphrase or an archive with a
-// key: not in an answer, in the log at its most verbose level, in the command
-// line's output, in an error, a probe or an event.
+// key: neither in answers, errors, probes or events, nor in the log at its most
+// verbose level, nor in the command line's output.
 
 package e2e
 
@@ -83,7 +83,7 @@ func TestPrivateKeysNeverComeOut(t *testing.T) {
 		t.Error(err)
 	}
 
-	// The password of an egress proxy, also in writes that are refused.
+	// The password of an egress proxy, also in refused writes.
 	for i, address := range []string{"127.0.0.1:1", "127.0.0.1:2", "not an address"} {
 		behind := upstream("behind", a.settings(), "127.0.0.1:1")
 		behind.Via = &adminv1.Via{Kind: &adminv1.Via_Socks5{Socks5: &adminv1.Socks5{Address: address, Credentials: &adminv1.ProxyCredentials{Username: "user", Password: passphrase}}}}
@@ -114,7 +114,7 @@ func TestPrivateKeysNeverComeOut(t *testing.T) {
 		withPassphrase("locked", string(locked.ChainPEM), string(encrypted), passphrase),
 		inFiles("archived-file", archiveFile, "", passphraseFile),
 		inFiles("locked-file", lockedChain, lockedFile, passphraseFile),
-		inArchive("archived", nil, ""), // as stored
+		inArchive("archived", nil, ""), // the archive as stored
 		withPassphrase("locked", string(locked.ChainPEM), "", ""),
 	} {
 		for _, dryRun := range []bool{true, false} {
@@ -124,7 +124,7 @@ func TestPrivateKeysNeverComeOut(t *testing.T) {
 		}
 	}
 
-	// Keys in the wrong fields, and keys that do not fit.
+	// Keys in the wrong fields, and keys that do not match.
 	key := string(a.client.KeyPEM)
 	for what, c := range map[string]*adminv1.Certificate{
 		"of another chain": certificate("wrong", &pki.Issued{ChainPEM: a.client.ChainPEM, KeyPEM: a.server.KeyPEM}),
@@ -159,7 +159,7 @@ func TestPrivateKeysNeverComeOut(t *testing.T) {
 		note(m, err)
 	}
 
-	// Diagnostics, for upstreams that work and that fail.
+	// Diagnostics for upstreams that work and for upstreams that fail.
 	stranger := clientCert(t, newCA(t, "another root"), "stranger")
 	note(g.apply(certificate("stranger", stranger),
 		upstream("refused", &adminv1.UpstreamTls{Certificate: "stranger", TrustBundles: []string{"ca"}, ServerName: serverName}, web), listener("refused", protocolHTTP, "refused")), nil)
@@ -187,7 +187,7 @@ func TestPrivateKeysNeverComeOut(t *testing.T) {
 	explained, err := g.diagnostics.ExplainRoute(ctx, &adminv1.ExplainRouteRequest{Listener: "web"})
 	note(explained, err)
 
-	// Files that become bad.
+	// Files that become invalid.
 	writeFile(t, certFile, a.client.KeyPEM)
 	writeFile(t, lockedChain, []byte(passphrase))
 	writeFile(t, passphraseFile, encrypted)
@@ -250,13 +250,13 @@ func TestPrivateKeysNeverComeOut(t *testing.T) {
 	}
 }
 
-// expectNoKey checks that a text has no private key in any encoding.
+// expectNoKey checks that a text contains no private key in any encoding.
 func expectNoKey(t *testing.T, text string, keys ...*pki.Issued) {
 	t.Helper()
 	secrets := []string{"PRIVATE KEY"}
 	for _, k := range keys {
-		// In PKCS #8 a P-256 key is bytes 36 to 67; the rest is public, and
-		// also in the certificate. A line of PEM is 48 bytes.
+		// In PKCS #8, bytes 36 to 67 are the secret of a P-256 key; the rest is
+		// public and also in the certificate. A line of PEM is 48 bytes.
 		lines := strings.Split(string(k.KeyPEM), "\n")
 		if lines[0] != "-----BEGIN PRIVATE KEY-----" || len(lines[1]) != 64 {
 			t.Fatal("the test does not know this kind of key")

@@ -1,5 +1,5 @@
-// `drawbridge probe --request` names servers that reject a client certificate,
-// or a missing one, only when a request comes, as nginx does.
+// `drawbridge probe --request` detects servers like nginx, which reject a
+// client certificate, or a missing one, only when they receive a request.
 
 package e2e
 
@@ -38,7 +38,7 @@ func TestProbeRequestAtNginx(t *testing.T) {
 	g.apply(trustBundle("ca", a.ca), certificate("client", a.client), certificate("stranger", clientCert(t, other, "stranger")))
 	for _, c := range []struct {
 		certificate, reason  string
-		statuses             [2]int // of the two servers
+		statuses             [2]int // the status codes of the two servers
 		respondsWith, advice string
 	}{
 		{"client", "", [2]int{200, 200}, "200 (OK)", ""},

@@ -1,6 +1,6 @@
-// A probe is a real handshake with exactly the given settings, stored or not,
-// of each endpoint or of one. It reports everything it saw, and changes
-// nothing.
+// A probe makes a real handshake with exactly the given settings, stored or
+// not, with each endpoint or one. It reports all facts about the handshake, and
+// has no other effect.
 
 package e2e
 
@@ -156,7 +156,7 @@ func TestAProbeOfSettingsThatAreNotStored(t *testing.T) {
 			t.Errorf("%v: %q: %s", c.args, reasons, r)
 		}
 	}
-	// Text output is a tree, without colors in a pipe.
+	// Text output is a tree. In a pipe it has no colors.
 	if r := g.cli("probe", "two"); r.code != 1 || strings.Contains(r.stdout, "\x1b") || !strings.Contains(r.stdout, "UNKNOWN_CA") || !strings.Contains(r.stdout, "CN="+serverName) {
 		t.Errorf("drawbridge probe: %s", r)
 	}

@@ -1,5 +1,5 @@
-// Messages, the names of tests, and comments outside Go keep to the house style, as
-// pages and comments in Go do: make lint checks those with the same words.
+// Messages, the names of tests, and comments outside Go follow the house style.
+// make lint checks pages and comments in Go with the same words.
 
 package e2e
 
@@ -30,7 +30,7 @@ func TestMessagesKeepToTheHouseStyle(t *testing.T) {
 		fset := token.NewFileSet()
 		syntax, err := parser.ParseFile(fset, filepath.Join("..", file), nil, 0)
 		if os.IsNotExist(err) {
-			continue // deleted, and not committed yet
+			continue // the file is deleted, but the deletion is not committed
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -60,8 +60,8 @@ func TestMessagesKeepToTheHouseStyle(t *testing.T) {
 	}
 }
 
-// Comments in examples, scripts, the unit and the Makefile keep to it too: vale does not
-// read these files.
+// Comments in examples, scripts, the unit and the Makefile follow the house style too.
+// vale does not read these files.
 func TestCommentsOutsideGoKeepToTheHouseStyle(t *testing.T) {
 	words := styleWords(t)
 	out, err := exec.Command("git", "-C", "..", "ls-files", "deploy", ".ci", "Makefile", "*.sh", "*.yaml").Output()
@@ -95,7 +95,8 @@ func TestCommentsOutsideGoKeepToTheHouseStyle(t *testing.T) {
 	}
 }
 
-// styleWords returns what .vale/Drawbridge/Words.yml forbids, as one expression.
+// styleWords returns one expression for all words that
+// .vale/Drawbridge/Words.yml forbids.
 func styleWords(t *testing.T) *regexp.Regexp {
 	_, list, found := strings.Cut(readPage(t, "../.vale/Drawbridge/Words.yml"), "\ntokens:\n")
 	if !found {

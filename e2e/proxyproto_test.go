@@ -1,7 +1,6 @@
-// The client address from a trusted proxy's PROXY header is used all the way:
-// haproxy and nginx send it to the gateway, over TCP and HTTP, and the gateway
-// sends it to nginx, before TLS. A header from an untrusted address is not
-// accepted.
+// haproxy and nginx send the client's address to the gateway in a PROXY header,
+// over TCP and HTTP, and the gateway sends it on to nginx, before TLS. The
+// gateway does not accept a header from an untrusted address.
 
 package e2e
 
@@ -48,7 +47,7 @@ func startHAProxy(t testing.TB, servers ...string) []string {
 	return nil
 }
 
-// dialFrom connects to an address from a local one.
+// dialFrom connects to an address from the local address ip.
 func dialFrom(t testing.TB, ip, address string) net.Conn {
 	t.Helper()
 	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(ip)}, Timeout: patience}
@@ -60,7 +59,7 @@ func dialFrom(t testing.TB, ip, address string) net.Conn {
 	return conn
 }
 
-// getFrom makes one request from a local address.
+// getFrom makes one request from the local address ip.
 func getFrom(t testing.TB, ip, address string) string {
 	t.Helper()
 	conn := dialFrom(t, ip, address)
@@ -136,7 +135,7 @@ func TestClientAddressesReachTheUpstream(t *testing.T) {
 		}
 	}
 	for _, address := range []string{fronts[2], fronts[3], front.address(1)} {
-		// No client shares a connection with another client's address.
+		// A request never uses a connection with another client's address.
 		for i := range 4 {
 			ip := fmt.Sprintf("127.0.0.%d", 10+i%2)
 			if got, want := getFrom(t, ip, address), ip+", "+ip; got != want {
@@ -148,7 +147,7 @@ func TestClientAddressesReachTheUpstream(t *testing.T) {
 	for _, name := range []string{"tcp", "http"} {
 		conn, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 9)}}).Dial("tcp", g.address(name))
 		if errors.Is(err, syscall.ECONNRESET) {
-			continue // closed before the dial returned
+			continue // the gateway closed before the dial returned
 		}
 		if err != nil {
 			t.Fatal(err)

@@ -1,5 +1,5 @@
-// Every shell block of the README's tour does what the page says, run in order
-// against a real nginx and the built binary.
+// Every shell block of the README's tour works as described. The test runs them
+// in order with a real nginx and the built binary.
 
 package e2e
 
@@ -33,7 +33,7 @@ func TestReadmeTour(t *testing.T) {
 		script.WriteString(block[1])
 	}
 
-	// The page's ports may be in use here.
+	// The page's ports may be in use on this machine.
 	addresses := freeAddresses(t, 2)
 	ports := strings.NewReplacer("127.0.0.1:8080", addresses[0], "127.0.0.1:9443", addresses[1])
 	bin := t.TempDir()

@@ -1,5 +1,5 @@
-// Failures with nginx and OpenSSL have the same reasons as with Go's TLS, in
-// the status, the log and a probe, at TLS 1.2 and 1.3, over HTTP and TCP.
+// Failures with nginx and OpenSSL have the same reasons as with Go's TLS: in
+// the status, the log and a probe, with TLS 1.2 and 1.3, over HTTP and TCP.
 
 package e2e
 

@@ -1,7 +1,8 @@
-// Every reason for a failed handshake is reported alike everywhere, at TLS 1.2
+// Every reason for a failed handshake is reported in the same way, with TLS 1.2
 // and 1.3, over HTTP and TCP. The client gets 502 (504 for a timeout) or a
 // closed connection, and no byte from the upstream. The log, the status, a
-// probe and the command line say why, with the facts and the field to set.
+// probe and the command line show the reason, with the facts and the field to
+// set.
 
 package e2e
 
@@ -34,13 +35,13 @@ var bothVersions = []struct {
 	{"1-3", adminv1.TlsVersion_TLS_VERSION_1_3, tls.VersionTLS13, tls.VersionTLS12},
 }
 
-// A reasonCase changes one thing about two peers that would work together.
+// A reasonCase changes one thing about two compatible peers.
 type reasonCase struct {
 	name          string
 	change        func(server *tls.Config, settings *adminv1.UpstreamTls)
 	reason        adminv1.Reason
-	facts, advice []string // of the probe
-	only          uint16   // version; 0 for both
+	facts, advice []string // texts of the probe
+	only          uint16   // the TLS version of the case; 0 for both
 }
 
 func TestEveryReasonOfAHandshake(t *testing.T) {
@@ -318,7 +319,7 @@ func serveReached(t *testing.T, config *tls.Config) string {
 	})
 }
 
-// Failures before, or instead of, a handshake.
+// Failures before a handshake.
 func TestEveryReasonOfAConnection(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
@@ -386,7 +387,7 @@ func TestEveryReasonOfAConnection(t *testing.T) {
 	}
 }
 
-// FROM_HOST takes the name from the request. A connection without one is
+// FROM_HOST takes the name from the request. A connection without a name is
 // refused before a dial.
 func TestFromHostRefusesAConnectionWithoutAName(t *testing.T) {
 	t.Parallel()

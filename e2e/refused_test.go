@@ -1,6 +1,6 @@
-// An upstream whose certificate does not verify, or that rejects ours, gets no
-// byte. The client sees 502 or a closed connection, and the log and the status
-// have the reason.
+// The gateway sends no data to an upstream whose certificate does not verify,
+// or that rejects ours. The client sees 502 or a closed connection, and the log
+// and the status have the reason.
 
 package e2e
 
@@ -35,7 +35,7 @@ func TestNginxThatDoesNotVerifyIsRefused(t *testing.T) {
 		name     string
 		server   *pki.Issued
 		settings *adminv1.UpstreamTls
-		reason   adminv1.Reason // unspecified: accepted
+		reason   adminv1.Reason // unspecified: the handshake succeeds
 	}{
 		{"good", a.server, verified(), adminv1.Reason_REASON_UNSPECIFIED},
 		{"wrong-ca", stranger.server, verified(), adminv1.Reason_REASON_UNKNOWN_CA},
@@ -154,8 +154,8 @@ func TestOpenSSLServerThatRequiresACertificateIsReported(t *testing.T) {
 	expectReason(t, g, "without", adminv1.Reason_REASON_CLIENT_CERTIFICATE_REQUIRED)
 }
 
-// expectRefusal sends through an HTTP and a TCP listener, each named like its
-// upstream, and checks that both fail with the given reason.
+// expectRefusal sends data through an HTTP and a TCP listener, each with the
+// name of its upstream, and checks that both fail with the given reason.
 func expectRefusal(t *testing.T, g *gateway, web, raw string, reason adminv1.Reason) {
 	t.Helper()
 	code, body := get(t, "http://"+g.address(web)+"/")
@@ -183,9 +183,9 @@ func expectRefusal(t *testing.T, g *gateway, web, raw string, reason adminv1.Rea
 	expectReason(t, g, raw, reason)
 }
 
-// expectReason checks that the status and the log say why an upstream's only
-// endpoint could not be used. A client may see its connection end slightly
-// earlier.
+// expectReason checks that the status and the log show the reason why an
+// upstream's only endpoint could not be used. The client's connection may end
+// slightly earlier.
 func expectReason(t *testing.T, g *gateway, name string, reason adminv1.Reason) {
 	t.Helper()
 	var e *adminv1.EndpointStatus
@@ -221,7 +221,8 @@ func intermediate(t *testing.T, ca *pki.CA) *pki.CA {
 	return below
 }
 
-// clientCertFor has the names of a server, but only the usage of a client.
+// clientCertFor issues a certificate with the names of a server, but only the
+// usage of a client.
 func clientCertFor(t *testing.T, ca *pki.CA, name string) *pki.Issued {
 	t.Helper()
 	return issue(t, ca, pki.LeafOptions{CommonName: name, DNSNames: []string{name}, Usage: pki.Client})

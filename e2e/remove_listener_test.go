@@ -1,4 +1,4 @@
-// A removed listener accepts no more connections, and its open ones continue
+// A removed listener accepts no more connections. Its open connections continue
 // until they end by themselves.
 
 package e2e

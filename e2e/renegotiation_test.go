@@ -1,6 +1,7 @@
-// A TLS 1.2 server that requests renegotiation after the request, as IIS does
-// for a client certificate, is named so. With tls.renegotiation ONCE the request
-// succeeds over HTTP/1.1; over TCP the connection ends with the reason.
+// A TLS 1.2 server may request renegotiation after a request, for example IIS to
+// get a client certificate. This failure has its own reason. With
+// tls.renegotiation ONCE the request succeeds over HTTP/1.1; over TCP the
+// connection ends with the reason.
 
 package e2e
 
@@ -61,11 +62,11 @@ func startRenegotiating(t *testing.T, a *authority) string {
 	return got
 }
 
-// drive follows what s_server prints: it shows each message (-msg) and each line
-// that the client sends.
+// drive reads the output of s_server, which prints each message (-msg) and each
+// line from the client.
 func drive(lines *bufio.Scanner, stdin io.Writer, address chan<- string) {
 	defer close(address)
-	asked := false // the request came, and renegotiation was requested
+	asked := false // the request has arrived, and renegotiation was requested
 	for lines.Scan() {
 		line := lines.Text()
 		if rest, ok := strings.CutPrefix(line, "ACCEPT "); ok {
@@ -122,13 +123,13 @@ func TestRenegotiation(t *testing.T) {
 		}
 		return r
 	}
-	expectProbe(t, g, "never", adminv1.Reason_REASON_UNSPECIFIED, nil, nil) // without a request it cannot know
+	expectProbe(t, g, "never", adminv1.Reason_REASON_UNSPECIFIED, nil, nil) // without a request the server does not renegotiate
 	r := probe("never", adminv1.Reason_REASON_RENEGOTIATION_REQUESTED, 0, "after the request GET /secure it requested TLS renegotiation")
 	if s := r.GetSuggestion(); s.GetField() != "tls.renegotiation" || s.GetValue() != "RENEGOTIATION_ONCE" {
 		t.Errorf("suggestion %v", s)
 	}
 	probe("once", adminv1.Reason_REASON_UNSPECIFIED, 200, "requested TLS renegotiation, and the second handshake succeeded", "200 (OK)")
-	probe("none", adminv1.Reason_REASON_UNSPECIFIED, 200, "requested TLS renegotiation") // it requests a certificate and requires none
+	probe("none", adminv1.Reason_REASON_UNSPECIFIED, 200, "requested TLS renegotiation") // the server requests a certificate but does not require it
 
 	for name, want := range map[string]struct {
 		code   int

@@ -1,6 +1,6 @@
-// A write with require_probe is live only if the endpoints it affects complete
-// a handshake with the new settings. Otherwise nothing changes, and the error
-// has the results of the probes. All calls use grpcurl.
+// A write with require_probe is live only if the affected endpoints complete a
+// handshake with the new settings. Otherwise the configuration stays unchanged,
+// and the error has the results of the probes. All calls use grpcurl.
 
 package e2e
 
@@ -54,7 +54,7 @@ func TestWritesThatRequireProbes(t *testing.T) {
 	g.grpcurl("PutListener", `{"listener": {"name": "payments", "address": "127.0.0.1:0", "protocol": "PROTOCOL_HTTP", "upstream": "payments"},
 		"options": {"requireProbe": "REQUIRE_PROBE_ALL"}}`)
 
-	// A change of a resource that an upstream uses affects it too.
+	// A change of a resource that an upstream uses affects the upstream too.
 	stranger := fmt.Sprintf(`{"certificate": {"name": "client", "pem": {"certificateChain": %s, "privateKey": %s}}, "options": {"requireProbe": "REQUIRE_PROBE_ALL"}}`,
 		quote(other.client.ChainPEM), quote(other.client.KeyPEM))
 	refused("a certificate that the upstream rejects", "PutCertificate", stranger, "REASON_CLIENT_CERTIFICATE_REJECTED", good)

@@ -1,5 +1,5 @@
 // A restart restores everything. A resource that can no longer be live is down
-// with its reason, and the rest is up.
+// with its reason, and all others are up.
 
 package e2e
 
@@ -98,13 +98,13 @@ func TestStartWithResourcesThatCannotBeLive(t *testing.T) {
 			t.Errorf("problems are %v, without %s", problems, want)
 		}
 	}
-	// It refuses requests; there is no fallback.
+	// The resource refuses requests; there is no fallback.
 	if l := g.listener("of-file"); l.GetState() == adminv1.ListenerState_LISTENER_STATE_UP {
 		if code, body := get(t, "http://"+l.GetBoundAddress()+"/"); code < 500 {
 			t.Errorf("an upstream without its trust bundle answers %d %q", code, body)
 		}
 	}
-	// The rest is up.
+	// All other resources are up.
 	if code, body := get(t, "http://"+g.address("web")+"/"); code != 200 || body != "web" {
 		t.Errorf("the rest: %d %q", code, body)
 	}

@@ -1,7 +1,6 @@
-// Resumption never skips a check. After a change of the trust bundle, a
-// revocation list or the names, between upstreams that share an address, and
-// between listeners, there is a full handshake, and the peer sees the current
-// identity.
+// Resumption never skips a check. The handshake is full after a change of the
+// trust bundle, a revocation list or the names, between upstreams that share an
+// address, and between listeners. The peer always sees the current identity.
 
 package e2e
 
@@ -115,7 +114,7 @@ func TestUpstreamsThatShareAnAddressShareNoSession(t *testing.T) {
 			}
 			for name, want := range map[string]string{
 				"alice": "alice " + serverName + " " + how, "bob": "bob " + serverName + " " + how,
-				"named": "alice other.example.com " + how, "strict": "", // trusts another CA
+				"named": "alice other.example.com " + how, "strict": "", // this upstream trusts another CA
 			} {
 				if got := seenTCP(t, g, "tcp-"+name+v.name); got != want {
 					t.Errorf("TLS %s round %d, TCP: %s is seen as %q, want %q", v.name, round, name, got, want)
@@ -264,7 +263,7 @@ func TestASessionToAnUpstreamDoesNotOutliveItsVerification(t *testing.T) {
 	}
 }
 
-// Each full handshake is counted with its reason.
+// Each full handshake counts with its reason.
 func TestWhyHandshakesAreFull(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
@@ -310,7 +309,7 @@ func TestWhyHandshakesAreFull(t *testing.T) {
 	expect("raw", "successor "+serverName+" resumed", adminv1.FullHandshakeReason_FULL_HANDSHAKE_REASON_CREDENTIALS_CHANGED, 1)
 }
 
-// A listener's ticket gives no access that its client does not have now.
+// A listener's ticket does not give a client access that it no longer has.
 func TestATicketGivesNoAccessToAnotherListener(t *testing.T) {
 	t.Parallel()
 	a, other := newAuthority(t), newAuthority(t)
@@ -394,8 +393,8 @@ func TestATicketGivesNoAccessToAnotherListener(t *testing.T) {
 				warm()
 				change.to()
 				for range 2 {
-					// Tickets outlive a change of the lists, so the handshake may be resumed. The client
-					// is still verified, and gets no access.
+					// Tickets outlive a change of the lists, so the handshake may be resumed. The
+					// gateway still verifies the client, and refuses it.
 					if resumed, err := talk(name); err == nil {
 						t.Errorf("TLS %s: a client %s at %s: resumed %v, %v", v.name, what, name, resumed, err)
 					}

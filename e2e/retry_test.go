@@ -1,6 +1,6 @@
 // If one server of a group fails and the route has retries, clients do not
-// notice, and requests are resent unchanged. The budget keeps retries from
-// multiplying an outage.
+// notice, and requests are resent unchanged. The budget limits the extra load
+// of retries in an outage.
 
 package e2e
 
@@ -78,7 +78,7 @@ func TestClientsDoNotNoticeABadServerOfAGroup(t *testing.T) {
 	}
 	for _, path := range []string{"/closes", "/busy", "/limited", "/reads"} {
 		for _, method := range []string{"GET", "POST", "PUT"} {
-			for i := range 4 { // whichever server comes first
+			for i := range 4 { // whichever server is first
 				n := map[string]int{"GET": 0, "POST": 5, "PUT": 99_999}[method]
 				want := fmt.Sprintf("%s %x", method, sha256.Sum256(bytes.Repeat([]byte("x"), n)))
 				if code, text := send(method, path, n); code != 200 || text != want {
@@ -135,7 +135,7 @@ func TestAStormOfRetriesIsHeldByTheBudget(t *testing.T) {
 	var tries atomic.Int64
 	failing := serveHTTPS(t, a.serverConfig(t), func(w http.ResponseWriter, r *http.Request) {
 		tries.Add(1)
-		<-time.After(10 * time.Millisecond) // the work of a request
+		<-time.After(10 * time.Millisecond) // the time to process a request
 		http.Error(w, "overloaded", http.StatusServiceUnavailable)
 	})
 	g := startGateway(t)

@@ -1,6 +1,6 @@
-// Revocation fails closed: a list with another signer or issuer proves nothing,
+// Revocation fails closed: a list with another signer or issuer does not count,
 // and each certificate below the anchor needs a list. A list of 100,000 entries
-// works as well as a short one.
+// works like a short one.
 
 package e2e
 
@@ -19,7 +19,7 @@ import (
 func TestRevocationFailsClosed(t *testing.T) {
 	t.Parallel()
 	root := newCA(t, "e2e root")
-	impostor := newCA(t, "e2e root") // same name, another key
+	impostor := newCA(t, "e2e root") // the same name with another key
 	stranger := newCA(t, "another root")
 	between := intermediate(t, root)
 	a := &authority{ca: root, server: serverCert(t, between, serverName), client: clientCert(t, between, "client")}
@@ -97,7 +97,7 @@ func TestALongRevocationList(t *testing.T) {
 	a := newAuthority(t)
 	o := pki.CRLOptions{}
 	for i := range int64(100_000) {
-		o.Revoked = append(o.Revoked, new(big.Int).Lsh(big.NewInt(i+1), 100)) // as long as real serials
+		o.Revoked = append(o.Revoked, new(big.Int).Lsh(big.NewInt(i+1), 100)) // the length of real serials
 	}
 	long := crlWith(t, a.ca, o)
 	withServer := crlWith(t, a.ca, o, a.server)

@@ -1,6 +1,6 @@
-// The upstream sees a rotated client certificate from the next connection on.
-// Running streams lose no byte, and sessions of the old identity are never
-// resumed.
+// After a rotation, the upstream sees the new client certificate from the next
+// connection on. Running streams lose no byte, and sessions of the old identity
+// are never resumed.
 
 package e2e
 
@@ -60,7 +60,7 @@ func TestRotatedCertificateIsUsedByTheNextConnection(t *testing.T) {
 		}
 		g.apply(upstream(name, settings, n.address(i)), listener(name, protocol, name))
 	}
-	// One client connection, kept open over every rotation.
+	// This client connection stays open over every rotation.
 	kept := &http.Client{Transport: &http.Transport{MaxConnsPerHost: 1}}
 	t.Cleanup(kept.CloseIdleConnections)
 	ask := func(name string) (serial string, resumed bool) {
@@ -82,7 +82,8 @@ func TestRotatedCertificateIsUsedByTheNextConnection(t *testing.T) {
 		return serial, flag == "r"
 	}
 
-	// Streams that run throughout, each sending its own bytes without a pause.
+	// These streams run throughout the test. Each sends its own bytes without a
+	// pause.
 	stop := make(chan struct{})
 	var streams sync.WaitGroup
 	for i := range 8 {
@@ -172,7 +173,8 @@ func TestRotatedTrustIsUsedByTheNextConnection(t *testing.T) {
 	}
 }
 
-// sameSerial reports whether nginx's text is the serial of a certificate.
+// sameSerial reports whether the text from nginx is the serial of a
+// certificate.
 func sameSerial(spelled string, issued *pki.Issued) bool {
 	serial, ok := new(big.Int).SetString(spelled, 16)
 	return ok && serial.Cmp(issued.Leaf.SerialNumber) == 0

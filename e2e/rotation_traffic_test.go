@@ -1,7 +1,7 @@
 // Certificates, CAs and revocation lists are rotated under running streams,
-// WebSockets and HTTP, by Put and by files that Kubernetes swaps. Nothing is
-// dropped, and the next handshake uses the new material. Connections made with
-// the old are counted until DrainConnections ends them.
+// WebSockets and HTTP, by Put and by files that Kubernetes swaps. No connection
+// is dropped, and the next handshake uses the new material. Connections with
+// the old material are counted until DrainConnections ends them.
 
 package e2e
 
@@ -23,7 +23,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 )
 
-// material is everything that a test rotates.
+// material is all key material that a test rotates.
 type material struct {
 	client  *pki.Issued
 	ca, crl []byte
@@ -41,8 +41,8 @@ func rotateByPut(g *gateway) rotator {
 	}
 }
 
-// rotateByFiles swaps files as a kubelet does: the volume's files are symlinks
-// into a directory that another symlink names. Only that symlink is replaced.
+// rotateByFiles swaps files like a kubelet. The volume's files are symlinks
+// into a directory, which is itself a symlink; only that symlink is replaced.
 func rotateByFiles(g *gateway) rotator {
 	t := g.t
 	volume := filepath.Join(g.dir, "volume")
@@ -86,7 +86,7 @@ func rotateByFiles(g *gateway) rotator {
 			events, before = g.watchEvents(), m
 			return
 		}
-		// As a kubelet does, remove the old directory last.
+		// Like a kubelet, remove the old directory last.
 		if err := os.RemoveAll(filepath.Join(volume, fmt.Sprintf("..2026_%d", n-1))); err != nil {
 			t.Fatal(err)
 		}
@@ -150,7 +150,7 @@ func testRotation(t *testing.T, g *gateway, rotate rotator) {
 		_, _ = fmt.Fprint(w, r.TLS.PeerCertificates[0].Subject.CommonName)
 	})
 	client := func(n int, ca *pki.CA) *pki.Issued { return clientCert(t, ca, fmt.Sprintf("client %d", n)) }
-	// Both CAs have a list, because each certificate needs one.
+	// Both CAs have a list, because each certificate needs one from its issuer.
 	lists := func(a, b []byte) []byte { return append(append([]byte{}, a...), b...) }
 	all := lists(crl(t, cas[0]), crl(t, cas[1]))
 
@@ -163,7 +163,7 @@ func testRotation(t *testing.T, g *gateway, rotate rotator) {
 		upstream("web", settings, web), listener("web", protocolHTTP, "web"),
 	)
 
-	// Traffic that runs throughout.
+	// This traffic runs throughout the test.
 	stop := make(chan struct{})
 	stopped := func() bool {
 		select {

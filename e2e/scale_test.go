@@ -1,6 +1,6 @@
 // A state of realistic size can be applied, read, listed and watched by clients
-// that accept messages of at most 4 MiB, gRPC's default. `make scale` does it
-// with 10,000 resources of each kind.
+// that accept messages of at most 4 MiB, gRPC's default. `make scale` runs this
+// test with 10,000 resources of each kind.
 
 package e2e
 
@@ -21,7 +21,8 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// sized returns the number of resources: DRAWBRIDGE_SCALE if it is set.
+// sized returns the number of resources: DRAWBRIDGE_SCALE if it is set, or else
+// usual.
 func sized(t testing.TB, usual int) int {
 	text := os.Getenv("DRAWBRIDGE_SCALE")
 	if text == "" {
@@ -44,7 +45,7 @@ func padding(bytes int) map[string]string {
 	return labels
 }
 
-// patientCli runs the command line for as long as a large state may take.
+// patientCli runs the command line with a timeout for a large state.
 func (g *gateway) patientCli(args ...string) result {
 	g.t.Helper()
 	cmd := exec.CommandContext(scaleContext(g.t), program(g.t), append(args, "--admin", "unix:"+g.socket)...)
@@ -63,8 +64,8 @@ func scaleContext(t testing.TB) context.Context {
 	return ctx
 }
 
-// listed counts the entries of a list, page by page, and fails if a page comes
-// close to the limit of clients.
+// listed counts the entries of a list, page by page. It fails the test if the
+// size of a page is close to the limit of clients.
 func listed[M proto.Message](t testing.TB, page func(token string) (answer M, entries int, next string, err error)) int {
 	t.Helper()
 	all := 0

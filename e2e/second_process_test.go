@@ -1,5 +1,5 @@
-// A second process on a data directory in use ends with a clear error, and the
-// first is not affected.
+// If a process already uses a data directory, a second one ends with a clear
+// error, and the first is not affected.
 
 package e2e
 
@@ -22,7 +22,7 @@ func TestSecondProcessOnOneDataDirectory(t *testing.T) {
 	if !strings.Contains(said, g.dir) || !strings.Contains(said, "another") {
 		t.Errorf("the second process does not name the conflict: %s", second)
 	}
-	// It does not take over the socket of a live process either.
+	// A process does not take over the socket of a live process either.
 	third := command(t, program(t), "serve", "--data-dir", filepath.Join(shortDir(t), "data"), "--admin", "unix:"+g.socket)
 	if third.code == 0 || !strings.Contains(third.stdout+third.stderr, g.socket) {
 		t.Errorf("a process whose admin socket is in use: %s", third)

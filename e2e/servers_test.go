@@ -19,8 +19,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// An authority is a CA with a server's and a client's certificate that trust
-// each other.
+// An authority is a CA with a server certificate and a client certificate.
 type authority struct {
 	ca             *pki.CA
 	server, client *pki.Issued
@@ -35,7 +34,8 @@ func newAuthority(t testing.TB) *authority {
 	return &authority{ca: ca, server: serverCert(t, ca, serverName), client: clientCert(t, ca, "e2e client")}
 }
 
-// serverConfig returns a config that demands a client certificate of the authority.
+// serverConfig returns a config that requires a client certificate of the
+// authority.
 func (a *authority) serverConfig(t testing.TB) *tls.Config {
 	return &tls.Config{
 		Certificates: []tls.Certificate{keyPair(t, a.server)},
@@ -44,8 +44,8 @@ func (a *authority) serverConfig(t testing.TB) *tls.Config {
 	}
 }
 
-// settings present the client's certificate and trust the authority; both are
-// stored, as "client" and "ca".
+// settings returns settings with the stored resources "client", the client's
+// certificate, and "ca", the authority as a trust bundle.
 func (a *authority) settings() *adminv1.UpstreamTls {
 	return &adminv1.UpstreamTls{Certificate: "client", TrustBundles: []string{"ca"}, ServerName: serverName}
 }
@@ -117,16 +117,16 @@ func serveOn(t testing.TB, ln net.Listener, config *tls.Config, handle func(net.
 	})
 }
 
-// echo sends back what it reads until the client half-closes, and then
-// half-closes too.
+// echo sends back the bytes that it reads until the client half-closes, and
+// then half-closes too.
 func echo(conn net.Conn) {
 	if _, err := io.Copy(onlyWriter{conn}, onlyReader{conn}); err == nil {
 		_ = closeWrite(conn)
 	}
 }
 
-// onlyWriter and onlyReader keep io.Copy from splicing sockets: these tests are
-// about the gateway's splice.
+// onlyWriter and onlyReader keep io.Copy from splicing sockets, because these
+// tests are about the gateway's splice.
 type onlyWriter struct{ io.Writer }
 type onlyReader struct{ io.Reader }
 
@@ -199,8 +199,8 @@ func pingPong(conn net.Conn, text string) error {
 	return nil
 }
 
-// get makes one request on a connection of its own and returns the status code
-// and the body.
+// get makes one request on its own connection and returns the status code and
+// the body.
 func get(t testing.TB, url string) (int, string) {
 	t.Helper()
 	code, body, err := tryGet(t, oneRequestClient, url)
@@ -237,8 +237,8 @@ func readBody(resp *http.Response) (string, error) {
 }
 
 // freeAddresses returns addresses that were free a moment ago, for programs
-// that cannot let the kernel choose. The caller retries if another program took
-// one.
+// that cannot let the kernel choose. The caller retries if another program has
+// taken one.
 func freeAddresses(t testing.TB, n int) []string {
 	t.Helper()
 	var addresses []string
@@ -247,13 +247,13 @@ func freeAddresses(t testing.TB, n int) []string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer ln.Close() // only after all are chosen, so that they differ
+		defer ln.Close() // close them only after all are chosen, so that they differ
 		addresses = append(addresses, ln.Addr().String())
 	}
 	return addresses
 }
 
-// refuses reports whether nothing listens at the address.
+// refuses reports whether the address refuses connections.
 func refuses(address string) bool {
 	conn, err := net.DialTimeout("tcp", address, time.Second)
 	if err == nil {

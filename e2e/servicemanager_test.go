@@ -13,18 +13,18 @@ import (
 	"testing"
 )
 
-// A serviceManager is systemd as far as a service sees it: it reads the messages of
+// A serviceManager replaces systemd for a service: it reads the messages of
 // sd_notify(3), stores descriptors, and passes them on at the next start, as
-// sd_listen_fds(3) says.
+// described in sd_listen_fds(3).
 type serviceManager struct {
 	t    testing.TB
 	conn *net.UnixConn
 	path string
-	env  []string // of services, in addition
+	env  []string // additional variables for services
 
 	mu       sync.Mutex
 	messages []string
-	store    []*os.File // a file's name is the descriptor's
+	store    []*os.File // each file has the name of its descriptor
 	units    []*os.File // sockets of socket units
 }
 
@@ -112,7 +112,7 @@ func (m *serviceManager) take(message string, fds []int) {
 			return true
 		})
 	}
-	for _, fd := range fds { // of a barrier
+	for _, fd := range fds { // the descriptors of a barrier
 		syscall.Close(fd)
 	}
 }
@@ -133,7 +133,8 @@ func (m *serviceManager) addUnit(name string, l interface{ File() (*os.File, err
 	m.units = append(m.units, os.NewFile(uintptr(fd), name))
 }
 
-// start starts the gateway as a service, and waits until it says that it is ready.
+// start starts the gateway as a service, and waits until it reports that it is
+// ready.
 func (m *serviceManager) start(g *gateway) {
 	m.t.Helper()
 	m.mu.Lock()
@@ -144,7 +145,7 @@ func (m *serviceManager) start(g *gateway) {
 	for _, f := range passed {
 		names = append(names, f.Name())
 	}
-	// Only the process itself knows its PID.
+	// LISTEN_PID must be the PID of the process, so the shell sets it.
 	cmd := exec.Command("sh", append([]string{"-c", `LISTEN_PID=$$ WATCHDOG_PID=$$ exec "$@"`, "sh", program(m.t)}, g.serveArgs()...)...)
 	cmd.ExtraFiles = passed
 	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+m.path, fmt.Sprintf("LISTEN_FDS=%d", len(passed)), "LISTEN_FDNAMES="+strings.Join(names, ":"))
@@ -156,7 +157,7 @@ func (m *serviceManager) start(g *gateway) {
 	}
 }
 
-// got reports whether a message of the current process has the line.
+// got reports whether a message of the current process contains the line.
 func (m *serviceManager) got(line string) bool {
 	return slices.ContainsFunc(m.sent(), func(message string) bool {
 		return slices.ContainsFunc(strings.Split(message, "\n"), func(l string) bool { return strings.HasPrefix(l, line) })

@@ -1,5 +1,6 @@
-// TLS sessions to an upstream are resumed, as nginx confirms, over HTTP and TCP
-// and in both TLS versions, and never with session_reuse off.
+// TLS sessions with an upstream are resumed over HTTP and TCP and in both TLS
+// versions, but never with session_reuse off. nginx reports which sessions were
+// resumed.
 
 package e2e
 
@@ -44,7 +45,7 @@ func TestSessionsAreResumed(t *testing.T) {
 		name    string
 		highest adminv1.TlsVersion
 		reuse   *bool
-		later   string // nginx's answer on every connection but the first
+		later   string // nginx's answer on all connections except the first
 		resumed int64
 	}{
 		{"tls13", adminv1.TlsVersion_TLS_VERSION_1_3, nil, "TLSv1.3 r SUCCESS", connections - 1},
@@ -68,7 +69,7 @@ func TestSessionsAreResumed(t *testing.T) {
 				t.Error(err)
 			}
 			if i == 0 {
-				continue // the first has no session to resume
+				continue // the first connection has no session to resume
 			}
 			if body != c.later {
 				t.Errorf("%s: nginx saw %q in request %d, want %q", web, body, i, c.later)

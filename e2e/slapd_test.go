@@ -1,4 +1,4 @@
-// An OpenLDAP that demands TLS and a client certificate serves clients of
+// An OpenLDAP that requires TLS and a client certificate serves clients of
 // plaintext LDAP.
 
 package e2e
@@ -64,12 +64,13 @@ func TestOpenLDAPBehindMutualTLS(t *testing.T) {
 	if r := command(t, search, append(as(g.address("ldap")), "-LLL", "-b", "dc=example,dc=com")...); r.code != 0 || r.stdout != tree+"\n" {
 		t.Errorf("ldapsearch: %v", r)
 	}
-	// A client that starts TLS itself asks the server twice.
+	// If the client starts TLS itself, the server gets a second request to start
+	// TLS.
 	if r := command(t, search, append(as(g.address("ldap")), "-ZZ", "-b", "", "-s", "base")...); r.code == 0 || !strings.Contains(r.stderr, "TLS already started") {
 		t.Errorf("a client that starts TLS: %v", r)
 	}
 
-	// Unless the listener answers it.
+	// A listener can start TLS with the client.
 	g.apply(certificate("server", a.server), startsTLSListener("front", adminv1.Starttls_STARTTLS_LDAP, "ldap"))
 	root := writeFile(t, filepath.Join(shortDir(t), "ca.pem"), a.ca.RootPEM())
 	trusting := append([]string{"LDAPTLS_CACERT=" + root, search}, as(g.address("front"))...)

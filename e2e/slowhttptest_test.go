@@ -1,5 +1,5 @@
-// Deliberately slow clients, as made by slowhttptest, are closed: those that
-// send a header or a body byte by byte, and those that stop reading.
+// The gateway closes the connections of slowhttptest's slow clients: some send
+// a header or a body byte by byte, and some stop reading.
 
 package e2e
 
@@ -39,7 +39,7 @@ func TestSlowClientsAreClosed(t *testing.T) {
 			client := start(t, slowhttptest, append(flags, "-c", "50", "-r", "50", "-l", "60", "-u", "http://"+g.address(name)+"/")...)
 			eventually(t, "every connection was closed", func() bool {
 				l := g.listener(name)
-				return l.GetAccepted() > 50 && l.GetConnections() == 0 // the probe's connection included
+				return l.GetAccepted() > 50 && l.GetConnections() == 0 // including the probe's connection
 			})
 			if name == "reading" {
 				return // the test itself would run for an hour

@@ -1,5 +1,5 @@
 // HTTP bodies stream in both directions, in either HTTP version: no part waits
-// for the end, nothing is lost, and trailers arrive.
+// for the end, no byte is lost, and trailers arrive.
 
 package e2e
 
@@ -22,7 +22,7 @@ func TestBodiesStreamBothWays(t *testing.T) {
 	a := newAuthority(t)
 	backend := serveHTTPS(t, a.serverConfig(t), func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
-		case "/lines": // answers each line when it arrives
+		case "/lines": // this handler answers each line when it arrives
 			rc := http.NewResponseController(w)
 			_ = rc.EnableFullDuplex()
 			w.Header().Set("Trailer", "X-Lines")
@@ -82,7 +82,7 @@ func TestBodiesStreamBothWays(t *testing.T) {
 				if got, err := readBody(do("/proto", nil)); err != nil || got[5:6] != upstream[4:] {
 					t.Errorf("the upstream saw %q, %v", got, err)
 				}
-				sum := do("/sum", io.MultiReader(bytes.NewReader(big))) // of unknown length
+				sum := do("/sum", io.MultiReader(bytes.NewReader(big))) // a body of unknown length
 				if got, err := readBody(sum); err != nil || got != fmt.Sprintf("%x", sha256.Sum256(big)) {
 					t.Errorf("the upstream got different bytes: %v", err)
 				}

@@ -1,5 +1,5 @@
-// Types and packages stay small enough to have one job each, as docs/architecture.md
-// describes it.
+// Types and packages stay small enough to have one job each, as described in
+// docs/architecture.md.
 
 package e2e
 
@@ -17,12 +17,12 @@ import (
 	"testing"
 )
 
-// Limits for a type and a package. They are upper bounds, not goals: most are
-// far below.
+// Limits for a type and a package. They are upper bounds, not goals: most types
+// and packages are far smaller.
 const (
 	maxMethods = 40
 	maxFields  = 30
-	maxFiles   = 35 // of a package, without tests
+	maxFiles   = 35 // files of a package, without tests
 )
 
 // tooLarge lists the types and packages over a limit, each with the reason. An
@@ -78,7 +78,7 @@ func isRecord(name string) bool {
 // A measured package holds the sizes of a package and its types.
 type measured struct {
 	files           int
-	methods, fields map[string]int // by type
+	methods, fields map[string]int // numbers by type
 }
 
 // measure returns the sizes of the packages below root, by path.
@@ -89,7 +89,7 @@ func measure(root string) (map[string]*measured, error) {
 		case err != nil:
 			return err
 		case d.IsDir() && path != root && (strings.HasPrefix(name, ".") || name == "testdata" || name == "bench"):
-			return fs.SkipDir // bench is a module of its own
+			return fs.SkipDir // bench is another module
 		case d.IsDir(), !strings.HasSuffix(name, ".go"), strings.HasSuffix(name, "_test.go"), strings.HasSuffix(name, ".pb.go"):
 			return nil
 		}

@@ -1,5 +1,6 @@
-// As a service of systemd the gateway keeps its listening sockets over a restart: no
-// client is refused, and clients that connect while no process runs are served.
+// As a service of systemd the gateway keeps its listening sockets over a restart. No
+// client is refused, and clients that connect while no process runs are served
+// later.
 
 package e2e
 
@@ -158,11 +159,12 @@ func TestSocketUnitsPassTheirSockets(t *testing.T) {
 		if code, body := get(t, "http://"+web.GetAddress()+"/"); code != 200 || body != "web" {
 			t.Errorf("%d %q", code, body)
 		}
-		// A listener may leave a unit's socket and come back.
+		// A listener may be removed from a unit's socket and be added again.
 		g.remove(ref(adminv1.Kind_KIND_LISTENER, "web"))
 		g.apply(web)
 	}
-	// Every user may write to the file, and the listener lets in only its own.
+	// Every user may write to the socket's file, but the listener admits only
+	// certain users.
 	if _, err := g.admin.Apply(longContext(t), &adminv1.ApplyRequest{Resources: wrap(t, []proto.Message{onUnix})}); err == nil || !strings.Contains(err.Error(), "SocketMode=0600") {
 		t.Errorf("a socket that everybody may connect to: %v", err)
 	}
@@ -183,7 +185,7 @@ func TestSocketUnitsPassTheirSockets(t *testing.T) {
 	}
 }
 
-// newConnections are clients that connect again and again, for one request each.
+// newConnections are clients that connect repeatedly, for one request each.
 type newConnections struct {
 	t      testing.TB
 	served atomic.Int64
@@ -193,7 +195,7 @@ type newConnections struct {
 }
 
 // dialers returns a function for each address and its network. With "unix-connect" it
-// makes a connection, and returns nil: another protocol is spoken there.
+// only makes a connection and returns nil, because the protocol is not HTTP.
 func dialers(addresses map[string]string) []func() (net.Conn, error) {
 	var all []func() (net.Conn, error)
 	for address, network := range addresses {
@@ -226,7 +228,7 @@ func startNewConnections(t testing.TB, dial []func() (net.Conn, error)) *newConn
 						return
 					}
 					c.served.Add(1)
-					time.Sleep(5 * time.Millisecond) // a pace, not a wait
+					time.Sleep(5 * time.Millisecond) // limits the rate
 				}
 			})
 		}
@@ -240,7 +242,7 @@ func (c *newConnections) stop() {
 	c.all.Wait()
 }
 
-// askOnce makes one request on a new connection, and closes it.
+// askOnce makes one request on a new connection, and closes the connection.
 func askOnce(conn net.Conn) error {
 	defer conn.Close()
 	conn.SetDeadline(time.Now().Add(patience))

@@ -43,10 +43,10 @@ func TestTheUnitIsWhatSystemdWants(t *testing.T) {
 	if m == nil {
 		t.Fatalf("no exposure level in\n%s", out)
 	}
-	if level, err := strconv.ParseFloat(m[1], 64); err != nil || level > 2 { // of 10
+	if level, err := strconv.ParseFloat(m[1], 64); err != nil || level > 2 { // on a scale from 0 to 10
 		t.Errorf("the exposure level is %s\n%s", m[1], out)
 	}
-	for _, wrong := range []string{"ProcSubset=pid"} { // hides net.core.somaxconn, so that the backlog is 128
+	for _, wrong := range []string{"ProcSubset=pid"} { // this would hide net.core.somaxconn, so the backlog would be 128
 		if strings.Contains(text, "\n"+wrong) {
 			t.Errorf("the unit has %s", wrong)
 		}

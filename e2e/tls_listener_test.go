@@ -34,8 +34,9 @@ func TestTLSListener(t *testing.T) {
 		plainUpstream("address", address), plainUpstream("socket", "unix:"+socket), open, strict,
 	)
 
-	// talk reports whether a client's bytes are echoed, and which certificate
-	// it saw. A server may reject a client only after the client's handshake.
+	// talk reports whether the listener echoes a client's bytes, and returns the
+	// certificate that the client saw. A server may reject a client after the
+	// client's handshake.
 	talk := func(name string, config *tls.Config) (tls.ConnectionState, error) {
 		config.RootCAs = pool(a.ca)
 		conn := tls.Client(dial(t, g.address(name)), config)

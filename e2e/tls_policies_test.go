@@ -1,6 +1,6 @@
 // One listener has a TLS policy for each host. OpenSSL and curl get the policy of
-// their SNI, resume no session and send no request across policies, and are routed by
-// the identity in their certificate.
+// their SNI, cannot resume sessions or send requests across policies, and are routed
+// by the identity in their certificate.
 
 package e2e
 
@@ -28,7 +28,7 @@ func TestTLSPolicies(t *testing.T) {
 		Hosts: []string{"mtls.test", "*.mtls.test"}, Certificates: []string{"front"},
 		ClientAuth: adminv1.ClientAuth_CLIENT_AUTH_REQUIRED, ClientTrustBundles: []string{"clients"},
 	}}}
-	// A bundle and a certificate that only a policy names.
+	// Only a policy uses this bundle and this certificate.
 	g := startGateway(t)
 	g.apply(trustBundle("clients", a.ca), certificate("front", server), web, respond("all", "everybody", nil),
 		respond("staff", "staff", &adminv1.RouteMatch{ClientIdentity: &adminv1.ClientIdentityMatch{SubjectAltNames: []string{"spiffe://corp/staff/*"}}}))
@@ -41,7 +41,7 @@ func TestTLSPolicies(t *testing.T) {
 	}
 	alice, guest := file("alice", "spiffe://corp/staff/alice"), file("guest", "spiffe://corp/guests/guest")
 
-	// curl asks for host on a connection with the SNI sni.
+	// ask makes curl send a request for host on a connection with the SNI sni.
 	ask := func(sni, host, cert string, flags ...string) string {
 		args := []string{"-sS", "--max-time", "60", "--cacert", ca, "--resolve", sni + ":" + port + ":127.0.0.1", "-w", " %{http_code}", "-H", "Host: " + host}
 		if cert != "" {
@@ -66,7 +66,7 @@ func TestTLSPolicies(t *testing.T) {
 		}
 	}
 
-	// A session of open.test opens nothing under mtls.test.
+	// A session of open.test gives no access to mtls.test.
 	for _, version := range []string{"-tls1_2", "-tls1_3"} {
 		session := filepath.Join(dir, "session"+version)
 		get := func(name string, flags ...string) result {

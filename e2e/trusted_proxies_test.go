@@ -1,6 +1,6 @@
-// Behind an nginx that the listener trusts, the client is the one in nginx's
-// fields: for access, in the fields to the upstream, and in redirects to https,
-// which do not loop. Fields from an untrusted peer are ignored.
+// Behind an nginx that the listener trusts, the client's address is the one in
+// nginx's fields: for access rules and in the fields to the upstream. Redirects
+// to https do not loop. Fields from an untrusted peer are ignored.
 
 package e2e
 
@@ -58,7 +58,7 @@ func TestTrustedProxiesNameTheClient(t *testing.T) {
 	if code, to, _ := through("127.0.0.9", "X-Scheme: http"); code != 308 || to != "https://shop.example.com/x?y" {
 		t.Errorf("over http: %d to %q", code, to)
 	}
-	// The client's own fields are dropped.
+	// The gateway drops the client's own fields.
 	forged := []string{"X-Scheme: https", "X-Forwarded-For: 192.0.2.1", "X_Forwarded_Host: evil.example", "Forwarded: for=192.0.2.1", "X-Real-IP: 192.0.2.1"}
 	if code, _, again := through("127.0.0.9", forged...); code != 200 || again != body {
 		t.Errorf("%d %q, want %q", code, again, body)
@@ -82,7 +82,7 @@ func TestTrustedProxiesNameTheClient(t *testing.T) {
 	})
 }
 
-// askFrom makes one request, with further fields, from a local address.
+// askFrom makes one request with the given fields from the local address ip.
 func askFrom(ip, address string, fields ...string) (code int, location, body string, err error) {
 	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(ip)}, Timeout: patience}
 	conn, err := d.Dial("tcp", address)

@@ -1,6 +1,6 @@
-// While servers and clients move from one CA to another, the status says which CA
-// verified each of them last, and since when the old CA is no longer needed, once
-// nothing verifies by it. It does not say so before.
+// While servers and clients move from one CA to another, the status shows which
+// CA verified each of them last. Once the old CA no longer verifies any of them,
+// and not before, the status reports since when it is unneeded.
 
 package e2e
 
@@ -34,7 +34,7 @@ func TestAnOldCAIsNoLongerNeeded(t *testing.T) {
 	none := int32(0)
 	servers := upstream("backend", &adminv1.UpstreamTls{TrustBundles: []string{"corp"}, ServerName: serverName}, backend)
 	servers.Http = &adminv1.UpstreamHttp{Protocol: adminv1.HttpProtocol_HTTP_PROTOCOL_1_1}
-	servers.Pool = &adminv1.Pool{MaxIdle: &none} // each request has its own handshake
+	servers.Pool = &adminv1.Pool{MaxIdle: &none} // so that each request makes its own handshake
 	web := listener("web", protocolHTTP, "backend")
 	web.Tls = &adminv1.ServerTls{Certificates: []string{"front"}, ClientAuth: adminv1.ClientAuth_CLIENT_AUTH_REQUIRED, ClientTrustBundles: []string{"corp"}}
 	g := startGateway(t)
@@ -48,7 +48,7 @@ func TestAnOldCAIsNoLongerNeeded(t *testing.T) {
 			t.Fatalf("%d %q, %v", code, body, err)
 		}
 	}
-	// verdict returns the lines about CAs that were used before.
+	// verdict returns the lines about CAs that have been used.
 	verdict := func() string {
 		t.Helper()
 		r := g.cli("status", "--certificates", "--unused-for", "0s")
@@ -104,7 +104,8 @@ func TestAnOldCAIsNoLongerNeeded(t *testing.T) {
 		t.Errorf("the endpoint was verified by %v", by)
 	}
 
-	// The record outlives a change of the settings, and an upstream without traffic is unknown.
+	// The record outlives a change of the settings. For an upstream without traffic, the
+	// status has no record.
 	idle := upstream("idle", &adminv1.UpstreamTls{TrustBundles: []string{"corp"}, ServerName: serverName}, "127.0.0.1:9")
 	web.Tls.MinVersion = adminv1.TlsVersion_TLS_VERSION_1_3
 	servers.GetTls().MinVersion = adminv1.TlsVersion_TLS_VERSION_1_3
@@ -124,7 +125,7 @@ func TestAnOldCAIsNoLongerNeeded(t *testing.T) {
 		t.Errorf("without the old CA: %s", got)
 	}
 
-	// After a restart nothing is known.
+	// A restart loses the record.
 	g.stop()
 	g = g.restart()
 	if by := g.listener("web").GetClientPopulations(); len(by) != 1 || len(by[0].GetVerifiedBy()) != 0 {

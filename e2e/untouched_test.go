@@ -1,4 +1,4 @@
-// A change leaves unrelated traffic untouched: streams, WebSockets and
+// A change does not affect unrelated traffic: streams, WebSockets and
 // kept-alive requests through one upstream survive 200 changes to another
 // upstream, its certificate, its routes and its listeners.
 
@@ -37,7 +37,7 @@ func TestUnchangedMeansUntouched(t *testing.T) {
 	g.apply(certificate("a", a.client), upstream("a", a.settings(), other), listener("a", protocolHTTP, "a"))
 	before := g.getStatus()
 
-	// Each runs from the first change to the last, and sends continuously.
+	// Each of these clients sends continuously, from the first change to the last.
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
 	var rounds atomic.Int64

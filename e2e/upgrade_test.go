@@ -55,8 +55,8 @@ func (g *gateway) pid() int {
 	return pid
 }
 
-// killReplaced ends the process that serves now, if it is not the first one, which the
-// test owns.
+// killReplaced kills the process that serves now, unless it is the first one, which
+// the test harness ends.
 func (g *gateway) killReplaced() {
 	text, _ := os.ReadFile(filepath.Join(filepath.Dir(g.dir), "pid"))
 	if pid, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil && pid != g.cmd.Process.Pid {
@@ -86,7 +86,7 @@ func TestUpgradesAreNotNoticed(t *testing.T) {
 		if r.URL.Path == "/stream" { // one byte again and again, for longer than an upgrade takes
 			for range 20 {
 				_ = http.NewResponseController(w).Flush()
-				time.Sleep(25 * time.Millisecond) // a pace, not a wait
+				time.Sleep(25 * time.Millisecond) // limits the rate
 				_, _ = io.WriteString(w, ".")
 			}
 		}
@@ -198,7 +198,7 @@ func (s *streams) stop() {
 	s.all.Wait()
 }
 
-// writes are writes one after another.
+// writes makes writes, one after another.
 type writes struct {
 	acknowledged, refused, last atomic.Int64
 	end                         context.CancelFunc
@@ -226,7 +226,7 @@ func (g *gateway) startWrites() *writes {
 				g.t.Errorf("a write failed: %v", err)
 				return
 			}
-			time.Sleep(2 * time.Millisecond) // a pace, not a wait
+			time.Sleep(2 * time.Millisecond) // limits the rate
 		}
 	})
 	g.t.Cleanup(w.stop)
@@ -254,8 +254,8 @@ func TestASecondUpgradeIsRefusedMeanwhile(t *testing.T) {
 	g.upgrade()
 }
 
-// Ten kinds of broken programs: the clients notice nothing, and neither does a writer once
-// the command has returned.
+// An upgrade to any of ten kinds of broken programs has no effect on clients, nor on
+// writes after the command has returned.
 func TestABrokenProgramChangesNothing(t *testing.T) {
 	t.Parallel()
 	g := upgradable(t, "--upgrade-timeout", "3s", "--program-root", "/")
@@ -305,7 +305,7 @@ func TestABrokenProgramChangesNothing(t *testing.T) {
 	}
 }
 
-// script makes a program of the shell.
+// script writes a shell script.
 func script(t testing.TB, text string) string {
 	t.Helper()
 	path := writeFile(t, filepath.Join(t.TempDir(), "new"), []byte("#!/bin/sh\n"+text+"\n"))
@@ -315,8 +315,8 @@ func script(t testing.TB, text string) string {
 	return path
 }
 
-// successor makes a program that takes part in an upgrade as the test binary does in
-// TestSuccessor.
+// successor writes a script that runs TestSuccessor in the test binary, as the new
+// process of an upgrade.
 func successor(t testing.TB, how string) string {
 	t.Helper()
 	self, err := os.Executable()
@@ -327,7 +327,7 @@ func successor(t testing.TB, how string) string {
 E2E_SUCCESSOR=`+how+` exec "`+self+`" -test.run='^TestSuccessor$'`)
 }
 
-// TestSuccessor is the new process of an upgrade, up to where it fails.
+// TestSuccessor acts as the new process of an upgrade until it fails.
 func TestSuccessor(t *testing.T) {
 	how := os.Getenv("E2E_SUCCESSOR")
 	if how == "" {
@@ -386,7 +386,8 @@ func TestSuccessor(t *testing.T) {
 
 var upgradeStarted = regexp.MustCompile(`upgrade: starting a new (process)`)
 
-// The ticket keys pass over, so the handshakes after an upgrade are not all full ones.
+// The new process gets the ticket keys, so clients can resume their sessions after an
+// upgrade.
 func TestClientsResumeTheirSessionsAfterAnUpgrade(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
@@ -401,7 +402,7 @@ func TestClientsResumeTheirSessionsAfterAnUpgrade(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := askOnce(conn); err != nil { // which reads the ticket, too
+		if err := askOnce(conn); err != nil { // this also reads the ticket
 			t.Fatal(err)
 		}
 		if resumed := conn.ConnectionState().DidResume; resumed != (i > 0) {
@@ -411,7 +412,7 @@ func TestClientsResumeTheirSessionsAfterAnUpgrade(t *testing.T) {
 	}
 }
 
-// Clients that wait in the kernel's queue while the process is replaced are served.
+// Clients that wait in the kernel's queue during an upgrade are served.
 func TestClientsInTheQueueAreServedAfterAnUpgrade(t *testing.T) {
 	t.Parallel()
 	g := upgradable(t, "--program-root", "/")

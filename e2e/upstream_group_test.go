@@ -1,5 +1,5 @@
 // Plaintext HTTP and TCP clients reach a group of real nginx servers that
-// demand a client certificate, even after one of the group dies.
+// require a client certificate, even after one of the servers has died.
 
 package e2e
 
@@ -75,9 +75,9 @@ func TestUpstreamGroupOfNginxOverMutualTLS(t *testing.T) {
 		t.Errorf("TCP: answers are %v, want %v", answers, want)
 	}
 
-	// With one member dead, no client notices. A request sent on a kept
-	// connection at the moment of its death may have been processed, so it is
-	// not resent; wait until that moment is over.
+	// After one member has died, clients do not notice. A request on an open
+	// connection at the moment of the death may have been processed, so it is not
+	// resent; wait until that moment has passed.
 	two.kill()
 	eventually(t, "the dead member is detected", func() bool {
 		get(t, web)

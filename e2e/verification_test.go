@@ -1,5 +1,5 @@
-// Verification modes and their reports: REPORT_ONLY accepts and counts what
-// FULL would reject, and INSECURE_SKIP is warned about for as long as it is
+// Verification modes and their reports: REPORT_ONLY accepts and counts the
+// peers that FULL would reject, and INSECURE_SKIP causes a warning while it is
 // set. Names and pins are checked in addition to the chain. A request for a
 // host that the listener's certificates do not cover gets 421.
 
@@ -47,7 +47,7 @@ func TestReportOnlyPassesAndReports(t *testing.T) {
 				upstream("http-"+name, settings, web), listener("http-"+name, protocolHTTP, "http-"+name),
 				upstream("tcp-"+name, settings, raw), listener("tcp-"+name, protocolTCP, "tcp-"+name),
 			)
-			const times = 3 // the first is a full handshake, the others are resumed
+			const times = 3 // the first handshake is full, the others are resumed
 			for range times {
 				if seenHTTP(t, g, "http-"+name, "") == "" || seenTCP(t, g, "tcp-"+name) == "" {
 					t.Errorf("%s is not accepted", name)
@@ -149,7 +149,7 @@ func TestNamesAndPinsThatFit(t *testing.T) {
 		"dns":            {&adminv1.UpstreamTls{SubjectAltNames: []string{"DNS:PAY.example.com"}}, 0},
 		"ip":             {&adminv1.UpstreamTls{SubjectAltNames: []string{"IP:127.0.0.1"}}, 0},
 		"uri-longer":     {&adminv1.UpstreamTls{SubjectAltNames: []string{"URI:spiffe://corp/pay/x"}}, adminv1.Reason_REASON_NAME_MISMATCH},
-		"uri-as-dns":     {&adminv1.UpstreamTls{SubjectAltNames: []string{"DNS:pay"}}, adminv1.Reason_REASON_NAME_MISMATCH}, // as the common name is
+		"uri-as-dns":     {&adminv1.UpstreamTls{SubjectAltNames: []string{"DNS:pay"}}, adminv1.Reason_REASON_NAME_MISMATCH}, // equal to the common name
 		"address":        {&adminv1.UpstreamTls{}, 0},
 		"pin-leaf":       {&adminv1.UpstreamTls{SpkiPins: []string{none, pin(server.Leaf.RawSubjectPublicKeyInfo)}}, 0},
 		"pin-ca":         {&adminv1.UpstreamTls{SpkiPins: []string{pin(between.Certificate().RawSubjectPublicKeyInfo)}}, 0},
@@ -174,8 +174,8 @@ func TestNamesAndPinsThatFit(t *testing.T) {
 	}
 }
 
-// A client whose handshake was for one name may not reach, over the same
-// connection, a host with another policy.
+// A client whose handshake was for one name cannot use the same connection for
+// a host with another policy.
 func TestAHostThatTheListenerDoesNotServeIsMisdirected(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)

@@ -1,5 +1,5 @@
-// A gateway that does not run as root keeps its state on a volume as Kubernetes
-// mounts it. Its sockets admit exactly the group that they are meant for.
+// A gateway that does not run as root can keep its state on a volume mounted by
+// Kubernetes. Its sockets admit exactly the intended group.
 
 package e2e
 
@@ -49,7 +49,7 @@ func TestGatewayOfAnOrdinaryUserOnAMountedVolume(t *testing.T) {
 	}
 	g := newGateway(t, own, "--admin-socket-mode", "0660", "--admin-socket-group", fmt.Sprint(group))
 	g.socket = filepath.Join(run, "admin.sock")
-	for range 2 { // its directory is created, and found again
+	for range 2 { // the first start creates the directory, and the second finds it
 		g.run(setpriv, as(owner, members, append([]string{binary}, g.serveArgs()...)...)...)
 		g.awaitReady()
 		web := listener("web", protocolHTTP, "")

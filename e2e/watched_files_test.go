@@ -1,6 +1,6 @@
-// Watched files are loaded once a matching pair is in place, however it gets
-// there. A pair that does not match is reported once for each content, not at
-// each check, and never becomes live.
+// Watched files are loaded once they are a matching pair, whatever way they
+// were written. A pair that does not match is reported once for each content,
+// not at each check, and never becomes live.
 
 package e2e
 
@@ -31,8 +31,8 @@ func TestWatchedFiles(t *testing.T) {
 		&adminv1.Certificate{Name: "client", Source: &adminv1.Certificate_Files{Files: &adminv1.CertificateFiles{CertificatePath: chain, PrivateKeyPath: key}}},
 	)
 	events := g.watchEvents()
-	// expect checks the identity of the next connection, and how many events of
-	// kind came since the last call.
+	// expect checks the identity of the next connection, and the number of events
+	// of kind since the last call.
 	seen := 0
 	expect := func(what, identity string, last adminv1.EventType, refused int) {
 		t.Helper()
@@ -67,7 +67,7 @@ func TestWatchedFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	expect("half a chain", "one", refused, 1)
-	for file, data := range map[string][]byte{chain: two.ChainPEM, key: two.KeyPEM} { // in the way editors write
+	for file, data := range map[string][]byte{chain: two.ChainPEM, key: two.KeyPEM} { // the way editors write files
 		if err := os.Rename(writeFile(t, filepath.Join(dir, ".swap"), data), file); err != nil {
 			t.Fatal(err)
 		}
@@ -97,7 +97,7 @@ func TestWatchedFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	// After a hundred rotations in a row, the last is live.
+	// After a hundred consecutive rotations, the last certificate is live.
 	var last string
 	for i := range 100 {
 		last = fmt.Sprint("quick ", i)
@@ -117,7 +117,7 @@ func TestWatchedFiles(t *testing.T) {
 	revision := g.getStatus().GetRevision()
 	writeFile(t, chain, a.client.ChainPEM)
 	writeFile(t, key, a.client.KeyPEM)
-	g.apply(listener("other", protocolTCP, "raw")) // a further event
+	g.apply(listener("other", protocolTCP, "raw")) // another event
 	if got := seenTCP(t, g, "raw"); got[:3] != "put" || g.getStatus().GetRevision() != revision+1 {
 		t.Errorf("the upstream saw %q in revision %d", got, g.getStatus().GetRevision())
 	}

@@ -1,5 +1,5 @@
 // Hundreds of watchers that do not read cost little memory, and the gateway
-// returns it when they have left.
+// returns it after they have disconnected.
 
 package e2e
 
@@ -46,7 +46,7 @@ func TestWatchersThatDoNotRead(t *testing.T) {
 			}
 			if h, err := w.Header(); err == nil && h != nil {
 				accepted++
-				continue // and does not read
+				continue // this watcher does not read
 			}
 			_, err = w.Recv()
 			reason := ""
@@ -63,8 +63,8 @@ func TestWatchersThatDoNotRead(t *testing.T) {
 	if accepted != 64 {
 		t.Errorf("%d streams were accepted", accepted)
 	}
-	// The gateway's idle collector returns the garbage of the answers, so that only what
-	// the streams hold is left. Without the bound they held 790 MiB.
+	// The gateway's idle collector returns the garbage of the answers, so only the
+	// memory of the streams is left. Without the bound it was 790 MiB.
 	const most = 128 << 20
 	eventually(t, "watchers that do not read hold little", func() bool { return memory(t, pid, "VmRSS") < before+most })
 	for _, end := range closers {

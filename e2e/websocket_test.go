@@ -1,5 +1,6 @@
-// WebSockets run through HTTP listeners, plaintext and TLS, to an upstream over
-// mutual TLS: messages both ways, subprotocol and closing code included.
+// WebSockets work through HTTP listeners, plaintext and TLS, to an upstream
+// over mutual TLS: with messages in both directions, a subprotocol and a
+// closing code.
 
 package e2e
 
@@ -60,7 +61,7 @@ func TestWebSocket(t *testing.T) {
 func echoWebSocket(w http.ResponseWriter, r *http.Request) {
 	ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{Subprotocols: []string{"echo"}})
 	if err != nil {
-		return // Accept has answered
+		return // Accept has already answered
 	}
 	defer func() { _ = ws.CloseNow() }()
 	ws.SetReadLimit(-1)

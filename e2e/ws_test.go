@@ -45,7 +45,7 @@ func TestTheLibraryWSAtBothEnds(t *testing.T) {
 		upstream("go", a.settings(), serveHTTPS(t, a.serverConfig(t), echoWebSocket)),
 		listener("plain", protocolHTTP, "node"), secure, listener("to-go", protocolHTTP, "go"))
 
-	// Twice through the gateway, with HTTP/2 in between.
+	// Messages pass through the gateway twice, with HTTP/2 in between.
 	again := upstream("again", a.settings(), g.address("secure"))
 	again.Http = &adminv1.UpstreamHttp{Protocol: adminv1.HttpProtocol_HTTP_PROTOCOL_2}
 	g.apply(again, listener("twice", protocolHTTP, "again"))

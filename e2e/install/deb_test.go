@@ -14,7 +14,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/pki"
 )
 
-// Paths that installing any package or adding any user changes, and what the tests write.
+// Paths that change when any package is installed or any user is added, and paths that
+// the tests write.
 var notOurs = []string{
 	"/etc/passwd", "/etc/group", "/etc/shadow", "/etc/gshadow", "/etc/subuid", "/etc/subgid", "/etc/.pwd.lock",
 	"/var/lib/dpkg", "/var/log/dpkg.log", "/var/lib/logrotate", "/var/lib/rpm", "/usr/lib/sysimage/rpm",
@@ -127,7 +128,7 @@ func (r *root) install(deb string) string {
 }
 
 // checkInstalled checks the files of an installation, their modes and owners. zsh is the
-// place of zsh's completions.
+// directory of zsh's completions.
 func (r *root) checkInstalled(zsh string) {
 	r.t.Helper()
 	for path, want := range map[string]string{
@@ -176,7 +177,8 @@ func (r *root) checkInstalled(zsh string) {
 	}
 }
 
-// addCertificates writes the files that the examples name, as docs/deployment.md says.
+// addCertificates writes the files that the examples need, as described in
+// docs/deployment.md.
 func (r *root) addCertificates() {
 	r.t.Helper()
 	ca, err := pki.NewRoot(pki.CAOptions{})
@@ -197,8 +199,8 @@ func (r *root) addCertificates() {
 	r.run("sh", "-c", "chgrp drawbridge /etc/drawbridge/*")
 }
 
-// checkExamples applies the installed examples as a dry run: the installed gateway may
-// read the files that they name.
+// checkExamples applies the installed examples as a dry run, to check that the
+// installed gateway may read their files.
 func (s *service) checkExamples() {
 	s.t.Helper()
 	files, err := filepath.Glob(s.path("/usr/share/doc/drawbridge/examples/*.yaml"))
@@ -206,7 +208,7 @@ func (s *service) checkExamples() {
 		s.t.Fatalf("examples: %v, %v", files, err)
 	}
 	for _, file := range files {
-		if name := filepath.Base(file); name != "nginx-upstream.yaml" { // its files are nginx's
+		if name := filepath.Base(file); name != "nginx-upstream.yaml" { // this example uses nginx's files
 			s.run("drawbridge", "apply", "--dry-run", "-f", "/usr/share/doc/drawbridge/examples/"+name)
 		}
 	}
@@ -278,7 +280,7 @@ func (r *root) list() string {
 	return strings.Join(slices.Sorted(maps.Keys(r.tree())), "\n") + "\n"
 }
 
-// dpkg and rpm sort the versions of packages as they were made.
+// dpkg and rpm sort the versions of packages by age.
 func TestVersionsSort(t *testing.T) {
 	need(t, "dpkg")
 	need(t, "rpm")

@@ -1,5 +1,6 @@
-// Package install tests what is released: that it is reproducible, that packages install,
-// upgrade and are removed as their users expect, and that the image runs in Kubernetes. `make install-test` runs the tests.
+// Package install tests the release: it is reproducible, its packages can be installed,
+// upgraded and removed as users expect, and its image runs in Kubernetes.
+// `make install-test` runs the tests.
 package install
 
 import (
@@ -49,7 +50,8 @@ func missing(t testing.TB, reason string) {
 	t.Skip(reason)
 }
 
-// made returns a file that `make install-test` makes, named by an environment variable.
+// made returns the path of a file that `make install-test` makes, from an environment
+// variable.
 func made(t testing.TB, variable string) string {
 	t.Helper()
 	path := os.Getenv(variable)
@@ -62,7 +64,7 @@ func made(t testing.TB, variable string) string {
 	return path
 }
 
-// released returns the one file of the release that matches pattern.
+// released returns the only file of the release that matches pattern.
 func released(t testing.TB, pattern string) string {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(made(t, "RELEASE"), pattern))
@@ -115,13 +117,13 @@ func (r *root) cmd(args ...string) *exec.Cmd {
 	return r.mounted(append([]string{"chroot", r.dir}, args...)...)
 }
 
-// mounted returns a command of this machine that sees /proc mounted in the root. No other
-// process sees the mount, and it ends with the command.
+// mounted returns a command of this machine for which /proc is mounted in the root. Only
+// this command sees the mount, which ends with it.
 func (r *root) mounted(args ...string) *exec.Cmd {
 	const script = `mount -t proc proc "$1/proc" && shift && exec "$@"`
 	cmd := exec.Command("unshare", append([]string{"--mount", "sh", "-c", script, "sh", r.dir}, args...)...)
 	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND=noninteractive", "LC_ALL=C", "HOME=/root"}
-	// The kernel kills it when the test ends without its cleanups.
+	// The kernel kills the command if the test ends without its cleanups.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	return cmd
 }
@@ -157,7 +159,7 @@ func (r *root) exists(path string) bool {
 	return !errors.Is(err, fs.ErrNotExist)
 }
 
-// tree returns every file of the root with its type, mode and owner, without those
+// tree returns every file of the root with its type, mode and owner, except files
 // below the given paths.
 func (r *root) tree(without ...string) map[string]string {
 	r.t.Helper()
@@ -209,7 +211,8 @@ func (r *root) owned(path, want string) {
 	}
 }
 
-// architecture is that of this machine, if there are packages for it.
+// architecture returns the architecture of this machine, or skips the test if
+// it has no packages.
 func architecture(t testing.TB) (deb, rpm string) {
 	switch runtime.GOARCH {
 	case "amd64":

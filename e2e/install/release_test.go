@@ -12,7 +12,8 @@ import (
 	"testing"
 )
 
-// A second build, from a copy of the source in another directory, makes the same bytes.
+// A second build, from a copy of the source in another directory, makes identical
+// files.
 func TestTheReleaseIsReproducible(t *testing.T) {
 	deb, rpm := architecture(t)
 	clone := t.TempDir()
@@ -114,7 +115,7 @@ func TestComponentsOfTheRelease(t *testing.T) {
 	}
 }
 
-// duplicate copies a file with its mode. Its time becomes the present one.
+// duplicate copies a file with its mode, but not its time.
 func duplicate(t testing.TB, from, to string) {
 	t.Helper()
 	info, err := os.Lstat(from)

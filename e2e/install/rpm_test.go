@@ -7,11 +7,11 @@ import (
 	"testing"
 )
 
-// rpm runs rpm on the root. On Debian it wants to be sure that it is meant.
+// rpm runs rpm on the root. On Debian, rpm needs an extra option.
 func (r *root) rpm(args ...string) string {
 	r.t.Helper()
 	if slices.Contains(args, "--install") || slices.Contains(args, "--upgrade") {
-		args = append(args, "--nodeps") // the root is Debian's
+		args = append(args, "--nodeps") // a Debian root has no RPM packages
 		if exec.Command("rpm", "--force-debian", "--version").Run() == nil {
 			args = append(args, "--force-debian")
 		}
@@ -32,7 +32,7 @@ func testRPMPackage(t *testing.T, newer string) {
 	r := newRoot(t)
 	r.manageServices()
 	r.rpm("--initdb")
-	for _, dir := range []string{"zsh/site-functions", "fish/vendor_completions.d", "licenses"} { // of RPM's own base system
+	for _, dir := range []string{"zsh/site-functions", "fish/vendor_completions.d", "licenses"} { // directories of RPM's own base system
 		r.run("mkdir", "-p", "/usr/share/"+dir)
 	}
 	r.run("mkdir", "-p", "/usr/lib/sysusers.d")

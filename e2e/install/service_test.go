@@ -15,8 +15,8 @@ import (
 	"testing"
 )
 
-// systemctl stands in for systemd in a root: it knows the one service, and its process by
-// the file /run/drawbridge/pid.
+// systemctl replaces systemd's in a root. It controls only our service, and finds its
+// process in /run/drawbridge/pid.
 const systemctl = `#!/bin/sh
 echo "$@" >> /systemctl.log
 pid=$(cat /run/drawbridge/pid 2>/dev/null)
@@ -38,7 +38,8 @@ func (r *root) manageServices() {
 	}
 }
 
-// A service is an installed gateway that runs in a root as its unit says.
+// A service is an installed gateway that runs in a root with the settings of
+// its unit.
 type service struct {
 	*root
 	listener string // address of the listener "web"
@@ -55,8 +56,9 @@ listeners: [web]
 respond: {body: hello}
 `
 
-// serve starts the gateway as the installed unit says, with the directories that systemd
-// makes for it, and with both logs. The port of --ops may be taken on this machine.
+// serve starts the gateway with the settings of the installed unit, the directories that
+// systemd would make, and both logs. It replaces the port of --ops, which may be in use
+// on this machine.
 func (r *root) serve() *service {
 	r.t.Helper()
 	unit := r.read("/usr/lib/systemd/system/drawbridge.service")
@@ -102,7 +104,7 @@ func (s *service) apply() {
 	s.find()
 }
 
-// find finds the address of the listener.
+// find sets the address of the listener.
 func (s *service) find() {
 	s.t.Helper()
 	status := s.run("drawbridge", "status", "-o", "json")
@@ -123,7 +125,7 @@ func (s *service) version() string {
 	return m[1]
 }
 
-// get asks the listener, over a new connection.
+// get sends a request to the listener on a new connection.
 func (s *service) get() error {
 	transport := &http.Transport{DisableKeepAlives: true}
 	defer transport.CloseIdleConnections()
@@ -139,7 +141,8 @@ func (s *service) get() error {
 	return err
 }
 
-// unnoticed calls f while clients connect all the time. Each must be answered.
+// unnoticed calls f while clients connect continuously. Each of them must get
+// an answer.
 func (s *service) unnoticed(what string, f func()) {
 	s.t.Helper()
 	ctx, cancel := context.WithCancel(s.t.Context())
@@ -164,8 +167,8 @@ func (s *service) unnoticed(what string, f func()) {
 // later is the version of the packages to upgrade to.
 const later = "99.0.0"
 
-// makeBinary builds the release binary for this machine from a source tree, with more
-// variables of the Makefile.
+// makeBinary builds the release binary for this machine from a source tree, with
+// additional variables for make.
 func makeBinary(t testing.TB, source string, variables ...string) string {
 	t.Helper()
 	deb, _ := architecture(t)

@@ -20,8 +20,8 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// retried calls again while the connection is lost. A write may have been carried out
-// although its answer was lost: sent again, it changes nothing.
+// retried repeats a call while the connection is lost. The gateway may have performed
+// a write although its answer was lost. Then the repeated write has no effect.
 func retried[Req, Resp any](ctx context.Context, call func(context.Context, Req, ...grpc.CallOption) (Resp, error), req Req) (Resp, error) {
 	for {
 		resp, err := call(ctx, req, grpc.WaitForReady(true))
@@ -40,7 +40,7 @@ func rotate(ctx context.Context, admin adminv1.AdminServiceClient, chain, key st
 	}
 	desired := &adminv1.Certificate{
 		Name:   "client",
-		Etag:   current.GetEtag(), // refused if another caller has changed it since
+		Etag:   current.GetEtag(), // the write fails if another caller has changed the resource since
 		Source: &adminv1.Certificate_Pem{Pem: &adminv1.CertificatePem{CertificateChain: chain, PrivateKey: key}},
 	}
 	checked, err := retried(ctx, admin.PutCertificate, &adminv1.PutCertificateRequest{
@@ -63,7 +63,8 @@ func word(c *adminv1.Change) string {
 	return c.GetChanges()[0].GetAction().String()[len("CHANGE_ACTION_"):]
 }
 
-// changeLabels reads, changes and writes, and begins again if another was faster.
+// changeLabels reads, changes and writes, and begins again if another caller was
+// faster.
 func changeLabels(ctx context.Context, admin adminv1.AdminServiceClient) error {
 	for stale := "0000000000000000"; ; stale = "" {
 		upstream, err := retried(ctx, admin.GetUpstream, &adminv1.GetUpstreamRequest{Name: "web"})
@@ -74,7 +75,7 @@ func changeLabels(ctx context.Context, admin adminv1.AdminServiceClient) error {
 		if stale != "" {
 			upstream.Etag = stale
 		}
-		_, err = retried(ctx, admin.PutUpstream, &adminv1.PutUpstreamRequest{Upstream: upstream}) // it holds the etag
+		_, err = retried(ctx, admin.PutUpstream, &adminv1.PutUpstreamRequest{Upstream: upstream}) // current contains the etag
 		if status.Code(err) != codes.Aborted {
 			return err
 		}
@@ -92,7 +93,7 @@ func create(ctx context.Context, admin adminv1.AdminServiceClient) error {
 		}
 		fmt.Println("create only:", word(answer.GetChange()))
 	}
-	created.Pool = &adminv1.Pool{MaxIdle: new(int32)} // optional: 0 is not "left out"
+	created.Pool = &adminv1.Pool{MaxIdle: new(int32)} // optional, because 0 is different from absent
 	_, err := admin.PutUpstream(ctx, &adminv1.PutUpstreamRequest{Upstream: created, Options: only})
 	if status.Code(err) != codes.AlreadyExists {
 		return fmt.Errorf("create only: %w", err)
@@ -101,7 +102,7 @@ func create(ctx context.Context, admin adminv1.AdminServiceClient) error {
 	return nil
 }
 
-// A position is where a watch resumes.
+// A position is the place where a watch resumes.
 type position struct {
 	instance string
 	revision int64
