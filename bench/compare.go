@@ -14,9 +14,9 @@ type line struct {
 	// p50 and p99 are medians, in milliseconds; 0 means no value.
 	p50, p99 float64
 	resumed  float64
-	more     map[string]float64 // medians of the other measurements
-	// ratio compares the subject's figure with this proxy's, p50Ratio the latency.
-	// The line of the subject itself has no pairs.
+	more     map[string]float64 // the medians of the other measurements
+	// ratio compares the subject's figure with this proxy's, and p50Ratio compares
+	// the latency. Both have no pairs in the subject's own line.
 	ratio, p50Ratio stats.Ratio
 	verdicts        []verdict
 }

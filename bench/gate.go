@@ -23,7 +23,7 @@ const gateCommand = "gate"
 const gateRows = "bulk-down,reqresp,churn-resumed,http-small,http2-in,grpc-unary,http-idle-1000"
 
 // confidence is the confidence of the interval that decides. The gate checks the interval
-// after every pair, so a single check must err less often than the whole row may.
+// after every pair, so a single check must be more reliable than the result of the row.
 const confidence = 0.99
 
 // A gate compares two binaries in rows.
@@ -33,7 +33,7 @@ type gate struct {
 	next    proxy.Kind
 	// limit is the greatest ratio of the new figure to the base's that passes.
 	limit float64
-	// maxPairs bounds the pairs of a row.
+	// maxPairs bounds the number of pairs of a row.
 	maxPairs int
 	report   io.Writer
 }
@@ -73,7 +73,7 @@ func runGate(ctx context.Context, args []string) error {
 	return g.run(ctx)
 }
 
-// run judges every row, and returns an error that names those that did not pass.
+// run judges every row. Its error lists the rows that did not pass.
 func (g *gate) run(ctx context.Context) error {
 	k, remove, err := newKeys()
 	if err != nil {
@@ -110,7 +110,7 @@ const (
 // A judgment is the outcome of a row and its evidence.
 type judgment struct {
 	outcome outcome
-	ratio   float64 // median of new to base
+	ratio   float64 // the median ratio of new to base
 	low     float64 // its confidence interval
 	high    float64
 	pairs   int
@@ -120,7 +120,7 @@ func (j judgment) String() string {
 	return fmt.Sprintf("%-10s %.3f of the base (%.3f-%.3f with %.0f %% confidence, %d pairs)", j.outcome, j.ratio, j.low, j.high, 100*confidence, j.pairs)
 }
 
-// judge measures pairs of a row until they decide.
+// judge measures pairs of a row until it can decide.
 func (g *gate) judge(ctx context.Context, row row, k *keys.Keys) (judgment, error) {
 	before, err := newSite(ctx, g.base, k, row, g.options)
 	if err != nil {

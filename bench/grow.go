@@ -29,10 +29,10 @@ var growColumns = []string{applyAll, putOne, putSlow, dryRun, memory}
 // writes is how often one upstream of many is changed.
 const writes = 40
 
-// grow configures a new gateway with as many upstreams and routes as the row
-// has, changes one of them repeatedly, and then sends requests to some.
+// grow configures a new gateway with the row's number of upstreams and routes,
+// changes one of them repeatedly, and then sends requests through some.
 func (s *site) grow(ctx context.Context) (sample, error) {
-	n := s.row.work.config - 1 // one exists already
+	n := s.row.work.config - 1 // one upstream already exists
 	conn, err := grpc.NewClient("unix:"+s.running.AdminSocket(), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return sample{}, err
@@ -83,8 +83,7 @@ func (s *site) grow(ctx context.Context) (sample, error) {
 	}
 	more[memory] = float64(anon) / (1 << 20)
 
-	// Use several hosts, so that the result depends on the choice among all of
-	// them and not on the number of connections.
+	// Use several hosts, so that the result does not depend on a single route.
 	hosts := make([]string, 8)
 	for i := range hosts {
 		hosts[i] = hostOf(i * n / len(hosts))
@@ -96,8 +95,8 @@ func (s *site) grow(ctx context.Context) (sample, error) {
 
 func milliseconds(d time.Duration) float64 { return d.Seconds() * 1e3 }
 
-// upstream returns the ith upstream, with the settings of the one that the
-// gateway was started with.
+// upstream returns the ith upstream, with the same settings as the gateway's
+// first upstream.
 func (s *site) upstream(i int, weight int32) *adminv1.Upstream {
 	return &adminv1.Upstream{
 		Name:      fmt.Sprintf("u%05d", i),

@@ -9,7 +9,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bench/proxy"
 )
 
-// The tests' own program is the tunnel and the floor that they start.
+// The tests start this program itself as the tunnel and the floor.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == proxy.IOCopyCommand {
 		exit(proxy.ServeIOCopy(os.Args[2:]))

@@ -16,12 +16,12 @@ import (
 // options are the settings of a run.
 type options struct {
 	rows    []row
-	subject []proxy.Kind // drawbridge binaries; the last is the one compared
+	subject []proxy.Kind // drawbridge binaries; the last is compared with the others
 	peers   []proxy.Kind
 	pairs   int
-	warmUp  time.Duration // duration of a load before the measurement
-	length  time.Duration // of one measurement
-	silence time.Duration // before idle connections are measured
+	warmUp  time.Duration // the duration of a load before the measurement
+	length  time.Duration // the duration of one measurement
+	silence time.Duration // the silence before idle connections are measured
 	json    string
 	// profiles is the directory for CPU profiles of Drawbridge, or empty.
 	profiles string

@@ -51,7 +51,7 @@ func withoutLapses(t *testing.T, o *options, r *run) *run {
 }
 
 // Each row runs briefly: the configurations are valid, and the returned bytes
-// are right. Peers that are not installed are left out.
+// are right. Peers that are not installed are skipped.
 func TestEveryInstalledProxyDoesTheWorkOfEveryRow(t *testing.T) {
 	o := &options{subject: []proxy.Kind{drawbridge(t)}, pairs: 1, warmUp: time.Millisecond, length: 20 * time.Millisecond, silence: time.Millisecond}
 	peers, err := allPeers()

@@ -33,8 +33,9 @@ func writePGO(args []string) error {
 	return errors.Join(merged.Write(file), file.Close())
 }
 
-// mergeProfiles merges profiles. The result has only what the compiler reads:
-// functions and lines, but no addresses, and no names of files or binaries.
+// mergeProfiles merges profiles. The result contains only the data that the
+// compiler reads: functions and lines, but no addresses, and no names of files
+// or binaries.
 func mergeProfiles(paths []string) (*profile.Profile, error) {
 	if len(paths) == 0 {
 		return nil, errors.New("no profiles to merge")

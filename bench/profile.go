@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// hold waits for the length of a measurement. It records a CPU profile
-// meanwhile if the run has a directory for profiles.
+// hold waits for the length of a measurement. If the run has a directory for
+// profiles, it records a CPU profile meanwhile.
 func (s *site) hold(ctx context.Context) error {
 	if !s.profiles() {
 		return pause(ctx, s.options.length)

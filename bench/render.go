@@ -20,7 +20,7 @@ import (
 const renderCommand = "render"
 
 // render writes RESULTS.md and its plots from the JSON files of one or more
-// runs: a long run may be split.
+// runs, because a long run may be split.
 func render(args []string) error {
 	flags := flag.NewFlagSet(renderCommand, flag.ContinueOnError)
 	dir := flags.String("dir", ".", "`directory` to write RESULTS.md and plots to")
@@ -81,7 +81,7 @@ func merge(runs []*run) (*run, error) {
 			all.Rows = append(all.Rows, res)
 		}
 	}
-	for _, w := range slices.Backward(rows) { // in the order of the rows
+	for _, w := range slices.Backward(rows) { // keep the order of the rows
 		if i := slices.IndexFunc(all.Rows, func(res result) bool { return res.Row == w.name }); i > 0 {
 			res := all.Rows[i]
 			all.Rows = slices.Insert(slices.Delete(all.Rows, i, i+1), 0, res)
@@ -109,7 +109,7 @@ of the pairs, with the least and the greatest; below 1.00 %s used less.
 - built with: %s
 `, r.Subject, r.Machine.CPU, r.Machine.Cores, r.Machine.System, r.Machine.Kernel, r.Machine.Go)
 	for _, p := range r.Proxies {
-		if p.Name != r.Subject { // the subject's version belongs to each run
+		if p.Name != r.Subject { // each run has its own version of the subject
 			fmt.Fprintf(out, "- %s: %s\n", p.Name, p.Version)
 		}
 	}
@@ -236,7 +236,7 @@ func (r *run) draw(dir string) ([]string, error) {
 var none = [3]float64{math.NaN(), math.NaN(), math.NaN()}
 
 // series returns one series for each proxy: a value with its low and high for
-// each row. A proxy without values is left out.
+// each row. It omits a proxy without values.
 func (r *run) series(names []string, of func(line) [3]float64) []chart.Series {
 	var out []chart.Series
 	for i, p := range r.Proxies {

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// piece returns a run of some rows, as if measured.
+// piece returns a run with results for some rows.
 func piece(rows ...result) *run {
 	return &run{
 		Date: time.Date(2026, 1, 2, 3, 4, 0, 0, time.UTC), Command: []string{"-rows", "bulk*"}, Subject: "drawbridge",
@@ -48,7 +48,7 @@ func TestAReportCombinesSeveralRuns(t *testing.T) {
 	}
 	text := string(data)
 	for _, want := range []string{
-		"| `bulk-down` | ≤ 0.70 × nginx | 0.60 (0.60-0.60) | met |", // of the later run
+		"| `bulk-down` | ≤ 0.70 × nginx | 0.60 (0.60-0.60) | met |", // from the later run
 		"| `reqresp` | ≤ 0.95 × nginx | 0.90 (0.90-0.90) | met |",
 		"| `idle-4000` | ≤ 20 KiB/connection | 15.0 | met |",
 		"bench -rows 'bulk*'", "2026-01-02 03:04  drawbridge 1", "- nginx: nginx 1", "plots/cpu.svg", "plots/idle.svg", "plots/growth-conns.svg",

@@ -17,8 +17,8 @@ type row struct {
 	// work is the measured work; exactly one of its fields is set.
 	work work
 	unit unit
-	// group is the group of the row, and size the number in which it differs from
-	// the others. Most rows have no group.
+	// group is the group of the row, and size is the number in which it differs
+	// from the others. Most rows have no group.
 	group string
 	size  int
 	// quick rows are part of the short form.
@@ -35,22 +35,22 @@ type work struct {
 	// atBackend counts the bytes that arrive at the backend as the units of work.
 	atBackend bool
 
-	// program runs for as long as a load would.
+	// program runs for the duration of a load.
 	program *load.Program
 
 	// idle is a number of idle connections, made by idler.
 	idle  int
 	idler load.Idler
 
-	// config is the number of upstreams and routes that a gateway is configured
-	// with, before one is changed and some are used.
+	// config is the number of upstreams and routes in a gateway's configuration.
+	// The row changes one and uses some.
 	config int
 }
 
 // A unit is the unit of a row's figure and its format.
 type unit struct {
 	name  string  // "CPU µs/message"
-	scale float64 // 1 s per unit (or 1 byte) is displayed as this number
+	scale float64 // the displayed number for 1 s per unit, or for 1 byte
 	rate  string  // "messages/s"
 	per   float64 // units of the load in one unit of the rate
 }
@@ -229,9 +229,8 @@ var rows = []row{
 
 var grpcService = proxy.Service{HTTP: true, ListenTLS: true, ClientHTTP2: true, UpstreamHTTP2: true, GRPC: true}
 
-// selectRows returns the rows that a comma-separated list names, in their own
-// order. A name that ends with * matches every row with that prefix. Empty
-// means all.
+// selectRows returns the rows in a comma-separated list, in the order of rows.
+// A name that ends with * matches every row with that prefix. Empty means all.
 func selectRows(list string) ([]row, error) {
 	if list == "" {
 		return rows, nil

@@ -33,7 +33,7 @@ type result struct {
 	Row string `json:"row"`
 	// Samples are the samples of each proxy, in the order of the turns.
 	Samples map[string][]sample `json:"samples"`
-	// Skipped maps each proxy that was left out to the reason.
+	// Skipped maps each skipped proxy to the reason.
 	Skipped map[string]string `json:"skipped,omitempty"`
 	// Faults are failed connections and wrong bytes. A row with a fault has
 	// failed.
@@ -67,8 +67,8 @@ func (r *run) measure(ctx context.Context, o *options, kinds []proxy.Kind, progr
 	return nil
 }
 
-// measureRow measures the proxies in turns. A proxy that fails is left out
-// afterward; only a failure of the machine is an error.
+// measureRow measures the proxies in turns. A proxy that fails is skipped
+// afterward. Only a failure of the machine is an error.
 func measureRow(ctx context.Context, o *options, row row, kinds []proxy.Kind, k *keys.Keys, res *result, progress io.Writer) error {
 	var sites []*site
 	defer func() {
@@ -109,7 +109,7 @@ func measureRow(ctx context.Context, o *options, row row, kinds []proxy.Kind, k 
 	return nil
 }
 
-// cannot returns why a kind is not measured in a row, or "".
+// cannot returns the reason why a kind is not measured in a row, or "".
 func cannot(kind proxy.Kind, row row) string {
 	if why := kind.Unsupported(row.service); why != "" {
 		return why

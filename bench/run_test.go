@@ -75,7 +75,7 @@ func TestEveryKindOfWorkIsMeasuredAndVerified(t *testing.T) {
 	}
 }
 
-// The floor delivers every byte, or its figures would be worth nothing.
+// The floor delivers every byte. Otherwise its figures would be meaningless.
 func TestFloorForwardsEveryByte(t *testing.T) {
 	o := tiny(t,
 		row{name: "down", work: work{load: load.Down(3), workers: 3}, unit: perGiB},
@@ -138,7 +138,7 @@ func TestHTTPIsMeasuredAndVerified(t *testing.T) {
 	}
 }
 
-// corrupting is a tunnel that sends its clients a wrong byte.
+// corrupting runs a tunnel that sends its clients a wrong byte.
 func corrupting(ctx context.Context, t *testing.T, target load.Target) load.Target {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -118,15 +118,14 @@ func (s *site) target() load.Target {
 // measure takes one measurement.
 func (s *site) measure(ctx context.Context) (sample, error) {
 	if s.row.work.idle > 0 || s.row.work.config > 0 {
-		// A process may keep memory that it once used, so only a new one can be
-		// measured.
+		// A process may keep memory that it once used, so measure a new one.
 		s.stop()
 	}
 	if err := s.start(ctx); err != nil {
-		return sample{}, err // including its output
+		return sample{}, err // the error includes the process's output
 	}
-	// A garbage collection during the measurement would be this program's, but
-	// would take CPU from the proxy.
+	// Collect garbage now, because a collection of this program during the
+	// measurement would take CPU from the proxy.
 	runtime.GC()
 	before := s.backend.Mismatched.Load()
 	var got sample
@@ -166,7 +165,7 @@ func (s *site) drive(ctx context.Context, drive load.Func, workers int) (got sam
 		defer close(ended)
 		drive(loadCtx, s.target(), m)
 	}()
-	finish := func() error { // no goroutine of the load outlives the measurement
+	finish := func() error { // finish waits until all goroutines of the load have ended
 		cancel()
 		<-ended
 		if failed, wrong := m.Failed.Load(), m.Mismatched.Load(); failed+wrong > 0 {
@@ -255,7 +254,7 @@ func (s *site) run(ctx context.Context) (sample, error) {
 	return got, nil
 }
 
-// weigh opens connections and measures the memory to hold them.
+// weigh opens connections and measures the proxy's memory for them.
 func (s *site) weigh(ctx context.Context) (got sample, err error) {
 	n := s.row.work.idle
 	before, err := s.running.Tree.Anon()

@@ -25,10 +25,10 @@ const (
 	tailBytes = 1 << 10
 )
 
-// tails measures how long requests take while the machine is not saturated.
+// tails measures the latency of requests while the machine is not saturated.
 type tails struct {
 	options *options
-	kinds   []proxy.Kind // the first is Drawbridge
+	kinds   []proxy.Kind // the proxies; the first is Drawbridge
 	keys    *keys.Keys
 	report  io.Writer
 }
@@ -68,7 +68,7 @@ func runTails(ctx context.Context, args []string) error {
 	return t.run(ctx)
 }
 
-// run finds the rate that every proxy reaches and measures at shares of that rate. Then it
+// run finds a rate that every proxy reaches and measures at shares of that rate. Then it
 // measures small requests beside large ones.
 func (t *tails) run(ctx context.Context) error {
 	saturated, err := t.measure(ctx, load.HTTP(tailConns, tailBytes, load.Requests))

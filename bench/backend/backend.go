@@ -4,7 +4,7 @@
 //
 // A Backend owns its connections. It checks everything that it receives. It
 // runs in the process of the load generator, so that only the proxies are
-// measured. PostgreSQL, with a process of its own, is the exception.
+// measured, except PostgreSQL, which has its own process.
 package backend
 
 import (
@@ -27,10 +27,10 @@ type Backend struct {
 	// Mismatched counts connections that delivered unexpected data.
 	Mismatched atomic.Int64
 
-	program     string       // address of the program that serves; "": the listener's
+	program     string       // the address of the program that serves; "": the listener serves
 	listener    net.Listener // nil if a program serves
 	config      *tls.Config
-	closeServer func() error // of HTTP or gRPC
+	closeServer func() error // closes the server of HTTP or gRPC
 
 	mu     sync.Mutex
 	conns  map[net.Conn]struct{}
@@ -57,7 +57,7 @@ func (b *Backend) Address() string {
 	return b.listener.Addr().String()
 }
 
-// Close ends every connection, and returns when they have ended.
+// Close ends every connection, and returns when all have ended.
 func (b *Backend) Close() error {
 	b.mu.Lock()
 	b.closed = true
@@ -122,8 +122,8 @@ func (b *Backend) serve(raw net.Conn) {
 	}
 	op, seed, err := wire.ReadHeader(c)
 	if err != nil {
-		// A connection that ends without a byte is the proxy's own: a warm connection,
-		// or one for a check that the proxy listens.
+		// A connection that ends without a byte carries no client: the proxy made it
+		// in advance, or bench made it to check that the proxy listens.
 		if errors.Is(err, wire.ErrHeader) || errors.Is(err, io.ErrUnexpectedEOF) {
 			b.Mismatched.Add(1)
 		}

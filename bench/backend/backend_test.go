@@ -8,7 +8,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bench/keys"
 )
 
-// Every backend says where it accepts connections.
+// Every backend has an address.
 func TestEveryBackendHasAnAddress(t *testing.T) {
 	k, err := keys.New(t.TempDir())
 	if err != nil {

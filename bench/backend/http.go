@@ -32,7 +32,7 @@ func StartHTTP(config *tls.Config) (*Backend, error) {
 	mux.HandleFunc("/sink/", b.take)
 	server := &http.Server{
 		Handler: mux, TLSConfig: b.counted(config), Protocols: &protocols,
-		ErrorLog: log.New(io.Discard, "", 0), // about connections that proxies closed
+		ErrorLog: log.New(io.Discard, "", 0), // discards errors about connections that proxies closed
 	}
 	b.closeServer = server.Close
 	b.wg.Go(func() { _ = server.ServeTLS(l, "", "") })
@@ -86,12 +86,12 @@ func (b *Backend) take(w http.ResponseWriter, r *http.Request) {
 		offset += uint64(n)
 		b.Received.Add(int64(n))
 		if err != nil {
-			return // at the end, or the client disconnected
+			return // the body has ended, or the client has disconnected
 		}
 	}
 }
 
-// asked parses a request, and answers an invalid one.
+// asked parses a request. It answers an invalid request itself.
 func (b *Backend) asked(w http.ResponseWriter, r *http.Request, prefix string) (size, seed uint64, ok bool) {
 	if size, seed, ok = parsePath(r.URL.Path, prefix); !ok {
 		b.Mismatched.Add(1)

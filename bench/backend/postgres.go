@@ -18,16 +18,16 @@ import (
 // PostgresUser is the only user. The proxies' certificate names it.
 const PostgresUser = "client"
 
-// postgresScale is pgbench's scale: the number of its branches, so that few of the
-// connections wait for each other's transactions.
+// postgresScale is pgbench's scale, the number of its branches. With this many,
+// few connections wait for each other's transactions.
 const postgresScale = 10
 
-// startTimeout bounds the start of PostgreSQL, and of filling its tables.
+// startTimeout bounds the start of PostgreSQL, and the filling of its tables.
 const startTimeout = 2 * time.Minute
 
-// StartPostgres starts a PostgreSQL that demands TLS and a client certificate over TCP,
-// and creates pgbench's tables. It runs in its own process, which writes to a temporary
-// directory without waiting for the disk.
+// StartPostgres starts a PostgreSQL that requires TLS and a client certificate over
+// TCP, and creates pgbench's tables. It runs in its own process, which writes to a
+// temporary directory without waiting for the disk.
 func StartPostgres(ctx context.Context, k *keys.Keys) (*Backend, error) {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
@@ -47,7 +47,7 @@ func StartPostgres(ctx context.Context, k *keys.Keys) (*Backend, error) {
 type postgres struct {
 	dir     string
 	bin     string   // directory of its programs
-	as      []string // the command prefix that runs a program as a user other than root
+	as      []string // the prefix of a command to run it as a user other than root
 	address string
 	process *child.Process
 }
@@ -152,7 +152,7 @@ func (p *postgres) run(ctx context.Context, program string, args ...string) erro
 
 func (p *postgres) stop() error {
 	if p.process != nil {
-		_ = p.process.Stop(10 * time.Second) // fails if it had to be killed, which is just as good here
+		_ = p.process.Stop(10 * time.Second) // fails if the process had to be killed, which does not matter here
 	}
 	return os.RemoveAll(p.dir)
 }

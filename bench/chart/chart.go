@@ -17,8 +17,7 @@ import (
 // A Series is drawn in one color.
 type Series struct {
 	Name string
-	// Color is the index of a color: the same proxy has the same one in every
-	// chart.
+	// Color is the index of a color. A proxy has the same color in every chart.
 	Color int
 	// Values has one value for each group of bars, or for each X of a line. NaN
 	// means no value.
@@ -90,7 +89,7 @@ func Bars(path, title, y string, groups []string, series []Series, mark float64)
 				top = s.High[j]
 			}
 			if !math.IsNaN(top) {
-				p.Y.Max = max(p.Y.Max, 1.25*top) // leaves room for the legend
+				p.Y.Max = max(p.Y.Max, 1.25*top) // leave room for the legend
 			}
 		}
 	}
@@ -118,7 +117,7 @@ func Lines(path, title, xLabel, y string, logY bool, x []float64, series []Serie
 	for _, s := range series {
 		var points plotter.XYs
 		for j, v := range s.Values {
-			if v > 0 { // NaN is not
+			if v > 0 { // false for NaN
 				points = append(points, plotter.XY{X: x[j], Y: v})
 			}
 		}
@@ -132,8 +131,8 @@ func Lines(path, title, xLabel, y string, logY bool, x []float64, series []Serie
 	}
 	if logY {
 		p.Y.Scale, p.Y.Tick.Marker = plot.LogScale{}, plot.LogTicks{Prec: -1}
-		// Use whole powers of ten, because LogTicks may otherwise label none, and one
-		// more to leave room for the legend.
+		// Use whole powers of ten, because otherwise LogTicks may omit all labels,
+		// and one more power to leave room for the legend.
 		p.Y.Min, p.Y.Max = math.Pow(10, math.Floor(math.Log10(p.Y.Min))), math.Pow(10, math.Ceil(math.Log10(p.Y.Max))+1)
 	} else {
 		p.Y.Min, p.Y.Max = 0, 1.4*p.Y.Max

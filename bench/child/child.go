@@ -1,6 +1,7 @@
 // Package child runs the programs that are measured.
 //
-// A Process owns the process that it started, and that process's children, until Stop.
+// A Process owns the process that it started and the children of that process until
+// Stop.
 package child
 
 import (
@@ -19,7 +20,7 @@ type Process struct {
 	cmd     *exec.Cmd
 	logFile string
 	ended   chan struct{}
-	err     error // why it ended; valid once ended is closed
+	err     error // the reason of its end; valid once ended is closed
 }
 
 // Start starts the program at path. logFile is created or replaced.
@@ -31,8 +32,8 @@ func Start(path string, args []string, logFile string) (*Process, error) {
 	defer out.Close()
 	cmd := exec.Command(path, args...)
 	cmd.Stdout, cmd.Stderr = out, out
-	// If this program dies, its children must end too. SIGTERM, because nginx's
-	// workers would outlive a killed master.
+	// If this program dies, its children must end too. The signal is SIGTERM,
+	// because nginx's workers would outlive a killed master.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 	if err := cmd.Start(); err != nil {
 		return nil, err
@@ -45,7 +46,7 @@ func Start(path string, args []string, logFile string) (*Process, error) {
 	return p, nil
 }
 
-// PID returns the ID of the process, which is also that of its group.
+// PID returns the ID of the process, which is also the ID of its process group.
 func (p *Process) PID() int { return p.cmd.Process.Pid }
 
 // Log returns the end of the output.
@@ -78,8 +79,8 @@ func (p *Process) Await(ctx context.Context, every time.Duration, ready func(con
 	}
 }
 
-// Stop ends the process and its children, and returns when it is gone. It kills what has
-// not ended within patience, and then returns an error.
+// Stop ends the process and its children, and returns when the process has ended. It
+// kills processes that have not ended within patience, and then returns an error.
 func (p *Process) Stop(patience time.Duration) (err error) {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
 	late := time.NewTimer(patience)

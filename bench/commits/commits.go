@@ -23,9 +23,9 @@ const target = 1.5
 
 // Options are the settings of a run.
 type Options struct {
-	Dir       string    // holds the stores during the run; "": a temporary directory
-	Resources int       // in each store
-	Commits   int       // measured commits to each store
+	Dir       string    // the directory for the stores; "": a temporary directory
+	Resources int       // the number of resources in each store
+	Commits   int       // the number of measured commits to each store
 	Report    io.Writer // receives the figures
 }
 
@@ -53,7 +53,7 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	for i := range o.Commits {
-		for _, n := range rand.Perm(len(rows)) { // in random order, so that no store always follows another
+		for _, n := range rand.Perm(len(rows)) { // in random order, so that no store always follows the same other store
 			if err := ctx.Err(); err != nil {
 				return err
 			}

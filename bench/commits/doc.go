@@ -1,5 +1,6 @@
-// Package commits measures what the history and sealing add to the time of a commit.
+// Package commits measures how much longer a commit takes with a history and
+// sealing.
 //
-// A run commits the same change to three stores in turn, each in its own directory: one
-// without a history, one with a history, and one that is also sealed.
+// A run commits the same change to three stores in turn, each in its own directory:
+// without a history, with a history, and with a history and sealing.
 package commits

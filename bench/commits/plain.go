@@ -22,8 +22,8 @@ func recorded(s *bolt.Store) func(*store.Draft) error {
 	}
 }
 
-// A plainStore writes what gateway/store/bolt writes for the state alone: the changed
-// records, each with a checksum, their sum and the revision.
+// A plainStore writes only the state, in the same way as gateway/store/bolt: the
+// changed records, each with a checksum, their sum and the revision.
 type plainStore struct{ db *bbolt.DB }
 
 var resources, meta = []byte("resources"), []byte("meta")

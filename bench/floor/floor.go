@@ -1,10 +1,10 @@
 // Package floor relays plaintext connections to a TLS 1.3 server with the least work
-// that this machine allows: it shows how far a proxy is from there.
+// that this machine allows, for comparison with the proxies.
 //
 // crypto/tls makes the handshake. Then a loop per core reads with one system call,
 // encrypts or decrypts with the same AES-GCM, and writes with one system call. It has
 // no timeouts, limits, counters or half-open connections, never resumes a session, and
-// blocks a whole loop while a peer does not read: it is no proxy, and only measures.
+// blocks a whole loop while a peer does not read. So it is not a usable proxy.
 package floor
 
 import (
@@ -23,7 +23,7 @@ import (
 // Serve relays connections that l accepts to backend, until l is closed. The config
 // must verify the server.
 //
-// It switches the process's garbage collection off: a collection waits for every
+// It turns off the process's garbage collection, because a collection waits for every
 // thread, and the loops' threads are in system calls that the runtime does not know of.
 func Serve(l *net.TCPListener, backend string, config *tls.Config) error {
 	debug.SetGCPercent(-1)
@@ -105,8 +105,8 @@ func take(c *net.TCPConn) (int, error) {
 // the buffer of crypto/tls after the handshake.
 type recordReader struct {
 	net.Conn
-	header []byte // of the current record, as far as read
-	left   int    // bytes of its body
+	header []byte // the header of the current record, as far as read
+	left   int    // the bytes of its body that are not read yet
 }
 
 func (r *recordReader) Read(p []byte) (int, error) {
@@ -123,11 +123,12 @@ func (r *recordReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// A relay is a client's connection and its own to the server. One loop owns it.
+// A relay is a client's connection and the relay's connection to the server.
+// One loop owns it.
 type relay struct {
-	client, server int // descriptors
+	client, server int // file descriptors
 	write, read    *half
-	rest           []byte // the start of a record that is not whole yet
+	rest           []byte // the start of an incomplete record
 }
 
 // close closes both sides.

@@ -13,9 +13,9 @@ import (
 )
 
 const (
-	headerBytes = 5     // of a TLS record
-	tagBytes    = 16    // of AES-GCM
-	maxPlain    = 16384 // bytes of one record's plaintext
+	headerBytes = 5     // the size of a TLS record's header
+	tagBytes    = 16    // the size of an AES-GCM tag
+	maxPlain    = 16384 // the maximum size of a record's plaintext
 	// maxRecord is the size of the largest record that a peer may send (RFC 8446,
 	// section 5.2).
 	maxRecord = headerBytes + maxPlain + 256
@@ -49,7 +49,7 @@ func (s *secretLog) Write(line []byte) (int, error) {
 type half struct {
 	aead   cipher.AEAD
 	iv     [12]byte
-	number uint64 // of the next record
+	number uint64 // the number of the next record
 }
 
 // newHalf derives the keys of a direction (RFC 8446, section 7.3).
@@ -88,8 +88,8 @@ func (h *half) nonce(out *[12]byte) []byte {
 	return out[:]
 }
 
-// seal makes a record of the n bytes behind its header, in place, and returns it.
-// The record needs room for one byte and the tag behind them.
+// seal encrypts the n bytes after the header of record in place, and returns the
+// record. It needs room for one byte and the tag after them.
 func (h *half) seal(record []byte, n int, contentType byte) []byte {
 	record[headerBytes+n] = contentType
 	header := record[:headerBytes]
@@ -101,7 +101,7 @@ func (h *half) seal(record []byte, n int, contentType byte) []byte {
 	return record[:headerBytes+n+1+tagBytes]
 }
 
-// open decrypts a whole record and appends its bytes to out. It returns them all and
+// open decrypts a complete record and appends its bytes to out. It returns out and
 // the record's content type.
 func (h *half) open(out, record []byte) ([]byte, byte, error) {
 	var nonce [12]byte

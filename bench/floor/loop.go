@@ -11,7 +11,8 @@ import (
 	"unsafe"
 )
 
-// records is how many full records a loop moves with one read and one write.
+// records is the number of full records that a loop moves with one read and one
+// write.
 const records = 16
 
 // A loop relays the connections of one core.
@@ -19,12 +20,12 @@ type loop struct {
 	epoll int
 
 	mu     sync.Mutex
-	relays map[int]*relay // by each of their descriptors
+	relays map[int]*relay // the relays by both of their descriptors
 
-	ended  []*relay // in this turn
+	ended  []*relay // relays that ended in this turn
 	sealed []byte   // records to the server
 	opened []byte   // records from the server
-	plain  []byte   // to the client
+	plain  []byte   // decrypted bytes to the client
 }
 
 func newLoop() (*loop, error) {
@@ -70,7 +71,7 @@ func (l *loop) run() {
 			c := l.relays[fd]
 			l.mu.Unlock()
 			if c == nil {
-				continue // it ended earlier in this turn
+				continue // the relay ended earlier in this turn
 			}
 			move := l.fromServer
 			if fd == c.client {
@@ -80,7 +81,8 @@ func (l *loop) run() {
 				l.end(c, err)
 			}
 		}
-		// Closed earlier, a descriptor could be another relay's by the next event.
+		// Close descriptors only now: another relay could get the same descriptor
+		// while events of this turn still refer to it.
 		for _, c := range l.ended {
 			c.close()
 		}
@@ -88,8 +90,8 @@ func (l *loop) run() {
 	}
 }
 
-// end forgets a relay, which is closed after the turn, and prints an error other than
-// the end of a stream.
+// end removes a relay, which is closed after the turn. It prints any error except the
+// end of a stream.
 func (l *loop) end(c *relay, err error) {
 	if !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.EPIPE) {
 		fmt.Fprintln(os.Stderr, "floor:", err)
@@ -101,7 +103,8 @@ func (l *loop) end(c *relay, err error) {
 	l.ended = append(l.ended, c)
 }
 
-// fromClient reads up to 16 records' worth, encrypts it where it lies, and writes it.
+// fromClient reads the bytes of up to 16 records, encrypts them in place, and writes
+// the records.
 func (l *loop) fromClient(c *relay) error {
 	const size = headerBytes + maxPlain + 1 + tagBytes
 	var parts [records]syscall.Iovec
@@ -127,8 +130,8 @@ func (l *loop) fromClient(c *relay) error {
 	return writeAll(c.server, l.sealed[:end])
 }
 
-// fromServer reads up to 16 records' worth, decrypts the whole records, and writes
-// their bytes.
+// fromServer reads up to 16 records, decrypts the complete ones, and writes their
+// bytes.
 func (l *loop) fromServer(c *relay) error {
 	have := copy(l.opened, c.rest)
 	room := l.opened[have : have+records*maxRecord]

@@ -40,8 +40,8 @@ func Down(conns int) Func {
 	}
 }
 
-// Up sends bytes as fast as possible over conns connections. The backend
-// checks and counts them: the units of the meter are the bytes sent.
+// Up sends bytes as fast as possible over conns connections. The backend checks
+// and counts the bytes. The units of the meter are the bytes sent.
 func Up(conns int) Func {
 	return func(ctx context.Context, target Target, m *Meter) {
 		each(ctx, m, conns, func(int) error {

@@ -16,8 +16,9 @@ import (
 // for its echo. Its unit is the round trip.
 func Echo(conns, size int) Func {
 	return func(ctx context.Context, target Target, m *Meter) {
-		// A few workers make the connections: measuring starts when all exist, and a
-		// thousand concurrent handshakes would time out.
+		// Only 32 workers at a time make connections, because a thousand concurrent
+		// handshakes would time out. The measurement starts when all connections
+		// exist.
 		slots := make(chan struct{}, 32)
 		each(ctx, m, conns, func(i int) error {
 			slots <- struct{}{}
@@ -58,7 +59,7 @@ func echoConn(ctx context.Context, target Target) (net.Conn, error) {
 	return c, nil
 }
 
-// A message differs from all others, of this and of other connections.
+// A message differs from all other messages of this and other connections.
 type message struct {
 	sent, got []byte
 	number    uint64

@@ -31,8 +31,8 @@ func HTTP(conns int, size uint64, unit Count) Func {
 	return HTTPHosts(conns, size, unit, []string{"bench.test"})
 }
 
-// HTTPHosts is HTTP with a random one of several hosts in each request. Their
-// names must have the same length.
+// HTTPHosts is HTTP with a random host in each request. The hosts' names must
+// have the same length.
 func HTTPHosts(conns int, size uint64, unit Count, hosts []string) Func {
 	return func(ctx context.Context, target Target, m *Meter) {
 		slots := make(chan struct{}, 32) // as in Echo
@@ -67,7 +67,7 @@ func HTTPHosts(conns int, size uint64, unit Count, hosts []string) Func {
 }
 
 // An httpConn is an HTTP/1.1 client. It parses as little as possible, because
-// its CPU time reduces that of the proxy.
+// its CPU time is not available to the proxy.
 type httpConn struct {
 	conn    net.Conn
 	size    uint64

@@ -8,7 +8,7 @@ import (
 )
 
 // HTTPUp repeats POST requests with bodies of size bytes on each connection.
-// The backend checks and counts them: the units of the meter are the bytes
+// The backend checks and counts the bytes. The units of the meter are the bytes
 // sent.
 func HTTPUp(conns int, size uint64) Func {
 	return func(ctx context.Context, target Target, m *Meter) {

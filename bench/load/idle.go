@@ -7,7 +7,8 @@ import (
 	"sync"
 )
 
-// An Idler makes a connection and uses it once. use uses it again.
+// An Idler makes a connection and uses it once. The returned function uses it
+// again.
 type Idler func(ctx context.Context, target Target) (use func() error, close func(), err error)
 
 // IdleEcho is an Idler for byte streams: it exchanges 64 bytes.
@@ -25,14 +26,14 @@ func IdleHTTP(ctx context.Context, target Target) (use func() error, close func(
 	if err != nil {
 		return nil, nil, err
 	}
-	c.buf = nil // save memory: a thousand buffers are not part of the measurement
+	c.buf = nil // saves memory, because a thousand buffers would take much
 	return func() error {
 		c.buf = make([]byte, 8<<10)
 		return c.get(func(int) {})
 	}, c.close, nil
 }
 
-// IdleHTTP2 is an Idler of HTTP/2, as HTTP2 is: a GET of 1 KiB.
+// IdleHTTP2 is an Idler of HTTP/2: a GET of 1 KiB.
 func IdleHTTP2(ctx context.Context, target Target) (use func() error, close func(), err error) {
 	t := transport2(target)
 	use = func() error { return get2(ctx, &http.Client{Transport: t}, target, 1<<10, make([]byte, 8<<10)) }

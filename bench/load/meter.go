@@ -10,8 +10,8 @@ import (
 
 // A Meter counts the work of a load while it is open.
 type Meter struct {
-	// Failed counts broken connections, Mismatched those with wrong bytes; both
-	// count even while the meter is closed.
+	// Failed counts broken connections, and Mismatched counts connections with
+	// wrong bytes. Both count even while the meter is closed.
 	Failed, Mismatched atomic.Int64
 
 	open    atomic.Bool
@@ -41,7 +41,7 @@ func (m *Meter) Broken() <-chan struct{} { return m.broken }
 // Start opens the meter.
 func (m *Meter) Start() { m.open.Store(true) }
 
-// Units returns the units of work done so far while the meter was open.
+// Units returns the units of work so far, while the meter was open.
 func (m *Meter) Units() int64 { return m.units.Load() }
 
 // Stop closes the meter for good.
@@ -72,9 +72,9 @@ func (m *Meter) workerReady() {
 	}
 }
 
-// allReady calls workerReady and returns when every worker is ready: early
-// workers would otherwise slow down those that still connect. It reports
-// whether to continue.
+// allReady calls workerReady and returns when every worker is ready, so that
+// early workers do not slow down workers that still connect. It reports whether
+// to continue.
 func (m *Meter) allReady(ctx context.Context) bool {
 	m.workerReady()
 	select {

@@ -7,10 +7,10 @@ import (
 )
 
 // HTTPAt is HTTP as an open loop: perSecond requests are due each second, evenly spread
-// over the connections, however fast the answers come. A request that is due while its
-// connection still waits for an answer is sent as soon as that has come, and its time
-// counts from when it was due, so that a stall is seen in every request that it
-// delays. Its unit is the request.
+// over the connections, however fast the answers arrive. If a request is due while its
+// connection still waits for an answer, it is sent after that answer. Its time counts
+// from the moment it was due, so a stall counts for every request that it delays. Its
+// unit is the request.
 func HTTPAt(conns int, size uint64, perSecond float64) Func {
 	return func(ctx context.Context, target Target, m *Meter) {
 		slots := make(chan struct{}, 32) // as in Echo
@@ -33,7 +33,7 @@ func HTTPAt(conns int, size uint64, perSecond float64) Func {
 					if err := sleep(ctx, wait); err != nil {
 						return err
 					}
-					start = time.Now() // how late our own timer is says nothing about the proxy
+					start = time.Now() // do not count the delay of our own timer
 				}
 				if err := c.get(func(int) {}); err != nil {
 					return err
@@ -58,7 +58,7 @@ func sleep(ctx context.Context, d time.Duration) error {
 }
 
 // Beside is a load during which another, of the given number of workers, drives traffic
-// too. Only the first is counted; both must not fail.
+// too. Only load is counted. Neither may fail.
 func Beside(load, other Func, workers int) Func {
 	return func(ctx context.Context, target Target, m *Meter) {
 		quiet := NewMeter(workers)

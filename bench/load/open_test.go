@@ -31,8 +31,8 @@ func serve(t *testing.T) Target {
 	return Target{Address: b.Address(), TLS: config}
 }
 
-// A late answer delays the requests that were due meanwhile, and the delay of each
-// one counts.
+// A late answer delays the requests that are due meanwhile, and the delay of each
+// request counts.
 func TestTimeCountsFromWhenARequestWasDue(t *testing.T) {
 	target := serve(t)
 	m := NewMeter(1)
@@ -53,7 +53,8 @@ func TestTimeCountsFromWhenARequestWasDue(t *testing.T) {
 	cancel()
 	<-ended
 	all := m.Latencies()
-	// Request n is due n microseconds after the start, so each waits for those before.
+	// Request n is due n microseconds after the start, so each request waits for all
+	// earlier ones.
 	for i := 1; i < len(all); i++ {
 		if all[i] <= all[i-1] {
 			t.Fatalf("request %d counts %d ns, the one before it %d ns", i, all[i], all[i-1])

@@ -55,7 +55,8 @@ func (t Target) url() string {
 	return fmt.Sprintf("%s://%s/bytes/1024/1", scheme, t.Address)
 }
 
-// seconds returns d in whole seconds, at least one: no program accepts less.
+// seconds returns d in whole seconds, at least one, because the programs accept
+// no less.
 func seconds(d time.Duration) string {
 	return strconv.Itoa(max(1, int((d + time.Second/2).Seconds())))
 }

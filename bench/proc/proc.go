@@ -59,7 +59,7 @@ func (t Tree) Anon() (int64, error) {
 	for pid := range members {
 		status, err := os.ReadFile(t.file(pid, "status"))
 		if errors.Is(err, fs.ErrNotExist) {
-			continue // it ended meanwhile
+			continue // the process has ended meanwhile
 		}
 		if err != nil {
 			return 0, err
@@ -95,7 +95,7 @@ func (t Tree) members() (map[int]stat, error) {
 		}
 		data, err := os.ReadFile(t.file(pid, "stat"))
 		if err != nil {
-			continue // it ended meanwhile
+			continue // the process has ended meanwhile
 		}
 		s, err := parseStat(data)
 		if err != nil {
@@ -115,8 +115,8 @@ func (t Tree) members() (map[int]stat, error) {
 	return members, nil
 }
 
-// holds reports whether pid is below the root. Parents form no cycle, but
-// entries read while processes started and ended might.
+// holds reports whether pid is below the root. Parents never form a cycle, but
+// the entries may, because processes started and ended while they were read.
 func (t Tree) holds(all map[int]stat, pid int) bool {
 	for range len(all) {
 		if pid == t.PID {

@@ -64,8 +64,8 @@ func TestConfigurationsMatchTheGoldenFiles(t *testing.T) {
 	}
 }
 
-// A peer that verifies less does less work, which would falsify the
-// comparison.
+// A peer that verified less would do less work, and the comparison would be
+// wrong.
 func TestEveryPeerVerifiesTheBackend(t *testing.T) {
 	w := work{keys: &keys.Keys{CA: "/keys/ca.pem"}}
 	for name, c := range map[string]struct {

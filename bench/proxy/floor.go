@@ -9,8 +9,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bench/floor"
 )
 
-// Floor is the least work that this machine allows for the same bytes; see package
-// floor. It runs this program with FloorCommand as its first argument.
+// Floor relays with the least work that this machine allows; see package floor. It
+// runs this program with FloorCommand as its first argument.
 type Floor struct {
 	// Program is the path of this program.
 	Program string

@@ -79,7 +79,8 @@ func tunnel(client net.Conn, backend string, config *tls.Config) {
 
 // pump copies until from ends, and forwards the end of the stream.
 func pump(to, from net.Conn) {
-	// Plain reader and writer: otherwise the copy would not use the buffer.
+	// Hide the other methods of the connections, because otherwise CopyBuffer
+	// would not use the buffer.
 	_, _ = io.CopyBuffer(struct{ io.Writer }{to}, struct{ io.Reader }{from}, make([]byte, 32<<10))
 	if half, ok := to.(interface{ CloseWrite() error }); ok {
 		_ = half.CloseWrite()

@@ -21,23 +21,25 @@ import (
 // A Service is the task of a proxy: accept plaintext or TLS, and forward it
 // over mutual TLS to the backend.
 type Service struct {
-	// HTTP makes it an HTTP proxy. Otherwise it forwards bytes unchanged.
+	// HTTP makes the proxy an HTTP proxy. Otherwise it forwards bytes unchanged.
 	HTTP bool
-	// ListenTLS makes it accept TLS instead of plaintext.
+	// ListenTLS makes the proxy accept TLS instead of plaintext.
 	ListenTLS bool
-	// ClientHTTP2 makes it offer HTTP/2 on its TLS listener, UpstreamHTTP2 speak
-	// HTTP/2 to the backend, if the proxy needs a setting for that.
+	// ClientHTTP2 makes the proxy offer HTTP/2 on its TLS listener, and
+	// UpstreamHTTP2 makes it use HTTP/2 to the backend, if it needs settings for
+	// that.
 	ClientHTTP2, UpstreamHTTP2 bool
-	// GRPC makes it a gRPC proxy, with HTTP/2 on both sides.
+	// GRPC makes the proxy a gRPC proxy, with HTTP/2 on both sides.
 	GRPC bool
-	// WebSocket makes it forward upgrades, if the proxy needs a setting for that.
+	// WebSocket makes the proxy forward upgrades, if it needs a setting for that.
 	WebSocket bool
 	// NoResumption makes every handshake with the backend full.
 	NoResumption bool
-	// Warm is the number of connections kept ready for new clients, if the proxy
-	// supports it. 0: none.
+	// Warm is the number of connections to keep ready for new clients, if the
+	// proxy supports it.
 	Warm int
-	// Postgres makes it start TLS with a PostgreSQL server, for clients in plaintext.
+	// Postgres makes the proxy start TLS with a PostgreSQL server, for plaintext
+	// clients.
 	Postgres bool
 	// Admin allows changes of the configuration over Drawbridge's admin service at
 	// run time: only Drawbridge supports it.
@@ -54,9 +56,9 @@ const noPostgres = "does not start TLS with a PostgreSQL server"
 type Kind interface {
 	// Name is its name in options and reports.
 	Name() string
-	// Version returns its version, or why it cannot run here.
+	// Version returns its version, or the reason why it cannot run here.
 	Version(ctx context.Context) (string, error)
-	// Unsupported returns why it does not support the service, or "".
+	// Unsupported returns the reason why it does not support the service, or "".
 	Unsupported(s Service) string
 	// command writes the program's files into w.dir, and returns how to start it.
 	command(w work) (command, error)
@@ -64,8 +66,8 @@ type Kind interface {
 
 // work is the input of a configuration.
 type work struct {
-	dir             string // of its own
-	listen, backend string // addresses
+	dir             string // the proxy's own directory
+	listen, backend string // the addresses of the proxy and the backend
 	keys            *keys.Keys
 	service         Service
 }
@@ -96,14 +98,14 @@ type Running struct {
 	dir     string
 }
 
-// attempts is the number of attempts to start a proxy: another process may
-// take the chosen port before the proxy listens on it.
+// attempts is the number of attempts to start a proxy, because another process
+// may take the chosen port first.
 const attempts = 3
 
 const (
 	// readyTimeout bounds the time until a proxy listens.
 	readyTimeout = 20 * time.Second
-	// stopTimeout is how long a proxy may take to end before it is killed.
+	// stopTimeout is the time for a proxy to end before it is killed.
 	stopTimeout = 5 * time.Second
 )
 
@@ -158,7 +160,7 @@ func start(ctx context.Context, kind Kind, k *keys.Keys, backend string, s Servi
 
 // Stop ends the proxy and removes its files.
 func (r *Running) Stop() {
-	_ = r.process.Stop(stopTimeout) // fails if the proxy had to be killed, which is just as good here
+	_ = r.process.Stop(stopTimeout) // fails if the proxy had to be killed, which does not matter here
 	_ = os.RemoveAll(r.dir)
 }
 

@@ -11,7 +11,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bench/keys"
 )
 
-// tunnelSettings are those of a tunnel that this program runs as.
+// tunnelSettings are the settings with which this program runs as a tunnel.
 type tunnelSettings struct {
 	listener net.Listener
 	backend  string // address

@@ -26,7 +26,7 @@ const (
 type gateway struct {
 	binary, dir string
 	ops         string // host:port
-	priority    bool   // real-time
+	priority    bool   // run at a real-time priority
 
 	process *child.Process // nil: not running
 	tree    proc.Tree

@@ -13,7 +13,7 @@ import (
 
 // GrowthOptions are the settings of Growth.
 type GrowthOptions struct {
-	Options       // N is not used
+	Options       // Growth does not use N
 	Sizes   []int // numbers of resources of each kind, ascending; each size is a run
 }
 
@@ -27,7 +27,7 @@ func Growth(ctx context.Context, o GrowthOptions) error {
 		one.record = func(row string, figure float64) { table.add(row, n, figure) }
 		if err := Run(ctx, one); err != nil && ctx.Err() != nil {
 			return err
-		} // figures that miss their target are in the report
+		} // the report shows figures that miss their target
 		fmt.Fprintln(o.Report)
 	}
 	return table.write(o.Report)
@@ -36,7 +36,7 @@ func Growth(ctx context.Context, o GrowthOptions) error {
 // A growth holds figures by row and size.
 type growth struct {
 	sizes   []int
-	rows    []string // in order
+	rows    []string // the rows in order
 	figures map[string]map[int]float64
 }
 

@@ -13,8 +13,9 @@ const (
 	schedFIFO  = 1
 )
 
-// atPriority calls start at a real-time priority, which the processes that it starts
-// keep: they run as if nothing else ran on the machine. It needs CAP_SYS_NICE.
+// atPriority calls start at a real-time priority, which processes that start starts
+// inherit. They run as if no other process ran on the machine. It needs
+// CAP_SYS_NICE.
 func atPriority(start func() error) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()

@@ -23,8 +23,9 @@ const (
 	maxWriteP99 = 40   // ms
 	maxScrape   = 500  // ms
 
-	// maxChoice is the CPU of a handshake that chooses among all certificates, divided
-	// by that of one that chooses among ten. The margin is the noise of the measurement.
+	// maxChoice limits the CPU of a handshake that chooses among all certificates,
+	// divided by the CPU of a handshake that chooses among ten. The margin is the noise
+	// of the measurement.
 	maxChoice = 1.15
 )
 
@@ -104,7 +105,7 @@ func (r *run) watches(ctx context.Context) error {
 	return r.rest(ctx, fmt.Sprintf("idle, watching %d pairs of files", r.n), confirmed, r.Watch)
 }
 
-// rest measures the process for d while nothing happens, once it has settled.
+// rest measures the idle process for d, once it has settled.
 func (r *run) rest(ctx context.Context, row string, settled, d time.Duration) error {
 	if err := pause(ctx, settled); err != nil {
 		return err
@@ -130,7 +131,7 @@ func (r *run) rest(ctx context.Context, row string, settled, d time.Duration) er
 	return nil
 }
 
-// scrapes measures reads of /metrics, as Prometheus makes them: compressed.
+// scrapes measures reads of /metrics, compressed like Prometheus's.
 func (r *run) scrapes(context.Context) error {
 	const scrapes = 5
 	cpu, err := r.cpuOf(scrapes, func(int) error {

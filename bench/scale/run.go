@@ -17,11 +17,11 @@ import (
 
 // Options are the settings of a run.
 type Options struct {
-	Binary string        // of Drawbridge
+	Binary string        // the path of Drawbridge
 	N      int           // resources of each kind
-	Writes int           // in each row
+	Writes int           // the number of writes in each row
 	Idle   time.Duration // length of the measurement of the idle process
-	Watch  time.Duration // likewise while it watches files, a few minutes; 0: it watches no files
+	Watch  time.Duration // length of the measurement while the process watches files, a few minutes; 0: no measurement
 	Alone  bool          // whether the gateway runs at a real-time priority
 	Report io.Writer     // receives each figure as it is measured
 
@@ -61,14 +61,14 @@ func Run(ctx context.Context, o Options) error {
 	return errors.Join(err, r.gateway.stop(), r.failed())
 }
 
-// listenersFor returns how many of n listeners the descriptors of the process allow:
-// half of them, so that the gateway starts with room for clients.
+// listenersFor returns how many of n listeners the process's limit of descriptors
+// allows. They use at most half of it, so that the gateway has room for clients.
 func listenersFor(n int) (int, error) {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		return 0, err
 	}
-	return min(n, int(limit.Max/2)) - 2, nil // edge and few are two more
+	return min(n, int(limit.Max/2)) - 2, nil // the listeners edge and few are two more
 }
 
 // A run is the state of Run.
@@ -78,7 +78,7 @@ type run struct {
 	gateway *gateway
 	ports   struct{ ops, edge, few, others int }
 	missed  []string
-	parent  string // the last row that was not below another
+	parent  string // the last row at the top level
 }
 
 func (r *run) measure(ctx context.Context) error {
@@ -100,8 +100,8 @@ func (r *run) measure(ctx context.Context) error {
 	return nil
 }
 
-// chunks returns a function that applies resources in chunks that fit in a message, and a
-// function that applies the rest.
+// chunks returns a function that collects resources and applies them in chunks that fit
+// in a message, and a function that applies the rest.
 func (r *run) chunks(ctx context.Context) (put func(*adminv1.Resource) error, flush func() error) {
 	var chunk []*adminv1.Resource
 	flush = func() error {
@@ -174,7 +174,7 @@ func (r *run) check(row, unit string, figure, most float64) {
 	fmt.Fprintf(r.Report, "%-46s %9.2f %-6s target %6.4g  %s\n", row, figure, unit, most, verdict)
 }
 
-// note prints a figure that has no target.
+// note prints a figure without a target.
 func (r *run) note(row, unit string, figure float64) {
 	r.keep(row, unit, figure)
 	fmt.Fprintf(r.Report, "%-46s %9.2f %s\n", row, figure, unit)

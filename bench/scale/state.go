@@ -16,19 +16,19 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// A state is the resources of a gateway: n of each kind, but fewer listeners where
-// the descriptors are short. Every upstream has its own certificate and trust
+// A state is the resources of a gateway: n of each kind, but fewer listeners if
+// there are few descriptors. Every upstream has its own certificate and trust
 // bundle. All routes belong to the listener "edge", which presents all
-// certificates; every other listener has an upstream of its own.
+// certificates; every other listener has its own upstream.
 type state struct {
 	n, listeners int
 
-	caKey   *ecdsa.PrivateKey // shared by all CAs: keys of their own would only cost time
+	caKey   *ecdsa.PrivateKey // shared by all CAs, to save time
 	caCerts []*x509.Certificate
 }
 
-// few is how many certificates the listener "few" presents, which handshakes at
-// "edge" are compared with.
+// few is the number of certificates of the listener "few". Handshakes at "edge"
+// are compared with handshakes at "few".
 const few = 10
 
 func newState(n, listeners int) (*state, error) {
@@ -58,7 +58,8 @@ func newState(n, listeners int) (*state, error) {
 
 func name(kind string, i int) string { return fmt.Sprintf("%s%05d", kind, i) }
 
-// hostOf returns the name in the ith certificate, which is the host of the ith route.
+// hostOf returns the name in the ith certificate, which is also the host of the ith
+// route.
 func hostOf(i int) string { return fmt.Sprintf("h%05d.scale.test", i) }
 
 func (s *state) bundle(i int, secondSet bool) *adminv1.TrustBundle {
@@ -120,7 +121,7 @@ func (s *state) route(i int, header string) *adminv1.Route {
 	return r
 }
 
-// listener returns the ith listener. Each has an address of its own.
+// listener returns the ith listener. Each has its own address.
 func (s *state) listener(i, port int, idle time.Duration) *adminv1.Listener {
 	return &adminv1.Listener{
 		Name: name("l", i), Address: fmt.Sprintf("127.1.%d.%d:%d", i/250, i%250+1, port),

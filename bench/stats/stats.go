@@ -22,8 +22,9 @@ func Median(values []float64) float64 {
 	return (s[mid-1] + s[mid]) / 2
 }
 
-// Quantile returns the smallest value that at least a share q of values does
-// not exceed, or 0 for no values. It sorts values.
+// Quantile returns the q-quantile: the smallest value such that at least a
+// share q of the values is not greater. It returns 0 for no values. It sorts
+// values.
 func Quantile[T int64 | float64](values []T, q float64) T {
 	if len(values) == 0 {
 		return 0
@@ -40,8 +41,8 @@ type Ratio struct {
 	Pairs int
 }
 
-// Ratios divides each of our values by the peer's value that was measured next to it. It
-// ignores pairs in which either is not a positive number.
+// Ratios divides each of our values by the peer's value with the same index. It ignores
+// pairs in which either is not a positive number.
 func Ratios(ours, theirs []float64) Ratio {
 	var r []float64
 	for i := range min(len(ours), len(theirs)) {
@@ -55,18 +56,19 @@ func Ratios(ours, theirs []float64) Ratio {
 	return Ratio{Median: Median(r), Min: slices.Min(r), Max: slices.Max(r), Pairs: len(r)}
 }
 
-// MedianInterval returns an interval that contains the median of what the values were
-// drawn from with at least the given confidence, whatever its distribution: from one
-// value to another of equal rank from the other end. It returns the range of the values
-// and false if they are too few. It does not modify values.
+// MedianInterval returns a confidence interval for the median of the distribution from
+// which the values were drawn, whatever the distribution. Its ends are values of equal
+// rank from both ends. If there are too few values, it returns their range and false.
+// It does not modify values.
 func MedianInterval(values []float64, confidence float64) (low, high float64, ok bool) {
 	n := len(values)
 	if n == 0 {
 		return math.NaN(), math.NaN(), false
 	}
 	s := slices.Sorted(slices.Values(values))
-	// How many values are below the median is binomial. Without the k least and the k
-	// greatest, the interval misses it if at most k are on one side.
+	// The number of values below the median is binomial. An interval without the k
+	// least and the k greatest values misses the median if at most k values are on
+	// one side of it.
 	outside := 2 * math.Pow(0.5, float64(n))
 	if outside > 1-confidence {
 		return s[0], s[n-1], false

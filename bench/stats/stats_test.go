@@ -70,7 +70,7 @@ func TestMedianInterval(t *testing.T) {
 		low, high  float64
 		ok         bool
 	}{
-		// From a table of the sign test.
+		// These values are from a table of the sign test.
 		{5, 0.95, 1, 5, false},
 		{6, 0.95, 1, 6, true},
 		{8, 0.95, 1, 8, true},

@@ -27,7 +27,7 @@ func TestBytesInTheWrongPlaceDoNotMatch(t *testing.T) {
 	if !Matches(seed, 1<<20, chunk) {
 		t.Fatal("the pattern does not match itself")
 	}
-	// Offsets that a lost, duplicated or swapped buffer would cause.
+	// A lost, duplicated or swapped buffer would cause such offsets.
 	for _, by := range []uint64{1, 16, 1000, 4 << 10, 16 << 10, 32 << 10, 64 << 10, 128 << 10, 1 << 20} {
 		if Matches(seed, 1<<20+by, chunk) {
 			t.Errorf("bytes that are %d too early match", by)
