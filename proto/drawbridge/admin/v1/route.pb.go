@@ -96,7 +96,7 @@ type Route struct {
 	// Labels of your choice. Lists can be filtered by them.
 	Labels map[string]string `protobuf:"bytes,2,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Output: changes with every change of the route. Input: if set, the write is
-	// refused (ABORTED) unless it matches the current one.
+	// refused (ABORTED) unless it equals the current etag.
 	Etag string `protobuf:"bytes,3,opt,name=etag,proto3" json:"etag,omitempty"`
 	// Output only: the revision of the last change.
 	Revision int64 `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
@@ -279,8 +279,8 @@ type RouteMatch struct {
 	Methods []string `protobuf:"bytes,3,rep,name=methods,proto3" json:"methods,omitempty"`
 	// Conditions on request headers, all of which must hold. HTTP only.
 	Headers []*HeaderMatch `protobuf:"bytes,4,rep,name=headers,proto3" json:"headers,omitempty"`
-	// The client's verified certificate. A client without one never matches. Absent: any
-	// client.
+	// The client's verified certificate. A client without a certificate never matches.
+	// Absent: any client.
 	ClientIdentity *ClientIdentityMatch `protobuf:"bytes,5,opt,name=client_identity,json=clientIdentity,proto3" json:"client_identity,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
@@ -528,14 +528,14 @@ func (*PathMatch_Exact) isPathMatch_Kind() {}
 
 func (*PathMatch_Regex) isPathMatch_Kind() {}
 
-// A condition on a request header as it will be forwarded: the client's own
+// A condition on a request header in its forwarded form: the client's own
 // X-Forwarded-For and similar fields are already removed. X-Forwarded-Proto is "http"
 // or "https", the scheme that the client used.
 type HeaderMatch struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The header's name, in any case.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// The value it must have. Absent: the header must be present.
+	// The required value. Absent: any value, but the header must be present.
 	Exact         *string `protobuf:"bytes,2,opt,name=exact,proto3,oneof" json:"exact,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -595,7 +595,7 @@ type Forward struct {
 	// counted from when the whole request was sent; for gRPC calls only their own
 	// deadline.
 	Timeout *durationpb.Duration `protobuf:"bytes,2,opt,name=timeout,proto3" json:"timeout,omitempty"`
-	// How long the whole response may take, its body included. A late response is cut
+	// How long the whole response may take, including its body. A late response is cut
 	// off in a way that shows the client that it is incomplete; a gRPC call ends with
 	// status 4. HTTP only; upgraded connections have no such limit. Default: none; for
 	// gRPC calls their own deadline.
@@ -845,8 +845,8 @@ func (x *RegexRewrite) GetSubstitution() string {
 // request is never sent again after a part of the response was forwarded.
 type Retry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// HTTP: maximum number of tries, the first included. Within a try, endpoints that
-	// cannot be connected are skipped. Default: 2; at least 1, at most 10. TCP: maximum
+	// HTTP: maximum number of tries, including the first. A try skips endpoints to
+	// which no connection can be made. Default: 2; at least 1, at most 10. TCP: maximum
 	// number of endpoints that a connection tries. Default: all.
 	Attempts *int32 `protobuf:"varint,1,opt,name=attempts,proto3,oneof" json:"attempts,omitempty"`
 	// Which failures are retried. Default: all three.
@@ -865,11 +865,12 @@ type Retry struct {
 	// such as "POST". Idempotent methods (RFC 9110 section 9.2.2) always may.
 	Methods []string `protobuf:"bytes,5,rep,name=methods,proto3" json:"methods,omitempty"`
 	// Maximum number of bytes of a request body that the gateway keeps for a retry. It
-	// does not retry a request after it has sent more than that. Default: 65536; at most
-	// 1048576. With 0 it retries no request after a part of the body was sent.
+	// does not retry a request after it has sent more bytes of the body. Default: 65536;
+	// at most 1048576. With 0 it never retries a request after it has sent a part of the
+	// body.
 	MaxBodyBytes *int32 `protobuf:"varint,6,opt,name=max_body_bytes,json=maxBodyBytes,proto3,oneof" json:"max_body_bytes,omitempty"`
-	// The pause before the second try. It doubles for each further one, up to 10s, minus
-	// up to half at random. Default: 25ms; at most 10s.
+	// The pause before the second try. It doubles for each further try, up to 10s. Each
+	// pause is shortened by a random part, up to half. Default: 25ms; at most 10s.
 	Backoff       *durationpb.Duration `protobuf:"bytes,7,opt,name=backoff,proto3" json:"backoff,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -959,8 +960,8 @@ type WeightedUpstream struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The upstream's name.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Its share, relative to the others. Default: 1; at most 65535. With 0 the upstream
-	// gets no traffic; at least one upstream needs a weight above 0.
+	// Its share, relative to the other upstreams. Default: 1; at most 65535. With 0 the
+	// upstream gets no traffic; at least one upstream needs a weight above 0.
 	Weight        *int32 `protobuf:"varint,2,opt,name=weight,proto3,oneof" json:"weight,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1016,8 +1017,8 @@ type Redirect struct {
 	// Status code: 301, 302, 303, 307 or 308. Default: 302.
 	Code *int32 `protobuf:"varint,1,opt,name=code,proto3,oneof" json:"code,omitempty"`
 	// New scheme: "http" or "https". Default: the request's. A redirect that changes only
-	// the scheme does not apply to requests that already use it: they go to the next
-	// matching route.
+	// the scheme does not apply to requests that already have the new scheme: the next
+	// matching route handles them.
 	Scheme string `protobuf:"bytes,2,opt,name=scheme,proto3" json:"scheme,omitempty"`
 	// New host, with or without a port. Default: the request's.
 	Host string `protobuf:"bytes,3,opt,name=host,proto3" json:"host,omitempty"`
@@ -1151,8 +1152,8 @@ func (x *Respond) GetContentType() string {
 
 // Changes to a header, in this order: remove, set, add. Framing and connection fields
 // (Host, Content-Length, Connection, Transfer-Encoding, …) are not allowed. Removing
-// or setting a request field also removes its other spellings: X_Tenant with
-// X-Tenant.
+// or setting a request field also removes its other spellings: with X-Tenant also
+// X_Tenant.
 type HeaderRules struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Fields to remove.

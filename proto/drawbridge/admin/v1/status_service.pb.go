@@ -31,7 +31,7 @@ const (
 	ListenerState_LISTENER_STATE_UNSPECIFIED ListenerState = 0
 	// The listener accepts connections.
 	ListenerState_LISTENER_STATE_UP ListenerState = 1
-	// The listener accepts no connections; reason says why.
+	// The listener accepts no connections; see reason.
 	ListenerState_LISTENER_STATE_DOWN ListenerState = 2
 	// The listener was removed or has moved to another address, and still serves its
 	// remaining connections.
@@ -92,8 +92,8 @@ const (
 	EndpointHealth_ENDPOINT_HEALTH_UNKNOWN EndpointHealth = 1
 	// The endpoint is healthy, or the last connection attempt succeeded.
 	EndpointHealth_ENDPOINT_HEALTH_UP EndpointHealth = 2
-	// The endpoint is unhealthy, or the last connection attempt failed; check or
-	// last_failure says why.
+	// The endpoint is unhealthy, or the last connection attempt failed; see check
+	// or last_failure.
 	EndpointHealth_ENDPOINT_HEALTH_DOWN EndpointHealth = 3
 )
 
@@ -152,8 +152,8 @@ const (
 	FullHandshakeReason_FULL_HANDSHAKE_REASON_EXPIRED FullHandshakeReason = 2
 	// All tickets were used up. TLS 1.3 tickets are used once.
 	FullHandshakeReason_FULL_HANDSHAKE_REASON_USED_UP FullHandshakeReason = 3
-	// The tickets were dropped because the client certificate, or a TLS setting other than
-	// those of verification, changed.
+	// The tickets were dropped because the client certificate, or a TLS setting not about
+	// verification, changed.
 	FullHandshakeReason_FULL_HANDSHAKE_REASON_CREDENTIALS_CHANGED FullHandshakeReason = 4
 	// The endpoint refused the ticket.
 	FullHandshakeReason_FULL_HANDSHAKE_REASON_REFUSED FullHandshakeReason = 5
@@ -307,11 +307,12 @@ const (
 	EventType_EVENT_TYPE_ENDPOINT_RETURNED EventType = 8
 	// DNS returned other endpoints for an upstream.
 	EventType_EVENT_TYPE_ENDPOINTS_CHANGED EventType = 9
-	// Earlier events are no longer stored; count says how many, if known. It is the
-	// first event of a watch that resumes too late.
+	// Earlier events are no longer stored; count is their number, if known. This is
+	// the first event of a watch that resumes too late.
 	EventType_EVENT_TYPE_MISSED EventType = 10
-	// Peers of open connections of a listener or an upstream no longer verify; reason
-	// says why, count how many, and message what happens to the connections.
+	// Peers of open connections of a listener or an upstream no longer verify. reason
+	// is the reason, count the number of connections, and message tells what happens
+	// to them.
 	EventType_EVENT_TYPE_CONNECTIONS_UNVERIFIED EventType = 11
 )
 
@@ -444,9 +445,10 @@ type GetStatusResponse struct {
 	// Whether the gateway takes traffic: false until the stored state is live, and
 	// again after a shutdown has begun.
 	Ready bool `protobuf:"varint,5,opt,name=ready,proto3" json:"ready,omitempty"`
-	// A page of listeners by name, draining ones included.
+	// A page of listeners by name, including draining listeners.
 	Listeners []*ListenerStatus `protobuf:"bytes,6,rep,name=listeners,proto3" json:"listeners,omitempty"`
-	// Resources that could not be made live, and why; at most 1000 are listed.
+	// Resources that could not be made live, with the reasons; at most 1000 are
+	// listed.
 	Problems []*Problem `protobuf:"bytes,7,rep,name=problems,proto3" json:"problems,omitempty"`
 	// The number of resources.
 	Counts *ResourceCounts `protobuf:"bytes,8,opt,name=counts,proto3" json:"counts,omitempty"`
@@ -455,21 +457,21 @@ type GetStatusResponse struct {
 	Warnings []*Warning `protobuf:"bytes,9,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	// The process's file descriptors. Each bridged connection takes two.
 	Descriptors *Descriptors `protobuf:"bytes,10,opt,name=descriptors,proto3" json:"descriptors,omitempty"`
-	// Token of the next page of listeners; empty on the last one.
+	// Token of the next page of listeners; empty on the last page.
 	NextPageToken string `protobuf:"bytes,11,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
-	// Identifies the store that revision belongs to.
+	// Identifies the store of the revision.
 	InstanceId string `protobuf:"bytes,12,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
 	// The number of problems.
 	ProblemCount int32 `protobuf:"varint,13,opt,name=problem_count,json=problemCount,proto3" json:"problem_count,omitempty"`
 	// The number of warnings.
 	WarningCount int32 `protobuf:"varint,14,opt,name=warning_count,json=warningCount,proto3" json:"warning_count,omitempty"`
-	// The revision that waits to be confirmed. Absent: no revision does.
+	// The revision that waits to be confirmed. Absent: no revision waits.
 	Pending *Pending `protobuf:"bytes,15,opt,name=pending,proto3" json:"pending,omitempty"`
-	// The caller of this method, and what they may do.
+	// The caller of this method, and the caller's rights.
 	Caller *Caller `protobuf:"bytes,16,opt,name=caller,proto3" json:"caller,omitempty"`
 	// The store is sealed: its values can be read only with the seal key.
 	Sealed bool `protobuf:"varint,18,opt,name=sealed,proto3" json:"sealed,omitempty"`
-	// What the process can no longer do. Absent: the process was not restricted.
+	// The restrictions of the process. Absent: the process was not restricted.
 	Confinement *Confinement `protobuf:"bytes,19,opt,name=confinement,proto3" json:"confinement,omitempty"`
 	// The fleet that the gateway belongs to. Absent: it shares its state with no other
 	// gateway.
@@ -647,13 +649,14 @@ type Confinement struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Landlock lets the process use only the files that its flags name or imply.
 	Landlock bool `protobuf:"varint,1,opt,name=landlock,proto3" json:"landlock,omitempty"`
-	// The version of Landlock that restricts it; 0 if landlock is false.
+	// The version of Landlock in force; 0 if landlock is false.
 	LandlockVersion int32 `protobuf:"varint,2,opt,name=landlock_version,json=landlockVersion,proto3" json:"landlock_version,omitempty"`
-	// No program that the process starts gains rights.
+	// Programs that the process starts cannot gain rights.
 	NoNewPrivileges bool `protobuf:"varint,3,opt,name=no_new_privileges,json=noNewPrivileges,proto3" json:"no_new_privileges,omitempty"`
 	// A system call filter (seccomp) is in force. The systemd unit sets one.
 	SystemCallFilter bool `protobuf:"varint,4,opt,name=system_call_filter,json=systemCallFilter,proto3" json:"system_call_filter,omitempty"`
-	// What is not restricted, and why. Empty: everything that the gateway can restrict.
+	// The restrictions that are not in force, with the reasons. Empty: all are in
+	// force.
 	Missing       []string `protobuf:"bytes,5,rep,name=missing,proto3" json:"missing,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -831,8 +834,8 @@ func (x *FleetStatus) GetCopyError() string {
 // The process's file descriptors, and their use.
 type Descriptors struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The process's limit; 0 if unknown. A part of them is reserved for everything
-	// except traffic.
+	// The process's limit; 0 if unknown. A part of the descriptors is reserved for
+	// purposes other than traffic.
 	Limit int64 `protobuf:"varint,1,opt,name=limit,proto3" json:"limit,omitempty"`
 	// Open client connections.
 	Clients int64 `protobuf:"varint,2,opt,name=clients,proto3" json:"clients,omitempty"`
@@ -929,7 +932,7 @@ type ListenerStatus struct {
 	Reason string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
 	// Open connections.
 	Connections int64 `protobuf:"varint,7,opt,name=connections,proto3" json:"connections,omitempty"`
-	// Connections accepted since it came up.
+	// Connections accepted since the listener came up.
 	Accepted int64 `protobuf:"varint,8,opt,name=accepted,proto3" json:"accepted,omitempty"`
 	// Failed TLS handshakes with clients, by reason.
 	HandshakeFailures []*FailureCount `protobuf:"bytes,9,rep,name=handshake_failures,json=handshakeFailures,proto3" json:"handshake_failures,omitempty"`
@@ -938,13 +941,14 @@ type ListenerStatus struct {
 	// TCP connections closed because no route matched or no endpoint could be reached.
 	ConnectionsLost int64 `protobuf:"varint,11,opt,name=connections_lost,json=connectionsLost,proto3" json:"connections_lost,omitempty"`
 	// The groups of clients that the listener verifies: one for each of its TLS
-	// policies with client_auth. The one for tls itself comes first.
+	// policies with client_auth. The group for tls itself is the first.
 	ClientPopulations []*ClientPopulation `protobuf:"bytes,12,rep,name=client_populations,json=clientPopulations,proto3" json:"client_populations,omitempty"`
 	// HTTP requests that have ended.
 	Requests int64 `protobuf:"varint,13,opt,name=requests,proto3" json:"requests,omitempty"`
-	// Bytes received from clients: on HTTP listeners with TLS, on TCP listeners without.
+	// Bytes received from clients. HTTP listeners include the overhead of TLS; TCP
+	// listeners do not.
 	BytesReceived int64 `protobuf:"varint,14,opt,name=bytes_received,json=bytesReceived,proto3" json:"bytes_received,omitempty"`
-	// Bytes sent to clients, likewise.
+	// Bytes sent to clients, counted in the same way.
 	BytesSent     int64 `protobuf:"varint,15,opt,name=bytes_sent,json=bytesSent,proto3" json:"bytes_sent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1663,12 +1667,14 @@ type EndpointStatus struct {
 	// Under VERIFICATION_REPORT_ONLY: the failures that verification would have
 	// refused, by reason.
 	Reported []*FailureCount `protobuf:"bytes,14,rep,name=reported,proto3" json:"reported,omitempty"`
-	// Warm connections; absent without pool.warm, and for a draining endpoint.
+	// The warm connections. Absent without pool.warm, and for a draining
+	// endpoint.
 	Warm *WarmConnections `protobuf:"bytes,15,opt,name=warm,proto3" json:"warm,omitempty"`
 	// Whether the endpoint takes traffic. It does not while it is draining, fails its
 	// health check, waits for its first check, or is ejected.
 	Available bool `protobuf:"varint,16,opt,name=available,proto3" json:"available,omitempty"`
-	// Why the endpoint takes no traffic, in words; empty if it does.
+	// The reason why the endpoint takes no traffic, in words; empty if it takes
+	// traffic.
 	UnavailableReason string `protobuf:"bytes,17,opt,name=unavailable_reason,json=unavailableReason,proto3" json:"unavailable_reason,omitempty"`
 	// When its ejection by outlier_detection ends. Absent: the endpoint is not ejected.
 	EjectionEndTime *timestamppb.Timestamp `protobuf:"bytes,18,opt,name=ejection_end_time,json=ejectionEndTime,proto3" json:"ejection_end_time,omitempty"`
@@ -1891,7 +1897,7 @@ type CheckStatus struct {
 	Duration *durationpb.Duration `protobuf:"bytes,4,opt,name=duration,proto3" json:"duration,omitempty"`
 	// Why the last check failed; REASON_UNSPECIFIED if it succeeded.
 	Reason Reason `protobuf:"varint,5,opt,name=reason,proto3,enum=drawbridge.admin.v1.Reason" json:"reason,omitempty"`
-	// What the last check found, in words.
+	// The result of the last check, in words.
 	Message string `protobuf:"bytes,6,opt,name=message,proto3" json:"message,omitempty"`
 	// Checks made.
 	Checks int64 `protobuf:"varint,7,opt,name=checks,proto3" json:"checks,omitempty"`
@@ -2055,9 +2061,9 @@ func (x *DnsStatus) GetError() string {
 // The warm connections of an endpoint. EndpointStatus counts them too.
 type WarmConnections struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// How many connections the gateway tries to keep ready, as pool.warm says.
+	// How many connections the gateway tries to keep ready, from pool.warm.
 	Size int32 `protobuf:"varint,1,opt,name=size,proto3" json:"size,omitempty"`
-	// How many are ready now.
+	// How many connections are ready now.
 	Ready int32 `protobuf:"varint,2,opt,name=ready,proto3" json:"ready,omitempty"`
 	// Warm connections that a client has used.
 	Used int64 `protobuf:"varint,3,opt,name=used,proto3" json:"used,omitempty"`
@@ -2065,8 +2071,8 @@ type WarmConnections struct {
 	Missed int64 `protobuf:"varint,4,opt,name=missed,proto3" json:"missed,omitempty"`
 	// Warm connections closed unused because of pool.idle_timeout or pool.max_age.
 	Expired int64 `protobuf:"varint,5,opt,name=expired,proto3" json:"expired,omitempty"`
-	// Warm connections that the server closed, or sent data on, before any client used
-	// them.
+	// Warm connections that the server closed, or on which it sent data, before a
+	// client used them.
 	Closed        int64 `protobuf:"varint,6,opt,name=closed,proto3" json:"closed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2144,7 +2150,7 @@ func (x *WarmConnections) GetClosed() int64 {
 	return 0
 }
 
-// Full handshakes of one reason.
+// Full handshakes with one reason.
 type FullHandshakes struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The reason.
@@ -2202,9 +2208,10 @@ func (x *FullHandshakes) GetCount() int64 {
 // Connections that were made with one client certificate.
 type CertificateConnections struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// SHA-256 fingerprint of the client certificate; empty for none.
+	// SHA-256 fingerprint of the client certificate; empty: no certificate.
 	Sha256Fingerprint string `protobuf:"bytes,1,opt,name=sha256_fingerprint,json=sha256Fingerprint,proto3" json:"sha256_fingerprint,omitempty"`
-	// Connections open now, including those of earlier revisions of the upstream.
+	// Connections that are open now, including connections of earlier revisions
+	// of the upstream.
 	Connections   int64 `protobuf:"varint,2,opt,name=connections,proto3" json:"connections,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2480,12 +2487,13 @@ type AnchorEvidence struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// When recording began: when the bundle got the CA, or the gateway started.
 	SinceTime *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=since_time,json=sinceTime,proto3" json:"since_time,omitempty"`
-	// The last handshake that verified a peer with this CA. Absent: none has.
+	// The last handshake that verified a peer with this CA. Absent: there was no
+	// such handshake.
 	LastVerifiedTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=last_verified_time,json=lastVerifiedTime,proto3" json:"last_verified_time,omitempty"`
 	// How many handshakes verified a peer with this CA.
 	VerifiedCount int64 `protobuf:"varint,3,opt,name=verified_count,json=verifiedCount,proto3" json:"verified_count,omitempty"`
 	// The endpoints and client populations that trust the bundle and need this CA, because
-	// no other CA has verified them since this one last did. At most 100 are listed.
+	// this CA was the last to verify them. At most 100 are listed.
 	NeededBy []*AnchorUser `protobuf:"bytes,4,rep,name=needed_by,json=neededBy,proto3" json:"needed_by,omitempty"`
 	// The number of endpoints and client populations that need the CA.
 	NeededByCount int32 `protobuf:"varint,5,opt,name=needed_by_count,json=neededByCount,proto3" json:"needed_by_count,omitempty"`
@@ -2775,10 +2783,10 @@ func (x *ListConnectionsResponse) GetNextPageToken() string {
 // The request to watch events. The gateway sends events that match every field.
 type WatchEventsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Start after the event with this sequence number: that of the last event that the
-	// client received, or 0 for all stored events. The gateway stores the last 1024
-	// events, and none across a restart. One EVENT_TYPE_MISSED stands for events that
-	// are no longer stored. Default: only new events.
+	// Start after the event with this sequence number: the number of the last event
+	// that the client received, or 0 for all stored events. The gateway stores the
+	// last 1024 events. A restart clears them. One EVENT_TYPE_MISSED stands for events
+	// that are no longer stored. Default: only new events.
 	AfterSequence *int64 `protobuf:"varint,1,opt,name=after_sequence,json=afterSequence,proto3,oneof" json:"after_sequence,omitempty"`
 	// Only events of these types. Empty: all types.
 	Types []EventType `protobuf:"varint,2,rep,packed,name=types,proto3,enum=drawbridge.admin.v1.EventType" json:"types,omitempty"`

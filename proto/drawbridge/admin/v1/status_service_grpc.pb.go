@@ -37,16 +37,17 @@ type StatusServiceClient interface {
 	// Lists upstreams by name with the state of each endpoint, one page at a time.
 	ListUpstreams(ctx context.Context, in *ListUpstreamStatusesRequest, opts ...grpc.CallOption) (*ListUpstreamStatusesResponse, error)
 	// Lists every certificate in use, soonest to expire first, one page at a time: the
-	// gateway's own, the CAs of trust bundles, and those that upstreams presented.
+	// gateway's own certificates, the CAs of trust bundles, and the certificates that
+	// upstreams presented.
 	ListCertificates(ctx context.Context, in *ListCertificatesInUseRequest, opts ...grpc.CallOption) (*ListCertificatesInUseResponse, error)
-	// Lists the open connections of clients and to upstreams, the oldest first, one page
+	// Lists the open connections with clients and upstreams, the oldest first, one page
 	// at a time. A connection that stays open during all calls is on exactly one page.
 	ListConnections(ctx context.Context, in *ListConnectionsRequest, opts ...grpc.CallOption) (*ListConnectionsResponse, error)
-	// Streams events, from now or from where the client resumes: health changes,
-	// handshake failures (grouped by cause, with a count), certificates near expiry,
-	// files, and revisions. A client may have 64 streams. A further stream, or a stream
-	// that the client reads too slowly, ends with RESOURCE_EXHAUSTED; the client can
-	// then resume.
+	// Streams events, from now on or from the place where the client resumes: health
+	// changes, handshake failures (grouped by cause, with a count), certificates near
+	// expiry, files, and revisions. A client may have 64 streams. A further stream, or
+	// a stream that the client reads too slowly, ends with RESOURCE_EXHAUSTED; the
+	// client can then resume.
 	WatchEvents(ctx context.Context, in *WatchEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Event], error)
 }
 
@@ -128,16 +129,17 @@ type StatusServiceServer interface {
 	// Lists upstreams by name with the state of each endpoint, one page at a time.
 	ListUpstreams(context.Context, *ListUpstreamStatusesRequest) (*ListUpstreamStatusesResponse, error)
 	// Lists every certificate in use, soonest to expire first, one page at a time: the
-	// gateway's own, the CAs of trust bundles, and those that upstreams presented.
+	// gateway's own certificates, the CAs of trust bundles, and the certificates that
+	// upstreams presented.
 	ListCertificates(context.Context, *ListCertificatesInUseRequest) (*ListCertificatesInUseResponse, error)
-	// Lists the open connections of clients and to upstreams, the oldest first, one page
+	// Lists the open connections with clients and upstreams, the oldest first, one page
 	// at a time. A connection that stays open during all calls is on exactly one page.
 	ListConnections(context.Context, *ListConnectionsRequest) (*ListConnectionsResponse, error)
-	// Streams events, from now or from where the client resumes: health changes,
-	// handshake failures (grouped by cause, with a count), certificates near expiry,
-	// files, and revisions. A client may have 64 streams. A further stream, or a stream
-	// that the client reads too slowly, ends with RESOURCE_EXHAUSTED; the client can
-	// then resume.
+	// Streams events, from now on or from the place where the client resumes: health
+	// changes, handshake failures (grouped by cause, with a count), certificates near
+	// expiry, files, and revisions. A client may have 64 streams. A further stream, or
+	// a stream that the client reads too slowly, ends with RESOURCE_EXHAUSTED; the
+	// client can then resume.
 	WatchEvents(*WatchEventsRequest, grpc.ServerStreamingServer[Event]) error
 	mustEmbedUnimplementedStatusServiceServer()
 }

@@ -93,7 +93,7 @@ const (
 	ClientAuth_CLIENT_AUTH_UNSPECIFIED ClientAuth = 0
 	// Do not request a certificate.
 	ClientAuth_CLIENT_AUTH_NONE ClientAuth = 1
-	// Request a certificate. If the client sends one, it must verify.
+	// Request a certificate. If the client sends a certificate, it must verify.
 	ClientAuth_CLIENT_AUTH_OPTIONAL ClientAuth = 2
 	// Require a certificate that verifies.
 	ClientAuth_CLIENT_AUTH_REQUIRED ClientAuth = 3
@@ -150,7 +150,7 @@ const (
 	Verification_VERIFICATION_UNSPECIFIED Verification = 0
 	// Chain, name, validity, key usage and depth must all verify. The default.
 	Verification_VERIFICATION_FULL Verification = 1
-	// Check everything, log and count each failure with its reason, and allow the
+	// Make all checks, log and count each failure with its reason, and allow the
 	// connection.
 	Verification_VERIFICATION_REPORT_ONLY Verification = 2
 	// Check nothing. Anyone on the network path can impersonate the upstream.
@@ -207,14 +207,14 @@ const (
 	// The same as REVALIDATION_ACTION_DRAIN.
 	RevalidationAction_REVALIDATION_ACTION_UNSPECIFIED RevalidationAction = 0
 	// Drain the connection: it takes no further requests. An idle HTTP connection ends
-	// at once, a busy one after its responses, a TCP connection or a tunnel after
-	// grace. Whatever is still open after grace is closed. The default.
+	// at once, a busy one after its responses, and a TCP connection or a tunnel after
+	// grace. Connections that are still open after grace are closed. The default.
 	RevalidationAction_REVALIDATION_ACTION_DRAIN RevalidationAction = 1
 	// Close the connection at once, even in the middle of a response.
 	RevalidationAction_REVALIDATION_ACTION_CLOSE RevalidationAction = 2
 	// Let the connection continue, and report it in the log, the metrics and an event.
-	// Exception: the connection of a client without the certificate that client_auth
-	// now requires is drained.
+	// Exception: if client_auth now requires a certificate, the connections of clients
+	// without a certificate are drained.
 	RevalidationAction_REVALIDATION_ACTION_REPORT RevalidationAction = 3
 )
 
@@ -273,8 +273,9 @@ const (
 	// without such a name is refused. The certificate is verified for this name unless
 	// verify_name or subject_alt_names is set.
 	ServerNameSource_SERVER_NAME_SOURCE_FROM_HOST ServerNameSource = 2
-	// Send no SNI, as nginx does by default. The certificate is still fully verified:
-	// for verify_name or, without it, server_name, else the endpoint's host.
+	// Send no SNI, as nginx does by default. The certificate is still fully verified,
+	// for the first of these that is set: verify_name, server_name, the endpoint's
+	// host.
 	ServerNameSource_SERVER_NAME_SOURCE_NONE ServerNameSource = 3
 )
 
@@ -460,7 +461,7 @@ func (Renegotiation) EnumDescriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_tls_proto_rawDescGZIP(), []int{6}
 }
 
-// A property of a certificate that is allowed but likely to surprise.
+// An allowed but suspicious property of a certificate.
 type CertificateFinding int32
 
 const (
@@ -643,8 +644,8 @@ func (x *Revalidation) GetGrace() *durationpb.Duration {
 // TLS with clients.
 type ServerTls struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Names of the certificates to present; at least one. The gateway presents the one
-	// that matches the client's SNI, or else the first.
+	// Names of the certificates to present; at least one. The gateway presents the
+	// certificate that matches the client's SNI, or else the first.
 	Certificates []string `protobuf:"bytes,1,rep,name=certificates,proto3" json:"certificates,omitempty"`
 	// Reject a handshake with an SNI that matches no certificate (alert
 	// unrecognized_name), instead of presenting the default certificate. A client
@@ -689,16 +690,16 @@ type ServerTls struct {
 	// client_identity in routes. The response and the status have a warning.
 	AllowMissingClientAuthUsage bool `protobuf:"varint,13,opt,name=allow_missing_client_auth_usage,json=allowMissingClientAuthUsage,proto3" json:"allow_missing_client_auth_usage,omitempty"`
 	// The plaintext protocol in which clients request TLS. The gateway answers them
-	// until the TLS handshake. A client that does not request TLS is refused, and one
-	// that sends more than its request fails with REASON_STARTTLS_INJECTION. TCP
-	// listeners only. The upstream has its own starttls setting. With
+	// until the TLS handshake. A client that does not request TLS is refused. A
+	// client that sends more than its request fails with REASON_STARTTLS_INJECTION.
+	// TCP listeners only. The upstream has its own starttls setting. With
 	// STARTTLS_POSTGRES, alpn defaults to "postgresql". Default: none; connections
 	// begin with TLS.
 	Starttls Starttls `protobuf:"varint,14,opt,name=starttls,proto3,enum=drawbridge.admin.v1.Starttls" json:"starttls,omitempty"`
 	// Also serve clients that do not request TLS, in plaintext. Anyone on the network
-	// path can then read and change what they send, and can prevent a client from
-	// requesting TLS. Only with starttls, and not together with CLIENT_AUTH_REQUIRED or
-	// reject_unknown_sni.
+	// path can then read and change the data of such clients, and can prevent a client
+	// from requesting TLS. Only with starttls, and not together with
+	// CLIENT_AUTH_REQUIRED or reject_unknown_sni.
 	StarttlsOptional bool `protobuf:"varint,15,opt,name=starttls_optional,json=starttlsOptional,proto3" json:"starttls_optional,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
@@ -1016,7 +1017,7 @@ type UpstreamTls struct {
 	// begins with the post-quantum X25519MLKEM768.
 	Groups []string `protobuf:"bytes,10,rep,name=groups,proto3" json:"groups,omitempty"`
 	// Protocols offered by ALPN, best first. Default: for TCP listeners none; for HTTP
-	// listeners those that the upstream's http.protocol requires.
+	// listeners the protocols that the upstream's http.protocol requires.
 	Alpn []string `protobuf:"bytes,11,rep,name=alpn,proto3" json:"alpn,omitempty"`
 	// Resume TLS sessions instead of a full handshake for each connection
 	// (nginx: proxy_ssl_session_reuse). Sessions are kept per endpoint and never
@@ -1029,7 +1030,7 @@ type UpstreamTls struct {
 	// verify_name: the gateway verifies no other name.
 	SubjectAltNames []string `protobuf:"bytes,14,rep,name=subject_alt_names,json=subjectAltNames,proto3" json:"subject_alt_names,omitempty"`
 	// Base64 SHA-256 hashes of public keys (RFC 7469 section 2.4). At least one key of
-	// the verified chain must match. Pins add to the chain check and never replace it.
+	// the verified chain must match. Pins are checked in addition to the chain.
 	SpkiPins []string `protobuf:"bytes,15,rep,name=spki_pins,json=spkiPins,proto3" json:"spki_pins,omitempty"`
 	// Whether a TLS 1.2 server may renegotiate on a connection in use, as IIS and SAP
 	// do to request a client certificate for some paths only. It works for HTTP/1.1
@@ -1040,9 +1041,9 @@ type UpstreamTls struct {
 	Revalidation *Revalidation `protobuf:"bytes,17,opt,name=revalidation,proto3" json:"revalidation,omitempty"`
 	// The plaintext protocol in which the gateway requests TLS from the server. The
 	// upgrade is required: a server that does not start TLS fails with
-	// REASON_STARTTLS_REFUSED, and one that sends more than its consent fails with
-	// REASON_STARTTLS_INJECTION. No plaintext from the server reaches the client. TCP
-	// listeners only. Default: none; the connection begins with TLS.
+	// REASON_STARTTLS_REFUSED, and a server that sends more than its consent fails
+	// with REASON_STARTTLS_INJECTION. No plaintext from the server reaches the
+	// client. TCP listeners only. Default: none; the connection begins with TLS.
 	Starttls      Starttls `protobuf:"varint,18,opt,name=starttls,proto3,enum=drawbridge.admin.v1.Starttls" json:"starttls,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1226,10 +1227,9 @@ type CertificateInfo struct {
 	KeyType string `protobuf:"bytes,8,opt,name=key_type,json=keyType,proto3" json:"key_type,omitempty"`
 	// Key usages and extended key usages: "digitalSignature", "serverAuth", ….
 	KeyUsages []string `protobuf:"bytes,9,rep,name=key_usages,json=keyUsages,proto3" json:"key_usages,omitempty"`
-	// Certificates in the chain, the leaf included.
+	// Certificates in the chain, including the leaf.
 	ChainLength int32 `protobuf:"varint,10,opt,name=chain_length,json=chainLength,proto3" json:"chain_length,omitempty"`
-	// Properties that are allowed but likely to surprise: near expiry, no SAN, a weak
-	// key, ….
+	// Allowed but suspicious properties: near expiry, no SAN, a weak key, ….
 	Warnings []string `protobuf:"bytes,11,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	// The warnings as typed values.
 	Findings      []CertificateFinding `protobuf:"varint,12,rep,packed,name=findings,proto3,enum=drawbridge.admin.v1.CertificateFinding" json:"findings,omitempty"`
