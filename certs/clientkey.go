@@ -19,7 +19,7 @@ type KeyTypeError struct {
 	Accepted []string
 }
 
-// Error names our key type and those that the server accepts.
+// Error names our key type and the types that the server accepts.
 func (e *KeyTypeError) Error() string {
 	accepted := "keys that are not supported"
 	if len(e.Accepted) > 0 {

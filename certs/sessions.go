@@ -202,7 +202,7 @@ func newHosts(before *Client) *hosts {
 			h.changed[old.name] = true
 		}
 	}
-	for name := range before.hosts.changed { // and not used by the new Client
+	for name := range before.hosts.changed { // names that the new Client has not used
 		if !asked[name] && len(h.changed) < maxHosts {
 			h.changed[name] = true
 		}

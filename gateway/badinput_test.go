@@ -27,7 +27,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// testbed returns a text of everything that a refused write must not change.
+// testbed returns a text with all state that a refused write must not change.
 func (g *testGateway) testbed(dirs ...string) string {
 	g.t.Helper()
 	var b strings.Builder
@@ -63,7 +63,7 @@ func (g *testGateway) testbed(dirs ...string) string {
 	return b.String()
 }
 
-// sockets returns the sockets of this process, as the kernel names them.
+// sockets returns the kernel's names of this process's sockets.
 func sockets(t *testing.T) []string {
 	t.Helper()
 	entries, err := os.ReadDir("/proc/self/fd")

@@ -175,7 +175,8 @@ func TestNextHandshakeUsesRotatedFiles(t *testing.T) {
 func TestFilesAreReloadedAfterEveryKindOfReplacement(t *testing.T) {
 	ca := certstest.NewCA(t)
 	upstream := greeter(t, ca)
-	// A layout says where the pair of files is, and how another pair replaces it.
+	// A layout is a place for the pair of files, and a way to replace it by
+	// another pair.
 	for _, layout := range []struct {
 		name  string
 		paths func(dir string) (chain, key string)

@@ -36,7 +36,7 @@ type testGateway struct {
 	t    *testing.T
 	dir  string
 	log  *lockedBuffer
-	stop func() error // ends Run and returns what it returned
+	stop func() error // ends Run and returns its error
 }
 
 type lockedBuffer struct {

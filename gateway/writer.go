@@ -224,7 +224,7 @@ type plan struct {
 	next     *snapshot.Snapshot
 	draft    *store.Draft
 	bad      *invalid.List // holds warnings; no faults so far
-	reloaded []store.Ref   // whose files changed, if that makes no revision
+	reloaded []store.Ref   // resources whose files changed, if that makes no revision
 }
 
 // plan gathers, drafts and compiles. It changes nothing and needs no lock,

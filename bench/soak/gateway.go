@@ -164,7 +164,7 @@ func (g *gateway) metrics(ctx context.Context) (goroutines float64, err error) {
 const (
 	countSlack  = 4   // descriptors, goroutines
 	memorySlack = 8   // MiB
-	memoryRatio = 1.3 // of the baseline
+	memoryRatio = 1.3 // growth relative to the baseline
 )
 
 // leaks says how u exceeds a baseline.

@@ -24,7 +24,7 @@ type site struct {
 	servers []*backend.Backend
 	fragile []*endpoint
 
-	addresses map[string]string // of listeners by name
+	addresses map[string]string // the addresses of listeners by name
 
 	mu      sync.Mutex
 	outages []outage

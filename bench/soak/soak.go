@@ -13,7 +13,7 @@ import (
 // Options are the settings of Run.
 type Options struct {
 	Binary string        // path of drawbridge
-	Length time.Duration // of the load, after a warm-up
+	Length time.Duration // the duration of the load, after a warm-up
 	Plot   string        // SVG file for memory, descriptors and goroutines; "": none
 	Report io.Writer
 }

@@ -214,8 +214,8 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
-// A temporarily full disk costs no record and splits none: a partial write is
-// completed.
+// If the disk is full for a while, no record is lost or split: a partial write
+// is completed later.
 func TestWritingResumesAfterAFullDisk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		out := newSink()
@@ -253,7 +253,7 @@ func TestUnwrittenRecordsAreDroppedOnClose(t *testing.T) {
 	}
 	var log lockedBuffer
 	l := open(t, Options{Path: "/dev/full", Logger: hclog.New(&hclog.LoggerOptions{Output: &log})})
-	const n = 1000 // some chunks
+	const n = 1000 // enough for several chunks
 	for range n {
 		l.Log(small())
 	}

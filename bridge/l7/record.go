@@ -72,7 +72,7 @@ func (q *request) record(code int, elapsed time.Duration, panicked bool) {
 	case failure != nil && q.Cause() == failure:
 		r.Ended, r.Reason = string(splice.Unverified), string(failure.Reason)
 	case decided != "" && (n.Ended == string(splice.Drained) || n.Ended == exchange.EndCutOff && reason == ""):
-		r.Ended = decided // of a tunnel
+		r.Ended = decided // a tunnel ended
 	case n.Ended != "":
 		r.Ended = n.Ended
 	case !q.Aborted():

@@ -429,8 +429,8 @@ func TestMemoryForEachByteOfAHeader(t *testing.T) {
 				}
 				return held
 			}
-			// The minimum counts: a buffer may not be returned yet when the upstream has
-			// everything, and other tests may end meanwhile.
+			// The minimum of several runs counts: a buffer may not be returned yet when
+			// the upstream has the whole request, and other tests may end meanwhile.
 			most, least := max(row.held, maxHeldByte), math.Inf(1)
 			for run := 0; run < 10 && least > most; run++ {
 				least = min(least, measure())

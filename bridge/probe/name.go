@@ -47,7 +47,7 @@ func (t *trial) explainName() diagnosis {
 		return d.advise("have the certificate issued again with %s as subject alternative name", want)
 	}
 	if t.seen.ServerName == "" && isDNSName(name) && !t.options.NoServerName && !t.options.FromHost && t.options.VerifyName == "" {
-		field = "tls.server_name" // which is also sent as SNI
+		field = "tls.server_name" // the name is also sent as SNI
 	}
 	return d.suggest(setToString(field, name).and(" if that is the upstream"))
 }

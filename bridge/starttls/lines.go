@@ -11,7 +11,7 @@ const (
 
 // lines cuts bytes into lines.
 type lines struct {
-	buf        []byte // bytes received since the last time that all were consumed
+	buf        []byte // the bytes received since buf was last empty
 	rest       []byte // the part of buf that is not consumed yet
 	scanned    int    // bytes of rest without an end of line, so that each byte is scanned once
 	total      int

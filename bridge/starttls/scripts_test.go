@@ -171,7 +171,8 @@ func TestAServerThatDoesNotStartTLSIsRefused(t *testing.T) {
 			t.Errorf("%v, %s: %+v", c.protocol, c.name, got)
 		}
 	}
-	// A fault over TLS is not blamed on the path, but the connection is not used.
+	// After a fault over TLS, the gateway does not use the connection. The reason
+	// is a refusal, because no one on the path can cause it.
 	for _, c := range []struct {
 		protocol Protocol
 		said     string

@@ -14,7 +14,7 @@ const (
 	RoundRobin     Policy = iota // smooth, as in nginx: weights 5, 1, 1 give a a b a c a a
 	LeastRequests                // the endpoint with fewer requests for its weight, of two random ones
 	Random                       // at random
-	ConsistentHash               // the same endpoint for the same Key; at random without a Key
+	ConsistentHash               // chooses the same endpoint for the same Key, or a random one without a Key
 )
 
 // A tier is a set of endpoints to choose from: an Upstream's primaries or its

@@ -53,7 +53,7 @@ func newWatch(c *cli) *cobra.Command {
 		err = watch(cmd.Context(), cl, watchWriter{w: c.Out, paint: c.Paint(c.Out), format: *output})
 		switch {
 		case cmd.Context().Err() != nil:
-			return nil // interrupted: the normal end
+			return nil // an interrupt is the normal end
 		case errors.Is(err, io.EOF):
 			return &exit.Error{Code: exit.Unavailable, Summary: "the gateway ended the stream"}
 		}

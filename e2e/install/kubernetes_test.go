@@ -38,22 +38,22 @@ type object struct {
 		Name   string
 		Labels map[string]string
 	}
-	Data map[string]string // of a ConfigMap
+	Data map[string]string // the data of a ConfigMap
 	Spec struct {
 		Selector yaml.Node
 		Template struct {
 			Metadata struct{ Labels map[string]string }
 			Spec     pod
 		}
-		PodSelector struct { // of a NetworkPolicy
+		PodSelector struct { // the pods of a NetworkPolicy
 			MatchLabels map[string]string `yaml:"matchLabels"`
 		} `yaml:"podSelector"`
-		Ingress []struct{ Ports []struct{ Port string } } // of a NetworkPolicy
-		Ports   []struct {                                // of a Service
+		Ingress []struct{ Ports []struct{ Port string } } // the rules of a NetworkPolicy
+		Ports   []struct {                                // the ports of a Service
 			Name       string
 			TargetPort string `yaml:"targetPort"`
 		}
-		Endpoints []struct{ Port, Path string } // of a ServiceMonitor
+		Endpoints []struct{ Port, Path string } // the endpoints of a ServiceMonitor
 	}
 }
 

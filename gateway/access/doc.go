@@ -1,4 +1,4 @@
 // Package access decides what a caller of the admin API may do. A Policy gives roles to
-// subjects, which are names of callers; Rights says which right each method needs; a
-// Controller holds the policy file that is in force.
+// subjects, which are names of callers. Rights returns the right that each method
+// needs. A Controller holds the policy file in force.
 package access

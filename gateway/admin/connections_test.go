@@ -46,7 +46,7 @@ func TestAClosePassesItsFilterAndGraceOn(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		req  *adminv1.CloseConnectionsRequest
-		want string // what the gateway closes; "" if the request is refused
+		want string // the filter and grace of the closed connections; "" if the request is refused
 		bad  []string
 	}{
 		{"at once", &adminv1.CloseConnectionsRequest{ConnectionFilter: db}, "listeners=[db] min_age=1m0s 0s", nil},

@@ -54,9 +54,9 @@ type Member struct {
 	lent    bool        // another process has local; guarded by keeping
 
 	mu       sync.Mutex
-	position position     // of state; guarded by mu
+	position position     // the position of state; guarded by mu
 	state    *store.State // committed or followed last; guarded by mu
-	head     *etcd.Head   // of state; nil: not read since the start; guarded by mu
+	head     *etcd.Head   // the head of state; nil: not read since the start; guarded by mu
 	status   Status       // guarded by mu
 	kept     kept         // guarded by mu
 }
@@ -65,7 +65,7 @@ type Member struct {
 type position struct {
 	Cluster  uint64
 	Instance string
-	ID       string // of the commit
+	ID       string // the ID of the commit
 	Read     int64  // etcd's revision when the head was read
 }
 

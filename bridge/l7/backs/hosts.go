@@ -25,7 +25,7 @@ type hostPools struct {
 	mu      sync.Mutex
 	retired bool
 	pools   map[hostPool]*list.Element // the elements of recent
-	recent  *list.List                 // of *pool, most recently used first
+	recent  *list.List                 // elements hold a *pool, the most recently used first
 }
 
 // A hostPool identifies the connections of a pool.

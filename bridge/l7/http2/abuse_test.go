@@ -18,7 +18,7 @@ var stateNames = [streamStates]string{"idle", "fresh", "open", "unwanted", "ende
 type streamInState struct {
 	*raw
 	c  *conn
-	id uint32 // of the stream
+	id uint32 // the stream's ID
 }
 
 // sync waits until everything sent has been processed, and returns the frames

@@ -19,7 +19,7 @@ func TestASlowBodyTimesOut(t *testing.T) {
 	const forEver = time.Hour // longer than any of these bodies takes
 	for _, c := range []struct {
 		name        string
-		size        int // of each piece of the body
+		size        int // the size of each piece of the body
 		every       time.Duration
 		pieces      int
 		before      func(s *ServerStream) // what the handler does first

@@ -50,7 +50,7 @@ type conn struct {
 	mu      sync.Mutex
 	err     *Error // why the connection ended, or nil
 	streams map[uint32]*stream
-	lastID  uint32 // of the latest stream
+	lastID  uint32 // the ID of the latest stream
 	resets  resetLog
 
 	out        outbox

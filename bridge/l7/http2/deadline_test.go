@@ -170,7 +170,7 @@ func TestAClientThatStopsReadingIsClosed(t *testing.T) {
 		err := s.Write(make([]byte, 1<<20))
 		gone <- err
 	}, func(t *testing.T, r *raw, served <-chan error) {
-		r.preface() // and reads nothing from here on
+		r.preface() // the client reads nothing from here on
 		start := time.Now()
 		go func() {
 			_ = r.WriteSettings()

@@ -255,7 +255,7 @@ type ServerStream struct {
 	memory  int // see Options.MaxMemory
 
 	// Guarded by the connection's mu.
-	bodyWait   bodyWait // of reading the body
+	bodyWait   bodyWait // the wait for the body
 	onReadable func()   // see AwaitBody
 	dismissal  dismissal
 	responded  bool        // Respond was called

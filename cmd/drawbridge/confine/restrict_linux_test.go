@@ -78,7 +78,7 @@ func TestAConfinedProcessUsesOnlyItsFiles(t *testing.T) {
 	bind := func(path string) error {
 		l, err := net.Listen("unix", path)
 		if err == nil {
-			err = l.Close() // which removes the file
+			err = l.Close() // this removes the file
 		}
 		return err
 	}

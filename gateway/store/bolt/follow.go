@@ -25,7 +25,7 @@ type Copy struct {
 	Records []*revisions.Record
 
 	Pending  *adminv1.Pending
-	Position []byte // of State in the other store
+	Position []byte // the position of State in the other store
 }
 
 // Follow makes a copy durable, like Commit.

@@ -22,7 +22,7 @@ func prefixOption() clientv3.OpOption { return clientv3.WithPrefix() }
 // A follower follows the head as a gateway does, and notes each revision that it reaches.
 type follower struct {
 	store *Store
-	reads atomic.Int64 // of heads
+	reads atomic.Int64 // the number of reads of heads
 
 	mu      sync.Mutex
 	at      Position

@@ -28,7 +28,7 @@ var ErrWrongKey = errors.New("the fleet in etcd is sealed with another key: give
 // A fleetKey is the content of the key that Create writes once.
 type fleetKey struct {
 	Format   int
-	Instance string // identifies the fleet that revisions belong to
+	Instance string // identifies the fleet
 	Wrapped  []byte // the data key, wrapped by the seal key
 
 	sealer *seal.Sealer
@@ -37,27 +37,28 @@ type fleetKey struct {
 // A Blob is content in chunks: the record of a revision, or a checkpoint.
 type Blob struct {
 	Revision int64
-	ID       string // of the commit that wrote it
+	ID       string // the commit that wrote the blob
 	Chunks   int
 	Bytes    int
 }
 
-// A Head says which revision is in force, and refers to all that is stored.
+// A Head identifies the revision in force, and refers to all stored content.
 type Head struct {
 	Format   int
 	Instance string
-	Records  []Blob // of the latest revisions, oldest first and without gaps; the last one made the revision in force
-	Sum      uint64 // over all resources
+	Records  []Blob // the records of the latest revisions, oldest first and without gaps; the last one made the revision in force
+	Sum      uint64 // the checksum over all resources
 
-	// Checkpoint is a whole state. The records after it lead to the state in force. Its
-	// zero value: the empty state.
+	// Checkpoint is a complete state. The records after it lead to the state in force.
+	// The zero value is the empty state.
 	Checkpoint Blob
 
-	// Waiting is the Pending of the revision in force, as JSON; empty: it needs no confirmation.
+	// Waiting is the Pending of the revision in force, as JSON. It is empty if the revision
+	// needs no confirmation.
 	Waiting json.RawMessage `json:",omitempty"`
 
-	// Since is when the revision in force was committed, by the clock of the gateway that
-	// took the write.
+	// Since is the time when the revision in force was committed, by the clock of the
+	// gateway that made the commit.
 	Since time.Time
 
 	Cluster uint64 `json:"-"` // etcd's cluster ID
@@ -79,9 +80,9 @@ func (h *Head) last() Blob {
 	return h.Records[len(h.Records)-1]
 }
 
-// Find returns the index in Records of the record that follows a revision which the commit
-// with an ID made. ok is false if the head no longer lists that revision, or if it
-// lists another commit for it.
+// Find returns the index in Records of the record after a revision. id is the commit that
+// made the revision. ok is false if the head no longer lists that revision, or lists
+// another commit for it.
 func (h *Head) Find(revision int64, id string) (next int, ok bool) {
 	if revision == 0 {
 		return 0, len(h.Records) == 0 || h.Records[0].Revision == 1
@@ -90,7 +91,7 @@ func (h *Head) Find(revision int64, id string) (next int, ok bool) {
 	return i + 1, i >= 0
 }
 
-// Oldest returns the number of the oldest record that is stored, or 0.
+// Oldest returns the number of the oldest stored record, or 0.
 func (h *Head) Oldest() int64 {
 	if len(h.Records) == 0 {
 		return 0
@@ -201,7 +202,8 @@ func (s *Store) Create(ctx context.Context) (*Head, error) {
 	absent := func(name string) clientv3.Cmp {
 		return clientv3.Compare(clientv3.CreateRevision(s.prefix+name), "=", 0)
 	}
-	// Whether this one or another one was first, the head says which fleet exists.
+	// Another gateway may have made a fleet first, so read the head of the fleet
+	// that exists.
 	if _, err = s.txn(ctx, []clientv3.Cmp{absent(keyKey), absent(headKey)},
 		clientv3.OpPut(s.prefix+keyKey, string(record)), clientv3.OpPut(s.prefix+headKey, head)); err != nil {
 		return nil, err

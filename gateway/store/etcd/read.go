@@ -24,7 +24,7 @@ type Position struct {
 // A Reading is what a head refers to.
 type Reading struct {
 	Head  *Head
-	State *store.State // of the revision in force
+	State *store.State // the state of the revision in force
 
 	// Records are those of the revisions after the position, oldest first. Complete says
 	// that none is missing: the first one follows the position.
