@@ -13,6 +13,12 @@ func TestConnectionsHaveTheFastMethods(t *testing.T) {
 		if _, ok := stream.(interface{ HasRoom() bool }); !ok {
 			t.Errorf("%T: a small body would be sent by a goroutine of its own", stream)
 		}
+		if _, ok := stream.(interface {
+			TryWrite([]byte) (int, error)
+			AwaitRoom(bool, func()) bool
+		}); !ok {
+			t.Errorf("%T: a blocked upload would keep a goroutine", stream)
+		}
 		if d, ok := stream.(interface{ ReportsRefusals() bool }); !ok || !d.ReportsRefusals() {
 			t.Errorf("%T: its body would not be kept", stream)
 		}

@@ -127,7 +127,8 @@ func (p *pool) awaitShared(ctx context.Context, refuser *conn2) (*http2.ClientSt
 		p.reportSharedLocked()
 		if ctx.Err() != nil {
 			if d.waiters == 0 {
-				d.cancel() // no request waits for it any more
+				d.cancel() // nothing waits for the connection, and no other request may join
+				s.dials = slices.DeleteFunc(s.dials, func(other *dialing) bool { return other == d })
 				p.releaseLocked()
 			}
 			return nil, nil, new(accesslog.Dial), ctx.Err()
