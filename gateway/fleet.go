@@ -1,9 +1,11 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"time"
 
@@ -28,23 +30,61 @@ type Fleet struct {
 	// Etcd says where the state is. Its Key and History are those of the gateway.
 	Etcd etcd.Options
 
+	// ID names the gateway in the fleet, and Labels describe it. Empty: the host name, and no
+	// labels.
+	ID     string
+	Labels map[string]string
+
 	// Poll is how often the gateway reads the head without an event. 0: 15s.
 	Poll time.Duration
 }
 
 // joinFleet returns the store of a gateway in a fleet.
-func joinFleet(o Options, db *bolt.Store, follow func(context.Context, *store.Followed) error) (*fleet.Member, error) {
+func joinFleet(o Options, db *bolt.Store, g *Gateway) (*fleet.Member, error) {
+	id := o.Fleet.ID
+	if id == "" {
+		host, err := os.Hostname()
+		if err != nil {
+			return nil, fmt.Errorf("the gateway needs an ID in the fleet: %w", err)
+		}
+		id = host
+	}
 	at := o.Fleet.Etcd
 	at.Key, at.History = o.SealKey, o.History
 	remote, err := etcd.Open(at)
 	if err != nil {
 		return nil, err
 	}
-	m, err := fleet.New(fleet.Options{Remote: remote, Local: db, Follow: follow, Logger: o.Logger.Named("fleet"), Poll: o.Fleet.Poll})
+	m, err := fleet.New(fleet.Options{Remote: remote, Local: db, ID: id, Describe: func() *adminv1.Gateway { return g.describe(o.Fleet.Labels) }, Follow: g.follow, Logger: o.Logger.Named("fleet"), Poll: o.Fleet.Poll})
 	if err != nil {
 		return nil, errors.Join(err, remote.Close())
 	}
 	return m, nil
+}
+
+// maxDescribed bounds the problems that a gateway tells the fleet of.
+const maxDescribed = 20
+
+// describe returns what the gateway says of itself.
+func (g *Gateway) describe(labels map[string]string) *adminv1.Gateway {
+	snap := g.live.Load()
+	problems := g.problems(snap)
+	out := &adminv1.Gateway{
+		Labels: labels, Version: g.version, Address: cmp.Or(g.AdminTCPAddress(), g.AdminAddress()),
+		Revision: snap.State().Revision(), ProblemCount: int32(len(problems)),
+	}
+	for _, p := range problems[:min(len(problems), maxDescribed)] {
+		out.Problems = append(out.Problems, &adminv1.Problem{Kind: p.Ref.Kind, Name: p.Ref.Name, Reason: p.Reason})
+	}
+	return out
+}
+
+// fleetGateways returns the source of lists of gateways; nil for a nil member.
+func fleetGateways(m *fleet.Member) func(context.Context) ([]*adminv1.Gateway, int64, error) {
+	if m == nil {
+		return nil
+	}
+	return m.Gateways
 }
 
 // catchUp makes the head of the fleet live before the gateway serves, if etcd answers soon.

@@ -89,6 +89,62 @@ func TestAWriteAtAnyGatewayIsLiveAtAll(t *testing.T) {
 	converge(t, 4, a, again, late)
 }
 
+func TestTheGatewaysOfAFleetAreListed(t *testing.T) {
+	t.Parallel()
+	c := etcdtest.Start(t, 1)
+	named := func(id string) func(*Options) {
+		join := inFleet(t, c)
+		return func(o *Options) {
+			join(o)
+			o.Fleet.ID, o.Fleet.Labels = id, map[string]string{"zone": id}
+		}
+	}
+	a, b := start(t, "", named("a")), start(t, "", named("b"))
+	list := func(g *testGateway) map[string]*adminv1.Gateway {
+		all, _, err := g.fleet.Gateways(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		out := map[string]*adminv1.Gateway{}
+		for _, one := range all {
+			out[one.GetGatewayId()] = one
+		}
+		return out
+	}
+	a.put(plainUpstream("u", "127.0.0.1:1"))
+	for _, g := range []*testGateway{a, b} {
+		eventually(t, "both are listed at the head", func() bool {
+			all := list(g)
+			return len(all) == 2 && all["a"].GetRevision() == 1 && all["b"].GetRevision() == 1 && all["a"].GetConnected() && all["b"].GetConnected()
+		})
+	}
+	if got := list(b)["a"]; got.GetLabels()["zone"] != "a" || got.GetVersion() != "test" || got.GetLag() != 0 || got.GetAddress() != a.AdminAddress() || got.GetLastSeenTime() == nil {
+		t.Errorf("%v", got)
+	}
+	// A gateway that cannot make a part of a revision live says so.
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := l.Addr().String()
+	l.Close()
+	a.put(plainUpstream("up", "127.0.0.1:1"), tcpListener("fixed", port))
+	eventually(t, "one of them reports its problem", func() bool {
+		got := list(a)["b"]
+		return got.GetRevision() == 2 && got.GetProblemCount() == 1 && got.GetProblems()[0].GetName() == "fixed"
+	})
+	if err := b.stop(); err != nil {
+		t.Fatal(err)
+	}
+	if got := list(a)["b"]; got.GetConnected() || got.GetRevision() != 2 {
+		t.Errorf("a gateway that has stopped: %v", got)
+	}
+	a.put(plainUpstream("v", "127.0.0.1:1"))
+	if got := list(a)["b"]; got.GetLag() != 1 {
+		t.Errorf("lag of a gateway that has stopped: %v", got)
+	}
+}
+
 func TestGatewaysThatRaceLoseNoWrite(t *testing.T) {
 	t.Parallel()
 	c := etcdtest.Start(t, 1)

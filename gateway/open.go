@@ -83,7 +83,7 @@ func Open(ctx context.Context, o Options) (_ *Gateway, err error) {
 	if err := g.openMetrics(o, limits, &undo); err != nil {
 		return nil, err
 	}
-	g.admin = admin.New(admin.Options{Gateway: g, Logger: o.Logger, Metrics: g.metrics.Process(), Access: g.access, Audit: g.audit})
+	g.admin = admin.New(admin.Options{Gateway: g, Gateways: fleetGateways(g.fleet), Logger: o.Logger, Metrics: g.metrics.Process(), Access: g.access, Audit: g.audit})
 	g.admin.SetServing(false) // not serving until Run
 	g.descriptors.Reserve(limits.Connections * (len(g.sockets) + 1))
 	if err := g.restore(ctx, state); err != nil {
@@ -174,7 +174,7 @@ func (g *Gateway) openStore(ctx context.Context, o Options, undo *undoList) (*st
 		return nil, err
 	}
 	if o.Fleet != nil {
-		if g.fleet, err = joinFleet(o, db, g.follow); err != nil {
+		if g.fleet, err = joinFleet(o, db, g); err != nil {
 			return nil, err
 		}
 		undo.add(func() { g.fleet.Close() })

@@ -12,6 +12,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/datadir"
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/demo"
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/exit"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/gateways"
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/top"
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/upgrade"
 	"github.com/drawbridge-gateway/drawbridge/gateway/handover"
@@ -74,7 +75,7 @@ func newRoot(c *cli) *cobra.Command {
 		}
 	}
 	add("gateway", newServe(c), upgrade.New(c.Env), datadir.NewRestore(c.Env), datadir.NewStore(c.Env), demo.New(c.Env))
-	add("client", newApply(c), newGet(c), newDelete(c), newStatus(c), newWatch(c))
+	add("client", newApply(c), newGet(c), newDelete(c), newStatus(c), newWatch(c), gateways.New(c.Env))
 	add("client", newRevisions(c), newDiff(c), newRollback(c), newConfirm(c), newBackup(c))
 	add("why", newProbe(c), newExplain(c), connections.New(c.Env), top.New(c.Env), newDrain(c), newFlushSessions(c), newWhoami(c))
 	add("other", ca.New(c.Env), newVersion(c))

@@ -25,6 +25,7 @@ func rights() access.Rights {
 		adminv1.File_drawbridge_admin_v1_admin_service_proto,
 		adminv1.File_drawbridge_admin_v1_status_service_proto,
 		adminv1.File_drawbridge_admin_v1_diagnostics_service_proto,
+		adminv1.File_drawbridge_admin_v1_fleet_service_proto,
 	} {
 		for i := range f.Services().Len() {
 			services = append(services, f.Services().Get(i))

@@ -128,6 +128,7 @@ func apiFiles() []protoreflect.FileDescriptor {
 	return []protoreflect.FileDescriptor{
 		adminv1.File_drawbridge_admin_v1_admin_service_proto,
 		adminv1.File_drawbridge_admin_v1_status_service_proto,
+		adminv1.File_drawbridge_admin_v1_fleet_service_proto,
 		adminv1.File_drawbridge_admin_v1_diagnostics_service_proto,
 	}
 }

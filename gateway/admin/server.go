@@ -118,6 +118,10 @@ type Options struct {
 	Logger  hclog.Logger     // nil discards
 	Metrics *metrics.Metrics // nil measures nothing
 
+	// Gateways returns the gateways of the fleet by ID, and the latest revision. Nil: the
+	// gateway belongs to no fleet.
+	Gateways func(context.Context) ([]*adminv1.Gateway, int64, error)
+
 	// Access says what callers may do. Nil: every caller is an admin.
 	Access *access.Controller
 
@@ -138,9 +142,12 @@ type Server struct {
 	access  *access.Controller
 	audit   *audit.Log
 	rights  access.Rights
-	grpc    *grpc.Server
-	health  *health.Server
-	fields  *fielddiff.Differ
+
+	gateways func(context.Context) ([]*adminv1.Gateway, int64, error) // nil: no fleet
+
+	grpc   *grpc.Server
+	health *health.Server
+	fields *fielddiff.Differ
 
 	sendTimeout time.Duration
 	open        streamCounts
@@ -160,6 +167,7 @@ func New(o Options) *Server {
 	}
 	s := &Server{
 		gateway:  o.Gateway,
+		gateways: o.Gateways,
 		log:      log.Named("admin"),
 		metrics:  o.Metrics,
 		access:   cmp.Or(o.Access, new(access.Controller)),
@@ -195,6 +203,7 @@ func New(o Options) *Server {
 	adminv1.RegisterAdminServiceServer(s.grpc, adminService{Server: s})
 	adminv1.RegisterStatusServiceServer(s.grpc, statusService{Server: s})
 	adminv1.RegisterDiagnosticsServiceServer(s.grpc, diagnosticsService{Server: s})
+	adminv1.RegisterFleetServiceServer(s.grpc, fleetService{Server: s})
 	grpc_health_v1.RegisterHealthServer(s.grpc, s.health)
 	reflection.Register(s.grpc) // v1 and v1alpha
 	s.SetServing(true)
@@ -223,6 +232,7 @@ func (s *Server) SetServing(serving bool) {
 		adminv1.AdminService_ServiceDesc.ServiceName,
 		adminv1.StatusService_ServiceDesc.ServiceName,
 		adminv1.DiagnosticsService_ServiceDesc.ServiceName,
+		adminv1.FleetService_ServiceDesc.ServiceName,
 	} {
 		s.health.SetServingStatus(service, status)
 	}

@@ -53,7 +53,7 @@ func TestHealthFollowsSetServingAndEndsWithShutdown(t *testing.T) {
 func TestReflectionListsTheServicesInBothVersions(t *testing.T) {
 	r := start(t)
 	want := []string{
-		"drawbridge.admin.v1.AdminService", "drawbridge.admin.v1.DiagnosticsService", "drawbridge.admin.v1.StatusService", "grpc.health.v1.Health",
+		"drawbridge.admin.v1.AdminService", "drawbridge.admin.v1.DiagnosticsService", "drawbridge.admin.v1.FleetService", "drawbridge.admin.v1.StatusService", "grpc.health.v1.Health",
 		"grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection",
 	}
 	v1, err := reflectionv1.NewServerReflectionClient(r.conn).ServerReflectionInfo(t.Context())

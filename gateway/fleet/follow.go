@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/gateway/revisions"
@@ -23,9 +24,17 @@ const (
 	maxMoves = 20
 )
 
-// Run follows the head until ctx ends. Every event of the watch, every end of it and a
-// timer make it read the head again.
+// Run follows the head until ctx ends, and tells the fleet how this gateway is.
 func (m *Member) Run(ctx context.Context) {
+	var reporting sync.WaitGroup
+	reporting.Go(func() { m.report(ctx) })
+	m.followHead(ctx)
+	reporting.Wait()
+}
+
+// followHead follows the head until ctx ends. Every event of the watch, every end of it
+// and a timer make it read the head again.
+func (m *Member) followHead(ctx context.Context) {
 	for failures := 0; ctx.Err() == nil; {
 		head, err := m.sync(ctx)
 		if err == nil {

@@ -27,6 +27,11 @@ const commitTime = 20 * time.Second
 
 // Options configure a Member. Only Poll may be zero.
 type Options struct {
+	// ID names the gateway in the fleet. Describe returns what it says of itself; it leaves out
+	// gateway_id, lag, connected and last_seen_time.
+	ID       string
+	Describe func() *adminv1.Gateway
+
 	Remote *etcd.Store
 	Local  *bolt.Store
 
@@ -42,6 +47,9 @@ type Options struct {
 // A Member is the store of a gateway in a fleet. The methods of the writer's store must
 // not be called concurrently with each other; all others may be called concurrently.
 type Member struct {
+	id       string
+	describe func() *adminv1.Gateway
+
 	remote *etcd.Store
 	follow func(context.Context, *store.Followed) error
 	log    hclog.Logger
@@ -93,7 +101,7 @@ type Status struct {
 // New returns a member that has the state of its last good copy. It does not wait for
 // etcd.
 func New(o Options) (*Member, error) {
-	m := &Member{remote: o.Remote, local: o.Local, follow: o.Follow, log: o.Logger, poll: cmp.Or(o.Poll, 15*time.Second), state: o.Local.State()}
+	m := &Member{id: o.ID, describe: o.Describe, remote: o.Remote, local: o.Local, follow: o.Follow, log: o.Logger, poll: cmp.Or(o.Poll, 15*time.Second), state: o.Local.State()}
 	if stored := o.Local.Position(); stored != nil {
 		if err := json.Unmarshal(stored, &m.position); err != nil {
 			return nil, fmt.Errorf("the data directory's position in the fleet: %w", err)

@@ -64,7 +64,7 @@ func join(t *testing.T, c *etcdtest.Cluster) *gateway {
 		t.Fatal(err)
 	}
 	g := &gateway{}
-	if g.Member, err = New(Options{Remote: remote, Local: local, Follow: g.follow, Logger: hclog.NewNullLogger()}); err != nil {
+	if g.Member, err = New(Options{ID: "test", Remote: remote, Local: local, Follow: g.follow, Logger: hclog.NewNullLogger()}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { g.Close() })

@@ -65,6 +65,7 @@ type Client struct {
 	adminv1.AdminServiceClient
 	Status      adminv1.StatusServiceClient
 	Diagnostics adminv1.DiagnosticsServiceClient
+	Fleet       adminv1.FleetServiceClient
 	conn        *grpc.ClientConn
 	target      string
 	// anonymous means over TCP without a client certificate.
@@ -123,6 +124,7 @@ func (o *Connector) Dial() (*Client, error) {
 	cl.AdminServiceClient = adminv1.NewAdminServiceClient(conn)
 	cl.Status = adminv1.NewStatusServiceClient(conn)
 	cl.Diagnostics = adminv1.NewDiagnosticsServiceClient(conn)
+	cl.Fleet = adminv1.NewFleetServiceClient(conn)
 	return cl, nil
 }
 

@@ -57,6 +57,18 @@ func (cl *Client) Connections(ctx context.Context, f *adminv1.ConnectionFilter) 
 	})
 }
 
+// Gateways reads every gateway of the fleet, by ID.
+func (cl *Client) Gateways(ctx context.Context) (*adminv1.ListGatewaysResponse, error) {
+	out := &adminv1.ListGatewaysResponse{}
+	var err error
+	out.Gateways, err = pages(func(token string) ([]*adminv1.Gateway, string, error) {
+		a, err := cl.Fleet.ListGateways(ctx, &adminv1.ListGatewaysRequest{PageToken: token})
+		out.HeadRevision = a.GetHeadRevision()
+		return a.GetGateways(), a.GetNextPageToken(), err
+	})
+	return out, err
+}
+
 // CertificatesInUse reads every certificate in use, soonest to expire first.
 func (cl *Client) CertificatesInUse(ctx context.Context) ([]*adminv1.CertificateInUse, error) {
 	return pages(func(token string) ([]*adminv1.CertificateInUse, string, error) {

@@ -9,12 +9,14 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 
 	"github.com/spf13/pflag"
 
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/exit"
 	"github.com/drawbridge-gateway/drawbridge/gateway"
+	"github.com/drawbridge-gateway/drawbridge/gateway/store"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store/etcd"
 )
 
@@ -24,6 +26,8 @@ type Flags struct {
 	endpoints     []string
 	prefix        string
 	ca, cert, key string
+	id            string
+	labels        map[string]string
 }
 
 // Add adds the flags.
@@ -31,6 +35,8 @@ func (f *Flags) Add(flags *pflag.FlagSet) {
 	flags.StringVar(&f.store, "store", "bolt", "where the configuration is stored: bolt, in the data directory; or etcd, shared by a fleet of gateways, with a copy in the data directory")
 	flags.StringSliceVar(&f.endpoints, "etcd-endpoints", nil, "`addresses` of the etcd members, as https://HOST:PORT, comma separated; http:// only on loopback")
 	flags.StringVar(&f.prefix, "etcd-prefix", "/drawbridge", "`prefix` of the fleet's keys in etcd; fleets with different prefixes are separate")
+	flags.StringVar(&f.id, "gateway-id", "", "`name` of this gateway in the fleet, which no other gateway may have (default: the host name)")
+	flags.StringToStringVar(&f.labels, "gateway-labels", nil, "`labels` that describe this gateway in the fleet, such as zone=a,tier=edge")
 	flags.StringVar(&f.ca, "etcd-ca", "", "PEM `file` of the CAs that the certificates of etcd must chain to (default: the system's)")
 	flags.StringVar(&f.cert, "etcd-cert", "", "PEM `file` of the client certificate to present to etcd; it is read again for each connection")
 	flags.StringVar(&f.key, "etcd-key", "", "PEM `file` of its private key")
@@ -42,8 +48,8 @@ func (f *Flags) Add(flags *pflag.FlagSet) {
 func (f *Flags) Options(config string, sealed bool, history int) (*gateway.Fleet, error) {
 	switch f.store {
 	case "bolt":
-		if len(f.endpoints) > 0 || f.ca+f.cert+f.key != "" {
-			return nil, exit.UsageError("--etcd-endpoints, --etcd-ca, --etcd-cert and --etcd-key go with --store etcd")
+		if len(f.endpoints)+len(f.labels) > 0 || f.ca+f.cert+f.key+f.id != "" {
+			return nil, exit.UsageError("--etcd-endpoints, --etcd-ca, --etcd-cert, --etcd-key, --gateway-id and --gateway-labels go with --store etcd")
 		}
 		return nil, nil
 	case "etcd":
@@ -62,6 +68,9 @@ func (f *Flags) Options(config string, sealed bool, history int) (*gateway.Fleet
 	case !strings.HasPrefix(f.prefix, "/") || strings.Trim(f.prefix, "/") == "":
 		return nil, exit.UsageError(fmt.Sprintf("--etcd-prefix %q: must begin with / and name at least one part, such as /drawbridge", f.prefix))
 	}
+	if err := f.checkIdentity(); err != nil {
+		return nil, err
+	}
 	// The working directory may change before the files are read again.
 	for _, path := range []*string{&f.ca, &f.cert, &f.key} {
 		if abs, err := filepath.Abs(*path); *path != "" && err == nil {
@@ -72,13 +81,31 @@ func (f *Flags) Options(config string, sealed bool, history int) (*gateway.Fleet
 	if err != nil {
 		return nil, err
 	}
-	out := &gateway.Fleet{Etcd: etcd.Options{Endpoints: f.endpoints, Prefix: f.prefix}}
+	out := &gateway.Fleet{ID: f.id, Labels: f.labels, Etcd: etcd.Options{Endpoints: f.endpoints, Prefix: f.prefix}}
 	if encrypted {
 		if out.Etcd.TLS, err = f.tls(); err != nil {
 			return nil, err
 		}
 	}
 	return out, nil
+}
+
+var idPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
+
+// checkIdentity checks the ID and the labels of the gateway.
+func (f *Flags) checkIdentity() error {
+	if f.id != "" && !idPattern.MatchString(f.id) {
+		return exit.UsageError(fmt.Sprintf("--gateway-id %q: must be 1 to 128 letters, digits, dots, - and _", f.id))
+	}
+	if len(f.labels) > store.MaxLabels {
+		return exit.UsageError(fmt.Sprintf("--gateway-labels: has %d labels; at most %d are allowed", len(f.labels), store.MaxLabels))
+	}
+	for key, value := range f.labels {
+		if key == "" || len(key) > store.MaxLabelBytes || len(value) > store.MaxLabelBytes {
+			return exit.UsageError(fmt.Sprintf("--gateway-labels: each key and value must have at most %d bytes, and keys at least 1", store.MaxLabelBytes))
+		}
+	}
+	return nil
 }
 
 // encrypted checks the endpoints, and reports whether they use TLS.

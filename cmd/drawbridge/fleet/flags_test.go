@@ -32,6 +32,10 @@ func TestFlagsOfTheFleetAreChecked(t *testing.T) {
 	}{
 		{args: "--store sqlite", want: "must be bolt or etcd"},
 		{args: "--etcd-endpoints https://e:2379", want: "go with --store etcd"},
+		{args: "--gateway-id a", want: "go with --store etcd"},
+		{args: "--gateway-labels zone=a", want: "go with --store etcd"},
+		{args: "--store etcd --etcd-endpoints https://e:2379 --gateway-id a/b", want: "must be 1 to 128 letters"},
+		{args: "--store etcd --etcd-endpoints https://e:2379 --gateway-labels =a", want: "keys at least 1"},
 		{args: "--etcd-ca ca.pem", want: "go with --store etcd"},
 		{args: "--store etcd", want: "needs --etcd-endpoints"},
 		{args: "--store etcd --etcd-endpoints https://e:2379", unsealed: true, want: "needs --seal-key-file"},

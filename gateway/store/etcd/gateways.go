@@ -1,0 +1,107 @@
+package etcd
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/drawbridge-gateway/drawbridge/gateway/store/seal"
+)
+
+// Keys of the gateways of a fleet, below its prefix.
+const (
+	gatewayPrefix = "gateway/" // gateway/ID: what the gateway says of itself, sealed
+	alivePrefix   = "alive/"   // alive/ID: exists while the gateway is connected
+)
+
+// aliveSeconds is how long a gateway that stops without saying so still counts as connected.
+const aliveSeconds = 15
+
+// A Presence says that a gateway is connected, until it is left or lost.
+type Presence struct {
+	store *Store
+	lease clientv3.LeaseID
+	lost  chan struct{}
+}
+
+// Join makes a gateway present until ctx ends or Leave is called.
+func (s *Store) Join(ctx context.Context, id string) (*Presence, error) {
+	limited, cancel := s.limited(ctx)
+	defer cancel()
+	lease, err := s.client.Grant(limited, aliveSeconds)
+	if err != nil {
+		return nil, explain(limited, err)
+	}
+	if _, err := s.txn(ctx, nil, clientv3.OpPut(s.prefix+alivePrefix+id, "", clientv3.WithLease(lease.ID))); err != nil {
+		return nil, err
+	}
+	renewed, err := s.client.KeepAlive(ctx, lease.ID)
+	if err != nil {
+		return nil, fmt.Errorf("etcd: %w", err)
+	}
+	p := &Presence{store: s, lease: lease.ID, lost: make(chan struct{})}
+	go func() { // ends with ctx, and with the lease
+		defer close(p.lost)
+		for range renewed {
+		}
+	}()
+	return p, nil
+}
+
+// Lost returns a channel that is closed once the gateway no longer counts as connected.
+func (p *Presence) Lost() <-chan struct{} { return p.lost }
+
+// Leave ends the presence. It waits until ctx ended or the lease did. An error leaves the
+// key to its lease.
+func (p *Presence) Leave() {
+	ctx, cancel := p.store.limited(context.Background())
+	defer cancel()
+	_, _ = p.store.client.Revoke(ctx, p.lease)
+}
+
+// A Description is what a gateway says of itself.
+type Description struct {
+	ID        string
+	Content   []byte
+	Connected bool
+}
+
+func gatewayPlace(id string) seal.Place {
+	return seal.Place{Bucket: []byte(strings.TrimSuffix(gatewayPrefix, "/")), Key: []byte(id)}
+}
+
+// Describe stores what a gateway says of itself, in the fleet of a head.
+func (s *Store) Describe(ctx context.Context, h *Head, id string, content []byte) error {
+	_, err := s.txn(ctx, nil, clientv3.OpPut(s.prefix+gatewayPrefix+id, string(h.key.sealer.Seal(gatewayPlace(id), content))))
+	return err
+}
+
+// Forget deletes what a gateway said of itself, unless it is connected.
+func (s *Store) Forget(ctx context.Context, id string) error {
+	_, err := s.txn(ctx, []clientv3.Cmp{clientv3.Compare(clientv3.CreateRevision(s.prefix+alivePrefix+id), "=", 0)}, clientv3.OpDelete(s.prefix+gatewayPrefix+id))
+	return err
+}
+
+// Gateways returns what the gateways of a fleet say of themselves, by ID.
+func (s *Store) Gateways(ctx context.Context, h *Head) ([]Description, error) {
+	resp, err := s.txn(ctx, nil, clientv3.OpGet(s.prefix+gatewayPrefix, clientv3.WithPrefix()), clientv3.OpGet(s.prefix+alivePrefix, clientv3.WithPrefix(), clientv3.WithKeysOnly()))
+	if err != nil {
+		return nil, err
+	}
+	alive := map[string]bool{}
+	for _, kv := range resp.Responses[1].GetResponseRange().GetKvs() {
+		alive[strings.TrimPrefix(string(kv.Key), s.prefix+alivePrefix)] = true
+	}
+	var out []Description
+	for _, kv := range resp.Responses[0].GetResponseRange().GetKvs() {
+		id := strings.TrimPrefix(string(kv.Key), s.prefix+gatewayPrefix)
+		content, err := h.key.sealer.Open(gatewayPlace(id), kv.Value)
+		if err != nil {
+			return nil, fmt.Errorf("etcd: %s: %w", kv.Key, err)
+		}
+		out = append(out, Description{ID: id, Content: content, Connected: alive[id]})
+	}
+	return out, nil
+}
