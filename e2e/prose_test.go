@@ -60,6 +60,48 @@ func TestMessagesKeepToTheHouseStyle(t *testing.T) {
 	}
 }
 
+// A comment behind code stands alone, so it begins with its noun: "the length of the
+// body", not "of the body".
+func TestTrailingCommentsKeepToTheHouseStyle(t *testing.T) {
+	dangling := regexp.MustCompile(`^// (of|that|which|whose|who|and|likewise)\b`)
+	out, err := exec.Command("git", "-C", "..", "ls-files", "*.go").Output()
+	if err != nil {
+		t.Skip("not a git checkout:", err)
+	}
+	trailing := 0
+	for file := range strings.FieldsSeq(string(out)) {
+		if strings.HasSuffix(file, ".pb.go") {
+			continue
+		}
+		text, err := os.ReadFile(filepath.Join("..", file))
+		if os.IsNotExist(err) {
+			continue // the file is deleted, but the deletion is not committed
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		fset := token.NewFileSet()
+		syntax, err := parser.ParseFile(fset, file, text, parser.ParseComments)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines := strings.Split(string(text), "\n")
+		for _, group := range syntax.Comments {
+			at := fset.Position(group.Pos())
+			if strings.TrimSpace(lines[at.Line-1][:at.Column-1]) == "" {
+				continue
+			}
+			trailing++
+			if found := dangling.FindString(group.List[0].Text); found != "" {
+				t.Errorf("%s: a comment that begins with %q lacks its noun", at, found)
+			}
+		}
+	}
+	if trailing < 1000 {
+		t.Errorf("found only %d comments behind code", trailing)
+	}
+}
+
 // Comments in examples, scripts, the unit and the Makefile follow the house style too.
 // vale does not read these files.
 func TestCommentsOutsideGoKeepToTheHouseStyle(t *testing.T) {

@@ -28,7 +28,7 @@ const (
 // longStreams are clients of responses that outlive a drain.
 type longStreams struct {
 	whole, cut atomic.Int64
-	unserved   atomic.Int64 // of those cut, the ones whose response had not begun
+	unserved   atomic.Int64 // cut streams whose response had not begun
 	open       atomic.Int64
 
 	mu       sync.Mutex

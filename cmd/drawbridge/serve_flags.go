@@ -88,7 +88,7 @@ func (o *serveOptions) paths(c *cli, opts gateway.Options) confine.Paths {
 	if entries, err := os.ReadDir(o.config); err == nil {
 		p.Dirs = append(p.Dirs, o.config)
 		for _, e := range entries {
-			p.Files = append(p.Files, filepath.Join(o.config, e.Name())) // which may be a link
+			p.Files = append(p.Files, filepath.Join(o.config, e.Name())) // the entry may be a link
 		}
 	}
 	return p

@@ -25,7 +25,7 @@ type expectation struct {
 	expects bool   // the client of the present try waits, or did
 
 	mu     sync.Mutex   // held by look
-	back   message.Back // of the upload that waits; nil: none does
+	back   message.Back // the back of the waiting upload; nil: no upload waits
 	number int
 	looks  int         // left
 	timer  *time.Timer // reused; nil until it is needed

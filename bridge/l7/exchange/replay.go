@@ -349,7 +349,7 @@ func (r *replay) send(b message.Back, number int, p, unkept []byte) (state uploa
 // block is upload.block, for the present upload. r.mu is held.
 func (r *replay) block(k blockedUpload) bool {
 	r.blocked = true
-	r.using.Store(true) // of its back, and of what it has not sent yet
+	r.using.Store(true) // the upload uses its back, and the bytes that it has not sent yet
 	if r.x.upload.block(k) {
 		return true
 	}
