@@ -6,6 +6,7 @@ import "sync"
 type inFlight struct {
 	mu   sync.Mutex
 	n    int
+	all  uint64        // calls that have begun
 	idle chan struct{} // closed when n falls to 0; nil: no waiter
 }
 
@@ -13,6 +14,14 @@ func (f *inFlight) begin() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.n++
+	f.all++
+}
+
+// begun returns how many calls have begun.
+func (f *inFlight) begun() uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.all
 }
 
 func (f *inFlight) end() {

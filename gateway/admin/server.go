@@ -255,20 +255,24 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}()
 	// A graceful stop of gRPC also waits until clients close idle connections, even if
 	// they do not answer pings. Shutdown stops earlier: once every call has ended and
-	// its response has had time to be sent.
+	// its response has had time to be sent. A client that learns late of the stop may
+	// begin a call meanwhile, which is answered too.
 	answered := make(chan struct{})
 	go func() {
 		defer close(answered)
-		select {
-		case <-s.calls.none():
-		case <-done:
-			return
-		}
-		flush := time.NewTimer(flushTime)
-		defer flush.Stop()
-		select {
-		case <-flush.C:
-		case <-done:
+		for begun := ^uint64(0); begun != s.calls.begun(); {
+			select {
+			case <-s.calls.none():
+			case <-done:
+				return
+			}
+			begun = s.calls.begun()
+			flush := time.NewTimer(flushTime)
+			select {
+			case <-flush.C:
+			case <-done:
+			}
+			flush.Stop()
 		}
 	}()
 	var err error
