@@ -31,7 +31,8 @@ type client struct {
 	fragile bool // its endpoints are killed, which may end an exchange
 }
 
-// exchangeTimeout bounds an exchange or session. It is far longer than one takes.
+// exchangeTimeout bounds an exchange or session. It is far longer than an
+// exchange takes.
 const exchangeTimeout = 20 * time.Second
 
 // repeat works until ctx ends. An exchange that has begun is completed.
@@ -140,7 +141,7 @@ func (s *site) echo(ctx context.Context, listener string, trips int, pause time.
 		if !bytes.Equal(in, out) {
 			return errMismatch
 		}
-		time.Sleep(pause) // a pace
+		time.Sleep(pause) // sets the pace
 	}
 	return nil
 }
@@ -224,7 +225,7 @@ func stream(ctx context.Context, c *grpc.ClientConn) error {
 		if !bytes.Equal(in.Value, out.Value) {
 			return errMismatch
 		}
-		time.Sleep(100 * time.Millisecond) // a pace
+		time.Sleep(100 * time.Millisecond) // sets the pace
 	}
 	if err := s.CloseSend(); err != nil {
 		return err
@@ -254,7 +255,7 @@ func (s *site) messages(ctx context.Context) error {
 		if !bytes.Equal(in, out) {
 			return errMismatch
 		}
-		time.Sleep(100 * time.Millisecond) // a pace
+		time.Sleep(100 * time.Millisecond) // sets the pace
 	}
 	return c.Close(websocket.StatusNormalClosure, "")
 }

@@ -31,8 +31,8 @@ func (d *disturber) repeat(ctx context.Context, every time.Duration, f func(n in
 	}
 }
 
-// write applies resources. A write fails only while an upgrade has the store, or because
-// its process has just been replaced.
+// write applies resources. A write may fail only while an upgrade owns the store, or
+// just after an upgrade has replaced the process.
 func (d *disturber) write(kind string, resources ...*adminv1.Resource) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()

@@ -107,7 +107,7 @@ func (g *gateway) stop() error {
 	return errors.Join(err, g.process.Stop(drain+10*time.Second))
 }
 
-// A usage is what the process that serves now holds.
+// A usage lists the resources of the process that serves now.
 type usage struct {
 	time        time.Time
 	memory      float64 // MiB, anonymous and resident
@@ -160,7 +160,8 @@ func (g *gateway) metrics(ctx context.Context) (goroutines float64, err error) {
 	return 0, errors.New("/metrics has no go_goroutines")
 }
 
-// slack is by how much two measurements of an idle gateway may differ.
+// These constants bound by how much two measurements of an idle gateway may
+// differ.
 const (
 	countSlack  = 4   // descriptors, goroutines
 	memorySlack = 8   // MiB
@@ -186,12 +187,12 @@ func (u usage) leaks(before usage) []string {
 	return out
 }
 
-// settleTimeout bounds how long an idle gateway may take to return what it holds: idle
+// settleTimeout bounds how long an idle gateway may take to free its resources: idle
 // connections to upstreams, draining processes, unused memory.
 const settleTimeout = 45 * time.Second
 
-// settled waits until the idle gateway uses no more than before, or without a baseline
-// until its usage no longer falls. It returns the last usage.
+// settled waits until the idle gateway uses no more than a baseline or, without a
+// baseline, until its usage no longer falls. It returns the last usage.
 func (g *gateway) settled(ctx context.Context, before *usage) (usage, error) {
 	end := time.Now().Add(settleTimeout)
 	for last := (usage{}); ; {

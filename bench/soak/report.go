@@ -24,7 +24,7 @@ type sampler struct {
 func newSampler(g *gateway) *sampler { return &sampler{gateway: g} }
 
 // run measures until ctx ends. A measurement fails if an upgrade replaces the process in
-// the middle of it; the next one counts.
+// the middle of it. Then run uses the next measurement.
 func (s *sampler) run(ctx context.Context, every time.Duration) {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
@@ -63,7 +63,8 @@ func (s *sampler) series() (minutes []float64, figures []chart.Series) {
 	return minutes, figures
 }
 
-// report writes what happened, and returns ErrVerdict if it should not have.
+// report writes the results, and returns ErrVerdict if the gateway failed the
+// soak.
 func report(ctx context.Context, o Options, s *site, t *tally, samples *sampler, before, after usage) error {
 	t.write(o.Report)
 	minutes, figures := samples.series()
@@ -122,9 +123,9 @@ const sparkWidth = 80
 
 var sparks = []rune("▁▂▃▄▅▆▇█")
 
-// sparkline draws values as a line of characters from 0 to the greatest value, each of
-// which is the greatest of the values that it stands for, and names the least and the
-// greatest.
+// sparkline draws values as a line of characters, scaled from 0 to the greatest value,
+// and appends the least and the greatest value. A character that stands for several
+// values shows the greatest of them.
 func sparkline(values []float64, width int) string {
 	if len(values) == 0 {
 		return "no samples"

@@ -76,8 +76,8 @@ func newEndpoint(config *tls.Config) (*endpoint, error) {
 	return e, nil
 }
 
-// slowBody is how many bytes a response of an endpoint has. They are sent slowly, so that a
-// crash happens in the middle of some.
+// slowBody is the size of an endpoint's response in bytes. The endpoint sends it slowly, so
+// that a crash interrupts some responses.
 const slowBody = 5
 
 func (e *endpoint) serve(l net.Listener) {

@@ -31,7 +31,8 @@ type site struct {
 	written int64 // the latest acknowledged revision
 }
 
-// An outage is a time in which an endpoint did not serve. The zero end is in the future.
+// An outage is a time in which an endpoint did not serve. If ended is zero, the outage
+// continues.
 type outage struct{ began, ended time.Time }
 
 // recovery is how long after an outage clients may still fail: until the gateway tries the
@@ -160,8 +161,8 @@ func (s *site) clientTLS(protos ...string) *tls.Config {
 	return &tls.Config{RootCAs: s.pool, ServerName: listenerName, NextProtos: protos, ClientSessionCache: tls.NewLRUClientSessionCache(8)}
 }
 
-// close ends the gateway and the servers, and checks that no server received other data
-// than clients sent.
+// close ends the gateway and the servers, and checks that servers received only data
+// that clients sent.
 func (s *site) close() error {
 	err := s.gateway.stop()
 	if err != nil {

@@ -23,7 +23,8 @@ func (o Options) every(share time.Duration, least time.Duration) time.Duration {
 	return max(o.Length/share, least)
 }
 
-// ErrVerdict says that the gateway did not end as it began, or that clients failed.
+// ErrVerdict reports that the gateway did not free its resources, or that clients
+// failed.
 var ErrVerdict = errors.New("the soak failed")
 
 // Run runs the soak and writes a report. It returns ErrVerdict if a client failed in a way
@@ -48,8 +49,8 @@ func Run(ctx context.Context, o Options) (err error) {
 	defer background.Wait()
 	defer stopSampling()
 
-	// The baseline is that of a process that has served load of every kind, and that came
-	// from an upgrade as the last one will.
+	// The baseline is measured on a process that has served load of every kind. An
+	// upgrade starts this process, because an upgrade also starts the last one.
 	fmt.Fprintln(o.Report, "warming up")
 	if err := s.gateway.upgrade(ctx); err != nil {
 		return err

@@ -162,8 +162,8 @@ func (l ociLayout) extract(compressed []byte, diffID, dir string) {
 	}
 }
 
-// The image runs as its own user, who is not root, and becomes ready. Its health check
-// says so.
+// The image runs as its own user, not as root, and becomes ready. Its health check
+// reports that.
 func TestTheImageRuns(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can run an image as another user")

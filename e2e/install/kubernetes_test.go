@@ -31,7 +31,7 @@ type probe struct {
 	HTTPGet struct{ Path, Port string } `yaml:"httpGet"`
 }
 
-// An object is what the tests read of a Kubernetes object.
+// An object is the part of a Kubernetes object that the tests read.
 type object struct {
 	Kind     string
 	Metadata struct {
@@ -202,7 +202,7 @@ func TestKubernetesObjectsFitTogether(t *testing.T) {
 }
 
 // podScript runs a program as a pod runs it: with its volumes mounted into the image, which
-// is read-only, as its user and groups, and without a way to more rights.
+// is read-only, as its user and groups, and without any way to gain rights.
 //
 // usage: ROOT USER GROUP FSGROUP [VOLUME PATH rw|ro]… -- PROGRAM ARGUMENT…
 const podScript = `set -e

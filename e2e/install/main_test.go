@@ -17,7 +17,7 @@ import (
 	"time"
 )
 
-// patience bounds every wait. Only failures reach it.
+// patience bounds every wait. Only a failing test waits that long.
 const patience = 30 * time.Second
 
 func eventually(t testing.TB, condition string, ok func() bool) {
@@ -50,8 +50,8 @@ func missing(t testing.TB, reason string) {
 	t.Skip(reason)
 }
 
-// made returns the path of a file that `make install-test` makes, from an environment
-// variable.
+// made returns the path of a file that `make install-test` makes. An environment
+// variable holds the path.
 func made(t testing.TB, variable string) string {
 	t.Helper()
 	path := os.Getenv(variable)

@@ -15,8 +15,8 @@ import (
 	"testing"
 )
 
-// systemctl replaces systemd's in a root. It controls only our service, and finds its
-// process in /run/drawbridge/pid.
+// systemctl replaces the command of systemd in a root. It controls only our service,
+// and finds its process in /run/drawbridge/pid.
 const systemctl = `#!/bin/sh
 echo "$@" >> /systemctl.log
 pid=$(cat /run/drawbridge/pid 2>/dev/null)

@@ -2,6 +2,6 @@
 // etcd.
 //
 // A Member is the store of the gateway's writer: it commits to etcd, and keeps a copy of
-// the latest state in bolt. It also follows what other members commit, by edits that the
-// gateway applies like all others. The Member owns both stores.
+// the latest state in bolt. It also follows the commits of other members: each becomes
+// an edit that the gateway applies like any other. The Member owns both stores.
 package fleet

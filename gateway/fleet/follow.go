@@ -13,7 +13,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/gateway/store/etcd"
 )
 
-// errDiverged reports that etcd holds another history than the member.
+// errDiverged reports that the history in etcd is not that of the member.
 var errDiverged = errors.New("the gateway does not follow etcd")
 
 const (
@@ -24,7 +24,8 @@ const (
 	maxMoves = 20
 )
 
-// Run follows the head until ctx ends, and tells the fleet how this gateway is.
+// Run follows the head until ctx ends, and reports the status of this gateway
+// to the fleet.
 func (m *Member) Run(ctx context.Context) {
 	var reporting sync.WaitGroup
 	reporting.Go(func() { m.report(ctx) })
@@ -92,8 +93,8 @@ func (m *Member) sync(ctx context.Context) (*etcd.Head, error) {
 
 // readHead reads the head. It creates the fleet if neither etcd nor the member has one.
 func (m *Member) readHead(ctx context.Context) (*etcd.Head, error) {
-	// Before the read: the head that is read cannot be older, but this gateway may commit
-	// in the meantime.
+	// Copy the position before the read. The head cannot be older than this position, but
+	// it may be older than a commit that this gateway makes during the read.
 	m.mu.Lock()
 	at, state := m.position, m.state
 	m.mu.Unlock()
@@ -123,7 +124,8 @@ func (m *Member) readHead(ctx context.Context) (*etcd.Head, error) {
 	return head, nil
 }
 
-// differs returns why a head does not continue the history of a state, or "".
+// differs returns why a head does not continue the history of a state, or "" if
+// it does.
 func (at position) differs(state *store.State, h *etcd.Head) string {
 	if at.Instance == "" {
 		return ""
@@ -145,7 +147,7 @@ func (at position) differs(state *store.State, h *etcd.Head) string {
 	return ""
 }
 
-// diverged notes why the member does not follow etcd.
+// diverged records why the member does not follow etcd.
 func (m *Member) diverged(why string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -158,7 +160,7 @@ func (m *Member) diverged(why string) error {
 	return fmt.Errorf("%w: %s", errDiverged, why)
 }
 
-// reach makes the state of a head live, unless it is.
+// reach makes the state of a head live, unless it is live already.
 func (m *Member) reach(ctx context.Context, head *etcd.Head) error {
 	m.mu.Lock()
 	same := m.head != nil && m.head.Mod == head.Mod
@@ -203,8 +205,8 @@ func (m *Member) reach(ctx context.Context, head *etcd.Head) error {
 }
 
 // maxDeadlineDelay bounds by how much a follower delays the rollback of a revision that was not
-// confirmed. It leaves it to the gateway that took the write, and avoids that all members
-// write at once.
+// confirmed. The delay lets the gateway that accepted the write roll back first, and keeps the
+// members from all writing at once.
 const maxDeadlineDelay = 3 * time.Second
 
 // updates returns the steps of a reading for watchers.

@@ -27,8 +27,8 @@ const commitTime = 20 * time.Second
 
 // Options configure a Member. Only Poll may be zero.
 type Options struct {
-	// ID names the gateway in the fleet. Describe returns what it says of itself; it leaves out
-	// gateway_id, lag, connected and last_seen_time.
+	// ID names the gateway in the fleet. Describe returns the gateway's description of itself,
+	// without gateway_id, lag, connected and last_seen_time.
 	ID       string
 	Describe func() *adminv1.Gateway
 
@@ -59,7 +59,7 @@ type Member struct {
 
 	keeping sync.Mutex  // held while local is written
 	local   *bolt.Store // guarded by keeping
-	lent    bool        // another process has local; guarded by keeping
+	lent    bool        // another process owns local; guarded by keeping
 
 	mu       sync.Mutex
 	position position     // the position of state; guarded by mu
@@ -77,13 +77,13 @@ type position struct {
 	Read     int64  // etcd's revision when the head was read
 }
 
-// kept is what the copy in bolt holds.
+// kept is the content of the copy in bolt.
 type kept struct {
 	state    *store.State
 	position position
 }
 
-// A Status says how a member stands to its fleet.
+// A Status describes the connection of a member to its fleet.
 type Status struct {
 	Instance  string    // "": unknown
 	Head      int64     // the latest revision that etcd has reported; 0: none since the start
@@ -122,14 +122,15 @@ func (m *Member) State() *store.State {
 	return m.state
 }
 
-// Status returns how the member stands to its fleet now.
+// Status returns the current status of the member.
 func (m *Member) Status() Status {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.status
 }
 
-// writable returns the head to commit after, or why nothing can be committed.
+// writable returns the head to commit after, or an error that says why the
+// member cannot commit.
 func (m *Member) writable() (*etcd.Head, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -176,7 +177,7 @@ func (m *Member) failed(err error) error {
 	return err
 }
 
-// Pending returns nil: Sync says what is pending in the fleet.
+// Pending returns nil, because Sync reports the pending revision of the fleet.
 func (m *Member) Pending() *adminv1.Pending { return nil }
 
 // EndPending stores in etcd that no revision is pending, and replaces the revision if r is
@@ -201,7 +202,7 @@ func (m *Member) EndPending(r *adminv1.Revision) error {
 	return nil
 }
 
-// moved notes that a state is at the head.
+// moved records the head and its state as those of the member.
 func (m *Member) moved(h *etcd.Head, state *store.State) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -210,7 +211,7 @@ func (m *Member) moved(h *etcd.Head, state *store.State) {
 	m.contact(h)
 }
 
-// contact notes that etcd has answered. The caller holds mu.
+// contact records that etcd has answered. The caller holds mu.
 func (m *Member) contact(h *etcd.Head) {
 	if m.status.Unreachable != "" {
 		m.log.Info("etcd answers", "revision", h.Revision())
@@ -219,7 +220,7 @@ func (m *Member) contact(h *etcd.Head) {
 	m.status.Head, m.status.Since, m.status.Contacted = h.Revision(), h.Since, time.Now()
 }
 
-// unreachable notes that etcd did not answer.
+// unreachable records that etcd did not answer.
 func (m *Member) unreachable(err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

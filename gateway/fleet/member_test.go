@@ -25,7 +25,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// A gateway is the part of a gateway that its member uses.
+// A gateway stands in for the part of a gateway that its member uses.
 type gateway struct {
 	*Member
 	mu sync.Mutex // the writer's lock
@@ -71,7 +71,7 @@ func join(t *testing.T, c *etcdtest.Cluster) *gateway {
 	return g
 }
 
-// A commit while the head is read is no sign that etcd went back.
+// A commit during a read of the head does not look as if etcd had gone back.
 func TestReadsDuringCommitsAreNoDivergence(t *testing.T) {
 	c := etcdtest.Start(t, 1)
 	a, b := join(t, c), join(t, c)

@@ -15,11 +15,11 @@ import (
 
 const (
 	describeEvery = time.Minute    // without a change
-	compareEvery  = time.Second    // how often a change is looked for
+	compareEvery  = time.Second    // how often report looks for a change
 	forgetAfter   = 24 * time.Hour // a gateway that is not connected
 )
 
-// report tells the fleet how this gateway is, until ctx ends.
+// report reports the status of this gateway to the fleet until ctx ends.
 func (m *Member) report(ctx context.Context) {
 	for failures := 0; ctx.Err() == nil; failures++ {
 		began := time.Now()
@@ -80,7 +80,7 @@ func (m *Member) reportOnce(ctx context.Context) error {
 	}
 }
 
-// forgetOld deletes what gateways said that stopped long ago.
+// forgetOld deletes the descriptions of gateways that stopped long ago.
 func (m *Member) forgetOld(ctx context.Context, head *etcd.Head) error {
 	all, err := m.gateways(ctx, head)
 	if err != nil {

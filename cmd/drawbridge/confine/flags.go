@@ -76,8 +76,8 @@ func (f *Flags) complete(p Paths, lookupEnv func(string) (string, bool)) Paths {
 	return p
 }
 
-// CheckProgram returns an error if Landlock does not let the process run a program, which
-// the kernel would report as a lack of permission.
+// CheckProgram returns an error if Landlock does not let the process run a program. The
+// kernel would report only a lack of permission.
 func (f *Flags) CheckProgram(c *adminv1.Confinement, own, program string) error {
 	roots := Paths{ProgramRoots: f.programRoots, Program: own, Resolve: resolve}.programs()
 	target := resolve(program)

@@ -9,11 +9,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// minVersion is the first version of Landlock that can allow what a start does.
+// minVersion is the first version of Landlock that can allow every operation of
+// a start.
 const minVersion = 2
 
-// restrict gives the rules to the kernel, for every thread of the process. It returns the
-// version of Landlock in this kernel.
+// restrict passes the rules to the kernel, for every thread of the process. It returns
+// the version of Landlock in this kernel.
 func restrict(rules []Rule, log hclog.Logger) (version int, err error) {
 	version, err = ll.LandlockGetABIVersion()
 	switch {
@@ -39,7 +40,7 @@ func restrict(rules []Rule, log hclog.Logger) (version int, err error) {
 
 func setNoNewPrivileges() error { return ll.AllThreadsPrctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }
 
-// inForce asks the kernel what restricts this process.
+// inForce asks the kernel which restrictions apply to this process.
 func inForce() (noNewPrivileges, filter bool) {
 	set, err := unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0)
 	noNewPrivileges = err == nil && set == 1

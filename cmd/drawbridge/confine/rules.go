@@ -37,7 +37,7 @@ const (
 // ofFiles are the rights that a rule for a single file can give.
 const ofFiles Rights = ll.AccessFSExecute | ll.AccessFSReadFile | ll.AccessFSWriteFile | ll.AccessFSTruncate | ll.AccessFSIoctlDev
 
-// all are the rights that Landlock takes away unless a rule gives them.
+// all are the rights that Landlock denies unless a rule grants them.
 const all Rights = 1<<16 - 1
 
 // A Rule gives rights to a file, or to everything below a directory.
@@ -46,7 +46,7 @@ type Rule struct {
 	Rights Rights
 }
 
-// Paths are the absolute paths that a gateway uses. Empty ones are ignored.
+// Paths are the absolute paths that a gateway uses. Empty paths are ignored.
 type Paths struct {
 	DataDir     string
 	FileRoots   []string
@@ -72,15 +72,15 @@ type Paths struct {
 	Resolve func(path string) string
 }
 
-// Rules returns the rules that a gateway needs, in the order of their paths. A rule is
-// for a directory rather than for a file wherever another program may replace the file:
-// the kernel's rules are about inodes, not about names.
+// Rules returns the rules that a gateway needs, in the order of their paths. If another
+// program may replace a file, its rule is for the directory, because the kernel's rules
+// apply to inodes, not to names.
 func Rules(p Paths) []Rule {
 	out := ruleSet{}
 	out.add(read, systemDirs...)
 	out.add(device, "/dev/null")
 	out.add(ll.AccessFSReadFile, "/dev/urandom")
-	// Listeners may have unix sockets anywhere, and appear at any time.
+	// Listeners may have unix sockets anywhere, and may be added at any time.
 	out.add(sockets, "/")
 
 	out.add(store, p.DataDir)

@@ -81,7 +81,7 @@ func TestProgramRootsReplaceTheDirectoryOfTheProgram(t *testing.T) {
 	}
 }
 
-// Whatever the flags are, few directories can be written to.
+// With any flags, few directories are writable.
 func TestNothingElseIsWritable(t *testing.T) {
 	const change = store &^ (read | sockets)
 	for _, r := range Rules(Paths{DataDir: "/data"}) {
@@ -135,7 +135,7 @@ func TestCheckProgramSaysWhereProgramsMayBe(t *testing.T) {
 		{other, []string{filepath.Dir(other)}, confined, false},
 		{link, nil, confined, true},
 		{link, []string{top}, confined, false},
-		{filepath.Join(top, "missing"), nil, confined, false}, // the kernel says so
+		{filepath.Join(top, "missing"), nil, confined, false}, // the kernel reports it
 	} {
 		f := &Flags{programRoots: c.roots}
 		if err := f.CheckProgram(c.state, own, c.program); (err != nil) != c.refused || err != nil && !strings.Contains(err.Error(), "--program-root "+filepath.Dir(other)) {

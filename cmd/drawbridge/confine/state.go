@@ -15,8 +15,8 @@ import (
 )
 
 // inheritedVariable is the environment variable by which the new process of an upgrade
-// learns the version of Landlock that already restricts it. More restrictions would only
-// add up: the kernel allows 16 layers of them.
+// learns the version of Landlock that already restricts it. That process adds no
+// restrictions, because each upgrade would add a layer and the kernel allows 16.
 const inheritedVariable = "DRAWBRIDGE_UPGRADE_LANDLOCK"
 
 // Inherited returns the version of Landlock that the process inherited from the one that
@@ -38,9 +38,9 @@ func Environment(c *adminv1.Confinement) []string {
 	return []string{inheritedVariable + "=" + strconv.Itoa(int(c.GetLandlockVersion()))}
 }
 
-// Apply restricts the process as the flags say, and first makes the directories that a
-// start makes. It returns what is in force, and logs what is not. inherited is what
-// Inherited returned, if this process replaces another one.
+// Apply makes the directories that a start needs, and then restricts the process as
+// the flags say. It returns the restrictions in force, and logs those that are
+// missing. inherited is the result of Inherited, if this process replaces another one.
 //
 // Call Apply before reading files that may hang: the kernel restricts each thread, and a
 // thread that waits for such a file would make Apply wait too.
@@ -84,7 +84,7 @@ func (f *Flags) Apply(ctx context.Context, paths func() Paths, inherited int, lo
 	return c, nil
 }
 
-// makeDirs makes the directories that a start makes if they are missing, because the
+// makeDirs makes the directories that a start needs and that do not exist, because the
 // process cannot make them later. A directory that cannot be made fails the start later,
 // with the reason.
 func (p Paths) makeDirs() {
@@ -105,7 +105,7 @@ func existing(rules []Rule, log hclog.Logger) []Rule {
 			log.Warn("Landlock: the process cannot use a path until a restart", "path", r.Path, "error", err)
 			continue
 		case info.Mode()&(fs.ModeNamedPipe|fs.ModeSocket) != 0:
-			continue // a pipe without a name is never restricted, and one with a name is in a directory
+			continue // an unnamed pipe is never restricted, and a named pipe is in a directory
 		case !info.IsDir():
 			r.Rights &= ofFiles
 		}
@@ -114,7 +114,8 @@ func existing(rules []Rule, log hclog.Logger) []Rule {
 	return out
 }
 
-// lacking returns what this version of Landlock cannot restrict.
+// lacking returns the restrictions that this version of Landlock does not
+// support.
 func lacking(version int) []string {
 	var out []string
 	if version < 3 {

@@ -68,15 +68,16 @@ func (s *Store) read(ctx context.Context, sealer *seal.Sealer, kind string, b Bl
 	return content, amended, nil
 }
 
-// discard deletes the chunks of a blob that nothing refers to. An error leaves them to
-// the collection of old records.
+// discard deletes the chunks of a blob that nothing refers to. If that fails, a later
+// commit deletes them with the old records.
 func (s *Store) discard(kind string, revision int64, id string) {
 	ctx, cancel := context.WithTimeout(context.Background(), s.timeout)
 	defer cancel()
 	_, _ = s.client.Delete(ctx, s.prefix+blobPrefix(kind, revision, id), clientv3.WithPrefix())
 }
 
-// before deletes every key of a kind that belongs to a revision before a number.
+// before returns the operation that deletes every key of a kind whose revision
+// is lower than the given one.
 func (s *Store) before(kind string, revision int64) clientv3.Op {
 	return clientv3.OpDelete(s.prefix+kind, clientv3.WithRange(fmt.Sprintf("%s%s"+numberOfRevision, s.prefix, kind, revision)))
 }

@@ -35,7 +35,7 @@ func (e *UnknownError) Unwrap() error { return e.Err }
 // maxRecordBytes bounds the total size of the records that a head lists, except the latest.
 const maxRecordBytes = 64 << 20
 
-// settleTime bounds how long a commit with an unknown outcome asks for it.
+// settleTime bounds how long a commit tries to find out its outcome.
 const settleTime = 10 * time.Second
 
 // Commit makes the draft the revision after base, and returns the new head. When it
@@ -123,7 +123,7 @@ func (s *Store) checkpoint(ctx context.Context, sealer *seal.Sealer, state *stor
 	return s.write(ctx, sealer, checkpointPrefix, state.Revision(), id, content)
 }
 
-// after returns the head that a record makes.
+// after returns the head that follows h when a record is added.
 func (h *Head) after(b Blob, most int) *Head {
 	next := *h
 	next.Records = append(slices.Clone(h.Records), b)
@@ -132,8 +132,8 @@ func (h *Head) after(b Blob, most int) *Head {
 	return &next
 }
 
-// trim drops the oldest records over the limits, but none that leads from the checkpoint
-// to the state in force.
+// trim drops the oldest records over the limits. It keeps every record that leads from
+// the checkpoint to the state in force.
 func (h *Head) trim(most int) {
 	total := 0
 	for _, b := range h.Records {
@@ -145,11 +145,12 @@ func (h *Head) trim(most int) {
 	}
 }
 
-// minCheckpoint is the size of records below which no checkpoint is made because of it.
+// minCheckpoint is the total size that records must exceed before their size causes a
+// checkpoint.
 const minCheckpoint = 1 << 20
 
-// needsCheckpoint reports whether the records after the checkpoint are many, or larger
-// than a state was.
+// needsCheckpoint reports whether there are many records after the checkpoint, or
+// whether they are larger than the checkpoint.
 func (h *Head) needsCheckpoint(every int) bool {
 	count, size := 0, 0
 	for _, b := range h.Records {
@@ -160,8 +161,8 @@ func (h *Head) needsCheckpoint(every int) bool {
 	return count >= every || size > max(minCheckpoint, h.Checkpoint.Bytes)
 }
 
-// swap makes next the head if base still is. id identifies the commit in the records of
-// next; it is empty if next has no further record.
+// swap makes next the head if base is still the head. id identifies the commit in the
+// records of next; it is empty if next adds no record.
 func (s *Store) swap(ctx context.Context, base, next *Head, id string, also ...clientv3.Op) (*Head, error) {
 	value, err := next.encode()
 	if err != nil {
@@ -182,10 +183,10 @@ func (s *Store) swap(ctx context.Context, base, next *Head, id string, also ...c
 	return next, nil
 }
 
-// settle finds out whether a swap to next took effect whose response was lost. It returns
-// the head that the swap made if it did, even if the head has moved on since.
+// settle finds out whether a swap whose response was lost took effect. If it did, settle
+// returns the head that the swap made, even if the head has changed again since.
 func (s *Store) settle(ctx context.Context, base, next *Head, id string, cause error) (*Head, error) {
-	// The caller's request may have ended, and its outcome still counts.
+	// Find out the outcome even if the caller's request has ended.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTime)
 	defer cancel()
 	for {
@@ -207,9 +208,9 @@ func (s *Store) settle(ctx context.Context, base, next *Head, id string, cause e
 			return head, nil
 		}
 		if made := func(b Blob) bool { return b.ID == id }; id != "" && slices.ContainsFunc(head.Records, made) {
-			// The current head is of a later revision. When next was the head is unknown,
-			// so it counts as old as base: a commit after it conflicts, and every read of
-			// the head is later.
+			// The current head is of a later revision. It is unknown when next was the
+			// head, so next gets the revisions of base. Then a commit after next
+			// conflicts, and every read of the head counts as later.
 			next.Mod, next.Read, next.Cluster = base.Mod, base.Read, base.Cluster
 			return next, nil
 		}
@@ -243,7 +244,7 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// change returns the difference that a step from a state makes to the sum over all
+// change returns by how much a step from a state changes the sum over all
 // resources.
 func change(from *store.State, step store.Step) (sum uint64) {
 	for _, r := range step.Puts {

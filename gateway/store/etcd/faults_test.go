@@ -19,7 +19,8 @@ import (
 
 func prefixOption() clientv3.OpOption { return clientv3.WithPrefix() }
 
-// A follower follows the head as a gateway does, and notes each revision that it reaches.
+// A follower follows the head as a gateway does, and records each revision that it
+// reaches.
 type follower struct {
 	store *Store
 	reads atomic.Int64 // the number of reads of heads
@@ -120,8 +121,8 @@ func TestCompactionWhileAwayLosesNothing(t *testing.T) {
 	}
 }
 
-// apisix #12514: an idle prefix is not read again and again because others write and
-// compact, and loses nothing.
+// apisix #12514: writes and compactions elsewhere do not cause repeated reads of an
+// idle prefix, and the prefix loses nothing.
 func TestAnIdlePrefixIsNotReadAgain(t *testing.T) {
 	t.Parallel()
 	c := etcdtest.Start(t, 1)
@@ -313,8 +314,8 @@ func TestACommitWithoutAResponseIsSettled(t *testing.T) {
 	_ = h
 }
 
-// A commit whose response was lost, and which others have followed since, is the revision
-// that it made, not theirs.
+// A commit whose response was lost returns the revision that it made, even if other
+// commits have followed it.
 func TestASettledCommitIsItsOwnRevision(t *testing.T) {
 	t.Parallel()
 	c := etcdtest.Start(t, 1)

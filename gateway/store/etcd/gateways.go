@@ -12,14 +12,15 @@ import (
 
 // Keys of the gateways of a fleet, below its prefix.
 const (
-	gatewayPrefix = "gateway/" // gateway/ID: what the gateway says of itself, sealed
+	gatewayPrefix = "gateway/" // gateway/ID: the gateway's description of itself, sealed
 	alivePrefix   = "alive/"   // alive/ID: exists while the gateway is connected
 )
 
-// aliveSeconds is how long a gateway that stops without saying so still counts as connected.
+// aliveSeconds is how long a gateway that stops without notice still counts as connected.
 const aliveSeconds = 15
 
-// A Presence says that a gateway is connected, until it is left or lost.
+// A Presence says that a gateway is connected, until Leave is called or the
+// lease is lost.
 type Presence struct {
 	store *Store
 	lease clientv3.LeaseID
@@ -53,15 +54,15 @@ func (s *Store) Join(ctx context.Context, id string) (*Presence, error) {
 // Lost returns a channel that is closed once the gateway no longer counts as connected.
 func (p *Presence) Lost() <-chan struct{} { return p.lost }
 
-// Leave ends the presence. It waits until ctx ended or the lease did. An error leaves the
-// key to its lease.
+// Leave ends the presence. It waits until ctx or the lease has ended. If the request
+// fails, the key expires with its lease.
 func (p *Presence) Leave() {
 	ctx, cancel := p.store.limited(context.Background())
 	defer cancel()
 	_, _ = p.store.client.Revoke(ctx, p.lease)
 }
 
-// A Description is what a gateway says of itself.
+// A Description is a gateway's description of itself.
 type Description struct {
 	ID        string
 	Content   []byte
@@ -72,19 +73,20 @@ func gatewayPlace(id string) seal.Place {
 	return seal.Place{Bucket: []byte(strings.TrimSuffix(gatewayPrefix, "/")), Key: []byte(id)}
 }
 
-// Describe stores what a gateway says of itself, in the fleet of a head.
+// Describe stores a gateway's description of itself, in the fleet of a head.
 func (s *Store) Describe(ctx context.Context, h *Head, id string, content []byte) error {
 	_, err := s.txn(ctx, nil, clientv3.OpPut(s.prefix+gatewayPrefix+id, string(h.key.sealer.Seal(gatewayPlace(id), content))))
 	return err
 }
 
-// Forget deletes what a gateway said of itself, unless it is connected.
+// Forget deletes a gateway's description of itself, unless the gateway is
+// connected.
 func (s *Store) Forget(ctx context.Context, id string) error {
 	_, err := s.txn(ctx, []clientv3.Cmp{clientv3.Compare(clientv3.CreateRevision(s.prefix+alivePrefix+id), "=", 0)}, clientv3.OpDelete(s.prefix+gatewayPrefix+id))
 	return err
 }
 
-// Gateways returns what the gateways of a fleet say of themselves, by ID.
+// Gateways returns the descriptions of the gateways of a fleet, by ID.
 func (s *Store) Gateways(ctx context.Context, h *Head) ([]Description, error) {
 	resp, err := s.txn(ctx, nil, clientv3.OpGet(s.prefix+gatewayPrefix, clientv3.WithPrefix()), clientv3.OpGet(s.prefix+alivePrefix, clientv3.WithPrefix(), clientv3.WithKeysOnly()))
 	if err != nil {

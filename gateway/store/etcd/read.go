@@ -11,8 +11,8 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// ErrMoved reports that the head has moved while what it refers to was read: records were
-// deleted. Read the head again.
+// ErrMoved reports that the head changed during a read, and that records to which it
+// referred were deleted. Read the head again.
 var ErrMoved = errors.New("the head has moved")
 
 // A Position is a revision that a gateway has: its state, and the ID of its commit.
@@ -21,13 +21,13 @@ type Position struct {
 	ID    string
 }
 
-// A Reading is what a head refers to.
+// A Reading is the content that a head refers to.
 type Reading struct {
 	Head  *Head
 	State *store.State // the state of the revision in force
 
-	// Records are those of the revisions after the position, oldest first. Complete says
-	// that none is missing: the first one follows the position.
+	// Records are the records of the revisions after the position, oldest first.
+	// Complete says that no record is missing: the first record follows the position.
 	Records  []*Record
 	Complete bool
 }

@@ -18,8 +18,8 @@ type Record struct {
 	Step store.Step
 }
 
-// The parts of a record or checkpoint. Each is a byte that says what it is, its length as
-// a varint, and its content.
+// The parts of a record or checkpoint. Each part is a byte for its kind, its length as a
+// varint, and its content.
 const (
 	partRevision = 1 // an adminv1.Revision
 	partPrior    = 2 // kind, length of the name, name, length of the digest, digest, resource
@@ -141,7 +141,7 @@ func (r *Record) take(part byte, content []byte) error {
 	return nil
 }
 
-// cutText cuts what withLength wrote off the front of content.
+// cutText removes a text that withLength wrote from the front of content.
 func cutText(content []byte) (text string, rest []byte, ok bool) {
 	size, n := binary.Uvarint(content)
 	if n <= 0 || size > uint64(len(content)-n) {

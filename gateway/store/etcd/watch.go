@@ -7,14 +7,15 @@ import (
 )
 
 // Wait returns when the head may have changed since h was read: after an event, and when
-// the watch fails. It never means that the head is unchanged. The error says why the
-// watch ended; it is nil after an event.
+// the watch fails. The head may have changed even if Wait returns an error. The error
+// says why the watch ended; it is nil after an event.
 func (s *Store) Wait(ctx context.Context, h *Head) error {
 	return s.wait(ctx, headKey, h.Read)
 }
 
-// wait watches a key from the revision after that of a read, which cannot be compacted
-// unless others write in between: the key itself may be idle since long ago.
+// wait watches a key from the revision after that of a read. That revision can be
+// compacted only if others write in between. The revision of the key's last change may
+// have been compacted long ago.
 func (s *Store) wait(ctx context.Context, name string, read int64, opts ...clientv3.OpOption) error {
 	// The end of the context ends the watch.
 	ctx, cancel := context.WithCancel(ctx)

@@ -2,5 +2,5 @@ package etcdtest
 
 import "syscall"
 
-// dieWithParent ends a member with the test process, however that ends.
+// dieWithParent ends a member with the test process, however that process ends.
 func dieWithParent() *syscall.SysProcAttr { return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} }

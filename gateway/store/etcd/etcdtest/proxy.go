@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// A Proxy carries TCP connections to one address, until Silence makes it drop what they send.
+// A Proxy carries TCP connections to one address, until Silence makes it drop their data.
 type Proxy struct {
 	l      net.Listener
 	target string
@@ -34,8 +34,8 @@ func NewProxy(t testing.TB, target string) *Proxy {
 // Address returns the address of the proxy.
 func (p *Proxy) Address() string { return p.l.Addr().String() }
 
-// Silence makes every open connection and every new one carry nothing. They stay open. It
-// does not end for these connections.
+// Silence makes all open and all new connections drop their data. They stay open. Heal
+// does not restore connections that were silenced.
 func (p *Proxy) Silence() { p.set(true) }
 
 // Heal makes new connections work.
@@ -53,7 +53,8 @@ func (p *Proxy) isSilent() bool {
 	return p.silent
 }
 
-// keep notes a connection to close. It returns false if the proxy is closed.
+// keep registers a connection to be closed with the proxy. It returns false if
+// the proxy is closed.
 func (p *Proxy) keep(c net.Conn) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -82,7 +83,8 @@ func (p *Proxy) accept() {
 	}
 }
 
-// carry copies until a side closes. Once the proxy was silent, the connection stays silent.
+// carry copies data until a side closes. Once the proxy has been silent, the connection
+// stays silent.
 func (p *Proxy) carry(to, from net.Conn) {
 	silent := false
 	buf := make([]byte, 32<<10)
