@@ -1,5 +1,5 @@
-// The system call filter of the systemd unit forbids what a gateway does not need, and
-// nothing that it does need.
+// The system call filter of the systemd unit allows every call that a gateway needs,
+// and forbids calls that it does not need.
 
 package e2e
 
@@ -23,7 +23,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// A filteredRun is what TestRunFiltered runs, and under which filter.
+// A filteredRun is the command that TestRunFiltered runs, with its filter.
 type filteredRun struct {
 	Allowed []int // numbers of system calls
 	Args    []string

@@ -35,7 +35,7 @@ type longStreams struct {
 	upgrades []period
 }
 
-// A period is the time of an upgrade. The zero end is in the future.
+// A period is the time of an upgrade. If ended is zero, the upgrade continues.
 type period struct{ began, ended time.Time }
 
 func TestStreamsThatOutliveTheDrainEndWithIt(t *testing.T) {
@@ -108,7 +108,7 @@ func TestStreamsThatOutliveTheDrainEndWithIt(t *testing.T) {
 	}
 }
 
-// follow reads one stream to its end, which a drain may bring about.
+// follow reads one stream to its end. A drain may end the stream.
 func (s *longStreams) follow(ctx context.Context, address string) error {
 	started := time.Now()
 	conn, err := (&net.Dialer{Timeout: patience}).DialContext(ctx, "tcp", address)
@@ -150,8 +150,8 @@ func (s *longStreams) follow(ctx context.Context, address string) error {
 	}
 }
 
-// drained reports whether the drain of an upgrade had ended by then that a stream took
-// part in.
+// drained reports whether the drain of an upgrade has ended by now. Only upgrades
+// count that had not ended when the stream started.
 func (s *longStreams) drained(started, now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

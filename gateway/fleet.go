@@ -25,9 +25,9 @@ import (
 // firstSync bounds how long the start waits for etcd before it serves the last good copy.
 const firstSync = 5 * time.Second
 
-// A Fleet says with which gateways this one shares its desired state.
+// A Fleet makes a gateway share its desired state with others.
 type Fleet struct {
-	// Etcd says where the state is. Its Key and History are those of the gateway.
+	// Etcd says where the state is. Its Key and History are the gateway's.
 	Etcd etcd.Options
 
 	// ID names the gateway in the fleet, and Labels describe it. Empty: the host name, and no
@@ -62,10 +62,10 @@ func joinFleet(o Options, db *bolt.Store, g *Gateway) (*fleet.Member, error) {
 	return m, nil
 }
 
-// maxDescribed bounds the problems that a gateway tells the fleet of.
+// maxDescribed bounds the problems that a gateway reports to the fleet.
 const maxDescribed = 20
 
-// describe returns what the gateway says of itself.
+// describe returns the gateway's description of itself.
 func (g *Gateway) describe(labels map[string]string) *adminv1.Gateway {
 	snap := g.live.Load()
 	problems := g.problems(snap)
@@ -100,8 +100,8 @@ func (w *writer) catchUp(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// fleetStatus returns how a gateway that serves a revision stands to its fleet, with
-// warnings. It returns nil for a nil member: there is no fleet.
+// fleetStatus returns the status in its fleet of a gateway that serves a revision,
+// with warnings. It returns nil for a nil member: there is no fleet.
 func fleetStatus(m *fleet.Member, revision int64) (*adminv1.FleetStatus, []*adminv1.Warning) {
 	if m == nil {
 		return nil, nil
@@ -149,8 +149,8 @@ func fleetCounts(m *fleet.Member) func() telemetry.Fleet {
 // committed first.
 const maxRaces = 10
 
-// applyAtHead is apply, at the head of the fleet: if another gateway commits first, its
-// revision becomes live here, and the edit is drafted again.
+// applyAtHead applies an edit at the head of the fleet. If another gateway commits
+// first, the revision of that gateway becomes live here, and the edit is drafted again.
 func (w *writer) applyAtHead(ctx context.Context, e store.Edit, m *snapshot.Material) (*store.Result, error) {
 	for range maxRaces {
 		result, err := w.apply(ctx, e, m)
@@ -207,8 +207,8 @@ func (w *writer) draftFollowed(p *plan) (missing snapshot.Needs) {
 	return missing
 }
 
-// commitFollowed makes the state the last good copy, and its pending revision the one of
-// this gateway. ended is as for commit.
+// commitFollowed makes the state the last good copy, and makes its pending revision the
+// pending revision of this gateway. ended is as for commit.
 func (w *writer) commitFollowed(p *plan) (ended bool) {
 	f, before := p.edit.Follow, w.pending.Load()
 	f.Keep()
@@ -221,7 +221,7 @@ func (w *writer) commitFollowed(p *plan) (ended bool) {
 	return false
 }
 
-// followed tells watchers of a state that another gateway has committed.
+// followed notifies watchers of a state that another gateway has committed.
 func (f *feeds) followed(next *store.Followed, before *store.State) {
 	known := f.InstanceID() == next.Instance
 	f.instance.Store(&next.Instance)

@@ -7,9 +7,9 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 )
 
-// An upgrade ends the wait for the upstream while the clock looks whether the client has
-// left. The splice then owns the connection, and the clock must not cut it: it finds a
-// closed descriptor, or the half-close of the other protocol.
+// An upgrade may end the wait for the upstream while the clock checks whether the client
+// has left. The splice then owns the connection, so the clock must not cut it, even if
+// it finds a closed descriptor or the half-close of the other protocol.
 func TestAnUpgradeWhileTheClockLooksCutsNothing(t *testing.T) {
 	for _, waiting := range []bool{true, false} {
 		near, far := net.Pipe()

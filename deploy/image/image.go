@@ -19,7 +19,8 @@ const (
 	dataDir = "/var/lib/drawbridge"
 )
 
-// A config says how an image is run. Docker defines Healthcheck; others ignore it.
+// A config says how an image is run. Docker defines Healthcheck; other engines
+// ignore it.
 type config struct {
 	Created      time.Time `json:"created"`
 	Architecture string    `json:"architecture"`
@@ -125,8 +126,9 @@ func (r *release) config(arch string) config {
 	return c
 }
 
-// systemRoots returns the certificate authorities of Mozilla as PEM. Those that are only
-// trusted under a condition are left out, because PEM cannot express it.
+// systemRoots returns the certificate authorities of Mozilla as PEM. It leaves out
+// authorities that are trusted only under a condition, because PEM cannot express the
+// condition.
 func systemRoots() []byte {
 	var text bytes.Buffer
 	for root := range bundle.Roots() {

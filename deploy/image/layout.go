@@ -54,7 +54,7 @@ type layout struct{ blobs map[string][]byte }
 
 func newLayout() *layout { return &layout{make(map[string][]byte)} }
 
-// digest returns the name of a content.
+// digest returns the digest that names content in a layout.
 func digest(content []byte) string { return fmt.Sprintf("sha256:%x", sha256.Sum256(content)) }
 
 func (l *layout) add(mediaType string, content []byte) descriptor {

@@ -29,7 +29,7 @@ func main() {
 	}
 }
 
-// A release is what the images of all architectures have in common.
+// A release holds the properties that the images of all architectures share.
 type release struct {
 	version, commit string
 	time            time.Time
@@ -61,8 +61,8 @@ func (r *release) write(out string, binaries []string) error {
 	if err != nil {
 		return err
 	}
-	// The layout names one image, which lists those of the architectures. Tools that copy
-	// images expect it so.
+	// The layout names one index, which lists the images of the architectures. Tools that
+	// copy images expect this form.
 	d.Annotations = map[string]string{
 		"org.opencontainers.image.ref.name": "drawbridge:" + r.version,           // read by podman and skopeo
 		"io.containerd.image.name":          "localhost/drawbridge:" + r.version, // read by containerd and Docker

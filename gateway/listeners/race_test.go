@@ -11,8 +11,9 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// Thousands of times an accept loop closes its socket while clients connect, and another
-// loop accepts from a copy of the socket, as in an upgrade: no client is refused or reset.
+// An accept loop closes its socket while clients connect, and another loop accepts from a
+// copy of the socket, as in an upgrade. This happens thousands of times, and no client is
+// refused or reset.
 func TestNoClientIsLostBetweenTwoAcceptLoops(t *testing.T) {
 	times := 5000
 	if testing.Short() {

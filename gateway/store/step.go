@@ -24,8 +24,8 @@ type Followed struct {
 	Pending  *adminv1.Pending
 	Within   time.Duration // how long Pending may still wait
 
-	// Updates lead to State, oldest first. Complete says that none is missing after the live
-	// revision.
+	// Updates lead to State, oldest first. Complete says that no update after the live
+	// revision is missing.
 	Updates  []Update
 	Complete bool
 

@@ -7,8 +7,9 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 )
 
-// The last request that waits for a connection cancels its dial when it leaves. A request
-// that comes before the dial has ended must not join it: it would fail too.
+// When the last request that waits for a connection leaves, it cancels the dial. A
+// request that arrives before the dial has ended must not join this dial, because it
+// would fail too.
 func TestNoRequestJoinsACanceledDial(t *testing.T) {
 	canceled := false
 	d := &dialing{cancel: func() { canceled = true }, done: make(chan struct{})}

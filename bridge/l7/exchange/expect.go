@@ -33,8 +33,8 @@ type expectation struct {
 
 func (e *expectation) init(u *upload) { e.u, e.onTimer = u, e.look }
 
-// begin begins a try, and reports whether its body must wait. It need not once the
-// client has received 100 (Continue).
+// begin begins a try, and reports whether its body must wait. The body need not
+// wait after the client has received 100 (Continue).
 func (e *expectation) begin() (waits bool) {
 	x := e.u.x
 	if !x.ExpectsContinue {

@@ -56,7 +56,7 @@ func TestABlockedBodyContinuesWhenThereIsRoom(t *testing.T) {
 	}
 }
 
-// What ends a stream wakes a body that waits.
+// Every end of a stream wakes a body that waits.
 func TestABlockedBodyLearnsThatItsStreamEnded(t *testing.T) {
 	for name, end := range map[string]func(r *raw, s *ClientStream, id uint32){
 		"reset":   func(r *raw, _ *ClientStream, id uint32) { r.must(r.WriteRSTStream(id, h2.ErrCodeCancel)) },

@@ -14,14 +14,15 @@ import (
 // positionKey holds the position of the current revision in the store of a fleet.
 var positionKey = []byte("position")
 
-// A Copy is a state of another store, of which this one has the last good copy.
+// A Copy is a state of another store. This store keeps it as the last good
+// copy.
 type Copy struct {
 	State   *store.State
 	Changed []store.Ref // the resources that differ from the present copy
 
-	// Records are those of the latest revisions, oldest first and without gaps. Records that
-	// do not continue the present ones replace them all. Those that do not end with the
-	// revision of State are dropped.
+	// Records are the records of the latest revisions, oldest first and without gaps.
+	// Records that do not continue the stored records replace all of them. Records that do
+	// not end with the revision of State are dropped.
 	Records []*revisions.Record
 
 	Pending  *adminv1.Pending
@@ -52,7 +53,8 @@ func (s *Store) Follow(c Copy) error {
 	return err
 }
 
-// followRecords writes the records of a copy, and returns those that are stored then.
+// followRecords writes the records of a copy, and returns the records that are stored
+// afterwards.
 func (s *Store) followRecords(tx *bbolt.Tx, c Copy) ([]recordSize, error) {
 	kept, last := s.kept, int64(0)
 	if n := len(kept.records); n > 0 {
