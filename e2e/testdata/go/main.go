@@ -75,7 +75,7 @@ func changeLabels(ctx context.Context, admin adminv1.AdminServiceClient) error {
 		if stale != "" {
 			upstream.Etag = stale
 		}
-		_, err = retried(ctx, admin.PutUpstream, &adminv1.PutUpstreamRequest{Upstream: upstream}) // current contains the etag
+		_, err = retried(ctx, admin.PutUpstream, &adminv1.PutUpstreamRequest{Upstream: upstream}) // upstream contains the etag
 		if status.Code(err) != codes.Aborted {
 			return err
 		}
