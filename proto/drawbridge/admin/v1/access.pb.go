@@ -147,8 +147,8 @@ func (Role) EnumDescriptor() ([]byte, []int) {
 // Who made a call, and what they may do.
 type Caller struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The name in the log and in revisions: "uid:0", or "cert:" and the subject of the
-	// client certificate.
+	// The name in the log and in revisions: "uid:0", or "cert:" followed by the subject
+	// of the client certificate.
 	Principal string `protobuf:"bytes,1,opt,name=principal,proto3" json:"principal,omitempty"`
 	// How the caller reached the gateway.
 	Transport Transport `protobuf:"varint,2,opt,name=transport,proto3,enum=drawbridge.admin.v1.Transport" json:"transport,omitempty"`

@@ -80,7 +80,7 @@ func (x *PutListenerRequest) GetOptions() *WriteOptions {
 // The response to a write of one resource.
 type PutListenerResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What happened.
+	// The result of the write.
 	Change *Change `protobuf:"bytes,1,opt,name=change,proto3" json:"change,omitempty"`
 	// The current listener.
 	Listener      *Listener `protobuf:"bytes,2,opt,name=listener,proto3" json:"listener,omitempty"`
@@ -135,7 +135,7 @@ func (x *PutListenerResponse) GetListener() *Listener {
 // The request for a listener.
 type GetListenerRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Its name.
+	// The listener's name.
 	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -303,7 +303,7 @@ func (x *ListListenersResponse) GetNextPageToken() string {
 // The request to delete a listener.
 type DeleteListenerRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Its name.
+	// The listener's name.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// If set, it must match the current etag. If the resource no longer exists, a
 	// delete with an etag succeeds as UNCHANGED, so a client can retry when it did not
@@ -369,7 +369,7 @@ func (x *DeleteListenerRequest) GetOptions() *WriteOptions {
 // The response to a delete.
 type DeleteListenerResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What happened.
+	// The result of the write.
 	Change        *Change `protobuf:"bytes,1,opt,name=change,proto3" json:"change,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -471,7 +471,7 @@ func (x *PutRouteRequest) GetOptions() *WriteOptions {
 // The response to a write of one resource.
 type PutRouteResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What happened.
+	// The result of the write.
 	Change *Change `protobuf:"bytes,1,opt,name=change,proto3" json:"change,omitempty"`
 	// The current route.
 	Route         *Route `protobuf:"bytes,2,opt,name=route,proto3" json:"route,omitempty"`
@@ -526,7 +526,7 @@ func (x *PutRouteResponse) GetRoute() *Route {
 // The request for a route.
 type GetRouteRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Its name.
+	// The route's name.
 	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -694,7 +694,7 @@ func (x *ListRoutesResponse) GetNextPageToken() string {
 // The request to delete a route.
 type DeleteRouteRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Its name.
+	// The route's name.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// If set, it must match the current etag. If the resource no longer exists, a
 	// delete with an etag succeeds as UNCHANGED, so a client can retry when it did not
@@ -760,7 +760,7 @@ func (x *DeleteRouteRequest) GetOptions() *WriteOptions {
 // The response to a delete.
 type DeleteRouteResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What happened.
+	// The result of the write.
 	Change        *Change `protobuf:"bytes,1,opt,name=change,proto3" json:"change,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -862,7 +862,7 @@ func (x *PutUpstreamRequest) GetOptions() *WriteOptions {
 // The response to a write of one resource.
 type PutUpstreamResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What happened.
+	// The result of the write.
 	Change *Change `protobuf:"bytes,1,opt,name=change,proto3" json:"change,omitempty"`
 	// The current upstream.
 	Upstream      *Upstream `protobuf:"bytes,2,opt,name=upstream,proto3" json:"upstream,omitempty"`
@@ -917,7 +917,7 @@ func (x *PutUpstreamResponse) GetUpstream() *Upstream {
 // The request for an upstream.
 type GetUpstreamRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Its name.
+	// The upstream's name.
 	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1085,7 +1085,7 @@ func (x *ListUpstreamsResponse) GetNextPageToken() string {
 // The request to delete an upstream.
 type DeleteUpstreamRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Its name.
+	// The upstream's name.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// If set, it must match the current etag. If the resource no longer exists, a
 	// delete with an etag succeeds as UNCHANGED, so a client can retry when it did not
@@ -1151,7 +1151,7 @@ func (x *DeleteUpstreamRequest) GetOptions() *WriteOptions {
 // The response to a delete.
 type DeleteUpstreamResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What happened.
+	// The result of the write.
 	Change        *Change `protobuf:"bytes,1,opt,name=change,proto3" json:"change,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1198,7 +1198,7 @@ func (x *DeleteUpstreamResponse) GetChange() *Change {
 type PutCertificateRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The complete certificate. Absent fields get their defaults; they do not keep their
-	// old values. Secrets that are left out are kept, as their fields say.
+	// old values. Absent secrets keep their stored values, as their fields say.
 	Certificate *Certificate `protobuf:"bytes,1,opt,name=certificate,proto3" json:"certificate,omitempty"`
 	// Options of the write.
 	Options       *WriteOptions `protobuf:"bytes,2,opt,name=options,proto3" json:"options,omitempty"`
@@ -1253,7 +1253,7 @@ func (x *PutCertificateRequest) GetOptions() *WriteOptions {
 // The response to a write of one resource.
 type PutCertificateResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What happened.
+	// The result of the write.
 	Change *Change `protobuf:"bytes,1,opt,name=change,proto3" json:"change,omitempty"`
 	// The current certificate.
 	Certificate   *Certificate `protobuf:"bytes,2,opt,name=certificate,proto3" json:"certificate,omitempty"`
@@ -1308,7 +1308,7 @@ func (x *PutCertificateResponse) GetCertificate() *Certificate {
 // The request for a certificate.
 type GetCertificateRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Its name.
+	// The certificate's name.
 	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1476,7 +1476,7 @@ func (x *ListCertificatesResponse) GetNextPageToken() string {
 // The request to delete a certificate.
 type DeleteCertificateRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Its name.
+	// The certificate's name.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// If set, it must match the current etag. If the resource no longer exists, a
 	// delete with an etag succeeds as UNCHANGED, so a client can retry when it did not
@@ -1542,7 +1542,7 @@ func (x *DeleteCertificateRequest) GetOptions() *WriteOptions {
 // The response to a delete.
 type DeleteCertificateResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What happened.
+	// The result of the write.
 	Change        *Change `protobuf:"bytes,1,opt,name=change,proto3" json:"change,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1644,7 +1644,7 @@ func (x *PutTrustBundleRequest) GetOptions() *WriteOptions {
 // The response to a write of one resource.
 type PutTrustBundleResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What happened.
+	// The result of the write.
 	Change *Change `protobuf:"bytes,1,opt,name=change,proto3" json:"change,omitempty"`
 	// The current trust bundle.
 	TrustBundle   *TrustBundle `protobuf:"bytes,2,opt,name=trust_bundle,json=trustBundle,proto3" json:"trust_bundle,omitempty"`
@@ -1699,7 +1699,7 @@ func (x *PutTrustBundleResponse) GetTrustBundle() *TrustBundle {
 // The request for a trust bundle.
 type GetTrustBundleRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Its name.
+	// The trust bundle's name.
 	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1867,7 +1867,7 @@ func (x *ListTrustBundlesResponse) GetNextPageToken() string {
 // The request to delete a trust bundle.
 type DeleteTrustBundleRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Its name.
+	// The trust bundle's name.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// If set, it must match the current etag. If the resource no longer exists, a
 	// delete with an etag succeeds as UNCHANGED, so a client can retry when it did not
@@ -1933,7 +1933,7 @@ func (x *DeleteTrustBundleRequest) GetOptions() *WriteOptions {
 // The response to a delete.
 type DeleteTrustBundleResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What happened.
+	// The result of the write.
 	Change        *Change `protobuf:"bytes,1,opt,name=change,proto3" json:"change,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2063,7 +2063,7 @@ func (x *ApplyRequest) GetOptions() *WriteOptions {
 // The response to an apply.
 type ApplyResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What happened.
+	// The result of the write.
 	Change        *Change `protobuf:"bytes,1,opt,name=change,proto3" json:"change,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2109,9 +2109,9 @@ func (x *ApplyResponse) GetChange() *Change {
 // A resource to delete.
 type ResourceDelete struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Its kind.
+	// The resource's kind.
 	Kind Kind `protobuf:"varint,1,opt,name=kind,proto3,enum=drawbridge.admin.v1.Kind" json:"kind,omitempty"`
-	// Its name within the kind.
+	// The resource's name within its kind.
 	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	// If set, it must match the current etag. If the resource no longer exists, a
 	// delete with an etag succeeds as UNCHANGED.
@@ -2426,17 +2426,18 @@ type WatchConfigResponse struct {
 	// Each resource that changed, and how. Empty in the messages that carry the whole
 	// state.
 	Changes []*ResourceChange `protobuf:"bytes,2,rep,name=changes,proto3" json:"changes,omitempty"`
-	// Resources of the whole state, or of a change those that it created or updated.
+	// The resources of the whole state; for a change, the resources that it created or
+	// updated.
 	Resources []*Resource `protobuf:"bytes,3,rep,name=resources,proto3" json:"resources,omitempty"`
 	// The comment of the write that made the revision.
 	Comment string `protobuf:"bytes,4,opt,name=comment,proto3" json:"comment,omitempty"`
-	// Identifies the store that revision belongs to. Another store counts its own
-	// revisions.
+	// Identifies the store that revision belongs to. Revision numbers of different stores
+	// are unrelated.
 	InstanceId string `protobuf:"bytes,5,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
-	// The client now has the whole revision.
+	// Whether the client now has the whole revision.
 	Synced bool `protobuf:"varint,6,opt,name=synced,proto3" json:"synced,omitempty"`
-	// The whole state follows, and the client must discard what it has. Set in the
-	// first message of a stream that does not resume.
+	// Whether the whole state follows, so that the client must discard the state it has.
+	// Set in the first message of a stream that does not resume.
 	Reset_        bool `protobuf:"varint,7,opt,name=reset,proto3" json:"reset,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -104,10 +104,10 @@ type AdminServiceClient interface {
 	Apply(ctx context.Context, in *ApplyRequest, opts ...grpc.CallOption) (*ApplyResponse, error)
 	// Reads all resources of one revision, one page at a time, without private keys.
 	GetConfig(ctx context.Context, in *GetConfigRequest, opts ...grpc.CallOption) (*GetConfigResponse, error)
-	// Streams the current state in parts, then a message with synced, then each change,
-	// without private keys. A client may have 64 streams. A further stream, or a stream
-	// that the client reads too slowly, ends with RESOURCE_EXHAUSTED; the client can
-	// then resume.
+	// Streams the current state, then each change, without private keys. The last message
+	// of the state, and of each change, has synced set. A client may have at most 64
+	// streams. A further stream, or a stream that the client reads too slowly, ends with
+	// RESOURCE_EXHAUSTED; the client can then resume.
 	WatchConfig(ctx context.Context, in *WatchConfigRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchConfigResponse], error)
 	// Lists the stored revisions, latest first, one page at a time.
 	ListRevisions(ctx context.Context, in *ListRevisionsRequest, opts ...grpc.CallOption) (*ListRevisionsResponse, error)
@@ -117,17 +117,17 @@ type AdminServiceClient interface {
 	// Secrets are shown as fingerprints.
 	DiffRevisions(ctx context.Context, in *DiffRevisionsRequest, opts ...grpc.CallOption) (*DiffRevisionsResponse, error)
 	// Makes the resources of an earlier revision live again, as a new revision. Like
-	// every write it is validated first, probed if the options say so, and applied as a
-	// whole or not at all.
+	// every write, it is validated, probed if options.require_probe is set, and applied
+	// as a whole or not at all.
 	Rollback(ctx context.Context, in *RollbackRequest, opts ...grpc.CallOption) (*RollbackResponse, error)
 	// Confirms the revision of a write with confirm_within, so that it stays live.
 	// FAILED_PRECONDITION if that revision is not pending: its deadline has passed, or it
 	// needs no confirmation.
 	Confirm(ctx context.Context, in *ConfirmRequest, opts ...grpc.CallOption) (*ConfirmResponse, error)
 	// Streams a copy of the store as of one revision, private keys and stored revisions
-	// included. The copy is complete if the call ends with OK. "drawbridge restore" creates
-	// a data directory from it. A backup does not block writes. The copy of a sealed store
-	// is sealed with the same key.
+	// included. The copy is complete only if the call ends with OK. "drawbridge restore"
+	// creates a data directory from it. A backup does not block writes. The copy of a
+	// sealed store is sealed with the same key.
 	Backup(ctx context.Context, in *BackupRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BackupResponse], error)
 }
 
@@ -501,10 +501,10 @@ type AdminServiceServer interface {
 	Apply(context.Context, *ApplyRequest) (*ApplyResponse, error)
 	// Reads all resources of one revision, one page at a time, without private keys.
 	GetConfig(context.Context, *GetConfigRequest) (*GetConfigResponse, error)
-	// Streams the current state in parts, then a message with synced, then each change,
-	// without private keys. A client may have 64 streams. A further stream, or a stream
-	// that the client reads too slowly, ends with RESOURCE_EXHAUSTED; the client can
-	// then resume.
+	// Streams the current state, then each change, without private keys. The last message
+	// of the state, and of each change, has synced set. A client may have at most 64
+	// streams. A further stream, or a stream that the client reads too slowly, ends with
+	// RESOURCE_EXHAUSTED; the client can then resume.
 	WatchConfig(*WatchConfigRequest, grpc.ServerStreamingServer[WatchConfigResponse]) error
 	// Lists the stored revisions, latest first, one page at a time.
 	ListRevisions(context.Context, *ListRevisionsRequest) (*ListRevisionsResponse, error)
@@ -514,17 +514,17 @@ type AdminServiceServer interface {
 	// Secrets are shown as fingerprints.
 	DiffRevisions(context.Context, *DiffRevisionsRequest) (*DiffRevisionsResponse, error)
 	// Makes the resources of an earlier revision live again, as a new revision. Like
-	// every write it is validated first, probed if the options say so, and applied as a
-	// whole or not at all.
+	// every write, it is validated, probed if options.require_probe is set, and applied
+	// as a whole or not at all.
 	Rollback(context.Context, *RollbackRequest) (*RollbackResponse, error)
 	// Confirms the revision of a write with confirm_within, so that it stays live.
 	// FAILED_PRECONDITION if that revision is not pending: its deadline has passed, or it
 	// needs no confirmation.
 	Confirm(context.Context, *ConfirmRequest) (*ConfirmResponse, error)
 	// Streams a copy of the store as of one revision, private keys and stored revisions
-	// included. The copy is complete if the call ends with OK. "drawbridge restore" creates
-	// a data directory from it. A backup does not block writes. The copy of a sealed store
-	// is sealed with the same key.
+	// included. The copy is complete only if the call ends with OK. "drawbridge restore"
+	// creates a data directory from it. A backup does not block writes. The copy of a
+	// sealed store is sealed with the same key.
 	Backup(*BackupRequest, grpc.ServerStreamingServer[BackupResponse]) error
 	mustEmbedUnimplementedAdminServiceServer()
 }

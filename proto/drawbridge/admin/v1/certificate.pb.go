@@ -35,7 +35,7 @@ type Certificate struct {
 	Etag string `protobuf:"bytes,3,opt,name=etag,proto3" json:"etag,omitempty"`
 	// Output only: the revision of the last change.
 	Revision int64 `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
-	// The source. Exactly one.
+	// The source. Set exactly one.
 	//
 	// Types that are valid to be assigned to Source:
 	//

@@ -208,7 +208,8 @@ type WarningCode int32
 const (
 	// Not used.
 	WarningCode_WARNING_CODE_UNSPECIFIED WarningCode = 0
-	// A certificate or revocation list is unusual; finding says in which way.
+	// A certificate or revocation list has an unusual property. For a certificate,
+	// finding names the property.
 	WarningCode_WARNING_CODE_CERTIFICATE WarningCode = 1
 	// Verification of an upstream's certificate is off, or failures are only reported.
 	WarningCode_WARNING_CODE_VERIFICATION WarningCode = 2
@@ -218,7 +219,8 @@ const (
 	WarningCode_WARNING_CODE_CIPHER_SUITES WarningCode = 4
 	// A name is verified but not sent as SNI.
 	WarningCode_WARNING_CODE_SERVER_NAME WarningCode = 5
-	// No CA that verifies the upstream has issued the client certificate.
+	// The client certificate for an upstream was not issued by a CA that verifies that
+	// upstream.
 	WarningCode_WARNING_CODE_CLIENT_CERTIFICATE WarningCode = 6
 	// A setting has no effect, or an unusual one, in this resource.
 	WarningCode_WARNING_CODE_NO_EFFECT WarningCode = 7
@@ -234,16 +236,16 @@ const (
 	WarningCode_WARNING_CODE_CLIENT_AUTH_USAGE WarningCode = 11
 	// Without dry_run the write would be refused, because a revision is pending.
 	WarningCode_WARNING_CODE_PENDING WarningCode = 12
-	// The file of --admin-policy cannot be read or is invalid. The last valid policy stays
+	// The --admin-policy file cannot be read or is invalid. The last valid policy stays
 	// in force.
 	WarningCode_WARNING_CODE_POLICY_INVALID WarningCode = 13
-	// A listener serves clients that do not ask for TLS in plaintext.
+	// A listener serves clients in plaintext if they do not request TLS.
 	WarningCode_WARNING_CODE_PLAINTEXT_CLIENTS WarningCode = 19
 	// etcd does not answer. The gateway serves its last good copy, which may be old, and
 	// refuses writes.
 	WarningCode_WARNING_CODE_FLEET_UNREACHABLE WarningCode = 32
-	// etcd holds another history than the gateway, which does not follow it and refuses
-	// writes.
+	// The history in etcd differs from the gateway's. The gateway does not follow etcd
+	// and refuses writes.
 	WarningCode_WARNING_CODE_FLEET_DIVERGED WarningCode = 33
 	// The last good copy in the data directory cannot be written. After a restart without
 	// etcd, the gateway would serve an older revision.
@@ -324,7 +326,7 @@ func (WarningCode) EnumDescriptor() ([]byte, []int) {
 // A resource of any kind.
 type Resource struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Exactly one.
+	// Set exactly one.
 	//
 	// Types that are valid to be assigned to Kind:
 	//
@@ -462,9 +464,9 @@ func (*Resource_TrustBundle) isResource_Kind() {}
 // The name of a resource of any kind.
 type ResourceRef struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Its kind.
+	// The resource's kind.
 	Kind Kind `protobuf:"varint,1,opt,name=kind,proto3,enum=drawbridge.admin.v1.Kind" json:"kind,omitempty"`
-	// Its name within the kind.
+	// The resource's name within its kind.
 	Name          string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -608,7 +610,7 @@ type Pending struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The revision.
 	Revision int64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
-	// When the gateway rolls back, unless the revision is confirmed before.
+	// When the gateway rolls back, unless the revision is confirmed first.
 	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
 	// The revision to roll back to.
 	RollbackTo int64 `protobuf:"varint,3,opt,name=rollback_to,json=rollbackTo,proto3" json:"rollback_to,omitempty"`
@@ -777,8 +779,8 @@ type FieldChange struct {
 	Before string `protobuf:"bytes,2,opt,name=before,proto3" json:"before,omitempty"`
 	// The value after, as JSON; empty if the field is not set.
 	After string `protobuf:"bytes,3,opt,name=after,proto3" json:"after,omitempty"`
-	// before and after are fingerprints of the values, because the value is a secret or
-	// longer than 1 KiB. The fingerprint of a secret changes when the gateway restarts.
+	// Whether before and after are fingerprints, because a value is a secret or longer
+	// than 1 KiB. The fingerprint of a secret changes when the gateway restarts.
 	Fingerprints  bool `protobuf:"varint,4,opt,name=fingerprints,proto3" json:"fingerprints,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -915,8 +917,8 @@ func (x *Warning) GetCode() WarningCode {
 	return WarningCode_WARNING_CODE_UNSPECIFIED
 }
 
-// The result of a write. In a response it means that the write is durable and live,
-// or with dry_run that it would succeed.
+// The result of a write. In a response it means that the write is durable and live or,
+// with dry_run, that it would succeed.
 type Change struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The live revision. If the write changed nothing, the revision is the same as
@@ -926,7 +928,7 @@ type Change struct {
 	Changes []*ResourceChange `protobuf:"bytes,2,rep,name=changes,proto3" json:"changes,omitempty"`
 	// Warnings about allowed settings that may not be intended.
 	Warnings []*Warning `protobuf:"bytes,3,rep,name=warnings,proto3" json:"warnings,omitempty"`
-	// The live connections that the write ends, or would end with dry_run.
+	// The live connections that the write ends or, with dry_run, would end.
 	Impact *Impact `protobuf:"bytes,4,opt,name=impact,proto3" json:"impact,omitempty"`
 	// Set if the revision waits to be confirmed.
 	Pending       *Pending `protobuf:"bytes,5,opt,name=pending,proto3" json:"pending,omitempty"`
@@ -1140,15 +1142,15 @@ func (x *ListenerImpact) GetResumptionLost() bool {
 	return false
 }
 
-// What an upstream loses.
+// What an upstream loses. Its connections are those to its endpoints.
 type UpstreamImpact struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The upstream.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Connections to endpoints that are closed at once: idle and warm ones, and those that
-	// no longer verify if revalidation.action is REVALIDATION_ACTION_CLOSE.
+	// Connections that are closed at once: idle and warm ones, and those that no longer
+	// verify if revalidation.action is REVALIDATION_ACTION_CLOSE.
 	ConnectionsClosed int64 `protobuf:"varint,2,opt,name=connections_closed,json=connectionsClosed,proto3" json:"connections_closed,omitempty"`
-	// Connections to endpoints that are drained: they end with their requests, or within
+	// Connections that are drained: they end with their requests, or within
 	// revalidation.grace. TCP connections and tunnels that still verify continue.
 	ConnectionsDrained int64 `protobuf:"varint,3,opt,name=connections_drained,json=connectionsDrained,proto3" json:"connections_drained,omitempty"`
 	// Requests in progress on these connections.

@@ -150,7 +150,7 @@ func (ConnectionPhase) EnumDescriptor() ([]byte, []int) {
 // value of each list. An empty filter selects all connections.
 type ConnectionFilter struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Ids of connections.
+	// IDs of connections.
 	Ids []string `protobuf:"bytes,1,rep,name=ids,proto3" json:"ids,omitempty"`
 	// Names of listeners. A connection to an upstream that does not belong to one client
 	// has no listener and does not match.
@@ -302,13 +302,13 @@ func (x *ConnectionFilter) GetMaxAge() *durationpb.Duration {
 	return nil
 }
 
-// An open connection. A client of a TCP listener and its endpoint form one Connection with
-// two sides. So do the two sides of a tunnel. Requests
-// share connections to endpoints, so HTTP connections have one side each: those of
-// clients have a client, those to endpoints have a server.
+// An open connection. For a TCP listener or a tunnel, the client's connection and the
+// one to the endpoint are one Connection with two sides. HTTP requests share
+// connections to endpoints, so an HTTP connection has one side: client if it is a
+// client's, server if it leads to an endpoint.
 type Connection struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Identifies the connection. The gateway never reuses an id, even after a restart.
+	// Identifies the connection. The gateway never reuses an ID, even after a restart.
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	// The protocol that it carries.
 	Protocol ConnectionProtocol `protobuf:"varint,2,opt,name=protocol,proto3,enum=drawbridge.admin.v1.ConnectionProtocol" json:"protocol,omitempty"`
@@ -340,11 +340,11 @@ type Connection struct {
 	// How long the connection has been open.
 	Age *durationpb.Duration `protobuf:"bytes,13,opt,name=age,proto3" json:"age,omitempty"`
 	// How long no byte has moved on either side. Absent for unix sockets and on systems
-	// other than Linux, where the kernel does not count.
+	// other than Linux, where the kernel does not report it.
 	IdleDuration *durationpb.Duration `protobuf:"bytes,14,opt,name=idle_duration,json=idleDuration,proto3" json:"idle_duration,omitempty"`
-	// The side towards the client.
+	// The connection with the client.
 	Client *ConnectionSide `protobuf:"bytes,15,opt,name=client,proto3" json:"client,omitempty"`
-	// The side towards the endpoint.
+	// The connection with the endpoint.
 	Server        *ConnectionSide `protobuf:"bytes,16,opt,name=server,proto3" json:"server,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -506,7 +506,8 @@ type ConnectionSide struct {
 	// result yet.
 	Tls *ConnectionTls `protobuf:"bytes,4,opt,name=tls,proto3" json:"tls,omitempty"`
 	// Bytes received from the peer, as the kernel counts them, TLS included. Absent for
-	// unix sockets and on systems other than Linux, where the kernel does not count.
+	// unix sockets and on systems other than Linux, where the kernel does not count
+	// bytes.
 	BytesReceived *int64 `protobuf:"varint,5,opt,name=bytes_received,json=bytesReceived,proto3,oneof" json:"bytes_received,omitempty"`
 	// Bytes sent to the peer, as the kernel counts them, without retransmissions.
 	// Absent in the same cases.
@@ -606,7 +607,7 @@ type ConnectionTls struct {
 	// presented no certificate.
 	Peer *ConnectionIdentity `protobuf:"bytes,7,opt,name=peer,proto3" json:"peer,omitempty"`
 	// SHA-256 fingerprint, in hexadecimal, of the client certificate that the gateway
-	// presented to the endpoint. Empty if it presented none, and on the client's side.
+	// presented to the endpoint. Empty if it presented none, and for the client's side.
 	OwnSha256Fingerprint string `protobuf:"bytes,8,opt,name=own_sha256_fingerprint,json=ownSha256Fingerprint,proto3" json:"own_sha256_fingerprint,omitempty"`
 	unknownFields        protoimpl.UnknownFields
 	sizeCache            protoimpl.SizeCache

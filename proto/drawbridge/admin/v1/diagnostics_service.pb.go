@@ -306,13 +306,14 @@ type ProbeResult struct {
 	Endpoint string `protobuf:"bytes,1,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
 	// The outcome.
 	Outcome ProbeOutcome `protobuf:"varint,2,opt,name=outcome,proto3,enum=drawbridge.admin.v1.ProbeOutcome" json:"outcome,omitempty"`
-	// Why it failed.
+	// Why the probe failed.
 	Reason Reason `protobuf:"varint,3,opt,name=reason,proto3,enum=drawbridge.admin.v1.Reason" json:"reason,omitempty"`
 	// One sentence that names the facts.
 	Explanation string `protobuf:"bytes,4,opt,name=explanation,proto3" json:"explanation,omitempty"`
-	// A change of one field that would help. Absent if the gateway knows none.
+	// A change of one field that would help. Absent if the gateway has no suggestion.
 	Suggestion *Suggestion `protobuf:"bytes,5,opt,name=suggestion,proto3" json:"suggestion,omitempty"`
-	// The chain as the endpoint presented it, the leaf first; at most 20.
+	// The chain as the endpoint presented it, the leaf first; at most 20 certificates are
+	// listed.
 	Chain []*CertificateInfo `protobuf:"bytes,6,rep,name=chain,proto3" json:"chain,omitempty"`
 	// The TLS version negotiated.
 	Version TlsVersion `protobuf:"varint,7,opt,name=version,proto3,enum=drawbridge.admin.v1.TlsVersion" json:"version,omitempty"`
@@ -327,7 +328,7 @@ type ProbeResult struct {
 	// Whether the endpoint requested a client certificate.
 	ClientCertificateRequested bool `protobuf:"varint,12,opt,name=client_certificate_requested,json=clientCertificateRequested,proto3" json:"client_certificate_requested,omitempty"`
 	// The CAs whose client certificates the endpoint accepts, as distinguished names; at
-	// most 100.
+	// most 100 are listed.
 	AcceptableCas []string `protobuf:"bytes,13,rep,name=acceptable_cas,json=acceptableCas,proto3" json:"acceptable_cas,omitempty"`
 	// Whether the gateway sent its client certificate.
 	ClientCertificateSent bool `protobuf:"varint,14,opt,name=client_certificate_sent,json=clientCertificateSent,proto3" json:"client_certificate_sent,omitempty"`
@@ -655,7 +656,7 @@ type ProbeAttempt struct {
 	Change string `protobuf:"bytes,1,opt,name=change,proto3" json:"change,omitempty"`
 	// The outcome.
 	Outcome ProbeOutcome `protobuf:"varint,2,opt,name=outcome,proto3,enum=drawbridge.admin.v1.ProbeOutcome" json:"outcome,omitempty"`
-	// Why it failed.
+	// Why the probe failed.
 	Reason        Reason `protobuf:"varint,3,opt,name=reason,proto3,enum=drawbridge.admin.v1.Reason" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1082,7 +1083,7 @@ func (x *ExplainedTlsPolicy) GetClientTrustBundles() []string {
 // An upstream that may get the traffic, and the settings for connecting to it.
 type ExplainedUpstream struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Its name.
+	// The upstream's name.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Its share of the traffic, in percent.
 	Percent float64 `protobuf:"fixed64,2,opt,name=percent,proto3" json:"percent,omitempty"`
@@ -1218,7 +1219,7 @@ func (x *ExplainedUpstream) GetEndpointCount() int32 {
 // An endpoint that may get the traffic.
 type ExplainedEndpoint struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Its address.
+	// The endpoint's address.
 	Address string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
 	// The name that would be sent as SNI; empty for none.
 	ServerName string `protobuf:"bytes,2,opt,name=server_name,json=serverName,proto3" json:"server_name,omitempty"`
@@ -1408,22 +1409,22 @@ func (x *FlushSessionsResponse) GetFlushed() int32 {
 	return 0
 }
 
-// The request to drain connections: those to an upstream, or those of clients. It must
-// hold an upstream, or listeners, or client identities.
+// The request to drain connections: those to an upstream, or those of clients. Set
+// upstream, or at least one of listeners and client_identities.
 type DrainConnectionsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The upstream's name.
 	Upstream string `protobuf:"bytes,1,opt,name=upstream,proto3" json:"upstream,omitempty"`
 	// Drain only connections that were made with the client certificate of this SHA-256
-	// fingerprint. Default: every connection of the upstream. It needs upstream.
+	// fingerprint. Default: every connection of the upstream. Only with upstream.
 	Sha256Fingerprint string `protobuf:"bytes,2,opt,name=sha256_fingerprint,json=sha256Fingerprint,proto3" json:"sha256_fingerprint,omitempty"`
 	// How long the drain may take. Default: 30s; at most 24h.
 	Period *durationpb.Duration `protobuf:"bytes,3,opt,name=period,proto3" json:"period,omitempty"`
-	// Drain the clients' connections of these listeners. It excludes upstream.
+	// Drain the clients' connections of these listeners. Not allowed with upstream.
 	Listeners []string `protobuf:"bytes,4,rep,name=listeners,proto3" json:"listeners,omitempty"`
 	// Drain the connections of clients with one of these identities, as in
-	// ConnectionFilter.client_identities. With listeners: only at those listeners. It
-	// excludes upstream.
+	// ConnectionFilter.client_identities. With listeners: only at those listeners. Not
+	// allowed with upstream.
 	ClientIdentities []string `protobuf:"bytes,5,rep,name=client_identities,json=clientIdentities,proto3" json:"client_identities,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
@@ -1543,12 +1544,13 @@ func (x *DrainConnectionsResponse) GetConnections() int32 {
 // The request to close connections.
 type CloseConnectionsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Which connections. It must set a field, unless all is true.
+	// Selects the connections to close. At least one of its fields must be set, unless
+	// all is true.
 	ConnectionFilter *ConnectionFilter `protobuf:"bytes,1,opt,name=connection_filter,json=connectionFilter,proto3" json:"connection_filter,omitempty"`
 	// How long the connections may take to finish their work. Default: 0s, at once; at
 	// most 24h.
 	Grace *durationpb.Duration `protobuf:"bytes,2,opt,name=grace,proto3" json:"grace,omitempty"`
-	// Close every connection. It excludes connection_filter.
+	// Close every connection. Not allowed with connection_filter.
 	All           bool `protobuf:"varint,3,opt,name=all,proto3" json:"all,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

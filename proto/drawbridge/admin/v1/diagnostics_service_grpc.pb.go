@@ -40,8 +40,8 @@ type DiagnosticsServiceClient interface {
 	ExplainRoute(ctx context.Context, in *ExplainRouteRequest, opts ...grpc.CallOption) (*ExplainRouteResponse, error)
 	// Discards the TLS sessions of an upstream, so that its next handshakes are full.
 	FlushSessions(ctx context.Context, in *FlushSessionsRequest, opts ...grpc.CallOption) (*FlushSessionsResponse, error)
-	// Closes an upstream's connections within a period: HTTP connections when their
-	// requests end, others when the period ends.
+	// Closes the connections to an upstream, or those of clients, within a period: HTTP
+	// connections when their requests end, others when the period ends.
 	DrainConnections(ctx context.Context, in *DrainConnectionsRequest, opts ...grpc.CallOption) (*DrainConnectionsResponse, error)
 	// Closes the open connections that a filter selects, at once or within a grace period:
 	// HTTP connections when their requests end, others when the period ends.
@@ -120,8 +120,8 @@ type DiagnosticsServiceServer interface {
 	ExplainRoute(context.Context, *ExplainRouteRequest) (*ExplainRouteResponse, error)
 	// Discards the TLS sessions of an upstream, so that its next handshakes are full.
 	FlushSessions(context.Context, *FlushSessionsRequest) (*FlushSessionsResponse, error)
-	// Closes an upstream's connections within a period: HTTP connections when their
-	// requests end, others when the period ends.
+	// Closes the connections to an upstream, or those of clients, within a period: HTTP
+	// connections when their requests end, others when the period ends.
 	DrainConnections(context.Context, *DrainConnectionsRequest) (*DrainConnectionsResponse, error)
 	// Closes the open connections that a filter selects, at once or within a grace period:
 	// HTTP connections when their requests end, others when the period ends.

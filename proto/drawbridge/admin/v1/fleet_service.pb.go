@@ -25,9 +25,10 @@ const (
 // The request for the gateways of a fleet.
 type ListGatewaysRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// At most this many gateways; 0 chooses a suitable number.
+	// Maximum number of entries in the page. A page also ends before it reaches 1 MiB.
+	// Default and maximum: 1000.
 	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// The next_page_token of the response before; empty for the first page.
+	// next_page_token of the previous page.
 	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -80,9 +81,9 @@ func (x *ListGatewaysRequest) GetPageToken() string {
 // A page of gateways.
 type ListGatewaysResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The gateways.
+	// The gateways, by ID.
 	Gateways []*Gateway `protobuf:"bytes,1,rep,name=gateways,proto3" json:"gateways,omitempty"`
-	// Token of the next page; empty on the last one.
+	// Empty on the last page.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	// The latest revision in etcd.
 	HeadRevision  int64 `protobuf:"varint,3,opt,name=head_revision,json=headRevision,proto3" json:"head_revision,omitempty"`
@@ -152,17 +153,17 @@ type Gateway struct {
 	Version string `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`
 	// Address of the admin service over TCP, or of its unix socket.
 	Address string `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"`
-	// The revision that is live there.
+	// The gateway's live revision.
 	Revision int64 `protobuf:"varint,5,opt,name=revision,proto3" json:"revision,omitempty"`
-	// How many revisions it is behind the latest one.
+	// How many revisions the gateway is behind the latest one.
 	Lag int64 `protobuf:"varint,6,opt,name=lag,proto3" json:"lag,omitempty"`
-	// Resources that are down there, and why; at most 20 are listed.
+	// Resources that are down on the gateway, and why; at most 20 are listed.
 	Problems []*Problem `protobuf:"bytes,7,rep,name=problems,proto3" json:"problems,omitempty"`
 	// The number of problems.
 	ProblemCount int32 `protobuf:"varint,8,opt,name=problem_count,json=problemCount,proto3" json:"problem_count,omitempty"`
-	// The gateway is connected to etcd.
+	// Whether the gateway is connected to etcd.
 	Connected bool `protobuf:"varint,9,opt,name=connected,proto3" json:"connected,omitempty"`
-	// When the gateway described itself last, by its clock. While it is connected, it does
+	// When the gateway last described itself, by its own clock. A connected gateway does
 	// so at every change and every minute.
 	LastSeenTime  *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=last_seen_time,json=lastSeenTime,proto3" json:"last_seen_time,omitempty"`
 	unknownFields protoimpl.UnknownFields

@@ -26,11 +26,12 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// FleetService shows all gateways that share one configuration in etcd. Every gateway of
-// the fleet answers for all. A gateway without a fleet answers FAILED_PRECONDITION.
+// FleetService shows all gateways that share one configuration in etcd. Any gateway of
+// the fleet can answer for all of them. A gateway without a fleet answers
+// FAILED_PRECONDITION.
 type FleetServiceClient interface {
-	// Lists the gateways by ID, one page at a time, with those that have stopped within the
-	// last day.
+	// Lists the gateways by ID, one page at a time, including those that stopped within
+	// the last day.
 	ListGateways(ctx context.Context, in *ListGatewaysRequest, opts ...grpc.CallOption) (*ListGatewaysResponse, error)
 }
 
@@ -56,11 +57,12 @@ func (c *fleetServiceClient) ListGateways(ctx context.Context, in *ListGatewaysR
 // All implementations must embed UnimplementedFleetServiceServer
 // for forward compatibility.
 //
-// FleetService shows all gateways that share one configuration in etcd. Every gateway of
-// the fleet answers for all. A gateway without a fleet answers FAILED_PRECONDITION.
+// FleetService shows all gateways that share one configuration in etcd. Any gateway of
+// the fleet can answer for all of them. A gateway without a fleet answers
+// FAILED_PRECONDITION.
 type FleetServiceServer interface {
-	// Lists the gateways by ID, one page at a time, with those that have stopped within the
-	// last day.
+	// Lists the gateways by ID, one page at a time, including those that stopped within
+	// the last day.
 	ListGateways(context.Context, *ListGatewaysRequest) (*ListGatewaysResponse, error)
 	mustEmbedUnimplementedFleetServiceServer()
 }

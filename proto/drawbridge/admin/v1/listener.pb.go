@@ -22,13 +22,13 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// What a listener speaks above TLS.
+// The protocol that a listener serves, above TLS if it has TLS.
 type Protocol int32
 
 const (
-	// Not allowed: a listener must say what it speaks.
+	// Not allowed: a listener must name its protocol.
 	Protocol_PROTOCOL_UNSPECIFIED Protocol = 0
-	// Bytes, carried unchanged.
+	// Any protocol over TCP: the bytes are forwarded unchanged.
 	Protocol_PROTOCOL_TCP Protocol = 1
 	// HTTP/1.1, and HTTP/2 where a client negotiates it by ALPN.
 	Protocol_PROTOCOL_HTTP Protocol = 2
@@ -130,8 +130,8 @@ func (AccessLog) EnumDescriptor() ([]byte, []int) {
 
 // What happens to client fields with underscores in their names, in headers and
 // trailers. Servers that turn names into variables (CGI, WSGI, PHP) cannot tell
-// Content_Length from Content-Length. With every choice, a field that could be read
-// as one that the gateway sets never reaches an upstream.
+// Content_Length from Content-Length. Whatever the choice, a field that a server could
+// read as one that the gateway sets never reaches an upstream.
 type UnderscoreFields int32
 
 const (
@@ -380,20 +380,20 @@ type Listener struct {
 	// Where to listen: "127.0.0.1:8080", "[::1]:8080", ":443" (every address) or
 	// "unix:/run/app.sock". With port 0 the kernel chooses; GetStatus shows the port.
 	Address string `protobuf:"bytes,5,opt,name=address,proto3" json:"address,omitempty"`
-	// What clients speak. Required.
+	// The protocol that clients speak. Required.
 	Protocol Protocol `protobuf:"varint,6,opt,name=protocol,proto3,enum=drawbridge.admin.v1.Protocol" json:"protocol,omitempty"`
 	// TLS with clients. Absent: plaintext.
 	Tls *ServerTls `protobuf:"bytes,7,opt,name=tls,proto3" json:"tls,omitempty"`
-	// Name of the upstream for traffic that no route matches. Absent: such a
-	// connection is closed, and such a request gets 404.
+	// Name of the upstream for traffic that no route matches. Absent: a connection
+	// without a route is closed, and a request without a route gets 404.
 	Upstream string `protobuf:"bytes,8,opt,name=upstream,proto3" json:"upstream,omitempty"`
 	// Limits on connections and requests.
 	Limits *ListenerLimits `protobuf:"bytes,9,opt,name=limits,proto3" json:"limits,omitempty"`
 	// Timeouts.
 	Timeouts *ListenerTimeouts `protobuf:"bytes,10,opt,name=timeouts,proto3" json:"timeouts,omitempty"`
-	// Only with PROTOCOL_TCP.
+	// Settings of TCP listeners. Only with PROTOCOL_TCP.
 	Tcp *TcpOptions `protobuf:"bytes,11,opt,name=tcp,proto3" json:"tcp,omitempty"`
-	// Only with PROTOCOL_HTTP.
+	// Settings of HTTP listeners. Only with PROTOCOL_HTTP.
 	Http *HttpOptions `protobuf:"bytes,12,opt,name=http,proto3" json:"http,omitempty"`
 	// Expect a PROXY protocol header, version 1 or 2, at the start of each
 	// connection. Absent: clients connect directly, and a header is treated as
@@ -612,11 +612,11 @@ func (x *UnixOptions) GetGroup() string {
 	return ""
 }
 
-// Which clients may use a listener: IP addresses, and prefixes such as "10.0.0.0/8".
-// If accept_proxy_protocol or http.trusted_proxies is set, it determines the client's
-// address. The connection of any other client is closed before a byte is read; its
-// request gets 403. Clients of unix-domain sockets have no address and are always
-// admitted.
+// Which clients may use a listener: IP addresses, and prefixes such as "10.0.0.0/8". If
+// accept_proxy_protocol or http.trusted_proxies is set, it determines the client's
+// address. The connection of any other client is closed before a byte is read. A
+// request that a trusted proxy forwards for such a client gets 403. Clients of
+// unix-domain sockets have no address and are always admitted.
 type ClientAccess struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Admit only these clients. Empty: every client that deny does not exclude.
@@ -1048,9 +1048,9 @@ type HttpOptions struct {
 	// Whether a request without a W3C traceparent gets one. A traceparent that a client
 	// sends is always forwarded. Default: TRACE_CONTEXT_PASS.
 	TraceContext TraceContext `protobuf:"varint,9,opt,name=trace_context,json=traceContext,proto3,enum=drawbridge.admin.v1.TraceContext" json:"trace_context,omitempty"`
-	// Name of the field for request ids, such as X-Request-Id. A short, plain id from
-	// the client is kept; otherwise the gateway generates one. The response carries the
-	// same id. Empty: no ids.
+	// Name of the field for request IDs, such as X-Request-Id. A short, plain ID from the
+	// client is kept; otherwise the gateway generates one. The response carries the same
+	// ID. Empty: no IDs.
 	RequestIdField string `protobuf:"bytes,10,opt,name=request_id_field,json=requestIdField,proto3" json:"request_id_field,omitempty"`
 	// What happens to client fields with underscores in their names. Default:
 	// UNDERSCORE_FIELDS_DROP_REPEATED_MEANING.

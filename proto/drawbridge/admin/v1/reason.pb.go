@@ -42,7 +42,7 @@ const (
 	Reason_REASON_NOT_TLS Reason = 6
 	// The peer closed or reset the connection during the handshake.
 	Reason_REASON_PEER_CLOSED Reason = 7
-	// The chain leads to no CA that is trusted.
+	// The chain does not lead to a trusted CA.
 	Reason_REASON_UNKNOWN_CA Reason = 8
 	// A certificate of the chain has expired.
 	Reason_REASON_EXPIRED Reason = 9
@@ -60,12 +60,12 @@ const (
 	Reason_REASON_CRL_EXPIRED Reason = 15
 	// No key in the chain matches a pin.
 	Reason_REASON_PIN_MISMATCH Reason = 16
-	// Both sides have no TLS version in common.
+	// The two sides have no TLS version in common.
 	Reason_REASON_PROTOCOL_VERSION Reason = 17
-	// Both sides probably have no cipher suite in common. Servers send the same alert for
-	// other causes; a probe finds the real one.
+	// The two sides probably have no cipher suite in common. Servers send the same alert
+	// for other causes; a probe finds the actual cause.
 	Reason_REASON_NO_COMMON_CIPHER Reason = 18
-	// Both sides have no key-exchange group in common.
+	// The two sides have no key-exchange group in common.
 	Reason_REASON_NO_COMMON_GROUP Reason = 19
 	// The peer requires a client certificate, and the gateway sent none.
 	Reason_REASON_CLIENT_CERTIFICATE_REQUIRED Reason = 20
@@ -73,7 +73,7 @@ const (
 	Reason_REASON_CLIENT_CERTIFICATE_REJECTED Reason = 21
 	// The peer does not know the name sent as SNI.
 	Reason_REASON_UNRECOGNIZED_NAME Reason = 22
-	// Both sides have no application protocol in common.
+	// The two sides have no application protocol in common.
 	Reason_REASON_ALPN_MISMATCH Reason = 23
 	// The certificate is malformed, or its signature is wrong.
 	Reason_REASON_BAD_CERTIFICATE Reason = 24
@@ -115,12 +115,12 @@ const (
 	Reason_REASON_RENEGOTIATION_REQUESTED Reason = 39
 	// The gateway's own certificate expired while the connection that uses it was open.
 	Reason_REASON_OWN_CERTIFICATE_EXPIRED Reason = 41
-	// The peer does not start TLS: an upstream does not offer or refuses it, or a
-	// client does not ask for it. Or the peer does not speak the protocol of
-	// tls.starttls. For an upstream the message quotes its answer.
+	// The peer does not start TLS: an upstream refuses or does not offer it, or a client
+	// does not request it. Or the peer does not speak the protocol of tls.starttls. For
+	// an upstream, the message quotes its answer.
 	Reason_REASON_STARTTLS_REFUSED Reason = 46
-	// The peer sent plaintext where only a TLS handshake may follow. Anyone on the path
-	// could have inserted it, so none of it is used.
+	// The peer sent plaintext where only a TLS handshake may follow. Anyone on the
+	// network path could have inserted it, so the gateway uses none of it.
 	Reason_REASON_STARTTLS_INJECTION Reason = 47
 	// The egress proxy of Upstream.via cannot be reached, does not speak the configured
 	// protocol, or does not answer. The endpoint was not reached, so its state is

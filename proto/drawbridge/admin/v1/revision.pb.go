@@ -83,7 +83,7 @@ func (Transport) EnumDescriptor() ([]byte, []int) {
 // A change of the desired state: who made it, how and why.
 type Revision struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The revision's number: one more than that of the change before.
+	// The revision's number: one more than that of the previous change.
 	Revision int64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
 	// When it was committed.
 	CommitTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=commit_time,json=commitTime,proto3" json:"commit_time,omitempty"`
@@ -92,8 +92,8 @@ type Revision struct {
 	// How the caller reached the gateway.
 	Transport Transport `protobuf:"varint,4,opt,name=transport,proto3,enum=drawbridge.admin.v1.Transport" json:"transport,omitempty"`
 	// The method that was called, such as "/drawbridge.admin.v1.AdminService/Apply"; for
-	// the gateway's own changes "start", "SIGHUP", "file", or "deadline" after a revision
-	// that was not confirmed.
+	// the gateway's own changes "start", "SIGHUP", "file", or "deadline", when it rolls
+	// back an unconfirmed revision.
 	Method string `protobuf:"bytes,5,opt,name=method,proto3" json:"method,omitempty"`
 	// The comment of the write.
 	Comment string `protobuf:"bytes,6,opt,name=comment,proto3" json:"comment,omitempty"`
@@ -342,7 +342,7 @@ func (x *ListRevisionsResponse) GetNextPageToken() string {
 // The request for a revision.
 type GetRevisionRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Its number.
+	// The revision's number.
 	Revision      int64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -595,8 +595,8 @@ func (x *RollbackRequest) GetOptions() *WriteOptions {
 // The response to a rollback.
 type RollbackResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What happened. The gateway does not store the content of files: a warning names
-	// each resource whose files have changed since.
+	// The result of the write. The gateway does not store the content of files: a warning
+	// names each resource whose files have changed since that revision.
 	Change        *Change `protobuf:"bytes,1,opt,name=change,proto3" json:"change,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -642,7 +642,7 @@ func (x *RollbackResponse) GetChange() *Change {
 // The request to confirm the pending revision.
 type ConfirmRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Its number: Change.revision of the write, and GetStatus.pending.
+	// The revision's number, as in Change.revision of the write and in GetStatus.pending.
 	Revision      int64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

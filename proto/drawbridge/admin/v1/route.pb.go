@@ -427,7 +427,7 @@ func (x *ClientIdentityMatch) GetIssuer() string {
 // unescaped.
 type PathMatch struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Exactly one.
+	// Set exactly one.
 	//
 	// Types that are valid to be assigned to Kind:
 	//
@@ -683,7 +683,7 @@ func (x *Forward) GetRetry() *Retry {
 // and answers 400 if that is not possible. The query does not change.
 type Rewrite struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Exactly one.
+	// Set exactly one.
 	//
 	// Types that are valid to be assigned to Kind:
 	//
@@ -958,7 +958,7 @@ func (x *Retry) GetBackoff() *durationpb.Duration {
 // An upstream and its share of the traffic.
 type WeightedUpstream struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The upstream's name.
+	// The field's name.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Its share, relative to the other upstreams. Default: 1; at most 65535. With 0 the
 	// upstream gets no traffic; at least one upstream needs a weight above 0.
@@ -1220,7 +1220,7 @@ func (x *HeaderRules) GetAdd() []*HeaderValue {
 // A header field.
 type HeaderValue struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Its name.
+	// The field's name.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Its value. Variables stand for facts about the request, and are empty if the fact
 	// is unknown: ${client_address}, ${client_port}, ${host}, ${method}, ${path},

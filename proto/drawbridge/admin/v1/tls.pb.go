@@ -328,12 +328,12 @@ type Starttls int32
 const (
 	// No such protocol: the connection begins with TLS.
 	Starttls_STARTTLS_UNSPECIFIED Starttls = 0
-	// PostgreSQL: SSLRequest. For an upstream that uses direct TLS (PostgreSQL 17),
-	// leave starttls out and set alpn to "postgresql". Listeners accept both.
+	// PostgreSQL: SSLRequest. For an upstream that uses direct TLS (PostgreSQL 17), leave
+	// starttls out and set alpn to "postgresql". A listener with this value accepts both.
 	Starttls_STARTTLS_POSTGRES Starttls = 1
-	// MySQL and MariaDB. The client receives the server's greeting, with an offer of TLS
-	// only if its listener has STARTTLS_MYSQL, and authenticates over the gateway's
-	// connection with the server. Such a listener dials the upstream before the client's
+	// MySQL and MariaDB. The client receives the server's greeting and authenticates over
+	// the gateway's connection with the server. The greeting offers TLS only if the
+	// listener has STARTTLS_MYSQL. Such a listener dials the upstream before the client's
 	// handshake, so its routes must have no conditions.
 	Starttls_STARTTLS_MYSQL Starttls = 2
 	// SMTP: STARTTLS (RFC 3207).
@@ -469,7 +469,7 @@ const (
 	CertificateFinding_CERTIFICATE_FINDING_UNSPECIFIED CertificateFinding = 0
 	// The chain was out of order. The gateway sends it in the right order.
 	CertificateFinding_CERTIFICATE_FINDING_ORDER_MENDED CertificateFinding = 1
-	// The chain's next issuer is missing.
+	// An intermediate certificate of the chain is missing.
 	CertificateFinding_CERTIFICATE_FINDING_MISSING_INTERMEDIATE CertificateFinding = 2
 	// The certificate has no subject alternative name.
 	CertificateFinding_CERTIFICATE_FINDING_NO_SAN CertificateFinding = 3
@@ -504,7 +504,7 @@ const (
 	// The certificate has more names than are listed.
 	CertificateFinding_CERTIFICATE_FINDING_MANY_NAMES CertificateFinding = 17
 	// A CA in a trust bundle may not sign certificates, or its key is of an unsupported
-	// type. No certificate that it issued is accepted.
+	// type. Certificates that it issued are rejected.
 	CertificateFinding_CERTIFICATE_FINDING_CANNOT_SIGN CertificateFinding = 18
 )
 
@@ -689,12 +689,11 @@ type ServerTls struct {
 	// client, so restrict the clients with client_subject_alt_names or with
 	// client_identity in routes. The response and the status have a warning.
 	AllowMissingClientAuthUsage bool `protobuf:"varint,13,opt,name=allow_missing_client_auth_usage,json=allowMissingClientAuthUsage,proto3" json:"allow_missing_client_auth_usage,omitempty"`
-	// The plaintext protocol in which clients request TLS. The gateway answers them
-	// until the TLS handshake. A client that does not request TLS is refused. A
-	// client that sends more than its request fails with REASON_STARTTLS_INJECTION.
-	// TCP listeners only. The upstream has its own starttls setting. With
-	// STARTTLS_POSTGRES, alpn defaults to "postgresql". Default: none; connections
-	// begin with TLS.
+	// The plaintext protocol in which clients request TLS. The gateway speaks it until
+	// the TLS handshake. A client that does not request TLS is refused. A client that
+	// sends more plaintext after its request fails with REASON_STARTTLS_INJECTION. TCP
+	// listeners only. The upstream has its own starttls setting. With STARTTLS_POSTGRES,
+	// alpn defaults to "postgresql". Default: none; connections begin with TLS.
 	Starttls Starttls `protobuf:"varint,14,opt,name=starttls,proto3,enum=drawbridge.admin.v1.Starttls" json:"starttls,omitempty"`
 	// Also serve clients that do not request TLS, in plaintext. Anyone on the network
 	// path can then read and change the data of such clients, and can prevent a client
@@ -1032,17 +1031,17 @@ type UpstreamTls struct {
 	// Base64 SHA-256 hashes of public keys (RFC 7469 section 2.4). At least one key of
 	// the verified chain must match. Pins are checked in addition to the chain.
 	SpkiPins []string `protobuf:"bytes,15,rep,name=spki_pins,json=spkiPins,proto3" json:"spki_pins,omitempty"`
-	// Whether a TLS 1.2 server may renegotiate on a connection in use, as IIS and SAP
-	// do to request a client certificate for some paths only. It works for HTTP/1.1
-	// (set http.protocol to HTTP_PROTOCOL_1_1); TCP listeners never allow it. Default:
-	// RENEGOTIATION_NEVER.
+	// Whether a TLS 1.2 server may renegotiate on a connection in use. IIS and SAP
+	// servers do so to request a client certificate for some paths only. Renegotiation
+	// works only for HTTP/1.1 (set http.protocol to HTTP_PROTOCOL_1_1); TCP listeners
+	// never allow it. Default: RENEGOTIATION_NEVER.
 	Renegotiation Renegotiation `protobuf:"varint,16,opt,name=renegotiation,proto3,enum=drawbridge.admin.v1.Renegotiation" json:"renegotiation,omitempty"`
 	// How connections to the upstream are verified again while they are open.
 	Revalidation *Revalidation `protobuf:"bytes,17,opt,name=revalidation,proto3" json:"revalidation,omitempty"`
 	// The plaintext protocol in which the gateway requests TLS from the server. The
 	// upgrade is required: a server that does not start TLS fails with
-	// REASON_STARTTLS_REFUSED, and a server that sends more than its consent fails
-	// with REASON_STARTTLS_INJECTION. No plaintext from the server reaches the
+	// REASON_STARTTLS_REFUSED, and a server that sends more plaintext after its consent
+	// fails with REASON_STARTTLS_INJECTION. No plaintext from the server reaches the
 	// client. TCP listeners only. Default: none; the connection begins with TLS.
 	Starttls      Starttls `protobuf:"varint,18,opt,name=starttls,proto3,enum=drawbridge.admin.v1.Starttls" json:"starttls,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1227,7 +1226,7 @@ type CertificateInfo struct {
 	KeyType string `protobuf:"bytes,8,opt,name=key_type,json=keyType,proto3" json:"key_type,omitempty"`
 	// Key usages and extended key usages: "digitalSignature", "serverAuth", ….
 	KeyUsages []string `protobuf:"bytes,9,rep,name=key_usages,json=keyUsages,proto3" json:"key_usages,omitempty"`
-	// Certificates in the chain, including the leaf.
+	// Number of certificates in the chain, including the leaf.
 	ChainLength int32 `protobuf:"varint,10,opt,name=chain_length,json=chainLength,proto3" json:"chain_length,omitempty"`
 	// Allowed but suspicious properties: near expiry, no SAN, a weak key, ….
 	Warnings []string `protobuf:"bytes,11,rep,name=warnings,proto3" json:"warnings,omitempty"`

@@ -34,7 +34,7 @@ type TrustBundle struct {
 	Etag string `protobuf:"bytes,3,opt,name=etag,proto3" json:"etag,omitempty"`
 	// Output only: the revision of the last change.
 	Revision int64 `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
-	// The source. Exactly one.
+	// The source. Set exactly one.
 	//
 	// Types that are valid to be assigned to Source:
 	//
@@ -42,7 +42,8 @@ type TrustBundle struct {
 	//	*TrustBundle_File
 	//	*TrustBundle_System
 	Source isTrustBundle_Source `protobuf_oneof:"source"`
-	// Output only: a description of its certificates; for the system's roots, a count.
+	// Output only: a description of its certificates; for the system's roots, only their
+	// number.
 	Info *TrustBundleInfo `protobuf:"bytes,8,opt,name=info,proto3" json:"info,omitempty"`
 	// Certificate revocation lists. If the bundle has any, every certificate of a chain
 	// except the anchor needs a current list from its issuer. A missing or outdated
@@ -187,7 +188,7 @@ func (*TrustBundle_System) isTrustBundle_Source() {}
 // A certificate revocation list (RFC 5280 section 5).
 type Crl struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The source. Exactly one.
+	// The source. Set exactly one.
 	//
 	// Types that are valid to be assigned to Source:
 	//
@@ -277,13 +278,13 @@ type CrlInfo struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The issuer's distinguished name.
 	Issuer string `protobuf:"bytes,1,opt,name=issuer,proto3" json:"issuer,omitempty"`
-	// Its date of issue.
+	// When the list was issued.
 	ThisUpdate *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=this_update,json=thisUpdate,proto3" json:"this_update,omitempty"`
 	// When the next list is due. After that, verification with this list fails.
 	NextUpdate *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=next_update,json=nextUpdate,proto3" json:"next_update,omitempty"`
-	// How many certificates it revokes.
+	// Number of certificates that the list revokes.
 	Revoked int32 `protobuf:"varint,4,opt,name=revoked,proto3" json:"revoked,omitempty"`
-	// Warnings: outdated, or not signed by any CA of the bundle.
+	// Warnings: the list is outdated, or no CA of the bundle signed it.
 	Warnings      []string `protobuf:"bytes,5,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -31,8 +31,8 @@ const (
 	// In turn, smoothly: weights 5, 1 and 1 give a a b a c a a. The default, as in
 	// nginx.
 	BalancingPolicy_BALANCING_POLICY_ROUND_ROBIN BalancingPolicy = 1
-	// The endpoint with fewer requests in progress, relative to weight, of two chosen
-	// at random (nginx: random two least_conn). A TCP connection counts as a request.
+	// Of two endpoints chosen at random, the one with fewer requests in progress relative
+	// to its weight (nginx: random two least_conn). A TCP connection counts as a request.
 	BalancingPolicy_BALANCING_POLICY_LEAST_REQUESTS BalancingPolicy = 2
 	// At random.
 	BalancingPolicy_BALANCING_POLICY_RANDOM BalancingPolicy = 3
@@ -94,10 +94,10 @@ const (
 	SendProxyProtocol_SEND_PROXY_PROTOCOL_UNSPECIFIED SendProxyProtocol = 0
 	// Send no header. The default.
 	SendProxyProtocol_SEND_PROXY_PROTOCOL_NONE SendProxyProtocol = 1
-	// Version 1, a line of text. UNKNOWN for clients of unix-domain sockets and for
-	// connections that serve no client.
+	// Version 1, a line of text. It says UNKNOWN for clients of unix-domain sockets and
+	// for connections that serve no client.
 	SendProxyProtocol_SEND_PROXY_PROTOCOL_V1 SendProxyProtocol = 2
-	// Version 2, binary. The command is LOCAL where version 1 sends UNKNOWN.
+	// Version 2, binary. Its command is LOCAL where version 1 says UNKNOWN.
 	SendProxyProtocol_SEND_PROXY_PROTOCOL_V2 SendProxyProtocol = 3
 )
 
@@ -280,7 +280,8 @@ type Upstream struct {
 	//	*Upstream_Plaintext
 	//	*Upstream_Passthrough
 	Transport isUpstream_Transport `protobuf_oneof:"transport"`
-	// How connections are kept for HTTP requests, and kept warm for TCP listeners.
+	// Which connections are kept open for HTTP requests, and made in advance for TCP
+	// listeners.
 	Pool *Pool `protobuf:"bytes,8,opt,name=pool,proto3" json:"pool,omitempty"`
 	// Timeouts.
 	Timeouts *UpstreamTimeouts `protobuf:"bytes,9,opt,name=timeouts,proto3" json:"timeouts,omitempty"`
@@ -292,7 +293,7 @@ type Upstream struct {
 	// an endpoint then serves one client connection: requests of different clients
 	// never share a connection, and no connections are kept warm.
 	SendProxyProtocol SendProxyProtocol `protobuf:"varint,12,opt,name=send_proxy_protocol,json=sendProxyProtocol,proto3,enum=drawbridge.admin.v1.SendProxyProtocol" json:"send_proxy_protocol,omitempty"`
-	// Endpoints from DNS, instead of endpoints.
+	// Find the endpoints by DNS, instead of a list in endpoints.
 	Dns *Dns `protobuf:"bytes,13,opt,name=dns,proto3" json:"dns,omitempty"`
 	// How an endpoint is chosen.
 	Balancing *Balancing `protobuf:"bytes,15,opt,name=balancing,proto3" json:"balancing,omitempty"`
@@ -517,7 +518,7 @@ func (*Upstream_Passthrough) isUpstream_Transport() {}
 // resolves those in dns.
 type Via struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The protocol. Exactly one.
+	// The protocol. Set exactly one.
 	//
 	// Types that are valid to be assigned to Kind:
 	//
@@ -1001,10 +1002,10 @@ func (x *Balancing) GetSlowStart() *durationpb.Duration {
 	return nil
 }
 
-// What is hashed. Without a value the endpoint is chosen at random.
+// What is hashed. For a request without this value, the endpoint is chosen at random.
 type HashKey struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Exactly one.
+	// Set exactly one.
 	//
 	// Types that are valid to be assigned to Kind:
 	//
@@ -1143,10 +1144,10 @@ func (*ClientAddressKey) Descriptor() ([]byte, []int) {
 }
 
 // Checks each endpoint with the same TLS settings as traffic. An endpoint gets no
-// traffic before its first good answer.
+// traffic before its first successful check.
 type HealthCheck struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The kind of check. Exactly one.
+	// The kind of check. Set exactly one.
 	//
 	// Types that are valid to be assigned to Kind:
 	//
@@ -1159,9 +1160,11 @@ type HealthCheck struct {
 	Interval *durationpb.Duration `protobuf:"bytes,5,opt,name=interval,proto3" json:"interval,omitempty"`
 	// How long a check may take, connecting included. Default: 5s.
 	Timeout *durationpb.Duration `protobuf:"bytes,6,opt,name=timeout,proto3" json:"timeout,omitempty"`
-	// Good answers in a row that make an unhealthy endpoint healthy. Default: 2; at least 1.
+	// Number of successful checks in a row that make an unhealthy endpoint healthy.
+	// Default: 2; at least 1.
 	HealthyThreshold *int32 `protobuf:"varint,7,opt,name=healthy_threshold,json=healthyThreshold,proto3,oneof" json:"healthy_threshold,omitempty"`
-	// Bad answers in a row that make a healthy endpoint unhealthy. Default: 3; at least 1.
+	// Number of failed checks in a row that make a healthy endpoint unhealthy. Default:
+	// 3; at least 1.
 	UnhealthyThreshold *int32 `protobuf:"varint,8,opt,name=unhealthy_threshold,json=unhealthyThreshold,proto3,oneof" json:"unhealthy_threshold,omitempty"`
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
@@ -1288,7 +1291,7 @@ type HealthCheck_Http struct {
 }
 
 type HealthCheck_Grpc struct {
-	// Calls the gRPC health checking protocol (grpc.health.v1).
+	// Calls the gRPC health service (grpc.health.v1).
 	Grpc *GrpcCheck `protobuf:"bytes,4,opt,name=grpc,proto3,oneof"`
 }
 
@@ -1385,7 +1388,8 @@ type HttpCheck struct {
 	Method string `protobuf:"bytes,3,opt,name=method,proto3" json:"method,omitempty"`
 	// Status codes that mean healthy. Default: 200 to 299.
 	Codes []*CodeRange `protobuf:"bytes,4,rep,name=codes,proto3" json:"codes,omitempty"`
-	// What the first 64 KiB of the body must contain. Default: anything.
+	// Text that the first 64 KiB of the body must contain. Default: the body is not
+	// checked.
 	BodyContains  string `protobuf:"bytes,5,opt,name=body_contains,json=bodyContains,proto3" json:"body_contains,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1511,7 +1515,7 @@ func (x *CodeRange) GetLast() int32 {
 	return 0
 }
 
-// Checks by grpc.health.v1.Health/Check that the answer is SERVING.
+// Calls grpc.health.v1.Health/Check; the endpoint is healthy if it answers SERVING.
 type GrpcCheck struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The service to check. Default: the whole server.
@@ -1560,20 +1564,21 @@ func (x *GrpcCheck) GetService() string {
 // When endpoints are ejected because of failures in traffic.
 type OutlierDetection struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Consecutive failures that eject an endpoint: failed connections, missing or broken
-	// responses, TCP connections that the endpoint resets, and codes 500 to 599 (for
-	// gRPC, statuses that mean the server failed). Default: 5. 0: only error_rate
+	// Number of consecutive failures that eject an endpoint: failed connections, missing
+	// or broken responses, TCP connections that the endpoint resets, and codes 500 to 599
+	// (for gRPC, statuses that mean the server failed). Default: 5. 0: only error_rate
 	// ejects.
 	ConsecutiveFailures *int32 `protobuf:"varint,1,opt,name=consecutive_failures,json=consecutiveFailures,proto3,oneof" json:"consecutive_failures,omitempty"`
-	// Consecutive failed handshakes that eject an endpoint. Default:
+	// Number of consecutive failed handshakes that eject an endpoint. Default:
 	// consecutive_failures.
 	ConsecutiveHandshakeFailures *int32 `protobuf:"varint,2,opt,name=consecutive_handshake_failures,json=consecutiveHandshakeFailures,proto3,oneof" json:"consecutive_handshake_failures,omitempty"`
 	// Which handshake failures count. Default: every failure that the endpoint causes.
 	HandshakeReasons []Reason `protobuf:"varint,3,rep,packed,name=handshake_reasons,json=handshakeReasons,proto3,enum=drawbridge.admin.v1.Reason" json:"handshake_reasons,omitempty"`
 	// Ejects an endpoint when its share of failures is too high.
 	ErrorRate *ErrorRate `protobuf:"bytes,4,opt,name=error_rate,json=errorRate,proto3" json:"error_rate,omitempty"`
-	// Length of the first ejection. Each further one is twice as long, with jitter,
-	// until the endpoint has been healthy for that long. Default: 30s.
+	// Length of the first ejection, minus up to 10% at random. Each further one is twice
+	// as long. Once the endpoint has taken traffic for as long as its last ejection, the
+	// next one has the first length again. Default: 30s.
 	BaseEjection *durationpb.Duration `protobuf:"bytes,5,opt,name=base_ejection,json=baseEjection,proto3" json:"base_ejection,omitempty"`
 	// Longest ejection. Default: 300s.
 	MaxEjection *durationpb.Duration `protobuf:"bytes,6,opt,name=max_ejection,json=maxEjection,proto3" json:"max_ejection,omitempty"`
@@ -1666,7 +1671,7 @@ func (x *OutlierDetection) GetMaxEjectedPercent() int32 {
 // A share of failures.
 type ErrorRate struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The share of failures that ejects, in percent, from 1 to 100.
+	// The share of failures, in percent from 1 to 100, at which the endpoint is ejected.
 	Percent int32 `protobuf:"varint,1,opt,name=percent,proto3" json:"percent,omitempty"`
 	// The time window. Default: 10s.
 	Window *durationpb.Duration `protobuf:"bytes,2,opt,name=window,proto3" json:"window,omitempty"`
@@ -2035,9 +2040,9 @@ func (*Passthrough) Descriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_upstream_proto_rawDescGZIP(), []int{22}
 }
 
-// Connections kept for HTTP requests, per endpoint (with
-// SERVER_NAME_SOURCE_FROM_HOST, per endpoint and host, for at most 512 hosts), and
-// connections made in advance for TCP listeners, per endpoint.
+// Connections to each endpoint that are kept open for HTTP requests, or made in advance
+// for TCP listeners. With SERVER_NAME_SOURCE_FROM_HOST, a connection is kept for
+// requests to the same host, and at most 512 hosts have connections.
 type Pool struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Maximum number of idle HTTP/1.1 connections kept for requests. Default: 1024. With 0
@@ -2047,13 +2052,13 @@ type Pool struct {
 	// connections. Choose a value below the time after which the server closes idle
 	// connections. With warm, at least 1s.
 	IdleTimeout *durationpb.Duration `protobuf:"bytes,2,opt,name=idle_timeout,json=idleTimeout,proto3" json:"idle_timeout,omitempty"`
-	// Maximum age of a connection that still gets requests, so that connections with a
+	// Maximum age at which a connection still gets requests, so that connections with a
 	// rotated certificate end. Default: no limit. With warm, at least 1s.
 	MaxAge *durationpb.Duration `protobuf:"bytes,3,opt,name=max_age,json=maxAge,proto3" json:"max_age,omitempty"`
 	// TLS connections kept ready per endpoint for clients of TCP listeners, so that a
-	// client's first byte is sent at once. Used and closed connections are replaced,
-	// with back-off. No connections are kept for an endpoint that is down or draining.
-	// Not with plaintext, SERVER_NAME_SOURCE_FROM_HOST, server_speaks_first,
+	// client's first byte is sent at once. Used and closed connections are replaced, with
+	// back-off. No connections are kept for an endpoint that is down or draining. Not
+	// allowed with plaintext, SERVER_NAME_SOURCE_FROM_HOST, server_speaks_first,
 	// send_proxy_protocol or a starttls other than STARTTLS_LDAP. Default: 0; at most
 	// 1000.
 	Warm          int32 `protobuf:"varint,4,opt,name=warm,proto3" json:"warm,omitempty"`
@@ -2187,8 +2192,8 @@ type UpstreamTimeouts struct {
 	Connect *durationpb.Duration `protobuf:"bytes,1,opt,name=connect,proto3" json:"connect,omitempty"`
 	// Time to complete the TLS handshake. Default: 10s.
 	Handshake *durationpb.Duration `protobuf:"bytes,2,opt,name=handshake,proto3" json:"handshake,omitempty"`
-	// Time without a byte: of a response that has begun or, on TCP listeners, in either
-	// direction. Default: none; only the listener's idle timeout applies.
+	// How long no byte may arrive: of a response that has begun or, on TCP listeners, in
+	// either direction. Default: none; only the listener's idle timeout applies.
 	Idle          *durationpb.Duration `protobuf:"bytes,3,opt,name=idle,proto3" json:"idle,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
