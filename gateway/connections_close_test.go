@@ -9,7 +9,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// Each kind of connection can be closed by its id. Every other connection continues,
+// Each kind of connection can be closed by its ID. Every other connection continues,
 // even of the same kind and listener.
 func TestClosingOneConnectionClosesNoOther(t *testing.T) {
 	w := newConnWorld(t)

@@ -140,8 +140,8 @@ func TestFiltersSelectConnections(t *testing.T) {
 		"another identity":   {&adminv1.ConnectionFilter{ClientIdentities: []string{"CN=bob", "spiffe://corp/alice"}}, ""},
 		"the client's print": {&adminv1.ConnectionFilter{Sha256Fingerprints: []string{strings.ToUpper(w.client)}}, "http/1.1 http/2 tcp"},
 		"our print":          {&adminv1.ConnectionFilter{Sha256Fingerprints: []string{w.own}}, "tcp"},
-		"an id":              {&adminv1.ConnectionFilter{Ids: []string{tunnel.GetId()}}, "tunnel"},
-		"an id and another":  {&adminv1.ConnectionFilter{Ids: []string{tunnel.GetId()}, Listeners: []string{"db"}}, ""},
+		"an ID":              {&adminv1.ConnectionFilter{Ids: []string{tunnel.GetId()}}, "tunnel"},
+		"an ID and another":  {&adminv1.ConnectionFilter{Ids: []string{tunnel.GetId()}, Listeners: []string{"db"}}, ""},
 		"the revision":       {&adminv1.ConnectionFilter{MinRevision: now, MaxRevision: now}, "http/1.1 http/2 tcp tunnel"},
 		"earlier revisions":  {&adminv1.ConnectionFilter{MaxRevision: now - 1}, ""},
 		"later revisions":    {&adminv1.ConnectionFilter{MinRevision: now + 1}, ""},
@@ -206,7 +206,7 @@ func TestTheListAgreesWithTheKernelUnderChurn(t *testing.T) {
 			}
 		})
 	}
-	reset := map[string]bool{} // by id
+	reset := map[string]bool{} // by ID
 	for range 5 {
 		begun := time.Now()
 		before := kernelSockets(t)

@@ -64,7 +64,7 @@ func newHoldServer(t *testing.T, issued *pki.Issued, protos ...string) *holdServ
 	return h
 }
 
-// ServeHTTP holds requests with an id, and answers others at once.
+// ServeHTTP holds requests with an ID, and answers others at once.
 func (h *holdServer) ServeHTTP(_ http.ResponseWriter, r *http.Request) {
 	id := r.Header.Get("Hold")
 	if id == "" {

@@ -90,8 +90,8 @@ type chaos struct {
 	sent, whole, refused, failed, killed atomic.Int64
 
 	mu       sync.Mutex
-	requests map[string]*chaosRequest // by request id
-	answers  map[string]*chaosAnswer  // by answer id
+	requests map[string]*chaosRequest // by request ID
+	answers  map[string]*chaosAnswer  // by answer ID
 }
 
 // A chaosRequest is a request that a client sent.

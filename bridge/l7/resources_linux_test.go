@@ -93,7 +93,7 @@ var costRows = []costRow{
 	{name: "X-Forwarded-For without entries", fields: []string{"X-Forwarded-For: " + strings.Repeat(",", headBytes)}},
 	{name: "X-Forwarded-For in many fields", fields: repeated(900, "X-Forwarded-For: "+strings.Repeat(" ,", 20))},
 	{name: "Forwarded", fields: []string{"Forwarded: " + strings.Repeat("for=127.0.0.1, ", headBytes/15)}},
-	{name: "request ids", fields: repeated(900, "X-Request-Id: "+strings.Repeat("1", 40))},
+	{name: "request IDs", fields: repeated(900, "X-Request-Id: "+strings.Repeat("1", 40))},
 	{name: "traces", fields: repeated(900, "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")},
 	{name: "spellings of framing", fields: repeated(900, "Content_Length: "+strings.Repeat("1", 40))},
 	{name: "spellings of routing", fields: repeated(900, "X_Tenant_%d: "+strings.Repeat("1", 40))},

@@ -61,9 +61,9 @@ type Table struct {
 	// MakeTrace begins a trace (W3C Trace Context) for each request without one.
 	MakeTrace bool
 
-	// RequestIDField is the field that carries the id of each request and of its
-	// response. A client's id is kept if it is plain and short. "": requests get
-	// no id.
+	// RequestIDField is the field that carries the ID of each request and of its
+	// response. A client's ID is kept if it is plain and short. "": requests get
+	// no ID.
 	RequestIDField string
 
 	MaxConnections int // maximum open connections; 0: no limit

@@ -16,7 +16,7 @@ type response struct {
 	hasTTL    bool          // ttl is set
 }
 
-// readResponse parses a message from a connection on which the query id was
+// readResponse parses a message from a connection on which the query ID was
 // sent. It returns false if the message is not a complete response to it.
 func readResponse(message []byte, id uint16) (response, bool) {
 	var p dnsmessage.Parser

@@ -55,7 +55,7 @@ func parse(f *adminv1.ConnectionFilter) (*filter, error) {
 	for i, id := range f.GetIds() {
 		n, err := strconv.ParseUint(id, numberBase, 64)
 		if err != nil {
-			bad.Add(p.Field("ids").Index(i), "is not the id of a connection")
+			bad.Add(p.Field("ids").Index(i), "is not the ID of a connection")
 		}
 		out.ids[n] = true
 	}

@@ -132,9 +132,9 @@ func TestOptionsOfHTTPListenersAreChecked(t *testing.T) {
 			l.Tls = &adminv1.ServerTls{Certificates: []string{"server"}, ClientAuth: adminv1.ClientAuth_CLIENT_AUTH_NONE}
 			l.Http.ClientCertificateFields = adminv1.ClientCertificateFields_CLIENT_CERTIFICATE_FIELDS_RFC9440
 		}, []string{"r0.http.client_certificate_fields"}},
-		"an id's field":                   {func(l *adminv1.Listener) { l.Http.RequestIdField = "a b" }, []string{"r0.http.request_id_field"}},
-		"an id in one that frames":        {func(l *adminv1.Listener) { l.Http.RequestIdField = "Content-Length" }, []string{"r0.http.request_id_field"}},
-		"an id in a field of the gateway": {func(l *adminv1.Listener) { l.Http.RequestIdField = "X_Forwarded_For" }, []string{"r0.http.request_id_field"}},
+		"an ID's field":                   {func(l *adminv1.Listener) { l.Http.RequestIdField = "a b" }, []string{"r0.http.request_id_field"}},
+		"an ID in a framing field":        {func(l *adminv1.Listener) { l.Http.RequestIdField = "Content-Length" }, []string{"r0.http.request_id_field"}},
+		"an ID in a field of the gateway": {func(l *adminv1.Listener) { l.Http.RequestIdField = "X_Forwarded_For" }, []string{"r0.http.request_id_field"}},
 		"all of it on TCP": {func(l *adminv1.Listener) {
 			l.Protocol = tcp
 			l.Http.TrustedProxies, l.Http.RequestIdField = []string{"10.0.0.1"}, "X-Request-Id"

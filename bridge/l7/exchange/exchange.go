@@ -80,7 +80,7 @@ type Clock interface {
 type Rules struct {
 	Response       *policy.HeaderRules // applied to every response but the gateway's own errors
 	Protected      policy.Protected    // fields that the request's trailer cannot set
-	RequestIDField string              // the response's field for the request id, or ""
+	RequestIDField string              // the response's field for the request ID, or ""
 	MaxBody        int64               // maximum size of the request's body; 0: no limit
 }
 

@@ -27,7 +27,7 @@ type Facts struct {
 	Address   netip.Addr // the client's IP address; invalid if it has none
 	Scheme    string     // "http" or "https", as the client used it
 	Target    Target
-	RequestID string // "" if the listener gives requests no id
+	RequestID string // "" if the listener gives requests no ID
 
 	// The names of the objects that handle the request; "" until each is chosen.
 	Listener, Route, Upstream, Endpoint string

@@ -107,7 +107,7 @@ func isClaim(f message.Field) bool {
 // request goes. Upstreams may merge a trailer into the header.
 type Protected struct {
 	Rules          *HeaderRules
-	RequestIDField string    // "": requests get no id
+	RequestIDField string    // "": requests get no ID
 	HashField      string    // the field that chooses the endpoint; "": no field
 	Traces         bool      // the gateway begins traces
 	Spelling       *Spelling // the one that cleaned the header

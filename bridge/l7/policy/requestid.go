@@ -9,7 +9,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 )
 
-// CheckRequestIDField returns why a field cannot carry a request's id, or nil
+// CheckRequestIDField returns why a field cannot carry a request's ID, or nil
 // if it can.
 func CheckRequestIDField(name string) error {
 	if err := CheckFieldName(name); err != nil {
@@ -21,12 +21,12 @@ func CheckRequestIDField(name string) error {
 	return nil
 }
 
-// maxRequestID is the maximum length of a client's request id, in bytes.
+// maxRequestID is the maximum length of a client's request ID, in bytes.
 const maxRequestID = 128
 
-// AssignRequestID gives the request an id. It keeps the id in the named field, from
+// AssignRequestID gives the request an ID. It keeps the ID in the named field, from
 // any client, if the field occurs once and is plain; otherwise it creates one. If
-// name is "", the request gets no id.
+// name is "", the request gets no ID.
 func (f *Facts) AssignRequestID(name string, start time.Time, random *Entropy) {
 	if name == "" {
 		return
@@ -46,7 +46,7 @@ func (f *Facts) AssignRequestID(name string, start time.Time, random *Entropy) {
 	}
 }
 
-// isRequestID reports whether a client's id can be forwarded and logged unchanged:
+// isRequestID reports whether a client's ID can be forwarded and logged unchanged:
 // none of its characters has a special meaning anywhere.
 func isRequestID(s string) bool {
 	if s == "" || len(s) > maxRequestID {
@@ -63,7 +63,7 @@ func isRequestID(s string) bool {
 	return true
 }
 
-// newRequestID returns a UUID of version 7 (RFC 9562, section 5.7): ids of later
+// newRequestID returns a UUID of version 7 (RFC 9562, section 5.7): IDs of later
 // requests sort after it.
 func newRequestID(start time.Time, random *Entropy) string {
 	var id [16]byte
@@ -85,7 +85,7 @@ func newRequestID(start time.Time, random *Entropy) string {
 	return string(b[:])
 }
 
-// SetRequestID puts the id into the request's field of that name, and removes
+// SetRequestID puts the ID into the request's field of that name, and removes
 // every spelling of that field that the client sent.
 func (f *Facts) SetRequestID(name string) {
 	if f.RequestID != "" {
@@ -93,7 +93,7 @@ func (f *Facts) SetRequestID(name string) {
 	}
 }
 
-// ReturnRequestID puts the id into a response's field of that name.
+// ReturnRequestID puts the ID into a response's field of that name.
 func (f *Facts) ReturnRequestID(response *message.Fields, name string) {
 	if f.RequestID != "" {
 		response.Set(name, f.RequestID)

@@ -12,7 +12,7 @@ const (
 	tracestate  = "tracestate"
 )
 
-// traceIDLength is how many digits a trace id has.
+// traceIDLength is how many digits a trace ID has.
 const traceIDLength = 32
 
 // BeginTrace begins a trace if the request has no valid traceparent. It then
@@ -24,7 +24,7 @@ func BeginTrace(f *message.Fields, random *Entropy) {
 	f.RemoveFunc(isTrace)
 	var id [24]byte
 	random.Read(id[:])
-	id[0] |= 1 // an id of zeros alone is invalid
+	id[0] |= 1 // an ID of zeros alone is invalid
 	id[16] |= 1
 	const layout = "00-tttttttttttttttttttttttttttttttt-pppppppppppppppp-01"
 	var b [len(layout)]byte
@@ -40,7 +40,7 @@ func isTrace(f message.Field) bool {
 	return message.EqualFold(f.Name, traceparent) || message.EqualFold(f.Name, tracestate)
 }
 
-// TraceID returns the id of the trace that a request belongs to; "" if it has no
+// TraceID returns the ID of the trace that a request belongs to; "" if it has no
 // valid traceparent.
 func TraceID(f message.Fields) string {
 	given, ok := f.Get(traceparent)
