@@ -87,7 +87,7 @@ func (c *Conn) Close() error {
 	return errors.Join(c.Conn.Close(), c.stalled.Close())
 }
 
-// CloseWrite ends the stream towards the peer.
+// CloseWrite ends the stream toward the peer.
 func (c *Conn) CloseWrite() error {
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()

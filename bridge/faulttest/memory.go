@@ -114,7 +114,7 @@ func (c *memoryConn) Write(p []byte) (n int, err error) {
 	}
 }
 
-// CloseWrite ends the stream towards the peer.
+// CloseWrite ends the stream toward the peer.
 func (c *memoryConn) CloseWrite() error {
 	c.shared.L.Lock()
 	defer c.shared.L.Unlock()

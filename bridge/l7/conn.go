@@ -107,7 +107,7 @@ func (c *conn) SetLinger(seconds int) error {
 	return errors.ErrUnsupported
 }
 
-// CloseWrite ends the stream towards the client; c can still be read.
+// CloseWrite ends the stream toward the client; c can still be read.
 func (c *conn) CloseWrite() error {
 	if h, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 		return h.CloseWrite()

@@ -23,7 +23,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 )
 
-// protocols runs a test with each HTTP version towards the upstream.
+// protocols runs a test with each HTTP version toward the upstream.
 func protocols(t *testing.T, f func(t *testing.T, w *testbed, p backs.Protocol)) {
 	for p, name := range map[backs.Protocol]string{backs.HTTP1: "HTTP1", backs.HTTP2: "HTTP2", backs.Auto: "Auto"} {
 		t.Run(name, func(t *testing.T) { f(t, newTestbed(t), p) })

@@ -177,7 +177,7 @@ func (r *recording) keep(p []byte) {
 	}
 }
 
-// CloseWrite ends the stream towards the peer. Reading continues.
+// CloseWrite ends the stream toward the peer. Reading continues.
 func (s *Socket) CloseWrite() error {
 	if err := s.Flush(); err != nil {
 		return err

@@ -295,7 +295,7 @@ func (s *Splice) writeFailed(d *direction, err error, now time.Duration) {
 	s.finishDirection(d, now)
 }
 
-// forwardEnd ends the stream towards the direction's destination.
+// forwardEnd ends the stream toward the direction's destination.
 func (s *Splice) forwardEnd(d *direction, now time.Duration) {
 	if !d.to.ending {
 		if err := d.to.closeWrite(); err != nil {

@@ -38,7 +38,7 @@ type side struct {
 	dead      bool // the connection is dead: nothing sent to it can arrive
 	gathering bool // Write appends to out instead of queue
 	ending    bool // closeWrite was called
-	ended     bool // the stream towards this side is complete, including its end
+	ended     bool // the stream toward this side is complete, including its end
 
 	reset, truncated, failed Ending // the Ending for each kind of failure
 }
@@ -155,7 +155,7 @@ func (x *side) room() int {
 	return socket.Room(x.fd)
 }
 
-// closeWrite starts to end the stream towards the side, with close_notify or a FIN. The
+// closeWrite starts to end the stream toward the side, with close_notify or a FIN. The
 // queue must be empty. The stream has ended when the queue is empty again.
 func (x *side) closeWrite() error {
 	x.ending = true
@@ -171,7 +171,7 @@ func (x *side) closeWrite() error {
 	return err
 }
 
-// close closes the side, with a reset if the stream towards it is incomplete.
+// close closes the side, with a reset if the stream toward it is incomplete.
 func (x *side) close() {
 	x.queue.release(&x.splice.engine.buffers)
 	x.early, x.in, x.out = nil, nil, nil

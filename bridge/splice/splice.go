@@ -164,7 +164,7 @@ func (e *Engine) Run(client, upstream net.Conn, o Options) Result {
 }
 
 // Cut ends the splice, unless it has already ended, and records ending and cause. Both
-// sides are closed when Cut returns, with a reset if the stream towards them is
+// sides are closed when Cut returns, with a reset if the stream toward them is
 // incomplete. Another goroutine calls Done.
 func (s *Splice) Cut(ending Ending, cause error) {
 	s.mu.Lock()

@@ -56,7 +56,7 @@ type upload struct {
 	sentAt  atomic.Int64 // when sent was set, by the listener's clock
 }
 
-// A blockedUpload is an upload that waits for room towards its back without a goroutine.
+// A blockedUpload is an upload that waits for room toward its back without a goroutine.
 type blockedUpload struct {
 	back   message.Back
 	number int

@@ -65,7 +65,7 @@ func (s *Stream) Delivered() (progress uint64, waiting int) { return s.sock.Deli
 // closeTime bounds how long CloseWrite waits for a peer that does not read.
 const closeTime = time.Second
 
-// CloseWrite ends the stream towards the peer.
+// CloseWrite ends the stream toward the peer.
 func (s *Stream) CloseWrite() error {
 	if h, ok := s.Conn.(interface{ CloseWrite() error }); ok {
 		if err := h.CloseWrite(); err != nil {

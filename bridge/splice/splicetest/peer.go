@@ -66,7 +66,7 @@ func Server(o *tls.Config) func(net.Conn) *tls.Conn {
 	return func(c net.Conn) *tls.Conn { return tls.Server(c, o) }
 }
 
-// CloseWrite ends the stream towards the gateway.
+// CloseWrite ends the stream toward the gateway.
 func (p *Peer) CloseWrite() error {
 	if c, ok := p.Conn.(*tls.Conn); ok {
 		return c.CloseWrite()
