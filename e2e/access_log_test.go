@@ -200,7 +200,7 @@ func TestAccessLogOnStandardOutputWhoseReaderLeaves(t *testing.T) {
 		line, _ := bufio.NewReader(reader).ReadString('\n')
 		lines <- line
 	}()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
 	defer cancel()
 	select {
 	case line := <-lines:

@@ -34,7 +34,7 @@ func TestAdminOverTCPNeedsAClientCertificate(t *testing.T) {
 	})
 
 	ask := func(creds credentials.TransportCredentials) error {
-		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
 		defer cancel()
 		_, err := adminv1.NewStatusServiceClient(dialAdmin(t, address, creds)).GetStatus(ctx, &adminv1.GetStatusRequest{})
 		return err

@@ -64,7 +64,7 @@ func TestAChangeThatCutsItsAuthorOffIsUndone(t *testing.T) {
 	// Each call makes its own connection, because the gateway does not end open
 	// connections.
 	call := func(f func(context.Context, adminv1.AdminServiceClient) error) error {
-		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
 		defer cancel()
 		conn := dialAdmin(t, g.address("door"), credentials.NewTLS(&tls.Config{RootCAs: pool(a.ca), ServerName: serverName, Certificates: []tls.Certificate{keyPair(t, a.client)}}))
 		defer conn.Close()

@@ -93,7 +93,7 @@ func TestDrainTimeoutEndsTheDrain(t *testing.T) {
 	if code := g.wait(); code != 0 {
 		t.Errorf("exit code %d, want 0", code)
 	}
-	_ = stream.SetDeadline(time.Now().Add(patience))
+	_ = stream.SetDeadline(time.Now().Add(testTimeout))
 	if n, err := stream.Read(make([]byte, 1)); err == nil {
 		t.Errorf("read %d bytes of a stream whose gateway is gone", n)
 	}

@@ -82,7 +82,7 @@ func (l *load) run(t testing.TB, clients int) {
 func (l *load) one(t testing.TB) {
 	phase, begin := *l.phase.Load(), time.Now()
 	code, by := 0, ""
-	client := http.Client{Transport: &l.http, Timeout: patience}
+	client := http.Client{Transport: &l.http, Timeout: testTimeout}
 	resp, err := client.Do(l.ask())
 	if err == nil {
 		if _, err = readBody(resp); err == nil {
@@ -93,7 +93,7 @@ func (l *load) one(t testing.TB) {
 		}
 	}
 	took := time.Since(begin)
-	if took >= patience {
+	if took >= testTimeout {
 		t.Errorf("a request hung for %v", took)
 	}
 	l.mu.Lock()
@@ -179,12 +179,12 @@ func TestDrillHalfOfAGroupDiesUnderLoad(t *testing.T) {
 			events := g.watchEvents()
 			g.apply(trustBundle("ca", a.ca), certificate("client", a.client), u, listener("web", protocolHTTP, ""), retried("all", "web", "/", "web", c.retry))
 
-			var over atomic.Bool
-			l := gets(t, clients, "http://"+g.address("web")+"/", func() bool { return !over.Load() })
+			var stop atomic.Bool
+			l := gets(t, clients, "http://"+g.address("web")+"/", func() bool { return !stop.Load() })
 			var running sync.WaitGroup
 			running.Go(func() { l.run(t, clients) })
 			defer running.Wait()
-			defer over.Store(true)
+			defer stop.Store(true)
 			sent := func(phase string, least int) {
 				t.Helper()
 				eventually(t, "requests flow", func() bool { n, _ := l.sent(phase); return n >= least || t.Failed() })
@@ -203,7 +203,7 @@ func TestDrillHalfOfAGroupDiesUnderLoad(t *testing.T) {
 			}
 			l.enter("ejected")
 			sent("ejected", 1000)
-			over.Store(true)
+			stop.Store(true)
 			running.Wait()
 
 			before, failedBefore := l.sent("")
@@ -302,16 +302,16 @@ func TestDrillAHealthCheckThatPassesWhileHandshakesFail(t *testing.T) {
 	g.apply(trustBundle("ca", a.ca), certificate("client", a.client), u, listener("web", protocolHTTP, "web"))
 	url := "http://" + g.address("web") + "/"
 
-	var over atomic.Bool
-	l := gets(t, clients, url, func() bool { return !over.Load() })
+	var stop atomic.Bool
+	l := gets(t, clients, url, func() bool { return !stop.Load() })
 	var running sync.WaitGroup
 	begun := time.Now()
 	running.Go(func() { l.run(t, clients) })
 	defer running.Wait()
-	defer over.Store(true)
+	defer stop.Store(true)
 	e := events.await(adminv1.EventType_EVENT_TYPE_ENDPOINT_EJECTED)
 	took := e.GetEventTime().AsTime().Sub(begun)
-	over.Store(true)
+	stop.Store(true)
 	running.Wait()
 	all, failed := l.sent("")
 	before := hellos.Load()

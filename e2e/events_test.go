@@ -32,7 +32,7 @@ type eventStream struct {
 // watchEvents returns a stream of all events from now on.
 func (g *gateway) watchEvents() *eventStream {
 	g.t.Helper()
-	ctx, cancel := context.WithTimeout(g.t.Context(), 2*patience)
+	ctx, cancel := context.WithTimeout(g.t.Context(), 2*testTimeout)
 	g.t.Cleanup(cancel)
 	stream, err := g.status.WatchEvents(ctx, &adminv1.WatchEventsRequest{})
 	if err != nil {

@@ -116,7 +116,7 @@ func sendGarbageToEveryPort(t *testing.T, logFormat string) {
 // until the gateway closes. It returns an error only if the gateway is down or
 // never closes.
 func throw(network, address string, data []byte, config *tls.Config) error {
-	conn, err := net.DialTimeout(network, address, patience)
+	conn, err := net.DialTimeout(network, address, testTimeout)
 	if errors.Is(err, syscall.ECONNRESET) {
 		return nil // the gateway closed before the dial returned
 	}
@@ -124,7 +124,7 @@ func throw(network, address string, data []byte, config *tls.Config) error {
 		return err
 	}
 	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(patience))
+	_ = conn.SetDeadline(time.Now().Add(testTimeout))
 	if config != nil {
 		secure := tls.Client(conn, config)
 		if err := secure.Handshake(); err != nil {
@@ -137,7 +137,7 @@ func throw(network, address string, data []byte, config *tls.Config) error {
 		_ = closeWrite(conn)
 	}()
 	if _, err := io.Copy(io.Discard, conn); err != nil && isTimeout(err) {
-		return fmt.Errorf("still open after %v", patience)
+		return fmt.Errorf("still open after %v", testTimeout)
 	}
 	return nil
 }

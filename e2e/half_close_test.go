@@ -96,7 +96,7 @@ func TestHalfCloseBothWaysThroughTLS(t *testing.T) {
 				if got != long {
 					t.Errorf("after its end the upstream got %d bytes (%.60s), want %d", len(got), got, len(long))
 				}
-			case <-time.After(patience):
+			case <-time.After(testTimeout):
 				t.Fatal("the upstream never saw our end")
 			}
 

@@ -43,7 +43,7 @@ func TestIdleConnectionsToTheAdminServiceAndOpsStarveNoTraffic(t *testing.T) {
 	const idle = 612
 	for _, address := range []string{adminTCP, ops} {
 		for n := range idle { // from many addresses, because each address has its own share
-			d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 1, byte(1+n%200))}, Timeout: patience}
+			d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 1, byte(1+n%200))}, Timeout: testTimeout}
 			c, err := d.Dial("tcp", address)
 			if err != nil {
 				if errors.Is(err, syscall.ECONNRESET) {
@@ -94,7 +94,7 @@ func TestSilentConnectionsToTheAdminServiceAndOpsAreClosed(t *testing.T) {
 		t.Fatal(err)
 	}
 	for what, c := range silent {
-		_ = c.SetDeadline(time.Now().Add(2 * patience)) // the admin service waits longer than most clients do
+		_ = c.SetDeadline(time.Now().Add(2 * testTimeout)) // the admin service waits longer than most clients do
 		if _, err := io.Copy(io.Discard, c); errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("a silent connection to %s is still open", what)
 		}

@@ -57,21 +57,21 @@ func program(t testing.TB) string {
 	return built.path
 }
 
-// patience bounds every wait in these tests. Only failures reach it, so it is
+// testTimeout bounds every wait in these tests. Only failures reach it, so it is
 // long enough for a slow machine.
-const patience = 30 * time.Second
+const testTimeout = 30 * time.Second
 
 // eventually waits until ok returns true, polling less and less often.
 func eventually(t testing.TB, condition string, ok func() bool) {
 	t.Helper()
 	if !pollUntil(ok) {
-		t.Fatalf("not after %v: %s", patience, condition)
+		t.Fatalf("not after %v: %s", testTimeout, condition)
 	}
 }
 
 // pollUntil is eventually for tests with their own failure message.
 func pollUntil(ok func() bool) bool {
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(testTimeout)
 	for pause := time.Millisecond; !ok(); pause = min(2*pause, 100*time.Millisecond) {
 		if time.Now().After(deadline) {
 			return false
@@ -85,7 +85,7 @@ func pollUntil(ok func() bool) bool {
 // enough for a busy machine.
 func longContext(t testing.TB) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -213,8 +213,8 @@ func (p *process) wait() int {
 	select {
 	case <-p.exited:
 		return p.cmd.ProcessState.ExitCode()
-	case <-time.After(patience):
-		p.t.Fatalf("%s still runs after %v:\n%s", p.cmd.Path, patience, tail(p.out.String()))
+	case <-time.After(testTimeout):
+		p.t.Fatalf("%s still runs after %v:\n%s", p.cmd.Path, testTimeout, tail(p.out.String()))
 		return -1
 	}
 }

@@ -62,7 +62,7 @@ func TestMetrics(t *testing.T) {
 		t.Error("no metric has the certificate's expiry")
 	}
 
-	_ = statsd.SetReadDeadline(time.Now().Add(patience))
+	_ = statsd.SetReadDeadline(time.Now().Add(testTimeout))
 	packet := make([]byte, 64<<10)
 	n, _, err := statsd.ReadFrom(packet)
 	if err != nil || !strings.HasPrefix(string(packet[:n]), "drawbridge.") {

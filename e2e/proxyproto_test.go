@@ -50,7 +50,7 @@ func startHAProxy(t testing.TB, servers ...string) []string {
 // dialFrom connects to an address from the local address ip.
 func dialFrom(t testing.TB, ip, address string) net.Conn {
 	t.Helper()
-	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(ip)}, Timeout: patience}
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(ip)}, Timeout: testTimeout}
 	conn, err := d.Dial("tcp", address)
 	if err != nil {
 		t.Fatal(err)

@@ -147,12 +147,12 @@ func TestRenegotiation(t *testing.T) {
 			expectReason(t, g, name, want.reason)
 		}
 	}
-	conn, err := net.DialTimeout("tcp", g.address("stream"), patience)
+	conn, err := net.DialTimeout("tcp", g.address("stream"), testTimeout)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(patience))
+	_ = conn.SetDeadline(time.Now().Add(testTimeout))
 	if _, err := io.WriteString(conn, "GET /secure HTTP/1.1\r\n"); err != nil {
 		t.Fatal(err)
 	}

@@ -139,15 +139,15 @@ func closeWrite(conn net.Conn) error {
 }
 
 // dial connects to a listener. Every operation on the connection fails after
-// patience.
+// testTimeout.
 func dial(t testing.TB, address string) *net.TCPConn {
 	t.Helper()
-	conn, err := net.DialTimeout("tcp", address, patience)
+	conn, err := net.DialTimeout("tcp", address, testTimeout)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close() })
-	_ = conn.SetDeadline(time.Now().Add(patience))
+	_ = conn.SetDeadline(time.Now().Add(testTimeout))
 	return conn.(*net.TCPConn)
 }
 
@@ -165,12 +165,12 @@ func dialTLS(t testing.TB, address string, config *tls.Config) *tls.Conn {
 func exchange(t testing.TB, address, text string) (string, error) {
 	t.Helper()
 	// A connection may be reset before the dial returns.
-	conn, err := net.DialTimeout("tcp", address, patience)
+	conn, err := net.DialTimeout("tcp", address, testTimeout)
 	if err != nil {
 		return "", err
 	}
 	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(patience))
+	_ = conn.SetDeadline(time.Now().Add(testTimeout))
 	if _, err := io.WriteString(conn, text); err != nil {
 		return "", err
 	}
@@ -183,7 +183,7 @@ func exchange(t testing.TB, address, text string) (string, error) {
 
 // pingPong sends text and waits until it is echoed.
 func pingPong(conn net.Conn, text string) error {
-	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(testTimeout)); err != nil {
 		return err
 	}
 	if _, err := io.WriteString(conn, text); err != nil {
@@ -216,7 +216,7 @@ var oneRequestClient = &http.Client{
 }
 
 func tryGet(t testing.TB, client *http.Client, url string) (int, string, error) {
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {

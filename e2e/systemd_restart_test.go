@@ -200,7 +200,7 @@ func dialers(addresses map[string]string) []func() (net.Conn, error) {
 	var all []func() (net.Conn, error)
 	for address, network := range addresses {
 		all = append(all, func() (net.Conn, error) {
-			conn, err := net.DialTimeout(strings.TrimSuffix(network, "-connect"), address, patience)
+			conn, err := net.DialTimeout(strings.TrimSuffix(network, "-connect"), address, testTimeout)
 			if err == nil && strings.HasSuffix(network, "-connect") {
 				return nil, conn.Close()
 			}
@@ -245,7 +245,7 @@ func (c *newConnections) stop() {
 // askOnce makes one request on a new connection, and closes the connection.
 func askOnce(conn net.Conn) error {
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(patience))
+	conn.SetDeadline(time.Now().Add(testTimeout))
 	if _, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: web.example\r\nConnection: close\r\n\r\n"); err != nil {
 		return err
 	}

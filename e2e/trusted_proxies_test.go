@@ -84,13 +84,13 @@ func TestTrustedProxiesNameTheClient(t *testing.T) {
 
 // askFrom makes one request with the given fields from the local address ip.
 func askFrom(ip, address string, fields ...string) (code int, location, body string, err error) {
-	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(ip)}, Timeout: patience}
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(ip)}, Timeout: testTimeout}
 	conn, err := d.Dial("tcp", address)
 	if err != nil {
 		return 0, "", "", err
 	}
 	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(patience))
+	_ = conn.SetDeadline(time.Now().Add(testTimeout))
 	lines := append([]string{"GET /x?y HTTP/1.1", "Host: shop.example.com", "Connection: close"}, fields...)
 	if _, err := io.WriteString(conn, strings.Join(lines, "\r\n")+"\r\n\r\n"); err != nil {
 		return 0, "", "", err

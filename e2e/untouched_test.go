@@ -78,7 +78,7 @@ func TestUnchangedMeansUntouched(t *testing.T) {
 		url := "http://" + g.address("web") + "/"
 		keepBusy(fmt.Sprint("client ", s), func(i int) error {
 			reused := true
-			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
 			defer cancel()
 			ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(c httptrace.GotConnInfo) { reused = c.Reused }})
 			req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)

@@ -111,7 +111,7 @@ func TestStreamsThatOutliveTheDrainEndWithIt(t *testing.T) {
 // follow reads one stream to its end. A drain may end the stream.
 func (s *longStreams) follow(ctx context.Context, address string) error {
 	started := time.Now()
-	conn, err := (&net.Dialer{Timeout: patience}).DialContext(ctx, "tcp", address)
+	conn, err := (&net.Dialer{Timeout: testTimeout}).DialContext(ctx, "tcp", address)
 	if err != nil {
 		return ignoreAfter(ctx, err)
 	}

@@ -175,12 +175,12 @@ func startStreams(t testing.TB, address string, count int) *streams {
 }
 
 func stream(address string) error {
-	conn, err := net.DialTimeout("tcp", address, patience)
+	conn, err := net.DialTimeout("tcp", address, testTimeout)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(patience))
+	conn.SetDeadline(time.Now().Add(testTimeout))
 	fmt.Fprint(conn, "GET /stream HTTP/1.1\r\nHost: web.example\r\n\r\n")
 	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil {
@@ -269,7 +269,7 @@ func TestABrokenProgramChangesNothing(t *testing.T) {
 	if err := os.Chmod(garbage, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	for _, c := range []struct{ name, program, why string }{
+	for _, c := range []struct{ name, program, message string }{
 		{"is missing", filepath.Join(dir, "missing"), "no such file"},
 		{"is a directory", dir, "permission denied"},
 		{"is not executable", text, "permission denied"},
@@ -287,7 +287,7 @@ func TestABrokenProgramChangesNothing(t *testing.T) {
 		{"sends nonsense", successor(t, "nonsense"), "invalid"},
 	} {
 		r := g.tryUpgrade("--binary", c.program)
-		if r.code != 1 || !strings.Contains(r.stderr, c.why) || !strings.Contains(r.stderr, "the old process continues") {
+		if r.code != 1 || !strings.Contains(r.stderr, c.message) || !strings.Contains(r.stderr, "the old process continues") {
 			t.Errorf("a program that %s: %v", c.name, r)
 		}
 		change := g.apply(&adminv1.TrustBundle{Name: "t", Labels: map[string]string{"n": fmt.Sprint(revision)}, Source: &adminv1.TrustBundle_System{System: &adminv1.SystemRoots{}}})
@@ -359,7 +359,7 @@ func TestSuccessor(t *testing.T) {
 	die := func() { _ = syscall.Kill(os.Getpid(), syscall.SIGKILL) }
 	if how == "nonsense" {
 		_, _ = conn.Write([]byte("nonsense"))
-		time.Sleep(patience)
+		time.Sleep(testTimeout)
 	}
 	send(map[string]any{"type": "hello", "text": "v0"})
 	receive(true)
@@ -368,16 +368,16 @@ func TestSuccessor(t *testing.T) {
 	case "crash":
 		die()
 	case "hang":
-		time.Sleep(patience)
+		time.Sleep(testTimeout)
 	case "migrate":
 		if err := os.WriteFile(store, []byte("a format that no other version reads"), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		send(map[string]any{"type": "failed", "text": "the store cannot be used"})
-		time.Sleep(patience)
+		time.Sleep(testTimeout)
 	case "down":
 		send(map[string]any{"type": "down", "down": map[string]string{"listener web": "a certificate is missing"}, "last": true})
-		time.Sleep(patience)
+		time.Sleep(testTimeout)
 	}
 	send(map[string]any{"type": "down", "last": true})
 	receive(false)
@@ -425,7 +425,7 @@ func TestClientsInTheQueueAreServedAfterAnUpgrade(t *testing.T) {
 	g.logged(upgradeStarted)
 	var parked sync.WaitGroup
 	for range 100 {
-		conn, err := net.DialTimeout("tcp", web, patience)
+		conn, err := net.DialTimeout("tcp", web, testTimeout)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -77,7 +77,7 @@ func echoWebSocket(w http.ResponseWriter, r *http.Request) {
 }
 
 func webSocketPingPong(t testing.TB, ws *websocket.Conn, text string) error {
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
 	defer cancel()
 	if err := ws.Write(ctx, websocket.MessageText, []byte(text)); err != nil {
 		return err

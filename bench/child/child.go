@@ -80,15 +80,15 @@ func (p *Process) Await(ctx context.Context, every time.Duration, ready func(con
 }
 
 // Stop ends the process and its children, and returns when the process has ended. It
-// kills processes that have not ended within patience, and then returns an error.
-func (p *Process) Stop(patience time.Duration) (err error) {
+// kills processes that have not ended within timeout, and then returns an error.
+func (p *Process) Stop(timeout time.Duration) (err error) {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
-	late := time.NewTimer(patience)
-	defer late.Stop()
+	deadline := time.NewTimer(timeout)
+	defer deadline.Stop()
 	select {
 	case <-p.ended:
-	case <-late.C:
-		err = fmt.Errorf("%s did not end in %v", p.cmd.Path, patience)
+	case <-deadline.C:
+		err = fmt.Errorf("%s did not end in %v", p.cmd.Path, timeout)
 	}
 	_ = syscall.Kill(-p.PID(), syscall.SIGKILL) // the whole group, including workers
 	<-p.ended

@@ -26,9 +26,9 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// patience bounds waits for required events. No test waits that long if it
+// testTimeout bounds waits for required events. No test waits that long if it
 // passes.
-const patience = 20 * time.Second
+const testTimeout = 20 * time.Second
 
 func open(t testing.TB, o Options) *Logger {
 	t.Helper()
@@ -42,7 +42,7 @@ func open(t testing.TB, o Options) *Logger {
 
 func closeNow(t testing.TB, l *Logger) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
 	defer cancel()
 	if err := l.Close(ctx); err != nil {
 		t.Errorf("Close: %v", err)
@@ -51,7 +51,7 @@ func closeNow(t testing.TB, l *Logger) {
 
 func reopen(t testing.TB, l *Logger) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
 	defer cancel()
 	if err := l.Reopen(ctx); err != nil {
 		t.Errorf("Reopen: %v", err)

@@ -61,7 +61,7 @@ func newStressGate(t *testing.T, p pki, c combination) *stressGate {
 	s := &stressGate{combination: c, upstreams: listen(t, c.upstreamNetwork), convs: make(map[uint64]*stressConversation)}
 	endpoint := plain(s.upstreams)
 	// A busy machine needs a long timeout.
-	table := &l4.Table{HandshakeTimeout: splicetest.Patience}
+	table := &l4.Table{HandshakeTimeout: splicetest.Timeout}
 	if c.upstreamTLS != 0 {
 		s.upstreamTLSConfig = p.server(t, "upstream.test")
 		s.upstreamTLSConfig.MaxVersion = c.upstreamTLS
@@ -75,7 +75,7 @@ func newStressGate(t *testing.T, p pki, c combination) *stressGate {
 		s.clientTLSConfig.ClientSessionCache = tls.NewLRUClientSessionCache(8)
 	}
 	table.Default = to(upstream.New(upstream.Options{
-		Name: "group", Endpoints: []upstream.EndpointOptions{endpoint}, ConnectTimeout: splicetest.Patience, HandshakeTimeout: splicetest.Patience,
+		Name: "group", Endpoints: []upstream.EndpointOptions{endpoint}, ConnectTimeout: splicetest.Timeout, HandshakeTimeout: splicetest.Timeout,
 	}))
 	s.gate = open(t, c.clientNetwork, l4.Options{Table: func() *l4.Table { return table }})
 	return s
@@ -140,7 +140,7 @@ func (s *stressGate) connect(t *testing.T, conv *stressConversation) (near, far 
 	select {
 	case far = <-conv.upstream:
 		return near, far, nil
-	case <-time.After(splicetest.Patience):
+	case <-time.After(splicetest.Timeout):
 		raw.Close()
 		return nil, nil, errors.New("the upstream received no connection")
 	}

@@ -299,7 +299,7 @@ func abortOne(address string, config *tls.Config, secure bool) {
 		}
 		tc := tls.Client(c, config)
 		if c = tc; rand.IntN(4) > 0 { // otherwise the client may also leave during the handshake
-			_ = c.SetDeadline(time.Now().Add(patience))
+			_ = c.SetDeadline(time.Now().Add(testTimeout))
 			_ = tc.Handshake()
 			_ = c.SetDeadline(time.Now().Add(rand.N(50 * time.Millisecond)))
 		}

@@ -79,7 +79,7 @@ func TestBytesAfterAnUnreadBodyAreNotARequest(t *testing.T) {
 
 func TestAConnectionIsKeptAfterAWholeBody(t *testing.T) {
 	w := newTestbed(t)
-	_, address := w.gateway(fixed(&Table{Default: to(w.back(backs.HTTP1, w.server(echo))), IdleTimeout: patience}))
+	_, address := w.gateway(fixed(&Table{Default: to(w.back(backs.HTTP1, w.server(echo))), IdleTimeout: testTimeout}))
 	c := w.dial(address)
 	for _, body := range []string{"Content-Length: 5\r\n\r\nhello", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"} {
 		for range 20 {

@@ -27,7 +27,7 @@ func TestHTTP2ConnectionsEndWithCloseNotify(t *testing.T) {
 			}
 		}},
 		"drained": {end: func(s *Server, _ *framed) {
-			ctx, cancel := context.WithTimeout(context.Background(), patience)
+			ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
 			defer cancel()
 			_ = s.Shutdown(ctx)
 		}},

@@ -65,7 +65,7 @@ func (w *testbed) framed(t *testing.T, address string, withTLS bool) *framed {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_ = c.SetDeadline(time.Now().Add(patience))
+	_ = c.SetDeadline(time.Now().Add(testTimeout))
 	if withTLS {
 		c = tls.Client(c, &tls.Config{RootCAs: w.ca.Pool(), ServerName: "localhost", NextProtos: []string{"h2"}})
 	}

@@ -76,7 +76,7 @@ func (w *testbed) corpusClient(t *testing.T, address string, withTLS bool) net.C
 	if err != nil {
 		t.Fatal(err)
 	}
-	_ = c.SetDeadline(time.Now().Add(patience))
+	_ = c.SetDeadline(time.Now().Add(testTimeout))
 	if withTLS {
 		c = tls.Client(c, &tls.Config{RootCAs: w.ca.Pool(), ServerName: "localhost"})
 	}

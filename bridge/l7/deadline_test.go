@@ -83,7 +83,7 @@ func TestTriesHaveADeadline(t *testing.T) {
 						want = "gateway timeout\n"
 					}
 					if res.StatusCode != c.code || string(b) != want || len(up.arrived) != c.tries {
-						if perTry < patience/4 {
+						if perTry < testTimeout/4 {
 							continue
 						}
 						t.Errorf("%v: %s, %d stuck: %d %q after %d tries", p, c.method, c.stuck, res.StatusCode, b, len(up.arrived))

@@ -130,7 +130,7 @@ func TestStreamsEndCorrectlyInEveryOrderThroughTheGateway(t *testing.T) {
 					if got != c.upstreamReads {
 						t.Errorf("the upstream read %q", got)
 					}
-				case <-time.After(patience):
+				case <-time.After(testTimeout):
 					t.Error("the upstream does not learn of it")
 				}
 			}

@@ -176,7 +176,7 @@ func TestClientHangUpIsDetected(t *testing.T) {
 		c.Close()
 		select {
 		case <-left:
-		case <-time.After(patience):
+		case <-time.After(testTimeout):
 			t.Errorf("%s: the gateway did not notice", tls.VersionName(version))
 		}
 		eventually(t, "the outcome is counted", func() bool { st := s.Stats(); return st.Requests[policy.StatusClientGone] == 1 && st.Open == 0 })
@@ -251,7 +251,7 @@ func TestIdleClientsAreCheap(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer c.Close()
-		_ = c.SetDeadline(time.Now().Add(patience))
+		_ = c.SetDeadline(time.Now().Add(testTimeout))
 		fmt.Fprint(c, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 		if n, err := c.Read(buf); err != nil || !strings.HasPrefix(string(buf[:n]), "HTTP/1.1 200") {
 			t.Fatalf("%q, %v", buf[:n], err)

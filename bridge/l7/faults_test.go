@@ -418,7 +418,7 @@ func TestFaultsAtEveryCall(t *testing.T) {
 							tr.Protocols.SetHTTP1(front == backs.HTTP1)
 							tr.Protocols.SetHTTP2(front == backs.HTTP2)
 							tr.Protocols.SetUnencryptedHTTP2(front == backs.HTTP2)
-							ctx, cancel := context.WithTimeout(t.Context(), patience)
+							ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
 							req, _ := http.NewRequestWithContext(ctx, "PUT", scheme+"://"+ln.Addr().String(), struct{ io.Reader }{strings.NewReader(faultyUpload)})
 							res, err := tr.RoundTrip(req)
 							if err == nil {

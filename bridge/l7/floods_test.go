@@ -79,7 +79,7 @@ func (w *testbed) recordsWithoutData(t *testing.T, protocol string) {
 			t.Fatal(err)
 		}
 		defer raw.Close()
-		_ = raw.SetDeadline(time.Now().Add(patience))
+		_ = raw.SetDeadline(time.Now().Add(testTimeout))
 		c := splicetest.NewPeer(raw, splicetest.Client(config))
 		if err := c.Handshake(); err != nil {
 			t.Fatal(err)

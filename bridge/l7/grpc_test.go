@@ -98,7 +98,7 @@ func TestACallEndsAtItsDeadline(t *testing.T) {
 				_, address := w.gateway(fixed(&Table{Default: action}))
 				got := call(t, w.dial2(address), "/a.Service/Call", given...)
 				upstream, sent := readOf(read, given, d)
-				if !sent && d < patience {
+				if !sent && d < testTimeout {
 					continue // the deadline passed before the request was sent
 				}
 				if !strings.HasSuffix(upstream, " CANCEL") {
@@ -107,7 +107,7 @@ func TestACallEndsAtItsDeadline(t *testing.T) {
 				want := "trailer 4"
 				if c.head {
 					want = "head 4"
-				} else if got.status() == "head 4" && d < patience {
+				} else if got.status() == "head 4" && d < testTimeout {
 					continue
 				}
 				body := got.body
@@ -126,15 +126,15 @@ func TestACallEndsAtItsDeadline(t *testing.T) {
 // readOf returns the bytes that the upstream read from the call with these fields. It
 // drops bytes of earlier calls, and reports false if no such call arrives.
 func readOf(read <-chan string, given []message.Field, deadline time.Duration) (string, bool) {
-	late := time.NewTimer(deadline + time.Second)
-	defer late.Stop()
+	timer := time.NewTimer(deadline + time.Second)
+	defer timer.Stop()
 	for {
 		select {
 		case r := <-read:
 			if len(given) == 0 || strings.HasPrefix(r, given[0].Value+" ") {
 				return r, true
 			}
-		case <-late.C:
+		case <-timer.C:
 			return "", false
 		}
 	}
@@ -204,7 +204,7 @@ func TestCallPastItsDeadlineIsCutOffWithoutTrailers(t *testing.T) {
 	client := w.dial2(address)
 	for d := 100 * time.Millisecond; ; d *= 2 {
 		got := call(t, client, "/page", timeout(fmt.Sprint(d.Milliseconds(), "m")))
-		if got.status() == "head 4" && d < patience {
+		if got.status() == "head 4" && d < testTimeout {
 			continue
 		}
 		if got.status() != "trailer " || got.body != "pong CANCEL" {
@@ -219,7 +219,7 @@ func TestCallPastItsDeadlineIsCutOffWithoutTrailers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if res.Header.Get("Grpc-Status") == "4" && d < patience {
+		if res.Header.Get("Grpc-Status") == "4" && d < testTimeout {
 			continue
 		}
 		if b, err := io.ReadAll(res.Body); string(b) != "pong" || err == nil {

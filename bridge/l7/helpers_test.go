@@ -32,9 +32,9 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"))
 }
 
-// patience bounds waits for required events. No test waits that long if it
+// testTimeout bounds waits for required events. No test waits that long if it
 // passes.
-const patience = 20 * time.Second
+const testTimeout = 20 * time.Second
 
 // A testbed has a CA. It starts upstream servers that require its client
 // certificates, and gateways in front of them.
@@ -255,7 +255,7 @@ func (w *testbed) dial(address string) *rawConn {
 		w.Fatal(err)
 	}
 	w.Cleanup(func() { c.Close() })
-	_ = c.SetDeadline(time.Now().Add(patience))
+	_ = c.SetDeadline(time.Now().Add(testTimeout))
 	return &rawConn{c, bufio.NewReader(c)}
 }
 
@@ -284,7 +284,7 @@ func (c *rawConn) answer(t testing.TB, method string) (*http.Response, string) {
 // eventually waits until a condition holds.
 func eventually(t testing.TB, condition string, ok func() bool) {
 	t.Helper()
-	end := time.Now().Add(patience)
+	end := time.Now().Add(testTimeout)
 	for pause := time.Millisecond; !ok(); pause = min(2*pause, 20*time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("never happened: %s", condition)

@@ -34,7 +34,7 @@ func ask(t *testing.T, w *testbed, address string, header ...string) string {
 // askOn makes the first request on a connection.
 func askOn(t *testing.T, c *tls.Conn, header ...string) string {
 	t.Helper()
-	_ = c.SetDeadline(time.Now().Add(patience))
+	_ = c.SetDeadline(time.Now().Add(testTimeout))
 	if _, err := c.Write([]byte(http2.ClientPreface)); err != nil {
 		t.Fatal(err)
 	}

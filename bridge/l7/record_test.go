@@ -43,7 +43,7 @@ func (w *testbed) recorded(table func() *Table) (s *Server, address string, end 
 	go func() { done <- s.Serve(ln) }()
 	shut := func() {
 		w.Helper()
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
 		defer cancel()
 		if err := s.Shutdown(ctx); err != nil {
 			w.Errorf("Shutdown: %v", err)

@@ -49,7 +49,7 @@ func steadily(t *testing.T, f func(t *testing.T, limit time.Duration) (longest t
 		if longest < limit/2 {
 			t.Fatalf("within a limit of %v a reader whose longest pause was %v failed: %v", limit, longest, err)
 		}
-		if limit > patience {
+		if limit > testTimeout {
 			t.Skipf("the machine is too busy: the reader has paused for %v", longest)
 		}
 	}
@@ -199,16 +199,16 @@ func TestStuckUpstreamsAreNotWaitedFor(t *testing.T) {
 	for _, secure := range []bool{false, true} {
 		for _, retries := range []bool{false, true} {
 			w := newTestbed(t)
-			over := make(chan struct{})
+			finish := make(chan struct{})
 			serve := func(c net.Conn) {
 				if _, err := http.ReadRequest(bufio.NewReaderSize(c, 100)); err == nil {
-					<-over
+					<-finish
 				}
 			}
 			if status := upload(t, w.dial(w.throughTo(serve, slowLimit, secure, retries))); status != 504 {
 				t.Errorf("TLS %v, retries %v: answered %d", secure, retries, status)
 			}
-			close(over)
+			close(finish)
 		}
 	}
 }
@@ -220,12 +220,12 @@ func TestResponsesHaveATimeoutByDefault(t *testing.T) {
 	const limit = 1500 * time.Millisecond // enough for a busy machine to answer
 	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 		w := newTestbed(t)
-		over := make(chan struct{})
+		finish := make(chan struct{})
 		back := w.back(p, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 			_, _ = io.Copy(io.Discard, r.Body)
 			switch r.URL.Path {
 			case "/silent":
-				<-over
+				<-finish
 			case "/late":
 				<-time.After(limit * 5 / 4)
 			}
@@ -257,6 +257,6 @@ func TestResponsesHaveATimeoutByDefault(t *testing.T) {
 		if code := send("/late", "application/grpc", 0); code != 200 {
 			t.Errorf("%v: a call of gRPC: %d", p, code)
 		}
-		close(over)
+		close(finish)
 	}
 }

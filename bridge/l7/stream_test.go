@@ -130,7 +130,7 @@ func TestWebSockets(t *testing.T) {
 			s, address := w.gateway(fixed(table))
 			tr := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: w.ca.Pool(), ServerName: "localhost"}}
 			defer tr.CloseIdleConnections()
-			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
 			defer cancel()
 			c, _, err := websocket.Dial(ctx, scheme+"://"+address+"/chat", &websocket.DialOptions{HTTPClient: &http.Client{Transport: tr}, Subprotocols: []string{"chat"}})
 			if err != nil {

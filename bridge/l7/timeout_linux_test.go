@@ -22,7 +22,7 @@ func TestTimeoutsOfConnectingAndOfTheHandshake(t *testing.T) {
 		reason  certs.Reason
 	}{
 		"connecting":    {silent, 50 * time.Millisecond, certs.ReasonConnectTimeout},
-		"the handshake": {func(w *testbed) string { return w.raw(nil, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }) }, patience, certs.ReasonHandshakeTimeout},
+		"the handshake": {func(w *testbed) string { return w.raw(nil, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }) }, testTimeout, certs.ReasonHandshakeTimeout},
 	} {
 		for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2, backs.Auto} {
 			w := newTestbed(t)

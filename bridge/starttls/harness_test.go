@@ -14,8 +14,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// patience bounds waits that must not take long, even on a busy machine.
-const patience = 30 * time.Second
+// testTimeout bounds waits that must not take long, even on a busy machine.
+const testTimeout = 30 * time.Second
 
 // serve runs a server for one connection and returns the client's end. The
 // server's end is closed when handle returns and the test has ended.
@@ -34,7 +34,7 @@ func serve(t *testing.T, handle func(net.Conn)) net.Conn {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_ = server.SetDeadline(time.Now().Add(patience))
+	_ = server.SetDeadline(time.Now().Add(testTimeout))
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

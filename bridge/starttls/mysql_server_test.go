@@ -29,7 +29,7 @@ func offered(t *testing.T, ctx context.Context, asked, optional bool, server, cl
 	onServer := serve(t, func(c net.Conn) { server(mysqlPeer{c, t}) })
 	onClient := socket.New(serve(t, func(c net.Conn) { client(mysqlPeer{c, t}) }), nil)
 	c := NewClient(onClient, new(Key))
-	c.Offer(Offer{Optional: optional, Timeout: patience, Handshake: func(read []byte, _ time.Time) (net.Conn, error) {
+	c.Offer(Offer{Optional: optional, Timeout: testTimeout, Handshake: func(read []byte, _ time.Time) (net.Conn, error) {
 		onClient.Unread(read)
 		first := make([]byte, len(record))
 		if _, err := io.ReadFull(onClient, first); err != nil || string(first) != record {

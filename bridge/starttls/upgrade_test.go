@@ -22,7 +22,7 @@ func TestAnUpgradeLeavesTheConnectionForTLS(t *testing.T) {
 		io.WriteString(c, "S")
 		hold(c)
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
 	defer cancel()
 	if err := Postgres.Upgrade(ctx, conn); err != nil {
 		t.Fatal(err)

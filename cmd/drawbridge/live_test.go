@@ -15,9 +15,9 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/command"
 )
 
-// patience bounds the wait for an event, so that a fault fails only one test
+// testTimeout bounds the wait for an event, so that a fault fails only one test
 // and not the whole run.
-const patience = 20 * time.Second
+const testTimeout = 20 * time.Second
 
 // An outputLog is a writer whose output a test can wait for.
 type outputLog struct {
@@ -45,7 +45,7 @@ func (w *outputLog) String() string {
 // until waits until text was written n times.
 func (w *outputLog) until(t *testing.T, text string, n int) {
 	t.Helper()
-	late := time.After(patience)
+	deadline := time.After(testTimeout)
 	for {
 		w.mu.Lock()
 		found, changed := strings.Count(w.text.String(), text) >= n, w.changed
@@ -55,7 +55,7 @@ func (w *outputLog) until(t *testing.T, text string, n int) {
 		}
 		select {
 		case <-changed:
-		case <-late:
+		case <-deadline:
 			t.Fatalf("no %q in:\n%s", text, w)
 		}
 	}

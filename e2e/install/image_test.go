@@ -318,7 +318,7 @@ func (c *container) stop() {
 	}
 	select {
 	case <-c.exited:
-	case <-time.After(2 * patience):
+	case <-time.After(2 * testTimeout):
 		c.t.Fatal("the container does not stop")
 	}
 	if code := c.cmd.ProcessState.ExitCode(); code != 0 {

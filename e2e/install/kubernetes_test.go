@@ -392,7 +392,7 @@ func (p *runningPod) test(config string) {
 
 	web := logged("listener up")
 	presented := func() string {
-		client := http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: pool}}}
+		client := http.Client{Timeout: testTimeout, Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: pool}}}
 		resp, err := client.Get("https://" + web + "/")
 		if err != nil {
 			t.Fatal(err)

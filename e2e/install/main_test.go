@@ -17,15 +17,15 @@ import (
 	"time"
 )
 
-// patience bounds every wait. Only a failing test waits that long.
-const patience = 30 * time.Second
+// testTimeout bounds every wait. Only a failing test waits that long.
+const testTimeout = 30 * time.Second
 
 func eventually(t testing.TB, condition string, ok func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(testTimeout)
 	for pause := time.Millisecond; !ok(); pause = min(2*pause, 100*time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("not after %v: %s", patience, condition)
+			t.Fatalf("not after %v: %s", testTimeout, condition)
 		}
 		time.Sleep(pause)
 	}

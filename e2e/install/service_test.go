@@ -129,7 +129,7 @@ func (s *service) version() string {
 func (s *service) get() error {
 	transport := &http.Transport{DisableKeepAlives: true}
 	defer transport.CloseIdleConnections()
-	resp, err := (&http.Client{Transport: transport, Timeout: patience}).Get("http://" + s.listener + "/")
+	resp, err := (&http.Client{Transport: transport, Timeout: testTimeout}).Get("http://" + s.listener + "/")
 	if err != nil {
 		return err
 	}

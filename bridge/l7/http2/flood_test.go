@@ -21,7 +21,7 @@ func flood(t *testing.T, r *raw, round func(i int)) h2.ErrCode {
 	t.Helper()
 	stop := make(chan struct{})
 	sent := make(chan struct{})
-	_ = r.SetDeadline(time.Now().Add(3 * patience))
+	_ = r.SetDeadline(time.Now().Add(3 * testTimeout))
 	go func() {
 		defer close(sent)
 		for i := 0; ; i++ {

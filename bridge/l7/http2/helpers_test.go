@@ -18,8 +18,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// patience is how long a test waits for an event.
-const patience = 20 * time.Second
+// testTimeout is how long a test waits for an event.
+const testTimeout = 20 * time.Second
 
 // pair returns the two ends of a connection over loopback.
 func pair(t testing.TB) (a, b net.Conn) {
@@ -100,7 +100,7 @@ func await(t testing.TB, done <-chan struct{}, event string) {
 	t.Helper()
 	select {
 	case <-done:
-	case <-time.After(patience):
+	case <-time.After(testTimeout):
 		t.Errorf("timed out waiting for %s", event)
 	}
 }
@@ -108,7 +108,7 @@ func await(t testing.TB, done <-chan struct{}, event string) {
 // eventually waits until a condition holds.
 func eventually(t testing.TB, condition string, is func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); !is(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(testTimeout); !is(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("timed out waiting for %s", condition)
 		}
@@ -176,7 +176,7 @@ type raw struct {
 
 // newRaw returns a peer on nc that has sent nothing.
 func newRaw(t testing.TB, nc net.Conn) *raw {
-	_ = nc.SetDeadline(time.Now().Add(patience))
+	_ = nc.SetDeadline(time.Now().Add(testTimeout))
 	r := &raw{t: t, Conn: nc, Framer: h2.NewFramer(nc, nc)}
 	r.AllowIllegalWrites = true
 	r.encoder = hpack.NewEncoder(&r.block)

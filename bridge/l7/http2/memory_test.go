@@ -42,7 +42,7 @@ func TestAnUnreadBodyUsesLittleExtraMemory(t *testing.T) {
 			t.Run(name+"/"+role, func(t *testing.T) {
 				t.Parallel()
 				mine, theirs := net.Pipe() // each write becomes one read
-				_ = mine.SetDeadline(time.Now().Add(3 * patience))
+				_ = mine.SetDeadline(time.Now().Add(3 * testTimeout))
 				hold := make(chan struct{})
 				var c *conn
 				ended := make(chan struct{})

@@ -200,7 +200,7 @@ func TestAPanicEndsOnlyItsStreamOrConnection(t *testing.T) {
 			if r.value != "test" || r.stack == 0 {
 				t.Errorf("reported: %+v", r)
 			}
-		case <-time.After(patience):
+		case <-time.After(testTimeout):
 			t.Error("the panic was not reported")
 		}
 	}

@@ -154,13 +154,13 @@ type Outcome struct {
 	how    string
 }
 
-// Patience is how long a conversation may take on a busy machine.
-const Patience = 2 * time.Minute
+// Timeout is how long a conversation may take on a busy machine.
+const Timeout = 2 * time.Minute
 
 // play plays one side and closes the connection.
 func (c *Conversation) play(side int, p *Peer) Outcome {
-	late := time.AfterFunc(Patience, func() { p.Raw.Conn.Close() })
-	defer late.Stop()
+	timer := time.AfterFunc(Timeout, func() { p.Raw.Conn.Close() })
+	defer timer.Stop()
 	defer p.Raw.Conn.Close()
 	received := make(chan Outcome, 1)
 	go func() { received <- c.receive(side, p) }()
