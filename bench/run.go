@@ -77,8 +77,8 @@ func measureRow(ctx context.Context, o *options, row row, kinds []proxy.Kind, k 
 		}
 	}()
 	for _, kind := range kinds {
-		if why := cannot(kind, row); why != "" {
-			res.Skipped[kind.Name()] = why
+		if reason := cannot(kind, row); reason != "" {
+			res.Skipped[kind.Name()] = reason
 			continue
 		}
 		s, err := newSite(ctx, kind, k, row, o)
@@ -111,15 +111,15 @@ func measureRow(ctx context.Context, o *options, row row, kinds []proxy.Kind, k 
 
 // cannot returns the reason why a kind is not measured in a row, or "".
 func cannot(kind proxy.Kind, row row) string {
-	if why := kind.Unsupported(row.service); why != "" {
-		return why
+	if reason := kind.Unsupported(row.service); reason != "" {
+		return reason
 	}
 	if _, floor := kind.(proxy.Floor); floor && (row.work.idle > 0 || row.unit == perConnection) {
 		return "makes and keeps connections like any program"
 	}
 	if row.service.Postgres {
-		if why := backend.PostgresMissing(); why != "" {
-			return why
+		if reason := backend.PostgresMissing(); reason != "" {
+			return reason
 		}
 	}
 	if row.work.program != nil {

@@ -112,10 +112,10 @@ func (s *sessions) put(fresh *session, generation uint64) {
 }
 
 // drop forgets every session and records the reason.
-func (s *sessions) drop(why FullReason) {
+func (s *sessions) drop(reason FullReason) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.clear(why)
+	s.clear(reason)
 }
 
 // flush drops every session, and those that open connections receive later. It
@@ -144,12 +144,12 @@ func (s *sessions) countLocked() int {
 
 // clear drops every session, with mu held. A store that never had a session
 // keeps its reason.
-func (s *sessions) clear(why FullReason) int {
+func (s *sessions) clear(reason FullReason) int {
 	n := s.countLocked()
 	clear(s.tickets)
 	s.tickets, s.held, s.last = s.tickets[:0], 0, nil
 	if s.none != FullNoTicket && s.none != FullCredentialsChanged {
-		s.none = why
+		s.none = reason
 	}
 	return n
 }

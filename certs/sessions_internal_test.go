@@ -8,15 +8,15 @@ import (
 
 func TestSessions(t *testing.T) {
 	s := sessions{none: FullNoTicket}
-	check := func(want *tls.ClientSessionState, why FullReason) {
+	check := func(want *tls.ClientSessionState, reason FullReason) {
 		t.Helper()
 		var got *tls.ClientSessionState
 		taken, _, none := s.take()
 		if taken != nil {
 			got = taken.state
 		}
-		if got != want || none != why {
-			t.Errorf("got %p and %q, want %p and %q", got, none, want, why)
+		if got != want || none != reason {
+			t.Errorf("got %p and %q, want %p and %q", got, none, want, reason)
 		}
 	}
 	check(nil, FullNoTicket)

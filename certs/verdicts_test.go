@@ -368,14 +368,14 @@ func TestVerdictsAreThoseOfTheTable(t *testing.T) {
 			if row[2] != theirs || row[3] != "`"+ours+"`" {
 				t.Errorf("the table has %s and %s, want %s and `%s`", row[2], row[3], theirs, ours)
 			}
-			fact, why := "", row[4] // the cell is: "fact" why
+			fact, explanation := "", row[4] // the cell is: "fact" why
 			if parts := strings.SplitN(row[4], `"`, 3); len(parts) == 3 && parts[0] == "" {
-				fact, why = parts[1], strings.TrimSpace(parts[2])
+				fact, explanation = parts[1], strings.TrimSpace(parts[2])
 			}
 			if (fact == "") != (ours == "OK") || !strings.Contains(text, fact) {
 				t.Errorf("the table says %q, and the message does not: %s", fact, text)
 			}
-			if (theirs == "OK") != (ours == "OK") && why == "" {
+			if (theirs == "OK") != (ours == "OK") && explanation == "" {
 				t.Error("the table does not explain the difference")
 			}
 		})

@@ -88,7 +88,7 @@ func (s *servers) revalidateAdmin() {
 	if s.adminTCP == nil {
 		return
 	}
-	s.adminTCP.Revalidate(func(client, subject string, why error) {
-		s.log.Warn("admin connection closed: the caller no longer has access", "client", client, "caller", subject, "error", why)
+	s.adminTCP.Revalidate(func(client, subject string, cause error) {
+		s.log.Warn("admin connection closed: the caller no longer has access", "client", client, "caller", subject, "error", cause)
 	})
 }

@@ -44,8 +44,8 @@ const maxDownListed = 5
 
 // readyText returns the body of /readyz, and whether the gateway is ready.
 func (g *Gateway) readyText() (string, bool) {
-	if why := g.notReady(); why != "" {
-		return why, false
+	if reason := g.notReady(); reason != "" {
+		return reason, false
 	}
 	return "ready", true
 }
@@ -84,9 +84,9 @@ func (g *Gateway) notReady() string {
 	if len(names) > 1 {
 		count = fmt.Sprintf("%d listeners are down", len(names))
 	}
-	why := fmt.Sprintf("not ready: %s: %s", count, strings.Join(names[:min(len(names), maxDownListed)], ", "))
+	reason := fmt.Sprintf("not ready: %s: %s", count, strings.Join(names[:min(len(names), maxDownListed)], ", "))
 	if len(names) > maxDownListed {
-		why += fmt.Sprintf(" and %d more", len(names)-maxDownListed)
+		reason += fmt.Sprintf(" and %d more", len(names)-maxDownListed)
 	}
-	return why
+	return reason
 }

@@ -150,9 +150,9 @@ func endpointStatus(e upstream.EndpointStatus) *adminv1.EndpointStatus {
 	}
 	s.Failures, s.Reported = snapshot.FailureCounts(e.Failures), snapshot.FailureCounts(e.Reported)
 	s.VerifiedBy = snapshot.AnchorUses(e.VerifiedBy)
-	for _, why := range slices.Sorted(maps.Keys(e.Full)) {
+	for _, reason := range slices.Sorted(maps.Keys(e.Full)) {
 		s.FullHandshakes = append(s.FullHandshakes, &adminv1.FullHandshakes{
-			Reason: adminv1.FullHandshakeReason(adminv1.FullHandshakeReason_value["FULL_HANDSHAKE_REASON_"+string(why)]), Count: int64(e.Full[why]),
+			Reason: adminv1.FullHandshakeReason(adminv1.FullHandshakeReason_value["FULL_HANDSHAKE_REASON_"+string(reason)]), Count: int64(e.Full[reason]),
 		})
 	}
 	if w := e.Warm; w != nil {

@@ -112,8 +112,8 @@ const (
 // Start starts a proxy before backend, and returns when it accepts
 // connections.
 func Start(ctx context.Context, kind Kind, k *keys.Keys, backend string, s Service) (*Running, error) {
-	if why := kind.Unsupported(s); why != "" {
-		return nil, fmt.Errorf("%s %s", kind.Name(), why)
+	if reason := kind.Unsupported(s); reason != "" {
+		return nil, fmt.Errorf("%s %s", kind.Name(), reason)
 	}
 	var err error
 	for range attempts {

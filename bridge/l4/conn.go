@@ -408,14 +408,14 @@ type cut struct {
 	cause error
 }
 
-func (c *conn) end(why cut) {
+func (c *conn) end(ending cut) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.cut == nil {
-		c.cut = &why
+		c.cut = &ending
 	}
 	if c.splice != nil {
-		c.splice.Cut(why.how, why.cause)
+		c.splice.Cut(ending.how, ending.cause)
 	} else {
 		c.client.Reset()
 	}

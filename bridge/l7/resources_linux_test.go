@@ -39,7 +39,7 @@ type costRow struct {
 	piece  int      // bytes that are sent at once; 0: all of them
 
 	perByte, held float64 // limits that differ from the default
-	why           string
+	reason        string
 }
 
 // repeated returns n fields. The format may contain the number of the field.
@@ -78,7 +78,7 @@ var costRows = []costRow{
 	{name: "one long value", fields: []string{"X: " + strings.Repeat("v", headBytes)}},
 	{name: "many fields", fields: repeated(900, "X-Field-%d: "+strings.Repeat("v", 50))},
 	{name: "short fields", fields: repeated(990, "a: b"), perByte: 150, held: 16,
-		why: "a field is 32 bytes in memory, and it is one of 1000 at most: 32 KiB for a request"},
+		reason: "a field is 32 bytes in memory, and it is one of 1000 at most: 32 KiB for a request"},
 	{name: "the same field", fields: repeated(900, "X: "+strings.Repeat("v", 60))},
 	{name: "long names", fields: repeated(8, "X%d"+strings.Repeat("n", 7000)+": v")},
 	{name: "Connection names fields of the same length", fields: namedFields()},
@@ -98,17 +98,17 @@ var costRows = []costRow{
 	{name: "spellings of framing", fields: repeated(900, "Content_Length: "+strings.Repeat("1", 40))},
 	{name: "spellings of routing", fields: repeated(900, "X_Tenant_%d: "+strings.Repeat("1", 40))},
 	{name: "credentials", fields: repeated(900, "Authorization: "+strings.Repeat("x, ", 15))},
-	{name: "dots in the path", target: strings.Repeat("/a/..", 6000) + "/", perByte: 120, why: slowPath},
+	{name: "dots in the path", target: strings.Repeat("/a/..", 6000) + "/", perByte: 120, reason: slowPath},
 	{name: "escapes in the path", target: "/" + strings.Repeat("%41", 10_000)},
-	{name: "slashes in the path", target: strings.Repeat("/", 30_000), perByte: 120, why: slowPath},
+	{name: "slashes in the path", target: strings.Repeat("/", 30_000), perByte: 120, reason: slowPath},
 	{name: "a long query", target: "/?" + strings.Repeat("a=b&", 7_500)},
 	{name: "in small pieces", fields: repeated(900, "X-Field-%d: "+strings.Repeat("v", 50)), piece: 500, perByte: 150,
-		why: "each piece is a system call or two of each peer"},
-	{name: "small chunks", body: tinyChunks(12_000, "", ""), perByte: 100, why: "a chunk of one byte is six bytes, and is a read and a write of the body"},
-	{name: "chunk extensions", body: tinyChunks(300, ";name=value", ""), perByte: 150, why: "small chunks; and the request is small, because extensions may have 4 KiB"},
+		reason: "each piece is a system call or two of each peer"},
+	{name: "small chunks", body: tinyChunks(12_000, "", ""), perByte: 100, reason: "a chunk of one byte is six bytes, and is a read and a write of the body"},
+	{name: "chunk extensions", body: tinyChunks(300, ";name=value", ""), perByte: 150, reason: "small chunks; and the request is small, because extensions may have 4 KiB"},
 	{name: "a trailer", body: tinyChunks(1, "", strings.Repeat("X-Trailer-Field: "+strings.Repeat("v", 50)+"\r\n", 200))},
 	{name: "a trailer of short fields", body: tinyChunks(1, "", strings.Repeat("a: b\r\n", 900)), perByte: 150, held: 24,
-		why: "as short fields"},
+		reason: "as short fields"},
 }
 
 // cpu returns the CPU time that the process has used.
@@ -334,8 +334,8 @@ var costClients = map[string]func(w *testbed, address string, row *costRow) cost
 
 func TestRowsThatMayCostMoreSayWhy(t *testing.T) {
 	for _, row := range costRows {
-		if (row.perByte > maxPerByte || row.held > maxHeldByte) != (row.why != "") {
-			t.Errorf("%s: %.0f ns, %.0f bytes held, %q", row.name, row.perByte, row.held, row.why)
+		if (row.perByte > maxPerByte || row.held > maxHeldByte) != (row.reason != "") {
+			t.Errorf("%s: %.0f ns, %.0f bytes held, %q", row.name, row.perByte, row.held, row.reason)
 		}
 	}
 }

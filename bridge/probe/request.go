@@ -167,11 +167,11 @@ func (t requestTrial) explainAnswer(d diagnosis, r *Request, a answer) (certs.Re
 		if a.err != nil {
 			answered = fmt.Sprintf("; after the request %s it rejected the connection (%s)", r, certs.ErrorText(a.err))
 		}
-		why := "it requires a client certificate, and we sent none"
+		explanation := "it requires a client certificate, and we sent none"
 		if reason == certs.ReasonClientCertificateRejected {
-			why = "it does not accept our client certificate"
+			explanation = "it does not accept our client certificate"
 		}
-		d.facts += answered + ": " + why
+		d.facts += answered + ": " + explanation
 		return reason, t.adviseCertificate(d, "")
 	}
 	d.facts += fmt.Sprintf("; the request %s failed: %s", r, certs.ErrorText(a.err))

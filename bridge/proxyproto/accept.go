@@ -72,14 +72,14 @@ type Refusals struct {
 
 // Add counts an error of Accept, and returns its reason.
 func (r *Refusals) Add(err error) Reason {
-	why := Classify(err)
+	reason := Classify(err)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.by == nil {
 		r.by = make(map[Reason]uint64)
 	}
-	r.by[why]++
-	return why
+	r.by[reason]++
+	return reason
 }
 
 // Counts returns the count of each reason.

@@ -40,15 +40,15 @@ func (e *Endpoint) Unavailable() string {
 		}
 		return fmt.Sprintf("fails its health check: %s: %s", check.Reason, check.Message)
 	}
-	if end, why := e.ejected(); !end.IsZero() {
-		return fmt.Sprintf("ejected until %s: %s", end.UTC().Format(time.RFC3339), why)
+	if end, reason := e.ejected(); !end.IsZero() {
+		return fmt.Sprintf("ejected until %s: %s", end.UTC().Format(time.RFC3339), reason)
 	}
 	return ""
 }
 
 // ejected returns when the ejection ends, and its reason; zero if there is no
 // ejection.
-func (e *Endpoint) ejected() (until time.Time, why string) {
+func (e *Endpoint) ejected() (until time.Time, reason string) {
 	if e.outlier == nil {
 		return time.Time{}, ""
 	}
@@ -56,9 +56,9 @@ func (e *Endpoint) ejected() (until time.Time, why string) {
 }
 
 // changed reports that the endpoint has started or stopped taking traffic.
-// Again means that it has taken traffic before.
-func (e *Endpoint) changed(again bool) {
-	if again && e.takesTraffic() {
+// recovered says that it took traffic before.
+func (e *Endpoint) changed(recovered bool) {
+	if recovered && e.takesTraffic() {
 		e.cameUp(time.Now())
 	} else {
 		e.upstream.changed()
@@ -101,7 +101,7 @@ func (c *coordinator) announce() {
 // an ejection early.
 func (t *Turn) await(wait func() (ctx context.Context, done func())) error {
 	u := t.upstream
-	var late <-chan time.Time
+	var deadline <-chan time.Time
 	for {
 		// Subscribe before looking, so that no change is missed.
 		change := u.coordinator.change()
@@ -115,22 +115,22 @@ func (t *Turn) await(wait func() (ctx context.Context, done func())) error {
 		if wait == nil || !pending {
 			return ErrNoEndpoint
 		}
-		if late == nil {
+		if deadline == nil {
 			timer := time.NewTimer(u.options.Check.withDefaults().Timeout)
 			defer timer.Stop()
-			late = timer.C
+			deadline = timer.C
 		}
 		ctx, done := wait()
-		over := false
+		timedOut := false
 		select {
 		case <-change:
 		case <-ctx.Done():
-			over = true
-		case <-late:
-			over = true
+			timedOut = true
+		case <-deadline:
+			timedOut = true
 		}
 		done()
-		if over {
+		if timedOut {
 			return ErrNoEndpoint
 		}
 	}

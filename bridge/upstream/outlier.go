@@ -64,7 +64,7 @@ type record struct {
 	times  int           // ejections in close succession
 	lasted time.Duration // duration of the last ejection
 	ended  time.Duration // end of the last ejection, since began
-	why    string
+	reason string
 }
 
 // isEjected reports whether the endpoint is ejected now.
@@ -77,13 +77,13 @@ func (r *record) isEjected() bool {
 }
 
 // until returns when the ejection ends and its reason; zero: no ejection.
-func (r *record) until() (end time.Time, why string) {
+func (r *record) until() (end time.Time, reason string) {
 	if !r.isEjected() {
 		return time.Time{}, ""
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.began.Add(time.Duration(r.ejectedUntil.Load())), r.why
+	return r.began.Add(time.Duration(r.ejectedUntil.Load())), r.reason
 }
 
 // clear resets the counts.
@@ -96,7 +96,7 @@ func (r *record) clear() {
 }
 
 // begin starts an ejection, and returns its length.
-func (r *record) begin(o *OutlierOptions, why string) time.Duration {
+func (r *record) begin(o *OutlierOptions, reason string) time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := time.Since(r.began)
@@ -111,7 +111,7 @@ func (r *record) begin(o *OutlierOptions, why string) time.Duration {
 	}
 	r.times++
 	d -= rand.N(d/10 + 1)
-	r.lasted, r.why = d, why
+	r.lasted, r.reason = d, reason
 	r.ejectedUntil.Store(int64(now + d))
 	return d
 }
@@ -175,20 +175,20 @@ func (o *outlier) recordFailure(handshake bool, failure *Failure) {
 	if handshake && len(o.options.Reasons) > 0 && !slices.Contains(o.options.Reasons, failure.Reason) {
 		return
 	}
-	if why := o.count(handshake); why != "" {
-		o.eject(why, failure)
+	if reason := o.count(handshake); reason != "" {
+		o.eject(reason, failure)
 	}
 }
 
 // count counts a failure, and returns the reason to eject, if any.
-func (o *outlier) count(handshake bool) (why string) {
+func (o *outlier) count(handshake bool) (reason string) {
 	r := o.record
 	if n := int(r.failures.Add(1)); o.options.Failures > 0 && n >= o.options.Failures {
-		why = fmt.Sprintf("%d failures in a row", n)
+		reason = fmt.Sprintf("%d failures in a row", n)
 	}
 	if handshake {
 		if n := int(r.handshakes.Add(1)); o.options.Handshakes > 0 && n >= o.options.Handshakes {
-			why = fmt.Sprintf("%d failed handshakes in a row", n)
+			reason = fmt.Sprintf("%d failed handshakes in a row", n)
 		}
 	}
 	if o.options.Percent > 0 {
@@ -197,19 +197,19 @@ func (o *outlier) count(handshake bool) (why string) {
 		r.window.add(time.Since(r.began), o.options.Window, true)
 		all, failed := r.window.sum()
 		if all >= o.options.MinAttempts && failed*100 >= all*o.options.Percent {
-			why = fmt.Sprintf("%d of %d attempts failed within %v", failed, all, o.options.Window)
+			reason = fmt.Sprintf("%d of %d attempts failed within %v", failed, all, o.options.Window)
 		}
 	}
-	return why
+	return reason
 }
 
 // eject ejects the endpoint, if the rules allow it.
-func (o *outlier) eject(why string, failure *Failure) {
-	d := o.tryEject(why)
+func (o *outlier) eject(reason string, failure *Failure) {
+	d := o.tryEject(reason)
 	if d == 0 {
 		return
 	}
-	event := Failure{Message: fmt.Sprintf("%s; ejected for %v", why, d.Round(time.Millisecond)), Time: time.Now()}
+	event := Failure{Message: fmt.Sprintf("%s; ejected for %v", reason, d.Round(time.Millisecond)), Time: time.Now()}
 	if failure != nil {
 		event.Reason = failure.Reason
 		event.Message += ". The last: " + failure.Message
@@ -221,7 +221,7 @@ func (o *outlier) eject(why string, failure *Failure) {
 }
 
 // tryEject ejects the endpoint and returns for how long; 0: it does not.
-func (o *outlier) tryEject(why string) time.Duration {
+func (o *outlier) tryEject(reason string) time.Duration {
 	o.coordinator().ejecting.Lock()
 	defer o.coordinator().ejecting.Unlock()
 	if o.stopped || o.record.isEjected() {
@@ -231,7 +231,7 @@ func (o *outlier) tryEject(why string) time.Duration {
 	if !o.mayEject() {
 		return 0
 	}
-	d := o.record.begin(&o.options, why)
+	d := o.record.begin(&o.options, reason)
 	o.ejections.Add(1)
 	o.arm(d)
 	return d
@@ -279,7 +279,7 @@ func (o *outlier) expire() {
 }
 
 // endEarly ends an ejection early, if there is one.
-func (o *outlier) endEarly(why string) {
+func (o *outlier) endEarly(reason string) {
 	if !o.isEjected() {
 		return
 	}
@@ -287,7 +287,7 @@ func (o *outlier) endEarly(why string) {
 	ended := o.readmit()
 	o.coordinator().ejecting.Unlock()
 	if ended {
-		o.reportReturn(why)
+		o.reportReturn(reason)
 	}
 }
 
@@ -306,10 +306,10 @@ func (o *outlier) readmit() bool {
 }
 
 // reportReturn logs and reports the end of an ejection.
-func (o *outlier) reportReturn(why string) {
+func (o *outlier) reportReturn(reason string) {
 	e := o.endpoint
-	e.upstream.log.Info("ejected endpoint takes traffic again", "endpoint", e.Address(), "why", why)
-	e.notify(Event{Kind: Returned, Health: e.Health(), Failure: &Failure{Message: why, Time: time.Now()}})
+	e.upstream.log.Info("ejected endpoint takes traffic again", "endpoint", e.Address(), "cause", reason)
+	e.notify(Event{Kind: Returned, Health: e.Health(), Failure: &Failure{Message: reason, Time: time.Now()}})
 	e.changed(true)
 }
 

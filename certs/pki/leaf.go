@@ -150,7 +150,7 @@ func leafTemplate(o LeafOptions) (*x509.Certificate, error) {
 // agree on letters, digits, hyphens and underscores, and on "*" only as the
 // whole first label.
 func checkDNSName(name string) error {
-	bad := func(why string) error { return fmt.Errorf("%q is not a DNS name: %s", name, why) }
+	bad := func(fault string) error { return fmt.Errorf("%q is not a DNS name: %s", name, fault) }
 	if net.ParseIP(name) != nil {
 		return bad("it is an IP address: give it with the option for IP addresses")
 	}

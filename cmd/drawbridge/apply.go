@@ -85,7 +85,7 @@ func newApply(c *cli) *cobra.Command {
 	cmd.Flags().BoolVar(&prune, "prune", false, "also delete every resource that the files do not name")
 	cmd.Flags().StringVar(&pruneSelector, "prune-selector", "", "with --prune: only resources whose labels match, such as `team=payments`")
 	cmd.Flags().BoolVar(&createOnly, "create-only", false, "fail instead of changing an existing resource")
-	cmd.Flags().StringVar(&comment, "comment", "", "`why` the change is made; logged with the revision")
+	cmd.Flags().StringVar(&comment, "comment", "", "`reason` for the change; logged with the revision")
 	require := requireProbeFlag(cmd)
 	confirmWithin := confirmWithinFlag(cmd)
 	output := format.Flag(cmd)

@@ -30,7 +30,7 @@ KIND is one of ` + kindWords() + `.`,
 		Args: cobra.MinimumNArgs(2),
 	}
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "check and show what would be deleted, but change nothing")
-	cmd.Flags().StringVar(&comment, "comment", "", "`why` the change is made; logged with the revision")
+	cmd.Flags().StringVar(&comment, "comment", "", "`reason` for the change; logged with the revision")
 	require := requireProbeFlag(cmd)
 	confirmWithin := confirmWithinFlag(cmd)
 	output := format.Flag(cmd)

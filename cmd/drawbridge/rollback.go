@@ -28,7 +28,7 @@ content, and a warning says so if it has changed since.`,
 		Args: cobra.ExactArgs(1),
 	}
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "check and show what would change, but change nothing")
-	cmd.Flags().StringVar(&comment, "comment", "", "`why` the change is made; stored with the revision (default: back to revision REV)")
+	cmd.Flags().StringVar(&comment, "comment", "", "`reason` for the change; stored with the revision (default: back to revision REV)")
 	require := requireProbeFlag(cmd)
 	confirmWithin := confirmWithinFlag(cmd)
 	output := format.Flag(cmd)

@@ -65,7 +65,7 @@ func newRoot(c *cli) *cobra.Command {
 	root.AddGroup(
 		&cobra.Group{ID: "gateway", Title: "Run a gateway:"},
 		&cobra.Group{ID: "client", Title: "Talk to a running gateway:"},
-		&cobra.Group{ID: "why", Title: "Diagnose, and act on live traffic:"},
+		&cobra.Group{ID: "diagnose", Title: "Diagnose, and act on live traffic:"},
 		&cobra.Group{ID: "other", Title: "Other commands:"},
 	)
 	add := func(group string, cmds ...*cobra.Command) {
@@ -77,7 +77,7 @@ func newRoot(c *cli) *cobra.Command {
 	add("gateway", newServe(c), upgrade.New(c.Env), datadir.NewRestore(c.Env), datadir.NewStore(c.Env), demo.New(c.Env))
 	add("client", newApply(c), newGet(c), newDelete(c), newStatus(c), newWatch(c), gateways.New(c.Env))
 	add("client", newRevisions(c), newDiff(c), newRollback(c), newConfirm(c), newBackup(c))
-	add("why", newProbe(c), newExplain(c), connections.New(c.Env), top.New(c.Env), newDrain(c), newFlushSessions(c), newWhoami(c))
+	add("diagnose", newProbe(c), newExplain(c), connections.New(c.Env), top.New(c.Env), newDrain(c), newFlushSessions(c), newWhoami(c))
 	add("other", ca.New(c.Env), newVersion(c))
 	root.SetHelpCommandGroupID("other")
 	root.SetCompletionCommandGroupID("other")

@@ -44,10 +44,10 @@ func TestDenialsProbesAndRefusedWritesAreRecorded(t *testing.T) {
 	put(operator, "u", nil) // the gateway records it
 	_, _ = adminv1.NewAdminServiceClient(operator).Apply(ctx, &adminv1.ApplyRequest{Resources: []*adminv1.Resource{store.Wrap(upstream("w")), {}}})
 	_, _ = adminv1.NewDiagnosticsServiceClient(operator).FlushSessions(ctx, &adminv1.FlushSessionsRequest{Upstream: key})
-	why := adminv1.NewDiagnosticsServiceClient(operator)
-	_, _ = why.CloseConnections(ctx, &adminv1.CloseConnectionsRequest{ConnectionFilter: &adminv1.ConnectionFilter{Listeners: []string{"db"}, ClientIdentities: []string{"CN=a"}}})
-	_, _ = why.CloseConnections(ctx, &adminv1.CloseConnectionsRequest{All: true})
-	_, _ = why.DrainConnections(ctx, &adminv1.DrainConnectionsRequest{ClientIdentities: []string{"CN=b"}})
+	diagnostics := adminv1.NewDiagnosticsServiceClient(operator)
+	_, _ = diagnostics.CloseConnections(ctx, &adminv1.CloseConnectionsRequest{ConnectionFilter: &adminv1.ConnectionFilter{Listeners: []string{"db"}, ClientIdentities: []string{"CN=a"}}})
+	_, _ = diagnostics.CloseConnections(ctx, &adminv1.CloseConnectionsRequest{All: true})
+	_, _ = diagnostics.DrainConnections(ctx, &adminv1.DrainConnectionsRequest{ClientIdentities: []string{"CN=b"}})
 	_, _ = adminv1.NewDiagnosticsServiceClient(viewer).CloseConnections(ctx, &adminv1.CloseConnectionsRequest{All: true})
 	_, _ = adminv1.NewStatusServiceClient(viewer).ListConnections(ctx, &adminv1.ListConnectionsRequest{}) // reads only
 	log.Close(ctx)

@@ -59,7 +59,7 @@ func TestAClosePassesItsFilterAndGraceOn(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r.gateway.drained = ""
-			resp, err := r.why.CloseConnections(t.Context(), c.req)
+			resp, err := r.diagnostics.CloseConnections(t.Context(), c.req)
 			if len(c.bad) > 0 {
 				wantFaults(t, err, c.bad...)
 			} else if err != nil || resp.GetConnections() != 2 {
@@ -96,7 +96,7 @@ func TestListenersAndClientsAreDrained(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r.gateway.drained = ""
-			_, err := r.why.DrainConnections(t.Context(), c.req)
+			_, err := r.diagnostics.DrainConnections(t.Context(), c.req)
 			if len(c.bad) > 0 {
 				wantFaults(t, err, c.bad...)
 			} else if err != nil {
@@ -107,7 +107,7 @@ func TestListenersAndClientsAreDrained(t *testing.T) {
 			}
 		})
 	}
-	_, err := r.why.DrainConnections(t.Context(), &adminv1.DrainConnectionsRequest{Listeners: []string{"web", "none"}})
+	_, err := r.diagnostics.DrainConnections(t.Context(), &adminv1.DrainConnectionsRequest{Listeners: []string{"web", "none"}})
 	wantCode(t, err, codes.NotFound)
 }
 

@@ -23,21 +23,21 @@ func TestDiagnosticsAreServed(t *testing.T) {
 	byName := func(name string) *adminv1.ProbeUpstreamRequest {
 		return &adminv1.ProbeUpstreamRequest{Target: &adminv1.ProbeUpstreamRequest_Name{Name: name}, Endpoint: "a:1"}
 	}
-	probe, err := r.why.ProbeUpstream(t.Context(), byName("u-0000"))
+	probe, err := r.diagnostics.ProbeUpstream(t.Context(), byName("u-0000"))
 	if err != nil || len(probe.GetResults()) != 1 || probe.GetResults()[0].GetEndpoint() != "a:1" {
 		t.Errorf("probe: %v, %v", probe, err)
 	}
-	_, err = r.why.ProbeUpstream(t.Context(), byName("none"))
+	_, err = r.diagnostics.ProbeUpstream(t.Context(), byName("none"))
 	wantCode(t, err, codes.NotFound)
-	explain, err := r.why.ExplainRoute(t.Context(), &adminv1.ExplainRouteRequest{Host: "a.example"})
+	explain, err := r.diagnostics.ExplainRoute(t.Context(), &adminv1.ExplainRouteRequest{Host: "a.example"})
 	if err != nil || explain.GetHost() != "a.example" {
 		t.Errorf("explain: %v, %v", explain, err)
 	}
-	flush, err := r.why.FlushSessions(t.Context(), &adminv1.FlushSessionsRequest{Upstream: "u-0000"})
+	flush, err := r.diagnostics.FlushSessions(t.Context(), &adminv1.FlushSessionsRequest{Upstream: "u-0000"})
 	if err != nil || flush.GetFlushed() != 7 {
 		t.Errorf("flush: %v, %v", flush, err)
 	}
-	_, err = r.why.FlushSessions(t.Context(), &adminv1.FlushSessionsRequest{Upstream: "none"})
+	_, err = r.diagnostics.FlushSessions(t.Context(), &adminv1.FlushSessionsRequest{Upstream: "none"})
 	wantCode(t, err, codes.NotFound)
 	if log := r.log.String(); !strings.Contains(log, "write: method=/drawbridge.admin.v1.DiagnosticsService/FlushSessions") {
 		t.Errorf("the flush is not in the log as a write:\n%s", log)
@@ -67,7 +67,7 @@ func TestADrainIsCheckedAndHasDefaults(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			c.req.Upstream = "u-0000"
 			r.gateway.drained = ""
-			resp, err := r.why.DrainConnections(t.Context(), c.req)
+			resp, err := r.diagnostics.DrainConnections(t.Context(), c.req)
 			if len(c.bad) == 0 {
 				if err != nil || resp.GetConnections() != 3 || r.gateway.drained != c.want {
 					t.Errorf("%v, %v; asked %s", resp, err, r.gateway.drained)
@@ -84,7 +84,7 @@ func TestADrainIsCheckedAndHasDefaults(t *testing.T) {
 			}
 		})
 	}
-	_, err := r.why.DrainConnections(t.Context(), &adminv1.DrainConnectionsRequest{Upstream: "none"})
+	_, err := r.diagnostics.DrainConnections(t.Context(), &adminv1.DrainConnectionsRequest{Upstream: "none"})
 	wantCode(t, err, codes.NotFound)
 }
 

@@ -303,15 +303,15 @@ func (b *logBuffer) String() string {
 // A running server on a unix socket, stopped when the test ends.
 type running struct {
 	*Server
-	gateway *fakeGateway
-	log     *logBuffer
-	sink    *metrics.InmemSink
-	socket  string
-	served  chan error
-	conn    *grpc.ClientConn
-	admin   adminv1.AdminServiceClient
-	status  adminv1.StatusServiceClient
-	why     adminv1.DiagnosticsServiceClient
+	gateway     *fakeGateway
+	log         *logBuffer
+	sink        *metrics.InmemSink
+	socket      string
+	served      chan error
+	conn        *grpc.ClientConn
+	admin       adminv1.AdminServiceClient
+	status      adminv1.StatusServiceClient
+	diagnostics adminv1.DiagnosticsServiceClient
 }
 
 func start(t *testing.T, change ...func(*Options)) *running {
@@ -342,7 +342,7 @@ func start(t *testing.T, change ...func(*Options)) *running {
 	r.conn = dial(t, r.socket)
 	r.admin = adminv1.NewAdminServiceClient(r.conn)
 	r.status = adminv1.NewStatusServiceClient(r.conn)
-	r.why = adminv1.NewDiagnosticsServiceClient(r.conn)
+	r.diagnostics = adminv1.NewDiagnosticsServiceClient(r.conn)
 	t.Cleanup(func() {
 		r.conn.Close()
 		if err := r.Shutdown(context.Background()); err != nil {

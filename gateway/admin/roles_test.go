@@ -282,7 +282,7 @@ func TestAViewerChoosesNoProbe(t *testing.T) {
 	r := start(t, policy)
 	ca := newCA(t)
 	_, address := overTCP(t, r, ca)
-	why := adminv1.NewDiagnosticsServiceClient(dialTCP(t, address, ca, pki.LeafOptions{DNSNames: []string{"viewer.example"}}))
+	diagnostics := adminv1.NewDiagnosticsServiceClient(dialTCP(t, address, ca, pki.LeafOptions{DNSNames: []string{"viewer.example"}}))
 	for _, tt := range []struct {
 		req    *adminv1.ProbeUpstreamRequest
 		denied bool
@@ -291,7 +291,7 @@ func TestAViewerChoosesNoProbe(t *testing.T) {
 		{&adminv1.ProbeUpstreamRequest{Target: &adminv1.ProbeUpstreamRequest_Name{Name: "u"}, Request: "GET /"}, true},
 		{&adminv1.ProbeUpstreamRequest{Target: &adminv1.ProbeUpstreamRequest_Upstream{Upstream: upstream("u")}}, true},
 	} {
-		_, err := why.ProbeUpstream(t.Context(), tt.req)
+		_, err := diagnostics.ProbeUpstream(t.Context(), tt.req)
 		if denied := status.Code(err) == codes.PermissionDenied; denied != tt.denied {
 			t.Errorf("%v: %v", tt.req, err)
 		}

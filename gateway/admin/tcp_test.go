@@ -452,7 +452,7 @@ func TestRevalidateEndsOnlyCallersThatNoLongerVerify(t *testing.T) {
 	remote, subject := connect(revoked)
 	connect(issue(t, ca, pki.LeafOptions{Usage: pki.Client, CommonName: "good"}))
 	var ended []string
-	note := func(_, subject string, why error) { ended = append(ended, subject) }
+	note := func(_, subject string, cause error) { ended = append(ended, subject) }
 	if lis.Revalidate(note); len(ended) != 0 {
 		t.Errorf("before the revocation %v ended", ended)
 	}

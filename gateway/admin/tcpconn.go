@@ -51,7 +51,7 @@ func (c *tcpConn) handshake() (tls.ConnectionState, error) {
 // Revalidate ends each connection whose client would no longer be admitted: because its
 // certificate was revoked or has expired, its CA is no longer trusted, or its names are
 // no longer allowed. It calls ended for each.
-func (l *TCPListener) Revalidate(ended func(client, subject string, why error)) {
+func (l *TCPListener) Revalidate(ended func(client, subject string, cause error)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.identity.Load()
@@ -60,8 +60,8 @@ func (l *TCPListener) Revalidate(ended func(client, subject string, why error)) 
 		if state == nil {
 			continue // without a completed handshake, handshake itself checks the new settings
 		}
-		if why := now.server.Admits(*state); why != nil {
-			ended(c.RemoteAddr().String(), callerName(*state), why)
+		if cause := now.server.Admits(*state); cause != nil {
+			ended(c.RemoteAddr().String(), callerName(*state), cause)
 			// Not c.Close, which would wait for the client to read an alert. gRPC closes c
 			// after its next read.
 			c.NetConn().Close()

@@ -38,8 +38,8 @@ func (d *Diagnostics) Explain(req *adminv1.ExplainRouteRequest) (*adminv1.Explai
 	if err := bad.Err(); err != nil {
 		return nil, err
 	}
-	if why := d.o.Down(req.GetListener()); why != "" {
-		return &adminv1.ExplainRouteResponse{Action: adminv1.ExplainedAction_EXPLAINED_ACTION_REFUSE, Why: "the listener is down: " + why}, nil
+	if reason := d.o.Down(req.GetListener()); reason != "" {
+		return &adminv1.ExplainRouteResponse{Action: adminv1.ExplainedAction_EXPLAINED_ACTION_REFUSE, Why: "the listener is down: " + reason}, nil
 	}
 	return out, nil
 }

@@ -163,9 +163,9 @@ func faultsOf(c change, all *invalid.Error) []invalid.Fault {
 }
 
 // refuse reports why files are rejected, unless the same content was reported before.
-func (t *intake) refuse(c change, why []invalid.Fault) {
+func (t *intake) refuse(c change, faults []invalid.Fault) {
 	var problems []string
-	for _, f := range why {
+	for _, f := range faults {
 		problems = append(problems, f.String())
 	}
 	if t.refused[c.ref] == c.digest {

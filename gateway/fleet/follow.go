@@ -111,8 +111,8 @@ func (m *Member) readHead(ctx context.Context) (*etcd.Head, error) {
 		}
 		return nil, err
 	}
-	if why := at.differs(state, head); why != "" {
-		return nil, m.diverged(why)
+	if reason := at.differs(state, head); reason != "" {
+		return nil, m.diverged(reason)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -148,16 +148,16 @@ func (at position) differs(state *store.State, h *etcd.Head) string {
 }
 
 // diverged records why the member does not follow etcd.
-func (m *Member) diverged(why string) error {
+func (m *Member) diverged(reason string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	why += ". The gateway keeps serving its revision and refuses writes. To follow etcd, stop the gateway, move its state.db away and start it again"
-	if m.status.Diverged != why {
-		m.log.Error("etcd does not continue the gateway's revision", "revision", m.state.Revision(), "error", why)
-		m.status.Diverged = why
+	reason += ". The gateway keeps serving its revision and refuses writes. To follow etcd, stop the gateway, move its state.db away and start it again"
+	if m.status.Diverged != reason {
+		m.log.Error("etcd does not continue the gateway's revision", "revision", m.state.Revision(), "error", reason)
+		m.status.Diverged = reason
 	}
 	m.status.Unreachable, m.status.Contacted = "", time.Now()
-	return fmt.Errorf("%w: %s", errDiverged, why)
+	return fmt.Errorf("%w: %s", errDiverged, reason)
 }
 
 // reach makes the state of a head live, unless it is live already.

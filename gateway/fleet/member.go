@@ -224,9 +224,9 @@ func (m *Member) contact(h *etcd.Head) {
 func (m *Member) unreachable(err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if why := err.Error(); m.status.Unreachable != why {
-		m.log.Warn("etcd does not answer: the gateway serves what it has and refuses writes", "revision", m.state.Revision(), "error", why)
-		m.status.Unreachable = why
+	if message := err.Error(); m.status.Unreachable != message {
+		m.log.Warn("etcd does not answer: the gateway serves what it has and refuses writes", "revision", m.state.Revision(), "error", message)
+		m.status.Unreachable = message
 	}
 }
 

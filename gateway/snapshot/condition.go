@@ -13,7 +13,7 @@ import (
 const maxNamed = 5
 
 // why explains which of a route's conditions hold, and which routes it precedes.
-func (l *Listener) why(msg *adminv1.Route, ask route.Request) string {
+func (l *Listener) explanation(msg *adminv1.Route, ask route.Request) string {
 	held := conditions(msg, ask)
 	text := fmt.Sprintf("route %q matches: it has no conditions", msg.GetName())
 	if len(held) > 0 {

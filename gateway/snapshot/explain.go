@@ -224,7 +224,7 @@ func (s *Snapshot) chosen(l *Listener, name string, ask route.Request, host stri
 		}
 	}
 	msg := l.uses.routes.Get(name).msg
-	out := &adminv1.ExplainRouteResponse{Route: name, Why: l.why(msg, ask)}
+	out := &adminv1.ExplainRouteResponse{Route: name, Why: l.explanation(msg, ask)}
 	switch {
 	case msg.GetRedirect() != nil:
 		out.Action, out.Code = adminv1.ExplainedAction_EXPLAINED_ACTION_REDIRECT, cmp.Or(msg.GetRedirect().GetCode(), http.StatusFound)
@@ -249,9 +249,9 @@ func (s *Snapshot) chosen(l *Listener, name string, ask route.Request, host stri
 func (s *Snapshot) explainUpstream(name string, percent float64, p adminv1.Protocol, host string) *adminv1.ExplainedUpstream {
 	u := s.upstreams.Get(name)
 	t := u.msg.GetTls()
-	why, message := u.reason()
+	reason, message := u.reason()
 	out := &adminv1.ExplainedUpstream{
-		Name: name, Percent: percent, Reason: why, Message: message,
+		Name: name, Percent: percent, Reason: reason, Message: message,
 		Certificate: t.GetCertificate(), TrustBundles: t.GetTrustBundles(), Passthrough: u.passes(),
 	}
 	if overTLS(u.msg) {

@@ -121,8 +121,8 @@ type Upstream struct {
 }
 
 func (u *liveUpstream) public() Upstream {
-	why, message := u.reason()
-	out := Upstream{Name: u.msg.GetName(), Reason: why, Message: message, Live: u.live, Tracker: u.tracker, Latencies: u.times}
+	reason, message := u.reason()
+	out := Upstream{Name: u.msg.GetName(), Reason: reason, Message: message, Live: u.live, Tracker: u.tracker, Latencies: u.times}
 	switch u.msg.GetTls().GetVerification() {
 	case adminv1.Verification_VERIFICATION_REPORT_ONLY, adminv1.Verification_VERIFICATION_INSECURE_SKIP:
 		out.Unverified = true

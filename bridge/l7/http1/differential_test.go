@@ -63,7 +63,7 @@ var laxer = map[string]string{
 
 // readDifferently are the messages that both accept but read differently.
 var readDifferently = []struct {
-	why     string
+	reason  string
 	applies func(we, they string) bool
 }{
 	{"net/http reports the chunks that a 200 instead of the 304 would have; we report that no body follows",
@@ -186,7 +186,7 @@ func explain(in string, ours func(string) (string, error), theirs func(string) (
 	}
 	for _, o := range readDifferently {
 		if o.applies(we, they) {
-			return o.why, nil
+			return o.reason, nil
 		}
 	}
 	return "", fmt.Errorf("we:   %s\nthey: %s", we, they)
@@ -218,8 +218,8 @@ func TestDifferencesFromNetHTTPAreExplained(t *testing.T) {
 		}
 	}
 	for _, o := range readDifferently {
-		if !used[o.why] {
-			t.Errorf("we read this as net/http does: %s", o.why)
+		if !used[o.reason] {
+			t.Errorf("we read this as net/http does: %s", o.reason)
 		}
 	}
 }

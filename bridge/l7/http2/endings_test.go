@@ -301,9 +301,9 @@ func TestNotifyCallsOnceAndCanBeUnregistered(t *testing.T) {
 // A response can be ended early even while another goroutine waits to write
 // more of it.
 func TestAResponseCanBeFinishedInTheMiddle(t *testing.T) {
-	why := message.Fields{{Name: "x-why", Value: "late"}}
+	trailer := message.Fields{{Name: "x-why", Value: "late"}}
 	client, _ := connected(t, Options{}, Options{}, func(s *ServerStream) {
-		if s.Finish(why) {
+		if s.Finish(trailer) {
 			t.Error("Finish returned true before Respond")
 		}
 		r := ok()
@@ -321,14 +321,14 @@ func TestAResponseCanBeFinishedInTheMiddle(t *testing.T) {
 			return s.sendWindow == 0
 		})
 		if r.Length > 0 {
-			if s.Finish(why) {
+			if s.Finish(trailer) {
 				t.Error("Finish returned true for a body of the wrong length")
 			}
 			s.Abort(errTest)
 			<-written
 			return
 		}
-		if !s.Finish(why) || !s.Finish(nil) {
+		if !s.Finish(trailer) || !s.Finish(nil) {
 			t.Error("Finish returned false")
 		}
 		if err := <-written; err == nil {
@@ -354,8 +354,8 @@ func TestAResponseCanBeFinishedInTheMiddle(t *testing.T) {
 			return s.recvEnd || s.readErr != nil
 		})
 		body, err := readAll(s)
-		if why, _ := s.Trailer().Get("x-why"); why != want || (err == nil) != (want != "") || err == nil && len(body) != firstWindow {
-			t.Errorf("%s: %d bytes, %v, %q", target, len(body), err, why)
+		if trailer, _ := s.Trailer().Get("x-why"); trailer != want || (err == nil) != (want != "") || err == nil && len(body) != firstWindow {
+			t.Errorf("%s: %d bytes, %v, %q", target, len(body), err, trailer)
 		}
 		s.Done()
 	}

@@ -34,7 +34,7 @@ type resourceRow struct {
 	cost    int  // nanoseconds for each byte received; 0: maxCostPerByte
 	windows int  // bytes of offered windows that it fills
 	ends    bool // a part of it ends the connection
-	why     string
+	reason  string
 }
 
 // A blockWriter encodes header blocks.
@@ -124,7 +124,7 @@ var resourceRows = []resourceRow{
 		}
 	}},
 
-	{name: "requests", held: 1000, cost: 4000, why: "each has a goroutine that serves it", input: func(f *h2.Framer, b *blockWriter) {
+	{name: "requests", held: 1000, cost: 4000, reason: "each has a goroutine that serves it", input: func(f *h2.Framer, b *blockWriter) {
 		for id := range uint32(250) {
 			b.open(f, 2*id+1, true, simple...)
 		}
@@ -140,7 +140,7 @@ var resourceRows = []resourceRow{
 			}
 		}
 	}},
-	{name: "SETTINGS that change the windows of streams", held: 1000, cost: 4000, why: "the requests have goroutines that serve them", input: func(f *h2.Framer, b *blockWriter) {
+	{name: "SETTINGS that change the windows of streams", held: 1000, cost: 4000, reason: "the requests have goroutines that serve them", input: func(f *h2.Framer, b *blockWriter) {
 		for id := range uint32(200) {
 			b.open(f, 2*id+1, true, simple...)
 		}
@@ -154,7 +154,7 @@ var resourceRows = []resourceRow{
 			_ = f.WriteContinuation(1, false, literals(1500))
 		}
 	}},
-	{name: "references to a large field", held: 1000, cost: 4000, why: "each request has a goroutine that serves it", input: func(f *h2.Framer, b *blockWriter) {
+	{name: "references to a large field", held: 1000, cost: 4000, reason: "each request has a goroutine that serves it", input: func(f *h2.Framer, b *blockWriter) {
 		b.open(f, 1, true, with(simple, "x: "+strings.Repeat("a", 3900))...)
 		for id := range uint32(200) {
 			block := b.block(simple...)
@@ -164,12 +164,12 @@ var resourceRows = []resourceRow{
 			_ = f.WriteHeaders(h2.HeadersFrameParam{StreamID: 2*id + 3, BlockFragment: block, EndHeaders: true, EndStream: true})
 		}
 	}},
-	{name: "malformed requests", ends: true, cost: 400, why: "100 of them end the connection", input: func(f *h2.Framer, b *blockWriter) {
+	{name: "malformed requests", ends: true, cost: 400, reason: "100 of them end the connection", input: func(f *h2.Framer, b *blockWriter) {
 		for id := range uint32(2000) {
 			b.open(f, 2*id+1, true, ":method: GET")
 		}
 	}},
-	{name: "requests that are reset", ends: true, cost: 4000, why: "500 of them end the connection", input: func(f *h2.Framer, b *blockWriter) {
+	{name: "requests that are reset", ends: true, cost: 4000, reason: "500 of them end the connection", input: func(f *h2.Framer, b *blockWriter) {
 		for id := range uint32(2000) {
 			b.open(f, 2*id+1, true, simple...)
 			_ = f.WriteRSTStream(2*id+1, h2.ErrCodeCancel)

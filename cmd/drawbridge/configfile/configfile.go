@@ -37,8 +37,8 @@ func NotEmpty(m *manifest.Manifest, source string) error {
 
 // Apply replaces the configuration of gw with m, in one edit. The edit also
 // reads again every file that m names, and the system's roots.
-func Apply(ctx context.Context, gw *gateway.Gateway, m *manifest.Manifest, why string, log hclog.Logger) error {
-	edit := store.Edit{Prune: store.PruneAll(), RereadSystem: true, Comment: "configuration file, " + why, Origin: store.Origin{Method: why}}
+func Apply(ctx context.Context, gw *gateway.Gateway, m *manifest.Manifest, trigger string, log hclog.Logger) error {
+	edit := store.Edit{Prune: store.PruneAll(), RereadSystem: true, Comment: "configuration file, " + trigger, Origin: store.Origin{Method: trigger}}
 	for i, r := range m.Resources() {
 		body, ok := manifest.Body(r).(store.Resource)
 		if !ok { // the store does not know this kind

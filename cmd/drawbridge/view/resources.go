@@ -170,14 +170,14 @@ func upstreamHealth(st *adminv1.UpstreamStatus) string {
 		return "down: " + downReason(st)
 	}
 	var up, down, unknown int
-	var why []string
+	var reasons []string
 	for _, e := range st.GetEndpoints() {
 		switch e.GetHealth() {
 		case adminv1.EndpointHealth_ENDPOINT_HEALTH_UP:
 			up++
 		case adminv1.EndpointHealth_ENDPOINT_HEALTH_DOWN:
 			down++
-			why = append(why, format.Word(e.GetLastFailure().GetReason()))
+			reasons = append(reasons, format.Word(e.GetLastFailure().GetReason()))
 		default:
 			unknown++
 		}
@@ -187,7 +187,7 @@ func upstreamHealth(st *adminv1.UpstreamStatus) string {
 		parts = append(parts, fmt.Sprintf("%d up", up))
 	}
 	if down > 0 {
-		parts = append(parts, fmt.Sprintf("%d down (%s)", down, terminal.FirstThree(why)))
+		parts = append(parts, fmt.Sprintf("%d down (%s)", down, terminal.FirstThree(reasons)))
 	}
 	if unknown > 0 {
 		parts = append(parts, fmt.Sprintf("%d not tried", unknown))

@@ -120,17 +120,17 @@ func unlisted(u *adminv1.UpstreamStatus) int {
 // handshakes counts full and resumed handshakes, the full ones by reason: "5 full (3
 // NO_TICKET, 2 REFUSED), 7 resumed", "1 full (NO_TICKET), 0 resumed".
 func handshakes(e *adminv1.EndpointStatus) string {
-	var why []string
+	var reasons []string
 	for _, f := range e.GetFullHandshakes() {
 		reason := format.Word(f.GetReason())
 		if f.GetCount() != e.GetHandshakesFull() {
 			reason = fmt.Sprintf("%d %s", f.GetCount(), reason)
 		}
-		why = append(why, reason)
+		reasons = append(reasons, reason)
 	}
 	full := fmt.Sprintf("%d full", e.GetHandshakesFull())
-	if len(why) > 0 {
-		full += " (" + strings.Join(why, ", ") + ")"
+	if len(reasons) > 0 {
+		full += " (" + strings.Join(reasons, ", ") + ")"
 	}
 	return fmt.Sprintf("%s, %d resumed", full, e.GetHandshakesResumed())
 }
@@ -150,8 +150,8 @@ func lastFailure(u *adminv1.UpstreamStatus, e *adminv1.EndpointStatus, now time.
 	if u.GetReason() != adminv1.Reason_REASON_UNSPECIFIED {
 		return downReason(u)
 	}
-	if why := e.GetUnavailableReason(); why != "" && !e.GetDraining() {
-		return why
+	if reason := e.GetUnavailableReason(); reason != "" && !e.GetDraining() {
+		return reason
 	}
 	f := e.GetLastFailure()
 	if f == nil {
