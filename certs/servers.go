@@ -103,24 +103,24 @@ type ownCertificateKey struct{}
 
 // Handshake completes the handshake of a connection from Conn, and returns the client.
 func (s *Servers) Handshake(tc *tls.Conn) (*Peer, error) {
-	var own ownCertificate
-	if err := tc.HandshakeContext(context.WithValue(context.Background(), ownCertificateKey{}, &own)); err != nil {
+	var presented ownCertificate
+	if err := tc.HandshakeContext(context.WithValue(context.Background(), ownCertificateKey{}, &presented)); err != nil {
 		return nil, err
 	}
-	return s.peer(tc.ConnectionState(), own.certificate), nil
+	return s.peer(tc.ConnectionState(), presented.certificate), nil
 }
 
 // Peer returns the client of a connection whose handshake has completed.
 func (s *Servers) Peer(state tls.ConnectionState) *Peer { return s.peer(state, nil) }
 
-// peer returns the client of a connection on which we presented own. After a
-// resumption own is nil.
-func (s *Servers) peer(state tls.ConnectionState, own *Certificate) *Peer {
+// peer returns the client of a connection on which we presented a
+// certificate. After a resumption presented is nil.
+func (s *Servers) peer(state tls.ConnectionState, presented *Certificate) *Peer {
 	server := s.For(state.ServerName)
-	if own == nil {
-		own = server.latest(state.ServerName)
+	if presented == nil {
+		presented = server.latest(state.ServerName)
 	}
-	p := server.verifier.peer(state.PeerCertificates, "", own, server.o.Time())
+	p := server.verifier.peer(state.PeerCertificates, "", presented, server.o.Time())
 	p.ServerName, p.Policy = state.ServerName, server
 	return p
 }

@@ -22,17 +22,17 @@ func TestDurationsAndRecords(t *testing.T) {
 	c := dial(t, g.address("db"))
 	c.echo(t, "hello")
 	c.Close()
-	over := func() { // over ends the gateway; afterward the log is complete
+	stop := func() { // stop ends the gateway; afterward the log is complete
 		eventually(t, "everything has ended", func() bool { return g.listener("db").GetConnections()+g.listener("web").GetConnections() == 0 })
 	}
-	over()
+	stop()
 	get(t, "http://"+g.address("web")+"/one") // the upstream echoes the request, which is not a valid response
-	over()
+	stop()
 	web.AccessLog = adminv1.AccessLog_ACCESS_LOG_OFF
 	g.put(web)
 	get(t, "http://"+g.address("web")+"/two")
 
-	over()
+	stop()
 	_, text := get(t, "http://"+g.OpsAddress()+"/metrics")
 	for _, want := range []string{
 		`drawbridge_bridge_conn_duration_seconds_count{listener="db"} 1`,

@@ -245,13 +245,13 @@ func (c *holdClient) begin(t *testing.T, id string, h *holdServer) {
 		defer close(r.done)
 		_ = c.request(id) // fails if the connection is closed meanwhile
 	}()
-	eventually(t, "a request is held or over", func() bool { return h.holds(id) || r.isOver() })
-	if !r.isOver() {
+	eventually(t, "a request is held or over", func() bool { return h.holds(id) || r.hasEnded() })
+	if !r.hasEnded() {
 		c.held = append(c.held, r)
 	}
 }
 
-func (r *heldRequest) isOver() bool {
+func (r *heldRequest) hasEnded() bool {
 	select {
 	case <-r.done:
 		return true
@@ -262,16 +262,16 @@ func (r *heldRequest) isOver() bool {
 
 // release lets the server answer some requests.
 func (c *holdClient) release(h *holdServer, choose func() bool) {
-	var still, over []*heldRequest
+	var still, ended []*heldRequest
 	for _, r := range c.held {
 		if choose() {
 			h.release(r.id)
-			over = append(over, r)
+			ended = append(ended, r)
 		} else {
 			still = append(still, r)
 		}
 	}
-	for _, r := range over {
+	for _, r := range ended {
 		<-r.done
 	}
 	c.held = still

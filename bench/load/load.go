@@ -36,12 +36,12 @@ func (t Target) dial(ctx context.Context) (net.Conn, error) {
 	}
 	var c net.Conn = raw
 	if t.TLS != nil {
-		over := tls.Client(raw, t.TLS)
-		if err := over.HandshakeContext(ctx); err != nil {
+		tlsConn := tls.Client(raw, t.TLS)
+		if err := tlsConn.HandshakeContext(ctx); err != nil {
 			_ = raw.Close()
 			return nil, err
 		}
-		c = over
+		c = tlsConn
 	}
 	// Close the raw connection, because closing a tls.Conn may wait for a Write.
 	stop := context.AfterFunc(ctx, func() { _ = raw.Close() })

@@ -99,9 +99,9 @@ type Conn struct {
 	refused atomic.Bool // the handshake failed; the connection stays open so that the client can read the alert
 
 	// Guarded by Intake.mu.
-	entered, left bool
-	announced     bool // Announced is set and no longer changes
-	end           ending
+	entered, hasLeft bool
+	announced        bool // Announced is set and no longer changes
+	end              ending
 }
 
 // Name returns the client's name for logs.
@@ -174,7 +174,7 @@ func (i *Intake) enter(c *Conn, r *Rules, addr netip.Addr, known bool) Ending {
 	defer i.mu.Unlock()
 	isNew := !c.entered
 	switch {
-	case isNew && i.closing, c.left:
+	case isNew && i.closing, c.hasLeft:
 		return ShuttingDown
 	case isNew && r.MaxConnections > 0 && len(i.conns) >= r.MaxConnections,
 		r.MaxPerClient > 0 && addr.IsValid() && i.perClient[addr] >= r.MaxPerClient,
@@ -212,9 +212,9 @@ func (i *Intake) Verified(c *Conn, s *socket.Socket, peer *certs.Peer) {
 	s.SetGuard(&c.Member)
 	i.peers.Add(&c.Member, peer, c)
 	i.mu.Lock()
-	left := c.left
+	hasLeft := c.hasLeft
 	i.mu.Unlock()
-	if left {
+	if hasLeft {
 		i.peers.Remove(&c.Member)
 	}
 }
@@ -229,7 +229,7 @@ func (i *Intake) Leave(c *Conn) {
 func (i *Intake) leave(c *Conn) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	c.left = true
+	c.hasLeft = true
 	c.end.stop()
 	delete(i.conns, c)
 	if c.Addr.IsValid() {

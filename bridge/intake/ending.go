@@ -39,7 +39,7 @@ func (c *Conn) endWithin(grace time.Duration, cause error) {
 	c.intake.mu.Lock()
 	defer c.intake.mu.Unlock()
 	c.end.begun = true
-	if c.left || c.end.timer != nil && (!at.Before(c.end.at) || !c.end.timer.Stop()) {
+	if c.hasLeft || c.end.timer != nil && (!at.Before(c.end.at) || !c.end.timer.Stop()) {
 		return
 	}
 	c.end.at = at

@@ -45,16 +45,16 @@ func TestBodySentWithoutContinueIsNotDelayed(t *testing.T) {
 	for _, retries := range []bool{false, true} {
 		for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 			for _, secure := range []bool{false, true} {
-				for _, late := range []bool{false, true} {
+				for _, bodyApart := range []bool{false, true} {
 					// A busy machine may delay some bodies, but not all of them.
 					var waited time.Duration
 					for range 5 {
-						if waited = bodyWithoutContinue(t, p, secure, retries, late); waited < time.Second*9/10 {
+						if waited = bodyWithoutContinue(t, p, secure, retries, bodyApart); waited < time.Second*9/10 {
 							break
 						}
 					}
 					if waited >= time.Second*9/10 {
-						t.Errorf("%v, TLS %v, retries %v, in pieces %v: the body came after %v", p, secure, retries, late, waited)
+						t.Errorf("%v, TLS %v, retries %v, in pieces %v: the body came after %v", p, secure, retries, bodyApart, waited)
 					}
 				}
 			}
@@ -65,7 +65,7 @@ func TestBodySentWithoutContinueIsNotDelayed(t *testing.T) {
 // bodyWithoutContinue sends a request that expects a 100, followed by its body, to an
 // upstream that sends no 100. It returns how long the body took to reach the
 // upstream.
-func bodyWithoutContinue(t *testing.T, p backs.Protocol, secure, retries, late bool) time.Duration {
+func bodyWithoutContinue(t *testing.T, p backs.Protocol, secure, retries, bodyApart bool) time.Duration {
 	t.Helper()
 	w := newTestbed(t)
 	table := &Table{}
@@ -99,7 +99,7 @@ func bodyWithoutContinue(t *testing.T, p backs.Protocol, secure, retries, late b
 	}
 	begun := time.Now()
 	head := "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n"
-	if late {
+	if bodyApart {
 		_, _ = io.WriteString(c, head)
 		_, _ = io.WriteString(c, "hello")
 	} else {

@@ -15,15 +15,15 @@ func (q *request) limited() bool {
 	if *limits == (limit.Limits{}) {
 		return false
 	}
-	over := q.server.limiter.Enter(&q.pass, q.Facts.Address, q.Start, limits)
-	if over.Kind == limit.None {
+	exceeded := q.server.limiter.Enter(&q.pass, q.Facts.Address, q.Start, limits)
+	if exceeded.Kind == limit.None {
 		return false
 	}
 	a := policy.ServiceUnavailable
-	if over.Kind.PerClient() {
+	if exceeded.Kind.PerClient() {
 		a = policy.TooManyRequests
 	}
-	a.RetryAfter = strconv.Itoa(max(int((over.Wait+time.Second-1)/time.Second), 1))
+	a.RetryAfter = strconv.Itoa(max(int((exceeded.Wait+time.Second-1)/time.Second), 1))
 	q.Answer(a)
 	return true
 }

@@ -90,13 +90,13 @@ func (w *sender) wasReset(raw syscall.RawConn) bool {
 	if w.ends.reset.Load() {
 		return true
 	}
-	over := false
+	peerReset := false
 	if raw != nil {
-		_ = raw.Control(func(fd uintptr) { over = WasReset(int(fd)) }) // fails only if the socket is closed
+		_ = raw.Control(func(fd uintptr) { peerReset = WasReset(int(fd)) }) // fails only if the socket is closed
 	}
 	// A write that got the error may not have recorded it yet. It does so soon: the
 	// connection has ended.
-	for over && w.ends.writes.Load() > 0 && !w.ends.reset.Load() {
+	for peerReset && w.ends.writes.Load() > 0 && !w.ends.reset.Load() {
 		runtime.Gosched()
 	}
 	return w.ends.reset.Load()

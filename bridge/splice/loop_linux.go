@@ -369,14 +369,14 @@ func (x *side) useDuplicate(conn net.Conn) error {
 	if err != nil {
 		return err
 	}
-	own := -1
-	if err := raw.Control(func(fd uintptr) { own, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0) }); err != nil {
+	duplicate := -1
+	if err := raw.Control(func(fd uintptr) { duplicate, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0) }); err != nil {
 		return err
 	}
 	if err != nil {
 		return nil
 	}
-	x.fd, x.conn = own, nil
+	x.fd, x.conn = duplicate, nil
 	_ = conn.Close()
 	return nil
 }

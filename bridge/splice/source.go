@@ -7,9 +7,9 @@ import "sync"
 type Source struct {
 	loops int
 
-	mu     sync.Mutex
-	engine *Engine // nil until created
-	own    bool    // the Source created the engine and closes it
+	mu         sync.Mutex
+	engine     *Engine // nil until created
+	ownsEngine bool    // the Source created the engine and closes it
 }
 
 // NewSource returns a Source of e, which e's owner closes. If e is nil, the Source
@@ -25,7 +25,7 @@ func (s *Source) Engine() (*Engine, error) {
 		if err != nil {
 			return nil, err
 		}
-		s.engine, s.own = e, true
+		s.engine, s.ownsEngine = e, true
 	}
 	return s.engine, nil
 }
@@ -34,10 +34,10 @@ func (s *Source) Engine() (*Engine, error) {
 // may be called again.
 func (s *Source) Close() {
 	s.mu.Lock()
-	own := s.own
-	s.own = false
+	ownsEngine := s.ownsEngine
+	s.ownsEngine = false
 	s.mu.Unlock()
-	if own {
+	if ownsEngine {
 		s.engine.Close()
 	}
 }

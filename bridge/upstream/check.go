@@ -170,9 +170,9 @@ func (c *checker) checkOnce(ctx context.Context) {
 		c.failed.Add(1)
 		answer.Message = printable(err.Error())
 	}
-	again := c.verdict.health.load() != Unknown
+	hadVerdict := c.verdict.health.load() != Unknown
 	health, changed := c.verdict.note(&c.options, answer)
-	c.applyVerdict(health, changed, again, answer)
+	c.applyVerdict(health, changed, hadVerdict, answer)
 }
 
 // checkProtected runs one check. A panic counts as a failure, because nothing
@@ -184,9 +184,9 @@ func (c *checker) checkProtected(ctx context.Context) (err error) {
 	return err
 }
 
-// applyVerdict acts on the verdict after a result. Again means that there was
-// an earlier verdict.
-func (c *checker) applyVerdict(now Health, changed, again bool, answer Check) {
+// applyVerdict acts on the verdict after a result. hadVerdict says that there
+// was an earlier verdict.
+func (c *checker) applyVerdict(now Health, changed, hadVerdict bool, answer Check) {
 	e := c.endpoint
 	event := Event{Kind: HealthChanged, Health: now}
 	if answer.Reason != "" {
@@ -209,7 +209,7 @@ func (c *checker) applyVerdict(now Health, changed, again bool, answer Check) {
 	} else {
 		e.upstream.log.Info("endpoint passes its health check", "endpoint", e.Address())
 	}
-	e.changed(again)
+	e.changed(hadVerdict)
 }
 
 // status returns the result of the checks, or nil without a checker.

@@ -16,7 +16,7 @@ import (
 // client causes are never counted against the endpoint.
 type results struct {
 	endpoint    *Endpoint
-	late        atomic.Bool // the last failure came after a handshake, and the endpoint has sent nothing since
+	replyNeeded atomic.Bool // the last failure came after a handshake, and the endpoint has sent nothing since
 	streamBroke atomic.Bool // the last stream broke, and none has ended well since
 	failures    failures
 }
@@ -24,7 +24,7 @@ type results struct {
 // succeeded records a successful connection.
 func (r *results) succeeded(p Purpose) {
 	r.endpoint.counts.made.Add(1)
-	if r.late.Load() {
+	if r.replyNeeded.Load() {
 		return
 	}
 	r.up()
@@ -49,7 +49,7 @@ func (r *results) failed(ctx context.Context, failure *DialError) error {
 // From then on, a completed handshake does not show that the endpoint is up,
 // but NoteReply does.
 func (r *results) NoteFailure(err error) {
-	r.late.Store(true)
+	r.replyNeeded.Store(true)
 	r.note(r.endpoint.failure("tls", 0, err), certs.IsAlert(err))
 }
 
@@ -58,7 +58,7 @@ func (r *results) NoteFailure(err error) {
 func (r *results) NoteUnanswered(reason certs.Reason, err error) {
 	f := r.endpoint.failure("http", 0, err)
 	f.Reason = reason
-	r.late.Store(true)
+	r.replyNeeded.Store(true)
 	r.note(f, false)
 }
 
@@ -75,8 +75,8 @@ func (r *results) NoteBroken(reason certs.Reason, err error, counted bool) {
 // NoteReply records that the endpoint sent something over a connection, and so
 // has accepted it.
 func (r *results) NoteReply() {
-	if r.late.Load() {
-		r.late.Store(false)
+	if r.replyNeeded.Load() {
+		r.replyNeeded.Store(false)
 		r.up()
 		r.endpoint.outlier.handshakeSucceeded()
 	}

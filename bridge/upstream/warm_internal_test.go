@@ -16,19 +16,19 @@ import (
 type mock struct {
 	*warmPool
 
-	mu       sync.Mutex
-	takes    time.Duration // duration of a dial
-	fails    error         // the error of a dial; the endpoint is then down
-	late     bool          // a handshake does not show that the endpoint is up
-	isDown   bool
-	isScarce bool
-	dials    int
-	dialling int
-	most     int // maximum number of concurrent dials
-	made     []*mockConn
-	lives    time.Duration // how long the peer keeps a connection open; 0: forever
-	received bool          // the results of look
-	found    []error       // errors passed to lost
+	mu          sync.Mutex
+	takes       time.Duration // duration of a dial
+	fails       error         // the error of a dial; the endpoint is then down
+	replyNeeded bool          // a handshake does not show that the endpoint is up
+	isDown      bool
+	isScarce    bool
+	dials       int
+	dialling    int
+	most        int // maximum number of concurrent dials
+	made        []*mockConn
+	lives       time.Duration // how long the peer keeps a connection open; 0: forever
+	received    bool          // the results of look
+	found       []error       // errors passed to lost
 }
 
 type mockConn struct {
@@ -61,12 +61,12 @@ func newMock(size int, maxAge time.Duration, filling chan struct{}) *mock {
 	}
 	m.warmPool.down = func() bool { m.mu.Lock(); defer m.mu.Unlock(); return m.isDown }
 	m.warmPool.scarce = func() bool { m.mu.Lock(); defer m.mu.Unlock(); return m.isScarce }
-	m.warmPool.replied = func() { m.set(func() { m.late, m.isDown = false, false }) }
+	m.warmPool.replied = func() { m.set(func() { m.replyNeeded, m.isDown = false, false }) }
 	m.warmPool.lost = func(err error) {
 		m.set(func() {
 			m.found = append(m.found, err)
 			if certs.IsAlert(err) {
-				m.late, m.isDown = true, true
+				m.replyNeeded, m.isDown = true, true
 			}
 		})
 	}
@@ -91,7 +91,7 @@ func (m *mock) dialOne(ctx context.Context, holder Holder) (net.Conn, error) {
 		m.isDown = true
 		return nil, m.fails
 	}
-	m.isDown = m.isDown && m.late
+	m.isDown = m.isDown && m.replyNeeded
 	c := &mockConn{mock: m, retire: holder.Retire, made: time.Now()}
 	m.made = append(m.made, c)
 	return c, nil

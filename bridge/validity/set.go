@@ -35,14 +35,14 @@ type Set struct {
 	policy atomic.Pointer[Policy]
 	counts counts
 
-	mu      sync.Mutex
-	members map[*Member]struct{}
-	failed  []*Member   // members to end
-	working bool        // a goroutine verifies or ends members
-	again   bool        // the policy has changed since it began
-	timer   *time.Timer // nil until the first member
-	ticking bool
-	next    time.Time // the earliest moment at which a peer may stop passing
+	mu            sync.Mutex
+	members       map[*Member]struct{}
+	failed        []*Member   // members to end
+	working       bool        // a goroutine verifies or ends members
+	policyChanged bool        // the policy has changed since it began
+	timer         *time.Timer // nil until the first member
+	ticking       bool
+	next          time.Time // the earliest moment at which a peer may stop passing
 }
 
 // New returns a Set without members, in which every peer passes.
@@ -73,7 +73,7 @@ func (s *Set) Require(p *Policy) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.again = true
+	s.policyChanged = true
 	s.workLocked()
 }
 
@@ -171,7 +171,7 @@ func (s *Set) look() {
 	defer s.mu.Unlock()
 	s.ticking = false
 	if now.After(s.next) {
-		s.again = true
+		s.policyChanged = true
 		s.workLocked()
 	}
 	s.tickLocked()
@@ -204,8 +204,8 @@ func (s *Set) work() {
 func (s *Set) task() (all, failed []*Member, more bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.again {
-		s.again, s.next = false, distant
+	if s.policyChanged {
+		s.policyChanged, s.next = false, distant
 		all = make([]*Member, 0, len(s.members))
 		for m := range s.members {
 			all = append(all, m)

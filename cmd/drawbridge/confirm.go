@@ -114,7 +114,7 @@ const afterDeadline = 15 * time.Second
 func (d *countdown) run(ctx context.Context, enter <-chan struct{}, tick <-chan time.Time) error {
 	n := d.pending.GetRevision()
 	for {
-		if over, err := d.show(ctx); over || err != nil {
+		if done, err := d.show(ctx); done || err != nil {
 			return err
 		}
 		select {
@@ -133,25 +133,25 @@ func (d *countdown) run(ctx context.Context, enter <-chan struct{}, tick <-chan 
 	}
 }
 
-// show writes the countdown's line. over reports that the revision is no longer
+// show writes the countdown's line. done reports that the revision is no longer
 // pending.
-func (d *countdown) show(ctx context.Context) (over bool, err error) {
+func (d *countdown) show(ctx context.Context) (done bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	n, left := d.pending.GetRevision(), time.Until(d.pending.GetExpireTime().AsTime())
+	n, remaining := d.pending.GetRevision(), time.Until(d.pending.GetExpireTime().AsTime())
 	now, live, err := readTraffic(ctx, d.Client)
 	switch {
-	case err != nil && left < -afterDeadline:
+	case err != nil && remaining < -afterDeadline:
 		fmt.Fprintln(d.out)
 		return true, d.Failure(err, exit.NoField)
 	case err != nil: // the change may have disconnected this client: the gateway will roll back automatically
-		d.line(left, d.paint.Bad("the gateway cannot be reached"))
+		d.line(remaining, d.paint.Bad("the gateway cannot be reached"))
 		return false, nil
 	case live.GetPending().GetRevision() == n:
 		if d.since == nil {
 			d.since = now
 		}
-		d.line(left, now.text(d.since, d.paint))
+		d.line(remaining, now.text(d.since, d.paint))
 		return false, nil
 	}
 	fmt.Fprintln(d.out)
@@ -164,6 +164,6 @@ func (d *countdown) show(ctx context.Context) (over bool, err error) {
 }
 
 // line replaces the current line of the terminal.
-func (d *countdown) line(left time.Duration, text string) {
-	fmt.Fprintf(d.out, "\r\x1b[K%s  %s  %s", d.paint.Strong(max(left, 0).Round(time.Second).String()), text, d.paint.Faint("Enter confirms"))
+func (d *countdown) line(remaining time.Duration, text string) {
+	fmt.Fprintf(d.out, "\r\x1b[K%s  %s  %s", d.paint.Strong(max(remaining, 0).Round(time.Second).String()), text, d.paint.Faint("Enter confirms"))
 }

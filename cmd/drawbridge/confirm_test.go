@@ -96,12 +96,12 @@ func TestACountdownSurvivesAGatewayOutOfReach(t *testing.T) {
 	cl := dial(t, "unix:/nowhere/s")
 	var out bytes.Buffer
 	d := countdown{Client: cl, out: &out, pending: &adminv1.Pending{Revision: 1, ExpireTime: timestamppb.New(time.Now().Add(time.Hour))}}
-	if over, err := d.show(t.Context()); over || err != nil || !strings.Contains(out.String(), "the gateway cannot be reached") {
-		t.Errorf("%v, %v: %q", over, err, &out)
+	if done, err := d.show(t.Context()); done || err != nil || !strings.Contains(out.String(), "the gateway cannot be reached") {
+		t.Errorf("%v, %v: %q", done, err, &out)
 	}
 	d.pending.ExpireTime = timestamppb.New(time.Now().Add(-time.Hour))
-	if over, err := d.show(t.Context()); !over || err == nil {
-		t.Errorf("long after the deadline: %v, %v", over, err)
+	if done, err := d.show(t.Context()); !done || err == nil {
+		t.Errorf("long after the deadline: %v, %v", done, err)
 	}
 }
 

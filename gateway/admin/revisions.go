@@ -166,7 +166,7 @@ const maxFieldBytes = 3 << 20
 
 // addFields adds to the answer of a dry run which fields would change.
 func (s adminService) addFields(change *adminv1.Change, res *store.Result) {
-	size, left := 0, 0
+	size, omitted := 0, 0
 	if changes := change.GetChanges(); len(changes) == 1 {
 		// The answer of a put holds the resource too.
 		if r := res.State.Get(changes[0].GetKind(), changes[0].GetName()); r != nil {
@@ -180,15 +180,15 @@ func (s adminService) addFields(change *adminv1.Change, res *store.Result) {
 		fields := s.fields.Diff(res.Base.Get(c.GetKind(), c.GetName()), res.State.Get(c.GetKind(), c.GetName()))
 		n := fielddiff.Size(first(fields, maxFields))
 		if size+n > maxFieldBytes {
-			left++
+			omitted++
 			continue
 		}
 		size += n
 		setFields(c, fields)
 	}
-	if left > 0 {
+	if omitted > 0 {
 		change.Warnings = append(change.Warnings, &adminv1.Warning{
-			Code: adminv1.WarningCode_WARNING_CODE_MORE, Message: fmt.Sprintf("the changed fields of %d resources are left out: the answer would be too large", left),
+			Code: adminv1.WarningCode_WARNING_CODE_MORE, Message: fmt.Sprintf("the changed fields of %d resources are left out: the answer would be too large", omitted),
 		})
 	}
 }

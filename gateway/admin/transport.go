@@ -47,8 +47,8 @@ type transport struct {
 func (t *transport) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	from, err := identify(raw)
 	if err != nil {
-		if left, ok := t.refused.Allow(); ok {
-			t.log.Info("connection rejected", "client", raw.RemoteAddr().String(), "error", sanitize(err.Error(), maxFault), "lines_left_out", left)
+		if suppressed, ok := t.refused.Allow(); ok {
+			t.log.Info("connection rejected", "client", raw.RemoteAddr().String(), "error", sanitize(err.Error(), maxFault), "lines_suppressed", suppressed)
 		}
 		return nil, nil, err
 	}

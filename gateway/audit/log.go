@@ -177,8 +177,8 @@ func (l *Log) run() {
 			l.flush() // lines queued before the rename belong in the old file
 			done <- l.file.open()
 		}
-		wasClosing, left := l.flush()
-		if left {
+		wasClosing, pending := l.flush()
+		if pending {
 			retry.Reset(retryEvery)
 		}
 		if wasClosing {
@@ -188,8 +188,8 @@ func (l *Log) run() {
 }
 
 // flush writes the queue. It reports whether the Log was already closing before,
-// and whether lines are left.
-func (l *Log) flush() (closing, left bool) {
+// and whether lines are still queued.
+func (l *Log) flush() (closing, pending bool) {
 	l.mu.Lock()
 	batch, lost := l.queue, l.dropped
 	l.queue, l.dropped, closing = nil, 0, l.closing

@@ -10,9 +10,9 @@ import (
 type Limiter struct {
 	every time.Duration
 
-	mu   sync.Mutex
-	last time.Time
-	left int
+	mu         sync.Mutex
+	last       time.Time
+	suppressed int
 }
 
 // NewLimiter returns a limiter that allows the first line.
@@ -20,14 +20,14 @@ func NewLimiter(every time.Duration) *Limiter { return &Limiter{every: every} }
 
 // Allow reports whether a line may be written, and how many were suppressed since the
 // last one.
-func (l *Limiter) Allow() (left int, ok bool) {
+func (l *Limiter) Allow() (suppressed int, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := time.Now()
 	if !l.last.IsZero() && now.Sub(l.last) < l.every {
-		l.left++
+		l.suppressed++
 		return 0, false
 	}
-	left, l.left, l.last = l.left, 0, now
-	return left, true
+	suppressed, l.suppressed, l.last = l.suppressed, 0, now
+	return suppressed, true
 }

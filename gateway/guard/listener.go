@@ -103,8 +103,8 @@ func (l *Listener) admit(c *Conn) bool {
 }
 
 func (l *Listener) warn(message string, c *Conn) {
-	if left, ok := l.limit.Allow(); ok {
-		l.o.Logger.Warn(message, "address", l.Addr().String(), "client", c.RemoteAddr().String(), "limit", l.o.Connections, "limit_per_address", l.o.PerAddress, "lines_left_out", left)
+	if suppressed, ok := l.limit.Allow(); ok {
+		l.o.Logger.Warn(message, "address", l.Addr().String(), "client", c.RemoteAddr().String(), "limit", l.o.Connections, "limit_per_address", l.o.PerAddress, "lines_suppressed", suppressed)
 	}
 }
 

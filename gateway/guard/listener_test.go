@@ -163,8 +163,8 @@ func TestLimiterCountsSuppressedLines(t *testing.T) {
 			}
 		}
 		time.Sleep(time.Minute)
-		if left, ok := l.Allow(); !ok || left != 2 {
-			t.Errorf("a minute later: %d, %v", left, ok)
+		if suppressed, ok := l.Allow(); !ok || suppressed != 2 {
+			t.Errorf("a minute later: %d, %v", suppressed, ok)
 		}
 	})
 }

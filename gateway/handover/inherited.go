@@ -46,9 +46,9 @@ func newInherited(f *os.File) (*inherited, error) {
 	}
 	defer l.Close() // l is a copy
 	i := &inherited{file: f, bound: l.Addr()}
-	var own bool
-	i.name, own = ParseName(f.Name())
-	i.foreign = !own
+	var ours bool
+	i.name, ours = ParseName(f.Name())
+	i.foreign = !ours
 	return i, nil
 }
 

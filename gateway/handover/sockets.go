@@ -185,13 +185,13 @@ func (s *Sockets) CloseUnused() {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var left []*inherited
+	var open []*inherited
 	for _, i := range s.inherited {
 		if i.foreign {
 			if !s.serves(i) {
 				s.log.Warn("no listener has the address of a socket unit: clients that connect to it wait", "socket", i.String(), "name", i.file.Name())
 			}
-			left = append(left, i)
+			open = append(open, i)
 			continue
 		}
 		s.log.Info("closing an inherited socket: no listener has its address", "socket", i.String())
@@ -200,7 +200,7 @@ func (s *Sockets) CloseUnused() {
 		s.store.Remove(i.name.String())
 		i.file.Close()
 	}
-	s.inherited = left
+	s.inherited = open
 }
 
 // serves reports whether a listener serves the socket. The caller holds s.mu.

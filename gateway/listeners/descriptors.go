@@ -23,8 +23,8 @@ const (
 // pauses listeners while descriptors are short.
 type Descriptors struct {
 	*socket.Descriptors
-	own int // descriptors in use or reserved before any listener was bound
-	log hclog.Logger
+	reserved int // descriptors in use or reserved before any listener was bound
+	log      hclog.Logger
 
 	paused atomic.Int64  // currently paused listeners
 	pauses atomic.Uint64 // pauses since the start
@@ -41,12 +41,12 @@ func NewDescriptors(log hclog.Logger) *Descriptors {
 // Reserve records the descriptors that are in use permanently, and reserves more for the
 // gateway's own servers. It is called before the first listener is bound.
 func (d *Descriptors) Reserve(more int) {
-	d.own = openDescriptors() + more
-	d.SetOthers(d.own)
+	d.reserved = openDescriptors() + more
+	d.SetOthers(d.reserved)
 }
 
 // setListeners sets the number of bound listeners.
-func (d *Descriptors) setListeners(n int) { d.SetOthers(d.own + n) }
+func (d *Descriptors) setListeners(n int) { d.SetOthers(d.reserved + n) }
 
 // Paused returns how many listeners are paused now, and how often listeners have
 // paused.
@@ -68,7 +68,7 @@ func (d *Descriptors) await(l *lease) bool {
 	for !d.Room() {
 		select {
 		case <-tick.C:
-		case <-l.over:
+		case <-l.revoked:
 			return false
 		}
 	}

@@ -41,16 +41,16 @@ func newLease(l listener, d *Descriptors, hold <-chan struct{}) *lease {
 // until it fails, and finish must be called when the server has ended.
 type lease struct {
 	*sharedSocket
-	before *lease        // the lease that must end before this one accepts, or nil
-	over   chan struct{} // closed when the lease is handed over or the socket is closed
-	ended  chan struct{} // closed when the server has received every accepted connection
+	before  *lease        // the lease that must end before this one accepts, or nil
+	revoked chan struct{} // closed when the lease is handed over or the socket is closed
+	ended   chan struct{} // closed when the server has received every accepted connection
 
 	begun   bool // belongs to the goroutine that accepts
 	endOnce sync.Once
 }
 
 func newLeaseOf(s *sharedSocket, before *lease) *lease {
-	return &lease{sharedSocket: s, before: before, over: make(chan struct{}), ended: make(chan struct{})}
+	return &lease{sharedSocket: s, before: before, revoked: make(chan struct{}), ended: make(chan struct{})}
 }
 
 // next returns a lease for the next server. It accepts nothing until passTo has been
@@ -62,7 +62,7 @@ func (l *lease) passTo(next *lease) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.owner = next
-	close(l.over)
+	close(l.revoked)
 	// The deadline wakes Accept. Only the owner clears it, and only after all earlier
 	// leases have ended: clearing it during another hand-over would leave that hand-over
 	// waiting.
@@ -78,7 +78,7 @@ func (l *lease) begin() bool {
 	if l.hold != nil {
 		select {
 		case <-l.hold:
-		case <-l.over:
+		case <-l.revoked:
 			return false
 		}
 	}
@@ -88,7 +88,7 @@ func (l *lease) begin() bool {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.isOver() {
+	if l.isRevoked() {
 		return false
 	}
 	l.begun = true
@@ -96,9 +96,9 @@ func (l *lease) begin() bool {
 	return true
 }
 
-func (l *lease) isOver() bool {
+func (l *lease) isRevoked() bool {
 	select {
-	case <-l.over:
+	case <-l.revoked:
 		return true
 	default:
 		return false
@@ -131,11 +131,11 @@ func (l *lease) Accept() (net.Conn, error) {
 // closed it. It does nothing on a lease that was handed over.
 func (l *lease) Close() error {
 	l.mu.Lock()
-	if l.isOver() {
+	if l.isRevoked() {
 		l.mu.Unlock()
 		return nil
 	}
-	close(l.over)
+	close(l.revoked)
 	l.mu.Unlock()
 	return l.listener.Close()
 }

@@ -94,7 +94,7 @@ func (r *Running) serves(want *snapshot.Listener) bool {
 // holds reports whether the socket is bound to the address, or to a port that the kernel
 // chose for it.
 func (r *Running) holds(want *snapshot.Listener) bool {
-	return r.network == want.Network && (r.address == want.Address || r.socket.Addr().String() == want.Address) && !r.socket.isOver()
+	return r.network == want.Network && (r.address == want.Address || r.socket.Addr().String() == want.Address) && !r.socket.isRevoked()
 }
 
 // changed returns the names of the listeners to check, in order: listeners that

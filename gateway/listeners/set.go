@@ -47,7 +47,7 @@ type Options struct {
 	// Removing is called when a removed listener has closed its last connection, before
 	// it leaves the set. The function that it returns is called afterwards. Nil: not
 	// called.
-	Removing func(*Running) (left func())
+	Removing func(*Running) (removed func())
 
 	// Unverified receives the findings about clients of a listener that no longer
 	// verify. It must not block. It may be nil.
@@ -136,7 +136,7 @@ func (s *Set) serve(r *Running) {
 	s.serves.Go(func() {
 		err := r.server().Serve(r.socket)
 		r.socket.finish()
-		if r.socket.isOver() || errors.Is(err, l4.ErrServerClosed) || errors.Is(err, l7.ErrServerClosed) {
+		if r.socket.isRevoked() || errors.Is(err, l4.ErrServerClosed) || errors.Is(err, l7.ErrServerClosed) {
 			return
 		}
 		s.o.Logger.Error("listener failed", "listener", r.Name, "error", err)
@@ -153,15 +153,15 @@ func (s *Set) retire(r *Running) {
 		if err := r.server().Shutdown(ctx); err != nil {
 			s.o.Logger.Warn("connections closed at the end of the drain timeout", "listener", r.Name, "error", err)
 		}
-		left := func() {}
+		removed := func() {}
 		if s.o.Removing != nil {
-			left = s.o.Removing(r)
+			removed = s.o.Removing(r)
 		}
 		s.mu.Lock()
 		delete(s.draining, r)
 		s.countSockets()
 		s.mu.Unlock()
-		left()
+		removed()
 		s.o.Logger.Info("listener gone", "listener", r.Name)
 	})
 }

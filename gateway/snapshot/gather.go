@@ -232,13 +232,13 @@ func (c Compiler) gatherBundle(ctx context.Context, prev *bundle, msg *adminv1.T
 
 // systemBundle parses a bundle of the system's roots, which are files too.
 func (c Compiler) systemBundle(ctx context.Context, s *reading, msg *adminv1.TrustBundle, read map[invalid.Path][]byte) *certs.TrustBundle {
-	own := new(reading) // separate from s, because a read that hangs may write later
+	separate := new(reading) // separate from s, because a read that hangs may write later
 	var trust *certs.TrustBundle
-	if err := c.block(ctx, func() { trust = own.trust(msg, read) }); err != nil {
+	if err := c.block(ctx, func() { trust = separate.trust(msg, read) }); err != nil {
 		s.Add("system", "cannot be read: %v", err)
 		return nil
 	}
-	s.Merge(&own.List)
+	s.Merge(&separate.List)
 	return trust
 }
 

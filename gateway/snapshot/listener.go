@@ -85,11 +85,11 @@ func (j *job) compileListeners(routes map[string]ordered.Map[*liveRoute]) {
 	j.next.listeners = build(j, adminv1.Kind_KIND_LISTENER, j.prev.listeners, func(msg *adminv1.Listener) *Listener {
 		name, s := msg.GetName(), j.scope(msg)
 		scopes[name] = s
-		own := routes[name]
+		itsRoutes := routes[name]
 		if j.work != nil {
-			own = j.routesOf(name)
+			itsRoutes = j.routesOf(name)
 		}
-		compiled[name] = j.listener(s, msg, own)
+		compiled[name] = j.listener(s, msg, itsRoutes)
 		return compiled[name]
 	}, func(a, b *Listener) bool { return true }) // no other resource uses a listener
 	j.checkOverlaps(scopes)

@@ -62,7 +62,7 @@ func (s *Snapshot) Endpoints(ctx context.Context, name, host string) []Endpoint 
 	}
 	var out []Endpoint
 	for i, e := range u.msg.GetEndpoints() {
-		network, addr, own, _ := dialAddress(e.GetAddress())
+		network, addr, host, _ := dialAddress(e.GetAddress())
 		clients := u.clients[addr]
 		t := common
 		t.Network, t.Address, t.Client = network, addr, u.planned(clients.http)
@@ -71,7 +71,7 @@ func (s *Snapshot) Endpoints(ctx context.Context, name, host string) []Endpoint 
 			t.Client = u.planned(clients.stream)
 		}
 		if t.Host == "" {
-			t.Host = own
+			t.Host = host
 		}
 		out = append(out, Endpoint{Address: e.GetAddress(), Draining: e.GetDraining(), Down: u.down, Target: t})
 	}

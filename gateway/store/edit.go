@@ -385,19 +385,19 @@ func (d *Draft) checkReferences(bad *invalid.List) {
 			}
 		}
 	}
-	left := map[string]Ref{} // the users of deleted resources that the edit does not name
+	users := map[string]Ref{} // the users of deleted resources that the edit does not name
 	for _, c := range d.changes {
 		if c.Action != adminv1.ChangeAction_CHANGE_ACTION_DELETED {
 			continue
 		}
 		for from := range d.next.Users(Ref{c.Kind, c.Name}) {
 			if !d.names(from) {
-				left[userKey(from)] = from
+				users[userKey(from)] = from
 			}
 		}
 	}
-	for _, key := range slices.Sorted(maps.Keys(left)) {
-		from := left[key]
+	for _, key := range slices.Sorted(maps.Keys(users)) {
+		from := users[key]
 		for _, u := range uses(d.next.Get(from.Kind, from.Name)) {
 			for i, name := range u.names {
 				if ref := (Ref{u.kind, name}); d.next.Get(u.kind, name) == nil {

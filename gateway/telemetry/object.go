@@ -37,7 +37,7 @@ func (p *Publisher) object(live any, labels ...pair) *object {
 		r = new(record)
 		p.records[live] = r
 	}
-	if r.group == nil || r.group.gone {
+	if r.group == nil || r.group.dropped {
 		r.group = p.set.group(labels...)
 	}
 	r.group.seen, r.round = p.now, p.round
@@ -66,7 +66,7 @@ func (o *object) published(name string, x extras) *published {
 	}
 	o.next = at + 1
 	e := &o.of.last[at]
-	if e.series.gone { // the series was not published for a long time
+	if e.series.dropped { // the series was not published for a long time
 		e.series = o.p.set.series(o.of.group, e.series.family, x)
 	}
 	e.series.seen = o.p.now

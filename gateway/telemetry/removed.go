@@ -10,7 +10,7 @@ import (
 // removals holds upstreams and listeners that have left the live state, or are about to,
 // until their last counts are published.
 type removals struct {
-	wake chan struct{} // receives a value when an object has left
+	wake chan struct{} // receives a value when an object has left the live state
 
 	mu        sync.Mutex
 	upstreams []snapshot.Upstream
@@ -21,14 +21,14 @@ type removals struct {
 // afterwards. Neither function blocks.
 func (p *Publisher) Replacing(prev, next *snapshot.Snapshot) (done func()) {
 	p.removed.add(prev.Replaced(next), nil)
-	return p.removed.left
+	return p.removed.wakeRun
 }
 
 // Removing records that a listener without connections is about to leave its Set.
 // The caller calls done afterwards. Neither function blocks.
 func (p *Publisher) Removing(l *listeners.Running) (done func()) {
 	p.removed.add(nil, []*listeners.Running{l})
-	return p.removed.left
+	return p.removed.wakeRun
 }
 
 func (r *removals) add(upstreams []snapshot.Upstream, gone []*listeners.Running) {
@@ -37,8 +37,8 @@ func (r *removals) add(upstreams []snapshot.Upstream, gone []*listeners.Running)
 	r.upstreams, r.listeners = append(r.upstreams, upstreams...), append(r.listeners, gone...)
 }
 
-// left wakes Run if Run has counts to publish.
-func (r *removals) left() {
+// wakeRun wakes Run if Run has counts to publish.
+func (r *removals) wakeRun() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if len(r.upstreams)+len(r.listeners) == 0 {

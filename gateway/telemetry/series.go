@@ -69,12 +69,12 @@ type extras [2]pair
 
 // A series is one line of /metrics, or a histogram's lines.
 type series struct {
-	family *family
-	extras *extras // shared by all series with equal extras
-	value  float64
-	counts *latency.Counts // counts of a histogram
-	seen   int64           // when it was last published, in seconds since the start
-	gone   bool            // the series was dropped
+	family  *family
+	extras  *extras // shared by all series with equal extras
+	value   float64
+	counts  *latency.Counts // counts of a histogram
+	seen    int64           // when it was last published, in seconds since the start
+	dropped bool            // the series was dropped
 }
 
 // A group holds the series of all objects with the same labels.
@@ -84,7 +84,7 @@ type group struct {
 	series  []*series // sorted by family
 	version int       // changes with the list of series
 	seen    int64     // like series.seen, for the last object
-	gone    bool      // the group was dropped
+	dropped bool      // the group was dropped
 }
 
 // A seriesSet holds the series of live objects and, for some time, of removed objects.
@@ -149,16 +149,16 @@ func (s *seriesSet) sweep(now int64, forget time.Duration) {
 	for key, g := range s.byLabels {
 		before := len(g.series)
 		g.series = slices.DeleteFunc(g.series, func(one *series) bool {
-			one.gone = one.seen < least
-			return one.gone
+			one.dropped = one.seen < least
+			return one.dropped
 		})
 		if len(g.series) < before {
 			g.version++
 		}
-		if g.gone = len(g.series) == 0 && g.seen < least; g.gone {
+		if g.dropped = len(g.series) == 0 && g.seen < least; g.dropped {
 			delete(s.byLabels, key)
 		}
 	}
 	// A clone, because a response may be reading the list.
-	s.groups = slices.DeleteFunc(slices.Clone(s.groups), func(g *group) bool { return g.gone })
+	s.groups = slices.DeleteFunc(slices.Clone(s.groups), func(g *group) bool { return g.dropped })
 }

@@ -49,7 +49,7 @@ func (t *attempts) begin() {
 }
 
 // end ends the try, and reports whether the try timed out.
-func (t *attempts) end() (late bool) {
+func (t *attempts) end() (timedOut bool) {
 	if t.retry == nil || t.retry.PerTry <= 0 {
 		return false
 	}
@@ -118,7 +118,7 @@ func (t *attempts) walk() (message.Back, error) {
 			continue
 		}
 		err = failure
-		if !isUnsent(err) && !t.resends(err) || t.x.upload.isSpent() || t.x.cancel.failed() || t.x.cancel.tryLate() {
+		if !isUnsent(err) && !t.resends(err) || t.x.upload.isSpent() || t.x.cancel.failed() || t.x.cancel.hasTryTimedOut() {
 			break
 		}
 	}
@@ -154,7 +154,7 @@ func (t *attempts) send(e *upstream.Endpoint) (message.Back, error) {
 		b, err := t.connect(e, tries >= maxTries)
 		if err != nil {
 			switch {
-			case x.cancel.tryLate():
+			case x.cancel.hasTryTimedOut():
 				e.NoteUnanswered(certs.ReasonResponseTimeout, errTryDeadline)
 			case !isUnsent(err):
 				t.blame(err)
@@ -177,7 +177,7 @@ func (t *attempts) send(e *upstream.Endpoint) (message.Back, error) {
 		switch {
 		case x.cancel.failed():
 			return nil, err
-		case x.cancel.tryLate():
+		case x.cancel.hasTryTimedOut():
 			t.blame(errTryDeadline)
 			return nil, errTryDeadline
 		case unwritable(err):
@@ -392,9 +392,9 @@ func (t *attempts) sleep(d time.Duration) bool {
 // queue returns a context for the wait for an endpoint, and measures that wait.
 func (t *attempts) queue() (ctx context.Context, done func()) {
 	begun := time.Now()
-	ctx, over := t.x.cancel.context()
+	ctx, release := t.x.cancel.context()
 	return ctx, func() {
-		over()
+		release()
 		t.x.Log.Queued += time.Since(begun)
 	}
 }

@@ -79,28 +79,28 @@ func (c *canceller) ranOut() bool {
 	return cause == errTooLong || cause == errCallDeadline
 }
 
-// upstreamLate returns the error of the upstream time limit that ended the
+// upstreamTimeout returns the error of the upstream time limit that ended the
 // exchange, or nil.
-func (c *canceller) upstreamLate() error {
+func (c *canceller) upstreamTimeout() error {
 	if cause := c.reason(); errors.Is(cause, errDeadline) || errors.Is(cause, errTooLong) {
 		return cause
 	}
 	return nil
 }
 
-// tryLate reports whether the present try timed out.
-func (c *canceller) tryLate() bool {
+// hasTryTimedOut reports whether the present try timed out.
+func (c *canceller) hasTryTimedOut() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.tryTimedOut
 }
 
 // endTry ends the present try, and reports whether it timed out.
-func (c *canceller) endTry() (late bool) {
+func (c *canceller) endTry() (timedOut bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	late, c.tryTimedOut = c.tryTimedOut, false
-	return late
+	timedOut, c.tryTimedOut = c.tryTimedOut, false
+	return timedOut
 }
 
 // start records that the final response's head arrived.

@@ -33,7 +33,7 @@ func (t *attempts) reportEnd(trailer message.Fields) {
 // reportBroken reports an incomplete response, unless the client caused that.
 func (t *attempts) reportBroken(err error) {
 	if err != errStalled && t.x.cancel.failed() {
-		if err = t.x.cancel.upstreamLate(); err == nil || !t.x.upload.sent.Load() || t.x.deadlines.clientSlow.Load() {
+		if err = t.x.cancel.upstreamTimeout(); err == nil || !t.x.upload.sent.Load() || t.x.deadlines.clientSlow.Load() {
 			return
 		}
 	}

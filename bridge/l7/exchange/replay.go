@@ -248,7 +248,7 @@ func (r *replay) upload(b message.Back, number int, from beginning) uploadState 
 		k := r.x.upload.blocked
 		r.x.upload.blocked, r.blocked = blockedUpload{}, false
 		if k.unkept != nil {
-			if state, over := r.send(b, number, k.rest, k.unkept); over {
+			if state, done := r.send(b, number, k.rest, k.unkept); done {
 				return state
 			}
 		}
@@ -306,7 +306,7 @@ func (r *replay) upload(b message.Back, number int, from beginning) uploadState 
 				continue
 			}
 		}
-		if state, over := r.send(b, number, p, unkept); over {
+		if state, done := r.send(b, number, p, unkept); done {
 			return state
 		}
 	}
@@ -314,9 +314,9 @@ func (r *replay) upload(b message.Back, number int, from beginning) uploadState 
 }
 
 // send sends p to b, as the upload with the given number. p is the rest of what is kept,
-// or of the part unkept. over reports that the upload has ended or is blocked. r.mu is
+// or of the part unkept. done reports that the upload has ended or is blocked. r.mu is
 // held, but not while p is written.
-func (r *replay) send(b message.Back, number int, p, unkept []byte) (state uploadState, over bool) {
+func (r *replay) send(b message.Back, number int, p, unkept []byte) (state uploadState, done bool) {
 	var err error
 	for len(p) > 0 && err == nil && r.present == number {
 		at, sent := r.at, 0

@@ -27,14 +27,14 @@ type stall struct {
 
 	mu      sync.Mutex  // held by the timer
 	timer   *time.Timer // reused; nil until it is needed
-	over    bool        // reads are not watched any more
+	ended   bool        // reads are not watched any more
 	pending bool        // the timer may still run
 }
 
 func (s *stall) init(x *Exchange) { s.x, s.check = x, s.expired }
 
 func (s *stall) reset() {
-	s.limit, s.over = 0, false
+	s.limit, s.ended = 0, false
 	s.since.Store(0)
 	s.found.Store(false)
 }
@@ -73,7 +73,7 @@ func (s *stall) end() {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.over = true
+	s.ended = true
 	if !s.timer.Stop() {
 		s.pending = true // expired may be about to run
 	}
@@ -84,7 +84,7 @@ func (s *stall) expired() {
 	defer s.x.guard()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.over {
+	if s.ended {
 		return
 	}
 	since, waited := s.since.Load(), time.Duration(0)

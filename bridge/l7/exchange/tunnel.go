@@ -167,7 +167,7 @@ type tunnel struct {
 	mu       sync.Mutex
 	giveUp   func(how splice.Ending)
 	timer    *time.Timer
-	over     bool
+	done     bool
 	seen     uint64 // the value of moved at the last check
 	seenHalf bool
 	since    time.Time // when bytes last moved
@@ -203,7 +203,7 @@ const tunnelLooks = 32
 func (t *tunnel) look() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.over {
+	if t.done {
 		return
 	}
 	now := time.Now()
@@ -212,10 +212,10 @@ func (t *tunnel) look() {
 	}
 	switch quiet := now.Sub(t.since); {
 	case quiet >= t.idle:
-		t.over = true
+		t.done = true
 		t.giveUp(splice.Idle)
 	case t.half.Load() && t.sending.Load() == 0 && quiet >= t.linger:
-		t.over = true
+		t.done = true
 		t.giveUp(splice.Linger)
 	default:
 		t.timer.Reset(min(t.idle, t.linger) / tunnelLooks)
@@ -226,7 +226,7 @@ func (t *tunnel) look() {
 func (t *tunnel) stop() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.over = true
+	t.done = true
 	t.timer.Stop()
 }
 

@@ -14,7 +14,7 @@ import (
 // An idleSide is one side of a tunnel. Nothing happens on it until the tunnel
 // ends.
 type idleSide struct {
-	over    chan struct{}
+	finish    chan struct{}
 	stuck   bool // writes wait too
 	ended   bool // its stream has ended
 	pending atomic.Int32
@@ -27,7 +27,7 @@ func (s *idleSide) Read() ([]byte, error) {
 	if s.pending.Add(-1) >= 0 {
 		return []byte("x"), nil
 	}
-	<-s.over
+	<-s.finish
 	return nil, errors.New("over")
 }
 
@@ -37,7 +37,7 @@ func (s *idleSide) Flush() error { return nil }
 
 func (s *idleSide) Write([]byte) error {
 	if s.stuck {
-		<-s.over
+		<-s.finish
 		return errors.New("over")
 	}
 	return nil
@@ -61,15 +61,15 @@ func TestTunnelsEndWhenNothingMoves(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			over := make(chan struct{})
+			finish := make(chan struct{})
 			ended := make(chan splice.Ending, 1)
 			begun := time.Now()
 			tunnel := newTunnel(c.idle, c.linger, func(how splice.Ending) {
 				ended <- how
-				close(over)
+				close(finish)
 			})
 			defer tunnel.stop()
-			client, server := &idleSide{over: over, ended: c.ended}, &idleSide{over: over}
+			client, server := &idleSide{finish: finish, ended: c.ended}, &idleSide{finish: finish}
 			if c.stuck {
 				client.stuck = true
 				server.pending.Store(1)

@@ -157,13 +157,13 @@ func (o *outbox) send() {
 	}()
 	for {
 		runtime.Gosched() // let goroutines that are about to queue a frame join the batch
-		p, ends, over := o.next(nil, nil)
+		p, ends, done := o.next(nil, nil)
 		for p != nil {
 			_, err := o.nc.Write(p)
-			p, ends, over = o.next(p, err)
+			p, ends, done = o.next(p, err)
 		}
 		o.notifyEnds(ends)
-		if over {
+		if done {
 			return
 		}
 		<-o.wake // without mu, which the waking goroutine holds
@@ -188,10 +188,10 @@ func (o *outbox) release() {
 	o.used = false
 }
 
-// next returns the next batch to write, or nil if the outbox is empty; over
+// next returns the next batch to write, or nil if the outbox is empty; done
 // reports that the writing goroutine must end then. written is the previous
 // batch, and err the result of writing it. It is called without mu.
-func (o *outbox) next(written []byte, err error) (p []byte, ends []streamEnd, over bool) {
+func (o *outbox) next(written []byte, err error) (p []byte, ends []streamEnd, done bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if written != nil {

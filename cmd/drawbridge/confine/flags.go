@@ -78,8 +78,8 @@ func (f *Flags) complete(p Paths, lookupEnv func(string) (string, bool)) Paths {
 
 // CheckProgram returns an error if Landlock does not let the process run a program. The
 // kernel would report only a lack of permission.
-func (f *Flags) CheckProgram(c *adminv1.Confinement, own, program string) error {
-	roots := Paths{ProgramRoots: f.programRoots, Program: own, Resolve: resolve}.programs()
+func (f *Flags) CheckProgram(c *adminv1.Confinement, executable, program string) error {
+	roots := Paths{ProgramRoots: f.programRoots, Program: executable, Resolve: resolve}.programs()
 	target := resolve(program)
 	if !c.GetLandlock() || target == "" {
 		return nil

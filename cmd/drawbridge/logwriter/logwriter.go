@@ -88,11 +88,11 @@ func (w *Writer) Close() error {
 	w.closed = true
 	w.mu.Unlock()
 	w.signal()
-	late := time.NewTimer(logFlush)
-	defer late.Stop()
+	deadline := time.NewTimer(logFlush)
+	defer deadline.Stop()
 	select {
 	case <-w.done:
-	case <-late.C:
+	case <-deadline.C:
 	}
 	return nil
 }

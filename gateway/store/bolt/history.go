@@ -194,8 +194,8 @@ func readHistory(tx *bbolt.Tx, format uint64, c codec, live int64) ([]recordSize
 	if len(all) > 0 && all[len(all)-1].revision != live {
 		return nil, errors.New("the latest revision is missing from its history")
 	}
-	for n, left := range missing {
-		if left != 0 {
+	for n, count := range missing {
+		if count != 0 {
 			return nil, fmt.Errorf("the record of revision %d is incomplete", n)
 		}
 	}
