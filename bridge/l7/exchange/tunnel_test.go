@@ -14,7 +14,7 @@ import (
 // An idleSide is one side of a tunnel. Nothing happens on it until the tunnel
 // ends.
 type idleSide struct {
-	finish    chan struct{}
+	finish  chan struct{}
 	stuck   bool // writes wait too
 	ended   bool // its stream has ended
 	pending atomic.Int32
