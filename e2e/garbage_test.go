@@ -96,7 +96,7 @@ func sendGarbageToEveryPort(t *testing.T, logFormat string) {
 	if g.done() {
 		t.Fatalf("the gateway ended: %v", g.err)
 	}
-	t.Run("afterwards", func(t *testing.T) {
+	t.Run("afterward", func(t *testing.T) {
 		if code, body := get(t, "http://"+g.address("web")+"/"); code != 200 || body != "web" {
 			t.Errorf("HTTP: %d %q", code, body)
 		}

@@ -53,7 +53,7 @@ type writer struct {
 	pending atomic.Pointer[pending] // replaced only with the lock held; nil: no revision is pending
 
 	// replacing is called with the lock held before next replaces prev. The function
-	// that it returns is called afterwards.
+	// that it returns is called afterward.
 	replacing func(prev, next *snapshot.Snapshot) func()
 
 	fleet *fleet.Member // nil: the gateway shares its state with no other; else also store

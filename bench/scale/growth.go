@@ -116,6 +116,6 @@ func (r *run) changes(ctx context.Context) error {
 	}
 	r.note("one route changed 100 times a second", "ms CPU", milliseconds(after-before)/float64(n))
 	r.note("  slowest of them", "ms", milliseconds(slowest))
-	r.note("  memory afterwards (RssAnon)", "MiB", float64(anon)/(1<<20))
+	r.note("  memory afterward (RssAnon)", "MiB", float64(anon)/(1<<20))
 	return nil
 }

@@ -151,7 +151,7 @@ func (r *run) scrapes(context.Context) error {
 		return err
 	}
 	r.check("one scrape of /metrics", "ms CPU", cpu, maxScrape)
-	r.note("  memory afterwards (RssAnon)", "MiB", float64(anon)/(1<<20))
+	r.note("  memory afterward (RssAnon)", "MiB", float64(anon)/(1<<20))
 	return nil
 }
 

@@ -72,7 +72,7 @@ type Refusal struct {
 }
 
 // A Conn is an accepted connection. Enter and Announce set its fields, which do not
-// change afterwards.
+// change afterward.
 type Conn struct {
 	// Revision is the live revision when the connection was accepted; 0: unknown. The
 	// server sets it before Enter.

@@ -31,7 +31,7 @@ type conn struct {
 	back   net.Conn     // the connection to the endpoint
 
 	// Used by serve's goroutine until the splice starts, and by the splice's callbacks
-	// afterwards.
+	// afterward.
 	endpoint *upstream.Endpoint
 	turn     upstream.Turn
 	outcome  outcome

@@ -7,7 +7,7 @@ import (
 )
 
 // The stages of a conn. Storing one publishes the fields that Describe reads: they were
-// set before, and do not change afterwards.
+// set before, and do not change afterward.
 const (
 	accepted int32 = iota
 	chosen         // outcome.route, outcome.upstream and secure are set

@@ -169,7 +169,7 @@ func (s *stressGate) converse(t *testing.T, number uint64, ready func()) {
 }
 
 // Among many connections with all kinds of traffic, no connection receives the
-// bytes or the end of another one. Afterwards no goroutine and no descriptor is
+// bytes or the end of another one. Afterward no goroutine and no descriptor is
 // left.
 func TestManyConnectionsAtOnce(t *testing.T) {
 	conns, long := load(t)

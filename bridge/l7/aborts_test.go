@@ -31,7 +31,7 @@ import (
 var aborts = flag.Int("aborts", 600, "how many exchanges TestAbortedExchangesLeaveNothing aborts")
 
 // Clients and upstreams abort exchanges at every stage, for every pair of HTTP
-// versions. Afterwards no goroutine, descriptor, request in progress, lent buffer
+// versions. Afterward no goroutine, descriptor, request in progress, lent buffer
 // or other memory of the exchanges remains. (`make aborts` aborts 100,000.)
 func TestAbortedExchangesLeaveNothing(t *testing.T) {
 	// Everything that the first exchange leaves for later exchanges, such as

@@ -94,7 +94,7 @@ func newFront1(s *Server, c *conn, tc *tls.Conn, st settings) *front1 {
 
 // serve serves the connection until it ends or is parked. When bytes arrive on a
 // parked connection, perhaps at once, another goroutine serves f again, so the caller
-// must not use f afterwards.
+// must not use f afterward.
 func (f *front1) serve() {
 	for f.carry() {
 		if f.conn.park(f.serve) {

@@ -360,7 +360,7 @@ func TestClientsThatLeaveDoNotAffectOthers(t *testing.T) {
 	all.Wait()
 	eventually(t, "every connection is gone", func() bool { st := s.Stats(); return st.Open == 0 && st.InFlight == 0 })
 	if code, _ := w.get(w.browser(), "http://"+address); code != 200 {
-		t.Errorf("afterwards: %d", code)
+		t.Errorf("afterward: %d", code)
 	}
 	if strings.Contains(w.log.String(), "[WARN]") {
 		t.Errorf("a warning about the clients' behavior was logged:\n%s", firstLine(w.log.String(), "[WARN]"))

@@ -39,7 +39,7 @@ func TestAPanicIsAnError(t *testing.T) {
 		wantPanic(t, err)
 		n.routed = func(netip.Addr) bool { return true }
 		if a, err := n.Ask(t.Context()); err != nil || len(a.Addresses) != 1 {
-			t.Errorf("afterwards: %v, %v", a, err)
+			t.Errorf("afterward: %v, %v", a, err)
 		}
 	})
 	t.Run("connecting", func(t *testing.T) {

@@ -117,7 +117,7 @@ func (s *Socket) Write(p []byte) (int, error) {
 }
 
 // makeRoomLocked makes room for n more bytes, if necessary by sending the held bytes.
-// If there is no buffer afterwards, n is too large to hold.
+// If there is no buffer afterward, n is too large to hold.
 func (g *gather) makeRoomLocked(n int) error {
 	switch held := g.n + n; {
 	case held <= g.capacityLocked():

@@ -86,7 +86,7 @@ func (p *Pool) lend(class int) *[]byte {
 	return &b
 }
 
-// Put returns a buffer to the pool. The caller must not use it afterwards.
+// Put returns a buffer to the pool. The caller must not use it afterward.
 func (p *Pool) Put(b *[]byte) {
 	p.count(-1)
 	switch n := len(*b); n {

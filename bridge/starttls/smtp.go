@@ -14,7 +14,7 @@ var (
 func (m mailProtocol) spec() spec { return spec{m.name, m.client, m.secured, m.server, m.join} }
 
 // mailHost is the name under which the gateway introduces itself to servers, before and
-// after the upgrade, and to clients before it. Afterwards the client introduces itself.
+// after the upgrade, and to clients before it. Afterward the client introduces itself.
 const mailHost = "localhost"
 
 // A mailReply reads a reply of SMTP: lines with one code, the last without a

@@ -45,7 +45,7 @@ type Options struct {
 	Drain time.Duration
 
 	// Removing is called when a removed listener has closed its last connection, before
-	// it leaves the set. The function that it returns is called afterwards. Nil: not
+	// it leaves the set. The function that it returns is called afterward. Nil: not
 	// called.
 	Removing func(*Running) (removed func())
 

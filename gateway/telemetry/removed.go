@@ -18,14 +18,14 @@ type removals struct {
 }
 
 // Replacing records that next is about to replace prev. The caller calls done
-// afterwards. Neither function blocks.
+// afterward. Neither function blocks.
 func (p *Publisher) Replacing(prev, next *snapshot.Snapshot) (done func()) {
 	p.removed.add(prev.Replaced(next), nil)
 	return p.removed.wakeRun
 }
 
 // Removing records that a listener without connections is about to leave its Set.
-// The caller calls done afterwards. Neither function blocks.
+// The caller calls done afterward. Neither function blocks.
 func (p *Publisher) Removing(l *listeners.Running) (done func()) {
 	p.removed.add(nil, []*listeners.Running{l})
 	return p.removed.wakeRun

@@ -40,7 +40,7 @@ func (p *endpointPools) add(e *upstream.Endpoint) *pool {
 	of.retired = p.retired || left
 	if left {
 		// A request that chose the endpoint before the endpoint left is served, and
-		// its connection is closed afterwards. Left is true before leave is called,
+		// its connection is closed afterward. Left is true before leave is called,
 		// so no connection is kept.
 		return of
 	}

@@ -40,7 +40,7 @@ type Options struct {
 	MaxIdle     int           // maximum idle connections kept per endpoint; 0: 1024; less than 0: none
 	IdleTimeout time.Duration // how long an idle connection is kept; 0: 60s
 
-	// MaxAge bounds how long a connection accepts requests. Afterwards it is
+	// MaxAge bounds how long a connection accepts requests. Afterward it is
 	// closed when its requests are answered. 0: no limit.
 	MaxAge time.Duration
 

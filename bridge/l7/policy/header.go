@@ -55,7 +55,7 @@ func RemoveHopByHop(f *message.Fields) {
 }
 
 // CleanRequest removes from a client's request the connection's fields and those
-// that only the gateway may set. The gateway adds its own fields afterwards, so a
+// that only the gateway may set. The gateway adds its own fields afterward, so a
 // client cannot remove them by naming them in Connection. Connection fields that
 // are forwarded end up in r.Upgrade and r.Trailers.
 //

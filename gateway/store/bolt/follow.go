@@ -54,7 +54,7 @@ func (s *Store) Follow(c Copy) error {
 }
 
 // followRecords writes the records of a copy, and returns the records that are stored
-// afterwards.
+// afterward.
 func (s *Store) followRecords(tx *bbolt.Tx, c Copy) ([]recordSize, error) {
 	kept, last := s.kept, int64(0)
 	if n := len(kept.records); n > 0 {
