@@ -23,6 +23,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/socket/sockettest"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 	"github.com/drawbridge-gateway/drawbridge/certs/pki"
@@ -358,12 +359,7 @@ func TestClassifyDials(t *testing.T) {
 		}
 		return err
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	free := l.Addr().String()
-	l.Close()
+	free := sockettest.Free(t)
 	late, cancel := context.WithDeadline(t.Context(), time.Unix(1, 0))
 	defer cancel()
 	dir := t.TempDir()

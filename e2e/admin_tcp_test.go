@@ -6,11 +6,13 @@ package e2e
 import (
 	"context"
 	"crypto/tls"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/drawbridge-gateway/drawbridge/certs/pki"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -22,14 +24,16 @@ func TestAdminOverTCPNeedsAClientCertificate(t *testing.T) {
 	t.Parallel()
 	a, stranger := newAuthority(t), newAuthority(t)
 	dir := t.TempDir()
-	for name, data := range nginxFiles(a.ca, a.server) {
-		writeFile(t, filepath.Join(dir, name), data)
-	}
 	certFile, keyFile, caFile := filepath.Join(dir, "server.pem"), filepath.Join(dir, "server.key"), filepath.Join(dir, "ca.pem")
 	clientFile := writeFile(t, filepath.Join(dir, "client.pem"), a.client.ChainPEM)
 	clientKeyFile := writeFile(t, filepath.Join(dir, "client.key"), a.client.KeyPEM)
 
 	_, address := launchOn(t, func(address string) []string {
+		host, _, _ := net.SplitHostPort(address)
+		server := issue(t, a.ca, pki.LeafOptions{CommonName: serverName, DNSNames: []string{serverName}, IPs: []net.IP{net.ParseIP(host)}, Usage: pki.Server})
+		for name, data := range nginxFiles(a.ca, server) {
+			writeFile(t, filepath.Join(dir, name), data)
+		}
 		return []string{"--admin-tcp", address, "--admin-tls-cert", certFile, "--admin-tls-key", keyFile, "--admin-client-ca", caFile}
 	})
 

@@ -80,8 +80,8 @@ service anvil {
 }
 `, dir, owner, group.Name, u.Uid, u.Gid)
 		for i, s := range dovecotServices {
-			_, port, _ := net.SplitHostPort(addresses[i])
-			fmt.Fprintf(&b, "service %s {\n  chroot =\n  inet_listener %s {\n    address = 127.0.0.1\n    port = %s\n  }\n  inet_listener %ss {\n    port = 0\n  }\n}\n", s.service, s.name, port, s.name)
+			host, port, _ := net.SplitHostPort(addresses[i])
+			fmt.Fprintf(&b, "service %s {\n  chroot =\n  inet_listener %s {\n    address = %s\n    port = %s\n  }\n  inet_listener %ss {\n    port = 0\n  }\n}\n", s.service, s.name, host, port, s.name)
 		}
 		conf := writeFile(t, filepath.Join(dir, "dovecot.conf"), []byte(b.String()))
 		unprivileged(t, "dovecot", dir)

@@ -74,8 +74,8 @@ func startTinyproxy(t testing.TB, _ *authority) *egressProxy {
 	program := needFile(t, "/usr/bin/tinyproxy")
 	dir := shortDir(t)
 	return &egressProxy{startDaemon(t, 1, func(addresses []string) []string {
-		_, port, _ := net.SplitHostPort(addresses[0])
-		conf := writeFile(t, filepath.Join(dir, "tinyproxy.conf"), []byte("Port "+port+"\nListen 127.0.0.1\nTimeout 60\nBasicAuth user "+proxyPassword+"\n"))
+		host, port, _ := net.SplitHostPort(addresses[0])
+		conf := writeFile(t, filepath.Join(dir, "tinyproxy.conf"), []byte("Port "+port+"\nListen "+host+"\nTimeout 60\nBasicAuth user "+proxyPassword+"\n"))
 		return []string{program, "-d", "-c", conf}
 	}), "", true}
 }
@@ -84,8 +84,8 @@ func startMicrosocks(t testing.TB, _ *authority) *egressProxy {
 	t.Helper()
 	program := needFile(t, "/usr/bin/microsocks")
 	return &egressProxy{startDaemon(t, 1, func(addresses []string) []string {
-		_, port, _ := net.SplitHostPort(addresses[0])
-		return []string{program, "-i", "127.0.0.1", "-p", port, "-u", "user", "-P", proxyPassword}
+		host, port, _ := net.SplitHostPort(addresses[0])
+		return []string{program, "-i", host, "-p", port, "-u", "user", "-P", proxyPassword}
 	}), "", true}
 }
 
@@ -94,10 +94,10 @@ func startDante(t testing.TB, _ *authority) *egressProxy {
 	program := needFile(t, "/usr/sbin/danted")
 	dir := shortDir(t)
 	return &egressProxy{startDaemon(t, 1, func(addresses []string) []string {
-		_, port, _ := net.SplitHostPort(addresses[0])
+		host, port, _ := net.SplitHostPort(addresses[0])
 		conf := writeFile(t, filepath.Join(dir, "danted.conf"), []byte(`
 logoutput: stderr
-internal: 127.0.0.1 port = `+port+`
+internal: `+host+` port = `+port+`
 external: lo
 socksmethod: none
 clientmethod: none

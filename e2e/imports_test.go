@@ -30,6 +30,7 @@ var mayImport = map[string][]string{
 	"bridge/resolve/dnstest":   {},
 	"bridge/alloctest":         {},
 	"bridge/faulttest":         {},
+	"bridge/socket/sockettest": {},
 	"bridge/splice/splicetest": {},
 
 	"bridge/cidr":        {},
@@ -77,7 +78,7 @@ var mayImport = map[string][]string{
 	"gateway/store/seal":          {},
 	"gateway/store/bolt":          {"gateway/revisions", "gateway/store", "gateway/store/seal", "gateway/invalid", "proto/drawbridge/admin/v1"},
 	"gateway/store/etcd":          {"gateway/revisions", "gateway/store", "gateway/store/seal", "gateway/invalid", "proto/drawbridge/admin/v1"}, // its tests draft edits
-	"gateway/store/etcd/etcdtest": {},
+	"gateway/store/etcd/etcdtest": {"bridge/socket/sockettest"},
 	"gateway/snapshot": {"gateway/store", "gateway/invalid", "gateway/ordered", "proto/drawbridge/admin/v1",
 		"gateway/fileroot", "gateway/unixsocket", "gateway/wellformed", "bridge/cidr", "bridge/egress", "bridge/health", "bridge/limit", "bridge/proxyproto", "bridge/l4", "bridge/l7", "bridge/l7/backs", "bridge/l7/exchange", "bridge/l7/policy", "bridge/probe", "bridge/resolve", "bridge/upstream", "bridge/route", "bridge/socket", "bridge/starttls", "bridge/validity", "certs"},
 	"gateway/guard":      {},
@@ -145,7 +146,7 @@ var onlyIn = map[string][]string{
 	"github.com/landlock-lsm": {"cmd/drawbridge/confine"},
 	"go.yaml.in/yaml":         {"cmd/drawbridge/manifest", "gateway/access"},
 	"github.com/prometheus":   {"gateway/telemetry"},
-	"testing":                 {"bridge/faulttest", "certs/certstest", "bridge/resolve/dnstest", "bridge/alloctest", "bridge/splice/splicetest", "gateway/store/etcd/etcdtest"},
+	"testing":                 {"bridge/faulttest", "bridge/socket/sockettest", "certs/certstest", "bridge/resolve/dnstest", "bridge/alloctest", "bridge/splice/splicetest", "gateway/store/etcd/etcdtest"},
 	"cmd/drawbridge/fleet":    {"cmd/drawbridge/exit", "gateway", "gateway/store/etcd"},
 }
 
@@ -179,7 +180,7 @@ func TestImportsRunDownward(t *testing.T) {
 	}
 }
 
-var testHelpers = []string{"bridge/alloctest", "bridge/faulttest", "certs/certstest", "certs/pki", "certs", "bridge/resolve", "bridge/resolve/dnstest", "bridge/splice/splicetest", "gateway/store/etcd/etcdtest"}
+var testHelpers = []string{"bridge/alloctest", "bridge/faulttest", "bridge/socket/sockettest", "certs/certstest", "certs/pki", "certs", "bridge/resolve", "bridge/resolve/dnstest", "bridge/splice/splicetest", "gateway/store/etcd/etcdtest"}
 
 type listedPackage struct {
 	ImportPath                         string

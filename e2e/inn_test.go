@@ -71,8 +71,8 @@ access "all" {
 	index := append(as, "/usr/lib/news/bin/makehistory", "-O", "-a", "-F")
 	command(t, index[0], index[1:]...)
 	return startDaemon(t, 1, func(addresses []string) []string {
-		_, port, _ := net.SplitHostPort(addresses[0])
-		return append(as, program, "-D", "-f", "-b", "127.0.0.1", "-p", port, "-c", filepath.Join(dir, "readers.conf"))
+		host, port, _ := net.SplitHostPort(addresses[0])
+		return append(as, program, "-D", "-f", "-b", host, "-p", port, "-c", filepath.Join(dir, "readers.conf"))
 	})
 }
 

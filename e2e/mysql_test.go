@@ -44,9 +44,9 @@ func startMariaDB(t testing.TB, a *authority) *mariaDB {
 	data := filepath.Join(m.dir, "data")
 	run(t, append(as, install, "--no-defaults", "--datadir="+data, "--auth-root-authentication-method=normal", "--skip-test-db")...)
 	m.daemon = startDaemon(t, 1, func(addresses []string) []string {
-		_, port, _ := net.SplitHostPort(addresses[0])
+		host, port, _ := net.SplitHostPort(addresses[0])
 		m.args = append(as, program, "--no-defaults", "--datadir="+data, "--socket="+filepath.Join(m.dir, "sock"), "--pid-file="+filepath.Join(m.dir, "pid"),
-			"--bind-address=127.0.0.1", "--port="+port, "--skip-name-resolve", "--plugin-load-add=auth_ed25519", "--innodb-buffer-pool-size=16M", "--innodb-flush-log-at-trx-commit=0",
+			"--bind-address="+host, "--port="+port, "--skip-name-resolve", "--plugin-load-add=auth_ed25519", "--innodb-buffer-pool-size=16M", "--innodb-flush-log-at-trx-commit=0",
 			"--ssl-cert="+filepath.Join(m.dir, "server.pem"), "--ssl-key="+filepath.Join(m.dir, "server.key"), "--ssl-ca="+filepath.Join(m.dir, "ca.pem"))
 		return m.args
 	})

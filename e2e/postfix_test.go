@@ -4,7 +4,6 @@
 package e2e
 
 import (
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -34,7 +33,6 @@ func startPostfix(t testing.TB, a *authority) (*daemon, string) {
 	}
 	run(t, "chown", "postfix", mail, filepath.Join(dir, "data"))
 	return startDaemon(t, 1, func(addresses []string) []string {
-		_, port, _ := net.SplitHostPort(addresses[0])
 		uid := strings.TrimSpace(run(t, "id", "-u", "postfix"))
 		for name, text := range map[string]string{
 			"main.cf": `
@@ -66,7 +64,7 @@ smtpd_tls_received_header = yes
 maillog_file = /dev/stdout
 `,
 			"master.cf": `
-127.0.0.1:PORT inet n - n - - smtpd
+ADDRESS inet n - n - - smtpd
 cleanup unix n - n - 0 cleanup
 qmgr unix n - n 300 1 qmgr
 rewrite unix - - n - - trivial-rewrite
@@ -79,7 +77,7 @@ anvil unix - - n - 1 anvil
 postlog unix-dgram n - n - 1 postlogd
 `,
 		} {
-			text = strings.NewReplacer("DIR", dir, "PORT", port, "UID", uid).Replace(text)
+			text = strings.NewReplacer("DIR", dir, "ADDRESS", addresses[0], "UID", uid).Replace(text)
 			writeFile(t, filepath.Join(dir, name), []byte(text))
 		}
 		run(t, "chmod", "644", filepath.Join(dir, "main.cf"), filepath.Join(dir, "master.cf"))

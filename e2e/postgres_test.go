@@ -49,10 +49,10 @@ func startPostgres(t testing.TB, a *authority, access string) *postgres {
 	writeFile(t, filepath.Join(data, "pg_hba.conf"), []byte("local all all trust\n"+access))
 	unprivileged(t, "postgres", p.dir)
 	p.daemon = startDaemon(t, 1, func(addresses []string) []string {
-		_, port, _ := net.SplitHostPort(addresses[0])
+		host, port, _ := net.SplitHostPort(addresses[0])
 		args := append(as, filepath.Join(bin, "postgres"), "-D", data)
 		for _, setting := range []string{
-			"port=" + port, "listen_addresses=127.0.0.1", "unix_socket_directories=" + p.dir, "fsync=off", // ssl is in the file, because refuseTLS changes it
+			"port=" + port, "listen_addresses=" + host, "unix_socket_directories=" + p.dir, "fsync=off", // ssl is in the file, because refuseTLS changes it
 			"ssl_cert_file=" + filepath.Join(p.dir, "server.pem"), "ssl_key_file=" + filepath.Join(p.dir, "server.key"), "ssl_ca_file=" + filepath.Join(p.dir, "ca.pem"),
 		} {
 			args = append(args, "-c", setting)

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/socket/sockettest"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 	"google.golang.org/protobuf/proto"
 )
@@ -56,7 +57,7 @@ func TestStartWithResourcesThatCannotBeLive(t *testing.T) {
 	g.serveBoth(a, web, web)
 	// A port that another program will take, and a file that will be deleted.
 	fixed := listener("fixed", protocolHTTP, "web")
-	fixed.Address = "127.0.0.1:0"
+	fixed.Address = sockettest.Host() + ":0"
 	g.apply(fixed)
 	taken := g.address("fixed")
 	g.remove(ref(adminv1.Kind_KIND_LISTENER, "fixed"))
@@ -72,7 +73,7 @@ func TestStartWithResourcesThatCannotBeLive(t *testing.T) {
 	g.stop()
 	thief, err := net.Listen("tcp", taken)
 	if err != nil {
-		t.Skip("another program took the port:", err)
+		t.Fatal(err)
 	}
 	defer thief.Close()
 	if err := os.Remove(caFile); err != nil {

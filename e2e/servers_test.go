@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/socket/sockettest"
 	"github.com/drawbridge-gateway/drawbridge/certs/pki"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
@@ -236,19 +237,13 @@ func readBody(resp *http.Response) (string, error) {
 	return string(body), err
 }
 
-// freeAddresses returns addresses that were free a moment ago, for programs
-// that cannot let the kernel choose. The caller retries if another program has
-// taken one.
+// freeAddresses returns addresses on which nothing listens, for programs that cannot let the
+// kernel choose.
 func freeAddresses(t testing.TB, n int) []string {
 	t.Helper()
-	var addresses []string
-	for range n {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer ln.Close() // close them only after all are chosen, so that they differ
-		addresses = append(addresses, ln.Addr().String())
+	addresses := make([]string, n)
+	for i := range addresses {
+		addresses[i] = sockettest.Free(t)
 	}
 	return addresses
 }

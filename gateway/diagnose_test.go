@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/socket/sockettest"
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 	"github.com/drawbridge-gateway/drawbridge/gateway/diagnose"
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
@@ -189,7 +190,7 @@ func TestDownUpstreamIsNotDialed(t *testing.T) {
 func TestAListenerThatCouldNotBeBoundIsExplainedAsDown(t *testing.T) {
 	ca := certstest.NewCA(t)
 	g := start(t, "")
-	g.put(append(bridgeTo(t, ca, "127.0.0.1:1"), tcpListener("tcp", "127.0.0.1:0"))...)
+	g.put(append(bridgeTo(t, ca, "127.0.0.1:1"), tcpListener("tcp", sockettest.Host()+":0"))...)
 	ask := &adminv1.ExplainRouteRequest{Listener: "tcp"}
 	if out, err := g.Explain(ask); err != nil || out.GetAction() != adminv1.ExplainedAction_EXPLAINED_ACTION_FORWARD || out.GetUpstreams()[0].GetName() != "up" {
 		t.Errorf("%v, %v", out, err)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,6 +14,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/socket/sockettest"
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
@@ -122,13 +122,7 @@ func TestTheGatewaysOfAFleetAreListed(t *testing.T) {
 		t.Errorf("%v", got)
 	}
 	// A gateway that cannot make a part of a revision live says so.
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	port := l.Addr().String()
-	l.Close()
-	a.put(plainUpstream("up", "127.0.0.1:1"), tcpListener("fixed", port))
+	a.put(plainUpstream("up", "127.0.0.1:1"), tcpListener("fixed", sockettest.Free(t)))
 	eventually(t, "one of them reports its problem", func() bool {
 		got := list(a)["b"]
 		return got.GetRevision() == 2 && got.GetProblemCount() == 1 && got.GetProblems()[0].GetName() == "fixed"
@@ -297,13 +291,7 @@ func TestAGatewayThatCannotBindServesTheRest(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Both are on one machine: the second cannot bind the port of the first.
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	port := l.Addr().String()
-	l.Close()
-	a.put(append(bridgeTo(t, ca, echo(t, ca, ca.Server(t, "up.example"))), tcpListener("fixed", port), tcpListener("in", "127.0.0.1:0"))...)
+	a.put(append(bridgeTo(t, ca, echo(t, ca, ca.Server(t, "up.example"))), tcpListener("fixed", sockettest.Free(t)), tcpListener("in", "127.0.0.1:0"))...)
 	converge(t, 1, a, b)
 	dial(t, b.address("in")).echo(t, "the rest is live")
 	if got := b.listener("fixed"); got.GetState() != adminv1.ListenerState_LISTENER_STATE_DOWN {

@@ -13,6 +13,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/socket/sockettest"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 )
@@ -149,11 +150,7 @@ func TestFailuresSayWhetherTheProxyOrTheServerFailed(t *testing.T) {
 		stall <- struct{}{}
 		io.Copy(io.Discard, c)
 	}
-	closed := serve(t, nil, silent)
-	if ln, err := net.Listen("tcp", "127.0.0.1:0"); err == nil {
-		closed = ln.Addr().String()
-		ln.Close()
-	}
+	closed := sockettest.Free(t)
 	reply := func(code byte) func(net.Conn) {
 		return func(c net.Conn) {
 			io.ReadFull(c, make([]byte, 4))

@@ -22,6 +22,7 @@ import (
 	"google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/health"
+	"github.com/drawbridge-gateway/drawbridge/bridge/socket/sockettest"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
@@ -138,15 +139,6 @@ func serve(t *testing.T, network string, handle func(net.Conn)) string {
 
 func silent(c net.Conn) { io.Copy(io.Discard, c) }
 
-func unused(t *testing.T) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.Close()
-	return l.Addr().String()
-}
-
 // serveGRPC serves the health service of the gRPC library.
 func serveGRPC(t *testing.T, config *tls.Config, of *grpchealth.Server) string {
 	t.Helper()
@@ -249,7 +241,7 @@ func TestUnhealthyEndpoints(t *testing.T) {
 		want    certs.Reason
 		says    string
 	}{
-		{"no listener", unused(t), &p.client, "tcp tls http grpc ", nil, certs.ReasonConnectRefused, "refused"},
+		{"no listener", sockettest.Free(t), &p.client, "tcp tls http grpc ", nil, certs.ReasonConnectRefused, "refused"},
 		{"the CA is another", serveHTTP(t, p.server, fine), &foreign, "tls http grpc ", nil, certs.ReasonUnknownCA, "leads to no trusted CA"},
 		{"we present no certificate", serveHTTP(t, p.server, fine), &anonymous, "tls http grpc ", nil, certs.ReasonClientCertificateRequired, ""},
 		{"nor in TLS 1.2", serveHTTP(t, p.server, fine), &old, "tls http grpc ", nil, certs.ReasonClientCertificateRequired, ""},

@@ -7,18 +7,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/socket/sockettest"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 )
 
 func TestDialTriesALimitedNumberOfEndpoints(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	refused := ln.Addr().String()
-	ln.Close()
+	refused := sockettest.Free(t)
 	for most, want := range map[int]uint64{0: 5, 1: 1, 2: 2, 5: 5, 9: 5} {
 		var o upstream.Options
 		for range 5 {

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
+	"github.com/drawbridge-gateway/drawbridge/bridge/socket/sockettest"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
@@ -61,17 +62,6 @@ func echoTLS(config *tls.Config) func(net.Conn) {
 
 // echoOn echoes everything it receives.
 func echoOn(c net.Conn) { io.Copy(c, c) }
-
-// refused returns an address without a listener.
-func refused(t *testing.T) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return ln.Addr().String()
-}
 
 func newClient(t testing.TB, o certs.ClientOptions) *certs.Client {
 	t.Helper()
@@ -215,7 +205,7 @@ func TestDialFailuresSayWhereAndWhy(t *testing.T) {
 			if test.client.Trust == nil {
 				test.client.Trust = []*certs.TrustBundle{ca.Trust(t)}
 			}
-			address := refused(t)
+			address := sockettest.Free(t)
 			if test.handle != nil {
 				address = listen(t, "tcp", test.handle).String()
 			}
@@ -276,7 +266,7 @@ func TestDialTriesTheNextEndpoint(t *testing.T) {
 		return upstream.EndpointOptions{Network: "tcp", Address: address, Stream: client(), Backup: backup}
 	}
 	t.Run("after a refused connection and a failed handshake", func(t *testing.T) {
-		gone := refused(t)
+		gone := sockettest.Free(t)
 		u := upstream.New(upstream.Options{Endpoints: []upstream.EndpointOptions{ep(gone, false), ep(bad.String(), false), ep(good.String(), true)}})
 		for range 4 {
 			conn, e, err := u.Dial(t.Context(), upstream.Stream)
@@ -308,7 +298,7 @@ func TestDialTriesTheNextEndpoint(t *testing.T) {
 		}
 	})
 	t.Run("until all have failed", func(t *testing.T) {
-		gone := refused(t)
+		gone := sockettest.Free(t)
 		u := upstream.New(upstream.Options{Name: "u", Endpoints: []upstream.EndpointOptions{ep(gone, false), ep(bad.String(), false)}})
 		_, _, err := u.Dial(t.Context(), upstream.Stream)
 		for _, want := range []string{gone, bad.String()} {
@@ -334,7 +324,7 @@ func TestCanceledDialIsNotTheEndpointsFailure(t *testing.T) {
 	client := newClient(t, certs.ClientOptions{ServerName: "up.test", Trust: []*certs.TrustBundle{ca.Trust(t)}})
 	u := upstream.New(upstream.Options{Endpoints: []upstream.EndpointOptions{
 		{Network: "tcp", Address: addr.String(), Stream: client},
-		{Network: "tcp", Address: refused(t), Stream: client},
+		{Network: "tcp", Address: sockettest.Free(t), Stream: client},
 	}})
 	if _, _, err := u.Dial(ctx, upstream.Stream); !errors.Is(err, context.Canceled) {
 		t.Fatalf("got %v", err)

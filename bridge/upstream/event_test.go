@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/socket/sockettest"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
@@ -52,7 +53,7 @@ func (w *eventRecorder) want(t *testing.T, moment string, want ...string) {
 
 func TestObserverReceivesFailuresAndHealth(t *testing.T) {
 	var w eventRecorder
-	gone := refused(t)
+	gone := sockettest.Free(t)
 	u := upstream.New(upstream.Options{Name: "up", Observer: w.observe, Endpoints: []upstream.EndpointOptions{endpoint(gone, 1)}})
 	for range 100 {
 		if _, _, err := u.Dial(t.Context(), upstream.Stream); err == nil {
@@ -62,7 +63,7 @@ func TestObserverReceivesFailuresAndHealth(t *testing.T) {
 	w.want(t, "while the endpoint refuses", "health down CONNECT_REFUSED 0", "failed down CONNECT_REFUSED 1")
 	ln, err := net.Listen("tcp", gone)
 	if err != nil {
-		t.Skip("the port was taken meanwhile")
+		t.Fatal(err)
 	}
 	defer ln.Close()
 	for range 3 {

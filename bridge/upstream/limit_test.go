@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/socket/sockettest"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
@@ -134,7 +135,7 @@ func TestAConnectionOverTheLimitIsRefused(t *testing.T) {
 // A failed connection releases its place.
 func TestAFailedConnectionReleasesItsPlace(t *testing.T) {
 	u := upstream.New(upstream.Options{Name: "u", Limits: upstream.Limits{Connections: 1, ConnectionsPerEndpoint: 1},
-		Endpoints: []upstream.EndpointOptions{endpoint(refused(t), 1)}})
+		Endpoints: []upstream.EndpointOptions{endpoint(sockettest.Free(t), 1)}})
 	for range 3 {
 		_, _, err := u.Dial(t.Context(), upstream.Stream)
 		var dial *upstream.DialError

@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/socket/sockettest"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
@@ -240,7 +241,7 @@ func TestFailuresOfClientsDoNotEject(t *testing.T) {
 
 func TestDialsAreAttempts(t *testing.T) {
 	addr := listen(t, "tcp", echoOn)
-	gone := refused(t)
+	gone := sockettest.Free(t)
 	u := withDetection(upstream.OutlierOptions{Failures: 2}, nil, addr.String(), gone)
 	defer u.Retire()
 	bad := u.Endpoints()[1]

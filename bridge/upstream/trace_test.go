@@ -6,6 +6,7 @@ import (
 	"net"
 	"testing"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/socket/sockettest"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
@@ -27,7 +28,7 @@ func TestATraceRecordsDials(t *testing.T) {
 		reason     certs.Reason
 	}{
 		{"one that works", []string{good}, good, 1, 1, ""},
-		{"one that is closed, then one that works", []string{refused(t), good}, good, 2, 1, ""},
+		{"one that is closed, then one that works", []string{sockettest.Free(t), good}, good, 2, 1, ""},
 		{"one that does not speak TLS", []string{notTLS}, notTLS, 1, 1, certs.ReasonNotTLS},
 		{"none", nil, "", 0, 0, certs.ReasonNoEndpoint},
 	} {

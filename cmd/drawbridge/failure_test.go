@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/protoadapt"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/socket/sockettest"
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/exit"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
@@ -70,12 +71,7 @@ func TestUnreachableGatewayIsReported(t *testing.T) {
 	sh.run(t.Context(), "status", "--admin", "unix:"+filepath.Join(t.TempDir(), "none.sock")).
 		want(t, exit.Unavailable, "cannot reach the gateway at unix:", "no such file or directory", "Is `drawbridge serve` running there?")
 
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	lis.Close()
-	sh.run(t.Context(), "watch", "--admin", lis.Addr().String()).want(t, exit.Unavailable, "connection refused")
+	sh.run(t.Context(), "watch", "--admin", sockettest.Free(t)).want(t, exit.Unavailable, "connection refused")
 }
 
 func TestConnectionFlagsAreChecked(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"go.uber.org/goleak"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/socket/sockettest"
 	"github.com/drawbridge-gateway/drawbridge/gateway/unixsocket"
 )
 
@@ -140,11 +141,12 @@ func TestTheNextProcessGetsTheSockets(t *testing.T) {
 func TestTheAddressOfARemovedSocketIsFree(t *testing.T) {
 	store := memory{}
 	s := New(store, nil, hclog.NewNullLogger())
-	l, err := s.ListenTCP("ops", "127.0.0.1:0")
+	address := sockettest.Host() + ":0"
+	l, err := s.ListenTCP("ops", address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.Keep(l, "ops", "127.0.0.1:0")
+	s.Keep(l, "ops", address)
 	copies := store.pass()
 	defer copies[0].Close()
 	s.Remove(l)

@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +14,8 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/socket/sockettest"
 )
 
 // A Cluster is one or more members on loopback. It belongs to one test.
@@ -44,7 +45,7 @@ func Start(t testing.TB, members int) *Cluster {
 	c := &Cluster{t: t, token: filepath.Base(t.TempDir())}
 	for i := range members {
 		name := fmt.Sprint("m", i)
-		c.members = append(c.members, &member{name: name, dir: filepath.Join(t.TempDir(), name), client: freeAddress(t), peer: freeAddress(t)})
+		c.members = append(c.members, &member{name: name, dir: filepath.Join(t.TempDir(), name), client: sockettest.Free(t), peer: sockettest.Free(t)})
 	}
 	t.Cleanup(func() {
 		for i := range c.members {
@@ -62,16 +63,6 @@ func Start(t testing.TB, members int) *Cluster {
 func Installed() bool {
 	_, err := exec.LookPath("etcd")
 	return err == nil
-}
-
-// freeAddress returns an address that the kernel chose. etcd must know its port in advance.
-func freeAddress(t testing.TB) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // Run starts a member that does not run.

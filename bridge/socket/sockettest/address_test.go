@@ -1,0 +1,33 @@
+package sockettest
+
+import (
+	"errors"
+	"net"
+	"syscall"
+	"testing"
+)
+
+func TestAFreeAddressStaysFree(t *testing.T) {
+	address := Free(t)
+	if c, err := net.Dial("tcp", address); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Fatalf("%v, %v", c, err)
+	}
+	host, port, _ := net.SplitHostPort(address)
+	if host == "127.0.0.1" {
+		t.Skip("this machine takes only 127.0.0.1 for itself")
+	}
+	// More listeners than the kernel could give ports without reuse would take too long. That
+	// another host may have the same port at once shows that neither takes the other's.
+	for range 2 {
+		l, err := net.Listen("tcp", net.JoinHostPort(Host(), port))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+	}
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+}
