@@ -1,8 +1,7 @@
 package connections
 
 import (
-	"cmp"
-	"slices"
+	"math"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -43,37 +42,45 @@ func (c *Connections) EachConnection(f *adminv1.ConnectionFilter, after uint64, 
 	return nil
 }
 
-// each calls yield with each connection that matches, and its description, which the next
-// call overwrites.
+// firstBatch is the number of connections that each reads at first: a page and the connection
+// behind it, by which a page knows that it is not the last.
+const firstBatch = 1024
+
+// each calls yield with each connection that matches, in ascending order, and its description,
+// which the next call overwrites. It leaves out connections that begin meanwhile.
 func (c *Connections) each(wanted *filter, after uint64, yield func(live.Entry, *live.Connection) bool) {
 	found := new(live.Connection) // one for all: a list of 10,000 makes little garbage
-	for _, e := range c.entries(wanted, after) {
-		if e.Describe(found); wanted.matches(found) && !yield(e.Entry, found) {
+	until := uint64(math.MaxUint64)
+	// Batches grow because every batch looks at all connections.
+	for batch := firstBatch; ; batch *= 4 {
+		entries, last := c.entries(wanted, after, until, batch)
+		for _, e := range entries {
+			if e.Describe(found); wanted.matches(found) && !yield(e.Entry, found) {
+				return
+			}
+		}
+		if len(entries) < batch {
 			return
 		}
+		after, until = entries[batch-1].number, last
 	}
 }
 
-// entries returns the connections with a number above after, in ascending order, without
-// those that the filter excludes by number. It reads connections to upstreams first: if
-// one joins a client's connection meanwhile, the client's description includes it.
-func (c *Connections) entries(wanted *filter, after uint64) []numbered {
-	var all []numbered
+// entries returns the first connections with a number above after and at most until, in
+// ascending order, without those that the filter excludes by number, and the highest number.
+// It reads connections to upstreams first: if one joins a client's connection meanwhile, the
+// client's description includes it.
+func (c *Connections) entries(wanted *filter, after, until uint64, most int) (entries []numbered, last uint64) {
+	first := lowest{wanted: most}
 	add := func(e live.Entry) {
-		if n := e.ID(); n > after && wanted.ids.accepts(n) {
-			all = append(all, numbered{n, e})
+		if n := e.ID(); n > after && n <= until && wanted.ids.accepts(n) {
+			first.add(n, e)
+			last = max(last, n)
 		}
 	}
 	c.o.Upstreams(add)
 	c.o.Clients(add)
-	slices.SortFunc(all, func(a, b numbered) int { return cmp.Compare(a.number, b.number) })
-	return all
-}
-
-// A numbered is an entry with its number, cached for sorting.
-type numbered struct {
-	number uint64
-	live.Entry
+	return first.sorted(), last
 }
 
 // CloseConnections closes the open connections that match the filter within the grace
