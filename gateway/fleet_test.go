@@ -76,10 +76,10 @@ func TestAWriteAtAnyGatewayIsLiveAtAll(t *testing.T) {
 	}
 	late.rollBack(1)
 	converge(t, 3, a, b, late)
-	updates, _, err := b.Updates(0)
-	if err != nil || len(updates) != 3 || updates[2].Revision != 3 || updates[1].Resources[0].GetName() != "other" {
-		t.Errorf("updates of a follower: %v, %v", updates, err)
-	}
+	eventually(t, "a follower announces every revision", func() bool { // after the last one is live
+		updates, _, err := b.Updates(0)
+		return err == nil && len(updates) == 3 && updates[2].Revision == 3 && updates[1].Resources[0].GetName() == "other"
+	})
 	// A restart begins with the copy, and follows what it missed.
 	if err := b.stop(); err != nil {
 		t.Fatal(err)
@@ -136,6 +136,48 @@ func TestTheGatewaysOfAFleetAreListed(t *testing.T) {
 	a.put(plainUpstream("v", "127.0.0.1:1"))
 	if got := list(a)["b"]; got.GetLag() != 1 {
 		t.Errorf("lag of a gateway that has stopped: %v", got)
+	}
+}
+
+// zoned makes a gateway a member of the fleet, with a label.
+func zoned(t *testing.T, c *etcdtest.Cluster, zone string) func(*Options) {
+	join := inFleet(t, c)
+	return func(o *Options) {
+		join(o)
+		o.Fleet.ID, o.Fleet.Labels = "gateway-"+zone, map[string]string{"zone": zone}
+	}
+}
+
+func TestResourcesApplyToTheGatewaysThatTheySelect(t *testing.T) {
+	t.Parallel()
+	c := etcdtest.Start(t, 1)
+	a, b := start(t, "", zoned(t, c, "a")), start(t, "", zoned(t, c, "b"))
+	ca := certstest.NewCA(t)
+	bridge := bridgeTo(t, ca, echo(t, ca, ca.Server(t, "up.example")))
+	in := tcpListener("in", "127.0.0.1:0")
+	in.Gateways = "zone=b"
+	result := a.put(append(bridge, in)...)
+	if len(result.Warnings) != 1 || result.Warnings[0].Code != "OTHER_GATEWAYS" {
+		t.Errorf("warnings of the gateway that took the write: %v", result.Warnings)
+	}
+	converge(t, 1, a, b)
+	client := dial(t, b.address("in"))
+	client.echo(t, "through the selected gateway")
+	if s := a.Status(); len(s.GetListeners()) != 0 || s.GetProblemCount() != 0 {
+		t.Errorf("status of the other gateway: %v", s)
+	}
+	// A new selector moves the listener. The connections drain as for a removed listener.
+	in = proto.Clone(in).(*adminv1.Listener)
+	in.Gateways = "zone!=b"
+	impact := b.apply(store.Edit{Puts: puts(in), Impact: true}).Impact
+	if len(impact.GetListeners()) != 1 || impact.GetListeners()[0].GetConnectionsDrained() != 1 {
+		t.Errorf("impact: %v", impact)
+	}
+	converge(t, 2, a, b)
+	dial(t, a.address("in")).echo(t, "through the gateway that is selected now")
+	client.echo(t, "until the drain timeout")
+	if states := b.Status().GetListeners(); len(states) != 1 || states[0].GetState() != adminv1.ListenerState_LISTENER_STATE_DRAINING {
+		t.Errorf("listeners of the gateway that is no longer selected: %v", states)
 	}
 }
 

@@ -122,6 +122,9 @@ func newGateway(o Options) *Gateway {
 		},
 		announce: g.feeds.announce, follows: g.feeds.followed,
 	}
+	if o.Fleet != nil {
+		g.compiler.GatewayLabels = o.Fleet.Labels
+	}
 	if g.compiler.Blocking == nil {
 		g.compiler.Blocking = files.NewPool().Do
 	}

@@ -68,11 +68,8 @@ func New[T any](rules []Rule[T]) (*Table[T], error) {
 			errs = append(errs, bad...)
 			continue
 		}
-		if re := entries[0].regex; re != nil {
-			before := t.programs
-			if t.programs += re.size; before <= maxRegexPrograms && t.programs > maxRegexPrograms {
-				errs = append(errs, tooLarge(r.Name))
-			}
+		if !fits(&t.programs, entries[0].regex) {
+			errs = append(errs, tooLarge(r.Name))
 		}
 		for _, host := range hosts {
 			at := b.bucket(host)
@@ -95,6 +92,45 @@ func New[T any](rules []Rule[T]) (*Table[T], error) {
 	}
 	b.finish()
 	return t, nil
+}
+
+// Conflicts returns the faults that New finds in the rules, but accepts ambiguous rules
+// that no table holds together: apart reports whether that is true of the rules with two
+// indices.
+func Conflicts[T any](rules []Rule[T], apart func(i, j int) bool) error {
+	var errs Errors
+	taken, programs := newConflicts(), 0
+	taken.apart = apart
+	for i := range rules {
+		entries, hosts, bad := compile(&rules[i])
+		if len(bad) > 0 {
+			errs = append(errs, bad...)
+			continue
+		}
+		if !fits(&programs, entries[0].regex) {
+			errs = append(errs, tooLarge(rules[i].Name))
+		}
+		for _, host := range hosts {
+			for _, e := range entries {
+				errs = claim(&taken, errs, i, host, e, func(j int) string { return rules[j].Name })
+			}
+		}
+	}
+	if len(errs) > 0 {
+		return errs
+	}
+	return nil
+}
+
+// fits adds the size of an expression, which may be nil, to the size of all. It returns
+// false once, for the expression that exceeds the limit.
+func fits(programs *int, re *regex) bool {
+	if re == nil {
+		return true
+	}
+	before := *programs
+	*programs += re.size
+	return before > maxRegexPrograms || *programs <= maxRegexPrograms
 }
 
 // tooLarge returns the fault of the rule whose expression exceeds the limit.
@@ -166,6 +202,7 @@ func compile[T any](r *Rule[T]) (entries []*entry[T], hosts []string, bad Errors
 // conflicts records the owners of each set of conditions. Rules with different
 // but overlapping method sets conflict, so each method is claimed separately.
 type conflicts struct {
+	apart    func(i, j int) bool // rules that never serve the same traffic; nil: none
 	owners   map[string][]owner
 	patterns map[string]*patternIndex // patterns of names with wildcards
 	reported map[[2]int]bool
@@ -179,7 +216,7 @@ type owner struct {
 }
 
 func newConflicts() conflicts {
-	return conflicts{map[string][]owner{}, map[string]*patternIndex{}, map[[2]int]bool{}}
+	return conflicts{owners: map[string][]owner{}, patterns: map[string]*patternIndex{}, reported: map[[2]int]bool{}}
 }
 
 // index returns the patterns of a set of conditions.
@@ -211,7 +248,7 @@ func claim[T any](c *conflicts, errs Errors, rule int, host string, e *entry[T],
 	for _, m := range methods {
 		// check adds an error if the owner overlaps the entry, and reports whether it does.
 		check := func(o owner) bool {
-			if !e.client.overlaps(o.client) {
+			if !e.client.overlaps(o.client) || o.rule != rule && c.apart != nil && c.apart(o.rule, rule) {
 				return false
 			}
 			if pair := [2]int{o.rule, rule}; o.rule != rule && !c.reported[pair] {

@@ -138,6 +138,23 @@ func TestAmbiguousRulesAreRejected(t *testing.T) {
 	}
 }
 
+func TestRulesOfDifferentTablesAreNotAmbiguous(t *testing.T) {
+	rules := []Rule[int]{{Name: "a0"}, {Name: "b0"}, {Name: "a1", Hosts: []string{"x.com"}}, {Name: "b1"}, {Name: "a2", Hosts: []string{"x.com"}, Path: Path{PathPrefix, "nothing"}}}
+	err := Conflicts(rules, func(i, j int) bool { return rules[i].Name[0] != rules[j].Name[0] })
+	var got []string
+	for _, e := range err.(Errors) {
+		var c *ConflictError
+		if errors.As(e, &c) {
+			got = append(got, c.Rules[0]+"-"+c.Rules[1])
+		} else {
+			got = append(got, e.Error())
+		}
+	}
+	if len(got) != 2 || got[0] != "b0-b1" || !strings.Contains(got[1], "a2") {
+		t.Errorf("%q", got)
+	}
+}
+
 func TestRulesThatDifferAreAccepted(t *testing.T) {
 	mustTable(t,
 		Rule[string]{Name: "a", Hosts: []string{"x.com", "X.com"}},

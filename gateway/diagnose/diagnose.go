@@ -7,6 +7,7 @@ import (
 
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
 	"github.com/drawbridge-gateway/drawbridge/gateway/snapshot"
+	"github.com/drawbridge-gateway/drawbridge/gateway/store"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
@@ -49,7 +50,7 @@ func (d *Diagnostics) Explain(req *adminv1.ExplainRouteRequest) (*adminv1.Explai
 func (d *Diagnostics) FlushSessions(name string) (int, error) {
 	u, ok := d.o.Live().Upstream(name)
 	if !ok {
-		return 0, invalid.Errorf(invalid.NotFound, "upstream", "there is no upstream %.80q", name)
+		return 0, invalid.Errorf(invalid.NotFound, "upstream", "%s", d.o.Live().State().Absent(store.Ref{Kind: adminv1.Kind_KIND_UPSTREAM, Name: name}))
 	}
 	n := u.Live.Flush()
 	d.o.Logger.Info("sessions flushed", "upstream", name, "sessions", n)
@@ -63,7 +64,7 @@ func (d *Diagnostics) FlushSessions(name string) (int, error) {
 func (d *Diagnostics) DrainConnections(name, fingerprint string, period time.Duration) (int, error) {
 	u, ok := d.o.Live().Upstream(name)
 	if !ok {
-		return 0, invalid.Errorf(invalid.NotFound, "upstream", "there is no upstream %.80q", name)
+		return 0, invalid.Errorf(invalid.NotFound, "upstream", "%s", d.o.Live().State().Absent(store.Ref{Kind: adminv1.Kind_KIND_UPSTREAM, Name: name}))
 	}
 	n := u.Tracker.Drain(fingerprint, fingerprint == "", period)
 	d.o.Logger.Info("connections draining", "upstream", name, "certificate", fingerprint, "connections", n, "period", period)

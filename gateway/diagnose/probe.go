@@ -43,8 +43,8 @@ func (d *Diagnostics) Probe(ctx context.Context, req *adminv1.ProbeUpstreamReque
 	case *adminv1.ProbeUpstreamRequest_Upstream:
 		name, snap = d.draftUpstream(ctx, snap, target.Upstream, &bad)
 	case *adminv1.ProbeUpstreamRequest_Name:
-		if snap.State().Get(adminv1.Kind_KIND_UPSTREAM, name) == nil {
-			bad.AddClass(invalid.NotFound, "name", "there is no upstream %.80q", name)
+		if _, ok := snap.Upstream(name); !ok {
+			bad.AddClass(invalid.NotFound, "name", "%s", snap.State().Absent(store.Ref{Kind: adminv1.Kind_KIND_UPSTREAM, Name: name}))
 		}
 	default:
 		bad.Add("name", "name or upstream must be set")

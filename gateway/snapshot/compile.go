@@ -43,6 +43,10 @@ type Compiler struct {
 	// be nil.
 	TicketKeys certs.TicketKeys
 
+	// GatewayLabels are the labels of this gateway in its fleet. They decide which resources
+	// apply.
+	GatewayLabels map[string]string
+
 	// FileRoots are the directories below which files are read. Nil: no files are read.
 	FileRoots fileroot.Roots
 
@@ -133,7 +137,9 @@ type job struct {
 	descriptors *socket.Descriptors
 	now         func() time.Time // nil: time.Now
 	log         hclog.Logger
-	ticketKeys  certs.TicketKeys // received from another process; may be nil
+	labels      map[string]string // the labels of this gateway
+	everywhere  bool              // compile resources of other gateways as if they applied here
+	ticketKeys  certs.TicketKeys  // received from another process; may be nil
 }
 
 // configure sets the compiler's options in the job.
@@ -141,7 +147,7 @@ func (c Compiler) configure(j *job) *job {
 	j.next, j.reports = &Snapshot{state: j.state}, map[string]*report{}
 	j.log, j.observer = c.Logger, c.Observer
 	j.filling, j.descriptors, j.now = c.Filling, c.Descriptors, c.Now
-	j.trackers, j.ticketKeys = c.Trackers, c.TicketKeys
+	j.trackers, j.ticketKeys, j.labels = c.Trackers, c.TicketKeys, c.GatewayLabels
 	if j.log == nil {
 		j.log = hclog.NewNullLogger()
 	}
@@ -175,6 +181,11 @@ type scope struct {
 	job      *job
 	ref      store.Ref
 	security []invalid.Warning
+
+	// selector is the resource's selector of gateways. elsewhere says that it does not
+	// select this gateway.
+	selector  store.Selector
+	elsewhere bool
 }
 
 // The scopes of each kind, whose methods compile a resource.
@@ -199,7 +210,23 @@ func (j *job) scope(r store.Resource) *scope {
 	if j.lenient || s.written() || s.wasDown() {
 		wellformed.Check(r.ProtoReflect(), "", nil, &s.List)
 	}
+	s.checkGateways(r)
 	return s
+}
+
+// checkGateways parses the resource's selector of gateways. A resource with an invalid
+// selector applies to no gateway.
+func (s *scope) checkGateways(r store.Resource) {
+	g, ok := r.(store.Selecting)
+	if !ok || g.GetGateways() == "" {
+		return
+	}
+	var err error
+	if s.selector, err = store.ParseSelector(g.GetGateways()); err != nil {
+		s.Add("gateways", "%v", err)
+		return
+	}
+	s.elsewhere = !s.job.everywhere && !s.selector.Matches(s.job.labels)
 }
 
 // written reports whether the resource is put by the draft.
@@ -243,6 +270,10 @@ func (s *scope) reuse(n notes) {
 // close ends the checks. It returns why the resource is down, or "" if it is up or if
 // its faults fail the whole compile.
 func (s *scope) close() (down string) {
+	if s.elsewhere && (s.job.lenient || !s.written()) {
+		s.job.report(&report{ref: s.ref}) // no problem of this gateway
+		return s.reason()
+	}
 	if s.Len() > 0 && (s.job.lenient || s.wasDown() && !s.written()) {
 		down = s.reason()
 		s.job.report(&report{ref: s.ref, problem: down})
@@ -257,9 +288,13 @@ func (s *scope) close() (down string) {
 			w.Field = path.Join(string(w.Field))
 			s.job.bad.Warned(w)
 		}
+		s.warnElsewhere(path)
 	}
 	r := &report{ref: s.ref}
 	for _, w := range s.security {
+		if s.elsewhere {
+			break
+		}
 		r.security = append(r.security, invalid.Warning{Code: w.Code, Field: s.home().Join(string(w.Field)), Message: w.Message})
 	}
 	s.job.report(r)

@@ -24,7 +24,7 @@ func (l *Listener) explanation(msg *adminv1.Route, ask route.Request) string {
 		text = fmt.Sprintf("route %q matches: %s", msg.GetName(), strings.Join(parts, ", "))
 	}
 	var also []string
-	for _, r := range l.uses.routes.All() {
+	for r := range l.uses.here() {
 		if r.msg != msg && len(also) <= maxNamed && firstMismatch(r.msg, ask) == "" {
 			also = append(also, fmt.Sprintf("%q", r.msg.GetName()))
 		}
@@ -51,7 +51,11 @@ func (l *Listener) whyNot(ask route.Request) string {
 			mismatches = append(mismatches, fmt.Sprintf("and %d more", l.uses.routes.Len()-maxNamed))
 			break
 		}
-		mismatches = append(mismatches, fmt.Sprintf("not %q: %s", r.msg.GetName(), firstMismatch(r.msg, ask)))
+		why := firstMismatch(r.msg, ask)
+		if r.elsewhere {
+			why = "it applies only to other gateways"
+		}
+		mismatches = append(mismatches, fmt.Sprintf("not %q: %s", r.msg.GetName(), why))
 	}
 	return "no route matches (" + strings.Join(mismatches, "; ") + ")"
 }

@@ -17,19 +17,20 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
+	"github.com/drawbridge-gateway/drawbridge/gateway/store"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
 // Explain returns where a request or connection would go, and why. It uses the same
 // tables as traffic. Faults of the question go to bad.
 func (s *Snapshot) Explain(q *adminv1.ExplainRouteRequest, bad *invalid.List) *adminv1.ExplainRouteResponse {
-	l := s.listeners.Get(q.GetListener())
+	l := s.Listener(q.GetListener())
 	switch {
 	case q.GetListener() == "":
 		bad.Add("listener", "must be set")
 		return nil
 	case l == nil:
-		bad.AddClass(invalid.NotFound, "listener", "there is no listener %.80q", q.GetListener())
+		bad.AddClass(invalid.NotFound, "listener", "%s", s.State().Absent(store.Ref{Kind: adminv1.Kind_KIND_LISTENER, Name: q.GetListener()}))
 		return nil
 	}
 	if l.msg.GetTls() == nil && !l.peeks() && q.GetSni() != "" {
@@ -87,6 +88,16 @@ func (l *Listener) explainedClient(q *adminv1.ExplainRouteRequest, bad *invalid.
 
 func refused(code int, format string, args ...any) *adminv1.ExplainRouteResponse {
 	return &adminv1.ExplainRouteResponse{Action: adminv1.ExplainedAction_EXPLAINED_ACTION_REFUSE, Code: int32(code), Why: fmt.Sprintf(format, args...)}
+}
+
+// refusedElsewhere explains traffic whose route, or listener for "", has no upstream at
+// this gateway.
+func refusedElsewhere(l *Listener, name, why string) *adminv1.ExplainRouteResponse {
+	out := refused(0, "%s", why)
+	if out.Route = name; l.Protocol == adminv1.Protocol_PROTOCOL_HTTP {
+		out.Code = http.StatusServiceUnavailable
+	}
+	return out
 }
 
 func (s *Snapshot) explainTCP(l *Listener, q *adminv1.ExplainRouteRequest, client *route.Client) *adminv1.ExplainRouteResponse {
@@ -218,6 +229,9 @@ func (l *Listener) ownHost() string {
 // upstream.
 func (s *Snapshot) chosen(l *Listener, name string, ask route.Request, host string) *adminv1.ExplainRouteResponse {
 	if name == "" {
+		if l.uses.upstream == nil {
+			return refusedElsewhere(l, "", l.whyNot(ask)+", and the listener's own upstream applies only to other gateways")
+		}
 		return &adminv1.ExplainRouteResponse{
 			Action: adminv1.ExplainedAction_EXPLAINED_ACTION_FORWARD, Why: l.whyNot(ask) + ", so it goes to the listener's own upstream",
 			Upstreams: []*adminv1.ExplainedUpstream{s.explainUpstream(l.msg.GetUpstream(), 100, l.Protocol, host)},
@@ -232,7 +246,12 @@ func (s *Snapshot) chosen(l *Listener, name string, ask route.Request, host stri
 		out.Action, out.Code = adminv1.ExplainedAction_EXPLAINED_ACTION_RESPOND, cmp.Or(msg.GetRespond().GetCode(), http.StatusOK)
 	default:
 		out.Action = adminv1.ExplainedAction_EXPLAINED_ACTION_FORWARD
-		all := msg.GetForward().GetUpstreams()
+		all := slices.DeleteFunc(slices.Clone(msg.GetForward().GetUpstreams()), func(u *adminv1.WeightedUpstream) bool {
+			return s.upstreams.Get(u.GetName()) == nil
+		})
+		if len(all) == 0 {
+			return refusedElsewhere(l, name, out.Why+", and its upstreams apply only to other gateways")
+		}
 		var sum int64
 		for _, u := range all {
 			sum += int64(shareOf(u))

@@ -37,6 +37,11 @@ func newRandomTestbed(t *testing.T, w *testbed, seed uint64) *randomTestbed {
 
 func (r *randomTestbed) name(kind string) string { return fmt.Sprint(kind, r.IntN(5)) }
 
+// gateways returns a random selector for tests whose gateway has zone=a. Most are empty.
+func (r *randomTestbed) gateways() string {
+	return []string{"", "", "", "", "zone=a", "zone=b", "zone!=a", "zone in (b,c)"}[r.IntN(8)]
+}
+
 func (r *randomTestbed) one(n int) bool { return r.IntN(n) == 0 }
 
 func (r *randomTestbed) labels() map[string]string {
@@ -85,7 +90,7 @@ func (r *randomTestbed) resource() store.Resource {
 }
 
 func (r *randomTestbed) upstream() *adminv1.Upstream {
-	u := &adminv1.Upstream{Name: r.name("u"), Labels: r.labels(), Endpoints: []*adminv1.Endpoint{{Address: fmt.Sprintf("up%d.test:443", r.IntN(3))}}}
+	u := &adminv1.Upstream{Name: r.name("u"), Labels: r.labels(), Gateways: r.gateways(), Endpoints: []*adminv1.Endpoint{{Address: fmt.Sprintf("up%d.test:443", r.IntN(3))}}}
 	switch r.IntN(6) {
 	case 0:
 		u.Transport = &adminv1.Upstream_Passthrough{Passthrough: &adminv1.Passthrough{}}
@@ -113,7 +118,7 @@ func (r *randomTestbed) upstream() *adminv1.Upstream {
 func (r *randomTestbed) listener() *adminv1.Listener {
 	hosts := []string{"127.0.0.1", "127.0.0.2", "0.0.0.0"}
 	l := listener(r.name("l"), fmt.Sprintf("%s:%d", hosts[r.IntN(3)], 1+r.IntN(8)), httpP, "")
-	l.Labels = r.labels()
+	l.Labels, l.Gateways = r.labels(), r.gateways()
 	if r.one(3) {
 		l.Protocol = adminv1.Protocol_PROTOCOL_TCP
 	}
@@ -147,7 +152,7 @@ func (r *randomTestbed) route() *adminv1.Route {
 		m.Methods = []string{"GET"}
 	}
 	msg := forward(r.name("r"), m, r.name("l"), r.name("u"))
-	msg.Labels = r.labels()
+	msg.Labels, msg.Gateways = r.labels(), r.gateways()
 	if r.one(3) {
 		msg.Listeners = append(msg.Listeners, r.name("l"))
 	}

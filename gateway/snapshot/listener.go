@@ -17,6 +17,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
 	"github.com/drawbridge-gateway/drawbridge/gateway/ordered"
+	"github.com/drawbridge-gateway/drawbridge/gateway/store"
 	"github.com/drawbridge-gateway/drawbridge/gateway/unixsocket"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
@@ -29,6 +30,9 @@ type Listener struct {
 	Configured       string // the address in the resource
 	Down             string // why the listener must not be served; "" if it is up
 	Unix             unixsocket.Options
+
+	selector  store.Selector
+	elsewhere bool // the listener applies only to other gateways
 
 	port     string // the table of a TCP listener
 	msg      *adminv1.Listener
@@ -54,11 +58,22 @@ func (u listenerUses) upstreams() iter.Seq2[*liveRoute, *liveUpstream] {
 		if u.upstream != nil && !yield(nil, u.upstream) {
 			return
 		}
-		for _, r := range u.routes.All() {
+		for r := range u.here() {
 			for _, up := range r.upstreams {
-				if up != nil && !yield(r, up) { // nil: the reference dangles
+				if up != nil && !yield(r, up) { // nil: the reference dangles, or the upstream applies only to other gateways
 					return
 				}
+			}
+		}
+	}
+}
+
+// here yields the routes that apply to this gateway.
+func (u listenerUses) here() iter.Seq[*liveRoute] {
+	return func(yield func(*liveRoute) bool) {
+		for _, r := range u.routes.All() {
+			if !r.elsewhere && !yield(r) {
+				return
 			}
 		}
 	}
@@ -100,7 +115,7 @@ func (j *job) compileListeners(routes map[string]ordered.Map[*liveRoute]) {
 			continue
 		}
 		l.notes = s.notes()
-		if l.Down = s.close(); l.Down != "" {
+		if l.Down = s.close(); l.Down != "" || l.elsewhere {
 			l.tcp, l.http = nil, nil
 		}
 	}
@@ -117,7 +132,7 @@ func (j *job) routesOf(listener string) ordered.Map[*liveRoute] {
 
 func (j *job) listener(s *scope, msg *adminv1.Listener, routes ordered.Map[*liveRoute]) *Listener {
 	prev := j.prev.listeners.Get(msg.GetName())
-	next := &Listener{Name: msg.GetName(), msg: msg, Configured: msg.GetAddress(), Protocol: msg.GetProtocol()}
+	next := &Listener{Name: msg.GetName(), msg: msg, Configured: msg.GetAddress(), Protocol: msg.GetProtocol(), selector: s.selector, elsewhere: s.elsewhere}
 	var problem string
 	if next.Network, next.Address, problem = listenAddress(msg.GetAddress()); problem != "" {
 		s.Add("address", "%s", problem)
@@ -132,12 +147,13 @@ func (j *job) listener(s *scope, msg *adminv1.Listener, routes ordered.Map[*live
 	for _, r := range routes.All() {
 		// Without this route, the listener would send its traffic to another
 		// upstream.
-		if r.problem != "" {
+		if r.problem != "" && !r.elsewhere {
 			s.Add("", "its route %q is down: %s", r.msg.GetName(), r.problem)
 		}
 	}
 	if msg.GetUpstream() != "" {
 		next.uses.upstream = j.next.upstreams.Get(msg.GetUpstream())
+		s.warnNoUpstream("upstream", next.uses.upstream)
 	}
 	next.uses.policies = listenerScope{s}.usePolicies(next, prev)
 
@@ -213,6 +229,8 @@ func (s listenerScope) buildListener(l, prev *Listener) {
 		s.checkPeek(l)
 		if u := l.uses.upstream; u != nil {
 			l.tcp.Default = &l4.Target{Passthrough: u.passes(), Upstreams: upstream.NewSplit([]upstream.Weighted[*upstream.Upstream]{{Value: u.live, Weight: 1}})}
+		} else if msg.GetUpstream() != "" {
+			l.tcp.Default = new(l4.Target)
 		}
 		s.warnOfPassedIdentities(l)
 	case adminv1.Protocol_PROTOCOL_HTTP:
@@ -240,6 +258,8 @@ func (s listenerScope) buildListener(l, prev *Listener) {
 		}
 		if u := l.uses.upstream; u != nil {
 			l.http.Default = &l7.Action{Forward: &l7.Forward{Backs: upstream.NewSplit([]upstream.Weighted[*backs.Pools]{{Value: u.back, Weight: 1}})}}
+		} else if msg.GetUpstream() != "" {
+			l.http.Default = &l7.Action{Forward: new(l7.Forward)}
 		}
 	case adminv1.Protocol_PROTOCOL_UNSPECIFIED:
 		s.Add("protocol", "must be set: PROTOCOL_TCP or PROTOCOL_HTTP")
@@ -312,7 +332,7 @@ func (s listenerScope) warnOfPassedIdentities(l *Listener) {
 	if !l.peeks() {
 		return
 	}
-	for _, r := range l.uses.routes.All() {
+	for r := range l.uses.here() {
 		m := r.msg.GetMatch()
 		if m.GetClientIdentity() == nil {
 			continue
@@ -365,7 +385,7 @@ func (j *job) checkOverlaps(scopes map[string]*scope) {
 	moved := map[string]bool{} // the sockets of listeners that may overlap another
 	for name := range scopes {
 		l, prev := j.next.listeners.Get(name), j.prev.listeners.Get(name)
-		if l.Network != "" && (j.work == nil || prev == nil || prev.Down != "" || prev.Network != l.Network || prev.Address != l.Address) {
+		if l.Network != "" && (j.work == nil || prev == nil || prev.Down != "" || prev.Network != l.Network || prev.Address != l.Address || prev.msg.GetGateways() != l.msg.GetGateways()) {
 			moved[l.socketKey()] = true
 		}
 	}
@@ -389,7 +409,7 @@ func (j *job) checkOverlaps(scopes map[string]*scope) {
 			slices.SortFunc(others, func(a, b *Listener) int { return strings.Compare(a.Name, b.Name) })
 		}
 		for _, other := range others {
-			if overlap(l.Network, l.Address, other.Network, other.Address) {
+			if overlap(l.Network, l.Address, other.Network, other.Address) && !l.selector.Disjoint(other.selector) {
 				j.reportOverlap(scopes, l, other)
 			}
 		}

@@ -123,7 +123,9 @@ func (s *Snapshot) leadingTo(name string) []*Listener {
 			names = r.GetListeners()
 		}
 		for _, l := range names {
-			found[l] = s.listeners.Get(l)
+			if live := s.Listener(l); live != nil {
+				found[l] = live
+			}
 		}
 	}
 	return ordered.Collect(found).Values()
@@ -180,7 +182,7 @@ func (c Compiler) WithUpstream(ctx context.Context, prev *Snapshot, d *store.Dra
 		m.system = c.readSystem(ctx)
 	}
 	j := c.configure(&job{prev: prev, draft: d, state: next.state, material: m, bad: bad})
-	j.next = &next
+	j.next, j.everywhere = &next, true
 	if r := next.state.Get(adminv1.Kind_KIND_UPSTREAM, name); r != nil {
 		next.upstreams = next.upstreams.With(map[string]*liveUpstream{name: j.upstream(r.(*adminv1.Upstream))})
 	}

@@ -25,6 +25,8 @@ type liveRoute struct {
 	msg       *adminv1.Route
 	upstreams []*liveUpstream
 	problem   string // why the route is not served; "" if it is
+	selector  store.Selector
+	elsewhere bool // the route applies only to other gateways
 }
 
 // sameLive reports whether both have the same conditions and action.
@@ -41,7 +43,7 @@ func (r *liveRoute) passes() bool {
 // newRoute begins the compile of a route and checks its settings.
 func (j *job) newRoute(msg *adminv1.Route) (*liveRoute, *scope) {
 	s := j.scope(msg)
-	r := &liveRoute{msg: msg}
+	r := &liveRoute{msg: msg, selector: s.selector, elsewhere: s.elsewhere}
 	for _, w := range msg.GetForward().GetUpstreams() {
 		r.upstreams = append(r.upstreams, j.next.upstreams.Get(w.GetName()))
 	}
@@ -51,6 +53,7 @@ func (j *job) newRoute(msg *adminv1.Route) (*liveRoute, *scope) {
 	case j.partnersChanged(msg):
 		routeScope{s}.checkPartners(msg)
 	}
+	s.warnNoUpstream("forward.upstreams", r.upstreams...)
 	return r, s
 }
 
@@ -103,6 +106,16 @@ func (j *job) allRoutes() map[string]ordered.Map[*liveRoute] {
 func (j *job) tableChanged(listener string, routes ordered.Map[*liveRoute]) bool {
 	prev := j.prev.listeners.Get(listener)
 	return prev == nil || prev.Down != "" || !sameRoutes(routes, prev.uses.routes, func(a, b *liveRoute) bool { return sameInputs(a.msg, b.msg) })
+}
+
+// elsewhere reports whether one of the routes applies only to other gateways.
+func elsewhere(routes ordered.Map[*liveRoute]) bool {
+	for _, r := range routes.All() {
+		if r.elsewhere {
+			return true
+		}
+	}
+	return false
 }
 
 // sameRoutes reports whether both have the same routes, compared with same.
@@ -297,7 +310,7 @@ func (j *job) checkConflicts(routes []*liveRoute, known map[[2]string]bool, scop
 	for i, r := range routes {
 		rules[i] = rule(r.msg, r)
 	}
-	_, err := route.New(rules)
+	err := route.Conflicts(rules, func(i, j int) bool { return routes[i].selector.Disjoint(routes[j].selector) })
 	for _, e := range unwrap(err) {
 		var c *route.ConflictError
 		var r *route.RuleError
@@ -391,17 +404,22 @@ func table[T any](s listenerScope, before *route.Table[T], l, prev *Listener, va
 	var err error
 	if before != nil && s.job.work != nil {
 		var remove, add []route.Rule[T]
+		changed := false
 		for _, r := range ordered.Differ(prev.uses.routes, l.uses.routes) {
 			if r[0] != nil && r[1] != nil && r[0].sameLive(r[1]) {
 				continue
 			}
+			changed = changed || r[1] != nil
 			var none T
-			if r[0] != nil {
+			if r[0] != nil && !r[0].elsewhere {
 				remove = append(remove, rule(r[0].msg, none))
 			}
-			if r[1] != nil {
+			if r[1] != nil && !r[1].elsewhere {
 				add = append(add, rule(r[1].msg, value(r[1])))
 			}
+		}
+		if changed && elsewhere(l.uses.routes) {
+			s.job.undecided = true // the table does not show whether routes are ambiguous at other gateways
 		}
 		if len(remove)+len(add) == 0 {
 			return before
@@ -410,8 +428,11 @@ func table[T any](s listenerScope, before *route.Table[T], l, prev *Listener, va
 	} else {
 		rules := make([]route.Rule[T], 0, l.uses.routes.Len())
 		for _, r := range l.uses.routes.All() {
-			rules = append(rules, rule(r.msg, value(r)))
+			if !r.elsewhere {
+				rules = append(rules, rule(r.msg, value(r)))
+			}
 		}
+		s.job.undecided = s.job.undecided || s.job.work != nil && len(rules) < l.uses.routes.Len()
 		t, err = route.New(rules)
 	}
 	if err != nil && (s.job.work != nil || s.job.bad.Len() == 0 && s.Len() == 0) {

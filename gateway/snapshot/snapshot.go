@@ -2,6 +2,7 @@ package snapshot
 
 import (
 	"iter"
+	"slices"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/l4"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7"
@@ -60,10 +61,10 @@ func (s *Snapshot) SecurityWarnings() []invalid.Warning {
 	return out
 }
 
-// Listeners returns the listeners in the order of their names. The caller must
-// not modify the slice's elements.
+// Listeners returns the listeners of this gateway in the order of their names. The
+// caller must not modify the slice's elements.
 func (s *Snapshot) Listeners() []*Listener {
-	return s.listeners.Values()
+	return slices.DeleteFunc(s.listeners.Values(), func(l *Listener) bool { return l.elsewhere })
 }
 
 // ChangedListeners returns the names of the listeners that differ between prev and s,
@@ -76,8 +77,14 @@ func (s *Snapshot) ChangedListeners(prev *Snapshot) []string {
 	return out
 }
 
-// Listener returns the listener of the name, or nil if it does not exist.
-func (s *Snapshot) Listener(name string) *Listener { return s.listeners.Get(name) }
+// Listener returns the listener of the name, or nil if it does not exist or applies only
+// to other gateways.
+func (s *Snapshot) Listener(name string) *Listener {
+	if l := s.listeners.Get(name); l != nil && !l.elsewhere {
+		return l
+	}
+	return nil
+}
 
 // TCP returns the table of the TCP listener of the name, or nil if it does not exist
 // or is down. It is safe for concurrent use and does not allocate.
@@ -130,7 +137,8 @@ func (u *liveUpstream) public() Upstream {
 	return out
 }
 
-// Upstream returns the upstream of the name; ok is false if it does not exist.
+// Upstream returns the upstream of the name; ok is false if it does not exist or applies
+// only to other gateways.
 func (s *Snapshot) Upstream(name string) (Upstream, bool) {
 	u := s.upstreams.Get(name)
 	if u == nil {

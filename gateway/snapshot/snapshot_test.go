@@ -34,7 +34,9 @@ func newTestbed(t *testing.T) *testbed {
 }
 
 // testCompiler returns a Compiler that reads the files of tests.
-func testCompiler() Compiler { return Compiler{FileRoots: fileroot.Roots{os.TempDir()}} }
+func testCompiler() Compiler {
+	return Compiler{FileRoots: fileroot.Roots{os.TempDir()}, GatewayLabels: map[string]string{"zone": "a"}}
+}
 
 // try compiles an edit.
 func (w *testbed) try(e store.Edit) (*Snapshot, *store.Draft, *invalid.List) {

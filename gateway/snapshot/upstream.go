@@ -92,7 +92,10 @@ func (j *job) upstream(msg *adminv1.Upstream) *liveUpstream {
 	s.buildUpstream(next, prev)
 	next.notes = s.notes()
 	s.warnOfIssuer(next)
-	switch next.down = s.close(); {
+	next.down = s.close()
+	switch {
+	case s.elsewhere:
+		return nil
 	case next.down == "":
 	case prev != nil && prev.down != "":
 		next.live, next.back = prev.live, prev.back

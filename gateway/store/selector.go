@@ -2,6 +2,7 @@ package store
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -90,10 +91,28 @@ func (s Selector) Matches(labels map[string]string) bool {
 // holds reports whether the label is one of the values.
 func (t term) holds(labels map[string]string) bool {
 	value, ok := labels[t.key]
-	for _, v := range t.values {
-		if ok && v == value {
-			return true
-		}
+	return ok && slices.Contains(t.values, value)
+}
+
+// Disjoint reports whether no labels match both selectors.
+func (s Selector) Disjoint(o Selector) bool {
+	all := slices.Concat(s.terms, o.terms)
+	allowed := func(key, value string) bool {
+		return !slices.ContainsFunc(all, func(t term) bool { return t.key == key && slices.Contains(t.values, value) == t.not })
 	}
-	return false
+	// Labels without such a term can be left out, and then match every term.
+	return slices.ContainsFunc(all, func(t term) bool {
+		return !t.not && !slices.ContainsFunc(t.values, func(value string) bool { return allowed(t.key, value) })
+	})
+}
+
+// A Selecting is a resource that selects the gateways at which it applies.
+type Selecting interface{ GetGateways() string }
+
+// Absent returns why a resource is not live at a gateway that has the state.
+func (s *State) Absent(ref Ref) string {
+	if r, ok := s.Get(ref.Kind, ref.Name).(Selecting); ok {
+		return fmt.Sprintf("%v applies only to gateways with %q, and not to this one", ref, r.GetGateways())
+	}
+	return fmt.Sprintf("there is no %s %s", KindName(ref.Kind), quote(ref.Name))
 }

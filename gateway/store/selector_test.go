@@ -44,6 +44,37 @@ func TestInvalidSelectorsAreRejected(t *testing.T) {
 	}
 }
 
+func TestDisjointSelectorsMatchNoLabelsTogether(t *testing.T) {
+	for _, c := range []struct {
+		a, b string
+		want bool
+	}{
+		{"", "", false},
+		{"zone=a", "", false},
+		{"zone=a", "zone=b", true},
+		{"zone=a", "zone=a", false},
+		{"zone=a", "zone!=a", true},
+		{"zone=a", "zone!=b", false},
+		{"zone!=a", "zone!=b", false}, // a third zone matches both
+		{"zone in (a,b)", "zone in (b,c)", false},
+		{"zone in (a,b)", "zone in (c,d)", true},
+		{"zone in (a,b)", "zone!=a,zone!=b", true},
+		{"zone in (a,b),zone in (b,c)", "zone in (a,c)", true},
+		{"zone=a,zone=b", "", true}, // matches nothing on its own
+		{"zone=a", "tier=edge", false},
+		{"zone=a,tier=core", "tier=edge", true},
+	} {
+		a, errA := ParseSelector(c.a)
+		b, errB := ParseSelector(c.b)
+		if errA != nil || errB != nil {
+			t.Fatal(errA, errB)
+		}
+		if a.Disjoint(b) != c.want || b.Disjoint(a) != c.want {
+			t.Errorf("%q and %q: %v and %v, want %v", c.a, c.b, a.Disjoint(b), b.Disjoint(a), c.want)
+		}
+	}
+}
+
 func FuzzSelector(f *testing.F) {
 	f.Add("a=b,c!=d,e in (f,g)", "a", "b")
 	f.Fuzz(func(t *testing.T, text, key, value string) {

@@ -250,6 +250,9 @@ const (
 	// The last good copy in the data directory cannot be written. After a restart without
 	// etcd, the gateway would serve an older revision.
 	WarningCode_WARNING_CODE_COPY_STALE WarningCode = 34
+	// The gateways field of a resource does not select the gateway that took the write. The
+	// resource was checked there, and is live at the gateways that it selects.
+	WarningCode_WARNING_CODE_OTHER_GATEWAYS WarningCode = 37
 )
 
 // Enum value maps for WarningCode.
@@ -273,6 +276,7 @@ var (
 		32: "WARNING_CODE_FLEET_UNREACHABLE",
 		33: "WARNING_CODE_FLEET_DIVERGED",
 		34: "WARNING_CODE_COPY_STALE",
+		37: "WARNING_CODE_OTHER_GATEWAYS",
 	}
 	WarningCode_value = map[string]int32{
 		"WARNING_CODE_UNSPECIFIED":        0,
@@ -293,6 +297,7 @@ var (
 		"WARNING_CODE_FLEET_UNREACHABLE":  32,
 		"WARNING_CODE_FLEET_DIVERGED":     33,
 		"WARNING_CODE_COPY_STALE":         34,
+		"WARNING_CODE_OTHER_GATEWAYS":     37,
 	}
 )
 
@@ -1321,7 +1326,7 @@ const file_drawbridge_admin_v1_config_proto_rawDesc = "" +
 	"\x15CHANGE_ACTION_CREATED\x10\x01\x12\x19\n" +
 	"\x15CHANGE_ACTION_UPDATED\x10\x02\x12\x1b\n" +
 	"\x17CHANGE_ACTION_UNCHANGED\x10\x03\x12\x19\n" +
-	"\x15CHANGE_ACTION_DELETED\x10\x04*\xcc\x04\n" +
+	"\x15CHANGE_ACTION_DELETED\x10\x04*\xed\x04\n" +
 	"\vWarningCode\x12\x1c\n" +
 	"\x18WARNING_CODE_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18WARNING_CODE_CERTIFICATE\x10\x01\x12\x1d\n" +
@@ -1341,7 +1346,8 @@ const file_drawbridge_admin_v1_config_proto_rawDesc = "" +
 	"\x1eWARNING_CODE_PLAINTEXT_CLIENTS\x10\x13\x12\"\n" +
 	"\x1eWARNING_CODE_FLEET_UNREACHABLE\x10 \x12\x1f\n" +
 	"\x1bWARNING_CODE_FLEET_DIVERGED\x10!\x12\x1b\n" +
-	"\x17WARNING_CODE_COPY_STALE\x10\"\"\x04\b\x0e\x10\x12BLZJgithub.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1;adminv1b\x06proto3"
+	"\x17WARNING_CODE_COPY_STALE\x10\"\x12\x1f\n" +
+	"\x1bWARNING_CODE_OTHER_GATEWAYS\x10%\"\x04\b\x0e\x10\x12BLZJgithub.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_drawbridge_admin_v1_config_proto_rawDescOnce sync.Once

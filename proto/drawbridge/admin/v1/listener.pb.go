@@ -406,7 +406,11 @@ type Listener struct {
 	AccessLog AccessLog `protobuf:"varint,15,opt,name=access_log,json=accessLog,proto3,enum=drawbridge.admin.v1.AccessLog" json:"access_log,omitempty"`
 	// Settings of the unix-domain socket. Only with an address of "unix:…". Absent: the
 	// defaults.
-	Unix          *UnixOptions `protobuf:"bytes,16,opt,name=unix,proto3" json:"unix,omitempty"`
+	Unix *UnixOptions `protobuf:"bytes,16,opt,name=unix,proto3" json:"unix,omitempty"`
+	// Selects the gateways of a fleet that serve the listener, by the labels of
+	// --gateway-labels: "zone=a,tier in (edge,core)". Empty: every gateway. At all other
+	// gateways the listener is checked, but not bound.
+	Gateways      string `protobuf:"bytes,17,opt,name=gateways,proto3" json:"gateways,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -551,6 +555,13 @@ func (x *Listener) GetUnix() *UnixOptions {
 		return x.Unix
 	}
 	return nil
+}
+
+func (x *Listener) GetGateways() string {
+	if x != nil {
+		return x.Gateways
+	}
+	return ""
 }
 
 // Who may connect to a unix-domain socket. A change applies at once to new
@@ -1170,7 +1181,7 @@ var File_drawbridge_admin_v1_listener_proto protoreflect.FileDescriptor
 
 const file_drawbridge_admin_v1_listener_proto_rawDesc = "" +
 	"\n" +
-	"\"drawbridge/admin/v1/listener.proto\x12\x13drawbridge.admin.v1\x1a\x1ddrawbridge/admin/v1/tls.proto\x1a\x1egoogle/protobuf/duration.proto\"\xe6\x06\n" +
+	"\"drawbridge/admin/v1/listener.proto\x12\x13drawbridge.admin.v1\x1a\x1ddrawbridge/admin/v1/tls.proto\x1a\x1egoogle/protobuf/duration.proto\"\x82\a\n" +
 	"\bListener\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12A\n" +
 	"\x06labels\x18\x02 \x03(\v2).drawbridge.admin.v1.Listener.LabelsEntryR\x06labels\x12\x12\n" +
@@ -1189,7 +1200,8 @@ const file_drawbridge_admin_v1_listener_proto_rawDesc = "" +
 	"\x06access\x18\x0e \x01(\v2!.drawbridge.admin.v1.ClientAccessR\x06access\x12=\n" +
 	"\n" +
 	"access_log\x18\x0f \x01(\x0e2\x1e.drawbridge.admin.v1.AccessLogR\taccessLog\x124\n" +
-	"\x04unix\x18\x10 \x01(\v2 .drawbridge.admin.v1.UnixOptionsR\x04unix\x1a9\n" +
+	"\x04unix\x18\x10 \x01(\v2 .drawbridge.admin.v1.UnixOptionsR\x04unix\x12\x1a\n" +
+	"\bgateways\x18\x11 \x01(\tR\bgateways\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"7\n" +

@@ -116,8 +116,12 @@ type Route struct {
 	RequestHeaders *HeaderRules `protobuf:"bytes,10,opt,name=request_headers,json=requestHeaders,proto3" json:"request_headers,omitempty"`
 	// Changes to the response header before it is sent to the client. HTTP only.
 	ResponseHeaders *HeaderRules `protobuf:"bytes,11,opt,name=response_headers,json=responseHeaders,proto3" json:"response_headers,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Selects the gateways of a fleet at which the route applies, by the labels of
+	// --gateway-labels: "zone=a,tier in (edge,core)". Empty: every gateway. Two routes that
+	// match the same traffic are not ambiguous if no gateway can have the labels of both.
+	Gateways      string `protobuf:"bytes,12,opt,name=gateways,proto3" json:"gateways,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Route) Reset() {
@@ -238,6 +242,13 @@ func (x *Route) GetResponseHeaders() *HeaderRules {
 		return x.ResponseHeaders
 	}
 	return nil
+}
+
+func (x *Route) GetGateways() string {
+	if x != nil {
+		return x.Gateways
+	}
+	return ""
 }
 
 type isRoute_Action interface {
@@ -1281,7 +1292,7 @@ var File_drawbridge_admin_v1_route_proto protoreflect.FileDescriptor
 
 const file_drawbridge_admin_v1_route_proto_rawDesc = "" +
 	"\n" +
-	"\x1fdrawbridge/admin/v1/route.proto\x12\x13drawbridge.admin.v1\x1a\x1egoogle/protobuf/duration.proto\"\xee\x04\n" +
+	"\x1fdrawbridge/admin/v1/route.proto\x12\x13drawbridge.admin.v1\x1a\x1egoogle/protobuf/duration.proto\"\x8a\x05\n" +
 	"\x05Route\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12>\n" +
 	"\x06labels\x18\x02 \x03(\v2&.drawbridge.admin.v1.Route.LabelsEntryR\x06labels\x12\x12\n" +
@@ -1294,7 +1305,8 @@ const file_drawbridge_admin_v1_route_proto_rawDesc = "" +
 	"\arespond\x18\t \x01(\v2\x1c.drawbridge.admin.v1.RespondH\x00R\arespond\x12I\n" +
 	"\x0frequest_headers\x18\n" +
 	" \x01(\v2 .drawbridge.admin.v1.HeaderRulesR\x0erequestHeaders\x12K\n" +
-	"\x10response_headers\x18\v \x01(\v2 .drawbridge.admin.v1.HeaderRulesR\x0fresponseHeaders\x1a9\n" +
+	"\x10response_headers\x18\v \x01(\v2 .drawbridge.admin.v1.HeaderRulesR\x0fresponseHeaders\x12\x1a\n" +
+	"\bgateways\x18\f \x01(\tR\bgateways\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\b\n" +

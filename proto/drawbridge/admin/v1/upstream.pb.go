@@ -307,7 +307,12 @@ type Upstream struct {
 	// The egress proxy through which the gateway makes every connection to the
 	// endpoints: for traffic, health checks and probes. timeouts.connect includes the
 	// time for the proxy. Default: connect directly.
-	Via           *Via `protobuf:"bytes,19,opt,name=via,proto3" json:"via,omitempty"`
+	Via *Via `protobuf:"bytes,19,opt,name=via,proto3" json:"via,omitempty"`
+	// Selects the gateways of a fleet that use the upstream, by the labels of
+	// --gateway-labels: "zone=a,tier in (edge,core)". Empty: every gateway. At all other
+	// gateways, routes forward to their other upstreams; without any, requests get 503 and
+	// connections are closed.
+	Gateways      string `protobuf:"bytes,20,opt,name=gateways,proto3" json:"gateways,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -486,6 +491,13 @@ func (x *Upstream) GetVia() *Via {
 		return x.Via
 	}
 	return nil
+}
+
+func (x *Upstream) GetGateways() string {
+	if x != nil {
+		return x.Gateways
+	}
+	return ""
 }
 
 type isUpstream_Transport interface {
@@ -2309,7 +2321,7 @@ var File_drawbridge_admin_v1_upstream_proto protoreflect.FileDescriptor
 
 const file_drawbridge_admin_v1_upstream_proto_rawDesc = "" +
 	"\n" +
-	"\"drawbridge/admin/v1/upstream.proto\x12\x13drawbridge.admin.v1\x1a drawbridge/admin/v1/reason.proto\x1a\x1ddrawbridge/admin/v1/tls.proto\x1a\x1egoogle/protobuf/duration.proto\"\xf3\b\n" +
+	"\"drawbridge/admin/v1/upstream.proto\x12\x13drawbridge.admin.v1\x1a drawbridge/admin/v1/reason.proto\x1a\x1ddrawbridge/admin/v1/tls.proto\x1a\x1egoogle/protobuf/duration.proto\"\x8f\t\n" +
 	"\bUpstream\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12A\n" +
 	"\x06labels\x18\x02 \x03(\v2).drawbridge.admin.v1.Upstream.LabelsEntryR\x06labels\x12\x12\n" +
@@ -2330,7 +2342,8 @@ const file_drawbridge_admin_v1_upstream_proto_rawDesc = "" +
 	"\fhealth_check\x18\x10 \x01(\v2 .drawbridge.admin.v1.HealthCheckR\vhealthCheck\x12R\n" +
 	"\x11outlier_detection\x18\x11 \x01(\v2%.drawbridge.admin.v1.OutlierDetectionR\x10outlierDetection\x12;\n" +
 	"\x06limits\x18\x12 \x01(\v2#.drawbridge.admin.v1.UpstreamLimitsR\x06limits\x12*\n" +
-	"\x03via\x18\x13 \x01(\v2\x18.drawbridge.admin.v1.ViaR\x03via\x1a9\n" +
+	"\x03via\x18\x13 \x01(\v2\x18.drawbridge.admin.v1.ViaR\x03via\x12\x1a\n" +
+	"\bgateways\x18\x14 \x01(\tR\bgateways\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\v\n" +
