@@ -23,7 +23,8 @@ import (
 // clients of an HTTP listener over mutual TLS, and 1,000 warm connections to an upstream
 // over mutual TLS. All are real sockets; the clients and the upstream are in this
 // process, the gateway in another. It reports the time until the client has all pages,
-// and the growth of the gateway's memory.
+// and the growth of the gateway's memory. On a machine that is busy with other work, run it
+// with real-time priority (chrt -r 20), or it measures that work.
 func BenchmarkListConnections(b *testing.B) {
 	const clients, warm = 9000, 1000
 	a := newAuthority(b)

@@ -2,6 +2,7 @@ package connections
 
 import (
 	"math"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -35,34 +36,36 @@ func (c *Connections) EachConnection(f *adminv1.ConnectionFilter, after uint64, 
 	if err != nil {
 		return err
 	}
-	names := newNames()
-	c.each(wanted, after, func(_ live.Entry, found *live.Connection) bool {
-		return yield(found.ID, message(found, wanted.now, names))
+	d := newDescriber(wanted)
+	c.batches(wanted, after, func(entries []numbered) bool {
+		for part := range slices.Chunk(entries, together) {
+			for i, m := range d.describe(part) {
+				if m != nil && !yield(part[i].number, m) {
+					return false
+				}
+			}
+		}
+		return true
 	})
 	return nil
 }
 
-// firstBatch is the number of connections that each reads at first: a page and the connection
-// behind it, by which a page knows that it is not the last.
+// firstBatch is the number of connections in the first batch: a page and the connection behind
+// it, by which a page knows that it is not the last.
 const firstBatch = 1024
 
-// each calls yield with each connection that matches, in ascending order, and its description,
-// which the next call overwrites. It leaves out connections that begin meanwhile.
-func (c *Connections) each(wanted *filter, after uint64, yield func(live.Entry, *live.Connection) bool) {
-	found := new(live.Connection) // one for all: a list of 10,000 makes little garbage
+// batches calls yield with the connections with a number above after, in ascending order, until
+// yield returns false. It leaves out those that the filter excludes by number, and those that
+// begin meanwhile.
+func (c *Connections) batches(wanted *filter, after uint64, yield func([]numbered) bool) {
 	until := uint64(math.MaxUint64)
 	// Batches grow because every batch looks at all connections.
-	for batch := firstBatch; ; batch *= 4 {
-		entries, last := c.entries(wanted, after, until, batch)
-		for _, e := range entries {
-			if e.Describe(found); wanted.matches(found) && !yield(e.Entry, found) {
-				return
-			}
-		}
-		if len(entries) < batch {
+	for size := firstBatch; ; size *= 4 {
+		entries, last := c.entries(wanted, after, until, size)
+		if !yield(entries) || len(entries) < size {
 			return
 		}
-		after, until = entries[batch-1].number, last
+		after, until = entries[size-1].number, last
 	}
 }
 
@@ -90,10 +93,14 @@ func (c *Connections) CloseConnections(f *adminv1.ConnectionFilter, grace time.D
 	if err != nil {
 		return 0, err
 	}
-	n := 0
-	c.each(wanted, 0, func(e live.Entry, _ *live.Connection) bool {
-		e.Close(grace)
-		n++
+	n, found := 0, new(live.Connection)
+	c.batches(wanted, 0, func(entries []numbered) bool {
+		for _, e := range entries {
+			if e.Describe(found); wanted.matches(found) {
+				e.Close(grace)
+				n++
+			}
+		}
 		return true
 	})
 	c.o.Logger.Info("connections closing", "connections", n, "grace", grace)

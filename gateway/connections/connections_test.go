@@ -75,6 +75,36 @@ func TestConnectionsThatBeginMeanwhileAreLeftOut(t *testing.T) {
 	}
 }
 
+// A panic in either goroutine must reach the caller, which recovers from it.
+func TestAPanicWhileDescribingIsTheCallers(t *testing.T) {
+	for _, broken := range []uint64{2, 190} {
+		func() {
+			defer func() {
+				if p := recover(); p != broken {
+					t.Errorf("connection %d: recovered from %v", broken, p)
+				}
+			}()
+			c := New(Options{Upstreams: func(func(live.Entry)) {}, Clients: func(f func(live.Entry)) {
+				for n := range uint64(200) {
+					f(panicking{entry{n + 1}, broken})
+				}
+			}})
+			_ = c.EachConnection(nil, 0, func(uint64, *adminv1.Connection) bool { return true })
+		}()
+	}
+}
+
+type panicking struct {
+	entry
+	at uint64
+}
+
+func (p panicking) Describe(c *live.Connection) {
+	if p.entry.Describe(c); p.n == p.at {
+		panic(p.n)
+	}
+}
+
 func TestAddressesAreWrittenAsTheirOwnTypesDo(t *testing.T) {
 	names := newNames()
 	for _, a := range []net.Addr{
