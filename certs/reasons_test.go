@@ -355,7 +355,7 @@ func TestClassifyDials(t *testing.T) {
 		conn, err := new(net.Dialer).DialContext(ctx, network, address)
 		if err == nil {
 			conn.Close()
-			t.Fatalf("%s could be dialled", address)
+			t.Fatalf("%s could be dialed", address)
 		}
 		return err
 	}
@@ -377,7 +377,7 @@ func TestClassifyDials(t *testing.T) {
 		{"nil", nil, ""},
 		{"a port without a listener", dial("tcp", free, t.Context()), certs.ReasonConnectRefused},
 		{"a unix socket that is not there", dial("unix", filepath.Join(dir, "no.sock"), t.Context()), certs.ReasonConnectRefused},
-		{"a file that is no socket", dial("unix", filepath.Join(dir, "file"), t.Context()), certs.ReasonConnectRefused},
+		{"a file that is not a socket", dial("unix", filepath.Join(dir, "file"), t.Context()), certs.ReasonConnectRefused},
 		{"a deadline that passed", dial("tcp", free, late), certs.ReasonConnectTimeout},
 		{"a bare deadline", context.DeadlineExceeded, certs.ReasonConnectTimeout},
 		{"a deadline of a read", op("read", os.ErrDeadlineExceeded), certs.ReasonHandshakeTimeout},

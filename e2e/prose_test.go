@@ -37,7 +37,7 @@ func TestMessagesKeepToTheHouseStyle(t *testing.T) {
 		}
 		report := func(pos token.Pos, text string) {
 			if found := words.FindString(text); found != "" {
-				t.Errorf("%s: %q: name the actor and use the field's own verb instead of %q", fset.Position(pos), text, found)
+				t.Errorf("%s: %q: %q is not in the house style: see .vale/Drawbridge", fset.Position(pos), text, found)
 			}
 		}
 		ast.Inspect(syntax, func(n ast.Node) bool {
@@ -128,7 +128,7 @@ func TestCommentsOutsideGoKeepToTheHouseStyle(t *testing.T) {
 			}
 			comments++
 			if word := words.FindString(comment); word != "" {
-				t.Errorf("%s:%d: name the actor and use the field's own verb instead of %q", file, number, word)
+				t.Errorf("%s:%d: %q is not in the house style: see .vale/Drawbridge", file, number, word)
 			}
 		}
 	}
@@ -137,8 +137,8 @@ func TestCommentsOutsideGoKeepToTheHouseStyle(t *testing.T) {
 	}
 }
 
-// styleWords returns one expression for all words that
-// .vale/Drawbridge/Words.yml forbids.
+// styleWords returns one expression for all words that Words.yml and Spelling.yml in
+// .vale/Drawbridge forbid.
 func styleWords(t *testing.T) *regexp.Regexp {
 	_, list, found := strings.Cut(readPage(t, "../.vale/Drawbridge/Words.yml"), "\ntokens:\n")
 	if !found {
@@ -151,6 +151,14 @@ func styleWords(t *testing.T) *regexp.Regexp {
 	}
 	if len(all) < 10 {
 		t.Fatalf("Words.yml has only %d tokens", len(all))
+	}
+	_, list, found = strings.Cut(readPage(t, "../.vale/Drawbridge/Spelling.yml"), "\nswap:\n")
+	if !found {
+		t.Fatal("Spelling.yml has no words")
+	}
+	for line := range strings.Lines(list) {
+		british, _, _ := strings.Cut(strings.TrimSpace(line), ":")
+		all = append(all, `\b`+british+`\b`)
 	}
 	return regexp.MustCompile("(?i)" + strings.Join(all, "|"))
 }

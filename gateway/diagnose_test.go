@@ -158,12 +158,12 @@ func TestUnappliedUpstreamIsProbed(t *testing.T) {
 // An upstream that cannot be made live is not dialed, and the probe says why.
 func TestDownUpstreamIsNotDialed(t *testing.T) {
 	ca := certstest.NewCA(t)
-	dialled := make(chan struct{}, 1)
+	dialed := make(chan struct{}, 1)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	serve(t, l, func(net.Conn) { dialled <- struct{}{} })
+	serve(t, l, func(net.Conn) { dialed <- struct{}{} })
 	g := start(t, "")
 	file := writeFile(t, filepath.Join(g.dir, "ca.pem"), ca.TrustPEM())
 	g.put(
@@ -181,8 +181,8 @@ func TestDownUpstreamIsNotDialed(t *testing.T) {
 		t.Errorf("%v", r)
 	}
 	select {
-	case <-dialled:
-		t.Error("it was dialled")
+	case <-dialed:
+		t.Error("it was dialed")
 	default:
 	}
 }

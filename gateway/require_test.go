@@ -90,12 +90,12 @@ func TestAWriteCanRequireProbes(t *testing.T) {
 // upstream. An unchanged upstream is not probed.
 func TestOnlyChangedUpstreamsAreProbed(t *testing.T) {
 	ca, other := certstest.NewCA(t), certstest.NewCA(t)
-	var dialled atomic.Int32
+	var dialed atomic.Int32
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	serve(t, l, func(net.Conn) { dialled.Add(1) })
+	serve(t, l, func(net.Conn) { dialed.Add(1) })
 	g := start(t, "")
 	resources := bridgeTo(t, ca, echo(t, ca, ca.Server(t, "up.example")))
 	g.put(append(resources, &adminv1.Upstream{Name: "untouched", Endpoints: []*adminv1.Endpoint{{Address: l.Addr().String()}}})...)
@@ -124,7 +124,7 @@ func TestOnlyChangedUpstreamsAreProbed(t *testing.T) {
 	if _, err := g.Apply(t.Context(), store.Edit{Deletes: []store.Delete{{Kind: adminv1.Kind_KIND_UPSTREAM, Name: "untouched"}}, RequireProbe: probeEvery}); err != nil {
 		t.Error(err)
 	}
-	if dialled.Load() != 0 {
+	if dialed.Load() != 0 {
 		t.Error("an unchanged upstream was dialed")
 	}
 	_, err = g.Apply(t.Context(), store.Edit{RequireProbe: 9})

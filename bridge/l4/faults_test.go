@@ -81,7 +81,7 @@ func (c *peekedClient) run(t *testing.T, fault faulttest.Fault) (ops int) {
 	if open := g.Stats().Open; open != 0 || faults.Open() != 0 {
 		t.Errorf("%d connections are open, %d sockets", open, faults.Open())
 	}
-	g.Shutdown(cancelled())
+	g.Shutdown(canceled())
 	<-served
 	close(dialed)
 	n := 0

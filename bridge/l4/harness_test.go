@@ -53,7 +53,7 @@ func open(t testing.TB, network string, o l4.Options) *gate {
 	g := &gate{Server: l4.New(o), network: network, address: ln.Addr().String(), served: make(chan error, 1)}
 	go func() { g.served <- g.Serve(ln) }()
 	t.Cleanup(func() {
-		g.Shutdown(cancelled())
+		g.Shutdown(canceled())
 		if err := <-g.served; err != l4.ErrServerClosed {
 			t.Errorf("Serve returned %v", err)
 		}
@@ -168,7 +168,7 @@ func eventually(t testing.TB, condition string, ok func() bool) {
 	splicetest.Eventually(t, condition, ok)
 }
 
-func cancelled() context.Context {
+func canceled() context.Context {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	return ctx

@@ -94,7 +94,7 @@ func TestConnectionsOverALimitWaitOrAreReset(t *testing.T) {
 			if err := <-served; err != nil {
 				t.Errorf("the second connection: %v", err)
 			}
-			if g.Shutdown(cancelled()); !strings.Contains(log.String(), "reason=OVERLOADED") {
+			if g.Shutdown(canceled()); !strings.Contains(log.String(), "reason=OVERLOADED") {
 				t.Errorf("log: %s", log.String())
 			}
 			if load := u.Load(); load.InFlight != 0 || load.Pending != 0 {
@@ -117,7 +117,7 @@ func TestShutdownEndsWaitingConnections(t *testing.T) {
 		ended <- err
 	}()
 	eventually(t, "one request waits", func() bool { return u.Load().Pending == 1 })
-	g.Shutdown(cancelled())
+	g.Shutdown(canceled())
 	if err := <-ended; err == nil {
 		t.Error("it was served")
 	}

@@ -239,7 +239,7 @@ func TestShutdownWhileAHelloIsRead(t *testing.T) {
 	c := g.dial(t, nil)
 	c.Send(t, string(hello(t)[:100]))
 	eventually(t, "the connection is accepted", func() bool { return g.Stats().Open == 1 })
-	if err := g.Shutdown(cancelled()); err == nil {
+	if err := g.Shutdown(canceled()); err == nil {
 		t.Error("Shutdown returned nil although it cut a connection")
 	}
 	c.WantEnd(t, "", reset)

@@ -190,7 +190,7 @@ func TestShutdownCutsConnectionsWithoutAHeader(t *testing.T) {
 	c := g.dial(t, nil)
 	c.Send(t, "PROXY ")
 	eventually(t, "accepted", func() bool { return g.Stats().Open == 1 })
-	g.Shutdown(cancelled())
+	g.Shutdown(canceled())
 	c.WantEnd(t, "", reset)
 }
 

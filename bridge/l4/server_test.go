@@ -358,7 +358,7 @@ func TestShutdownCuts(t *testing.T) {
 		"carrying bytes": {&l4.Table{Default: to(group(plain(ln)))}, func(c *peer) { c.WantEcho(t, "x") }},
 		"in the handshake with the client": {&l4.Table{TLS: p.listener(t, "x.test"), HandshakeTimeout: time.Hour},
 			func(*peer) {}},
-		"dialling": {&l4.Table{Default: to(group(over(t, silent, p.upstream(t, "x.test"))))},
+		"dialing": {&l4.Table{Default: to(group(over(t, silent, p.upstream(t, "x.test"))))},
 			func(*peer) { accept(t, silent, nil) }},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -383,7 +383,7 @@ func TestShutdownCuts(t *testing.T) {
 
 func TestShutdownOfNothingIsClean(t *testing.T) {
 	for range 100 {
-		if err := l4.New(l4.Options{}).Shutdown(cancelled()); err != nil {
+		if err := l4.New(l4.Options{}).Shutdown(canceled()); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -545,6 +545,6 @@ func TestClientSocketOptions(t *testing.T) {
 			t.Errorf("TCP_NODELAY %d, SO_KEEPALIVE %d, want both", noDelay, keepAlive)
 		}
 	})
-	s.Shutdown(cancelled())
+	s.Shutdown(canceled())
 	<-served
 }

@@ -127,7 +127,7 @@ func TestDialReturnsTheErrorsOfADialer(t *testing.T) {
 		t.Errorf("%#v", err)
 	}
 	if _, err := Dial(t.Context(), "tcp", "no port"); err == nil {
-		t.Error("an address without a port is dialled")
+		t.Error("an address without a port is dialed")
 	}
 	if _, err := Dial(t.Context(), "unix", "/none"); err == nil {
 		t.Error("no socket is connected to")

@@ -107,7 +107,7 @@ func TestDialPlaintext(t *testing.T) {
 				t.Fatal(err)
 			}
 			if e.Network() != network || e.Address() != addr.String() {
-				t.Errorf("dialled %s %s", e.Network(), e.Address())
+				t.Errorf("dialed %s %s", e.Network(), e.Address())
 			}
 			exchange(t, conn)
 			if s := only(t, u); s.Health != upstream.Up || s.Open != 1 || s.Made != 1 || s.Connects.Count != 1 || s.Handshakes.Count != 0 {
@@ -276,7 +276,7 @@ func TestDialTriesTheNextEndpoint(t *testing.T) {
 			exchange(t, conn)
 			conn.Close()
 			if e.Address() != good.String() {
-				t.Errorf("dialled %s", e.Address())
+				t.Errorf("dialed %s", e.Address())
 			}
 		}
 		s := u.Status()

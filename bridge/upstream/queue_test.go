@@ -164,7 +164,7 @@ func TestWaitingEnds(t *testing.T) {
 	}{
 		{"after five seconds", upstream.Limits{}, false, 5 * time.Second, upstream.ErrOverloaded},
 		{"after its timeout", upstream.Limits{PendingTimeout: 3 * time.Second}, false, 3 * time.Second, upstream.ErrOverloaded},
-		{"when it is cancelled", upstream.Limits{}, true, 2 * time.Second, context.Canceled},
+		{"when it is canceled", upstream.Limits{}, true, 2 * time.Second, context.Canceled},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

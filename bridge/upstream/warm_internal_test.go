@@ -23,7 +23,7 @@ type mock struct {
 	isDown      bool
 	isScarce    bool
 	dials       int
-	dialling    int
+	dialing    int
 	most        int // maximum number of concurrent dials
 	made        []*mockConn
 	lives       time.Duration // how long the peer keeps a connection open; 0: forever
@@ -76,10 +76,10 @@ func newMock(size int, maxAge time.Duration, filling chan struct{}) *mock {
 func (m *mock) dialOne(ctx context.Context, holder Holder) (net.Conn, error) {
 	var takes time.Duration
 	m.set(func() {
-		m.dials, m.dialling, takes = m.dials+1, m.dialling+1, m.takes
-		m.most = max(m.most, m.dialling)
+		m.dials, m.dialing, takes = m.dials+1, m.dialing+1, m.takes
+		m.most = max(m.most, m.dialing)
 	})
-	defer m.set(func() { m.dialling-- })
+	defer m.set(func() { m.dialing-- })
 	select {
 	case <-time.After(takes):
 	case <-ctx.Done():
@@ -163,13 +163,13 @@ func TestWarmConnectionsAreMadeAFewAtATime(t *testing.T) {
 	within(t, 10, 0, func(t *testing.T, m *mock) {
 		time.Sleep(time.Hour)
 		if _, dials := m.count(); dials != 0 {
-			t.Fatalf("dialled %d times before the start", dials)
+			t.Fatalf("dialed %d times before the start", dials)
 		}
 		m.start()
 		m.start()
 		time.Sleep(10 * time.Millisecond)
 		if ready, dials := m.count(); ready != 10 || dials != 10 || m.mostAtOnce() != 8 {
-			t.Errorf("%d ready, dialled %d times, %d at once", ready, dials, m.mostAtOnce())
+			t.Errorf("%d ready, dialed %d times, %d at once", ready, dials, m.mostAtOnce())
 		}
 		first := m.made[0]
 		if c := m.taken(); c != first {
@@ -177,11 +177,11 @@ func TestWarmConnectionsAreMadeAFewAtATime(t *testing.T) {
 		}
 		time.Sleep(quietTime / 2) // the client of the taken connection is being served
 		if ready, dials := m.count(); ready != 9 || dials != 0 {
-			t.Errorf("at once after one was taken: %d ready, dialled %d times", ready, dials)
+			t.Errorf("at once after one was taken: %d ready, dialed %d times", ready, dials)
 		}
 		time.Sleep(quietTime)
 		if ready, dials := m.count(); ready != 10 || dials != 1 {
-			t.Errorf("after one was taken: %d ready, dialled %d times", ready, dials)
+			t.Errorf("after one was taken: %d ready, dialed %d times", ready, dials)
 		}
 		if s := m.status(); *s != (Warm{Size: 10, Ready: 10, Used: 1}) {
 			t.Errorf("%+v", s)
@@ -241,8 +241,8 @@ func TestAConnectionThatIsBeingMadeCountsAsMissing(t *testing.T) {
 			m.taken()
 		}
 		synctest.Wait() // one dial is in progress, because plenty of connections are left
-		if m.set(func() { m.most = 0 }); m.dialling != 1 {
-			t.Fatalf("%d are being made", m.dialling)
+		if m.set(func() { m.most = 0 }); m.dialing != 1 {
+			t.Fatalf("%d are being made", m.dialing)
 		}
 		m.taken()
 		synctest.Wait()
@@ -259,11 +259,11 @@ func TestTheFirstWarmConnectionIsMadeAlone(t *testing.T) {
 		m.start()
 		time.Sleep(time.Second / 2)
 		if _, dials := m.count(); dials != 1 {
-			t.Errorf("dialled %d times", dials)
+			t.Errorf("dialed %d times", dials)
 		}
 		time.Sleep(time.Second)
 		if _, dials := m.count(); dials != maxFills {
-			t.Errorf("then dialled %d times", dials)
+			t.Errorf("then dialed %d times", dials)
 		}
 		time.Sleep(10 * time.Second)
 	})
@@ -347,7 +347,7 @@ func TestWarmConnectionsThatAreClosedAreNotMadeInALoop(t *testing.T) {
 				m.start()
 				time.Sleep(time.Hour)
 				if _, dials := m.count(); dials > test.mostDials || dials < test.fewestDials {
-					t.Errorf("dialled %d times in an hour, want %d to %d", dials, test.fewestDials, test.mostDials)
+					t.Errorf("dialed %d times in an hour, want %d to %d", dials, test.fewestDials, test.mostDials)
 				}
 			})
 		})
@@ -426,7 +426,7 @@ func TestAFlappingEndpointIsRetriedSlowly(t *testing.T) {
 			m.signal()
 		}
 		if _, dials := m.count(); dials > 20*maxFills+1 {
-			t.Errorf("dialled %d times in 10s", dials)
+			t.Errorf("dialed %d times in 10s", dials)
 		}
 	})
 }
@@ -445,11 +445,11 @@ func TestAfterALateRefusalAConnectionIsTriedFirst(t *testing.T) {
 		})
 		time.Sleep(time.Second)
 		if ready, dials := m.count(); ready != 0 || !m.nowDown() || len(m.found) != 6 || dials > 7 {
-			t.Fatalf("%d ready, down %v, found %v, dialled %d times", ready, m.nowDown(), m.found, dials)
+			t.Fatalf("%d ready, down %v, found %v, dialed %d times", ready, m.nowDown(), m.found, dials)
 		}
 		time.Sleep(time.Hour)
 		if ready, dials := m.count(); ready != 0 || m.open() > 1 || dials > 150 || dials < 50 {
-			t.Errorf("silent: %d ready, %d open, dialled %d times", ready, m.open(), dials)
+			t.Errorf("silent: %d ready, %d open, dialed %d times", ready, m.open(), dials)
 		}
 		m.set(func() { m.received = true })
 		time.Sleep(time.Minute)
@@ -492,7 +492,7 @@ func TestDrainedConnectionsLeaveThePool(t *testing.T) {
 			m.start()
 			time.Sleep(time.Second)
 			if ready, dials := m.count(); ready != 1 || dials != 2 || m.open() != 1 {
-				t.Errorf("%d ready, dialled %d times, %d open", ready, dials, m.open())
+				t.Errorf("%d ready, dialed %d times, %d open", ready, dials, m.open())
 			}
 		})
 	})
@@ -505,7 +505,7 @@ func TestNothingIsMadeWarmWhileDescriptorsAreScarce(t *testing.T) {
 		m.start()
 		time.Sleep(time.Hour)
 		if _, dials := m.count(); dials != 0 {
-			t.Errorf("dialled %d times", dials)
+			t.Errorf("dialed %d times", dials)
 		}
 		m.set(func() { m.isScarce = false })
 		time.Sleep(2 * time.Second)
@@ -533,7 +533,7 @@ func TestARetiredPoolKeepsNothing(t *testing.T) {
 		m.count()
 		time.Sleep(time.Hour)
 		if _, dials := m.count(); dials != 0 {
-			t.Errorf("dialled %d times", dials)
+			t.Errorf("dialed %d times", dials)
 		}
 	})
 	synctest.Test(t, func(t *testing.T) {
@@ -543,7 +543,7 @@ func TestARetiredPoolKeepsNothing(t *testing.T) {
 		m.start()
 		time.Sleep(time.Hour)
 		if _, dials := m.count(); dials != 0 {
-			t.Errorf("retired before it was started, it dialled %d times", dials)
+			t.Errorf("retired before it was started, it dialed %d times", dials)
 		}
 	})
 }

@@ -299,7 +299,7 @@ func TestARetiredUpstreamHasNoWarmConnections(t *testing.T) {
 	if err := echoed(conn, "it continues"); err != nil {
 		t.Error(err)
 	}
-	if err := echoed(stream(t, u), "and so does dialling"); err != nil {
+	if err := echoed(stream(t, u), "and so does dialing"); err != nil {
 		t.Error(err)
 	}
 	if st := only(t, u); st.Open != 2 || st.Warm.Ready != 0 {

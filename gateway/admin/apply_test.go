@@ -159,13 +159,13 @@ func TestStatusIsTheGateways(t *testing.T) {
 
 func TestPruneDeletesOnlyTheKindsAndLabelsItNames(t *testing.T) {
 	r := start(t)
-	labelled := func(name, team string) *adminv1.Resource {
+	labeled := func(name, team string) *adminv1.Resource {
 		u := upstream(name)
 		u.Labels = map[string]string{"team": team}
 		return store.Wrap(u)
 	}
 	_, err := r.admin.Apply(t.Context(), &adminv1.ApplyRequest{Resources: []*adminv1.Resource{
-		labelled("pay", "a"), labelled("other", "b"), store.Wrap(&adminv1.TrustBundle{Name: "corp", Source: &adminv1.TrustBundle_System{System: &adminv1.SystemRoots{}}}),
+		labeled("pay", "a"), labeled("other", "b"), store.Wrap(&adminv1.TrustBundle{Name: "corp", Source: &adminv1.TrustBundle_System{System: &adminv1.SystemRoots{}}}),
 	}})
 	if err != nil {
 		t.Fatal(err)

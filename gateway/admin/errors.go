@@ -68,7 +68,7 @@ func statusOf(err error) (st *status.Status, ok bool) {
 	case errors.Is(err, context.DeadlineExceeded):
 		return statusWith(codes.DeadlineExceeded, "DEADLINE_EXCEEDED", "the call took too long"), true
 	case errors.Is(err, context.Canceled):
-		return statusWith(codes.Canceled, "CANCELLED", "the call was cancelled"), true
+		return statusWith(codes.Canceled, "CANCELLED", "the call was canceled"), true
 	}
 	if st, ok := status.FromError(err); ok {
 		return st, true

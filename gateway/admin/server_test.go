@@ -183,7 +183,7 @@ func TestShutdownCancelsWhatOutlastsItsContext(t *testing.T) {
 		t.Errorf("Shutdown: %v", err)
 	}
 	if r.gateway.State().Revision() != 0 {
-		t.Error("a cancelled write happened")
+		t.Error("a canceled write happened")
 	}
 }
 

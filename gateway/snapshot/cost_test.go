@@ -50,8 +50,8 @@ func TestAWriteLooksAtWhatItCanAffect(t *testing.T) {
 	}
 
 	renewed := pemCertificate("c7", w.ca.Server(t, "h.test"))
-	labelled := bundle(7)
-	labelled.Labels = map[string]string{"l": "1"}
+	labeled := bundle(7)
+	labeled.Labels = map[string]string{"l": "1"}
 	otherBundle := bundle(7)
 	otherBundle.Source = &adminv1.TrustBundle_Pem{Pem: string(newTestbed(t).ca.TrustPEM())}
 	heavier := upstream(7)
@@ -64,7 +64,7 @@ func TestAWriteLooksAtWhatItCanAffect(t *testing.T) {
 	fewer.Tls.Certificates = fewer.Tls.Certificates[1:]
 	for what, edit := range map[string]store.Edit{
 		"renewed certificate":              {Puts: puts(renewed)},
-		"trust bundle, another label":      {Puts: puts(labelled)},
+		"trust bundle, another label":      {Puts: puts(labeled)},
 		"trust bundle, another CA":         {Puts: puts(otherBundle)},
 		"upstream":                         {Puts: puts(heavier)},
 		"route":                            {Puts: puts(other)},

@@ -292,9 +292,9 @@ func TestWithUpstreamDoesNotChangeTheSnapshot(t *testing.T) {
 func TestChangedListsUpstreamsWhoseLiveObjectIsNew(t *testing.T) {
 	w := newTestbed(t)
 	w.put(w.bundle("corp"), w.bundle("other"), tlsUpstream("a", &adminv1.UpstreamTls{TrustBundles: []string{"corp"}}), tlsUpstream("b", nil), tlsUpstream("c", nil))
-	labelled := tlsUpstream("b", nil)
-	labelled.Labels = map[string]string{"a": "b"}
-	next, _, bad := w.try(store.Edit{Puts: puts(labelled, &adminv1.TrustBundle{Name: "corp", Source: &adminv1.TrustBundle_Pem{Pem: string(certstest.NewCA(t).TrustPEM())}}, tlsUpstream("d", nil))})
+	labeled := tlsUpstream("b", nil)
+	labeled.Labels = map[string]string{"a": "b"}
+	next, _, bad := w.try(store.Edit{Puts: puts(labeled, &adminv1.TrustBundle{Name: "corp", Source: &adminv1.TrustBundle_Pem{Pem: string(certstest.NewCA(t).TrustPEM())}}, tlsUpstream("d", nil))})
 	if err := bad.Err(); err != nil {
 		t.Fatal(err)
 	}

@@ -163,9 +163,9 @@ func TestUnchangedResourcesKeepTheirObject(t *testing.T) {
 	certA := live{"certificate ca", func(s *Snapshot) any { return s.certificates.Get("ca").live }}
 	all := []live{upstreamA, upstreamB, backB, tableA, tableB, front, frontTLS, certA}
 
-	labelled := proto.Clone(a).(*adminv1.Upstream)
-	labelled.Labels = map[string]string{"a": "b"}
-	pooled := proto.Clone(labelled).(*adminv1.Upstream)
+	labeled := proto.Clone(a).(*adminv1.Upstream)
+	labeled.Labels = map[string]string{"a": "b"}
+	pooled := proto.Clone(labeled).(*adminv1.Upstream)
 	pooled.Pool = &adminv1.Pool{MaxIdle: new(int32(7))}
 	for _, step := range []struct {
 		what    string
@@ -173,7 +173,7 @@ func TestUnchangedResourcesKeepTheirObject(t *testing.T) {
 		changed []live
 	}{
 		{"the same again", []store.Resource{a}, nil},
-		{"only labels", []store.Resource{labelled}, nil},
+		{"only labels", []store.Resource{labeled}, nil},
 		{"another upstream", []store.Resource{tlsUpstream("c", nil)}, nil},
 		{"upstream a", []store.Resource{pooled}, []live{upstreamA, tableA, front}},
 		{"the client certificate of a", []store.Resource{w.client("ca")}, []live{certA, upstreamA, tableA, front}},
@@ -482,9 +482,9 @@ func TestPresentOmitsKeysAndAddsInfo(t *testing.T) {
 		t.Errorf("info: %v", bundle.GetInfo())
 	}
 	// No field that is added later may reveal a private key.
-	labelled := proto.Clone(stored).(*adminv1.Certificate)
-	labelled.Labels = map[string]string{"a": "b"}
-	if got := w.snap.Present(labelled).(*adminv1.Certificate); got.GetLabels()["a"] != "b" {
+	labeled := proto.Clone(stored).(*adminv1.Certificate)
+	labeled.Labels = map[string]string{"a": "b"}
+	if got := w.snap.Present(labeled).(*adminv1.Certificate); got.GetLabels()["a"] != "b" {
 		t.Error("labels are lost")
 	}
 }

@@ -240,10 +240,10 @@ func TestPutWithoutAKeyKeepsTheStoredKey(t *testing.T) {
 	if d := edit(t, s, Edit{Puts: put(cert("chain", ""))}); d.Changed() {
 		t.Error(actions(d))
 	}
-	labelled := cert("chain", "")
-	labelled.Labels = map[string]string{"a": "b"}
-	labelled.Info = &adminv1.CertificateInfo{Subject: "forged"}
-	got := edit(t, s, Edit{Puts: put(labelled)}).State().Get(kCertificate, "c").(*adminv1.Certificate)
+	labeled := cert("chain", "")
+	labeled.Labels = map[string]string{"a": "b"}
+	labeled.Info = &adminv1.CertificateInfo{Subject: "forged"}
+	got := edit(t, s, Edit{Puts: put(labeled)}).State().Get(kCertificate, "c").(*adminv1.Certificate)
 	if got.GetPem().GetPrivateKey() != "key" || got.GetInfo() != nil {
 		t.Errorf("stored: %v", got)
 	}

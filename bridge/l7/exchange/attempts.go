@@ -204,7 +204,7 @@ func (t *attempts) connect(e *upstream.Endpoint, fresh bool) (message.Back, erro
 		log.Attempts-- // no connection was available
 	}
 	if t.given.Dial != nil {
-		log.dialled(t.given.Dial)
+		log.dialed(t.given.Dial)
 	}
 	return nil, err
 }

@@ -32,8 +32,8 @@ type Log struct {
 	got time.Duration // from the start until the last connection; 0: too short to measure
 }
 
-// dialled adds the time that a dial took.
-func (l *Log) dialled(d *accesslog.Dial) {
+// dialed adds the time that a dial took.
+func (l *Log) dialed(d *accesslog.Dial) {
 	l.Connect += d.Connect
 	l.Handshake += d.Handshake
 }
@@ -59,7 +59,7 @@ func (t *attempts) connected(g *BackInfo, asked time.Duration) {
 	l.Dial, l.Protocol = g.Dial, g.Protocol
 	l.Reused = g.Dial.At.Sub(t.x.Start) < asked
 	if !l.Reused {
-		l.dialled(g.Dial)
+		l.dialed(g.Dial)
 	}
 }
 
