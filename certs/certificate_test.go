@@ -69,7 +69,7 @@ func TestParseCertificateRefuses(t *testing.T) {
 		{"a missing BEGIN line", join(chain, headless), key, inChain, "BEGIN line is missing"},
 		{"base64 without lines around", join(chain, []byte(strings.Split(string(chain), "\n")[1]+"\n")), key, inChain, "base64"},
 		{"binary data after the chain", join(chain, []byte{0, 1, 2}), key, inChain, "binary"},
-		{"a block that is no certificate", block("CERTIFICATE", []byte("garbage")), key, inChain, "cannot be parsed"},
+		{"a block that is not a certificate", block("CERTIFICATE", []byte("garbage")), key, inChain, "cannot be parsed"},
 		{"half a certificate", block("CERTIFICATE", der.Bytes[:100]), key, inChain, "cannot be parsed"},
 		{"too long a chain", slices.Repeat(chain, 17), key, inChain, "more than 16"},
 		{"too long a text", join(chain, slices.Repeat([]byte("#\n"), 3<<20)), key, inChain, "at most"},

@@ -112,7 +112,7 @@ func TestObserveFailures(t *testing.T) {
 		{"no application protocol", func(_ *tls.Config, o *certs.ClientOptions) {
 			o.NextProtos, o.RequireALPN = []string{"h2"}, true
 		}, certs.ReasonALPNMismatch, 1, nil},
-		{"no name known", func(s *tls.Config, _ *certs.ClientOptions) {
+		{"an unknown name", func(s *tls.Config, _ *certs.ClientOptions) {
 			s.Certificates, s.GetCertificate = nil, func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return nil, nil }
 		}, certs.ReasonUnrecognizedName, 0, nil},
 	} {

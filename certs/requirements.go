@@ -225,7 +225,7 @@ func (v *verifier) reverifyChain(p *Peer, now time.Time) (until time.Time, failu
 		return known.to, nil
 	}
 	if p.rules == v.rules() && v.stillPasses(p.chain, now) {
-		lasts := v.lasts(p.chain, now)
+		lasts := v.passingPeriod(p.chain, now)
 		v.verified.add(p.key, passedChain{lasts, p.chain})
 		return lasts.to, nil
 	}

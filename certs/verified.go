@@ -31,8 +31,8 @@ type period struct{ from, to time.Time }
 
 func (p period) holds(t time.Time) bool { return !t.Before(p.from) && !t.After(p.to) }
 
-// and returns the intersection of two periods.
-func (p period) and(from, to time.Time) period {
+// intersect returns the intersection of two periods.
+func (p period) intersect(from, to time.Time) period {
 	if from.After(p.from) {
 		p.from = from
 	}
@@ -81,13 +81,13 @@ func (v *verified) add(key [sha256.Size]byte, p passedChain) {
 	v.chains[key] = p
 }
 
-// lasts returns the period around now in which a chain that passed at now still
+// passingPeriod returns the period around now in which a chain that passed at now still
 // passes: all its certificates are valid, and no relevant revocation list
 // becomes valid or expires.
-func (v *verifier) lasts(chain []*x509.Certificate, now time.Time) period {
+func (v *verifier) passingPeriod(chain []*x509.Certificate, now time.Time) period {
 	p := period{chain[0].NotBefore, chain[0].NotAfter}
 	for _, c := range chain[1:] {
-		p = p.and(c.NotBefore, c.NotAfter)
+		p = p.intersect(c.NotBefore, c.NotAfter)
 	}
 	for _, b := range v.trust {
 		if b.crls == nil || !b.holds(chain[len(chain)-1]) {
@@ -95,22 +95,22 @@ func (v *verifier) lasts(chain []*x509.Certificate, now time.Time) period {
 		}
 		for _, issuer := range chain[1:] {
 			for _, l := range b.crls.byIssuer[string(issuer.RawSubject)] {
-				p = l.lasts(p, now)
+				p = l.narrow(p, now)
 			}
 		}
 	}
 	return p
 }
 
-// lasts narrows p to the times at which the list is in date, or out of date,
-// just as at now. All times in a list are whole seconds.
-func (l *crl) lasts(p period, now time.Time) period {
+// narrow returns the part of p in which the list is current, or expired, or not yet
+// valid, as it is at now. All times in a list are whole seconds.
+func (l *crl) narrow(p period, now time.Time) period {
 	switch {
 	case l.inDate(now):
-		return p.and(l.list.ThisUpdate, l.list.NextUpdate)
+		return p.intersect(l.list.ThisUpdate, l.list.NextUpdate)
 	case now.Before(l.list.ThisUpdate):
-		return p.and(p.from, l.list.ThisUpdate.Add(-1))
+		return p.intersect(p.from, l.list.ThisUpdate.Add(-1))
 	default:
-		return p.and(l.list.NextUpdate.Add(1), p.to)
+		return p.intersect(l.list.NextUpdate.Add(1), p.to)
 	}
 }

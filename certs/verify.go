@@ -100,7 +100,7 @@ func (v *verifier) verifyChain(certs []*x509.Certificate) (valid []*x509.Certifi
 	for i, chain := range chains {
 		failures := v.checkChain(chain, now)
 		if len(failures) == 0 {
-			v.verified.add(key, passedChain{v.lasts(chain, now), chain})
+			v.verified.add(key, passedChain{v.passingPeriod(chain, now), chain})
 			return chain, nil
 		}
 		if i == 0 || len(failures) < len(least) || len(failures) == len(least) && len(chain) < shortest {

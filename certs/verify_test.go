@@ -107,16 +107,16 @@ func TestNames(t *testing.T) {
 	}{
 		{"the server name is verified", "upstream.test", "", []string{"upstream.test"}, "", "upstream.test"},
 		{"another name is verified", "front.test", "upstream.test", []string{"upstream.test"}, "", "front.test"},
-		{"and not the one sent", "front.test", "upstream.test", []string{"front.test"}, certs.ReasonNameMismatch, "front.test"},
+		{"the sent name is not verified", "front.test", "upstream.test", []string{"front.test"}, certs.ReasonNameMismatch, "front.test"},
 		{"a name without SNI", "", "upstream.test", []string{"upstream.test"}, "", ""},
 		{"a wrong name without SNI", "", "upstream.test", []string{"other.test"}, certs.ReasonNameMismatch, ""},
 		{"an address is verified and not sent", "127.0.0.1", "", []string{"127.0.0.1"}, "", ""},
 		{"an IPv6 address", "::1", "", []string{"::1"}, "", ""},
-		{"an address is no DNS name", "127.0.0.1", "", []string{"localhost"}, certs.ReasonNameMismatch, ""},
+		{"an address does not match a DNS name", "127.0.0.1", "", []string{"localhost"}, certs.ReasonNameMismatch, ""},
 		{"a wildcard", "a.upstream.test", "", []string{"*.upstream.test"}, "", "a.upstream.test"},
 		{"a wildcard is for one label", "a.b.upstream.test", "", []string{"*.upstream.test"}, certs.ReasonNameMismatch, "a.b.upstream.test"},
-		{"case does not count", "UPSTREAM.test", "", []string{"upstream.test"}, "", "UPSTREAM.test"},
-		{"nor does a trailing dot", "upstream.test.", "", []string{"upstream.test"}, "", "upstream.test"},
+		{"case is ignored", "UPSTREAM.test", "", []string{"upstream.test"}, "", "UPSTREAM.test"},
+		{"a trailing dot is ignored", "upstream.test.", "", []string{"upstream.test"}, "", "upstream.test"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			bothVersions(t, func(t *testing.T, version uint16) {

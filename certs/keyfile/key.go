@@ -95,7 +95,7 @@ func parseKeyBlock(block *pem.Block, passphrase []byte) (key crypto.Signer, encr
 		if err := needPassphrase(passphrase); err != nil {
 			return nil, true, err
 		}
-		//lint:ignore SA1019 weak as it is, operators have keys in this form, and it is for them to say where they keep them
+		//lint:ignore SA1019 this encryption is weak, but operators have such keys
 		der, err = x509.DecryptPEMBlock(block, passphrase)
 		if errors.Is(err, x509.IncorrectPasswordError) {
 			return nil, true, errWrongPassphrase

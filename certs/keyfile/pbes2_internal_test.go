@@ -55,16 +55,16 @@ func TestCostlyKeysAreRefusedAtOnce(t *testing.T) {
 		want      error
 	}{
 		{"rounds", pbkdf2AES(t, math.MaxInt64), errDerivation},
-		{"a few rounds too many", pbkdf2AES(t, maxDerivation+1), errDerivation},
+		{"one round too many", pbkdf2AES(t, maxDerivation+1), errDerivation},
 		{"no rounds", pbkdf2AES(t, 0), errDamagedKey},
-		{"rounds below nothing", pbkdf2AES(t, -1), errDamagedKey},
+		{"negative rounds", pbkdf2AES(t, -1), errDamagedKey},
 		{"scrypt's memory", scryptKDF(1<<40, 8, 1), errDerivation},
 		{"scrypt's blocks", scryptKDF(2, 1<<40, 1), errDerivation},
 		{"scrypt's lanes", scryptKDF(1<<14, 8, 1<<40), errDerivation},
-		{"all of scrypt, so that products overflow", scryptKDF(math.MaxInt64, math.MaxInt64, math.MaxInt64), errDerivation},
-		{"scrypt, a little", scryptKDF(1<<17, 8, 1), errDerivation},
-		{"scrypt with what is no power of two", scryptKDF(1000, 8, 1), errDamagedKey},
-		{"scrypt with nothing", scryptKDF(0, 0, 0), errDamagedKey},
+		{"the largest scrypt parameters, whose product overflows", scryptKDF(math.MaxInt64, math.MaxInt64, math.MaxInt64), errDerivation},
+		{"scrypt just over the limit", scryptKDF(1<<17, 8, 1), errDerivation},
+		{"scrypt with an N that is not a power of two", scryptKDF(1000, 8, 1), errDamagedKey},
+		{"scrypt with zeros", scryptKDF(0, 0, 0), errDamagedKey},
 		{"an unknown derivation function", algorithm(t, oidPBES2, pbes2Params{algorithm(t, oidData, 1), aes256}), errEncryption},
 		{"an unknown cipher", algorithm(t, oidPBES2, pbes2Params{algorithm(t, oidPBKDF2, 1), algorithm(t, oidData, []byte("x"))}), errEncryption},
 		{"invalid parameters", algorithm(t, oidPBES2, 1), errEncryption},
@@ -187,8 +187,8 @@ func TestPKCS12ThatIsTooExpensive(t *testing.T) {
 		"in one part":           archiveOf(t, pbkdf2AES(t, math.MaxInt64), make([]byte, 32)),
 		"in the sum":            archiveOf(t, pbkdf2AES(t, maxDerivation/3), make([]byte, 32), make([]byte, 32)),
 		"in many parts":         archiveOf(t, pbkdf2AES(t, maxDerivation/100), bytes.SplitAfter(bytes.Repeat([]byte{1}, 100), []byte{1})...),
-		"the old way":           archiveOf(t, old(math.MaxInt64), make([]byte, 32)),
-		"the old way, in a sum": archiveOf(t, old(maxDerivation/3), make([]byte, 32)),
+		"legacy encryption":           archiveOf(t, old(math.MaxInt64), make([]byte, 32)),
+		"legacy encryption, in the sum": archiveOf(t, old(maxDerivation/3), make([]byte, 32)),
 	} {
 		if _, _, _, err := ParsePKCS12(data, nil); !errors.Is(err, errPKCS12Derivation) {
 			t.Errorf("%s: %v", name, err)

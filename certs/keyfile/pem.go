@@ -102,7 +102,7 @@ func pemBegins(text []byte) bool {
 // checkPublicKey rejects a key whose signatures are too expensive to verify.
 func checkPublicKey(c *x509.Certificate) error {
 	if k, ok := c.PublicKey.(*rsa.PublicKey); ok && k.N.BitLen() > maxRSABits {
-		return fmt.Errorf("has an RSA key of %d bits: at most %d are verified with", k.N.BitLen(), maxRSABits)
+		return fmt.Errorf("has an RSA key of %d bits: at most %d bits are supported", k.N.BitLen(), maxRSABits)
 	}
 	return nil
 }
@@ -165,7 +165,7 @@ func Advice(blockType string) string {
 	case blockType == "PKCS7":
 		return "; `openssl pkcs7 -print_certs` extracts them"
 	case blockType == "CERTIFICATE REQUEST" || blockType == "NEW CERTIFICATE REQUEST":
-		return "; a request has yet to be signed by a CA"
+		return "; a CA must sign the request first"
 	}
 	return ""
 }

@@ -56,7 +56,7 @@ func Plain(s string) bool {
 	return true
 }
 
-// Count returns "1 certificate", "2 certificates".
+// Count returns n and the noun, such as "1 certificate" or "2 certificates".
 func Count(n int, noun string) string {
 	if n == 1 {
 		return "1 " + noun
