@@ -20,7 +20,8 @@ const applyLong = `Apply creates and changes the resources in the files: all of 
 or none. Resources that the files do not name stay unchanged, unless --prune is
 given.
 
-With --prune or --dry-run, apply first shows the connections that the change ends. "closed" ones are idle; "drained" ones end with their requests.
+With --prune or --dry-run, apply first shows the connections that the change ends:
+those that are "closed" at once, and those that are "drained" until their requests end.
 
 With --require-probe the gateway first makes a TLS handshake with the endpoints of
 every affected upstream, with the new settings. Unless any (or all) endpoints of
@@ -83,7 +84,7 @@ func newApply(c *cli) *cobra.Command {
 	cmd.Flags().StringArrayVarP(&files, "file", "f", nil, "`FILE` to apply: a file, a directory (its *.yaml, *.yml, *.json) or - for standard input; may be repeated")
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "check everything and show what would change, but change nothing")
 	cmd.Flags().BoolVar(&prune, "prune", false, "also delete every resource that the files do not name")
-	cmd.Flags().StringVar(&pruneSelector, "prune-selector", "", "with --prune: only resources whose labels match, such as `team=payments`")
+	cmd.Flags().StringVar(&pruneSelector, "prune-selector", "", "with --prune: only resources whose labels match this `selector`, such as team=payments")
 	cmd.Flags().BoolVar(&createOnly, "create-only", false, "fail instead of changing an existing resource")
 	cmd.Flags().StringVar(&comment, "comment", "", "`reason` for the change; logged with the revision")
 	require := requireProbeFlag(cmd)

@@ -117,7 +117,7 @@ func TestARealRequestIsExplainedAndItsConnectionDrained(t *testing.T) {
 	get(t, sh)
 	sh.run(t.Context(), "status").want(t, exit.OK, "1 full (NO_TICKET), 0 resumed")
 	sh.run(t.Context(), "status", "--certificates").want(t, exit.OK, " own ", " trust ", " upstream ", "CN=pay.test", "upstream pay")
-	sh.run(t.Context(), "flush-sessions", "pay").want(t, exit.OK, " with pay forgotten.\n")
+	sh.run(t.Context(), "flush-sessions", "pay").want(t, exit.OK, " with pay discarded.\n")
 	sh.run(t.Context(), "drain", "pay", "--fingerprint", strings.Repeat("0", 64)).want(t, exit.OK, "0 connections to pay will be closed within 30s.\n")
 	sh.run(t.Context(), "drain", "pay", "--period", "1s").want(t, exit.OK, "1 connection to pay will be closed within 1s.\n")
 	sh.run(t.Context(), "drain", "none").want(t, exit.NotFound, "none")

@@ -128,7 +128,7 @@ func TestSessionsAreFlushed(t *testing.T) {
 		}
 		return &adminv1.FlushSessionsResponse{Flushed: 1}, nil
 	}}})
-	sh.run(t.Context(), "flush-sessions", "pay").want(t, exit.OK, "1 session with pay forgotten.\n")
+	sh.run(t.Context(), "flush-sessions", "pay").want(t, exit.OK, "1 session with pay discarded.\n")
 	sh.run(t.Context(), "flush-sessions", "pay", "-o", "yaml").want(t, exit.OK, "flushed: 1\n")
 	sh.run(t.Context(), "flush-sessions").want(t, exit.Usage, "accepts 1 arg(s), received 0")
 }

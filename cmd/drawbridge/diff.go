@@ -41,7 +41,7 @@ func newDiff(c *cli) *cobra.Command {
 	}
 	cmd.Flags().StringArrayVarP(&files, "file", "f", nil, "`FILE` to compare with the live configuration, as in apply; may be repeated")
 	cmd.Flags().BoolVar(&prune, "prune", false, "with -f: also show every resource that the files do not name as deleted")
-	cmd.Flags().StringVar(&pruneSelector, "prune-selector", "", "with --prune: only resources whose labels match, such as `team=payments`")
+	cmd.Flags().StringVar(&pruneSelector, "prune-selector", "", "with --prune: only resources whose labels match this `selector`, such as team=payments")
 	output := format.Flag(cmd)
 	conn := client.Flags(c.Env, cmd.Flags())
 	cmd.ValidArgsFunction = completeRevisions(conn, 2)

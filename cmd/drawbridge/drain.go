@@ -143,7 +143,7 @@ counts them as FLUSHED.`,
 		if *output != format.Table {
 			return format.WriteWords(c.Out, *output, answer)
 		}
-		_, err = fmt.Fprintf(c.Out, "%s with %s forgotten.\n", terminal.Count(int(answer.GetFlushed()), "session"), args[0])
+		_, err = fmt.Fprintf(c.Out, "%s with %s discarded.\n", terminal.Count(int(answer.GetFlushed()), "session"), args[0])
 		return err
 	}
 	return cmd

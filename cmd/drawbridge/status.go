@@ -35,7 +35,7 @@ configured ones.) Below the table it names the CAs that are no longer needed:
 no handshake has used them for --unused-for.
 
 With --ready it only reports whether the gateway is ready, as /readyz does: exit code 0
-if it is, and 6 if it is not or cannot be reached. Containers are checked with it.
+if it is, and 6 if it is not or cannot be reached. Use it to check containers.
 
 -o json and yaml hold the responses of StatusService: {"status": …, "upstreams": […]},
 or with --certificates {"certificates": […]}.`

@@ -113,7 +113,7 @@ func TestAWatchEndsWithEitherStream(t *testing.T) {
 func TestAWriteErrorEndsTheWatch(t *testing.T) {
 	w := watchWriter{w: fullDisk{}, format: format.JSON}
 	if err := w.event(&adminv1.Event{}); err == nil {
-		t.Error("an event that was not written is no error")
+		t.Error("an event that was not written causes no error")
 	}
 	var out bytes.Buffer
 	w.w, w.format = &out, format.Table

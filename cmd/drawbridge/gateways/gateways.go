@@ -20,7 +20,7 @@ import (
 )
 
 const long = `Gateways lists the gateways that share one configuration in etcd (serve --store etcd).
-Any of them answers for all.
+Any gateway of the fleet can list them all.
 
 REVISION is the live revision, and LAG the number of revisions after it. PROBLEMS counts
 the resources that are down at the gateway; -o json lists them.`

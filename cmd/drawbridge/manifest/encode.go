@@ -72,7 +72,7 @@ func WriteYAML(w io.Writer, resources []*adminv1.Resource) error {
 func DocumentJSON(r *adminv1.Resource) (json.RawMessage, error) {
 	body := Body(r)
 	if body == nil {
-		return nil, fmt.Errorf("a resource of no kind that this version knows")
+		return nil, fmt.Errorf("this version does not know the kind of the resource")
 	}
 	raw, err := protojson.Marshal(body)
 	if err != nil {

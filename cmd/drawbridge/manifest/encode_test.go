@@ -90,6 +90,6 @@ func TestDesiredOmitsOutputOnlyFields(t *testing.T) {
 		t.Error("the original was changed")
 	}
 	if _, err := DocumentJSON(&adminv1.Resource{}); err == nil {
-		t.Error("a resource of no kind was written")
+		t.Error("a resource without a kind was written")
 	}
 }

@@ -355,6 +355,6 @@ func TestKindNamesAreParsedInEveryForm(t *testing.T) {
 		}
 	}
 	if _, err := ParseKind("certs"); err == nil {
-		t.Error("certs is no kind")
+		t.Error("certs is accepted as a kind")
 	}
 }

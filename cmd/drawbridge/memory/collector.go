@@ -65,7 +65,7 @@ const (
 	activity = 16 << 10
 	// restFor is the minimum time between collections after little activity, as a
 	// multiple of the last collection's CPU time. So they use at most 0.2 % of a core. The
-	// duration is unsuitable: on a busy machine it is many times longer.
+	// wall time is unsuitable: on a busy machine it is many times longer.
 	restFor   = 500
 	leastRest = 5 * time.Second
 	// usualStack is the usual stack size of a goroutine.
@@ -136,7 +136,7 @@ func (c *collector) look() {
 	// counts it as live if its own collector ran during a burst. Memory that was live at
 	// the last collection may be garbage now, for example after a thousand connections
 	// closed, which allocates little. Only another collection can detect this, so one
-	// runs now and then.
+	// runs from time to time.
 	recent := made - c.seen
 	if unused-c.left > worth || recent > worth || recent > activity && !time.Now().Before(c.next) {
 		before := cpuTime()
