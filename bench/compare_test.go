@@ -51,6 +51,6 @@ func TestMissingProxiesAndFaultsAreReported(t *testing.T) {
 		}
 	}
 	if r.failed() == nil {
-		t.Error("a row that failed is no failure")
+		t.Error("a row that failed does not count as a failure")
 	}
 }

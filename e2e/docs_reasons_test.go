@@ -38,7 +38,7 @@ func TestEveryReasonIsDocumented(t *testing.T) {
 	}
 	for name := range documented {
 		if !slices.Contains(onlyInTheAccessLog, name) {
-			t.Errorf("docs/verification.md has a row for %s, which is no reason of the API", name)
+			t.Errorf("docs/verification.md has a row for %s, which is not a reason of the API", name)
 		}
 	}
 }

@@ -62,7 +62,7 @@ func TestEveryReasonOfAHandshake(t *testing.T) {
 		return keyPair(t, issue(t, from, o))
 	}
 	bad := leaf(a.ca, pki.LeafOptions{})
-	bad.Certificate = [][]byte{[]byte("this is no certificate")}
+	bad.Certificate = [][]byte{[]byte("this is not a certificate")}
 	pin := sha256.Sum256([]byte("some other key"))
 
 	cases := []reasonCase{

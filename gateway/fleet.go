@@ -27,7 +27,7 @@ const firstSync = 5 * time.Second
 
 // A Fleet makes a gateway share its desired state with others.
 type Fleet struct {
-	// Etcd says where the state is. Its Key and History are the gateway's.
+	// Etcd locates the state. The gateway sets its Key and History.
 	Etcd etcd.Options
 
 	// ID names the gateway in the fleet, and Labels describe it. Empty: the host name, and no
@@ -100,8 +100,8 @@ func (w *writer) catchUp(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// fleetStatus returns the status in its fleet of a gateway that serves a revision,
-// with warnings. It returns nil for a nil member: there is no fleet.
+// fleetStatus returns the fleet status of a gateway that serves a revision, and its
+// warnings. It returns nil if m is nil, because there is no fleet.
 func fleetStatus(m *fleet.Member, revision int64) (*adminv1.FleetStatus, []*adminv1.Warning) {
 	if m == nil {
 		return nil, nil
@@ -239,8 +239,8 @@ func (f *feeds) followed(next *store.Followed, before *store.State) {
 	}
 }
 
-// ownFilesOnly reports whether the edit only reads files again in a fleet. Files belong to
-// one gateway, so that makes no revision.
+// ownFilesOnly reports whether the gateway is in a fleet and the edit only reads files
+// again. Files belong to one gateway, so such an edit makes no revision.
 func (w *writer) ownFilesOnly(e store.Edit) bool {
 	return w.fleet != nil && len(e.Puts)+len(e.Deletes) == 0 && e.Prune == nil && e.Rollback == nil
 }

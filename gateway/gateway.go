@@ -43,8 +43,8 @@ type Options struct {
 	// SealKey opens a sealed state, and seals a new one. nil: the state must not be sealed.
 	SealKey *seal.Key
 
-	// Fleet says with which gateways this one shares its state, which needs a SealKey. DataDir
-	// then holds the last good copy. Nil: with none.
+	// Fleet, if not nil, shares the state with other gateways. It needs a SealKey, and
+	// DataDir then holds the last good copy.
 	Fleet *Fleet
 
 	// AdminSocket is the path of the admin API's unix socket. Empty: admin.sock

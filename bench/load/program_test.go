@@ -54,20 +54,20 @@ func TestOutputOfProgramsIsParsed(t *testing.T) {
 func TestFailedRequestsFailTheProgram(t *testing.T) {
 	for _, more := range []string{"  Socket errors: connect 0, read 3, write 0, timeout 0\n", "  Non-2xx or 3xx responses: 17\n"} {
 		if _, err := readWrk(wrkSays + more); err == nil {
-			t.Errorf("wrk's %q is no failure", more)
+			t.Errorf("wrk's %q does not count as a failure", more)
 		}
 	}
 	for _, edit := range [][2]string{{" 0 failed", " 3 failed"}, {"107303 2xx, 0 3xx, 0 4xx, 0 5xx", "107300 2xx, 0 3xx, 0 4xx, 3 5xx"}} {
 		if _, err := readH2load(strings.Replace(h2loadSays, edit[0], edit[1], 1)); err == nil {
-			t.Errorf("h2load's %q is no failure", edit[1])
+			t.Errorf("h2load's %q does not count as a failure", edit[1])
 		}
 	}
 	if _, err := readPgbench(strings.Replace(pgbenchSays, "transactions: 0 (0.000%)", "transactions: 3 (0.049%)", 1)); err == nil {
-		t.Error("failed transactions of pgbench are no failure")
+		t.Error("failed transactions of pgbench do not count as a failure")
 	}
 	for _, read := range []func(string) (Outcome, error){readWrk, readH2load, readPgbench} {
 		if _, err := read("cannot connect"); err == nil {
-			t.Error("nothing was understood, and it is no failure")
+			t.Error("no line was understood, and that does not count as a failure")
 		}
 	}
 }

@@ -45,7 +45,7 @@ func TestALineOfJSON(t *testing.T) {
 		t.Errorf("got  %swant %s", got, want)
 	}
 	if !json.Valid([]byte(got)) {
-		t.Error("it is no JSON")
+		t.Error("it is not JSON")
 	}
 }
 
@@ -137,7 +137,7 @@ func TestTextsAreEscapedAndBounded(t *testing.T) {
 		}
 		var back string
 		if err := json.Unmarshal([]byte(`"`+got+`"`), &back); err != nil {
-			t.Errorf("%q is no string of JSON: %v", got, err)
+			t.Errorf("%q is not a JSON string: %v", got, err)
 		}
 		if len(in) < 600 && utf8.ValidString(in) && back != in {
 			t.Errorf("%q came back as %q", in, back)

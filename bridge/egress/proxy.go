@@ -31,8 +31,8 @@ type Proxy struct {
 	Protocol Protocol
 	Address  string // host:port
 
-	// TLS makes the handshake with an HTTP proxy that begins with TLS. Nil: the proxy
-	// speaks plaintext.
+	// TLS makes the TLS handshake with an HTTP proxy. Nil: connect to the proxy in
+	// plaintext.
 	TLS *certs.Client
 
 	// Username and Password are sent to the proxy unless both are empty.
@@ -46,8 +46,8 @@ func (p *Proxy) String() string { return p.Protocol.String() + " proxy " + p.Add
 
 func (p *Proxy) hasCredentials() bool { return p.Username != "" || p.Password != "" }
 
-// Dial connects to a server, host:port on the network "tcp", through the proxy until ctx
-// ends. The proxy resolves the host.
+// Dial connects through the proxy to a server, given as host:port. It fails when ctx
+// ends. The network is always TCP. The proxy resolves the host.
 func (p *Proxy) Dial(ctx context.Context, _, address string) (net.Conn, error) {
 	if p.Protocol == SOCKS5 {
 		return p.dialSOCKS(ctx, address)

@@ -2,6 +2,6 @@
 // request, or by the gRPC health checking protocol.
 //
 // Each constructor returns a function for upstream.CheckOptions.Check. The
-// function owns its one connection, which has the settings of traffic, and
-// closes it before it returns. certs.Classify returns the reason for its error.
+// function dials one connection with the settings of traffic, and closes it before it
+// returns. certs.Classify returns the reason for its error.
 package health

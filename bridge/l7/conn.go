@@ -254,7 +254,7 @@ func (c *conn) check(now int64) {
 func (c *conn) cutIfGone(now int64, gone func(*conn) bool) {
 	a := c.upstreamWaitSince.Load()
 	// The wait may end while gone looks. In an upgraded connection a FIN may be a
-	// half-close, and a splice has closed the descriptor: that is no departure.
+	// half-close, and a splice has closed the descriptor: the client has not left.
 	if a != 0 && now > a && gone(c) && c.upstreamWaitSince.Load() == a {
 		c.Cut(errClientGone)
 	}

@@ -195,8 +195,8 @@ func readReplies(t *testing.T, conn net.Conn, head bool) (shown string, open boo
 }
 
 // plainReplies reads interim responses and a final one in their plain form. A
-// body with neither length nor chunks ends with the connection. closes says
-// that the connection also ends after other responses.
+// body with neither length nor chunks is complete once the connection has ended. closes
+// says that the response ends the connection.
 func plainReplies(s string, shown *bytes.Buffer, head, ended bool) (rest string, closes bool, err error) {
 	for {
 		m := replyLine.FindStringSubmatch(s)

@@ -9,8 +9,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 )
 
-// For a server that presents its chain in reverse the probe explains the order,
-// rather than that the first certificate has other names.
+// If a server presents its chain in reverse, the probe explains the order. It does not
+// report a name mismatch of the first certificate.
 func TestAReversedChain(t *testing.T) {
 	ca := certstest.NewCA(t)
 	_, o := mutual(t, ca)

@@ -54,7 +54,7 @@ func FuzzResponse(f *testing.F) {
 	f.Fuzz(func(t *testing.T, message []byte) {
 		r, ok := readResponse(message, 7)
 		if !ok && r != (response{}) {
-			t.Errorf("%+v of what is no response", r)
+			t.Errorf("%+v from bytes that are not a response", r)
 		}
 		if r.ttl < 0 || !r.hasTTL && (r.ttl != 0 || r.addresses) {
 			t.Errorf("%+v", r)

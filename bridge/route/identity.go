@@ -247,7 +247,7 @@ func (n *sanPattern) overlaps(o *sanPattern) bool {
 }
 
 // A rank says how specific an identity is: fingerprints before names before the issuer,
-// and names with fewer wildcards before those with more. The zero rank is no condition.
+// and names with fewer wildcards before those with more. The zero rank has no condition.
 type rank struct {
 	fingerprints bool
 	names        int // 0: no names; otherwise larger for fewer wildcards

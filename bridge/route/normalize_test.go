@@ -166,7 +166,7 @@ func FuzzNormalizeHost(f *testing.F) {
 			t.Errorf("%q -> %q -> %q, %v", in, once, twice, err)
 		}
 		if once != strings.ToLower(once) || strings.ContainsAny(once, " \t\r\n\x00/@*,%") || strings.HasSuffix(once, ".") {
-			t.Errorf("%q -> %q is no normal form", in, once)
+			t.Errorf("%q -> %q is not a normal form", in, once)
 		}
 	})
 }

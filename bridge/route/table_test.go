@@ -123,7 +123,7 @@ func TestAmbiguousRulesAreRejected(t *testing.T) {
 	for _, e := range err.(Errors) {
 		var c *ConflictError
 		if !errors.As(e, &c) {
-			t.Fatalf("%v is no conflict", e)
+			t.Fatalf("%v is not a conflict", e)
 		}
 		got = append(got, c.Rules[0]+"-"+c.Rules[1]+": "+c.Conditions)
 	}

@@ -49,7 +49,7 @@ func imapGreeting(line string) (bool, error) {
 	case mark == "*" && strings.EqualFold(status, "OK"):
 		return true, nil
 	case mark == "*" && strings.EqualFold(status, "PREAUTH"):
-		return false, refused("the server greets with a session that is authenticated already, in which TLS cannot start: %s", quote(line))
+		return false, refused("the server's greeting begins an authenticated session, in which TLS cannot start: %s", quote(line))
 	case mark == "*" && strings.EqualFold(status, "BYE"):
 		return false, refused("the server refused: it sent %s as its greeting", quote(line))
 	}

@@ -134,7 +134,7 @@ func TestAServerThatDoesNotStartTLSIsRefused(t *testing.T) {
 		{SMTP, "an escape", []string{"220 a\r\n", "550 \x1b[31m\x00\r\n"}, `\x1b[31m\x00`},
 		{LMTP, "no capability", []string{"220 a\r\n", "250 a\r\n"}, "answer to LHLO"},
 		{LMTP, "refusal", []string{"220 a\r\n", "250-a\r\n250 STARTTLS\r\n", "501 no\r\n"}, "501 no"},
-		{IMAP, "preauthenticated", []string{"* PREAUTH welcome\r\n"}, "authenticated already"},
+		{IMAP, "preauthenticated", []string{"* PREAUTH welcome\r\n"}, "begins an authenticated session"},
 		{IMAP, "busy", []string{"* BYE too busy\r\n"}, "too busy"},
 		{IMAP, "HTTP", []string{"HTTP/1.1 400 Bad Request\r\n"}, "not IMAP"},
 		{IMAP, "no capability", []string{"* OK\r\n", "* CAPABILITY IMAP4rev1\r\nd1 OK\r\n"}, `it offers "IMAP4rev1"`},

@@ -15,9 +15,9 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// tap rejects a call without the needed right before its messages are read. It runs
-// before gRPC looks the method up, so it also rejects (and logs) paths that never
-// reach an interceptor, such as one without its leading slash.
+// tap rejects a call whose caller lacks the right that the method needs. It runs before
+// gRPC reads a message or looks the method up, so it also rejects (and logs) paths that
+// never reach an interceptor, such as one without its leading slash.
 func (s *Server) tap(ctx context.Context, info *tap.Info) (context.Context, error) {
 	_, err := s.authorize(ctx, info.FullMethodName)
 	if err != nil {

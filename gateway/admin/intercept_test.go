@@ -93,7 +93,7 @@ func TestAMessageAboveTheLimitIsRefused(t *testing.T) {
 	}})
 	wantCode(t, err, codes.ResourceExhausted)
 	if r.gateway.State().Revision() != 1 {
-		t.Errorf("revision %d: the one below the limit was not taken, or the one above was", r.gateway.State().Revision())
+		t.Errorf("revision %d: the write below the limit was refused, or the one above it was accepted", r.gateway.State().Revision())
 	}
 }
 

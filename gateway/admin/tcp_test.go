@@ -255,7 +255,7 @@ func TestACallerMustHaveAnAllowedNameAndNotBeRevoked(t *testing.T) {
 	}
 	o.ClientNames = []string{"IP:ops.example"}
 	if _, err := ListenTCP(o); err == nil {
-		t.Error("a name that is no address was accepted")
+		t.Error("a name that is not an address was accepted")
 	}
 	o.ClientNames, o.ClientCRLFile = nil, o.CertFile
 	if _, err := ListenTCP(o); err == nil || !strings.Contains(err.Error(), "client CRL file "+o.CertFile) {

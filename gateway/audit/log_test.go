@@ -42,7 +42,7 @@ func records(t *testing.T, path string) []Record {
 	for line := range strings.Lines(string(text)) {
 		var r Record
 		if err := json.Unmarshal([]byte(line), &r); err != nil || !strings.HasSuffix(line, "\n") {
-			t.Fatalf("%q is no record: %v", line, err)
+			t.Fatalf("%q is not a record: %v", line, err)
 		}
 		all = append(all, r)
 	}

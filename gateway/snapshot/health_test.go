@@ -116,7 +116,7 @@ func TestMisplacedHealthChecksAreRefused(t *testing.T) {
 		{"no name for a handshake", "host10: health_check { tls {} }", "health_check.tls"},
 		{"no name for a request", "host10: health_check { http {} }", "health_check.http"},
 		{"no name for a call", "host10: health_check { grpc {} }", "health_check.grpc"},
-		{"a path is no name", "socket: health_check { tls {} }", "health_check.tls"},
+		{"a path is not a name", "socket: health_check { tls {} }", "health_check.tls"},
 	}, transports())
 }
 

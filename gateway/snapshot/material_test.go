@@ -225,7 +225,7 @@ func TestNothingSecretIsPresented(t *testing.T) {
 			t.Errorf("%s: %v", what, shown)
 		}
 		if what == "files" && !proto.Equal(shown, c) {
-			t.Errorf("paths are no secret: %v", shown)
+			t.Errorf("paths are not secret: %v", shown)
 		}
 	}
 	// This test knows each field of the API that may hold a secret. Check each new

@@ -81,7 +81,8 @@ type Edit struct {
 	// Rollback, if not nil, says that the edit rolls back to an earlier revision.
 	Rollback *Rollback
 
-	// Follow, if not nil, is the state to make live. Puts then only says what is read for it.
+	// Follow, if not nil, is the state to make live. Puts then only names the resources
+	// whose files are read.
 	Follow *Followed
 }
 

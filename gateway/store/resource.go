@@ -75,7 +75,7 @@ func KindOf(r Resource) adminv1.Kind {
 	case *adminv1.TrustBundle:
 		return adminv1.Kind_KIND_TRUST_BUNDLE
 	}
-	panic(fmt.Sprintf("store: %T is no resource", r))
+	panic(fmt.Sprintf("store: %T is not a resource", r))
 }
 
 // New returns an empty resource of the kind, which must be valid.
@@ -92,7 +92,7 @@ func New(k adminv1.Kind) Resource {
 	case adminv1.Kind_KIND_TRUST_BUNDLE:
 		return new(adminv1.TrustBundle)
 	}
-	panic(fmt.Sprintf("store: %v is no kind", k))
+	panic(fmt.Sprintf("store: %v is not a kind", k))
 }
 
 // Wrap returns r in the message that can hold a resource of any kind.
@@ -109,7 +109,7 @@ func Wrap(r Resource) *adminv1.Resource {
 	case *adminv1.TrustBundle:
 		return &adminv1.Resource{Kind: &adminv1.Resource_TrustBundle{TrustBundle: r}}
 	}
-	panic(fmt.Sprintf("store: %T is no resource", r))
+	panic(fmt.Sprintf("store: %T is not a resource", r))
 }
 
 // setOutput sets the output-only fields of r, which the caller owns.

@@ -1,4 +1,4 @@
-// Pins Google's linter for APIs, which `make lint` builds: it is no part of the
+// Pins Google's linter for APIs, which `make lint` builds: it is not part of the
 // program.
 module github.com/drawbridge-gateway/drawbridge/proto/lint
 

@@ -134,7 +134,7 @@ func (v *Value) Of(f *Facts) string {
 	return strings.Trim(string(b), " \t") // a variable at an end may be empty
 }
 
-// fieldValue returns s, or "" if s is no valid field value. No variable should
+// fieldValue returns s, or "" if s is not a valid field value. No variable should
 // have such a value, but a line break in one would begin another field.
 func fieldValue(s string) string {
 	if !message.IsValue(s) {
