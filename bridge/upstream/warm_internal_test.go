@@ -23,7 +23,7 @@ type mock struct {
 	isDown      bool
 	isScarce    bool
 	dials       int
-	dialing    int
+	dialing     int
 	most        int // maximum number of concurrent dials
 	made        []*mockConn
 	lives       time.Duration // how long the peer keeps a connection open; 0: forever

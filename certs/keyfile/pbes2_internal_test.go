@@ -184,10 +184,10 @@ func TestPKCS12ThatIsTooExpensive(t *testing.T) {
 		}{[]byte("salt"), rounds})
 	}
 	for name, data := range map[string][]byte{
-		"in one part":           archiveOf(t, pbkdf2AES(t, math.MaxInt64), make([]byte, 32)),
-		"in the sum":            archiveOf(t, pbkdf2AES(t, maxDerivation/3), make([]byte, 32), make([]byte, 32)),
-		"in many parts":         archiveOf(t, pbkdf2AES(t, maxDerivation/100), bytes.SplitAfter(bytes.Repeat([]byte{1}, 100), []byte{1})...),
-		"legacy encryption":           archiveOf(t, old(math.MaxInt64), make([]byte, 32)),
+		"in one part":                   archiveOf(t, pbkdf2AES(t, math.MaxInt64), make([]byte, 32)),
+		"in the sum":                    archiveOf(t, pbkdf2AES(t, maxDerivation/3), make([]byte, 32), make([]byte, 32)),
+		"in many parts":                 archiveOf(t, pbkdf2AES(t, maxDerivation/100), bytes.SplitAfter(bytes.Repeat([]byte{1}, 100), []byte{1})...),
+		"legacy encryption":             archiveOf(t, old(math.MaxInt64), make([]byte, 32)),
 		"legacy encryption, in the sum": archiveOf(t, old(maxDerivation/3), make([]byte, 32)),
 	} {
 		if _, _, _, err := ParsePKCS12(data, nil); !errors.Is(err, errPKCS12Derivation) {
