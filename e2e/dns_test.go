@@ -154,7 +154,7 @@ func TestTheAnswerOfDNSChangesUnderTraffic(t *testing.T) {
 		e := events.await(adminv1.EventType_EVENT_TYPE_ENDPOINTS_CHANGED)
 		changed[e.GetName()+" "+e.GetMessage()] = e.GetName()
 	}
-	if want := "raw " + rawTwoAddr + " came, " + rawOneAddr + " left"; changed[want] == "" {
+	if want := "raw " + rawTwoAddr + " added, " + rawOneAddr + " removed"; changed[want] == "" {
 		t.Errorf("events %v, none is %q", changed, want)
 	}
 	r := g.cli("status")

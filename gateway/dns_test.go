@@ -90,7 +90,7 @@ func TestEndpointsFollowDNS(t *testing.T) {
 	}
 
 	s.at(two)
-	eventually(t, "the other endpoint has come", func() bool { return strings.HasPrefix(endpoints(g.upstreamStatus()), two) })
+	eventually(t, "the other endpoint has appeared", func() bool { return strings.HasPrefix(endpoints(g.upstreamStatus()), two) })
 	u := g.upstreamStatus()
 	if got := endpoints(u); got != two+", "+one+" draining" || u.GetEndpoints()[1].GetConnections() != 1 {
 		t.Errorf("endpoints %s", got)
@@ -123,7 +123,7 @@ func TestEndpointsFollowDNS(t *testing.T) {
 	}
 	c.Close()
 	eventually(t, "the removed endpoint is no longer reported", func() bool { return endpoints(g.upstreamStatus()) == two })
-	for _, want := range []string{one + " came", two + " came, " + one + " left"} {
+	for _, want := range []string{one + " added", two + " added, " + one + " removed"} {
 		for {
 			e := <-events
 			if e.GetType() != adminv1.EventType_EVENT_TYPE_ENDPOINTS_CHANGED {
@@ -165,7 +165,7 @@ func TestUnresolvedNameIsNotFatal(t *testing.T) {
 		t.Errorf("%v", u)
 	}
 	if !strings.Contains(g.log.String(), `"code":503`) || !strings.Contains(g.log.String(), `"reason":"DNS_FAILURE"`) {
-		t.Error("the log does not tell why")
+		t.Error("the log does not say why")
 	}
 	if p := g.Status().GetProblems(); len(p) != 0 {
 		t.Errorf("problems %v", p)
@@ -192,7 +192,7 @@ func TestAProbeAsksDNSAndEachAddress(t *testing.T) {
 	if len(answers) != 1 || len(answers[0].GetResults()) != 1 || answers[0].GetResults()[0].GetReason() != adminv1.Reason_REASON_DNS_FAILURE {
 		t.Fatalf("answers %v", answers)
 	}
-	if r := answers[0].GetResults()[0]; r.GetEndpoint() != "_up._tcp.example" || !strings.Contains(r.GetExplanation(), "does not resolve: no such host (asked "+s.Addr().String()+")") ||
+	if r := answers[0].GetResults()[0]; r.GetEndpoint() != "_up._tcp.example" || !strings.Contains(r.GetExplanation(), "does not resolve: no such host (queried "+s.Addr().String()+")") ||
 		!strings.Contains(r.GetSuggestion().GetText(), "dns.srv") {
 		t.Errorf("%v", r)
 	}

@@ -130,7 +130,7 @@ func (t *trial) explainDial() diagnosis {
 		if e, ok := errors.AsType[*net.DNSError](t.err); ok {
 			what = escape(e.Err)
 			if e.Server != "" {
-				what += " (asked " + escape(e.Server) + ")"
+				what += " (queried " + escape(e.Server) + ")"
 			}
 		}
 		return newDiagnosis("the host name %s does not resolve: %s", quote(host, 260), what).

@@ -101,7 +101,7 @@ func (u *Upstream) discover(o DNSOptions) (*discovery, []*Endpoint) {
 
 // endpoints returns the endpoints of an answer, existing and new ones. It
 // reports which endpoints are new, and which only changed their share.
-func (d *discovery) endpoints(a resolve.Answer, before map[string]*Endpoint) (all, came []*Endpoint, sharesChanged bool, err error) {
+func (d *discovery) endpoints(a resolve.Answer, before map[string]*Endpoint) (all, added []*Endpoint, sharesChanged bool, err error) {
 	members := make(map[member]*Endpoint, len(a.Addresses))
 	for _, addr := range a.Addresses {
 		m := member{addr.At, addr.Name}
@@ -116,7 +116,7 @@ func (d *discovery) endpoints(a resolve.Answer, before map[string]*Endpoint) (al
 			}
 			o.Weight, o.Backup = addr.Weight, addr.Backup
 			e = d.upstream.newEndpoint(o)
-			came = append(came, e)
+			added = append(added, e)
 		}
 		members[m] = e
 		all = append(all, e)
@@ -124,7 +124,7 @@ func (d *discovery) endpoints(a resolve.Answer, before map[string]*Endpoint) (al
 	if len(all) > 0 {
 		d.members = members
 	}
-	return all, came, sharesChanged, err
+	return all, added, sharesChanged, err
 }
 
 // start starts the lookups.
@@ -235,31 +235,31 @@ func (d *discovery) applyResult(a resolve.Answer, err error) time.Time {
 // addresses changes nothing.
 func (d *discovery) apply(a resolve.Answer) error {
 	before := len(d.members)
-	all, came, sharesChanged, err := d.endpoints(a, nil)
-	if len(all) == 0 || len(came) == 0 && len(all) == before && !sharesChanged {
+	all, added, sharesChanged, err := d.endpoints(a, nil)
+	if len(all) == 0 || len(added) == 0 && len(all) == before && !sharesChanged {
 		return err
 	}
 	u := d.upstream
-	left := u.replace(all)
-	if len(came)+len(left) > 0 {
-		message := changes(came, left)
-		u.log.Info("endpoints changed", "came", len(came), "left", len(left), "endpoints", len(all))
+	removed := u.replace(all)
+	if len(added)+len(removed) > 0 {
+		message := changes(added, removed)
+		u.log.Info("endpoints changed", "added", len(added), "removed", len(removed), "endpoints", len(all))
 		u.notify(Event{Kind: EndpointsChanged, Message: message})
 	}
-	for _, e := range left {
+	for _, e := range removed {
 		e.wait()
 	}
 	return err
 }
 
-// changes lists new and former endpoints: "10.0.0.2:443 came, 10.0.0.1:443
-// left".
-func changes(came, left []*Endpoint) string {
+// changes lists new and former endpoints: "10.0.0.2:443 added,
+// 10.0.0.1:443 removed".
+func changes(added, removed []*Endpoint) string {
 	var parts []string
 	for _, c := range []struct {
 		endpoints []*Endpoint
 		change    string
-	}{{came, "came"}, {left, "left"}} {
+	}{{added, "added"}, {removed, "removed"}} {
 		const most = 5
 		var names []string
 		for i, e := range c.endpoints {

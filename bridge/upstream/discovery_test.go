@@ -273,7 +273,7 @@ func TestEndpointsThatStayKeepTheirState(t *testing.T) {
 			t.Errorf("an endpoint that returns is the object that left: %s", present(u))
 		}
 		if len(events) != 1 || events[0].Kind != upstream.EndpointsChanged || events[0].Upstream != "u" || events[0].Endpoint != "" ||
-			events[0].Message != "10.0.0.1:80 came, 10.0.0.2:80 10.0.0.3:80 10.0.0.4:80 left" {
+			events[0].Message != "10.0.0.1:80 added, 10.0.0.2:80 10.0.0.3:80 10.0.0.4:80 removed" {
 			t.Errorf("events %+v", events)
 		}
 		// The status lists endpoints that left for a while, and then drops those

@@ -29,7 +29,7 @@ type Event struct {
 	Health  Health   // the current health
 	Failure *Failure // the cause of the Event; nil when the endpoint came up. Must not be modified.
 	Count   uint64   // Failed: failures for this reason since the last Event about it; Unverified: connections
-	Message string   // EndpointsChanged: the endpoints that came and left; bounded
+	Message string   // EndpointsChanged: the added and removed endpoints; bounded
 }
 
 func (u *Upstream) notify(event Event) {

@@ -152,7 +152,7 @@ func probeOne(ctx context.Context, e snapshot.Endpoint) *adminv1.ProbeResult {
 		return &adminv1.ProbeResult{
 			Endpoint: e.Address, Outcome: adminv1.ProbeOutcome_PROBE_OUTCOME_FAILED, Reason: adminv1.Reason_REASON_LOCAL_CONFIG,
 			Explanation: "the upstream is down and takes no traffic, so it was not probed: " + e.Down,
-			Suggestion:  &adminv1.Suggestion{Text: "correct the named resource and put it again"},
+			Suggestion:  &adminv1.Suggestion{Text: "correct the resource that it names, and apply it again"},
 		}
 	}
 	if e.Unresolved != nil {
@@ -170,7 +170,7 @@ func unresolved(e snapshot.Endpoint) *adminv1.ProbeResult {
 	if dns, ok := errors.AsType[*net.DNSError](e.Unresolved); ok {
 		problem := certs.ErrorText(errors.New(dns.Err))
 		if dns.Server != "" {
-			problem += " (asked " + dns.Server + ")"
+			problem += " (queried " + dns.Server + ")"
 		}
 		out.Explanation = fmt.Sprintf("the name %.260q does not resolve: %s; addresses that were known before stay in use", cmp.Or(dns.Name, e.Address), problem)
 		out.Suggestion = &adminv1.Suggestion{
