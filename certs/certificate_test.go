@@ -63,7 +63,7 @@ func TestParseCertificateRefuses(t *testing.T) {
 		{"a key for a chain", key, key, inChain, "private key"},
 		{"a key in the chain", join(chain, key), key, inChain, "private key"},
 		{"half a key in the chain", join(chain, key[:100]), key, inChain, "damaged PEM block of a private key"},
-		{"a request for a chain", block("CERTIFICATE REQUEST", der.Bytes), key, inChain, "signed by a CA"},
+		{"a request for a chain", block("CERTIFICATE REQUEST", der.Bytes), key, inChain, "a CA must sign"},
 		{"a damaged end", join(chain, damaged), key, inChain, "damaged PEM block"},
 		{"a damaged first block", damaged, key, inChain, "damaged PEM block"},
 		{"a missing BEGIN line", join(chain, headless), key, inChain, "BEGIN line is missing"},

@@ -265,8 +265,8 @@ func (l *crl) lists(number *big.Int) bool {
 	return revoked
 }
 
-// inDate reports whether the list is valid at now.
-func (l *crl) inDate(now time.Time) bool {
+// isCurrent reports whether the list is valid at now.
+func (l *crl) isCurrent(now time.Time) bool {
 	return !now.Before(l.list.ThisUpdate) && !now.After(l.list.NextUpdate)
 }
 

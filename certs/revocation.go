@@ -78,7 +78,7 @@ func checkListed(sets []*crlSet, c, issuer *x509.Certificate, now time.Time) *Ve
 				forged = l
 			case !l.scope.covers(c):
 				elsewhere = l
-			case !l.inDate(now):
+			case !l.isCurrent(now):
 				outdated = l
 			case l.lists(c.SerialNumber):
 				return revokedError(c, l)

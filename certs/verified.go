@@ -106,7 +106,7 @@ func (v *verifier) passingPeriod(chain []*x509.Certificate, now time.Time) perio
 // valid, as it is at now. All times in a list are whole seconds.
 func (l *crl) narrow(p period, now time.Time) period {
 	switch {
-	case l.inDate(now):
+	case l.isCurrent(now):
 		return p.intersect(l.list.ThisUpdate, l.list.NextUpdate)
 	case now.Before(l.list.ThisUpdate):
 		return p.intersect(p.from, l.list.ThisUpdate.Add(-1))

@@ -354,7 +354,7 @@ func TestAWipedEtcdIsNotFollowed(t *testing.T) {
 	c.Wipe()
 	c.Run(0)
 	c.Await()
-	eventually(t, "the gateway notices", func() bool { return strings.Contains(a.fleet.Status().Diverged, "no fleet any more") })
+	eventually(t, "the gateway notices", func() bool { return strings.Contains(a.fleet.Status().Diverged, "no longer holds the fleet") })
 	// Another gateway makes a new fleet there.
 	b := start(t, "", inFleet(t, c))
 	b.put(plainUpstream("other", "127.0.0.1:1"))

@@ -27,7 +27,7 @@ func refused(format string, args ...any) error {
 	return &certs.VerifyError{Reason: certs.ReasonSTARTTLSRefused, Detail: fmt.Sprintf(format, args...)}
 }
 
-// injected returns the error for bytes behind an answer. Anyone on the path
+// injected returns the error for bytes that follow an answer. Anyone on the path
 // could have inserted them.
 func injected(answer string, extra []byte) error {
 	return &certs.VerifyError{

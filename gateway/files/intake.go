@@ -187,7 +187,7 @@ func (t *intake) loaded(result *store.Result) {
 		}
 		t.gateway.FileEvent(ref, &adminv1.Event{
 			Type: adminv1.EventType_EVENT_TYPE_FILE_LOADED, Revision: result.State.Revision(),
-			Message: "now as in " + strings.Join(listed(snapshot.FilePaths(result.State.Get(c.Kind, c.Name)), maxPathBytes), ", "),
+			Message: "loaded from " + strings.Join(listed(snapshot.FilePaths(result.State.Get(c.Kind, c.Name)), maxPathBytes), ", "),
 		})
 	}
 	for _, w := range result.Warnings {

@@ -103,7 +103,7 @@ func (m *Member) readHead(ctx context.Context) (*etcd.Head, error) {
 		head, err = m.remote.Create(ctx)
 	}
 	if errors.Is(err, etcd.ErrEmpty) {
-		return nil, m.diverged("etcd holds no fleet any more: it was wiped, or the prefix is another one")
+		return nil, m.diverged("etcd no longer holds the fleet: it was wiped, or --etcd-prefix has changed")
 	}
 	if err != nil {
 		if ctx.Err() == nil {
@@ -142,7 +142,7 @@ func (at position) differs(state *store.State, h *etcd.Head) string {
 	case h.Revision() < revision:
 		return fmt.Sprintf("etcd has gone back to revision %d: this gateway serves revision %d", h.Revision(), revision)
 	case !listed && revision >= h.Oldest():
-		return fmt.Sprintf("etcd holds another revision %d than this gateway serves", revision)
+		return fmt.Sprintf("revision %d in etcd differs from the one that this gateway serves", revision)
 	}
 	return ""
 }
@@ -153,7 +153,7 @@ func (m *Member) diverged(reason string) error {
 	defer m.mu.Unlock()
 	reason += ". The gateway keeps serving its revision and refuses writes. To follow etcd, stop the gateway, move its state.db away and start it again"
 	if m.status.Diverged != reason {
-		m.log.Error("etcd does not continue the gateway's revision", "revision", m.state.Revision(), "error", reason)
+		m.log.Error("the history in etcd does not continue this gateway's revision", "revision", m.state.Revision(), "error", reason)
 		m.status.Diverged = reason
 	}
 	m.status.Unreachable, m.status.Contacted = "", time.Now()

@@ -24,7 +24,7 @@ func (m *Member) report(ctx context.Context) {
 	for failures := 0; ctx.Err() == nil; failures++ {
 		began := time.Now()
 		if err := m.reportOnce(ctx); err != nil && ctx.Err() == nil {
-			m.log.Debug("cannot tell the fleet how this gateway is", "error", err)
+			m.log.Debug("cannot report the status of this gateway to the fleet", "error", err)
 		}
 		if time.Since(began) > describeEvery {
 			failures = 0
@@ -118,7 +118,7 @@ func (m *Member) gateways(ctx context.Context, head *etcd.Head) ([]*adminv1.Gate
 	for _, d := range described {
 		g := new(adminv1.Gateway)
 		if err := proto.Unmarshal(d.Content, g); err != nil {
-			return nil, fmt.Errorf("what gateway %q says of itself: %w", d.ID, err)
+			return nil, fmt.Errorf("the description of gateway %q: %w", d.ID, err)
 		}
 		g.GatewayId, g.Connected, g.Lag = d.ID, d.Connected, max(head.Revision()-g.GetRevision(), 0)
 		all = append(all, g)

@@ -113,7 +113,7 @@ func TestASealedStoreIsTheSameAfterReopening(t *testing.T) {
 }
 
 // Each refusal names the fix, and leaves the file unchanged.
-func TestAStoreThatItsKeyDoesNotFitIsRefusedAndLeftAsItIs(t *testing.T) {
+func TestAStoreIsRefusedUnchangedWithoutItsKey(t *testing.T) {
 	key, other := sealKey(t, "a"), sealKey(t, "b")
 	sealed := filepath.Join(t.TempDir(), "sealed")
 	s := openSealed(t, sealed, key)
@@ -219,7 +219,7 @@ func TestSealedValuesCannotBeSwapped(t *testing.T) {
 				t.Fatal(err)
 			}
 			if _, err := Check(dir, nil); err != nil {
-				t.Errorf("the test did not mend the checksums: %v", err)
+				t.Errorf("the test did not correct the checksums: %v", err)
 			}
 			if _, err := Open(dir, Options{Key: key}); err == nil || !strings.Contains(err.Error(), "sealed for another place") {
 				t.Errorf("%v", err)
@@ -325,7 +325,7 @@ func TestASealedBackupIsRestored(t *testing.T) {
 // Without its key a sealed store is still checked for damage.
 func TestADamagedSealedStoreIsFoundWithoutItsKey(t *testing.T) {
 	for name, damage := range map[string]func(*bbolt.Tx) error{
-		"a resource less": func(tx *bbolt.Tx) error { return tx.Bucket([]byte("KIND_UPSTREAM")).Delete([]byte("u1")) },
+		"one resource fewer": func(tx *bbolt.Tx) error { return tx.Bucket([]byte("KIND_UPSTREAM")).Delete([]byte("u1")) },
 		"a changed record": func(tx *bbolt.Tx) error {
 			return putHistory(tx, revisionKeyOf(3), []byte("nonsense"))
 		},
