@@ -110,11 +110,11 @@ var Table = []Group{
 	},
 	{
 		Title: "The fleet",
-		Intro: "Only of a gateway that [shares its configuration](fleet.md) with others.",
+		Intro: "Only for a gateway that [shares its configuration](fleet.md) with others.",
 		Metrics: []Metric{
 			{"fleet_connected", "gauge", "", "1 while etcd answers, else 0."},
 			{"fleet_contact_age_seconds", "gauge", "", "Seconds since etcd answered last; before its first answer, since the start."},
-			{"fleet_diverged", "gauge", "", "1 if etcd holds another history than the gateway, which therefore does not follow it, else 0."},
+			{"fleet_diverged", "gauge", "", "1 if the history in etcd differs from the gateway's, so that the gateway does not follow it, else 0."},
 			{"fleet_head_revision", "gauge", "", "The latest revision in etcd, as last read. Absent before the first answer."},
 			{"fleet_lag_revisions", "gauge", "", "How many revisions the gateway is behind `drawbridge_fleet_head_revision`. Absent before the first answer."},
 			{"fleet_copy_revision", "gauge", "", "The revision of the last good copy in the data directory."},
