@@ -100,7 +100,7 @@ func newApply(c *cli) *cobra.Command {
 			return err
 		}
 		if pruneSelector != "" && !prune {
-			return exit.UsageError("--prune-selector goes with --prune")
+			return exit.UsageError("--prune-selector requires --prune")
 		}
 		if prune {
 			if err := configfile.NotEmpty(m, strings.Join(files, ", ")); err != nil {

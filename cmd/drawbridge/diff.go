@@ -53,7 +53,7 @@ func newDiff(c *cli) *cobra.Command {
 		case (len(files) > 0) == (len(args) > 0):
 			return exit.UsageError("name either files with -f, or one or two revisions")
 		case len(files) == 0 && (prune || pruneSelector != ""), pruneSelector != "" && !prune:
-			return exit.UsageError("--prune goes with -f, and --prune-selector with --prune")
+			return exit.UsageError("--prune requires -f, and --prune-selector requires --prune")
 		}
 		var m *manifest.Manifest
 		if len(files) > 0 {

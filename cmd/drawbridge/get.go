@@ -56,7 +56,7 @@ is applied without its key keeps the stored key.`,
 			err = exit.UsageError(word + " takes no NAME")
 		}
 		if err == nil && *selector != "" && (all || len(args) > 1) {
-			err = exit.UsageError("--selector goes with a KIND alone")
+			err = exit.UsageError("--selector requires a KIND, and no NAME")
 		}
 		if err != nil {
 			return err

@@ -291,7 +291,7 @@ func (o *serveOptions) gateway(c *cli, lines *logwriter.Writer) (gateway.Options
 		return opts, err
 	}
 	if o.adminTCP == "" && o.cert+o.key+o.clientCA+o.clientCRL+strings.Join(o.clientNames, "") != "" {
-		return opts, exit.UsageError("--admin-tls-cert, --admin-tls-key, --admin-client-ca, --admin-client-crl and --admin-client-name go with --admin-tcp")
+		return opts, exit.UsageError("--admin-tls-cert, --admin-tls-key, --admin-client-ca, --admin-client-crl and --admin-client-name require --admin-tcp")
 	}
 	if o.adminTCP != "" {
 		if o.cert == "" || o.key == "" || o.clientCA == "" {

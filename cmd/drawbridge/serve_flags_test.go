@@ -51,7 +51,7 @@ func TestEveryFlagForAFileHasARule(t *testing.T) {
 		}
 		paths[f.Name] = path
 		if strings.HasPrefix(f.Name, "etcd-") {
-			return // these do not go with --config, and are set below
+			return // these cannot be combined with --config, and are set below
 		}
 		if err := flags.Set(f.Name, value); err != nil {
 			t.Fatal(err)

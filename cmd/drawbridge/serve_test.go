@@ -24,7 +24,7 @@ func TestFlagsOfServeAreChecked(t *testing.T) {
 		{"--admin 127.0.0.1:1", "must be unix:PATH; --admin-tcp serves over TCP"},
 		{"--admin-tcp 127.0.0.1:0", "never served over TCP without mutual TLS"},
 		{"--admin-tcp 127.0.0.1:0 --admin-tls-cert c --admin-tls-key k", "needs --admin-tls-cert, --admin-tls-key and --admin-client-ca"},
-		{"--admin-client-ca ca", "go with --admin-tcp"},
+		{"--admin-client-ca ca", "require --admin-tcp"},
 		{"--config -", "--config must be a file"},
 		{"--file-root /etc --file-root /nowhere", `--file-root "/nowhere": must be a directory`},
 		{"--file-root=", `--file-root "": must be a directory`},

@@ -88,7 +88,7 @@ func (o *Connector) Dial() (*Client, error) {
 			return nil, exit.UsageError("--admin: unix: needs a path")
 		}
 		if o.ca+o.cert+o.key+o.serverName != "" {
-			return nil, exit.UsageError("--admin-tls-… go with --admin HOST:PORT, and --admin is " + o.admin)
+			return nil, exit.UsageError("--admin-tls-… require --admin HOST:PORT, but --admin is " + o.admin)
 		}
 	} else {
 		host, _, err := net.SplitHostPort(o.admin)

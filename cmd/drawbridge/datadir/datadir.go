@@ -25,7 +25,7 @@ func NewStore(env *command.Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "store",
 		Short:   "Check, seal or rekey the state of a stopped gateway",
-		Long:    "Store has the commands for the state in a data directory. No gateway may run on it.",
+		Long:    "Store checks, seals and rekeys the state in a data directory. Stop the gateway first.",
 		Example: "  drawbridge store check --data-dir /var/lib/drawbridge",
 		RunE:    command.RunGroup,
 	}

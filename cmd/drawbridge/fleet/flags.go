@@ -49,7 +49,7 @@ func (f *Flags) Options(config string, sealed bool, history int) (*gateway.Fleet
 	switch f.store {
 	case "bolt":
 		if len(f.endpoints)+len(f.labels) > 0 || f.ca+f.cert+f.key+f.id != "" {
-			return nil, exit.UsageError("--etcd-endpoints, --etcd-ca, --etcd-cert, --etcd-key, --gateway-id and --gateway-labels go with --store etcd")
+			return nil, exit.UsageError("--etcd-endpoints, --etcd-ca, --etcd-cert, --etcd-key, --gateway-id and --gateway-labels require --store etcd")
 		}
 		return nil, nil
 	case "etcd":
@@ -62,7 +62,7 @@ func (f *Flags) Options(config string, sealed bool, history int) (*gateway.Fleet
 	case !sealed:
 		return nil, exit.UsageError("--store etcd needs --seal-key-file, with the same key on every gateway: etcd must never hold private keys in the clear")
 	case config != "":
-		return nil, exit.UsageError("--config does not go with --store etcd: each gateway would replace the configuration of the whole fleet. Run \"drawbridge apply\" once instead")
+		return nil, exit.UsageError("--config cannot be combined with --store etcd: each gateway would replace the configuration of the whole fleet. Run \"drawbridge apply\" once instead")
 	case history > etcd.MaxHistory:
 		return nil, exit.UsageError(fmt.Sprintf("--revision-history %d: with --store etcd it must be from 1 to %d", history, etcd.MaxHistory))
 	case !strings.HasPrefix(f.prefix, "/") || strings.Trim(f.prefix, "/") == "":

@@ -58,10 +58,10 @@ func TestCollectorFollowsTheLiveHeap(t *testing.T) {
 	}
 	await("at first", func(p uint64) bool { return p > 200 })
 	ballast := make([]byte, 64<<20)
-	await("with much that lives", func(p uint64) bool { return p == gcPercent })
+	await("with a large live heap", func(p uint64) bool { return p == gcPercent })
 	runtime.KeepAlive(ballast)
 	ballast = nil
-	await("with little again", func(p uint64) bool { return p > 200 })
+	await("with a small live heap again", func(p uint64) bool { return p > 200 })
 	stop()
 	if got := debug.SetGCPercent(gcPercent); got != gcPercent {
 		t.Errorf("after the end GOGC is %d", got)

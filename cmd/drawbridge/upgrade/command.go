@@ -50,7 +50,7 @@ type answer struct {
 	Error   string `json:"error,omitempty"`
 
 	// Again means that another process owns the socket now, so the caller should
-	// ask again.
+	// send the request again.
 	Again bool `json:"again,omitempty"`
 }
 
