@@ -34,7 +34,7 @@ type handshake struct {
 	group     tls.CurveID // the negotiated group; 0 until then
 	offered   bool        // a session was offered
 	unusable  bool        // the session was too old to send, or the handshake failed with it
-	none      FullReason  // why no session was offered
+	noSession FullReason  // why no session was offered
 	requested bool        // the server asked for a client certificate
 	sent      bool        // a client certificate was sent
 
@@ -72,7 +72,7 @@ func (c *Client) handshake(host string) (*handshake, error) {
 // at once after any mismatch.
 func (h *handshake) resume(s *sessions) {
 	h.sessions = s
-	h.session, h.generation, h.none = s.take()
+	h.session, h.generation, h.noSession = s.take()
 	now := h.client.o.Time()
 	h.chosenAt = now
 	if h.session == nil || !h.session.knows(now) {
@@ -266,10 +266,10 @@ func (h *handshake) full(resumed bool) FullReason {
 		return FullExpired
 	case h.offered:
 		return FullRefused
-	case h.none == "":
+	case h.noSession == "":
 		return FullNoTicket // crypto/tls did not look up a session, because it has no address as a key
 	}
-	return h.none
+	return h.noSession
 }
 
 // reason classifies err with the state of this handshake.

@@ -70,7 +70,7 @@ func TestReasonsAgainstOpenSSL(t *testing.T) {
 		{"a client certificate that is good", mutual, of(ca.Client(t, "c")), "", 0},
 		{"no client certificate", mutual, same, certs.ReasonClientCertificateRequired, 0},
 		{"a stranger's client certificate", mutual, of(other.Client(t, "c")), certs.ReasonClientCertificateRejected, 0},
-		{"a server's for a client's", mutual, of(ca.Server(t, "c.test")), certs.ReasonClientCertificateRejected, 0},
+		{"a server certificate as a client certificate", mutual, of(ca.Server(t, "c.test")), certs.ReasonClientCertificateRejected, 0},
 		{"an expired client certificate", mutual, of(expired), certs.ReasonClientCertificateRejected, 0},
 		{"a client that is not revoked", mutualCRL, of(ca.Client(t, "c")), "", 0},
 		{"a revoked client", mutualCRL, of(revoked), certs.ReasonClientCertificateRejected, 0},

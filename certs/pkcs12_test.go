@@ -42,9 +42,9 @@ func TestPKCS12OfOpenSSL(t *testing.T) {
 		{"many rounds", secret, "-iter 300000"},
 		{"names", secret, "-name friendly -caname above"},
 		{"a passphrase of Unicode", "pä€ß", ""},
-		{"an old one of Unicode", "pä€ß", "-legacy"},
+		{"a legacy archive with a Unicode passphrase", "pä€ß", "-legacy"},
 		{"an empty passphrase", "", ""},
-		{"an old one with an empty passphrase", "", "-legacy"},
+		{"a legacy archive with an empty passphrase", "", "-legacy"},
 		{"an empty passphrase without a MAC", "", "-nomac"},
 		{"nothing encrypted", "", "-nomac -certpbe NONE -keypbe NONE"},
 	} {
@@ -163,13 +163,13 @@ func TestPKCS12Refused(t *testing.T) {
 		{"PEM", source{PKCS12: issued.ChainPEM}, "pkcs12", "is PEM text"},
 		{"a certificate", source{PKCS12: issued.Leaf.Raw}, "pkcs12", "cannot be parsed"},
 		{"half", source{PKCS12: good[:len(good)/2]}, "pkcs12", "cannot be parsed"},
-		{"more after it", source{PKCS12: join(good, []byte{0})}, "pkcs12", "cannot be parsed"},
+		{"trailing bytes", source{PKCS12: join(good, []byte{0})}, "pkcs12", "cannot be parsed"},
 		{"too long", source{PKCS12: make([]byte, 5<<20)}, "pkcs12", "at most"},
 		{"BER", source{PKCS12: ber}, "pkcs12", "in BER"},
 		{"one bit changed", source{PKCS12: damaged}, "passphrase", "is not the one"},
 		{"without a key", source{PKCS12: only("-nokeys")}, "pkcs12", "holds no private key"},
 		{"without a certificate", source{PKCS12: only("-nocerts")}, "pkcs12", "holds no certificate"},
-		{"the key of another", source{PKCS12: mismatch}, "pkcs12", "is not the key of"},
+		{"the key of another certificate", source{PKCS12: mismatch}, "pkcs12", "is not the key of"},
 		{"too many certificates", source{PKCS12: many}, "pkcs12", "more than 16"},
 		{"no MAC", source{PKCS12: archive(t, issued, secret, "-nomac")}, "pkcs12", "no MAC"},
 		{"a MAC that is not supported", source{PKCS12: archive(t, issued, secret, "-macalg sha384")}, "pkcs12", "not supported"},
@@ -179,7 +179,7 @@ func TestPKCS12Refused(t *testing.T) {
 		{"instead of a chain", source{Chain: good, Key: issued.KeyPEM}, "certificate_chain", "is a PKCS#12 archive"},
 		{"instead of a key", source{Chain: issued.ChainPEM, Key: good}, "private_key", "is a PKCS#12 archive"},
 		{"a passphrase that is not UTF-8", source{PKCS12: good, Passphrase: []byte("\xff")}, "passphrase", "UTF-8"},
-		{"a passphrase out of its characters", source{PKCS12: good, Passphrase: []byte("😀")}, "passphrase", "cannot represent"},
+		{"a passphrase with unsupported characters", source{PKCS12: good, Passphrase: []byte("😀")}, "passphrase", "cannot represent"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if c.source.Passphrase == nil {

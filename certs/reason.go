@@ -112,7 +112,7 @@ type HandshakeError struct {
 func (e *HandshakeError) Error() string {
 	text := "tls handshake: " + ErrorText(e.Err)
 	if alert, ok := remoteAlert(e.Err); ok && alert == alertHandshakeFailure && (e.Reason == ReasonNoCommonCipher || e.Reason == ReasonNoCommonGroup) {
-		text += " (the alert does not say what is missing: a cipher suite, a group or a kind of key; a probe finds out)"
+		text += " (the alert does not say what is missing: a cipher suite, a group or a kind of key; probe the upstream to find out)"
 	}
 	return text
 }

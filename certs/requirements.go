@@ -81,7 +81,9 @@ func (r *Requirements) named() bool {
 
 // nameOr returns the name that the certificate must match, given the name of
 // the connection's server. It does not apply if there are alternative names.
-func (r *Requirements) nameOr(own string) string { return cmp.Or(r.explicitName, r.serverName, own) }
+func (r *Requirements) nameOr(serverName string) string {
+	return cmp.Or(r.explicitName, r.serverName, serverName)
+}
 
 // fill sets the options that r was made from.
 func (r *Requirements) fill(o *ClientOptions) {

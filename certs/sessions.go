@@ -60,8 +60,8 @@ type sessions struct {
 	held int
 	// last is the newest TLS 1.2 session, which may be reused (RFC 5077).
 	last *session
-	// none is the reason why the store is empty.
-	none FullReason
+	// noSession is the reason why the store is empty.
+	noSession FullReason
 	// flushes counts calls of flush. A ticket is dropped if it arrives after a
 	// flush on a connection made before it.
 	flushes uint64
@@ -69,7 +69,7 @@ type sessions struct {
 
 // take returns a session to offer, or nil and the reason. put uses the
 // generation to detect a flush since.
-func (s *sessions) take() (taken *session, generation uint64, none FullReason) {
+func (s *sessions) take() (taken *session, generation uint64, noSession FullReason) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if n := len(s.tickets); n > 0 {
@@ -82,7 +82,7 @@ func (s *sessions) take() (taken *session, generation uint64, none FullReason) {
 	if s.last != nil {
 		return s.last, s.flushes, ""
 	}
-	return nil, s.flushes, s.none
+	return nil, s.flushes, s.noSession
 }
 
 // put keeps a session unless its ticket is too long or flush ran since the
@@ -98,7 +98,7 @@ func (s *sessions) put(fresh *session, generation uint64) {
 	if generation != s.flushes {
 		return
 	}
-	s.none = FullUsedUp
+	s.noSession = FullUsedUp
 	if fresh.version < tls.VersionTLS13 {
 		s.last = fresh
 		return
@@ -148,8 +148,8 @@ func (s *sessions) clear(reason FullReason) int {
 	n := s.countLocked()
 	clear(s.tickets)
 	s.tickets, s.held, s.last = s.tickets[:0], 0, nil
-	if s.none != FullNoTicket && s.none != FullCredentialsChanged {
-		s.none = reason
+	if s.noSession != FullNoTicket && s.noSession != FullCredentialsChanged {
+		s.noSession = reason
 	}
 	return n
 }
@@ -161,7 +161,7 @@ func (s *sessions) forgetOld() {
 	defer s.mu.Unlock()
 	s.last = nil
 	if len(s.tickets) == 0 {
-		s.none = FullExpired
+		s.noSession = FullExpired
 	}
 }
 
@@ -170,7 +170,7 @@ func (s *sessions) forgetOld() {
 func (s *sessions) hadSession() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.none != FullNoTicket
+	return s.noSession != FullNoTicket
 }
 
 // hosts holds the sessions of one Client by name: a session made under one
@@ -224,9 +224,9 @@ func (h *hosts) of(name string) *sessions {
 		h.recent.Remove(oldest)
 	}
 	fresh := &host{name: name}
-	fresh.none = FullNoTicket
+	fresh.noSession = FullNoTicket
 	if h.changed[name] {
-		fresh.none = FullCredentialsChanged
+		fresh.noSession = FullCredentialsChanged
 	}
 	h.byName[name] = h.recent.PushFront(fresh)
 	return &fresh.sessions

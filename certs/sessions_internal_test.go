@@ -7,16 +7,16 @@ import (
 )
 
 func TestSessions(t *testing.T) {
-	s := sessions{none: FullNoTicket}
+	s := sessions{noSession: FullNoTicket}
 	check := func(want *tls.ClientSessionState, reason FullReason) {
 		t.Helper()
 		var got *tls.ClientSessionState
-		taken, _, none := s.take()
+		taken, _, noSession := s.take()
 		if taken != nil {
 			got = taken.state
 		}
-		if got != want || none != reason {
-			t.Errorf("got %p and %q, want %p and %q", got, none, want, reason)
+		if got != want || noSession != reason {
+			t.Errorf("got %p and %q, want %p and %q", got, noSession, want, reason)
 		}
 	}
 	check(nil, FullNoTicket)

@@ -93,7 +93,7 @@ func TestACachedVerdictLastsOnlyWhileTheChainPasses(t *testing.T) {
 		crls []CRLSource
 	}{
 		{"no lists", nil},
-		{"lists in date", []CRLSource{root, v.crl(t, v.mid, at(-5), at(7))}},
+		{"current lists", []CRLSource{root, v.crl(t, v.mid, at(-5), at(7))}},
 		{"a list that follows at once", []CRLSource{root, v.crl(t, v.mid, at(-5), at(7)), v.crl(t, v.mid, at(7), at(14))}},
 		{"a list that follows late", []CRLSource{root, v.crl(t, v.mid, at(-5), at(7)), v.crl(t, v.mid, at(8), at(14))}},
 		{"a list of the future that revokes", []CRLSource{root, v.crl(t, v.mid, at(-5), at(30)), v.crl(t, v.mid, at(7), at(14), leaf)}},

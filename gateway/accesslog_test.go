@@ -76,6 +76,6 @@ func TestTheAccessLogIsReopened(t *testing.T) {
 		t.Errorf("without one: %v", err)
 	}
 	if _, err := Open(t.Context(), Options{DataDir: t.TempDir(), AccessLog: AccessLog{File: filepath.Join(path, "x")}}); err == nil || !strings.Contains(err.Error(), "access log: ") {
-		t.Errorf("a file that cannot be: %v", err)
+		t.Errorf("a path that cannot be a file: %v", err)
 	}
 }

@@ -57,7 +57,7 @@ func TestInvalidTextsAreReported(t *testing.T) {
 	}
 	s, faults := cidr.Parse([]string{cidr.FromUnix, "10.0.0.0/8"})
 	if len(faults) != 1 || !s.Has(netip.MustParseAddr("10.0.0.1")) {
-		t.Errorf("an address behind a fault: %v", faults)
+		t.Errorf("an address after a fault: %v", faults)
 	}
 }
 

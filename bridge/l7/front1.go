@@ -37,7 +37,7 @@ type front1 struct {
 	began         int64  // when the connection began, by the server's clock
 	age           int64  // maximum age of the connection; 0: no limit
 	requests      int    // requests so far
-	rested        int64  // when the wait for the next request began; 0: not waiting
+	idleSince     int64  // when the wait for the next request began; 0: not waiting
 	lastWaitShort bool   // the last wait was short, so the next may be too
 	neverPark     bool   // parking failed and is not tried again
 	request       *head1 // nil between requests
@@ -155,15 +155,15 @@ func (f *front1) await() error {
 		return nil // the request arrived with the previous one
 	}
 	c, clock := f.conn, &f.server.clock
-	got, begins := false, f.rested == 0
+	got, begins := false, f.idleSince == 0
 	if begins {
 		d := f.settings.idleTimeout
 		if f.requests == 0 {
 			d = f.settings.headerReadTimeout
 		}
-		f.rested = clock.now.Load()
+		f.idleSince = clock.now.Load()
 		if f.age > 0 {
-			d = min(d, time.Duration(f.began+f.age-f.rested))
+			d = min(d, time.Duration(f.began+f.age-f.idleSince))
 		}
 		if d <= 0 || f.requests > 0 && !c.markIdle() {
 			return errNoMore
@@ -188,8 +188,8 @@ func (f *front1) await() error {
 		}
 	}
 	c.deadline.Store(0)
-	f.lastWaitShort = f.requests > 0 && clock.now.Load()-f.rested < int64(parkAfter)
-	f.rested = 0
+	f.lastWaitShort = f.requests > 0 && clock.now.Load()-f.idleSince < int64(parkAfter)
+	f.idleSince = 0
 	if !c.wake() {
 		return errNoMore
 	}

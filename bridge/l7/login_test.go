@@ -127,7 +127,7 @@ func TestLoginsThatAuthenticateConnections(t *testing.T) {
 		"in another case":     {[]string{"ntlm"}, "ntlm", []string{"http/1.1"}, nil},
 		"in several fields":   {[]string{`Basic realm="a"`, "Negotiate", "NTLM"}, "NTLM", []string{"http/1.1"}, nil},
 		"in one field":        {[]string{`Basic realm="a, b", NTLM, Negotiate`}, "NTLM", []string{"http/1.1"}, nil},
-		"without being asked": {[]string{`Basic realm="a"`}, "NTLM", []string{"http/1.1"}, nil},
+		"without a challenge": {[]string{`Basic realm="a"`}, "NTLM", []string{"http/1.1"}, nil},
 		"plaintext":           {[]string{"NTLM"}, "NTLM", nil, plainBack},
 		"an upstream of either version": {[]string{"NTLM"}, "NTLM", []string{"h2", "http/1.1"}, func(w *testbed, address string) *backs.Pools {
 			return w.back(backs.Auto, address)

@@ -15,7 +15,7 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// Each row is sent with a request for /next directly behind it. The upstream
+// Each row is sent with a request for /next directly after it. The upstream
 // must receive one request with this body, followed by /next; or it must
 // receive no request, and the connection must end.
 func TestOneRequestInIsOneRequestOut(t *testing.T) {
@@ -41,7 +41,7 @@ func TestOneRequestInIsOneRequestOut(t *testing.T) {
 		{"a NUL", "X: a\x00\r\nContent-Length: 5\r\n\r\nhello", refused},
 		{"two codings", "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", refused},
 		{"a coding that is not known", "Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", refused},
-		{"a coding behind a tabulator of another kind", "Transfer-Encoding: \vchunked\r\n\r\n0\r\n\r\n", refused},
+		{"a coding after a vertical tab", "Transfer-Encoding: \vchunked\r\n\r\n0\r\n\r\n", refused},
 		{"identity", "Transfer-Encoding: identity\r\nContent-Length: 5\r\n\r\nhello", refused},
 		{"a size in hexadecimal", "Transfer-Encoding: chunked\r\n\r\n0x5\r\nhello\r\n0\r\n\r\n", refused},
 		{"a size with a sign", "Transfer-Encoding: chunked\r\n\r\n+5\r\nhello\r\n0\r\n\r\n", refused},

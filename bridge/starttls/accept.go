@@ -140,6 +140,6 @@ func injectedPlaintext(extra int) error {
 func left(command string) error {
 	return &certs.VerifyError{
 		Reason: certs.ReasonPeerClosed,
-		Detail: "the client ended the session with " + command + " and did not ask for TLS",
+		Detail: "the client ended the session with " + command + " and did not request TLS",
 	}
 }

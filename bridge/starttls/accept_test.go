@@ -87,9 +87,9 @@ func TestAClientThatAsksIsUpgraded(t *testing.T) {
 	}
 }
 
-// Bytes behind the request for TLS end the connection before the gateway agrees
+// Bytes after the request for TLS end the connection before the gateway agrees
 // to start TLS.
-func TestBytesBehindTheRequestAreRefused(t *testing.T) {
+func TestBytesAfterTheRequestAreRefused(t *testing.T) {
 	for _, o := range openers {
 		for _, extra := range []string{"x", "\r\n", hello, "AUTH PLAIN c2VjcmV0\r\n", pgStart} {
 			for _, optional := range []bool{false, true} {
@@ -103,7 +103,7 @@ func TestBytesBehindTheRequestAreRefused(t *testing.T) {
 		}
 	}
 	if got := play(newPostgresServer(false), pgGSS+pgSSL); got.reason != certs.ReasonSTARTTLSInjection || got.sent != "" {
-		t.Errorf("a request behind GSSENCRequest: %+v", got)
+		t.Errorf("a request after GSSENCRequest: %+v", got)
 	}
 }
 

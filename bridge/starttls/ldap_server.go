@@ -30,7 +30,7 @@ func (s *ldapServer) feed(in []byte) (out []byte, done bool, err error) {
 			return out, false, foreign(s.received, "LDAP")
 		}
 		if s.operations++; s.operations > maxCommands {
-			return out, false, refused("the client sent more than %d operations and did not ask for TLS", maxCommands)
+			return out, false, refused("the client sent more than %d operations and did not request TLS", maxCommands)
 		}
 		starts := ldapIsStartTLS(operation)
 		switch {

@@ -49,7 +49,7 @@ func (s *lineServer) feed(in []byte) (out []byte, done bool, err error) {
 			return out, false, err
 		}
 		if s.commands++; s.commands > maxCommands {
-			return out, false, refused("the client sent more than %d commands and did not ask for TLS", maxCommands)
+			return out, false, refused("the client sent more than %d commands and did not request TLS", maxCommands)
 		}
 		answer, means := s.answer(line)
 		switch {

@@ -63,7 +63,7 @@ func (h *mysqlHello) feed(in []byte) ([]byte, bool, error) {
 	}
 	if h.offers && !h.optional {
 		const required = "this server requires TLS (--ssl)"
-		return mysqlPacket(2, mysqlErrorOf(3159, "HY000", required)), false, refused("the client began a session in plaintext and did not ask for TLS")
+		return mysqlPacket(2, mysqlErrorOf(3159, "HY000", required)), false, refused("the client began a session in plaintext and did not request TLS")
 	}
 	h.response = bytes.Clone(payload)
 	return nil, true, nil

@@ -291,9 +291,9 @@ func TestMySQLClientsThatDoNotStartTLSAreRefused(t *testing.T) {
 	}{
 		"asks":                     {said: []string{asks, record}},
 		"asks at once":             {said: []string{asks + record}},
-		"plaintext behind it":      {said: []string{asks + "secret"}, reason: certs.ReasonSTARTTLSInjection, text: "6 bytes"},
+		"plaintext with it":        {said: []string{asks + "secret"}, reason: certs.ReasonSTARTTLSInjection, text: "6 bytes"},
 		"plaintext after it":       {said: []string{asks, plain}, reason: certs.ReasonSTARTTLSInjection, text: "the client sent plaintext after it had asked for TLS"},
-		"a session in plaintext":   {said: []string{plain}, reason: certs.ReasonSTARTTLSRefused, text: "did not ask for TLS", sent: "#HY000this server requires TLS"},
+		"a session in plaintext":   {said: []string{plain}, reason: certs.ReasonSTARTTLSRefused, text: "did not request TLS", sent: "#HY000this server requires TLS"},
 		"more than a session":      {said: []string{plain + "x"}, reason: certs.ReasonSTARTTLSRefused, text: "more than its response"},
 		"a session that wants TLS": {said: []string{string(mysqlPacket(1, mysqlResponseOf(mysqlWanted|mysqlSSL, "secret")))}, reason: certs.ReasonSTARTTLSRefused, text: "MySQL 4.1"},
 		"a request without TLS":    {said: []string{string(mysqlPacket(1, mysqlResponseOf(mysqlWanted, "")[:32]))}, reason: certs.ReasonSTARTTLSRefused, text: "not MySQL"},

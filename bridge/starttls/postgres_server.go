@@ -54,7 +54,7 @@ func (s *postgresServer) feed(in []byte) (out []byte, done bool, err error) {
 		s.result = Opening{Next: Plaintext, Read: s.received}
 		return nil, true, nil
 	case starts:
-		return postgresFatal("28000", "this server requires TLS (sslmode=require)"), false, refused("the client began a session in plaintext and did not ask for TLS")
+		return postgresFatal("28000", "this server requires TLS (sslmode=require)"), false, refused("the client began a session in plaintext and did not request TLS")
 	}
 	return nil, false, foreign(s.received, "PostgreSQL")
 }

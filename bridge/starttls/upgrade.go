@@ -24,7 +24,7 @@ type dialect interface {
 }
 
 // readSize is the size of a read. Reads beyond the end of a message are
-// intended: so that bytes injected behind the agreement to start TLS are
+// intended: so that bytes injected after the agreement to start TLS are
 // detected.
 const readSize = 1024
 

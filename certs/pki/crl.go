@@ -27,7 +27,7 @@ type CRLOptions struct {
 // 5280 section 5.2.3 requires.
 func (ca *CA) CRL(o CRLOptions) ([]byte, error) {
 	if ca.key == nil {
-		return nil, errors.New("the CA's private key is not available, so it cannot revoke")
+		return nil, errors.New("the CA's private key is not available, so it cannot sign a revocation list")
 	}
 	now := time.Now()
 	if o.ThisUpdate.IsZero() {

@@ -50,8 +50,8 @@ func (c *Connections) EachConnection(f *adminv1.ConnectionFilter, after uint64, 
 	return nil
 }
 
-// firstBatch is the number of connections in the first batch: a page and the connection behind
-// it, by which a page knows that it is not the last.
+// firstBatch is the number of connections in the first batch: a page and one more connection,
+// which shows that the page is not the last.
 const firstBatch = 1024
 
 // batches calls yield with the connections with a number above after, in ascending order, until

@@ -73,12 +73,12 @@ func (s upstreamScope) query(d *adminv1.Dns) resolve.Query {
 	}
 	switch {
 	case d.GetHostname() == "" && d.GetSrv() == "":
-		s.Add("dns.hostname", "must be set, or srv")
+		s.Add("dns.hostname", "must be set unless srv is")
 	case d.GetHostname() != "" && d.GetSrv() != "":
 		s.Add("dns.srv", "must be left out where hostname is set: an upstream has either hostname or srv")
 	case d.GetHostname() != "":
 		if _, err := netip.ParseAddr(d.GetHostname()); err == nil {
-			s.Add("dns.hostname", "is the IP address %s; give that as an endpoint", d.GetHostname())
+			s.Add("dns.hostname", "is the IP address %s; put it in endpoints", d.GetHostname())
 		} else if !isHostName(d.GetHostname()) {
 			s.Add("dns.hostname", "is %.260q; it must be a DNS name, without a port", d.GetHostname())
 		}

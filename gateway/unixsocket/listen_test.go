@@ -71,7 +71,7 @@ func TestALiveSocketIsNotTakenOver(t *testing.T) {
 	}
 	conn, err := net.Dial("unix", path)
 	if err != nil {
-		t.Fatalf("the live one does not answer any more: %v", err)
+		t.Fatalf("the live socket no longer answers: %v", err)
 	}
 	conn.Close()
 }
@@ -107,7 +107,7 @@ func TestASocketPathThatIsTooLongIsExplained(t *testing.T) {
 		t.Errorf("err = %v", err)
 	}
 	if _, err := Listen("", Options{}); err == nil {
-		t.Error("an empty path is taken")
+		t.Error("an empty path is accepted")
 	}
 }
 

@@ -24,7 +24,7 @@ const maxKept = 64 << 20
 var keptSizes = [...]int{512, 1 << 10, 2 << 10, 4 << 10, 8 << 10, 16 << 10, 24 << 10, 32 << 10, 48 << 10, 64 << 10, 128 << 10}
 
 // grow returns a buffer with the contents of *b and room for n bytes in all. It takes
-// b, which may be nil, but does not lend it again if inUse is set. If the bound is
+// ownership of b, which may be nil, but does not reuse it if inUse is set. If the bound is
 // reached and forced is not set, it returns nil and b stays lent.
 func (k *keeper) grow(b *[]byte, n int, forced, inUse bool) *[]byte {
 	class, size := 0, 0

@@ -133,7 +133,7 @@ func (in *Reader) want() int {
 // maxRecord is the largest payload of a TLS record.
 const maxRecord = 16 << 10
 
-// room makes room in own behind the unread bytes.
+// room makes room in own after the unread bytes.
 func (in *Reader) room() {
 	if in.end < len(*in.own) {
 		return
@@ -149,7 +149,7 @@ func (in *Reader) room() {
 	in.unread = (*in.own)[:in.end]
 }
 
-// grown adds n bytes, which were put behind the unread bytes, to unread.
+// grown adds n bytes, which were written after the unread bytes, to unread.
 func (in *Reader) grown(n int) {
 	begin := in.end - len(in.unread)
 	in.end += n
