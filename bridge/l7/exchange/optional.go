@@ -70,7 +70,7 @@ type arrivalChecker interface {
 
 // A bodyAwaiter is a front that can wait for more of the body without a goroutine.
 type bodyAwaiter interface {
-	// AwaitBody arranges that ready is called once, in a new goroutine, as soon as Read
+	// AwaitBody arranges that ready is called once, in another goroutine, as soon as Read
 	// does not have to wait, and returns true. If Read does not have to wait now, it
 	// returns false. Until ready is called, the front must not be read. A view that Read
 	// returned becomes invalid.

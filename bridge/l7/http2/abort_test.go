@@ -1,8 +1,11 @@
 package http2
 
 import (
+	"bytes"
+	"errors"
 	"math/rand/v2"
 	"net"
+	"runtime"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -104,6 +107,80 @@ func TestAbortedExchangesLeaveNothing(t *testing.T) {
 	if client.Streams() != 0 {
 		t.Errorf("%d streams count as open", client.Streams())
 	}
+}
+
+// The parts of a body that come one by one are read by the same goroutine, which has a large
+// enough stack already.
+func TestTheReaderOfASlowBodyIsReused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mine, theirs := net.Pipe()
+		server := NewServerConn(theirs, nil, Options{IdleTimeout: time.Hour})
+		served, ran := make(chan error, 1), make(chan error, 1)
+		readers := make(chan string, 100)
+		go func() {
+			served <- server.Serve(func(s *ServerStream) {
+				done := make(chan struct{})
+				var read func()
+				read = func() {
+					readers <- goroutine()
+					for {
+						if s.AwaitBody(read) {
+							return
+						}
+						if _, err := s.Read(); err != nil {
+							close(done)
+							return
+						}
+					}
+				}
+				read()
+				<-done
+				_ = s.Respond(ok(), true)
+			})
+		}()
+		client := NewClientConn(mine, Options{IdleTimeout: time.Hour})
+		go func() { ran <- client.Run() }()
+		s := client.Open()
+		if err := errors.Join(s.Send(post("/"), false), s.Flush()); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		<-readers // the handler
+		var first string
+		for range 10 {
+			if err := errors.Join(s.Write([]byte("a part")), s.Flush()); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			if r := <-readers; first == "" {
+				first = r
+			} else if r != first {
+				t.Errorf("read by %s, and before by %s", r, first)
+			}
+		}
+		time.Sleep(20 * time.Second)
+		synctest.Wait()
+		server.mu.Lock()
+		if n := server.workerPool.waiting; n != 0 {
+			t.Errorf("%d idle workers are kept", n)
+		}
+		server.mu.Unlock()
+		_ = s.End(nil)
+		if _, _, err := receive(s); err != nil {
+			t.Error(err)
+		}
+		s.Done()
+		client.Close()
+		<-ran
+		<-served
+	})
+}
+
+// goroutine returns the name of the goroutine that calls it.
+func goroutine() string {
+	text := make([]byte, 64)
+	name, _, _ := bytes.Cut(text[:runtime.Stack(text, false)], []byte(" ["))
+	return string(name)
 }
 
 // A goroutine that has served a stream waits for the next one, and ends if no

@@ -48,8 +48,8 @@ func (s *ServerStream) endWaitLocked() {
 }
 
 // AwaitBody waits for more of the body without a goroutine, whose stack would be most
-// of the memory that a slow upload uses. It arranges that ready is called once, in a
-// new goroutine, as soon as Read does not have to wait. Until then, Read and AwaitBody
+// of the memory that a slow upload uses. It arranges that ready is called once, in
+// another goroutine, as soon as Read does not have to wait. Until then, Read and AwaitBody
 // must not be called. If Read does not have to wait now, AwaitBody returns false, and
 // ready is not called. Either way the view that Read returned last becomes invalid.
 func (s *ServerStream) AwaitBody(ready func()) bool {
@@ -84,7 +84,7 @@ func (s *stream) wakeReaderLocked() {
 	s.readable.Broadcast()
 	if s.server != nil {
 		if ready := s.server.takeReadyLocked(); ready != nil {
-			go ready()
+			s.c.server.assignLocked(task{s.server, ready})
 		}
 	}
 }

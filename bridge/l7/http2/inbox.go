@@ -17,11 +17,10 @@ type inbox struct {
 	block   block
 	large   bool // the framer has a large buffer
 
-	unacked int             // SETTINGS frames not yet acknowledged by the peer
-	window  int64           // bytes that the peer may still send on the connection
-	arrived []*stream       // streams with readers to wake
-	ready   []func()        // functions registered by AwaitBody, to be called
-	opened  []*ServerStream // new streams to pass to a handler
+	unacked int       // SETTINGS frames not yet acknowledged by the peer
+	window  int64     // bytes that the peer may still send on the connection
+	arrived []*stream // streams with readers to wake
+	tasks   []task    // to pass to workers
 
 	gotSettings atomic.Bool // the peer's settings were received
 	inData      atomic.Bool // waiting for the rest of a DATA frame
@@ -125,23 +124,18 @@ func (in *inbox) notifyReaders() {
 	}
 	clear(in.arrived)
 	in.arrived = in.arrived[:0]
-	for _, ready := range in.ready {
-		go ready()
+	for _, t := range in.tasks {
+		c.server.assign(t)
 	}
-	clear(in.ready)
-	in.ready = in.ready[:0]
-	for _, s := range in.opened {
-		c.server.assign(s)
-	}
-	clear(in.opened)
-	in.opened = in.opened[:0]
+	clear(in.tasks)
+	in.tasks = in.tasks[:0]
 }
 
 // notifyLater makes the next notifyReaders wake the reader of s. s.c.mu is held.
 func (s *stream) notifyLater() {
 	if s.server != nil {
 		if ready := s.server.takeReadyLocked(); ready != nil {
-			s.c.in.ready = append(s.c.in.ready, ready)
+			s.c.in.tasks = append(s.c.in.tasks, task{s.server, ready})
 			return
 		}
 	}

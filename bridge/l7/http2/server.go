@@ -151,7 +151,7 @@ func (c *ServerConn) onBlockLocked(s *stream, id uint32, end bool) *Error {
 	c.lastID = id
 	start, streamErr := c.openLocked(id, end)
 	if start != nil {
-		c.in.opened = append(c.in.opened, start)
+		c.in.tasks = append(c.in.tasks, task{stream: start})
 	}
 	return streamErr
 }

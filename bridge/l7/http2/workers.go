@@ -3,76 +3,91 @@ package http2
 import "sync"
 
 // maxWaiting bounds the idle goroutines that a connection keeps for its next
-// streams.
+// tasks.
 const maxWaiting = 32
 
-// A workerPool runs the handlers of a connection's streams. A worker that has
-// served a stream waits for the next: its stack has already grown, and growing
-// one is much of the cost of a small exchange. Workers without a stream for a
-// while end. So does the first one at once, because many clients send only one
-// request. It is guarded by the connection's mu.
-type workerPool struct {
-	streams  []*ServerStream // assigned, but not yet taken by a waiting worker
-	waiting  int             // idle workers
-	wanted   sync.Cond       // streams are assigned, or workers must end
-	released int             // waiting workers that must end
-	busy     bool            // a stream was assigned since the last tick
+// A task is what a worker does: it serves a new stream, or continues to read the body of one.
+type task struct {
+	stream *ServerStream
+	resume func() // see AwaitBody; nil: serve the stream
 }
 
-// assign passes a stream to a worker.
-func (c *ServerConn) assign(s *ServerStream) {
+// A workerPool runs the handlers of a connection's streams, and what waited for their bodies.
+// A worker that has done a task waits for the next: its stack has already grown, and growing
+// one is much of the cost of a small exchange, or of a message in a long body. Workers without
+// a task for a while end. One that has served the first stream ends at once, because many
+// clients send only one request. It is guarded by the connection's mu.
+type workerPool struct {
+	tasks    []task    // assigned, but not yet taken by a waiting worker
+	waiting  int       // idle workers
+	wanted   sync.Cond // tasks are assigned, or workers must end
+	released int       // waiting workers that must end
+	busy     bool      // a task was assigned since the last tick
+}
+
+// assign passes a task to a worker.
+func (c *ServerConn) assign(t task) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.workerPool.busy, c.workerPool.released = true, 0
-	if c.workerPool.waiting > len(c.workerPool.streams) {
-		c.workerPool.streams = append(c.workerPool.streams, s)
-		c.workerPool.wanted.Signal()
+	c.assignLocked(t)
+}
+
+func (c *ServerConn) assignLocked(t task) {
+	w := &c.workerPool
+	w.busy, w.released = true, 0
+	if w.waiting > len(w.tasks) {
+		w.tasks = append(w.tasks, t)
+		w.wanted.Signal()
 		return
 	}
 	c.workers.Add(1)
-	go c.work(s)
+	go c.work(t)
 }
 
-// work serves s, and then other streams.
-func (c *ServerConn) work(s *ServerStream) {
+// work does t, and then other tasks.
+func (c *ServerConn) work(t task) {
 	defer c.workers.Done()
 	defer func() {
 		if p := recover(); p != nil {
 			c.panicked(p)
 		}
 	}()
-	for s != nil {
-		c.handle(s)
-		s = c.nextStream()
+	for t.stream != nil {
+		if t.resume != nil {
+			t.resume()
+		} else {
+			c.handle(t.stream)
+		}
+		t = c.nextTask(t.resume != nil)
 	}
 }
 
-// nextStream waits for a stream to serve. It returns nil if the worker must
-// end.
-func (c *ServerConn) nextStream() *ServerStream {
+// nextTask waits for a task, after one that resumed a stream or not. It returns the zero task
+// if the worker must end.
+func (c *ServerConn) nextTask(resumed bool) task {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	w := &c.workerPool
-	for len(w.streams) == 0 {
-		if c.err != nil || w.waiting >= maxWaiting || c.taken < 2 {
-			return nil
+	for len(w.tasks) == 0 {
+		if c.err != nil || w.waiting >= maxWaiting || c.taken < 2 && !resumed {
+			return task{}
 		}
 		w.waiting++
 		w.wanted.Wait()
 		w.waiting--
-		if len(w.streams) == 0 && w.released > 0 {
+		if len(w.tasks) == 0 && w.released > 0 {
 			w.released--
-			return nil
+			return task{}
 		}
 	}
-	s := w.streams[0]
-	n := copy(w.streams, w.streams[1:])
-	w.streams[n] = nil
-	w.streams = w.streams[:n]
-	return s
+	t := w.tasks[0]
+	n := copy(w.tasks, w.tasks[1:])
+	w.tasks[n] = task{}
+	w.tasks = w.tasks[:n]
+	return t
 }
 
-// releaseLocked ends the workers that got no stream since the last call.
+// releaseLocked ends the workers that got no task since the last call.
 func (w *workerPool) releaseLocked() {
 	if !w.busy && w.waiting > 0 {
 		w.released = w.waiting
