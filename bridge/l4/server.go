@@ -138,6 +138,9 @@ func (s *Server) Revalidate() {
 // Peers returns the Set that verifies the clients of open connections again.
 func (s *Server) Peers() *validity.Set { return s.intake.Peers() }
 
+// Limiter returns the Limiter of the listener's rates.
+func (s *Server) Limiter() *limit.Limiter { return s.limiter }
+
 // Tally counts the connections that would end if a policy took effect, or on Shutdown
 // if the policy is nil.
 func (s *Server) Tally(p *validity.Policy) validity.Tally { return s.intake.Tally(p) }

@@ -88,6 +88,13 @@ func (s *shard) leave(c client) {
 
 // take spends one from a client's rate.
 func (s *shard) take(c client, now int64, r Rate) (wait int64) {
+	k := s.know(c)
+	k.bucket, wait = k.bucket.take(now, r)
+	return wait
+}
+
+// know returns a client's node, which becomes the newest. The node may be a new one.
+func (s *shard) know(c client) *known {
 	i, ok := s.rates[c]
 	if ok {
 		s.unlink(i)
@@ -97,9 +104,7 @@ func (s *shard) take(c client, now int64, r Rate) (wait int64) {
 		s.rates[c] = i
 	}
 	s.link(i)
-	k := &s.known[i]
-	k.bucket, wait = k.bucket.take(now, r)
-	return wait
+	return &s.known[i]
 }
 
 // refund undoes take, unless the client was forgotten meanwhile.
