@@ -2,7 +2,10 @@ package certs
 
 import (
 	"container/list"
+	"crypto/sha256"
 	"crypto/tls"
+	"encoding/hex"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -105,6 +108,11 @@ func (s *sessions) put(fresh *session, generation uint64) {
 	}
 	s.held += fresh.size
 	s.tickets = append(s.tickets, fresh)
+	s.trim()
+}
+
+// trim drops the oldest tickets above the bounds. s.mu is held.
+func (s *sessions) trim() {
 	for len(s.tickets) > maxSessions || s.held > maxSessionBytes {
 		s.held -= s.tickets[0].size
 		s.tickets = slices.Delete(s.tickets, 0, 1)
@@ -240,4 +248,127 @@ func (h *hosts) all() []*host {
 		all = append(all, e.Value.(*host))
 	}
 	return all
+}
+
+// A SessionState holds sessions of a Client, for the same Client of another process. It
+// is a secret: with it, recorded sessions of TLS 1.2 can be decrypted.
+type SessionState struct {
+	// Identity identifies the settings that the sessions were made with.
+	Identity string     `json:"identity"`
+	Sessions []passedOn `json:"sessions,omitempty"`
+}
+
+// A passedOn is a session in a form that another process can read.
+type passedOn struct {
+	Host     string      `json:"host,omitempty"` // see hosts
+	Ticket   []byte      `json:"ticket"`
+	State    []byte      `json:"state"` // encoded by crypto/tls
+	Version  uint16      `json:"version"`
+	Group    tls.CurveID `json:"group,omitempty"`
+	ChosenAt time.Time   `json:"chosen_at,omitzero"`
+}
+
+// Size returns the approximate size of the encoded state, in bytes.
+func (s *SessionState) Size() (n int) {
+	for i := range s.Sessions {
+		n += len(s.Sessions[i].Ticket) + len(s.Sessions[i].State)
+	}
+	return n * 4 / 3
+}
+
+// TakeSessions returns the newest sessions of each name, at most perName of them. TLS 1.3
+// tickets among them are removed from c, because each may be used only once.
+func (c *Client) TakeSessions(perName int) SessionState {
+	s := SessionState{Identity: c.sessionIdentity()}
+	if c.o.NoSessionReuse {
+		return s
+	}
+	for _, h := range c.hosts.all() {
+		for _, one := range h.takeNewest(perName) {
+			ticket, state, err := one.state.ResumptionState()
+			if err != nil || state == nil {
+				continue
+			}
+			encoded, err := state.Bytes()
+			if err != nil {
+				continue
+			}
+			s.Sessions = append(s.Sessions, passedOn{h.name, ticket, encoded, one.version, one.group, one.chosenAt})
+		}
+	}
+	return s
+}
+
+// AdoptSessions adds the sessions that TakeSessions returned in another process. It
+// ignores them if they were made with other settings. As always, a resumed session must
+// pass the current Requirements.
+func (c *Client) AdoptSessions(s SessionState) {
+	if c.o.NoSessionReuse || s.Identity != c.sessionIdentity() {
+		return
+	}
+	byHost := make(map[string][]*session)
+	for _, p := range s.Sessions {
+		state, err := tls.ParseSessionState(p.State)
+		if err != nil || len(p.Ticket) > maxTicket {
+			continue
+		}
+		resumable, err := tls.NewResumptionState(p.Ticket, state)
+		if err != nil {
+			continue
+		}
+		byHost[p.Host] = append(byHost[p.Host], &session{state: resumable, version: p.Version, group: p.Group, chosenAt: p.ChosenAt, size: len(p.Ticket)})
+	}
+	for host, all := range byHost {
+		c.hosts.of(host).adopt(all)
+	}
+}
+
+// sessionIdentity returns the settings that a session must not outlive, in a form that
+// another process can compare.
+func (c *Client) sessionIdentity() string {
+	o := &c.o
+	own := ""
+	if o.Certificate != nil {
+		own = o.Certificate.Fingerprint()
+	}
+	text := fmt.Sprintf("%s %q %t %t %d %d %v %v %q %t %t", own, o.ServerName, o.NoServerName, o.FromHost,
+		o.MinVersion, o.MaxVersion, o.CipherSuites, o.Groups, o.NextProtos, o.RenegotiateOnce, o.RequireALPN)
+	sum := sha256.Sum256([]byte(text))
+	return hex.EncodeToString(sum[:])
+}
+
+// takeNewest returns at most n tickets, which it removes, and the TLS 1.2 session.
+func (s *sessions) takeNewest(n int) []*session {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	from := max(len(s.tickets)-n, 0)
+	taken := slices.Clone(s.tickets[from:])
+	clear(s.tickets[from:])
+	s.tickets = s.tickets[:from]
+	for _, t := range taken {
+		s.held -= t.size
+	}
+	if s.last != nil {
+		taken = append(taken, s.last)
+	}
+	return taken
+}
+
+// adopt adds sessions that are older than those of this process.
+func (s *sessions) adopt(older []*session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.noSession = FullUsedUp
+	var tickets []*session
+	for _, o := range older {
+		switch {
+		case o.version >= tls.VersionTLS13:
+			tickets = append(tickets, o)
+			s.held += o.size
+		case s.last == nil:
+			s.last = o
+		}
+	}
+	s.tickets = append(tickets, s.tickets...)
+	s.trim()
 }

@@ -3,6 +3,7 @@ package certs_test
 import (
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"io"
 	"net"
@@ -348,4 +349,95 @@ func TestSessionsAreBounded(t *testing.T) {
 	if got := round(); got != 64 {
 		t.Errorf("%d connections resumed, want the 64 that are kept", got)
 	}
+}
+
+// passOn returns a client's sessions, encoded and decoded as between two processes.
+func passOn(t *testing.T, c *certs.Client) (s certs.SessionState) {
+	t.Helper()
+	text, err := json.Marshal(c.TakeSessions(8))
+	if err == nil {
+		err = json.Unmarshal(text, &s)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// The Client of the next process resumes the sessions once, under the same settings and if
+// they pass the checks of today.
+func TestSessionsArePassedOnToTheSameSettingsOnly(t *testing.T) {
+	bothVersions(t, func(t *testing.T, version uint16) {
+		ca := certstest.NewCA(t)
+		server, first := mutual(t, ca)
+		first.MaxVersion = version
+		for name, c := range map[string]struct {
+			change  func(o *certs.ClientOptions)
+			resumed bool
+			fails   certs.Reason
+		}{
+			"the same":                   {func(*certs.ClientOptions) {}, true, ""},
+			"another client certificate": {func(o *certs.ClientOptions) { o.Certificate = certstest.Certificate(t, ca.Client(t, "client-b")) }, false, ""},
+			"another name":               {func(o *certs.ClientOptions) { o.VerifyName, o.ServerName = o.ServerName, "other.test" }, false, ""},
+			"other protocols":            {func(o *certs.ClientOptions) { o.NextProtos = []string{"x"} }, false, ""},
+			"other groups":               {func(o *certs.ClientOptions) { o.Groups = []tls.CurveID{tls.CurveP256} }, false, ""},
+			"no reuse":                   {func(o *certs.ClientOptions) { o.NoSessionReuse = true }, false, ""},
+			"other trust":                {func(o *certs.ClientOptions) { o.Trust = []*certs.TrustBundle{certstest.NewCA(t).Trust(t)} }, true, certs.ReasonUnknownCA},
+		} {
+			t.Run(name, func(t *testing.T) {
+				s, old := serveConfig(t, server), newClient(t, first)
+				for range 2 {
+					if _, err := connect(t, old, s.addr); err != nil {
+						t.Fatal(err)
+					}
+					<-s.handshakes
+				}
+				state := passOn(t, old)
+				if len(state.Sessions) == 0 || state.Size() == 0 {
+					t.Fatal("there are no sessions")
+				}
+				if left := old.Sessions(); version == tls.VersionTLS13 && left != 0 {
+					t.Errorf("the old client keeps %d tickets", left)
+				}
+				o := first
+				c.change(&o)
+				next := newClient(t, o)
+				next.AdoptSessions(state)
+				got, err := connect(t, next, s.addr)
+				at := <-s.handshakes
+				if c.fails != "" {
+					wantReason(t, err, c.fails)
+					return
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got.DidResume != c.resumed || at.state.DidResume != c.resumed {
+					t.Errorf("resumed is %t", got.DidResume)
+				}
+			})
+		}
+	})
+}
+
+func TestUnreadableSessionsAreIgnored(t *testing.T) {
+	server, o := mutual(t, certstest.NewCA(t))
+	s, old := serveConfig(t, server), newClient(t, o)
+	if _, err := connect(t, old, s.addr); err != nil {
+		t.Fatal(err)
+	}
+	<-s.handshakes
+	state := passOn(t, old)
+	for i := range state.Sessions {
+		state.Sessions[i].State = state.Sessions[i].State[:10]
+	}
+	next := newClient(t, o)
+	next.AdoptSessions(state)
+	if n := next.Sessions(); n != 0 {
+		t.Errorf("%d sessions", n)
+	}
+	if got, err := connect(t, next, s.addr); err != nil || got.DidResume {
+		t.Errorf("resumed is %t, %v", got.DidResume, err)
+	}
+	<-s.handshakes
 }
