@@ -63,31 +63,40 @@ type Check struct {
 type verdict struct {
 	health health // Unknown before the first check
 
+	// deciding is held while a result is recorded and acted on, so that no result acts
+	// on a verdict that another one has replaced.
+	deciding sync.Mutex
+
 	mu     sync.Mutex
 	streak int // consecutive results that contradict health
 	last   Check
 }
 
-// note records a result and returns the verdict, and whether it changed. The
-// first result decides alone.
+// note records a result and returns the verdict, and whether it changed.
 func (v *verdict) note(o *CheckOptions, last Check) (now Health, changed bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	was := v.health.load()
 	v.last = last
-	was, answer, enough := v.health.load(), Up, o.Healthy
+	now, v.streak = o.after(was, v.streak, last)
+	return now, now != was
+}
+
+// after returns the health and the streak after a result. The first result decides
+// alone.
+func (o *CheckOptions) after(was Health, streak int, last Check) (Health, int) {
+	answer, enough := Up, o.Healthy
 	if last.Reason != "" {
 		answer, enough = Down, o.Unhealthy
 	}
 	if answer == was {
-		v.streak = 0
-		return was, false
+		return was, 0
 	}
-	v.streak++
-	if was != Unknown && v.streak < enough {
-		return was, false
+	streak++
+	if was != Unknown && streak < enough {
+		return was, streak
 	}
-	v.streak = 0
-	return answer, true
+	return answer, 0
 }
 
 // A checker checks one endpoint on its own goroutine. A nil checker does
@@ -170,6 +179,8 @@ func (c *checker) checkOnce(ctx context.Context) {
 		c.failed.Add(1)
 		answer.Message = printable(err.Error())
 	}
+	c.verdict.deciding.Lock()
+	defer c.verdict.deciding.Unlock()
 	hadVerdict := c.verdict.health.load() != Unknown
 	health, changed := c.verdict.note(&c.options, answer)
 	c.applyVerdict(health, changed, hadVerdict, answer)

@@ -20,3 +20,9 @@ func EndEjection(e *Endpoint) {
 		e.outlier.expire()
 	}
 }
+
+// Grown returns the fraction of its weight that e has reached.
+func Grown(e *Endpoint) float64 {
+	var now instant
+	return float64(e.grown(&now)) / wholeShare
+}

@@ -22,6 +22,10 @@ type membership struct {
 	retired bool // endpoints that join do no background work
 	gone    []*Endpoint
 	left    []func(*Endpoint)
+
+	// The states of endpoints that DNS has not returned yet, from another process.
+	inherited   map[address]EndpointState
+	inheritedAt time.Time
 }
 
 // replace replaces the group's endpoints, and returns those that left. Only one
@@ -31,10 +35,15 @@ func (u *Upstream) replace(endpoints []*Endpoint) (left []*Endpoint) {
 	m.mu.Lock()
 	before := u.group.Load().endpoints
 	for _, e := range endpoints {
-		if m.started && !m.retired && !slices.Contains(before, e) {
+		if slices.Contains(before, e) {
+			continue
+		}
+		m.bequeath(e)
+		if m.started && !m.retired {
 			e.start()
 		}
 	}
+	m.inherited = nil
 	u.group.Store(newGroup(u.options.Policy, endpoints))
 	now := time.Now()
 	for _, e := range endpoints {

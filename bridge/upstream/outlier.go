@@ -352,12 +352,16 @@ type window struct {
 	now int64
 }
 
+// index returns the index of the part at now. 0 is an unused part. Parts that another
+// process passed on are older than this process, and have an index too.
+func (w *window) index(now time.Duration) int64 { return int64(now/w.width) + windowParts }
+
 // add counts an attempt.
 func (w *window) add(now, length time.Duration, failed bool) {
 	if width := max(length/windowParts, 1); w.width != width {
 		*w = window{width: width}
 	}
-	w.now = int64(now/w.width) + 1 // 0 is an unused part
+	w.now = w.index(now)
 	p := &w.parts[w.now%windowParts]
 	if p.at != w.now {
 		p.at, p.all, p.failed = w.now, 0, 0

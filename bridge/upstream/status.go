@@ -9,6 +9,7 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/latency"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
@@ -95,9 +96,9 @@ type Warm struct {
 
 // A Failure is a failed attempt to connect.
 type Failure struct {
-	Reason  certs.Reason
-	Message string // printable, at most about 500 bytes
-	Time    time.Time
+	Reason  certs.Reason `json:"reason"`
+	Message string       `json:"message"` // printable, at most about 500 bytes
+	Time    time.Time    `json:"time"`
 }
 
 // Timing counts an operation and its total duration.
@@ -164,6 +165,15 @@ func (e *Endpoint) countsNow() EndpointStatus {
 		s.PeerChain = *chain
 	}
 	return s
+}
+
+// Latencies records how long the endpoints of one upstream take, in total. It
+// outlives the Upstreams of single revisions, which share it. The zero value
+// is ready for use.
+type Latencies struct {
+	Connect   latency.Histogram // including failed attempts
+	Handshake latency.Histogram // TLS handshakes, including failed ones
+	Head      latency.Histogram // from when a request has a connection until its response's head
 }
 
 // counters count the connections to one endpoint.
