@@ -87,8 +87,9 @@ var mayImport = map[string][]string{
 	"gateway/unixsocket": {},
 	"gateway/systemd":    {},
 	"gateway/handover":   {"gateway/unixsocket"},
-	"gateway/listeners": {"gateway/handover", "gateway/snapshot", "gateway/unixsocket", "bridge/accesslog", "bridge/l4", "bridge/l7", "bridge/socket", "bridge/splice", "bridge/validity",
+	"gateway/listeners": {"gateway/handover", "gateway/snapshot", "gateway/unixsocket", "bridge/accesslog", "bridge/l4", "bridge/l7", "bridge/limit", "bridge/socket", "bridge/splice", "bridge/validity",
 		"proto/drawbridge/admin/v1", "bridge/live"},
+	"gateway/livestate":   {"gateway/listeners", "gateway/snapshot", "bridge/limit", "bridge/upstream", "proto/drawbridge/admin/v1"},
 	"gateway/admin":       {"gateway/access", "gateway/audit", "gateway/fielddiff", "gateway/fileroot", "gateway/revisions", "gateway/guard", "gateway/history", "gateway/store", "gateway/invalid", "gateway/wellformed", "gateway/unixsocket", "certs", "proto/drawbridge/admin/v1"},
 	"gateway/files":       {"gateway/fileroot", "gateway/invalid", "gateway/snapshot", "gateway/store", "proto/drawbridge/admin/v1"},
 	"gateway/ops":         {"gateway/guard"},
@@ -99,7 +100,7 @@ var mayImport = map[string][]string{
 		"bridge/accesslog", "bridge/l4", "bridge/l7", "bridge/latency", "bridge/limit", "bridge/proxyproto", "bridge/upstream", "bridge/validity", "certs"},
 	"gateway/fleet": {"gateway/revisions", "gateway/store", "gateway/store/bolt", "gateway/store/etcd", "gateway/invalid", "gateway/store/seal", "proto/drawbridge/admin/v1"}, // its tests open stores
 	"gateway": {"gateway/fleet", "gateway/store/etcd", "gateway/access", "gateway/audit", "gateway/admin", "gateway/confirm", "gateway/diagnose", "gateway/files", "gateway/guard", "gateway/history", "gateway/inventory", "gateway/listeners", "gateway/ops", "gateway/revisions",
-		"gateway/handover", "gateway/snapshot", "gateway/store", "gateway/store/bolt", "gateway/store/seal", "gateway/systemd", "gateway/telemetry", "gateway/unixsocket", "gateway/invalid", "gateway/fileroot",
+		"gateway/handover", "gateway/livestate", "gateway/snapshot", "gateway/store", "gateway/store/bolt", "gateway/store/seal", "gateway/systemd", "gateway/telemetry", "gateway/unixsocket", "gateway/invalid", "gateway/fileroot",
 		"proto/drawbridge/admin/v1", "bridge/accesslog", "bridge/upstream", "bridge/validity", "certs", "gateway/connections", "bridge/live"},
 
 	"cmd/drawbridge": {"gateway", "gateway/admin", "gateway/files", "gateway/handover", "gateway/systemd", "gateway/unixsocket", "gateway/store", "gateway/store/seal", "proto/drawbridge/admin/v1", "certs",

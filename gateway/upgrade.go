@@ -12,7 +12,12 @@ import (
 	"sync"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
+
 	"github.com/drawbridge-gateway/drawbridge/gateway/handover"
+	"github.com/drawbridge-gateway/drawbridge/gateway/listeners"
+	"github.com/drawbridge-gateway/drawbridge/gateway/livestate"
+	"github.com/drawbridge-gateway/drawbridge/gateway/snapshot"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
@@ -120,7 +125,8 @@ func (g *Gateway) handOver(ctx context.Context, s *handover.Successor) (version 
 	if err := g.compareDown(down); err != nil {
 		return "", err
 	}
-	if err := s.Accept(ctx); err != nil {
+	// The latest possible moment, because the state changes all the time.
+	if err := s.Accept(ctx, takeState(s, g.live.Load(), g.listeners, g.log)); err != nil {
 		return "", err
 	}
 	if err := s.Finish(ctx); err != nil {
@@ -200,13 +206,42 @@ func (g *Gateway) takeOver(ctx context.Context) error {
 	if r.Predecessor == nil {
 		return nil
 	}
-	if err := r.Ready(ctx, g.down()); err != nil {
+	state, err := r.Ready(ctx, g.down())
+	if err != nil {
 		return err
 	}
+	adoptState(state, g.live.Load(), g.listeners, g.log)
 	close(r.hold)
 	if err := r.Accepting(ctx); err != nil {
 		return err
 	}
 	g.inherited.Own()
 	return nil
+}
+
+// takeState returns the live state for s. An upgrade without it is better than none.
+func takeState(s *handover.Successor, live *snapshot.Snapshot, set *listeners.Set, log hclog.Logger) []byte {
+	if !s.ReadsLive() {
+		return nil
+	}
+	state, err := livestate.Take(live, set)
+	if err != nil {
+		log.Warn("upgrade: the live state is not passed on", "error", err)
+	}
+	return state
+}
+
+// adoptState applies the live state of the previous process. A state that this version
+// cannot read is no reason to fail the upgrade.
+func adoptState(state []byte, live *snapshot.Snapshot, set *listeners.Set, log hclog.Logger) {
+	if len(state) == 0 {
+		return
+	}
+	adopted, err := livestate.Adopt(state, live, set)
+	if err != nil {
+		log.Warn("upgrade: the live state of the previous process is not used", "error", err)
+		return
+	}
+	log.Info("upgrade: continuing from the live state of the previous process", "upstreams", adopted.Upstreams, "endpoints", adopted.Endpoints,
+		"listeners", adopted.Listeners, "dropped", strings.Join(adopted.Dropped, ", "))
 }

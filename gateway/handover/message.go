@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"syscall"
 )
 
@@ -22,6 +23,9 @@ const (
 	// The new process sends downAre, split like socketsAre: the resources that are down in
 	// it.
 	downAre = "down"
+	// The old process sends liveIs, split into parts, only to a new process whose hello has
+	// Live set.
+	liveIs = "live"
 	// accept tells the new process to accept connections.
 	accept = "accept"
 	// accepting is the new process's answer to accept.
@@ -34,19 +38,22 @@ const (
 
 const (
 	maxMessage  = 64 << 10
-	maxInFlight = 64  // descriptors in a message
-	maxListed   = 100 // resources in a message
-	maxReason   = 300 // bytes
-	maxTickets  = 32 << 10
+	maxInFlight = 64       // descriptors in a message
+	maxListed   = 100      // resources in a message
+	maxReason   = 300      // bytes
+	maxBytes    = 32 << 10 // bytes of Tickets and Live in a message
 )
 
-// A message is one packet of the connection.
+// A message is one packet of the connection. The two processes may have different
+// versions: each ignores fields that it does not know.
 type message struct {
 	Type    string            `json:"type"`
 	Text    string            `json:"text,omitempty"`    // hello: the version; failed: the reason
 	Names   []string          `json:"names,omitempty"`   // names of the descriptors
 	Down    map[string]string `json:"down,omitempty"`    // resource to reason
 	Tickets []byte            `json:"tickets,omitempty"` // TLS ticket keys
+	Live    bool              `json:"live,omitempty"`    // hello: the new process reads liveIs
+	State   []byte            `json:"state,omitempty"`   // live state
 	Last    bool              `json:"last,omitempty"`
 }
 
@@ -85,9 +92,9 @@ func (p peer) send(m message, fds ...int) error {
 	return err
 }
 
-// receive returns the next message, which must have the given type. The caller owns the
-// files.
-func (p peer) receive(want string) (message, []*os.File, error) {
+// receive returns the next message, which must have one of the given types. The caller owns
+// the files.
+func (p peer) receive(want ...string) (message, []*os.File, error) {
 	buffer, oob := make([]byte, maxMessage), make([]byte, syscall.CmsgSpace(4*maxInFlight))
 	n, oobn, flags, _, err := p.ReadMsgUnix(buffer, oob)
 	if errors.Is(err, io.EOF) {
@@ -118,8 +125,8 @@ func (p peer) receive(want string) (message, []*os.File, error) {
 	switch {
 	case m.Type == failed:
 		return fail(errors.New(m.Text))
-	case m.Type != want:
-		return fail(fmt.Errorf("the message is %q instead of %q", m.Type, want))
+	case !slices.Contains(want, m.Type):
+		return fail(fmt.Errorf("the message is %q instead of %q", m.Type, want[len(want)-1]))
 	case len(m.Names) != len(fds):
 		return fail(fmt.Errorf("%d descriptors have %d names", len(fds), len(m.Names)))
 	}

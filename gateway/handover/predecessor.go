@@ -48,7 +48,7 @@ type Estate struct {
 func (p *Predecessor) Take(ctx context.Context, version string) (Estate, error) {
 	defer p.endWith(ctx)()
 	var e Estate
-	err := p.send(message{Type: hello, Text: version})
+	err := p.send(message{Type: hello, Text: version, Live: true})
 	for last := false; err == nil && !last; {
 		var m message
 		var files []*os.File
@@ -66,24 +66,33 @@ func (p *Predecessor) Take(ctx context.Context, version string) (Estate, error) 
 	return e, nil
 }
 
-// Ready reports that every socket is bound, and which resources are down. When it returns
-// nil, this process must accept connections.
-func (p *Predecessor) Ready(ctx context.Context, down map[string]string) error {
+// Ready reports that every socket is bound, and which resources are down. It returns the
+// live state of the old process, which is empty if that process passes none on. When the
+// error is nil, this process must accept connections.
+func (p *Predecessor) Ready(ctx context.Context, down map[string]string) (live []byte, err error) {
 	defer p.endWith(ctx)()
 	batch := map[string]string{}
 	for resource, reason := range down {
 		if batch[resource] = reason[:min(len(reason), maxReason)]; len(batch) == maxListed {
 			if err := p.send(message{Type: downAre, Down: batch}); err != nil {
-				return p.survive(ctx, err)
+				return nil, p.survive(ctx, err)
 			}
 			batch = map[string]string{}
 		}
 	}
 	if err := p.send(message{Type: downAre, Down: batch, Last: true}); err != nil {
-		return p.survive(ctx, err)
+		return nil, p.survive(ctx, err)
 	}
-	_, _, err := p.receive(accept)
-	return p.survive(ctx, err)
+	for {
+		m, _, err := p.receive(liveIs, accept)
+		if err != nil {
+			return nil, p.survive(ctx, err) // an incomplete state is useless
+		}
+		if m.Type == accept {
+			return live, nil
+		}
+		live = append(live, m.State...)
+	}
 }
 
 // Accepting reports that this process accepts connections. When it returns nil, this

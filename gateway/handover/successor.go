@@ -26,6 +26,7 @@ type Successor struct {
 	peer
 	cmd   *exec.Cmd
 	ended chan struct{} // closed after the process has ended and cmd.ProcessState is set
+	live  bool          // the new process reads the live state
 }
 
 // startsNothing lists the environment variables that a new process must not inherit.
@@ -90,13 +91,17 @@ func (s *Successor) PID() int { return s.cmd.Process.Pid }
 // Hello waits until the new process needs the store, and returns its version.
 func (s *Successor) Hello(ctx context.Context) (version string, err error) {
 	m, err := s.await(ctx, hello)
+	s.live = m.Live
 	return m.Text, err
 }
+
+// ReadsLive reports whether the new process reads the live state. Older versions do not.
+func (s *Successor) ReadsLive() bool { return s.live }
 
 // Pass passes on the sockets and the TLS ticket keys. The store must be closed.
 func (s *Successor) Pass(ctx context.Context, sockets *Sockets, tickets []byte) error {
 	defer s.endWith(ctx)()
-	for some := range slices.Chunk(tickets, maxTickets) {
+	for some := range slices.Chunk(tickets, maxBytes) {
 		if err := s.send(message{Type: socketsAre, Tickets: some}); err != nil {
 			return s.explain(ctx, err)
 		}
@@ -123,13 +128,27 @@ func (s *Successor) Ready(ctx context.Context) (down map[string]string, err erro
 	return down, nil
 }
 
-// Accept tells the new process to accept connections, and waits until it does.
-func (s *Successor) Accept(ctx context.Context) error {
+// Accept passes on the live state, which must be empty unless ReadsLive, tells the new
+// process to accept connections, and waits until it does.
+func (s *Successor) Accept(ctx context.Context, live []byte) error {
+	if err := s.passLive(ctx, live); err != nil {
+		return err
+	}
 	if err := s.tell(ctx, accept); err != nil {
 		return err
 	}
 	_, err := s.await(ctx, accepting)
 	return err
+}
+
+func (s *Successor) passLive(ctx context.Context, live []byte) error {
+	defer s.endWith(ctx)()
+	for some := range slices.Chunk(live, maxBytes) {
+		if err := s.send(message{Type: liveIs, State: some}); err != nil {
+			return s.explain(ctx, err)
+		}
+	}
+	return nil
 }
 
 // Finish tells the new process that it owns the store and the service.

@@ -16,6 +16,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/accesslog"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l4"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7"
+	"github.com/drawbridge-gateway/drawbridge/bridge/limit"
 	"github.com/drawbridge-gateway/drawbridge/bridge/live"
 	"github.com/drawbridge-gateway/drawbridge/bridge/splice"
 	"github.com/drawbridge-gateway/drawbridge/bridge/validity"
@@ -101,6 +102,7 @@ type server interface {
 	Peers() *validity.Set
 	Tally(*validity.Policy) validity.Tally
 	EachConnection(func(live.Entry))
+	Limiter() *limit.Limiter
 }
 
 // Peers returns the clients of the listener's open connections.
@@ -260,6 +262,16 @@ func (s *Set) Each(f func(*Running)) {
 // ones. Within f no method but ID may be called.
 func (s *Set) EachConnection(f func(live.Entry)) {
 	s.Each(func(r *Running) { r.server().EachConnection(f) })
+}
+
+// EachLimiter calls f for every listener that is not draining.
+func (s *Set) EachLimiter(f func(listener string, p adminv1.Protocol, l *limit.Limiter)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, name := range slices.Sorted(maps.Keys(s.running)) {
+		r := s.running[name]
+		f(name, r.protocol, r.server().Limiter())
+	}
 }
 
 // Draining returns how many removed listeners still have connections.

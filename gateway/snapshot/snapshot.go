@@ -1,8 +1,13 @@
 package snapshot
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"io"
 	"iter"
 	"slices"
+
+	"google.golang.org/protobuf/proto"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/l4"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7"
@@ -125,11 +130,28 @@ type Upstream struct {
 	// Unverified says that the upstream accepts any certificate from its
 	// endpoints.
 	Unverified bool
+
+	of *liveUpstream
+}
+
+// Identity identifies the settings and the certificate of the upstream, in a form that
+// another process can compare. It is empty while the upstream is down.
+func (u Upstream) Identity() string {
+	if u.of.down != "" {
+		return ""
+	}
+	hash := sha256.New()
+	text, _ := proto.MarshalOptions{Deterministic: true}.Marshal(inputs(u.of.msg)) // fails only on invalid UTF-8, which was rejected before
+	hash.Write(text)
+	if c := u.of.uses.certificate; c != nil {
+		io.WriteString(hash, c.Fingerprint())
+	}
+	return hex.EncodeToString(hash.Sum(nil))
 }
 
 func (u *liveUpstream) public() Upstream {
 	reason, message := u.reason()
-	out := Upstream{Name: u.msg.GetName(), Reason: reason, Message: message, Live: u.live, Tracker: u.tracker, Latencies: u.times}
+	out := Upstream{of: u, Name: u.msg.GetName(), Reason: reason, Message: message, Live: u.live, Tracker: u.tracker, Latencies: u.times}
 	switch u.msg.GetTls().GetVerification() {
 	case adminv1.Verification_VERIFICATION_REPORT_ONLY, adminv1.Verification_VERIFICATION_INSECURE_SKIP:
 		out.Unverified = true

@@ -22,7 +22,8 @@ import (
 )
 
 const long = `Upgrade starts a new process of the gateway, which takes over the listening sockets,
-the state and the TLS ticket keys. No client is refused. The old process then drains
+the state, the TLS ticket keys, and what the old process knows about endpoints and
+rates. No client is refused. The old process then drains
 its connections within its --drain-timeout, and exits.
 
 The new process has the flags and the environment of the old one. Without --binary it
