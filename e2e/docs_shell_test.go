@@ -203,8 +203,9 @@ var shellPages = map[string]shellPage{
 			r.write("payments.yaml", "kind: Upstream\nname: payments\nendpoints: [{address: 127.0.0.1:1}]\nplaintext: {}\n")
 		},
 		notRun: map[string]string{
-			"drawbridge serve":    "needs an etcd cluster with TLS; cmd/drawbridge and gateway test it",
-			"drawbridge gateways": "needs a fleet; gateway tests it",
+			"drawbridge serve":                             "needs an etcd cluster with TLS; cmd/drawbridge and gateway test it",
+			"drawbridge gateways":                          "needs a fleet; gateway tests it",
+			"drawbridge apply -f payments.yaml --wait-for": "needs a fleet; gateway tests it",
 		},
 	},
 	"starttls.md": {

@@ -108,7 +108,7 @@ var mayImport = map[string][]string{
 		"cmd/drawbridge/logwriter", "cmd/drawbridge/manifest", "cmd/drawbridge/memory", "cmd/drawbridge/terminal", "cmd/drawbridge/upgrade", "cmd/drawbridge/view", "cmd/drawbridge/connections", "cmd/drawbridge/fleet", "cmd/drawbridge/gateways", "cmd/drawbridge/top"},
 	"cmd/drawbridge/confine":     {"cmd/drawbridge/exit", "gateway/files", "proto/drawbridge/admin/v1"},
 	"cmd/drawbridge/fleet":       {"cmd/drawbridge/exit", "gateway", "gateway/store", "gateway/store/etcd"},
-	"cmd/drawbridge/gateways":    {"cmd/drawbridge/client", "cmd/drawbridge/command", "cmd/drawbridge/exit", "cmd/drawbridge/format", "cmd/drawbridge/terminal", "cmd/drawbridge/view", "proto/drawbridge/admin/v1"},
+	"cmd/drawbridge/gateways":    {"cmd/drawbridge/client", "cmd/drawbridge/command", "cmd/drawbridge/exit", "cmd/drawbridge/format", "cmd/drawbridge/manifest", "cmd/drawbridge/terminal", "cmd/drawbridge/view", "proto/drawbridge/admin/v1"},
 	"cmd/drawbridge/upgrade":     {"cmd/drawbridge/command", "cmd/drawbridge/exit", "gateway", "gateway/handover", "gateway/unixsocket"},
 	"cmd/drawbridge/ca":          {"cmd/drawbridge/command", "cmd/drawbridge/exit", "cmd/drawbridge/terminal", "cmd/drawbridge/view", "certs", "certs/pki", "proto/drawbridge/admin/v1"},
 	"cmd/drawbridge/client":      {"cmd/drawbridge/command", "cmd/drawbridge/exit", "cmd/drawbridge/manifest", "cmd/drawbridge/terminal", "gateway/store", "proto/drawbridge/admin/v1"},

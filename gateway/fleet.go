@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/drawbridge-gateway/drawbridge/gateway/admin"
 	"github.com/drawbridge-gateway/drawbridge/gateway/fleet"
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
 	"github.com/drawbridge-gateway/drawbridge/gateway/snapshot"
@@ -55,7 +56,7 @@ func joinFleet(o Options, db *bolt.Store, g *Gateway) (*fleet.Member, error) {
 	if err != nil {
 		return nil, err
 	}
-	m, err := fleet.New(fleet.Options{Remote: remote, Local: db, ID: id, Describe: func() *adminv1.Gateway { return g.describe(o.Fleet.Labels) }, Follow: g.follow, Logger: o.Logger.Named("fleet"), Poll: o.Fleet.Poll})
+	m, err := fleet.New(fleet.Options{Remote: remote, Local: db, ID: id, Describe: func() *adminv1.Gateway { return g.describe(o.Fleet.Labels) }, Follow: g.follow, Notify: g.feeds.fleetEvent, Logger: o.Logger.Named("fleet"), Poll: o.Fleet.Poll})
 	if err != nil {
 		return nil, errors.Join(err, remote.Close())
 	}
@@ -67,7 +68,7 @@ const maxDescribed = 20
 
 // describe returns the gateway's description of itself.
 func (g *Gateway) describe(labels map[string]string) *adminv1.Gateway {
-	snap := g.live.Load()
+	snap := g.settled.Load()
 	problems := g.problems(snap)
 	out := &adminv1.Gateway{
 		Labels: labels, Version: g.version, Address: cmp.Or(g.AdminTCPAddress(), g.AdminAddress()),
@@ -79,12 +80,21 @@ func (g *Gateway) describe(labels map[string]string) *adminv1.Gateway {
 	return out
 }
 
-// fleetGateways returns the source of lists of gateways; nil for a nil member.
-func fleetGateways(m *fleet.Member) func(context.Context) ([]*adminv1.Gateway, int64, error) {
+// fleetEvent publishes an event of the member of a fleet.
+func (f *feeds) fleetEvent(e fleet.Event, message string) {
+	types := map[fleet.Event]adminv1.EventType{
+		fleet.Connected: adminv1.EventType_EVENT_TYPE_FLEET_CONNECTED, fleet.Disconnected: adminv1.EventType_EVENT_TYPE_FLEET_DISCONNECTED,
+		fleet.Diverged: adminv1.EventType_EVENT_TYPE_FLEET_DIVERGED,
+	}
+	f.event(&adminv1.Event{Type: types[e], Message: message, Count: 1})
+}
+
+// adminFleet returns the fleet for the admin API; nil for a nil member.
+func adminFleet(m *fleet.Member) admin.Fleet {
 	if m == nil {
 		return nil
 	}
-	return m.Gateways
+	return m
 }
 
 // catchUp makes the head of the fleet live before the gateway serves, if etcd answers soon.

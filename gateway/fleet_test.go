@@ -12,7 +12,10 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket/sockettest"
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
@@ -181,6 +184,67 @@ func TestResourcesApplyToTheGatewaysThatTheySelect(t *testing.T) {
 	}
 }
 
+func TestAWriteAnswersWhenTheFleetRunsIt(t *testing.T) {
+	t.Parallel()
+	c := etcdtest.Start(t, 1)
+	a, b := start(t, "", zoned(t, c, "a")), start(t, "", zoned(t, c, "b"))
+	conn, err := grpc.NewClient(a.AdminAddress(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	states := func(change *adminv1.Change) string {
+		var out []string
+		for _, g := range change.GetGateways() {
+			out = append(out, fmt.Sprint(g.GetGatewayId(), " ", g.GetState(), " ", g.GetRevision()))
+		}
+		return strings.Join(out, ", ")
+	}
+	apply := func(rs ...store.Resource) *adminv1.Change {
+		t.Helper()
+		req := &adminv1.ApplyRequest{Options: &adminv1.WriteOptions{WaitFor: &adminv1.WaitFor{Target: adminv1.WaitTarget_WAIT_TARGET_FLEET, Timeout: durationpb.New(deadline)}}}
+		for _, r := range rs {
+			req.Resources = append(req.Resources, store.Wrap(r))
+		}
+		answer, err := adminv1.NewAdminServiceClient(conn).Apply(t.Context(), req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return answer.GetChange()
+	}
+	list := func() map[string]*adminv1.Gateway {
+		all, _, err := a.fleet.Gateways(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		out := map[string]*adminv1.Gateway{}
+		for _, g := range all {
+			out[g.GetGatewayId()] = g
+		}
+		return out
+	}
+	eventually(t, "both gateways are listed", func() bool { return list()["gateway-a"].GetConnected() && list()["gateway-b"].GetConnected() })
+	if got := states(apply(plainUpstream("up", "127.0.0.1:1"))); got != "gateway-a GATEWAY_STATE_LIVE 1, gateway-b GATEWAY_STATE_LIVE 1" {
+		t.Errorf("%s", got)
+	}
+	if n := b.State().Revision(); n != 1 {
+		t.Errorf("the other gateway is at revision %d", n)
+	}
+	// The answer is true of sockets too: one of the gateways cannot bind the address.
+	fixed := tcpListener("fixed", sockettest.Free(t))
+	change := apply(fixed)
+	if got := states(change); got != "gateway-a GATEWAY_STATE_LIVE 2, gateway-b GATEWAY_STATE_DEGRADED 2" || !strings.Contains(change.GetGateways()[1].GetMessage(), "fixed") {
+		t.Errorf("%s: %v", got, change.GetGateways())
+	}
+	// No write waits for a gateway that has stopped.
+	if err := b.stop(); err != nil {
+		t.Fatal(err)
+	}
+	if got := states(apply(plainUpstream("up", "127.0.0.1:2"))); got != "gateway-a GATEWAY_STATE_LIVE 3, gateway-b GATEWAY_STATE_DISCONNECTED 2" {
+		t.Errorf("%s", got)
+	}
+}
+
 func TestGatewaysThatRaceLoseNoWrite(t *testing.T) {
 	t.Parallel()
 	c := etcdtest.Start(t, 1)
@@ -270,6 +334,19 @@ func TestAGatewayServesItsCopyWithoutEtcd(t *testing.T) {
 	if s := b.fleet.Status(); s.Unreachable != "" || s.Head != 2 || s.Copy != 2 {
 		t.Errorf("%+v", s)
 	}
+	c.Kill(0)
+	eventually(t, "events say when etcd answered and when not", func() bool {
+		before, _ := b.EventBounds()
+		events, _, err := b.Events(before)
+		var got []adminv1.EventType
+		for _, e := range events {
+			if e.GetType() == adminv1.EventType_EVENT_TYPE_FLEET_CONNECTED || e.GetType() == adminv1.EventType_EVENT_TYPE_FLEET_DISCONNECTED {
+				got = append(got, e.GetType())
+			}
+		}
+		up, down := adminv1.EventType_EVENT_TYPE_FLEET_CONNECTED, adminv1.EventType_EVENT_TYPE_FLEET_DISCONNECTED
+		return err == nil && len(got) > 2 && got[0] == down && slices.Contains(got, up) && got[len(got)-1] == down
+	})
 	// Without the fleet, the copy must not become a history of its own.
 	if err := b.stop(); err != nil {
 		t.Fatal(err)

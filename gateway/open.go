@@ -83,7 +83,7 @@ func Open(ctx context.Context, o Options) (_ *Gateway, err error) {
 	if err := g.openMetrics(o, limits, &undo); err != nil {
 		return nil, err
 	}
-	g.admin = admin.New(admin.Options{Gateway: g, Gateways: fleetGateways(g.fleet), Logger: o.Logger, Metrics: g.metrics.Process(), Access: g.access, Audit: g.audit})
+	g.admin = admin.New(admin.Options{Gateway: g, Fleet: adminFleet(g.fleet), Logger: o.Logger, Metrics: g.metrics.Process(), Access: g.access, Audit: g.audit})
 	g.admin.SetServing(false) // not serving until Run
 	g.descriptors.Reserve(limits.Connections * (len(g.sockets) + 1))
 	if err := g.restore(ctx, state); err != nil {
@@ -131,6 +131,7 @@ func newGateway(o Options) *Gateway {
 	g.servers = &servers{log: g.log, blocking: g.compiler.Blocking}
 	g.stopping, g.stop = context.WithCancel(context.Background())
 	g.live.Store(new(snapshot.Snapshot))
+	g.settled.Store(new(snapshot.Snapshot))
 	return g
 }
 

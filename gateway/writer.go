@@ -75,6 +75,9 @@ type writer struct {
 
 	live atomic.Pointer[snapshot.Snapshot] // replaced only with the lock held
 
+	// settled is the last live snapshot whose listeners were bound, as far as possible.
+	settled atomic.Pointer[snapshot.Snapshot]
+
 	mu      sync.Mutex // held while one edit is applied; traffic never takes it
 	closing bool       // guarded by mu
 	lent    bool       // another process has the store; guarded by mu
@@ -370,6 +373,8 @@ func (w *writer) carryOut(ctx context.Context, p *plan) (*store.Result, error) {
 	result.Pending = w.Pending()
 	replaced()
 	w.listeners.Commit(sockets, next)
+	w.settled.Store(next)
+	w.fleet.Changed()
 	live.Retire(next)
 	next.Start(live)
 	if next.FilesChanged(live) {
@@ -426,6 +431,8 @@ func (w *writer) restore(ctx context.Context, state *store.State) error {
 	next.Require(new(snapshot.Snapshot))
 	w.live.Store(next)
 	w.listeners.Commit(sockets, next)
+	w.settled.Store(next)
+	w.fleet.Changed()
 	next.Start(new(snapshot.Snapshot))
 	w.log.Info("stored state live", "revision", state.Revision(), "resources", len(state.All()), "down", len(next.Problems())+sockets.Down())
 	return nil

@@ -89,6 +89,7 @@ func newApply(c *cli) *cobra.Command {
 	cmd.Flags().StringVar(&comment, "comment", "", "`reason` for the change; logged with the revision")
 	require := requireProbeFlag(cmd)
 	confirmWithin := confirmWithinFlag(cmd)
+	waitFor := waitForFlag(cmd)
 	output := format.Flag(cmd)
 	conn := client.Flags(c.Env, cmd.Flags())
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -107,6 +108,10 @@ func newApply(c *cli) *cobra.Command {
 				return err
 			}
 		}
+		wait, err := waitFor()
+		if err != nil {
+			return err
+		}
 		cl, err := conn.Dial()
 		if err != nil {
 			return err
@@ -114,7 +119,7 @@ func newApply(c *cli) *cobra.Command {
 		defer cl.Close()
 		req := &adminv1.ApplyRequest{
 			Resources: m.Resources(),
-			Options:   &adminv1.WriteOptions{DryRun: dryRun, Comment: comment, RequireProbe: adminv1.RequireProbe(*require), CreateOnly: createOnly, ConfirmWithin: confirmWithin()},
+			Options:   &adminv1.WriteOptions{DryRun: dryRun, Comment: comment, RequireProbe: adminv1.RequireProbe(*require), CreateOnly: createOnly, ConfirmWithin: confirmWithin(), WaitFor: wait},
 		}
 		if prune {
 			req.Prune = &adminv1.Prune{Kinds: manifest.Kinds(), LabelSelector: pruneSelector}
@@ -126,7 +131,7 @@ func newApply(c *cli) *cobra.Command {
 		if err := c.showChange(*output, change, dryRun, exit.InManifest(m)); err != nil {
 			return err
 		}
-		return c.awaitConfirmation(cmd.Context(), cl, *output, change.GetPending())
+		return c.awaitWritten(cmd.Context(), cl, *output, wait, change)
 	}
 	return cmd
 }

@@ -33,6 +33,7 @@ KIND is one of ` + kindWords() + `.`,
 	cmd.Flags().StringVar(&comment, "comment", "", "`reason` for the change; logged with the revision")
 	require := requireProbeFlag(cmd)
 	confirmWithin := confirmWithinFlag(cmd)
+	waitFor := waitForFlag(cmd)
 	output := format.Flag(cmd)
 	conn := client.Flags(c.Env, cmd.Flags())
 	cmd.ValidArgsFunction = conn.CompleteKindAndName()
@@ -41,7 +42,11 @@ KIND is one of ` + kindWords() + `.`,
 		if err != nil {
 			return err
 		}
-		req := &adminv1.ApplyRequest{Options: &adminv1.WriteOptions{DryRun: dryRun, Comment: comment, RequireProbe: adminv1.RequireProbe(*require), ConfirmWithin: confirmWithin()}}
+		wait, err := waitFor()
+		if err != nil {
+			return err
+		}
+		req := &adminv1.ApplyRequest{Options: &adminv1.WriteOptions{DryRun: dryRun, Comment: comment, RequireProbe: adminv1.RequireProbe(*require), ConfirmWithin: confirmWithin(), WaitFor: wait}}
 		for _, name := range args[1:] {
 			req.Deletes = append(req.Deletes, &adminv1.ResourceDelete{Kind: kind, Name: name})
 		}
@@ -57,7 +62,7 @@ KIND is one of ` + kindWords() + `.`,
 		if err := c.showChange(*output, change, dryRun, nil); err != nil {
 			return err
 		}
-		return c.awaitConfirmation(cmd.Context(), cl, *output, change.GetPending())
+		return c.awaitWritten(cmd.Context(), cl, *output, wait, change)
 	}
 	return cmd
 }

@@ -31,11 +31,16 @@ content, and a warning says so if it has changed since.`,
 	cmd.Flags().StringVar(&comment, "comment", "", "`reason` for the change; stored with the revision (default: back to revision REV)")
 	require := requireProbeFlag(cmd)
 	confirmWithin := confirmWithinFlag(cmd)
+	waitFor := waitForFlag(cmd)
 	output := format.Flag(cmd)
 	conn := client.Flags(c.Env, cmd.Flags())
 	cmd.ValidArgsFunction = completeRevisions(conn, 1)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		numbers, err := parseRevisions(args)
+		if err != nil {
+			return err
+		}
+		wait, err := waitFor()
 		if err != nil {
 			return err
 		}
@@ -46,7 +51,7 @@ content, and a warning says so if it has changed since.`,
 		defer cl.Close()
 		answer, err := cl.Rollback(cmd.Context(), &adminv1.RollbackRequest{
 			Revision: &numbers[0],
-			Options:  &adminv1.WriteOptions{DryRun: dryRun, Comment: comment, RequireProbe: adminv1.RequireProbe(*require), ConfirmWithin: confirmWithin()},
+			Options:  &adminv1.WriteOptions{DryRun: dryRun, Comment: comment, RequireProbe: adminv1.RequireProbe(*require), ConfirmWithin: confirmWithin(), WaitFor: wait},
 		})
 		if err != nil {
 			return cl.Failure(err, exit.NoField)
@@ -54,7 +59,7 @@ content, and a warning says so if it has changed since.`,
 		if err := c.showChange(*output, answer.GetChange(), dryRun, exit.NoField); err != nil {
 			return err
 		}
-		return c.awaitConfirmation(cmd.Context(), cl, *output, answer.GetChange().GetPending())
+		return c.awaitWritten(cmd.Context(), cl, *output, wait, answer.GetChange())
 	}
 	return cmd
 }

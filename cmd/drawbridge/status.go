@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -13,6 +14,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/client"
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/exit"
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/format"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/gateways"
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/manifest"
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/view"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
@@ -34,14 +36,19 @@ and those that upstreams' endpoints presented. ("get certificates" shows the
 configured ones.) Below the table it names the CAs that are no longer needed:
 no handshake has used them for --unused-for.
 
+With --fleet it shows the gateways that share one configuration in etcd (serve --store
+etcd): how many run the latest revision, and what is wrong with the others. ("gateways"
+lists all.)
+
 With --ready it only reports whether the gateway is ready, as /readyz does: exit code 0
 if it is, and 6 if it is not or cannot be reached. Use it to check containers.
 
 -o json and yaml hold the responses of StatusService: {"status": …, "upstreams": […]},
-or with --certificates {"certificates": […]}.`
+or with --certificates {"certificates": […]}, or with --fleet the response of
+FleetService.ListGateways.`
 
 func newStatus(c *cli) *cobra.Command {
-	var certificates, ready bool
+	var certificates, ready, fleet bool
 	var unusedFor time.Duration
 	cmd := &cobra.Command{
 		Use:   "status",
@@ -49,11 +56,13 @@ func newStatus(c *cli) *cobra.Command {
 		Long:  statusLong,
 		Example: `  drawbridge status
   drawbridge status --certificates
+  drawbridge status --fleet
   drawbridge status --ready
   drawbridge status -o json | jq .status.problems`,
 		Args: cobra.NoArgs,
 	}
 	cmd.Flags().BoolVar(&certificates, "certificates", false, "show every certificate in use by days left, including those of upstreams and CAs")
+	cmd.Flags().BoolVar(&fleet, "fleet", false, "show the gateways of the fleet that are not connected, behind, or have resources that are down")
 	cmd.Flags().BoolVar(&ready, "ready", false, "only report whether the gateway is ready, by the exit code")
 	cmd.Flags().DurationVar(&unusedFor, "unused-for", 24*time.Hour, "with --certificates: how long a CA must be unused before it is reported as no longer needed; choose more than the longest pause between a client's connections")
 	output := format.Flag(cmd)
@@ -62,14 +71,20 @@ func newStatus(c *cli) *cobra.Command {
 		if cmd.Flags().Changed("unused-for") && !certificates {
 			return exit.UsageError("--unused-for needs --certificates")
 		}
-		if ready && (certificates || cmd.Flags().Changed("output")) {
-			return exit.UsageError("--ready excludes --certificates and --output")
+		if ready && (certificates || fleet || cmd.Flags().Changed("output")) {
+			return exit.UsageError("--ready excludes --certificates, --fleet and --output")
+		}
+		if fleet && certificates {
+			return exit.UsageError("--fleet excludes --certificates")
 		}
 		cl, err := conn.Dial()
 		if err != nil {
 			return err
 		}
 		defer cl.Close()
+		if fleet {
+			return c.showFleet(cmd.Context(), cl, *output)
+		}
 		if certificates {
 			return cl.Failure(c.showCertificates(cmd.Context(), cl, *output, unusedFor), nil)
 		}
@@ -106,6 +121,24 @@ func newStatus(c *cli) *cobra.Command {
 		return view.WriteStatus(c.Out, c.Paint(c.Out), st, ups)
 	}
 	return cmd
+}
+
+// showFleet prints how many gateways of the fleet run the latest revision, and those that
+// need attention.
+func (c *cli) showFleet(ctx context.Context, cl *client.Client, f format.Format) error {
+	found, err := cl.Gateways(ctx)
+	if err != nil {
+		return cl.Failure(err, exit.NoField)
+	}
+	if f != format.Table {
+		return format.WriteWords(c.Out, f, found)
+	}
+	summary, ill := gateways.Summary(found, time.Now())
+	if _, err := fmt.Fprintln(c.Out, summary); err != nil || ill == nil {
+		return err
+	}
+	fmt.Fprintln(c.Out)
+	return c.WriteTable(ill)
 }
 
 func writeStatusJSON(w io.Writer, st *adminv1.GetStatusResponse, ups []*adminv1.UpstreamStatus) error {

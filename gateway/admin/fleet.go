@@ -2,13 +2,27 @@ package admin
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"sort"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
+
+// A Fleet knows the gateways that share the configuration.
+type Fleet interface {
+	// Gateways returns the gateways by ID, and the latest revision.
+	Gateways(context.Context) ([]*adminv1.Gateway, int64, error)
+
+	// WatchGateways calls changed with the same, now and whenever they may have changed,
+	// until changed returns an error, etcd does not answer, or ctx ends.
+	WatchGateways(ctx context.Context, changed func(all []*adminv1.Gateway, head int64) error) error
+}
 
 // fleetService implements FleetService.
 type fleetService struct {
@@ -22,12 +36,12 @@ func (s fleetService) ListGateways(ctx context.Context, req *adminv1.ListGateway
 	if err != nil {
 		return nil, err
 	}
-	if s.gateways == nil {
-		return nil, statusWith(codes.FailedPrecondition, "NO_FLEET", "the gateway belongs to no fleet: it runs without --store etcd").Err()
+	if s.fleet == nil {
+		return nil, errNoFleet()
 	}
-	all, head, err := s.gateways(ctx)
+	all, head, err := s.fleet.Gateways(ctx)
 	if err != nil {
-		return nil, invalid.Errorf(invalid.Unavailable, "", "the gateways of the fleet are not known: %v", err)
+		return nil, errUnknownGateways(err)
 	}
 	if last != nil {
 		all = all[sort.Search(len(all), func(i int) bool { return all[i].GetGatewayId() > *last }):]
@@ -42,4 +56,84 @@ func (s fleetService) ListGateways(ctx context.Context, req *adminv1.ListGateway
 		out.Gateways = append(out.Gateways, g)
 	}
 	return out, nil
+}
+
+func errNoFleet() error {
+	return statusWith(codes.FailedPrecondition, "NO_FLEET", "the gateway belongs to no fleet: it runs without --store etcd").Err()
+}
+
+func errUnknownGateways(err error) error {
+	return invalid.Errorf(invalid.Unavailable, "", "the gateways of the fleet are not known: %v", err)
+}
+
+func (s fleetService) WatchGateways(_ *adminv1.WatchGatewaysRequest, stream grpc.ServerStreamingServer[adminv1.WatchGatewaysResponse]) error {
+	if s.fleet == nil {
+		return errNoFleet()
+	}
+	ctx := stream.Context() // ends when the server stops
+	return s.paced(ctx, adminv1.FleetService_WatchGateways_FullMethodName, func(paced pace) error {
+		var sent gatewayList
+		var failed error
+		err := s.fleet.WatchGateways(ctx, func(all []*adminv1.Gateway, head int64) error {
+			for _, part := range sent.update(all, head) {
+				if failed = paced(func() error { return stream.Send(part) }); failed != nil {
+					return failed
+				}
+			}
+			return nil
+		})
+		switch {
+		case failed != nil:
+			return failed
+		case ctx.Err() != nil:
+			return ctx.Err()
+		}
+		return errUnknownGateways(err)
+	})
+}
+
+// A gatewayList is the list that a client of WatchGateways has. The zero value is empty.
+type gatewayList struct {
+	synced bool
+	head   int64
+	byID   map[string]*adminv1.Gateway
+}
+
+// update returns the messages that bring the client to a new list; none if it has the list.
+func (l *gatewayList) update(all []*adminv1.Gateway, head int64) []*adminv1.WatchGatewaysResponse {
+	part := &adminv1.WatchGatewaysResponse{HeadRevision: head}
+	var parts []*adminv1.WatchGatewaysResponse
+	now, p, changed := map[string]*adminv1.Gateway{}, newPage(0), false
+	for _, g := range all {
+		now[g.GetGatewayId()] = g
+		if was := l.byID[g.GetGatewayId()]; was != nil && proto.Equal(lasting(was), lasting(g)) {
+			continue
+		}
+		if changed = true; !p.takes(g) {
+			parts = append(parts, part)
+			part, p = &adminv1.WatchGatewaysResponse{HeadRevision: head}, newPage(0)
+			p.takes(g)
+		}
+		part.Gateways = append(part.Gateways, g)
+	}
+	for _, id := range slices.Sorted(maps.Keys(l.byID)) {
+		if now[id] == nil {
+			changed = true
+			part.Removed = append(part.Removed, id)
+		}
+	}
+	same := l.synced && l.head == head && !changed
+	l.synced, l.head, l.byID = true, head, now
+	if same {
+		return nil
+	}
+	part.Synced = true
+	return append(parts, part)
+}
+
+// lasting returns a gateway without the fields that change all the time.
+func lasting(g *adminv1.Gateway) *adminv1.Gateway {
+	g = proto.CloneOf(g)
+	g.Lag, g.LastSeenTime = 0, nil
+	return g
 }

@@ -70,6 +70,7 @@ func (s adminService) write(ctx context.Context, e store.Edit, o *adminv1.WriteO
 		return nil, nil, err
 	}
 	var bad invalid.List
+	within := s.waitFor(o, &bad)
 	if e.ConfirmWithin = confirmWithin.of(o.GetConfirmWithin(), &bad); bad.Len() > 0 {
 		e.DryRun, e.RequireProbe = true, adminv1.RequireProbe_REQUIRE_PROBE_UNSPECIFIED // find the other faults too
 	}
@@ -94,6 +95,9 @@ func (s adminService) write(ctx context.Context, e store.Edit, o *adminv1.WriteO
 	}
 	if e.DryRun {
 		s.addFields(change, res)
+	}
+	if within > 0 {
+		s.await(ctx, change, within)
 	}
 	return res, change, nil
 }

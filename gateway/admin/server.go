@@ -118,9 +118,8 @@ type Options struct {
 	Logger  hclog.Logger     // nil discards
 	Metrics *metrics.Metrics // nil measures nothing
 
-	// Gateways returns the gateways of the fleet by ID, and the latest revision. Nil: the
-	// gateway belongs to no fleet.
-	Gateways func(context.Context) ([]*adminv1.Gateway, int64, error)
+	// Fleet is the fleet of the gateway. Nil: the gateway belongs to no fleet.
+	Fleet Fleet
 
 	// Access says what callers may do. Nil: every caller is an admin.
 	Access *access.Controller
@@ -143,7 +142,7 @@ type Server struct {
 	audit   *audit.Log
 	rights  access.Rights
 
-	gateways func(context.Context) ([]*adminv1.Gateway, int64, error) // nil: no fleet
+	fleet Fleet // nil: no fleet
 
 	grpc   *grpc.Server
 	health *health.Server
@@ -167,7 +166,7 @@ func New(o Options) *Server {
 	}
 	s := &Server{
 		gateway:  o.Gateway,
-		gateways: o.Gateways,
+		fleet:    o.Fleet,
 		log:      log.Named("admin"),
 		metrics:  o.Metrics,
 		access:   cmp.Or(o.Access, new(access.Controller)),

@@ -154,6 +154,7 @@ func (m *Member) diverged(reason string) error {
 	reason += ". The gateway keeps serving its revision and refuses writes. To follow etcd, stop the gateway, move its state.db away and start it again"
 	if m.status.Diverged != reason {
 		m.log.Error("the history in etcd does not continue this gateway's revision", "revision", m.state.Revision(), "error", reason)
+		m.notify(Diverged, reason)
 		m.status.Diverged = reason
 	}
 	m.status.Unreachable, m.status.Contacted = "", time.Now()
@@ -201,7 +202,14 @@ func (m *Member) reach(ctx context.Context, head *etcd.Head) error {
 		m.moved(head, reading.State)
 		m.keep(bare(records), pending)
 	}
-	return m.follow(ctx, f)
+	err = m.follow(ctx, f)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.status.Behind = ""
+	if err != nil && ctx.Err() == nil {
+		m.status.Behind = err.Error()
+	}
+	return err
 }
 
 // maxDeadlineDelay bounds by how much a follower delays the rollback of a revision that was not

@@ -25,7 +25,17 @@ var ErrBehind = errors.New("another gateway changed the configuration first")
 // commitTime bounds a commit to etcd.
 const commitTime = 20 * time.Second
 
-// Options configure a Member. Only Poll may be zero.
+// An Event is a change of a member's connection to its fleet.
+type Event int
+
+// The events.
+const (
+	Connected    Event = iota // etcd answers again
+	Disconnected              // etcd does not answer
+	Diverged                  // etcd does not continue the history of the member
+)
+
+// Options configure a Member. Only Notify and Poll may be zero.
 type Options struct {
 	// ID names the gateway in the fleet. Describe returns the gateway's description of itself,
 	// without gateway_id, lag, connected and last_seen_time.
@@ -37,6 +47,9 @@ type Options struct {
 
 	// Follow makes a state that another member has committed live.
 	Follow func(context.Context, *store.Followed) error
+
+	// Notify receives the events of the member. It must not block. Nil: not called.
+	Notify func(e Event, message string)
 
 	Logger hclog.Logger
 
@@ -52,8 +65,11 @@ type Member struct {
 
 	remote *etcd.Store
 	follow func(context.Context, *store.Followed) error
+	notify func(Event, string)
 	log    hclog.Logger
 	poll   time.Duration
+
+	changed chan struct{} // holds a value if the gateway's description may have changed
 
 	syncing sync.Mutex // held by Sync
 
@@ -95,13 +111,18 @@ type Status struct {
 	// the live revision; "": it is not.
 	Unreachable, Diverged, Stale string
 
+	Behind string // why the gateway cannot follow the head; "": it can
+
 	Copy int64 // the revision of the copy in bolt
 }
 
 // New returns a member that has the state of its last good copy. It does not wait for
 // etcd.
 func New(o Options) (*Member, error) {
-	m := &Member{id: o.ID, describe: o.Describe, remote: o.Remote, local: o.Local, follow: o.Follow, log: o.Logger, poll: cmp.Or(o.Poll, 15*time.Second), state: o.Local.State()}
+	m := &Member{id: o.ID, describe: o.Describe, remote: o.Remote, local: o.Local, follow: o.Follow, notify: o.Notify, log: o.Logger, poll: cmp.Or(o.Poll, 15*time.Second), changed: make(chan struct{}, 1), state: o.Local.State()}
+	if m.notify == nil {
+		m.notify = func(Event, string) {}
+	}
 	if stored := o.Local.Position(); stored != nil {
 		if err := json.Unmarshal(stored, &m.position); err != nil {
 			return nil, fmt.Errorf("the data directory's position in the fleet: %w", err)
@@ -111,9 +132,12 @@ func New(o Options) (*Member, error) {
 	}
 	m.kept = kept{m.state, m.position}
 	m.status.Instance, m.status.Copy = m.position.Instance, m.state.Revision()
-	m.status.Unreachable = "it was not asked yet"
+	m.status.Unreachable = notAsked
 	return m, nil
 }
+
+// notAsked is why etcd does not answer before the first read.
+const notAsked = "it was not asked yet"
 
 // State returns the state that was committed or followed last.
 func (m *Member) State() *store.State {
@@ -215,6 +239,7 @@ func (m *Member) moved(h *etcd.Head, state *store.State) {
 func (m *Member) contact(h *etcd.Head) {
 	if m.status.Unreachable != "" {
 		m.log.Info("etcd answers", "revision", h.Revision())
+		m.notify(Connected, fmt.Sprintf("etcd answers, and its latest revision is %d", h.Revision()))
 	}
 	m.status.Unreachable, m.status.Instance = "", h.Instance
 	m.status.Head, m.status.Since, m.status.Contacted = h.Revision(), h.Since, time.Now()
@@ -226,7 +251,22 @@ func (m *Member) unreachable(err error) {
 	defer m.mu.Unlock()
 	if message := err.Error(); m.status.Unreachable != message {
 		m.log.Warn("etcd does not answer: the gateway serves what it has and refuses writes", "revision", m.state.Revision(), "error", message)
+		if m.status.Unreachable == "" || m.status.Unreachable == notAsked {
+			m.notify(Disconnected, message)
+		}
 		m.status.Unreachable = message
+	}
+}
+
+// Changed makes the member report the status of the gateway to the fleet soon. It does not
+// block. A nil member does nothing.
+func (m *Member) Changed() {
+	if m == nil {
+		return
+	}
+	select {
+	case m.changed <- struct{}{}:
+	default:
 	}
 }
 

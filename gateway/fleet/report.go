@@ -58,7 +58,8 @@ func (m *Member) reportOnce(ctx context.Context) error {
 	var last *adminv1.Gateway
 	var at time.Time
 	for {
-		if now := m.describe(); !proto.Equal(now, last) || time.Since(at) >= describeEvery {
+		now := m.describe()
+		if now.Error = m.Status().Behind; !proto.Equal(now, last) || time.Since(at) >= describeEvery {
 			last, at = now, time.Now()
 			sent := proto.Clone(now).(*adminv1.Gateway)
 			sent.LastSeenTime = timestamppb.New(at)
@@ -75,6 +76,7 @@ func (m *Member) reportOnce(ctx context.Context) error {
 			return ctx.Err()
 		case <-present.Lost():
 			return errors.New("the lease of the gateway ended")
+		case <-m.changed:
 		case <-tick.C:
 		}
 	}
@@ -107,6 +109,46 @@ func (m *Member) Gateways(ctx context.Context) ([]*adminv1.Gateway, int64, error
 	}
 	all, err := m.gateways(ctx, head)
 	return all, head.Revision(), err
+}
+
+// watchPause is how long a watch waits after a change, because many gateways follow a
+// revision at the same time.
+const watchPause = 100 * time.Millisecond
+
+// WatchGateways calls changed with the gateways of the fleet by ID and the latest revision,
+// now and whenever one of them may have changed. It returns when changed returns an error,
+// when etcd does not answer, and when ctx ends.
+func (m *Member) WatchGateways(ctx context.Context, changed func(all []*adminv1.Gateway, head int64) error) error {
+	for {
+		if s := m.Status(); s.Diverged != "" {
+			return fmt.Errorf("%w: %s", errDiverged, s.Diverged)
+		}
+		head, err := m.remote.Head(ctx)
+		if err != nil {
+			return err
+		}
+		all, err := m.gateways(ctx, head)
+		if err != nil {
+			return err
+		}
+		if err := changed(all, head.Revision()); err != nil {
+			return err
+		}
+		m.waitGateways(ctx, head)
+		if pause(ctx, watchPause); ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+}
+
+// waitGateways waits until the gateways may have changed, or for the time of a poll. If
+// the watch fails, the next read finds out whether etcd answers.
+func (m *Member) waitGateways(ctx context.Context, h *etcd.Head) {
+	ctx, cancel := context.WithTimeout(ctx, m.poll)
+	defer cancel()
+	if err := m.remote.WaitGateways(ctx, h); err != nil && ctx.Err() == nil {
+		m.log.Debug("the watch of the gateways ended", "error", err)
+	}
 }
 
 func (m *Member) gateways(ctx context.Context, head *etcd.Head) ([]*adminv1.Gateway, error) {

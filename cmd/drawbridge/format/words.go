@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 
 	"google.golang.org/protobuf/encoding/protojson"
@@ -16,8 +18,8 @@ import (
 
 // WordsJSON returns m as JSON with protojson's field names. Enum values have no prefix
 // ("NAME_MISMATCH"; "" for the unspecified one). It writes every field except unset
-// messages, so that a script need not distinguish missing and empty fields. m must hold
-// no maps.
+// messages, so that a script need not distinguish missing and empty fields. Keys of maps
+// are sorted.
 func WordsJSON(m proto.Message) ([]byte, error) {
 	var out bytes.Buffer
 	if err := writeObject(&out, m.ProtoReflect()); err != nil {
@@ -53,6 +55,9 @@ func writeObject(out *bytes.Buffer, m protoreflect.Message) error {
 }
 
 func writeField(out *bytes.Buffer, fd protoreflect.FieldDescriptor, v protoreflect.Value) error {
+	if fd.IsMap() {
+		return writeMap(out, fd.MapValue(), v.Map())
+	}
 	if !fd.IsList() {
 		return writeValue(out, fd, v)
 	}
@@ -69,6 +74,30 @@ func writeField(out *bytes.Buffer, fd protoreflect.FieldDescriptor, v protorefle
 	return nil
 }
 
+// writeMap writes a map as an object. value describes its values.
+func writeMap(out *bytes.Buffer, value protoreflect.FieldDescriptor, m protoreflect.Map) error {
+	byKey := map[string]protoreflect.Value{}
+	m.Range(func(k protoreflect.MapKey, v protoreflect.Value) bool {
+		byKey[k.String()] = v
+		return true
+	})
+	out.WriteByte('{')
+	for i, key := range slices.Sorted(maps.Keys(byKey)) {
+		if i > 0 {
+			out.WriteByte(',')
+		}
+		if err := writeJSON(out, key); err != nil {
+			return err
+		}
+		out.WriteByte(':')
+		if err := writeValue(out, value, byKey[key]); err != nil {
+			return err
+		}
+	}
+	out.WriteByte('}')
+	return nil
+}
+
 func writeValue(out *bytes.Buffer, fd protoreflect.FieldDescriptor, v protoreflect.Value) error {
 	var value any
 	switch fd.Kind() {
@@ -81,6 +110,10 @@ func writeValue(out *bytes.Buffer, fd protoreflect.FieldDescriptor, v protorefle
 	default:
 		value = v.Interface()
 	}
+	return writeJSON(out, value)
+}
+
+func writeJSON(out *bytes.Buffer, value any) error {
 	var text bytes.Buffer
 	enc := json.NewEncoder(&text)
 	enc.SetEscapeHTML(false)

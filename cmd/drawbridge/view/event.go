@@ -35,6 +35,12 @@ func EventLine(p terminal.Paint, e *adminv1.Event) string {
 		what, color = "invalid", p.Bad
 	case adminv1.EventType_EVENT_TYPE_MISSED:
 		what = "missed"
+	case adminv1.EventType_EVENT_TYPE_FLEET_CONNECTED:
+		what, color = "etcd up", p.Good
+	case adminv1.EventType_EVENT_TYPE_FLEET_DISCONNECTED:
+		what, color = "no etcd", p.Bad
+	case adminv1.EventType_EVENT_TYPE_FLEET_DIVERGED:
+		what, color = "diverged", p.Bad
 	case adminv1.EventType_EVENT_TYPE_FILE_REFUSED:
 		what, color = "refused", p.Bad
 	}

@@ -2,6 +2,7 @@ package etcd
 
 import (
 	"context"
+	"sync"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
@@ -11,6 +12,20 @@ import (
 // says why the watch ended; it is nil after an event.
 func (s *Store) Wait(ctx context.Context, h *Head) error {
 	return s.wait(ctx, headKey, h.Read)
+}
+
+// WaitGateways returns when the head or a gateway may have changed since h was read, like
+// Wait.
+func (s *Store) WaitGateways(ctx context.Context, h *Head) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var waits sync.WaitGroup
+	defer waits.Wait()
+	defer cancel()
+	ended := make(chan error, 3)
+	waits.Go(func() { ended <- s.wait(ctx, headKey, h.Read) })
+	waits.Go(func() { ended <- s.wait(ctx, gatewayPrefix, h.Read, clientv3.WithPrefix()) })
+	waits.Go(func() { ended <- s.wait(ctx, alivePrefix, h.Read, clientv3.WithPrefix()) })
+	return <-ended
 }
 
 // wait watches a key from the revision after that of a read. That revision can be

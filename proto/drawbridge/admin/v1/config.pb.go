@@ -88,6 +88,55 @@ func (Kind) EnumDescriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{0}
 }
 
+// The gateways that a write waits for.
+type WaitTarget int32
+
+const (
+	// Not allowed: wait_for must name a target.
+	WaitTarget_WAIT_TARGET_UNSPECIFIED WaitTarget = 0
+	// Every gateway of the fleet that is connected to etcd.
+	WaitTarget_WAIT_TARGET_FLEET WaitTarget = 1
+)
+
+// Enum value maps for WaitTarget.
+var (
+	WaitTarget_name = map[int32]string{
+		0: "WAIT_TARGET_UNSPECIFIED",
+		1: "WAIT_TARGET_FLEET",
+	}
+	WaitTarget_value = map[string]int32{
+		"WAIT_TARGET_UNSPECIFIED": 0,
+		"WAIT_TARGET_FLEET":       1,
+	}
+)
+
+func (x WaitTarget) Enum() *WaitTarget {
+	p := new(WaitTarget)
+	*p = x
+	return p
+}
+
+func (x WaitTarget) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (WaitTarget) Descriptor() protoreflect.EnumDescriptor {
+	return file_drawbridge_admin_v1_config_proto_enumTypes[1].Descriptor()
+}
+
+func (WaitTarget) Type() protoreflect.EnumType {
+	return &file_drawbridge_admin_v1_config_proto_enumTypes[1]
+}
+
+func (x WaitTarget) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use WaitTarget.Descriptor instead.
+func (WaitTarget) EnumDescriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{1}
+}
+
 // How many endpoints of each affected upstream must complete a handshake.
 type RequireProbe int32
 
@@ -125,11 +174,11 @@ func (x RequireProbe) String() string {
 }
 
 func (RequireProbe) Descriptor() protoreflect.EnumDescriptor {
-	return file_drawbridge_admin_v1_config_proto_enumTypes[1].Descriptor()
+	return file_drawbridge_admin_v1_config_proto_enumTypes[2].Descriptor()
 }
 
 func (RequireProbe) Type() protoreflect.EnumType {
-	return &file_drawbridge_admin_v1_config_proto_enumTypes[1]
+	return &file_drawbridge_admin_v1_config_proto_enumTypes[2]
 }
 
 func (x RequireProbe) Number() protoreflect.EnumNumber {
@@ -138,7 +187,7 @@ func (x RequireProbe) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use RequireProbe.Descriptor instead.
 func (RequireProbe) EnumDescriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{1}
+	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{2}
 }
 
 // What happened to a resource.
@@ -186,11 +235,11 @@ func (x ChangeAction) String() string {
 }
 
 func (ChangeAction) Descriptor() protoreflect.EnumDescriptor {
-	return file_drawbridge_admin_v1_config_proto_enumTypes[2].Descriptor()
+	return file_drawbridge_admin_v1_config_proto_enumTypes[3].Descriptor()
 }
 
 func (ChangeAction) Type() protoreflect.EnumType {
-	return &file_drawbridge_admin_v1_config_proto_enumTypes[2]
+	return &file_drawbridge_admin_v1_config_proto_enumTypes[3]
 }
 
 func (x ChangeAction) Number() protoreflect.EnumNumber {
@@ -199,7 +248,7 @@ func (x ChangeAction) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ChangeAction.Descriptor instead.
 func (ChangeAction) EnumDescriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{2}
+	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{3}
 }
 
 // The topic of a warning. Values may be added: clients must accept unknown ones.
@@ -312,11 +361,11 @@ func (x WarningCode) String() string {
 }
 
 func (WarningCode) Descriptor() protoreflect.EnumDescriptor {
-	return file_drawbridge_admin_v1_config_proto_enumTypes[3].Descriptor()
+	return file_drawbridge_admin_v1_config_proto_enumTypes[4].Descriptor()
 }
 
 func (WarningCode) Type() protoreflect.EnumType {
-	return &file_drawbridge_admin_v1_config_proto_enumTypes[3]
+	return &file_drawbridge_admin_v1_config_proto_enumTypes[4]
 }
 
 func (x WarningCode) Number() protoreflect.EnumNumber {
@@ -325,7 +374,68 @@ func (x WarningCode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use WarningCode.Descriptor instead.
 func (WarningCode) EnumDescriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{3}
+	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{4}
+}
+
+// Whether a revision is live at a gateway.
+type GatewayState int32
+
+const (
+	// Not used.
+	GatewayState_GATEWAY_STATE_UNSPECIFIED GatewayState = 0
+	// The gateway runs the revision, and no resource is down.
+	GatewayState_GATEWAY_STATE_LIVE GatewayState = 1
+	// The gateway runs the revision, and some of its resources are down.
+	GatewayState_GATEWAY_STATE_DEGRADED GatewayState = 2
+	// The gateway is connected and did not run the revision in time.
+	GatewayState_GATEWAY_STATE_BEHIND GatewayState = 3
+	// The gateway is not connected to etcd. It follows when it is connected again.
+	GatewayState_GATEWAY_STATE_DISCONNECTED GatewayState = 4
+)
+
+// Enum value maps for GatewayState.
+var (
+	GatewayState_name = map[int32]string{
+		0: "GATEWAY_STATE_UNSPECIFIED",
+		1: "GATEWAY_STATE_LIVE",
+		2: "GATEWAY_STATE_DEGRADED",
+		3: "GATEWAY_STATE_BEHIND",
+		4: "GATEWAY_STATE_DISCONNECTED",
+	}
+	GatewayState_value = map[string]int32{
+		"GATEWAY_STATE_UNSPECIFIED":  0,
+		"GATEWAY_STATE_LIVE":         1,
+		"GATEWAY_STATE_DEGRADED":     2,
+		"GATEWAY_STATE_BEHIND":       3,
+		"GATEWAY_STATE_DISCONNECTED": 4,
+	}
+)
+
+func (x GatewayState) Enum() *GatewayState {
+	p := new(GatewayState)
+	*p = x
+	return p
+}
+
+func (x GatewayState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (GatewayState) Descriptor() protoreflect.EnumDescriptor {
+	return file_drawbridge_admin_v1_config_proto_enumTypes[5].Descriptor()
+}
+
+func (GatewayState) Type() protoreflect.EnumType {
+	return &file_drawbridge_admin_v1_config_proto_enumTypes[5]
+}
+
+func (x GatewayState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use GatewayState.Descriptor instead.
+func (GatewayState) EnumDescriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{5}
 }
 
 // A resource of any kind.
@@ -541,6 +651,9 @@ type WriteOptions struct {
 	// (FAILED_PRECONDITION). If the gateway stops or crashes before the confirmation, it
 	// rolls back at the next start.
 	ConfirmWithin *durationpb.Duration `protobuf:"bytes,5,opt,name=confirm_within,json=confirmWithin,proto3" json:"confirm_within,omitempty"`
+	// Answer when other gateways run the revision too. The revision is live at the gateway
+	// that takes the write, and committed, before the wait begins. Not with dry_run.
+	WaitFor       *WaitFor `protobuf:"bytes,6,opt,name=wait_for,json=waitFor,proto3" json:"wait_for,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -610,6 +723,69 @@ func (x *WriteOptions) GetConfirmWithin() *durationpb.Duration {
 	return nil
 }
 
+func (x *WriteOptions) GetWaitFor() *WaitFor {
+	if x != nil {
+		return x.WaitFor
+	}
+	return nil
+}
+
+// What a write waits for.
+type WaitFor struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required.
+	Target WaitTarget `protobuf:"varint,1,opt,name=target,proto3,enum=drawbridge.admin.v1.WaitTarget" json:"target,omitempty"`
+	// How long to wait at most, from 1s to 10m. Default: 30s. When it is over, the write
+	// succeeds nevertheless, and change.gateways shows which gateways are missing.
+	Timeout       *durationpb.Duration `protobuf:"bytes,2,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WaitFor) Reset() {
+	*x = WaitFor{}
+	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WaitFor) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WaitFor) ProtoMessage() {}
+
+func (x *WaitFor) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WaitFor.ProtoReflect.Descriptor instead.
+func (*WaitFor) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *WaitFor) GetTarget() WaitTarget {
+	if x != nil {
+		return x.Target
+	}
+	return WaitTarget_WAIT_TARGET_UNSPECIFIED
+}
+
+func (x *WaitFor) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
 // A revision that waits to be confirmed.
 type Pending struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -629,7 +805,7 @@ type Pending struct {
 
 func (x *Pending) Reset() {
 	*x = Pending{}
-	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[3]
+	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -641,7 +817,7 @@ func (x *Pending) String() string {
 func (*Pending) ProtoMessage() {}
 
 func (x *Pending) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[3]
+	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -654,7 +830,7 @@ func (x *Pending) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pending.ProtoReflect.Descriptor instead.
 func (*Pending) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{3}
+	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Pending) GetRevision() int64 {
@@ -712,7 +888,7 @@ type ResourceChange struct {
 
 func (x *ResourceChange) Reset() {
 	*x = ResourceChange{}
-	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[4]
+	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -724,7 +900,7 @@ func (x *ResourceChange) String() string {
 func (*ResourceChange) ProtoMessage() {}
 
 func (x *ResourceChange) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[4]
+	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -737,7 +913,7 @@ func (x *ResourceChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResourceChange.ProtoReflect.Descriptor instead.
 func (*ResourceChange) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{4}
+	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ResourceChange) GetKind() Kind {
@@ -793,7 +969,7 @@ type FieldChange struct {
 
 func (x *FieldChange) Reset() {
 	*x = FieldChange{}
-	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[5]
+	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -805,7 +981,7 @@ func (x *FieldChange) String() string {
 func (*FieldChange) ProtoMessage() {}
 
 func (x *FieldChange) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[5]
+	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -818,7 +994,7 @@ func (x *FieldChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FieldChange.ProtoReflect.Descriptor instead.
 func (*FieldChange) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{5}
+	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *FieldChange) GetPath() string {
@@ -866,7 +1042,7 @@ type Warning struct {
 
 func (x *Warning) Reset() {
 	*x = Warning{}
-	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[6]
+	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -878,7 +1054,7 @@ func (x *Warning) String() string {
 func (*Warning) ProtoMessage() {}
 
 func (x *Warning) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[6]
+	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -891,7 +1067,7 @@ func (x *Warning) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Warning.ProtoReflect.Descriptor instead.
 func (*Warning) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{6}
+	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Warning) GetField() string {
@@ -936,14 +1112,16 @@ type Change struct {
 	// The live connections that the write ends or, with dry_run, would end.
 	Impact *Impact `protobuf:"bytes,4,opt,name=impact,proto3" json:"impact,omitempty"`
 	// Set if the revision waits to be confirmed.
-	Pending       *Pending `protobuf:"bytes,5,opt,name=pending,proto3" json:"pending,omitempty"`
+	Pending *Pending `protobuf:"bytes,5,opt,name=pending,proto3" json:"pending,omitempty"`
+	// With wait_for: the state of the revision at each gateway of the fleet, by ID.
+	Gateways      []*GatewayOutcome `protobuf:"bytes,6,rep,name=gateways,proto3" json:"gateways,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[7]
+	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -955,7 +1133,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[7]
+	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -968,7 +1146,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{7}
+	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Change) GetRevision() int64 {
@@ -1006,6 +1184,87 @@ func (x *Change) GetPending() *Pending {
 	return nil
 }
 
+func (x *Change) GetGateways() []*GatewayOutcome {
+	if x != nil {
+		return x.Gateways
+	}
+	return nil
+}
+
+// The state of a revision at one gateway.
+type GatewayOutcome struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The gateway.
+	GatewayId string `protobuf:"bytes,1,opt,name=gateway_id,json=gatewayId,proto3" json:"gateway_id,omitempty"`
+	// Whether the revision is live there.
+	State GatewayState `protobuf:"varint,2,opt,name=state,proto3,enum=drawbridge.admin.v1.GatewayState" json:"state,omitempty"`
+	// The revision that is live there: this one or a later one, unless the gateway is
+	// behind or disconnected.
+	Revision int64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Why the state is not GATEWAY_STATE_LIVE.
+	Message       string `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GatewayOutcome) Reset() {
+	*x = GatewayOutcome{}
+	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GatewayOutcome) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GatewayOutcome) ProtoMessage() {}
+
+func (x *GatewayOutcome) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GatewayOutcome.ProtoReflect.Descriptor instead.
+func (*GatewayOutcome) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *GatewayOutcome) GetGatewayId() string {
+	if x != nil {
+		return x.GatewayId
+	}
+	return ""
+}
+
+func (x *GatewayOutcome) GetState() GatewayState {
+	if x != nil {
+		return x.State
+	}
+	return GatewayState_GATEWAY_STATE_UNSPECIFIED
+}
+
+func (x *GatewayOutcome) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *GatewayOutcome) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
 // The live traffic that a write ends. Connections that were already ending are not
 // counted. Listeners and upstreams without an entry lose nothing.
 type Impact struct {
@@ -1020,7 +1279,7 @@ type Impact struct {
 
 func (x *Impact) Reset() {
 	*x = Impact{}
-	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[8]
+	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1032,7 +1291,7 @@ func (x *Impact) String() string {
 func (*Impact) ProtoMessage() {}
 
 func (x *Impact) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[8]
+	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1045,7 +1304,7 @@ func (x *Impact) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Impact.ProtoReflect.Descriptor instead.
 func (*Impact) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{8}
+	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Impact) GetListeners() []*ListenerImpact {
@@ -1084,7 +1343,7 @@ type ListenerImpact struct {
 
 func (x *ListenerImpact) Reset() {
 	*x = ListenerImpact{}
-	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[9]
+	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1096,7 +1355,7 @@ func (x *ListenerImpact) String() string {
 func (*ListenerImpact) ProtoMessage() {}
 
 func (x *ListenerImpact) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[9]
+	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1109,7 +1368,7 @@ func (x *ListenerImpact) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListenerImpact.ProtoReflect.Descriptor instead.
 func (*ListenerImpact) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{9}
+	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListenerImpact) GetName() string {
@@ -1170,7 +1429,7 @@ type UpstreamImpact struct {
 
 func (x *UpstreamImpact) Reset() {
 	*x = UpstreamImpact{}
-	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[10]
+	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1182,7 +1441,7 @@ func (x *UpstreamImpact) String() string {
 func (*UpstreamImpact) ProtoMessage() {}
 
 func (x *UpstreamImpact) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[10]
+	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1195,7 +1454,7 @@ func (x *UpstreamImpact) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpstreamImpact.ProtoReflect.Descriptor instead.
 func (*UpstreamImpact) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{10}
+	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *UpstreamImpact) GetName() string {
@@ -1254,14 +1513,18 @@ const file_drawbridge_admin_v1_config_proto_rawDesc = "" +
 	"\x04kind\"P\n" +
 	"\vResourceRef\x12-\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x19.drawbridge.admin.v1.KindR\x04kind\x12\x12\n" +
-	"\x04name\x18\x02 \x01(\tR\x04name\"\xec\x01\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\"\xa5\x02\n" +
 	"\fWriteOptions\x12\x17\n" +
 	"\adry_run\x18\x01 \x01(\bR\x06dryRun\x12\x18\n" +
 	"\acomment\x18\x02 \x01(\tR\acomment\x12F\n" +
 	"\rrequire_probe\x18\x03 \x01(\x0e2!.drawbridge.admin.v1.RequireProbeR\frequireProbe\x12\x1f\n" +
 	"\vcreate_only\x18\x04 \x01(\bR\n" +
 	"createOnly\x12@\n" +
-	"\x0econfirm_within\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\rconfirmWithin\"\xbb\x01\n" +
+	"\x0econfirm_within\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\rconfirmWithin\x127\n" +
+	"\bwait_for\x18\x06 \x01(\v2\x1c.drawbridge.admin.v1.WaitForR\awaitFor\"w\n" +
+	"\aWaitFor\x127\n" +
+	"\x06target\x18\x01 \x01(\x0e2\x1f.drawbridge.admin.v1.WaitTargetR\x06target\x123\n" +
+	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\xbb\x01\n" +
 	"\aPending\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12;\n" +
 	"\vexpire_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
@@ -1286,13 +1549,20 @@ const file_drawbridge_admin_v1_config_proto_rawDesc = "" +
 	"\x05field\x18\x01 \x01(\tR\x05field\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12A\n" +
 	"\afinding\x18\x03 \x01(\x0e2'.drawbridge.admin.v1.CertificateFindingR\afinding\x124\n" +
-	"\x04code\x18\x04 \x01(\x0e2 .drawbridge.admin.v1.WarningCodeR\x04code\"\x8a\x02\n" +
+	"\x04code\x18\x04 \x01(\x0e2 .drawbridge.admin.v1.WarningCodeR\x04code\"\xcb\x02\n" +
 	"\x06Change\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12=\n" +
 	"\achanges\x18\x02 \x03(\v2#.drawbridge.admin.v1.ResourceChangeR\achanges\x128\n" +
 	"\bwarnings\x18\x03 \x03(\v2\x1c.drawbridge.admin.v1.WarningR\bwarnings\x123\n" +
 	"\x06impact\x18\x04 \x01(\v2\x1b.drawbridge.admin.v1.ImpactR\x06impact\x126\n" +
-	"\apending\x18\x05 \x01(\v2\x1c.drawbridge.admin.v1.PendingR\apending\"\x8e\x01\n" +
+	"\apending\x18\x05 \x01(\v2\x1c.drawbridge.admin.v1.PendingR\apending\x12?\n" +
+	"\bgateways\x18\x06 \x03(\v2#.drawbridge.admin.v1.GatewayOutcomeR\bgateways\"\x9e\x01\n" +
+	"\x0eGatewayOutcome\x12\x1d\n" +
+	"\n" +
+	"gateway_id\x18\x01 \x01(\tR\tgatewayId\x127\n" +
+	"\x05state\x18\x02 \x01(\x0e2!.drawbridge.admin.v1.GatewayStateR\x05state\x12\x1a\n" +
+	"\brevision\x18\x03 \x01(\x03R\brevision\x12\x18\n" +
+	"\amessage\x18\x04 \x01(\tR\amessage\"\x8e\x01\n" +
 	"\x06Impact\x12A\n" +
 	"\tlisteners\x18\x01 \x03(\v2#.drawbridge.admin.v1.ListenerImpactR\tlisteners\x12A\n" +
 	"\tupstreams\x18\x02 \x03(\v2#.drawbridge.admin.v1.UpstreamImpactR\tupstreams\"\xdb\x01\n" +
@@ -1316,7 +1586,11 @@ const file_drawbridge_admin_v1_config_proto_rawDesc = "" +
 	"KIND_ROUTE\x10\x02\x12\x11\n" +
 	"\rKIND_UPSTREAM\x10\x03\x12\x14\n" +
 	"\x10KIND_CERTIFICATE\x10\x04\x12\x15\n" +
-	"\x11KIND_TRUST_BUNDLE\x10\x05*[\n" +
+	"\x11KIND_TRUST_BUNDLE\x10\x05*@\n" +
+	"\n" +
+	"WaitTarget\x12\x1b\n" +
+	"\x17WAIT_TARGET_UNSPECIFIED\x10\x00\x12\x15\n" +
+	"\x11WAIT_TARGET_FLEET\x10\x01*[\n" +
 	"\fRequireProbe\x12\x1d\n" +
 	"\x19REQUIRE_PROBE_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11REQUIRE_PROBE_ANY\x10\x01\x12\x15\n" +
@@ -1347,7 +1621,13 @@ const file_drawbridge_admin_v1_config_proto_rawDesc = "" +
 	"\x1eWARNING_CODE_FLEET_UNREACHABLE\x10 \x12\x1f\n" +
 	"\x1bWARNING_CODE_FLEET_DIVERGED\x10!\x12\x1b\n" +
 	"\x17WARNING_CODE_COPY_STALE\x10\"\x12\x1f\n" +
-	"\x1bWARNING_CODE_OTHER_GATEWAYS\x10%\"\x04\b\x0e\x10\x12BLZJgithub.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1;adminv1b\x06proto3"
+	"\x1bWARNING_CODE_OTHER_GATEWAYS\x10%\"\x04\b\x0e\x10\x12*\x9b\x01\n" +
+	"\fGatewayState\x12\x1d\n" +
+	"\x19GATEWAY_STATE_UNSPECIFIED\x10\x00\x12\x16\n" +
+	"\x12GATEWAY_STATE_LIVE\x10\x01\x12\x1a\n" +
+	"\x16GATEWAY_STATE_DEGRADED\x10\x02\x12\x18\n" +
+	"\x14GATEWAY_STATE_BEHIND\x10\x03\x12\x1e\n" +
+	"\x1aGATEWAY_STATE_DISCONNECTED\x10\x04BLZJgithub.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_drawbridge_admin_v1_config_proto_rawDescOnce sync.Once
@@ -1361,59 +1641,68 @@ func file_drawbridge_admin_v1_config_proto_rawDescGZIP() []byte {
 	return file_drawbridge_admin_v1_config_proto_rawDescData
 }
 
-var file_drawbridge_admin_v1_config_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_drawbridge_admin_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_drawbridge_admin_v1_config_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
+var file_drawbridge_admin_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_drawbridge_admin_v1_config_proto_goTypes = []any{
 	(Kind)(0),                     // 0: drawbridge.admin.v1.Kind
-	(RequireProbe)(0),             // 1: drawbridge.admin.v1.RequireProbe
-	(ChangeAction)(0),             // 2: drawbridge.admin.v1.ChangeAction
-	(WarningCode)(0),              // 3: drawbridge.admin.v1.WarningCode
-	(*Resource)(nil),              // 4: drawbridge.admin.v1.Resource
-	(*ResourceRef)(nil),           // 5: drawbridge.admin.v1.ResourceRef
-	(*WriteOptions)(nil),          // 6: drawbridge.admin.v1.WriteOptions
-	(*Pending)(nil),               // 7: drawbridge.admin.v1.Pending
-	(*ResourceChange)(nil),        // 8: drawbridge.admin.v1.ResourceChange
-	(*FieldChange)(nil),           // 9: drawbridge.admin.v1.FieldChange
-	(*Warning)(nil),               // 10: drawbridge.admin.v1.Warning
-	(*Change)(nil),                // 11: drawbridge.admin.v1.Change
-	(*Impact)(nil),                // 12: drawbridge.admin.v1.Impact
-	(*ListenerImpact)(nil),        // 13: drawbridge.admin.v1.ListenerImpact
-	(*UpstreamImpact)(nil),        // 14: drawbridge.admin.v1.UpstreamImpact
-	(*Listener)(nil),              // 15: drawbridge.admin.v1.Listener
-	(*Route)(nil),                 // 16: drawbridge.admin.v1.Route
-	(*Upstream)(nil),              // 17: drawbridge.admin.v1.Upstream
-	(*Certificate)(nil),           // 18: drawbridge.admin.v1.Certificate
-	(*TrustBundle)(nil),           // 19: drawbridge.admin.v1.TrustBundle
-	(*durationpb.Duration)(nil),   // 20: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
-	(CertificateFinding)(0),       // 22: drawbridge.admin.v1.CertificateFinding
+	(WaitTarget)(0),               // 1: drawbridge.admin.v1.WaitTarget
+	(RequireProbe)(0),             // 2: drawbridge.admin.v1.RequireProbe
+	(ChangeAction)(0),             // 3: drawbridge.admin.v1.ChangeAction
+	(WarningCode)(0),              // 4: drawbridge.admin.v1.WarningCode
+	(GatewayState)(0),             // 5: drawbridge.admin.v1.GatewayState
+	(*Resource)(nil),              // 6: drawbridge.admin.v1.Resource
+	(*ResourceRef)(nil),           // 7: drawbridge.admin.v1.ResourceRef
+	(*WriteOptions)(nil),          // 8: drawbridge.admin.v1.WriteOptions
+	(*WaitFor)(nil),               // 9: drawbridge.admin.v1.WaitFor
+	(*Pending)(nil),               // 10: drawbridge.admin.v1.Pending
+	(*ResourceChange)(nil),        // 11: drawbridge.admin.v1.ResourceChange
+	(*FieldChange)(nil),           // 12: drawbridge.admin.v1.FieldChange
+	(*Warning)(nil),               // 13: drawbridge.admin.v1.Warning
+	(*Change)(nil),                // 14: drawbridge.admin.v1.Change
+	(*GatewayOutcome)(nil),        // 15: drawbridge.admin.v1.GatewayOutcome
+	(*Impact)(nil),                // 16: drawbridge.admin.v1.Impact
+	(*ListenerImpact)(nil),        // 17: drawbridge.admin.v1.ListenerImpact
+	(*UpstreamImpact)(nil),        // 18: drawbridge.admin.v1.UpstreamImpact
+	(*Listener)(nil),              // 19: drawbridge.admin.v1.Listener
+	(*Route)(nil),                 // 20: drawbridge.admin.v1.Route
+	(*Upstream)(nil),              // 21: drawbridge.admin.v1.Upstream
+	(*Certificate)(nil),           // 22: drawbridge.admin.v1.Certificate
+	(*TrustBundle)(nil),           // 23: drawbridge.admin.v1.TrustBundle
+	(*durationpb.Duration)(nil),   // 24: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
+	(CertificateFinding)(0),       // 26: drawbridge.admin.v1.CertificateFinding
 }
 var file_drawbridge_admin_v1_config_proto_depIdxs = []int32{
-	15, // 0: drawbridge.admin.v1.Resource.listener:type_name -> drawbridge.admin.v1.Listener
-	16, // 1: drawbridge.admin.v1.Resource.route:type_name -> drawbridge.admin.v1.Route
-	17, // 2: drawbridge.admin.v1.Resource.upstream:type_name -> drawbridge.admin.v1.Upstream
-	18, // 3: drawbridge.admin.v1.Resource.certificate:type_name -> drawbridge.admin.v1.Certificate
-	19, // 4: drawbridge.admin.v1.Resource.trust_bundle:type_name -> drawbridge.admin.v1.TrustBundle
+	19, // 0: drawbridge.admin.v1.Resource.listener:type_name -> drawbridge.admin.v1.Listener
+	20, // 1: drawbridge.admin.v1.Resource.route:type_name -> drawbridge.admin.v1.Route
+	21, // 2: drawbridge.admin.v1.Resource.upstream:type_name -> drawbridge.admin.v1.Upstream
+	22, // 3: drawbridge.admin.v1.Resource.certificate:type_name -> drawbridge.admin.v1.Certificate
+	23, // 4: drawbridge.admin.v1.Resource.trust_bundle:type_name -> drawbridge.admin.v1.TrustBundle
 	0,  // 5: drawbridge.admin.v1.ResourceRef.kind:type_name -> drawbridge.admin.v1.Kind
-	1,  // 6: drawbridge.admin.v1.WriteOptions.require_probe:type_name -> drawbridge.admin.v1.RequireProbe
-	20, // 7: drawbridge.admin.v1.WriteOptions.confirm_within:type_name -> google.protobuf.Duration
-	21, // 8: drawbridge.admin.v1.Pending.expire_time:type_name -> google.protobuf.Timestamp
-	0,  // 9: drawbridge.admin.v1.ResourceChange.kind:type_name -> drawbridge.admin.v1.Kind
-	2,  // 10: drawbridge.admin.v1.ResourceChange.action:type_name -> drawbridge.admin.v1.ChangeAction
-	9,  // 11: drawbridge.admin.v1.ResourceChange.fields:type_name -> drawbridge.admin.v1.FieldChange
-	22, // 12: drawbridge.admin.v1.Warning.finding:type_name -> drawbridge.admin.v1.CertificateFinding
-	3,  // 13: drawbridge.admin.v1.Warning.code:type_name -> drawbridge.admin.v1.WarningCode
-	8,  // 14: drawbridge.admin.v1.Change.changes:type_name -> drawbridge.admin.v1.ResourceChange
-	10, // 15: drawbridge.admin.v1.Change.warnings:type_name -> drawbridge.admin.v1.Warning
-	12, // 16: drawbridge.admin.v1.Change.impact:type_name -> drawbridge.admin.v1.Impact
-	7,  // 17: drawbridge.admin.v1.Change.pending:type_name -> drawbridge.admin.v1.Pending
-	13, // 18: drawbridge.admin.v1.Impact.listeners:type_name -> drawbridge.admin.v1.ListenerImpact
-	14, // 19: drawbridge.admin.v1.Impact.upstreams:type_name -> drawbridge.admin.v1.UpstreamImpact
-	20, // [20:20] is the sub-list for method output_type
-	20, // [20:20] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	2,  // 6: drawbridge.admin.v1.WriteOptions.require_probe:type_name -> drawbridge.admin.v1.RequireProbe
+	24, // 7: drawbridge.admin.v1.WriteOptions.confirm_within:type_name -> google.protobuf.Duration
+	9,  // 8: drawbridge.admin.v1.WriteOptions.wait_for:type_name -> drawbridge.admin.v1.WaitFor
+	1,  // 9: drawbridge.admin.v1.WaitFor.target:type_name -> drawbridge.admin.v1.WaitTarget
+	24, // 10: drawbridge.admin.v1.WaitFor.timeout:type_name -> google.protobuf.Duration
+	25, // 11: drawbridge.admin.v1.Pending.expire_time:type_name -> google.protobuf.Timestamp
+	0,  // 12: drawbridge.admin.v1.ResourceChange.kind:type_name -> drawbridge.admin.v1.Kind
+	3,  // 13: drawbridge.admin.v1.ResourceChange.action:type_name -> drawbridge.admin.v1.ChangeAction
+	12, // 14: drawbridge.admin.v1.ResourceChange.fields:type_name -> drawbridge.admin.v1.FieldChange
+	26, // 15: drawbridge.admin.v1.Warning.finding:type_name -> drawbridge.admin.v1.CertificateFinding
+	4,  // 16: drawbridge.admin.v1.Warning.code:type_name -> drawbridge.admin.v1.WarningCode
+	11, // 17: drawbridge.admin.v1.Change.changes:type_name -> drawbridge.admin.v1.ResourceChange
+	13, // 18: drawbridge.admin.v1.Change.warnings:type_name -> drawbridge.admin.v1.Warning
+	16, // 19: drawbridge.admin.v1.Change.impact:type_name -> drawbridge.admin.v1.Impact
+	10, // 20: drawbridge.admin.v1.Change.pending:type_name -> drawbridge.admin.v1.Pending
+	15, // 21: drawbridge.admin.v1.Change.gateways:type_name -> drawbridge.admin.v1.GatewayOutcome
+	5,  // 22: drawbridge.admin.v1.GatewayOutcome.state:type_name -> drawbridge.admin.v1.GatewayState
+	17, // 23: drawbridge.admin.v1.Impact.listeners:type_name -> drawbridge.admin.v1.ListenerImpact
+	18, // 24: drawbridge.admin.v1.Impact.upstreams:type_name -> drawbridge.admin.v1.UpstreamImpact
+	25, // [25:25] is the sub-list for method output_type
+	25, // [25:25] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_drawbridge_admin_v1_config_proto_init() }
@@ -1439,8 +1728,8 @@ func file_drawbridge_admin_v1_config_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_drawbridge_admin_v1_config_proto_rawDesc), len(file_drawbridge_admin_v1_config_proto_rawDesc)),
-			NumEnums:      4,
-			NumMessages:   11,
+			NumEnums:      6,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

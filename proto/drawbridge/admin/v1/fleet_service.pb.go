@@ -22,6 +22,117 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// The request to watch the gateways of a fleet.
+type WatchGatewaysRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchGatewaysRequest) Reset() {
+	*x = WatchGatewaysRequest{}
+	mi := &file_drawbridge_admin_v1_fleet_service_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchGatewaysRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchGatewaysRequest) ProtoMessage() {}
+
+func (x *WatchGatewaysRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_fleet_service_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchGatewaysRequest.ProtoReflect.Descriptor instead.
+func (*WatchGatewaysRequest) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_fleet_service_proto_rawDescGZIP(), []int{0}
+}
+
+// A part of the list of gateways, or a change of it.
+type WatchGatewaysResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Gateways that are new, or have changed. A new lag or last_seen_time alone is not a
+	// change: the lag is the head_revision of the last message minus the gateway's revision.
+	Gateways []*Gateway `protobuf:"bytes,1,rep,name=gateways,proto3" json:"gateways,omitempty"`
+	// IDs of gateways that are no longer listed.
+	Removed []string `protobuf:"bytes,2,rep,name=removed,proto3" json:"removed,omitempty"`
+	// The latest revision in etcd.
+	HeadRevision int64 `protobuf:"varint,3,opt,name=head_revision,json=headRevision,proto3" json:"head_revision,omitempty"`
+	// The client has the whole list as of one moment. Until then, further parts follow.
+	Synced        bool `protobuf:"varint,4,opt,name=synced,proto3" json:"synced,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchGatewaysResponse) Reset() {
+	*x = WatchGatewaysResponse{}
+	mi := &file_drawbridge_admin_v1_fleet_service_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchGatewaysResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchGatewaysResponse) ProtoMessage() {}
+
+func (x *WatchGatewaysResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_fleet_service_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchGatewaysResponse.ProtoReflect.Descriptor instead.
+func (*WatchGatewaysResponse) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_fleet_service_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *WatchGatewaysResponse) GetGateways() []*Gateway {
+	if x != nil {
+		return x.Gateways
+	}
+	return nil
+}
+
+func (x *WatchGatewaysResponse) GetRemoved() []string {
+	if x != nil {
+		return x.Removed
+	}
+	return nil
+}
+
+func (x *WatchGatewaysResponse) GetHeadRevision() int64 {
+	if x != nil {
+		return x.HeadRevision
+	}
+	return 0
+}
+
+func (x *WatchGatewaysResponse) GetSynced() bool {
+	if x != nil {
+		return x.Synced
+	}
+	return false
+}
+
 // The request for the gateways of a fleet.
 type ListGatewaysRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -36,7 +147,7 @@ type ListGatewaysRequest struct {
 
 func (x *ListGatewaysRequest) Reset() {
 	*x = ListGatewaysRequest{}
-	mi := &file_drawbridge_admin_v1_fleet_service_proto_msgTypes[0]
+	mi := &file_drawbridge_admin_v1_fleet_service_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -48,7 +159,7 @@ func (x *ListGatewaysRequest) String() string {
 func (*ListGatewaysRequest) ProtoMessage() {}
 
 func (x *ListGatewaysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_fleet_service_proto_msgTypes[0]
+	mi := &file_drawbridge_admin_v1_fleet_service_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -61,7 +172,7 @@ func (x *ListGatewaysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGatewaysRequest.ProtoReflect.Descriptor instead.
 func (*ListGatewaysRequest) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_fleet_service_proto_rawDescGZIP(), []int{0}
+	return file_drawbridge_admin_v1_fleet_service_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *ListGatewaysRequest) GetPageSize() int32 {
@@ -93,7 +204,7 @@ type ListGatewaysResponse struct {
 
 func (x *ListGatewaysResponse) Reset() {
 	*x = ListGatewaysResponse{}
-	mi := &file_drawbridge_admin_v1_fleet_service_proto_msgTypes[1]
+	mi := &file_drawbridge_admin_v1_fleet_service_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -105,7 +216,7 @@ func (x *ListGatewaysResponse) String() string {
 func (*ListGatewaysResponse) ProtoMessage() {}
 
 func (x *ListGatewaysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_fleet_service_proto_msgTypes[1]
+	mi := &file_drawbridge_admin_v1_fleet_service_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -118,7 +229,7 @@ func (x *ListGatewaysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGatewaysResponse.ProtoReflect.Descriptor instead.
 func (*ListGatewaysResponse) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_fleet_service_proto_rawDescGZIP(), []int{1}
+	return file_drawbridge_admin_v1_fleet_service_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ListGatewaysResponse) GetGateways() []*Gateway {
@@ -165,14 +276,16 @@ type Gateway struct {
 	Connected bool `protobuf:"varint,9,opt,name=connected,proto3" json:"connected,omitempty"`
 	// When the gateway last described itself, by its own clock. A connected gateway does
 	// so at every change and every minute.
-	LastSeenTime  *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=last_seen_time,json=lastSeenTime,proto3" json:"last_seen_time,omitempty"`
+	LastSeenTime *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=last_seen_time,json=lastSeenTime,proto3" json:"last_seen_time,omitempty"`
+	// Why the gateway cannot follow the latest revision; empty if it can.
+	Error         string `protobuf:"bytes,11,opt,name=error,proto3" json:"error,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Gateway) Reset() {
 	*x = Gateway{}
-	mi := &file_drawbridge_admin_v1_fleet_service_proto_msgTypes[2]
+	mi := &file_drawbridge_admin_v1_fleet_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -184,7 +297,7 @@ func (x *Gateway) String() string {
 func (*Gateway) ProtoMessage() {}
 
 func (x *Gateway) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_fleet_service_proto_msgTypes[2]
+	mi := &file_drawbridge_admin_v1_fleet_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -197,7 +310,7 @@ func (x *Gateway) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Gateway.ProtoReflect.Descriptor instead.
 func (*Gateway) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_fleet_service_proto_rawDescGZIP(), []int{2}
+	return file_drawbridge_admin_v1_fleet_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Gateway) GetGatewayId() string {
@@ -270,11 +383,24 @@ func (x *Gateway) GetLastSeenTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Gateway) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
 var File_drawbridge_admin_v1_fleet_service_proto protoreflect.FileDescriptor
 
 const file_drawbridge_admin_v1_fleet_service_proto_rawDesc = "" +
 	"\n" +
-	"'drawbridge/admin/v1/fleet_service.proto\x12\x13drawbridge.admin.v1\x1a drawbridge/admin/v1/access.proto\x1a(drawbridge/admin/v1/status_service.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"Q\n" +
+	"'drawbridge/admin/v1/fleet_service.proto\x12\x13drawbridge.admin.v1\x1a drawbridge/admin/v1/access.proto\x1a(drawbridge/admin/v1/status_service.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x16\n" +
+	"\x14WatchGatewaysRequest\"\xa8\x01\n" +
+	"\x15WatchGatewaysResponse\x128\n" +
+	"\bgateways\x18\x01 \x03(\v2\x1c.drawbridge.admin.v1.GatewayR\bgateways\x12\x18\n" +
+	"\aremoved\x18\x02 \x03(\tR\aremoved\x12#\n" +
+	"\rhead_revision\x18\x03 \x01(\x03R\fheadRevision\x12\x16\n" +
+	"\x06synced\x18\x04 \x01(\bR\x06synced\"Q\n" +
 	"\x13ListGatewaysRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
@@ -282,7 +408,7 @@ const file_drawbridge_admin_v1_fleet_service_proto_rawDesc = "" +
 	"\x14ListGatewaysResponse\x128\n" +
 	"\bgateways\x18\x01 \x03(\v2\x1c.drawbridge.admin.v1.GatewayR\bgateways\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12#\n" +
-	"\rhead_revision\x18\x03 \x01(\x03R\fheadRevision\"\xc6\x03\n" +
+	"\rhead_revision\x18\x03 \x01(\x03R\fheadRevision\"\xdc\x03\n" +
 	"\aGateway\x12\x1d\n" +
 	"\n" +
 	"gateway_id\x18\x01 \x01(\tR\tgatewayId\x12@\n" +
@@ -295,12 +421,14 @@ const file_drawbridge_admin_v1_fleet_service_proto_rawDesc = "" +
 	"\rproblem_count\x18\b \x01(\x05R\fproblemCount\x12\x1c\n" +
 	"\tconnected\x18\t \x01(\bR\tconnected\x12@\n" +
 	"\x0elast_seen_time\x18\n" +
-	" \x01(\v2\x1a.google.protobuf.TimestampR\flastSeenTime\x1a9\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\flastSeenTime\x12\x14\n" +
+	"\x05error\x18\v \x01(\tR\x05error\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x012y\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x012\xe9\x01\n" +
 	"\fFleetService\x12i\n" +
-	"\fListGateways\x12(.drawbridge.admin.v1.ListGatewaysRequest\x1a).drawbridge.admin.v1.ListGatewaysResponse\"\x04\xa0\x9f\x19\x01BLZJgithub.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1;adminv1b\x06proto3"
+	"\fListGateways\x12(.drawbridge.admin.v1.ListGatewaysRequest\x1a).drawbridge.admin.v1.ListGatewaysResponse\"\x04\xa0\x9f\x19\x01\x12n\n" +
+	"\rWatchGateways\x12).drawbridge.admin.v1.WatchGatewaysRequest\x1a*.drawbridge.admin.v1.WatchGatewaysResponse\"\x04\xa0\x9f\x19\x010\x01BLZJgithub.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_drawbridge_admin_v1_fleet_service_proto_rawDescOnce sync.Once
@@ -314,27 +442,32 @@ func file_drawbridge_admin_v1_fleet_service_proto_rawDescGZIP() []byte {
 	return file_drawbridge_admin_v1_fleet_service_proto_rawDescData
 }
 
-var file_drawbridge_admin_v1_fleet_service_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_drawbridge_admin_v1_fleet_service_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_drawbridge_admin_v1_fleet_service_proto_goTypes = []any{
-	(*ListGatewaysRequest)(nil),   // 0: drawbridge.admin.v1.ListGatewaysRequest
-	(*ListGatewaysResponse)(nil),  // 1: drawbridge.admin.v1.ListGatewaysResponse
-	(*Gateway)(nil),               // 2: drawbridge.admin.v1.Gateway
-	nil,                           // 3: drawbridge.admin.v1.Gateway.LabelsEntry
-	(*Problem)(nil),               // 4: drawbridge.admin.v1.Problem
-	(*timestamppb.Timestamp)(nil), // 5: google.protobuf.Timestamp
+	(*WatchGatewaysRequest)(nil),  // 0: drawbridge.admin.v1.WatchGatewaysRequest
+	(*WatchGatewaysResponse)(nil), // 1: drawbridge.admin.v1.WatchGatewaysResponse
+	(*ListGatewaysRequest)(nil),   // 2: drawbridge.admin.v1.ListGatewaysRequest
+	(*ListGatewaysResponse)(nil),  // 3: drawbridge.admin.v1.ListGatewaysResponse
+	(*Gateway)(nil),               // 4: drawbridge.admin.v1.Gateway
+	nil,                           // 5: drawbridge.admin.v1.Gateway.LabelsEntry
+	(*Problem)(nil),               // 6: drawbridge.admin.v1.Problem
+	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
 }
 var file_drawbridge_admin_v1_fleet_service_proto_depIdxs = []int32{
-	2, // 0: drawbridge.admin.v1.ListGatewaysResponse.gateways:type_name -> drawbridge.admin.v1.Gateway
-	3, // 1: drawbridge.admin.v1.Gateway.labels:type_name -> drawbridge.admin.v1.Gateway.LabelsEntry
-	4, // 2: drawbridge.admin.v1.Gateway.problems:type_name -> drawbridge.admin.v1.Problem
-	5, // 3: drawbridge.admin.v1.Gateway.last_seen_time:type_name -> google.protobuf.Timestamp
-	0, // 4: drawbridge.admin.v1.FleetService.ListGateways:input_type -> drawbridge.admin.v1.ListGatewaysRequest
-	1, // 5: drawbridge.admin.v1.FleetService.ListGateways:output_type -> drawbridge.admin.v1.ListGatewaysResponse
-	5, // [5:6] is the sub-list for method output_type
-	4, // [4:5] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	4, // 0: drawbridge.admin.v1.WatchGatewaysResponse.gateways:type_name -> drawbridge.admin.v1.Gateway
+	4, // 1: drawbridge.admin.v1.ListGatewaysResponse.gateways:type_name -> drawbridge.admin.v1.Gateway
+	5, // 2: drawbridge.admin.v1.Gateway.labels:type_name -> drawbridge.admin.v1.Gateway.LabelsEntry
+	6, // 3: drawbridge.admin.v1.Gateway.problems:type_name -> drawbridge.admin.v1.Problem
+	7, // 4: drawbridge.admin.v1.Gateway.last_seen_time:type_name -> google.protobuf.Timestamp
+	2, // 5: drawbridge.admin.v1.FleetService.ListGateways:input_type -> drawbridge.admin.v1.ListGatewaysRequest
+	0, // 6: drawbridge.admin.v1.FleetService.WatchGateways:input_type -> drawbridge.admin.v1.WatchGatewaysRequest
+	3, // 7: drawbridge.admin.v1.FleetService.ListGateways:output_type -> drawbridge.admin.v1.ListGatewaysResponse
+	1, // 8: drawbridge.admin.v1.FleetService.WatchGateways:output_type -> drawbridge.admin.v1.WatchGatewaysResponse
+	7, // [7:9] is the sub-list for method output_type
+	5, // [5:7] is the sub-list for method input_type
+	5, // [5:5] is the sub-list for extension type_name
+	5, // [5:5] is the sub-list for extension extendee
+	0, // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_drawbridge_admin_v1_fleet_service_proto_init() }
@@ -350,7 +483,7 @@ func file_drawbridge_admin_v1_fleet_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_drawbridge_admin_v1_fleet_service_proto_rawDesc), len(file_drawbridge_admin_v1_fleet_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   4,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -19,7 +19,8 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	FleetService_ListGateways_FullMethodName = "/drawbridge.admin.v1.FleetService/ListGateways"
+	FleetService_ListGateways_FullMethodName  = "/drawbridge.admin.v1.FleetService/ListGateways"
+	FleetService_WatchGateways_FullMethodName = "/drawbridge.admin.v1.FleetService/WatchGateways"
 )
 
 // FleetServiceClient is the client API for FleetService service.
@@ -33,6 +34,9 @@ type FleetServiceClient interface {
 	// Lists the gateways by ID, one page at a time, including those that stopped within
 	// the last day.
 	ListGateways(ctx context.Context, in *ListGatewaysRequest, opts ...grpc.CallOption) (*ListGatewaysResponse, error)
+	// Sends every gateway, then each change. The stream ends with UNAVAILABLE when etcd does
+	// not answer.
+	WatchGateways(ctx context.Context, in *WatchGatewaysRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchGatewaysResponse], error)
 }
 
 type fleetServiceClient struct {
@@ -53,6 +57,25 @@ func (c *fleetServiceClient) ListGateways(ctx context.Context, in *ListGatewaysR
 	return out, nil
 }
 
+func (c *fleetServiceClient) WatchGateways(ctx context.Context, in *WatchGatewaysRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchGatewaysResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &FleetService_ServiceDesc.Streams[0], FleetService_WatchGateways_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchGatewaysRequest, WatchGatewaysResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type FleetService_WatchGatewaysClient = grpc.ServerStreamingClient[WatchGatewaysResponse]
+
 // FleetServiceServer is the server API for FleetService service.
 // All implementations must embed UnimplementedFleetServiceServer
 // for forward compatibility.
@@ -64,6 +87,9 @@ type FleetServiceServer interface {
 	// Lists the gateways by ID, one page at a time, including those that stopped within
 	// the last day.
 	ListGateways(context.Context, *ListGatewaysRequest) (*ListGatewaysResponse, error)
+	// Sends every gateway, then each change. The stream ends with UNAVAILABLE when etcd does
+	// not answer.
+	WatchGateways(*WatchGatewaysRequest, grpc.ServerStreamingServer[WatchGatewaysResponse]) error
 	mustEmbedUnimplementedFleetServiceServer()
 }
 
@@ -76,6 +102,9 @@ type UnimplementedFleetServiceServer struct{}
 
 func (UnimplementedFleetServiceServer) ListGateways(context.Context, *ListGatewaysRequest) (*ListGatewaysResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListGateways not implemented")
+}
+func (UnimplementedFleetServiceServer) WatchGateways(*WatchGatewaysRequest, grpc.ServerStreamingServer[WatchGatewaysResponse]) error {
+	return status.Error(codes.Unimplemented, "method WatchGateways not implemented")
 }
 func (UnimplementedFleetServiceServer) mustEmbedUnimplementedFleetServiceServer() {}
 func (UnimplementedFleetServiceServer) testEmbeddedByValue()                      {}
@@ -116,6 +145,17 @@ func _FleetService_ListGateways_Handler(srv interface{}, ctx context.Context, de
 	return interceptor(ctx, in, info, handler)
 }
 
+func _FleetService_WatchGateways_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchGatewaysRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(FleetServiceServer).WatchGateways(m, &grpc.GenericServerStream[WatchGatewaysRequest, WatchGatewaysResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type FleetService_WatchGatewaysServer = grpc.ServerStreamingServer[WatchGatewaysResponse]
+
 // FleetService_ServiceDesc is the grpc.ServiceDesc for FleetService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -128,6 +168,12 @@ var FleetService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _FleetService_ListGateways_Handler,
 		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "WatchGateways",
+			Handler:       _FleetService_WatchGateways_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "drawbridge/admin/v1/fleet_service.proto",
 }

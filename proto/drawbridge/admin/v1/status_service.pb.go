@@ -314,6 +314,13 @@ const (
 	// is the reason, count the number of connections, and message tells what happens
 	// to them.
 	EventType_EVENT_TYPE_CONNECTIONS_UNVERIFIED EventType = 11
+	// The gateway reaches the etcd of its fleet.
+	EventType_EVENT_TYPE_FLEET_CONNECTED EventType = 14
+	// etcd does not answer. The gateway serves its revision and refuses writes.
+	EventType_EVENT_TYPE_FLEET_DISCONNECTED EventType = 15
+	// etcd holds another history than the gateway, which does not follow it and refuses
+	// writes.
+	EventType_EVENT_TYPE_FLEET_DIVERGED EventType = 16
 )
 
 // Enum value maps for EventType.
@@ -331,6 +338,9 @@ var (
 		9:  "EVENT_TYPE_ENDPOINTS_CHANGED",
 		10: "EVENT_TYPE_MISSED",
 		11: "EVENT_TYPE_CONNECTIONS_UNVERIFIED",
+		14: "EVENT_TYPE_FLEET_CONNECTED",
+		15: "EVENT_TYPE_FLEET_DISCONNECTED",
+		16: "EVENT_TYPE_FLEET_DIVERGED",
 	}
 	EventType_value = map[string]int32{
 		"EVENT_TYPE_UNSPECIFIED":            0,
@@ -345,6 +355,9 @@ var (
 		"EVENT_TYPE_ENDPOINTS_CHANGED":      9,
 		"EVENT_TYPE_MISSED":                 10,
 		"EVENT_TYPE_CONNECTIONS_UNVERIFIED": 11,
+		"EVENT_TYPE_FLEET_CONNECTED":        14,
+		"EVENT_TYPE_FLEET_DISCONNECTED":     15,
+		"EVENT_TYPE_FLEET_DIVERGED":         16,
 	}
 )
 
@@ -3370,7 +3383,7 @@ const file_drawbridge_admin_v1_status_service_proto_rawDesc = "" +
 	"\x15CERTIFICATE_USE_TRUST\x10\x02\x12\x1c\n" +
 	"\x18CERTIFICATE_USE_UPSTREAM\x10\x03\x12\x17\n" +
 	"\x13CERTIFICATE_USE_CRL\x10\x04\x12\x19\n" +
-	"\x15CERTIFICATE_USE_ADMIN\x10\x05*\xf4\x02\n" +
+	"\x15CERTIFICATE_USE_ADMIN\x10\x05*\xd6\x03\n" +
 	"\tEventType\x12\x1a\n" +
 	"\x16EVENT_TYPE_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aEVENT_TYPE_ENDPOINT_HEALTH\x10\x01\x12 \n" +
@@ -3384,7 +3397,10 @@ const file_drawbridge_admin_v1_status_service_proto_rawDesc = "" +
 	"\x1cEVENT_TYPE_ENDPOINTS_CHANGED\x10\t\x12\x15\n" +
 	"\x11EVENT_TYPE_MISSED\x10\n" +
 	"\x12%\n" +
-	"!EVENT_TYPE_CONNECTIONS_UNVERIFIED\x10\v2\xbe\x04\n" +
+	"!EVENT_TYPE_CONNECTIONS_UNVERIFIED\x10\v\x12\x1e\n" +
+	"\x1aEVENT_TYPE_FLEET_CONNECTED\x10\x0e\x12!\n" +
+	"\x1dEVENT_TYPE_FLEET_DISCONNECTED\x10\x0f\x12\x1d\n" +
+	"\x19EVENT_TYPE_FLEET_DIVERGED\x10\x102\xbe\x04\n" +
 	"\rStatusService\x12`\n" +
 	"\tGetStatus\x12%.drawbridge.admin.v1.GetStatusRequest\x1a&.drawbridge.admin.v1.GetStatusResponse\"\x04\xa0\x9f\x19\x01\x12z\n" +
 	"\rListUpstreams\x120.drawbridge.admin.v1.ListUpstreamStatusesRequest\x1a1.drawbridge.admin.v1.ListUpstreamStatusesResponse\"\x04\xa0\x9f\x19\x01\x12\x7f\n" +
