@@ -84,25 +84,33 @@ func TestStreamsThatOutliveTheDrainEndWithIt(t *testing.T) {
 	eventually(t, "every stream is open", func() bool { return s.open.Load() == int64(count) })
 
 	began := time.Now()
-	for range times {
+	report := func(upgrades int) {
+		t.Logf("%d upgrades in %v with %d streams open: %d streams whole, %d cut by a drain, %d of them before their response began; %d new connections (%.0f/s), %d failed; %d acknowledged writes, %d refused because of an upgrade",
+			upgrades, time.Since(began).Round(time.Second), count, s.whole.Load(), s.cut.Load(), s.unserved.Load(),
+			load.served.Load(), float64(load.served.Load())/time.Since(began).Seconds(), load.failed.Load(), writes.acknowledged.Load(), writes.refused.Load())
+	}
+	for i := range times {
+		if i > 0 && i%100 == 0 {
+			report(i)
+		}
 		s.mu.Lock()
 		s.upgrades = append(s.upgrades, period{began: time.Now()})
 		s.mu.Unlock()
-		g.upgrade()
+		if r := g.tryUpgrade(); r.code != 0 {
+			t.Fatalf("upgrade: %v", r)
+		}
+		// From here on, no new client may reach the process that drains.
 		s.mu.Lock()
 		s.upgrades[len(s.upgrades)-1].ended = time.Now()
 		s.mu.Unlock()
 	}
-	took := time.Since(began)
 	// The last upgrade cuts its streams too.
 	eventually(t, "a drain cuts a stream", func() bool { return s.cut.Load() > 0 })
 	end()
 	clients.Wait()
 	load.stop()
 	writes.stop()
-	t.Logf("%d upgrades in %v with %d streams open: %d streams whole, %d cut by a drain, %d of them before their response began; %d new connections (%.0f/s), %d failed; %d acknowledged writes, %d refused because of an upgrade",
-		times, took.Round(time.Second), count, s.whole.Load(), s.cut.Load(), s.unserved.Load(),
-		load.served.Load(), float64(load.served.Load())/took.Seconds(), load.failed.Load(), writes.acknowledged.Load(), writes.refused.Load())
+	report(times)
 	if got, want := g.getStatus().GetRevision(), writes.last.Load(); got < want || want == 0 {
 		t.Errorf("revision %d is live, and %d was acknowledged", got, want)
 	}

@@ -64,12 +64,18 @@ func (g *gateway) killReplaced() {
 	}
 }
 
-// upgrade upgrades the gateway, or fails the test.
+// upgrade upgrades the gateway, or fails the test. When it returns, the new process
+// answers the calls to the admin service.
 func (g *gateway) upgrade(args ...string) {
 	g.t.Helper()
+	before := g.getStatus().GetStartTime().AsTime()
 	if r := g.tryUpgrade(args...); r.code != 0 || !strings.Contains(r.stdout, "has taken over") {
 		g.t.Fatalf("upgrade: %v", r)
 	}
+	eventually(g.t, "the new process answers", func() bool {
+		s, err := g.status.GetStatus(longContext(g.t), &adminv1.GetStatusRequest{})
+		return err == nil && !s.GetStartTime().AsTime().Equal(before)
+	})
 }
 
 func (g *gateway) tryUpgrade(args ...string) result {

@@ -242,6 +242,8 @@ func (g *Gateway) Run(ctx context.Context) error {
 	case <-ctx.Done():
 	case <-g.upgrades.done:
 		stopWatching()
+		g.listeners.StopAccepting(listeners.Ending{HandedOver: true, Reason: g.upgrades.successor})
+		close(g.upgrades.stoppedAccepting)
 		serving.Go(g.stopServing) // so that callers use the new process
 		g.drainListeners()
 		stopTicking()
@@ -302,6 +304,7 @@ func (g *Gateway) drain() {
 
 // drainListeners rejects new connections, and returns when the last connection has ended.
 func (g *Gateway) drainListeners() {
+	g.listeners.StopAccepting(listeners.Ending{})
 	g.log.Info("draining")
 	g.live.Load().CloseWarm() // no more clients will need a warm connection
 	g.listeners.Shutdown()

@@ -28,12 +28,16 @@ type upgrades struct {
 	timeout time.Duration
 	running *sync.Mutex   // held by the upgrade in progress
 	done    chan struct{} // closed when another process has taken over
+
+	successor        string        // describes that process; set before done is closed
+	stoppedAccepting chan struct{} // closed after done, when this process accepts no more clients
+
 	stopped context.Context
 	stop    context.CancelFunc // ends the upgrade in progress
 }
 
 func newUpgrades(o Options) upgrades {
-	u := upgrades{timeout: cmp.Or(o.UpgradeTimeout, time.Minute), running: new(sync.Mutex), done: make(chan struct{})}
+	u := upgrades{timeout: cmp.Or(o.UpgradeTimeout, time.Minute), running: new(sync.Mutex), done: make(chan struct{}), stoppedAccepting: make(chan struct{})}
 	u.stopped, u.stop = context.WithCancel(context.Background())
 	return u
 }
@@ -98,7 +102,13 @@ func (g *Gateway) Upgrade(ctx context.Context, p handover.Program) (Upgraded, er
 		return Upgraded{}, errors.Join(err, g.reclaimStore(g.upgrades.stopped))
 	}
 	g.log.Info("upgrade: the new process has taken over", "pid", s.PID(), "version", version)
+	g.upgrades.successor = fmt.Sprintf("process %d accepts the clients since an upgrade", s.PID())
 	close(g.upgrades.done)
+	// A client that connects after the upgrade must not reach the process that drains.
+	select {
+	case <-g.upgrades.stoppedAccepting:
+	case <-g.upgrades.stopped.Done(): // this process stops instead
+	}
 	s.Release()
 	return Upgraded{s.PID(), version}, nil
 }

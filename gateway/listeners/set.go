@@ -71,7 +71,9 @@ type Set struct {
 	mu       sync.Mutex
 	running  map[string]*Running
 	draining map[*Running]struct{}
-	down     map[string]string // why a socket is not bound or not served, by name
+	down     map[string]string   // why a socket is not bound or not served, by name
+	ended    map[string]*Running // the listeners that StopAccepting closed; nil before
+	ending   Ending
 
 	served *snapshot.Snapshot // the snapshot of the last Commit; belongs to the caller of Prepare and Commit
 
@@ -172,15 +174,33 @@ func (s *Set) retire(r *Running) {
 // them. The caller holds s.mu.
 func (s *Set) countSockets() { s.o.Descriptors.setListeners(len(s.running)) }
 
-// Shutdown drains every listener and waits for all their goroutines.
-func (s *Set) Shutdown() {
+// An Ending describes why a set stops accepting.
+type Ending struct {
+	Reason     string // for Status; empty: the gateway is shutting down
+	HandedOver bool   // another process has the sockets
+}
+
+// StopAccepting closes the sockets of every listener and drains the listeners in the
+// background. Shutdown waits for them. Later calls have no effect.
+func (s *Set) StopAccepting(e Ending) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended != nil {
+		return
+	}
+	e.Reason = cmp.Or(e.Reason, "the gateway is shutting down")
+	s.ended, s.ending = maps.Clone(s.running), e
 	for name, r := range s.running {
 		delete(s.running, name)
 		r.socket.Close()
 		s.retire(r)
 	}
-	s.mu.Unlock()
+}
+
+// Shutdown calls StopAccepting, if that has not been called, and waits for all goroutines of
+// the listeners.
+func (s *Set) Shutdown() {
+	s.StopAccepting(Ending{})
 	s.drains.Wait()
 	s.serves.Wait()
 	s.splices.Close()
@@ -201,6 +221,10 @@ func (s *Set) Status(snap *snapshot.Snapshot) []*adminv1.ListenerStatus {
 			out = append(out, up)
 			continue
 		}
+		if r := s.ended[want.Name]; r != nil {
+			out = append(out, s.endedStatus(r))
+			continue
+		}
 		out = append(out, &adminv1.ListenerStatus{
 			Name: want.Name, State: adminv1.ListenerState_LISTENER_STATE_DOWN, Address: want.Configured, Protocol: want.Protocol,
 			Reason: cmp.Or(want.Down, s.down[want.Name]),
@@ -208,10 +232,24 @@ func (s *Set) Status(snap *snapshot.Snapshot) []*adminv1.ListenerStatus {
 	}
 	var draining []*adminv1.ListenerStatus
 	for r := range s.draining {
+		if s.ended[r.Name] == r {
+			continue // listed above
+		}
 		draining = append(draining, r.status(adminv1.ListenerState_LISTENER_STATE_DRAINING))
 	}
 	slices.SortFunc(draining, func(a, b *adminv1.ListenerStatus) int { return strings.Compare(a.Name, b.Name) })
 	return append(out, draining...)
+}
+
+// endedStatus returns the state of a listener that StopAccepting closed.
+func (s *Set) endedStatus(r *Running) *adminv1.ListenerStatus {
+	state := adminv1.ListenerState_LISTENER_STATE_DRAINING
+	if s.ending.HandedOver {
+		state = adminv1.ListenerState_LISTENER_STATE_HANDED_OVER
+	}
+	out := r.status(state)
+	out.Reason = s.ending.Reason
+	return out
 }
 
 func (r *Running) status(state adminv1.ListenerState) *adminv1.ListenerStatus {

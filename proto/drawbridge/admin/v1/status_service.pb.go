@@ -34,8 +34,11 @@ const (
 	// The listener accepts no connections; see reason.
 	ListenerState_LISTENER_STATE_DOWN ListenerState = 2
 	// The listener was removed or has moved to another address, and still serves its
-	// remaining connections.
+	// remaining connections. Or the process is shutting down; see reason.
 	ListenerState_LISTENER_STATE_DRAINING ListenerState = 3
+	// An upgrade has replaced this process. The new process, which reason names, accepts
+	// the clients. This one still serves its remaining connections.
+	ListenerState_LISTENER_STATE_HANDED_OVER ListenerState = 4
 )
 
 // Enum value maps for ListenerState.
@@ -45,12 +48,14 @@ var (
 		1: "LISTENER_STATE_UP",
 		2: "LISTENER_STATE_DOWN",
 		3: "LISTENER_STATE_DRAINING",
+		4: "LISTENER_STATE_HANDED_OVER",
 	}
 	ListenerState_value = map[string]int32{
 		"LISTENER_STATE_UNSPECIFIED": 0,
 		"LISTENER_STATE_UP":          1,
 		"LISTENER_STATE_DOWN":        2,
 		"LISTENER_STATE_DRAINING":    3,
+		"LISTENER_STATE_HANDED_OVER": 4,
 	}
 )
 
@@ -941,7 +946,7 @@ type ListenerStatus struct {
 	BoundAddress string `protobuf:"bytes,4,opt,name=bound_address,json=boundAddress,proto3" json:"bound_address,omitempty"`
 	// The protocol that its clients speak.
 	Protocol Protocol `protobuf:"varint,5,opt,name=protocol,proto3,enum=drawbridge.admin.v1.Protocol" json:"protocol,omitempty"`
-	// Why the listener is down.
+	// Why the listener is down, or accepts no more clients.
 	Reason string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
 	// Open connections.
 	Connections int64 `protobuf:"varint,7,opt,name=connections,proto3" json:"connections,omitempty"`
@@ -3357,12 +3362,13 @@ const file_drawbridge_admin_v1_status_service_proto_rawDesc = "" +
 	"\vLastFailure\x123\n" +
 	"\x06reason\x18\x01 \x01(\x0e2\x1b.drawbridge.admin.v1.ReasonR\x06reason\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12=\n" +
-	"\ffailure_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\vfailureTime*|\n" +
+	"\ffailure_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\vfailureTime*\x9c\x01\n" +
 	"\rListenerState\x12\x1e\n" +
 	"\x1aLISTENER_STATE_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11LISTENER_STATE_UP\x10\x01\x12\x17\n" +
 	"\x13LISTENER_STATE_DOWN\x10\x02\x12\x1b\n" +
-	"\x17LISTENER_STATE_DRAINING\x10\x03*\x80\x01\n" +
+	"\x17LISTENER_STATE_DRAINING\x10\x03\x12\x1e\n" +
+	"\x1aLISTENER_STATE_HANDED_OVER\x10\x04*\x80\x01\n" +
 	"\x0eEndpointHealth\x12\x1f\n" +
 	"\x1bENDPOINT_HEALTH_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17ENDPOINT_HEALTH_UNKNOWN\x10\x01\x12\x16\n" +
