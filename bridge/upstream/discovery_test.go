@@ -504,6 +504,8 @@ func TestConnectionsOfAnEndpointThatLeavesContinue(t *testing.T) {
 	n.say(two.addr)
 	eventually(t, "the endpoint has left", first.Left)
 	eventually(t, "only the connection in use is left of it", func() bool { return one.open() == 1 })
+	// The server sees a connection end before the upstream has counted its end.
+	eventually(t, "the upstream has counted the others out", func() bool { s := u.Status(); return len(s) == 2 && s[1].Open == 1 })
 	eventually(t, "the new one has warm connections", func() bool { return u.Status()[0].Warm.Ready == 2 })
 	if err := echoed(conn, "after"); err != nil {
 		t.Error(err)
