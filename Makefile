@@ -254,6 +254,15 @@ bench-gate: build ## Fail if a row costs 5 % more than at BASE (default: the las
 # The profile covers every kind of work, so that inlining for one kind does not slow another.
 PGO_ROWS := bulk-down,bulk-up,bridge-down,reqresp,churn-resumed,churn-full,churn-warm,http-small,http-small-tls,http-bulk,http2-in,http2-out,http2-both,grpc-unary,grpc-stream,websocket
 
+FLAME_ROWS := bulk*,bridge*,reqresp,churn*,http-small*,http-bulk*,http2-in*,http2-out,http2-both,grpc*,websocket,postgres
+
+.PHONY: bench-flames
+bench-flames: build ## Draw where the CPU time of each row goes, into bench/flames
+	$(GO) -C bench build -o $(CURDIR)/bin/bench .
+	rm -rf bin/profiles
+	bin/bench -drawbridge $(BINARY) -peers '' -rows '$(or $(ROWS),$(FLAME_ROWS))' -pairs 1 -seconds $(or $(SECONDS),6) -profiles bin/profiles
+	bin/bench flames -dir bench/flames bin/profiles/*.pprof
+
 .PHONY: pgo
 pgo: build ## Record the profile for optimizing the binary, from the rows of bench
 	$(GO) -C bench build -o $(CURDIR)/bin/bench .

@@ -32,6 +32,7 @@ var commands = map[string]func(ctx context.Context, args []string) error{
 	soakCommand:         runSoak,
 	tailsCommand:        runTails,
 	renderCommand:       func(_ context.Context, args []string) error { return render(args) },
+	flamesCommand:       func(_ context.Context, args []string) error { return drawFlames(args, os.Stdout) },
 	pgoCommand:          func(_ context.Context, args []string) error { return writePGO(args) },
 	proxy.IOCopyCommand: func(_ context.Context, args []string) error { return proxy.ServeIOCopy(args) },
 	proxy.FloorCommand:  func(_ context.Context, args []string) error { return proxy.ServeFloor(args) },
