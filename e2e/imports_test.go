@@ -60,7 +60,7 @@ var mayImport = map[string][]string{
 	"bridge/l7/exchange": {"bridge/l7/policy", "bridge/l7/wire", "bridge/l7/http1", "bridge/l7/message",
 		"bridge/accesslog", "bridge/socket", "bridge/splice", "bridge/upstream", "certs"},
 	"bridge/l7/backs": {"bridge/l7/wire", "bridge/l7/http1", "bridge/l7/http2", "bridge/l7/message",
-		"bridge/accesslog", "bridge/proxyproto", "bridge/upstream", "bridge/socket", "certs", "bridge/live"},
+		"bridge/accesslog", "bridge/proxyproto", "bridge/upstream", "bridge/socket", "bridge/splice", "certs", "bridge/live"},
 	"bridge/l7/wire":    {"bridge/l7/http1", "bridge/l7/message", "bridge/socket"},
 	"bridge/l7/http1":   {"bridge/l7/message"},
 	"bridge/l7/http2":   {"bridge/l7/message"},

@@ -71,6 +71,6 @@ func (q *request) Connect(e *upstream.Endpoint, n exchange.Need, given *exchange
 	to := &q.need
 	to.Host, to.Client, to.Turn = strings.Trim(f.Target.Host, "[]"), &q.conn.upstreamClient, n.Turn
 	to.Upgrade, to.HasBody, to.Fresh, to.Avoid = r.Upgrade, r.HasBody(), n.Fresh, n.Avoid
-	to.Login, to.Context = q.login(e), n.Context
+	to.Login, to.Context, to.Splices = q.login(e), n.Context, q.server.splices
 	return q.pools.Get(e, to, (*backs.BackInfo)(given))
 }

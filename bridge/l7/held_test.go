@@ -5,6 +5,7 @@ import (
 	"net"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 
 	"golang.org/x/net/http2"
@@ -83,10 +84,11 @@ func TestABlockedUploadHoldsLittle(t *testing.T) {
 
 // A heldRequest is a request of HTTP/2 to an upstream that does not answer.
 type heldRequest struct {
-	fields []string // :method, :path and others
-	end    bool
-	body   string
-	shut   bool // the upstream's windows are shut
+	fields   []string // :method, :path and others
+	end      bool
+	body     string
+	shut     bool // the upstream's windows are shut
+	upstream *backs.Pools
 }
 
 // held returns how many bytes each of as many such requests as a connection may have
@@ -97,8 +99,15 @@ func (request *heldRequest) held(t *testing.T) int {
 	if request.shut {
 		window = 0
 	}
-	_, address := w.plain(w.newBack(backs.Options{Upstream: plaintext(w.silentUpstream(arrived, window)), Protocol: backs.HTTP2}))
-	c := w.framed(t, address, false)
+	request.upstream = w.newBack(backs.Options{Upstream: plaintext(w.silentUpstream(arrived, window)), Protocol: backs.HTTP2})
+	return request.heldAt(w, arrived)
+}
+
+// heldAt is held at request.upstream, which reports each request to arrived.
+func (request *heldRequest) heldAt(w *testbed, arrived <-chan struct{}) int {
+	_, address := w.plain(request.upstream)
+	keepStackSize(w)
+	c := w.framed(w.TB.(*testing.T), address, false)
 	defer c.Close()
 	next := uint32(1)
 	send := func(n int) {
@@ -116,6 +125,7 @@ func (request *heldRequest) held(t *testing.T) int {
 		}
 	}
 	send(1)
+	inUse() // settles the size of stacks
 	before := inUse()
 	const n = maxStreams - 1
 	send(n)
@@ -126,8 +136,38 @@ func (request *heldRequest) held(t *testing.T) int {
 			held = now
 		}
 	}
-	t.Logf("%d bytes are held for each, %d KiB in all", held, held*n>>10)
+	w.Logf("%d bytes are held for each, %d KiB in all", held, held*n>>10)
 	return held
+}
+
+// keepStackSize keeps the size of a new goroutine's stack, which the runtime derives from
+// all stacks, the same until the test ends.
+func keepStackSize(w *testbed) {
+	begun, end := sync.WaitGroup{}, make(chan struct{})
+	ended := sync.WaitGroup{}
+	const n = 4 * maxStreams
+	begun.Add(n)
+	for range n {
+		ended.Go(func() {
+			var frame [1536]byte
+			begun.Done()
+			<-end
+			runtime.KeepAlive(&frame)
+		})
+	}
+	begun.Wait()
+	w.Cleanup(func() { close(end); ended.Wait() })
+}
+
+// fillStackCaches makes the runtime cache as many stacks of ended goroutines each time it
+// is called. What the caches hold is not held by a connection.
+func fillStackCaches() {
+	begin, ended := make(chan struct{}), sync.WaitGroup{}
+	for range 8 * maxStreams {
+		ended.Go(func() { <-begin })
+	}
+	close(begin)
+	ended.Wait()
 }
 
 // inUse returns how much memory is in use after a collection.
@@ -135,6 +175,7 @@ func inUse() int {
 	for range 3 { // also empties the pools
 		runtime.GC()
 	}
+	fillStackCaches()
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return int(m.HeapAlloc + m.StackInuse)

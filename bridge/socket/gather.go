@@ -83,6 +83,22 @@ func (g *gather) flushLocked() error {
 	return err
 }
 
+func (g *gather) tryFlushLocked() (done bool, err error) {
+	if g.n == 0 || g.err != nil {
+		g.dropLocked()
+		return true, g.err
+	}
+	n, err := g.to.trySend((*g.buf)[:g.n])
+	if err == nil && n < g.n {
+		g.buf = g.pool.Trim(g.buf, (*g.buf)[n:g.n])
+		g.n -= n
+		return false, nil
+	}
+	g.err = err
+	g.dropLocked()
+	return true, err
+}
+
 // dropLocked discards the held bytes.
 func (g *gather) dropLocked() {
 	if g.buf != nil {

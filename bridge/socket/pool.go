@@ -100,6 +100,20 @@ func (p *Pool) Put(b *[]byte) {
 	}
 }
 
+// Trim moves content, a part of b, to the start of a buffer that has no more room than
+// content needs, and returns b to the pool. It is for bytes that may wait long.
+func (p *Pool) Trim(b *[]byte, content []byte) *[]byte {
+	if len(content) > len(*b)/2 {
+		copy(*b, content)
+		return b
+	}
+	p.count(1)
+	c := make([]byte, len(content))
+	copy(c, content)
+	p.Put(b)
+	return &c
+}
+
 // Shrink moves content, a part of b, to the start of a smaller buffer and returns b to
 // the pool. If no smaller buffer is large enough, it returns b. So a waiting goroutine
 // holds no larger buffer than it needs.

@@ -31,6 +31,7 @@ type stallTimer struct {
 	since        time.Time     // when the peer last made progress
 	lastProgress int64         // the value of progress at that time
 	expired      bool          // the limit has expired
+	onExpire     func()        // called when the limit expires; nil: a write waits itself
 }
 
 // LimitWait bounds how long a write waits while the peer accepts no bytes; then the
@@ -73,6 +74,17 @@ func (d *Direct) wait() {
 	}
 }
 
+// BeginWait starts the timer for a caller that waits for room itself, after TryWrite. The
+// next write ends the wait. If the limit passes before, that write fails with ErrStuck,
+// and expired is called, which must not block.
+func (d *Direct) BeginWait(expired func()) {
+	d.waiting = true
+	d.stall.mu.Lock()
+	d.stall.onExpire = expired
+	d.stall.mu.Unlock()
+	d.wait()
+}
+
 // waited stops the timer after a write that may have waited. It returns the write's
 // error.
 func (d *Direct) waited(err error) error {
@@ -80,7 +92,7 @@ func (d *Direct) waited(err error) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.waiting {
-		p.waiting = false
+		p.waiting, p.onExpire = false, nil
 		p.timer.Stop()
 	}
 	if p.expired && errors.Is(err, os.ErrDeadlineExceeded) {
@@ -102,24 +114,36 @@ func (d *Direct) look() {
 	case progress != p.lastProgress:
 		p.lastProgress, p.since = progress, now
 	case p.limit <= 0 || now.Sub(p.since) < p.limit:
-	case d.hasRoom():
-		p.since = now // the peer is not stuck: on a busy machine the writer has not run yet
 	default:
+		if room, _ := d.room(); room {
+			p.since = now // the peer is not stuck: on a busy machine the writer has not run yet
+			break
+		}
 		p.expired = true
 		_ = d.conn.SetWriteDeadline(time.Unix(1, 0)) // fails only if the socket is closed, and then the write fails too
+		if p.onExpire != nil {
+			p.onExpire()
+		}
 		return
 	}
 	p.timer.Reset(max(p.limit/looks, time.Millisecond))
 }
 
-// hasRoom reports whether a write would not wait.
-func (d *Direct) hasRoom() (room bool) {
-	_ = d.raw.Control(func(fd uintptr) {
+// isStuck reports whether all writes fail with ErrStuck.
+func (d *Direct) isStuck() bool {
+	d.stall.mu.Lock()
+	defer d.stall.mu.Unlock()
+	return d.stall.expired
+}
+
+// room reports whether the kernel accepts bytes. It fails if the socket is closed.
+func (d *Direct) room() (room bool, err error) {
+	err = d.raw.Control(func(fd uintptr) {
 		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
 		n, err := unix.Poll(fds, 0)
 		room = err == nil && n > 0
-	}) // fails only if the socket is closed
-	return room
+	})
+	return room, err
 }
 
 // progress returns the number of bytes that the peer has acknowledged, or at least a

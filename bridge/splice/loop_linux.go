@@ -192,6 +192,9 @@ func (l *loop) park(p *Parked) error {
 	l.mu.Lock()
 	p.slot = l.parked.add(p)
 	event := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLONESHOT, Fd: p.slot, Pad: eventParked}
+	if p.room {
+		event.Events = unix.EPOLLOUT | unix.EPOLLONESHOT
+	}
 	l.mu.Unlock()
 	return p.control(unix.EPOLL_CTL_ADD, &event)
 }

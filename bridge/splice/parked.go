@@ -2,10 +2,11 @@ package splice
 
 import "syscall"
 
-// A Parked is an idle connection that a loop watches, so that its server needs no
-// goroutine to wait for the next bytes. Its methods may be called concurrently.
+// A Parked is a connection that a loop watches, so that its server needs no goroutine to
+// wait for the next bytes, or for room to write. Its methods may be called concurrently.
 type Parked struct {
 	loop *loop
+	room bool // the loop waits until the socket can be written, not read
 	raw  syscall.RawConn
 	wake func()
 	slot int32 // guarded by loop.mu; -1 when not parked
@@ -23,6 +24,16 @@ func (e *Engine) Parked(raw syscall.RawConn, wake func()) *Parked {
 		return nil
 	}
 	return &Parked{loop: e.leastLoaded(), raw: raw, wake: wake, slot: -1}
+}
+
+// ParkedWriter is Parked for a connection whose server waits for room to write: a loop
+// calls wake when the kernel accepts more bytes, or the connection has failed.
+func (e *Engine) ParkedWriter(raw syscall.RawConn, wake func()) *Parked {
+	p := e.Parked(raw, wake)
+	if p != nil {
+		p.room = true
+	}
+	return p
 }
 
 // Park starts to watch the connection. When Park returns nil, wake may already have

@@ -47,6 +47,8 @@ type conn1 struct {
 	aborted         atomic.Bool // the request was aborted, or the connection broke
 	switched        atomic.Bool // the connection switched to another protocol
 	ended           atomic.Bool // after switching, this side has ended its stream
+
+	room roomWait
 }
 
 // request holds the parts of a request that the framing of its response depends
@@ -72,6 +74,7 @@ func (c *conn1) carry(nc net.Conn, m *accesslog.Dial) {
 	buffers := &c.pool.back.buffers
 	tc, _ := nc.(*tls.Conn)
 	c.nc, c.sock = nc, socket.Of(nc)
+	c.room.blocks = socket.RoomOf(c.sock).Raw() == nil
 	c.sock.LimitWait(cmp.Or(c.pool.back.options.Upstream.IdleTimeout(), uploadIdle))
 	c.in = wire.NewReader(c.sock, tc, buffers, nil)
 	c.out = wire.NewWriter(nc, c.sock, buffers)
@@ -113,7 +116,7 @@ func (c *conn1) Send(r *message.Request, end bool) error {
 	return c.out.Flush()
 }
 
-// Write sends bytes of the request's body.
+// Write sends bytes of the request's body. TryWrite sends them without a wait: see roomwait.go.
 func (c *conn1) Write(p []byte) error { return c.out.WriteBody(p) }
 
 // Flush sends buffered bytes.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/accesslog"
 	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
+	"github.com/drawbridge-gateway/drawbridge/bridge/splice"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 )
 
@@ -24,6 +25,10 @@ type Need struct {
 	// last stream: another connection is used if one exists. Nil: no connection
 	// refused the request.
 	Avoid any
+
+	// Splices provides the engine that watches the connection while an upload waits for
+	// room. Nil: the upload waits itself.
+	Splices *splice.Source
 
 	// Login says whether the request logs in on its connection.
 	Login Login

@@ -44,11 +44,14 @@ type pool struct {
 // of a shared one.
 func (p *pool) get(n *Need, given *BackInfo) (message.Back, error) {
 	p.enter()
-	stream, err := p.find(n, given)
+	b, err := p.find(n, given)
 	if err != nil {
 		p.leave()
 	}
-	return stream, err
+	if c, ok := b.(*conn1); ok {
+		c.room.splices = n.Splices
+	}
+	return b, err
 }
 
 func (p *pool) find(n *Need, given *BackInfo) (message.Back, error) {
@@ -127,6 +130,9 @@ func (s shared) Done() {
 	s.conn.pool.leave()
 }
 
+// TryFlush is Flush, which never waits.
+func (s shared) TryFlush() (done bool, err error) { return true, s.Flush() }
+
 // ReportsRefusals reports that the upstream may say that it has not processed a request.
 func (s shared) ReportsRefusals() bool { return true }
 
@@ -161,8 +167,34 @@ func (p *pool) take(look bool) *conn1 {
 	}
 }
 
+// A dialed is the result of a dial.
+type dialed struct {
+	conn *conn1
+	dial *accesslog.Dial
+	err  error
+}
+
 // dial opens an HTTP/1.1 connection for a request. For spare see connect.
+//
+// A separate goroutine does all of it: a handshake needs a stack many times the size of a
+// request's, which would otherwise stay with the request while it waits for the response.
 func (p *pool) dial(n *Need, upgrade bool, spare any) (*conn1, *accesslog.Dial, error) {
+	result := make(chan dialed, 1)
+	go func() {
+		d := dialed{err: atEndpoint(p.endpoint, errPanic)}
+		defer func() {
+			if v := recover(); v != nil {
+				p.reportPanic(v)
+			}
+			result <- d
+		}()
+		d = p.dialHere(n, upgrade, spare)
+	}()
+	d := <-result
+	return d.conn, d.dial, d.err
+}
+
+func (p *pool) dialHere(n *Need, upgrade bool, spare any) dialed {
 	ctx, done := n.Context()
 	defer done()
 	ctx = upstream.WithTurn(ctx, n.Turn)
@@ -175,34 +207,27 @@ func (p *pool) dial(n *Need, upgrade bool, spare any) (*conn1, *accesslog.Dial, 
 	if upgrade {
 		keeper, c.retired = upgraded{}, true
 	}
-	type result struct {
-		nc   net.Conn
-		dial *accesslog.Dial
-		err  error
+	nc, dial, err := p.connect(ctx, purpose, keeper, spare)
+	if err != nil {
+		return dialed{nil, dial, err}
 	}
-	// A separate goroutine dials: a handshake needs a stack many times the size of
-	// a request's, which would otherwise stay with the client's goroutine.
-	made := make(chan result, 1)
-	go func() {
-		nc, dial, err := p.connect(ctx, purpose, keeper, spare)
-		made <- result{nc, dial, err}
-	}()
-	r := <-made
-	if r.err != nil {
-		return nil, r.dial, r.err
-	}
-	tc, secure := r.nc.(*tls.Conn)
+	tc, secure := nc.(*tls.Conn)
 	switch is2 := secure && tc.ConnectionState().NegotiatedProtocol == "h2"; {
 	case is2 && (upgrade || p.private || p.back.options.Protocol == HTTP1):
-		r.nc.Close()
-		return nil, nil, atEndpoint(p.endpoint, errNotHTTP1)
+		nc.Close()
+		return dialed{nil, nil, atEndpoint(p.endpoint, errNotHTTP1)}
 	case is2:
-		c2.carry(r.nc, r.dial)
+		c2.carry(nc, dial)
 		p.finishDial(nil, 2, c2)
-		return nil, nil, errChanged
+		return dialed{nil, nil, errChanged}
 	}
-	c.carry(r.nc, r.dial)
-	return c, r.dial, nil
+	c.carry(nc, dial)
+	return dialed{c, dial, nil}
+}
+
+// reportPanic logs a panic that occurred while connecting to the endpoint.
+func (p *pool) reportPanic(value any) {
+	p.back.options.Logger.Error("panic while connecting to an upstream", "upstream", p.back.options.Upstream.Name(), "panic", value, "stack", string(debug.Stack()))
 }
 
 var (
@@ -220,7 +245,7 @@ var (
 func (p *pool) connect(ctx context.Context, purpose upstream.Purpose, keeper upstream.Holder, spare any) (nc net.Conn, m *accesslog.Dial, err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			p.back.options.Logger.Error("panic while connecting to an upstream", "upstream", p.back.options.Upstream.Name(), "panic", v, "stack", string(debug.Stack()))
+			p.reportPanic(v)
 			nc, m, err = nil, new(accesslog.Dial), atEndpoint(p.endpoint, errPanic)
 		}
 	}()

@@ -105,9 +105,12 @@ type roomAwaiter interface {
 	// sent. If p is empty, it returns why nothing can be sent.
 	TryWrite(p []byte) (sent int, err error)
 
+	// TryFlush is Flush without a wait. It reports false if not all could be sent.
+	TryFlush() (done bool, err error)
+
 	// AwaitRoom arranges that ready is called once, in a new goroutine, as soon as
-	// TryWrite can send something, or End if atEnd is set, or they fail; and returns
-	// true; or false if that is so now. Until ready is called, nothing may be sent.
+	// TryWrite and TryFlush can send something, or End if atEnd is set, or they fail;
+	// and returns true; or false if that is so now. Until ready is called, nothing may be sent.
 	AwaitRoom(atEnd bool, ready func()) bool
 }
 

@@ -278,7 +278,9 @@ func (r *replay) upload(b message.Back, number int, from beginning) uploadState 
 			r.discard()
 			return uploadRest
 		case r.reading:
-			r.use(number, func() { _ = b.Flush() }) // reading from b returns the error
+			if r.flush(b, number) {
+				return uploadBlocked
+			}
 			if r.reading && r.present == number {
 				r.changed.Wait()
 			}
@@ -298,7 +300,11 @@ func (r *replay) upload(b message.Back, number int, from beginning) uploadState 
 			}
 			r.reading = true
 			if !r.buffered() {
-				r.use(number, func() { _ = b.Flush() })
+				if r.flush(b, number) {
+					r.reading = false
+					r.changed.Broadcast()
+					return uploadBlocked
+				}
 				r.awaits.Store(true)
 				return uploadWaits
 			}
@@ -344,6 +350,26 @@ func (r *replay) send(b message.Back, number int, p, unkept []byte) (state uploa
 		r.x.upload.giveUp(err)
 	}
 	return uploadEnded, true // the upstream accepts no more; reading from b shows why
+}
+
+// flush sends what b holds, as the upload with the given number. It reports true if the
+// upload is blocked. r.mu is held, but not while b is flushed.
+func (r *replay) flush(b message.Back, number int) (blocked bool) {
+	for r.present == number {
+		done := true
+		r.use(number, func() {
+			if ok, err := tryFlush(b); err == nil { // reading from b returns the error
+				done = ok
+			}
+		})
+		if done {
+			break
+		}
+		if r.present == number && r.block(blockedUpload{back: b, number: number}) {
+			return true
+		}
+	}
+	return false
 }
 
 // block is upload.block, for the present upload. r.mu is held.

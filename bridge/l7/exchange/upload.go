@@ -214,6 +214,15 @@ func tryWrite(b message.Back, p []byte) (rest []byte, err error) {
 	return nil, b.Write(p)
 }
 
+// tryFlush sends what b holds, as much of it as can be sent without a wait if b can say
+// when to send the rest. It reports whether all was sent.
+func tryFlush(b message.Back) (done bool, err error) {
+	if a, ok := b.(roomAwaiter); ok {
+		return a.TryFlush()
+	}
+	return true, b.Flush()
+}
+
 // unlessAnswered returns the error of a request that could not be written. It
 // returns nil if the upstream may have answered before it closed the connection,
 // because then the answer says why. It always returns an error that says that the
@@ -301,9 +310,8 @@ func (u *upload) carryRest(b message.Back, number int, from beginning) (parked b
 	}
 	for {
 		if !x.front.Buffered() {
-			if err := b.Flush(); err != nil {
-				u.giveUp(err)
-				break
+			if blocked, err := u.flush(b, number); blocked || err != nil {
+				return blocked
 			}
 			if u.park(b, number) {
 				return true
@@ -333,13 +341,27 @@ func (u *upload) carryRest(b message.Back, number int, from beginning) (parked b
 			return blocked
 		}
 	}
-	// The upstream accepts no more bytes. Reading the response returns its answer,
-	// or the reason why it has none.
-	return false
+}
+
+// flush sends what b holds. It is like write.
+func (u *upload) flush(b message.Back, number int) (blocked bool, err error) {
+	for {
+		done, err := tryFlush(b)
+		if err != nil {
+			u.giveUp(err)
+		}
+		if done || err != nil {
+			return false, err
+		}
+		if u.block(blockedUpload{back: b, number: number}) {
+			return true, nil
+		}
+	}
 }
 
 // write sends p, which is not kept. It reports true if the upload is blocked and
-// resumeBlocked sends the rest.
+// resumeBlocked sends the rest. If it fails, the upstream accepts no more bytes. Reading
+// the response returns its answer, or the reason why it has none.
 func (u *upload) write(b message.Back, number int, p []byte) (blocked bool, err error) {
 	for {
 		if p, err = tryWrite(b, p); err != nil {

@@ -380,6 +380,9 @@ func (s *stream) Flush() error {
 	return s.err
 }
 
+// TryFlush is Flush, which never waits.
+func (s *stream) TryFlush() (done bool, err error) { return true, s.Flush() }
+
 // End completes the body, with an optional trailer, and sends everything queued.
 func (s *stream) End(trailer message.Fields) error {
 	c := s.c

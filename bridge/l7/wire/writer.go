@@ -28,8 +28,9 @@ type Writer struct {
 	err  error   // why nothing can be sent any more
 
 	// These fields describe the body of the message that is being sent.
-	framed http1.Body
-	left   int64 // bytes of a sized body still to be sent
+	framed    http1.Body
+	left      int64 // bytes of a sized body still to be sent
+	chunkLeft int   // bytes of the present chunk still to be sent
 }
 
 // errLength reports a body whose length differs from the one in its head.
@@ -80,7 +81,7 @@ func (w *Writer) Write(p []byte) error {
 
 // Frame sets the framing of the body that follows. If the framing says that there is
 // no body, the stream of another protocol follows.
-func (w *Writer) Frame(f http1.Framing) { w.framed, w.left = f.Body, f.Length }
+func (w *Writer) Frame(f http1.Framing) { w.framed, w.left, w.chunkLeft = f.Body, f.Length, 0 }
 
 // WriteBody sends a part of the body, or holds it until Flush.
 func (w *Writer) WriteBody(p []byte) error {
@@ -172,14 +173,22 @@ func (w *Writer) push() {
 func (w *Writer) Drop() {
 	if w.buf != nil {
 		w.pool.Put(w.buf)
-		w.buf, w.held = nil, nil
+		w.buf = nil
 	}
+	w.held = nil
 }
 
 // writeChunk sends p as a chunk, or holds it until Flush.
 func (w *Writer) writeChunk(p []byte) error {
 	if len(p) == 0 || w.err != nil {
 		return w.err
+	}
+	if n := min(len(p), w.chunkLeft); n > 0 { // TryWriteBody sent the first part of the chunk
+		if err := w.Write(p[:n]); err != nil {
+			return err
+		}
+		w.chunkSent(n)
+		return w.writeChunk(p[n:])
 	}
 	if len(p) < direct && len(w.held)+len(p)+maxChunkLine <= socket.BufferSize {
 		w.Keep(http1.AppendChunk(w.Begin(), p))
