@@ -96,9 +96,13 @@ func newFront1(s *Server, c *conn, tc *tls.Conn, st settings) *front1 {
 // parked connection, perhaps at once, another goroutine serves f again, so the caller
 // must not use f afterward.
 func (f *front1) serve() {
-	for f.carry() {
-		if f.conn.park(f.serve) {
+	for {
+		next := f.carry()
+		if next == tunnels || next == parks && f.conn.park(f.serve) {
 			return
+		}
+		if next == ends {
+			break
 		}
 		f.neverPark = true
 	}
@@ -109,29 +113,52 @@ func (f *front1) serve() {
 	f.server.intake.Done()
 }
 
-// carry serves requests until the connection ends or must be parked, and reports
-// whether to park it.
-func (f *front1) carry() (park bool) {
+// A next is the next state of a connection.
+type next int
+
+const (
+	ends    next = iota
+	parks        // it waits for a request without a goroutine
+	tunnels      // it was upgraded: an engine owns it, and tunnelEnded is called at its end
+	serves       // another request may follow
+)
+
+// carry serves requests until the connection ends, must be parked, or was upgraded. In
+// the last case f must not be used afterward.
+func (f *front1) carry() (next next) {
 	defer func() {
 		if p := recover(); p != nil {
 			f.server.log.Error("panic while serving a request", "panic", p, "stack", string(debug.Stack()))
 			f.Abort(errPanic)
 		}
-		if !park {
+		if next == ends {
 			f.close()
 		}
 	}()
 	err := f.await()
-	for err == nil && f.serveOne() {
+	for err == nil {
+		if next = f.serveOne(); next == tunnels {
+			return tunnels
+		}
+		if next == ends {
+			break
+		}
 		err = f.await()
 	}
 	if err == errPark {
-		return true
+		return parks
 	}
 	if f.ended && !f.aborted.Load() {
 		f.linger()
 	}
-	return false
+	return ends
+}
+
+// tunnelEnded is called when an engine has carried the upgraded connection to its end.
+func (f *front1) tunnelEnded() {
+	f.release()
+	f.close()
+	f.server.intake.Done()
 }
 
 // close closes the connection, if it is still open.
@@ -207,15 +234,19 @@ func (f *front1) adopt(st settings) {
 	}
 }
 
-// serveOne serves one request, and reports whether another may follow.
-func (f *front1) serveOne() bool {
+// serveOne serves one request, and returns the next state of the connection.
+func (f *front1) serveOne() (next next) {
 	f.table = f.server.options.Table()
 	f.adopt(f.table.settings())
 	f.request = f.server.heads.get()
 	f.keep, f.ended, f.waited, f.taken = false, false, 0, 0
 	f.framed.Store(false)
 	f.whole.Store(false)
-	defer f.release()
+	defer func() {
+		if next != tunnels {
+			f.release()
+		}
+	}()
 	limits := http1.Limits{Head: f.settings.maxHeaderBytes, Target: f.settings.maxHeaderBytes, Fields: f.settings.maxHeaderFields}
 	if err := f.head(&limits); err != nil {
 		if err == http1.ErrPreface && f.requests == 0 && f.tls == nil {
@@ -223,14 +254,19 @@ func (f *front1) serveOne() bool {
 		} else {
 			f.badHead(err)
 		}
-		return false
+		return ends
 	}
 	r := f.request
 	f.requests++
 	f.body.Start(r.Length, r.Chunked, &limits, &f.server.decoders)
 	f.whole.Store(f.body.Ended())
-	f.server.handle(f, &r.Request.Request, f.conn, f.table)
-	return f.keep && f.ended && f.whole.Load() && !f.aborted.Load()
+	if f.server.handle(f, &r.Request.Request, f.conn, f.table) {
+		return tunnels
+	}
+	if f.keep && f.ended && f.whole.Load() && !f.aborted.Load() {
+		return serves
+	}
+	return ends
 }
 
 // release releases the resources of the request.

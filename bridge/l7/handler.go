@@ -30,6 +30,8 @@ type request struct {
 	lookup   func(name string) []string // the method value match.values
 	spelling policy.Spelling            // selects the client's fields to drop
 
+	tunnelFront *front1 // the front, if it is an HTTP/1 connection
+
 	pools     *backs.Pools // the upstream's pools; nil: the request is not forwarded
 	need      backs.Need   // describes the connection to request; reused
 	userAgent string       // for the access log
@@ -42,7 +44,7 @@ func (p *requestPool) get(s *Server) *request {
 	q, ok := p.pool.Get().(*request)
 	if !ok {
 		q = &request{server: s}
-		q.lookup, q.Uncount = q.match.values, q.pass.Leave
+		q.lookup, q.Uncount, q.TunnelEnded = q.match.values, q.pass.Leave, q.tunnelEnded
 		q.Init(&s.shared)
 	}
 	return q
@@ -56,18 +58,24 @@ func (p *requestPool) put(q *request) {
 	found := q.match.found
 	clear(found[:cap(found)])
 	q.match = matcher{found: found[:0]}
-	q.conn, q.table, q.action, q.pools, q.userAgent = nil, nil, nil, nil, ""
+	q.conn, q.table, q.action, q.tunnelFront, q.pools, q.userAgent = nil, nil, nil, nil, nil, ""
 	q.need, q.pass, q.spelling = backs.Need{}, limit.Pass{}, policy.Spelling{}
 	p.pool.Put(q)
 }
 
-// handle serves one request of a client, from any front. When it returns, the
-// request is answered, or its front is aborted.
-func (s *Server) handle(f exchange.Front, r *message.Request, c *conn, table *Table) {
+// handle serves one request of a client, from any front. When it returns false, the
+// request is answered, or its front is aborted. When it returns true, an engine carries
+// the connection, which the request upgraded, and the end of the tunnel ends the front,
+// perhaps at once: see front1.tunnelEnded.
+func (s *Server) handle(f exchange.Front, r *message.Request, c *conn, table *Table) (tunnels bool) {
 	q := s.begin(f, r, c)
 	q.table = table
+	q.tunnelFront, _ = f.(*front1)
 	panicked := true
 	defer func() {
+		if tunnels {
+			return
+		}
 		if panicked {
 			s.log.Error("panic while serving a request", "panic", recover(), "stack", string(debug.Stack()))
 			q.Cancel(errPanic)
@@ -83,9 +91,21 @@ func (s *Server) handle(f exchange.Front, r *message.Request, c *conn, table *Ta
 	// upstream holds a small stack, without the frame of decide: see
 	// TestAnOpenRequestHoldsLittle.
 	if plan, ok := q.decide(); ok {
-		q.Forward(plan)
+		tunnels = q.Forward(plan)
 	}
 	panicked = false
+	return tunnels
+}
+
+// tunnelEnded is called when the upgraded connection of the request has ended.
+func (q *request) tunnelEnded() {
+	defer q.tunnelFront.tunnelEnded()
+	defer func() {
+		if p := recover(); p != nil {
+			q.server.log.Error("panic while serving a request", "panic", p, "stack", string(debug.Stack()))
+		}
+	}()
+	q.finish(false)
 }
 
 // begin begins a request.

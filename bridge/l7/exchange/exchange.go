@@ -104,6 +104,10 @@ type Exchange struct {
 	// next request right after.
 	Uncount func()
 
+	// TunnelEnded is called in a new goroutine when an upgraded connection has ended, if
+	// Forward has returned true. Nothing uses the exchange afterward.
+	TunnelEnded func()
+
 	shared       *Shared
 	front        Front
 	response     message.Response // the latest response head

@@ -38,11 +38,13 @@ type Plan struct {
 	Retry *Retry // nil: only requests that no endpoint can have seen are sent again
 }
 
-// Forward carries the request to an upstream and the response back.
-func (x *Exchange) Forward(p Plan) {
+// Forward carries the request to an upstream and the response back. If it returns true,
+// the exchange has become an upgraded connection that an engine carries. Then the caller
+// must not use the exchange before TunnelEnded is called, which may already have happened.
+func (x *Exchange) Forward(p Plan) (tunnels bool) {
 	if x.try.upstream = p.Upstream; p.Upstream == nil {
 		x.failed(upstream.ErrNoEndpoint)
-		return
+		return false
 	}
 	r := x.Facts.Request
 	x.try.hash = p.Hash
@@ -52,7 +54,7 @@ func (x *Exchange) Forward(p Plan) {
 	total, err := x.totalTime(p.TotalTimeout)
 	if err != nil {
 		x.failed(err)
-		return
+		return false
 	}
 	if x.try.retry = p.Retry; r.Upgrade != "" {
 		x.try.retry = nil
@@ -63,9 +65,15 @@ func (x *Exchange) Forward(p Plan) {
 	x.deadlines.start(p.Timeout, total)
 	x.front.Notify(x.cancel.onGone)
 	b, err := x.try.carry()
-	if err == nil {
-		x.relay(b)
+	if err == nil && x.relay(b) {
+		return true
 	}
+	x.end(err)
+	return false
+}
+
+// end ends the exchange, whose tries failed with err or were successful if it is nil.
+func (x *Exchange) end(err error) {
 	x.front.Notify(nil)
 	x.try.leave()
 	x.deadlines.stop()

@@ -67,22 +67,21 @@ func (x *Exchange) head() {
 	x.upload.expect.release()
 }
 
-// relay forwards the final response, whose head b has received.
-func (x *Exchange) relay(b message.Back) {
+// relay forwards the final response, whose head b has received. For its result see tunnel.
+func (x *Exchange) relay(b message.Back) (tunnels bool) {
 	x.head()
 	x.deadlines.responseStarted()
 	r := &x.response
 	if r.Status == 101 {
 		x.deadlines.stop() // the response has become a tunnel
 		x.timerPending = true
-		x.tunnel(b)
-		return
+		return x.tunnel(b)
 	}
 	if x.WebSocketKey != "" && r.Status < 300 {
 		// A client that used CONNECT would read the response as a WebSocket.
 		x.drop(b, errUpgrade)
 		x.failed(errUpgrade)
-		return
+		return false
 	}
 	if r.Length > 0 && r.Fields.Has("Trailer") {
 		// HTTP/2 allows a length with trailers; in HTTP/1.1 only a chunked body has
@@ -106,11 +105,12 @@ func (x *Exchange) relay(b message.Back) {
 			x.drop(b, err)
 		}
 		x.abort(err)
-		return
+		return false
 	}
 	if !end {
 		x.download(b)
 	}
+	return false
 }
 
 // download carries the response's body.

@@ -24,12 +24,12 @@ const lingerTime = time.Minute
 const EndCutOff = "cut off"
 
 // tunnel carries bytes both ways after the upstream has changed to the protocol
-// that the client asked for.
-func (x *Exchange) tunnel(b message.Back) {
+// that the client asked for. It returns true if an engine still carries them: see Forward.
+func (x *Exchange) tunnel(b message.Back) (continues bool) {
 	if !policy.AcceptUpgrade(&x.response, x.Facts.Request) || x.WebSocketKey != "" && !policy.UpgradeToConnect(&x.response, x.WebSocketKey) {
 		x.drop(b, errUpgrade)
 		x.failed(errUpgrade)
-		return
+		return false
 	}
 	policy.RemoveHopByHop(&x.response.Fields)
 	x.applyRules()
@@ -39,7 +39,7 @@ func (x *Exchange) tunnel(b message.Back) {
 	if err := x.front.Respond(&x.response, false); err != nil {
 		x.drop(b, err)
 		x.abort(err)
-		return
+		return false
 	}
 	client, ok1 := x.front.(spliceable)
 	server, ok2 := b.(spliceable)
@@ -48,12 +48,11 @@ func (x *Exchange) tunnel(b message.Back) {
 			wire.Forward(server.Reader(), client.Writer(), &x.Log.ToClient)); err != nil {
 			x.drop(b, err)
 			x.abort(err)
-			return
+			return false
 		}
 		// The engine would not see the end of a stream if it was already read.
 		if client.Reader().Err() == nil && server.Reader().Err() == nil {
-			x.splice(b, client, server)
-			return
+			return (&spliced{x, b, client, server}).start()
 		}
 	}
 	x.waitLong(b)
@@ -81,6 +80,7 @@ func (x *Exchange) tunnel(b message.Back) {
 		x.Log.Ended = how
 	}
 	x.drop(b, errOver)
+	return false
 }
 
 // carryUp carries the client's stream to b, without a goroutine while it waits if the
@@ -120,35 +120,54 @@ func (x *Exchange) waitLong(b message.Back) {
 // upgradedIdle is how long an upgraded connection may be idle.
 const upgradedIdle = time.Hour
 
-// splice passes an upgraded connection to the engine of the TCP listeners, if
-// both sides use HTTP/1.1. server is b.
-func (x *Exchange) splice(b message.Back, client, server spliceable) {
+// A spliced is an upgraded connection with HTTP/1.1 on both sides. The engine of the TCP
+// listeners carries it.
+type spliced struct {
+	x              *Exchange
+	back           message.Back // server
+	client, server spliceable
+}
+
+// start passes the connection to the engine. It reports whether the engine carries it; no
+// goroutine waits for its end.
+func (s *spliced) start() bool {
+	x := s.x
 	engine, err := x.shared.Splices.Engine()
 	if err != nil {
-		x.drop(b, err)
+		x.drop(s.back, err)
 		x.abort(err)
-		return
+		return false
 	}
-	peer := x.Facts.Client
+	shared, peer := x.shared, x.Facts.Client
 	if t, ok := x.front.(tunneler); ok {
-		t.Tunnels(strings.Clone(x.Facts.Request.Upgrade), server.NetConn(), x.try.endpoint)
+		t.Tunnels(strings.Clone(x.Facts.Request.Upgrade), s.server.NetConn(), x.try.endpoint)
 	}
-	r := engine.Run(client.NetConn(), server.NetConn(), splice.Options{
+	engine.Start(s.client.NetConn(), s.server.NetConn(), splice.Options{
 		Idle: upgradedIdle, Linger: lingerTime,
 		ToUpstream: x.shared.FromClient, ToClient: x.shared.ToClient,
+		Done: func(r splice.Result) { go s.ended(r) },
 		Panicked: func(value any, stack []byte) {
-			go x.shared.logPanic(peer, value, stack) // in a goroutine, because logging may block
+			go shared.logPanic(peer, value, stack) // in a goroutine, because logging may block
 		},
 	})
+	return true
+}
+
+// ended ends the exchange after the engine has carried its connection to the end.
+func (s *spliced) ended(r splice.Result) {
+	x := s.x
+	defer x.TunnelEnded()
+	defer x.guard()
 	x.Log.Ended = string(r.Ending)
 	x.Log.Reason = r.Reason()
 	x.try.endpoint.NoteStreamEnd(x.Log.Reason, r.Cause)
 	x.Log.FromClient += r.ToUpstream
 	x.Log.ToClient += r.ToClient
-	client.Spliced()
-	server.Spliced()
+	s.client.Spliced()
+	s.server.Spliced()
 	x.cancel.detach()
-	b.Done()
+	s.back.Done()
+	x.end(nil)
 	if x.shared.Log.IsDebug() {
 		x.shared.Log.Debug("upgraded connection ended", "client", x.Facts.Client, "how", string(r.Ending),
 			"to_upstream", r.ToUpstream, "to_client", r.ToClient)
