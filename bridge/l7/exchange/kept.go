@@ -20,8 +20,10 @@ type keeper struct {
 // maxKept is the default bound on the total size of kept bodies.
 const maxKept = 64 << 20
 
-// keptSizes are the sizes of buffers: most bodies are far smaller than the bound.
-var keptSizes = [...]int{512, 1 << 10, 2 << 10, 4 << 10, 8 << 10, 16 << 10, 24 << 10, 32 << 10, 48 << 10, 64 << 10, 128 << 10}
+// keptSizes are the sizes of buffers: most bodies are far smaller than the bound. The large
+// ones are the sizes of windows, so a buffer is not larger than the window that its
+// content fills.
+var keptSizes = [...]int{512, 1 << 10, 2 << 10, 4 << 10, 8 << 10, 16 << 10, 24 << 10, 32 << 10, 48 << 10, 64 << 10, 128 << 10, 256 << 10, 512 << 10, 1 << 20}
 
 // grow returns a buffer with the contents of *b and room for n bytes in all. It takes
 // ownership of b, which may be nil, but does not reuse it if inUse is set. If the bound is

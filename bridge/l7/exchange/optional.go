@@ -81,12 +81,14 @@ type bodyAwaiter interface {
 // Bytes that the reader keeps count against the window, so it bounds the memory of one
 // request's body.
 type retainer interface {
-	// Retain says that the reader keeps a copy of what Read returned last, until
-	// Release. all says that the copies may fill the whole window: then the reader must
-	// not wait for more if it is Exhausted. After Retain and Exhausted, what Read
-	// returned is invalid, and the rules for calling Read apply to them. Release can be
+	// MayRetain reports whether the window has room for a copy of what Read returned
+	// last. all says that the copies may fill the whole window: then the reader must
+	// not wait for more if it is Exhausted. Retain says that the reader keeps the copy
+	// until Release. After Retain and Exhausted, what Read returned is invalid. The
+	// rules for calling Read apply to these methods, except for Release, which can be
 	// called at any time.
-	Retain(all bool)
+	MayRetain(all bool) bool
+	Retain()
 	Exhausted() bool
 	Release()
 }

@@ -448,6 +448,11 @@ func (r *replay) read(number int) (p, unkept []byte) {
 // much. It reports whether it kept p; then p is invalid. If forced, it always does. r.mu
 // is held.
 func (r *replay) keep(p []byte, forced bool) bool {
+	f, retains := r.x.front.(retainer)
+	// Without a policy, the upstream soon takes responsibility for a whole window.
+	if retains && !forced && !f.MayRetain(r.x.try.retry == nil) {
+		return false
+	}
 	n := len(r.content()) + len(p)
 	if r.kept == nil || n > cap(*r.kept) {
 		// The present upload may be sending the kept bytes while an earlier one
@@ -459,8 +464,8 @@ func (r *replay) keep(p []byte, forced bool) bool {
 		r.kept = b
 	}
 	*r.kept = append(*r.kept, p...)
-	if f, ok := r.x.front.(retainer); ok {
-		f.Retain(r.x.try.retry == nil) // a policy may allow more than a window
+	if retains {
+		f.Retain()
 	}
 	return true
 }

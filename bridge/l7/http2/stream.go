@@ -98,24 +98,49 @@ func (s *stream) Trailer() message.Fields {
 	return s.trailer
 }
 
-// maxRetained bounds what Retain leaves of a stream's window, unless all of it may be
-// filled. With the rest, the peer can send more than is retained, and does not have to
-// wait for an answer first.
-const maxRetained = 3 * maxFrame
+// MayRetain reports whether the reader may keep a copy of the view that Read returned last.
+// The copies fill the stream's window, so MayRetain makes the window larger if necessary
+// and possible. It leaves room for a frame, with which the peer can send more than is
+// retained, and does not have to wait for an answer first. all says that all of the window
+// may be filled: see Exhausted.
+func (s *ServerStream) MayRetain(all bool) bool {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	for !all && !s.recvEnd && s.retained+s.viewed > s.size-maxFrame {
+		if s.closed || s.refused || !mayGrow(&s.stream, maxGrowth) {
+			return false
+		}
+		grown := grow(&s.stream)
+		s.window += grown
+		s.c.out.windowUpdate(s.id, grown)
+	}
+	return true
+}
 
 // Retain says that the reader has copied the view that Read returned last, and keeps the
 // copy until Release: the copy fills the stream's window in place of the view, which
-// becomes invalid. If too much of the window is filled that way, Retain does nothing.
-// all says that all of it may be filled: see Exhausted.
-func (s *ServerStream) Retain(all bool) {
+// becomes invalid.
+func (s *ServerStream) Retain() {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
-	if s.retained+s.viewed > maxRetained && !all {
-		return
-	}
 	s.retained += s.viewed
 	s.viewed = 0
 	s.queue.freeRead()
+}
+
+// mayGrow reports whether the stream's window may double, if it is smaller than most. The
+// connection's mu is held.
+func mayGrow(s *stream, most int) bool {
+	return s.size < most && s.c.grown+s.size <= maxGrowth
+}
+
+// grow doubles the size of the stream's window. It returns how many bytes more the peer
+// may send. The connection's mu is held.
+func grow(s *stream) int {
+	n := s.size
+	s.c.grown += n
+	s.size += n
+	return n
 }
 
 // Exhausted reports whether the retained bytes fill the window, so that the client can
@@ -147,16 +172,13 @@ func (s *stream) reopenWindowLocked(n int) {
 	if s.consumed < (s.size-s.retained)/2 {
 		return
 	}
-	c := s.c
 	increment := s.consumed
-	if s.size < largestWindow && c.grown+s.size <= maxGrowth && !s.queue.waiting() {
-		increment += s.size
-		c.grown += s.size
-		s.size *= 2
+	if mayGrow(s, largestWindow) && !s.queue.waiting() {
+		increment += grow(s)
 	}
 	s.consumed = 0
 	s.window += increment
-	c.out.windowUpdate(s.id, increment)
+	s.c.out.windowUpdate(s.id, increment)
 }
 
 // Write sends bytes of the body. It does not keep p. The bytes may wait for
@@ -379,9 +401,6 @@ func (s *stream) Flush() error {
 	s.c.out.startSending()
 	return s.err
 }
-
-// TryFlush is Flush, which never waits.
-func (s *stream) TryFlush() (done bool, err error) { return true, s.Flush() }
 
 // End completes the body, with an optional trailer, and sends everything queued.
 func (s *stream) End(trailer message.Fields) error {
