@@ -66,11 +66,10 @@ func (b *Backend) Close() error {
 	}
 	b.mu.Unlock()
 	var err error
-	if b.listener != nil {
-		err = b.listener.Close()
-	}
 	if b.closeServer != nil {
-		err = b.closeServer()
+		err = b.closeServer() // closes the listener too, and would fail if it were closed
+	} else {
+		err = b.listener.Close()
 	}
 	b.wg.Wait()
 	return err
