@@ -1,11 +1,13 @@
 // The new process of an upgrade continues from what the old one knows: it sends no traffic
-// to endpoints that are unhealthy or ejected, it grants no client a second rate, and it
-// resumes TLS sessions with upstreams.
+// to endpoints that are unhealthy or ejected, it needs no answer of DNS, it grants no client a
+// second rate, and it resumes TLS sessions with upstreams.
 
 package e2e
 
 import (
 	"net/http"
+	"strconv"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -13,6 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/resolve/dnstest"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
@@ -76,6 +79,29 @@ func TestAnUpgradeKeepsWhatIsKnownAboutEndpoints(t *testing.T) {
 	}
 	if n := brokenRequests.Load(); n != 1 {
 		t.Errorf("the ejected endpoint got %d requests", n)
+	}
+}
+
+// DNS has failed since the old process asked it.
+func TestAnUpgradeKeepsEndpointsFromDNS(t *testing.T) {
+	t.Parallel()
+	server := serveHTTP(t, respondsWith("web"))
+	names := dnstest.NewServer(t)
+	names.Set(serverName, dnstest.A(1, "127.0.0.1"))
+	port, err := strconv.ParseInt(server[strings.LastIndexByte(server, ':')+1:], 10, 32)
+	if err != nil {
+		t.Fatal(err)
+	}
+	web := byDNS("web", names, int32(port))
+	web.Transport = &adminv1.Upstream_Plaintext{Plaintext: &adminv1.Plaintext{}}
+	g := upgradable(t)
+	g.apply(web, listener("web", protocolHTTP, "web"))
+	for i := range 3 {
+		if code, text, err := tryGet(t, oneRequestClient, "http://"+g.address("web")); err != nil || code != 200 || text != "web" {
+			t.Errorf("after %d upgrades: %d %q, %v", i, code, text, err)
+		}
+		names.Ignore(serverName)
+		g.upgrade()
 	}
 }
 

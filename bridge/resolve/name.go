@@ -53,23 +53,23 @@ func (q Query) String() string { return cmp.Or(q.Host, q.SRV) }
 
 // An Address is one address of an Answer.
 type Address struct {
-	At     netip.AddrPort
-	Name   string // Query.Host, or the SRV record's target; without a trailing dot
-	Weight int    // relative to the others; at least 1
-	Backup bool   // from an SRV record of a lower priority
+	At     netip.AddrPort `json:"at"`
+	Name   string         `json:"name"`             // Query.Host, or the SRV record's target; without a trailing dot
+	Weight int            `json:"weight"`           // relative to the others; at least 1
+	Backup bool           `json:"backup,omitempty"` // from an SRV record of a lower priority
 }
 
 // An Answer is the result of a Query.
 type Answer struct {
 	// Addresses are sorted, backups last, without duplicates. The caller must not
 	// modify them.
-	Addresses []Address
+	Addresses []Address `json:"addresses"`
 
 	// TTL is the lifetime of the answer, from the records' time to live, between
 	// 1s and 1h. 0: unknown, as with /etc/hosts.
-	TTL time.Duration
+	TTL time.Duration `json:"ttl,omitempty"`
 
-	Time time.Time // time of the last complete answer, or zero
+	Time time.Time `json:"time,omitzero"` // time of the last complete answer, or zero
 }
 
 // A Name is a Query that is repeated. A part that cannot be resolved keeps its
@@ -100,6 +100,15 @@ func (n *Name) Last() Answer {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.answer
+}
+
+// Adopt makes an answer of another process the last one, unless n has an answer.
+func (n *Name) Adopt(a Answer) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if len(n.answer.Addresses) == 0 {
+		n.answer = a
+	}
 }
 
 // Ask looks up the Query, for at most 20s. With an error it also returns the

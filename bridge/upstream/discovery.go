@@ -22,6 +22,7 @@ import (
 type Resolver interface {
 	Ask(context.Context) (resolve.Answer, error)
 	Last() resolve.Answer
+	Adopt(resolve.Answer)
 }
 
 // DNSOptions configure endpoints from DNS, instead of Options.Endpoints.
@@ -60,9 +61,8 @@ type discovery struct {
 	options  DNSOptions
 	pause    backoff
 
-	// Used only by the current applier of answers: New, then start, then the
-	// goroutine.
-	members map[member]*Endpoint
+	applying sync.Mutex // held while an answer replaces the endpoints
+	members  map[member]*Endpoint
 
 	first chan struct{} // closed after the first lookup, successful or not
 
@@ -147,6 +147,19 @@ func (d *discovery) start() {
 	d.worker.run(ctx, d.upstream.log, "asking DNS", d.run)
 }
 
+// adopt applies the last answer of another process, unless this one has an answer: if DNS
+// fails now, traffic continues as in that process.
+func (d *discovery) adopt(a resolve.Answer) {
+	if len(a.Addresses) == 0 {
+		return
+	}
+	d.options.Resolver.Adopt(a)
+	_ = d.apply(d.options.Resolver.Last())
+	d.mu.Lock()
+	d.releaseWaiters()
+	d.mu.Unlock()
+}
+
 // stop stops the lookups for good and returns when the goroutine has ended.
 func (d *discovery) stop() {
 	d.worker.end()
@@ -218,13 +231,13 @@ func (d *discovery) applyResult(a resolve.Answer, err error) time.Time {
 		}
 		d.err, d.none = err, fmt.Errorf("%w: %w", ErrNoEndpoint, err)
 		if !failing {
-			log.Warn("DNS lookup failed; keeping the current endpoints", "reason", string(certs.Classify(err)), "error", printable(err.Error()), "endpoints", len(d.members))
+			log.Warn("DNS lookup failed; keeping the current endpoints", "reason", string(certs.Classify(err)), "error", printable(err.Error()), "endpoints", len(d.upstream.Endpoints()))
 		}
 	} else {
 		d.pause.clear()
 		d.next = now.Add(d.interval(a))
 		if failing {
-			log.Info("DNS lookup succeeds again", "endpoints", len(d.members))
+			log.Info("DNS lookup succeeds again", "endpoints", len(d.upstream.Endpoints()))
 		}
 	}
 	d.releaseWaiters()
@@ -234,6 +247,8 @@ func (d *discovery) applyResult(a resolve.Answer, err error) time.Time {
 // apply replaces the endpoints by those of the answer. An answer without
 // addresses changes nothing.
 func (d *discovery) apply(a resolve.Answer) error {
+	d.applying.Lock()
+	defer d.applying.Unlock()
 	before := len(d.members)
 	all, added, sharesChanged, err := d.endpoints(a, nil)
 	if len(all) == 0 || len(added) == 0 && len(all) == before && !sharesChanged {

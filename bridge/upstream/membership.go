@@ -23,9 +23,7 @@ type membership struct {
 	gone    []*Endpoint
 	left    []func(*Endpoint)
 
-	// The states of endpoints that DNS has not returned yet, from another process.
-	inherited   map[address]EndpointState
-	inheritedAt time.Time
+	inherited map[address]EndpointState // the states of another process, during Adopt
 }
 
 // replace replaces the group's endpoints, and returns those that left. Only one
@@ -43,7 +41,6 @@ func (u *Upstream) replace(endpoints []*Endpoint) (left []*Endpoint) {
 			e.start()
 		}
 	}
-	m.inherited = nil
 	u.group.Store(newGroup(u.options.Policy, endpoints))
 	now := time.Now()
 	for _, e := range endpoints {

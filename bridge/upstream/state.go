@@ -4,8 +4,15 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/resolve"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
+
+// A State holds what an Upstream knows, for the Upstream of another process.
+type State struct {
+	Endpoints []EndpointState `json:"endpoints"`
+	Answer    *resolve.Answer `json:"answer,omitempty"` // the last one of DNS; nil: the endpoints do not come from DNS
+}
 
 // An EndpointState holds what an Upstream knows about an endpoint, for the Upstream of
 // another process. Times are of the machine's clock, which both processes share. The TLS
@@ -40,10 +47,10 @@ type CheckState struct {
 // with its first connections.
 const ticketsPerName = 8
 
-// TakeState returns the state of every endpoint. It removes TLS tickets from u, because
+// TakeState returns the state of u. It removes TLS tickets from u, because
 // each may be used only once, until their size reaches sessionBytes. It returns how much
 // of sessionBytes is left.
-func (u *Upstream) TakeState(sessionBytes int) (all []EndpointState, left int) {
+func (u *Upstream) TakeState(sessionBytes int) (all State, left int) {
 	sessions := func(c *certs.Client) *certs.SessionState {
 		if c == nil || sessionBytes <= 0 {
 			return nil
@@ -55,7 +62,11 @@ func (u *Upstream) TakeState(sessionBytes int) (all []EndpointState, left int) {
 	for _, e := range u.Endpoints() {
 		s := e.state()
 		s.Stream, s.HTTP = sessions(e.Client(Stream)), sessions(e.Client(HTTP))
-		all = append(all, s)
+		all.Endpoints = append(all.Endpoints, s)
+	}
+	if u.dns != nil {
+		a := u.dns.options.Resolver.Last()
+		all.Answer = &a
 	}
 	return all, sessionBytes
 }
@@ -80,35 +91,33 @@ func (e *Endpoint) state() EndpointState {
 	return s
 }
 
-// Adopt makes u continue from the states that TakeState returned in another process. It is
+// Adopt makes u continue from the state that TakeState returned in another process. It is
 // called before u carries traffic, and after Start. What u has learned since Start counts
-// as newer. States of endpoints that DNS has not returned yet wait for them, for at most
-// inheritedLife.
-func (u *Upstream) Adopt(states []EndpointState) {
+// as newer.
+func (u *Upstream) Adopt(s State) {
 	m := &u.members
 	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.inherited, m.inheritedAt = make(map[address]EndpointState, len(states)), time.Now()
-	for _, s := range states {
-		m.inherited[address{s.Network, s.Address}] = s
+	m.inherited = make(map[address]EndpointState, len(s.Endpoints))
+	for _, e := range s.Endpoints {
+		m.inherited[address{e.Network, e.Address}] = e
 	}
-	present := u.Endpoints()
-	for _, e := range present {
+	for _, e := range u.Endpoints() {
 		m.bequeath(e)
 	}
-	if u.dns == nil || len(present) > 0 {
-		m.inherited = nil
+	m.mu.Unlock()
+	if u.dns != nil && s.Answer != nil {
+		u.dns.adopt(*s.Answer) // new endpoints get their states as they join
 	}
+	// States are not kept for endpoints that join later: an old verdict is no reason to
+	// send traffic to an endpoint.
+	m.mu.Lock()
+	m.inherited = nil
+	m.mu.Unlock()
 }
-
-// inheritedLife is how long a state waits for DNS to return its endpoint. An old result is
-// no reason to send traffic to an endpoint.
-const inheritedLife = 30 * time.Second
 
 // bequeath passes the state of another process on to e, if there is one. m.mu is held.
 func (m *membership) bequeath(e *Endpoint) {
-	s, ok := m.inherited[address{e.Network(), e.Address()}]
-	if ok && time.Since(m.inheritedAt) < inheritedLife {
+	if s, ok := m.inherited[address{e.Network(), e.Address()}]; ok {
 		e.adopt(&s)
 	}
 }

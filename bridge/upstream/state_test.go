@@ -16,14 +16,14 @@ func passOn(t *testing.T, old, next *upstream.Upstream) {
 	t.Helper()
 	before, _ := old.TakeState(1 << 20)
 	text, err := json.Marshal(before)
-	var states []upstream.EndpointState
+	var state upstream.State
 	if err == nil {
-		err = json.Unmarshal(text, &states)
+		err = json.Unmarshal(text, &state)
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	next.Adopt(states)
+	next.Adopt(state)
 }
 
 // The new process's checks have just begun, and each endpoint's first result decided
@@ -181,26 +181,49 @@ func TestTheNextProcessContinuesASlowStart(t *testing.T) {
 	})
 }
 
-// States wait for the first answer of DNS, but not for long.
-func TestStatesWaitForDNS(t *testing.T) {
-	for _, c := range []struct {
-		wait time.Duration
-		want string
-	}{{time.Second, "10.0.0.2:80"}, {time.Minute, "10.0.0.1:80 10.0.0.2:80"}} {
-		bubble(t, func(t *testing.T, live func(*upstream.Upstream) *upstream.Upstream) {
-			o := upstream.OutlierOptions{Failures: 1, Base: 2 * time.Minute}
-			old := live(withDetection(o, nil, "10.0.0.1:80", "10.0.0.2:80"))
-			results(old.Endpoints()[0], "-")
-			n := &names{slow: make(chan struct{})}
-			n.say("10.0.0.1:80", "10.0.0.2:80")
-			u := live(byDNS(n, func(up *upstream.Options) { up.Outliers = &upstream.OutlierOptions{Failures: 1, MaxPercent: 50} }))
-			passOn(t, old, u)
-			time.Sleep(c.wait)
-			close(n.slow)
-			synctest.Wait()
-			wantChoices(t, u, "once DNS has answered", c.want)
-		})
-	}
+// Endpoints from DNS and their states are known before the first answer, which may never
+// come.
+func TestTheNextProcessKnowsTheAnswerOfDNS(t *testing.T) {
+	bubble(t, func(t *testing.T, live func(*upstream.Upstream) *upstream.Upstream) {
+		detects := func(o *upstream.Options) {
+			o.Outliers = &upstream.OutlierOptions{Failures: 1, MaxPercent: 50, Base: time.Hour, Max: time.Hour}
+		}
+		n := &names{}
+		n.say("10.0.0.1:80", "10.0.0.2:80*3", "10.0.0.3:80!")
+		old := live(byDNS(n, detects))
+		results(old.Endpoints()[0], "-")
+		wantChoices(t, old, "in the old process", "10.0.0.2:80")
+
+		broken := &names{slow: make(chan struct{})}
+		broken.fail(errNXDomain)
+		u := live(byDNS(broken, detects))
+		passOn(t, old, u)
+		wantChoices(t, u, "in the new process", "10.0.0.2:80")
+		if s := u.Status(); s[1].Weight != 3 || !s[2].Backup {
+			t.Errorf("%+v", s)
+		}
+		if d := u.DNS(); !d.Resolved.Equal(old.DNS().Resolved) {
+			t.Errorf("%+v", d)
+		}
+		close(broken.slow)
+		pass(time.Minute)
+		wantChoices(t, u, "while DNS fails", "10.0.0.2:80")
+		broken.say("10.0.0.4:80")
+		pass(time.Minute)
+		wantChoices(t, u, "once DNS has answered", "10.0.0.4:80")
+	})
+}
+
+// An answer of the new process is newer than that of the old one.
+func TestAnAdoptedAnswerReplacesNone(t *testing.T) {
+	bubble(t, func(t *testing.T, live func(*upstream.Upstream) *upstream.Upstream) {
+		before, now := &names{}, &names{}
+		before.say("10.0.0.1:80", "10.0.0.2:80")
+		now.say("10.0.0.2:80")
+		old, u := live(byDNS(before)), live(byDNS(now))
+		passOn(t, old, u)
+		wantChoices(t, u, "in the new process", "10.0.0.2:80")
+	})
 }
 
 // An endpoint without a health check shows its last failure.

@@ -114,6 +114,7 @@ func (p *panickingResolver) Ask(context.Context) (resolve.Answer, error) {
 	return resolve.Answer{}, nil
 }
 func (p *panickingResolver) Last() resolve.Answer { return resolve.Answer{} }
+func (p *panickingResolver) Adopt(resolve.Answer) {}
 
 func TestAPanicOfALookupIsAFailedLookup(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

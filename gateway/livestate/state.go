@@ -28,9 +28,9 @@ type state struct {
 }
 
 type upstreamState struct {
-	Name      string                   `json:"name"`
-	Identity  string                   `json:"identity"` // snapshot.Upstream.Identity
-	Endpoints []upstream.EndpointState `json:"endpoints"`
+	Name     string `json:"name"`
+	Identity string `json:"identity"` // snapshot.Upstream.Identity
+	upstream.State
 }
 
 type listenerState struct {
@@ -51,7 +51,7 @@ func Take(live *snapshot.Snapshot, set *listeners.Set) ([]byte, error) {
 			continue
 		}
 		one := upstreamState{Name: u.Name, Identity: identity}
-		if one.Endpoints, left = u.Live.TakeState(left); len(one.Endpoints) > 0 {
+		if one.State, left = u.Live.TakeState(left); len(one.Endpoints) > 0 {
 			s.Upstreams = append(s.Upstreams, one)
 		}
 	}
@@ -95,7 +95,7 @@ func Adopt(text []byte, live *snapshot.Snapshot, set *listeners.Set) (a Adopted,
 			a.Dropped = append(a.Dropped, "upstream "+one.Name)
 			continue
 		}
-		u.Live.Adopt(one.Endpoints)
+		u.Live.Adopt(one.State)
 		a.Upstreams, a.Endpoints = a.Upstreams+1, a.Endpoints+len(one.Endpoints)
 	}
 	limiters := map[string]*limit.Limiter{}
