@@ -24,12 +24,12 @@ import (
 func NewStore(env *command.Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "store",
-		Short:   "Check, seal or rekey the state of a stopped gateway",
-		Long:    "Store checks, seals and rekeys the state in a data directory. Stop the gateway first.",
+		Short:   "Check, seal, rekey or migrate the state of a stopped gateway",
+		Long:    "Store checks, seals and rekeys the state in a data directory, and moves it to etcd or back. Stop the gateway first.",
 		Example: "  drawbridge store check --data-dir /var/lib/drawbridge",
 		RunE:    command.RunGroup,
 	}
-	cmd.AddCommand(newCheck(env), newSeal(env), newRekey(env))
+	cmd.AddCommand(newCheck(env), newSeal(env), newRekey(env), newMigrate(env))
 	return cmd
 }
 

@@ -33,10 +33,15 @@ type Flags struct {
 // Add adds the flags.
 func (f *Flags) Add(flags *pflag.FlagSet) {
 	flags.StringVar(&f.store, "store", "bolt", "where the configuration is stored: bolt, in the data directory; or etcd, shared by a fleet of gateways, with a copy in the data directory")
-	flags.StringSliceVar(&f.endpoints, "etcd-endpoints", nil, "`addresses` of the etcd members, as https://HOST:PORT, comma separated; http:// only on loopback")
-	flags.StringVar(&f.prefix, "etcd-prefix", "/drawbridge", "`prefix` of the fleet's keys in etcd; fleets with different prefixes are separate")
+	f.AddEtcd(flags)
 	flags.StringVar(&f.id, "gateway-id", "", "`name` of this gateway in the fleet, which no other gateway may have (default: the host name)")
 	flags.StringToStringVar(&f.labels, "gateway-labels", nil, "`labels` that describe this gateway in the fleet, such as zone=a,tier=edge")
+}
+
+// AddEtcd adds only the flags about etcd, for commands that use EtcdOptions.
+func (f *Flags) AddEtcd(flags *pflag.FlagSet) {
+	flags.StringSliceVar(&f.endpoints, "etcd-endpoints", nil, "`addresses` of the etcd members, as https://HOST:PORT, comma separated; http:// only on loopback")
+	flags.StringVar(&f.prefix, "etcd-prefix", "/drawbridge", "`prefix` of the fleet's keys in etcd; fleets with different prefixes are separate")
 	flags.StringVar(&f.ca, "etcd-ca", "", "PEM `file` of the CAs that the certificates of etcd must chain to (default: the system's)")
 	flags.StringVar(&f.cert, "etcd-cert", "", "PEM `file` of the client certificate to present to etcd; it is read again for each connection")
 	flags.StringVar(&f.key, "etcd-key", "", "PEM `file` of its private key")
@@ -65,11 +70,24 @@ func (f *Flags) Options(config string, sealed bool, history int) (*gateway.Fleet
 		return nil, exit.UsageError("--config cannot be combined with --store etcd: each gateway would replace the configuration of the whole fleet. Run \"drawbridge apply\" once instead")
 	case history > etcd.MaxHistory:
 		return nil, exit.UsageError(fmt.Sprintf("--revision-history %d: with --store etcd it must be from 1 to %d", history, etcd.MaxHistory))
-	case !strings.HasPrefix(f.prefix, "/") || strings.Trim(f.prefix, "/") == "":
-		return nil, exit.UsageError(fmt.Sprintf("--etcd-prefix %q: must begin with / and name at least one part, such as /drawbridge", f.prefix))
 	}
 	if err := f.checkIdentity(); err != nil {
 		return nil, err
+	}
+	at, err := f.EtcdOptions()
+	if err != nil {
+		return nil, err
+	}
+	return &gateway.Fleet{ID: f.id, Labels: f.labels, Etcd: at}, nil
+}
+
+// EtcdOptions checks the flags about etcd.
+func (f *Flags) EtcdOptions() (out etcd.Options, err error) {
+	switch {
+	case len(f.endpoints) == 0:
+		return out, exit.UsageError("--etcd-endpoints is missing")
+	case !strings.HasPrefix(f.prefix, "/") || strings.Trim(f.prefix, "/") == "":
+		return out, exit.UsageError(fmt.Sprintf("--etcd-prefix %q: must begin with / and name at least one part, such as /drawbridge", f.prefix))
 	}
 	// The working directory may change before the files are read again.
 	for _, path := range []*string{&f.ca, &f.cert, &f.key} {
@@ -79,15 +97,13 @@ func (f *Flags) Options(config string, sealed bool, history int) (*gateway.Fleet
 	}
 	encrypted, err := f.encrypted()
 	if err != nil {
-		return nil, err
+		return out, err
 	}
-	out := &gateway.Fleet{ID: f.id, Labels: f.labels, Etcd: etcd.Options{Endpoints: f.endpoints, Prefix: f.prefix}}
+	out = etcd.Options{Endpoints: f.endpoints, Prefix: f.prefix}
 	if encrypted {
-		if out.Etcd.TLS, err = f.tls(); err != nil {
-			return nil, err
-		}
+		out.TLS, err = f.tls()
 	}
-	return out, nil
+	return out, err
 }
 
 var idPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)

@@ -97,6 +97,15 @@ func (s *Store) followRecords(tx *bbolt.Tx, c Copy) ([]recordSize, error) {
 // Position returns the position that Follow stored last, or nil: the database is not a copy.
 func (s *Store) Position() []byte { return s.position }
 
+// Detach makes a copy the store of a gateway without a fleet.
+func (s *Store) Detach() error {
+	err := s.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(metaBucket).Delete(positionKey) })
+	if err == nil {
+		s.position = nil
+	}
+	return err
+}
+
 // readPosition reads what Follow stored.
 func readPosition(meta *bbolt.Bucket, c codec) ([]byte, error) {
 	record := meta.Get(positionKey)
