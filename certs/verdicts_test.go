@@ -269,7 +269,7 @@ func (c *verdictCase) ours(t *testing.T) (verdict, text string) {
 	}
 	trust, err := certs.NewTrustBundle(source)
 	if err != nil {
-		return "rejected when put", err.Error()
+		return "rejected on write", err.Error()
 	}
 	o := certs.ClientOptions{Trust: []*certs.TrustBundle{trust}, ServerName: c.verified()}
 	s := serveConfig(t, &tls.Config{Certificates: []tls.Certificate{{Certificate: c.chain, PrivateKey: c.key}}})

@@ -137,7 +137,7 @@ func TestFindings(t *testing.T) {
 		{"nothing", with(nil), nil},
 		{"a whole chain", leaf.parse(t, leaf, lower, middle), nil},
 		{"a whole chain and its root", leaf.parse(t, leaf, lower, middle, root), nil},
-		{"a whole chain, the wrong way round", leaf.parse(t, root, middle, lower, leaf), []certs.Finding{certs.FindingOrderCorrected}},
+		{"a whole chain in reverse order", leaf.parse(t, root, middle, lower, leaf), []certs.Finding{certs.FindingOrderCorrected}},
 		{"the leaf twice", leaf.parse(t, leaf, leaf, lower, middle), []certs.Finding{certs.FindingDuplicate}},
 		{"an intermediate twice", leaf.parse(t, leaf, lower, lower, middle), []certs.Finding{certs.FindingDuplicate}},
 		{"a stranger", leaf.parse(t, leaf, lower, stranger, middle), []certs.Finding{certs.FindingUnrelated}},
@@ -149,7 +149,7 @@ func TestFindings(t *testing.T) {
 		{"an issuer that another issued", with(func(c *x509.Certificate) {
 			c.ExtraExtensions = []pkix.Extension{authorityKeyID(t, middle.cert.RawSubject)}
 		}), []certs.Finding{certs.FindingMissingIntermediate}},
-		{"an issuer that is a root, as is written", with(func(c *x509.Certificate) {
+		{"an issuer that is a root by its key identifier", with(func(c *x509.Certificate) {
 			c.ExtraExtensions = []pkix.Extension{authorityKeyID(t, root.cert.RawSubject)}
 			c.IssuingCertificateURL = []string{"http://ca.test/ca.crt"}
 		}), nil},
@@ -158,11 +158,11 @@ func TestFindings(t *testing.T) {
 			c.DNSNames, c.ExtKeyUsage = nil, []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
 		}), nil},
 		{"a weak key", issueFor(t, root, "leaf", weak, nil).parse(t), []certs.Finding{certs.FindingWeakKey}},
-		{"near its end", with(func(c *x509.Certificate) { c.NotAfter = now.Add(5 * day) }), []certs.Finding{certs.FindingNearExpiry}},
-		{"past its end", with(func(c *x509.Certificate) { c.NotBefore, c.NotAfter = now.Add(-9*day), now.Add(-day) }), []certs.Finding{certs.FindingExpired}},
-		{"before its beginning", with(func(c *x509.Certificate) { c.NotBefore = now.Add(day) }), []certs.Finding{certs.FindingNotYetValid}},
-		{"as long as may be", with(func(c *x509.Certificate) { c.NotBefore, c.NotAfter = now.Add(-day), now.Add(397*day) }), nil},
-		{"longer than may be", with(func(c *x509.Certificate) { c.NotBefore, c.NotAfter = now.Add(-2*day), now.Add(397*day) }), []certs.Finding{certs.FindingLongLifetime}},
+		{"near expiry", with(func(c *x509.Certificate) { c.NotAfter = now.Add(5 * day) }), []certs.Finding{certs.FindingNearExpiry}},
+		{"expired", with(func(c *x509.Certificate) { c.NotBefore, c.NotAfter = now.Add(-9*day), now.Add(-day) }), []certs.Finding{certs.FindingExpired}},
+		{"not yet valid", with(func(c *x509.Certificate) { c.NotBefore = now.Add(day) }), []certs.Finding{certs.FindingNotYetValid}},
+		{"the longest lifetime without a finding", with(func(c *x509.Certificate) { c.NotBefore, c.NotAfter = now.Add(-day), now.Add(397*day) }), nil},
+		{"a longer lifetime", with(func(c *x509.Certificate) { c.NotBefore, c.NotAfter = now.Add(-2*day), now.Add(397*day) }), []certs.Finding{certs.FindingLongLifetime}},
 		{"a client for ten years", with(func(c *x509.Certificate) {
 			c.NotAfter, c.ExtKeyUsage = now.Add(3650*day), []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
 		}), nil},
@@ -286,7 +286,7 @@ func TestLeadsTo(t *testing.T) {
 		{"the intermediate", leaf.parse(t, leaf), []*certs.TrustBundle{bundle(middle)}, true},
 		{"the second of two", leaf.parse(t, leaf, middle), []*certs.TrustBundle{bundle(self), bundle(root)}, true},
 		{"itself", self.parse(t), []*certs.TrustBundle{bundle(self)}, true},
-		{"what has expired", fromOld.parse(t), []*certs.TrustBundle{bundle(old)}, true},
+		{"an expired CA", fromOld.parse(t), []*certs.TrustBundle{bundle(old)}, true},
 		{"across a gap", leaf.parse(t, leaf), []*certs.TrustBundle{bundle(root)}, false},
 		{"an impostor", leaf.parse(t, leaf, middle), []*certs.TrustBundle{bundle(impostor)}, false},
 		{"another", leaf.parse(t, leaf, middle), []*certs.TrustBundle{bundle(self)}, false},
