@@ -347,7 +347,7 @@ func TestListenTCPNeedsThreeGoodFiles(t *testing.T) {
 		{"files are missing", func(o *TCPOptions) { o.CertFile, o.ClientCAFile = "/no/cert", "/no/ca" }, []string{"/no/cert", "/no/ca"}},
 		{"the certificate is garbage", func(o *TCPOptions) { o.CertFile = garbage }, []string{"certificate file " + garbage}},
 		{"the key is empty", func(o *TCPOptions) { o.KeyFile = empty }, []string{"key file " + empty + ": is missing"}},
-		{"the key is another's", func(o *TCPOptions) { o.KeyFile = writeFile(t, "k", leaf.KeyPEM) }, []string{"is not the key of the certificate"}},
+		{"the key of another certificate", func(o *TCPOptions) { o.KeyFile = writeFile(t, "k", leaf.KeyPEM) }, []string{"is not the key of the certificate"}},
 		{"the key is encrypted", func(o *TCPOptions) {
 			o.KeyFile = writeFile(t, "k", []byte("-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n"))
 		}, []string{"key file "}},

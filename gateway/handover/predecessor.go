@@ -37,17 +37,17 @@ func Inherit() (*Predecessor, error) {
 	return &Predecessor{peer: p}, nil
 }
 
-// An Estate holds what the old process passes on.
-type Estate struct {
+// A Transfer holds what the old process passes on.
+type Transfer struct {
 	Sockets []*os.File // the argument of New
 	Tickets []byte     // TLS ticket keys
 }
 
 // Take reports that this process is able to run, and waits until the old one has closed
 // the store. It fails if ctx ends.
-func (p *Predecessor) Take(ctx context.Context, version string) (Estate, error) {
+func (p *Predecessor) Take(ctx context.Context, version string) (Transfer, error) {
 	defer p.endWith(ctx)()
-	var e Estate
+	var e Transfer
 	err := p.send(message{Type: hello, Text: version, Live: true})
 	for last := false; err == nil && !last; {
 		var m message
@@ -60,7 +60,7 @@ func (p *Predecessor) Take(ctx context.Context, version string) (Estate, error) 
 		for _, f := range e.Sockets {
 			f.Close()
 		}
-		return Estate{}, fmt.Errorf("the process that this one replaces: %w", err)
+		return Transfer{}, fmt.Errorf("the process that this one replaces: %w", err)
 	}
 	p.lent = true
 	return e, nil

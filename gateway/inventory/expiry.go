@@ -147,7 +147,12 @@ func expiryEvent(c inUse, left time.Duration) *adminv1.Event {
 			event.Reason = adminv1.Reason_REASON_CRL_EXPIRED
 		}
 	} else {
-		event.Message = fmt.Sprintf("%s %s on %s, in %d days", subject, verb, end, int(left/(24*time.Hour)))
+		unit := "days"
+		days := int(left / (24 * time.Hour))
+		if days == 1 {
+			unit = "day"
+		}
+		event.Message = fmt.Sprintf("%s %s on %s, in %d %s", subject, verb, end, days, unit)
 	}
 	return event
 }

@@ -30,7 +30,7 @@ func TestEachThresholdIsReportedOnce(t *testing.T) {
 	}{
 		{100, ""}, {31, ""}, {30, "in 30 days"}, {29, ""}, {14, "in 14 days"}, {13.9, ""},
 		{5, "in 5 days"}, // the threshold of 7 days was missed
-		{4, ""}, {1, "in 1 days"}, {0.5, ""}, {0, "CN=client expired on 2030-06-01"}, {-1, ""},
+		{4, ""}, {1, "in 1 day"}, {0.5, ""}, {0, "CN=client expired on 2030-06-01"}, {-1, ""},
 	} {
 		events := e.all(listed("a", end), before(step.days))
 		switch {

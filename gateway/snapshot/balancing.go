@@ -78,10 +78,10 @@ func (s upstreamScope) limits(msg *adminv1.Upstream) upstream.Limits {
 	}
 	limited := l.GetRequests() > 0 || l.GetRequestsPerEndpoint() > 0 || l.GetConnections() > 0 || l.GetConnectionsPerEndpoint() > 0
 	if l.GetPending() > 0 && !limited {
-		s.Add("limits.pending", "must be left out where no limit is set: nothing would wait")
+		s.Add("limits.pending", "must be left out where no limit is set: no request would wait")
 	}
 	if l.GetPendingTimeout() != nil && l.GetPending() == 0 {
-		s.Add("limits.pending_timeout", "must be left out where pending is left out: nothing waits")
+		s.Add("limits.pending_timeout", "must be left out where pending is left out: no request waits")
 	}
 	warm := msg.GetPool().GetWarm()
 	if most := l.GetConnectionsPerEndpoint(); most > 0 && warm > most {

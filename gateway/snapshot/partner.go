@@ -11,17 +11,17 @@ import (
 // A routePartner holds facts about a listener or upstream that a route names.
 // checkPartners checks the route against these facts only.
 type routePartner struct {
-	exists                bool
-	protocol              adminv1.Protocol
-	tls, asks             bool // a listener: it has TLS, and requests certificates
-	passthrough, upgrades bool // an upstream
+	exists                    bool
+	protocol                  adminv1.Protocol
+	tls, requestsCertificates bool // a listener: it has TLS, and requests certificates
+	passthrough, upgrades     bool // an upstream
 }
 
 // partner returns the facts about a listener or upstream.
 func partner(r store.Resource) routePartner {
 	switch r := r.(type) {
 	case *adminv1.Listener:
-		return routePartner{exists: true, protocol: r.GetProtocol(), tls: r.GetTls() != nil, asks: asksForCertificates(r.GetTls())}
+		return routePartner{exists: true, protocol: r.GetProtocol(), tls: r.GetTls() != nil, requestsCertificates: asksForCertificates(r.GetTls())}
 	case *adminv1.Upstream:
 		return routePartner{exists: true, passthrough: r.GetPassthrough() != nil, upgrades: upgrades(r)}
 	}
@@ -96,10 +96,10 @@ func (s routeScope) checkClientIdentity(msg *adminv1.Route, l *adminv1.Listener)
 
 // asksForCertificates reports whether the listener requests certificates of some clients.
 func asksForCertificates(t *adminv1.ServerTls) bool {
-	asks := func(a adminv1.ClientAuth) bool {
+	requestsCertificates := func(a adminv1.ClientAuth) bool {
 		return a == adminv1.ClientAuth_CLIENT_AUTH_OPTIONAL || a == adminv1.ClientAuth_CLIENT_AUTH_REQUIRED
 	}
-	return asks(t.GetClientAuth()) || slices.ContainsFunc(t.GetPolicies(), func(p *adminv1.TlsPolicy) bool { return asks(p.GetClientAuth()) })
+	return requestsCertificates(t.GetClientAuth()) || slices.ContainsFunc(t.GetPolicies(), func(p *adminv1.TlsPolicy) bool { return requestsCertificates(p.GetClientAuth()) })
 }
 
 // checkTCPRoute rejects settings that have no meaning for TCP connections.
