@@ -4,7 +4,7 @@
 //
 //   - socket is one connected socket, read without holding a buffer while it blocks.
 //   - upstream is a group of endpoints: balancing, dialing, TLS, results.
-//   - route matches a connection or request to what should happen to it.
+//   - route finds the action for a connection or request.
 //   - l4 serves TCP listeners and owns the splice.
 //   - l7 serves HTTP listeners.
 //

@@ -100,7 +100,7 @@ func TestServerNameFromTheRequestsHost(t *testing.T) {
 			}
 			conn := got[len(got)-1]
 			if kept, ok := conns[step.name]; ok && kept != conn {
-				t.Errorf("%s: another connection, though there was one for it", step.host)
+				t.Errorf("%s: a new connection, although there was one for the host", step.host)
 			}
 			for name, kept := range conns {
 				if name != step.name && kept == conn {
@@ -152,7 +152,7 @@ func TestHostMismatchWithUpstreamIsRefused(t *testing.T) {
 		if s.Failures[certs.ReasonNameMismatch] != 3 || s.Health != upstream.Up {
 			t.Errorf("%+v", s)
 		}
-		eventually(t, "that of a.test alone is kept", func() bool {
+		eventually(t, "only the connection of a.test is kept", func() bool {
 			return back.Kept(back.Upstream().Endpoints()[0]) == 1
 		})
 	})

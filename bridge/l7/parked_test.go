@@ -45,7 +45,7 @@ func canPark(t *testing.T) {
 	}
 	defer e.Close()
 	if e.Parked(nil, nil) == nil {
-		t.Skip("nothing can be parked here")
+		t.Skip("without epoll, connections are not parked")
 	}
 }
 

@@ -72,10 +72,10 @@ func newStatus(c *cli) *cobra.Command {
 			return exit.UsageError("--unused-for needs --certificates")
 		}
 		if ready && (certificates || fleet || cmd.Flags().Changed("output")) {
-			return exit.UsageError("--ready excludes --certificates, --fleet and --output")
+			return exit.UsageError("--ready cannot be combined with --certificates, --fleet or --output")
 		}
 		if fleet && certificates {
-			return exit.UsageError("--fleet excludes --certificates")
+			return exit.UsageError("--fleet cannot be combined with --certificates")
 		}
 		cl, err := conn.Dial()
 		if err != nil {

@@ -51,8 +51,8 @@ func TestReadinessIsAnExitCode(t *testing.T) {
 		if r := sh.run(t.Context(), "status", "--ready"); r.code != tt.code || r.out+r.err != tt.text {
 			t.Errorf("ready %v: exit code %d: %s%s", tt.ready, r.code, r.out, r.err)
 		}
-		sh.run(t.Context(), "status", "--ready", "--certificates").want(t, exit.Usage, "--ready excludes")
-		sh.run(t.Context(), "status", "--ready", "-o", "json").want(t, exit.Usage, "--ready excludes")
+		sh.run(t.Context(), "status", "--ready", "--certificates").want(t, exit.Usage, "--ready cannot be combined")
+		sh.run(t.Context(), "status", "--ready", "-o", "json").want(t, exit.Usage, "--ready cannot be combined")
 	}
 	gone := shell{env: map[string]string{"DRAWBRIDGE_ADMIN": "unix:" + t.TempDir() + "/none.sock"}}
 	gone.run(t.Context(), "status", "--ready").want(t, exit.Unavailable, "none.sock")

@@ -37,8 +37,8 @@ a server, and one without is for a client. With both flags it is for both.`,
 	cmd.Flags().IPSliceVar(&options.IPs, "ip", nil, "IP `address`; may be repeated")
 	cmd.Flags().Lookup("ip").DefValue = "" // otherwise help shows []
 	cmd.Flags().StringSliceVar(&options.URIs, "uri", nil, "`URI`; may be repeated")
-	cmd.Flags().BoolVar(&server, "server", false, "for a server")
-	cmd.Flags().BoolVar(&client, "client", false, "for a client")
+	cmd.Flags().BoolVar(&server, "server", false, "issue a server certificate")
+	cmd.Flags().BoolVar(&client, "client", false, "issue a client certificate")
 	cmd.Flags().Var(&life, "lifetime", "how long it is valid, such as 8760h or 90d (default 365d, or as long as the CA)")
 	cmd.Flags().StringVar(&outDir, "out-dir", "", "`directory` to write to (default: that of the CA)")
 	cmd.Flags().BoolVar(&force, "force", false, "replace existing files")

@@ -58,7 +58,7 @@ func (d *decoder) message(m protoreflect.Message, n *yaml.Node, path string) {
 		given[fd.Number()] = true
 		if one := fd.ContainingOneof(); one != nil && !one.IsSynthetic() {
 			if other, taken := oneofs[one.Name()]; taken {
-				d.fault(key, field, "excludes %s: only one of them can be given", other)
+				d.fault(key, field, "cannot be combined with %s: only one of them may be set", other)
 				continue
 			}
 			oneofs[one.Name()] = key.Value

@@ -135,7 +135,7 @@ func TestFaultsNameLineDocumentAndField(t *testing.T) {
 		"one field in both spellings": {"kind: Listener\nlimits: {connectionsPerClient: 1, connections_per_client: 2}",
 			[]string{"f.yaml:2: document 1 (Listener): limits.connections_per_client: is given twice, as connectionsPerClient and as connections_per_client"}},
 		"two of a oneof": {"kind: TrustBundle\npem: x\nsystem: {}",
-			[]string{"f.yaml:3: document 1 (TrustBundle): system: excludes pem"}},
+			[]string{"f.yaml:3: document 1 (TrustBundle): system: cannot be combined with pem"}},
 		"missing kind": {"name: a", []string{"f.yaml:1: document 1 (a): kind: is missing; must be one of Listener, Route,"}},
 		"unknown kind": {"kind: Upsteam\nname: a",
 			[]string{`f.yaml:1: document 1 (a): kind: "Upsteam" is not a kind; must be one of Listener, Route, Upstream, Certificate, TrustBundle; did you mean Upstream?`}},
