@@ -152,7 +152,7 @@ func TestNewTrustBundleRefusesRevocationLists(t *testing.T) {
 		{"of attributes", "attribute certificates", with(extension(28, true, der(0x30, []byte{0x85, 1, 0xff})...))},
 		{"of a scope that is malformed", "malformed issuingDistributionPoint", with(extension(28, true, 1, 2, 3))},
 		{"a scope with trailing bytes", "malformed issuingDistributionPoint", with(extension(28, true, der(0x30, []byte{0x86, 1, 0xff})...))},
-		{"of a directory's entry", "not a URI", with(extension(28, true, der(0x30, der(0xa0, der(0xa0, []byte{0xa4, 2, 0x30, 0})))...))},
+		{"a distribution point that is a directory name", "not a URI", with(extension(28, true, der(0x30, der(0xa0, der(0xa0, []byte{0xa4, 2, 0x30, 0})))...))},
 		{"with an unknown critical extension", "2.5.29.99", with(extension(99, true, 5, 0))},
 		{"with an entry of another issuer", "indirect", entry(extension(29, true, 0x30, 0))},
 		{"with an entry that cannot be evaluated", "critical extension", entry(extension(99, true, 5, 0))},
@@ -171,7 +171,7 @@ func TestNewTrustBundleRefusesRevocationLists(t *testing.T) {
 			}
 			checkText(t, err.Error())
 			if _, err := certs.SystemTrustBundle(certs.CRLSource{Field: "crls[0]", Data: c.data}); err == nil {
-				t.Error("and beside the system's roots it is accepted")
+				t.Error("it is accepted beside the system's roots")
 			}
 		})
 	}
@@ -268,7 +268,7 @@ func TestCRLInfos(t *testing.T) {
 		{"in date", crl(ca, pki.CRLOptions{Revoked: []*big.Int{big.NewInt(1), big.NewInt(2), big.NewInt(2)}}), 2, ""},
 		{"outdated", crl(ca, pki.CRLOptions{ThisUpdate: now.Add(-2 * time.Hour), NextUpdate: now.Add(-time.Hour)}), 0, "outdated"},
 		{"it is not valid before", crl(ca, pki.CRLOptions{ThisUpdate: now.Add(time.Hour)}), 0, "it is not valid before"},
-		{"of an intermediate that is not here", crl(below, pki.CRLOptions{}), 0, "an intermediate"},
+		{"of an intermediate outside the bundle", crl(below, pki.CRLOptions{}), 0, "an intermediate"},
 		{"of a stranger", crl(&certstest.CA{CA: stranger}, pki.CRLOptions{}), 0, "its issuer is not in the bundle"},
 		{"of another key", crl(&certstest.CA{CA: sameName}, pki.CRLOptions{}), 0, "not signed by the key of"},
 		{"of some certificates", scoped, 0, "only for certificates of end entities, certificates with the distribution point http://crl.test/1"},

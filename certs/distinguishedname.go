@@ -18,7 +18,7 @@ import (
 // escapes do not matter; the order of the parts does.
 func ParseDistinguishedName(text string) (string, error) {
 	if len(text) > maxSubject {
-		return "", fmt.Errorf("has %d bytes; at most %d are compared", len(text), maxSubject)
+		return "", fmt.Errorf("has %d bytes; at most %d are allowed", len(text), maxSubject)
 	}
 	var b strings.Builder
 	for rest, more := text, true; more; {

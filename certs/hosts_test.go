@@ -207,8 +207,8 @@ func TestNoServerName(t *testing.T) {
 		}, certs.ReasonRevoked},
 		{"another key", func(o *certs.ClientOptions) { o.Pins = [][32]byte{{1}} }, certs.ReasonPinMismatch},
 		{"a chain too long", func(o *certs.ClientOptions) { o.VerifyDepth = &depth }, certs.ReasonDepthExceeded},
-		{"a time long past", func(o *certs.ClientOptions) { o.Time = func() time.Time { return time.Unix(0, 0) } }, certs.ReasonNotYetValid},
-		{"a time to come", func(o *certs.ClientOptions) {
+		{"a time before the validity", func(o *certs.ClientOptions) { o.Time = func() time.Time { return time.Unix(0, 0) } }, certs.ReasonNotYetValid},
+		{"a time after the validity", func(o *certs.ClientOptions) {
 			o.Time = func() time.Time { return time.Now().Add(20 * 365 * 24 * time.Hour) }
 		}, certs.ReasonExpired},
 	} {

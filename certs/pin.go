@@ -21,7 +21,7 @@ const maxPins = 100
 func ParsePins(pins []string) ([][32]byte, error) {
 	var bad Faults
 	if len(pins) > maxPins {
-		bad.add("", "holds %d pins: at most %d are compared", len(pins), maxPins)
+		bad.add("", "holds %d pins: at most %d are allowed", len(pins), maxPins)
 		return nil, bad
 	}
 	var sums [][32]byte
@@ -52,7 +52,7 @@ func parsePin(pin string) (sum [32]byte, problem string) {
 	case err == nil && len(raw) == len(sum):
 		return [32]byte(raw), ""
 	case isHexSum(text):
-		return sum, fmt.Sprintf("is in hexadecimal: %s; of these bytes it is %s", want, base64OfHex(text))
+		return sum, fmt.Sprintf("is in hexadecimal: %s; these bytes in base64 are %s", want, base64OfHex(text))
 	case err == nil:
 		return sum, fmt.Sprintf("%q holds %d bytes: %s", safetext.Printable(pin, 60), len(raw), want)
 	}

@@ -38,8 +38,8 @@ func TestParsePins(t *testing.T) {
 		{"sha256/", "is empty"},
 		{"not base64!", "not base64"},
 		{base64.StdEncoding.EncodeToString(sum[:20]), "20 bytes"},
-		{hex.EncodeToString(sum[:]), "it is " + pin},
-		{strings.ToUpper(colons(sum[:])), "it is " + pin},
+		{hex.EncodeToString(sum[:]), "in base64 are " + pin},
+		{strings.ToUpper(colons(sum[:])), "in base64 are " + pin},
 		{base64.RawStdEncoding.EncodeToString(sum[:]), "not base64"},
 		{strings.Repeat("\x1b", 1000), "not base64"},
 	} {

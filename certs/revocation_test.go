@@ -50,7 +50,7 @@ func TestRevocation(t *testing.T) {
 		say  string
 	}{
 		{"no lists", nil, "", ""},
-		{"both in date", [][]byte{root.CRL(t), below.CRL(t)}, "", ""},
+		{"both current", [][]byte{root.CRL(t), below.CRL(t)}, "", ""},
 		{"both in one source", [][]byte{join(root.CRL(t), below.CRL(t))}, "", ""},
 		{"strangers beside them", [][]byte{root.CRL(t), certstest.NewCA(t).CRL(t), below.CRL(t)}, "", ""},
 		{"the leaf is revoked", [][]byte{root.CRL(t), below.CRL(t, server.Leaf)}, certs.ReasonRevoked, `"CN=upstream.test", serial `},
@@ -63,9 +63,9 @@ func TestRevocation(t *testing.T) {
 		{"an outdated one that revokes", [][]byte{root.CRL(t), crl(below, oldAndRevoked)}, certs.ReasonCRLExpired, "is outdated"},
 		{"the root's outdated", [][]byte{crl(root, old), below.CRL(t)}, certs.ReasonCRLExpired, "is outdated"},
 		{"an outdated one beside its successor", [][]byte{root.CRL(t), crl(below, old), below.CRL(t)}, "", ""},
-		{"what came back", [][]byte{root.CRL(t), crl(below, oldAndRevoked), below.CRL(t)}, "", ""},
+		{"a revocation that was withdrawn", [][]byte{root.CRL(t), crl(below, oldAndRevoked), below.CRL(t)}, "", ""},
 		{"one of the future", [][]byte{root.CRL(t), crl(below, future)}, certs.ReasonCRLExpired, "is not valid before"},
-		{"two in date, one of which revokes", [][]byte{root.CRL(t), below.CRL(t), below.CRL(t, server.Leaf)}, certs.ReasonRevoked, ""},
+		{"two current ones, of which one revokes", [][]byte{root.CRL(t), below.CRL(t), below.CRL(t, server.Leaf)}, certs.ReasonRevoked, ""},
 		{"one signed by another key", [][]byte{crl(&certstest.CA{CA: forger}, pki.CRLOptions{}), below.CRL(t)}, certs.ReasonCRLExpired, "not signed by its issuer's key"},
 		{"one signed by another key beside the right one", [][]byte{crl(&certstest.CA{CA: forger}, pki.CRLOptions{Revoked: serial(below.Certificate())}), root.CRL(t), below.CRL(t)}, "", ""},
 	} {
@@ -108,7 +108,7 @@ func TestRevocationOfClients(t *testing.T) {
 		want   certs.Reason
 	}{
 		{"a client that is not revoked", ca.CRL(t, bad.Leaf), good, ""},
-		{"a client that is", ca.CRL(t, bad.Leaf), bad, certs.ReasonRevoked},
+		{"a revoked client", ca.CRL(t, bad.Leaf), bad, certs.ReasonRevoked},
 		{"an outdated list", old, good, certs.ReasonCRLExpired},
 		{"a list of another CA", certstest.NewCA(t).CRL(t), good, certs.ReasonCRLExpired},
 	} {
@@ -202,7 +202,7 @@ func TestRevocationIsThatOfTheAnchorsBundle(t *testing.T) {
 		{"lists of another bundle", []*certs.TrustBundle{a.Trust(t), b.TrustCRLs(t, b.CRL(t))}, ""},
 		{"the same anchor without lists", []*certs.TrustBundle{a.Trust(t), a.TrustCRLs(t, a.CRL(t, server.Leaf))}, certs.ReasonRevoked},
 		{"the same anchor with a list of each kind", []*certs.TrustBundle{a.TrustCRLs(t, a.CRL(t)), a.TrustCRLs(t, a.CRL(t, server.Leaf))}, certs.ReasonRevoked},
-		{"a list in either bundle will do", []*certs.TrustBundle{a.TrustCRLs(t, b.CRL(t)), a.TrustCRLs(t, a.CRL(t))}, ""},
+		{"a list in either bundle is enough", []*certs.TrustBundle{a.TrustCRLs(t, b.CRL(t)), a.TrustCRLs(t, a.CRL(t))}, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := serveConfig(t, tlsConfig(t, server))
@@ -303,7 +303,7 @@ func TestScopesOfRevocationLists(t *testing.T) {
 		{"flags that are off", idp([]byte{0x81, 1, 0}, []byte{0x82, 1, 0}, []byte{0x84, 1, 0}), plain, ""},
 		{"a distribution point that the certificate has", idp(named(point)), pointed, ""},
 		{"one of several", idp(named("http://x.test", point)), pointed, ""},
-		{"one that it has not", idp(named("http://x.test")), pointed, certs.ReasonCRLExpired},
+		{"a distribution point that the certificate lacks", idp(named("http://x.test")), pointed, certs.ReasonCRLExpired},
 		{"a certificate without one", idp(named(point)), plain, certs.ReasonCRLExpired},
 	} {
 		t.Run(c.name, func(t *testing.T) {

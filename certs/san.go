@@ -57,7 +57,7 @@ func (s SAN) String() string { return s.Kind.String() + ":" + s.Value }
 func ParseSANs(names []string) ([]SAN, error) {
 	var bad Faults
 	if len(names) > maxSANs {
-		bad.add("", "holds %d names: at most %d are compared", len(names), maxSANs)
+		bad.add("", "holds %d names: at most %d are allowed", len(names), maxSANs)
 		return nil, bad
 	}
 	var sans []SAN

@@ -243,7 +243,7 @@ func TestFullCredentialsChanged(t *testing.T) {
 		}
 		wantStats(t, second, 1, full{certs.FullNoTicket: 1})
 		if got := fourth.Options(); got.Replaces != nil {
-			t.Error("the Client before is kept")
+			t.Error("the replaced Client stays in memory")
 		}
 	})
 }

@@ -169,7 +169,7 @@ func checkDNSName(name string) error {
 		}
 		for _, r := range label {
 			if !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_') {
-				return bad("labels are of letters, digits and hyphens; write an international name in its xn-- form")
+				return bad("labels consist of letters, digits and hyphens; write an international name in its xn-- form")
 			}
 		}
 	}
