@@ -116,7 +116,7 @@ var mayImport = map[string][]string{
 	"cmd/drawbridge/configfile":  {"cmd/drawbridge/exit", "cmd/drawbridge/manifest", "gateway", "gateway/files", "gateway/invalid", "gateway/store", "proto/drawbridge/admin/v1"},
 	"cmd/drawbridge/connections": {"cmd/drawbridge/client", "cmd/drawbridge/command", "cmd/drawbridge/exit", "cmd/drawbridge/format", "cmd/drawbridge/terminal", "cmd/drawbridge/view", "proto/drawbridge/admin/v1"},
 	"cmd/drawbridge/top":         {"cmd/drawbridge/client", "cmd/drawbridge/command", "cmd/drawbridge/exit", "cmd/drawbridge/format", "cmd/drawbridge/terminal", "cmd/drawbridge/view", "proto/drawbridge/admin/v1"},
-	"cmd/drawbridge/datadir":     {"cmd/drawbridge/command", "cmd/drawbridge/exit", "cmd/drawbridge/fleet", "gateway/fleet", "gateway/store/bolt", "gateway/store/etcd", "gateway/store/seal"},
+	"cmd/drawbridge/datadir":     {"cmd/drawbridge/command", "cmd/drawbridge/exit", "cmd/drawbridge/fleet", "cmd/drawbridge/terminal", "gateway/fleet", "gateway/store/bolt", "gateway/store/etcd", "gateway/store/seal"},
 	"cmd/drawbridge/demo":        {"cmd/drawbridge/command", "cmd/drawbridge/configfile", "cmd/drawbridge/exit", "cmd/drawbridge/manifest", "gateway", "certs/pki"},
 	"cmd/drawbridge/exit":        {"cmd/drawbridge/manifest", "cmd/drawbridge/terminal", "cmd/drawbridge/view", "gateway/invalid", "proto/drawbridge/admin/v1"},
 	"cmd/drawbridge/format":      {"cmd/drawbridge/manifest", "proto/drawbridge/admin/v1"}, // its tests write messages

@@ -23,7 +23,7 @@ gateway runs. It holds everything that is stored: resources, private keys and
 passphrases, and the revisions to roll back to. Keep it as safe as the data directory.
 The copy of a sealed state is sealed with the same key.
 
-The copy is complete if the exit code is 0. "restore" creates a data directory from it.`,
+The copy is complete only if the exit code is 0. "restore" creates a data directory from it.`,
 		Example: "  (umask 077; drawbridge backup > state.backup)",
 		Args:    cobra.NoArgs,
 	}
@@ -34,7 +34,7 @@ The copy is complete if the exit code is 0. "restore" creates a data directory f
 		}
 		if f, ok := c.Out.(*os.File); ok {
 			if info, err := f.Stat(); err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o077 != 0 {
-				fmt.Fprintf(c.Err, "Warning: the file has mode %04o and will hold private keys: chmod 600 it, or set umask 077 before\n", info.Mode().Perm())
+				fmt.Fprintf(c.Err, "Warning: the file has mode %04o and will hold private keys: chmod 600 it, or set umask 077 first\n", info.Mode().Perm())
 			}
 		}
 		cl, err := conn.Dial()

@@ -22,9 +22,9 @@ func TestBackupRestoreAndCheck(t *testing.T) {
 	s.run(ctx, "store", "check", "--data-dir", data).want(t, exit.Failure, "holds no state")
 	s.run(ctx, "restore", filepath.Join(dir, "none"), "--data-dir", data).want(t, exit.Failure, "no such file")
 	s.run(ctx, "restore", writeFile(t, dir, "cut", b.out[:len(b.out)/2]), "--data-dir", data).want(t, exit.Failure, "the backup is damaged or incomplete")
-	s.run(ctx, "restore", backup, "--data-dir", data).want(t, 0, "Restored revision 1 to "+data+": 1 resources, 1 stored revisions.")
+	s.run(ctx, "restore", backup, "--data-dir", data).want(t, 0, "Restored revision 1 to "+data+": 1 resource, 1 stored revision.")
 	s.run(ctx, "restore", backup, "--data-dir", data).want(t, exit.Failure, "exists: move it away first")
-	s.run(ctx, "store", "check", "--data-dir", data).want(t, 0, "Revision 1 is sound: 1 resources, 1 stored revisions.")
+	s.run(ctx, "store", "check", "--data-dir", data).want(t, 0, "Revision 1 is sound: 1 resource, 1 stored revision.")
 
 	socket := "unix:" + filepath.Join(dir, "admin.sock")
 	g := start(t, nil, "serve", "--data-dir", data, "--admin", socket)

@@ -49,7 +49,7 @@ func TestAStateIsSealedAndRekeyed(t *testing.T) {
 	s.run(ctx, "store", "seal", "--seal-key-file", key, "--data-dir", dir+"/none").want(t, exit.Failure, "holds no state")
 	s.run(ctx, "serve", "--seal-key-file", key).want(t, exit.Failure, "is not sealed", `"drawbridge store seal"`)
 	for range 2 {
-		s.run(ctx, "store", "seal", "--seal-key-file", key).want(t, exit.OK, "Revision 1 is sealed: 1 resources, 1 stored revisions. Start")
+		s.run(ctx, "store", "seal", "--seal-key-file", key).want(t, exit.OK, "Revision 1 is sealed: 1 resource, 1 stored revision. Start")
 	}
 	s.run(ctx, "store", "check").want(t, exit.OK, "Revision 1 is sound", "Only its checksums")
 	if out := s.run(ctx, "store", "check", "--seal-key-file", key); strings.Contains(out.out, "Only") || out.code != exit.OK {
@@ -65,7 +65,7 @@ func TestAStateIsSealedAndRekeyed(t *testing.T) {
 	backup := writeFile(t, dir, "state.backup", s.run(ctx, "backup").out)
 	stop()
 	s.run(ctx, "restore", backup, "--data-dir", restored, "--seal-key-file", other).want(t, exit.Failure, "the backup is sealed with another key")
-	s.run(ctx, "restore", backup, "--data-dir", restored).want(t, exit.OK, "1 stored revisions, sealed.")
+	s.run(ctx, "restore", backup, "--data-dir", restored).want(t, exit.OK, "1 stored revision, sealed.")
 
 	s.run(ctx, "store", "rekey", "--seal-key-file", key, "--data-dir", restored).want(t, exit.Usage, "--new-seal-key-file is missing")
 	s.run(ctx, "store", "rekey", "--seal-key-file", other, "--new-seal-key-file", other+"x", "--data-dir", restored).want(t, exit.Failure, "no such file")

@@ -16,6 +16,7 @@ import (
 
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/command"
 	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/exit"
+	"github.com/drawbridge-gateway/drawbridge/cmd/drawbridge/terminal"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store/bolt"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store/seal"
 )
@@ -77,7 +78,7 @@ func failure(dir string, err error) error {
 
 // contents describes the contents of a database.
 func contents(s bolt.Summary) string {
-	return fmt.Sprintf("%d resources, %d stored revisions", s.Resources, s.Records)
+	return terminal.Count(s.Resources, "resource") + ", " + terminal.Count(s.Records, "stored revision")
 }
 
 // description is contents, and whether the database is sealed.

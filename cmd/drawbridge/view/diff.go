@@ -39,7 +39,7 @@ func WriteDiff(w io.Writer, p terminal.Paint, changes []*adminv1.ResourceChange)
 			}
 		}
 		if n := int(ch.GetFieldCount()) - len(ch.GetFields()); n > 0 && len(ch.GetFields()) > 0 {
-			fmt.Fprintln(&out, "  "+p.Faint(fmt.Sprintf("and %d more fields", n)))
+			fmt.Fprintln(&out, "  "+p.Faint("and "+terminal.Count(n, "more field")))
 		}
 	}
 	_, err := w.Write(out.Bytes())

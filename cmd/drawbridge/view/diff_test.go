@@ -25,7 +25,7 @@ func TestADiffIsColoredByWhatHappens(t *testing.T) {
 		"<32>  + \"10.0.0.8:443\"<0>\n" +
 		"  labels[\ufffd[2J]\n" +
 		"<32>  + \"\ufffd[2J\"<0>\n" +
-		"  <2>and 1 more fields<0>\n" +
+		"  <2>and 1 more field<0>\n" +
 		"<1>updated Certificate client<0>\n" +
 		"  <2>the settings are the same; its files have other content<0>\n" +
 		"<32>created Route new<0>\n" +

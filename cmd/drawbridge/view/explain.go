@@ -121,6 +121,6 @@ func writeExplainedUpstream(out *bytes.Buffer, p terminal.Paint, u *adminv1.Expl
 		fmt.Fprintf(out, "  %s  %s\n", p.Strong(terminal.Printable(e.GetAddress())), terminal.Printable(strings.Join(notes, ", ")))
 	}
 	if n := int(u.GetEndpointCount()) - len(u.GetEndpoints()); n > 0 {
-		fmt.Fprintf(out, "  and %d more endpoints\n", n)
+		fmt.Fprintf(out, "  and %s\n", terminal.Count(n, "more endpoint"))
 	}
 }
