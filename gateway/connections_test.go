@@ -128,25 +128,25 @@ func TestFiltersSelectConnections(t *testing.T) {
 		filter *adminv1.ConnectionFilter
 		kinds  string // kinds of the clients that the filter selects
 	}{
-		"none":               {nil, "http/1.1 http/2 tcp tunnel"},
-		"a listener":         {&adminv1.ConnectionFilter{Listeners: []string{"web"}}, "http/1.1 http/2"},
-		"either listener":    {&adminv1.ConnectionFilter{Listeners: []string{"db", "plain"}}, "tcp tunnel"},
-		"an upstream":        {&adminv1.ConnectionFilter{Upstreams: []string{"site"}}, "http/1.1 http/2 tunnel"},
-		"an endpoint":        {&adminv1.ConnectionFilter{Endpoints: []string{w.echo}}, "tcp"},
-		"a route":            {&adminv1.ConnectionFilter{Routes: []string{"none"}}, ""},
-		"an address":         {&adminv1.ConnectionFilter{ClientAddresses: []string{"127.0.0.1"}}, "http/1.1 http/2 tcp tunnel"},
-		"a prefix":           {&adminv1.ConnectionFilter{ClientAddresses: []string{"10.0.0.0/8", "::/0"}}, ""},
-		"an identity":        {&adminv1.ConnectionFilter{ClientIdentities: []string{"CN=alice"}}, "http/1.1 http/2 tcp"},
-		"another identity":   {&adminv1.ConnectionFilter{ClientIdentities: []string{"CN=bob", "spiffe://corp/alice"}}, ""},
-		"the client's print": {&adminv1.ConnectionFilter{Sha256Fingerprints: []string{strings.ToUpper(w.client)}}, "http/1.1 http/2 tcp"},
-		"our print":          {&adminv1.ConnectionFilter{Sha256Fingerprints: []string{w.own}}, "tcp"},
-		"an ID":              {&adminv1.ConnectionFilter{Ids: []string{tunnel.GetId()}}, "tunnel"},
-		"an ID and another":  {&adminv1.ConnectionFilter{Ids: []string{tunnel.GetId()}, Listeners: []string{"db"}}, ""},
-		"the revision":       {&adminv1.ConnectionFilter{MinRevision: now, MaxRevision: now}, "http/1.1 http/2 tcp tunnel"},
-		"earlier revisions":  {&adminv1.ConnectionFilter{MaxRevision: now - 1}, ""},
-		"later revisions":    {&adminv1.ConnectionFilter{MinRevision: now + 1}, ""},
-		"old ones":           {&adminv1.ConnectionFilter{MinAge: day}, ""},
-		"young ones":         {&adminv1.ConnectionFilter{MaxAge: day}, "http/1.1 http/2 tcp tunnel"},
+		"none":                     {nil, "http/1.1 http/2 tcp tunnel"},
+		"a listener":               {&adminv1.ConnectionFilter{Listeners: []string{"web"}}, "http/1.1 http/2"},
+		"either listener":          {&adminv1.ConnectionFilter{Listeners: []string{"db", "plain"}}, "tcp tunnel"},
+		"an upstream":              {&adminv1.ConnectionFilter{Upstreams: []string{"site"}}, "http/1.1 http/2 tunnel"},
+		"an endpoint":              {&adminv1.ConnectionFilter{Endpoints: []string{w.echo}}, "tcp"},
+		"a route":                  {&adminv1.ConnectionFilter{Routes: []string{"none"}}, ""},
+		"an address":               {&adminv1.ConnectionFilter{ClientAddresses: []string{"127.0.0.1"}}, "http/1.1 http/2 tcp tunnel"},
+		"a prefix":                 {&adminv1.ConnectionFilter{ClientAddresses: []string{"10.0.0.0/8", "::/0"}}, ""},
+		"an identity":              {&adminv1.ConnectionFilter{ClientIdentities: []string{"CN=alice"}}, "http/1.1 http/2 tcp"},
+		"another identity":         {&adminv1.ConnectionFilter{ClientIdentities: []string{"CN=bob", "spiffe://corp/alice"}}, ""},
+		"the client's fingerprint": {&adminv1.ConnectionFilter{Sha256Fingerprints: []string{strings.ToUpper(w.client)}}, "http/1.1 http/2 tcp"},
+		"our print":                {&adminv1.ConnectionFilter{Sha256Fingerprints: []string{w.own}}, "tcp"},
+		"an ID":                    {&adminv1.ConnectionFilter{Ids: []string{tunnel.GetId()}}, "tunnel"},
+		"an ID and another":        {&adminv1.ConnectionFilter{Ids: []string{tunnel.GetId()}, Listeners: []string{"db"}}, ""},
+		"the revision":             {&adminv1.ConnectionFilter{MinRevision: now, MaxRevision: now}, "http/1.1 http/2 tcp tunnel"},
+		"earlier revisions":        {&adminv1.ConnectionFilter{MaxRevision: now - 1}, ""},
+		"later revisions":          {&adminv1.ConnectionFilter{MinRevision: now + 1}, ""},
+		"old ones":                 {&adminv1.ConnectionFilter{MinAge: day}, ""},
+		"young ones":               {&adminv1.ConnectionFilter{MaxAge: day}, "http/1.1 http/2 tcp tunnel"},
 	} {
 		selected := map[string]bool{}
 		for _, found := range w.list(c.filter) {
@@ -225,7 +225,7 @@ func TestTheListAgreesWithTheKernelUnderChurn(t *testing.T) {
 			}
 		}
 	}
-	eventually(t, "what the kernel does not know leaves the list", func() bool {
+	eventually(t, "connections that the kernel has dropped leave the list", func() bool {
 		return !slices.ContainsFunc(w.list(nil), func(c *adminv1.Connection) bool { return reset[c.GetId()] })
 	})
 	close(stop)

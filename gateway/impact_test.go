@@ -71,7 +71,7 @@ func TestTheImpactIsWhatHappens(t *testing.T) {
 		eventuallyEqual(t, fmt.Sprintf("edit %d %v, after requests", n, w.variant), want, check)
 	}
 	if lost.closed == 0 || lost.drained == 0 {
-		t.Errorf("the edits ended too little: %+v", lost)
+		t.Errorf("the edits ended too few connections: %+v", lost)
 	}
 }
 

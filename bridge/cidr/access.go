@@ -6,7 +6,7 @@ import "net/netip"
 // clients.
 type Access struct {
 	Allow *Set // only these clients, possibly none; nil: all clients that are not denied
-	Deny  *Set // these clients never, even if allowed
+	Deny  *Set // clients that are never served, even if allowed
 }
 
 // Serves reports whether a client is served. Clients of a unix-domain socket,

@@ -92,7 +92,7 @@ func TestTheHighestRoleOfACallerApplies(t *testing.T) {
 		}
 	}
 	if (*Policy)(nil).Role(&Caller{}) != admin {
-		t.Error("without a policy a caller is no admin")
+		t.Error("without a policy a caller is not an admin")
 	}
 }
 
@@ -160,7 +160,7 @@ func TestAnInvalidFileKeepsThePolicy(t *testing.T) {
 	}
 	select {
 	case <-changed:
-		t.Error("it is said to have changed")
+		t.Error("it is reported as changed")
 	default:
 	}
 	put("subjects: {}\n")

@@ -98,7 +98,7 @@ func (s *Server) mayWrite(ctx context.Context, e *store.Edit) error {
 	if allowed {
 		return nil
 	}
-	return errDenied(from, role, "the right to change certificates and trust bundles, which this request does")
+	return errDenied(from, role, "the right to change certificates and trust bundles, which this request needs")
 }
 
 // roleOf returns the authenticated caller of a call, and its current role.

@@ -115,7 +115,7 @@ func TestAnIncompleteStateIsNotUsed(t *testing.T) {
 	if _, err := s.Ready(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.send(message{Type: liveIs, State: []byte("half")}); err != nil {
+	if err := s.send(message{Type: liveState, State: []byte("half")}); err != nil {
 		t.Fatal(err)
 	}
 	s.Close()

@@ -17,15 +17,15 @@ const (
 	// hello is the new process's first message: its flags are valid, and it needs the
 	// store.
 	hello = "hello"
-	// The old process sends socketsAre after it has closed the store. Each message carries
+	// The old process sends socketList after it has closed the store. Each message carries
 	// some descriptors and their names; the last one has Last set.
-	socketsAre = "sockets"
-	// The new process sends downAre, split like socketsAre: the resources that are down in
+	socketList = "sockets"
+	// The new process sends downList, split like socketList: the resources that are down in
 	// it.
-	downAre = "down"
-	// The old process sends liveIs, split into parts, only to a new process whose hello has
+	downList = "down"
+	// The old process sends liveState, split into parts, only to a new process whose hello has
 	// Live set.
-	liveIs = "live"
+	liveState = "live"
 	// accept tells the new process to accept connections.
 	accept = "accept"
 	// accepting is the new process's answer to accept.
@@ -52,7 +52,7 @@ type message struct {
 	Names   []string          `json:"names,omitempty"`   // names of the descriptors
 	Down    map[string]string `json:"down,omitempty"`    // resource to reason
 	Tickets []byte            `json:"tickets,omitempty"` // TLS ticket keys
-	Live    bool              `json:"live,omitempty"`    // hello: the new process reads liveIs
+	Live    bool              `json:"live,omitempty"`    // hello: the new process reads liveState
 	State   []byte            `json:"state,omitempty"`   // live state
 	Last    bool              `json:"last,omitempty"`
 }

@@ -52,7 +52,7 @@ func (p *Predecessor) Take(ctx context.Context, version string) (Transfer, error
 	for last := false; err == nil && !last; {
 		var m message
 		var files []*os.File
-		if m, files, err = p.receive(socketsAre); err == nil {
+		if m, files, err = p.receive(socketList); err == nil {
 			e.Sockets, e.Tickets, last = append(e.Sockets, files...), append(e.Tickets, m.Tickets...), m.Last
 		}
 	}
@@ -74,17 +74,17 @@ func (p *Predecessor) Ready(ctx context.Context, down map[string]string) (live [
 	batch := map[string]string{}
 	for resource, reason := range down {
 		if batch[resource] = reason[:min(len(reason), maxReason)]; len(batch) == maxListed {
-			if err := p.send(message{Type: downAre, Down: batch}); err != nil {
+			if err := p.send(message{Type: downList, Down: batch}); err != nil {
 				return nil, p.survive(ctx, err)
 			}
 			batch = map[string]string{}
 		}
 	}
-	if err := p.send(message{Type: downAre, Down: batch, Last: true}); err != nil {
+	if err := p.send(message{Type: downList, Down: batch, Last: true}); err != nil {
 		return nil, p.survive(ctx, err)
 	}
 	for {
-		m, _, err := p.receive(liveIs, accept)
+		m, _, err := p.receive(liveState, accept)
 		if err != nil {
 			return nil, p.survive(ctx, err) // an incomplete state is useless
 		}

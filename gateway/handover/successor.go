@@ -29,8 +29,8 @@ type Successor struct {
 	live  bool          // the new process reads the live state
 }
 
-// startsNothing lists the environment variables that a new process must not inherit.
-var startsNothing = []string{"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID", descriptorVariable}
+// notInherited lists the environment variables that a new process must not inherit.
+var notInherited = []string{"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID", descriptorVariable}
 
 // Start starts the program. The caller must call Kill, or Release once the new process
 // has taken over.
@@ -75,7 +75,7 @@ func environment() []string {
 	for _, v := range os.Environ() {
 		name, _, _ := strings.Cut(v, "=")
 		kept := true
-		for _, n := range startsNothing {
+		for _, n := range notInherited {
 			kept = kept && n != name
 		}
 		if kept {
@@ -102,12 +102,12 @@ func (s *Successor) ReadsLive() bool { return s.live }
 func (s *Successor) Pass(ctx context.Context, sockets *Sockets, tickets []byte) error {
 	defer s.endWith(ctx)()
 	for some := range slices.Chunk(tickets, maxBytes) {
-		if err := s.send(message{Type: socketsAre, Tickets: some}); err != nil {
+		if err := s.send(message{Type: socketList, Tickets: some}); err != nil {
 			return s.explain(ctx, err)
 		}
 	}
 	return s.explain(ctx, sockets.pass(func(names []string, fds []int, last bool) error {
-		return s.send(message{Type: socketsAre, Names: names, Last: last}, fds...)
+		return s.send(message{Type: socketList, Names: names, Last: last}, fds...)
 	}))
 }
 
@@ -116,7 +116,7 @@ func (s *Successor) Pass(ctx context.Context, sockets *Sockets, tickets []byte) 
 func (s *Successor) Ready(ctx context.Context) (down map[string]string, err error) {
 	down = map[string]string{}
 	for last := false; !last; {
-		m, err := s.await(ctx, downAre)
+		m, err := s.await(ctx, downList)
 		if err != nil {
 			return nil, err
 		}
@@ -144,7 +144,7 @@ func (s *Successor) Accept(ctx context.Context, live []byte) error {
 func (s *Successor) passLive(ctx context.Context, live []byte) error {
 	defer s.endWith(ctx)()
 	for some := range slices.Chunk(live, maxBytes) {
-		if err := s.send(message{Type: liveIs, State: some}); err != nil {
+		if err := s.send(message{Type: liveState, State: some}); err != nil {
 			return s.explain(ctx, err)
 		}
 	}

@@ -66,7 +66,7 @@ func (s listenerScope) starttls(l *Listener) starttls.Protocol {
 		return starttls.None
 	case v == adminv1.Starttls_STARTTLS_UNSPECIFIED:
 		if t.GetStarttlsOptional() {
-			s.Add(optional, "needs tls.starttls, the protocol in which clients ask for TLS")
+			s.Add(optional, "needs tls.starttls, the protocol in which clients request TLS")
 		}
 		return starttls.None
 	}
