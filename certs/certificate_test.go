@@ -78,7 +78,7 @@ func TestParseCertificateRefuses(t *testing.T) {
 		{"a certificate for a key", chain, chain, inKey, "holds a certificate"},
 		{"a public key", chain, block("PUBLIC KEY", []byte("x")), inKey, "public key"},
 		{"another kind of block", chain, block("DH PARAMETERS", []byte("x")), inKey, "not a private key"},
-		{"a key encrypted the old way", chain, oldEncrypted, "passphrase", "is missing"},
+		{"a key with legacy encryption", chain, oldEncrypted, "passphrase", "is missing"},
 		{"a certificate in DER for a key", chain, der.Bytes, inKey, "holds a certificate"},
 		{"two keys", chain, join(key, other.KeyPEM), inKey, "more than one"},
 		{"half a key", chain, block("PRIVATE KEY", keyDER.Bytes[:20]), inKey, "cannot be parsed"},
@@ -164,7 +164,7 @@ func TestChainIsSorted(t *testing.T) {
 	}{
 		{"in order", join(l, i2, i1), 3, ""},
 		{"with its root", join(l, i2, i1, r), 4, ""},
-		{"intermediates the wrong way round", join(l, i1, i2), 3, "not in order"},
+		{"intermediates in reverse order", join(l, i1, i2), 3, "not in order"},
 		{"root first", join(r, i1, i2, l), 4, "not in order"},
 		{"leaf twice", join(l, l, i2, i1), 3, "\"CN=a.test\" twice"},
 		{"a stranger", join(l, stranger, i2, i1), 3, "does not belong"},

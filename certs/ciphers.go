@@ -145,13 +145,13 @@ func (p *cipherParser) command(text string) {
 
 // An order selects the suites that have all its names and all its words.
 type order struct {
-	none  bool // a term selects nothing
+	empty bool // a term selects nothing
 	names []*suite
 	words []string
 }
 
 func (o *order) match(s *suite) bool {
-	if o.none {
+	if o.empty {
 		return false
 	}
 	for _, n := range o.names {
@@ -198,7 +198,7 @@ func (p *cipherParser) terms(text string, adds bool) (o order, ok bool) {
 			p.list = true
 			continue
 		}
-		o.none = true
+		o.empty = true
 		switch {
 		case isTLS13(term):
 			p.tls13 = append(p.tls13, term)

@@ -148,7 +148,7 @@ func clientTrust(bad *Faults, trust []*TrustBundle) []*TrustBundle {
 	}
 	system, err := SystemTrustBundle()
 	if err != nil {
-		bad.add("trust_bundles", "none is named, and %v", err)
+		bad.add("trust_bundles", "is empty, and %v", err)
 		return nil
 	}
 	return []*TrustBundle{system}

@@ -376,7 +376,7 @@ func TestClassifyDials(t *testing.T) {
 	}{
 		{"nil", nil, ""},
 		{"a port without a listener", dial("tcp", free, t.Context()), certs.ReasonConnectRefused},
-		{"a unix socket that is not there", dial("unix", filepath.Join(dir, "no.sock"), t.Context()), certs.ReasonConnectRefused},
+		{"a missing unix socket", dial("unix", filepath.Join(dir, "no.sock"), t.Context()), certs.ReasonConnectRefused},
 		{"a file that is not a socket", dial("unix", filepath.Join(dir, "file"), t.Context()), certs.ReasonConnectRefused},
 		{"a deadline that passed", dial("tcp", free, late), certs.ReasonConnectTimeout},
 		{"a bare deadline", context.DeadlineExceeded, certs.ReasonConnectTimeout},
@@ -388,7 +388,7 @@ func TestClassifyDials(t *testing.T) {
 		{"an unavailable address", errno("dial", syscall.EADDRNOTAVAIL), certs.ReasonUnreachable},
 		{"a socket that may not be opened", errno("dial", syscall.EACCES), certs.ReasonLocalConfig},
 		{"no file descriptors", errno("dial", syscall.EMFILE), certs.ReasonLocalConfig},
-		{"a name that is not there", op("dial", &net.DNSError{Err: "no such host", IsNotFound: true}), certs.ReasonDNSFailure},
+		{"an unknown name", op("dial", &net.DNSError{Err: "no such host", IsNotFound: true}), certs.ReasonDNSFailure},
 		{"a resolver that does not answer", op("dial", &net.DNSError{Err: "i/o timeout", IsTimeout: true}), certs.ReasonDNSFailure},
 		{"an address without a port", dial("tcp", "127.0.0.1", t.Context()), certs.ReasonLocalConfig},
 		{"a reset", errno("read", syscall.ECONNRESET), certs.ReasonPeerClosed},

@@ -232,7 +232,7 @@ func TestRevokedAnchors(t *testing.T) {
 	}{
 		{"not listed", both, [][]byte{below.CRL(t)}, ""},
 		{"listed by its root", both, [][]byte{below.CRL(t), root.CRL(t, below.Certificate())}, certs.ReasonRevoked},
-		{"listed by a root that is not there", below.CertPEM(), [][]byte{below.CRL(t), root.CRL(t, below.Certificate())}, ""},
+		{"listed by a missing root", below.CertPEM(), [][]byte{below.CRL(t), root.CRL(t, below.Certificate())}, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			source := certs.TrustSource{Certificates: c.certs}

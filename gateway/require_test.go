@@ -209,7 +209,7 @@ func TestAWriteIsPlannedAgainAfterAConcurrentWrite(t *testing.T) {
 	}
 	for _, name := range []string{"up", "between"} {
 		if g.State().Get(adminv1.Kind_KIND_UPSTREAM, name) == nil {
-			t.Errorf("%s is not there", name)
+			t.Errorf("%s is missing", name)
 		}
 	}
 
@@ -292,7 +292,7 @@ func TestConcurrentWritersThatRequireProbes(t *testing.T) {
 			case err == nil:
 				applied.Add(1)
 				if !there {
-					t.Errorf("%s was applied and is not there", u.Name)
+					t.Errorf("%s was applied and is missing", u.Name)
 				}
 			case errors.As(err, &faults) && faults.Worst() == invalid.Conflict:
 				if there {

@@ -170,7 +170,7 @@ func TestFailuresSayWhetherTheProxyOrTheServerFailed(t *testing.T) {
 		reason   certs.Reason
 		text     string
 	}{
-		"HTTP, not there":           {handle: nil, reason: certs.ReasonEgressProxyFailed, text: "cannot be reached"},
+		"HTTP, unreachable":         {handle: nil, reason: certs.ReasonEgressProxyFailed, text: "cannot be reached"},
 		"HTTP, silent":              {handle: silent, reason: certs.ReasonConnectTimeout, text: "did not answer CONNECT"},
 		"HTTP, closes":              {handle: func(net.Conn) {}, reason: certs.ReasonEgressProxyFailed, text: "did not answer CONNECT"},
 		"HTTP, another name":        {config: config, handle: func(c net.Conn) { io.Copy(io.Discard, c) }, reason: certs.ReasonEgressProxyFailed, text: "does not complete the TLS handshake"},
@@ -182,7 +182,7 @@ func TestFailuresSayWhetherTheProxyOrTheServerFailed(t *testing.T) {
 		"HTTP, 403":                 {handle: answers(nil, "HTTP/1.1 403 Forbidden\r\n\r\n"), reason: certs.ReasonEgressProxyRefused, text: "refuses the server"},
 		"HTTP, 502":                 {handle: answers(nil, "HTTP/1.1 502 Bad Gateway\r\n\r\n"), reason: certs.ReasonUnreachable, text: "could not connect to the server"},
 		"HTTP, 504":                 {handle: answers(nil, "HTTP/1.1 504 Gateway Timeout\r\n\r\n"), reason: certs.ReasonConnectTimeout, text: "in time"},
-		"SOCKS, not there":          {protocol: SOCKS5, handle: nil, reason: certs.ReasonEgressProxyFailed, text: "cannot be reached"},
+		"SOCKS, unreachable":        {protocol: SOCKS5, handle: nil, reason: certs.ReasonEgressProxyFailed, text: "cannot be reached"},
 		"SOCKS, silent":             {protocol: SOCKS5, handle: silent, reason: certs.ReasonEgressProxyFailed, text: "did not answer"},
 		"SOCKS, silent later": {protocol: SOCKS5, handle: func(c net.Conn) {
 			io.ReadFull(c, make([]byte, 4))

@@ -44,7 +44,7 @@ func TestUnknownFieldsAreSkippedAndMalformedOnesRejected(t *testing.T) {
 		{"half a key", "\x80", 0, true},
 		{"half a number", "\x08\x80", 0, true},
 		{"half a fixed one", "\x19...", 0, true},
-		{"bytes that are not there", "\x12\x7fab", 0, true},
+		{"missing bytes", "\x12\x7fab", 0, true},
 		{"bytes of a length without an end", "\x12\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", 0, true},
 		{"a group", "\x0b", 0, true},
 	} {

@@ -29,17 +29,17 @@ func TestAcceptedHeaders(t *testing.T) {
 	for name, test := range map[string]struct {
 		header, source, destination string
 	}{
-		"1, IPv4":                    {"PROXY TCP4 192.0.2.1 198.51.100.2 12345 443\r\n", "192.0.2.1:12345", "198.51.100.2:443"},
-		"1, IPv6":                    {"PROXY TCP6 2001:db8::1 2001:db8::2 12345 443\r\n", "[2001:db8::1]:12345", "[2001:db8::2]:443"},
-		"1, unknown":                 {"PROXY UNKNOWN\r\n", "", ""},
-		"1, unknown with what it is": {"PROXY UNKNOWN ffff:f...f:ffff ffff:f...f:ffff 65535 65535\r\n", "", ""},
-		"2, IPv4":                    {v2(0x21, 0x11, ipv4), "192.0.2.1:12345", "198.51.100.2:443"},
-		"2, IPv6":                    {v2(0x21, 0x21, ipv6), "[2001:db8::1]:12345", "[2001:db8::2]:443"},
-		"2, with extensions":         {v2(0x21, 0x11, ipv4+"\x04\x00\x03abc"), "192.0.2.1:12345", "198.51.100.2:443"},
-		"2, local":                   {v2(0x20, 0x00, ""), "", ""},
-		"2, local with addresses":    {v2(0x20, 0x11, ipv4), "", ""},
-		"2, local with something":    {v2(0x20, 0x11, "x"), "", ""},
-		"2, longest":                 {v2(0x21, 0x11, ipv4+"\x04\x0f\xe1"+strings.Repeat("x", 4065)), "192.0.2.1:12345", "198.51.100.2:443"},
+		"1, IPv4":                   {"PROXY TCP4 192.0.2.1 198.51.100.2 12345 443\r\n", "192.0.2.1:12345", "198.51.100.2:443"},
+		"1, IPv6":                   {"PROXY TCP6 2001:db8::1 2001:db8::2 12345 443\r\n", "[2001:db8::1]:12345", "[2001:db8::2]:443"},
+		"1, unknown":                {"PROXY UNKNOWN\r\n", "", ""},
+		"1, unknown with addresses": {"PROXY UNKNOWN ffff:f...f:ffff ffff:f...f:ffff 65535 65535\r\n", "", ""},
+		"2, IPv4":                   {v2(0x21, 0x11, ipv4), "192.0.2.1:12345", "198.51.100.2:443"},
+		"2, IPv6":                   {v2(0x21, 0x21, ipv6), "[2001:db8::1]:12345", "[2001:db8::2]:443"},
+		"2, with extensions":        {v2(0x21, 0x11, ipv4+"\x04\x00\x03abc"), "192.0.2.1:12345", "198.51.100.2:443"},
+		"2, local":                  {v2(0x20, 0x00, ""), "", ""},
+		"2, local with addresses":   {v2(0x20, 0x11, ipv4), "", ""},
+		"2, local with something":   {v2(0x20, 0x11, "x"), "", ""},
+		"2, longest":                {v2(0x21, 0x11, ipv4+"\x04\x0f\xe1"+strings.Repeat("x", 4065)), "192.0.2.1:12345", "198.51.100.2:443"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, slow := range []func(io.Reader) io.Reader{func(r io.Reader) io.Reader { return r }, iotest.OneByteReader} {
@@ -68,24 +68,24 @@ func text(a net.Addr) string {
 
 func TestRejectedHeaders(t *testing.T) {
 	for name, header := range map[string]string{
-		"a line without an end":   "PROXY TCP4 192.0.2.1 198.51.100.2 12345 443" + strings.Repeat(" ", 100) + "\r\n",
-		"LF alone":                "PROXY TCP4 192.0.2.1 198.51.100.2 12345 443\n\r\n",
-		"lower case":              "proxy TCP4 192.0.2.1 198.51.100.2 12345 443\r\n",
-		"no addresses":            "PROXY TCP4 \r\n\r\n\r\n",
-		"a name":                  "PROXY TCP4 localhost 198.51.100.2 12345 443\r\n",
-		"a zone":                  "PROXY TCP6 fe80::1%lo fe80::2 12345 443\r\n",
-		"IPv6 for IPv4":           "PROXY TCP4 2001:db8::1 2001:db8::2 12345 443\r\n",
-		"too large a port":        "PROXY TCP4 192.0.2.1 198.51.100.2 65536 443\r\n",
-		"a signed port":           "PROXY TCP4 192.0.2.1 198.51.100.2 +1 443\r\n",
-		"a port too many":         "PROXY TCP4 192.0.2.1 198.51.100.2 1 443 8\r\n",
-		"a protocol of none":      "PROXY UDP4 192.0.2.1 198.51.100.2 1 443\r\n",
-		"2, too short":            v2(0x21, 0x11, ipv4[:11]),
-		"2, version 3":            v2(0x31, 0x11, ipv4),
-		"2, no such command":      v2(0x22, 0x11, ipv4),
-		"2, no such family":       v2(0x21, 0x41, ipv4),
-		"2, no such transport":    v2(0x21, 0x13, ipv4),
-		"2, a datagram":           v2(0x21, 0x12, ipv4),
-		"2, longer than is taken": v2(0x21, 0x11, ipv4+strings.Repeat("x", 5000)),
+		"a line without an end":    "PROXY TCP4 192.0.2.1 198.51.100.2 12345 443" + strings.Repeat(" ", 100) + "\r\n",
+		"LF alone":                 "PROXY TCP4 192.0.2.1 198.51.100.2 12345 443\n\r\n",
+		"lower case":               "proxy TCP4 192.0.2.1 198.51.100.2 12345 443\r\n",
+		"no addresses":             "PROXY TCP4 \r\n\r\n\r\n",
+		"a name":                   "PROXY TCP4 localhost 198.51.100.2 12345 443\r\n",
+		"a zone":                   "PROXY TCP6 fe80::1%lo fe80::2 12345 443\r\n",
+		"IPv6 for IPv4":            "PROXY TCP4 2001:db8::1 2001:db8::2 12345 443\r\n",
+		"too large a port":         "PROXY TCP4 192.0.2.1 198.51.100.2 65536 443\r\n",
+		"a signed port":            "PROXY TCP4 192.0.2.1 198.51.100.2 +1 443\r\n",
+		"one port too many":        "PROXY TCP4 192.0.2.1 198.51.100.2 1 443 8\r\n",
+		"an unknown protocol":      "PROXY UDP4 192.0.2.1 198.51.100.2 1 443\r\n",
+		"2, too short":             v2(0x21, 0x11, ipv4[:11]),
+		"2, version 3":             v2(0x31, 0x11, ipv4),
+		"2, no such command":       v2(0x22, 0x11, ipv4),
+		"2, no such family":        v2(0x21, 0x41, ipv4),
+		"2, no such transport":     v2(0x21, 0x13, ipv4),
+		"2, a datagram":            v2(0x21, 0x12, ipv4),
+		"2, longer than the limit": v2(0x21, 0x11, ipv4+strings.Repeat("x", 5000)),
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got, err := proxyproto.Read(strings.NewReader(header)); err == nil {
@@ -123,16 +123,16 @@ func TestWrittenHeaders(t *testing.T) {
 		source, destination net.Addr
 		want                string
 	}{
-		"none":        {proxyproto.None, tcp("192.0.2.1:12345"), tcp("198.51.100.2:443"), ""},
-		"1":           {proxyproto.V1, tcp("192.0.2.1:12345"), tcp("198.51.100.2:443"), "PROXY TCP4 192.0.2.1 198.51.100.2 12345 443\r\n"},
-		"1, IPv6":     {proxyproto.V1, tcp("[2001:db8::1]:12345"), tcp("[2001:db8::2]:443"), "PROXY TCP6 2001:db8::1 2001:db8::2 12345 443\r\n"},
-		"1, mixed":    {proxyproto.V1, tcp("192.0.2.1:12345"), tcp("[2001:db8::2]:443"), "PROXY TCP6 ::ffff:192.0.2.1 2001:db8::2 12345 443\r\n"},
-		"1, unix":     {proxyproto.V1, unix, unix, "PROXY UNKNOWN\r\n"},
-		"1, no one":   {proxyproto.V1, nil, nil, "PROXY UNKNOWN\r\n"},
-		"2":           {proxyproto.V2, tcp("192.0.2.1:12345"), tcp("198.51.100.2:443"), v2(0x21, 0x11, ipv4)},
-		"2, unix":     {proxyproto.V2, unix, tcp("198.51.100.2:443"), v2(0x20, 0, "")},
-		"2, no one":   {proxyproto.V2, nil, nil, v2(0x20, 0, "")},
-		"2, nonsense": {proxyproto.V2, &net.TCPAddr{IP: net.IP{192, 0, 2, 1}, Port: 1 << 20}, tcp("198.51.100.2:443"), v2(0x20, 0, "")},
+		"none":         {proxyproto.None, tcp("192.0.2.1:12345"), tcp("198.51.100.2:443"), ""},
+		"1":            {proxyproto.V1, tcp("192.0.2.1:12345"), tcp("198.51.100.2:443"), "PROXY TCP4 192.0.2.1 198.51.100.2 12345 443\r\n"},
+		"1, IPv6":      {proxyproto.V1, tcp("[2001:db8::1]:12345"), tcp("[2001:db8::2]:443"), "PROXY TCP6 2001:db8::1 2001:db8::2 12345 443\r\n"},
+		"1, mixed":     {proxyproto.V1, tcp("192.0.2.1:12345"), tcp("[2001:db8::2]:443"), "PROXY TCP6 ::ffff:192.0.2.1 2001:db8::2 12345 443\r\n"},
+		"1, unix":      {proxyproto.V1, unix, unix, "PROXY UNKNOWN\r\n"},
+		"1, no client": {proxyproto.V1, nil, nil, "PROXY UNKNOWN\r\n"},
+		"2":            {proxyproto.V2, tcp("192.0.2.1:12345"), tcp("198.51.100.2:443"), v2(0x21, 0x11, ipv4)},
+		"2, unix":      {proxyproto.V2, unix, tcp("198.51.100.2:443"), v2(0x20, 0, "")},
+		"2, no client": {proxyproto.V2, nil, nil, v2(0x20, 0, "")},
+		"2, nonsense":  {proxyproto.V2, &net.TCPAddr{IP: net.IP{192, 0, 2, 1}, Port: 1 << 20}, tcp("198.51.100.2:443"), v2(0x20, 0, "")},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := test.version.Header(test.source, test.destination); string(got) != test.want {
@@ -157,7 +157,7 @@ func TestTrust(t *testing.T) {
 	}
 	unix := &net.UnixAddr{Net: "unix"}
 	if trust.Trusts(unix) || trust.Trusts(nil) || (*proxyproto.Trust)(nil).Trusts(tcp("10.1.2.3:1")) {
-		t.Error("trusts who was not named")
+		t.Error("trusts a source that was not named")
 	}
 	local, bad := proxyproto.NewTrust([]string{proxyproto.FromUnix})
 	if bad != nil || !local.Trusts(unix) || local.Trusts(tcp("127.0.0.1:1")) {

@@ -180,7 +180,7 @@ func TestAFailureKeepsTheLastAnswer(t *testing.T) {
 		"nowhere":               func(name string) { s.Set(name, dnstest.A(1, "0.0.0.0"), dnstest.A(1, "::"), dnstest.A(1, "224.0.0.1")) },
 		"no more than a header": func(name string) { s.Garble(name, nil) },
 		"no question":           func(name string) { s.Garble(name, make([]byte, 8)) },
-		"records that are not there": func(name string) {
+		"missing records": func(name string) {
 			s.Garble(name, append(header(0xff, 0xff, 0, 0, 0, 0), bytes.Repeat([]byte{0xc0, 0x0c}, 300)...))
 		},
 	} {

@@ -50,7 +50,7 @@ type Turn struct {
 // triesKept is how many endpoints a Turn remembers without allocating.
 const triesKept = 8
 
-// Begin starts a way through u. The caller must call End.
+// Begin starts the Turn at u. The caller must call End.
 func (t *Turn) Begin(u *Upstream, key Key) { *t = Turn{upstream: u, key: key} }
 
 // Exclusive requires a connection for this Turn alone: it cannot use

@@ -91,8 +91,8 @@ func TestKindsAndNamesAreCompleted(t *testing.T) {
 }
 
 func TestWithoutADefaultDirectoryTheAddressMustBeGiven(t *testing.T) {
-	nowhere := &cli{Env: &command.Env{UID: 1, In: strings.NewReader(""), Out: io.Discard, Err: io.Discard, LookupEnv: func(string) (string, bool) { return "", false }}}
-	if code := nowhere.run(t.Context(), []string{"status"}); code != exit.Usage {
-		t.Errorf("with nowhere to look, status exits with %d", code)
+	c := &cli{Env: &command.Env{UID: 1, In: strings.NewReader(""), Out: io.Discard, Err: io.Discard, LookupEnv: func(string) (string, bool) { return "", false }}}
+	if code := c.run(t.Context(), []string{"status"}); code != exit.Usage {
+		t.Errorf("without an address, status exits with %d", code)
 	}
 }

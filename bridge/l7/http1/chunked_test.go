@@ -44,7 +44,7 @@ var chunkedBodies = []struct {
 	err            error
 }{
 	{name: "nothing", in: "0\r\n\r\n"},
-	{name: "nothing in more digits", in: "0000000000000000\r\n\r\n"},
+	{name: "zero in more digits", in: "0000000000000000\r\n\r\n"},
 	{name: "a chunk", in: "5\r\nhello\r\n0\r\n\r\n", data: "hello"},
 	{name: "several chunks", in: "5\r\nhello\r\n1\r\n,\r\n6\r\n world\r\n00\r\n\r\n", data: "hello, world"},
 	{name: "sizes in either case", in: "a\r\n0123456789\r\nA\r\n0123456789\r\n0\r\n\r\n", data: "01234567890123456789"},

@@ -38,6 +38,6 @@ func TestColorsDoNotMoveColumns(t *testing.T) {
 
 func TestNothingIsColoredIfThereIsNoText(t *testing.T) {
 	if got := Paint(true).Bad(""); got != "" {
-		t.Errorf("nothing in red is %q", got)
+		t.Errorf("an empty text in red is %q", got)
 	}
 }
