@@ -65,7 +65,7 @@ func TestRevocation(t *testing.T) {
 		{"an outdated one beside its successor", [][]byte{root.CRL(t), crl(below, old), below.CRL(t)}, "", ""},
 		{"a revocation that was withdrawn", [][]byte{root.CRL(t), crl(below, oldAndRevoked), below.CRL(t)}, "", ""},
 		{"one of the future", [][]byte{root.CRL(t), crl(below, future)}, certs.ReasonCRLExpired, "is not valid before"},
-		{"two current ones, of which one revokes", [][]byte{root.CRL(t), below.CRL(t), below.CRL(t, server.Leaf)}, certs.ReasonRevoked, ""},
+		{"two current ones, one revokes", [][]byte{root.CRL(t), below.CRL(t), below.CRL(t, server.Leaf)}, certs.ReasonRevoked, ""},
 		{"one signed by another key", [][]byte{crl(&certstest.CA{CA: forger}, pki.CRLOptions{}), below.CRL(t)}, certs.ReasonCRLExpired, "not signed by its issuer's key"},
 		{"one signed by another key beside the right one", [][]byte{crl(&certstest.CA{CA: forger}, pki.CRLOptions{Revoked: serial(below.Certificate())}), root.CRL(t), below.CRL(t)}, "", ""},
 	} {

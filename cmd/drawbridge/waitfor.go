@@ -26,7 +26,7 @@ func waitForFlag(cmd *cobra.Command) func() (*adminv1.WaitFor, error) {
 	return func() (*adminv1.WaitFor, error) {
 		switch {
 		case !cmd.Flags().Changed("wait-for") && cmd.Flags().Changed("wait-timeout"):
-			return nil, exit.UsageError("--wait-timeout goes with --wait-for fleet")
+			return nil, exit.UsageError("--wait-timeout requires --wait-for fleet")
 		case !cmd.Flags().Changed("wait-for"):
 			return nil, nil
 		case *target != "fleet":
