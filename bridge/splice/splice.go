@@ -102,8 +102,8 @@ type Splice struct {
 }
 
 // Start takes ownership of two connections and carries their bytes. Each is a
-// *socket.Socket, or a *tls.Conn over one whose handshake is complete. Start does not
-// block.
+// *socket.Socket, or a *tls.Conn over one whose handshake is complete. Closing either
+// Socket ends the splice early. Start does not block.
 func (e *Engine) Start(client, upstream net.Conn, o Options) *Splice {
 	s := e.newSplice(client, upstream, o)
 	if s.begin(client, upstream) {
@@ -146,21 +146,6 @@ func (s *Splice) takeOver(client, upstream net.Conn) {
 		s.setEnding(s.upstream.endingOf(err), err)
 		s.close()
 	}
-}
-
-// Run starts a splice and waits until it has ended. Closing either connection's Socket
-// ends the splice early.
-func (e *Engine) Run(client, upstream net.Conn, o Options) Result {
-	results := make(chan Result, 1)
-	done := o.Done
-	o.Done = func(r Result) {
-		if done != nil {
-			done(r)
-		}
-		results <- r
-	}
-	e.Start(client, upstream, o)
-	return <-results
 }
 
 // Cut ends the splice, unless it has already ended, and records ending and cause. Both

@@ -240,13 +240,15 @@ func TestClosedSocketIsDrained(t *testing.T) {
 	})
 }
 
-func TestRunWaitsForTheEnd(t *testing.T) {
+func TestBytesSentBeforeTheStartArrive(t *testing.T) {
 	engines(t, func(t *testing.T, e *splice.Engine) {
 		client, upstream := connect(t, "tcp"), connect(t, "tcp")
 		client.far.Write([]byte("x"))
 		client.far.(halfCloser).CloseWrite()
 		upstream.far.(halfCloser).CloseWrite()
-		if r := e.Run(client.near, upstream.near, splice.Options{Idle: time.Hour, Linger: time.Hour}); r.Ending != splice.Closed || r.ToUpstream != 1 {
+		results := make(chan splice.Result, 1)
+		e.Start(client.near, upstream.near, splice.Options{Idle: time.Hour, Linger: time.Hour, Done: func(r splice.Result) { results <- r }})
+		if r := <-results; r.Ending != splice.Closed || r.ToUpstream != 1 {
 			t.Errorf("%+v", r)
 		}
 	})
