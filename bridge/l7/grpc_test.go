@@ -123,6 +123,23 @@ func TestACallEndsAtItsDeadline(t *testing.T) {
 	}
 }
 
+// An upstream that enforces the deadline of a call ends it when the gateway does. Whichever is
+// first, the status is DEADLINE_EXCEEDED, because clients repeat a call that is UNAVAILABLE.
+func TestAnUpstreamThatEndsACallAtItsDeadlineIsNotAtFault(t *testing.T) {
+	w := newTestbed(t)
+	back := w.back(backs.HTTP2, w.upstream2(func(s *http2.ServerStream) {
+		<-time.After(time.Millisecond)
+		s.Abort(nil)
+	}))
+	_, address := w.gateway(fixed(&Table{Default: to(back)}))
+	client := w.dial2(address)
+	for range 300 {
+		if got := call(t, client, "/a.Service/Call", timeout("1m")); got.status() != "head 4" {
+			t.Fatalf("%+v with %s", got.head, got.status())
+		}
+	}
+}
+
 // readOf returns the bytes that the upstream read from the call with these fields. It
 // drops bytes of earlier calls, and reports false if no such call arrives.
 func readOf(read <-chan string, given []message.Field, deadline time.Duration) (string, bool) {

@@ -95,6 +95,13 @@ func (d *deadlines) hasTime(pause time.Duration) bool {
 	return (d.head.IsZero() || then.Before(d.head)) && (d.total.IsZero() || then.Before(d.total))
 }
 
+// callPassed reports whether the deadline of a gRPC call has passed.
+func (d *deadlines) callPassed() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.byCall && !d.total.IsZero() && !time.Now().Before(d.total)
+}
+
 // startTry bounds the wait for the response's head in a try.
 func (d *deadlines) startTry(limit time.Duration) {
 	d.mu.Lock()
