@@ -50,6 +50,8 @@ type collector struct {
 	seen     uint64    // total allocated bytes at the last collection by look
 	left     uint64    // unused bytes that could not be returned
 	next     time.Time // the earliest time of another collection after little activity
+	soonest  time.Time // the same if many goroutines have ended
+	most     uint64    // the highest number of goroutines at a look since the last collection
 }
 
 const (
@@ -68,6 +70,9 @@ const (
 	// wall time is unsuitable: on a busy machine it is many times longer.
 	restFor   = 500
 	leastRest = 5 * time.Second
+	// fewest is how many goroutines must have ended, beside a quarter of all, to show that
+	// connections have closed: then there is garbage, and only leastRest applies.
+	fewest = 32
 	// usualStack is the usual stack size of a goroutine.
 	usualStack = 8 << 10
 )
@@ -138,12 +143,20 @@ func (c *collector) look() {
 	// closed, which allocates little. Only another collection can detect this, so one
 	// runs from time to time.
 	recent := made - c.seen
-	if unused-c.left > worth || recent > worth || recent > activity && !time.Now().Before(c.next) {
+	next := c.next
+	if goroutines := c.heap[5].Value.Uint64(); goroutines >= c.most {
+		c.most = goroutines
+	} else if c.most-goroutines > max(fewest, c.most/4) {
+		next = c.soonest
+	}
+	if unused-c.left > worth || recent > worth || recent > activity && !time.Now().Before(next) {
 		before := cpuTime()
 		debug.FreeOSMemory()
 		c.seen = made
 		c.left, _, _ = c.unused() // memory lost to fragmentation: a second attempt would not help
+		c.soonest = time.Now().Add(leastRest)
 		c.next = time.Now().Add(max(leastRest, restFor*(cpuTime()-before)))
+		c.most = c.heap[5].Value.Uint64()
 	}
 }
 

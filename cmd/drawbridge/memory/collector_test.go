@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
+	"sync"
 	"testing"
 	"time"
 )
@@ -100,6 +101,51 @@ func TestCollectorReturnsUnusedMemory(t *testing.T) {
 	}
 	if metrics.Read(released); released[1].Value.Uint64() != cycles {
 		t.Errorf("collected %d times more, for nothing", released[1].Value.Uint64()-cycles)
+	}
+}
+
+// After a collection that took long the next one is far away, but not if many goroutines end:
+// then connections have closed.
+func TestCollectorNoticesThatGoroutinesEnded(t *testing.T) {
+	c := newCollector()
+	const held, goroutines = 64 << 20, 200
+	var started, running sync.WaitGroup
+	end := make(chan struct{})
+	started.Add(goroutines)
+	for range goroutines {
+		running.Go(func() {
+			memory := make([]byte, held/goroutines)
+			started.Done()
+			<-end
+			runtime.KeepAlive(memory)
+		})
+	}
+	started.Wait()
+	for c.soonest.IsZero() {
+		c.look() // until it has collected what was allocated
+	}
+	forced := []metrics.Sample{{Name: "/gc/cycles/forced:gc-cycles"}}
+	looks := func() bool {
+		metrics.Read(forced)
+		before := forced[0].Value.Uint64()
+		sink := make([]byte, 8*activity)
+		c.look()
+		runtime.KeepAlive(sink)
+		metrics.Read(forced)
+		return forced[0].Value.Uint64() != before
+	}
+	c.next, c.soonest = time.Now().Add(time.Hour), time.Time{}
+	if looks() {
+		t.Error("it collects again before its time")
+	}
+	close(end)
+	running.Wait()
+	if !looks() {
+		t.Error("it does not notice that goroutines ended")
+	}
+	c.next, c.soonest = time.Now().Add(time.Hour), time.Now().Add(time.Hour)
+	if looks() {
+		t.Error("it collects again at once")
 	}
 }
 
