@@ -41,6 +41,15 @@ func grpcUpstream(name string, settings *adminv1.UpstreamTls, addresses ...strin
 	return u
 }
 
+// triesOf returns how often to try a case. In one the client cancels a call and then completes it:
+// on a busy machine the response may come before the client has noticed its own cancellation.
+func triesOf(test string) int {
+	if test == "cancel_after_begin" {
+		return 5
+	}
+	return 1
+}
+
 func TestInteroperabilityOfGRPC(t *testing.T) {
 	t.Parallel()
 	serverPath, clientPath := need(t, "grpc-interop-server"), need(t, "grpc-interop-client")
@@ -73,7 +82,13 @@ func TestInteroperabilityOfGRPC(t *testing.T) {
 			args = append(args, "--use_tls", "--use_test_ca", "--ca_file", ca, "--server_host_override", serverName)
 		}
 		for _, test := range interopCases {
-			if r := command(t, clientPath, append(args, "--test_case", test)...); r.code != 0 {
+			var r result
+			for range triesOf(test) {
+				if r = command(t, clientPath, append(args, "--test_case", test)...); r.code == 0 {
+					break
+				}
+			}
+			if r.code != 0 {
 				t.Errorf("%s, %s: %v", test, name, r)
 			}
 		}
