@@ -93,6 +93,17 @@ type position struct {
 	Read     int64  // etcd's revision when the head was read
 }
 
+// positionAt returns the position of a head.
+func positionAt(h *etcd.Head) position { return position{h.Cluster, h.Instance, h.ID(), h.Read} }
+
+// positionOf returns the position of a copy.
+func positionOf(local *bolt.Store) (at position, err error) {
+	if err := json.Unmarshal(local.Position(), &at); err != nil {
+		return position{}, fmt.Errorf("the data directory's position in the fleet: %w", err)
+	}
+	return at, nil
+}
+
 // kept is the content of the copy in bolt.
 type kept struct {
 	state    *store.State
@@ -123,9 +134,10 @@ func New(o Options) (*Member, error) {
 	if m.notify == nil {
 		m.notify = func(Event, string) {}
 	}
-	if stored := o.Local.Position(); stored != nil {
-		if err := json.Unmarshal(stored, &m.position); err != nil {
-			return nil, fmt.Errorf("the data directory's position in the fleet: %w", err)
+	if o.Local.Position() != nil {
+		var err error
+		if m.position, err = positionOf(o.Local); err != nil {
+			return nil, err
 		}
 	} else if m.state.Revision() > 0 {
 		return nil, fmt.Errorf("the data directory holds revision %d of a gateway without a fleet: start with an empty --data-dir, and apply the configuration to the fleet", m.state.Revision())
@@ -231,7 +243,7 @@ func (m *Member) moved(h *etcd.Head, state *store.State) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.head, m.state = h, state
-	m.position = position{h.Cluster, h.Instance, h.ID(), h.Read}
+	m.position = positionAt(h)
 	m.contact(h)
 }
 

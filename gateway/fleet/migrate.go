@@ -39,8 +39,7 @@ func ToEtcd(ctx context.Context, local *bolt.Store, remote *etcd.Store) (Migrati
 	case state.Revision() == 0:
 		return Migration{}, errors.New("the data directory holds no configuration")
 	}
-	done := local.Position() != nil
-	if done {
+	if local.Position() != nil {
 		return alreadyInEtcd(ctx, local, remote)
 	}
 	records, err := recordsOf(local)
@@ -60,7 +59,7 @@ func ToEtcd(ctx context.Context, local *bolt.Store, remote *etcd.Store) (Migrati
 	if err := same(state, reading.State); err != nil {
 		return Migration{}, fmt.Errorf("etcd does not return what was written: %w", err)
 	}
-	encoded, err := json.Marshal(position{head.Cluster, head.Instance, head.ID(), head.Read})
+	encoded, err := json.Marshal(positionAt(head))
 	if err != nil {
 		return Migration{}, err
 	}
@@ -72,16 +71,16 @@ func ToEtcd(ctx context.Context, local *bolt.Store, remote *etcd.Store) (Migrati
 
 // alreadyInEtcd checks that the fleet in etcd is that of the copy.
 func alreadyInEtcd(ctx context.Context, local *bolt.Store, remote *etcd.Store) (Migration, error) {
-	var at position
-	if err := json.Unmarshal(local.Position(), &at); err != nil {
-		return Migration{}, fmt.Errorf("the data directory's position in the fleet: %w", err)
+	at, err := positionOf(local)
+	if err != nil {
+		return Migration{}, err
 	}
 	head, err := remote.Head(ctx)
 	if err != nil {
 		return Migration{}, err
 	}
-	if why := at.differs(local.State(), head); why != "" {
-		return Migration{}, fmt.Errorf("the data directory is a copy of another fleet: %s", why)
+	if reason := at.differs(local.State(), head); reason != "" {
+		return Migration{}, fmt.Errorf("the data directory is a copy of another fleet: %s", reason)
 	}
 	return Migration{Revision: head.Revision(), Resources: len(local.State().All()), Records: len(head.Records), Done: true}, nil
 }
@@ -97,9 +96,9 @@ func FromEtcd(ctx context.Context, local *bolt.Store, remote *etcd.Store) (Migra
 	out := Migration{Revision: state.Revision(), Resources: len(state.All()), Records: len(reading.Records)}
 	switch {
 	case local.Position() != nil:
-		var at position
-		if err := json.Unmarshal(local.Position(), &at); err != nil {
-			return Migration{}, fmt.Errorf("the data directory's position in the fleet: %w", err)
+		at, err := positionOf(local)
+		if err != nil {
+			return Migration{}, err
 		}
 		if at.Instance != head.Instance {
 			return Migration{}, fmt.Errorf("the data directory is a copy of another fleet (%s), and etcd holds %s", at.Instance, head.Instance)
@@ -111,7 +110,7 @@ func FromEtcd(ctx context.Context, local *bolt.Store, remote *etcd.Store) (Migra
 		out.Done = true
 		return out, nil
 	}
-	encoded, err := json.Marshal(position{head.Cluster, head.Instance, head.ID(), head.Read})
+	encoded, err := json.Marshal(positionAt(head))
 	if err != nil {
 		return Migration{}, err
 	}
