@@ -144,7 +144,7 @@ func (c *collector) look() {
 	// runs from time to time.
 	recent := made - c.seen
 	next := c.next
-	if goroutines := c.heap[5].Value.Uint64(); goroutines >= c.most {
+	if goroutines := c.goroutines(); goroutines >= c.most {
 		c.most = goroutines
 	} else if c.most-goroutines > max(fewest, c.most/4) {
 		next = c.soonest
@@ -156,7 +156,7 @@ func (c *collector) look() {
 		c.left, _, _ = c.unused() // memory lost to fragmentation: a second attempt would not help
 		c.soonest = time.Now().Add(leastRest)
 		c.next = time.Now().Add(max(leastRest, restFor*(cpuTime()-before)))
-		c.most = c.heap[5].Value.Uint64()
+		c.most = c.goroutines()
 	}
 }
 
@@ -172,11 +172,14 @@ func cpuTime() time.Duration {
 func (c *collector) unused() (unused, live, made uint64) {
 	metrics.Read(c.heap)
 	value := func(i int) uint64 { return c.heap[i].Value.Uint64() }
-	live, made, held, free, stacks, goroutines := value(0), value(1), value(2), value(3), value(4), value(5)
+	live, made, held, free, stacks, goroutines := value(0), value(1), value(2), value(3), value(4), c.goroutines()
 	garbage := max(held, live) - live
 	stacks -= min(stacks, goroutines*usualStack) // stacks of ended goroutines count until the next collection
 	return garbage + free + stacks, live, made
 }
+
+// goroutines returns their number when unused was called last.
+func (c *collector) goroutines() uint64 { return c.heap[5].Value.Uint64() }
 
 // A cycle is never reachable, so the next garbage collection runs its finalizer.
 type cycle struct{ of *collector }
