@@ -126,17 +126,28 @@ func TestACallEndsAtItsDeadline(t *testing.T) {
 // An upstream that enforces the deadline of a call ends it when the gateway does. Whichever is
 // first, the status is DEADLINE_EXCEEDED, because clients repeat a call that is UNAVAILABLE.
 func TestAnUpstreamThatEndsACallAtItsDeadlineIsNotAtFault(t *testing.T) {
-	w := newTestbed(t)
-	back := w.back(backs.HTTP2, w.upstream2(func(s *http2.ServerStream) {
-		<-time.After(time.Millisecond)
-		s.Abort(nil)
-	}))
-	_, address := w.gateway(fixed(&Table{Default: to(back)}))
-	client := w.dial2(address)
-	for range 300 {
-		if got := call(t, client, "/a.Service/Call", timeout("1m")); got.status() != "head 4" {
-			t.Fatalf("%+v with %s", got.head, got.status())
-		}
+	for _, responds := range []bool{false, true} {
+		t.Run(fmt.Sprintf("responds=%v", responds), func(t *testing.T) {
+			w := newTestbed(t)
+			back := w.back(backs.HTTP2, w.upstream2(func(s *http2.ServerStream) {
+				passed := time.After(time.Millisecond)
+				if responds {
+					_ = s.Respond(&message.Response{Status: 200, Length: -1, Fields: message.Fields{{Name: "content-type", Value: "application/grpc"}}}, false)
+					_ = s.Write([]byte("pong"))
+					_ = s.Flush()
+				}
+				<-passed
+				s.Abort(nil)
+			}))
+			_, address := w.gateway(fixed(&Table{Default: to(back)}))
+			client := w.dial2(address)
+			for range 300 {
+				got := call(t, client, "/a.Service/Call", timeout("1m"))
+				if status := got.status(); status != "head 4" && !(responds && status == "trailer 4") {
+					t.Fatalf("%+v with %s, body %q", got.head, status, got.body)
+				}
+			}
+		})
 	}
 }
 

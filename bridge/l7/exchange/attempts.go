@@ -174,9 +174,7 @@ func (t *attempts) send(e *upstream.Endpoint) (message.Back, error) {
 			t.avoid = t.given.Carrier
 		}
 		t.abandon(b, err)
-		if x.deadlines.callPassed() {
-			x.cancel.fail(errCallDeadline) // an upstream enforces the deadline at the same moment
-		}
+		x.deadlines.checkCall()
 		switch {
 		case x.cancel.failed():
 			return nil, err

@@ -23,6 +23,7 @@ type deadlines struct {
 	byCall bool        // total is the deadline of a gRPC call
 
 	byDefault bool // head comes from Shared.ResponseTimeout
+	extended  bool // total has passed, and was moved by maxHeadDelay
 
 	// clientSlow says that when total passed, the gateway was writing the response to
 	// the client, not waiting for the upstream. It is set before the canceller fails.
@@ -32,7 +33,7 @@ type deadlines struct {
 func (d *deadlines) init(x *Exchange) { d.x, d.expire = x, d.expired }
 
 func (d *deadlines) reset() {
-	d.byCall, d.byDefault = false, false // stop has reset the other fields
+	d.byCall, d.byDefault, d.extended = false, false, false // stop has reset the other fields
 	d.clientSlow.Store(false)
 }
 
@@ -56,6 +57,9 @@ func (d *deadlines) start(head, total time.Duration) {
 	}
 	d.set()
 }
+
+// maxHeadDelay bounds how long sending a response's head may take after total has passed.
+const maxHeadDelay = time.Second
 
 // maxSet bounds how long the timer is set for: while it is set, it keeps the
 // exchange in memory.
@@ -95,11 +99,16 @@ func (d *deadlines) hasTime(pause time.Duration) bool {
 	return (d.head.IsZero() || then.Before(d.head)) && (d.total.IsZero() || then.Before(d.total))
 }
 
-// callPassed reports whether the deadline of a gRPC call has passed.
-func (d *deadlines) callPassed() bool {
+// checkCall ends the exchange if the deadline of its gRPC call has passed. It is called when
+// the upstream resets the call: an upstream that enforces the deadline may do so before the
+// timer fires here.
+func (d *deadlines) checkCall() {
 	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.byCall && !d.total.IsZero() && !time.Now().Before(d.total)
+	passed := d.byCall && !d.total.IsZero() && !time.Now().Before(d.total)
+	d.mu.Unlock()
+	if passed {
+		d.x.cancel.fail(errCallDeadline)
+	}
 }
 
 // startTry bounds the wait for the response's head in a try.
@@ -130,13 +139,9 @@ func (d *deadlines) endTry() {
 // responseStarted is called when the response's head arrives: from then on only the
 // total time is bounded.
 func (d *deadlines) responseStarted() {
-	if d.total.IsZero() {
-		d.stop()
-		return
-	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.head = time.Time{}
+	d.head, d.try = time.Time{}, time.Time{}
 	d.set()
 }
 
@@ -172,10 +177,18 @@ func (d *deadlines) expired() {
 		}
 		d.clientSlow.Store(started && !x.stall.waits())
 		x.cancel.fail(cause)
-		if started && !x.endAtDeadline() {
+		responded := x.responded.Load()
+		switch {
+		case !started || x.endAtDeadline():
+			return
+		case !responded && !d.extended:
+			// The response's head is being sent. After that the exchange itself ends the
+			// response, unless the client is slow.
+			d.total, d.extended = now.Add(maxHeadDelay), true
+		default:
 			x.front.Abort(cause) // the client may be the slow side
+			return
 		}
-		return
 	case passed(d.head) && d.byDefault && d.postpone(now):
 	case passed(d.head):
 		x.cancel.fail(errDeadline)

@@ -113,7 +113,8 @@ type Exchange struct {
 	response     message.Response // the latest response head
 	code         int              // status code of the final response; 0: it has not begun
 	aborted      bool
-	relaysCall   atomic.Bool // the forwarded response belongs to a gRPC call
+	responded    atomic.Bool // the head of the forwarded response was passed to the front
+	relaysCall   atomic.Bool // the forwarded response belongs to a gRPC call; set before responded
 	timerPending bool        // a timer may still run, so the exchange is not used again
 
 	cancel    canceller
@@ -153,6 +154,7 @@ func (x *Exchange) Reset() bool {
 	x.Rules, x.Log, x.Start = Rules{}, Log{}, time.Time{}
 	x.GRPC, x.ExpectsContinue, x.WebSocketKey = false, false, ""
 	x.front, x.code, x.aborted = nil, 0, false
+	x.responded.Store(false)
 	x.relaysCall.Store(false)
 	x.cancel.reset()
 	x.deadlines.reset()

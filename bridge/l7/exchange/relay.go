@@ -94,7 +94,7 @@ func (x *Exchange) relay(b message.Back) (tunnels bool) {
 	x.addDate()
 	x.code = r.Status
 	x.recordStatus(r.Fields)
-	x.relaysCall.Store(x.GRPC && policy.IsGRPC(r.Fields))
+	isCall := x.GRPC && policy.IsGRPC(r.Fields)
 	end := r.Length == 0
 	if end {
 		x.releaseBack(b)
@@ -107,6 +107,10 @@ func (x *Exchange) relay(b message.Back) (tunnels bool) {
 		x.abort(err)
 		return false
 	}
+	if isCall {
+		x.relaysCall.Store(true)
+	}
+	x.responded.Store(true)
 	if !end {
 		x.download(b)
 	}
@@ -123,6 +127,7 @@ func (x *Exchange) download(b message.Back) {
 		x.complete(b)
 		return
 	default:
+		x.deadlines.checkCall()
 		if err = readErr; x.stall.found.Load() {
 			err = errStalled
 		}
