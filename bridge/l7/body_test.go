@@ -93,42 +93,51 @@ func TestAConnectionIsKeptAfterAWholeBody(t *testing.T) {
 
 func TestStalledBodyTimesOut(t *testing.T) {
 	for _, body := range []string{"Content-Length: 5\r\n\r\nhe", "Transfer-Encoding: chunked\r\n\r\n5\r\nhe", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n"} {
-		w := newTestbed(t)
-		_, address := w.gateway(fixed(&Table{Default: to(w.back(backs.HTTP1, w.server(echo))), IdleTimeout: 50 * time.Millisecond}))
-		c := w.dial(address)
-		fmt.Fprintf(c, "POST / HTTP/1.1\r\nHost: a\r\n%s", body)
-		if res, b := c.answer(t, "POST"); res.StatusCode != 408 || b != "request timeout\n" {
-			t.Errorf("%q: %d %q", body, res.StatusCode, b)
-		}
-		if _, err := io.Copy(io.Discard, c.r); err != nil {
-			t.Errorf("not closed: %v", err)
-		}
+		withGrowingLimit(t, 50*time.Millisecond, func(limit time.Duration) bool {
+			w := newTestbed(t)
+			_, address := w.gateway(fixed(&Table{Default: to(w.back(backs.HTTP1, w.server(echo))), IdleTimeout: limit}))
+			c := w.dial(address)
+			fmt.Fprintf(c, "POST / HTTP/1.1\r\nHost: a\r\n%s", body)
+			if c.closedUnanswered() {
+				return false
+			}
+			if res, b := c.answer(t, "POST"); res.StatusCode != 408 || b != "request timeout\n" {
+				t.Errorf("%q: %d %q", body, res.StatusCode, b)
+			}
+			if _, err := io.Copy(io.Discard, c.r); err != nil {
+				t.Errorf("not closed: %v", err)
+			}
+			return true
+		})
 	}
 }
 
 func TestUnreadResponseIsCutOff(t *testing.T) {
 	schemes(t, func(t *testing.T, w *testbed, table *Table, scheme string) {
-		ended := make(chan struct{})
-		table.Default = to(w.back(backs.HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-			defer close(ended)
-			for {
-				if _, err := rw.Write(make([]byte, 1<<20)); err != nil {
-					return
+		withGrowingLimit(t, 50*time.Millisecond, func(limit time.Duration) bool {
+			ended, table := make(chan struct{}, 10), *table
+			table.Default = to(w.back(backs.HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+				for {
+					if _, err := rw.Write(make([]byte, 1<<20)); err != nil {
+						ended <- struct{}{}
+						return
+					}
 				}
+			}))))
+			table.IdleTimeout = limit
+			s, address := w.gateway(fixed(&table))
+			res, err := w.browser().Get(scheme + "://" + address)
+			if err != nil {
+				return false // the gateway closed the connection before the request came
 			}
-		}))))
-		table.IdleTimeout = 50 * time.Millisecond
-		s, address := w.gateway(fixed(table))
-		res, err := w.browser().Get(scheme + "://" + address)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer res.Body.Close()
-		if res.ProtoMajor == 2 {
-			t.Skip("an HTTP/2 client may keep its window shut as long as its connection answers pings")
-		}
-		<-ended
-		eventually(t, "the connection is closed", func() bool { return s.Stats().Open == 0 })
+			defer res.Body.Close()
+			if res.ProtoMajor == 2 {
+				t.Skip("an HTTP/2 client may keep its window shut as long as its connection answers pings")
+			}
+			<-ended
+			eventually(t, "the connection is closed", func() bool { return s.Stats().Open == 0 })
+			return true
+		})
 	})
 }
 

@@ -14,11 +14,12 @@ import (
 func TestHTTP2ConnectionsEndWithCloseNotify(t *testing.T) {
 	for name, c := range map[string]struct {
 		table Table
+		limit func(table *Table, limit time.Duration) // sets the time limit that ends the connection
 		end   func(s *Server, peer *framed)
 		code  http2.ErrCode
 	}{
-		"idle":             {table: Table{IdleTimeout: time.Second}},
-		"old":              {table: Table{MaxAge: time.Second}},
+		"idle":             {limit: func(table *Table, limit time.Duration) { table.IdleTimeout = limit }},
+		"old":              {limit: func(table *Table, limit time.Duration) { table.MaxAge = limit }},
 		"enough requests":  {table: Table{MaxRequests: 1}},
 		"a protocol error": {end: func(_ *Server, peer *framed) { _ = peer.framer.WriteData(0, false, nil) }, code: http2.ErrCodeProtocol},
 		"a flood": {code: http2.ErrCodeEnhanceYourCalm, end: func(_ *Server, peer *framed) {
@@ -34,41 +35,55 @@ func TestHTTP2ConnectionsEndWithCloseNotify(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newTestbed(t)
-			table := c.table
-			table.TLS, table.Default = w.listenerTLS("h2"), &Action{Respond: &Respond{}}
-			s, address := w.gateway(fixed(&table))
-			peer := w.framed(t, address, true)
-			defer peer.Close()
-			peer.headers(1, []string{":method: GET", ":scheme: https", ":authority: localhost", ":path: /"}, true)
-			ended, goneAway := false, false
-			for {
-				f, err := peer.framer.ReadFrame()
-				if err != nil {
-					if err != io.EOF {
-						t.Errorf("the connection ended with %v", err)
-					}
-					break
+			withGrowingLimit(t, time.Second, func(limit time.Duration) bool {
+				table := c.table
+				if c.limit != nil {
+					c.limit(&table, limit)
 				}
-				switch f := f.(type) {
-				case *http2.GoAwayFrame:
-					goneAway = true
-					if f.ErrCode != c.code {
-						t.Errorf("GOAWAY with %v", f.ErrCode)
-					}
-				case *http2.PingFrame:
-					if !f.IsAck() {
-						_ = peer.framer.WritePing(true, f.Data)
-					}
-				case *http2.HeadersFrame:
-					if ended = true; c.end != nil {
-						go c.end(s, peer)
-					}
+				ended, goneAway := endOfHTTP2(t, &table, c.end, c.code)
+				if c.limit != nil && goneAway && !ended {
+					return false // the connection was closed before the request came
 				}
-			}
-			if !ended || !goneAway {
-				t.Errorf("a response: %v, GOAWAY: %v", ended, goneAway)
-			}
+				if !ended || !goneAway {
+					t.Errorf("a response: %v, GOAWAY: %v", ended, goneAway)
+				}
+				return true
+			})
 		})
+	}
+}
+
+// endOfHTTP2 makes a request of a gateway with a table, and reports whether the response
+// ended and whether GOAWAY came with the code before the connection ended.
+func endOfHTTP2(t *testing.T, table *Table, end func(*Server, *framed), code http2.ErrCode) (ended, goneAway bool) {
+	w := newTestbed(t)
+	table.TLS, table.Default = w.listenerTLS("h2"), &Action{Respond: &Respond{}}
+	s, address := w.gateway(fixed(table))
+	peer := w.framed(t, address, true)
+	defer peer.Close()
+	peer.headers(1, []string{":method: GET", ":scheme: https", ":authority: localhost", ":path: /"}, true)
+	for {
+		f, err := peer.framer.ReadFrame()
+		if err != nil {
+			if err != io.EOF {
+				t.Errorf("the connection ended with %v", err)
+			}
+			return ended, goneAway
+		}
+		switch f := f.(type) {
+		case *http2.GoAwayFrame:
+			goneAway = true
+			if f.ErrCode != code {
+				t.Errorf("GOAWAY with %v", f.ErrCode)
+			}
+		case *http2.PingFrame:
+			if !f.IsAck() {
+				_ = peer.framer.WritePing(true, f.Data)
+			}
+		case *http2.HeadersFrame:
+			if ended = true; end != nil {
+				go end(s, peer)
+			}
+		}
 	}
 }

@@ -144,7 +144,7 @@ func TestStreamsEndCorrectlyInEveryOrderThroughTheGateway(t *testing.T) {
 func TestAStalledReaderBoundsWhatTheGatewayHolds(t *testing.T) {
 	const most = 4 << 20
 	w := newTestbed(t)
-	sent := make(chan int, 1)
+	sent, served := make(chan int, 1), make(chan struct{})
 	_, address := w.plain(w.back(backs.HTTP2, w.upstream2(func(s *http2.ServerStream) {
 		if s.Request().Target != "/stall" {
 			_ = s.Respond(&message.Response{Status: 204}, true)
@@ -152,7 +152,7 @@ func TestAStalledReaderBoundsWhatTheGatewayHolds(t *testing.T) {
 		}
 		_ = s.Respond(&message.Response{Status: 200, Length: -1}, false)
 		n := 0
-		stuck := time.AfterFunc(time.Second, func() { s.Abort(io.ErrNoProgress) })
+		stuck := time.AfterFunc(time.Second, func() { <-served; s.Abort(io.ErrNoProgress) })
 		for p := make([]byte, 16<<10); s.Write(p) == nil && n < 2*most; n += len(p) {
 			stuck.Reset(time.Second)
 		}
@@ -177,6 +177,7 @@ func TestAStalledReaderBoundsWhatTheGatewayHolds(t *testing.T) {
 		t.Errorf("%+v %v", head, err)
 	}
 	other.Done()
+	close(served)
 	if n := <-sent; n >= most {
 		t.Errorf("the upstream sent %d bytes that the client did not read", n)
 	}
@@ -186,9 +187,13 @@ func TestAStalledReaderBoundsWhatTheGatewayHolds(t *testing.T) {
 // with the upstream may be silent, and a gRPC client may be silent from the
 // beginning: both of these start to wait before the client that is cut off.
 func TestASlowBodyOverHTTP2HoldsNoUpstream(t *testing.T) {
+	withGrowingLimit(t, 50*time.Millisecond, func(limit time.Duration) bool { return slowBodyIsCutOff(t, limit) })
+}
+
+func slowBodyIsCutOff(t *testing.T, limit time.Duration) (inTime bool) {
 	w := newTestbed(t)
-	read := make(chan string, 1)
-	_, address := w.gateway(fixed(&Table{IdleTimeout: 50 * time.Millisecond, Default: to(w.back(backs.HTTP2, w.upstream2(func(s *http2.ServerStream) {
+	read := make(chan string, 3)
+	_, address := w.gateway(fixed(&Table{IdleTimeout: limit, Default: to(w.back(backs.HTTP2, w.upstream2(func(s *http2.ServerStream) {
 		got, head := "", &message.Response{Status: 200, Length: -1}
 		switch s.Request().Target {
 		case "/slow":
@@ -208,19 +213,24 @@ func TestASlowBodyOverHTTP2HoldsNoUpstream(t *testing.T) {
 	client := w.dial2(address)
 	open := func(target, kind string) *http2.ClientStream {
 		s := client.Open()
-		if err := s.Send(&message.Request{Method: "POST", Scheme: "http", Authority: "a.test", Target: target, Length: -1,
-			Fields: message.Fields{{Name: "content-type", Value: kind}}}, false); err != nil {
-			t.Fatal(err)
-		}
+		// An error means that the connection was idle for too long; the response reports it.
+		_ = s.Send(&message.Request{Method: "POST", Scheme: "http", Authority: "a.test", Target: target, Length: -1,
+			Fields: message.Fields{{Name: "content-type", Value: kind}}}, false)
 		_ = s.Write([]byte("so far"))
 		_ = s.Flush()
 		return s
 	}
 	var head message.Response
-	conversation, grpc := open("/conversation", "text/plain"), open("/a.Service/Call", "application/grpc")
-	if err := conversation.Receive(&head); err != nil || head.Status != 200 {
-		t.Fatalf("%+v %v", head, err)
+	conversation := open("/conversation", "text/plain")
+	defer conversation.Done()
+	if err := conversation.Receive(&head); err != nil || head.Status == 408 {
+		return false
 	}
+	if head.Status != 200 {
+		t.Fatalf("%+v", head)
+	}
+	grpc := open("/a.Service/Call", "application/grpc")
+	defer grpc.Done()
 	slow := open("/slow", "text/plain")
 	if err := slow.Receive(&head); err != nil || head.Status != 408 {
 		t.Errorf("%+v %v", head, err)
@@ -243,8 +253,8 @@ func TestASlowBodyOverHTTP2HoldsNoUpstream(t *testing.T) {
 		if got := rest(s); got != "so far, and so good end end" {
 			t.Errorf("%s: %q", name, got)
 		}
-		s.Done()
 	}
+	return true
 }
 
 // The goroutine that reads the response sends a small body itself.

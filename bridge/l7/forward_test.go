@@ -263,53 +263,74 @@ func TestTotalDeadline(t *testing.T) {
 	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 		schemes(t, func(t *testing.T, w *testbed, table *Table, scheme string) {
 			t.Parallel()
-			ended := make(chan struct{}, 3)
-			back := w.back(p, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-				defer func() { ended <- struct{}{} }()
-				if r.URL.Path == "/endless" {
-					for err := error(nil); err == nil; {
-						_, err = rw.Write(make([]byte, 64<<10))
-					}
-					return
-				}
-				if r.URL.Path == "/slow" {
-					fmt.Fprint(rw, "so far")
-					_ = http.NewResponseController(rw).Flush()
-				}
-				<-r.Context().Done()
-			}), "h2", "http/1.1"))
-			table.Default = to(back)
-			table.Default.Forward.TotalTimeout = time.Second
-			s, address := w.gateway(fixed(table))
-			c := w.browser()
-			t.Cleanup(c.CloseIdleConnections)
-			if code, body := w.get(c, scheme+"://"+address+"/"); code != 504 || body != "gateway timeout\n" {
-				t.Errorf("%v, %s: %d %q", p, scheme, code, body)
-			}
-			<-ended
-			for path, want := range map[string]string{"/slow": "so far", "/endless": ""} {
-				res, err := c.Get(scheme + "://" + address + path)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if path == "/endless" { // the client does not read it until the upstream has sent it
-					<-ended
-				}
-				got, err := io.ReadAll(res.Body)
-				if err == nil || want != "" && string(got) != want {
-					t.Errorf("%v, %s: %s ended as complete: %d bytes, %v", p, scheme, path, len(got), err)
-				}
-				res.Body.Close()
-				if path != "/endless" {
-					<-ended
-				}
-			}
-			eventually(t, "no request is in progress", func() bool { return s.Stats().InFlight == 0 })
+			withGrowingLimit(t, time.Second, func(limit time.Duration) bool {
+				table := *table
+				return totalDeadline(t, w, &table, scheme, p, limit)
+			})
 		})
 	}
 }
 
+func totalDeadline(t *testing.T, w *testbed, table *Table, scheme string, p backs.Protocol, limit time.Duration) (inTime bool) {
+	begun, ended := make(chan struct{}, 10), make(chan struct{}, 10)
+	table.Default = to(w.back(p, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		begun <- struct{}{}
+		defer func() { ended <- struct{}{} }()
+		if r.URL.Path == "/endless" {
+			for err := error(nil); err == nil; {
+				_, err = rw.Write(make([]byte, 64<<10))
+			}
+			return
+		}
+		if r.URL.Path == "/slow" {
+			fmt.Fprint(rw, "so far")
+			_ = http.NewResponseController(rw).Flush()
+		}
+		<-r.Context().Done()
+	}), "h2", "http/1.1")))
+	table.Default.Forward.TotalTimeout = limit
+	s, address := w.gateway(fixed(table))
+	c := w.browser()
+	if code, body := w.get(c, scheme+"://"+address+"/"); code != 504 || body != "gateway timeout\n" {
+		t.Errorf("%v, %s: %d %q", p, scheme, code, body)
+	}
+	if len(begun) == 0 {
+		return false // the deadline passed before the request reached the upstream
+	}
+	<-ended
+	for path, want := range map[string]string{"/slow": "so far", "/endless": ""} {
+		res, err := c.Get(scheme + "://" + address + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		if res.StatusCode == 504 {
+			return false
+		}
+		if path == "/endless" { // the client does not read it until the upstream has sent it
+			<-ended
+		}
+		got, err := io.ReadAll(res.Body)
+		if err != nil && path == "/slow" && len(got) == 0 {
+			return false // the deadline passed between the header and the body
+		}
+		if err == nil || want != "" && string(got) != want {
+			t.Errorf("%v, %s: %s ended as complete: %d bytes, %v", p, scheme, path, len(got), err)
+		}
+		res.Body.Close()
+		if path != "/endless" {
+			<-ended
+		}
+	}
+	eventually(t, "no request is in progress", func() bool { return s.Stats().InFlight == 0 })
+	return true
+}
+
 func TestResponseHeaderDeadline(t *testing.T) {
+	withGrowingLimit(t, 300*time.Millisecond, func(limit time.Duration) bool { return headerDeadline(t, limit) })
+}
+
+func headerDeadline(t *testing.T, limit time.Duration) (inTime bool) {
 	w := newTestbed(t)
 	release := make(chan struct{})
 	back := w.back(backs.Auto, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
@@ -319,9 +340,8 @@ func TestResponseHeaderDeadline(t *testing.T) {
 		<-release
 		fmt.Fprint(rw, "late")
 	}), "h2"))
-	t.Cleanup(w.browser().CloseIdleConnections)
 	action := to(back)
-	action.Forward.Timeout = 300 * time.Millisecond
+	action.Forward.Timeout = limit
 	_, address := w.gateway(fixed(&Table{Default: action}))
 	slow := make(chan string)
 	go func() {
@@ -338,7 +358,12 @@ func TestResponseHeaderDeadline(t *testing.T) {
 		t.Errorf("%d %q", code, body)
 	}
 	close(release)
-	if b := <-slow; b != "late" {
+	b := <-slow
+	if b == "gateway timeout\n" {
+		return false
+	}
+	if b != "late" {
 		t.Errorf("a response whose header came in time ended as %q", b)
 	}
+	return true
 }

@@ -34,7 +34,7 @@ func TestMain(m *testing.M) {
 
 // testTimeout bounds waits for required events. No test waits that long if it
 // passes.
-const testTimeout = 20 * time.Second
+const testTimeout = time.Minute
 
 // A testbed has a CA. It starts upstream servers that require its client
 // certificates, and gateways in front of them.
@@ -281,6 +281,13 @@ func (c *rawConn) answer(t testing.TB, method string) (*http.Response, string) {
 	return res, string(b)
 }
 
+// closedUnanswered waits for a response, and reports that the gateway closed the connection instead, as
+// it does if the client sends its request too late.
+func (c *rawConn) closedUnanswered() bool {
+	_, err := c.r.Peek(1)
+	return err == io.EOF || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+}
+
 // eventually waits until a condition holds.
 func eventually(t testing.TB, condition string, ok func() bool) {
 	t.Helper()
@@ -290,6 +297,17 @@ func eventually(t testing.TB, condition string, ok func() bool) {
 			t.Fatalf("never happened: %s", condition)
 		}
 		time.Sleep(pause)
+	}
+}
+
+// withGrowingLimit calls try with growing time limits until it reports that its limit has not passed
+// too early. A busy machine may stall for longer than a short limit between any two steps of a try.
+func withGrowingLimit(t testing.TB, first time.Duration, try func(limit time.Duration) (inTime bool)) {
+	t.Helper()
+	for limit := first; !try(limit); limit *= 4 {
+		if limit > 10*time.Second {
+			t.Fatalf("a limit of %v passes too early", limit)
+		}
 	}
 }
 

@@ -114,16 +114,21 @@ func TestParkedClientsAreClosedInTime(t *testing.T) {
 	t.Parallel()
 	canPark(t)
 	w := newTestbed(t)
-	s, address := w.gateway(fixed(&Table{Default: to(w.back(backs.HTTP1, w.server(echo))), IdleTimeout: 6 * time.Second}))
+	const limit = 6 * time.Second
+	s, address := w.gateway(fixed(&Table{Default: to(w.back(backs.HTTP1, w.server(echo))), IdleTimeout: limit}))
 	c := w.dial(address)
+	begun := time.Now()
 	c.send("GET / HTTP/1.1", "Host: a")
 	c.answer(t, "GET")
 	eventually(t, "the connection is parked", w.allParked)
-	if n := s.Stats().Open; n != 1 {
+	if n := s.Stats().Open; n != 1 && time.Since(begun) < limit {
 		t.Fatalf("%d connections open, want 1", n)
 	}
 	if n, err := io.Copy(io.Discard, c.r); n != 0 || err != nil {
 		t.Errorf("%d bytes, %v", n, err)
+	}
+	if took := time.Since(begun); took < limit {
+		t.Errorf("closed after %v", took)
 	}
 	c.Close()
 	eventually(t, "the connection is removed", func() bool { return s.Stats().Open == 0 })
@@ -246,10 +251,12 @@ func TestParkedClientsOfHTTP2AreClosedInTime(t *testing.T) {
 	t.Parallel()
 	canPark(t)
 	w := newTestbed(t)
-	s, address := w.gateway(fixed(&Table{Default: to(w.back(backs.HTTP1, w.server(echo))), TLS: w.listenerTLS("h2"), IdleTimeout: 8 * time.Second}))
+	const limit = 8 * time.Second
+	s, address := w.gateway(fixed(&Table{Default: to(w.back(backs.HTTP1, w.server(echo))), TLS: w.listenerTLS("h2"), IdleTimeout: limit}))
+	begun := time.Now()
 	w.clients2(3, address)
 	eventually(t, "every client is parked", w.allParked)
-	if n := s.Stats().Open; n != 3 {
+	if n := s.Stats().Open; n != 3 && time.Since(begun) < limit {
 		t.Errorf("%d connections open, want 3", n)
 	}
 	eventually(t, "all connections are closed", func() bool { return s.Stats().Open == 0 })

@@ -138,10 +138,13 @@ func TestLimits(t *testing.T) {
 
 func TestHandshakesAreBoundedAndCounted(t *testing.T) {
 	w := newTestbed(t)
-	s, address := w.gateway(fixed(&Table{TLS: w.listenerTLS("http/1.1"), HandshakeTimeout: 500 * time.Millisecond}))
+	var table atomic.Pointer[Table]
+	table.Store(&Table{TLS: w.listenerTLS("http/1.1"), HandshakeTimeout: 500 * time.Millisecond})
+	s, address := w.gateway(table.Load)
 	if _, err := io.Copy(io.Discard, w.dial(address)); err != nil {
 		t.Errorf("silent client: %v", err)
 	}
+	table.Store(&Table{TLS: table.Load().TLS, HandshakeTimeout: time.Hour})
 	plain := w.dial(address)
 	plain.send("GET / HTTP/1.1", "Host: a")
 	_, _ = io.Copy(io.Discard, plain)
