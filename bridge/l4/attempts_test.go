@@ -6,16 +6,16 @@ import (
 	"testing"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/l4"
+	"github.com/drawbridge-gateway/drawbridge/bridge/socket/sockettest"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
 // A target bounds how many endpoints each connection tries.
 func TestTargetBoundsAttempts(t *testing.T) {
-	gone := listen(t, "tcp")
-	gone.Close()
+	gone := upstream.EndpointOptions{Network: "tcp", Address: sockettest.Free(t)}
 	for most, want := range map[int]uint64{0: 4, 1: 1, 3: 3} {
-		u := group(plain(gone), plain(gone), plain(gone), plain(gone))
+		u := group(gone, gone, gone, gone)
 		target := to(u)
 		target.Attempts = upstream.Attempts{MaxEndpoints: most}
 		g := serve(t, &l4.Table{Default: target})

@@ -125,6 +125,6 @@ func echoOnce(address string) error {
 		return err
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(20 * time.Second))
+	c.SetDeadline(time.Now().Add(time.Minute))
 	return roundTrip(c)
 }

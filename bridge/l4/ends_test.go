@@ -172,7 +172,7 @@ func TestStreamTruncatedWhileStalled(t *testing.T) {
 // slow reader stays open for IdleTimeout.
 func TestLingerSparesAStalledReader(t *testing.T) {
 	secureAndNot(t, func(t *testing.T, p pki, c combination) {
-		const linger = 3 * time.Second // longer than a busy machine delays the writer
+		const linger = 8 * time.Second // longer than a busy machine delays the writer
 		b, f, enough := stalledBridge(t, p, c, l4.Table{Linger: linger, IdleTimeout: time.Hour})
 		if err := b.client.CloseWrite(); err != nil {
 			t.Fatal(err)
@@ -196,7 +196,8 @@ func TestLingerSparesAStalledReader(t *testing.T) {
 // ended its stream and Linger is longer.
 func TestIdleTimeoutCutsAStalledWriteAfterAHalfClose(t *testing.T) {
 	secureAndNot(t, func(t *testing.T, p pki, c combination) {
-		b := c.connect(t, p, l4.Table{IdleTimeout: 300 * time.Millisecond, Linger: time.Hour})
+		// The limit is longer than a busy machine takes between the two handshakes and the flood.
+		b := c.connect(t, p, l4.Table{IdleTimeout: 5 * time.Second, Linger: time.Hour})
 		f := splicetest.NewFlood(b.upstream, b.client, make(chan struct{}))
 		b.client.CloseWrite()
 		if how := b.upstream.How(<-f.Ended); how != reset {

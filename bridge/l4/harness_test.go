@@ -11,6 +11,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"go.uber.org/goleak"
@@ -137,6 +138,19 @@ func accept(t testing.TB, ln net.Listener, config *tls.Config) *peer {
 	}
 	t.Cleanup(func() { raw.Close() })
 	return splicetest.NewPeer(raw, splicetest.Server(config))
+}
+
+// wantNoConnection fails t if a client has connected to ln.
+func wantNoConnection(t testing.TB, ln net.Listener) {
+	t.Helper()
+	// Accept would not look for a connection after its deadline.
+	if err := ln.(*net.TCPListener).SetDeadline(time.Now().Add(50 * time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	if conn, err := ln.Accept(); err == nil {
+		conn.Close()
+		t.Error("a connection reached the upstream")
+	}
 }
 
 // echo accepts connections until the test ends, and echoes each.

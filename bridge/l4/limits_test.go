@@ -47,7 +47,7 @@ func greet(t testing.TB, address string) (net.Conn, error) {
 		return nil, err
 	}
 	t.Cleanup(func() { c.Close() })
-	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(time.Minute))
 	if _, err := c.Write([]byte("x")); err != nil {
 		return c, err
 	}

@@ -137,7 +137,7 @@ func TestMySQLClientsThatDoNotStartTLSAreRefused(t *testing.T) {
 				table.HandshakeTimeout = 100 * time.Millisecond
 			}
 			g := open(t, "tcp", l4.Options{Listener: "test", Table: func() *l4.Table { return table }, Logger: log.logger()})
-			g.talk(t).say(c.say)
+			_, _ = io.WriteString(g.talk(t), c.say) // fails if the time is up
 			eventually(t, "the connection ends", func() bool { return g.Stats().Accepted > 0 && g.Stats().Open == 0 })
 			eventually(t, "the log has the reason", func() bool { return strings.Contains(log.String(), `"reason":"`+string(c.reason)+`"`) })
 			if s := g.Stats(); s.BytesToUpstream != 0 || s.DialFailures != 0 || len(u.Status()[0].Failures) != 0 || strings.Contains(log.String(), "secret") {

@@ -55,7 +55,7 @@ func TestPolicyAndRouteBelongToOneHost(t *testing.T) {
 		evasive.InsecureSkipVerify = true
 		for what, config := range map[string]*tls.Config{"no certificate": without, "an SNI with a port": evasive} {
 			c := g.dial(t, config)
-			_ = c.Raw.SetDeadline(time.Now().Add(10 * time.Second))
+			_ = c.Raw.SetDeadline(time.Now().Add(time.Minute))
 			_, _ = c.Write([]byte("hello")) // the reset may arrive first
 			if got, how := c.ReadAll(); len(got) > 0 || how == clean {
 				t.Errorf("a client with %s got %q and a %s end", what, got, how)

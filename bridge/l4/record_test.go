@@ -16,6 +16,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/accesslog"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l4"
 	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
+	"github.com/drawbridge-gateway/drawbridge/bridge/socket/sockettest"
 	"github.com/drawbridge-gateway/drawbridge/bridge/splice/splicetest"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/certs"
@@ -39,7 +40,7 @@ func recorded(t *testing.T, o l4.Options) (g *gate, end func() []record) {
 	t.Cleanup(func() { _ = log.Close(t.Context()) })
 	return g, func() []record {
 		t.Helper()
-		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		if err := g.Shutdown(ctx); err != nil {
 			t.Error(err)
@@ -155,8 +156,7 @@ func TestRecordOfATLSConnection(t *testing.T) {
 func TestRecordOfAFailedConnection(t *testing.T) {
 	t.Parallel()
 	p := newPKI(t)
-	closed := listen(t, "tcp")
-	closed.Close()
+	closed := upstream.EndpointOptions{Network: "tcp", Address: sockettest.Free(t)}
 	stranger := listen(t, "tcp")
 	echo(t, stranger, newPKI(t).server(t, "back.test"))
 	for _, c := range []struct {
@@ -165,11 +165,11 @@ func TestRecordOfAFailedConnection(t *testing.T) {
 		client func(t *testing.T, c *peer)
 		want   record
 	}{
-		{"no listener", &l4.Table{Default: to(group(plain(closed)))}, nil,
-			record{"ended": "upstream unreachable", "reason": "CONNECT_REFUSED", "upstream": "group", "endpoint": closed.Addr().String(), "attempts": 1, "first_byte_ms": nil}},
+		{"no listener", &l4.Table{Default: to(group(closed))}, nil,
+			record{"ended": "upstream unreachable", "reason": "CONNECT_REFUSED", "upstream": "group", "endpoint": closed.Address, "attempts": 1, "first_byte_ms": nil}},
 		{"an upstream with a certificate of another CA", &l4.Table{Default: to(group(over(t, stranger, p.upstream(t, "back.test"))))}, nil,
 			record{"ended": "upstream unreachable", "reason": "UNKNOWN_CA", "endpoint": stranger.Addr().String(), "attempts": 1}},
-		{"both", &l4.Table{Default: to(group(plain(closed), over(t, stranger, p.upstream(t, "back.test"))))}, nil,
+		{"both", &l4.Table{Default: to(group(closed, over(t, stranger, p.upstream(t, "back.test"))))}, nil,
 			record{"ended": "upstream unreachable", "attempts": 2}},
 		{"no endpoint", &l4.Table{Default: to(group())}, nil,
 			record{"ended": "upstream unreachable", "reason": "NO_ENDPOINT", "upstream": "group", "endpoint": nil, "attempts": nil}},

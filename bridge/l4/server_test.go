@@ -19,6 +19,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l4"
 	"github.com/drawbridge-gateway/drawbridge/bridge/limit"
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
+	"github.com/drawbridge-gateway/drawbridge/bridge/socket/sockettest"
 	"github.com/drawbridge-gateway/drawbridge/bridge/splice/splicetest"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/certs"
@@ -96,13 +97,13 @@ func TestRoutesBySNI(t *testing.T) {
 
 func TestFailoverBeforeTheFirstByte(t *testing.T) {
 	p := newPKI(t)
-	gone := listen(t, "tcp")
-	gone.Close()
 	wrong, right := listen(t, "tcp"), listen(t, "tcp")
 	echo(t, wrong, p.server(t, "wrong.test"))
 	echo(t, right, p.server(t, "upstream.test"))
 	o := p.upstream(t, "upstream.test")
-	u := group(over(t, gone, o), over(t, wrong, o), over(t, right, o))
+	gone := over(t, wrong, o)
+	gone.Address = sockettest.Free(t)
+	u := group(gone, over(t, wrong, o), over(t, right, o))
 	g := serve(t, &l4.Table{Default: to(u)})
 	for range 6 {
 		c := g.dial(t, nil)

@@ -77,13 +77,14 @@ func full(t *testing.T) string {
 		t.Fatal(err)
 	}
 	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(name.(*syscall.SockaddrInet4).Port))
-	for {
-		c, err := net.DialTimeout("tcp", address, 100*time.Millisecond)
-		if err != nil {
-			return address
+	// A busy machine may stall for as long as a dial may take, so it must fail several times.
+	for failed := 0; failed < 3; failed++ {
+		if c, err := net.DialTimeout("tcp", address, 100*time.Millisecond); err == nil {
+			t.Cleanup(func() { c.Close() })
+			failed = -1
 		}
-		t.Cleanup(func() { c.Close() })
 	}
+	return address
 }
 
 // begin connects n clients to a gate where they stall until limit has passed.
