@@ -77,7 +77,7 @@ func newNameIndex(certs []*Certificate, before *nameIndex) nameIndex {
 	if len(before.all) > 0 && len(certs) > 0 && before.all[0] == certs[0] && !slices.ContainsFunc(others, func(c *Certificate) bool { return sameNames(c.Leaf(), certs[0].Leaf()) }) {
 		next.sameNamed = before.sameNamed
 	} else if len(certs) > 0 {
-		next.sameNamed = next.withNamesOf(certs[0])
+		next.sameNamed = next.withSameNames(certs[0])
 	}
 	return next
 }
@@ -159,9 +159,9 @@ func (x *nameIndex) each(name string, f func(*Certificate) bool) {
 	}
 }
 
-// withNamesOf returns the certificates that have the same names as the first,
-// in their order.
-func (x *nameIndex) withNamesOf(first *Certificate) []*Certificate {
+// withSameNames returns the certificates that have the same names as the first, in their
+// order.
+func (x *nameIndex) withSameNames(first *Certificate) []*Certificate {
 	var out []*Certificate
 	add := func(c *Certificate) {
 		if c == first || sameNames(c.Leaf(), first.Leaf()) {

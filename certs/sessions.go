@@ -254,12 +254,12 @@ func (h *hosts) all() []*host {
 // is a secret: with it, recorded sessions of TLS 1.2 can be decrypted.
 type SessionState struct {
 	// Identity identifies the settings that the sessions were made with.
-	Identity string     `json:"identity"`
-	Sessions []passedOn `json:"sessions,omitempty"`
+	Identity string            `json:"identity"`
+	Sessions []portableSession `json:"sessions,omitempty"`
 }
 
-// A passedOn is a session in a form that another process can read.
-type passedOn struct {
+// A portableSession is a session in a form that another process can read.
+type portableSession struct {
 	Host     string      `json:"host,omitempty"` // see hosts
 	Ticket   []byte      `json:"ticket"`
 	State    []byte      `json:"state"` // encoded by crypto/tls
@@ -293,7 +293,7 @@ func (c *Client) TakeSessions(perName int) SessionState {
 			if err != nil {
 				continue
 			}
-			s.Sessions = append(s.Sessions, passedOn{h.name, ticket, encoded, one.version, one.group, one.chosenAt})
+			s.Sessions = append(s.Sessions, portableSession{h.name, ticket, encoded, one.version, one.group, one.chosenAt})
 		}
 	}
 	return s
