@@ -62,7 +62,7 @@ func TestEachKindHasItsColumns(t *testing.T) {
 	}
 	sh.run(t.Context(), "get", "listener", "web").want(t, exit.OK, "web")
 	if out := sh.run(t.Context(), "get", "listener", "web").out; strings.Contains(out, "secure") {
-		t.Errorf("get listener web shows others:\n%s", out)
+		t.Errorf("get listener web shows other listeners:\n%s", out)
 	}
 }
 
@@ -85,7 +85,7 @@ func TestScriptsGetJSON(t *testing.T) {
 	}
 	r = sh.run(t.Context(), "get", "routes", "-o", "json")
 	if again := sh.run(t.Context(), "get", "routes", "-o", "json"); again.out != r.out {
-		t.Errorf("not the same twice:\n%s%s", r.out, again.out)
+		t.Errorf("the second output differs from the first:\n%s%s", r.out, again.out)
 	}
 	var status struct {
 		Status struct {
@@ -158,7 +158,7 @@ func TestWatchShowsEachChangeAsItIsMade(t *testing.T) {
 	lines.out.until(t, "}\n", 3)
 	docs.out.until(t, "---\n", 3)
 	if code := table.stop(); code != exit.OK {
-		t.Errorf("interrupted, watch exits with %d", code)
+		t.Errorf("watch was interrupted and exits with %d", code)
 	}
 	for line := range strings.Lines(lines.out.String()) {
 		var update struct{ Changes []any }
@@ -175,7 +175,7 @@ func TestWatchShowsEachChangeAsItIsMade(t *testing.T) {
 	}
 	lines.log.until(t, "Error: ", 1)
 	if code := lines.stop(); code != exit.Unavailable {
-		t.Errorf("without its gateway, watch exits with %d: %s", code, lines.log)
+		t.Errorf("the gateway is gone, and watch exits with %d: %s", code, lines.log)
 	}
 }
 
@@ -185,6 +185,6 @@ func TestWarningsNameTheFile(t *testing.T) {
 	r := sh.run(t.Context(), "apply", "-f", file, "-o", "yaml")
 	r.want(t, exit.OK, "Warning: "+file+":5: document 1 (Upstream u): tls.verification: ")
 	if !strings.HasPrefix(r.out, "revision: \"1\"\n") {
-		t.Errorf("the answer is not YAML alone:\n%s", r.out)
+		t.Errorf("the output holds more than YAML:\n%s", r.out)
 	}
 }

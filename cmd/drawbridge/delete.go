@@ -20,9 +20,9 @@ func newDelete(c *cli) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "delete KIND NAME...",
 		Short: "Delete resources of a kind, all or nothing",
-		Long: `Delete removes the named resources of a kind in one revision, or none of them.
-A resource that another one refers to is not deleted. The connections that this ends
-are shown first.
+		Long: `Delete removes the named resources of a kind in one revision, or nothing.
+A resource that another resource refers to is not deleted. The command first shows which
+connections would end.
 
 KIND is one of ` + kindWords() + `.`,
 		Example: `  drawbridge delete route v2

@@ -68,7 +68,7 @@ func TestARealUpstreamIsProbed(t *testing.T) {
 
 	file := bridge(t, ca, "pay.test", good)
 	sh.run(t.Context(), "apply", "-f", file, "--require-probe", "all").want(t, exit.OK, "Revision 1 is live.")
-	sh.run(t.Context(), "probe", "pay").want(t, exit.OK, good+"  OK\n", "negotiated     TLS 1.3", "asked for, ours was sent", "└─ CN=pay.test", "(not presented)")
+	sh.run(t.Context(), "probe", "pay").want(t, exit.OK, good+"  OK\n", "negotiated     TLS 1.3", "requested, ours was sent", "└─ CN=pay.test", "(not presented)")
 
 	both := bridge(t, ca, "pay.test", good, bad)
 	r := sh.run(t.Context(), "apply", "-f", both, "--require-probe", "all")
@@ -88,11 +88,11 @@ func TestARealUpstreamIsProbed(t *testing.T) {
 		t.Fatalf("%v in %s", err, r.out)
 	}
 	if ok := answer.Results[0]; ok.Endpoint != good || ok.Outcome != "OK" || ok.Reason != "" {
-		t.Errorf("the first is %+v", ok)
+		t.Errorf("the first result is %+v", ok)
 	}
 	failed := answer.Results[1]
 	if failed.Endpoint != bad || failed.Outcome != "FAILED" || failed.Reason != "NAME_MISMATCH" || failed.Suggestion.Field != "tls.verify_name" || failed.Suggestion.Value == "" {
-		t.Errorf("the second is %+v", failed)
+		t.Errorf("the second result is %+v", failed)
 	}
 	for _, fact := range []string{"other.test", "another.test", "pay.test"} {
 		if !strings.Contains(failed.Explanation, fact) {

@@ -17,7 +17,7 @@ func TestARequestIsExplained(t *testing.T) {
 	answer := example(t, &adminv1.ExplainRouteResponse{}, "explain")
 	sh := serveFake(t, fakeAdmin{diagnostics: fakeDiagnostics{explain: func(r *adminv1.ExplainRouteRequest) (*adminv1.ExplainRouteResponse, error) {
 		if r.GetListener() != "web" || r.GetHost() != "PAY.example:80" || r.GetMethod() != "POST" || len(r.GetHeaders()) != 2 || r.GetHeaders()["X-A"] != "b: c" || r.GetHeaders()["X-Empty"] != "" || r.GetSni() != "s" {
-			t.Errorf("asked for %v", r)
+			t.Errorf("the requests are %v", r)
 		}
 		return answer, nil
 	}}})
@@ -85,14 +85,14 @@ func TestConnectionsAreDrainedByFingerprint(t *testing.T) {
 	})
 	sh.run(t.Context(), "drain", "pay").want(t, exit.OK, "3 connections to pay will be closed within 30s.\n")
 	if asked.GetUpstream() != "pay" || asked.GetSha256Fingerprint() != "" || asked.GetPeriod().AsDuration() != 30*time.Second {
-		t.Errorf("asked for %v", asked)
+		t.Errorf("the requests are %v", asked)
 	}
 	for text, want := range map[string]string{
 		old: old, "AA:BB:CC:DD:00": old, "aabbccdd1": other, strings.Repeat("f", 64): strings.Repeat("f", 64),
 	} {
 		sh.run(t.Context(), "drain", "pay", "--fingerprint", text, "--period", "1m").want(t, exit.OK, "within 1m0s.")
 		if asked.GetSha256Fingerprint() != want || asked.GetPeriod().AsDuration() != time.Minute {
-			t.Errorf("%s: asked for %v", text, asked)
+			t.Errorf("%s: the requests are %v", text, asked)
 		}
 	}
 	sh.run(t.Context(), "drain", "pay", "-o", "json").want(t, exit.OK, `"connections": 3`)
@@ -115,7 +115,7 @@ func TestConnectionsAreDrainedByFingerprint(t *testing.T) {
 		sh.run(t.Context(), append([]string{"drain"}, strings.Fields(tt.args)...)...).want(t, tt.code, tt.want)
 	}
 	if asked != nil {
-		t.Errorf("asked for %v", asked)
+		t.Errorf("the requests are %v", asked)
 	}
 	sh.run(t.Context(), "drain", "none").want(t, exit.NotFound, "Error: there is no upstream \"none\"\n")
 	sh.run(t.Context(), "__complete", "drain", "pay", "--fingerprint", "").want(t, exit.OK, old+"\n"+other+"\n")
@@ -124,7 +124,7 @@ func TestConnectionsAreDrainedByFingerprint(t *testing.T) {
 func TestSessionsAreFlushed(t *testing.T) {
 	sh := serveFake(t, fakeAdmin{diagnostics: fakeDiagnostics{flush: func(r *adminv1.FlushSessionsRequest) (*adminv1.FlushSessionsResponse, error) {
 		if r.GetUpstream() != "pay" {
-			t.Errorf("asked for %v", r)
+			t.Errorf("the requests are %v", r)
 		}
 		return &adminv1.FlushSessionsResponse{Flushed: 1}, nil
 	}}})
@@ -147,15 +147,15 @@ func TestAChangeIsRefusedWithTheProbesThatFailed(t *testing.T) {
 	r.want(t, exit.Conflict, "10.0.0.2:443  FAILED  NAME_MISMATCH\n", "  → tls.verify_name: a.example\n", "✗ is not for pay.example\n",
 		"\n\nError: "+file+":1: document 1 (Upstream pay): 1 of 2 endpoints failed, and all are required\n")
 	if r.out != "" || asked.GetOptions().GetRequireProbe() != adminv1.RequireProbe_REQUIRE_PROBE_ALL {
-		t.Errorf("asked for %v; wrote %s", asked, r.out)
+		t.Errorf("the requests are %v; the output is %s", asked, r.out)
 	}
 	sh.run(t.Context(), "delete", "trustbundle", "corp", "--require-probe", "ANY").want(t, exit.Conflict, "10.0.0.2:443  FAILED  NAME_MISMATCH\n")
 	if asked.GetOptions().GetRequireProbe() != adminv1.RequireProbe_REQUIRE_PROBE_ANY {
-		t.Errorf("asked for %v", asked)
+		t.Errorf("the requests are %v", asked)
 	}
 	sh.run(t.Context(), "apply", "-f", file).want(t, exit.Conflict)
 	if asked.GetOptions().GetRequireProbe() != adminv1.RequireProbe_REQUIRE_PROBE_UNSPECIFIED {
-		t.Errorf("asked for %v", asked)
+		t.Errorf("the requests are %v", asked)
 	}
 	sh.run(t.Context(), "apply", "-f", file, "--require-probe", "some").want(t, exit.Usage, "must be any or all")
 	sh.run(t.Context(), "__complete", "apply", "--require-probe", "").want(t, exit.OK, "any\nall\n")
@@ -174,7 +174,7 @@ func TestUpstreamsListenersAndEndpointsAreCompleted(t *testing.T) {
 	sh.run(t.Context(), "__complete", "explain", "web", "").want(t, exit.OK, ":4")
 	sh.run(t.Context(), "__complete", "probe", "pay", "--endpoint", "").want(t, exit.OK, "a:1\nb:1\n")
 	if r := sh.run(t.Context(), "__complete", "probe", "--endpoint", ""); strings.Contains(r.out, "a:1") {
-		t.Errorf("endpoints of no upstream:\n%s", r.out)
+		t.Errorf("the endpoints of a missing upstream are completed:\n%s", r.out)
 	}
 	shell{env: map[string]string{"DRAWBRIDGE_ADMIN": "unix:/none"}}.run(t.Context(), "__complete", "probe", "").want(t, exit.OK, ":1")
 }

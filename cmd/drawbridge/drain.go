@@ -81,7 +81,7 @@ func wholeFingerprint(ctx context.Context, cl *client.Client, upstream, text str
 		return "", nil
 	}
 	if _, err := hex.DecodeString(digits + strings.Repeat("0", len(digits)%2)); err != nil || len(digits) < least || len(digits) > whole {
-		return "", exit.UsageError(fmt.Sprintf("--fingerprint: must be the %d hexadecimal digits of a SHA-256, or the first of them, at least %d", whole, least))
+		return "", exit.UsageError(fmt.Sprintf("--fingerprint: must be a SHA-256: all %d hexadecimal digits, or the first ones, at least %d", whole, least))
 	}
 	if len(digits) == whole {
 		return digits, nil

@@ -84,7 +84,7 @@ func TestConnectionFlagsAreChecked(t *testing.T) {
 		{[]string{"--admin", "localhost"}, exit.Usage, `--admin "localhost": must be unix:PATH or HOST:PORT`},
 		{[]string{"--admin", "unix:"}, exit.Usage, "needs a path"},
 		{[]string{"--admin", "unix:/x", "--admin-tls-ca", "ca.pem"}, exit.Usage, "require --admin HOST:PORT"},
-		{[]string{"--admin", "h:1", "--admin-tls-cert", "c.pem"}, exit.Usage, "go together"},
+		{[]string{"--admin", "h:1", "--admin-tls-cert", "c.pem"}, exit.Usage, "must be set together"},
 		{[]string{"--admin", "h:1", "--admin-tls-ca", filepath.Join(dir, "none")}, exit.Failure, "--admin-tls-ca: open"},
 		{[]string{"--admin", "h:1", "--admin-tls-ca", writeFile(t, dir, "empty", "")}, exit.Failure, "holds no certificate"},
 		{[]string{"--admin", "h:1", "--admin-tls-cert", dir, "--admin-tls-key", dir}, exit.Failure, "--admin-tls-cert, --admin-tls-key: read"},

@@ -15,7 +15,7 @@ func TestProbeJSONHasWordsPerEndpoint(t *testing.T) {
 	answer := example(t, &adminv1.ProbeUpstreamResponse{}, "probe")
 	sh := serveFake(t, fakeAdmin{diagnostics: fakeDiagnostics{probe: func(r *adminv1.ProbeUpstreamRequest) (*adminv1.ProbeUpstreamResponse, error) {
 		if r.GetName() != "pay" || r.GetEndpoint() != "e:1" || r.GetHost() != "h" {
-			t.Errorf("asked for %v", r)
+			t.Errorf("the requests are %v", r)
 		}
 		return answer, nil
 	}}})
@@ -35,7 +35,7 @@ func TestProbeJSONHasWordsPerEndpoint(t *testing.T) {
 		t.Fatalf("%v in %s", err, r.out)
 	}
 	if got := results.Results[0]; got.Reason == nil || *got.Reason != "" || got.Suggestion != nil || got.ResumptionOffered == nil || !*got.ResumptionOffered || got.Chain[0].NotAfter != "2030-01-06T00:00:00Z" {
-		t.Errorf("the first is %+v", got)
+		t.Errorf("the first result is %+v", got)
 	}
 	if got := results.Results[3]; got.Reason == nil || got.ResumptionOffered == nil || *got.ResumptionOffered || got.AcceptableCas == nil || len(*got.AcceptableCas) != 0 {
 		t.Errorf("empty fields are left out of %+v", got)
@@ -83,11 +83,11 @@ func TestAnUpstreamIsProbedFromAFile(t *testing.T) {
 
 	sh.run(t.Context(), "probe", "-f", one).want(t, exit.OK)
 	if u := asked.GetUpstream(); u.GetName() != "pay" || u.GetTls().GetVerifyDepth() != 2 {
-		t.Errorf("asked for %v", asked)
+		t.Errorf("the requests are %v", asked)
 	}
 	sh.run(t.Context(), "probe", "-f", two, "b").want(t, exit.OK)
 	if u := asked.GetUpstream(); u.GetName() != "b" {
-		t.Errorf("asked for %v", asked)
+		t.Errorf("the requests are %v", asked)
 	}
 	sh.run(t.Context(), "probe", "-f", two).want(t, exit.Usage, "holds several upstreams; name one of a, b")
 	sh.run(t.Context(), "probe", "-f", two, "c").want(t, exit.NotFound, `holds no upstream "c"`)

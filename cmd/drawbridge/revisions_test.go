@@ -53,7 +53,7 @@ func TestRevisionsDiffAndRollback(t *testing.T) {
 	s.run(ctx, "revisions").want(t, 0, "back to revision 1")
 	s.run(ctx, "rollback", "0").want(t, 0, "Revision 4 is live")
 	if r := s.run(ctx, "get", "upstreams"); !strings.Contains(r.err, "No upstreams") {
-		t.Errorf("after a rollback to the empty state: %s%s", r.out, r.err)
+		t.Errorf("the state after a rollback to the empty state: %s%s", r.out, r.err)
 	}
 }
 

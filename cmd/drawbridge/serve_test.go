@@ -41,7 +41,7 @@ func TestAWrongFileAtStartEndsTheProgramAndChangesNothing(t *testing.T) {
 	shell{}.run(t.Context(), "serve", "--data-dir", data, "--config", bad).
 		want(t, exit.Invalid, "bad.yaml:3: document 1 (Listener web): adress", "bad.yaml:4: ", "2 faults")
 	if _, err := os.Stat(data); err == nil {
-		t.Error("the data directory was made")
+		t.Error("the data directory was created")
 	}
 	dangling := writeFile(t, dir, "dangling.yaml", "kind: TrustBundle\nname: sys\nsystem: {}\n---\nkind: Listener\nname: web\naddress: 127.0.0.1:0\nprotocol: HTTP\nupstream: none\n")
 	shell{}.run(t.Context(), "serve", "--data-dir", data, "--config", dangling).

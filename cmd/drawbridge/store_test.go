@@ -98,6 +98,6 @@ func TestTheSealKeyFileIsChecked(t *testing.T) {
 	}
 	serve().want(t, exit.Failure, key+" has mode 0640", "chmod 0600 "+key)
 	if _, err := os.Stat(filepath.Join(dir, "data")); err == nil {
-		t.Error("a data directory was made")
+		t.Error("a data directory was created")
 	}
 }

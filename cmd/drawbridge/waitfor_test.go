@@ -23,9 +23,9 @@ func TestAWriteFailsIfAConnectedGatewayDoesNotRunIt(t *testing.T) {
 		gateways []*adminv1.GatewayOutcome
 		summary  string // "": no error
 	}{
-		{"all run it", waited, []*adminv1.GatewayOutcome{live, gone}, ""},
-		{"one does not", waited, []*adminv1.GatewayOutcome{live, gone, slow}, "1 of 2 connected gateways do not run all of it"},
-		{"nothing is known", waited, nil, "are not known"},
+		{"all gateways run the revision", waited, []*adminv1.GatewayOutcome{live, gone}, ""},
+		{"one gateway does not run the revision", waited, []*adminv1.GatewayOutcome{live, gone, slow}, "1 of 2 connected gateways do not run all of it"},
+		{"the gateways are not known", waited, nil, "are not known"},
 		{"without --wait-for", nil, nil, ""},
 	} {
 		var out bytes.Buffer

@@ -85,7 +85,7 @@ func TestChangesAndEventsAreWatchedTogether(t *testing.T) {
 			}
 		}
 		if code := w.stop(); code != exit.OK {
-			t.Errorf("interrupted, watch exits with %d: %s", code, w.log)
+			t.Errorf("watch was interrupted and exits with %d: %s", code, w.log)
 		}
 	}
 }

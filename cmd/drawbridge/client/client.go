@@ -144,7 +144,7 @@ func (o *Connector) tlsConfig(host string) (*tls.Config, error) {
 		}
 	}
 	if (o.cert == "") != (o.key == "") {
-		return nil, exit.UsageError("--admin-tls-cert and --admin-tls-key go together")
+		return nil, exit.UsageError("--admin-tls-cert and --admin-tls-key must be set together")
 	}
 	if o.cert != "" {
 		pair, err := tls.LoadX509KeyPair(o.cert, o.key)

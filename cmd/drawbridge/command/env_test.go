@@ -53,8 +53,8 @@ func TestOnlyATerminalIsColored(t *testing.T) {
 		want terminal.Paint
 	}{
 		{"a terminal", nil, device, true},
-		{"a terminal, NO_COLOR empty", map[string]string{"NO_COLOR": ""}, device, true},
-		{"a terminal, NO_COLOR", map[string]string{"NO_COLOR": "1"}, device, false},
+		{"a terminal with an empty NO_COLOR", map[string]string{"NO_COLOR": ""}, device, true},
+		{"a terminal with NO_COLOR", map[string]string{"NO_COLOR": "1"}, device, false},
 		{"a dumb terminal", map[string]string{"TERM": "dumb"}, device, false},
 		{"a file", nil, file, false},
 		{"a pipe", nil, pipe, false},

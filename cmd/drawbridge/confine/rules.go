@@ -10,7 +10,7 @@ import (
 	ll "github.com/landlock-lsm/go-landlock/landlock/syscall"
 )
 
-// Rights are what the process may do with the files in a directory.
+// Rights are the operations that the process may perform on the files in a directory.
 type Rights = landlock.AccessFSSet
 
 // The sets of rights that Rules gives.
@@ -34,8 +34,8 @@ const (
 	store Rights = private | replace
 )
 
-// ofFiles are the rights that a rule for a single file can give.
-const ofFiles Rights = ll.AccessFSExecute | ll.AccessFSReadFile | ll.AccessFSWriteFile | ll.AccessFSTruncate | ll.AccessFSIoctlDev
+// fileRights are the rights that a rule for a single file can give.
+const fileRights Rights = ll.AccessFSExecute | ll.AccessFSReadFile | ll.AccessFSWriteFile | ll.AccessFSTruncate | ll.AccessFSIoctlDev
 
 // all are the rights that Landlock denies unless a rule grants them.
 const all Rights = 1<<16 - 1
@@ -93,7 +93,7 @@ func Rules(p Paths) []Rule {
 			out.add(logs, dir)
 		}
 	}
-	out.add(logs&ofFiles, p.Logs...)
+	out.add(logs&fileRights, p.Logs...)
 	out.add(replace, p.dirsOf(p.PIDFile)...)
 	if p.AdminSocket != "" {
 		out.add(private, filepath.Dir(p.AdminSocket))

@@ -107,7 +107,7 @@ func existing(rules []Rule, log hclog.Logger) []Rule {
 		case info.Mode()&(fs.ModeNamedPipe|fs.ModeSocket) != 0:
 			continue // an unnamed pipe is never restricted, and a named pipe is in a directory
 		case !info.IsDir():
-			r.Rights &= ofFiles
+			r.Rights &= fileRights
 		}
 		out = append(out, r)
 	}

@@ -158,7 +158,7 @@ func loopback(host string) bool {
 func (f *Flags) tls() (*tls.Config, error) {
 	config := &tls.Config{MinVersion: tls.VersionTLS12}
 	if (f.cert == "") != (f.key == "") {
-		return nil, exit.UsageError("--etcd-cert and --etcd-key go together")
+		return nil, exit.UsageError("--etcd-cert and --etcd-key must be set together")
 	}
 	if f.ca != "" {
 		pem, err := os.ReadFile(f.ca)

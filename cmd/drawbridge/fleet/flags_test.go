@@ -49,7 +49,7 @@ func TestFlagsOfTheFleetAreChecked(t *testing.T) {
 		{args: "--store etcd --etcd-endpoints http://10.0.0.1:2379", want: "plaintext is allowed only on loopback"},
 		{args: "--store etcd --etcd-endpoints http://127.0.0.1:2379,https://e:2379", want: "all must be https, or all http"},
 		{args: "--store etcd --etcd-endpoints http://127.0.0.1:2379 --etcd-ca ca.pem", want: "need endpoints with https"},
-		{args: "--store etcd --etcd-endpoints https://e:2379 --etcd-cert c.pem", want: "go together"},
+		{args: "--store etcd --etcd-endpoints https://e:2379 --etcd-cert c.pem", want: "must be set together"},
 		{args: "--store etcd --etcd-endpoints https://e:2379 --etcd-ca /nowhere", want: "no such file"},
 	} {
 		o, err := parse(t, tt.args).Options(tt.config, !tt.unsealed, tt.history)

@@ -43,7 +43,7 @@ func TestDocumentsBecomeResources(t *testing.T) {
 		text string
 		want []string
 	}{
-		"the file of the documentation": {`
+		"the example in the documentation": {`
 # a comment
 kind: TrustBundle
 name: corp
@@ -80,7 +80,7 @@ upstream: payments
 		"durations of protojson and of Go": {
 			"kind: listener\ntimeouts: {handshake: 1.5s, idle: 1m30s}",
 			[]string{`listener { timeouts { handshake { seconds: 1 nanos: 500000000 } idle { seconds: 90 } } }`}},
-		"a JSON list with escapes that YAML has not": {
+		"a JSON list with escapes that YAML does not have": {
 			"[\n\t{\"kind\": \"Route\", \"name\": \"r\", \"respond\": {\"code\": 200, \"body\": \"\\ud83d\\ude00\\/\"}},\n\t{\"kind\": \"Upstream\", \"plaintext\": {}}\n]",
 			[]string{`route { name: "r" respond { code: 200 body: "😀/" } }`, `upstream { plaintext {} }`}},
 		"JSON objects one after another": {
@@ -96,7 +96,7 @@ upstream: payments
 		"presence of false and zero": {
 			"kind: Upstream\ntls: {verifyDepth: 0, sessionReuse: false}",
 			[]string{`upstream { tls { verify_depth: 0 session_reuse: false } }`}},
-		"what get shows, times and all": {
+		"the output of get, with times": {
 			"kind: Certificate\nname: c\nrevision: \"7\"\ninfo: {subject: CN=c, notAfter: 2030-01-01T00:00:00Z}",
 			[]string{`certificate { name: "c" revision: 7 info { subject: "CN=c" not_after { seconds: 1893456000 } } }`}},
 		"nothing": {"# only a comment\n---\n", nil},
@@ -134,7 +134,7 @@ func TestFaultsNameLineDocumentAndField(t *testing.T) {
 			[]string{"f.yaml:3: document 1: name: is given twice; first in line 2"}},
 		"one field in both spellings": {"kind: Listener\nlimits: {connectionsPerClient: 1, connections_per_client: 2}",
 			[]string{"f.yaml:2: document 1 (Listener): limits.connections_per_client: is given twice, as connectionsPerClient and as connections_per_client"}},
-		"two of a oneof": {"kind: TrustBundle\npem: x\nsystem: {}",
+		"two fields of a oneof": {"kind: TrustBundle\npem: x\nsystem: {}",
 			[]string{"f.yaml:3: document 1 (TrustBundle): system: cannot be combined with pem"}},
 		"missing kind": {"name: a", []string{"f.yaml:1: document 1 (a): kind: is missing; must be one of Listener, Route,"}},
 		"unknown kind": {"kind: Upsteam\nname: a",
@@ -142,8 +142,8 @@ func TestFaultsNameLineDocumentAndField(t *testing.T) {
 		"same name twice": {"kind: Listener\nname: a\n---\nkind: Upstream\nname: a\n---\nkind: listener\nname: a",
 			[]string{"f.yaml:7: document 3 (Listener a): name: the same Listener is already at f.yaml:1"}},
 		"not a mapping":                  {"hello", []string{`f.yaml:1: document 1: must be a resource: kind, name and further fields, not "hello"`}},
-		"a list in field":                {"kind: Listener\nupstream: [a]", []string{"f.yaml:2: document 1 (Listener): upstream: must be a string, not a list"}},
-		"one for a list":                 {"kind: Route\nlisteners: web", []string{`f.yaml:2: document 1 (Route): listeners: must be a list, not "web"`}},
+		"a list in a field for a string": {"kind: Listener\nupstream: [a]", []string{"f.yaml:2: document 1 (Listener): upstream: must be a string, not a list"}},
+		"a string in a field for a list": {"kind: Route\nlisteners: web", []string{`f.yaml:2: document 1 (Route): listeners: must be a list, not "web"`}},
 		"null list":                      {"kind: Route\nlisteners:", []string{"f.yaml:2: document 1 (Route): listeners: has no value; write [] or leave it out"}},
 		"null scalar":                    {"kind: Route\nname: ~", []string{"f.yaml:2: document 1 (Route ~): name: has no value"}},
 		"duration":                       {"kind: Listener\ntimeouts: {idle: 30}", []string{"f.yaml:2: document 1 (Listener): timeouts.idle: must be a duration such as 30s, 1.5s or 2m, not 30"}},

@@ -100,7 +100,7 @@ func TestCollectorReturnsUnusedMemory(t *testing.T) {
 		c.look()
 	}
 	if metrics.Read(released); released[1].Value.Uint64() != cycles {
-		t.Errorf("collected %d times more, for nothing", released[1].Value.Uint64()-cycles)
+		t.Errorf("collected %d more times without any garbage", released[1].Value.Uint64()-cycles)
 	}
 }
 
@@ -136,16 +136,16 @@ func TestCollectorNoticesThatGoroutinesEnded(t *testing.T) {
 	}
 	c.next, c.soonest = time.Now().Add(time.Hour), time.Time{}
 	if looks() {
-		t.Error("it collects again before its time")
+		t.Error("the collector runs again too early")
 	}
 	close(end)
 	running.Wait()
 	if !looks() {
-		t.Error("it does not notice that goroutines ended")
+		t.Error("the collector does not notice that goroutines ended")
 	}
 	c.next, c.soonest = time.Now().Add(time.Hour), time.Now().Add(time.Hour)
 	if looks() {
-		t.Error("it collects again at once")
+		t.Error("the collector runs again at once")
 	}
 }
 

@@ -37,7 +37,7 @@ func TestRatesAreThoseBetweenTwoReadings(t *testing.T) {
 	s := newScreen(options{view: listeners}, false)
 	m.add(readingAt(0, 100, 5))
 	if got := table(s, &m); !strings.HasPrefix(got[1], "busy       up      10     -        -       -") {
-		t.Errorf("the first table knows rates:\n%s", strings.Join(got, "\n"))
+		t.Errorf("the first table shows rates:\n%s", strings.Join(got, "\n"))
 	}
 	m.add(readingAt(2, 150, 8))
 	if got := table(s, &m); !strings.HasPrefix(got[1], "busy       up      10     0        25      50.0 KiB") {
@@ -89,7 +89,7 @@ func TestKeysSortFilterAndChangeTheView(t *testing.T) {
 		t.Errorf("without the filter: %s", names())
 	}
 	if !s.press('u') || s.press('u') {
-		t.Error("a view needs another reading, once")
+		t.Error("a new view must request exactly one reading")
 	}
 	if got := table(s, &m); len(got) != 2 || !strings.HasPrefix(got[1], "up         a:1        up") {
 		t.Errorf("upstreams:\n%s", strings.Join(got, "\n"))
@@ -98,7 +98,7 @@ func TestKeysSortFilterAndChangeTheView(t *testing.T) {
 		s.press('s')
 	}
 	if s.column[upstreams] != 0 {
-		t.Error("the columns do not begin again after the last one")
+		t.Error("the first column does not follow the last one")
 	}
 }
 

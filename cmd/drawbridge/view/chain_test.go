@@ -62,8 +62,8 @@ func TestChainIsOrdered(t *testing.T) {
 		{"in order", leaf + middle + root, "CN=root\n└─ CN=mid\n   └─ CN=leaf\n"},
 		{"out of order", leaf + root + middle, "CN=root\n└─ CN=mid\n   └─ CN=leaf\n"},
 		{"an intermediate is missing", leaf + root, "CN=mid  (not presented)\n└─ CN=leaf\nalso presented: CN=root\n"},
-		{"the leaf alone, self-signed", root, "CN=root\n"},
-		{"twice the same", leaf + leaf + middle, "CN=root  (not presented)\n└─ CN=mid\n   └─ CN=leaf\nalso presented: CN=leaf\n"},
+		{"a self-signed leaf", root, "CN=root\n"},
+		{"the same certificate twice", leaf + leaf + middle, "CN=root  (not presented)\n└─ CN=mid\n   └─ CN=leaf\nalso presented: CN=leaf\n"},
 		{"a ring", leaf + `chain { subject: "CN=mid" issuer: "CN=leaf" }`, "CN=leaf  (not presented)\n└─ CN=mid\n   └─ CN=leaf\n"},
 		{"no subject", `chain { issuer: "CN=\033[2J\nroot" }`, "CN=\uFFFD[2J root  (not presented)\n└─ (no subject)\n"},
 	} {

@@ -54,7 +54,7 @@ func writeProbeResult(w io.Writer, p terminal.Paint, r *adminv1.ProbeResult, now
 		fact("verify name", r.GetVerifyName())
 		if handshakeDone {
 			fact("negotiated", negotiated(r))
-			fact("sessions", map[bool]string{true: "a ticket was given", false: "no ticket was given"}[r.GetResumptionOffered()])
+			fact("sessions", map[bool]string{true: "the upstream sent a ticket", false: "the upstream sent no ticket"}[r.GetResumptionOffered()])
 		}
 		fact("client cert", clientCertificate(r, handshakeDone))
 		fact("accepted CAs", terminal.JoinUpTo(r.GetAcceptableCas(), 5))
@@ -110,11 +110,11 @@ func negotiated(r *adminv1.ProbeResult) string {
 func clientCertificate(r *adminv1.ProbeResult, handshakeDone bool) string {
 	switch {
 	case r.GetClientCertificateSent():
-		return "asked for, ours was sent"
+		return "requested, ours was sent"
 	case r.GetClientCertificateRequested():
-		return "asked for, none was sent"
+		return "requested, but none was sent"
 	case handshakeDone:
-		return "not asked for"
+		return "not requested"
 	}
 	return ""
 }

@@ -44,13 +44,13 @@ func checkTable(ups []*adminv1.UpstreamStatus, now time.Time) *terminal.Table {
 			if c == nil {
 				continue
 			}
-			state, last, took := "waits for its first", "", ""
+			state, last, took := "not checked yet", "", ""
 			if c.GetChecked() {
 				last = fmt.Sprintf("%v ago", max(now.Sub(c.GetCheckTime().AsTime()), 0).Truncate(time.Second))
 				took = c.GetDuration().AsDuration().Round(100 * time.Microsecond).String()
-				state = "well"
+				state = "healthy"
 				if !c.GetHealthy() {
-					state = "not well"
+					state = "unhealthy"
 				}
 				if c.GetReason() != adminv1.Reason_REASON_UNSPECIFIED {
 					state += ", " + format.Word(c.GetReason())

@@ -66,7 +66,7 @@ func TestResultsOfHealthChecksAndEjectionsAreShown(t *testing.T) {
 				unavailable_reason: "ejected until 1970-01-01T00:17:10Z: 5 failures in a row" last_failure { reason: REASON_PEER_CLOSED message: "EOF" } }
 			endpoints { address: "e:1" health: ENDPOINT_HEALTH_UP draining: true unavailable_reason: "draining" } }`)
 	now := time.Unix(1000, 0)
-	check(t, checkTable(ups.GetUpstreams(), now), "u|a:1|well|2s ago|1.2ms|9|1", "u|b:1|not well, CHECK_FAILED|0s ago|0s|3|3", "u|c:1|waits for its first|||0|0")
+	check(t, checkTable(ups.GetUpstreams(), now), "u|a:1|healthy|2s ago|1.2ms|9|1", "u|b:1|unhealthy, CHECK_FAILED|0s ago|0s|3|3", "u|c:1|not checked yet|||0|0")
 	endpoints := rows(endpointTable(ups.GetUpstreams(), now))
 	for i, want := range []string{
 		"u|a:1|up|", "u|b:1|down (check: CHECK_FAILED)|", "u|c:1|not checked yet|", "v|d:1|up, ejected for 30s|", "v|e:1|up, draining|",
