@@ -23,7 +23,7 @@ func TestDurationsAndRecords(t *testing.T) {
 	c.echo(t, "hello")
 	c.Close()
 	stop := func() { // stop ends the gateway; afterward the log is complete
-		eventually(t, "everything has ended", func() bool { return g.listener("db").GetConnections()+g.listener("web").GetConnections() == 0 })
+		eventually(t, "all requests and connections have ended", func() bool { return g.listener("db").GetConnections()+g.listener("web").GetConnections() == 0 })
 	}
 	stop()
 	get(t, "http://"+g.address("web")+"/one") // the upstream echoes the request, which is not a valid response

@@ -98,7 +98,7 @@ func TestAWriteThatFailedWasNotApplied(t *testing.T) {
 		}
 		_, done, err := g.carryOutIfLive(ctx, p)
 		if changed := g.State().Revision() != before; changed != (err == nil) || changed != done && err == nil {
-			t.Fatalf("asked %d times: changed %v, %v", asked, changed, err)
+			t.Fatalf("after %d calls of Err: changed %v, %v", asked, changed, err)
 		}
 		if err == nil {
 			break
@@ -106,7 +106,7 @@ func TestAWriteThatFailedWasNotApplied(t *testing.T) {
 		failed++
 	}
 	if failed < 2 { // it must fail at two points: with the lock, and before the commit
-		t.Errorf("the context was asked %d times before the commit", failed)
+		t.Errorf("the write failed at only %d points", failed)
 	}
 }
 

@@ -61,7 +61,7 @@ func testRestoredGateway(t *testing.T, key *seal.Key) {
 		t.Errorf("revision %d:\n%v\nwant\n%v", r.State().Revision(), r.State().All(), before.All())
 	}
 	if r.InstanceID() == g.InstanceID() {
-		t.Error("watchers would take it for the original")
+		t.Error("watchers cannot distinguish it from the original")
 	}
 	conn, err := tls.Dial("tcp", r.address("https"), &tls.Config{RootCAs: ca.Pool(), ServerName: "front.example"})
 	if err != nil {

@@ -30,7 +30,7 @@ func TestClosingOneConnectionClosesNoOther(t *testing.T) {
 			t.Errorf("the %s connection still works", kind)
 		}
 		open[kind] = []*peer{open[kind][0], open[kind][2]}
-		eventually(t, "it leaves the list", func() bool { return w.of(chosen) == nil })
+		eventually(t, "the closed connection leaves the list", func() bool { return w.of(chosen) == nil })
 		for _, others := range open {
 			for _, p := range others {
 				if err := p.uses(); err != nil {
@@ -99,7 +99,7 @@ func TestPooledConnectionsAreClosed(t *testing.T) {
 	if n, err := w.CloseConnections(&adminv1.ConnectionFilter{Ids: ids}, time.Hour); n != 1 || err != nil {
 		t.Fatalf("closed %d, %v", n, err)
 	}
-	eventually(t, "it leaves the list", func() bool { return len(w.list(&adminv1.ConnectionFilter{Ids: ids})) == 0 })
+	eventually(t, "the closed connection leaves the list", func() bool { return len(w.list(&adminv1.ConnectionFilter{Ids: ids})) == 0 })
 	if err := p.uses(); err != nil {
 		t.Error("the client's connection: ", err)
 	}

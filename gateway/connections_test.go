@@ -31,7 +31,7 @@ func TestEachKindOfConnectionIsDescribed(t *testing.T) {
 			p := w.must(kind)
 			// The client may have the response before the gateway has finished the
 			// request.
-			eventually(t, "it has its state", func() bool { return w.of(p).GetState() == want.state })
+			eventually(t, "the connection has the expected state", func() bool { return w.of(p).GetState() == want.state })
 			c := w.of(p)
 			if c.GetProtocol() != want.protocol || c.GetUpstream() != want.upstream || c.GetEndpoint() != want.endpoint || c.GetRevision() != revision || c.GetDraining() {
 				t.Errorf("it is %v", c)
@@ -51,7 +51,7 @@ func TestEachKindOfConnectionIsDescribed(t *testing.T) {
 				t.Errorf("its server's TLS is %v", c.GetServer().GetTls())
 			}
 			if kind == "tunnel" && c.GetUpgrade() != "echo" {
-				t.Errorf("it was upgraded to %q", c.GetUpgrade())
+				t.Errorf("the connection was upgraded to %q", c.GetUpgrade())
 			}
 			before := client.GetBytesReceived()
 			if err := p.uses(); err != nil {
@@ -107,7 +107,7 @@ func TestARequestInProgressIsCounted(t *testing.T) {
 func TestAHandshakeInProgressIsListed(t *testing.T) {
 	w := newConnWorld(t)
 	p := &peer{local: dial(t, w.address("web")).LocalAddr().String()}
-	eventually(t, "it is listed", func() bool { return w.of(p).GetState() == adminv1.ConnectionPhase_CONNECTION_PHASE_HANDSHAKE })
+	eventually(t, "the handshake is listed", func() bool { return w.of(p).GetState() == adminv1.ConnectionPhase_CONNECTION_PHASE_HANDSHAKE })
 }
 
 func TestFiltersSelectConnections(t *testing.T) {

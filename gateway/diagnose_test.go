@@ -98,7 +98,7 @@ func TestAStoredUpstreamIsProbed(t *testing.T) {
 	// A probe does not count as traffic.
 	for _, e := range g.UpstreamStatuses()[0].GetEndpoints() {
 		if e.GetConnectionsMade() != 0 || e.GetHandshakesFull() != 0 || len(e.GetFailures()) != 0 || e.GetHealth() != adminv1.EndpointHealth_ENDPOINT_HEALTH_UNKNOWN {
-			t.Errorf("it was counted: %v", e)
+			t.Errorf("the probe was counted as traffic: %v", e)
 		}
 	}
 
@@ -141,7 +141,7 @@ func TestUnappliedUpstreamIsProbed(t *testing.T) {
 		t.Errorf("%v", r)
 	}
 	if g.State().Revision() != revision || len(g.UpstreamStatuses()) != 0 {
-		t.Error("it was applied")
+		t.Error("the probe applied the upstream")
 	}
 
 	// The probe reports every fault of the upstream, like a put.
@@ -182,7 +182,7 @@ func TestDownUpstreamIsNotDialed(t *testing.T) {
 	}
 	select {
 	case <-dialed:
-		t.Error("it was dialed")
+		t.Error("the down upstream was dialed")
 	default:
 	}
 }
@@ -305,7 +305,7 @@ func TestAProbeOffersWhatTrafficOffers(t *testing.T) {
 			t.Errorf("%v", r)
 		}
 		if got := <-offered; !slices.Equal(got, want) {
-			t.Errorf("%q were offered, want %q", got, want)
+			t.Errorf("the protocols %q were offered, want %q", got, want)
 		}
 	}
 	probe("h2", "http/1.1")
@@ -360,6 +360,6 @@ func TestNoKeyInAProbe(t *testing.T) {
 	}
 	text := protojson.Format(resp) + fmt.Sprint(resp) + g.log.String()
 	if strings.Contains(text, "PRIVATE KEY") || strings.Contains(text, strings.Split(key, "\n")[1]) {
-		t.Error("a key was revealed")
+		t.Error("the answer contains part of a key")
 	}
 }

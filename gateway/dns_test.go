@@ -99,7 +99,7 @@ func TestEndpointsFollowDNS(t *testing.T) {
 		t.Errorf("DNS %v", d)
 	}
 	other := dial(t, g.address("tcp"))
-	other.echo(t, "to the other")
+	other.echo(t, "a connection to the other endpoint")
 	c.echo(t, "after")
 	ask := func(a *adminv1.ExplainRouteRequest) *adminv1.ExplainedUpstream {
 		out, err := g.Explain(a)
@@ -142,8 +142,8 @@ func TestEndpointsFollowDNS(t *testing.T) {
 	changed := proto.Clone(s.resources(ca)[2]).(*adminv1.Upstream)
 	changed.Timeouts = &adminv1.UpstreamTimeouts{Connect: durationpb.New(time.Second)}
 	g.put(changed)
-	dial(t, g.address("tcp")).echo(t, "in the new revision")
-	other.echo(t, "of the old revision")
+	dial(t, g.address("tcp")).echo(t, "a connection in the new revision")
+	other.echo(t, "a connection of the old revision")
 	if n, err := g.FlushSessions("up"); err != nil || n == 0 {
 		t.Errorf("%d sessions are flushed, %v", n, err)
 	}

@@ -188,7 +188,7 @@ func TestFilesAreReloadedAfterEveryKindOfReplacement(t *testing.T) {
 			writeFile(t, chain, i.ChainPEM)
 			writeFile(t, key, i.KeyPEM)
 		}},
-		{"the key first", flat, func(t *testing.T, dir string, _ int, i *pki.Issued) {
+		{"the key is replaced first", flat, func(t *testing.T, dir string, _ int, i *pki.Issued) {
 			chain, key := flat(dir)
 			writeFile(t, key, i.KeyPEM)
 			writeFile(t, chain, i.ChainPEM)
@@ -201,7 +201,7 @@ func TestFilesAreReloadedAfterEveryKindOfReplacement(t *testing.T) {
 				writeFile(t, path, content)
 			}
 		}},
-		{"removed and made again", flat, func(t *testing.T, dir string, _ int, i *pki.Issued) {
+		{"removed and created again", flat, func(t *testing.T, dir string, _ int, i *pki.Issued) {
 			for path, content := range pair(dir, i) {
 				os.Remove(path)
 				writeFile(t, path, content)
@@ -224,7 +224,7 @@ func TestFilesAreReloadedAfterEveryKindOfReplacement(t *testing.T) {
 				os.RemoveAll(filepath.Join(dir, fmt.Sprintf("..2026_%d", n-1)))
 			}
 		}},
-		{"links to an archive, as certbot has them", flat, func(t *testing.T, dir string, n int, i *pki.Issued) {
+		{"symlinks to an archive, as certbot makes them", flat, func(t *testing.T, dir string, n int, i *pki.Issued) {
 			archive := filepath.Join(dir, "archive")
 			os.Mkdir(archive, 0o700)
 			for path, content := range pair(dir, i) {
@@ -314,7 +314,7 @@ func TestInvalidFilesAreReportedOnceAndOldOnesStayLive(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, "not a regular file"},
-		"a link out of the roots": {func(t *testing.T, chain, _ string) {
+		"a symlink to a file outside the roots": {func(t *testing.T, chain, _ string) {
 			symlink(t, "/etc/hostname", chain+".new")
 			rename(t, chain+".new", chain)
 		}, "is not a file below the directories"},

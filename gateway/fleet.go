@@ -185,7 +185,7 @@ func (w *writer) storeFault(err error) error {
 		return err
 	}
 	w.log.Error("cannot write to the store", "error", err)
-	if fleet.MayBeMade(err) {
+	if fleet.MayTakeEffect(err) {
 		return invalid.Errorf(invalid.Unavailable, "", "%v; the change may still take effect: read the configuration before you try again", err)
 	}
 	return invalid.Errorf(invalid.Unavailable, "", "the store cannot write: %v; nothing was changed", err)

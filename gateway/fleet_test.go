@@ -60,7 +60,7 @@ func TestAWriteAtAnyGatewayIsLiveAtAll(t *testing.T) {
 	a.put(append(bridgeTo(t, ca, address), tcpListener("in", "127.0.0.1:0"))...)
 	converge(t, 1, a, b)
 	client := dial(t, b.address("in"))
-	client.echo(t, "through the gateway that followed")
+	client.echo(t, "a connection through the gateway that followed")
 	b.put(plainUpstream("other", "127.0.0.1:1"))
 	converge(t, 2, a, b)
 	client.echo(t, "an unrelated change keeps the connection")
@@ -126,7 +126,7 @@ func TestTheGatewaysOfAFleetAreListed(t *testing.T) {
 	}
 	// A gateway that cannot make a part of a revision live says so.
 	a.put(plainUpstream("up", "127.0.0.1:1"), tcpListener("fixed", sockettest.Free(t)))
-	eventually(t, "one of them reports its problem", func() bool {
+	eventually(t, "the gateway with the problem reports it", func() bool {
 		got := list(a)["b"]
 		return got.GetRevision() == 2 && got.GetProblemCount() == 1 && got.GetProblems()[0].GetName() == "fixed"
 	})
@@ -165,7 +165,7 @@ func TestResourcesApplyToTheGatewaysThatTheySelect(t *testing.T) {
 	}
 	converge(t, 1, a, b)
 	client := dial(t, b.address("in"))
-	client.echo(t, "through the selected gateway")
+	client.echo(t, "a connection through the selected gateway")
 	if s := a.Status(); len(s.GetListeners()) != 0 || s.GetProblemCount() != 0 {
 		t.Errorf("status of the other gateway: %v", s)
 	}
@@ -178,7 +178,7 @@ func TestResourcesApplyToTheGatewaysThatTheySelect(t *testing.T) {
 	}
 	converge(t, 2, a, b)
 	dial(t, a.address("in")).echo(t, "through the gateway that is selected now")
-	client.echo(t, "until the drain timeout")
+	client.echo(t, "the old connection until the drain timeout")
 	if states := b.Status().GetListeners(); len(states) != 1 || states[0].GetState() != adminv1.ListenerState_LISTENER_STATE_DRAINING {
 		t.Errorf("listeners of the gateway that is no longer selected: %v", states)
 	}
@@ -376,13 +376,13 @@ func TestAConfirmationIsOfTheWholeFleet(t *testing.T) {
 	if err := b.tryConfirm(2); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the writer learns of it", func() bool { return a.Status().GetPending() == nil })
+	eventually(t, "the gateway that took the write shows the confirmation", func() bool { return a.Status().GetPending() == nil })
 	if r, err := a.History().Revision(2); err != nil || r.GetConfirmPrincipal() != "uid:9" {
 		t.Errorf("%v, %v", r, err)
 	}
 	late := start(t, "", inFleet(t, c))
 	if r, err := late.History().Revision(2); err != nil || r.GetConfirmPrincipal() != "uid:9" || late.Status().GetPending() != nil {
-		t.Errorf("a latecomer: %v, %v", r, err)
+		t.Errorf("a gateway that joined later: %v, %v", r, err)
 	}
 	// The gateway that took the write stops, and the others roll back.
 	a.apply(store.Edit{Puts: puts(plainUpstream("u", "127.0.0.1:3")), ConfirmWithin: 2 * time.Second})
@@ -412,7 +412,7 @@ func TestAGatewayThatCannotBindServesTheRest(t *testing.T) {
 	// Both are on one machine: the second cannot bind the port of the first.
 	a.put(append(bridgeTo(t, ca, echo(t, ca, ca.Server(t, "up.example"))), tcpListener("fixed", sockettest.Free(t)), tcpListener("in", "127.0.0.1:0"))...)
 	converge(t, 1, a, b)
-	dial(t, b.address("in")).echo(t, "the rest is live")
+	dial(t, b.address("in")).echo(t, "the other resources are live")
 	if got := b.listener("fixed"); got.GetState() != adminv1.ListenerState_LISTENER_STATE_DOWN {
 		t.Errorf("%v", got)
 	}
@@ -431,11 +431,11 @@ func TestAWipedEtcdIsNotFollowed(t *testing.T) {
 	c.Wipe()
 	c.Run(0)
 	c.Await()
-	eventually(t, "the gateway notices", func() bool { return strings.Contains(a.fleet.Status().Diverged, "no longer holds the fleet") })
+	eventually(t, "the gateway detects the wiped etcd", func() bool { return strings.Contains(a.fleet.Status().Diverged, "no longer holds the fleet") })
 	// Another gateway makes a new fleet there.
 	b := start(t, "", inFleet(t, c))
 	b.put(plainUpstream("other", "127.0.0.1:1"))
-	eventually(t, "the gateway notices the other fleet", func() bool { return strings.Contains(a.fleet.Status().Diverged, "another fleet") })
+	eventually(t, "the gateway detects the other fleet", func() bool { return strings.Contains(a.fleet.Status().Diverged, "another fleet") })
 	if _, err := a.Apply(t.Context(), store.Edit{Puts: puts(plainUpstream("v", "127.0.0.1:1"))}); !unavailable(err) || !strings.Contains(err.Error(), "another fleet") {
 		t.Errorf("a write: %v", err)
 	}

@@ -57,10 +57,10 @@ func TestARefusedEditLeavesNoTrace(t *testing.T) {
 	address, live := g.address("l"), g.live.Load()
 
 	for name, e := range map[string]store.Edit{
-		"an invalid resource":        {Puts: puts(tcpListener("new", "127.0.0.1:0"), &adminv1.Upstream{Name: "empty"})},
-		"a taken address":            {Puts: puts(tcpListener("new", "127.0.0.1:0"), tcpListener("taken", taken.Addr().String()))},
-		"a delete of what is in use": {Deletes: []store.Delete{{Path: "name", Kind: adminv1.Kind_KIND_UPSTREAM, Name: "up"}}},
-		"a stale revision":           {Puts: puts(tcpListener("new", "127.0.0.1:0")), ExpectedRevision: new(int64)},
+		"an invalid resource":           {Puts: puts(tcpListener("new", "127.0.0.1:0"), &adminv1.Upstream{Name: "empty"})},
+		"a taken address":               {Puts: puts(tcpListener("new", "127.0.0.1:0"), tcpListener("taken", taken.Addr().String()))},
+		"a delete of a resource in use": {Deletes: []store.Delete{{Path: "name", Kind: adminv1.Kind_KIND_UPSTREAM, Name: "up"}}},
+		"a stale revision":              {Puts: puts(tcpListener("new", "127.0.0.1:0")), ExpectedRevision: new(int64)},
 	} {
 		var bad *invalid.Error
 		if _, err := g.Apply(context.Background(), e); !errors.As(err, &bad) {
@@ -69,7 +69,7 @@ func TestARefusedEditLeavesNoTrace(t *testing.T) {
 			t.Errorf("%s: %v", name, bad)
 		}
 		if g.live.Load() != live || g.address("l") != address || len(g.Status().GetListeners()) != 1 {
-			t.Errorf("%s: something changed", name)
+			t.Errorf("%s: the refused edit changed something", name)
 		}
 	}
 	g.stop()
@@ -108,7 +108,7 @@ func TestFailedCommitIsNotLive(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	if g.State().Revision() != 0 || len(g.Status().GetListeners()) != 0 {
-		t.Error("it is live anyway")
+		t.Error("the edit is live although its commit failed")
 	}
 }
 
@@ -137,7 +137,7 @@ func TestAStoredListenerWhosePortIsTakenIsDownUntilItIsFree(t *testing.T) {
 	if p := g.Status().GetProblems(); len(p) != 1 || p[0].GetName() != "l" {
 		t.Errorf("problems: %v", p)
 	}
-	dial(t, g.address("m")).echo(t, "the rest is up")
+	dial(t, g.address("m")).echo(t, "the other resources are up")
 
 	g.put(&adminv1.Upstream{Name: "unrelated", Endpoints: []*adminv1.Endpoint{{Address: "127.0.0.1:1"}}})
 	taken.Close()
@@ -432,7 +432,7 @@ func TestFailedOpenReleasesEverything(t *testing.T) {
 		t.Fatalf("%v", err)
 	}
 	if _, err := Open(t.Context(), Options{DataDir: dir, AdminSocket: socket, Statsd: "nonsense"}); err == nil {
-		t.Fatal("a nonsense statsd address was accepted")
+		t.Fatal("an invalid statsd address was accepted")
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	open := sockets(t)

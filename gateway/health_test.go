@@ -79,7 +79,7 @@ func TestHealthChecksDecideWhereTrafficGoes(t *testing.T) {
 	// A dry run makes no health checks.
 	g.apply(store.Edit{Puts: puts(resources...), DryRun: true})
 	if n := one.asked.Load(); n != 0 {
-		t.Errorf("asked %d times for a dry run", n)
+		t.Errorf("a dry run made %d health checks", n)
 	}
 
 	g.put(resources...)
@@ -96,9 +96,9 @@ func TestHealthChecksDecideWhereTrafficGoes(t *testing.T) {
 		return all
 	}
 	if got := answers(); got["one"]+got["two"] != 10 { // the first request waited for a health check
-		t.Errorf("at first: %v", got)
+		t.Errorf("before any failure: %v", got)
 	}
-	eventually(t, "both are well", func() bool { return g.endpoint("up", 0).GetAvailable() && g.endpoint("up", 1).GetAvailable() })
+	eventually(t, "both endpoints are healthy", func() bool { return g.endpoint("up", 0).GetAvailable() && g.endpoint("up", 1).GetAvailable() })
 
 	one.unhealthy.Store(true)
 	down := nextEvent(t, events, adminv1.EventType_EVENT_TYPE_ENDPOINT_HEALTH)
@@ -109,7 +109,7 @@ func TestHealthChecksDecideWhereTrafficGoes(t *testing.T) {
 		t.Errorf("%v", down)
 	}
 	if got := answers(); got["two"] != 10 {
-		t.Errorf("with one sick: %v", got)
+		t.Errorf("with one unhealthy endpoint: %v", got)
 	}
 	s := g.endpoint("up", 0)
 	if s.GetAvailable() || s.GetHealth() != adminv1.EndpointHealth_ENDPOINT_HEALTH_DOWN || !strings.HasPrefix(s.GetUnavailableReason(), "fails its health check: CHECK_FAILED: it answered 503") {
@@ -139,7 +139,7 @@ func TestHealthChecksDecideWhereTrafficGoes(t *testing.T) {
 	two.unhealthy.Store(true)
 	eventually(t, "no endpoint is healthy", func() bool { return !g.endpoint("up", 1).GetAvailable() })
 	if got := answers(); got["Service Unavailable"] != 10 {
-		t.Errorf("with both sick: %v", got)
+		t.Errorf("with both endpoints unhealthy: %v", got)
 	}
 	if !strings.Contains(g.log.String(), `"reason":"NO_ENDPOINT"`) {
 		t.Error("the log does not say why")
@@ -147,7 +147,7 @@ func TestHealthChecksDecideWhereTrafficGoes(t *testing.T) {
 	one.unhealthy.Store(false)
 	eventually(t, "one endpoint is healthy again", func() bool { return g.endpoint("up", 0).GetAvailable() })
 	if got := answers(); got["one"] != 10 {
-		t.Errorf("with one well again: %v", got)
+		t.Errorf("with one endpoint healthy again: %v", got)
 	}
 
 	// The gateway no longer checks a deleted upstream.

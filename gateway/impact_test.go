@@ -211,6 +211,6 @@ func TestUnrelatedChangesEndNoConnection(t *testing.T) {
 	}
 	r, err := w.Apply(context.Background(), store.Edit{Puts: puts(u)})
 	if err != nil || r.Impact != nil {
-		t.Errorf("an edit that does not ask for it: %v, %v", r, err)
+		t.Errorf("the impact of an edit that does not request it: %v, %v", r, err)
 	}
 }

@@ -55,7 +55,7 @@ func TestCountersContinueAcrossRevisions(t *testing.T) {
 	eventually(t, "the metrics have "+codes, func() bool { return strings.Contains(metrics(), codes) })
 	for range 3 {
 		if text := metrics(); !strings.Contains(text, codes) {
-			t.Error("a count changes when nothing happens")
+			t.Error("a count changed without any traffic")
 		}
 	}
 }

@@ -56,14 +56,14 @@ func TestLimitsAndRetriesAreCounted(t *testing.T) {
 	}
 	for range 3 {
 		if code, body := get(t, url+"/again"); code != 429 || body != "too many requests\n" {
-			t.Errorf("one above the limit: %d %q", code, body)
+			t.Errorf("a request above the limit: %d %q", code, body)
 		}
 	}
 	dial(t, g.address("raw")).Close()
 	if late, err := net.Dial("tcp", g.address("raw")); err == nil { // the gateway may reset the connection before Dial returns
 		late.SetDeadline(time.Now().Add(deadline))
 		if rest, _ := io.ReadAll(late); len(rest) > 0 {
-			t.Errorf("a connection too many got %q", rest)
+			t.Errorf("a connection above the limit got %q", rest)
 		}
 		late.Close()
 	}

@@ -104,7 +104,7 @@ func TestLiveStateIsAppliedToTheSameSettings(t *testing.T) {
 			if l := g.live.Load().Listener("web"); l != nil && l.Protocol == web.GetProtocol() {
 				code, _ := get(t, "http://"+g.address("web"))
 				if limited := code == http.StatusTooManyRequests; limited != keeps("listener web") {
-					t.Errorf("a fifth request is answered with %d", code)
+					t.Errorf("the fifth request got the status %d", code)
 				}
 			}
 		})

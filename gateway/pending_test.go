@@ -144,10 +144,10 @@ func TestOtherWritesAreRefusedWhileARevisionIsPending(t *testing.T) {
 	first := store.Edit{Puts: puts(plainUpstream("u", "127.0.0.1:2")), ConfirmWithin: ages, Origin: store.Origin{Principal: "uid:7"}}
 	g.apply(first)
 	for name, e := range map[string]store.Edit{
-		"a put":                {Puts: puts(plainUpstream("v", "127.0.0.1:1"))},
-		"a delete":             {Deletes: []store.Delete{{Kind: adminv1.Kind_KIND_UPSTREAM, Name: "u"}}},
-		"another pending one":  {Puts: puts(plainUpstream("v", "127.0.0.1:1")), ConfirmWithin: ages},
-		"a put of what it was": {Puts: puts(plainUpstream("u", "127.0.0.1:1"))},
+		"a put":                             {Puts: puts(plainUpstream("v", "127.0.0.1:1"))},
+		"a delete":                          {Deletes: []store.Delete{{Kind: adminv1.Kind_KIND_UPSTREAM, Name: "u"}}},
+		"another write with confirm_within": {Puts: puts(plainUpstream("v", "127.0.0.1:1")), ConfirmWithin: ages},
+		"a put of the previous content":     {Puts: puts(plainUpstream("u", "127.0.0.1:1"))},
 	} {
 		_, err := g.Apply(context.Background(), e)
 		if !isPending(err) || !strings.Contains(err.Error(), "revision 2, made by uid:7, is pending") {

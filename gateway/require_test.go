@@ -48,13 +48,13 @@ func TestAWriteCanRequireProbes(t *testing.T) {
 		required  adminv1.RequireProbe
 		refused   []string // fields of the faults
 	}{
-		{"all, and all do", []*adminv1.Endpoint{{Address: good}}, probeEvery, nil},
-		{"all, and one does not", []*adminv1.Endpoint{{Address: good}, {Address: bad}}, probeEvery, []string{"resources[2].endpoints[1]"}},
-		{"any, and one does", []*adminv1.Endpoint{{Address: bad}, {Address: good}}, probeAny, nil},
-		{"any, and none does", []*adminv1.Endpoint{{Address: bad}, {Address: "127.0.0.1:1"}}, probeAny, []string{"resources[2].endpoints[0]", "resources[2].endpoints[1]"}},
-		{"all, and a draining one does not", []*adminv1.Endpoint{{Address: good}, {Address: bad, Draining: true}}, probeEvery, nil},
-		{"all, and a backup does not", []*adminv1.Endpoint{{Address: good}, {Address: bad, Backup: true}}, probeEvery, []string{"resources[2].endpoints[1]"}},
-		{"any, and all are draining", []*adminv1.Endpoint{{Address: good, Draining: true}}, probeAny, []string{"resources[2].endpoints"}},
+		{"all must pass, and all do", []*adminv1.Endpoint{{Address: good}}, probeEvery, nil},
+		{"all must pass, and one fails", []*adminv1.Endpoint{{Address: good}, {Address: bad}}, probeEvery, []string{"resources[2].endpoints[1]"}},
+		{"any must pass, and one does", []*adminv1.Endpoint{{Address: bad}, {Address: good}}, probeAny, nil},
+		{"any must pass, and all fail", []*adminv1.Endpoint{{Address: bad}, {Address: "127.0.0.1:1"}}, probeAny, []string{"resources[2].endpoints[0]", "resources[2].endpoints[1]"}},
+		{"all must pass, and a draining endpoint fails", []*adminv1.Endpoint{{Address: good}, {Address: bad, Draining: true}}, probeEvery, nil},
+		{"all must pass, and a backup fails", []*adminv1.Endpoint{{Address: good}, {Address: bad, Backup: true}}, probeEvery, []string{"resources[2].endpoints[1]"}},
+		{"any must pass, and all are draining", []*adminv1.Endpoint{{Address: good, Draining: true}}, probeAny, []string{"resources[2].endpoints"}},
 		{"none", []*adminv1.Endpoint{{Address: bad}}, 0, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -75,7 +75,7 @@ func TestAWriteCanRequireProbes(t *testing.T) {
 				if len(answers) != 1 {
 					t.Fatalf("%d answers", len(answers))
 				}
-				if c.name != "any, and all are draining" && len(answers[0].GetResults()) != len(c.endpoints) {
+				if c.name != "any must pass, and all are draining" && len(answers[0].GetResults()) != len(c.endpoints) {
 					t.Errorf("answers %v", answers)
 				}
 			}
@@ -178,7 +178,7 @@ func TestWritesDoNotWaitForEndpoints(t *testing.T) {
 	cancel()
 	wantFaults(t, <-failed, invalid.Unavailable, "")
 	if g.State().Get(adminv1.Kind_KIND_UPSTREAM, "slow") != nil {
-		t.Error("it was applied")
+		t.Error("the write was applied")
 	}
 }
 
@@ -224,7 +224,7 @@ func TestAWriteIsPlannedAgainAfterAConcurrentWrite(t *testing.T) {
 	err := <-done
 	wantFaults(t, err, invalid.Conflict, "options.require_probe")
 	if g.State().Get(adminv1.Kind_KIND_UPSTREAM, "up").(*adminv1.Upstream).GetTls().GetServerName() != "" {
-		t.Error("it was applied")
+		t.Error("the write was applied")
 	}
 
 	// The write detects an etag or a reference that went stale while it waited.

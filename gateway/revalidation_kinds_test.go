@@ -213,7 +213,7 @@ func TestARequestInProgressOfARevokedClientEndsPolitely(t *testing.T) {
 	<-arrived
 	<-arrived
 	g.put(bundle("clients", ca, ca.CRL(t, alice.Leaf)))
-	eventually(t, "both are found", func() bool {
+	eventually(t, "both failures are found", func() bool {
 		return g.clientsEnded(certs.ReasonRevoked) == 2
 	})
 	goingAway := false

@@ -218,7 +218,7 @@ func TestExactlyTheRightConnectionsEnd(t *testing.T) {
 		{"expired", ca.Leaf(t, pki.LeafOptions{CommonName: "expires", Usage: pki.Client, NotAfter: time.Now().Add(time.Hour)}),
 			func() {
 				offset.Store(int64(2 * time.Hour))
-				eventually(t, "the clock is looked at, once a second", func() bool {
+				eventually(t, "the clock, which is read once a second, has passed the time", func() bool {
 					return g.clientsEnded("EXPIRED") == uint64(4*each)
 				})
 			}, nil},

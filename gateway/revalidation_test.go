@@ -179,7 +179,7 @@ func TestStreamsToARevokedEndpointEnd(t *testing.T) {
 			s.echo(t, "before")
 			g.put(bundle("corp", ca, ca.CRL(t, revoked.Leaf)))
 			u, _ := g.live.Load().Upstream("up")
-			eventually(t, "the failure is detected", func() bool {
+			eventually(t, "the failed verification is detected", func() bool {
 				counts := u.Tracker.Peers().Counts()
 				return counts.Ended["REVOKED"]+counts.Reported["REVOKED"] == 1
 			})

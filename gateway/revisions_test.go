@@ -119,7 +119,7 @@ func TestARollbackWarnsOfFilesThatHaveChanged(t *testing.T) {
 	}
 	writeFile(t, chain, second.ChainPEM)
 	writeFile(t, key, second.KeyPEM)
-	eventually(t, "the new files are live", func() bool { return g.State().Revision() == 5 })
+	eventually(t, "the changed files are loaded", func() bool { return g.State().Revision() == 5 })
 
 	r := g.rollBack(1)
 	if len(r.Warnings) != 1 || r.Warnings[0].Code != "FILE_CHANGED" || !strings.Contains(r.Warnings[0].Message, "since revision 1") {
@@ -142,7 +142,7 @@ func TestARollbackWarnsOfFilesThatHaveChanged(t *testing.T) {
 	}
 	var bad *invalid.Error
 	if _, err := g.Apply(context.Background(), e); !errors.As(err, &bad) || !strings.Contains(err.Error(), "k.pem cannot be read") {
-		t.Errorf("a rollback to files that are gone: %v", err)
+		t.Errorf("a rollback to deleted files: %v", err)
 	}
 }
 

@@ -96,7 +96,7 @@ func TestWarmConnectionsFollowRevisions(t *testing.T) {
 		t.Fatal("an address in use was bound")
 	}
 	if _, ever := up.connections(); ever != 0 {
-		t.Errorf("%d connections for what was not made live", ever)
+		t.Errorf("%d connections to an upstream that was not made live", ever)
 	}
 
 	g.put(resources...)
@@ -129,12 +129,12 @@ func TestWarmConnectionsFollowRevisions(t *testing.T) {
 	// A rotation replaces the warm connections, but not the connection in use.
 	renewed := ca.Client(t, "renewed")
 	g.put(inlineCertificate("client", renewed))
-	eventually(t, "the rotation reached them", func() bool {
+	eventually(t, "the rotated certificate is in use", func() bool {
 		names, _ := up.connections()
 		return len(names) == len("client renewed renewed renewed") && strings.Count(names, "renewed") == 3
 	})
 	client.echo(t, "still there")
-	eventually(t, "those of the rotation are ready", func() bool { return g.warm("up").GetReady() == 3 })
+	eventually(t, "the warm connections with the rotated certificate are ready", func() bool { return g.warm("up").GetReady() == 3 })
 
 	// Draining a client certificate closes idle connections at once.
 	_, before = up.connections()

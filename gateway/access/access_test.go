@@ -92,7 +92,7 @@ func TestTheHighestRoleOfACallerApplies(t *testing.T) {
 		}
 	}
 	if (*Policy)(nil).Role(&Caller{}) != admin {
-		t.Error("without a policy a caller is not an admin")
+		t.Error("a caller is not an admin although there is no policy")
 	}
 }
 
@@ -160,7 +160,7 @@ func TestAnInvalidFileKeepsThePolicy(t *testing.T) {
 	}
 	select {
 	case <-changed:
-		t.Error("it is reported as changed")
+		t.Error("an invalid file is reported as a change")
 	default:
 	}
 	put("subjects: {}\n")

@@ -80,7 +80,7 @@ func policyOf(subjects *yaml.Node) (*Policy, error) {
 		role, known := roleNames[value.Value]
 		switch before := lines[subject]; {
 		case key.Kind != yaml.ScalarNode:
-			fault(key, "a subject must be a text")
+			fault(key, "a subject must be text")
 		case err != nil:
 			fault(key, "subject %q %v", key.Value, err)
 		case before > 0:

@@ -49,7 +49,7 @@ func TestDenialsProbesAndRefusedWritesAreRecorded(t *testing.T) {
 	_, _ = diagnostics.CloseConnections(ctx, &adminv1.CloseConnectionsRequest{All: true})
 	_, _ = diagnostics.DrainConnections(ctx, &adminv1.DrainConnectionsRequest{ClientIdentities: []string{"CN=b"}})
 	_, _ = adminv1.NewDiagnosticsServiceClient(viewer).CloseConnections(ctx, &adminv1.CloseConnectionsRequest{All: true})
-	_, _ = adminv1.NewStatusServiceClient(viewer).ListConnections(ctx, &adminv1.ListConnectionsRequest{}) // reads only
+	_, _ = adminv1.NewStatusServiceClient(viewer).ListConnections(ctx, &adminv1.ListConnectionsRequest{}) // a read is not recorded
 	log.Close(ctx)
 
 	text, err := os.ReadFile(path)

@@ -54,7 +54,7 @@ func TestAClosePassesItsFilterAndGraceOn(t *testing.T) {
 		{"all", &adminv1.CloseConnectionsRequest{All: true, ConnectionFilter: &adminv1.ConnectionFilter{}}, " 0s", nil},
 		{"nothing selected", &adminv1.CloseConnectionsRequest{}, "", []string{"connection_filter"}},
 		{"an empty filter", &adminv1.CloseConnectionsRequest{ConnectionFilter: &adminv1.ConnectionFilter{Ids: []string{}}}, "", []string{"connection_filter"}},
-		{"all and some", &adminv1.CloseConnectionsRequest{All: true, ConnectionFilter: db}, "", []string{"all"}},
+		{"all connections and a filter", &adminv1.CloseConnectionsRequest{All: true, ConnectionFilter: db}, "", []string{"all"}},
 		{"too long", &adminv1.CloseConnectionsRequest{ConnectionFilter: db, Grace: durationpb.New(25 * time.Hour)}, "", []string{"grace"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -92,7 +92,7 @@ func TestListenersAndClientsAreDrained(t *testing.T) {
 			"listeners=[web] client_identities=[CN=a, spiffe://corp/b] 30s", nil},
 		{"nothing", &adminv1.DrainConnectionsRequest{}, "", []string{"upstream"}},
 		{"both", &adminv1.DrainConnectionsRequest{Upstream: "u-0000", Listeners: []string{"web"}}, "", []string{"upstream"}},
-		{"our certificate, of a listener", &adminv1.DrainConnectionsRequest{Listeners: []string{"web"}, Sha256Fingerprint: hex}, "", []string{"sha256_fingerprint"}},
+		{"the gateway's certificate, with a listener", &adminv1.DrainConnectionsRequest{Listeners: []string{"web"}, Sha256Fingerprint: hex}, "", []string{"sha256_fingerprint"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r.gateway.drained = ""

@@ -19,8 +19,9 @@ type Fleet interface {
 	// Gateways returns the gateways by ID, and the latest revision.
 	Gateways(context.Context) ([]*adminv1.Gateway, int64, error)
 
-	// WatchGateways calls changed with the same, now and whenever they may have changed,
-	// until changed returns an error, etcd does not answer, or ctx ends.
+	// WatchGateways calls changed with the gateways and the latest revision, at once and
+	// whenever they may have changed. It returns when changed returns an error, when
+	// etcd does not answer, and when ctx ends.
 	WatchGateways(ctx context.Context, changed func(all []*adminv1.Gateway, head int64) error) error
 }
 
@@ -99,7 +100,8 @@ type gatewayList struct {
 	byID   map[string]*adminv1.Gateway
 }
 
-// update returns the messages that bring the client to a new list; none if it has the list.
+// update returns the messages that bring the client to a new list. It returns no
+// messages if the client has that list.
 func (l *gatewayList) update(all []*adminv1.Gateway, head int64) []*adminv1.WatchGatewaysResponse {
 	part := &adminv1.WatchGatewaysResponse{HeadRevision: head}
 	var parts []*adminv1.WatchGatewaysResponse

@@ -33,8 +33,8 @@ func (f *inFlight) end() {
 	}
 }
 
-// none returns a channel that is closed once no call is in progress.
-func (f *inFlight) none() <-chan struct{} {
+// whenIdle returns a channel that is closed once no call is in progress.
+func (f *inFlight) whenIdle() <-chan struct{} {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.idle == nil {

@@ -261,7 +261,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		defer close(answered)
 		for begun := ^uint64(0); begun != s.calls.begun(); {
 			select {
-			case <-s.calls.none():
+			case <-s.calls.whenIdle():
 			case <-done:
 				return
 			}

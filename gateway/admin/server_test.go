@@ -150,7 +150,7 @@ func TestShutdownLetsAWriteFinish(t *testing.T) {
 		t.Errorf("Shutdown: %v", err)
 	}
 	if r.gateway.State().Revision() != 1 {
-		t.Error("the write did not happen")
+		t.Error("the write was not applied")
 	}
 }
 
@@ -183,7 +183,7 @@ func TestShutdownCancelsWhatOutlastsItsContext(t *testing.T) {
 		t.Errorf("Shutdown: %v", err)
 	}
 	if r.gateway.State().Revision() != 0 {
-		t.Error("a canceled write happened")
+		t.Error("a canceled write was applied")
 	}
 }
 

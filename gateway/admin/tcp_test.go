@@ -203,7 +203,7 @@ func TestTheFilesOfTheListenerAreReadAgain(t *testing.T) {
 		t.Errorf("a certificate without its key: %v", err)
 	}
 	if again, err := get(); again != first || err != nil {
-		t.Errorf("after files that are wrong: %s, %v", again, err)
+		t.Errorf("after the rejected files: %s, %v", again, err)
 	}
 	replace(o.KeyFile, renewed.KeyPEM)
 	if changed, err := lis.Reload(); !changed || err != nil {

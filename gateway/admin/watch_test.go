@@ -88,9 +88,9 @@ func TestAWatchResumesWhereItLeftOff(t *testing.T) {
 		t.Errorf("resumed with %v", m)
 	}
 	for name, req := range map[string]*adminv1.WatchConfigRequest{
-		"another store":      {InstanceId: "store-0", Revision: 3},
-		"a later revision":   {InstanceId: "store-1", Revision: 6},
-		"no revision at all": {},
+		"another store":    {InstanceId: "store-0", Revision: 3},
+		"a later revision": {InstanceId: "store-1", Revision: 6},
+		"no revision":      {},
 	} {
 		if m := synced(t, watchConfig(t, r, req)); !m[0].GetReset_() || len(m[0].GetResources()) != 5 {
 			t.Errorf("%s: %v", name, m)
@@ -209,7 +209,7 @@ func TestACallerHasSoManyStreams(t *testing.T) {
 		runtime.Gosched()
 	}
 	if err := func() error { client = adminv1.NewStatusServiceClient(r.conn); return open() }(); err != nil {
-		t.Errorf("once they have ended: %v", err)
+		t.Errorf("a stream after the others ended: %v", err)
 	}
 }
 
@@ -275,10 +275,10 @@ func TestEventsAreFilteredAndResumed(t *testing.T) {
 		req  *adminv1.WatchEventsRequest
 		want []int64
 	}{
-		"all that are kept": {&adminv1.WatchEventsRequest{AfterSequence: after(0)}, []int64{101, 102, 103}},
-		"after the last":    {&adminv1.WatchEventsRequest{AfterSequence: after(108)}, []int64{109, 110}},
-		"by type":           {&adminv1.WatchEventsRequest{AfterSequence: after(0), Types: []adminv1.EventType{adminv1.EventType_EVENT_TYPE_APPLIED}}, []int64{105, 110}},
-		"by kind and name":  {&adminv1.WatchEventsRequest{AfterSequence: after(103), Kinds: []adminv1.Kind{adminv1.Kind_KIND_UPSTREAM}, Names: []string{"u1"}}, []int64{104, 106, 108}},
+		"all stored events":         {&adminv1.WatchEventsRequest{AfterSequence: after(0)}, []int64{101, 102, 103}},
+		"events after the last one": {&adminv1.WatchEventsRequest{AfterSequence: after(108)}, []int64{109, 110}},
+		"by type":                   {&adminv1.WatchEventsRequest{AfterSequence: after(0), Types: []adminv1.EventType{adminv1.EventType_EVENT_TYPE_APPLIED}}, []int64{105, 110}},
+		"by kind and name":          {&adminv1.WatchEventsRequest{AfterSequence: after(103), Kinds: []adminv1.Kind{adminv1.Kind_KIND_UPSTREAM}, Names: []string{"u1"}}, []int64{104, 106, 108}},
 	} {
 		w := watchEvents(t, r, c.req)
 		for _, want := range c.want {

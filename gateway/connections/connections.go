@@ -38,7 +38,7 @@ func (c *Connections) EachConnection(f *adminv1.ConnectionFilter, after uint64, 
 	}
 	d := newDescriber(wanted)
 	c.batches(wanted, after, func(entries []numbered) bool {
-		for part := range slices.Chunk(entries, together) {
+		for part := range slices.Chunk(entries, batchSize) {
 			for i, m := range d.describe(part) {
 				if m != nil && !yield(part[i].number, m) {
 					return false

@@ -122,6 +122,6 @@ func TestAddressesAreWrittenAsTheirOwnTypesDo(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 	if address(nil) != "" || names.local(nil) != "" {
-		t.Error("the text of no address")
+		t.Error("the text of a missing address")
 	}
 }

@@ -39,7 +39,7 @@ func (g *fakeGateway) ApplyRead(_ context.Context, e store.Edit, _ *snapshot.Mat
 		result.Changes = append(result.Changes, store.Change{Kind: ref.Kind, Name: ref.Name, Action: adminv1.ChangeAction_CHANGE_ACTION_UNCHANGED})
 	}
 	if slices.Contains(names, g.culprit) {
-		return nil, invalid.Errorf(invalid.Argument, `route["path"].listeners[0]`, "does not go with it")
+		return nil, invalid.Errorf(invalid.Argument, `route["path"].listeners[0]`, "does not match the key")
 	}
 	g.applied = append(g.applied, names)
 	return result, nil
@@ -86,8 +86,8 @@ func TestAReadThatHangsIsAbandoned(t *testing.T) {
 		ctx, cancel = context.WithCancel(t.Context())
 	}
 	p.time = time.Millisecond
-	if err := p.Do(ctx, func() { t.Error("one above the limit") }); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("one above the limit: %v", err)
+	if err := p.Do(ctx, func() { t.Error("a read above the limit") }); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a read above the limit: %v", err)
 	}
 	close(release)
 	<-ended
@@ -95,7 +95,7 @@ func TestAReadThatHangsIsAbandoned(t *testing.T) {
 	p.time = time.Minute
 	ran := false
 	if err := p.Do(ctx, func() { ran = true }); err != nil || !ran {
-		t.Errorf("after it: %v", err)
+		t.Errorf("a read after the hang: %v", err)
 	}
 	cancel()
 }

@@ -208,7 +208,7 @@ func TestWhatIsNotLiveIsReadAtEachPoll(t *testing.T) {
 	w := polled(t, root, writeText(t, root+"/a", "a"), writeText(t, root+"/b", "b"))
 	w.behind = func(all []store.Ref) []store.Ref {
 		if len(all) != 2 {
-			t.Errorf("asked about %v", all)
+			t.Errorf("behind was called with %v", all)
 		}
 		return bundleRef("b")
 	}
@@ -279,7 +279,7 @@ func TestAFileSystemThatHangsHoldsUpNoOther(t *testing.T) {
 		t.Errorf("once it answers %q is read", got)
 	}
 	if len(w.stalls) > 0 {
-		t.Errorf("it is remembered as hanging")
+		t.Errorf("the file system still counts as hanging")
 	}
 }
 

@@ -40,7 +40,7 @@ func (m *Member) followHead(ctx context.Context) {
 		head, err := m.sync(ctx)
 		if err == nil {
 			failures = 0
-			m.keepAgain(ctx)
+			m.retryCopy(ctx)
 			err = m.wait(ctx, head)
 		}
 		if err != nil && ctx.Err() == nil {
@@ -239,8 +239,8 @@ func bare(records []*etcd.Record) []*revisions.Record {
 	return out
 }
 
-// keepAgain writes the copy in bolt again if the last attempt failed.
-func (m *Member) keepAgain(ctx context.Context) {
+// retryCopy writes the copy in bolt again if the last attempt failed.
+func (m *Member) retryCopy(ctx context.Context) {
 	m.mu.Lock()
 	head, was, stale := m.head, m.kept, m.status.Stale != ""
 	m.mu.Unlock()

@@ -144,12 +144,12 @@ func New(o Options) (*Member, error) {
 	}
 	m.kept = kept{m.state, m.position}
 	m.status.Instance, m.status.Copy = m.position.Instance, m.state.Revision()
-	m.status.Unreachable = notAsked
+	m.status.Unreachable = notContacted
 	return m, nil
 }
 
-// notAsked is why etcd does not answer before the first read.
-const notAsked = "it was not asked yet"
+// notContacted is the reason until the first read.
+const notContacted = "no request was sent to it yet"
 
 // State returns the state that was committed or followed last.
 func (m *Member) State() *store.State {
@@ -201,8 +201,8 @@ func (m *Member) Commit(d *store.Draft, r *revisions.Record) error {
 	return nil
 }
 
-// MayBeMade reports whether a commit that failed with err may still take effect.
-func MayBeMade(err error) bool { return errors.As(err, new(*etcd.UnknownError)) }
+// MayTakeEffect reports whether a commit that failed with err may still take effect.
+func MayTakeEffect(err error) bool { return errors.As(err, new(*etcd.UnknownError)) }
 
 // failed returns the error of a commit.
 func (m *Member) failed(err error) error {
@@ -263,7 +263,7 @@ func (m *Member) unreachable(err error) {
 	defer m.mu.Unlock()
 	if message := err.Error(); m.status.Unreachable != message {
 		m.log.Warn("etcd does not answer: the gateway serves what it has and refuses writes", "revision", m.state.Revision(), "error", message)
-		if m.status.Unreachable == "" || m.status.Unreachable == notAsked {
+		if m.status.Unreachable == "" || m.status.Unreachable == notContacted {
 			m.notify(Disconnected, message)
 		}
 		m.status.Unreachable = message

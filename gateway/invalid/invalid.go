@@ -79,8 +79,8 @@ func (l *List) Warn(code string, p Path, format string, args ...any) {
 	l.warnings = append(l.warnings, Warning{Code: code, Field: p, Message: fmt.Sprintf(format, args...)})
 }
 
-// Warned adds a warning.
-func (l *List) Warned(w Warning) { l.warnings = append(l.warnings, w) }
+// AddWarning adds a warning.
+func (l *List) AddWarning(w Warning) { l.warnings = append(l.warnings, w) }
 
 // Merge adds everything that other holds.
 func (l *List) Merge(other *List) {

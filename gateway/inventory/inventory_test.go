@@ -30,7 +30,7 @@ func TestListingSharedCAsIsLinearInTheUpstreams(t *testing.T) {
 		}
 		snap := snapshot.Compiler{}.Restore(t.Context(), state)
 		if down := snap.Problems(); len(down) > 0 {
-			t.Fatalf("%d resources are down, the first because: %s", len(down), down[0].Reason)
+			t.Fatalf("%d resources are down; the reason of the first: %s", len(down), down[0].Reason)
 		}
 		v := New(func() *snapshot.Snapshot { return snap }, nil)
 		var before, after runtime.MemStats

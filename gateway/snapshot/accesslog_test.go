@@ -29,14 +29,14 @@ func TestAccessLogOfAListener(t *testing.T) {
 		if h, l := w.snap.HTTP("web"), w.snap.TCP("db"); h.NoAccessLog != c.silent || l.NoAccessLog != c.silent {
 			t.Errorf("%v: %v, %v", c.choice, h.NoAccessLog, l.NoAccessLog)
 		} else if h.TLS != before.HTTP("web").TLS || l.TLS != before.TCP("db").TLS {
-			t.Errorf("%v: the TLS is another", c.choice)
+			t.Errorf("%v: the TLS settings differ", c.choice)
 		}
 	}
 	// A change of the TLS settings still counts as a difference.
 	web.Tls.MinVersion = adminv1.TlsVersion_TLS_VERSION_1_3
 	w.put(web)
 	if w.snap.HTTP("web").TLS == before.HTTP("web").TLS {
-		t.Error("the TLS is the same")
+		t.Error("the TLS settings are equal")
 	}
 	web.AccessLog = 7
 	if f := w.refused(web); len(f) != 1 || f[0].Field != "r0.access_log" {

@@ -46,22 +46,22 @@ func TestBalancingAndLimitsAreChecked(t *testing.T) {
 			u.Balancing = &adminv1.Balancing{Policy: adminv1.BalancingPolicy_BALANCING_POLICY_LEAST_REQUESTS, SlowStart: durationpb.New(time.Hour)}
 		}},
 		{"a policy of another version", "balancing.policy", func(u *adminv1.Upstream) { u.Balancing = &adminv1.Balancing{Policy: 99} }},
-		{"too slow a start", "balancing.slow_start", func(u *adminv1.Upstream) {
+		{"a slow start above the maximum", "balancing.slow_start", func(u *adminv1.Upstream) {
 			u.Balancing = &adminv1.Balancing{SlowStart: durationpb.New(time.Hour + 1)}
 		}},
-		{"a start of no time", "balancing.slow_start", func(u *adminv1.Upstream) { u.Balancing = &adminv1.Balancing{SlowStart: durationpb.New(0)} }},
+		{"a slow start of 0 s", "balancing.slow_start", func(u *adminv1.Upstream) { u.Balancing = &adminv1.Balancing{SlowStart: durationpb.New(0)} }},
 		{"a hash", "", func(u *adminv1.Upstream) { u.Balancing = hashes(byAddress) }},
 		{"a hash of a header", "", func(u *adminv1.Upstream) { u.Balancing = hashes(byHeader("X-Tenant")) }},
 		{"a hash of a cookie", "", func(u *adminv1.Upstream) { u.Balancing = hashes(byCookie("session")) }},
-		{"nothing to hash", "balancing.hash", func(u *adminv1.Upstream) { u.Balancing = hashes(nil) }},
-		{"a hash of nothing", "balancing.hash", func(u *adminv1.Upstream) { u.Balancing = hashes(&adminv1.HashKey{}) }},
+		{"a hash policy without a key", "balancing.hash", func(u *adminv1.Upstream) { u.Balancing = hashes(nil) }},
+		{"a hash without a field", "balancing.hash", func(u *adminv1.Upstream) { u.Balancing = hashes(&adminv1.HashKey{}) }},
 		{"a hash that the policy does not use", "balancing.hash", func(u *adminv1.Upstream) { u.Balancing = &adminv1.Balancing{Hash: byAddress} }},
-		{"a hash of no header", "balancing.hash.header", func(u *adminv1.Upstream) { u.Balancing = hashes(byHeader("")) }},
+		{"a hash of a header without a name", "balancing.hash.header", func(u *adminv1.Upstream) { u.Balancing = hashes(byHeader("")) }},
 		{"a hash of an invalid header name", "balancing.hash.header", func(u *adminv1.Upstream) { u.Balancing = hashes(byHeader("a b")) }},
 		{"a hash of a framing header", "balancing.hash.header", func(u *adminv1.Upstream) { u.Balancing = hashes(byHeader("Content-Length")) }},
 		{"a hash of a field that clients do not send", "balancing.hash.header", func(u *adminv1.Upstream) { u.Balancing = hashes(byHeader("X-Forwarded-For")) }},
-		{"a hash of no cookie", "balancing.hash.cookie", func(u *adminv1.Upstream) { u.Balancing = hashes(byCookie("a=b")) }},
-		{"a hash of encrypted requests", "balancing.hash", func(u *adminv1.Upstream) {
+		{"a hash of an invalid cookie name", "balancing.hash.cookie", func(u *adminv1.Upstream) { u.Balancing = hashes(byCookie("a=b")) }},
+		{"a hash of a header with passthrough", "balancing.hash", func(u *adminv1.Upstream) {
 			u.Transport, u.Balancing = &adminv1.Upstream_Passthrough{Passthrough: &adminv1.Passthrough{}}, hashes(byHeader("X-Tenant"))
 		}},
 		{"limits", "", func(u *adminv1.Upstream) {
@@ -75,18 +75,18 @@ func TestBalancingAndLimitsAreChecked(t *testing.T) {
 		{"too many connections to one endpoint", "limits.connections_per_endpoint", func(u *adminv1.Upstream) {
 			u.Limits = &adminv1.UpstreamLimits{ConnectionsPerEndpoint: 1_000_001}
 		}},
-		{"too many that wait", "limits.pending", func(u *adminv1.Upstream) {
+		{"too many pending requests", "limits.pending", func(u *adminv1.Upstream) {
 			u.Limits = &adminv1.UpstreamLimits{Requests: 1, Pending: 1_000_001}
 		}},
-		{"waiting for nothing", "limits.pending", func(u *adminv1.Upstream) { u.Limits = &adminv1.UpstreamLimits{Pending: 1} }},
+		{"pending requests without a limit", "limits.pending", func(u *adminv1.Upstream) { u.Limits = &adminv1.UpstreamLimits{Pending: 1} }},
 		{"a pending timeout without pending", "limits.pending_timeout", func(u *adminv1.Upstream) {
 			u.Limits = &adminv1.UpstreamLimits{Requests: 1, PendingTimeout: durationpb.New(time.Second)}
 		}},
-		{"no time to wait", "limits.pending_timeout", func(u *adminv1.Upstream) {
+		{"a pending timeout of 0 s", "limits.pending_timeout", func(u *adminv1.Upstream) {
 			u.Limits = &adminv1.UpstreamLimits{Requests: 1, Pending: 1, PendingTimeout: durationpb.New(0)}
 		}},
 		{"an idle timeout", "", func(u *adminv1.Upstream) { u.Timeouts = &adminv1.UpstreamTimeouts{Idle: durationpb.New(time.Minute)} }},
-		{"no idle time at all", "timeouts.idle", func(u *adminv1.Upstream) { u.Timeouts = &adminv1.UpstreamTimeouts{Idle: durationpb.New(0)} }},
+		{"an idle timeout of 0 s", "timeouts.idle", func(u *adminv1.Upstream) { u.Timeouts = &adminv1.UpstreamTimeouts{Idle: durationpb.New(0)} }},
 	} {
 		u := plainUpstream("u")
 		test.change(u)

@@ -262,7 +262,7 @@ func (s *scope) notes() notes { return notes{s.Warnings(), s.security} }
 // reuse repeats the notes of an object that stays live.
 func (s *scope) reuse(n notes) {
 	for _, w := range n.warnings {
-		s.Warned(w)
+		s.AddWarning(w)
 	}
 	s.security = n.security
 }
@@ -286,7 +286,7 @@ func (s *scope) close() (down string) {
 	if s.written() {
 		for _, w := range s.Warnings() {
 			w.Field = path.Join(string(w.Field))
-			s.job.bad.Warned(w)
+			s.job.bad.AddWarning(w)
 		}
 		s.warnElsewhere(path)
 	}

@@ -12,7 +12,8 @@ import (
 // names.
 const maxNamed = 5
 
-// why explains which of a route's conditions hold, and which routes it precedes.
+// explainMatch explains which of a route's conditions hold, and which routes it
+// precedes.
 func (l *Listener) explanation(msg *adminv1.Route, ask route.Request) string {
 	held := conditions(msg, ask)
 	text := fmt.Sprintf("route %q matches: it has no conditions", msg.GetName())
@@ -24,7 +25,7 @@ func (l *Listener) explanation(msg *adminv1.Route, ask route.Request) string {
 		text = fmt.Sprintf("route %q matches: %s", msg.GetName(), strings.Join(parts, ", "))
 	}
 	var also []string
-	for r := range l.uses.here() {
+	for r := range l.uses.localRoutes() {
 		if r.msg != msg && len(also) <= maxNamed && firstMismatch(r.msg, ask) == "" {
 			also = append(also, fmt.Sprintf("%q", r.msg.GetName()))
 		}
@@ -40,8 +41,8 @@ func (l *Listener) explanation(msg *adminv1.Route, ask route.Request) string {
 	return text
 }
 
-// whyNot explains, for the first routes, which condition does not hold.
-func (l *Listener) whyNot(ask route.Request) string {
+// explainNoMatch explains, for the first routes, which condition does not hold.
+func (l *Listener) explainNoMatch(ask route.Request) string {
 	if l.uses.routes.Len() == 0 {
 		return "the listener has no routes"
 	}
@@ -51,11 +52,11 @@ func (l *Listener) whyNot(ask route.Request) string {
 			mismatches = append(mismatches, fmt.Sprintf("and %d more", l.uses.routes.Len()-maxNamed))
 			break
 		}
-		why := firstMismatch(r.msg, ask)
+		reason := firstMismatch(r.msg, ask)
 		if r.elsewhere {
-			why = "it applies only to other gateways"
+			reason = "it applies only to other gateways"
 		}
-		mismatches = append(mismatches, fmt.Sprintf("not %q: %s", r.msg.GetName(), why))
+		mismatches = append(mismatches, fmt.Sprintf("not %q: %s", r.msg.GetName(), reason))
 	}
 	return "no route matches (" + strings.Join(mismatches, "; ") + ")"
 }

@@ -82,7 +82,7 @@ func TestAWriteLooksAtWhatItCanAffect(t *testing.T) {
 			t.Errorf("%s: ok %v, faults %v %v", what, ok, bad.Faults(), j.bad.Faults())
 		}
 		if j.looked > 12 {
-			t.Errorf("%s: %d resources were looked at", what, j.looked)
+			t.Errorf("%s: %d resources were checked", what, j.looked)
 		}
 	}
 }

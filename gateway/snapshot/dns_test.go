@@ -29,7 +29,7 @@ func TestEndpointsAreFixedOrFromDNS(t *testing.T) {
 		{"neither", &adminv1.Upstream{}, []string{"r0.endpoints"}},
 		{"both", &adminv1.Upstream{Endpoints: []*adminv1.Endpoint{{Address: "10.0.0.1:443"}}, Dns: ok}, []string{"r0.dns"}},
 		{"nothing asked", &adminv1.Upstream{Dns: &adminv1.Dns{}}, []string{"r0.dns.hostname"}},
-		{"two things asked", &adminv1.Upstream{Dns: &adminv1.Dns{Hostname: "a.test", Port: 1, Srv: "_b._tcp.test"}}, []string{"r0.dns.srv"}},
+		{"a hostname and SRV records", &adminv1.Upstream{Dns: &adminv1.Dns{Hostname: "a.test", Port: 1, Srv: "_b._tcp.test"}}, []string{"r0.dns.srv"}},
 		{"no port", &adminv1.Upstream{Dns: &adminv1.Dns{Hostname: "a.test"}}, []string{"r0.dns.port"}},
 		{"a port too high", &adminv1.Upstream{Dns: &adminv1.Dns{Hostname: "a.test", Port: 65536}}, []string{"r0.dns.port"}},
 		{"a port with SRV", &adminv1.Upstream{Dns: &adminv1.Dns{Srv: "_b._tcp.test", Port: 1}}, []string{"r0.dns.port"}},
@@ -42,7 +42,7 @@ func TestEndpointsAreFixedOrFromDNS(t *testing.T) {
 			Servers: []string{"10.0.0.1", "[::1]:5353", "::1", "[::1]", "10.0.0.1:0", "ns.test", "0.0.0.0", ":53"}}},
 			[]string{"r0.dns.servers[4]", "r0.dns.servers[5]", "r0.dns.servers[6]", "r0.dns.servers[7]"}},
 		{"too many servers", &adminv1.Upstream{Dns: &adminv1.Dns{Hostname: "a.test", Port: 1, Servers: many}}, []string{"r0.dns.servers"}},
-		{"every fault at once", &adminv1.Upstream{Dns: &adminv1.Dns{Refresh: durationpb.New(1), Servers: []string{"x"}}, Pool: &adminv1.Pool{Warm: 5000}},
+		{"every fault", &adminv1.Upstream{Dns: &adminv1.Dns{Refresh: durationpb.New(1), Servers: []string{"x"}}, Pool: &adminv1.Pool{Warm: 5000}},
 			[]string{"r0.pool.warm", "r0.dns.hostname", "r0.dns.servers[0]", "r0.dns.refresh"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

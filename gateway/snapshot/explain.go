@@ -92,8 +92,8 @@ func refused(code int, format string, args ...any) *adminv1.ExplainRouteResponse
 
 // refusedElsewhere explains traffic whose route, or listener for "", has no upstream at
 // this gateway.
-func refusedElsewhere(l *Listener, name, why string) *adminv1.ExplainRouteResponse {
-	out := refused(0, "%s", why)
+func refusedElsewhere(l *Listener, name, reason string) *adminv1.ExplainRouteResponse {
+	out := refused(0, "%s", reason)
 	if out.Route = name; l.Protocol == adminv1.Protocol_PROTOCOL_HTTP {
 		out.Code = http.StatusServiceUnavailable
 	}
@@ -122,7 +122,7 @@ func (s *Snapshot) explainTCP(l *Listener, q *adminv1.ExplainRouteRequest, clien
 	if t, ok := l.tcp.Routes.Match(ask); ok {
 		name = t.Route
 	} else if l.tcp.Default == nil {
-		out := refused(0, "%s, and the listener has no upstream of its own", l.whyNot(ask))
+		out := refused(0, "%s, and the listener has no upstream of its own", l.explainNoMatch(ask))
 		out.Host, out.TlsPolicy = host, policy
 		return out
 	}
@@ -172,7 +172,7 @@ func (s *Snapshot) explainHTTP(l *Listener, q *adminv1.ExplainRouteRequest, clie
 	case r.Code == http.StatusMisdirectedRequest:
 		out = refused(r.Code, "the host fits no certificate of the listener, whose tls.reject_unknown_sni is set")
 	case r.Action == nil:
-		out = refused(r.Code, "%s, and the listener has no upstream of its own", l.whyNot(ask))
+		out = refused(r.Code, "%s, and the listener has no upstream of its own", l.explainNoMatch(ask))
 	default:
 		out = s.chosen(l, r.Action.Route, ask, r.Host)
 	}
@@ -230,10 +230,10 @@ func (l *Listener) ownHost() string {
 func (s *Snapshot) chosen(l *Listener, name string, ask route.Request, host string) *adminv1.ExplainRouteResponse {
 	if name == "" {
 		if l.uses.upstream == nil {
-			return refusedElsewhere(l, "", l.whyNot(ask)+", and the listener's own upstream applies only to other gateways")
+			return refusedElsewhere(l, "", l.explainNoMatch(ask)+", and the listener's own upstream applies only to other gateways")
 		}
 		return &adminv1.ExplainRouteResponse{
-			Action: adminv1.ExplainedAction_EXPLAINED_ACTION_FORWARD, Why: l.whyNot(ask) + ", so it goes to the listener's own upstream",
+			Action: adminv1.ExplainedAction_EXPLAINED_ACTION_FORWARD, Why: l.explainNoMatch(ask) + ", so it goes to the listener's own upstream",
 			Upstreams: []*adminv1.ExplainedUpstream{s.explainUpstream(l.msg.GetUpstream(), 100, l.Protocol, host)},
 		}
 	}

@@ -50,14 +50,14 @@ func TestHTTPRouteIsExplained(t *testing.T) {
 			Action: &adminv1.Route_Respond{Respond: &adminv1.Respond{Body: "hello"}}},
 	)
 	for _, c := range []struct {
-		name  string
-		ask   *adminv1.ExplainRouteRequest
-		route string
-		does  string // action and code
-		goes  string // upstreams and shares
-		host  string
-		path  string
-		why   []string
+		name    string
+		ask     *adminv1.ExplainRouteRequest
+		route   string
+		does    string // action and code
+		targets string // upstreams and shares
+		host    string
+		path    string
+		why     []string
 	}{
 		{"every condition holds", &adminv1.ExplainRouteRequest{Listener: "web", Host: "PAY.example.:8080", Path: "/a/..//v2/%78", Headers: map[string]string{"X-Tenant": "a"}},
 			"canary", "forward 0", "new 75, old 25", "pay.example", "/v2/x",
@@ -85,17 +85,17 @@ func TestHTTPRouteIsExplained(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got := w.explain(c.ask)
-			var goes []string
+			var targets []string
 			for _, u := range got.GetUpstreams() {
-				goes = append(goes, fmt.Sprintf("%s %g", u.GetName(), u.GetPercent()))
+				targets = append(targets, fmt.Sprintf("%s %g", u.GetName(), u.GetPercent()))
 			}
-			if got.GetRoute() != c.route || does(got) != c.does || strings.Join(goes, ", ") != c.goes ||
+			if got.GetRoute() != c.route || does(got) != c.does || strings.Join(targets, ", ") != c.targets ||
 				got.GetHost() != c.host || got.GetPath() != c.path {
 				t.Errorf("%v", got)
 			}
 			for _, part := range append(c.why, "") {
 				if got.GetWhy() == "" || !strings.Contains(got.GetWhy(), part) {
-					t.Errorf("why does not say %q: %s", part, got.GetWhy())
+					t.Errorf("the explanation lacks %q: %s", part, got.GetWhy())
 				}
 			}
 		})
@@ -112,9 +112,9 @@ func TestTCPRouteIsExplained(t *testing.T) {
 		secure, open, listener("plain", ":9445", tcp, "old"),
 		forward("a", &adminv1.RouteMatch{Hosts: []string{"a.example"}}, "secure", "new"), forward("a-too", &adminv1.RouteMatch{Hosts: []string{"a.example"}}, "open", "new"))
 	for _, c := range []struct {
-		listener, sni     string
-		route, does, goes string
-		why               string
+		listener, sni        string
+		route, does, targets string
+		why                  string
 	}{
 		{"secure", "A.example", "a", "forward 0", "new", `the host "a.example" matches a.example`},
 		{"secure", "b.example", "", "refuse 0", "", "no upstream of its own"},
@@ -126,11 +126,11 @@ func TestTCPRouteIsExplained(t *testing.T) {
 		{"plain", "", "", "forward 0", "old", "the listener has no routes"},
 	} {
 		got := w.explain(&adminv1.ExplainRouteRequest{Listener: c.listener, Sni: c.sni})
-		goes := ""
+		targets := ""
 		if len(got.GetUpstreams()) == 1 {
-			goes = got.GetUpstreams()[0].GetName()
+			targets = got.GetUpstreams()[0].GetName()
 		}
-		if got.GetRoute() != c.route || does(got) != c.does || goes != c.goes || !strings.Contains(got.GetWhy(), c.why) {
+		if got.GetRoute() != c.route || does(got) != c.does || targets != c.targets || !strings.Contains(got.GetWhy(), c.why) {
 			t.Errorf("%s, %q: %v", c.listener, c.sni, got)
 		}
 	}
@@ -180,7 +180,7 @@ func TestUpstreamSettingsAreExplained(t *testing.T) {
 		{"both names", &adminv1.UpstreamTls{ServerName: "sni.example", VerifyName: "verify.example"}, "10.0.0.1:443", "sni.example", []string{"verify.example"}},
 		{"names by kind", &adminv1.UpstreamTls{SubjectAltNames: []string{"URI:spiffe://corp/pay", "DNS:a.example"}}, "up.example:443", "up.example", []string{"URI:spiffe://corp/pay", "DNS:a.example"}},
 		{"from the host", &adminv1.UpstreamTls{ServerNameSource: fromHost}, "10.0.0.1:443", "asked.example", []string{"asked.example"}},
-		{"from the host, another verified", &adminv1.UpstreamTls{ServerNameSource: fromHost, VerifyName: "verify.example"}, "10.0.0.1:443", "asked.example", []string{"verify.example"}},
+		{"SNI from the host, another name verified", &adminv1.UpstreamTls{ServerNameSource: fromHost, VerifyName: "verify.example"}, "10.0.0.1:443", "asked.example", []string{"verify.example"}},
 		{"none sent", &adminv1.UpstreamTls{ServerNameSource: noSNI}, "up.example:443", "", []string{"up.example"}},
 		{"nothing verified", &adminv1.UpstreamTls{Verification: adminv1.Verification_VERIFICATION_INSECURE_SKIP}, "up.example:443", "up.example", nil},
 	} {

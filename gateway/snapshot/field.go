@@ -63,9 +63,9 @@ func (s *scope) count(p invalid.Path, n *int32, most int32) int {
 	return s.limit(p, *n, most)
 }
 
-// orNone checks a count where 0 disables the feature. It returns -1 for 0, and 0,
+// countOrOff checks a count where 0 disables the feature. It returns -1 for 0, and 0,
 // which means the default, if the count is left out.
-func (s *scope) orNone(p invalid.Path, n *int32, most int32) int {
+func (s *scope) countOrOff(p invalid.Path, n *int32, most int32) int {
 	switch {
 	case n == nil:
 		return 0

@@ -189,7 +189,7 @@ func (c Compiler) gatherCertificate(ctx context.Context, m *Material, prev *cert
 	case prev.reusable(msg) && out.digest == prev.digest:
 		out.live = prev.live // the files were read again and have not changed
 		for _, w := range prev.notes.warnings {
-			s.Warned(w)
+			s.AddWarning(w)
 		}
 	case len(src.Passphrase) > 0 && m.deriving > maxDeriving:
 		s.Add(at[passphraseField], "decrypting the keys of this request takes longer than %v: apply the certificates in several requests, or with fewer rounds of key derivation", maxDeriving)
@@ -206,7 +206,7 @@ func (c Compiler) gatherCertificate(ctx context.Context, m *Material, prev *cert
 		out.live = live
 		info := live.Info()
 		for i, w := range info.Warnings {
-			s.Warned(invalid.Warning{Field: at[chainField], Message: w, Code: warnCertificate, Finding: string(info.Findings[i])})
+			s.AddWarning(invalid.Warning{Field: at[chainField], Message: w, Code: warnCertificate, Finding: string(info.Findings[i])})
 		}
 	}
 	out.found = s.List

@@ -76,7 +76,7 @@ func transports() map[string]*adminv1.Upstream {
 
 func TestMisplacedHealthChecksAreRefused(t *testing.T) {
 	checkFaults(t, []struct{ what, text, fields string }{
-		{"each kind: TCP", "tls: health_check { tcp {} }", ""},
+		{"a check over TCP", "tls: health_check { tcp {} }", ""},
 		{"TCP in plaintext", "plain: health_check { tcp {} }", ""},
 		{"TCP with passthrough", "pass: health_check { tcp {} }", ""},
 		{"a handshake", "tls: health_check { tls {} }", ""},
@@ -84,38 +84,38 @@ func TestMisplacedHealthChecksAreRefused(t *testing.T) {
 		{"a request in plaintext", "plain: health_check { http {} }", ""},
 		{"a call", "tls: health_check { grpc { service: 'pay' } }", ""},
 		{"a call in plaintext", "plain: health_check { grpc {} }", ""},
-		{"everything of a request", `tls: health_check { http { path: '/well?a=b' host: 'a.example:8443' method: 'GET' codes { first: 200 last: 299 } codes { first: 401 } body_contains: 'ok' }
+		{"every field of a request", `tls: health_check { http { path: '/well?a=b' host: 'a.example:8443' method: 'GET' codes { first: 200 last: 299 } codes { first: 401 } body_contains: 'ok' }
 			interval { nanos: 100000000 } timeout { seconds: 1 } healthy_threshold: 1 unhealthy_threshold: 100 }`, ""},
 		{"HEAD", "tls: health_check { http { method: 'HEAD' } }", ""},
 		{"an address as host", "tls: health_check { http { host: '[::1]' } }", ""},
 
-		{"nothing is asked", "tls: health_check {}", "health_check"},
-		{"too often, too long, too many", "tls: health_check { tcp {} interval { nanos: 1000000 } timeout {} healthy_threshold: 101 unhealthy_threshold: 101 }",
+		{"a check without a kind", "tls: health_check {}", "health_check"},
+		{"interval, timeout and thresholds out of bounds", "tls: health_check { tcp {} interval { nanos: 1000000 } timeout {} healthy_threshold: 101 unhealthy_threshold: 101 }",
 			"health_check.healthy_threshold health_check.interval health_check.timeout health_check.unhealthy_threshold"},
 		{"a handshake in plaintext", "plain: health_check { tls {} }", "health_check.tls"},
 		{"a handshake with passthrough", "pass: health_check { tls {} }", "health_check.tls"},
 		{"a request with passthrough", "pass: health_check { http {} }", "health_check.http"},
 		{"a call with passthrough", "pass: health_check { grpc {} }", "health_check.grpc"},
-		{"what no request has", `tls: health_check { http { path: 'well' host: 'a b' method: 'POST' codes { first: 100 } codes { first: 300 last: 200 } codes { first: 200 last: 600 } } }`,
+		{"invalid fields of a request", `tls: health_check { http { path: 'well' host: 'a b' method: 'POST' codes { first: 100 } codes { first: 300 last: 200 } codes { first: 200 last: 600 } } }`,
 			"health_check.http.codes[0] health_check.http.codes[1] health_check.http.codes[2] health_check.http.host health_check.http.method health_check.http.path"},
 		{"a fragment", "tls: health_check { http { path: '/#a' } }", "health_check.http.path"},
 		{"a blank", "tls: health_check { http { path: '/a b' } }", "health_check.http.path"},
-		{"a line's end", "tls: health_check { http { path: '/a\\r\\nb' host: 'a\\r\\nb' } }", "health_check.http.host health_check.http.path"},
+		{"line breaks", "tls: health_check { http { path: '/a\\r\\nb' host: 'a\\r\\nb' } }", "health_check.http.host health_check.http.path"},
 		{"a broken escape", "tls: health_check { http { path: '/%zz' } }", "health_check.http.path"},
-		{"the body of a response without one", "tls: health_check { http { method: 'HEAD' body_contains: 'ok' } }", "health_check.http.body_contains"},
+		{"the body of a response to HEAD", "tls: health_check { http { method: 'HEAD' body_contains: 'ok' } }", "health_check.http.body_contains"},
 		{"an invalid service", "tls: health_check { grpc { service: 'a b' } }", "health_check.grpc.service"},
 		{"a call in HTTP/1.1", "tls: health_check { grpc {} } http { protocol: HTTP_PROTOCOL_1_1 }", "health_check.grpc"},
 		{"a call that is not negotiated", "tls: health_check { grpc {} } tls { alpn: 'http/1.1' }", "health_check.grpc"},
 
-		{"the name of an endpoint", "host: health_check { tls {} }", ""},
-		{"the name of a host", "host10: health_check { http { host: 'a.example' } }", ""},
+		{"the server name is the endpoint's name", "host: health_check { tls {} }", ""},
+		{"the server name is the check's host", "host10: health_check { http { host: 'a.example' } }", ""},
 		{"a name from DNS", "dns: health_check { grpc {} }", ""},
-		{"a name that is verified in any case", "verified: health_check { tls {} }", ""},
-		{"no name is needed", "host10: health_check { tcp {} }", ""},
-		{"no name, but no traffic", "drained: health_check { tls {} }", ""},
-		{"no name for a handshake", "host10: health_check { tls {} }", "health_check.tls"},
-		{"no name for a request", "host10: health_check { http {} }", "health_check.http"},
-		{"no name for a call", "host10: health_check { grpc {} }", "health_check.grpc"},
+		{"a fixed name is verified", "verified: health_check { tls {} }", ""},
+		{"a TCP check needs no server name", "host10: health_check { tcp {} }", ""},
+		{"a draining endpoint needs no server name", "drained: health_check { tls {} }", ""},
+		{"a handshake without a server name", "host10: health_check { tls {} }", "health_check.tls"},
+		{"a request without a server name", "host10: health_check { http {} }", "health_check.http"},
+		{"a call without a server name", "host10: health_check { grpc {} }", "health_check.grpc"},
 		{"a path is not a name", "socket: health_check { tls {} }", "health_check.tls"},
 	}, transports())
 }
@@ -124,25 +124,25 @@ func TestMisplacedOutlierDetectionIsRefused(t *testing.T) {
 	checkFaults(t, []struct{ what, text, fields string }{
 		{"by default", "tls: outlier_detection {}", ""},
 		{"in plaintext", "plain: outlier_detection { consecutive_failures: 3 }", ""},
-		{"of what passes through", "pass: outlier_detection {}", ""},
+		{"failures with passthrough", "pass: outlier_detection {}", ""},
 		{"everything", `tls: outlier_detection { consecutive_failures: 3 consecutive_handshake_failures: 2 handshake_reasons: [REASON_EXPIRED, REASON_UNKNOWN_CA]
 			error_rate { percent: 100 window { seconds: 30 } min_requests: 100 } base_ejection { seconds: 1 } max_ejection { seconds: 1 } max_ejected_percent: 100 }`, ""},
-		{"the share alone", "tls: outlier_detection { consecutive_failures: 0 error_rate { percent: 1 } }", ""},
+		{"only the error rate", "tls: outlier_detection { consecutive_failures: 0 error_rate { percent: 1 } }", ""},
 		{"handshakes alone", "tls: outlier_detection { consecutive_failures: 0 consecutive_handshake_failures: 3 }", ""},
 
 		{"nothing counts", "tls: outlier_detection { consecutive_failures: 0 }", "outlier_detection"},
 		{"handshakes in plaintext", "plain: outlier_detection { consecutive_handshake_failures: 1 handshake_reasons: REASON_EXPIRED }",
 			"outlier_detection.consecutive_handshake_failures outlier_detection.handshake_reasons"},
 		{"handshakes with passthrough", "pass: outlier_detection { consecutive_handshake_failures: 1 }", "outlier_detection.consecutive_handshake_failures"},
-		{"reasons of no handshake", "tls: outlier_detection { handshake_reasons: [REASON_UNSPECIFIED, REASON_CONNECT_REFUSED, REASON_CHECK_FAILED, REASON_EXPIRED, REASON_EXPIRED] }",
+		{"reasons that no handshake can have", "tls: outlier_detection { handshake_reasons: [REASON_UNSPECIFIED, REASON_CONNECT_REFUSED, REASON_CHECK_FAILED, REASON_EXPIRED, REASON_EXPIRED] }",
 			"outlier_detection.handshake_reasons[0] outlier_detection.handshake_reasons[1] outlier_detection.handshake_reasons[2] outlier_detection.handshake_reasons[4]"},
 		{"an unknown reason", "tls: outlier_detection { handshake_reasons: 99 }", "outlier_detection.handshake_reasons[0]"},
 		{"reasons that depend on the host", "host: outlier_detection { handshake_reasons: [REASON_NAME_MISMATCH, REASON_EXPIRED] }", "outlier_detection.handshake_reasons[0]"},
 		{"out of bounds", `tls: outlier_detection { consecutive_failures: 1000001 consecutive_handshake_failures: 1000001 error_rate { percent: 101 window { nanos: 1 } min_requests: 1000001 } max_ejected_percent: 101 }`,
 			"outlier_detection.consecutive_failures outlier_detection.consecutive_handshake_failures outlier_detection.error_rate.min_requests outlier_detection.error_rate.percent outlier_detection.error_rate.window outlier_detection.max_ejected_percent"},
 		{"no share", "tls: outlier_detection { error_rate {} max_ejected_percent: 0 }", "outlier_detection.error_rate.percent outlier_detection.max_ejected_percent"},
-		{"the first is longer than the longest", "tls: outlier_detection { base_ejection { seconds: 301 } }", "outlier_detection.max_ejection"},
-		{"the same, said", "tls: outlier_detection { base_ejection { seconds: 2 } max_ejection { seconds: 1 } }", "outlier_detection.max_ejection"},
+		{"the first ejection is longer than the default maximum", "tls: outlier_detection { base_ejection { seconds: 301 } }", "outlier_detection.max_ejection"},
+		{"the first ejection is longer than the configured maximum", "tls: outlier_detection { base_ejection { seconds: 2 } max_ejection { seconds: 1 } }", "outlier_detection.max_ejection"},
 	}, transports())
 }
 
@@ -158,11 +158,11 @@ func TestHealthSurvivesAnEqualCheck(t *testing.T) {
 		"health_check { tcp {} }": false,
 	} {
 		if got := kindOf(described(t, u, text)) == base; got != same {
-			t.Errorf("%s: the same: %v", text, got)
+			t.Errorf("%s: health kept: %v", text, got)
 		}
 	}
 	if kindOf(described(t, transports()["plain"], "health_check { http { path: '/a' } }")) == base {
-		t.Error("plaintext is the same as TLS")
+		t.Error("the health survived a change from TLS to plaintext")
 	}
 }
 

@@ -75,7 +75,7 @@ func (s listenerScope) trustedProxies(from []string) *cidr.Peers {
 	for _, f := range faults {
 		s.Add(at.Index(f.Index), "%s", f.Reason)
 	}
-	if peers.Everybody() {
+	if peers.CoversAll() {
 		s.warnSecurity(warnTrustsEverybody, at, "trusts every address: any client can claim any client address")
 	}
 	return peers

@@ -58,7 +58,7 @@ func (u listenerUses) upstreams() iter.Seq2[*liveRoute, *liveUpstream] {
 		if u.upstream != nil && !yield(nil, u.upstream) {
 			return
 		}
-		for r := range u.here() {
+		for r := range u.localRoutes() {
 			for _, up := range r.upstreams {
 				if up != nil && !yield(r, up) { // nil: the reference dangles, or the upstream applies only to other gateways
 					return
@@ -68,8 +68,8 @@ func (u listenerUses) upstreams() iter.Seq2[*liveRoute, *liveUpstream] {
 	}
 }
 
-// here yields the routes that apply to this gateway.
-func (u listenerUses) here() iter.Seq[*liveRoute] {
+// localRoutes yields the routes that apply to this gateway.
+func (u listenerUses) localRoutes() iter.Seq[*liveRoute] {
 	return func(yield func(*liveRoute) bool) {
 		for _, r := range u.routes.All() {
 			if !r.elsewhere && !yield(r) {
@@ -332,7 +332,7 @@ func (s listenerScope) warnOfPassedIdentities(l *Listener) {
 	if !l.peeks() {
 		return
 	}
-	for r := range l.uses.here() {
+	for r := range l.uses.localRoutes() {
 		m := r.msg.GetMatch()
 		if m.GetClientIdentity() == nil {
 			continue

@@ -204,7 +204,7 @@ func (s *reading) warnOfTrust(at invalid.Path, msg *adminv1.TrustBundle, trust *
 	count := 0
 	warn := func(p invalid.Path, subject, warning string, code certs.Finding) {
 		if count++; count <= maxTrustWarnings {
-			s.Warned(invalid.Warning{Field: p, Message: subject + ": " + warning, Code: warnCertificate, Finding: string(code)})
+			s.AddWarning(invalid.Warning{Field: p, Message: subject + ": " + warning, Code: warnCertificate, Finding: string(code)})
 		}
 	}
 	if msg.GetSystem() == nil { // the operator cannot change the system's roots here

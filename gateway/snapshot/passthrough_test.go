@@ -45,17 +45,17 @@ func TestMisplacedPassthroughIsRefused(t *testing.T) {
 		puts   []store.Resource
 		fields []invalid.Path
 	}{
-		"settings that passthrough cannot use": {[]store.Resource{odd}, []invalid.Path{"r0.http", "r0.pool", "r0.tcp.server_speaks_first", "r0.timeouts.handshake"}},
-		"requests, by a route":                 {[]store.Resource{forward("c", nil, "web", "pass")}, []invalid.Path{"r0.forward.upstreams[0].name"}},
-		"requests, by the listener":            {[]store.Resource{listener("web", "127.0.0.1:3", httpP, "pass")}, []invalid.Path{"r0.upstream"}},
-		"a share that is decrypted":            {[]store.Resource{forward("b", hosts("b.test"), "tls", "pass", "bridge")}, []invalid.Path{"r0.forward.upstreams"}},
-		"some of a plaintext listener":         {[]store.Resource{listener("plain", "127.0.0.1:1", tcp, "bridge")}, []invalid.Path{"r0.tls"}},
+		"settings that passthrough cannot use":                           {[]store.Resource{odd}, []invalid.Path{"r0.http", "r0.pool", "r0.tcp.server_speaks_first", "r0.timeouts.handshake"}},
+		"a route of an HTTP listener":                                    {[]store.Resource{forward("c", nil, "web", "pass")}, []invalid.Path{"r0.forward.upstreams[0].name"}},
+		"an HTTP listener's own upstream":                                {[]store.Resource{listener("web", "127.0.0.1:3", httpP, "pass")}, []invalid.Path{"r0.upstream"}},
+		"a route that mixes passthrough and decryption":                  {[]store.Resource{forward("b", hosts("b.test"), "tls", "pass", "bridge")}, []invalid.Path{"r0.forward.upstreams"}},
+		"a plaintext listener that passes only some connections through": {[]store.Resource{listener("plain", "127.0.0.1:1", tcp, "bridge")}, []invalid.Path{"r0.tls"}},
 		"names, mixed with decrypted connections": {[]store.Resource{listener("plain2", "127.0.0.1:4", tcp, "bridge"), forward("d", hosts("d.test"), "plain2", "bridge")},
 			[]invalid.Path{"r1.match.hosts"}},
 		// A valid route becomes invalid when its upstream changes.
-		"an upstream that changes": {[]store.Resource{tlsUpstream("pass", &adminv1.UpstreamTls{TrustBundles: []string{"trust"}})},
+		"an upstream that becomes passthrough": {[]store.Resource{tlsUpstream("pass", &adminv1.UpstreamTls{TrustBundles: []string{"trust"}})},
 			[]invalid.Path{`route["a"].match.hosts`}},
-		"an upstream of requests that changes": {[]store.Resource{passthroughUpstream("bridge")}, []invalid.Path{`listener["web"].upstream`}},
+		"an HTTP upstream that becomes passthrough": {[]store.Resource{passthroughUpstream("bridge")}, []invalid.Path{`listener["web"].upstream`}},
 	} {
 		var fields []invalid.Path
 		for _, f := range w.refused(test.puts...) {
@@ -95,13 +95,13 @@ func TestAnIdentityThatIsPassedThroughIsWarnedOf(t *testing.T) {
 		routes []store.Resource
 		want   string
 	}{
-		"by a route":             {"bridge", []store.Resource{identity(forward("a", hosts("a.test", "b.test"), "tls", "bridge")), forward("p", hosts("a.test"), "tls", "pass")}, "SNI is a.test:"},
-		"by a wildcard":          {"bridge", []store.Resource{identity(forward("a", hosts("*.a.test"), "tls", "bridge")), forward("p", hosts("*.a.test"), "tls", "pass")}, "SNI is *.a.test:"},
-		"by the listener":        {"pass", []store.Resource{identity(forward("a", hosts("a.test"), "tls", "bridge"))}, "SNI is a.test:"},
-		"without hosts":          {"pass", []store.Resource{identity(forward("a", nil, "tls", "bridge"))}, "SNI is any other name:"},
-		"beside another host":    {"bridge", []store.Resource{identity(forward("a", hosts("a.test"), "tls", "bridge")), forward("p", hosts("b.test"), "tls", "pass")}, ""},
-		"below a wildcard":       {"bridge", []store.Resource{identity(forward("a", hosts("x.a.test"), "tls", "bridge")), forward("p", hosts("*.a.test"), "tls", "pass"), forward("x", hosts("x.a.test"), "tls", "bridge")}, ""},
-		"nothing passed through": {"bridge", []store.Resource{identity(forward("a", hosts("a.test"), "tls", "bridge"))}, ""},
+		"passed through by a route":               {"bridge", []store.Resource{identity(forward("a", hosts("a.test", "b.test"), "tls", "bridge")), forward("p", hosts("a.test"), "tls", "pass")}, "SNI is a.test:"},
+		"passed through by a wildcard route":      {"bridge", []store.Resource{identity(forward("a", hosts("*.a.test"), "tls", "bridge")), forward("p", hosts("*.a.test"), "tls", "pass")}, "SNI is *.a.test:"},
+		"passed through by the listener":          {"pass", []store.Resource{identity(forward("a", hosts("a.test"), "tls", "bridge"))}, "SNI is a.test:"},
+		"without hosts":                           {"pass", []store.Resource{identity(forward("a", nil, "tls", "bridge"))}, "SNI is any other name:"},
+		"an identity for another host":            {"bridge", []store.Resource{identity(forward("a", hosts("a.test"), "tls", "bridge")), forward("p", hosts("b.test"), "tls", "pass")}, ""},
+		"an identity for a host below a wildcard": {"bridge", []store.Resource{identity(forward("a", hosts("x.a.test"), "tls", "bridge")), forward("p", hosts("*.a.test"), "tls", "pass"), forward("x", hosts("x.a.test"), "tls", "bridge")}, ""},
+		"no passthrough":                          {"bridge", []store.Resource{identity(forward("a", hosts("a.test"), "tls", "bridge"))}, ""},
 	} {
 		w := newTestbed(t)
 		l := listener("tls", "127.0.0.1:2", tcp, c.own)

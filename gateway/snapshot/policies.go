@@ -243,7 +243,7 @@ func (s listenerScope) buildServers(l *Listener) {
 func (s listenerScope) buildServer(l *Listener, p *livePolicy) {
 	if p.server != nil && p.warnings != nil { // the policy has not changed
 		for _, w := range p.warnings {
-			s.Warned(w)
+			s.AddWarning(w)
 		}
 		s.warnOfHosts(p)
 		return

@@ -111,9 +111,9 @@ func TestUnchangedPoliciesKeepTheirServer(t *testing.T) {
 	}{
 		{"the base", func(t *adminv1.ServerTls) { t.MinVersion = adminv1.TlsVersion_TLS_VERSION_1_3 }, []bool{true, false, false}},
 		{"the order", func(t *adminv1.ServerTls) { slices.Reverse(t.Policies) }, []bool{false, false, false}},
-		{"a host more", func(t *adminv1.ServerTls) { t.Policies[0].Hosts = append(t.Policies[0].Hosts, "older.example") }, []bool{false, false, false}},
+		{"a policy with one more host", func(t *adminv1.ServerTls) { t.Policies[0].Hosts = append(t.Policies[0].Hosts, "older.example") }, []bool{false, false, false}},
 		{"client authentication", func(t *adminv1.ServerTls) { t.Policies[1].ClientAuth = adminv1.ClientAuth_CLIENT_AUTH_OPTIONAL }, []bool{false, true, false}},
-		{"a policy less", func(t *adminv1.ServerTls) { t.Policies = t.Policies[1:] }, []bool{false, false, true}},
+		{"one policy removed", func(t *adminv1.ServerTls) { t.Policies = t.Policies[1:] }, []bool{false, false, true}},
 	} {
 		l = proto.Clone(l).(*adminv1.Listener)
 		step.change(l.Tls)

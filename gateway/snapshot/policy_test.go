@@ -46,22 +46,22 @@ func TestRewritesAreChecked(t *testing.T) {
 		fields  []string
 		hint    string
 	}{
-		"a prefix":                       {prefix("/v2"), rewritePrefix("/"), nil, ""},
-		"a prefix with a slash":          {prefix("/v2/"), rewritePrefix("/api/"), nil, ""},
-		"an expression":                  {exact, rewriteRegex("^/v([0-9])", "/$1"), nil, ""},
-		"a path":                         {nil, rewritePath("/index.html"), nil, ""},
-		"nothing":                        {nil, &adminv1.Rewrite{}, []string{"r0.forward.rewrite"}, "must be set"},
-		"a prefix instead of none":       {nil, rewritePrefix("/"), []string{"r0.forward.rewrite.prefix"}, "match.path.prefix"},
-		"a prefix instead of a path":     {exact, rewritePrefix("/"), []string{"r0.forward.rewrite.prefix"}, "match.path.prefix"},
-		"an invalid prefix":              {prefix("/v2"), rewritePrefix("api"), []string{"r0.forward.rewrite.prefix"}, "slash"},
-		"no prefix":                      {prefix("/v2"), rewritePrefix(""), []string{"r0.forward.rewrite.prefix"}, "slash"},
-		"a prefix in another form":       {prefix("/v2"), rewritePrefix("/a/../b"), []string{"r0.forward.rewrite.prefix"}, `write "/b"`},
-		"a prefix for one that is wrong": {prefix("v2"), rewritePrefix("/"), []string{"r0.match.path"}, "slash"},
-		"a path with a query":            {nil, rewritePath("/x?y"), []string{"r0.forward.rewrite.path"}, "query"},
-		"no expression":                  {nil, rewriteRegex("", "x"), []string{"r0.forward.rewrite.regex.pattern"}, "empty"},
-		"a broken expression":            {nil, rewriteRegex("(", "x"), []string{"r0.forward.rewrite.regex.pattern"}, "RE2"},
-		"a huge expression":              {nil, rewriteRegex(strings.Repeat("[a-c]{999}", 12), "x"), []string{"r0.forward.rewrite.regex.pattern"}, "repeat less"},
-		"an invalid group":               {nil, rewriteRegex("(a)", "$2"), []string{"r0.forward.rewrite.regex.substitution"}, "$2"},
+		"a prefix":                          {prefix("/v2"), rewritePrefix("/"), nil, ""},
+		"a prefix with a slash":             {prefix("/v2/"), rewritePrefix("/api/"), nil, ""},
+		"an expression":                     {exact, rewriteRegex("^/v([0-9])", "/$1"), nil, ""},
+		"a path":                            {nil, rewritePath("/index.html"), nil, ""},
+		"nothing":                           {nil, &adminv1.Rewrite{}, []string{"r0.forward.rewrite"}, "must be set"},
+		"a prefix where the match has none": {nil, rewritePrefix("/"), []string{"r0.forward.rewrite.prefix"}, "match.path.prefix"},
+		"a prefix instead of a path":        {exact, rewritePrefix("/"), []string{"r0.forward.rewrite.prefix"}, "match.path.prefix"},
+		"an invalid prefix":                 {prefix("/v2"), rewritePrefix("api"), []string{"r0.forward.rewrite.prefix"}, "slash"},
+		"no prefix":                         {prefix("/v2"), rewritePrefix(""), []string{"r0.forward.rewrite.prefix"}, "slash"},
+		"a prefix in another form":          {prefix("/v2"), rewritePrefix("/a/../b"), []string{"r0.forward.rewrite.prefix"}, `write "/b"`},
+		"a prefix where the match has an invalid one": {prefix("v2"), rewritePrefix("/"), []string{"r0.match.path"}, "slash"},
+		"a path with a query":                         {nil, rewritePath("/x?y"), []string{"r0.forward.rewrite.path"}, "query"},
+		"no expression":                               {nil, rewriteRegex("", "x"), []string{"r0.forward.rewrite.regex.pattern"}, "empty"},
+		"a broken expression":                         {nil, rewriteRegex("(", "x"), []string{"r0.forward.rewrite.regex.pattern"}, "RE2"},
+		"a huge expression":                           {nil, rewriteRegex(strings.Repeat("[a-c]{999}", 12), "x"), []string{"r0.forward.rewrite.regex.pattern"}, "repeat less"},
+		"an invalid group":                            {nil, rewriteRegex("(a)", "$2"), []string{"r0.forward.rewrite.regex.substitution"}, "$2"},
 	} {
 		r := forward("r", c.match, "web", "u")
 		r.GetForward().Rewrite = c.rewrite
@@ -71,7 +71,7 @@ func TestRewritesAreChecked(t *testing.T) {
 				return w.snap.HTTP("web").Resolve(l7.Question{Method: "GET", Host: "a", Target: path}).Action.Forward.Rewrite != nil
 			}
 			if !rewritten("/v2") && !rewritten("/v2/") {
-				t.Errorf("%s: the path is left as it is", name)
+				t.Errorf("%s: the path is not rewritten", name)
 			}
 			continue
 		}
@@ -101,7 +101,7 @@ func TestVariablesAreChecked(t *testing.T) {
 	}
 	for _, f := range faults {
 		if f.Field == "r0.request_headers.set[1].value" && !strings.Contains(f.Message, "${client_address}, ${client_port}") {
-			t.Errorf("the known ones are not named: %v", f)
+			t.Errorf("the error does not list the variables: %v", f)
 		}
 	}
 }
@@ -125,17 +125,17 @@ func TestOptionsOfHTTPListenersAreChecked(t *testing.T) {
 		"underscores":            {func(l *adminv1.Listener) { l.Http.UnderscoreFields = 99 }, []string{"r0.http.underscore_fields"}},
 		"trace context":          {func(l *adminv1.Listener) { l.Http.TraceContext = 99 }, []string{"r0.http.trace_context"}},
 		"a certificate's fields": {func(l *adminv1.Listener) { l.Http.ClientCertificateFields = 99 }, []string{"r0.http.client_certificate_fields", "r0.http.client_certificate_fields"}},
-		"of a client in plaintext": {func(l *adminv1.Listener) {
+		"certificate fields of a plaintext client": {func(l *adminv1.Listener) {
 			l.Http.ClientCertificateFields = adminv1.ClientCertificateFields_CLIENT_CERTIFICATE_FIELDS_IDENTITY
 		}, []string{"r0.http.client_certificate_fields"}},
-		"of a client that is not asked": {func(l *adminv1.Listener) {
+		"certificate fields although none is requested": {func(l *adminv1.Listener) {
 			l.Tls = &adminv1.ServerTls{Certificates: []string{"server"}, ClientAuth: adminv1.ClientAuth_CLIENT_AUTH_NONE}
 			l.Http.ClientCertificateFields = adminv1.ClientCertificateFields_CLIENT_CERTIFICATE_FIELDS_RFC9440
 		}, []string{"r0.http.client_certificate_fields"}},
 		"an ID's field":                   {func(l *adminv1.Listener) { l.Http.RequestIdField = "a b" }, []string{"r0.http.request_id_field"}},
 		"an ID in a framing field":        {func(l *adminv1.Listener) { l.Http.RequestIdField = "Content-Length" }, []string{"r0.http.request_id_field"}},
 		"an ID in a field of the gateway": {func(l *adminv1.Listener) { l.Http.RequestIdField = "X_Forwarded_For" }, []string{"r0.http.request_id_field"}},
-		"all of it on TCP": {func(l *adminv1.Listener) {
+		"HTTP options on a TCP listener": {func(l *adminv1.Listener) {
 			l.Protocol = tcp
 			l.Http.TrustedProxies, l.Http.RequestIdField = []string{"10.0.0.1"}, "X-Request-Id"
 		}, []string{"r0.http"}},
@@ -245,12 +245,12 @@ func TestRedirectsToTheCurrentSchemeDoNotApply(t *testing.T) {
 		action adminv1.ExplainedAction
 		why    string
 	}{
-		"plaintext":           {&adminv1.ExplainRouteRequest{Listener: "web"}, adminv1.ExplainedAction_EXPLAINED_ACTION_REDIRECT, "the scheme is not https yet"},
-		"who says https":      {&adminv1.ExplainRouteRequest{Listener: "web", Headers: https}, adminv1.ExplainedAction_EXPLAINED_ACTION_REDIRECT, "the scheme is not https yet"},
-		"a proxy":             {&adminv1.ExplainRouteRequest{Listener: "front"}, adminv1.ExplainedAction_EXPLAINED_ACTION_REDIRECT, ""},
-		"a proxy says https":  {&adminv1.ExplainRouteRequest{Listener: "front", Headers: https}, adminv1.ExplainedAction_EXPLAINED_ACTION_FORWARD, "the scheme is https already"},
-		"TLS":                 {&adminv1.ExplainRouteRequest{Listener: "secure", Host: "a.example"}, adminv1.ExplainedAction_EXPLAINED_ACTION_FORWARD, "the scheme is https already"},
-		"TLS, but a new host": {&adminv1.ExplainRouteRequest{Listener: "secure", Host: "old.example"}, adminv1.ExplainedAction_EXPLAINED_ACTION_REDIRECT, "old.example"},
+		"plaintext": {&adminv1.ExplainRouteRequest{Listener: "web"}, adminv1.ExplainedAction_EXPLAINED_ACTION_REDIRECT, "the scheme is not https yet"},
+		"a header says https, but no proxy is trusted": {&adminv1.ExplainRouteRequest{Listener: "web", Headers: https}, adminv1.ExplainedAction_EXPLAINED_ACTION_REDIRECT, "the scheme is not https yet"},
+		"a proxy":                    {&adminv1.ExplainRouteRequest{Listener: "front"}, adminv1.ExplainedAction_EXPLAINED_ACTION_REDIRECT, ""},
+		"a trusted proxy says https": {&adminv1.ExplainRouteRequest{Listener: "front", Headers: https}, adminv1.ExplainedAction_EXPLAINED_ACTION_FORWARD, "the scheme is https already"},
+		"TLS":                        {&adminv1.ExplainRouteRequest{Listener: "secure", Host: "a.example"}, adminv1.ExplainedAction_EXPLAINED_ACTION_FORWARD, "the scheme is https already"},
+		"TLS, but a new host":        {&adminv1.ExplainRouteRequest{Listener: "secure", Host: "old.example"}, adminv1.ExplainedAction_EXPLAINED_ACTION_REDIRECT, "old.example"},
 	} {
 		if got := w.explain(c.ask); got.GetAction() != c.action || !strings.Contains(got.GetWhy(), c.why) {
 			t.Errorf("%s: %v", name, got)

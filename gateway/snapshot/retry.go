@@ -26,7 +26,7 @@ func (s routeScope) retry(f *adminv1.Forward) *exchange.Retry {
 		Attempts: s.count(at.Field("attempts"), msg.Attempts, 10),
 		PerTry:   s.duration(at.Field("per_try_timeout"), msg.GetPerTryTimeout()),
 		Methods:  msg.GetMethods(),
-		MaxBody:  s.orNone(at.Field("max_body_bytes"), msg.MaxBodyBytes, 1<<20),
+		MaxBody:  s.countOrOff(at.Field("max_body_bytes"), msg.MaxBodyBytes, 1<<20),
 		Backoff:  s.duration(at.Field("backoff"), msg.GetBackoff()),
 	}
 	if r.Backoff > 10*time.Second {

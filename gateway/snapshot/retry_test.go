@@ -119,12 +119,12 @@ func TestTheBudgetOfRetries(t *testing.T) {
 		underWay int
 		want     int
 	}{
-		"default":      {nil, 100, 20},
-		"default, few": {nil, 1, 3},
-		"none of it":   {&adminv1.RetryBudget{}, 100, 20},
-		"zero":         {&adminv1.RetryBudget{Percent: proto.Int32(0), MinRetries: proto.Int32(0)}, 100, 0},
-		"least alone":  {&adminv1.RetryBudget{MinRetries: proto.Int32(7)}, 10, 7},
-		"percent":      {&adminv1.RetryBudget{Percent: proto.Int32(50)}, 10, 5},
+		"default":                  {nil, 100, 20},
+		"default, few":             {nil, 1, 3},
+		"no retries in the budget": {&adminv1.RetryBudget{}, 100, 20},
+		"zero":                     {&adminv1.RetryBudget{Percent: proto.Int32(0), MinRetries: proto.Int32(0)}, 100, 0},
+		"least alone":              {&adminv1.RetryBudget{MinRetries: proto.Int32(7)}, 10, 7},
+		"percent":                  {&adminv1.RetryBudget{Percent: proto.Int32(50)}, 10, 5},
 	} {
 		w := newTestbed(t)
 		u := tlsUpstream("u", nil)

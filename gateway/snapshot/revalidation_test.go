@@ -62,7 +62,7 @@ func TestARequirementIsReplacedInPlace(t *testing.T) {
 			t.Errorf("%s: the requirement is not in force", c.what)
 		}
 		if changed := w.snap.Changed(before); (len(changed) > 0) != (c.live || c.need) {
-			t.Errorf("%s: to be probed: %v", c.what, changed)
+			t.Errorf("%s: upstreams to probe: %v", c.what, changed)
 		}
 	}
 }
@@ -76,7 +76,7 @@ func TestAProbeVerifiesWithThePlannedRequirement(t *testing.T) {
 	u.GetTls().VerifyName = "b.example"
 	w.put(u)
 	if o := w.snap.Endpoints(t.Context(), "u", "")[0].Target.Client.Options(); o.VerifyName != "b.example" {
-		t.Errorf("it verifies %q", o.VerifyName)
+		t.Errorf("the probe verifies %q", o.VerifyName)
 	}
 	if o := w.snap.upstreams.Get("u").live.Endpoints()[0].Client(0).Options(); o.VerifyName != "" {
 		t.Errorf("traffic verifies %q before the change is live", o.VerifyName)

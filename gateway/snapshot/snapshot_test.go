@@ -356,7 +356,7 @@ func TestWarningsNamePossibleMistakes(t *testing.T) {
 	// same upstream is written again.
 	again := w.put(proto.Clone(w.snap.State().Get(adminv1.Kind_KIND_UPSTREAM, "u")).(store.Resource))
 	if len(again) != len(warnings) || len(w.snap.SecurityWarnings()) != 1 {
-		t.Errorf("again: %v; standing: %v", again, w.snap.SecurityWarnings())
+		t.Errorf("written again: %v; in the status: %v", again, w.snap.SecurityWarnings())
 	}
 	w.put(tlsUpstream("u", nil))
 	if s := w.snap.SecurityWarnings(); len(s) != 0 {
@@ -459,7 +459,7 @@ func TestRestoredResourceWithAFaultIsDownAlone(t *testing.T) {
 		t.Errorf("still down: %v", p)
 	}
 	if len(w.snap.upstreams.Get("u").live.Endpoints()) != 1 || w.snap.TCP("front") == nil {
-		t.Error("not up again")
+		t.Error("the certificate is not up again")
 	}
 }
 

@@ -82,7 +82,7 @@ func (s listenerScope) starttls(l *Listener) starttls.Protocol {
 		s.warnSecurity(warnPlaintextClients, optional, "accepts clients without TLS; anyone on the network path can read what they send, and can prevent a client from requesting TLS")
 	}
 	if starttlsProtocols[v].ServerGreets() {
-		for r := range l.uses.here() {
+		for r := range l.uses.localRoutes() {
 			if m := r.msg.GetMatch(); len(m.GetHosts()) > 0 || m.GetClientIdentity() != nil {
 				s.Add(at, "is %v, and route %q has a condition on the client's SNI or certificate: the upstream must greet such a client before its TLS handshake", v, r.msg.GetName())
 			}

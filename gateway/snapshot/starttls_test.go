@@ -37,17 +37,17 @@ func TestStarttlsIsRefusedWhereItHasNoMeaning(t *testing.T) {
 		put    store.Resource
 		fields []invalid.Path
 	}{
-		"HTTP settings":             {upgrading("pg", func(u *adminv1.Upstream) { u.Http = &adminv1.UpstreamHttp{} }), []invalid.Path{"r0.http"}},
-		"idle connections":          {upgrading("pg", func(u *adminv1.Upstream) { u.Pool = &adminv1.Pool{MaxIdle: new(int32(0))} }), []invalid.Path{"r0.pool.max_idle"}},
-		"an HTTP check":             {upgrading("pg", check(&adminv1.HealthCheck{Kind: &adminv1.HealthCheck_Http{Http: &adminv1.HttpCheck{}}})), []invalid.Path{"r0.health_check.http"}},
-		"a gRPC check":              {upgrading("pg", check(&adminv1.HealthCheck{Kind: &adminv1.HealthCheck_Grpc{Grpc: &adminv1.GrpcCheck{}}})), []invalid.Path{"r0.health_check.grpc"}},
-		"a hash of a header":        {upgrading("pg", hash(&adminv1.HashKey{Kind: &adminv1.HashKey_Header{Header: "X-A"}})), []invalid.Path{"r0.balancing.hash.header"}},
-		"a hash of a cookie":        {upgrading("pg", hash(&adminv1.HashKey{Kind: &adminv1.HashKey_Cookie{Cookie: "a"}})), []invalid.Path{"r0.balancing.hash.cookie"}},
-		"a cancellation in advance": {upgrading("pg", func(u *adminv1.Upstream) { u.Pool = &adminv1.Pool{Warm: 1} }), []invalid.Path{"r0.pool.warm"}},
-		"a greeting in advance": {upgrading("pg", func(u *adminv1.Upstream) {
+		"HTTP settings":                  {upgrading("pg", func(u *adminv1.Upstream) { u.Http = &adminv1.UpstreamHttp{} }), []invalid.Path{"r0.http"}},
+		"idle connections":               {upgrading("pg", func(u *adminv1.Upstream) { u.Pool = &adminv1.Pool{MaxIdle: new(int32(0))} }), []invalid.Path{"r0.pool.max_idle"}},
+		"an HTTP check":                  {upgrading("pg", check(&adminv1.HealthCheck{Kind: &adminv1.HealthCheck_Http{Http: &adminv1.HttpCheck{}}})), []invalid.Path{"r0.health_check.http"}},
+		"a gRPC check":                   {upgrading("pg", check(&adminv1.HealthCheck{Kind: &adminv1.HealthCheck_Grpc{Grpc: &adminv1.GrpcCheck{}}})), []invalid.Path{"r0.health_check.grpc"}},
+		"a hash of a header":             {upgrading("pg", hash(&adminv1.HashKey{Kind: &adminv1.HashKey_Header{Header: "X-A"}})), []invalid.Path{"r0.balancing.hash.header"}},
+		"a hash of a cookie":             {upgrading("pg", hash(&adminv1.HashKey{Kind: &adminv1.HashKey_Cookie{Cookie: "a"}})), []invalid.Path{"r0.balancing.hash.cookie"}},
+		"warm connections of PostgreSQL": {upgrading("pg", func(u *adminv1.Upstream) { u.Pool = &adminv1.Pool{Warm: 1} }), []invalid.Path{"r0.pool.warm"}},
+		"warm connections of SMTP": {upgrading("pg", func(u *adminv1.Upstream) {
 			u.GetTls().Starttls, u.Pool = adminv1.Starttls_STARTTLS_SMTP, &adminv1.Pool{Warm: 1}
 		}), []invalid.Path{"r0.pool.warm"}},
-		"a greeting of MySQL in advance": {upgrading("pg", func(u *adminv1.Upstream) {
+		"warm connections of MySQL": {upgrading("pg", func(u *adminv1.Upstream) {
 			u.GetTls().Starttls, u.Pool = adminv1.Starttls_STARTTLS_MYSQL, &adminv1.Pool{Warm: 1}
 		}), []invalid.Path{"r0.pool.warm"}},
 		"an HTTP listener":            {listener("http", "127.0.0.1:2", httpP, "pg"), []invalid.Path{"r0.upstream"}},

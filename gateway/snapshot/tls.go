@@ -109,7 +109,7 @@ func (s *scope) useCertificate(p invalid.Path, name string) *certs.Certificate {
 func (s *scope) warnUse(p invalid.Path, name string, c *certs.Certificate, u certs.Use) {
 	findings, warnings := c.UseFindings(u)
 	for i, w := range warnings {
-		s.Warned(invalid.Warning{Field: p, Message: fmt.Sprintf("certificate %q: %s", name, w), Code: warnCertificate, Finding: string(findings[i])})
+		s.AddWarning(invalid.Warning{Field: p, Message: fmt.Sprintf("certificate %q: %s", name, w), Code: warnCertificate, Finding: string(findings[i])})
 	}
 }
 

@@ -168,7 +168,7 @@ func (s upstreamScope) buildUpstream(u, prev *liveUpstream) {
 	s.balancing(msg, &o)
 	back := backs.Options{
 		TLS:         overTLS(msg),
-		MaxIdle:     s.orNone("pool.max_idle", maxIdle(msg), 100_000),
+		MaxIdle:     s.countOrOff("pool.max_idle", maxIdle(msg), 100_000),
 		IdleTimeout: s.duration("pool.idle_timeout", msg.GetPool().GetIdleTimeout()),
 		MaxAge:      s.duration("pool.max_age", msg.GetPool().GetMaxAge()),
 	}

@@ -53,7 +53,7 @@ func (j *job) warnOfWarm() {
 				continue
 			}
 			warned[by] = true
-			j.bad.Warned(invalid.Warning{Code: warnNoEffect, Field: j.draft.Path(by.ref).Join(string(by.at)), Message: fmt.Sprintf(
+			j.bad.AddWarning(invalid.Warning{Code: warnNoEffect, Field: j.draft.Path(by.ref).Join(string(by.at)), Message: fmt.Sprintf(
 				"upstream %q has pool.warm, which is for TCP listeners, and only HTTP listeners use it: its connections are never used", u.msg.GetName())})
 			if by.at == "pool.warm" {
 				break // one warning at the upstream is enough

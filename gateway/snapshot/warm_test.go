@@ -34,8 +34,8 @@ func TestMisplacedWarmConnectionsAreRefused(t *testing.T) {
 			u.SendProxyProtocol = adminv1.SendProxyProtocol_SEND_PROXY_PROTOCOL_V1
 		}},
 		{"the server speaks first", "pool.warm", func(u *adminv1.Upstream) { u.Tcp = &adminv1.UpstreamTcp{ServerSpeaksFirst: true} }},
-		{"too young to be used", "pool.max_age", func(u *adminv1.Upstream) { u.Pool.MaxAge = durationpb.New(999 * time.Millisecond) }},
-		{"idle for too short", "pool.idle_timeout", func(u *adminv1.Upstream) { u.Pool.IdleTimeout = durationpb.New(time.Millisecond) }},
+		{"pool.max_age below the minimum", "pool.max_age", func(u *adminv1.Upstream) { u.Pool.MaxAge = durationpb.New(999 * time.Millisecond) }},
+		{"pool.idle_timeout below the minimum", "pool.idle_timeout", func(u *adminv1.Upstream) { u.Pool.IdleTimeout = durationpb.New(time.Millisecond) }},
 	} {
 		u := proto.Clone(sound).(*adminv1.Upstream)
 		test.spoil(u)
@@ -65,15 +65,15 @@ func TestUnusedWarmConnectionsCauseAWarning(t *testing.T) {
 		first, then []store.Resource
 		want        []string
 	}{
-		{"all at once", nil, []store.Resource{warm(), web("u")}, []string{"r0.pool.warm"}},
+		{"the upstream and its listener", nil, []store.Resource{warm(), web("u")}, []string{"r0.pool.warm"}},
 		{"the upstream", []store.Resource{cold, web("u")}, []store.Resource{warm()}, []string{"r0.pool.warm"}},
 		{"the listener", []store.Resource{warm()}, []store.Resource{web("u")}, []string{"r0.upstream"}},
 		{"the route", []store.Resource{warm(), other, web("other")}, []store.Resource{of}, []string{"r0.forward.upstreams[1].name"}},
 		{"something else", []store.Resource{warm(), web("u")}, []store.Resource{other}, nil},
-		{"again", []store.Resource{warm(), web("u")}, []store.Resource{warm()}, []string{"r0.pool.warm"}},
-		{"not used yet", nil, []store.Resource{warm()}, nil},
-		{"used by TCP too", []store.Resource{cold, stream}, []store.Resource{warm(), web("u")}, nil},
-		{"not kept warm", nil, []store.Resource{cold, web("u")}, nil},
+		{"the upstream again", []store.Resource{warm(), web("u")}, []store.Resource{warm()}, []string{"r0.pool.warm"}},
+		{"no user yet", nil, []store.Resource{warm()}, nil},
+		{"also used by a TCP listener", []store.Resource{cold, stream}, []store.Resource{warm(), web("u")}, nil},
+		{"pool.warm is not set", nil, []store.Resource{cold, web("u")}, nil},
 	} {
 		w := newTestbed(t)
 		w.put(w.bundle("trust"))

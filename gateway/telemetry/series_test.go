@@ -77,7 +77,7 @@ func TestSeriesOutliveTheObjectsThatCount(t *testing.T) {
 	p.now += int64(forgetAfter/time.Second) + 1
 	p.set.sweep(p.now, forgetAfter)
 	if page := p.page(t); page != "" || len(p.set.groups)+len(p.set.byLabels) > 0 {
-		t.Errorf("still there: %s", page)
+		t.Errorf("an expired series is still shown: %s", page)
 	}
 	publish(&second, 5, 0, &second) // the series was only not published for a long time
 	if page := p.page(t); !strings.Contains(page, `drawbridge_bridge_conn_accepted{listener="db"} 3`+"\n") {

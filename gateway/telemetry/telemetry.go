@@ -42,7 +42,8 @@ type Options struct {
 	// with the time at which the first of them expires.
 	Expiries func(yield func(use, name, endpoint string, notAfter time.Time))
 
-	// Fleet returns how the gateway stands to its fleet. Nil: it has none.
+	// Fleet returns the state of the gateway's connection to its fleet. Nil: the gateway
+	// belongs to no fleet.
 	Fleet func() Fleet
 
 	// Started is when the process started.
@@ -52,7 +53,7 @@ type Options struct {
 	Statsd string
 }
 
-// A Fleet says how a gateway stands to its fleet.
+// A Fleet describes a gateway's connection to its fleet.
 type Fleet struct {
 	Connected, Diverged bool
 	Head, Copy          int64     // revisions

@@ -98,14 +98,14 @@ func TestADamagedBackupIsNotRestored(t *testing.T) {
 	for size := 0; size < len(backup); size += 4 << 10 {
 		try(fmt.Sprint(size, " bytes"), backup[:size])
 	}
-	try("all but a byte", backup[:len(backup)-1])
-	try("a byte too many", append(bytes.Clone(backup), 0))
+	try("one byte missing", backup[:len(backup)-1])
+	try("one extra byte", append(bytes.Clone(backup), 0))
 	at := bytes.Index(backup, []byte("127.0.0.1:30"))
 	damaged := bytes.Clone(backup)
 	damaged[at]++
-	try("a wrong byte", damaged)
+	try("one changed byte", damaged)
 	if _, err := Check(t.TempDir(), nil); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("checked nothing: %v", err)
+		t.Errorf("the check of an empty directory: %v", err)
 	}
 }
 

@@ -244,15 +244,15 @@ func TestPriorResourceIsReadBack(t *testing.T) {
 // A history without a record, or with an incomplete record, counts as damage.
 func TestAnIncompleteHistoryIsRefused(t *testing.T) {
 	for name, damage := range map[string]func(*bbolt.Tx) error{
-		"a gap":         func(tx *bbolt.Tx) error { return tx.Bucket(historyBucket).DeleteBucket(revisionKeyOf(2)) },
-		"no latest one": func(tx *bbolt.Tx) error { return tx.Bucket(historyBucket).DeleteBucket(revisionKeyOf(3)) },
-		"a prior less": func(tx *bbolt.Tx) error {
+		"a gap":                          func(tx *bbolt.Tx) error { return tx.Bucket(historyBucket).DeleteBucket(revisionKeyOf(2)) },
+		"the latest revision is missing": func(tx *bbolt.Tx) error { return tx.Bucket(historyBucket).DeleteBucket(revisionKeyOf(3)) },
+		"a prior is missing": func(tx *bbolt.Tx) error {
 			return recordsOf(tx, 2).Delete(priorKey(2, store.Ref{Kind: adminv1.Kind_KIND_UPSTREAM, Name: "u1"})[8:])
 		},
 		"a changed prior": func(tx *bbolt.Tx) error {
 			return putHistory(tx, priorKey(2, store.Ref{Kind: adminv1.Kind_KIND_UPSTREAM, Name: "u1"}), []byte("nonsense"))
 		},
-		"no revision, but its prior": func(tx *bbolt.Tx) error { return recordsOf(tx, 3).Delete(headKey) },
+		"a prior without its revision": func(tx *bbolt.Tx) error { return recordsOf(tx, 3).Delete(headKey) },
 		"a key that is no revision": func(tx *bbolt.Tx) error {
 			return tx.Bucket(historyBucket).Put([]byte("12345678"), []byte("nonsense"))
 		},

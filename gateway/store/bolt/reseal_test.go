@@ -49,7 +49,7 @@ func TestSealingKeepsEverythingAndLeavesNoSecret(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir, state := large(t, keys.from)
 			if before := bytes.Contains(content(t, dir), []byte(secret)); before != (keys.from == nil) {
-				t.Fatalf("before, the file holds a secret: %v", before)
+				t.Fatalf("before sealing, the file holds a secret: %v", before)
 			}
 			s := openSealed(t, dir, keys.from)
 			id := s.InstanceID()

@@ -186,13 +186,13 @@ func TestSealedValuesCannotBeSwapped(t *testing.T) {
 	cert3 := priorKey(3, store.Ref{Kind: adminv1.Kind_KIND_CERTIFICATE, Name: "c"})
 	certificates, upstreams := []byte(adminv1.Kind_KIND_CERTIFICATE.String()), []byte(adminv1.Kind_KIND_UPSTREAM.String())
 	for name, c := range map[string]struct{ from, to seal.Place }{
-		"another resource":     {seal.Place{Bucket: upstreams, Key: []byte("u1")}, seal.Place{Bucket: upstreams, Key: []byte("u2")}},
-		"another kind":         {seal.Place{Bucket: upstreams, Key: []byte("u1")}, seal.Place{Bucket: certificates, Key: []byte("c")}},
-		"history to current":   {seal.Place{Bucket: priorsBucket, Key: cert}, seal.Place{Bucket: certificates, Key: []byte("c")}},
-		"current to history":   {seal.Place{Bucket: certificates, Key: []byte("c")}, seal.Place{Bucket: priorsBucket, Key: cert}},
-		"another revision":     {seal.Place{Bucket: priorsBucket, Key: cert}, seal.Place{Bucket: priorsBucket, Key: cert3}},
-		"another revision's":   {seal.Place{Bucket: revisionsBucket, Key: revisionKeyOf(2)}, seal.Place{Bucket: revisionsBucket, Key: revisionKeyOf(3)}},
-		"a revision to a plan": {seal.Place{Bucket: revisionsBucket, Key: revisionKeyOf(7)}, seal.Place{Bucket: metaBucket, Key: pendingKey}},
+		"another resource":                  {seal.Place{Bucket: upstreams, Key: []byte("u1")}, seal.Place{Bucket: upstreams, Key: []byte("u2")}},
+		"another kind":                      {seal.Place{Bucket: upstreams, Key: []byte("u1")}, seal.Place{Bucket: certificates, Key: []byte("c")}},
+		"a value of the history as current": {seal.Place{Bucket: priorsBucket, Key: cert}, seal.Place{Bucket: certificates, Key: []byte("c")}},
+		"a current value in the history":    {seal.Place{Bucket: certificates, Key: []byte("c")}, seal.Place{Bucket: priorsBucket, Key: cert}},
+		"another revision":                  {seal.Place{Bucket: priorsBucket, Key: cert}, seal.Place{Bucket: priorsBucket, Key: cert3}},
+		"another revision's":                {seal.Place{Bucket: revisionsBucket, Key: revisionKeyOf(2)}, seal.Place{Bucket: revisionsBucket, Key: revisionKeyOf(3)}},
+		"a revision as the pending one":     {seal.Place{Bucket: revisionsBucket, Key: revisionKeyOf(7)}, seal.Place{Bucket: metaBucket, Key: pendingKey}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "data")
@@ -307,9 +307,9 @@ func TestASealedBackupIsRestored(t *testing.T) {
 		key    *seal.Key
 		fault  string
 	}{
-		"another key":          {backup, sealKey(t, "b"), "the backup is sealed with another key"},
-		"an unsealed backup":   {content(t, filled(t)), key, "the backup is not sealed"},
-		"cut, without its key": {backup[:len(backup)-4096], nil, "the backup is "},
+		"another key":                {backup, sealKey(t, "b"), "the backup is sealed with another key"},
+		"an unsealed backup":         {content(t, filled(t)), key, "the backup is not sealed"},
+		"truncated, without its key": {backup[:len(backup)-4096], nil, "the backup is "},
 	} {
 		dir := filepath.Join(dirs, name)
 		_, err := Restore(dir, bytes.NewReader(c.backup), c.key)

@@ -268,7 +268,7 @@ func commitThrough(t *testing.T, s *Store, h *Head, state *store.State, port int
 		}
 		failures = append(failures, err.Error())
 		if now, err := s.Head(t.Context()); err == nil {
-			h = now // perhaps fenced
+			h = now // settle may have fenced the swap
 		}
 		if h.Revision() != state.Revision() {
 			t.Fatalf("a commit that failed is in force: %q", failures)

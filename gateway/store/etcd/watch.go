@@ -28,9 +28,9 @@ func (s *Store) WaitGateways(ctx context.Context, h *Head) error {
 	return <-ended
 }
 
-// wait watches a key from the revision after that of a read. That revision can be
-// compacted only if others write in between. The revision of the key's last change may
-// have been compacted long ago.
+// wait watches a key from the etcd revision that follows the read. That revision can be
+// compacted only if others write in between, whereas the revision of the key's last
+// change may have been compacted long ago.
 func (s *Store) wait(ctx context.Context, name string, read int64, opts ...clientv3.OpOption) error {
 	// The end of the context ends the watch.
 	ctx, cancel := context.WithCancel(ctx)

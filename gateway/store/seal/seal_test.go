@@ -35,24 +35,24 @@ func TestAValueOpensInItsOwnPlaceOnly(t *testing.T) {
 	for _, value := range []string{"", "x", strings.Repeat("a private key ", 1000)} {
 		sealed := s.Seal(at("upstreams", "a"), []byte(value))
 		if len(value) > 1 && bytes.Contains(sealed, []byte("private")) {
-			t.Error("it is not sealed")
+			t.Error("the value is not sealed")
 		}
 		if got, err := s.Open(at("upstreams", "a"), sealed); err != nil || string(got) != value {
 			t.Errorf("%q, %v", got, err)
 		}
 		for _, other := range []Place{at("upstreams", "b"), at("routes", "a"), at("upstreamsa", ""), at("upstream", "sa"), at("", "upstreams\x00a")} {
 			if _, err := s.Open(other, sealed); err == nil {
-				t.Errorf("it opens at %q", other)
+				t.Errorf("the value opens at %q", other)
 			}
 		}
 		for i := range min(len(sealed), 100) {
 			changed := bytes.Clone(sealed)
 			changed[i] ^= 1
 			if _, err := s.Open(at("upstreams", "a"), changed); err == nil {
-				t.Errorf("it opens with byte %d changed", i)
+				t.Errorf("the value opens with byte %d changed", i)
 			}
 			if _, err := s.Open(at("upstreams", "a"), sealed[:i]); err == nil {
-				t.Errorf("it opens when cut to %d bytes", i)
+				t.Errorf("the value opens when cut to %d bytes", i)
 			}
 		}
 		if bytes.Equal(sealed, s.Seal(at("upstreams", "a"), []byte(value))) {
