@@ -8,6 +8,6 @@
 //   - l4 serves TCP listeners and owns the splice.
 //   - l7 serves HTTP listeners.
 //
-// A table or upstream is immutable once built. A change builds new ones, and
-// connections that began with the old ones end with them.
+// A table or upstream is immutable once built. A change builds new ones. Each connection
+// keeps the table and upstream that it began with.
 package bridge

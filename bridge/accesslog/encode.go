@@ -38,8 +38,7 @@ type line struct {
 	text bool
 }
 
-// object writes the fields that the combined format writes in its own way, as
-// JSON.
+// object writes, as JSON, the fields that the combined format writes in its own way.
 func (l *line) object(r *Record) {
 	l.b = append(l.b, `{"time":"`...)
 	l.b = appendTime(l.b, r.Start)

@@ -110,7 +110,7 @@ func TestOfRecordsClientAndPeer(t *testing.T) {
 		{nil, tcp("10.0.0.1", 6), Record{}},
 	} {
 		var r Record
-		if r.Of(c.client, c.remote); r != c.want {
+		if r.SetClient(c.client, c.remote); r != c.want {
 			t.Errorf("%v over %v: %+v", c.client, c.remote, r)
 		}
 	}

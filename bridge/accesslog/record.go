@@ -78,8 +78,8 @@ type Record struct {
 	Certificate      certs.Identity // the client's identity; zero: it presented no certificate
 }
 
-// Of sets the client of the Record and the address of its peer.
-func (r *Record) Of(client, remote net.Addr) {
+// SetClient sets the client of the Record and the address of its peer.
+func (r *Record) SetClient(client, remote net.Addr) {
 	a, ok := client.(*net.TCPAddr)
 	if !ok {
 		return

@@ -88,7 +88,7 @@ func (w *writer) flush() bool {
 	}
 }
 
-// wrote records that the next n bytes were written.
+// wrote counts the next n bytes of rest, which were written, and removes them.
 func (w *writer) wrote(n int) {
 	if n == 0 {
 		return

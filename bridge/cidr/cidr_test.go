@@ -38,7 +38,7 @@ func TestSetHasTheAddressesOfItsPrefixes(t *testing.T) {
 		t.Error("the zero Addr is in a set, or a nil set has an address")
 	}
 	for text, want := range map[string]bool{"0.0.0.0/0": true, "::/0": true, "0.0.0.0/1": false, "10.0.0.0/8": false} {
-		if got := parse(t, text).Everybody(); got != want {
+		if got := parse(t, text).CoversAll(); got != want {
 			t.Errorf("%s is everybody: %v", text, got)
 		}
 	}

@@ -15,7 +15,7 @@ type Peers struct {
 	unix      bool
 }
 
-// ParsePeers is Parse with FromUnix as another valid text.
+// ParsePeers is like Parse, but also accepts FromUnix.
 func ParsePeers(texts []string) (*Peers, []Fault) {
 	p := new(Peers)
 	var all []netip.Prefix
@@ -53,5 +53,5 @@ func (p *Peers) Has(addr net.Addr) bool {
 // HasAddress reports whether an IP address is in p.
 func (p *Peers) HasAddress(a netip.Addr) bool { return p != nil && p.addresses.Has(a) }
 
-// Everybody is Set.Everybody for the IP addresses of p.
-func (p *Peers) Everybody() bool { return p != nil && p.addresses.Everybody() }
+// CoversAll is Set.CoversAll for the IP addresses of p.
+func (p *Peers) CoversAll() bool { return p != nil && p.addresses.CoversAll() }

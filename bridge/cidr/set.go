@@ -89,7 +89,7 @@ func (s *Set) Has(a netip.Addr) bool {
 	return low > 0 && s.prefixes[low-1].Contains(a)
 }
 
-// Everybody reports whether a single prefix covers all of IPv4 or all of IPv6.
-func (s *Set) Everybody() bool {
+// CoversAll reports whether a single prefix covers all of IPv4 or all of IPv6.
+func (s *Set) CoversAll() bool {
 	return s != nil && slices.ContainsFunc(s.prefixes, func(p netip.Prefix) bool { return p.Bits() == 0 })
 }

@@ -159,7 +159,7 @@ func parse(message []byte) (Hello, error) {
 			return h, ErrMalformed
 		}
 		if seen[kind] {
-			return h, fmt.Errorf("%w: extension %d comes twice", ErrMalformed, kind)
+			return h, fmt.Errorf("%w: extension %d occurs twice", ErrMalformed, kind)
 		}
 		seen[kind] = true
 		if kind == extensionServerName {

@@ -118,9 +118,9 @@ func readStatus(conn io.Reader) (string, error) {
 	}
 }
 
-// readHead reads exactly to the end of a head, because the following bytes may
-// already come from the server, which speaks first in some protocols. So no read
-// requests more bytes than the head certainly still has.
+// readHead reads exactly to the end of a head, because the following bytes may already
+// come from the server, which speaks first in some protocols. So a read requests only
+// the minimum number of bytes that the head still lacks.
 func readHead(conn io.Reader, left *int) ([]byte, error) {
 	var head []byte
 	for {

@@ -76,7 +76,7 @@ var socksReplies = []struct {
 	{"connection not allowed by ruleset", certs.ReasonEgressProxyRefused, "refuses the server"},
 	{"no acceptable authentication methods", certs.ReasonEgressProxyRefused, "demands other credentials"},
 	{"username/password authentication failed", certs.ReasonEgressProxyRefused, "rejects the credentials"},
-	{"invalid username/password", certs.ReasonLocalConfig, "cannot be given these credentials"},
+	{"invalid username/password", certs.ReasonLocalConfig, "does not support credentials of this length"},
 	{"connection refused", certs.ReasonConnectRefused, "could not connect to the server"},
 	{"TTL expired", certs.ReasonConnectTimeout, "could not connect to the server"},
 	{"network unreachable", certs.ReasonUnreachable, "could not connect to the server"},

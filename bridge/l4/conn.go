@@ -26,7 +26,7 @@ type conn struct {
 	start  time.Time
 
 	stage  atomic.Int32 // see Describe
-	secure *tls.Conn    // the client's TLS; nil: plaintext, passed through, or late
+	secure *tls.Conn    // the client's TLS; nil: plaintext, passthrough, or see late
 	late   *tls.Conn    // the client's TLS, if the upstream greeted the client before it
 	back   net.Conn     // the connection to the endpoint
 
@@ -179,8 +179,9 @@ func (c *conn) bridge(t *Table) bool {
 	host := hostOf(serverName)
 	target := t.target(host, certificate)
 	if client != c.client && !t.TLS.Serves(serverName, host) {
-		// The host in an SNI such as "a.test:443" belongs to another TLS policy than the
-		// SNI itself, whose client authentication this client has not passed.
+		// An SNI such as "a.test:443" and the host in it belong to different TLS
+		// policies. This client has not passed the client authentication of the host's
+		// policy.
 		target = nil
 	}
 	if decrypted := client != c.client; t.Peek && (target == nil || target.Passthrough == decrypted) {

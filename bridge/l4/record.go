@@ -57,7 +57,7 @@ func (c *conn) record(took time.Duration) {
 		Handshake: n.handshake, Queued: n.trace.Queued, Connect: n.trace.Connect, UpstreamHandshake: n.trace.Handshake, FirstByte: n.firstByte,
 		ServerName: n.serverName, TLS: n.client, UpstreamTLS: n.upstream, Certificate: n.identity,
 	}
-	r.Of(source, remote)
+	r.SetClient(source, remote)
 	switch {
 	case c.endpoint != nil:
 		r.Endpoint = c.endpoint.Address()

@@ -70,8 +70,8 @@ func (c *conn) secureLate(t *Table, read []byte, deadline time.Time) (net.Conn, 
 	return tc, nil
 }
 
-// refused returns why the client did not complete the upgrade that it was offered after
-// the upstream's greeting, or nil.
+// refused returns why the client did not complete the upgrade offered after the
+// upstream's greeting, or nil.
 func (c *conn) refused(later *starttls.Client) *intake.Refusal {
 	if err := later.Refusal(); err != nil {
 		return c.server.intake.Refuse(&c.Conn, c.client, certs.ClassifyAccept(err), err)

@@ -24,7 +24,7 @@ func (c *conn) observe(tc *tls.Conn) {
 		return
 	}
 	r := &accesslog.Record{Kind: accesslog.Request, Listener: c.server.options.Listener, Handshake: c.handshake}
-	r.Of(c.facts.Source, c.RemoteAddr())
+	r.SetClient(c.facts.Source, c.RemoteAddr())
 	if tc != nil {
 		state := tc.ConnectionState()
 		r.TLS, r.ServerName = accesslog.Describe(&state), state.ServerName
@@ -90,8 +90,8 @@ func (q *request) record(code int, elapsed time.Duration, panicked bool) {
 	s.options.AccessLog.Log(&r)
 }
 
-// endDecided returns how the log names an end that the gateway decided on; "": cause is
-// none of those.
+// endDecided returns how the log names an end that the gateway decided on; "": the
+// gateway did not decide on the end.
 func endDecided(cause error) string {
 	switch {
 	case errors.Is(cause, intake.ErrShutdown):

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// ErrClosed is the cause of the end of a connection that an operator closed.
+// ErrClosed is the cause with which a connection ends when an operator closes it.
 var ErrClosed = errors.New("an operator closed the connection")
 
 // Numbers numbers the connections of a process in the order in which they begin. A nil

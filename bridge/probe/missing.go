@@ -89,7 +89,7 @@ func (t search) name(ctx context.Context, ours *hello, f *flight) (certs.Reason,
 		if !slices.Contains(everySuite(), f.suite) {
 			name = nameOf(otherSuites, f.suite)
 		}
-		d := newDiagnosis(needs+"from every cipher suite it chose %s, which is not supported", t.where(), t.detail(), name)
+		d := newDiagnosis(needs+"when every cipher suite was offered, it chose %s, which is not supported", t.where(), t.detail(), name)
 		if f.version >= tls.VersionTLS13 {
 			return certs.ReasonNoCommonCipher, d.advise("enable TLS_AES_128_GCM_SHA256, TLS_AES_256_GCM_SHA384 or TLS_CHACHA20_POLY1305_SHA256 at the upstream: no setting here adds a suite to TLS 1.3")
 		}
@@ -99,7 +99,7 @@ func (t search) name(ctx context.Context, ours *hello, f *flight) (certs.Reason,
 		if slices.ContainsFunc(otherGroups, func(p codePoint) bool { return p.id == f.group }) {
 			name = nameOf(otherGroups, f.group)
 		}
-		return certs.ReasonNoCommonGroup, newDiagnosis(needs+"from every key-exchange group it chose %s, which is not supported", t.where(), t.detail(), name).
+		return certs.ReasonNoCommonGroup, newDiagnosis(needs+"when every key-exchange group was offered, it chose %s, which is not supported", t.where(), t.detail(), name).
 			advise("enable X25519, P-256, P-384 or P-521 at the upstream")
 	}
 	for _, s := range otherSchemes {

@@ -12,11 +12,11 @@ type variation struct {
 	change     string // the field and its value
 	apply      func(*certs.ClientOptions)
 	suggestion Suggestion              // the change as a suggestion
-	advice     func(*trial) Suggestion // returns the suggestion, given the trial that the change helped; nil: use suggestion
+	advice     func(*trial) Suggestion // returns the suggestion, given the trial in which the change helped; nil: use suggestion
 
-	// refine returns a smaller change, given the trial that this one helped. The smaller
-	// change is tried too, and replaces this one if it helps. Nil: the change cannot be
-	// refined.
+	// refine returns a smaller change, given the trial in which this one helped. The
+	// smaller change is tried too, and replaces this one if it helps. Nil: the change
+	// cannot be refined.
 	refine func(*trial) (variation, bool)
 
 	result *trial

@@ -44,13 +44,13 @@ func normalizeIPv6(host string) (string, error) {
 	}
 	addr, err := netip.ParseAddr(literal)
 	if err != nil || !addr.Is6() || addr.Zone() != "" {
-		return "", unsafe("host", host, "what is in brackets is not an IPv6 address")
+		return "", unsafe("host", host, "the part in brackets is not an IPv6 address")
 	}
 	return "[" + addr.String() + "]", nil
 }
 
-// checkName returns the fault of a host name or IPv4 address. RFC 952 forbids
-// the underscore in host names, but names in use have it.
+// checkName returns the fault of a host name or IPv4 address. RFC 952 forbids the
+// underscore in host names, but many names in use contain it.
 func checkName(name string) string {
 	if name == "" {
 		return "it is empty"

@@ -95,8 +95,8 @@ func New[T any](rules []Rule[T]) (*Table[T], error) {
 }
 
 // Conflicts returns the faults that New finds in the rules, but accepts ambiguous rules
-// that no table holds together: apart reports whether that is true of the rules with two
-// indices.
+// that no table holds together: apart reports whether that is true of two rules, by
+// their indices.
 func Conflicts[T any](rules []Rule[T], apart func(i, j int) bool) error {
 	var errs Errors
 	taken, programs := newConflicts(), 0
@@ -311,12 +311,12 @@ func describe(host string, p Path, method string, headers []Header, client *iden
 }
 
 // Match returns the value of the most specific rule whose conditions all match. It
-// compares hosts first: an exact host comes before a wildcard, and both before no
-// host. It then compares paths, in the order exact path, longest prefix, regular
-// expression, no path. Then conditions on the client, in the order fingerprint, names
-// with fewer wildcards, names with more, issuer, no condition. Then more conditions on
-// method and headers come first, then exact header values before mere presence, and at
-// last the name that sorts first. It allocates nothing.
+// compares hosts first: an exact host comes before a wildcard, and both before no host.
+// It then compares paths, in the order exact path, longest prefix, regular expression,
+// no path. Then conditions on the client, in the order fingerprint, names with fewer
+// wildcards, names with more, issuer, no condition. Then more conditions on method and
+// headers come first, then exact header values before mere presence, and finally the
+// name that sorts first. It allocates nothing.
 func (t *Table[T]) Match(r Request) (T, bool) {
 	var zero T
 	if t == nil {

@@ -118,13 +118,13 @@ func (p Protocol) Join(ctx context.Context, conn net.Conn, o Opening, greeting [
 	return s.greeting(), nil
 }
 
-// maxGlimpse bounds how much an error quotes of a client's first bytes: enough
+// maxClientQuote bounds how much an error quotes of a client's first bytes: enough
 // to recognize the protocol, too little for a password.
-const maxGlimpse = 16
+const maxClientQuote = 16
 
-// foreign returns the error for a client that speaks another protocol.
-func foreign(received []byte, protocol string) error {
-	return refused("the client sent %s, which is not %s", quote(received[:min(len(received), maxGlimpse)]), protocol)
+// wrongProtocol returns the error for a client that speaks another protocol.
+func wrongProtocol(received []byte, protocol string) error {
+	return refused("the client sent %s, which is not %s", quote(received[:min(len(received), maxClientQuote)]), protocol)
 }
 
 // injectedPlaintext returns the error for bytes between the client's request for TLS and
@@ -136,8 +136,8 @@ func injectedPlaintext(extra int) error {
 	}
 }
 
-// left returns the error for a client that ends the session before it requests TLS.
-func left(command string) error {
+// endedBeforeTLS returns the error for a client that ends the session before it requests TLS.
+func endedBeforeTLS(command string) error {
 	return &certs.VerifyError{
 		Reason: certs.ReasonPeerClosed,
 		Detail: "the client ended the session with " + command + " and did not request TLS",

@@ -93,15 +93,15 @@ func (c *Client) blame(waiting string, err error) error {
 	return &certs.VerifyError{Reason: certs.ReasonClientFailed, Detail: "waiting for " + waiting + ": " + certs.ErrorText(err), Err: err}
 }
 
-// promptly is a response time that is too short to make any server time out:
+// promptTime is a response time that is too short to make any server time out:
 // MySQL's connect_timeout is at least 2 seconds.
-const promptly = time.Second
+const promptTime = time.Second
 
-// Excuse returns the error of a server that closed the connection or ran out of time.
+// Attribute returns the error of a server that closed the connection or ran out of time.
 // The error blames the client if the client took long to answer. Otherwise slow
 // clients could make an endpoint count as failed. c may be nil.
-func (c *Client) Excuse(err error) error {
-	if c == nil || c.waited < promptly {
+func (c *Client) Attribute(err error) error {
+	if c == nil || c.waited < promptTime {
 		return err
 	}
 	switch certs.Classify(err) {

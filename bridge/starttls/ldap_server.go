@@ -21,13 +21,13 @@ func (s *ldapServer) feed(in []byte) (out []byte, done bool, err error) {
 		_, body, rest, state := berElement(s.received)
 		switch {
 		case s.received[0] != 0x30 || state == berInvalid: // berElement bounds the length
-			return out, false, foreign(s.received, "LDAP")
+			return out, false, wrongProtocol(s.received, "LDAP")
 		case state == berShort:
 			return out, false, nil
 		}
 		_, id, operation, ok := berNext(body, 0x02)
 		if !ok || len(id) == 0 || len(id) > 4 || len(operation) == 0 {
-			return out, false, foreign(s.received, "LDAP")
+			return out, false, wrongProtocol(s.received, "LDAP")
 		}
 		if s.operations++; s.operations > maxCommands {
 			return out, false, refused("the client sent more than %d operations and did not request TLS", maxCommands)
@@ -43,11 +43,11 @@ func (s *ldapServer) feed(in []byte) (out []byte, done bool, err error) {
 			s.result = Opening{Next: Plaintext, Read: s.received}
 			return out, true, nil
 		case operation[0] == ldapUnbind:
-			return out, false, left("an unbind request")
+			return out, false, endedBeforeTLS("an unbind request")
 		case ldapResponses[operation[0]] != 0:
 			out = append(out, ldapResult(id, ldapResponses[operation[0]], ldapConfidentialityRequired, "TLS is required: send StartTLS first", "")...)
 		case operation[0] != ldapAbandon:
-			return out, false, foreign(s.received, "LDAP")
+			return out, false, wrongProtocol(s.received, "LDAP")
 		}
 		s.received = rest
 	}

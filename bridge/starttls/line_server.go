@@ -59,7 +59,7 @@ func (s *lineServer) feed(in []byte) (out []byte, done bool, err error) {
 			s.result = Opening{Next: TLS}
 			return append(out, answer...), true, nil
 		case means == quits:
-			return append(out, answer...), false, left(s.quit)
+			return append(out, answer...), false, endedBeforeTLS(s.quit)
 		case means == needsServer && s.optional:
 			s.result = Opening{Next: Plaintext, Read: unread, hello: s.hello}
 			return out, true, nil

@@ -84,7 +84,7 @@ func (c *Client) authenticate(ctx context.Context, conn net.Conn, asked, exposed
 	case *certs.VerifyError:
 		return err
 	}
-	return c.Excuse(broken("the server: its answer to the authentication", err))
+	return c.Attribute(broken("the server: its answer to the authentication", err))
 }
 
 // A mysqlClientError is an error on the client's side.

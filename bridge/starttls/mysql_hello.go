@@ -49,7 +49,7 @@ func (h *mysqlHello) feed(in []byte) ([]byte, bool, error) {
 	payload, rest, complete, err := h.reader.feed(in)
 	switch {
 	case err != nil && h.offers:
-		return nil, false, foreign(h.reader.received, "MySQL")
+		return nil, false, wrongProtocol(h.reader.received, "MySQL")
 	case err != nil || !complete:
 		return nil, false, err
 	case h.offers && len(payload) == mysqlResponse:
@@ -73,7 +73,7 @@ func (h *mysqlHello) feed(in []byte) ([]byte, bool, error) {
 // an answer.
 func (h *mysqlHello) request(payload, rest []byte) ([]byte, bool, error) {
 	if binary.LittleEndian.Uint32(payload)&(mysqlSSL|mysqlProtocol41) != mysqlSSL|mysqlProtocol41 {
-		return nil, false, foreign(h.reader.received, "MySQL")
+		return nil, false, wrongProtocol(h.reader.received, "MySQL")
 	}
 	h.asked = true
 	if len(rest) == 0 {

@@ -377,13 +377,13 @@ func TestSlowClientsExcuseTheServer(t *testing.T) {
 		want   certs.Reason
 	}{
 		{nil, closed, certs.ReasonPeerClosed},
-		{&Client{waited: promptly - 1}, closed, certs.ReasonPeerClosed},
-		{&Client{waited: promptly}, closed, certs.ReasonClientFailed},
-		{&Client{waited: promptly}, broken("the server", context.DeadlineExceeded), certs.ReasonClientFailed},
-		{&Client{waited: promptly}, refused("no"), certs.ReasonSTARTTLSRefused},
-		{&Client{waited: promptly}, nil, ""},
+		{&Client{waited: promptTime - 1}, closed, certs.ReasonPeerClosed},
+		{&Client{waited: promptTime}, closed, certs.ReasonClientFailed},
+		{&Client{waited: promptTime}, broken("the server", context.DeadlineExceeded), certs.ReasonClientFailed},
+		{&Client{waited: promptTime}, refused("no"), certs.ReasonSTARTTLSRefused},
+		{&Client{waited: promptTime}, nil, ""},
 	} {
-		if got := c.client.Excuse(c.err); certs.Classify(got) != c.want {
+		if got := c.client.Attribute(c.err); certs.Classify(got) != c.want {
 			t.Errorf("%v of %+v became %v", c.err, c.client, got)
 		}
 	}

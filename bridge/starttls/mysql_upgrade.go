@@ -28,7 +28,7 @@ func upgradeMySQL(ctx context.Context, conn net.Conn) error {
 	}
 	mysqlSetSSL(request, true)
 	if _, err := conn.Write(mysqlPacket(1, request)); err != nil { // the first write never blocks
-		return c.Excuse(broken("the server", err))
+		return c.Attribute(broken("the server", err))
 	}
 	return nil
 }

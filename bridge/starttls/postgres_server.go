@@ -34,7 +34,7 @@ func (s *postgresServer) feed(in []byte) (out []byte, done bool, err error) {
 		return nil, true, nil
 	}
 	if !s.plausible() {
-		return nil, false, foreign(s.received, "PostgreSQL")
+		return nil, false, wrongProtocol(s.received, "PostgreSQL")
 	}
 	if len(s.received) < 8 {
 		return nil, false, nil
@@ -56,7 +56,7 @@ func (s *postgresServer) feed(in []byte) (out []byte, done bool, err error) {
 	case starts:
 		return postgresFatal("28000", "this server requires TLS (sslmode=require)"), false, refused("the client began a session in plaintext and did not request TLS")
 	}
-	return nil, false, foreign(s.received, "PostgreSQL")
+	return nil, false, wrongProtocol(s.received, "PostgreSQL")
 }
 
 // encryption answers a request for TLS or GSSAPI. No bytes may follow the

@@ -4,9 +4,9 @@ import "strings"
 
 // ManageSieve (RFC 5804).
 
-// sieveCapabilities returns a step that reads the list of capabilities that the
-// server sends without a request: a quoted line for each, then OK. Each is
-// called with every such line, and done at the end.
+// sieveCapabilities returns a step that reads the list of capabilities that the server
+// sends without a request: a quoted line for each, then OK. It calls each for every such
+// line, and done at the end.
 func sieveCapabilities(answer string, each func(line string), done func() error) step {
 	return step{"", answer, func(line string) (bool, error) {
 		if strings.HasPrefix(line, `"`) {

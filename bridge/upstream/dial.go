@@ -145,7 +145,7 @@ func (d *dialer) handshake(ctx context.Context, c *certs.Client, sock *socket.So
 	socket.MeterRecords(sock)
 	conn, peer, err := c.HandshakePeer(ctx, sock, host)
 	if err != nil {
-		return nil, nil, starttls.ClientOf(ctx).Excuse(protocol.Explain(err))
+		return nil, nil, starttls.ClientOf(ctx).Attribute(protocol.Explain(err))
 	}
 	// A TLS 1.3 upstream verifies our certificate only now.
 	sock.ReadBeforeReset()

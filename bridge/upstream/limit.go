@@ -48,7 +48,7 @@ func (q *quota) acquire() bool {
 
 func (q *quota) release() { q.n.Add(-1) }
 
-// hasRoom reports whether the count, less minus, is below the limit.
+// hasRoom reports whether the count, reduced by minus, is below the limit.
 func (q *quota) hasRoom(minus int64) bool { return q.most == 0 || q.n.Load()-minus < q.most }
 
 // connections counts the connections of one Upstream or Endpoint.

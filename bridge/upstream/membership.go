@@ -6,12 +6,12 @@ import (
 	"time"
 )
 
-// lingers is how long the status still lists an endpoint that left and has no
-// connections, so that its last counts are not lost. At most maxGone such
-// endpoints are kept.
+// listedTime is how long the status still lists an endpoint that left and has no
+// connections, so that its last counts are not lost. At most maxGone such endpoints are
+// kept.
 const (
-	lingers = 15 * time.Second
-	maxGone = 512
+	listedTime = 15 * time.Second
+	maxGone    = 512
 )
 
 // A membership tracks the present and former endpoints of an Upstream. The
@@ -36,7 +36,7 @@ func (u *Upstream) replace(endpoints []*Endpoint) (left []*Endpoint) {
 		if slices.Contains(before, e) {
 			continue
 		}
-		m.bequeath(e)
+		m.adoptState(e)
 		if m.started && !m.retired {
 			e.start()
 		}
@@ -78,7 +78,7 @@ func (m *membership) forget(now time.Time) {
 		if e.counts.open.Load() > 0 {
 			continue
 		}
-		if idle++; idle > maxGone || now.Sub(time.Unix(0, e.gone.Load())) >= lingers {
+		if idle++; idle > maxGone || now.Sub(time.Unix(0, e.gone.Load())) >= listedTime {
 			m.gone = slices.Delete(m.gone, i, i+1)
 		}
 	}

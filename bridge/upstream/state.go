@@ -102,7 +102,7 @@ func (u *Upstream) Adopt(s State) {
 		m.inherited[address{e.Network, e.Address}] = e
 	}
 	for _, e := range u.Endpoints() {
-		m.bequeath(e)
+		m.adoptState(e)
 	}
 	m.mu.Unlock()
 	if u.dns != nil && s.Answer != nil {
@@ -115,8 +115,8 @@ func (u *Upstream) Adopt(s State) {
 	m.mu.Unlock()
 }
 
-// bequeath passes the state of another process on to e, if there is one. m.mu is held.
-func (m *membership) bequeath(e *Endpoint) {
+// adoptState passes the state of another process on to e, if there is one. m.mu is held.
+func (m *membership) adoptState(e *Endpoint) {
 	if s, ok := m.inherited[address{e.Network(), e.Address()}]; ok {
 		e.adopt(&s)
 	}

@@ -54,9 +54,10 @@ func (c *conn1) TryFlush() (done bool, err error) {
 	return true, c.out.Flush()
 }
 
-// AwaitRoom arranges that ready is called once, in a new goroutine, as soon as the
-// connection accepts more bytes or has failed, and returns true; or false if that is so
-// now. Until ready is called, nothing may be sent.
+// AwaitRoom waits, without a goroutine, until the connection accepts more bytes or has
+// failed. Then ready is called once, in a new goroutine. If there is nothing to wait
+// for, AwaitRoom returns false and ready is not called; otherwise it returns true. Until
+// ready is called, nothing may be sent.
 func (c *conn1) AwaitRoom(atEnd bool, ready func()) bool {
 	if c.waits() || atEnd && socket.RoomOf(c.sock).Available() { // the end is sent together with the bytes before it
 		return false

@@ -17,8 +17,8 @@ func (x *Exchange) Answer(a policy.Answer) {
 	x.respond(body)
 }
 
-// Respond responds as the route itself defines. name and value are the only
-// field of the response besides those that rules add.
+// Respond sends the response that the route itself defines. Its only field is name,
+// besides the fields that rules add.
 func (x *Exchange) Respond(status int, name, value, body string) {
 	x.response = message.Response{Status: status, Fields: x.response.Fields[:0], Declared: -1}
 	x.response.Fields.Add(name, value)

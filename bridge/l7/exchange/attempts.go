@@ -63,7 +63,8 @@ func (t *attempts) leave() {
 	t.endRetries()
 }
 
-// choose starts over at the first choice of the upstream's endpoints.
+// choose starts a new choice among the upstream's endpoints, in which no endpoint counts
+// as tried.
 func (t *attempts) choose() {
 	t.turn.End()
 	t.turn.Begin(t.upstream.Upstream(), t.hash)

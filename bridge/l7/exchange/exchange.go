@@ -62,8 +62,8 @@ func (x *Exchange) guard() {
 	}
 }
 
-// LimitKept bounds how many bytes of bodies are kept together for resending; by
-// default 64 MiB. It is called before the first exchange.
+// LimitKept bounds the total size of the bodies that are kept for resending; by default
+// 64 MiB. It is called before the first exchange.
 func (s *Shared) LimitKept(most int64) { s.keeper.most = most }
 
 // Kept returns how many bytes of bodies are kept for resending.

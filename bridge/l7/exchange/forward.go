@@ -72,7 +72,7 @@ func (x *Exchange) Forward(p Plan) (tunnels bool) {
 	return false
 }
 
-// end ends the exchange, whose tries failed with err or were successful if it is nil.
+// end ends the exchange. err is the failure of its tries; nil: they succeeded.
 func (x *Exchange) end(err error) {
 	x.front.Notify(nil)
 	x.try.leave()

@@ -8,8 +8,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 )
 
-// An exchange is one request and its response, carried between a front and a
-// back. It knows neither's protocol: any front meets any back.
+// An exchange is one request and its response, carried between a front and a back. It
+// does not know their protocols: any front works with any back.
 //
 // Fronts and backs do the framing. The messages passed to them have no field
 // that frames a message or belongs to one connection (Content-Length,

@@ -63,7 +63,7 @@ func (t *attempts) connected(g *BackInfo, asked time.Duration) {
 	}
 }
 
-// recordHead records that the response's head has come.
+// recordHead records that the response's head has arrived.
 func (t *attempts) recordHead() {
 	t.x.Log.Head = time.Since(t.x.Start) - t.x.Log.got
 	t.endpoint.NoteHead(t.x.Log.Head)

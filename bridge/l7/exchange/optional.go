@@ -81,12 +81,12 @@ type bodyAwaiter interface {
 // Bytes that the reader keeps count against the window, so it bounds the memory of one
 // request's body.
 type retainer interface {
-	// MayRetain reports whether the window has room for a copy of what Read returned
-	// last. all says that the copies may fill the whole window: then the reader must
-	// not wait for more if it is Exhausted. Retain says that the reader keeps the copy
-	// until Release. After Retain and Exhausted, what Read returned is invalid. The
-	// rules for calling Read apply to these methods, except for Release, which can be
-	// called at any time.
+	// MayRetain reports whether the window has room for a copy of the bytes that Read
+	// returned last. If all is set, the copies may fill the whole window; once the
+	// window is Exhausted, the reader must not wait for more. Retain says that the
+	// reader keeps the copy until Release. Retain and Exhausted invalidate the bytes
+	// that Read returned. The rules for calling Read apply to these methods, except for
+	// Release, which can be called at any time.
 	MayRetain(all bool) bool
 	Retain()
 	Exhausted() bool
@@ -110,9 +110,11 @@ type roomAwaiter interface {
 	// TryFlush is Flush without a wait. It reports false if not all could be sent.
 	TryFlush() (done bool, err error)
 
-	// AwaitRoom arranges that ready is called once, in a new goroutine, as soon as
-	// TryWrite and TryFlush can send something, or End if atEnd is set, or they fail;
-	// and returns true; or false if that is so now. Until ready is called, nothing may be sent.
+	// AwaitRoom waits, without a goroutine, until TryWrite and TryFlush can send
+	// something or fail. With atEnd it waits until End can. Then ready is called once,
+	// in a new goroutine. If there is nothing to wait for, AwaitRoom returns false and
+	// ready is not called; otherwise it returns true. Until ready is called, nothing may
+	// be sent.
 	AwaitRoom(atEnd bool, ready func()) bool
 }
 

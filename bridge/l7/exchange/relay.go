@@ -175,8 +175,8 @@ func (x *Exchange) complete(b message.Back) {
 	x.recordStatus(trailer)
 	x.try.reportEnd(trailer)
 	if !x.upload.read.Load() {
-		// Only the client's limits now: the client may still send, so the request has
-		// not ended upstream.
+		// Release only the client's limits: the client may still send, so the request
+		// has not ended upstream.
 		x.uncountClient()
 		if err := x.front.End(trailer); err != nil {
 			x.abort(err)

@@ -239,8 +239,8 @@ const (
 	uploadBlocked                    // resumeBlocked continues the upload
 )
 
-// upload carries the body to b, as the upload with the given number. After the client,
-// it begins with reading from it.
+// upload carries the body to b, as the upload with the given number. afterClient means
+// that the client can be read now; afterRoom, that b accepts more.
 func (r *replay) upload(b message.Back, number int, from beginning) uploadState {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -319,9 +319,9 @@ func (r *replay) upload(b message.Back, number int, from beginning) uploadState 
 	return uploadEnded
 }
 
-// send sends p to b, as the upload with the given number. p is the rest of what is kept,
-// or of the part unkept. done reports that the upload has ended or is blocked. r.mu is
-// held, but not while p is written.
+// send sends p to b, as the upload with the given number. p is the unsent rest of the
+// kept bytes, or of unkept, a part that is not kept. done reports that the upload has
+// ended or is blocked. r.mu is held, but not while p is written.
 func (r *replay) send(b message.Back, number int, p, unkept []byte) (state uploadState, done bool) {
 	var err error
 	for len(p) > 0 && err == nil && r.present == number {
@@ -384,7 +384,7 @@ func (r *replay) block(k blockedUpload) bool {
 	return false
 }
 
-// setReading records that an upload waits for the client, or does not after all.
+// setReading records whether an upload waits for the client.
 func (r *replay) setReading(reading bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -444,9 +444,9 @@ func (r *replay) read(number int) (p, unkept []byte) {
 	return p, p
 }
 
-// keep keeps p, which the front has returned, unless all bodies together already hold too
-// much. It reports whether it kept p; then p is invalid. If forced, it always does. r.mu
-// is held.
+// keep keeps p, which the front has returned, unless all bodies together already hold
+// too much. It reports whether it kept p; then p is invalid. With forced it always keeps
+// p. r.mu is held.
 func (r *replay) keep(p []byte, forced bool) bool {
 	f, retains := r.x.front.(retainer)
 	// Without a policy, the upstream soon takes responsibility for a whole window.

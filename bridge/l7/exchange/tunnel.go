@@ -16,8 +16,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// lingerTime is how long, once one side of an upgraded connection has ended its
-// stream, the other may stay silent.
+// lingerTime is how long one side of an upgraded connection may stay silent after the
+// other side has ended its stream.
 const lingerTime = time.Minute
 
 // EndCutOff is the Log.Ended of an upgraded connection that ended early.
@@ -174,8 +174,8 @@ func (s *spliced) ended(r splice.Result) {
 	}
 }
 
-// A tunnel bounds how long an upgraded connection may be idle: for idle, or for
-// linger once one side has ended its stream and no bytes wait to be sent.
+// A tunnel ends an upgraded connection that has been idle for too long. The limit is
+// idle, or linger once one side has ended its stream and no bytes wait to be sent.
 type tunnel struct {
 	idle, linger time.Duration
 

@@ -37,8 +37,8 @@ type upload struct {
 	sending sync.WaitGroup // waits for the goroutines that send the body, one after another
 	started bool           // a goroutine was started, or the upload is parked
 
-	// parked is the state of an upload that waits for the client without a
-	// goroutine, and blocked of one that waits for its upstream: see park and block.
+	// parked is set while the upload waits for the client without a goroutine, and
+	// blocked while it waits for its upstream: see park and block.
 	parked struct {
 		back   message.Back
 		number int

@@ -107,8 +107,8 @@ func (q *queue) next() []byte {
 	return nil
 }
 
-// freeRead frees the chunk at the head if all of it was read. It is called before what
-// may take long.
+// freeRead frees the chunk at the head if all of it was read. It is called before an
+// operation that may take long.
 func (q *queue) freeRead() {
 	if c := q.head; c != nil && c.r == c.w {
 		if q.head = c.next; q.head == nil {

@@ -98,11 +98,11 @@ func (s *stream) Trailer() message.Fields {
 	return s.trailer
 }
 
-// MayRetain reports whether the reader may keep a copy of the view that Read returned last.
-// The copies fill the stream's window, so MayRetain makes the window larger if necessary
-// and possible. It leaves room for a frame, with which the peer can send more than is
-// retained, and does not have to wait for an answer first. all says that all of the window
-// may be filled: see Exhausted.
+// MayRetain reports whether the reader may keep a copy of the view that Read returned
+// last. The copies fill the stream's window, so MayRetain makes the window larger if
+// necessary and possible. It leaves room for one more frame, so that the peer can exceed
+// the retained size without waiting for an answer. If all is set, the copies may fill
+// the whole window: see Exhausted.
 func (s *ServerStream) MayRetain(all bool) bool {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
@@ -266,7 +266,7 @@ func (s *stream) AwaitRoom(atEnd bool, ready func()) bool {
 	return true
 }
 
-// wakeWriterLocked wakes what waits to send on the stream.
+// wakeWriterLocked wakes the goroutine or upload that waits to send on the stream.
 func (s *stream) wakeWriterLocked() {
 	s.writable.Broadcast()
 	if ready := s.onWritable; ready != nil {

@@ -6,17 +6,19 @@ import "sync"
 // tasks.
 const maxWaiting = 32
 
-// A task is what a worker does: it serves a new stream, or continues to read the body of one.
+// A task is a piece of work for a worker: to serve a new stream, or to continue reading
+// the body of a stream.
 type task struct {
 	stream *ServerStream
 	resume func() // see AwaitBody; nil: serve the stream
 }
 
-// A workerPool runs the handlers of a connection's streams, and what waited for their bodies.
-// A worker that has done a task waits for the next: its stack has already grown, and growing
-// one is much of the cost of a small exchange, or of a message in a long body. Workers without
-// a task for a while end. One that has served the first stream ends at once, because many
-// clients send only one request. It is guarded by the connection's mu.
+// A workerPool runs the handlers of a connection's streams, and resumes those that
+// waited for a body. A worker that has done a task waits for the next: its stack has
+// already grown, and growing a stack is much of the cost of a small exchange, or of a
+// message in a long body. A worker without a task for a while ends. The worker of the
+// first stream ends at once, because many clients send only one request. It is guarded
+// by the connection's mu.
 type workerPool struct {
 	tasks    []task    // assigned, but not yet taken by a waiting worker
 	waiting  int       // idle workers
@@ -62,8 +64,8 @@ func (c *ServerConn) work(t task) {
 	}
 }
 
-// nextTask waits for a task, after one that resumed a stream or not. It returns the zero task
-// if the worker must end.
+// nextTask waits for a task, and returns the zero task if the worker must end. resumed
+// says that the worker's last task resumed a stream.
 func (c *ServerConn) nextTask(resumed bool) task {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -110,7 +110,7 @@ type Protected struct {
 	RequestIDField string    // "": requests get no ID
 	HashField      string    // the field that chooses the endpoint; "": no field
 	Traces         bool      // the gateway begins traces
-	Spelling       *Spelling // the one that cleaned the header
+	Spelling       *Spelling // the Spelling that CleanRequest used
 }
 
 // has reports whether a field is protected.
@@ -195,7 +195,7 @@ func (r *HeaderRules) ApplyRequest(f *Facts) {
 	}
 	for i := range r.Set {
 		if set := &r.Set[i]; !IsFraming(set.Name) {
-			setSpelled(fields, set.Name, set.Value.Of(f))
+			setSpelled(fields, set.Name, set.Value.Expand(f))
 		}
 	}
 	r.add(fields, f)
@@ -210,7 +210,7 @@ func (r *HeaderRules) ApplyResponse(fields *message.Fields, f *Facts) {
 	}
 	for i := range r.Set {
 		if set := &r.Set[i]; !IsFraming(set.Name) {
-			fields.Set(set.Name, set.Value.Of(f))
+			fields.Set(set.Name, set.Value.Expand(f))
 		}
 	}
 	r.add(fields, f)
@@ -219,7 +219,7 @@ func (r *HeaderRules) ApplyResponse(fields *message.Fields, f *Facts) {
 func (r *HeaderRules) add(fields *message.Fields, f *Facts) {
 	for i := range r.Add {
 		if add := &r.Add[i]; !IsFraming(add.Name) {
-			fields.Add(add.Name, add.Value.Of(f))
+			fields.Add(add.Name, add.Value.Expand(f))
 		}
 	}
 }

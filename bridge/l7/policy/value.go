@@ -113,9 +113,9 @@ func variableOf(name string, response bool) (func(*Facts) string, error) {
 	return nil, fmt.Errorf("%.60q is not a variable; the variables are %s", "${"+name+"}", strings.Join(known, ", "))
 }
 
-// Of returns the value for a request, which is always a valid field value. A Value
+// Expand returns the value for a request, which is always a valid field value. A Value
 // without variables, or of a single variable, allocates nothing.
-func (v *Value) Of(f *Facts) string {
+func (v *Value) Expand(f *Facts) string {
 	switch len(v.parts) {
 	case 0:
 		return v.text

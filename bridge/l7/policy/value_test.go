@@ -48,7 +48,7 @@ func TestValues(t *testing.T) {
 			t.Errorf("%q: %v", text, err)
 			continue
 		}
-		if got := v.Of(x); got != want {
+		if got := v.Expand(x); got != want {
 			t.Errorf("%q: %q, want %q", text, got, want)
 		}
 	}
@@ -113,10 +113,10 @@ func FuzzParseValue(f *testing.F) {
 		}
 		x := factsOf("10.1.2.3:4711", nil)
 		x.Route = route // an invalid route name: inserted values are never trusted
-		if got := v.Of(x); !message.IsValue(got) {
+		if got := v.Expand(x); !message.IsValue(got) {
 			t.Errorf("%q results in %q, which is not a valid field value", text, got)
 		}
-		if !strings.Contains(text, "$") && v.Of(x) != text {
+		if !strings.Contains(text, "$") && v.Expand(x) != text {
 			t.Errorf("%q is not itself", text)
 		}
 	})
