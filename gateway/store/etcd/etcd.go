@@ -54,6 +54,10 @@ type Options struct {
 	// Timeout bounds each request. 0: 5s.
 	Timeout time.Duration
 
+	// Alive is how long a gateway that stops without notice still counts as connected, in
+	// whole seconds. 0: 15s.
+	Alive time.Duration
+
 	// checkpointEvery is the number of records after which a commit writes a checkpoint.
 	// 0: 64. Tests set it.
 	checkpointEvery int
@@ -66,6 +70,7 @@ type Store struct {
 	key             *seal.Key
 	history         int
 	timeout         time.Duration
+	alive           time.Duration
 	checkpointEvery int
 
 	mu     sync.Mutex
@@ -91,7 +96,7 @@ func Open(o Options) (*Store, error) {
 	}
 	return &Store{
 		client: client, prefix: strings.TrimRight(cmp.Or(o.Prefix, "/drawbridge"), "/") + "/",
-		key: o.Key, history: cmp.Or(o.History, 100), timeout: cmp.Or(o.Timeout, 5*time.Second), checkpointEvery: cmp.Or(o.checkpointEvery, 64),
+		key: o.Key, history: cmp.Or(o.History, 100), timeout: cmp.Or(o.Timeout, 5*time.Second), alive: cmp.Or(o.Alive, 15*time.Second), checkpointEvery: cmp.Or(o.checkpointEvery, 64),
 	}, nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
@@ -15,9 +16,6 @@ const (
 	gatewayPrefix = "gateway/" // gateway/ID: the gateway's description of itself, sealed
 	alivePrefix   = "alive/"   // alive/ID: exists while the gateway is connected
 )
-
-// aliveSeconds is how long a gateway that stops without notice still counts as connected.
-const aliveSeconds = 15
 
 // A Presence says that a gateway is connected, until Leave is called or the
 // lease is lost.
@@ -31,7 +29,7 @@ type Presence struct {
 func (s *Store) Join(ctx context.Context, id string) (*Presence, error) {
 	limited, cancel := s.limited(ctx)
 	defer cancel()
-	lease, err := s.client.Grant(limited, aliveSeconds)
+	lease, err := s.client.Grant(limited, int64(s.alive/time.Second))
 	if err != nil {
 		return nil, explain(limited, err)
 	}
