@@ -55,7 +55,7 @@ func join(t *testing.T, c *etcdtest.Cluster) *gateway {
 	if err != nil {
 		t.Fatal(err)
 	}
-	remote, err := etcd.Open(etcd.Options{Endpoints: c.Endpoints(), Key: key, Timeout: 20 * time.Second})
+	remote, err := etcd.Open(etcd.Options{Endpoints: c.Endpoints(), Key: key, Timeout: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -31,7 +31,7 @@ func migrationKey(t *testing.T) *seal.Key {
 
 func openRemote(t *testing.T, c *etcdtest.Cluster, prefix string) *etcd.Store {
 	t.Helper()
-	remote, err := etcd.Open(etcd.Options{Endpoints: c.Endpoints(), Prefix: prefix, Key: migrationKey(t), Timeout: 20 * time.Second})
+	remote, err := etcd.Open(etcd.Options{Endpoints: c.Endpoints(), Prefix: prefix, Key: migrationKey(t), Timeout: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -36,7 +36,7 @@ func sealKey(t testing.TB, digit string) *seal.Key {
 
 func open(t testing.TB, c *etcdtest.Cluster, change ...func(*Options)) *Store {
 	t.Helper()
-	o := Options{Endpoints: c.Endpoints(), Key: sealKey(t, "a")}
+	o := Options{Endpoints: c.Endpoints(), Key: sealKey(t, "a"), Timeout: time.Minute}
 	for _, f := range change {
 		f(&o)
 	}

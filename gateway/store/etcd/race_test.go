@@ -127,7 +127,7 @@ func TestRacingWritersAreLinearizable(t *testing.T) {
 	if final.State.Revision() != int64(commits) {
 		t.Errorf("%d commits were acknowledged, and the head is revision %d", commits, final.State.Revision())
 	}
-	if result := porcupine.CheckOperationsTimeout(casModel, history, time.Minute); result != porcupine.Ok {
+	if result := porcupine.CheckOperationsTimeout(casModel, history, 5*time.Minute); result != porcupine.Ok {
 		t.Errorf("the history of %d operations is not linearizable: %s", len(history), result)
 	}
 	t.Logf("%d commits of %d attempts, %d operations, %v", commits, 2*rounds, len(history), time.Since(began).Round(time.Millisecond))
