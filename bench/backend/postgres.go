@@ -73,11 +73,13 @@ func (p *postgres) start(ctx context.Context, k *keys.Keys) (err error) {
 	if p.bin, err = postgresBin(); err != nil {
 		return err
 	}
-	port, err := child.FreePort()
+	if p.address, err = child.FreeAddress(); err != nil {
+		return err
+	}
+	host, port, err := net.SplitHostPort(p.address)
 	if err != nil {
 		return err
 	}
-	p.address = net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 	if err := p.copyKeys(k); err != nil {
 		return err
 	}
@@ -91,7 +93,7 @@ func (p *postgres) start(ctx context.Context, k *keys.Keys) (err error) {
 	}
 	args := append(p.as[1:], filepath.Join(p.bin, "postgres"), "-D", data)
 	for _, setting := range []string{
-		"port=" + strconv.Itoa(port), "listen_addresses=127.0.0.1", "unix_socket_directories=" + p.dir, "fsync=off", "synchronous_commit=off", "autovacuum=off",
+		"port=" + port, "listen_addresses=" + host, "unix_socket_directories=" + p.dir, "fsync=off", "synchronous_commit=off", "autovacuum=off",
 		"ssl=on", "ssl_cert_file=" + p.file("server.pem"), "ssl_key_file=" + p.file("server.key"), "ssl_ca_file=" + p.file("ca.pem"),
 	} {
 		args = append(args, "-c", setting)
@@ -99,7 +101,7 @@ func (p *postgres) start(ctx context.Context, k *keys.Keys) (err error) {
 	if p.process, err = child.Start(p.as[0], args, p.file("log")); err != nil {
 		return err
 	}
-	local := []string{"-h", p.dir, "-p", strconv.Itoa(port), "-U", PostgresUser, "postgres"}
+	local := []string{"-h", p.dir, "-p", port, "-U", PostgresUser, "postgres"}
 	err = p.process.Await(ctx, 50*time.Millisecond, func(ctx context.Context) error {
 		return p.run(ctx, "psql", append([]string{"-Xqc", "select 1"}, local...)...)
 	})

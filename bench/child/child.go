@@ -7,6 +7,7 @@ package child
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -95,11 +96,28 @@ func (p *Process) Stop(timeout time.Duration) (err error) {
 	return err
 }
 
-// FreePort returns a port of 127.0.0.1 that is currently unused.
+// FreePort returns a port of 127.0.0.1 that is currently unused. Another program may take
+// it first: use FreeAddress where the host does not matter.
 func FreePort() (int, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return 0, err
 	}
 	return l.Addr().(*net.TCPAddr).Port, l.Close()
+}
+
+// FreeAddress returns a loopback address and a port on which nothing listens, for a program
+// that cannot let the kernel choose. Where the machine has all of 127.0.0.0/8, the address is
+// a random one. The kernel chooses ports for each address, so nothing else gets the port
+// before the program binds it.
+func FreeAddress() (string, error) {
+	host := fmt.Sprintf("127.%d.%d.%d", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254))
+	l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
+	if err != nil {
+		l, err = net.Listen("tcp", "127.0.0.1:0")
+	}
+	if err != nil {
+		return "", err
+	}
+	return l.Addr().String(), l.Close()
 }

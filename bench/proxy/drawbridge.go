@@ -44,11 +44,9 @@ func (d Drawbridge) command(w work) (command, error) {
 		"--file-root", filepath.Dir(w.keys.CA), "--log-level", "warn", "--drain-timeout", "1s",
 	}}
 	if d.Profiled {
-		port, err := child.FreePort()
-		if err != nil {
+		if c.ops, err = child.FreeAddress(); err != nil {
 			return command{}, err
 		}
-		c.ops = fmt.Sprintf("127.0.0.1:%d", port)
 		c.args = append(c.args, "--ops", c.ops)
 	}
 	return c, nil

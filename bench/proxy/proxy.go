@@ -104,7 +104,7 @@ const attempts = 3
 
 const (
 	// readyTimeout bounds the time until a proxy listens.
-	readyTimeout = 20 * time.Second
+	readyTimeout = time.Minute
 	// stopTimeout is the time for a proxy to end before it is killed.
 	stopTimeout = 5 * time.Second
 )
@@ -138,11 +138,10 @@ func start(ctx context.Context, kind Kind, k *keys.Keys, backend string, s Servi
 			_ = os.RemoveAll(dir)
 		}
 	}()
-	port, err := child.FreePort()
+	address, err := child.FreeAddress()
 	if err != nil {
 		return nil, err
 	}
-	address := fmt.Sprintf("127.0.0.1:%d", port)
 	cmd, err := kind.command(work{dir: dir, listen: address, backend: backend, keys: k, service: s})
 	if err != nil {
 		return nil, err

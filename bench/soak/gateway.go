@@ -23,7 +23,7 @@ import (
 )
 
 // drain is the --drain-timeout. Sessions of clients are shorter, so no drain ends one.
-const drain = 10 * time.Second
+const drain = 30 * time.Second
 
 // A gateway is a running gateway, whose process is replaced by upgrades.
 type gateway struct {
@@ -37,11 +37,10 @@ type gateway struct {
 
 // start starts the gateway, and waits until it is ready.
 func (g *gateway) start(ctx context.Context) error {
-	port, err := child.FreePort()
-	if err != nil {
+	var err error
+	if g.ops, err = child.FreeAddress(); err != nil {
 		return err
 	}
-	g.ops = fmt.Sprintf("127.0.0.1:%d", port)
 	g.process, err = child.Start(g.binary, []string{
 		"serve", "--data-dir", filepath.Join(g.dir, "data"), "--pid-file", g.pidFile(), "--ops", g.ops, "--log-level", "warn", "--drain-timeout", drain.String(),
 	}, filepath.Join(g.dir, "log"))
@@ -189,7 +188,7 @@ func (u usage) leaks(before usage) []string {
 
 // settleTimeout bounds how long an idle gateway may take to free its resources: idle
 // connections to upstreams, draining processes, unused memory.
-const settleTimeout = 45 * time.Second
+const settleTimeout = 2 * time.Minute
 
 // settled waits until the idle gateway uses no more than a baseline or, without a
 // baseline, until its usage no longer falls. It returns the last usage.

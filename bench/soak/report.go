@@ -91,7 +91,11 @@ func report(ctx context.Context, o Options, s *site, t *tally, samples *sampler,
 	if status.GetRevision() < s.written {
 		faults = append(faults, fmt.Sprintf("revision %d is live, and %d was acknowledged", status.GetRevision(), s.written))
 	}
-	if left := processes(s.gateway); left > 1 {
+	left := processes(s.gateway)
+	for end := time.Now().Add(settleTimeout); left > 1 && time.Now().Before(end) && ctx.Err() == nil; left = processes(s.gateway) {
+		time.Sleep(100 * time.Millisecond) // a process that an upgrade replaced may still drain
+	}
+	if left > 1 {
 		faults = append(faults, fmt.Sprintf("%d processes are left, and one serves", left))
 	}
 	if len(faults) > 0 {

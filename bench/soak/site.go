@@ -37,7 +37,7 @@ type outage struct{ began, ended time.Time }
 
 // recovery is how long after an outage clients may still fail: until the gateway tries the
 // endpoint again.
-const recovery = 2 * time.Second
+const recovery = 5 * time.Second
 
 // broken reports whether an endpoint was down at some time since.
 func (s *site) broken(since time.Time) bool {

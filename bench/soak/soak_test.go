@@ -52,7 +52,7 @@ func TestLeaksAreReported(t *testing.T) {
 func TestFailuresArePermittedOnlyDuringAnOutage(t *testing.T) {
 	now := time.Now()
 	s := &site{outages: []outage{{began: now.Add(-time.Minute), ended: now.Add(-50 * time.Second)}}}
-	if s.broken(now) || !s.broken(now.Add(-49*time.Second)) {
+	if s.broken(now) || !s.broken(now.Add(-46*time.Second)) {
 		t.Error("the outage ended 50 seconds ago")
 	}
 	s.outages = append(s.outages, outage{began: now})
