@@ -18,7 +18,7 @@ import (
 )
 
 // testTimeout bounds every wait. Only a failing test waits that long.
-const testTimeout = 30 * time.Second
+const testTimeout = 90 * time.Second
 
 func eventually(t testing.TB, condition string, ok func() bool) {
 	t.Helper()

@@ -69,7 +69,7 @@ func (r *root) serve() *service {
 	line := strings.Replace(m[1], "--ops 127.0.0.1:9090", "--ops 127.0.0.1:0", 1)
 	r.run("install", "-d", "-m", "0755", "-o", "drawbridge", "-g", "drawbridge", "/run/drawbridge")
 	args := append([]string{"setpriv", "--reuid=drawbridge", "--regid=drawbridge", "--clear-groups"}, strings.Fields(line)...)
-	cmd := r.cmd(append(args, "--pid-file", "/run/drawbridge/pid", "--drain-timeout", "1s",
+	cmd := r.cmd(append(args, "--pid-file", "/run/drawbridge/pid", "--drain-timeout", "1m",
 		"--access-log", "/var/log/drawbridge/access.log", "--audit-log", "/var/log/drawbridge/audit.log")...)
 	log, err := os.CreateTemp(r.t.TempDir(), "log")
 	if err != nil {
