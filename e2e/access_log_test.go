@@ -46,7 +46,7 @@ func TestAccessLog(t *testing.T) {
 	file := func(name string, data []byte) string { return writeFile(t, filepath.Join(certs, name), data) }
 	ask := func(path string) {
 		t.Helper()
-		r := command(t, curl, "-sS", "--max-time", "25", "--http1.1", "--cacert", file("ca.pem", a.ca.RootPEM()),
+		r := command(t, curl, "-sS", "--max-time", "90", "--http1.1", "--cacert", file("ca.pem", a.ca.RootPEM()),
 			"--cert", file("cert.pem", a.client.ChainPEM), "--key", file("key.pem", a.client.KeyPEM), "--connect-to", serverName+":443:"+g.address("web"),
 			"-A", "a \"line\"\twith \u009b31mred", "-H", "Authorization: Bearer SECRET", "-H", "Cookie: SECRET", "-d", "SECRET", "https://"+serverName+path+"?token=SECRET")
 		if r.code != 0 || r.stdout != "hello" {

@@ -75,7 +75,7 @@ func TestCurl(t *testing.T) {
 			t.Run(fmt.Sprint(c.version, " ", strings.Split(c.url, ":")[0], " to ", upstream), func(t *testing.T) {
 				run := func(path string, flags ...string) string {
 					t.Helper()
-					all := append([]string{"-sS", "--max-time", "25", "--cacert", ca, "--connect-to", serverName + ":443:" + g.address(secure.Name)}, c.flags...)
+					all := append([]string{"-sS", "--max-time", "90", "--cacert", ca, "--connect-to", serverName + ":443:" + g.address(secure.Name)}, c.flags...)
 					r := command(t, curl, append(append(all, flags...), c.url+path)...)
 					if r.code != 0 {
 						t.Errorf("%s: %v", path, r)

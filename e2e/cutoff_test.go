@@ -29,7 +29,7 @@ type author struct {
 }
 
 func (a *author) call(f func(context.Context, adminv1.AdminServiceClient) error) error {
-	ctx, cancel := context.WithTimeout(a.t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(a.t.Context(), testTimeout)
 	defer cancel()
 	conn := dialAdmin(a.t, a.address, credentials.NewTLS(a.config.Clone()))
 	defer conn.Close()

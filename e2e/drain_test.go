@@ -30,7 +30,7 @@ func TestSIGTERMDrains(t *testing.T) {
 		_, _ = io.WriteString(w, "finished")
 	})
 	raw := serveConns(t, a.serverConfig(t), echo)
-	g, ops := startGatewayWithOps(t, "--drain-timeout", "60s")
+	g, ops := startGatewayWithOps(t, "--drain-timeout", "10m")
 	g.serveBoth(a, web, raw)
 
 	for _, probe := range []string{"healthz", "readyz"} {

@@ -127,7 +127,7 @@ func TestEveryCallOfGhzIsAnswered(t *testing.T) {
 		{"grpc.reflection.v1.ServerReflection/ServerReflectionInfo", `[{"list_services": ""}, {"file_containing_symbol": "grpc.health.v1.Health"}]`},
 	} {
 		// ghz uses reflection, a bidirectional stream, to find the method.
-		r := command(t, ghz, "--insecure", "--call", test.call, "-d", test.data, "-n", "2000", "-c", "20", "-O", "json", g.address("plain"))
+		r := command(t, ghz, "--insecure", "--timeout", "90s", "--connect-timeout", "90s", "--call", test.call, "-d", test.data, "-n", "2000", "-c", "20", "-O", "json", g.address("plain"))
 		var report struct {
 			Count                  int            `json:"count"`
 			StatusCodeDistribution map[string]int `json:"statusCodeDistribution"`

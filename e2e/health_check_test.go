@@ -141,7 +141,7 @@ func TestHealthChecksOfNginx(t *testing.T) {
 	web := upstream("web", a.settings(), one.address(0), two.address(0))
 	web.HealthCheck = &adminv1.HealthCheck{
 		Kind:     &adminv1.HealthCheck_Http{Http: &adminv1.HttpCheck{Path: "/well", BodyContains: "is well"}},
-		Interval: durationpb.New(100 * time.Millisecond), UnhealthyThreshold: new(int32(2)), HealthyThreshold: new(int32(2)),
+		Interval: durationpb.New(100 * time.Millisecond), Timeout: durationpb.New(testTimeout), UnhealthyThreshold: new(int32(2)), HealthyThreshold: new(int32(2)),
 	}
 	g.apply(
 		trustBundle("ca", a.ca), certificate("client", a.client), web, listener("web", protocolHTTP, ""),

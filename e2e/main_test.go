@@ -58,8 +58,8 @@ func program(t testing.TB) string {
 }
 
 // testTimeout bounds every wait in these tests. Only failures reach it, so it is
-// long enough for a slow machine.
-const testTimeout = 30 * time.Second
+// long enough for a machine that stalls for many seconds.
+const testTimeout = 90 * time.Second
 
 // eventually waits until ok returns true, polling less and less often.
 func eventually(t testing.TB, condition string, ok func() bool) {

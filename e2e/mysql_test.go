@@ -93,7 +93,6 @@ func TestMariaDBBehindMutualTLS(t *testing.T) {
 	}
 	g := startGateway(t)
 	u := a.startsTLS("db", adminv1.Starttls_STARTTLS_MYSQL, m.addresses[0])
-	u.HealthCheck = &adminv1.HealthCheck{Kind: &adminv1.HealthCheck_Tls{Tls: &adminv1.TlsCheck{}}, Interval: durationpb.New(300 * time.Millisecond)}
 	anonymous := a.startsTLS("anonymous", adminv1.Starttls_STARTTLS_MYSQL, m.addresses[0])
 	anonymous.GetTls().Certificate = ""
 	secure := listener("secure", protocolTCP, "db")
@@ -123,6 +122,11 @@ func TestMariaDBBehindMutualTLS(t *testing.T) {
 	if r := g.probe("db"); r.GetOutcome() != adminv1.ProbeOutcome_PROBE_OUTCOME_OK || !r.GetClientCertificateSent() || !strings.Contains(r.GetExplanation(), "agreed in MySQL to start TLS") {
 		t.Errorf("the probe: %v", r)
 	}
+	// Checks begin after the restart, which they could find to be an outage.
+	u.HealthCheck = &adminv1.HealthCheck{
+		Kind: &adminv1.HealthCheck_Tls{Tls: &adminv1.TlsCheck{}}, Interval: durationpb.New(300 * time.Millisecond), Timeout: durationpb.New(testTimeout),
+	}
+	g.apply(u)
 	eventually(t, "the health check passes", func() bool {
 		return g.upstream("db").GetEndpoints()[0].GetHealth() == adminv1.EndpointHealth_ENDPOINT_HEALTH_UP
 	})

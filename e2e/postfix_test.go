@@ -97,7 +97,7 @@ func TestPostfixBehindMutualTLS(t *testing.T) {
 	g.apply(trustBundle("ca", a.ca), certificate("client", a.client), a.startsTLS("smtp", adminv1.Starttls_STARTTLS_SMTP, d.addresses[0]), anonymous,
 		listener("smtp", protocolTCP, "smtp"), listener("anonymous", protocolTCP, "anonymous"))
 	send := func(address string) result {
-		return command(t, swaks, "--server", address, "--from", "a@example.com", "--to", "bob@example.com", "--helo", "client.example", "--body", "hello through the bridge", "--timeout", "20s")
+		return command(t, swaks, "--server", address, "--from", "a@example.com", "--to", "bob@example.com", "--helo", "client.example", "--body", "hello through the bridge", "--timeout", "90s")
 	}
 	if r := send(d.addresses[0]); r.code == 0 || !strings.Contains(r.stdout, "Must issue a STARTTLS command first") {
 		t.Fatalf("the server accepts plaintext: %v", r)
@@ -131,7 +131,7 @@ func TestPostfixBehindMutualTLS(t *testing.T) {
 		"with TLS": {"front", verified, true}, "in plaintext": {"front", nil, false},
 		"with optional TLS": {"optional", verified, true}, "in plaintext, which is allowed": {"optional", nil, true},
 	} {
-		args := append([]string{"--server", g.address(c.listener), "--from", "a@example.com", "--to", "bob@example.com", "--helo", "client.example", "--body", name, "--timeout", "20s"}, c.options...)
+		args := append([]string{"--server", g.address(c.listener), "--from", "a@example.com", "--to", "bob@example.com", "--helo", "client.example", "--body", name, "--timeout", "90s"}, c.options...)
 		if r := command(t, swaks, args...); (r.code == 0) != c.ok || c.options != nil && !strings.Contains(r.stdout, "=== TLS started") {
 			t.Errorf("swaks %s: %v", name, r)
 		}

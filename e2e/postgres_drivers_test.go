@@ -10,7 +10,6 @@ import (
 	"net"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -105,7 +104,7 @@ func TestPostgresWithTLSFromTheFirstByte(t *testing.T) {
 		if secure {
 			c.TLSConfig = &tls.Config{ServerName: serverName, RootCAs: pool(a.ca)}
 		}
-		c.ConnectTimeout = 20 * time.Second
+		c.ConnectTimeout = testTimeout
 		conn, err := pgx.ConnectConfig(ctx, c)
 		if err != nil {
 			t.Errorf("%s: %v", name, err)

@@ -99,7 +99,7 @@ func TestPostgresBehindMutualTLS(t *testing.T) {
 	p := startPostgres(t, a, mutualTLSOnly)
 	g := startGateway(t)
 	u := a.startsTLS("pg", adminv1.Starttls_STARTTLS_POSTGRES, p.addresses[0])
-	u.HealthCheck = &adminv1.HealthCheck{Kind: &adminv1.HealthCheck_Tls{Tls: &adminv1.TlsCheck{}}, Interval: durationpb.New(200 * time.Millisecond)}
+	u.HealthCheck = &adminv1.HealthCheck{Kind: &adminv1.HealthCheck_Tls{Tls: &adminv1.TlsCheck{}}, Interval: durationpb.New(200 * time.Millisecond), Timeout: durationpb.New(testTimeout)}
 	anonymous := a.startsTLS("anonymous", adminv1.Starttls_STARTTLS_POSTGRES, p.addresses[0])
 	anonymous.GetTls().Certificate = ""
 	g.apply(trustBundle("ca", a.ca), certificate("client", a.client), u, anonymous, listener("pg", protocolTCP, "pg"), listener("anonymous", protocolTCP, "anonymous"))

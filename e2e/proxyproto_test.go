@@ -29,7 +29,7 @@ func startHAProxy(t testing.TB, servers ...string) []string {
 	path := need(t, "haproxy")
 	for range 5 { // another program may take a free port first
 		addresses := freeAddresses(t, len(servers))
-		conf := "global\n  maxconn 100\ndefaults\n  mode tcp\n  timeout connect 30s\n  timeout client 30s\n  timeout server 30s\n"
+		conf := "global\n  maxconn 100\ndefaults\n  mode tcp\n  timeout connect 5m\n  timeout client 5m\n  timeout server 5m\n"
 		for i, server := range servers {
 			conf += fmt.Sprintf("listen l%d\n  bind %s\n  server s %s\n", i, addresses[i], server)
 		}

@@ -109,7 +109,7 @@ func TestTriesThatTakeTooLong(t *testing.T) {
 	a := newAuthority(t)
 	stuck := serveHTTPS(t, a.serverConfig(t), func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	g := startGateway(t)
-	timed := retried("timed", "web", "/timed", "group", &adminv1.Retry{PerTryTimeout: durationpb.New(time.Second)})
+	timed := retried("timed", "web", "/timed", "group", &adminv1.Retry{PerTryTimeout: durationpb.New(2 * time.Second), Attempts: new(int32(10))})
 	alone := retried("alone", "web", "/alone", "stuck", &adminv1.Retry{PerTryTimeout: durationpb.New(200 * time.Millisecond), Attempts: new(int32(3))})
 	g.apply(
 		trustBundle("ca", a.ca), certificate("client", a.client),
@@ -135,7 +135,7 @@ func TestAStormOfRetriesIsHeldByTheBudget(t *testing.T) {
 	var tries atomic.Int64
 	failing := serveHTTPS(t, a.serverConfig(t), func(w http.ResponseWriter, r *http.Request) {
 		tries.Add(1)
-		<-time.After(10 * time.Millisecond) // the time to process a request
+		<-time.After(100 * time.Millisecond) // the time to process a request, longer than a busy machine needs to forward it
 		http.Error(w, "overloaded", http.StatusServiceUnavailable)
 	})
 	g := startGateway(t)

@@ -250,7 +250,7 @@ func freeAddresses(t testing.TB, n int) []string {
 
 // refuses reports whether the address refuses connections.
 func refuses(address string) bool {
-	conn, err := net.DialTimeout("tcp", address, time.Second)
+	conn, err := net.DialTimeout("tcp", address, testTimeout)
 	if err == nil {
 		_ = conn.Close()
 	}

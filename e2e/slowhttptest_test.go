@@ -36,7 +36,7 @@ func TestSlowClientsAreClosed(t *testing.T) {
 			slow := listener(name, protocolHTTP, "web")
 			slow.Timeouts = &adminv1.ListenerTimeouts{HeaderRead: durationpb.New(2 * time.Second), Idle: durationpb.New(2 * time.Second)}
 			g.apply(slow)
-			client := start(t, slowhttptest, append(flags, "-c", "50", "-r", "50", "-l", "60", "-u", "http://"+g.address(name)+"/")...)
+			client := start(t, slowhttptest, append(flags, "-c", "50", "-r", "50", "-l", "80", "-p", "80", "-u", "http://"+g.address(name)+"/")...)
 			eventually(t, "every connection was closed", func() bool {
 				l := g.listener(name)
 				return l.GetAccepted() > 50 && l.GetConnections() == 0 // including the probe's connection

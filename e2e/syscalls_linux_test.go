@@ -39,7 +39,7 @@ func TestAGatewayWorksUnderTheFilterOfTheUnit(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := shortDir(t)
-	g := newGateway(t, filepath.Join(dir, "data"), "--pid-file", filepath.Join(dir, "pid"), "--ops", "127.0.0.1:0", "--access-log", filepath.Join(dir, "access.log"), "--drain-timeout", "5s")
+	g := newGateway(t, filepath.Join(dir, "data"), "--pid-file", filepath.Join(dir, "pid"), "--ops", "127.0.0.1:0", "--access-log", filepath.Join(dir, "access.log"), "--drain-timeout", "30s")
 	text, err := json.Marshal(filteredRun{Allowed: allowedByUnit(t), Args: append([]string{program(t)}, g.serveArgs()...)})
 	if err != nil {
 		t.Fatal(err)

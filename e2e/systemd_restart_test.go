@@ -28,7 +28,7 @@ import (
 func TestARestartBySystemdRefusesNoClient(t *testing.T) {
 	t.Parallel()
 	m := newServiceManager(t)
-	g := newGateway(t, filepath.Join(shortDir(t), "data"), "--ops", "127.0.0.1:0", "--drain-timeout", "1s")
+	g := newGateway(t, filepath.Join(shortDir(t), "data"), "--ops", "127.0.0.1:0", "--drain-timeout", "1m")
 	m.start(g)
 	unix := listener("unix", protocolHTTP, "web")
 	unix.Address = "unix:" + filepath.Join(shortDir(t), "web.sock")
@@ -54,9 +54,7 @@ func TestARestartBySystemdRefusesNoClient(t *testing.T) {
 	if got, want := g.getStatus().GetRevision(), writes.last.Load(); got < want || want == 0 {
 		t.Errorf("revision %d is live, and %d was acknowledged", got, want)
 	}
-	if got := m.stored(); got != 5 { // admin, upgrade, ops, web, unix
-		t.Errorf("%d descriptors are stored, want 5", got)
-	}
+	eventually(t, "five descriptors are stored", func() bool { return m.stored() == 5 }) // admin, upgrade, ops, web, unix
 
 	g.remove(ref(adminv1.Kind_KIND_LISTENER, "web"))
 	if _, err := net.Dial("tcp", web); !errors.Is(err, syscall.ECONNREFUSED) {
@@ -80,6 +78,7 @@ func TestClientsThatConnectWhileNoProcessRunsAreServed(t *testing.T) {
 	m.start(g)
 	g.apply(plainUpstream("web", serveHTTP(t, respondsWith("web"))), listener("web", protocolHTTP, "web"))
 	web := g.address("web")
+	eventually(t, "the listener's socket is stored", func() bool { return m.stored() == 3 }) // admin, upgrade, web
 	g.kill()
 	var parked sync.WaitGroup
 	for range 50 {
@@ -124,9 +123,7 @@ func TestTheServiceManagerLearnsTheState(t *testing.T) {
 		}
 	}
 	g.stop()
-	if !m.got("STOPPING=1") {
-		t.Errorf("no STOPPING: %q", m.sent())
-	}
+	eventually(t, "the service manager learns that the service stops", func() bool { return m.got("STOPPING=1") })
 }
 
 func TestSocketUnitsPassTheirSockets(t *testing.T) {

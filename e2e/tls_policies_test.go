@@ -43,7 +43,7 @@ func TestTLSPolicies(t *testing.T) {
 
 	// ask makes curl send a request for host on a connection with the SNI sni.
 	ask := func(sni, host, cert string, flags ...string) string {
-		args := []string{"-sS", "--max-time", "60", "--cacert", ca, "--resolve", sni + ":" + port + ":127.0.0.1", "-w", " %{http_code}", "-H", "Host: " + host}
+		args := []string{"-sS", "--max-time", "90", "--cacert", ca, "--resolve", sni + ":" + port + ":127.0.0.1", "-w", " %{http_code}", "-H", "Host: " + host}
 		if cert != "" {
 			args = append(args, "--cert", cert)
 		}

@@ -39,7 +39,7 @@ func TestAnUpgradeKeepsWhatIsKnownAboutEndpoints(t *testing.T) {
 	g := upgradable(t)
 	checked := plainUpstream("checked", sick, well)
 	checked.HealthCheck = &adminv1.HealthCheck{
-		Kind: &adminv1.HealthCheck_Http{Http: &adminv1.HttpCheck{Path: "/well"}}, Interval: durationpb.New(24 * time.Hour), HealthyThreshold: proto.Int32(4),
+		Kind: &adminv1.HealthCheck_Http{Http: &adminv1.HttpCheck{Path: "/well"}}, Interval: durationpb.New(24 * time.Hour), Timeout: durationpb.New(testTimeout), HealthyThreshold: proto.Int32(4),
 	}
 	watched := plainUpstream("watched", broken, well)
 	watched.OutlierDetection = &adminv1.OutlierDetection{

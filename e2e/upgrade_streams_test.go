@@ -21,7 +21,7 @@ import (
 
 // longStreamDrain is the --drain-timeout of the test. Streams live longer.
 const (
-	longStreamDrain = 3 * time.Second
+	longStreamDrain = 8 * time.Second
 	longStreamLife  = 4 * longStreamDrain
 )
 

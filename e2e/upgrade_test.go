@@ -36,7 +36,7 @@ import (
 func upgradable(t *testing.T, args ...string) *gateway {
 	t.Helper()
 	dir := shortDir(t)
-	g := startGatewayOn(t, filepath.Join(dir, "data"), append([]string{"--pid-file", filepath.Join(dir, "pid"), "--drain-timeout", "5s"}, args...)...)
+	g := startGatewayOn(t, filepath.Join(dir, "data"), append([]string{"--pid-file", filepath.Join(dir, "pid"), "--drain-timeout", "1m"}, args...)...)
 	t.Cleanup(func() { g.killReplaced() })
 	return g
 }
@@ -86,7 +86,7 @@ func (g *gateway) tryUpgrade(args ...string) result {
 func TestUpgradesAreNotNoticed(t *testing.T) {
 	t.Parallel()
 	times := often(t, "DRAWBRIDGE_UPGRADES", 24)
-	g := upgradable(t, "--ops", "127.0.0.1:0", "--drain-timeout", "30s")
+	g := upgradable(t, "--ops", "127.0.0.1:0")
 	web := serveHTTP(t, func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.WriteString(w, "web")
 		if r.URL.Path == "/stream" { // one byte again and again, for longer than an upgrade takes
@@ -246,25 +246,37 @@ func (w *writes) stop() {
 
 func TestASecondUpgradeIsRefusedMeanwhile(t *testing.T) {
 	t.Parallel()
-	g := upgradable(t, "--upgrade-timeout", "10s", "--program-root", "/")
-	slow := script(t, "sleep 2; exit 1")
+	g := upgradable(t, "--upgrade-timeout", "10m", "--program-root", "/")
+	end := filepath.Join(t.TempDir(), "end")
+	slow := script(t, "until [ -e "+end+" ]; do sleep 0.1; done; exit 1")
 	first := make(chan result, 1)
 	go func() { first <- g.tryUpgrade("--binary", slow) }()
 	g.logged(upgradeStarted)
 	if r := g.tryUpgrade(); r.code != 1 || !strings.Contains(r.stderr, "another upgrade is in progress") {
 		t.Errorf("%v", r)
 	}
+	writeFile(t, end, nil)
 	if r := <-first; r.code != 1 {
 		t.Errorf("%v", r)
 	}
 	g.upgrade()
 }
 
-// An upgrade to any of ten kinds of broken programs has no effect on clients, nor on
-// writes after the command has returned.
+// An upgrade to any kind of broken program has no effect on clients, nor on writes after
+// the command has returned.
 func TestABrokenProgramChangesNothing(t *testing.T) {
 	t.Parallel()
-	g := upgradable(t, "--upgrade-timeout", "3s", "--program-root", "/")
+	for timeout, hangs := range map[string]bool{"3s": true, "2m": false} { // only a program that hangs may time out
+		t.Run(map[bool]string{true: "it hangs", false: "it fails"}[hangs], func(t *testing.T) {
+			t.Parallel()
+			testBrokenPrograms(t, timeout, hangs)
+		})
+	}
+}
+
+// testBrokenPrograms tries the programs that hang, or the others.
+func testBrokenPrograms(t *testing.T, timeout string, hangs bool) {
+	g := upgradable(t, "--upgrade-timeout", timeout, "--program-root", "/")
 	g.apply(plainUpstream("web", serveHTTP(t, respondsWith("web"))), listener("web", protocolHTTP, "web"))
 	revision := g.getStatus().GetRevision()
 	pid := g.pid()
@@ -292,6 +304,9 @@ func TestABrokenProgramChangesNothing(t *testing.T) {
 		{"would have something down", successor(t, "down"), "listener web: a certificate"},
 		{"sends nonsense", successor(t, "nonsense"), "invalid"},
 	} {
+		if (c.message == "--upgrade-timeout") != hangs {
+			continue
+		}
 		r := g.tryUpgrade("--binary", c.program)
 		if r.code != 1 || !strings.Contains(r.stderr, c.message) || !strings.Contains(r.stderr, "the old process continues") {
 			t.Errorf("a program that %s: %v", c.name, r)
