@@ -28,7 +28,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // testTimeout bounds waits for required events. No test waits that long if it
 // passes.
-const testTimeout = 20 * time.Second
+const testTimeout = time.Minute
 
 func open(t testing.TB, o Options) *Logger {
 	t.Helper()

@@ -40,7 +40,7 @@ func serve(t testing.TB, config *tls.Config, handle func(net.Conn)) string {
 			if err != nil {
 				return
 			}
-			_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+			_ = conn.SetDeadline(time.Now().Add(time.Minute))
 			if config != nil {
 				handle(tls.Server(conn, config))
 			} else {
@@ -79,7 +79,7 @@ func answers(got chan<- string, answer string) func(net.Conn) {
 // wantEcho checks that the tunnel works, and ends it.
 func wantEcho(t *testing.T, conn net.Conn) {
 	t.Helper()
-	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(time.Minute))
 	io.WriteString(conn, "hello")
 	if err := closeWrite(conn); err != nil {
 		t.Error(err)
@@ -209,7 +209,7 @@ func TestFailuresSayWhetherTheProxyOrTheServerFailed(t *testing.T) {
 			if c.config != nil {
 				p.TLS = strict
 			}
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			if strings.Contains(name, "silent") {
 				go func() {
 					<-stall

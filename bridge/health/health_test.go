@@ -71,7 +71,7 @@ func over(t *testing.T, network, address string, client *certs.ClientOptions, ch
 	return upstream.New(o)
 }
 
-// ask runs one check with a timeout of 10s.
+// ask runs one check, for as long as within.
 func ask(t *testing.T, u *upstream.Upstream, check health.Check, within time.Duration) error {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), within)
@@ -201,7 +201,7 @@ func TestHealthyEndpoints(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			u := over(t, "tcp", test.address, test.client, nil)
 			for range 2 {
-				if err := ask(t, u, test.ask, 10*time.Second); err != nil {
+				if err := ask(t, u, test.ask, time.Minute); err != nil {
 					t.Error(err)
 				}
 			}
@@ -279,7 +279,7 @@ func TestUnhealthyEndpoints(t *testing.T) {
 		run := func(kind string, how health.Check) {
 			t.Run(test.name+" "+kind, func(t *testing.T) {
 				u := over(t, "tcp", test.address, test.client, nil)
-				err := ask(t, u, how, 10*time.Second)
+				err := ask(t, u, how, time.Minute)
 				wantReason(t, err, test.want, test.says)
 				if s := u.Status()[0]; len(s.Failures) != 0 || s.LastFailure != nil || s.Health != upstream.Unknown {
 					t.Errorf("it was counted: %+v", s)
@@ -322,7 +322,15 @@ func TestAHangingEndpointTimesOut(t *testing.T) {
 		{"in the answer of gRPC", hangsInBody, &p.client, health.GRPC(health.GRPCOptions{}), certs.ReasonResponseTimeout},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			err := ask(t, over(t, "tcp", test.address, test.client, nil), test.ask, 300*time.Millisecond)
+			limit, err := 300*time.Millisecond, error(nil)
+			for ; ; limit *= 4 {
+				err = ask(t, over(t, "tcp", test.address, test.client, nil), test.ask, limit)
+				// A busy machine may stall for as long as the limit in an earlier phase.
+				r := certs.Classify(err)
+				if early := r == certs.ReasonConnectTimeout || r == certs.ReasonHandshakeTimeout; !early || r == test.want || limit > 10*time.Second {
+					break
+				}
+			}
 			wantReason(t, err, test.want, "")
 
 			u := over(t, "tcp", test.address, test.client, func(o *upstream.Options) {
@@ -347,7 +355,7 @@ func TestUnixSockets(t *testing.T) {
 	defer func() { s.Close(); <-done }()
 	u := over(t, "unix", l.Addr().String(), nil, nil)
 	for _, how := range []health.Check{health.TCP(), health.HTTP(health.HTTPOptions{Contains: "localhost"})} {
-		if err := ask(t, u, how, 10*time.Second); err != nil {
+		if err := ask(t, u, how, time.Minute); err != nil {
 			t.Error(err)
 		}
 	}
@@ -368,7 +376,7 @@ func TestChecksAnnounceTheGatewaysOwnAddress(t *testing.T) {
 		})
 		u := over(t, "tcp", address, nil, version)
 		for _, how := range []health.Check{health.TCP(), health.HTTP(health.HTTPOptions{})} {
-			if err := ask(t, u, how, 10*time.Second); err != nil {
+			if err := ask(t, u, how, time.Minute); err != nil {
 				t.Error(err)
 			}
 			if got := <-heard; got != want {
@@ -387,12 +395,12 @@ func TestTheNameOfAHost(t *testing.T) {
 	for _, how := range []health.Check{
 		health.TLS(upstream.Stream, "up.test"), health.HTTP(health.HTTPOptions{Host: "up.test:9000", Contains: "up.test up.test:9000"}),
 	} {
-		if err := ask(t, u, how, 10*time.Second); err != nil {
+		if err := ask(t, u, how, time.Minute); err != nil {
 			t.Error(err)
 		}
 	}
-	wantReason(t, ask(t, u, health.TLS(upstream.Stream, "other.test"), 10*time.Second), certs.ReasonNameMismatch, "")
-	wantReason(t, ask(t, u, health.HTTP(health.HTTPOptions{}), 10*time.Second), certs.ReasonNameMismatch, "127.0.0.1") // uses the endpoint's own name
+	wantReason(t, ask(t, u, health.TLS(upstream.Stream, "other.test"), time.Minute), certs.ReasonNameMismatch, "")
+	wantReason(t, ask(t, u, health.HTTP(health.HTTPOptions{}), time.Minute), certs.ReasonNameMismatch, "127.0.0.1") // uses the endpoint's own name
 }
 
 // Checks do not use up the sessions of traffic.
@@ -417,7 +425,7 @@ func TestChecksDoNotUseSessions(t *testing.T) {
 	}
 	traffic()
 	for range 3 {
-		if err := ask(t, u, health.TLS(upstream.Stream, ""), 10*time.Second); err != nil {
+		if err := ask(t, u, health.TLS(upstream.Stream, ""), time.Minute); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -168,7 +168,7 @@ func (s *server) wantRefused(t testing.TB) {
 
 func eventually(t testing.TB, condition string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("not true in time: %s", condition)
 		}

@@ -26,7 +26,7 @@ func followed(t *testing.T, target probe.Target, failed *probe.Result) {
 	if !ok {
 		return
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if again := probe.Run(ctx, changed); !again.OK() && again.Reason == failed.Reason {
 		t.Errorf("%q was followed, and it is still %s: %s", s.Text, again.Reason, again.Explanation)

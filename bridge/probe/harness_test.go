@@ -31,7 +31,7 @@ func serve(t *testing.T, l net.Listener, handle func(net.Conn)) string {
 			}
 			wg.Go(func() {
 				defer c.Close()
-				c.SetDeadline(time.Now().Add(20 * time.Second))
+				c.SetDeadline(time.Now().Add(time.Minute))
 				handle(c)
 			})
 		}
@@ -98,7 +98,7 @@ func run(t *testing.T, addr string, o certs.ClientOptions, change ...func(*probe
 
 func runTarget(t *testing.T, target probe.Target) *probe.Result {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	r := probe.Run(ctx, target)
 	t.Logf("%s: %s\n  suggestion: %s\n  attempts: %v", r.Reason, r.Explanation, r.Suggestion.Text, r.Attempts)

@@ -16,7 +16,7 @@ func streamed(t *testing.T) (*Socket, net.Conn) {
 	s := New(near, nil)
 	s.Stream(&Pool{})
 	t.Cleanup(func() { s.Close() })
-	_ = far.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = far.SetDeadline(time.Now().Add(time.Minute))
 	return s, far
 }
 

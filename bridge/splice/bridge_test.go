@@ -127,7 +127,7 @@ func (b *bridge) wait(t testing.TB) splice.Result {
 	t.Helper()
 	select {
 	case <-b.ended:
-	case <-time.After(30 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("the splice does not end")
 	}
 	return b.result

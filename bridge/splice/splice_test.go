@@ -104,7 +104,7 @@ func wait(t *testing.T, results chan splice.Result) splice.Result {
 	select {
 	case r := <-results:
 		return r
-	case <-time.After(30 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("the splice does not end")
 		return splice.Result{}
 	}

@@ -15,7 +15,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // testTimeout bounds waits that must not take long, even on a busy machine.
-const testTimeout = 30 * time.Second
+const testTimeout = time.Minute
 
 // serve runs a server for one connection and returns the client's end. The
 // server's end is closed when handle returns and the test has ended.

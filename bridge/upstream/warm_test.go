@@ -88,7 +88,7 @@ func start(t *testing.T, u *upstream.Upstream) *upstream.Upstream {
 
 func eventually(t *testing.T, condition string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("not true in time: %s", condition)
 		}

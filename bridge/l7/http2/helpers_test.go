@@ -19,7 +19,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // testTimeout is how long a test waits for an event.
-const testTimeout = 20 * time.Second
+const testTimeout = time.Minute
 
 // pair returns the two ends of a connection over loopback.
 func pair(t testing.TB) (a, b net.Conn) {

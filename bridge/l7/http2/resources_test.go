@@ -279,7 +279,7 @@ func TestResourcesAreBounded(t *testing.T) {
 			held := inUse() - before - len(nc.left)
 			// On a busy machine the goroutines of streams that were reset may still wait
 			// for a core before they can end.
-			for deadline := time.Now().Add(5 * time.Second); held > most && time.Now().Before(deadline); held = inUse() - before - len(nc.left) {
+			for deadline := time.Now().Add(testTimeout); held > most && time.Now().Before(deadline); held = inUse() - before - len(nc.left) {
 				runtime.Gosched()
 			}
 			close(hold)

@@ -66,35 +66,55 @@ func TestABlockedBodyLearnsThatItsStreamEnded(t *testing.T) {
 		"stalled": func(*raw, *ClientStream, uint32) {},
 	} {
 		t.Run(name, func(t *testing.T) {
-			o := Options{}
-			if name == "stalled" {
-				o.StallTimeout = 100 * time.Millisecond
+			if name != "stalled" {
+				blockedBodyEnds(t, Options{}, end)
+				return
 			}
-			client, nc := dial(t, o)
-			r := rawServer(t, nc, h2.Setting{ID: h2.SettingInitialWindowSize, Val: 0})
-			eventually(t, "the settings to arrive", client.in.gotSettings.Load)
-			s := client.Open()
-			r.must(s.Send(post("/"), false))
-			if n, err := s.TryWrite([]byte("x")); n != 0 || err != nil {
-				t.Fatalf("%d bytes were sent, %v", n, err)
-			}
-			ready := make(chan struct{})
-			if !s.AwaitRoom(false, func() { close(ready) }) {
-				t.Fatal("the stream does not wait although its window is shut")
-			}
-			end(r, s, r.takeRequest())
-			await(t, ready, "the end of the wait")
-			if _, err := s.TryWrite([]byte("x")); err == nil {
-				t.Error("a write succeeds on a stream that has ended")
-			}
-			s.Done()
-			client.mu.Lock()
-			defer client.mu.Unlock()
-			if client.blocked != 0 || client.out.bodyQueue.head != nil {
-				t.Errorf("%d streams are blocked, %v waits", client.blocked, client.out.bodyQueue)
+			// A busy machine may stall for as long as the timeout before the body waits.
+			for limit := 100 * time.Millisecond; !blockedBodyEnds(t, Options{StallTimeout: limit}, end); limit *= 4 {
+				if limit > 10*time.Second {
+					t.Fatal("the stream does not wait although its window is shut")
+				}
 			}
 		})
 	}
+}
+
+// blockedBodyEnds ends a stream whose body waits. It reports false if the stream's StallTimeout
+// ended it before.
+func blockedBodyEnds(t *testing.T, o Options, end func(r *raw, s *ClientStream, id uint32)) bool {
+	client, nc := dial(t, o)
+	r := rawServer(t, nc, h2.Setting{ID: h2.SettingInitialWindowSize, Val: 0})
+	eventually(t, "the settings to arrive", client.in.gotSettings.Load)
+	s := client.Open()
+	defer s.Done()
+	r.must(s.Send(post("/"), false))
+	n, err := s.TryWrite([]byte("x"))
+	if err != nil && o.StallTimeout > 0 {
+		return false
+	}
+	if n != 0 || err != nil {
+		t.Fatalf("%d bytes were sent, %v", n, err)
+	}
+	ready := make(chan struct{})
+	if !s.AwaitRoom(false, func() { close(ready) }) {
+		if o.StallTimeout > 0 {
+			return false
+		}
+		t.Fatal("the stream does not wait although its window is shut")
+	}
+	end(r, s, r.takeRequest())
+	await(t, ready, "the end of the wait")
+	if _, err := s.TryWrite([]byte("x")); err == nil {
+		t.Error("a write succeeds on a stream that has ended")
+	}
+	s.Done()
+	client.mu.Lock()
+	defer client.mu.Unlock()
+	if client.blocked != 0 || client.out.bodyQueue.head != nil {
+		t.Errorf("%d streams are blocked, %v waits", client.blocked, client.out.bodyQueue)
+	}
+	return true
 }
 
 // Streams that wait for the connection's window continue in turn.

@@ -27,8 +27,8 @@ func connected(t *testing.T) (near, far net.Conn) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { near.Close(); far.Close() })
-	_ = near.SetDeadline(time.Now().Add(20 * time.Second))
-	_ = far.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = near.SetDeadline(time.Now().Add(time.Minute))
+	_ = far.SetDeadline(time.Now().Add(time.Minute))
 	return near, far
 }
 
