@@ -22,6 +22,7 @@ import (
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
+	"github.com/drawbridge-gateway/drawbridge/bridge/socket/sockettest"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
@@ -131,11 +132,7 @@ func (w *testbed) raw(config *tls.Config, f func(net.Conn)) (address string) {
 }
 
 // closed returns an address that refuses connections.
-func (w *testbed) closed() string {
-	ln := listen(w)
-	defer ln.Close()
-	return ln.Addr().String()
-}
+func (w *testbed) closed() string { return sockettest.Free(w) }
 
 func (w *testbed) client(protos ...string) *certs.Client {
 	c, err := certs.NewClient(certs.ClientOptions{
