@@ -1,9 +1,12 @@
 package l7
 
 import (
+	"crypto/tls"
+	"fmt"
 	"net"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -11,10 +14,10 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
 )
 
-// silentUpstream1 is a plaintext HTTP/1.1 upstream that reads the head of each
-// request and never answers. Its connections are bare descriptors, so they use no
-// memory of this process.
-func (w *testbed) silentUpstream1(arrived chan<- struct{}) (address string) {
+// silentUpstream1 is an HTTP/1.1 upstream that reads the head of each request and never
+// answers; plaintext if config is nil. Its connections are bare descriptors, so they use
+// no memory of this process.
+func (w *testbed) silentUpstream1(config *tls.Config, arrived chan<- struct{}) (address string) {
 	ln := listen(w)
 	raw, err := ln.(*net.TCPListener).SyscallConn()
 	if err != nil {
@@ -42,10 +45,14 @@ func (w *testbed) silentUpstream1(arrived chan<- struct{}) (address string) {
 			if err != nil {
 				return
 			}
-			accepted := bare(c)
-			fds = append(fds, accepted)
-			_ = unix.SetsockoptTimeval(accepted, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: int64(testTimeout.Seconds())})
-			if n, _ := unix.Read(accepted, head); n > 0 {
+			_ = c.SetDeadline(time.Now().Add(testTimeout))
+			peer := c
+			if config != nil {
+				peer = tls.Server(c, config)
+			}
+			n, _ := peer.Read(head)
+			fds = append(fds, bare(c))
+			if n > 0 {
 				arrived <- struct{}{}
 			}
 		}
@@ -65,8 +72,16 @@ func bare(c net.Conn) (own int) {
 	return own
 }
 
+// tlsMemory bounds what TLS adds to a connection to an upstream. Most of it belongs to
+// crypto/tls, which never frees it: buffers with the server's certificate and its last
+// message (4 KiB), keys (2 KiB), the state of the connection and its peer (4 KiB); and the
+// goroutine has a larger stack. A client cannot make it grow, and the upstream's limits
+// bound the number of connections.
+const tlsMemory = 14 << 10
+
 // The same holds for requests to an HTTP/1.1 upstream, each with a connection of its own.
-// Their bodies count as parts of their windows.
+// Their bodies count as parts of their windows. TLS adds no buffer for what the client
+// sends.
 func TestARequestToHTTP1HoldsLittle(t *testing.T) {
 	if alloctest.Race {
 		t.Skip("the race detector's memory is in the sum")
@@ -83,14 +98,21 @@ func TestARequestToHTTP1HoldsLittle(t *testing.T) {
 		"with a few KiB":           {heldRequest{fields: post, body: strings.Repeat("x", 3<<10)}, 0},
 		"with a window":            {heldRequest{fields: post, body: strings.Repeat("x", 65535)}, 65535},
 	} {
-		t.Run(name, func(t *testing.T) {
-			w, arrived := newTestbed(t), make(chan struct{}, maxStreams)
-			address := w.silentUpstream1(arrived)
-			request.upstream = w.newBack(backs.Options{Upstream: plaintext(address), Protocol: backs.HTTP1})
-			held := request.heldAt(w, arrived) - request.buffers
-			if most := maxStreamMemory/maxStreams + 2<<10; held > most { // the count is a little inexact
-				t.Errorf("%d bytes are held for each request besides its window, want at most %d", held, most)
-			}
-		})
+		for _, secure := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s,tls=%v", name, secure), func(t *testing.T) {
+				w, arrived := newTestbed(t), make(chan struct{}, maxStreams)
+				most := maxStreamMemory/maxStreams + 2<<10 // the count is a little inexact
+				if secure {
+					most += tlsMemory
+					request.upstream = w.back(backs.HTTP1, w.silentUpstream1(w.serverTLS("http/1.1"), arrived))
+				} else {
+					request.upstream = w.newBack(backs.Options{Upstream: plaintext(w.silentUpstream1(nil, arrived)), Protocol: backs.HTTP1})
+				}
+				held := request.heldAt(w, arrived) - request.buffers
+				if held > most {
+					t.Errorf("%d bytes are held for each request besides its window, want at most %d", held, most)
+				}
+			})
+		}
 	}
 }
