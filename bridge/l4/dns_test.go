@@ -55,8 +55,9 @@ func TestDNSChangesEndpointsUnderLoad(t *testing.T) {
 	handshakes := func(ctx context.Context, e *upstream.Endpoint) error {
 		return e.CheckHandshake(ctx, upstream.Stream, "")
 	}
-	for _, more := range []upstream.Options{{}, {Warm: 2}, {Check: upstream.CheckOptions{Check: handshakes}}} {
-		u := upstream.New(upstream.Options{Name: "moving", Warm: more.Warm, Check: more.Check, DNS: &upstream.DNSOptions{
+	for _, more := range []upstream.Options{{}, {Warm: 2}, {Check: upstream.CheckOptions{Check: handshakes, Timeout: time.Minute}}} {
+		// The timeouts are longer than a busy machine stalls.
+		u := upstream.New(upstream.Options{Name: "moving", Warm: more.Warm, Check: more.Check, ConnectTimeout: time.Minute, HandshakeTimeout: time.Minute, DNS: &upstream.DNSOptions{
 			Resolver: m, Refresh: time.Millisecond,
 			Endpoint: func(a resolve.Address, _ *upstream.Endpoint) (upstream.EndpointOptions, error) {
 				c, err := certs.NewClient(o)

@@ -74,7 +74,7 @@ func to(u *upstream.Upstream) *l4.Target {
 
 // group returns an upstream with the given endpoints.
 func group(endpoints ...upstream.EndpointOptions) *upstream.Upstream {
-	return upstream.New(upstream.Options{Name: "group", Endpoints: endpoints})
+	return upstream.New(upstream.Options{Name: "group", ConnectTimeout: time.Minute, HandshakeTimeout: time.Minute, Endpoints: endpoints})
 }
 
 // plain describes a plaintext endpoint.

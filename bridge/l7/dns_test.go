@@ -49,7 +49,7 @@ func byDNS(w *testbed, p backs.Protocol, m *changingName, o backs.Options, fromH
 	r := newRotating(w, p, "")
 	protos := map[backs.Protocol][]string{backs.Auto: {"h2", "http/1.1"}, backs.HTTP1: {"http/1.1"}, backs.HTTP2: {"h2"}}[p]
 	identity, trust := certstest.Certificate(w, w.ca.Client(w, "gateway")), []*certs.TrustBundle{w.ca.Trust(w)}
-	u := upstream.New(upstream.Options{Name: "up", Tracker: r.tracker, Logger: w.logger(hclog.Warn), DNS: &upstream.DNSOptions{
+	u := upstream.New(upstream.Options{Name: "up", Tracker: r.tracker, Logger: w.logger(hclog.Warn), ConnectTimeout: testTimeout, HandshakeTimeout: testTimeout, DNS: &upstream.DNSOptions{
 		Resolver: m, Refresh: time.Millisecond, FromHost: fromHost,
 		Endpoint: func(a resolve.Address, _ *upstream.Endpoint) (eo upstream.EndpointOptions, err error) {
 			client := certs.ClientOptions{Certificate: identity, Trust: trust, ServerName: a.Name, FromHost: fromHost}

@@ -150,7 +150,7 @@ func (w *testbed) client(protos ...string) *certs.Client {
 // back returns a Back to TLS endpoints.
 func (w *testbed) back(p backs.Protocol, addresses ...string) *backs.Pools {
 	protos := map[backs.Protocol][]string{backs.Auto: {"h2", "http/1.1"}, backs.HTTP1: {"http/1.1"}, backs.HTTP2: {"h2"}}[p]
-	o := upstream.Options{Name: "up", Logger: w.logger(hclog.Warn)}
+	o := upstream.Options{Name: "up", Logger: w.logger(hclog.Warn), ConnectTimeout: testTimeout, HandshakeTimeout: testTimeout}
 	for _, a := range addresses {
 		o.Endpoints = append(o.Endpoints, upstream.EndpointOptions{Network: "tcp", Address: a, Stream: w.client(), HTTP: w.client(protos...)})
 	}
@@ -323,5 +323,5 @@ var echo = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 
 // plaintext returns an upstream without TLS.
 func plaintext(address string) *upstream.Upstream {
-	return upstream.New(upstream.Options{Name: "up", Endpoints: []upstream.EndpointOptions{{Network: "tcp", Address: address}}})
+	return upstream.New(upstream.Options{Name: "up", ConnectTimeout: testTimeout, HandshakeTimeout: testTimeout, Endpoints: []upstream.EndpointOptions{{Network: "tcp", Address: address}}})
 }

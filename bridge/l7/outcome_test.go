@@ -23,7 +23,7 @@ import (
 func (w *testbed) ejectingAt(p backs.Protocol, address string) *backs.Pools {
 	protos := map[backs.Protocol][]string{backs.HTTP1: {"http/1.1"}, backs.HTTP2: {"h2"}}[p]
 	spare := w.server(echo, protos...)
-	o := upstream.Options{Name: "up", Logger: w.logger(hclog.Warn), Outliers: &upstream.OutlierOptions{Failures: 3, MaxPercent: 50}}
+	o := upstream.Options{Name: "up", Logger: w.logger(hclog.Warn), ConnectTimeout: testTimeout, HandshakeTimeout: testTimeout, Outliers: &upstream.OutlierOptions{Failures: 3, MaxPercent: 50}}
 	for _, a := range []string{address, spare} {
 		o.Endpoints = append(o.Endpoints, upstream.EndpointOptions{
 			Network: "tcp", Address: a, Stream: w.client(), HTTP: w.client(protos...), Backup: a == spare,

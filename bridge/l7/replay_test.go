@@ -237,9 +237,11 @@ func TestExpectContinueWithRetries(t *testing.T) {
 				fmt.Fprint(rw, r.Header["Expect"], string(b))
 			}
 		}), "h2", "http/1.1")), r)}))
-		c := w.dial(address)
+		begun, c := time.Now(), w.dial(address)
 		c.send("POST / HTTP/1.1", "Host: a", "Content-Length: 5", "Expect: 100-continue")
-		if line, _ := c.r.ReadString('\n'); line != "HTTP/1.1 100 Continue\r\n" || p == backs.HTTP1 && tries.Load() != 2 {
+		line, _ := c.r.ReadString('\n')
+		late := time.Since(begun) >= time.Second // the gateway waits no longer for the first upstream
+		if line != "HTTP/1.1 100 Continue\r\n" || p == backs.HTTP1 && tries.Load() != 2 && !late {
 			t.Errorf("%v: %q in try %d", p, line, tries.Load())
 		}
 		_, _ = c.r.ReadString('\n')

@@ -474,7 +474,7 @@ func TestRetryBudgetLimitsRetries(t *testing.T) {
 
 // budgeted returns a Back of HTTP/1.1 with a budget of retries.
 func (w *testbed) budgeted(b upstream.RetryBudget, addresses ...string) *backs.Pools {
-	o := upstream.Options{Name: "up", Logger: w.logger(hclog.Warn), RetryBudget: &b}
+	o := upstream.Options{Name: "up", Logger: w.logger(hclog.Warn), RetryBudget: &b, ConnectTimeout: testTimeout, HandshakeTimeout: testTimeout}
 	for _, a := range addresses {
 		o.Endpoints = append(o.Endpoints, upstream.EndpointOptions{Network: "tcp", Address: a, Stream: w.client(), HTTP: w.client("http/1.1")})
 	}

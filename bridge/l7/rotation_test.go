@@ -64,7 +64,7 @@ func (r *rotating) revise(identity *certs.Certificate) {
 	}
 	o := r.options
 	o.Protocol, o.TLS = r.protocol, true
-	o.Upstream = upstream.New(upstream.Options{Name: "up", Tracker: r.tracker, Logger: r.logger(hclog.Warn), Endpoints: []upstream.EndpointOptions{
+	o.Upstream = upstream.New(upstream.Options{Name: "up", Tracker: r.tracker, Logger: r.logger(hclog.Warn), ConnectTimeout: testTimeout, HandshakeTimeout: testTimeout, Endpoints: []upstream.EndpointOptions{
 		{Network: "tcp", Address: r.upstream, Stream: client(), HTTP: client(protos...)},
 	}})
 	old := r.back

@@ -24,6 +24,7 @@ func TestShutdownServesTheFirstRequestOfNewConnections(t *testing.T) {
 				table.TLS = w.listenerTLS("http/1.1")
 			}
 			s, address := w.gateway(fixed(table))
+			s.firstRequest = testTimeout // longer than a busy machine stalls
 			raw, err := net.Dial("tcp", address)
 			if err != nil {
 				t.Fatal(err)

@@ -24,7 +24,7 @@ import (
 // limited returns a Back to TLS endpoints of an upstream with limits.
 func (w *testbed) limited(p backs.Protocol, l upstream.Limits, addresses ...string) *backs.Pools {
 	protos := map[backs.Protocol][]string{backs.Auto: {"h2", "http/1.1"}, backs.HTTP1: {"http/1.1"}, backs.HTTP2: {"h2"}}[p]
-	o := upstream.Options{Name: "up", Logger: w.logger(hclog.Warn), Limits: l}
+	o := upstream.Options{Name: "up", Logger: w.logger(hclog.Warn), Limits: l, ConnectTimeout: testTimeout, HandshakeTimeout: testTimeout}
 	for _, a := range addresses {
 		o.Endpoints = append(o.Endpoints, upstream.EndpointOptions{Network: "tcp", Address: a, Stream: w.client(), HTTP: w.client(protos...)})
 	}

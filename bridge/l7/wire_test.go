@@ -234,13 +234,20 @@ func TestExpectContinue(t *testing.T) {
 	})))
 	_, address := w.plain(back)
 	for range 3 {
-		c := w.dial(address)
-		c.send("POST /refuse HTTP/1.1", "Host: a", "Content-Length: 30", "Expect: 100-continue")
-		if res, body := c.answer(t, "POST"); res.StatusCode != 403 || body != "no\n" {
-			t.Errorf("%d %q", res.StatusCode, body)
+		for tries := 1; ; tries++ {
+			begun, c := time.Now(), w.dial(address)
+			c.send("POST /refuse HTTP/1.1", "Host: a", "Content-Length: 30", "Expect: 100-continue")
+			res, body := c.answer(t, "POST")
+			c.Close()
+			if res.StatusCode == 100 && time.Since(begun) >= time.Second && tries < 10 {
+				continue // a busy machine stalled for as long as the gateway waits for the upstream
+			}
+			if res.StatusCode != 403 || body != "no\n" {
+				t.Errorf("%d %q", res.StatusCode, body)
+			}
+			break
 		}
-		c.Close()
-		c = w.dial(address)
+		c := w.dial(address)
 		c.send("POST /take HTTP/1.1", "Host: a", "Content-Length: 5", "Expect: 100-continue")
 		if line, _ := c.r.ReadString('\n'); line != "HTTP/1.1 100 Continue\r\n" {
 			t.Errorf("%q", line)

@@ -19,6 +19,12 @@ import (
 // where time advances only when all goroutines wait.
 func inBubble(t *testing.T, o Options, handler func(*ServerStream), script func(t *testing.T, r *raw, served <-chan error)) {
 	t.Helper()
+	inBubbleOf(t, o, handler, func(t *testing.T, r *raw, _ *ServerConn, served <-chan error) { script(t, r, served) })
+}
+
+// inBubbleOf is inBubble for a script that needs the connection's server.
+func inBubbleOf(t *testing.T, o Options, handler func(*ServerStream), script func(t *testing.T, r *raw, c *ServerConn, served <-chan error)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		mine, theirs := net.Pipe()
 		defer mine.Close()
@@ -27,7 +33,7 @@ func inBubble(t *testing.T, o Options, handler func(*ServerStream), script func(
 		go func() { served <- c.Serve(handler) }()
 		r := newRaw(t, mine)
 		_ = mine.SetDeadline(time.Now().Add(24 * time.Hour))
-		script(t, r, served)
+		script(t, r, c, served)
 		mine.Close()
 		c.Close()
 		synctest.Wait()

@@ -15,98 +15,102 @@ import (
 // A shutdown serves every request that the client sent before it knew of the
 // shutdown.
 func TestShutdownServesRequestsInFlight(t *testing.T) {
-	release := make(chan struct{})
-	nc, c := serve(t, Options{}, func(s *ServerStream) {
+	var release chan struct{}
+	inBubbleOf(t, Options{}, func(s *ServerStream) {
 		<-release
 		echo(s)
-	})
-	r := rawClient(t, nc)
-	r.headers(1, true, simple...)
-	goAway := func() *h2.GoAwayFrame {
-		t.Helper()
-		for {
-			f, err := r.ReadFrame()
+	}, func(t *testing.T, r *raw, c *ServerConn, _ <-chan error) {
+		release = make(chan struct{})
+		r.hello()
+		r.headers(1, true, simple...)
+		goAway := func() *h2.GoAwayFrame {
+			t.Helper()
+			for {
+				f, err := r.ReadFrame()
+				r.must(err)
+				if g, ok := f.(*h2.GoAwayFrame); ok {
+					return g
+				}
+			}
+		}
+		c.Shutdown()
+		c.Shutdown()
+		if g := goAway(); g.LastStreamID != maxWindow || g.ErrCode != h2.ErrCodeNo {
+			t.Errorf("first %v", g)
+		}
+		r.headers(3, true, simple...) // the client did not know yet
+		r.must(r.WritePing(true, drainPing))
+		if g := goAway(); g.LastStreamID != 3 || g.ErrCode != h2.ErrCodeNo {
+			t.Errorf("second %v", g)
+		}
+		r.headers(5, true, simple...)
+		if got := r.outcome(5); got != "RST REFUSED_STREAM" {
+			t.Errorf("a stream after the last one: %s", got)
+		}
+		close(release)
+		got := map[uint32]bool{}
+		for len(got) < 2 {
+			f, err := r.next()
 			r.must(err)
-			if g, ok := f.(*h2.GoAwayFrame); ok {
-				return g
+			if f.Header().Flags.Has(h2.FlagDataEndStream) {
+				got[f.Header().StreamID] = true
 			}
 		}
-	}
-	c.Shutdown()
-	c.Shutdown()
-	if g := goAway(); g.LastStreamID != maxWindow || g.ErrCode != h2.ErrCodeNo {
-		t.Errorf("first %v", g)
-	}
-	r.headers(3, true, simple...) // the client did not know yet
-	r.must(r.WritePing(true, drainPing))
-	if g := goAway(); g.LastStreamID != 3 || g.ErrCode != h2.ErrCodeNo {
-		t.Errorf("second %v", g)
-	}
-	r.headers(5, true, simple...)
-	if got := r.outcome(5); got != "RST REFUSED_STREAM" {
-		t.Errorf("a stream after the last one: %s", got)
-	}
-	close(release)
-	got := map[uint32]bool{}
-	for len(got) < 2 {
-		f, err := r.next()
-		r.must(err)
-		if f.Header().Flags.Has(h2.FlagDataEndStream) {
-			got[f.Header().StreamID] = true
-		}
-	}
-	for {
-		if _, err := r.ReadFrame(); err != nil {
-			if err != io.EOF {
-				t.Error(err)
+		for {
+			if _, err := r.ReadFrame(); err != nil {
+				if err != io.EOF {
+					t.Error(err)
+				}
+				return
 			}
-			return
 		}
-	}
+	})
 }
 
 // A connection that has served MaxRequests requests is shut down gracefully
 // too.
 func TestMaxRequestsShutsAConnectionDown(t *testing.T) {
-	release := make(chan struct{})
-	nc, _ := serve(t, Options{MaxRequests: 3}, func(s *ServerStream) {
+	var release chan struct{}
+	inBubble(t, Options{MaxRequests: 3}, func(s *ServerStream) {
 		<-release
 		echo(s)
+	}, func(t *testing.T, r *raw, _ <-chan error) {
+		release = make(chan struct{})
+		r.hello()
+		for id := uint32(1); id <= 7; id += 2 { // the last one was in flight
+			r.headers(id, true, simple...)
+		}
+		var last []uint32
+		for len(last) < 2 {
+			f, err := r.ReadFrame()
+			r.must(err)
+			if g, ok := f.(*h2.GoAwayFrame); ok {
+				if last = append(last, g.LastStreamID); len(last) == 1 {
+					r.must(r.WritePing(true, drainPing))
+				}
+			}
+		}
+		if last[0] != maxWindow || last[1] != 7 {
+			t.Errorf("GOAWAY with last stream %v", last)
+		}
+		r.headers(9, true, simple...)
+		if got := r.outcome(9); got != "RST REFUSED_STREAM" {
+			t.Errorf("a stream after the last one: %s", got)
+		}
+		close(release)
+		for ended := 0; ; {
+			f, err := r.ReadFrame()
+			if err != nil {
+				if err != io.EOF || ended != 4 {
+					t.Errorf("%d requests were answered, and then %v", ended, err)
+				}
+				return
+			}
+			if f.Header().Flags.Has(h2.FlagDataEndStream) && f.Header().Type != h2.FrameSettings {
+				ended++
+			}
+		}
 	})
-	r := rawClient(t, nc)
-	for id := uint32(1); id <= 7; id += 2 { // the last one was in flight
-		r.headers(id, true, simple...)
-	}
-	var last []uint32
-	for len(last) < 2 {
-		f, err := r.ReadFrame()
-		r.must(err)
-		if g, ok := f.(*h2.GoAwayFrame); ok {
-			if last = append(last, g.LastStreamID); len(last) == 1 {
-				r.must(r.WritePing(true, drainPing))
-			}
-		}
-	}
-	if last[0] != maxWindow || last[1] != 7 {
-		t.Errorf("GOAWAY with last stream %v", last)
-	}
-	r.headers(9, true, simple...)
-	if got := r.outcome(9); got != "RST REFUSED_STREAM" {
-		t.Errorf("a stream after the last one: %s", got)
-	}
-	close(release)
-	for ended := 0; ; {
-		f, err := r.ReadFrame()
-		if err != nil {
-			if err != io.EOF || ended != 4 {
-				t.Errorf("%d requests were answered, and then %v", ended, err)
-			}
-			return
-		}
-		if f.Header().Flags.Has(h2.FlagDataEndStream) && f.Header().Type != h2.FrameSettings {
-			ended++
-		}
-	}
 }
 
 func TestAnIdleConnectionIsShutDownAtOnce(t *testing.T) {
