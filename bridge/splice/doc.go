@@ -2,8 +2,9 @@
 // may be TLS, until both streams have ended.
 //
 // A Splice owns its two connections and closes them. An Engine owns a few loops;
-// each loop owns an epoll set and the splices registered with it. A splice that
-// moves no bytes has neither a goroutine nor a buffer.
+// each loop owns an epoll set and the splices registered with it. Splices gather on
+// as few loops as can carry them, since a loop that has several events at a time costs
+// less. A splice that moves no bytes has neither a goroutine nor a buffer.
 //
 // A loop never blocks. It reads much at once, decrypts and encrypts all of it, and
 // sends the records with one system call. A splice queues what the kernel does not

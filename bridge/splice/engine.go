@@ -69,7 +69,8 @@ func (e *Engine) putWorkspace(w *workspace) {
 type registration struct {
 	loop     *loop // nil before enter, and without epoll
 	slot     int32
-	runnable bool // the loop's queue holds the splice for another turn
+	runnable bool   // the loop's queue holds the splice for another turn
+	window   uint32 // the last window of the loop's load in which the splice had a turn
 
 	awaitingWrite [2]bool // without epoll: a goroutine waits until the side is writable
 }
@@ -80,19 +81,11 @@ func (e *Engine) enter(s *Splice) error {
 		e.wait(s)
 		return nil
 	}
-	return e.leastLoaded().enter(s)
+	return e.chooseLoop().enter(s)
 }
 
-// leastLoaded returns the loop with the fewest splices. The Engine must have loops.
-func (e *Engine) leastLoaded() *loop {
-	best := e.loops[0]
-	for _, l := range e.loops[1:] {
-		if l.splices.Load() < best.splices.Load() {
-			best = l
-		}
-	}
-	return best
-}
+// chooseLoop returns the loop for a new splice. The Engine must have loops.
+func (e *Engine) chooseLoop() *loop { return e.loops[choose(e.loads())] }
 
 // leave removes the splice from its loop, before its descriptors are closed.
 func (e *Engine) leave(s *Splice) {

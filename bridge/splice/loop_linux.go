@@ -7,7 +7,6 @@ import (
 	"os"
 	"runtime"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -29,11 +28,12 @@ const maxBusy = time.Millisecond
 
 // A loop carries the bytes of its splices, one turn at a time.
 type loop struct {
-	file    *os.File        // the epoll set
-	epoll   syscall.RawConn // the epoll set; its number is used only inside the methods of epoll
-	wakeFD  int             // an eventfd that makes epoll ready
-	splices atomic.Int64
-	ended   chan struct{}
+	index  int             // in the Engine's loops
+	file   *os.File        // the epoll set
+	epoll  syscall.RawConn // the epoll set; its number is used only inside the methods of epoll
+	wakeFD int             // an eventfd that makes epoll ready
+	load   load
+	ended  chan struct{}
 
 	// The splices and parked connections, by the slot in an epoll event.
 	mu     sync.Mutex
@@ -44,6 +44,7 @@ type loop struct {
 	engine   *Engine
 	runnable []*Splice // waiting for another turn
 	woken    []*Parked // parked connections whose event arrived
+	move     move
 }
 
 // The subject of an event: a side of a splice, or a parked connection.
@@ -84,7 +85,10 @@ func (e *Engine) open(loops int) error {
 			e.Close()
 			return err
 		}
+		l.index = len(e.loops)
 		e.loops = append(e.loops, l)
+	}
+	for _, l := range e.loops { // they read e.loops
 		go l.run()
 	}
 	return nil
@@ -146,8 +150,7 @@ func (l *loop) enter(s *Splice) error {
 	l.mu.Lock()
 	slot := l.table.add(s)
 	l.mu.Unlock()
-	l.splices.Add(1)
-	s.registration.loop, s.registration.slot = l, slot
+	s.registration = registration{loop: l, slot: slot}
 	for i, x := range []*side{&s.client, &s.upstream} {
 		// epoll reports a new descriptor at once, because it is writable.
 		event := unix.EpollEvent{Events: interest, Fd: slot, Pad: int32(i)}
@@ -184,7 +187,36 @@ func (l *loop) leave(s *Splice) {
 	l.mu.Lock()
 	l.table.remove(s.registration.slot)
 	l.mu.Unlock()
-	l.splices.Add(-1)
+}
+
+// give moves a splice to another loop, which gets an event for it at once. It reports
+// false if the splice must stay: a pause or an end is in progress. The caller holds s.mu,
+// and the splice is not in l.runnable.
+func (l *loop) give(s *Splice, to *loop) bool {
+	for _, x := range s.sides() {
+		if x.fd < 0 || x.paused || s.closing || s.closed {
+			return false
+		}
+	}
+	l.remove(s)
+	err := to.enter(s)
+	if err != nil {
+		to.remove(s)
+		err = l.enter(s)
+	}
+	if err != nil {
+		s.setEnding(s.upstream.endingOf(err), err)
+		s.close()
+	}
+	return true
+}
+
+// remove undoes enter.
+func (l *loop) remove(s *Splice) {
+	l.leave(s)
+	for _, x := range s.sides() {
+		_ = l.control(unix.EPOLL_CTL_DEL, x.fd, nil) // fails only if the descriptor was never added
+	}
 }
 
 // park waits for one event on p.
@@ -248,6 +280,7 @@ func (l *loop) run() {
 	var busy time.Time // when the loop last paused; zero if it has just waited
 	for {
 		var err error
+		began := l.engine.now()
 		switch {
 		case len(l.runnable) == 0:
 			err = l.epoll.Read(wait)
@@ -272,6 +305,9 @@ func (l *loop) run() {
 			// using a whole processor.
 			time.Sleep(10 * time.Millisecond)
 			continue
+		}
+		if now := l.engine.now(); l.load.wait(began, now) {
+			l.balance(now)
 		}
 		l.mu.Lock()
 		for i := range n {
@@ -313,6 +349,16 @@ func (l *loop) run() {
 	}
 }
 
+// balance plans at the end of a window which splices move to another loop.
+func (l *loop) balance(now time.Duration) {
+	_, active := l.load.next(now)
+	l.move = move{}
+	if to, number := plan(l.engine.loads(), l.index, active, l.load.full); number > 0 {
+		l.move = move{l.engine.loops[to], number}
+		l.load.full = 0 // measure the effect before moving more
+	}
+}
+
 // wakeParked wakes the parked connections whose event arrived.
 func (l *loop) wakeParked() {
 	for _, p := range l.woken {
@@ -326,6 +372,10 @@ func (l *loop) wakeParked() {
 // its turn instead.
 func (l *loop) handleEvent(s *Splice, space *workspace, side int32, events uint32) {
 	s.mu.Lock()
+	if s.registration.loop != l { // it has moved, and the other loop gets the event
+		s.mu.Unlock()
+		return
+	}
 	x := &s.client
 	if side == eventUpstream {
 		x = &s.upstream
@@ -348,9 +398,12 @@ func (l *loop) handleEvent(s *Splice, space *workspace, side int32, events uint3
 	}
 }
 
-// turn runs a splice's turn. The caller holds s.mu; turn releases it.
+// turn runs a splice's turn, or moves it to another loop. The caller holds s.mu; turn
+// releases it.
 func (l *loop) turn(s *Splice, space *workspace) {
-	if s.turn(space) {
+	if l.move.number > 0 && l.give(s, l.move.to) {
+		l.move.number--
+	} else if l.load.count(&s.registration.window); s.turn(space) {
 		s.registration.runnable = true
 		l.runnable = append(l.runnable, s)
 	}

@@ -5,12 +5,12 @@ package splice
 import (
 	"errors"
 	"net"
-	"sync/atomic"
 )
 
 // A loop exists only on Linux.
 type loop struct {
-	splices atomic.Int64
+	index int
+	load  load
 }
 
 func (e *Engine) open(int) error { return nil }
@@ -18,6 +18,8 @@ func (e *Engine) open(int) error { return nil }
 func (l *loop) close()              {}
 func (l *loop) enter(*Splice) error { return errors.ErrUnsupported }
 func (l *loop) leave(*Splice)       {}
+
+func (l *loop) give(*Splice, *loop) bool { return false }
 
 func (l *loop) park(*Parked) error       { return errors.ErrUnsupported }
 func (l *loop) leaveParked(*Parked) bool { return false }

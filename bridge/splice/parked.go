@@ -23,7 +23,7 @@ func (e *Engine) Parked(raw syscall.RawConn, wake func()) *Parked {
 	if len(e.loops) == 0 {
 		return nil
 	}
-	return &Parked{loop: e.leastLoaded(), raw: raw, wake: wake, slot: -1}
+	return &Parked{loop: e.chooseLoop(), raw: raw, wake: wake, slot: -1}
 }
 
 // ParkedWriter is Parked for a connection whose server waits for room to write: a loop

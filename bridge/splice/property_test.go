@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"testing"
+	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/splice"
 	"github.com/drawbridge-gateway/drawbridge/bridge/splice/splicetest"
@@ -37,7 +38,24 @@ func draw(seed uint64) (combination, splicetest.Bounds) {
 	}
 }
 
-// In any order of events, both sides see the same bytes and the same kind of end
+// keepMoving moves the splice from loop to loop until it ends.
+func (b *bridge) keepMoving() {
+	go func() {
+		for moves := 0; ; {
+			select {
+			case <-b.ended:
+				return
+			default:
+			}
+			if b.Move() {
+				moves++
+			}
+			time.Sleep(time.Duration(moves) * time.Microsecond) // ever more seldom: a long transfer must not take forever
+		}
+	}()
+}
+
+// In any order of events, and while a splice moves between loops, both sides see the same bytes and the same kind of end
 // through the splice as on a direct connection. DRAWBRIDGE_SEEDS=first,count tries
 // other seeds.
 func TestSpliceIsLikeADirectConnection(t *testing.T) {
@@ -61,6 +79,9 @@ func TestSpliceIsLikeADirectConnection(t *testing.T) {
 			}{{b.client, b.clientSecrets, true}, {b.upstream, b.upstreamSecrets, false}} {
 				most, pad := []int{talk.RecordSize(x.isClient), 1 << 14}[rng.IntN(2)], []int{0, 1 << 10, 1 << 14}[rng.IntN(3)]
 				x.Reseal(t, x.Secrets, x.isClient, rand.New(rand.NewPCG(seed, 6)), most, pad)
+			}
+			if kinds[seed%3] == "loops" {
+				b.keepMoving()
 			}
 			bridged := talk.PlayBoth(b.client, b.upstream)
 			for side, sideName := range []string{"the client", "the upstream"} {
@@ -107,6 +128,7 @@ func TestBigTransfers(t *testing.T) {
 		t.Run(c.String(), func(t *testing.T) {
 			b := c.connect(t, engineOf(t, "loops"), ca, splice.Options{})
 			talk := splicetest.Transfer(size)
+			b.keepMoving()
 			outcomes := talk.PlayBoth(b.client, b.upstream)
 			for side, seen := range outcomes {
 				if wrong := talk.Check(side, seen); wrong != "" {
