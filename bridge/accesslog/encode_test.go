@@ -45,7 +45,7 @@ func TestALineOfJSON(t *testing.T) {
 		t.Errorf("got  %swant %s", got, want)
 	}
 	if !json.Valid([]byte(got)) {
-		t.Error("it is not JSON")
+		t.Error("the line is not JSON")
 	}
 }
 
@@ -97,7 +97,7 @@ func TestEveryFieldIsInTheLine(t *testing.T) {
 	}
 }
 
-func TestOfRecordsClientAndPeer(t *testing.T) {
+func TestSetClientRecordsClientAndPeer(t *testing.T) {
 	tcp := func(ip string, port int) *net.TCPAddr { return &net.TCPAddr{IP: net.ParseIP(ip), Port: port} }
 	for _, c := range []struct {
 		client, remote net.Addr

@@ -62,7 +62,7 @@ func WantCost(t testing.TB, received int, b Bound, f func()) {
 	}
 }
 
-// ReportCost logs what each received byte costs, for `make costs`. CPU time is in
+// ReportCost logs the cost of each received byte, for `make costs`. CPU time is in
 // nanoseconds. memory is NaN if it was not measured, and so is cpu.
 func ReportCost(t testing.TB, received int, memory, cpu float64) {
 	t.Helper()
@@ -76,7 +76,7 @@ func ReportCost(t testing.TB, received int, memory, cpu float64) {
 	t.Log(line)
 }
 
-// ReportEnd logs what received bytes cost that end their connection: no connection can
+// ReportEnd logs the cost of received bytes that end their connection. No connection can
 // cost more this way.
 func ReportEnd(t testing.TB, received int, cpu time.Duration) {
 	t.Helper()

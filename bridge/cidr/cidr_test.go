@@ -39,7 +39,7 @@ func TestSetHasTheAddressesOfItsPrefixes(t *testing.T) {
 	}
 	for text, want := range map[string]bool{"0.0.0.0/0": true, "::/0": true, "0.0.0.0/1": false, "10.0.0.0/8": false} {
 		if got := parse(t, text).CoversAll(); got != want {
-			t.Errorf("%s is everybody: %v", text, got)
+			t.Errorf("%s covers a whole address family: %v", text, got)
 		}
 	}
 }
@@ -71,7 +71,7 @@ func TestPeers(t *testing.T) {
 		t.Error("addresses")
 	}
 	if p.Has(unix) || p.Has(nil) || p.Has(&net.TCPAddr{}) || (*cidr.Peers)(nil).Has(tcp("10.1.2.3:1")) || (*cidr.Peers)(nil).HasAddress(netip.MustParseAddr("10.1.2.3")) {
-		t.Error("has who was not named")
+		t.Error("the set has a client that was not named")
 	}
 	local, faults := cidr.ParsePeers([]string{cidr.FromUnix})
 	if faults != nil || !local.Has(unix) || local.Has(tcp("127.0.0.1:1")) {
@@ -86,12 +86,12 @@ func TestAccess(t *testing.T) {
 		access                   *cidr.Access
 		in, out, admitsNoAddress bool
 	}{
-		"none":                   {nil, true, true, true},
-		"nothing said":           {&cidr.Access{}, true, true, true},
-		"allowed":                {&cidr.Access{Allow: inside}, true, false, true},
-		"denied":                 {&cidr.Access{Deny: inside}, false, true, true},
-		"denied of what allowed": {&cidr.Access{Allow: inside, Deny: host}, false, false, true},
-		"no client is allowed":   {&cidr.Access{Allow: parse(t)}, false, false, true},
+		"none":                                   {nil, true, true, true},
+		"nothing said":                           {&cidr.Access{}, true, true, true},
+		"allowed":                                {&cidr.Access{Allow: inside}, true, false, true},
+		"denied":                                 {&cidr.Access{Deny: inside}, false, true, true},
+		"a part of the allowed prefix is denied": {&cidr.Access{Allow: inside, Deny: host}, false, false, true},
+		"no client is allowed":                   {&cidr.Access{Allow: parse(t)}, false, false, true},
 	} {
 		if a := c.access; a.Serves(in) != c.in || a.Serves(out) != c.out || a.Serves(netip.Addr{}) != c.admitsNoAddress {
 			t.Errorf("%s: inside %v, outside %v, without an address %v", name, a.Serves(in), a.Serves(out), a.Serves(netip.Addr{}))

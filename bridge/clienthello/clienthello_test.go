@@ -138,7 +138,7 @@ func TestOtherProtocolsAreRejectedAtOnce(t *testing.T) {
 		"another message":                       {records(other, 100), ErrMalformed, 6},
 		"a message too long":                    {records(huge, 100), ErrMalformed, 9},
 		"an alert in between":                   {append(records(good[:50], 50), 21, 3, 1, 0, 2, 1, 0), ErrMalformed, 56},
-		"more in its record":                    {records(append(bytes.Clone(good), 0), 1<<14), ErrMalformed, 1 << 20},
+		"further data in its record":            {records(append(bytes.Clone(good), 0), 1<<14), ErrMalformed, 1 << 20},
 		"a stream of mere headers":              {records(bytes.Repeat(good[:1], 1<<16), 1), ErrMalformed, MaxStream + 1},
 		"a length that disagrees with the data": {records(append([]byte{1, 0, 0, 3}, 3, 3, 0), 100), ErrMalformed, 1 << 20},
 		"a name list that is too short":         {records(with(server(0, "a.example")[:6]), 1000), ErrMalformed, 1 << 20},

@@ -220,7 +220,7 @@ func TestFailuresSayWhetherTheProxyOrTheServerFailed(t *testing.T) {
 			conn, err := p.Dial(ctx, "tcp", server)
 			if err == nil {
 				conn.Close()
-				t.Fatal("there is a tunnel")
+				t.Fatal("the failed request opened a tunnel")
 			}
 			if got := certs.Classify(err); got != c.reason || !strings.Contains(err.Error(), c.text) || !strings.Contains(err.Error(), p.Address) {
 				t.Errorf("%v: %v", got, err)

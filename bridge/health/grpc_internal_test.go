@@ -40,12 +40,12 @@ func TestUnknownFieldsAreSkippedAndMalformedOnesRejected(t *testing.T) {
 	}{
 		{"nothing", "", 0, false},
 		{"other fields around it", "\x12\x02ab\x08\x01\x19........\x25....\x28\x05", 1, false},
-		{"the last counts", "\x08\x01\x08\x02", 2, false},
+		{"the last of two statuses counts", "\x08\x01\x08\x02", 2, false},
 		{"half a key", "\x80", 0, true},
 		{"half a number", "\x08\x80", 0, true},
-		{"half a fixed one", "\x19...", 0, true},
+		{"half a fixed-size number", "\x19...", 0, true},
 		{"missing bytes", "\x12\x7fab", 0, true},
-		{"bytes of a length without an end", "\x12\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", 0, true},
+		{"bytes whose length is incomplete", "\x12\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", 0, true},
 		{"a group", "\x0b", 0, true},
 	} {
 		got, err := servingStatus(append([]byte{0, 0, 0, 0, byte(len(test.message))}, test.message...))

@@ -176,7 +176,7 @@ func TestHealthyEndpoints(t *testing.T) {
 		ask     health.Check
 	}{
 		{"a connection", serve(t, "tcp", silent), nil, health.TCP()},
-		{"a connection to what speaks TLS", serveHTTP(t, p.server, says), &p.client, health.TCP()},
+		{"a TCP check of an endpoint that speaks TLS", serveHTTP(t, p.server, says), &p.client, health.TCP()},
 		{"a handshake", serveHTTP(t, p.server, says), &p.client, health.TLS(upstream.Stream, "")},
 		{"HTTP/1.1 in plaintext", serveHTTP(t, nil, says), nil, health.HTTP(health.HTTPOptions{Contains: "HTTP/1.1 GET 127.0.0.1:"})},
 		{"HTTP/2 in plaintext", serveHTTP(t, nil, says), nil, health.HTTP(health.HTTPOptions{Contains: "HTTP/2.0 GET ", PriorKnowledge: true})},
@@ -209,7 +209,7 @@ func TestHealthyEndpoints(t *testing.T) {
 			s := u.Status()[0]
 			if s.Made != 0 || s.Open != 0 || s.Requests != 0 || s.Connects.Count != 0 || s.Handshakes.Count != 0 || s.HandshakesFull != 0 ||
 				len(s.Full) != 0 || len(s.Failures) != 0 || s.Health != upstream.Unknown {
-				t.Errorf("it was counted: %+v", s)
+				t.Errorf("checks were counted as traffic: %+v", s)
 			}
 		})
 	}
@@ -242,10 +242,10 @@ func TestUnhealthyEndpoints(t *testing.T) {
 		says    string
 	}{
 		{"no listener", sockettest.Free(t), &p.client, "tcp tls http grpc ", nil, certs.ReasonConnectRefused, "refused"},
-		{"the CA is another", serveHTTP(t, p.server, fine), &foreign, "tls http grpc ", nil, certs.ReasonUnknownCA, "leads to no trusted CA"},
+		{"a certificate of another CA", serveHTTP(t, p.server, fine), &foreign, "tls http grpc ", nil, certs.ReasonUnknownCA, "leads to no trusted CA"},
 		{"we present no certificate", serveHTTP(t, p.server, fine), &anonymous, "tls http grpc ", nil, certs.ReasonClientCertificateRequired, ""},
-		{"nor in TLS 1.2", serveHTTP(t, p.server, fine), &old, "tls http grpc ", nil, certs.ReasonClientCertificateRequired, ""},
-		{"plaintext is spoken", serveHTTP(t, nil, fine), &p.client, "tls http grpc ", nil, certs.ReasonNotTLS, ""},
+		{"we present no certificate, in TLS 1.2", serveHTTP(t, p.server, fine), &old, "tls http grpc ", nil, certs.ReasonClientCertificateRequired, ""},
+		{"the endpoint speaks plaintext", serveHTTP(t, nil, fine), &p.client, "tls http grpc ", nil, certs.ReasonNotTLS, ""},
 		{"another code", serveHTTP(t, p.server, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) }), &p.client, "",
 			health.HTTP(health.HTTPOptions{Codes: []health.Codes{{200, 299}, {401, 401}}}), certs.ReasonCheckFailed, "it answered 503, which is not 200 to 299 or 401"},
 		{"a redirect, which is not followed", serveHTTP(t, p.server, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/x", http.StatusFound) }), &p.client,
@@ -282,7 +282,7 @@ func TestUnhealthyEndpoints(t *testing.T) {
 				err := ask(t, u, how, time.Minute)
 				wantReason(t, err, test.want, test.says)
 				if s := u.Status()[0]; len(s.Failures) != 0 || s.LastFailure != nil || s.Health != upstream.Unknown {
-					t.Errorf("it was counted: %+v", s)
+					t.Errorf("checks were counted as traffic: %+v", s)
 				}
 			})
 		}
@@ -380,14 +380,14 @@ func TestChecksAnnounceTheGatewaysOwnAddress(t *testing.T) {
 				t.Error(err)
 			}
 			if got := <-heard; got != want {
-				t.Errorf("it heard %q, want %q", got, want)
+				t.Errorf("the server received %q, want %q", got, want)
 			}
 		}
 	}
 }
 
 // If the server name depends on the client, a check uses its own host.
-func TestTheNameOfAHost(t *testing.T) {
+func TestCheckUsesItsOwnHostAsServerName(t *testing.T) {
 	p := newPair(t)
 	p.client.ServerName, p.client.FromHost = "", true
 	address := serveHTTP(t, p.server, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.TLS.ServerName, " ", r.Host) })

@@ -85,7 +85,7 @@ func TestTheCostOfAnHTTPAnswerIsBoundedByItsLength(t *testing.T) {
 		{name: "short fields without end", head: ok, endless: "A:\r\n", bound: fields},
 		{name: "short fields of many names", head: ok + numbered(9000, "%x:\r\n") + "\r\n", bound: fields},
 		{name: "a status line without end", head: "HTTP/1.1 200 ", endless: "x"},
-		{name: "nothing but spaces", endless: " "},
+		{name: "only spaces", endless: " "},
 		{name: "interim responses without end", endless: "HTTP/1.1 103 Early Hints\r\n\r\n"},
 		{name: "a body without end", head: ok + "\r\n", endless: "body "},
 		{name: "a body that is longer than it says", head: ok + "Content-Length: 5\r\n\r\n", endless: "body "},
@@ -99,7 +99,7 @@ func TestTheCostOfAnHTTPAnswerIsBoundedByItsLength(t *testing.T) {
 			run := func() *script {
 				s := &script{head: c.head, endless: c.endless, cut: c.cut}
 				if err := s.ask(t, contains.checkResponse); err == nil {
-					t.Error("it is taken for well")
+					t.Error("the check passed")
 				}
 				return s
 			}

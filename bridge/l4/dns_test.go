@@ -89,22 +89,22 @@ func TestDNSChangesEndpointsUnderLoad(t *testing.T) {
 				}
 			})
 		}
-		goOn := func() {
+		awaitTraffic := func() {
 			t.Helper()
 			at := served.Load()
 			eventually(t, "connections are served", func() bool { return served.Load() > at+20 || t.Failed() })
 		}
 		for i := range 10 {
 			m.to(servers[1+i%3], servers[(i+2)%4])
-			goOn()
+			awaitTraffic()
 		}
 		m.to(servers[3])
 		eventually(t, "one endpoint is left", func() bool { return len(u.Endpoints()) == 1 })
-		goOn()
+		awaitTraffic()
 		close(done)
 		clients.Wait()
-		long.Send(t, "and continues after")
-		long.Want(t, "and continues after")
+		long.Send(t, "continues")
+		long.Want(t, "continues")
 		long.CloseWrite()
 		long.WantEnd(t, "", clean)
 		u.Retire()

@@ -7,6 +7,6 @@
 // no goroutine. The Server owns the rest: the record of its open connections, their
 // limits and counts, and the shutdown.
 //
-// Each side's close is forwarded as what it was: a half-close as a half-close,
-// anything else as a reset. So a stream that ends cleanly is complete.
+// A half-close of one side is forwarded as a half-close, and any other end as a reset.
+// So a stream that ends cleanly is complete.
 package l4

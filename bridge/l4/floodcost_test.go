@@ -171,7 +171,7 @@ func TestCostOfFloods(t *testing.T) {
 			t.Run("of the "+side+", "+name, func(t *testing.T) {
 				f := p.flood(t, ofClient, 2*maxEmpty, send)
 				if err := f.read(); err == nil || err == io.EOF {
-					t.Errorf("it did not end the connection: %v", err)
+					t.Errorf("the flood did not end the connection: %v", err)
 				}
 				t.Logf("%d records, %d bytes", f.taken, f.bytes)
 				if f.taken > maxEmpty {
@@ -195,7 +195,7 @@ func TestCostOfFloods(t *testing.T) {
 				}
 				if c.bound.Ends {
 					if err := all[0].read(); !errors.Is(err, socket.ErrIdleRecords) {
-						t.Fatalf("it did not end the connection: %v", err)
+						t.Fatalf("the flood did not end the connection: %v", err)
 					}
 					received, all = all[0].bytes, all[1:]
 				}

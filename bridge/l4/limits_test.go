@@ -119,7 +119,7 @@ func TestShutdownEndsWaitingConnections(t *testing.T) {
 	eventually(t, "one request waits", func() bool { return u.Load().Pending == 1 })
 	g.Shutdown(canceled())
 	if err := <-ended; err == nil {
-		t.Error("it was served")
+		t.Error("the waiting connection was served")
 	}
 }
 

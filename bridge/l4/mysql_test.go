@@ -120,11 +120,11 @@ func TestMySQLClientsThatDoNotStartTLSAreRefused(t *testing.T) {
 		say    string
 		reason certs.Reason
 	}{
-		"speaks plaintext":     {mysqlResponds(1, false), certs.ReasonSTARTTLSRefused},
-		"sends too much":       {mysqlAsks + "secret", certs.ReasonSTARTTLSInjection},
-		"stalls":               {mysqlAsks[:9], certs.ReasonHandshakeTimeout},
-		"stalls after asking":  {mysqlAsks, certs.ReasonHandshakeTimeout},
-		"stalls in its record": {mysqlAsks + "\x16\x03\x01", certs.ReasonHandshakeTimeout},
+		"speaks plaintext":                 {mysqlResponds(1, false), certs.ReasonSTARTTLSRefused},
+		"sends too much":                   {mysqlAsks + "secret", certs.ReasonSTARTTLSInjection},
+		"stalls":                           {mysqlAsks[:9], certs.ReasonHandshakeTimeout},
+		"stalls after its request for TLS": {mysqlAsks, certs.ReasonHandshakeTimeout},
+		"stalls in its record":             {mysqlAsks + "\x16\x03\x01", certs.ReasonHandshakeTimeout},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -173,7 +173,7 @@ func TestLimitPerAnnouncedClient(t *testing.T) {
 	again.WantEnd(t, "", reset)
 	one.CloseWrite()
 	one.WantEnd(t, "", clean)
-	eventually(t, "one's place is free", func() bool { return g.Stats().Open == 1 })
+	eventually(t, "the place of the closed connection is free", func() bool { return g.Stats().Open == 1 })
 	as(announcement).WantEcho(t, "once more")
 	if s := g.Stats(); s.Rejected != 1 {
 		t.Errorf("%+v", s)

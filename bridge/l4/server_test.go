@@ -268,7 +268,7 @@ func TestLimits(t *testing.T) {
 		from(t, g, "127.0.0.1").WantEcho(t, "c")
 	})
 	hourly := func(n int) limit.Rate { return limit.Rate{Count: n, Period: time.Hour} }
-	t.Run("in a time", func(t *testing.T) {
+	t.Run("the rate of all clients", func(t *testing.T) {
 		g := serve(t, &l4.Table{Default: to(group(plain(ln))), Rate: hourly(2)})
 		for range 2 {
 			g.dial(t, nil).WantEcho(t, "a")
@@ -279,7 +279,7 @@ func TestLimits(t *testing.T) {
 			t.Errorf("%+v", s)
 		}
 	})
-	t.Run("in a time per client", func(t *testing.T) {
+	t.Run("the rate per client", func(t *testing.T) {
 		g := serve(t, &l4.Table{Default: to(group(plain(ln))), Rate: hourly(3), RatePerClient: hourly(2)})
 		for range 2 {
 			g.dial(t, nil).WantEcho(t, "a")
@@ -292,7 +292,7 @@ func TestLimits(t *testing.T) {
 			t.Errorf("%+v", s)
 		}
 	})
-	t.Run("in a time per announced client", func(t *testing.T) {
+	t.Run("the rate per announced client", func(t *testing.T) {
 		g := serve(t, &l4.Table{Default: to(group(plain(ln))), RatePerClient: hourly(1), ProxyProtocol: trust(t, "127.0.0.1")})
 		for i, client := range []string{"192.0.2.1", "192.0.2.2", "192.0.2.1", "192.0.2.2", "192.0.2.3"} {
 			c := g.dial(t, nil)
@@ -305,7 +305,7 @@ func TestLimits(t *testing.T) {
 		}
 		eventually(t, "the connections are counted", func() bool { s := g.Stats(); return s.Rejected == 2 && s.Limited[limit.OfRatePerClient] == 2 })
 	})
-	t.Run("but not per unix client", func(t *testing.T) {
+	t.Run("the rate per client does not apply to unix sockets", func(t *testing.T) {
 		table := &l4.Table{Default: to(group(plain(ln))), MaxPerClient: 1, RatePerClient: hourly(1)}
 		g := open(t, "unix", l4.Options{Table: func() *l4.Table { return table }})
 		for range 3 {

@@ -151,15 +151,15 @@ func TestClientsThatDoNotStartTLSAreRefused(t *testing.T) {
 		reason   certs.Reason
 		upgrade  *tls.Config // the client's TLS after the answer, or nil
 	}{
-		"speaks plaintext":       {protocol: starttls.Postgres, say: "\x00\x00\x00\x12\x00\x03\x00\x00user\x00bob\x00\x00", reason: certs.ReasonSTARTTLSRefused},
-		"sends too much":         {protocol: starttls.Postgres, say: pgSSL + "\x00", reason: certs.ReasonSTARTTLSInjection},
-		"sends too much later":   {protocol: starttls.IMAP, say: "a STARTTLS\r\nb LOGIN bob secret\r\n", reason: certs.ReasonSTARTTLSInjection},
-		"stalls":                 {protocol: starttls.SMTP, say: "EHLO x\r\nSTART", reason: certs.ReasonHandshakeTimeout},
-		"stalls after asking":    {protocol: starttls.SMTP, say: "STARTTLS\r\n", reason: certs.ReasonHandshakeTimeout},
-		"leaves":                 {protocol: starttls.POP3, say: "QUIT\r\n", reason: certs.ReasonPeerClosed},
-		"has no certificate":     {protocol: starttls.Postgres, tls: certs.NewServers(requiring), say: pgSSL, upgrade: p.client("gate.test"), reason: certs.ReasonClientCertificateRequired},
-		"begins with TLS":        {protocol: starttls.IMAP, say: "\x16\x03\x01\x00\x05\x01", reason: certs.ReasonSTARTTLSRefused},
-		"negotiates no protocol": {protocol: starttls.Postgres, upgrade: p.client("gate.test"), reason: certs.ReasonALPNMismatch},
+		"speaks plaintext":                 {protocol: starttls.Postgres, say: "\x00\x00\x00\x12\x00\x03\x00\x00user\x00bob\x00\x00", reason: certs.ReasonSTARTTLSRefused},
+		"sends too much":                   {protocol: starttls.Postgres, say: pgSSL + "\x00", reason: certs.ReasonSTARTTLSInjection},
+		"sends too much later":             {protocol: starttls.IMAP, say: "a STARTTLS\r\nb LOGIN bob secret\r\n", reason: certs.ReasonSTARTTLSInjection},
+		"stalls":                           {protocol: starttls.SMTP, say: "EHLO x\r\nSTART", reason: certs.ReasonHandshakeTimeout},
+		"stalls after its request for TLS": {protocol: starttls.SMTP, say: "STARTTLS\r\n", reason: certs.ReasonHandshakeTimeout},
+		"leaves":                           {protocol: starttls.POP3, say: "QUIT\r\n", reason: certs.ReasonPeerClosed},
+		"has no certificate":               {protocol: starttls.Postgres, tls: certs.NewServers(requiring), say: pgSSL, upgrade: p.client("gate.test"), reason: certs.ReasonClientCertificateRequired},
+		"begins with TLS":                  {protocol: starttls.IMAP, say: "\x16\x03\x01\x00\x05\x01", reason: certs.ReasonSTARTTLSRefused},
+		"negotiates no protocol":           {protocol: starttls.Postgres, upgrade: p.client("gate.test"), reason: certs.ReasonALPNMismatch},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -90,7 +90,7 @@ func TestStreamFailuresCountForTheSideThatFailed(t *testing.T) {
 				t.Errorf("failures of the endpoint: %v, want %v", s.Failures, want)
 			}
 			if s.Health != upstream.Up {
-				t.Errorf("its health is %v, though every connection to it could be made", s.Health)
+				t.Errorf("the endpoint's health is %v, although every connection to it succeeded", s.Health)
 			}
 			if s.Available == c.ejects {
 				t.Errorf("available: %v (%s)", s.Available, s.Unavailable)

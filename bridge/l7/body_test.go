@@ -25,10 +25,10 @@ func requests(seen chan<- string) http.Handler {
 
 func TestBytesAfterABrokenBodyAreNotARequest(t *testing.T) {
 	for name, body := range map[string]string{
-		"no size":               "zz\r\n",
-		"no line end after it":  "5\r\nhelloXX",
-		"a line feed in it":     "5;\nx\r\nhello\r\n",
-		"a size that overflows": "fffffffffffffffff\r\n",
+		"no size":                     "zz\r\n",
+		"no line end after the chunk": "5\r\nhelloXX",
+		"a line feed in it":           "5;\nx\r\nhello\r\n",
+		"a size that overflows":       "fffffffffffffffff\r\n",
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newTestbed(t)
@@ -141,7 +141,7 @@ func TestUnreadResponseIsCutOff(t *testing.T) {
 	})
 }
 
-func TestTrailersCannotSayWhatTheGatewaySays(t *testing.T) {
+func TestTrailersCannotSetFieldsOfTheGateway(t *testing.T) {
 	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 		schemes(t, func(t *testing.T, w *testbed, table *Table, scheme string) {
 			got := make(chan []string, 1)

@@ -80,7 +80,7 @@ func TestChaos(t *testing.T) {
 	for _, s := range servers {
 		eventually(t, "no request is left", func() bool { return s.Stats().InFlight == 0 && s.shared.Kept() == 0 })
 	}
-	t.Logf("%d requests: %d answered whole, %d by the gateway, %d failed; %d connections were reset", c.sent.Load(), c.whole.Load(), c.refused.Load(), c.failed.Load(), c.killed.Load())
+	t.Logf("%d requests: %d complete responses, %d answers of the gateway, %d failures; %d connections were reset", c.sent.Load(), c.whole.Load(), c.refused.Load(), c.failed.Load(), c.killed.Load())
 	if !c.mixed() {
 		t.Error("no request succeeded, or none failed")
 	}

@@ -159,7 +159,7 @@ func TestClientsWithoutAccess(t *testing.T) {
 			t.Errorf("gRPC: %d %v", res.StatusCode, res.Header)
 		}
 	})
-	t.Run("taken away meanwhile", func(t *testing.T) {
+	t.Run("access removed meanwhile", func(t *testing.T) {
 		var table atomic.Pointer[Table]
 		table.Store(&Table{Default: respond})
 		_, address := w.gateway(table.Load)

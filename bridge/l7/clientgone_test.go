@@ -10,7 +10,7 @@ import (
 // An upgrade may end the wait for the upstream while the clock checks whether the client
 // has left. The splice then owns the connection, so the clock must not cut it, even if
 // it finds a closed descriptor or the half-close of the other protocol.
-func TestAnUpgradeWhileTheClockLooksCutsNothing(t *testing.T) {
+func TestUpgradeDuringTheClocksCheckCutsNothing(t *testing.T) {
 	for _, waiting := range []bool{true, false} {
 		near, far := net.Pipe()
 		defer far.Close()
@@ -24,7 +24,7 @@ func TestAnUpgradeWhileTheClockLooksCutsNothing(t *testing.T) {
 			return true
 		})
 		if cut := c.cutCause() != nil; cut != waiting || cut != (len(causes) == 1) {
-			t.Errorf("waiting %v: cut %v, the exchange learns of it %v", waiting, cut, len(causes) == 1)
+			t.Errorf("waiting %v: cut %v, exchange notified %v", waiting, cut, len(causes) == 1)
 		}
 	}
 }

@@ -163,7 +163,7 @@ func TestUpgradesThatHTTP2CannotExpress(t *testing.T) {
 				t.Errorf("the log says %s", log)
 			}
 			if st := back.Upstream().Status()[0]; st.LastFailure != nil {
-				t.Errorf("it is the endpoint's failure: %+v", st)
+				t.Errorf("the failure counts for the endpoint: %+v", st)
 			}
 		})
 	}

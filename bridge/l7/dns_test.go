@@ -94,7 +94,7 @@ func TestEndpointsThatDNSChangesUnderTraffic(t *testing.T) {
 				m.to(servers[0], servers[1])
 				r := byDNS(w, p, m, backs.Options{}, fromHost)
 				stop := r.traffic(4)
-				eventually(t, "there are endpoints", func() bool { return r.status(servers[1]).Of != nil })
+				eventually(t, "the first endpoints are known", func() bool { return r.status(servers[1]).Of != nil })
 				stays := r.status(servers[1]).Of
 				for i := range 12 {
 					to := []string{servers[1], servers[2+i%2]}
@@ -102,7 +102,7 @@ func TestEndpointsThatDNSChangesUnderTraffic(t *testing.T) {
 						to = append(to, servers[0])
 					}
 					m.to(to...)
-					eventually(t, "requests go to the endpoint that came", func() bool {
+					eventually(t, "requests go to the new endpoint", func() bool {
 						s := r.status(to[1])
 						return !s.Left && s.Requests > 20 || w.Failed()
 					})
@@ -119,7 +119,7 @@ func TestEndpointsThatDNSChangesUnderTraffic(t *testing.T) {
 					return true
 				})
 				if s := r.status(servers[1]); s.Of != stays || len(s.Failures) > 0 {
-					t.Errorf("the one that stayed is another, or failed: %+v", s)
+					t.Errorf("the remaining endpoint was replaced, or failed: %+v", s)
 				}
 			})
 		}

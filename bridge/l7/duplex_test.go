@@ -131,7 +131,7 @@ func TestStreamsEndCorrectlyInEveryOrderThroughTheGateway(t *testing.T) {
 						t.Errorf("the upstream read %q", got)
 					}
 				case <-time.After(testTimeout):
-					t.Error("the upstream does not learn of it")
+					t.Error("the upstream is not notified of the end")
 				}
 			}
 			s.Done()
@@ -264,6 +264,6 @@ func TestASmallBodyNeedsNoGoroutine(t *testing.T) {
 	s := w.dial2(address).Open()
 	defer s.Done()
 	if !s.HasRoom() {
-		t.Error("over HTTP/2 it is sent aside")
+		t.Error("over HTTP/2 a separate goroutine sends the body")
 	}
 }

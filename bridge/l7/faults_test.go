@@ -274,7 +274,7 @@ func testFaults(t *testing.T, front, back backs.Protocol, kind *faultyKind) {
 		}
 		return true
 	}
-	eventually(t, "a request goes well without a fault", request)
+	eventually(t, "a request succeeds without a fault", request)
 	relays := map[string]*faultyRelay{"client's": toGateway, "upstream's": toUpstream}
 	sizes := make(map[string][2]int)
 	for side, r := range relays {
@@ -308,7 +308,7 @@ func testFaults(t *testing.T, front, back backs.Protocol, kind *faultyKind) {
 	if failed == 0 {
 		t.Error("no fault was noticed")
 	}
-	eventually(t, "a request goes well after the faults", request)
+	eventually(t, "a request succeeds after the faults", request)
 	eventually(t, "no request or connection is left", func() bool { return s.Stats().InFlight == 0 && s.shared.Kept() == 0 })
 }
 
@@ -488,7 +488,7 @@ func testUpgradeFaults(t *testing.T, secure bool) {
 		return err == nil
 	}
 	if !talk() {
-		t.Fatal("without a fault it fails")
+		t.Fatal("the upgrade fails without a fault")
 	}
 	for _, r := range []*faultyRelay{toGateway, toUpstream} {
 		up, down := r.carried()
@@ -503,7 +503,7 @@ func testUpgradeFaults(t *testing.T, secure bool) {
 		}
 	}
 	if !talk() {
-		t.Error("after the faults it fails")
+		t.Error("the upgrade fails after the faults")
 	}
 	eventually(t, "no request or connection is left", func() bool { return s.Stats().InFlight == 0 })
 }

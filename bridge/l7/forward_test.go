@@ -186,7 +186,7 @@ func TestFailuresAreAnsweredShortlyAndLoggedWithTheirReason(t *testing.T) {
 				fmt.Fprint(c, "220 smtp\r\n\r\n")
 			}))
 		}, 502, "14", certs.ReasonResponseBroken},
-		{"plaintext where TLS is wanted", func(w *testbed) *backs.Pools {
+		{"a plaintext upstream where TLS is expected", func(w *testbed) *backs.Pools {
 			return w.backWith(backs.HTTP1, nil, w.raw(nil, func(c net.Conn) { _, _ = io.Copy(c, c) }))
 		}, 502, "14", certs.ReasonLocalConfig},
 		{"HTTP/1.1 wanted", func(w *testbed) *backs.Pools {
@@ -220,7 +220,7 @@ func TestFailuresAreAnsweredShortlyAndLoggedWithTheirReason(t *testing.T) {
 				t.Errorf("gRPC: %d %v", res.StatusCode, res.Header)
 			}
 			if st := back.Upstream().Status(); len(st) > 0 && st[0].Failures[c.reason] == 0 {
-				t.Errorf("not noted: %v", st[0].Failures)
+				t.Errorf("the failure is not recorded: %v", st[0].Failures)
 			}
 			n := 0
 			for line := range strings.Lines(w.log.String()) {

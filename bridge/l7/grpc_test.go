@@ -68,10 +68,10 @@ func TestACallEndsAtItsDeadline(t *testing.T) {
 			for s.Write(make([]byte, 16<<10)) == nil {
 			}
 		}},
-		{name: "of the route, which is shorter", total: 1, timeout: func(time.Duration) []message.Field { return []message.Field{timeout("99H")} }, head: true, body: " end"},
-		{name: "of the route, in the response", total: 1, timeout: func(time.Duration) []message.Field { return nil }, body: "pong end",
+		{name: "the route's timeout is shorter", total: 1, timeout: func(time.Duration) []message.Field { return []message.Field{timeout("99H")} }, head: true, body: " end"},
+		{name: "the route's timeout passes in the response", total: 1, timeout: func(time.Duration) []message.Field { return nil }, body: "pong end",
 			upstream: func(s *http2.ServerStream) { _ = s.Write([]byte("pong")); _ = s.Flush() }},
-		{name: "of the call, which is shorter", total: time.Hour, body: "pong end", upstream: func(s *http2.ServerStream) { _ = s.Write([]byte("pong")); _ = s.Flush() }},
+		{name: "the call's timeout is shorter", total: time.Hour, body: "pong end", upstream: func(s *http2.ServerStream) { _ = s.Write([]byte("pong")); _ = s.Flush() }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newTestbed(t)

@@ -91,12 +91,12 @@ func TestARequestToHTTP1HoldsLittle(t *testing.T) {
 		heldRequest
 		buffers int // most that the body may take, as a part of its window
 	}{
-		"without a body":           {heldRequest{fields: []string{":method: GET", ":path: /"}, end: true}, 0},
-		"whose body has not begun": {heldRequest{fields: post}, 0},
-		"with a part of its body":  {heldRequest{fields: post, body: "x"}, 0},
-		"that is not asked for":    {heldRequest{fields: append(post, "expect: 100-continue")}, 0},
-		"with a few KiB":           {heldRequest{fields: post, body: strings.Repeat("x", 3<<10)}, 0},
-		"with a window":            {heldRequest{fields: post, body: strings.Repeat("x", 65535)}, 65535},
+		"without a body":                           {heldRequest{fields: []string{":method: GET", ":path: /"}, end: true}, 0},
+		"whose body has not begun":                 {heldRequest{fields: post}, 0},
+		"with a part of its body":                  {heldRequest{fields: post, body: "x"}, 0},
+		"whose body the upstream does not request": {heldRequest{fields: append(post, "expect: 100-continue")}, 0},
+		"with a few KiB":                           {heldRequest{fields: post, body: strings.Repeat("x", 3<<10)}, 0},
+		"with a window":                            {heldRequest{fields: post, body: strings.Repeat("x", 65535)}, 65535},
 	} {
 		for _, secure := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s,tls=%v", name, secure), func(t *testing.T) {

@@ -58,8 +58,8 @@ func TestAnOpenRequestHoldsLittle(t *testing.T) {
 	}
 }
 
-// Nor do uploads for which the upstream has no room, or that it does not ask for. Their
-// bodies count as parts of their windows.
+// Uploads hold as little if the upstream has no room for them, or does not request their
+// bodies. Their bodies count as parts of their windows.
 func TestABlockedUploadHoldsLittle(t *testing.T) {
 	if alloctest.Race {
 		t.Skip("the race detector's memory is in the sum")
@@ -69,10 +69,10 @@ func TestABlockedUploadHoldsLittle(t *testing.T) {
 		heldRequest
 		buffers int // most that the body and its copy may take
 	}{
-		"of a byte":             {heldRequest{fields: post, body: "x", shut: true}, 512},
-		"of a few KiB":          {heldRequest{fields: post, body: strings.Repeat("x", 3<<10), shut: true}, 4 << 10},
-		"of a window":           {heldRequest{fields: post, body: strings.Repeat("x", 60<<10), shut: true}, 65535},
-		"that is not asked for": {heldRequest{fields: append(post, "expect: 100-continue")}, 0},
+		"with a body of one byte":                  {heldRequest{fields: post, body: "x", shut: true}, 512},
+		"with a body of a few KiB":                 {heldRequest{fields: post, body: strings.Repeat("x", 3<<10), shut: true}, 4 << 10},
+		"with a body that fills its window":        {heldRequest{fields: post, body: strings.Repeat("x", 60<<10), shut: true}, 65535},
+		"whose body the upstream does not request": {heldRequest{fields: append(post, "expect: 100-continue")}, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if held, most := request.held(t)-request.buffers, maxStreamMemory/maxStreams; held > most {
@@ -91,8 +91,8 @@ type heldRequest struct {
 	upstream *backs.Pools
 }
 
-// held returns how many bytes each of as many such requests as a connection may have
-// holds.
+// held opens as many such requests as a connection may have, and returns how many bytes
+// each of them holds.
 func (request *heldRequest) held(t *testing.T) int {
 	w, arrived := newTestbed(t), make(chan struct{}, maxStreams)
 	window := uint32(1 << 20) // so that no upload waits for the upstream

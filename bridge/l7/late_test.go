@@ -21,22 +21,22 @@ import (
 // limitedWaits maps each kind of wait to a function that begins it on a connection to
 // the gateway, and returns when the limit has passed.
 var limitedWaits = map[string]func(t *testing.T, c net.Conn){
-	"for the first request": func(t *testing.T, c net.Conn) {
+	"the wait for the first request": func(t *testing.T, c net.Conn) {
 		_, _ = io.Copy(io.Discard, c)
 	},
-	"for the rest of a header": func(t *testing.T, c net.Conn) {
+	"the wait for the rest of a header": func(t *testing.T, c net.Conn) {
 		fmt.Fprint(c, "GET / HTTP/1.1\r\nHost:")
 		_, _ = io.Copy(io.Discard, c)
 	},
-	"for the next request": func(t *testing.T, c net.Conn) {
+	"the wait for the next request": func(t *testing.T, c net.Conn) {
 		fmt.Fprint(c, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 		_, _ = io.Copy(io.Discard, c)
 	},
-	"for the rest of a response": func(t *testing.T, c net.Conn) {
+	"the wait for the rest of a response": func(t *testing.T, c net.Conn) {
 		fmt.Fprint(c, "GET /stalls HTTP/1.1\r\nHost: a\r\n\r\n")
 		_, _ = io.Copy(io.Discard, c)
 	},
-	"for the next request of HTTP/2": func(t *testing.T, c net.Conn) {
+	"the wait for the next HTTP/2 request": func(t *testing.T, c net.Conn) {
 		client := http2.NewClientConn(c, http2.Options{IdleTimeout: time.Hour})
 		ended := make(chan struct{})
 		go func() { defer close(ended); _ = client.Run() }()

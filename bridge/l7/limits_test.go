@@ -34,7 +34,7 @@ func (h *heldHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprint(w, "done")
 }
 
-func TestRequestsAtOnceAreLimited(t *testing.T) {
+func TestConcurrentRequestsAreLimited(t *testing.T) {
 	for _, c := range []struct {
 		limits limit.Limits
 		kind   limit.Kind
@@ -66,7 +66,7 @@ func TestRequestsAtOnceAreLimited(t *testing.T) {
 				body, _ := io.ReadAll(res.Body)
 				res.Body.Close()
 				if want := map[int]string{503: "service unavailable\n", 429: "too many requests\n"}[c.code]; res.StatusCode != c.code || string(body) != want || res.Header.Get("Retry-After") != "1" {
-					t.Errorf("one above the limit: %d %q %v", res.StatusCode, body, res.Header)
+					t.Errorf("a request above the limit: %d %q %v", res.StatusCode, body, res.Header)
 				}
 			}
 			if status := w.grpc(browser, url); status != "14" {
@@ -129,7 +129,7 @@ func (w *testbed) grpc(c *http.Client, url string) string {
 	return res.Header.Get("Grpc-Status")
 }
 
-func TestRequestsInATimeAreLimited(t *testing.T) {
+func TestRequestRateIsLimited(t *testing.T) {
 	hourly := limit.Rate{Count: 4, Period: time.Hour}
 	for _, c := range []struct {
 		limits limit.Limits
@@ -155,7 +155,7 @@ func TestRequestsInATimeAreLimited(t *testing.T) {
 				}
 				res.Body.Close()
 				if wait, _ := strconv.Atoi(res.Header.Get("Retry-After")); res.StatusCode != c.code || wait < 800 || wait > 900 {
-					t.Errorf("one above the limit: %d %v", res.StatusCode, res.Header)
+					t.Errorf("a request above the limit: %d %v", res.StatusCode, res.Header)
 				}
 			}
 		})

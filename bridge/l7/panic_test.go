@@ -22,7 +22,7 @@ type panickingFront struct {
 
 func (f *panickingFront) Read() ([]byte, error) {
 	if f.after--; f.after < 0 {
-		panic("a fault of the gateway's own")
+		panic("a fault of the gateway itself")
 	}
 	return []byte("x"), nil
 }
@@ -73,7 +73,7 @@ func TestAPanicInAnUploadEndsItsExchangeOnly(t *testing.T) {
 				if cause := <-f.aborted; !errors.Is(cause, errPanic) || f.status != 0 {
 					t.Errorf("%v, retries %v: aborted with %v, answered %d", p, retries, cause, f.status)
 				}
-				if !strings.Contains(w.log.String(), "a fault of the gateway's own") {
+				if !strings.Contains(w.log.String(), "a fault of the gateway itself") {
 					t.Error("nothing was logged")
 				}
 				if n := s.Stats().InFlight; n != 0 {

@@ -134,7 +134,7 @@ func TestParkedClientsAreClosedInTime(t *testing.T) {
 	eventually(t, "the connection is removed", func() bool { return s.Stats().Open == 0 })
 }
 
-func TestParkedClientsThatGoAreForgotten(t *testing.T) {
+func TestParkedClientsThatDisconnectAreRemoved(t *testing.T) {
 	t.Parallel()
 	canPark(t)
 	for name, leave := range map[string]func(c net.Conn){

@@ -124,7 +124,7 @@ func TestAnnouncedClientsShareNoConnection(t *testing.T) {
 				t.Errorf("clients shared connections: %v", numbers)
 			}
 			clients[0].Close()
-			eventually(t, "its connection upstream is closed", func() bool { return open.Load() == 2 })
+			eventually(t, "its connection to the upstream is closed", func() bool { return open.Load() == 2 })
 			if n := back.Kept(back.Upstream().Endpoints()[0]); n != 2 {
 				t.Errorf("%d pools are kept", n)
 			}

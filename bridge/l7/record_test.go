@@ -373,7 +373,7 @@ func TestARecordOfARequestThatHadToWait(t *testing.T) {
 			eventually(t, "the request waits", func() bool { return back.Upstream().Load().Pending == 1 })
 			third := ask("/third")
 			if res, _ := third.answer(t, "GET"); res.StatusCode != 503 {
-				t.Errorf("too many: %s", res.Status)
+				t.Errorf("a request above the limit: %s", res.Status)
 			}
 			g.all()
 			first.answer(t, "GET")
@@ -448,7 +448,7 @@ func TestARecordOfAnUpgrade(t *testing.T) {
 				t.Fatal(res, err)
 			}
 			if n := s.Stats().Durations[1].Count(); n != 0 {
-				t.Error("it is counted before it has ended")
+				t.Error("the upgraded request is counted before it has ended")
 			}
 			fmt.Fprint(c, "ping")
 			if got, err := io.ReadAll(c.r); string(got) != "hibye" || err != nil {
@@ -589,7 +589,7 @@ func TestARecordOfAClientBehindAProxy(t *testing.T) {
 }
 
 // The response times of upstreams are counted with and without an access log.
-func TestHeadsAreCounted(t *testing.T) {
+func TestResponseTimesAreCounted(t *testing.T) {
 	w := newTestbed(t)
 	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 		var counted upstream.Latencies

@@ -310,7 +310,7 @@ func TestClientsThatLeaveWhileTheirRequestIsTriedAgain(t *testing.T) {
 					slow++ // the client may have left after the pause
 				}
 				if err := <-left; err == nil {
-					t.Error("there was an answer")
+					t.Error("the request got a response")
 				}
 				eventually(t, "no request or connection is left", func() bool {
 					requests, retrying := back.Upstream().Retries().InProgress()

@@ -29,7 +29,7 @@ func retried(b *backs.Pools, r exchange.Retry) *Action {
 	return a
 }
 
-// everything retries every kind of failure, without a pause.
+// everything is a Retry for every kind of failure, without a pause.
 var everything = exchange.Retry{ConnectFailure: true, Reset: true, RefusedStream: true, Codes: []int{429, 502, 503}, Methods: []string{"POST"}, Backoff: time.Nanosecond}
 
 // A failingFirst is an upstream that fails its first requests in some way, and serves the others.

@@ -124,7 +124,7 @@ func TestRouteAndUpstreamAgreeOnThePath(t *testing.T) {
 			t.Errorf("%s: resolved to %+v, want the path %q", given, r, path)
 		}
 	}
-	// OPTIONS * is about the server, which has no path.
+	// OPTIONS * concerns the whole server, so the request has no path.
 	c := w.dial(plain)
 	c.send("OPTIONS * HTTP/1.1", "Host: a")
 	if res, body := c.answer(t, "OPTIONS"); res.StatusCode != 200 || !strings.Contains(body, " * by ") {

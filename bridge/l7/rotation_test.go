@@ -136,7 +136,7 @@ func TestRotationOfTheClientCertificateUnderTraffic(t *testing.T) {
 			}
 		}
 		stop()
-		eventually(t, "the old certificate fades out", func() bool {
+		eventually(t, "no connection uses the old certificate", func() bool {
 			counts := r.tracker.Counts()
 			return counts[before.Fingerprint()] == 0 && counts[after.Fingerprint()] > 0
 		})

@@ -127,7 +127,7 @@ func TestLimits(t *testing.T) {
 			t.Errorf("%+v", st)
 		}
 		one.Close()
-		eventually(t, "room is made", func() bool { return s.Stats().Open == 1 })
+		eventually(t, "a place is free", func() bool { return s.Stats().Open == 1 })
 		four := w.dial(address)
 		four.send("GET / HTTP/1.1", "Host: a")
 		if res, _ := four.answer(t, "GET"); res.StatusCode != 404 {
@@ -219,7 +219,7 @@ func TestShutdownLetsRequestsEnd(t *testing.T) {
 		eventually(t, "the idle connection is closed", func() bool { return s.Stats().Open == 1 })
 		if c, err := net.Dial("tcp", address); err == nil {
 			c.Close()
-			t.Error("it still accepts")
+			t.Error("the server still accepts")
 		}
 		close(release)
 		if b := <-got; b != "begun done" {
@@ -369,7 +369,7 @@ func TestClientsThatLeaveDoNotAffectOthers(t *testing.T) {
 		t.Errorf("a warning about the clients' behavior was logged:\n%s", firstLine(w.log.String(), "[WARN]"))
 	}
 	if back.Upstream().Status()[0].Failures != nil && len(back.Upstream().Status()[0].Failures) > 0 {
-		t.Errorf("noted against the upstream: %v", back.Upstream().Status()[0].Failures)
+		t.Errorf("counted as a failure of the upstream: %v", back.Upstream().Status()[0].Failures)
 	}
 }
 

@@ -25,8 +25,8 @@ func TestOneRequestInIsOneRequestOut(t *testing.T) {
 		{"chunks", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", "hello"},
 		{"chunks with extensions", "Transfer-Encoding: chunked\r\n\r\n5;a=b\r\nhello\r\n0;c\r\n\r\n", "hello"},
 		{"chunks with leading zeros", "Transfer-Encoding: chunked\r\n\r\n0005\r\nhello\r\n0\r\n\r\n", "hello"},
-		{"a length of variants", "Content_Length: 5\r\nX-Content-Length: 5\r\n\r\n", ""},
-		{"a length said twice alike", "Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello", refused},
+		{"misspelled Content-Length fields", "Content_Length: 5\r\nX-Content-Length: 5\r\n\r\n", ""},
+		{"two equal lengths", "Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello", refused},
 		{"chunks and a length", "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", refused},
 		{"a length and chunks", "Transfer-Encoding: chunked\r\nContent-Length: 50\r\n\r\n0\r\n\r\n", refused},
 		{"a folded field", "X: a\r\n Content-Length: 5\r\n\r\n", refused},
@@ -82,11 +82,11 @@ func TestOneRequestInIsOneRequestOut(t *testing.T) {
 
 func TestConnectionsWithMoreThanAResponseAreNotUsedAgain(t *testing.T) {
 	for name, response := range map[string]string{
-		"a second response":           "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok" + "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nPOISON",
-		"a body after a 204":          "HTTP/1.1 204 No Content\r\nContent-Length: 6\r\n\r\nPOISON",
-		"two lengths":                 "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 8\r\n\r\nokPOISON",
-		"a length and chunks":         "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\nPOISON",
-		"another protocol, not asked": "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\nPOISON",
+		"a second response":   "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok" + "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nPOISON",
+		"a body after a 204":  "HTTP/1.1 204 No Content\r\nContent-Length: 6\r\n\r\nPOISON",
+		"two lengths":         "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 8\r\n\r\nokPOISON",
+		"a length and chunks": "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\nPOISON",
+		"a switch to another protocol without a request": "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\nPOISON",
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newTestbed(t)

@@ -18,7 +18,7 @@ func TestResponsesHaveTheRequestsID(t *testing.T) {
 	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 		schemes(t, func(t *testing.T, w *testbed, table *Table, scheme string) {
 			back := w.back(p, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-				rw.Header().Set("X-Request-Id", "the upstream's own")
+				rw.Header().Set("X-Request-Id", "an ID of the upstream")
 				io.WriteString(rw, strings.Join(r.Header.Values("X-Request-Id"), ",")+" "+r.Header.Get("Traceparent"))
 			}), "h2", "http/1.1"))
 			gone := w.back(backs.HTTP1, w.closed())
@@ -57,10 +57,10 @@ func TestResponsesHaveTheRequestsID(t *testing.T) {
 				}
 			}
 			if res, err := browser.Get(scheme + "://" + address + "/silent"); err != nil || res.Header.Get("X-Request-Id") != "" {
-				t.Errorf("a rule does not remove it: %v, %v", res, err)
+				t.Errorf("the rule did not remove the request ID: %v, %v", res, err)
 			}
 			if !strings.Contains(w.log.String(), "request_id=id-1 trace=") {
-				t.Error("the log does not tell")
+				t.Error("the log lacks the request ID")
 			}
 		})
 	}

@@ -143,7 +143,7 @@ func TestRequestsWaitForAnEndpoint(t *testing.T) {
 		g.pass <- struct{}{}
 	}
 	all.Wait()
-	eventually(t, "everything has ended", func() bool { return u.Load() == upstream.Load{} })
+	eventually(t, "all requests have ended", func() bool { return u.Load() == upstream.Load{} })
 }
 
 // A connCount counts a server's connections, as the server sees them.
@@ -233,7 +233,7 @@ func TestRequestsShareFewConnections(t *testing.T) {
 				t.Errorf("%d connections at once", count.most.Load())
 			}
 			t.Logf("%d requests by %d connections, %d at once", clients*requests, count.made.Load(), count.most.Load())
-			eventually(t, "everything has ended", func() bool { return back.Upstream().Load() == upstream.Load{} })
+			eventually(t, "all requests have ended", func() bool { return back.Upstream().Load() == upstream.Load{} })
 		})
 	}
 }
@@ -302,12 +302,12 @@ func TestUpgradesCountAgainstConnectionLimits(t *testing.T) {
 	c := w.dial(address)
 	c.send("GET / HTTP/1.1", "Host: a", "Connection: upgrade", "Upgrade: test")
 	if res, err := http.ReadResponse(c.r, nil); err != nil || res.StatusCode != 101 {
-		t.Fatalf("with an idle connection: %v %v", res, err)
+		t.Fatalf("while a connection is idle: %v %v", res, err)
 	}
 	late := w.dial(address)
 	late.send("GET / HTTP/1.1", "Host: a", "Connection: upgrade", "Upgrade: test")
 	if res, _ := late.answer(t, "GET"); res.StatusCode != 503 {
-		t.Errorf("with one in use: %d", res.StatusCode)
+		t.Errorf("while the only connection is in use: %d", res.StatusCode)
 	}
 	c.Close()
 	eventually(t, "its place is free", func() bool {

@@ -66,7 +66,7 @@ func TestARateIsEnforcedExactly(t *testing.T) {
 					}
 					time.Sleep(c.after - 1)
 					if r := enter(l, alice, limits); r.Kind != kind && c.after > 1 {
-						t.Fatalf("%+v: one too early", c.rate)
+						t.Fatalf("%+v: a request was admitted too early", c.rate)
 					}
 					time.Sleep(time.Nanosecond)
 					if n := taken(l, alice, limits); n != 1 {
@@ -100,10 +100,10 @@ func TestTheRateHoldsOverALongTime(t *testing.T) {
 
 func TestConcurrentRequestsTakeExactlyTheRate(t *testing.T) {
 	for name, limits := range map[string]Limits{
-		"rate":               {Rate: Rate{Count: 500, Period: time.Hour}},
-		"rate of a client":   {RatePerClient: Rate{Count: 500, Period: time.Hour}},
-		"at once":            {AtOnce: 500},
-		"at once, of client": {AtOncePerClient: 500},
+		"rate":                            {Rate: Rate{Count: 500, Period: time.Hour}},
+		"rate of a client":                {RatePerClient: Rate{Count: 500, Period: time.Hour}},
+		"at once":                         {AtOnce: 500},
+		"concurrent requests of a client": {AtOncePerClient: 500},
 	} {
 		l, now := New(), time.Now()
 		var all sync.WaitGroup
@@ -146,14 +146,14 @@ func TestEachClientHasItsOwnLimits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, limits := New(), Limits{RatePerClient: Rate{Count: 2}, Rate: Rate{Count: 5}}
 		if n := taken(l, alice, limits); n != 2 {
-			t.Errorf("%d of the one", n)
+			t.Errorf("%d requests of the first client", n)
 		}
 		// A refused request of one client does not reduce the shared limits.
 		if n := taken(l, bob, limits); n != 2 {
-			t.Errorf("%d of the other", n)
+			t.Errorf("%d requests of the second client", n)
 		}
 		if n := taken(l, none, limits); n != 1 {
-			t.Errorf("%d of who has no address", n)
+			t.Errorf("%d requests without an address", n)
 		}
 		if got, want := fmt.Sprint(l.Refused()), fmt.Sprint(map[Kind]uint64{AtOnce: 0, AtOncePerClient: 0, OfRate: 1, OfRatePerClient: 2}); got != want {
 			t.Errorf("refused %s, want %s", got, want)
@@ -248,10 +248,10 @@ func TestTheNumberOfTrackedClientsIsBounded(t *testing.T) {
 		t.Errorf("%d are known, want %d", known, MaxClients)
 	}
 	if k := try(nth(3*MaxClients - 1)); k != OfRatePerClient {
-		t.Errorf("the last that came is forgotten: %v", k)
+		t.Errorf("the latest client is forgotten: %v", k)
 	}
 	if k := try(nth(1)); k != None {
-		t.Errorf("the first is not forgotten: %v", k)
+		t.Errorf("the first client is not forgotten: %v", k)
 	}
 }
 
@@ -271,10 +271,10 @@ func TestLimitsCostNoAllocation(t *testing.T) {
 
 func BenchmarkEnter(b *testing.B) {
 	for name, limits := range map[string]Limits{
-		"no limit":         {},
-		"all together":     {AtOnce: 1 << 30, Rate: Rate{Count: 1, Burst: 1 << 30}},
-		"of each, too":     {AtOnce: 1 << 30, AtOncePerClient: 1 << 30, Rate: Rate{Count: 1, Burst: 1 << 30}, RatePerClient: Rate{Count: 1, Burst: 1 << 30}},
-		"rate of a single": {RatePerClient: Rate{Count: 1, Burst: 1 << 30}},
+		"no limit":                {},
+		"all together":            {AtOnce: 1 << 30, Rate: Rate{Count: 1, Burst: 1 << 30}},
+		"of each client too":      {AtOnce: 1 << 30, AtOncePerClient: 1 << 30, Rate: Rate{Count: 1, Burst: 1 << 30}, RatePerClient: Rate{Count: 1, Burst: 1 << 30}},
+		"rate of a single client": {RatePerClient: Rate{Count: 1, Burst: 1 << 30}},
 	} {
 		b.Run(name, func(b *testing.B) {
 			l, now := New(), time.Now()

@@ -29,7 +29,7 @@ func followed(t *testing.T, target probe.Target, failed *probe.Result) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if again := probe.Run(ctx, changed); !again.OK() && again.Reason == failed.Reason {
-		t.Errorf("%q was followed, and it is still %s: %s", s.Text, again.Reason, again.Explanation)
+		t.Errorf("after the change of %q the reason is still %s: %s", s.Text, again.Reason, again.Explanation)
 	}
 }
 

@@ -34,7 +34,7 @@ func selfSignedBy(t *testing.T, generate string) *pki.Issued {
 
 // Alert 40 means that a parameter was missing. The probe finds the parameter,
 // and gives no advice that a further handshake has disproved.
-func TestWhatIsMissingIsNamed(t *testing.T) {
+func TestMissingParameterIsNamed(t *testing.T) {
 	ca := certstest.NewCA(t)
 	brainpool := selfSignedBy(t, "-algorithm EC -pkeyopt ec_paramgen_curve:brainpoolP256r1")
 	ed448 := selfSignedBy(t, "-algorithm ED448")

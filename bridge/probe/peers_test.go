@@ -50,7 +50,7 @@ func TestAnEndpointWithoutTLSIsQuoted(t *testing.T) {
 			}
 			io.Copy(io.Discard, c)
 		}, []string{`"-ERR unknown"`, "as Redis does"}},
-		{"what drives a terminal", after("\x1b[31mred\x00\xff\u202e\r\n"), []string{`\x1b[31mred\x00\xff\u202e`}},
+		{"terminal escape sequences", after("\x1b[31mred\x00\xff\u202e\r\n"), []string{`\x1b[31mred\x00\xff\u202e`}},
 		{"no end", func(c net.Conn) {
 			c.Read(make([]byte, 1))
 			chunk := bytes.Repeat([]byte("A"), 4096)
@@ -85,7 +85,7 @@ func TestAnEndpointThatClosesOrIsSilent(t *testing.T) {
 	}{
 		{"closes", func(c *net.TCPConn) { c.Read(make([]byte, 4096)); c.CloseWrite(); io.Copy(io.Discard, c) }, nil,
 			certs.ReasonPeerClosed, []string{"closed the connection", "before it sent anything"}, []string{"endpoints[0].address"}},
-		{"fails of itself", func(c *net.TCPConn) {
+		{"fails with internal_error", func(c *net.TCPConn) {
 			c.Read(make([]byte, 4096))
 			c.Write([]byte{21, 3, 3, 0, 2, 2, 80}) // internal_error
 			io.Copy(io.Discard, c)

@@ -98,7 +98,7 @@ func TestAFailedHandshakeIsExplained(t *testing.T) {
 			advice: []string{"renew the certificate"},
 		},
 		{
-			name: "expired long before the clock, and so is what we trust",
+			name: "expired long before the clock, and so is our trust anchor",
 			change: func(t *testing.T, p peers) {
 				p.client.Time = func() time.Time { return now.Add(40 * 365 * day) }
 			},
@@ -147,7 +147,7 @@ func TestAFailedHandshakeIsExplained(t *testing.T) {
 			advice: []string{"valid now"},
 		},
 		{
-			name: "not valid yet, and neither is what we trust",
+			name: "not valid yet, and neither is our trust anchor",
 			change: func(t *testing.T, p peers) {
 				p.client.Time = func() time.Time { return now.Add(-400 * day) }
 			},
@@ -192,7 +192,7 @@ func TestAFailedHandshakeIsExplained(t *testing.T) {
 			advice: []string{"tls.verify_name", "*.example.com"},
 		},
 		{
-			name: "none of the names asked for",
+			name: "a certificate without any of the required names",
 			change: func(t *testing.T, p peers) {
 				p.client.SubjectAltNames = []certs.SAN{{Kind: certs.SANURI, Value: "spiffe://corp/pay"}}
 			},
@@ -334,7 +334,7 @@ func TestAFailedHandshakeIsExplained(t *testing.T) {
 			advice: []string{"tls.certificate"},
 		},
 		{
-			name: "a common name and no other",
+			name: "only a common name",
 			change: func(t *testing.T, p peers) {
 				p.server.Certificates[0] = selfSigned(t, &x509.Certificate{Subject: pkix.Name{CommonName: "upstream.test"}})
 				p.client.Trust = []*certs.TrustBundle{trust(t, p.server.Certificates[0].Certificate[0])}
@@ -354,7 +354,7 @@ func TestAFailedHandshakeIsExplained(t *testing.T) {
 			advice: []string{"CN=far intermediate"},
 		},
 		{
-			name: "a server that wants a name",
+			name: "a server that requires SNI",
 			change: func(t *testing.T, p peers) {
 				cert := p.server.Certificates[0]
 				p.client.NoServerName = true

@@ -126,7 +126,7 @@ func TestAllAcceptableCAsAreChecked(t *testing.T) {
 	pool.AddCert(ca.Root().Certificate())
 	server.ClientCAs, server.ClientAuth = pool, tls.RequestClientCert
 	r := run(t, serveTLS(t, server), client)
-	if !r.OK() || strings.Contains(r.Explanation, "none of them") {
-		t.Errorf("ours is of the last CA that the server named: %s", r.Explanation)
+	if !r.OK() || strings.Contains(r.Explanation, "a CA that the server does not name") {
+		t.Errorf("our certificate is from the last CA that the server named: %s", r.Explanation)
 	}
 }

@@ -62,11 +62,11 @@ func TestRaceReturnsTheFirstConnection(t *testing.T) {
 		after  time.Duration
 	}{
 		{"the first answers in time", []racer{{after: 200 * time.Millisecond}, {}}, 0, 200 * time.Millisecond},
-		{"the first does not answer", []racer{{after: time.Hour}, {after: time.Millisecond}}, 1, 251 * time.Millisecond},
+		{"the first attempt gets no answer", []racer{{after: time.Hour}, {after: time.Millisecond}}, 1, 251 * time.Millisecond},
 		{"the first answers late, but before the second", []racer{{after: 300 * time.Millisecond}, {after: time.Second}}, 0, 300 * time.Millisecond},
 		{"the first fails at once", []racer{{err: failed}, {after: time.Millisecond}}, 1, time.Millisecond},
-		{"most do not answer", []racer{{after: time.Hour}, {after: time.Hour}, {after: time.Hour}, {}}, 3, 750 * time.Millisecond},
-		{"two do not answer, one fails", []racer{{after: time.Hour}, {err: failed}, {after: time.Hour}, {}}, 3, 500 * time.Millisecond},
+		{"most attempts get no answer", []racer{{after: time.Hour}, {after: time.Hour}, {after: time.Hour}, {}}, 3, 750 * time.Millisecond},
+		{"two attempts get no answer, and one fails", []racer{{after: time.Hour}, {err: failed}, {after: time.Hour}, {}}, 3, 500 * time.Millisecond},
 		{"all fail", []racer{{after: time.Second, err: failed}, {err: errors.New("unreachable")}}, -1, time.Second},
 		{"none answers", []racer{{after: time.Hour}, {after: time.Hour}}, -1, 5 * time.Second},
 	} {

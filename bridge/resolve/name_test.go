@@ -110,7 +110,7 @@ func TestTruncatedAnswersAreRetriedOverTCP(t *testing.T) {
 		t.Errorf("%d addresses for %v", len(a.Addresses), a.TTL)
 	}
 	if s.OverTCP() == 0 {
-		t.Error("nothing was asked over TCP")
+		t.Error("no query was sent over TCP")
 	}
 	slices.Reverse(records)
 	s.Set("many.test", records...)
@@ -173,13 +173,13 @@ func TestAFailureKeepsTheLastAnswer(t *testing.T) {
 	s := dnstest.NewServer(t)
 	header := func(counts ...byte) []byte { return append([]byte{0, 1}, counts...) }
 	for name, fail := range map[string]func(name string){
-		"NXDOMAIN":              func(name string) { s.Set(name) },
-		"SERVFAIL":              func(name string) { s.Fail(name, dnsmessage.RCodeServerFailure) },
-		"REFUSED":               func(name string) { s.Fail(name, dnsmessage.RCodeRefused) },
-		"no data":               func(name string) { s.Set(name, dnstest.SRV(1, 1, 1, 1, "other.test")) },
-		"nowhere":               func(name string) { s.Set(name, dnstest.A(1, "0.0.0.0"), dnstest.A(1, "::"), dnstest.A(1, "224.0.0.1")) },
-		"no more than a header": func(name string) { s.Garble(name, nil) },
-		"no question":           func(name string) { s.Garble(name, make([]byte, 8)) },
+		"NXDOMAIN":      func(name string) { s.Set(name) },
+		"SERVFAIL":      func(name string) { s.Fail(name, dnsmessage.RCodeServerFailure) },
+		"REFUSED":       func(name string) { s.Fail(name, dnsmessage.RCodeRefused) },
+		"no data":       func(name string) { s.Set(name, dnstest.SRV(1, 1, 1, 1, "other.test")) },
+		"nowhere":       func(name string) { s.Set(name, dnstest.A(1, "0.0.0.0"), dnstest.A(1, "::"), dnstest.A(1, "224.0.0.1")) },
+		"only a header": func(name string) { s.Garble(name, nil) },
+		"no question":   func(name string) { s.Garble(name, make([]byte, 8)) },
 		"missing records": func(name string) {
 			s.Garble(name, append(header(0xff, 0xff, 0, 0, 0, 0), bytes.Repeat([]byte{0xc0, 0x0c}, 300)...))
 		},
@@ -231,11 +231,11 @@ func TestAFamilyWithoutAnAnswerKeepsItsAddresses(t *testing.T) {
 	broken()
 	a, err := n.Ask(t.Context())
 	if err == nil || at(a) != "10.0.0.2:443, [2001:db8::1]:443" {
-		t.Errorf("without an answer for AAAA %s, %v", at(a), err)
+		t.Errorf("without a response to the AAAA query: %s, %v", at(a), err)
 	}
 	s.Set("both.test", dnstest.A(60, "10.0.0.2"))
 	if got := at(ask(t, n)); got != "10.0.0.2:443" {
-		t.Errorf("with none of AAAA %s", got)
+		t.Errorf("with an empty AAAA answer: %s", got)
 	}
 }
 
@@ -289,7 +289,7 @@ func TestAddressesWithoutARouteAreLeftOut(t *testing.T) {
 		}
 	}
 	if !resolve.IsRouted(netip.MustParseAddr("127.0.0.1")) || resolve.IsRouted(netip.MustParseAddr("fe80::1")) {
-		t.Error("there is no way to this machine, or one to a link that is not named")
+		t.Error("loopback counts as unrouted, or an address without its zone as routed")
 	}
 }
 

@@ -155,7 +155,7 @@ func TestAddressesOfAnAnswerAreBounded(t *testing.T) {
 	alloctest.WantCost(t, record*len(addrs), alloctest.Bound{}, func() {
 		looked = 0
 		if kept := n.usable(addrs); len(kept) != MaxAddresses || looked != MaxAddresses {
-			t.Errorf("%d are kept, %d were looked at", len(kept), looked)
+			t.Errorf("%d addresses are kept, %d were checked", len(kept), looked)
 		}
 	})
 }

@@ -29,10 +29,10 @@ func packed(t testing.TB, change func(*dnsmessage.Message)) []byte {
 
 func TestOnlyResponsesToTheQueryAreParsed(t *testing.T) {
 	for what, change := range map[string]func(*dnsmessage.Message){
-		"of another query": func(m *dnsmessage.Message) { m.ID = 8 },
-		"a query":          func(m *dnsmessage.Message) { m.Response = false },
-		"cut short":        func(m *dnsmessage.Message) { m.Truncated = true },
-		"to no question":   func(m *dnsmessage.Message) { m.Questions = nil },
+		"of another query":   func(m *dnsmessage.Message) { m.ID = 8 },
+		"a query":            func(m *dnsmessage.Message) { m.Response = false },
+		"cut short":          func(m *dnsmessage.Message) { m.Truncated = true },
+		"without a question": func(m *dnsmessage.Message) { m.Questions = nil },
 	} {
 		if r, ok := readResponse(packed(t, change), 7); ok {
 			t.Errorf("%s: %+v", what, r)
@@ -78,7 +78,7 @@ func FuzzResponse(f *testing.F) {
 			}
 		}
 		if got := l.answered != nil; got != ok || len(c.got) != 0 {
-			t.Errorf("heard %v, %d bytes are left; want %v", got, len(c.got), ok)
+			t.Errorf("received %v, %d bytes are left; want %v", got, len(c.got), ok)
 		}
 	})
 }

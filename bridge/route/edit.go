@@ -177,7 +177,7 @@ func (e *editor[T]) bucket(pattern string) *bucketEdit[T] {
 	return b
 }
 
-// edits returns the location of the editor for p's map, and the map. It returns nil if
+// edits returns the map of p, and a pointer to the editor of this map. It returns nil if
 // p is in no map.
 func (b *bucketEdit[T]) edits(p Path) (edit **sharded.Editor[[]*entry[T]], of *sharded.Map[[]*entry[T]]) {
 	switch p.Kind {

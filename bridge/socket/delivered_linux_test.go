@@ -56,7 +56,7 @@ func TestDeliveredFollowsThePeer(t *testing.T) {
 			<-written
 			for _, waiting := s.Delivered(); waiting != 0; _, waiting = s.Delivered() {
 				if time.Now().After(deadline) {
-					t.Fatal("something waits forever")
+					t.Fatal("some bytes stay unacknowledged forever")
 				}
 				time.Sleep(time.Millisecond)
 			}

@@ -129,7 +129,7 @@ func TestDescriptorsAreNeverTakenTwice(t *testing.T) {
 	}
 }
 
-func TestPatientlyWaitsOnlyForDescriptors(t *testing.T) {
+func TestRetryDescriptorsWaitsOnlyForDescriptors(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		other := errors.New("other")
 		for _, test := range []struct {

@@ -90,7 +90,7 @@ func TestLargeBuffersAreLimited(t *testing.T) {
 		}
 	}
 	if b := p.LendLarge(flowSize); len(*b) != bulkSize+slack {
-		t.Errorf("one more, of %d", len(*b))
+		t.Errorf("one more buffer, of %d", len(*b))
 	}
 	for _, n := range []int{1, BufferSize, BufferSize + 1, bulkSize + slack + 1, flowSize + slack, 1 << 20} {
 		b := p.Lend(n) // Lend must not fail
@@ -156,11 +156,11 @@ func TestBlockedFlushHoldsNoLargeBuffer(t *testing.T) {
 	go func() { done <- s.Flush() }()
 	for until := time.Now().Add(time.Minute); pool.flows.Load() > 0; runtime.Gosched() {
 		if time.Now().After(until) {
-			t.Fatal("it holds a large buffer")
+			t.Fatal("the blocked flush holds a large buffer")
 		}
 	}
 	if len(done) > 0 {
-		t.Fatal("it does not wait")
+		t.Fatal("the flush does not wait")
 	}
 	if _, err := io.ReadFull(far, make([]byte, sent)); err != nil {
 		t.Fatal(err)

@@ -130,7 +130,7 @@ func TestTryFill(t *testing.T) {
 	for s.TryFill() == socket.ErrWouldBlock {
 	}
 	if got := string(s.Taken()); got != "late" {
-		t.Fatalf("took in %q", got)
+		t.Fatalf("received %q", got)
 	}
 	if err := s.TryFill(); err != nil || string(s.Taken()) != "late" {
 		t.Fatalf("again: %v, %q", err, s.Taken())

@@ -32,7 +32,7 @@ func TestRecordsWithoutDataAreLimited(t *testing.T) {
 		}
 		m.add(record(0))
 		if m.check() != ErrIdleRecords {
-			t.Error("over the limit nothing happens")
+			t.Error("no error above the limit")
 		}
 		m.Data(bytesPerIdleRecord)
 		if err := m.check(); err != nil {

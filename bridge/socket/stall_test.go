@@ -41,7 +41,7 @@ func lookAfter(d *Direct, quiet time.Duration) bool {
 
 // A peer that has made room is not stuck, even if the writer does not run for longer than
 // the limit, as on a busy machine.
-func TestAWriterThatDoesNotRunIsNoStuckPeer(t *testing.T) {
+func TestADelayedWriterIsNotTakenForAStuckPeer(t *testing.T) {
 	near, _ := connected(t)
 	d := NewDirect(near)
 	d.LimitWait(time.Hour)
@@ -69,7 +69,7 @@ func TestWriteWaitsWhileThePeerMakesProgress(t *testing.T) {
 		time.Sleep(time.Millisecond)
 	}
 	if lookAfter(d, 2*time.Hour) || lookAfter(d, time.Minute) {
-		t.Fatal("expired at the first look, which has nothing to compare with")
+		t.Fatal("expired at the first look, before there was anything to compare")
 	}
 	for range 3 {
 		// Enough for the peer's kernel to open its window and acknowledge more. The

@@ -13,20 +13,20 @@ func TestBeginWait(t *testing.T) {
 	s, far := pair(t, "tcp")
 	var pool socket.Pool
 	if !s.BeginWait() {
-		t.Error("a Socket whose reads wait anyway refuses")
+		t.Error("BeginWait fails although reads wait anyway")
 	}
 	s.Stream(&pool)
 	s.Gather(&pool)
 	buf := make([]byte, 1)
 	if s.BeginWait() {
-		t.Error("it waits without permission")
+		t.Error("a read waits without permission")
 	}
 	if _, err := s.Read(buf); !errors.Is(err, socket.ErrWouldBlock) {
 		t.Errorf("a read returned %v", err)
 	}
 	s.AllowWait(true)
 	if !s.BeginWait() {
-		t.Error("it does not wait with permission")
+		t.Error("a read does not wait with permission")
 	}
 	if _, err := s.Write([]byte("q")); err != nil {
 		t.Fatal(err)

@@ -105,7 +105,7 @@ func TestBytesBeforeAResetAreDelivered(t *testing.T) {
 				if _, err := x.sender.Write(sent); err != nil {
 					t.Fatal(err)
 				}
-				eventually(t, "the gateway has all", func() bool { return x.delivered.Load() == uint64(len(sent)) })
+				eventually(t, "the gateway has received all bytes", func() bool { return x.delivered.Load() == uint64(len(sent)) })
 				x.raw.SetLinger(0)
 				x.raw.Close()
 				x.wantBrokenOff(t, sent)
@@ -125,7 +125,7 @@ func TestUndeliveredBytesAreDroppedAfterLinger(t *testing.T) {
 		if _, err := x.sender.Write(sent); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "the gateway has all", func() bool { return x.delivered.Load() == uint64(len(sent)) })
+		eventually(t, "the gateway has received all bytes", func() bool { return x.delivered.Load() == uint64(len(sent)) })
 		x.raw.CloseWrite()
 		if r := wait(t, x.results); r.Ending != x.called(splice.ClientTruncated, splice.UpstreamTruncated) {
 			t.Errorf("%+v", r)
@@ -161,7 +161,7 @@ func TestAnEarlyAnswerIsDelivered(t *testing.T) {
 			t.Fatal(err)
 		}
 		far.CloseWrite()
-		eventually(t, "the gateway has all", func() bool { return delivered.Load() == uint64(len(answer)) })
+		eventually(t, "the gateway has received all bytes", func() bool { return delivered.Load() == uint64(len(answer)) })
 		raw.Close() // closing with bytes unread sends a reset
 		got, err := io.ReadAll(client.far)
 		if !bytes.Equal(got, answer) {

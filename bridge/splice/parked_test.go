@@ -62,7 +62,7 @@ func TestParkedConnectionsAreWoken(t *testing.T) {
 				happens(c.far)
 				<-woken
 				if p.Leave() {
-					t.Error("it is parked yet")
+					t.Error("the connection is still parked")
 				}
 				waitParked(t, e, woken) // one call of wake is enough
 				if err := p.Park(); err != nil {
@@ -89,7 +89,7 @@ func TestParkedConnectionsThatLeaveAreNotWoken(t *testing.T) {
 	c := connect(t, "tcp")
 	p, woken := parked(t, e, c.near.Conn)
 	if !p.Leave() || p.Leave() {
-		t.Error("it was parked once")
+		t.Error("Leave did not report exactly once that the connection was parked")
 	}
 	c.far.Write([]byte("x"))
 	waitParked(t, e, woken)
@@ -105,10 +105,10 @@ func TestClosedConnectionCannotBeParked(t *testing.T) {
 	c.near.Close()
 	waitParked(t, e, woken)
 	if !p.Leave() {
-		t.Error("closing it is not leaving")
+		t.Error("Leave after Close reports no parked connection")
 	}
 	if err := p.Park(); err == nil || p.Leave() {
-		t.Error("it was parked:", err)
+		t.Error("a closed connection was parked:", err)
 	}
 }
 

@@ -49,7 +49,7 @@ func TestAPauseLosesNothing(t *testing.T) {
 		}
 		_ = to.(*net.TCPConn).CloseWrite()
 		if r := <-done; r.Ending != Closed {
-			t.Errorf("it ended with %q", r.Ending)
+			t.Errorf("the splice ended with %q", r.Ending)
 		}
 		from.Close()
 		to.Close()

@@ -47,7 +47,7 @@ func TestStalledReaderStopsTheWriter(t *testing.T) {
 					t.Logf("%d KiB are held for each stalled direction", grown>>10/int64(len(floods)))
 				}
 			}()
-			eventually(t, "little is held", func() bool {
+			eventually(t, "the gate holds little memory", func() bool {
 				grown = splicetest.Heap() - before
 				return grown <= mostHeap*int64(len(floods))
 			})

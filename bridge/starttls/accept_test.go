@@ -118,7 +118,7 @@ func TestAClientInPlaintextNeedsPermission(t *testing.T) {
 		// Further bytes in the same segment belong to the session.
 		a = specs[o.protocol].server(true)
 		if play(a, append(slices.Clone(o.session[:len(o.session)-1]), last+"more")...); string(a.opening().Read) != last+"more" {
-			t.Errorf("%v, optional: reads %q again", o.protocol, a.opening().Read)
+			t.Errorf("%v, optional: the next read returns %q", o.protocol, a.opening().Read)
 		}
 		a = specs[o.protocol].server(false)
 		got = play(a, o.session...)

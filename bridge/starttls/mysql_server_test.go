@@ -222,7 +222,7 @@ func TestMySQLPasswordsAreNotSentInTheClear(t *testing.T) {
 	}
 	nothing := func(s mysqlPeer) {
 		if n, err := s.Read(make([]byte, 1)); n > 0 || err == nil {
-			s.t.Error("the server received something")
+			s.t.Error("the server received bytes")
 		}
 	}
 	asks := func(message string) func(mysqlPeer) {
@@ -234,18 +234,18 @@ func TestMySQLPasswordsAreNotSentInTheClear(t *testing.T) {
 		server func(mysqlPeer)
 		denied bool // the client is denied; otherwise the server broke the protocol
 	}{
-		"as the client's own plugin":    {"mysql_clear_password", greets(nothing), true},
-		"sha256_password at once":       {"sha256_password", greets(nothing), true},
-		"another plugin of the client":  {"authentication_of_tomorrow", greets(nothing), true},
-		"mysql_clear_password":          {"mysql_native_password", switchTo("mysql_clear_password"), true},
-		"dialog":                        {"mysql_native_password", switchTo("dialog"), true},
-		"another name":                  {"mysql_native_password", switchTo("CACHING_SHA2_PASSWORD"), true},
-		"an old plugin":                 {"mysql_native_password", asks("\xfe"), true},
-		"a second factor":               {"mysql_native_password", asks("\x02mysql_clear_password\x00\x00"), true},
-		"data that the plugin has not":  {"mysql_native_password", asks("\x01\x04"), false},
-		"more than a request":           {"caching_sha2_password", asks("\x01\x04\x00"), false},
-		"another message of the plugin": {"caching_sha2_password", asks("\x01\x05"), false},
-		"a message of no kind":          {"caching_sha2_password", asks("\x42"), false},
+		"as the client's own plugin":         {"mysql_clear_password", greets(nothing), true},
+		"sha256_password at once":            {"sha256_password", greets(nothing), true},
+		"another plugin of the client":       {"authentication_of_tomorrow", greets(nothing), true},
+		"mysql_clear_password":               {"mysql_native_password", switchTo("mysql_clear_password"), true},
+		"dialog":                             {"mysql_native_password", switchTo("dialog"), true},
+		"another name":                       {"mysql_native_password", switchTo("CACHING_SHA2_PASSWORD"), true},
+		"an old plugin":                      {"mysql_native_password", asks("\xfe"), true},
+		"a second factor":                    {"mysql_native_password", asks("\x02mysql_clear_password\x00\x00"), true},
+		"data that the plugin does not send": {"mysql_native_password", asks("\x01\x04"), false},
+		"further bytes after a request":      {"caching_sha2_password", asks("\x01\x04\x00"), false},
+		"another message of the plugin":      {"caching_sha2_password", asks("\x01\x05"), false},
+		"a message of an unknown kind":       {"caching_sha2_password", asks("\x42"), false},
 	} {
 		_, err := offered(t, t.Context(), false, false, func(s mysqlPeer) { c.server(s) }, asksForTLS(c.plugin, func(p mysqlPeer) {
 			if c.denied {
@@ -289,20 +289,20 @@ func TestMySQLClientsThatDoNotStartTLSAreRefused(t *testing.T) {
 		text   string
 		sent   string // the client's bytes after the greeting
 	}{
-		"asks":                     {said: []string{asks, record}},
-		"asks at once":             {said: []string{asks + record}},
-		"plaintext with it":        {said: []string{asks + "secret"}, reason: certs.ReasonSTARTTLSInjection, text: "6 bytes"},
-		"plaintext after it":       {said: []string{asks, plain}, reason: certs.ReasonSTARTTLSInjection, text: "the client sent plaintext after it had asked for TLS"},
-		"a session in plaintext":   {said: []string{plain}, reason: certs.ReasonSTARTTLSRefused, text: "did not request TLS", sent: "#HY000this server requires TLS"},
-		"more than a session":      {said: []string{plain + "x"}, reason: certs.ReasonSTARTTLSRefused, text: "more than its response"},
-		"a session that wants TLS": {said: []string{string(mysqlPacket(1, mysqlResponseOf(mysqlWanted|mysqlSSL, "secret")))}, reason: certs.ReasonSTARTTLSRefused, text: "MySQL 4.1"},
-		"a request without TLS":    {said: []string{string(mysqlPacket(1, mysqlResponseOf(mysqlWanted, "")[:32]))}, reason: certs.ReasonSTARTTLSRefused, text: "not MySQL"},
-		"a request of MySQL 3":     {said: []string{string(mysqlPacket(1, []byte("\x00\x08\x00\x00\x00")))}, reason: certs.ReasonSTARTTLSRefused, text: "MySQL 4.1"},
-		"out of sequence":          {said: []string{string(mysqlPacket(2, mysqlAsks))}, reason: certs.ReasonSTARTTLSRefused, text: "not MySQL"},
-		"an empty packet":          {said: []string{"\x00\x00\x00\x01"}, reason: certs.ReasonSTARTTLSRefused, text: "not MySQL"},
-		"an endless packet":        {said: []string{"\xff\xff\xff\x01", strings.Repeat("secret ", 20_000)}, reason: certs.ReasonSTARTTLSRefused, text: "not MySQL"},
-		"TLS at once":              {said: []string{record}, reason: certs.ReasonSTARTTLSRefused, text: "not MySQL"},
-		"HTTP":                     {said: []string{"GET /index.html?secret HTTP/1.1\r\n\r\n"}, reason: certs.ReasonSTARTTLSRefused, text: "not MySQL"},
+		"asks":                               {said: []string{asks, record}},
+		"requests TLS at once":               {said: []string{asks + record}},
+		"plaintext in the same packet":       {said: []string{asks + "secret"}, reason: certs.ReasonSTARTTLSInjection, text: "6 bytes"},
+		"plaintext after the request":        {said: []string{asks, plain}, reason: certs.ReasonSTARTTLSInjection, text: "the client sent plaintext after it had asked for TLS"},
+		"a session in plaintext":             {said: []string{plain}, reason: certs.ReasonSTARTTLSRefused, text: "did not request TLS", sent: "#HY000this server requires TLS"},
+		"further bytes after a response":     {said: []string{plain + "x"}, reason: certs.ReasonSTARTTLSRefused, text: "more than its response"},
+		"a response with the TLS capability": {said: []string{string(mysqlPacket(1, mysqlResponseOf(mysqlWanted|mysqlSSL, "secret")))}, reason: certs.ReasonSTARTTLSRefused, text: "MySQL 4.1"},
+		"a request without TLS":              {said: []string{string(mysqlPacket(1, mysqlResponseOf(mysqlWanted, "")[:32]))}, reason: certs.ReasonSTARTTLSRefused, text: "not MySQL"},
+		"a request of MySQL 3":               {said: []string{string(mysqlPacket(1, []byte("\x00\x08\x00\x00\x00")))}, reason: certs.ReasonSTARTTLSRefused, text: "MySQL 4.1"},
+		"out of sequence":                    {said: []string{string(mysqlPacket(2, mysqlAsks))}, reason: certs.ReasonSTARTTLSRefused, text: "not MySQL"},
+		"an empty packet":                    {said: []string{"\x00\x00\x00\x01"}, reason: certs.ReasonSTARTTLSRefused, text: "not MySQL"},
+		"an endless packet":                  {said: []string{"\xff\xff\xff\x01", strings.Repeat("secret ", 20_000)}, reason: certs.ReasonSTARTTLSRefused, text: "not MySQL"},
+		"TLS at once":                        {said: []string{record}, reason: certs.ReasonSTARTTLSRefused, text: "not MySQL"},
+		"HTTP":                               {said: []string{"GET /index.html?secret HTTP/1.1\r\n\r\n"}, reason: certs.ReasonSTARTTLSRefused, text: "not MySQL"},
 	} {
 		got := play(newMySQLServer(greeting, false), c.said...)
 		sent := strings.TrimPrefix(got.sent, string(mysqlPacket(0, greeting)))

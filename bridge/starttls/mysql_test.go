@@ -147,8 +147,8 @@ func TestMySQLClientsAreAuthenticatedOverTLS(t *testing.T) {
 		}
 		c.write(1, string(response))
 	}
-	// asks returns a server that sends a message, and accepts a client with the wanted
-	// answer.
+	// requests returns a server that sends a message, and accepts a client with the
+	// wanted answer.
 	asks := func(message, want string) func(mysqlPeer) {
 		return func(s mysqlPeer) {
 			begin(s)
@@ -373,7 +373,7 @@ func FuzzMySQLClient(f *testing.F) {
 				}
 				password := message != "" && message[0] != 0 && (stage == mysqlFull || stage == mysqlSHA256)
 				if secrets == mysqlKeyOfServer && password && len(move.payload) != 1 {
-					t.Fatalf("the password is sent as it is: %+v", move)
+					t.Fatalf("the password is sent unencrypted: %+v", move)
 				}
 			}
 		}

@@ -111,6 +111,6 @@ func TestPlaintextInsteadOfAHandshakeIsAnInjection(t *testing.T) {
 		t.Errorf("another error became %v", got)
 	}
 	if got := Postgres.Explain(nil); got != nil {
-		t.Errorf("no error became %v", got)
+		t.Errorf("a nil error became %v", got)
 	}
 }

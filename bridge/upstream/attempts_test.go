@@ -87,7 +87,7 @@ func TestATurnStartsWithItsPreferredEndpoint(t *testing.T) {
 				}
 			}
 			if _, err := turn.Next(nil); err == nil {
-				t.Errorf("%s: an endpoint came twice", p.name)
+				t.Errorf("%s: an endpoint was returned twice", p.name)
 			}
 			turn.End()
 		}

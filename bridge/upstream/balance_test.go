@@ -223,7 +223,7 @@ func TestLeastRequestsEvensOutTheLoad(t *testing.T) {
 			t.Errorf("in flight %v, want about 20 20 40 80", busy)
 		}
 		if p == upstream.Random && busy[0] < 1000 {
-			t.Errorf("in flight %v: the test tells nothing", busy)
+			t.Errorf("in flight %v: the load is too even for this test", busy)
 		}
 		for _, turn := range append(held, stuck...) {
 			turn.End()
@@ -308,7 +308,7 @@ func TestConsistentHashIsTheSameEverywhere(t *testing.T) {
 	b := upstream.New(o)
 	for n := range 10_000 {
 		if x, y := choose(t, a, keyOf(n)), choose(t, b, keyOf(n)); x != y {
-			t.Fatalf("key %d is of %s and of %s", n, x, y)
+			t.Fatalf("key %d belongs to %s and to %s", n, x, y)
 		}
 	}
 	// The hash values are part of the contract: a change would move every key.

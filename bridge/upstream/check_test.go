@@ -126,11 +126,11 @@ func TestHealthChangesAtThresholds(t *testing.T) {
 		p.set("a:1", errIll)
 		next := func() { time.Sleep(11 * time.Second); synctest.Wait() } // lets at least one check of each endpoint run
 		next()
-		wantChoices(t, u, "one or two bad answers", "a:1 b:1")
+		wantChoices(t, u, "fewer failures than the threshold", "a:1 b:1")
 		next()
 		next()
 		wantChoices(t, u, "three", "b:1")
-		w.want(t, "once it is bad", "health down CHECK_FAILED 0")
+		w.want(t, "after enough failures", "health down CHECK_FAILED 0")
 		s := u.Status()[0]
 		if s.Health != upstream.Down || s.Available || s.Unavailable != "fails its health check: CHECK_FAILED: it answers 500" {
 			t.Errorf("%+v", s)
@@ -147,7 +147,7 @@ func TestHealthChangesAtThresholds(t *testing.T) {
 			next()
 		}
 		wantChoices(t, u, "well again", "a:1 b:1")
-		w.want(t, "once it is well", "health up - 0")
+		w.want(t, "after enough successes", "health up - 0")
 		if s := u.Status()[0]; s.Health != upstream.Up || !s.Available || s.Unavailable != "" || !s.Check.Healthy || s.Check.Reason != "" {
 			t.Errorf("%+v", s)
 		}
@@ -155,7 +155,7 @@ func TestHealthChangesAtThresholds(t *testing.T) {
 }
 
 // A single result among several opposite ones changes nothing.
-func TestAStreakMustBeUnbroken(t *testing.T) {
+func TestOnlyConsecutiveResultsCount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		answers := []bool{true, false, false, true, false, false, true, false, false, false, true, false, true, false, true, true, false, false}
 		want := "UUUUUUUUUDDDDDDUUU"
@@ -198,7 +198,7 @@ func TestChecksStartAtOnceAndThenSpreadOut(t *testing.T) {
 		live(checked(&p, nil, addresses...))
 		time.Sleep(time.Millisecond)
 		if n := len(p.questions()); n != len(addresses) {
-			t.Errorf("%d of %d were asked at once", n, len(addresses))
+			t.Errorf("%d of %d endpoints were checked at once", n, len(addresses))
 		}
 		time.Sleep(10*time.Second + 300*time.Millisecond)
 		parts := make([]int, 4)
@@ -320,7 +320,7 @@ func TestTurnsWaitForTheFirstHealthCheck(t *testing.T) {
 		}
 		// Failure of all checks is a result too.
 		if _, err := next(wait); err != upstream.ErrNoEndpoint || time.Since(begin) != p.takes {
-			t.Errorf("all bad: %v after %v", err, time.Since(begin))
+			t.Errorf("all checks failed: %v after %v", err, time.Since(begin))
 		}
 
 		// An upstream that was never started completes no check.
@@ -352,19 +352,19 @@ func TestARevisionKeepsHealth(t *testing.T) {
 		second := after(first, nil)
 		wantChoices(t, second, "before any answer in this revision", "a:1")
 		if n := len(p.questions()); n != 3 {
-			t.Errorf("%d were asked at once", n)
+			t.Errorf("%d endpoints were checked at once", n)
 		}
 		if s := second.Status(); s[0].Check.Checks != 0 || !s[0].Check.Checked || s[1].Health != upstream.Down || s[2].Check.Checked {
 			t.Errorf("%+v %+v %+v", s[0].Check, s[1].Check, s[2].Check)
 		}
 		time.Sleep(5 * time.Second)
-		wantChoices(t, second, "once the new one has answered", "a:1 c:1")
+		wantChoices(t, second, "after the new revision's first checks", "a:1 c:1")
 
 		// Another kind of check starts from the beginning.
 		third := after(second, func(o *upstream.Options) { o.Check.Kind = "http" })
-		wantChoices(t, third, "another question", "none")
+		wantChoices(t, third, "a check of another kind", "none")
 		time.Sleep(5 * time.Second)
-		wantChoices(t, third, "and its answer", "a:1 c:1")
+		wantChoices(t, third, "after its first answer", "a:1 c:1")
 
 		// A streak continues across revisions.
 		p.set("a:1", errIll)
@@ -374,7 +374,7 @@ func TestARevisionKeepsHealth(t *testing.T) {
 			time.Sleep(5 * time.Second)
 			synctest.Wait()
 		}
-		wantChoices(t, at, "two bad answers", "a:1 c:1")
+		wantChoices(t, at, "two failures", "a:1 c:1")
 		at = after(at, func(o *upstream.Options) { o.Check.Kind = "http" })
 		time.Sleep(5 * time.Second)
 		wantChoices(t, at, "the third", "c:1")
@@ -402,7 +402,7 @@ func TestARevisionKeepsHealth(t *testing.T) {
 		p.mu.Unlock()
 		live(next)
 		if s := <-got; s != "d:1" {
-			t.Errorf("it was sent to %q", s)
+			t.Errorf("the waiting Turn was sent to %q", s)
 		}
 	})
 }
@@ -416,13 +416,13 @@ func TestChecksRunFromStartToRetire(t *testing.T) {
 		u := checked(&p, func(o *upstream.Options) { o.Check.Timeout = 2 * time.Hour; o.Endpoints[1].Draining = true }, "a:1", "draining:1")
 		time.Sleep(time.Hour)
 		if n := len(p.questions()); n != 0 {
-			t.Errorf("asked %d times before Start", n)
+			t.Errorf("%d checks before Start", n)
 		}
 		u.Start()
 		u.Start()
 		synctest.Wait()
 		if n := len(p.questions()); n != 1 {
-			t.Errorf("asked %d times", n)
+			t.Errorf("%d checks", n)
 		}
 		begin := time.Now()
 		u.Retire()
@@ -433,7 +433,7 @@ func TestChecksRunFromStartToRetire(t *testing.T) {
 		u.Start()
 		time.Sleep(time.Hour)
 		if n := len(p.questions()); n != 0 {
-			t.Errorf("asked %d times after Retire", n)
+			t.Errorf("%d checks after Retire", n)
 		}
 		if s := u.Status(); s[0].Check.Checks != 0 || s[0].Health != upstream.Unknown || s[1].Check != nil || s[1].Unavailable != "draining" {
 			t.Errorf("%+v", s)
@@ -454,9 +454,9 @@ func TestAllEndpointsFailTheirChecks(t *testing.T) {
 		}
 		p.set("backup:1", nil)
 		time.Sleep(time.Minute)
-		wantChoices(t, u, "the backup is well", "backup:1")
+		wantChoices(t, u, "the backup is healthy", "backup:1")
 		p.set("a:1", nil)
 		time.Sleep(time.Minute)
-		wantChoices(t, u, "the other too", "a:1")
+		wantChoices(t, u, "the other endpoint is healthy too", "a:1")
 	})
 }

@@ -216,7 +216,7 @@ func TestADNSFailureKeepsTheEndpointsAndIsRetriedWithBackoff(t *testing.T) {
 		n.fail(&net.DNSError{Err: "server misbehaving\n\x1b[31m" + strings.Repeat("x", 5000), Name: "web.test", IsTemporary: true})
 		pass(2 * time.Hour)
 		if !slices.Equal(u.Endpoints(), before) {
-			t.Errorf("a failure made of them %s", present(u))
+			t.Errorf("the endpoints after a failure: %s", present(u))
 		}
 		s := u.DNS()
 		if s.Error == "" || len(s.Error) > 600 || strings.ContainsAny(s.Error, "\n\x1b") || time.Since(s.Resolved) < time.Hour {
@@ -234,7 +234,7 @@ func TestEndpointsThatStayKeepTheirState(t *testing.T) {
 		var left []*upstream.Endpoint
 		u.NotifyLeft(func(e *upstream.Endpoint) {
 			if !e.Left() || !e.Draining() {
-				t.Errorf("%s has left, and does not say so", e.Address())
+				t.Errorf("%s has left, but Left returns false", e.Address())
 			}
 			left = append(left, e)
 		})
@@ -272,7 +272,7 @@ func TestEndpointsThatStayKeepTheirState(t *testing.T) {
 		events = events[:0]
 		pass(10 * time.Second)
 		if !slices.Equal(u.Endpoints(), second) || len(events) != 0 {
-			t.Errorf("the same answer changed them, events %+v", events)
+			t.Errorf("the same answer changed the endpoints, events %+v", events)
 		}
 
 		n.say("10.0.0.1:80")
@@ -393,7 +393,7 @@ func TestATurnContinuesWithNewEndpointsAfterAllWereReplaced(t *testing.T) {
 		// Tried endpoints are not tried again, and endpoints that left are never
 		// tried.
 		if got := addresses(rest(t, &turn)); got != "10.0.0.3:80" {
-			t.Errorf("then tried %s", got)
+			t.Errorf("the next endpoint is %s", got)
 		}
 	})
 }
@@ -418,7 +418,7 @@ func TestEachRevisionStartsWithTheLastAnswer(t *testing.T) {
 			}
 		})
 		if present(after) != "10.0.0.1:80" || !slices.Equal(replaced, before.Endpoints()) {
-			t.Errorf("it begins with %q", present(after))
+			t.Errorf("the revision begins with %q", present(after))
 		}
 		after.Start()
 		before.Retire()
@@ -426,7 +426,7 @@ func TestEachRevisionStartsWithTheLastAnswer(t *testing.T) {
 		n.say("10.0.0.1:80", "10.0.0.2:80")
 		pass(29 * time.Second)
 		if len(n.waits()) != 0 {
-			t.Error("it asked at once")
+			t.Error("the revision made a lookup at once")
 		}
 		pass(10 * time.Second)
 		if present(after) != "10.0.0.1:80 10.0.0.2:80" || len(replaced) != 2 || replaced[1] != nil {
@@ -511,10 +511,10 @@ func TestConnectionsOfAnEndpointThatLeavesContinue(t *testing.T) {
 	first := u.Endpoints()[0]
 	n.say(two.addr)
 	eventually(t, "the endpoint has left", first.Left)
-	eventually(t, "only the connection in use is left of it", func() bool { return one.open() == 1 })
+	eventually(t, "only its connection in use is left", func() bool { return one.open() == 1 })
 	// The server sees a connection end before the upstream has counted its end.
-	eventually(t, "the upstream has counted the others out", func() bool { s := u.Status(); return len(s) == 2 && s[1].Open == 1 })
-	eventually(t, "the new one has warm connections", func() bool { return u.Status()[0].Warm.Ready == 2 })
+	eventually(t, "the upstream no longer counts the others", func() bool { s := u.Status(); return len(s) == 2 && s[1].Open == 1 })
+	eventually(t, "the new endpoint has warm connections", func() bool { return u.Status()[0].Warm.Ready == 2 })
 	if err := echoed(conn, "after"); err != nil {
 		t.Error(err)
 	}

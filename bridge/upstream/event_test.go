@@ -157,6 +157,6 @@ func TestObserverMayReadItsUpstream(t *testing.T) {
 	}})
 	u.Endpoints()[0].NoteFailure(syscall.ECONNREFUSED)
 	if seen != upstream.Down {
-		t.Errorf("it saw %v", seen)
+		t.Errorf("the observer saw %v", seen)
 	}
 }

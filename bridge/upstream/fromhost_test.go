@@ -38,7 +38,7 @@ func fromHost(t *testing.T, version uint16) (*upstream.Upstream, chan hello) {
 		{Network: "tcp", Address: addr.String(), Stream: client, HTTP: client},
 	}})
 	if !u.FromHost() {
-		t.Fatal("it does not say that it takes the name from the host")
+		t.Fatal("FromHost returns false")
 	}
 	return u, seen
 }

@@ -179,7 +179,7 @@ func TestIdleConnectionsGiveWay(t *testing.T) {
 	idle = conns
 	a.NoteIdle(2)
 	if _, err := b.DialAs(t.Context(), upstream.HTTP, ""); err != upstream.ErrFull || b.MakeRoom(owner) {
-		t.Errorf("a connection of its own was closed for it: %v", err)
+		t.Errorf("the owner's own connection was closed: %v", err)
 	}
 	var turns [3]upstream.Turn
 	for i := range turns {
@@ -194,7 +194,7 @@ func TestIdleConnectionsGiveWay(t *testing.T) {
 		turns[i].End()
 	}
 	if len(idle) != 0 {
-		t.Errorf("%d are idle", len(idle))
+		t.Errorf("%d connections are idle", len(idle))
 	}
 }
 
@@ -217,7 +217,7 @@ func TestSharedConnectionsTakeMoreRequests(t *testing.T) {
 	}
 	e.NoteShared(-1)
 	if _, err := begin(u).Next(nil); err != upstream.ErrOverloaded {
-		t.Errorf("when it takes no more: %v", err)
+		t.Errorf("when the connection takes no more requests: %v", err)
 	}
 	shares.End()
 	alone.End()
@@ -264,7 +264,7 @@ func TestWarmConnectionsHeedLimits(t *testing.T) {
 	// Requests must not wait for a warm connection to end.
 	e := u.Endpoints()[0]
 	if _, err := e.DialAs(t.Context(), upstream.Stream, ""); err != upstream.ErrFull || !e.MakeRoom(nil) {
-		t.Fatalf("with one that is warm: %v", err)
+		t.Fatalf("with one warm connection: %v", err)
 	}
 	plain, err := e.DialAs(t.Context(), upstream.Stream, "")
 	for err == upstream.ErrFull && e.MakeRoom(nil) { // the pool has filled the place again

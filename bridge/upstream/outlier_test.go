@@ -196,10 +196,10 @@ func TestFailedHandshakesEject(t *testing.T) {
 	}{
 		{"two in a row", upstream.OutlierOptions{Handshakes: 2}, []string{ca, other}, true},
 		{"one", upstream.OutlierOptions{Handshakes: 2}, []string{ca}, false},
-		{"they are failures", upstream.OutlierOptions{Failures: 2}, []string{ca, other}, true},
+		{"failed handshakes count as failures", upstream.OutlierOptions{Failures: 2}, []string{ca, other}, true},
 		{"of reasons that count", upstream.OutlierOptions{Handshakes: 2, Reasons: []certs.Reason{"UNKNOWN_CA"}}, []string{ca, other, ca}, true},
-		{"of another", upstream.OutlierOptions{Handshakes: 2, Failures: 2, Percent: 1, MinAttempts: 1, Reasons: []certs.Reason{"UNKNOWN_CA"}}, []string{other, other, other}, false},
-		{"our own", upstream.OutlierOptions{Handshakes: 1, Failures: 1}, []string{"LOCAL_CONFIG", "LOCAL_CONFIG"}, false},
+		{"a reason that is not counted", upstream.OutlierOptions{Handshakes: 2, Failures: 2, Percent: 1, MinAttempts: 1, Reasons: []certs.Reason{"UNKNOWN_CA"}}, []string{other, other, other}, false},
+		{"failures of our own configuration", upstream.OutlierOptions{Handshakes: 1, Failures: 1}, []string{"LOCAL_CONFIG", "LOCAL_CONFIG"}, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, live func(*upstream.Upstream) *upstream.Upstream) {
@@ -231,11 +231,11 @@ func TestFailuresOfClientsDoNotEject(t *testing.T) {
 		}
 		a.NoteFailure(syscall.EMFILE)
 		if _, err := a.DialAs(t.Context(), upstream.HTTP, ""); err == nil {
-			t.Error("no host was needed")
+			t.Error("a dial without a host succeeded")
 		}
-		wantChoices(t, u, "none of that", "a:1 b:1")
+		wantChoices(t, u, "no ejection", "a:1 b:1")
 		a.NoteFailure(&certs.VerifyError{Reason: certs.ReasonExpired})
-		wantChoices(t, u, "this one", "b:1")
+		wantChoices(t, u, "after the ejection", "b:1")
 	})
 }
 
@@ -388,11 +388,11 @@ func TestTheLimitOfEjectionsHoldsUnderRandomFailures(t *testing.T) {
 					t.Fatalf("%d of %d are ejected, more than %d%%: %+v", away, n, percent, u.Status())
 				}
 				if got := choices(u); well > 0 && got == "none" {
-					t.Fatalf("%d are well, %d available, and no endpoint is chosen", well, open)
+					t.Fatalf("%d are healthy, %d available, and no endpoint is chosen", well, open)
 				}
 			}
 			if ejections == 0 && n > 2 && percent > 60 {
-				t.Error("nothing was ever ejected")
+				t.Error("no endpoint was ever ejected")
 			}
 		})
 	}
@@ -415,7 +415,7 @@ func TestAnEjectedEndpointIsBetterThanNone(t *testing.T) {
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		w.take()
-		wantChoices(t, u, "all others are away", "b:1")
+		wantChoices(t, u, "no other endpoint takes traffic", "b:1")
 		w.want(t, "then", "returned up - 0")
 		if n := ejected(u); n != 1 {
 			t.Errorf("%d are ejected", n)
@@ -435,10 +435,10 @@ func TestAPassedCheckAfterAFailedOneEndsAnEjection(t *testing.T) {
 		wantChoices(t, u, "a check that keeps passing", "b:1")
 		p.set("a:1", errIll)
 		time.Sleep(time.Minute)
-		wantChoices(t, u, "a bad one", "b:1")
+		wantChoices(t, u, "a failed check", "b:1")
 		p.set("a:1", nil)
 		time.Sleep(time.Minute)
-		wantChoices(t, u, "a good one", "a:1 b:1")
+		wantChoices(t, u, "a passed check", "a:1 b:1")
 	})
 }
 
@@ -487,6 +487,6 @@ func TestRetireEndsTheTimer(t *testing.T) {
 		time.Sleep(time.Hour)
 		synctest.Wait()
 		w.want(t, "after Retire")
-		wantChoices(t, u, "who still asks", "a:1 b:1")
+		wantChoices(t, u, "after the time of the ejection", "a:1 b:1")
 	})
 }

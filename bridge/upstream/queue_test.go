@@ -63,7 +63,7 @@ func TestLimitsOfRequests(t *testing.T) {
 			late := begin(u)
 			_, err := late.Next(patient(t.Context()))
 			if err != upstream.ErrOverloaded || upstream.ReasonOf(err) != certs.ReasonOverloaded {
-				t.Errorf("one above the limit: %v, %s", err, upstream.ReasonOf(err))
+				t.Errorf("a Turn above the limit: %v, %s", err, upstream.ReasonOf(err))
 			}
 			if l := u.Load(); l != (upstream.Load{InFlight: uint64(test.fits), Overloaded: 1}) {
 				t.Errorf("load %+v", l)
@@ -142,7 +142,7 @@ func TestTurnsWaitForRoomInOrder(t *testing.T) {
 			turn.End()
 			synctest.Wait()
 			if len(order) != i+1 || order[i] != i {
-				t.Fatalf("after %d have ended, %v went", i+1, order)
+				t.Fatalf("after %d have ended, %v were admitted", i+1, order)
 			}
 		}
 		wg.Wait()

@@ -55,7 +55,7 @@ func TestShareGrowsWhenAnEndpointHasComeUp(t *testing.T) {
 				}
 				check("at first", 1)
 				u.Endpoints()[1].cameUp(time.Now())
-				check("having just come up", 0.1)
+				check("an endpoint that has just come up", 0.1)
 				time.Sleep(5 * time.Second)
 				check("after half the period", 0.55)
 				time.Sleep(4 * time.Second)
@@ -63,7 +63,7 @@ func TestShareGrowsWhenAnEndpointHasComeUp(t *testing.T) {
 				time.Sleep(time.Second)
 				check("after the period", 1)
 				u.Endpoints()[1].cameUp(time.Now())
-				check("having come up once more", 0.1)
+				check("an endpoint that has come up again", 0.1)
 			})
 		})
 	}
@@ -144,13 +144,13 @@ func TestNewEndpointsOfALiveUpstreamStartSlowly(t *testing.T) {
 		c := New(o)
 		check("replaced again", c, 10, 4, 4)
 		if c.options.Replaces != nil {
-			t.Error("it keeps what it has replaced")
+			t.Error("New keeps a reference to the replaced Upstream")
 		}
 		time.Sleep(6 * time.Second)
 		check("10s later", c, 10, 10, 10)
 
 		o.Replaces = New(Options{Name: "down"})
-		check("instead of nothing", New(o), 10, 10, 10)
+		check("without a replaced Upstream", New(o), 10, 10, 10)
 		o.SlowStart, o.Replaces = 0, a
 		check("without a slow start", New(o), 10, 10, 10)
 	})
@@ -187,7 +187,7 @@ func TestAWaitingTurnFailsWhenNoEndpointIsLeft(t *testing.T) {
 					t.Errorf("%v", err)
 				}
 			default:
-				t.Fatal("it still waits")
+				t.Fatal("the Turn still waits")
 			}
 		}
 		hold.End()
@@ -221,7 +221,7 @@ func TestNewEndpointsServeWaitingTurns(t *testing.T) {
 		u.changed()
 		synctest.Wait()
 		if len(got) != turns {
-			t.Fatalf("%d of %d went", len(got), turns)
+			t.Fatalf("%d of %d were admitted", len(got), turns)
 		}
 		for i := range all {
 			all[i].End()

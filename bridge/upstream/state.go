@@ -11,7 +11,7 @@ import (
 // A State holds what an Upstream knows, for the Upstream of another process.
 type State struct {
 	Endpoints []EndpointState `json:"endpoints"`
-	Answer    *resolve.Answer `json:"answer,omitempty"` // the last one of DNS; nil: the endpoints do not come from DNS
+	Answer    *resolve.Answer `json:"answer,omitempty"` // the last answer of DNS; nil: the endpoints do not come from DNS
 }
 
 // An EndpointState holds what an Upstream knows about an endpoint, for the Upstream of

@@ -44,7 +44,7 @@ func TestTheNextProcessKnowsTheVerdictsOfChecks(t *testing.T) {
 		u := live(checked(&p, patient, "a:1", "b:1", "c:1"))
 		wantChoices(t, u, "after the new process's first checks", "a:1 b:1")
 		passOn(t, old, u)
-		wantChoices(t, u, "when it knows more", "b:1 c:1")
+		wantChoices(t, u, "when the old process has more results", "b:1 c:1")
 		if s := u.Status()[0]; s.Available || s.Unavailable != "has failed its health check and not yet passed it often enough" {
 			t.Errorf("%+v", s)
 		}
@@ -215,7 +215,7 @@ func TestTheNextProcessKnowsTheAnswerOfDNS(t *testing.T) {
 }
 
 // An answer of the new process is newer than that of the old one.
-func TestAnAdoptedAnswerReplacesNone(t *testing.T) {
+func TestAnAdoptedAnswerDoesNotReplaceANewerOne(t *testing.T) {
 	bubble(t, func(t *testing.T, live func(*upstream.Upstream) *upstream.Upstream) {
 		before, now := &names{}, &names{}
 		before.say("10.0.0.1:80", "10.0.0.2:80")

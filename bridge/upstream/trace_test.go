@@ -27,10 +27,10 @@ func TestATraceRecordsDials(t *testing.T) {
 		handshakes uint64
 		reason     certs.Reason
 	}{
-		{"one that works", []string{good}, good, 1, 1, ""},
-		{"one that is closed, then one that works", []string{sockettest.Free(t), good}, good, 2, 1, ""},
-		{"one that does not speak TLS", []string{notTLS}, notTLS, 1, 1, certs.ReasonNotTLS},
-		{"none", nil, "", 0, 0, certs.ReasonNoEndpoint},
+		{"a working endpoint", []string{good}, good, 1, 1, ""},
+		{"a closed endpoint, then a working one", []string{sockettest.Free(t), good}, good, 2, 1, ""},
+		{"an endpoint that does not speak TLS", []string{notTLS}, notTLS, 1, 1, certs.ReasonNotTLS},
+		{"no endpoint", nil, "", 0, 0, certs.ReasonNoEndpoint},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var counted upstream.Latencies
@@ -51,7 +51,7 @@ func TestATraceRecordsDials(t *testing.T) {
 				last = trace.Endpoint.Address()
 			}
 			if last != c.last || trace.Dials != c.dials || (trace.Connect > 0) != (c.dials > 0) || (trace.Handshake > 0) != (c.handshakes > 0) || trace.Queued != 0 {
-				t.Errorf("noted at %q: %+v", last, trace)
+				t.Errorf("recorded at %q: %+v", last, trace)
 			}
 			connects, shakes := counted.Connect.Counts(), counted.Handshake.Counts()
 			if connects.Count() != uint64(c.dials) || connects.Total != trace.Connect || shakes.Count() != c.handshakes || shakes.Total != trace.Handshake {

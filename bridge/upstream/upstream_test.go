@@ -44,12 +44,12 @@ func TestTurnTriesEveryOtherEndpoint(t *testing.T) {
 		endpoints []upstream.EndpointOptions
 		want      []string // Turn by Turn
 	}{
-		{"nothing from nothing", nil, []string{""}},
+		{"no endpoints", nil, []string{""}},
 		{"one", []upstream.EndpointOptions{endpoint("a", 1)}, []string{"a", "a"}},
-		{"each begins with another", []upstream.EndpointOptions{endpoint("a", 1), endpoint("b", 1)}, []string{"a b", "b a", "a b"}},
+		{"each Turn begins with another endpoint", []upstream.EndpointOptions{endpoint("a", 1), endpoint("b", 1)}, []string{"a b", "b a", "a b"}},
 		{"backups come last", []upstream.EndpointOptions{backup, endpoint("a", 1), endpoint("b", 1)},
 			[]string{"a b backup", "b a backup"}},
-		{"draining ones never", []upstream.EndpointOptions{draining, endpoint("a", 1), drainingBackup, backup},
+		{"draining endpoints are never used", []upstream.EndpointOptions{draining, endpoint("a", 1), drainingBackup, backup},
 			[]string{"a backup", "a backup"}},
 		{"a lone backup serves", []upstream.EndpointOptions{draining, backup}, []string{"backup"}},
 		{"all draining", []upstream.EndpointOptions{draining, drainingBackup}, []string{""}},
@@ -93,7 +93,7 @@ func TestSplitSpreadsByWeight(t *testing.T) {
 				for i, w := range weights {
 					want := float64(n) * float64(w) / float64(total)
 					if off := float64(chosen[i]) - want; off > 5 || off < -5 {
-						t.Fatalf("after %d picks thing %d was chosen %d times, want about %.1f", n, i, chosen[i], want)
+						t.Fatalf("after %d picks value %d was chosen %d times, want about %.1f", n, i, chosen[i], want)
 					}
 				}
 			}
@@ -108,9 +108,9 @@ func TestSplitOfFewValues(t *testing.T) {
 		want   string
 	}{
 		{"nothing", nil, ""},
-		{"one without weight", []upstream.Weighted[string]{{Value: "a"}}, "a"},
-		{"several without weight", []upstream.Weighted[string]{{Value: "a"}, {Value: "b"}}, ""},
-		{"one with weight", []upstream.Weighted[string]{{Value: "a"}, {Value: "b", Weight: 1}}, "b"},
+		{"one value without weight", []upstream.Weighted[string]{{Value: "a"}}, "a"},
+		{"several values without weight", []upstream.Weighted[string]{{Value: "a"}, {Value: "b"}}, ""},
+		{"one value with weight", []upstream.Weighted[string]{{Value: "a"}, {Value: "b", Weight: 1}}, "b"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if got := upstream.NewSplit(test.things).Pick(); got != test.want {

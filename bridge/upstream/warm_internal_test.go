@@ -173,7 +173,7 @@ func TestWarmConnectionsAreMadeAFewAtATime(t *testing.T) {
 		}
 		first := m.made[0]
 		if c := m.taken(); c != first {
-			t.Error("it was not the oldest that was taken")
+			t.Error("the connection taken was not the oldest")
 		}
 		time.Sleep(quietTime / 2) // the client of the taken connection is being served
 		if ready, dials := m.count(); ready != 9 || dials != 0 {
@@ -334,12 +334,12 @@ func TestWarmConnectionsThatAreClosedAreNotMadeInALoop(t *testing.T) {
 		mostDials   int // maximum dials in an hour
 		fewestDials int
 	}{
-		"closed at once":     {func(m *mock) { m.lives = time.Nanosecond }, 8 * 75, 8 * 45},
-		"closed after 1s":    {func(m *mock) { m.lives = time.Second }, 8 * 75, 8 * 45},
-		"closed after 10s":   {func(m *mock) { m.lives = 10 * time.Second }, 8 * 75, 8 * 40},
-		"cannot be made":     {func(m *mock) { m.fails = errors.New("refused") }, 150, 100},
-		"takes a minute":     {func(m *mock) { m.fails, m.takes = errors.New("timeout"), time.Minute }, 60, 30},
-		"nothing goes wrong": {func(*mock) {}, 8 * 85, 8 * 70},
+		"closed at once":            {func(m *mock) { m.lives = time.Nanosecond }, 8 * 75, 8 * 45},
+		"closed after 1s":           {func(m *mock) { m.lives = time.Second }, 8 * 75, 8 * 45},
+		"closed after 10s":          {func(m *mock) { m.lives = 10 * time.Second }, 8 * 75, 8 * 40},
+		"cannot be made":            {func(m *mock) { m.fails = errors.New("refused") }, 150, 100},
+		"takes a minute":            {func(m *mock) { m.fails, m.takes = errors.New("timeout"), time.Minute }, 60, 30},
+		"every connection succeeds": {func(*mock) {}, 8 * 85, 8 * 70},
 	} {
 		t.Run(name, func(t *testing.T) {
 			within(t, 8, 0, func(t *testing.T, m *mock) {
@@ -409,7 +409,7 @@ func TestAnEndpointThatIsDownHasNoWarmConnections(t *testing.T) {
 		m.set(func() { m.fails = nil })
 		time.Sleep(time.Minute)
 		if ready, _ := m.count(); ready != 6 || m.nowDown() {
-			t.Errorf("by itself: %d ready, down: %v", ready, m.nowDown())
+			t.Errorf("without other traffic: %d ready, down: %v", ready, m.nowDown())
 		}
 	})
 }
@@ -479,7 +479,7 @@ func TestDrainedConnectionsLeaveThePool(t *testing.T) {
 			t.Errorf("%d ready", ready)
 		}
 	})
-	t.Run("while they are made", func(t *testing.T) {
+	t.Run("while connections are dialed", func(t *testing.T) {
 		within(t, 1, 0, func(t *testing.T, m *mock) {
 			dial, drained := m.dial, false
 			m.dial = func(ctx context.Context, holder Holder) (net.Conn, error) {
@@ -499,7 +499,7 @@ func TestDrainedConnectionsLeaveThePool(t *testing.T) {
 }
 
 // While clients wait for descriptors, the pool takes none.
-func TestNothingIsMadeWarmWhileDescriptorsAreScarce(t *testing.T) {
+func TestNoWarmConnectionIsMadeWhileDescriptorsAreScarce(t *testing.T) {
 	within(t, 4, 0, func(t *testing.T, m *mock) {
 		m.isScarce = true
 		m.start()

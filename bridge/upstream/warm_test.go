@@ -220,13 +220,13 @@ func TestWarmConnectionsFollowTheBalancer(t *testing.T) {
 // gets a broken one.
 func TestClosedWarmConnectionsAreReplaced(t *testing.T) {
 	for name, end := range map[string]func(*tls.Conn){
-		"close_notify":        func(c *tls.Conn) { c.Close() },
-		"half-closed":         func(c *tls.Conn) { c.CloseWrite() },
-		"silently":            func(c *tls.Conn) { c.NetConn().Close() },
-		"reset":               func(c *tls.Conn) { c.NetConn().(*net.TCPConn).SetLinger(0); c.NetConn().Close() },
-		"spoke first":         func(c *tls.Conn) { io.WriteString(c, "220 hello") },
-		"spoke, and closed":   func(c *tls.Conn) { io.WriteString(c, "HTTP/1.0 408 Too late\r\n\r\n"); c.Close() },
-		"garbage for records": func(c *tls.Conn) { io.WriteString(c.NetConn(), "\x17\x03\x03\x00\x1fgarbage garbage garbage garbage") },
+		"close_notify":                    func(c *tls.Conn) { c.Close() },
+		"half-closed":                     func(c *tls.Conn) { c.CloseWrite() },
+		"silently":                        func(c *tls.Conn) { c.NetConn().Close() },
+		"reset":                           func(c *tls.Conn) { c.NetConn().(*net.TCPConn).SetLinger(0); c.NetConn().Close() },
+		"spoke first":                     func(c *tls.Conn) { io.WriteString(c, "220 hello") },
+		"the server sent data and closed": func(c *tls.Conn) { io.WriteString(c, "HTTP/1.0 408 Too late\r\n\r\n"); c.Close() },
+		"garbage for records":             func(c *tls.Conn) { io.WriteString(c.NetConn(), "\x17\x03\x03\x00\x1fgarbage garbage garbage garbage") },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -235,7 +235,7 @@ func TestClosedWarmConnectionsAreReplaced(t *testing.T) {
 			ready(t, u, 3)
 			eventually(t, "the server has completed the handshakes", func() bool { return s.open() == 3 })
 			s.each(end)
-			eventually(t, "the pool has detected them", func() bool { return only(t, u).Warm.Closed == 3 })
+			eventually(t, "the pool has detected the closed connections", func() bool { return only(t, u).Warm.Closed == 3 })
 			ready(t, u, 3)
 			if err := echoed(stream(t, u), "alive"); err != nil {
 				t.Error(err)
@@ -296,11 +296,11 @@ func TestARetiredUpstreamHasNoWarmConnections(t *testing.T) {
 	ready(t, u, 5)
 	u.Retire()
 	// The server sees a connection end before the upstream has counted its end.
-	eventually(t, "they are closed", func() bool { return s.open() == 1 && only(t, u).Open == 1 })
+	eventually(t, "the warm connections are closed", func() bool { return s.open() == 1 && only(t, u).Open == 1 })
 	if err := echoed(conn, "it continues"); err != nil {
 		t.Error(err)
 	}
-	if err := echoed(stream(t, u), "and so does dialing"); err != nil {
+	if err := echoed(stream(t, u), "dialing fails too"); err != nil {
 		t.Error(err)
 	}
 	if st := only(t, u); st.Open != 2 || st.Warm.Ready != 0 {

@@ -102,7 +102,7 @@ func TestAPolicyEndsExactlyThePeersThatFail(t *testing.T) {
 		w.Require(&validity.Policy{Verifier: &fakeVerifier{until: never, rejects: map[*x509.Certificate]certs.Reason{bad: certs.ReasonRevoked}}, Grace: time.Minute})
 		synctest.Wait()
 		if n, grace, cause := ends.ended(); n != 1 || grace != time.Minute || cause.Reason != certs.ReasonRevoked {
-			t.Errorf("it ended %d times within %v because of %v", n, grace, cause)
+			t.Errorf("the connection was ended %d times within %v because of %v", n, grace, cause)
 		}
 		if n, _, _ := stays.ended(); n != 0 || stays.Check() != nil || !stays.Verified() {
 			t.Error("a peer that verifies was ended")
@@ -136,7 +136,7 @@ func TestCheckDoesNotWaitForTheRun(t *testing.T) {
 		}
 		synctest.Wait()
 		if n, _, _ := c.ended(); n != 1 {
-			t.Errorf("it was ended %d times", n)
+			t.Errorf("the connection was ended %d times", n)
 		}
 		for range 3 {
 			c.Check()
@@ -194,7 +194,7 @@ func TestTheClockEndsPeers(t *testing.T) {
 		}
 		time.Sleep(time.Hour)
 		if n, _, _ := all[0].ended(); n != 0 {
-			t.Fatal("it ended before its time")
+			t.Fatal("the connection ended too early")
 		}
 		time.Sleep(2 * time.Second)
 		synctest.Wait()

@@ -75,7 +75,7 @@ func TestWithoutALimitNothingStalls(t *testing.T) {
 	x := newExchange(t, &Shared{Clock: &manualClock{now: 1}}, upstream.New(upstream.Options{Name: "up"}))
 	x.stall.watch()
 	if x.stall.unwatch(); x.stall.timer != nil {
-		t.Error("there is a timer")
+		t.Error("a timer was set without a limit")
 	}
 	x.stall.end()
 }

@@ -45,7 +45,7 @@ func (s *idleSide) Write([]byte) error {
 
 // With every HTTP version, an upgraded connection that carries no bytes ends at
 // its idle limit. When one side has ended its stream, the limit is shorter.
-func TestTunnelsEndWhenNothingMoves(t *testing.T) {
+func TestIdleTunnelsEnd(t *testing.T) {
 	t.Parallel()
 	const short, long = 200 * time.Millisecond, time.Hour
 	for name, c := range map[string]struct {
@@ -53,11 +53,11 @@ func TestTunnelsEndWhenNothingMoves(t *testing.T) {
 		ended, stuck bool
 		how          splice.Ending
 	}{
-		"nothing moves":             {short, long, false, false, splice.Idle},
-		"one side has ended":        {long, short, true, false, splice.Linger},
-		"a side reads nothing":      {short, long, false, true, splice.Idle},
-		"ended, and reads nothing":  {short * 2, short, true, true, splice.Idle},
-		"ended, idle before linger": {short, long, true, false, splice.Idle},
+		"nothing moves":                                       {short, long, false, false, splice.Idle},
+		"one side has ended":                                  {long, short, true, false, splice.Linger},
+		"a side reads nothing":                                {short, long, false, true, splice.Idle},
+		"one side has ended and reads nothing":                {short * 2, short, true, true, splice.Idle},
+		"one side has ended, and idle is shorter than linger": {short, long, true, false, splice.Idle},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -106,8 +106,8 @@ func (u *upload) send(b message.Back) error {
 	number, isSmall := u.begin()
 	u.sending.Add(1)
 	if !waits && isSmall && hasRoom(b) {
-		// carry does not park, because all of the body has arrived. But the end may find
-		// no room after all.
+		// carry does not park, because all of the body has arrived. But there may be no
+		// room for the end of the request.
 		if u.carry(b, number, atStart) {
 			u.started = true
 		} else {
@@ -204,8 +204,8 @@ func (u *upload) resumeBlocked() {
 	parked = u.carry(u.blocked.back, u.blocked.number, afterRoom)
 }
 
-// tryWrite sends p to b, as much of it as can be sent without a wait if b can say when
-// to send the rest. It returns the rest.
+// tryWrite sends p to b. If b can announce when it has room again, tryWrite does not
+// wait: it sends what b accepts now, and returns the rest.
 func tryWrite(b message.Back, p []byte) (rest []byte, err error) {
 	if a, ok := b.(roomAwaiter); ok {
 		n, err := a.TryWrite(p)
@@ -214,8 +214,8 @@ func tryWrite(b message.Back, p []byte) (rest []byte, err error) {
 	return nil, b.Write(p)
 }
 
-// tryFlush sends what b holds, as much of it as can be sent without a wait if b can say
-// when to send the rest. It reports whether all was sent.
+// tryFlush sends what b holds. If b can announce when it has room again, tryFlush does
+// not wait: it sends what b accepts now. It reports whether everything was sent.
 func tryFlush(b message.Back) (done bool, err error) {
 	if a, ok := b.(roomAwaiter); ok {
 		return a.TryFlush()
@@ -223,10 +223,10 @@ func tryFlush(b message.Back) (done bool, err error) {
 	return true, b.Flush()
 }
 
-// unlessAnswered returns the error of a request that could not be written. It
-// returns nil if the upstream may have answered before it closed the connection,
-// because then the answer says why. It always returns an error that says that the
-// back cannot express the request, or that the upstream has not processed it.
+// unlessAnswered returns the error of a request that could not be written. It returns
+// nil if the upstream may have answered before it closed the connection, because then
+// the answer says why. Two kinds of errors are always returned: the back cannot express
+// the request, or the upstream has not processed it.
 func unlessAnswered(err error) error {
 	if unwritable(err) || errors.Is(err, message.ErrUnprocessed) {
 		return err

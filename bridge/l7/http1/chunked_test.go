@@ -98,7 +98,7 @@ var chunkedBodies = []struct {
 	{name: "a bare line feed in a value", in: "5;a=b\nhello\r\n", err: errExtension},
 	{name: "a bare line feed in quotes", in: "5;a=\"b\n\"\r\nhello\r\n", err: errExtension},
 	{name: "an escaped line feed in quotes", in: "5;a=\"b\\\n\"\r\nhello\r\n", err: errExtension},
-	{name: "a line's end in quotes", in: "5;a=\"b\r\nhello\r\n\"\r\n", err: errExtension},
+	{name: "a line end in quotes", in: "5;a=\"b\r\nhello\r\n\"\r\n", err: errExtension},
 	{name: "something after quotes", in: "5;a=\"b\"c\r\nhello\r\n", err: errExtension},
 	{name: "a name in quotes", in: "5;\"a\"\r\nhello\r\n", err: errExtension},
 	{name: "a NUL in an extension", in: "5;a\x00\r\nhello\r\n", err: errExtension},

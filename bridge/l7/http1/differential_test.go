@@ -54,7 +54,7 @@ var stricter = map[string]string{
 	errInterimVersion.Reason: "RFC 9110 15.2: net/http accepts interim responses in HTTP/1.0",
 }
 
-// laxer are parts of net/http's errors for messages that we accept.
+// laxer holds parts of net/http's errors for messages that we accept.
 var laxer = map[string]string{
 	`invalid URL escape`:        "RFC 3986 2.1: package route normalizes paths, and rejects that",
 	`bad trailer key`:           "RFC 9110 6.6.2: Trailer is only a hint; we check the trailer itself",

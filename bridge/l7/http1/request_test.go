@@ -250,7 +250,7 @@ var refusedRequests = []struct {
 	{"another coding before chunked in another field", lines("POST / HTTP/1.1", "Host: a", "Transfer-Encoding: gzip", "Transfer-Encoding: chunked"), errCodingUnknown},
 	{"a parameter before chunked", lines("POST / HTTP/1.1", "Host: a", "Transfer-Encoding: a;b=c, chunked"), errCodingUnknown},
 
-	// The rest.
+	// Expectations and connection options.
 	{"another expectation", lines("POST / HTTP/1.1", "Host: a", "Content-Length: 5", "Expect: 200-ok"), errExpect},
 	{"another expectation beside 100-continue", lines("POST / HTTP/1.1", "Host: a", "Content-Length: 5", "Expect: 100-continue, x"), errExpect},
 	{"another expectation in another field", lines("POST / HTTP/1.1", "Host: a", "Content-Length: 5", "Expect: 100-continue", "Expect: y"), errExpect},
@@ -334,7 +334,7 @@ var servedRequests = []struct {
 	{"chunks", lines("POST / HTTP/1.1", "Host: a", "Transfer-Encoding: Chunked"), served(func(r *Request) {
 		r.Method, r.Length, r.Chunked, r.Fields = "POST", -1, true, message.Fields{{Name: "Transfer-Encoding", Value: "Chunked"}}
 	})},
-	{"fields that are like those that frame", lines("POST / HTTP/1.1", "Host: a", "Content_Length: 5", "Transfer_Encoding: chunked"), served(func(r *Request) {
+	{"fields with names similar to framing fields", lines("POST / HTTP/1.1", "Host: a", "Content_Length: 5", "Transfer_Encoding: chunked"), served(func(r *Request) {
 		r.Method, r.Fields = "POST", message.Fields{{Name: "Content_Length", Value: "5"}, {Name: "Transfer_Encoding", Value: "chunked"}}
 	})},
 	{"an expectation", lines("POST / HTTP/1.1", "Host: a", "Expect: 100-Continue", "Content-Length: 1"), served(func(r *Request) {

@@ -17,7 +17,7 @@ func arrive(end func(*Scan, []byte, *Limits) (int, error), l Limits, pieces ...s
 		}
 	}
 	if err == nil && (s == Scan{}) != (n > 0) {
-		return n, errors.New("the Scan is not where it should be")
+		return n, errors.New("the Scan is at the wrong position")
 	}
 	return n, err
 }

@@ -117,7 +117,7 @@ func TestInvalidMessagesAreNotWritten(t *testing.T) {
 		{"two authorities", message.Request{Method: "GET", Target: "/", Authority: "a,b"}, Framing{}, errWriteAuthority},
 		{"a body until the end", message.Request{Method: "GET", Target: "/", Authority: "a"}, Framing{Body: UntilClose}, errWriteBody},
 		{"a negative length", message.Request{Method: "GET", Target: "/", Authority: "a"}, Framing{Body: Sized, Length: -1}, errWriteLength},
-		{"a line's end in Upgrade", message.Request{Method: "GET", Target: "/", Authority: "a"}, Framing{Upgrade: "a\r\nX: y"}, errWriteUpgrade},
+		{"a line end in Upgrade", message.Request{Method: "GET", Target: "/", Authority: "a"}, Framing{Upgrade: "a\r\nX: y"}, errWriteUpgrade},
 		{"a second Host", message.Request{Method: "GET", Target: "/", Authority: "a", Fields: message.Fields{{Name: "host", Value: "a"}}}, Framing{}, errWriteFraming},
 	} {
 		if got, err := AppendRequest([]byte("before"), &c.r, c.f); err != c.want || string(got) != "before" {
@@ -213,6 +213,6 @@ func TestARequestDoesNotAllocate(t *testing.T) {
 		}
 	})
 	if !bytes.Contains(out[:cap(out)], []byte("Content-Length: 1024")) {
-		t.Error("nothing was written")
+		t.Error("the writer wrote nothing")
 	}
 }

@@ -27,9 +27,9 @@ func TestASlowBodyTimesOut(t *testing.T) {
 		least, most time.Duration         // until Read fails; forEver if it does not
 	}{
 		{name: "nothing", least: time.Minute, most: 66 * time.Second},
-		{name: "a byte now and then", size: 1, every: 10 * time.Second, pieces: 100, least: time.Minute, most: 66 * time.Second},
+		{name: "a byte at long intervals", size: 1, every: 10 * time.Second, pieces: 100, least: time.Minute, most: 66 * time.Second},
 		{name: "a little slower than allowed", size: 400, every: time.Second, pieces: 3600, least: 4 * time.Minute, most: 6 * time.Minute},
-		{name: "a lot, and then nothing", size: 16_000, every: time.Second, pieces: 1, least: time.Minute, most: 67 * time.Second},
+		{name: "many bytes, and then none", size: 16_000, every: time.Second, pieces: 1, least: time.Minute, most: 67 * time.Second},
 		{name: "just fast enough", size: 600, every: time.Second, pieces: 900, least: forEver},
 		{name: "with pauses", size: 5000, every: 10 * time.Second, pieces: 30, least: forEver},
 		{name: "to a slow reader", size: 1, every: 50 * time.Second, pieces: 8, pause: 49 * time.Second, least: forEver},

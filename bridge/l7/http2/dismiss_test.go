@@ -24,7 +24,7 @@ func TestAnEarlyResponseIsNotResetAtOnce(t *testing.T) {
 				go func() {
 					r.hello()
 					r.headersQuietly(1, false, fields...)
-					_ = r.WriteData(1, false, []byte("some of it"))
+					_ = r.WriteData(1, false, []byte("a part of the body"))
 					<-end
 					if ends {
 						_ = r.WriteData(1, true, []byte("the rest"))

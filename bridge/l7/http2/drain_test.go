@@ -338,7 +338,7 @@ func TestConnectsWaitsForTheServersSettings(t *testing.T) {
 		}, true},
 		{"not allowed", func(_ *ClientStream, nc net.Conn) { rawServer(t, nc) }, false},
 		{"the connection ends", func(_ *ClientStream, nc net.Conn) { nc.Close() }, false},
-		{"the stream is given up", func(s *ClientStream, _ net.Conn) { s.Abort(errTest) }, false},
+		{"the stream is aborted", func(s *ClientStream, _ net.Conn) { s.Abort(errTest) }, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			client, nc := dial(t, Options{})

@@ -172,10 +172,10 @@ func TestTheWindowReopensAsDataIsRead(t *testing.T) {
 			t.Errorf("%s, the window reopened by %d", what, sum)
 		}
 	}
-	expect("nothing was read", func(n uint32) bool { return n == 0 })
+	expect("no bytes were read", func(n uint32) bool { return n == 0 })
 	read <- 20_000
 	read <- 10_000 // the data of the last read is consumed by now
-	expect("little was read", func(n uint32) bool { return n == 0 })
+	expect("a few bytes were read", func(n uint32) bool { return n == 0 })
 	read <- firstWindow - 30_000
 	if n := <-updates; n < firstWindow/2 || n > firstWindow {
 		t.Errorf("half of the window was read, and it reopened by %d", n)

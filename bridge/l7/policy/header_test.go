@@ -26,7 +26,7 @@ func TestCleanRequest(t *testing.T) {
 		{"hidden h2c", 1, fields("Connection: Upgrade", "Upgrade: websocket, H2C"), nil, "", false},
 		{"h2", 1, fields("Connection: Upgrade", "Upgrade: h2"), nil, "", false},
 		{"two", 1, fields("Connection: Upgrade", "Upgrade: websocket", "Upgrade: h2c"), nil, "", false},
-		{"not asked for", 1, fields("Upgrade: websocket"), nil, "", false},
+		{"an upgrade without its connection option", 1, fields("Upgrade: websocket"), nil, "", false},
 		{"HTTP/1.0", 0, fields("Connection: Upgrade", "Upgrade: websocket"), nil, "", false},
 		{"HTTP/2", -1, fields("connection: upgrade", "upgrade: websocket"), nil, "", false},
 	} {

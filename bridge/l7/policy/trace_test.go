@@ -54,14 +54,14 @@ func TestTraceIsAddedWhenMissing(t *testing.T) {
 		kept   bool
 		state  bool // tracestate is kept
 	}{
-		"none":               {nil, false, false},
-		"one":                {fields("Traceparent: "+given, "tracestate: a=b"), true, true},
-		"malformed":          {fields("traceparent: 00-"+given, "Tracestate: a=b", "tracestate: c=d"), false, false},
-		"two":                {fields("traceparent: "+given, "traceparent: "+given, "tracestate: a=b"), false, false},
-		"a state alone":      {fields("tracestate: a=b"), false, false},
-		"two states":         {fields("traceparent: "+given, "tracestate: a=b", "tracestate: c=d"), true, true},
-		"uppercase":          {fields("traceparent: " + strings.ToUpper(given)), false, false},
-		"named for this hop": {fields("traceparent: "+given, "tracestate: a=b", "Connection: traceparent"), false, false},
+		"none":                               {nil, false, false},
+		"one":                                {fields("Traceparent: "+given, "tracestate: a=b"), true, true},
+		"malformed":                          {fields("traceparent: 00-"+given, "Tracestate: a=b", "tracestate: c=d"), false, false},
+		"two":                                {fields("traceparent: "+given, "traceparent: "+given, "tracestate: a=b"), false, false},
+		"a tracestate without a traceparent": {fields("tracestate: a=b"), false, false},
+		"two states":                         {fields("traceparent: "+given, "tracestate: a=b", "tracestate: c=d"), true, true},
+		"uppercase":                          {fields("traceparent: " + strings.ToUpper(given)), false, false},
+		"named for this hop":                 {fields("traceparent: "+given, "tracestate: a=b", "Connection: traceparent"), false, false},
 	} {
 		x := factsOf("10.0.0.1:1", slices.Clone(c.fields))
 		CleanRequest(x.Request, &Spelling{})
