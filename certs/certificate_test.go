@@ -64,8 +64,8 @@ func TestParseCertificateRefuses(t *testing.T) {
 		{"a key in the chain", join(chain, key), key, inChain, "private key"},
 		{"half a key in the chain", join(chain, key[:100]), key, inChain, "damaged PEM block of a private key"},
 		{"a request for a chain", block("CERTIFICATE REQUEST", der.Bytes), key, inChain, "a CA must sign"},
-		{"a damaged end", join(chain, damaged), key, inChain, "damaged PEM block"},
-		{"a damaged first block", damaged, key, inChain, "damaged PEM block"},
+		{"a damaged END line", join(chain, damaged), key, inChain, "damaged PEM block"},
+		{"a damaged block before others", damaged, key, inChain, "damaged PEM block"},
 		{"a missing BEGIN line", join(chain, headless), key, inChain, "BEGIN line is missing"},
 		{"base64 without lines around", join(chain, []byte(strings.Split(string(chain), "\n")[1]+"\n")), key, inChain, "base64"},
 		{"binary data after the chain", join(chain, []byte{0, 1, 2}), key, inChain, "binary"},
@@ -257,7 +257,7 @@ func TestInfoWarns(t *testing.T) {
 		{"expired", func(c *x509.Certificate) { c.NotAfter = now.Add(-day) }, []string{"it expired on"}},
 		{"not valid yet", func(c *x509.Certificate) { c.NotBefore = now.Add(day) }, []string{"not valid before"}},
 		{"no name", func(c *x509.Certificate) { c.DNSNames = nil }, []string{"no subject alternative name"}},
-		{"no name, but a client's", func(c *x509.Certificate) {
+		{"a client without a name", func(c *x509.Certificate) {
 			c.DNSNames, c.ExtKeyUsage = nil, []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
 		}, nil},
 		{"weak key", func(c *x509.Certificate) { c.PublicKey = weak.Public() }, []string{"RSA of 1024 bits"}},

@@ -449,7 +449,7 @@ func TestNameConstraints(t *testing.T) {
 			below := mint(t, ca, ecdsaKey(t), root)
 			err := verifyServer(t, mint(t, leaf, ecdsaKey(t), below).chain(below), root.trust(t))
 			if (err == nil) != tt.passes {
-				t.Fatalf("%v, want passing to be %v", err, tt.passes)
+				t.Fatalf("error %v, want acceptance: %v", err, tt.passes)
 			}
 			if !tt.passes && (certs.Classify(err) != certs.ReasonBadCertificate || !strings.Contains(err.Error(), "CN=constrained")) {
 				t.Errorf("%v does not blame the CA", err)

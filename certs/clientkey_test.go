@@ -70,7 +70,7 @@ func TestClientKeyThatTheServerDoesNotAccept(t *testing.T) {
 					t.Errorf("error %q", err)
 				}
 				if seen.Sent || !seen.Requested || seen.Fits(c.cert) {
-					t.Error("the certificate was sent, or is said to fit")
+					t.Error("the certificate was sent, or is reported as accepted")
 				}
 				if fits := client(pki.RSA2048); seen.Fits(fits) != (want[0] == "RSA") {
 					t.Errorf("an RSA certificate fits: %v", seen.Fits(fits))
@@ -80,7 +80,7 @@ func TestClientKeyThatTheServerDoesNotAccept(t *testing.T) {
 	}
 }
 
-// A client supports the signature algorithm of none of a listener's keys.
+// A client supports no signature algorithm of a listener's keys.
 func TestServerKeyThatTheClientDoesNotSupport(t *testing.T) {
 	ca := certstest.NewCA(t)
 	cert := certstest.Certificate(t, ca.Leaf(t, pki.LeafOptions{Usage: pki.Server, DNSNames: []string{"a.test"}, Key: pki.Ed25519}))

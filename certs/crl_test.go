@@ -147,17 +147,17 @@ func TestNewTrustBundleRefusesRevocationLists(t *testing.T) {
 		{"a private key", "private key", join(block("X509 CRL", good), certstest.NewCA(t).Server(t, "a.test").KeyPEM)},
 		{"a delta", "delta", with(extension(27, true, 2, 1, 1))},
 		{"a delta that is not critical", "delta", with(extension(27, false, 2, 1, 1))},
-		{"an indirect one", "indirect", with(extension(28, true, der(0x30, []byte{0x84, 1, 0xff})...))},
-		{"of some reasons", "some revocation reasons", with(extension(28, true, der(0x30, []byte{0x83, 2, 0, 0x80})...))},
+		{"an indirect list", "indirect", with(extension(28, true, der(0x30, []byte{0x84, 1, 0xff})...))},
+		{"a list of some reasons", "some revocation reasons", with(extension(28, true, der(0x30, []byte{0x83, 2, 0, 0x80})...))},
 		{"of attributes", "attribute certificates", with(extension(28, true, der(0x30, []byte{0x85, 1, 0xff})...))},
-		{"of a scope that is malformed", "malformed issuingDistributionPoint", with(extension(28, true, 1, 2, 3))},
+		{"a malformed scope", "malformed issuingDistributionPoint", with(extension(28, true, 1, 2, 3))},
 		{"a scope with trailing bytes", "malformed issuingDistributionPoint", with(extension(28, true, der(0x30, []byte{0x86, 1, 0xff})...))},
 		{"a distribution point that is a directory name", "not a URI", with(extension(28, true, der(0x30, der(0xa0, der(0xa0, []byte{0xa4, 2, 0x30, 0})))...))},
-		{"with an unknown critical extension", "2.5.29.99", with(extension(99, true, 5, 0))},
-		{"with an entry of another issuer", "indirect", entry(extension(29, true, 0x30, 0))},
-		{"with an entry that cannot be evaluated", "critical extension", entry(extension(99, true, 5, 0))},
-		{"with a serial number of another form", "malformed", []byte(wide)},
-		{"without a next update", "nextUpdate", withoutNextUpdate(t, good)},
+		{"an unknown critical extension", "2.5.29.99", with(extension(99, true, 5, 0))},
+		{"an entry of another issuer", "indirect", entry(extension(29, true, 0x30, 0))},
+		{"an entry that cannot be evaluated", "critical extension", entry(extension(99, true, 5, 0))},
+		{"a serial number that is not an integer", "malformed", []byte(wide)},
+		{"no next update", "nextUpdate", withoutNextUpdate(t, good)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			b, err := certs.NewTrustBundle(certs.TrustSource{Field: "pem", Certificates: s.pem(), CRLs: []certs.CRLSource{
@@ -171,7 +171,7 @@ func TestNewTrustBundleRefusesRevocationLists(t *testing.T) {
 			}
 			checkText(t, err.Error())
 			if _, err := certs.SystemTrustBundle(certs.CRLSource{Field: "crls[0]", Data: c.data}); err == nil {
-				t.Error("it is accepted beside the system's roots")
+				t.Error("SystemTrustBundle accepts the list")
 			}
 		})
 	}
@@ -268,10 +268,10 @@ func TestCRLInfos(t *testing.T) {
 		{"in date", crl(ca, pki.CRLOptions{Revoked: []*big.Int{big.NewInt(1), big.NewInt(2), big.NewInt(2)}}), 2, ""},
 		{"outdated", crl(ca, pki.CRLOptions{ThisUpdate: now.Add(-2 * time.Hour), NextUpdate: now.Add(-time.Hour)}), 0, "outdated"},
 		{"it is not valid before", crl(ca, pki.CRLOptions{ThisUpdate: now.Add(time.Hour)}), 0, "it is not valid before"},
-		{"of an intermediate outside the bundle", crl(below, pki.CRLOptions{}), 0, "an intermediate"},
-		{"of a stranger", crl(&certstest.CA{CA: stranger}, pki.CRLOptions{}), 0, "its issuer is not in the bundle"},
-		{"of another key", crl(&certstest.CA{CA: sameName}, pki.CRLOptions{}), 0, "not signed by the key of"},
-		{"of some certificates", scoped, 0, "only for certificates of end entities, certificates with the distribution point http://crl.test/1"},
+		{"a list of an intermediate outside the bundle", crl(below, pki.CRLOptions{}), 0, "an intermediate"},
+		{"a list of an unknown CA", crl(&certstest.CA{CA: stranger}, pki.CRLOptions{}), 0, "its issuer is not in the bundle"},
+		{"a list signed by another key", crl(&certstest.CA{CA: sameName}, pki.CRLOptions{}), 0, "not signed by the key of"},
+		{"a list for some certificates", scoped, 0, "only for certificates of end entities, certificates with the distribution point http://crl.test/1"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			b, err := certs.NewTrustBundle(certs.TrustSource{Certificates: join(ca.CertPEM(), s.pem()), CRLs: []certs.CRLSource{{Data: c.text}}})
@@ -302,11 +302,11 @@ func TestEqualComparesRevocationLists(t *testing.T) {
 		want bool
 	}{
 		{"none", ca.Trust(t), ca.TrustCRLs(t), true},
-		{"one and none", ca.TrustCRLs(t, one), ca.Trust(t), false},
+		{"a list and no list", ca.TrustCRLs(t, one), ca.Trust(t), false},
 		{"the same", ca.TrustCRLs(t, one), ca.TrustCRLs(t, one), true},
 		{"the same twice", ca.TrustCRLs(t, one), ca.TrustCRLs(t, one, one), true},
 		{"another", ca.TrustCRLs(t, one), ca.TrustCRLs(t, two), false},
-		{"in one source", ca.TrustCRLs(t, one, two), ca.TrustCRLs(t, join(two, one)), true},
+		{"both lists in one source", ca.TrustCRLs(t, one, two), ca.TrustCRLs(t, join(two, one)), true},
 	} {
 		if c.a.Equal(c.b) != c.want || c.b.Equal(c.a) != c.want {
 			t.Errorf("%s: equal is %v", c.name, !c.want)

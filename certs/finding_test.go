@@ -140,13 +140,13 @@ func TestFindings(t *testing.T) {
 		{"a whole chain in reverse order", leaf.parse(t, root, middle, lower, leaf), []certs.Finding{certs.FindingOrderCorrected}},
 		{"the leaf twice", leaf.parse(t, leaf, leaf, lower, middle), []certs.Finding{certs.FindingDuplicate}},
 		{"an intermediate twice", leaf.parse(t, leaf, lower, lower, middle), []certs.Finding{certs.FindingDuplicate}},
-		{"a stranger", leaf.parse(t, leaf, lower, stranger, middle), []certs.Finding{certs.FindingUnrelated}},
-		{"a stranger first, and out of order", leaf.parse(t, stranger, middle, lower, leaf), []certs.Finding{certs.FindingOrderCorrected, certs.FindingUnrelated}},
+		{"an unrelated certificate", leaf.parse(t, leaf, lower, stranger, middle), []certs.Finding{certs.FindingUnrelated}},
+		{"an unrelated certificate first, and the wrong order", leaf.parse(t, stranger, middle, lower, leaf), []certs.Finding{certs.FindingOrderCorrected, certs.FindingUnrelated}},
 		{"a gap", leaf.parse(t, leaf, middle), []certs.Finding{certs.FindingUnrelated, certs.FindingMissingIntermediate}},
 		{"a gap below the root", leaf.parse(t, leaf, lower, root), []certs.Finding{certs.FindingUnrelated, certs.FindingMissingIntermediate}},
 		{"an issuer that is an intermediate by its name", issuer("Corp Issuing CA 1", nil), []certs.Finding{certs.FindingMissingIntermediate}},
-		{"an issuer to be fetched", with(func(c *x509.Certificate) { c.IssuingCertificateURL = []string{"http://ca.test/ca.crt"} }), []certs.Finding{certs.FindingMissingIntermediate}},
-		{"an issuer that another issued", with(func(c *x509.Certificate) {
+		{"an issuer with a URL", with(func(c *x509.Certificate) { c.IssuingCertificateURL = []string{"http://ca.test/ca.crt"} }), []certs.Finding{certs.FindingMissingIntermediate}},
+		{"an issuer that is an intermediate by its key identifier", with(func(c *x509.Certificate) {
 			c.ExtraExtensions = []pkix.Extension{authorityKeyID(t, middle.cert.RawSubject)}
 		}), []certs.Finding{certs.FindingMissingIntermediate}},
 		{"an issuer that is a root by its key identifier", with(func(c *x509.Certificate) {

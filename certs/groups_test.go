@@ -84,11 +84,11 @@ func TestResumptionsOfferTheChosenGroupAndLaterOnes(t *testing.T) {
 		{"the hybrid", nil, nil, everyGroup, everyGroup, tls.X25519MLKEM768, false},
 		{"X25519", groups{tls.X25519}, nil, everyGroup, classical, tls.X25519, false},
 		{"P-256", groups{tls.CurveP256}, nil, everyGroup, "[CurveP256 CurveP384 CurveP521]", tls.CurveP256, true},
-		{"the last of all", groups{tls.CurveP521}, nil, everyGroup, "[CurveP521]", tls.CurveP521, true},
+		{"the last group", groups{tls.CurveP521}, nil, everyGroup, "[CurveP521]", tls.CurveP521, true},
 		{"a hybrid of P-256", groups{tls.SecP256r1MLKEM768}, nil, everyGroup,
 			"[SecP256r1MLKEM768 SecP384r1MLKEM1024 X25519 CurveP256 CurveP384 CurveP521]", tls.SecP256r1MLKEM768, true},
-		{"among few", groups{tls.CurveP256}, groups{tls.CurveP256, tls.X25519}, "[X25519 CurveP256]", "[CurveP256]", tls.CurveP256, true},
-		{"the only one", groups{tls.X25519}, groups{tls.X25519}, "[X25519]", "[X25519]", tls.X25519, false},
+		{"one of two groups", groups{tls.CurveP256}, groups{tls.CurveP256, tls.X25519}, "[X25519 CurveP256]", "[CurveP256]", tls.CurveP256, true},
+		{"a single group", groups{tls.X25519}, groups{tls.X25519}, "[X25519]", "[X25519]", tls.X25519, false},
 		{"two hybrids and nothing else", nil, groups{tls.SecP384r1MLKEM1024, tls.X25519MLKEM768},
 			"[X25519MLKEM768 SecP384r1MLKEM1024]", "[X25519MLKEM768 SecP384r1MLKEM1024]", tls.X25519MLKEM768, false},
 	} {
@@ -138,11 +138,11 @@ func TestServersAreOfferedAllGroupsAgain(t *testing.T) {
 			[]string{everyGroup, everyGroup}, []tls.CurveID{tls.X25519MLKEM768, tls.X25519MLKEM768}},
 		{"not before", 4 * time.Minute, func(*chooser) {},
 			[]string{classical, classical}, []tls.CurveID{tls.X25519, tls.X25519}},
-		{"when the clock was set back", -time.Minute, func(*chooser) {},
+		{"after the clock was set back", -time.Minute, func(*chooser) {},
 			[]string{everyGroup, everyGroup}, []tls.CurveID{tls.X25519MLKEM768, tls.X25519MLKEM768}},
-		{"when it refuses the session", 0, (*chooser).forget,
+		{"when the server rejects the session", 0, (*chooser).forget,
 			[]string{classical, everyGroup}, []tls.CurveID{tls.X25519, tls.X25519MLKEM768}},
-		{"when it wants another share", 0, func(s *chooser) { s.choose(tls.CurveP256) },
+		{"when the server requests another key share", 0, func(s *chooser) { s.choose(tls.CurveP256) },
 			[]string{classical, everyGroup, "[CurveP256 CurveP384 CurveP521]"}, []tls.CurveID{tls.CurveP256, tls.CurveP256, tls.CurveP256}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -205,7 +205,7 @@ func TestARejectedNarrowOfferIsReported(t *testing.T) {
 	o.Groups = []tls.CurveID{tls.X25519}
 	_, err = connect(t, newClient(t, o), s.addr)
 	if he, ok := errors.AsType[*certs.HandshakeError](err); !ok || he.Narrow {
-		t.Errorf("error %v: that was all that is allowed", err)
+		t.Errorf("error %v is attributed to a narrowed offer", err)
 	}
 }
 

@@ -166,7 +166,7 @@ func TestHostileServers(t *testing.T) {
 				if want != certs.ReasonBadCertificate {
 					want = certs.ReasonUnknownCA
 				}
-				check("by another CA", o, want)
+				check("a chain of another CA", o, want)
 				o.Verification = certs.VerifyInsecureSkip
 				if want != certs.ReasonBadCertificate {
 					want = ""
@@ -236,7 +236,7 @@ func TestTricklingHandshakes(t *testing.T) {
 				}
 			}
 		}},
-		{"a warning now and then", func(c net.Conn, done <-chan struct{}) {
+		{"ten warnings", func(c net.Conn, done <-chan struct{}) {
 			for range 10 {
 				c.Write([]byte{21, 3, 3, 0, 2, 1, 90}) // user_canceled
 			}

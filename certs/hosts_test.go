@@ -192,8 +192,8 @@ func TestNoServerName(t *testing.T) {
 		want   certs.Reason
 	}{
 		{"nothing wrong", func(*certs.ClientOptions) {}, ""},
-		{"a name to verify instead of the server's", func(o *certs.ClientOptions) { o.ServerName, o.VerifyName = "", "upstream.test" }, ""},
-		{"names to verify instead of both", func(o *certs.ClientOptions) {
+		{"only a name to verify", func(o *certs.ClientOptions) { o.ServerName, o.VerifyName = "", "upstream.test" }, ""},
+		{"only alternative names", func(o *certs.ClientOptions) {
 			o.ServerName, o.SubjectAltNames = "", []certs.SAN{{Kind: certs.SANDNS, Value: "upstream.test"}}
 		}, ""},
 		{"another name", func(o *certs.ClientOptions) { o.ServerName = "other.test" }, certs.ReasonNameMismatch},

@@ -168,7 +168,7 @@ func TestKeysThatTLSDoesNotSupport(t *testing.T) {
 	}
 }
 
-// One file with everything, as for HAProxy, in any order.
+// One file with the chain and the key in any order, as HAProxy reads it.
 func TestKeyInTheChainsFile(t *testing.T) {
 	root := certstest.NewCA(t)
 	issued := root.Intermediate(t).Server(t, "a.test")
@@ -187,7 +187,7 @@ func TestKeyInTheChainsFile(t *testing.T) {
 	}{
 		{"key last", source{Chain: join(leaf, mid, key)}, "", ""},
 		{"key first", source{Chain: join(key, leaf, mid)}, "", ""},
-		{"key in the middle, and parameters", source{Chain: join(parameters, mid, dh, key, leaf)}, "", ""},
+		{"the key between certificates, and parameters", source{Chain: join(parameters, mid, dh, key, leaf)}, "", ""},
 		{"with a byte order mark", source{Chain: join([]byte("\xef\xbb\xbf"), key, leaf, mid)}, "", ""},
 		{"encrypted", source{Chain: join(leaf, mid, encrypted), Passphrase: []byte("pw")}, "", ""},
 		{"the same file for both", source{Chain: join(leaf, mid, key), Key: join(leaf, mid, key)}, "", ""},
@@ -196,7 +196,7 @@ func TestKeyInTheChainsFile(t *testing.T) {
 		{"no key, and DER", source{Chain: derOf(leaf)}, "private_key", "is missing"},
 		{"no certificate", source{Chain: key}, "certificate_chain", "holds no certificate"},
 		{"two keys", source{Chain: join(leaf, key, mid, other.KeyPEM)}, "certificate_chain", "more than one"},
-		{"the key of another", source{Chain: join(leaf, mid, other.KeyPEM)}, "certificate_chain", "is not the key of"},
+		{"the key of another certificate", source{Chain: join(leaf, mid, other.KeyPEM)}, "certificate_chain", "is not the key of"},
 		{"half a key", source{Chain: join(leaf, mid, block("PRIVATE KEY", derOf(key)[:40]))}, "certificate_chain", "cannot be parsed"},
 		{"a damaged block", source{Chain: join(leaf, key, bytes.Replace(mid, []byte("-----END"), []byte("-----FIN"), 1))}, "certificate_chain", "damaged"},
 	} {
@@ -262,9 +262,9 @@ func TestChainInDER(t *testing.T) {
 	issued := root.Intermediate(t).Server(t, "a.test")
 	leaf, mid := splitPEM(t, issued.ChainPEM)
 	for name, chain := range map[string][]byte{
-		"a leaf":                derOf(leaf),
-		"a chain":               join(derOf(leaf), derOf(mid)),
-		"a chain back to front": join(derOf(mid), derOf(leaf)),
+		"a leaf":                   derOf(leaf),
+		"a chain":                  join(derOf(leaf), derOf(mid)),
+		"a chain in reverse order": join(derOf(mid), derOf(leaf)),
 	} {
 		c, err := certs.NewCertificate(certs.CertificateSource{Chain: chain, Key: derOf(issued.KeyPEM)})
 		if err != nil || !c.Matches("a.test") {

@@ -190,7 +190,7 @@ func TestObserveTickets(t *testing.T) {
 		none := server.Clone()
 		none.SessionTicketsDisabled = true
 		if seen, err := observe(t, newClient(t, o), serveConfig(t, none).addr, ""); err != nil || seen.TicketOffered || seen.Alert != nil {
-			t.Errorf("of a server without: ticket %v, alert %v, error %v", seen.TicketOffered, seen.Alert, err)
+			t.Errorf("of a server without tickets: ticket %v, alert %v, error %v", seen.TicketOffered, seen.Alert, err)
 		}
 	})
 }
@@ -350,7 +350,7 @@ func TestOptionsAreACopy(t *testing.T) {
 	o.MaxVersion = tls.VersionTLS11 // a Client can be made with one setting changed
 	newClient(t, o)
 	if newClient(t, certs.ClientOptions{ServerName: "a", Trust: given.Trust}).Certificate() != nil {
-		t.Error("a certificate out of nothing")
+		t.Error("ClientOptions returned a certificate that was not set")
 	}
 }
 

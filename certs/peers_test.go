@@ -67,9 +67,9 @@ func TestReasonsAgainstOpenSSL(t *testing.T) {
 			o.Trust = []*certs.TrustBundle{ca.TrustCRLs(t, other.CRL(t))}
 		}, certs.ReasonCRLExpired, 0},
 		{"another key", nil, func(o *certs.ClientOptions) { o.Pins = [][32]byte{{1}} }, certs.ReasonPinMismatch, 0},
-		{"a client certificate that is good", mutual, of(ca.Client(t, "c")), "", 0},
+		{"a valid client certificate", mutual, of(ca.Client(t, "c")), "", 0},
 		{"no client certificate", mutual, same, certs.ReasonClientCertificateRequired, 0},
-		{"a stranger's client certificate", mutual, of(other.Client(t, "c")), certs.ReasonClientCertificateRejected, 0},
+		{"a client certificate of another CA", mutual, of(other.Client(t, "c")), certs.ReasonClientCertificateRejected, 0},
 		{"a server certificate as a client certificate", mutual, of(ca.Server(t, "c.test")), certs.ReasonClientCertificateRejected, 0},
 		{"an expired client certificate", mutual, of(expired), certs.ReasonClientCertificateRejected, 0},
 		{"a client that is not revoked", mutualCRL, of(ca.Client(t, "c")), "", 0},
@@ -80,7 +80,7 @@ func TestReasonsAgainstOpenSSL(t *testing.T) {
 			o.CipherSuites = []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384}
 		}, certs.ReasonNoCommonCipher, tls.VersionTLS12},
 		{"no group in common", []string{"-curves", "P-256"}, func(o *certs.ClientOptions) { o.Groups = []tls.CurveID{tls.X25519} }, certs.ReasonNoCommonGroup, 0},
-		{"no such name", []string{"-servername", "x.test", "-servername_fatal", "-cert2", file("cert2.pem", server.ChainPEM), "-key2", file("key2.pem", server.KeyPEM)},
+		{"a name that the server does not know", []string{"-servername", "x.test", "-servername_fatal", "-cert2", file("cert2.pem", server.ChainPEM), "-key2", file("key2.pem", server.KeyPEM)},
 			same, certs.ReasonUnrecognizedName, 0},
 		{"no protocol in common", []string{"-alpn", "smtp"}, func(o *certs.ClientOptions) {
 			o.NextProtos, o.RequireALPN = []string{"h2"}, true

@@ -33,7 +33,7 @@ func TestTextAroundPEMBlocksIsIgnored(t *testing.T) {
 			t.Errorf("%s: in a revocation list: %v", name, err)
 		}
 	}
-	// `openssl pkcs12 -nodes` writes such a file with everything.
+	// `openssl pkcs12 -nodes` writes chain and key to one file, with text between them.
 	parsed, err := certs.NewCertificate(certs.CertificateSource{KeyInChain: true, Chain: join(latin1, issued.ChainPEM, latin1, ca.CertPEM(), latin1, issued.KeyPEM)})
 	if err != nil || !parsed.Matches("a.test") {
 		t.Errorf("everything in one file: %v", err)

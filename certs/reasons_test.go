@@ -89,7 +89,7 @@ func TestHandshakeReasons(t *testing.T) {
 			want: certs.ReasonNameMismatch, detail: `for DNS:b.test, DNS:c.test, not for "upstream.test"`,
 		},
 		{
-			name:   "an address that is in no SAN",
+			name:   "an address that no SAN contains",
 			change: func(_ *testing.T, p peers) { p.client.ServerName = "127.0.0.1" },
 			want:   certs.ReasonNameMismatch, detail: `not for "127.0.0.1"`,
 		},
@@ -159,7 +159,7 @@ func TestHandshakeReasons(t *testing.T) {
 			want: certs.ReasonClientCertificateRejected,
 		},
 		{
-			name: "a server that knows no such name",
+			name: "a server that does not know the name",
 			change: func(_ *testing.T, p peers) {
 				p.server.Certificates = nil
 				p.server.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return nil, nil }
@@ -202,14 +202,14 @@ func TestHandshakeReasons(t *testing.T) {
 			want: certs.ReasonALPNMismatch,
 		},
 		{
-			name: "no protocol where one is needed",
+			name: "no protocol, although one is required",
 			change: func(_ *testing.T, p peers) {
 				p.client.NextProtos, p.client.RequireALPN = []string{"h2"}, true
 			},
 			want: certs.ReasonALPNMismatch, detail: "h2",
 		},
 		{
-			name: "no protocol where none is needed",
+			name: "no protocol, and none is required",
 			change: func(_ *testing.T, p peers) {
 				p.client.NextProtos = []string{"h2"}
 			},
@@ -284,7 +284,7 @@ func TestReasonsOfPeersWithoutTLS(t *testing.T) {
 		peer func(conn *net.TCPConn)
 		want certs.Reason
 	}{
-		{"speaks HTTP at once", func(c *net.TCPConn) { io.WriteString(c, "HTTP/1.1 400 Bad Request\r\n\r\n"); io.Copy(io.Discard, c) }, certs.ReasonNotTLS},
+		{"sends HTTP immediately", func(c *net.TCPConn) { io.WriteString(c, "HTTP/1.1 400 Bad Request\r\n\r\n"); io.Copy(io.Discard, c) }, certs.ReasonNotTLS},
 		{"speaks SMTP", func(c *net.TCPConn) { io.WriteString(c, "220 mail.test ESMTP\r\n"); io.Copy(io.Discard, c) }, certs.ReasonNotTLS},
 		{"closes", func(c *net.TCPConn) { c.Read(make([]byte, 1)); c.CloseWrite(); io.Copy(io.Discard, c) }, certs.ReasonPeerClosed},
 		{"resets", func(c *net.TCPConn) { c.Read(make([]byte, 1)); c.SetLinger(0) }, certs.ReasonPeerClosed},
@@ -320,7 +320,7 @@ func TestReasonsOfPeersWithoutTLS(t *testing.T) {
 			_, err = client.Handshake(ctx, raw)
 			wantReason(t, err, c.want)
 
-			// The connection still belongs to the caller, and is open.
+			// The caller still owns the connection, which is open.
 			if err := raw.SetDeadline(time.Time{}); err != nil {
 				t.Errorf("the connection was closed: %v", err)
 			}
@@ -382,7 +382,7 @@ func TestClassifyDials(t *testing.T) {
 		{"a bare deadline", context.DeadlineExceeded, certs.ReasonConnectTimeout},
 		{"a deadline of a read", op("read", os.ErrDeadlineExceeded), certs.ReasonHandshakeTimeout},
 		{"a deadline of a handshake", &certs.HandshakeError{Reason: certs.ReasonHandshakeTimeout, Err: context.DeadlineExceeded}, certs.ReasonHandshakeTimeout},
-		{"the kernel's own time out", errno("dial", syscall.ETIMEDOUT), certs.ReasonConnectTimeout},
+		{"a time-out of the kernel", errno("dial", syscall.ETIMEDOUT), certs.ReasonConnectTimeout},
 		{"no route", errno("dial", syscall.EHOSTUNREACH), certs.ReasonUnreachable},
 		{"no network", errno("dial", syscall.ENETUNREACH), certs.ReasonUnreachable},
 		{"an unavailable address", errno("dial", syscall.EADDRNOTAVAIL), certs.ReasonUnreachable},
@@ -398,7 +398,7 @@ func TestClassifyDials(t *testing.T) {
 		{"joined errors", errors.Join(errors.New("x"), errno("dial", syscall.ECONNREFUSED)), certs.ReasonConnectRefused},
 		{"a name checked by crypto/x509", &tls.CertificateVerificationError{Err: x509.HostnameError{Certificate: new(x509.Certificate)}}, certs.ReasonNameMismatch},
 		{"anything else", errors.New("x"), certs.ReasonOther},
-		{"a text that only looks like one of crypto/tls", errors.New("no certificates configured"), certs.ReasonOther},
+		{"a text that only resembles one of crypto/tls", errors.New("no certificates configured"), certs.ReasonOther},
 	} {
 		if got := certs.Classify(c.err); got != c.want {
 			t.Errorf("%s: reason %q, want %q (%v)", c.name, got, c.want, c.err)

@@ -45,7 +45,7 @@ func TestReverifyingAgreesWithTheNextHandshake(t *testing.T) {
 	first := v.requirements(t, &now, nil)
 	peer := v.handshake(t, first, v.chain, "a.test")
 	if peer.chain == nil {
-		t.Fatal("the chain that passed is unknown")
+		t.Fatal("the peer has no verified chain")
 	}
 	day := 24 * time.Hour
 	zero := uint32(0)
@@ -65,7 +65,7 @@ func TestReverifyingAgreesWithTheNextHandshake(t *testing.T) {
 		{"an empty list of each issuer", 0, nil, []CRLSource{list(v.root), list(v.mid)}, ""},
 		{"the leaf is revoked", 0, nil, []CRLSource{list(v.root), list(v.mid, v.chain[0])}, ReasonRevoked},
 		{"the intermediate is revoked", 0, nil, []CRLSource{list(v.root, v.mid.Certificate()), list(v.mid)}, ReasonRevoked},
-		{"another is revoked", 0, nil, []CRLSource{list(v.root, other.chain[0]), list(v.mid, other.chain[0])}, ""},
+		{"an unrelated certificate is revoked", 0, nil, []CRLSource{list(v.root, other.chain[0]), list(v.mid, other.chain[0])}, ""},
 		{"a list is missing", 0, nil, []CRLSource{list(v.root)}, ReasonCRLExpired},
 		{"the lists expire", day + time.Second, nil, []CRLSource{list(v.root), list(v.mid)}, ReasonCRLExpired},
 		{"another anchor", 0, func(o *ClientOptions) { o.Trust = other.requirements(t, &now, nil).trust }, nil, ReasonUnknownCA},

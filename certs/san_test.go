@@ -85,17 +85,17 @@ func TestSubjectAltNames(t *testing.T) {
 		want  certs.Reason
 	}{
 		{"a DNS name", []string{"DNS:upstream.test"}, ""},
-		{"one of several", []string{"DNS:x.test", "URI:spiffe://corp/pay"}, ""},
+		{"one of several names", []string{"DNS:x.test", "URI:spiffe://corp/pay"}, ""},
 		{"an address", []string{"IP:10.0.0.1"}, ""},
 		{"an IPv6 address", []string{"IP:2001:DB8:0::1"}, ""},
 		{"a URI", []string{"spiffe://corp/pay"}, ""},
 		{"an email address", []string{"email:Ops@corp.TEST"}, ""},
-		{"a wildcard, to the letter", []string{"DNS:*.wild.test"}, ""},
-		{"what a wildcard stands for", []string{"DNS:a.wild.test"}, certs.ReasonNameMismatch},
+		{"the wildcard name itself", []string{"DNS:*.wild.test"}, ""},
+		{"a name that a wildcard covers", []string{"DNS:a.wild.test"}, certs.ReasonNameMismatch},
 		{"another DNS name", []string{"DNS:x.test"}, certs.ReasonNameMismatch},
 		{"the beginning of a URI", []string{"URI:spiffe://corp/pa"}, certs.ReasonNameMismatch},
-		{"a URI in other letters", []string{"URI:spiffe://corp/Pay"}, certs.ReasonNameMismatch},
-		{"an email address in other letters", []string{"email:ops@corp.test"}, certs.ReasonNameMismatch},
+		{"a URI in another case", []string{"URI:spiffe://corp/Pay"}, certs.ReasonNameMismatch},
+		{"an email address in another case", []string{"email:ops@corp.test"}, certs.ReasonNameMismatch},
 		{"an address as a DNS name", []string{"DNS:10.0.0.1"}, certs.ReasonNameMismatch},
 		{"a DNS name as a URI", []string{"URI:dns:upstream.test"}, certs.ReasonNameMismatch},
 	} {

@@ -42,13 +42,13 @@ func TestServerVerifiesIndependentlyOfCryptoTLS(t *testing.T) {
 		peer *pki.Issued
 		want Reason
 	}{
-		{"a good client", ClientAuthRequired, client, ""},
+		{"a valid client", ClientAuthRequired, client, ""},
 		{"a stranger", ClientAuthRequired, stranger, ReasonUnknownCA},
-		{"a stranger, optional", ClientAuthOptional, stranger, ReasonUnknownCA},
+		{"an unknown CA, optional", ClientAuthOptional, stranger, ReasonUnknownCA},
 		{"a server's certificate", ClientAuthRequired, wrong, ReasonWrongKeyUsage},
 		{"no certificate", ClientAuthRequired, nil, ReasonClientCertificateRequired},
 		{"no certificate, optional", ClientAuthOptional, nil, ""},
-		{"a stranger, not asked", ClientAuthNone, stranger, ""},
+		{"an unknown CA, no certificate requested", ClientAuthNone, stranger, ""},
 	} {
 		o := ServerOptions{Certificates: []*Certificate{cert}, ClientAuth: c.auth}
 		if c.auth != ClientAuthNone {

@@ -55,10 +55,10 @@ func TestServerChoosesByName(t *testing.T) {
 		}{
 			{name: "the first", sni: "first.test", want: "first.test"},
 			{name: "the second", sni: "second.test", want: "second.test"},
-			{name: "in other case", sni: "SECOND.test", want: "second.test"},
+			{name: "a name in another case", sni: "SECOND.test", want: "second.test"},
 			{name: "a wildcard", sni: "a.wild.test", want: "*.wild.test"},
-			{name: "the first of two that fit", sni: "exact.wild.test", want: "*.wild.test"},
-			{name: "of the kind the client can use", sni: "second.test", want: "second.test", rsaOnly: true},
+			{name: "the first of two matching certificates", sni: "exact.wild.test", want: "*.wild.test"},
+			{name: "the key type that the client supports", sni: "second.test", want: "second.test", rsaOnly: true},
 			{name: "unknown", sni: "other.test", want: "first.test", unknown: true},
 			{name: "no name", sni: "", want: "first.test", unknown: true},
 			{name: "an address", sni: "127.0.0.1", want: "first.test", unknown: true},
@@ -137,11 +137,11 @@ func TestServerVerifiesClients(t *testing.T) {
 		required certs.Reason
 	}{
 		{"none", nil, "", certs.ReasonClientCertificateRequired},
-		{"a good one", with(ca.Client(t, "c")), "", ""},
-		{"with an intermediate", with(ca.Intermediate(t).Client(t, "c")), "", ""},
-		{"of another CA", with(other.Client(t, "c")), certs.ReasonUnknownCA, certs.ReasonUnknownCA},
-		{"for servers", with(ca.Server(t, "c.test")), certs.ReasonWrongKeyUsage, certs.ReasonWrongKeyUsage},
-		{"for both", with(ca.Leaf(t, pki.LeafOptions{Usage: pki.Both, DNSNames: []string{"c.test"}})), "", ""},
+		{"a valid certificate", with(ca.Client(t, "c")), "", ""},
+		{"an intermediate in the chain", with(ca.Intermediate(t).Client(t, "c")), "", ""},
+		{"a certificate of another CA", with(other.Client(t, "c")), certs.ReasonUnknownCA, certs.ReasonUnknownCA},
+		{"a server certificate", with(ca.Server(t, "c.test")), certs.ReasonWrongKeyUsage, certs.ReasonWrongKeyUsage},
+		{"a certificate for both sides", with(ca.Leaf(t, pki.LeafOptions{Usage: pki.Both, DNSNames: []string{"c.test"}})), "", ""},
 		{"expired", with(ca.Leaf(t, pki.LeafOptions{Usage: pki.Client, CommonName: "c", NotBefore: now.Add(-2 * time.Hour), NotAfter: now.Add(-time.Hour)})), certs.ReasonExpired, certs.ReasonExpired},
 		{"not valid yet", with(ca.Leaf(t, pki.LeafOptions{Usage: pki.Client, CommonName: "c", NotBefore: now.Add(time.Hour), NotAfter: now.Add(2 * time.Hour)})), certs.ReasonNotYetValid, certs.ReasonNotYetValid},
 		{"self-signed", []tls.Certificate{selfSigned(t, func(*x509.Certificate) {})}, certs.ReasonUnknownCA, certs.ReasonUnknownCA},
@@ -233,7 +233,7 @@ func TestServerVerifiesResumedClients(t *testing.T) {
 		now.Add(2 * time.Hour)
 		_, at, err := reach(t, s, config)
 		if err == nil {
-			t.Error("the client got through")
+			t.Error("the client was accepted")
 		}
 		if got := certs.ClassifyAccept(at.err); got != certs.ReasonExpired {
 			t.Errorf("the server's reason: %s (%v)", got, at.err)

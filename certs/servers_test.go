@@ -41,7 +41,7 @@ func TestServersAreChosenByTheMostSpecificName(t *testing.T) {
 		"pay.example.test": exact, "PAY.example.test.": exact, "other.test": exact, "a.other.test": base,
 	} {
 		if got := s.For(name); got != want {
-			t.Errorf("%q has another policy than it should", name)
+			t.Errorf("%q has the wrong policy", name)
 		}
 	}
 	for _, c := range []struct {
@@ -52,7 +52,7 @@ func TestServersAreChosenByTheMostSpecificName(t *testing.T) {
 		{"pay.example.test", "other.test", true}, {"", "pay.example.test", false}, {"", "unknown.test", true}, {"unknown.test", "OTHER.test", false},
 	} {
 		if got := s.Serves(c.sni, c.host); got != c.serves {
-			t.Errorf("a connection for %q serves %q: %v", c.sni, c.host, got)
+			t.Errorf("the certificate for %q is %q: %v", c.sni, c.host, got)
 		}
 	}
 }

@@ -115,11 +115,11 @@ func TestHostsAreBounded(t *testing.T) {
 	}
 	next := newHosts(first)
 	for name, want := range map[string]FullReason{
-		"0":                         FullCredentialsChanged,
-		fmt.Sprint(2*maxHosts - 2):  FullCredentialsChanged,
-		fmt.Sprint(2*maxHosts - 1):  FullNoTicket,
-		"2":                         FullNoTicket, // evicted
-		"a name that is used later": FullNoTicket,
+		"0":                        FullCredentialsChanged,
+		fmt.Sprint(2*maxHosts - 2): FullCredentialsChanged,
+		fmt.Sprint(2*maxHosts - 1): FullNoTicket,
+		"2":                        FullNoTicket, // evicted
+		"a new name":               FullNoTicket,
 	} {
 		if _, _, got := next.of(name).take(); got != want {
 			t.Errorf("%s: %s, want %s", name, got, want)

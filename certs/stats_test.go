@@ -238,7 +238,7 @@ func TestFullCredentialsChanged(t *testing.T) {
 		wantStats(t, fourth, 2, full{certs.FullCredentialsChanged: 1})
 		for range 3 {
 			if got := (<-s.handshakes).state.PeerCertificates[0].Subject.CommonName; got != "client-b" {
-				t.Errorf("the server saw %s", got)
+				t.Errorf("the server received %s", got)
 			}
 		}
 		wantStats(t, second, 1, full{certs.FullNoTicket: 1})

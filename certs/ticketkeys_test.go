@@ -82,7 +82,7 @@ func TestTicketKeysArePassedOnToTheSameIdentityOnly(t *testing.T) {
 			"another certificate":        {func(o *certs.ServerOptions) { o.Certificates = []*certs.Certificate{other} }, false},
 			"another protocol":           {func(o *certs.ServerOptions) { o.NextProtos = []string{"h2"} }, false},
 			"rejects unknown names":      {func(o *certs.ServerOptions) { o.RejectUnknownSNI = true }, false},
-			"a day later":                {func(o *certs.ServerOptions) { o.Time = func() time.Time { return now.Add(25 * time.Hour) } }, true},
+			"after a day":                {func(o *certs.ServerOptions) { o.Time = func() time.Time { return now.Add(25 * time.Hour) } }, true},
 			"when the keys have expired": {func(o *certs.ServerOptions) { o.Time = func() time.Time { return now.Add(8 * 24 * time.Hour) } }, false},
 		} {
 			o := options

@@ -33,12 +33,12 @@ func TestParseTrustBundleRefuses(t *testing.T) {
 		{"garbage", "", "no PEM block", []byte("not a certificate")},
 		{"a leaf", "[0]", "not a CA certificate", issued.ChainPEM},
 		{"a leaf among CAs", "[1]", "want the certificate of its issuer", join(ca.CertPEM(), issued.ChainPEM)},
-		{"a leaf that only claims to be self-signed", "[0]", "not a CA certificate", block("CERTIFICATE", forged.Raw)},
+		{"a leaf that names itself as its issuer", "[0]", "not a CA certificate", block("CERTIFICATE", forged.Raw)},
 		{"a private key", "", "private key", join(ca.CertPEM(), issued.KeyPEM)},
 		{"a CRL", "", `type "X509 CRL"`, join(ca.CertPEM(), block("X509 CRL", []byte("x")))},
 		{"OpenSSL's own form", "", "openssl x509", block("TRUSTED CERTIFICATE", ca.Certificate().Raw)},
 		{"only expired ones", "", "has expired", old.CertPEM()},
-		{"binary data between", "", "binary", join(ca.CertPEM(), []byte{0x30, 0x82, 0x01, 0x00, '\n'}, ca.CertPEM())},
+		{"binary data between blocks", "", "binary", join(ca.CertPEM(), []byte{0x30, 0x82, 0x01, 0x00, '\n'}, ca.CertPEM())},
 		{"bytes before a block", "", "not UTF-8", join(ca.CertPEM(), []byte{0xff, 0xfe}, ca.CertPEM())},
 		{"a damaged block between", "", "after 1 certificate", join(ca.CertPEM(), []byte("-----BEGIN CERTIFICATE-----\n!!\n-----END CERTIFICATE-----\n"), ca.CertPEM())},
 		{"a block cut off", "", "damaged", join(ca.CertPEM(), ca.CertPEM()[:200])},
@@ -110,11 +110,11 @@ func TestTrustBundleEqual(t *testing.T) {
 		want bool
 	}{
 		{"itself", ab, ab, true},
-		{"in other order", ab, ba, true},
+		{"in another order", ab, ba, true},
 		{"fewer", ab, a.Trust(t), false},
 		{"others", a.Trust(t), b.Trust(t), false},
 		{"nothing", ab, none, false},
-		{"nothing and nothing", none, none, true},
+		{"two nil bundles", none, none, true},
 	} {
 		if c.x.Equal(c.y) != c.want || c.y.Equal(c.x) != c.want {
 			t.Errorf("%s: not %v", c.name, c.want)
@@ -162,7 +162,7 @@ func TestSystemTrustBundle(t *testing.T) {
 
 	t.Setenv("SSL_CERT_DIR", filepath.Join(dir, "no such directory"))
 	if _, err := certs.SystemTrustBundle(); err == nil || !strings.Contains(err.Error(), "ca-certificates") {
-		t.Errorf("without any: %v", err)
+		t.Errorf("without any files: %v", err)
 	}
 	_, err = certs.NewClient(certs.ClientOptions{ServerName: "upstream.test"})
 	wantFault(t, err, "trust_bundles")

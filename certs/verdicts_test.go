@@ -349,7 +349,7 @@ func TestVerdictsAreThoseOfTheTable(t *testing.T) {
 	cases := verdictCases(t)
 	for name := range rows {
 		if _, ok := cases[name]; !ok {
-			t.Errorf("the table has %s, and there is no case of it", name)
+			t.Errorf("the table has %s, but no test case has this name", name)
 		}
 	}
 	for name, c := range cases {
@@ -360,7 +360,7 @@ func TestVerdictsAreThoseOfTheTable(t *testing.T) {
 			checkText(t, text)
 			row := rows[name]
 			if row == nil {
-				t.Fatal("the table lacks it")
+				t.Fatal("the table has no row for this case")
 			}
 			if !comparable {
 				theirs = row[2]
@@ -373,7 +373,7 @@ func TestVerdictsAreThoseOfTheTable(t *testing.T) {
 				fact, explanation = parts[1], strings.TrimSpace(parts[2])
 			}
 			if (fact == "") != (ours == "OK") || !strings.Contains(text, fact) {
-				t.Errorf("the table says %q, and the message does not: %s", fact, text)
+				t.Errorf("the table says %q, but the message does not: %s", fact, text)
 			}
 			if (theirs == "OK") != (ours == "OK") && explanation == "" {
 				t.Error("the table does not explain the difference")

@@ -94,11 +94,11 @@ func TestACachedVerdictLastsOnlyWhileTheChainPasses(t *testing.T) {
 	}{
 		{"no lists", nil},
 		{"current lists", []CRLSource{root, v.crl(t, v.mid, at(-5), at(7))}},
-		{"a list that follows at once", []CRLSource{root, v.crl(t, v.mid, at(-5), at(7)), v.crl(t, v.mid, at(7), at(14))}},
-		{"a list that follows late", []CRLSource{root, v.crl(t, v.mid, at(-5), at(7)), v.crl(t, v.mid, at(8), at(14))}},
-		{"a list of the future that revokes", []CRLSource{root, v.crl(t, v.mid, at(-5), at(30)), v.crl(t, v.mid, at(7), at(14), leaf)}},
-		{"a list of the past that revokes", []CRLSource{root, v.crl(t, v.mid, at(-50), at(-5), leaf), v.crl(t, v.mid, at(-20), at(14))}},
-		{"a list of the root that will revoke", []CRLSource{root, v.crl(t, v.root, at(6), at(9), mid), v.crl(t, v.mid, at(-20), at(14))}},
+		{"a list whose successor starts at its end", []CRLSource{root, v.crl(t, v.mid, at(-5), at(7)), v.crl(t, v.mid, at(7), at(14))}},
+		{"a list whose successor starts later", []CRLSource{root, v.crl(t, v.mid, at(-5), at(7)), v.crl(t, v.mid, at(8), at(14))}},
+		{"a future list that revokes the leaf", []CRLSource{root, v.crl(t, v.mid, at(-5), at(30)), v.crl(t, v.mid, at(7), at(14), leaf)}},
+		{"a past list that revokes the leaf", []CRLSource{root, v.crl(t, v.mid, at(-50), at(-5), leaf), v.crl(t, v.mid, at(-20), at(14))}},
+		{"a future list of the root that revokes the intermediate", []CRLSource{root, v.crl(t, v.root, at(6), at(9), mid), v.crl(t, v.mid, at(-20), at(14))}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			now := start
@@ -160,8 +160,8 @@ func TestOtherChainsWithACachedLeafAreVerified(t *testing.T) {
 		want  string
 	}{
 		{"the leaf alone", v.chain[:1], "UNKNOWN_CA "},
-		{"the leaf below a stranger", []*x509.Certificate{v.chain[0], stranger.mid.Certificate()}, "UNKNOWN_CA "},
-		{"a stranger's leaf", []*x509.Certificate{stranger.chain[0], v.chain[1]}, "UNKNOWN_CA "},
+		{"the leaf below another CA", []*x509.Certificate{v.chain[0], stranger.mid.Certificate()}, "UNKNOWN_CA "},
+		{"a leaf of another CA", []*x509.Certificate{stranger.chain[0], v.chain[1]}, "UNKNOWN_CA "},
 		{"in another order", []*x509.Certificate{v.chain[1], v.chain[0]}, "NAME_MISMATCH "},
 		{"once more", v.chain, ""},
 	} {
@@ -194,7 +194,7 @@ func TestFailuresAreNotCached(t *testing.T) {
 	verifier.pins = [][32]byte{{}}
 	for range 2 {
 		if got := reasons(verifier.verify(v.chain, "a.test")); got != string(ReasonPinMismatch)+" " {
-			t.Errorf("it is %q", got)
+			t.Errorf("the reason is %q", got)
 		}
 	}
 	if n := len(verifier.verified.chains); n != 0 {

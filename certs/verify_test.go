@@ -68,8 +68,8 @@ func TestAnyCertificateOfABundleIsAnAnchor(t *testing.T) {
 	}{
 		{"an intermediate without its root", certstest.TLS(t, below.Server(t, "upstream.test")), below.CertPEM(), ""},
 		{"a self-signed server certificate", self, selfPEM, ""},
-		{"another self-signed certificate", selfSigned(t, func(*x509.Certificate) {}), selfPEM, certs.ReasonUnknownCA},
-		{"the self-signed one among CAs", self, append(root.CertPEM(), selfPEM...), ""},
+		{"an unknown self-signed certificate", selfSigned(t, func(*x509.Certificate) {}), selfPEM, certs.ReasonUnknownCA},
+		{"a self-signed certificate in a bundle of CAs", self, append(root.CertPEM(), selfPEM...), ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := serveConfig(t, &tls.Config{Certificates: []tls.Certificate{c.server}})
@@ -230,7 +230,7 @@ func TestNewClientRefuses(t *testing.T) {
 		o           certs.ClientOptions
 	}{
 		{"no name", "verify_name", certs.ClientOptions{Trust: trust}},
-		{"no name even to report", "verify_name", certs.ClientOptions{Trust: trust, Verification: certs.VerifyReportOnly}},
+		{"report only without a name", "verify_name", certs.ClientOptions{Trust: trust, Verification: certs.VerifyReportOnly}},
 		{"a bundle that is missing", "trust_bundles[1]", certs.ClientOptions{ServerName: "a", Trust: []*certs.TrustBundle{trust[0], nil}}},
 		{"a bundle that is empty", "trust_bundles[0]", certs.ClientOptions{ServerName: "a", Trust: []*certs.TrustBundle{{}}}},
 		{"min above max", "min_version", certs.ClientOptions{ServerName: "a", Trust: trust, MinVersion: tls.VersionTLS13, MaxVersion: tls.VersionTLS12}},

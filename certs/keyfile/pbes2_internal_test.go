@@ -64,7 +64,7 @@ func TestCostlyKeysAreRefusedAtOnce(t *testing.T) {
 		{"the largest scrypt parameters, whose product overflows", scryptKDF(math.MaxInt64, math.MaxInt64, math.MaxInt64), errDerivation},
 		{"scrypt just over the limit", scryptKDF(1<<17, 8, 1), errDerivation},
 		{"scrypt with an N that is not a power of two", scryptKDF(1000, 8, 1), errDamagedKey},
-		{"scrypt with zeros", scryptKDF(0, 0, 0), errDamagedKey},
+		{"scrypt parameters of zero", scryptKDF(0, 0, 0), errDamagedKey},
 		{"an unknown derivation function", algorithm(t, oidPBES2, pbes2Params{algorithm(t, oidData, 1), aes256}), errEncryption},
 		{"an unknown cipher", algorithm(t, oidPBES2, pbes2Params{algorithm(t, oidPBKDF2, 1), algorithm(t, oidData, []byte("x"))}), errEncryption},
 		{"invalid parameters", algorithm(t, oidPBES2, 1), errEncryption},
@@ -185,7 +185,7 @@ func TestPKCS12ThatIsTooExpensive(t *testing.T) {
 	}
 	for name, data := range map[string][]byte{
 		"in one part":                   archiveOf(t, pbkdf2AES(t, math.MaxInt64), make([]byte, 32)),
-		"in the sum":                    archiveOf(t, pbkdf2AES(t, maxDerivation/3), make([]byte, 32), make([]byte, 32)),
+		"in the sum of all parts":       archiveOf(t, pbkdf2AES(t, maxDerivation/3), make([]byte, 32), make([]byte, 32)),
 		"in many parts":                 archiveOf(t, pbkdf2AES(t, maxDerivation/100), bytes.SplitAfter(bytes.Repeat([]byte{1}, 100), []byte{1})...),
 		"legacy encryption":             archiveOf(t, old(math.MaxInt64), make([]byte, 32)),
 		"legacy encryption, in the sum": archiveOf(t, old(maxDerivation/3), make([]byte, 32)),
@@ -199,8 +199,8 @@ func TestPKCS12ThatIsTooExpensive(t *testing.T) {
 	}
 }
 
-// Some programs write only the inner parts in BER, and Windows can sign with a
-// key.
+// Some programs write only the inner parts in BER, and Windows can sign an archive with
+// a key instead of a MAC.
 func TestPKCS12OfOtherForms(t *testing.T) {
 	archive := func(contentType asn1.ObjectIdentifier, content []byte) []byte {
 		var out cryptobyte.Builder
@@ -220,9 +220,9 @@ func TestPKCS12OfOtherForms(t *testing.T) {
 	}{
 		{"BER inside", archive(oidData, []byte{0x30, 0x80, 0, 0}), "in BER"},
 		{"signed", archive(oidSignedData, nil), "signed with a key"},
-		{"of another kind", archive(oidEncryptedData, nil), "cannot be parsed"},
+		{"encrypted contents", archive(oidEncryptedData, nil), "cannot be parsed"},
 		{"empty", archive(oidData, []byte{0x30, 0}), "not supported"},
-		{"with rubbish inside", archive(oidData, []byte("x")), "cannot be parsed"},
+		{"damaged contents", archive(oidData, []byte("x")), "cannot be parsed"},
 	} {
 		if _, _, _, err := ParsePKCS12(c.data, nil); err == nil || !strings.Contains(err.Error(), c.say) {
 			t.Errorf("%s: %v", c.name, err)

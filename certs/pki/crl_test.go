@@ -51,7 +51,7 @@ func TestCRL(t *testing.T) {
 			t.Errorf("from %v to %v", list.ThisUpdate, list.NextUpdate)
 		}
 		if now := time.Now(); o.ThisUpdate.IsZero() && (list.ThisUpdate.After(now) || list.NextUpdate.Before(now)) {
-			t.Errorf("from %v to %v is not now", list.ThisUpdate, list.NextUpdate)
+			t.Errorf("the list is valid from %v to %v, not now", list.ThisUpdate, list.NextUpdate)
 		}
 		numbers[list.Number.String()] = true
 	}

@@ -112,7 +112,7 @@ func TestIssueRefuses(t *testing.T) {
 		{"an empty label", pki.LeafOptions{DNSNames: []string{"a..test"}}, "each label"},
 		{"a hyphen first", pki.LeafOptions{DNSNames: []string{"-a.test"}}, "hyphen"},
 		{"a wildcard within", pki.LeafOptions{DNSNames: []string{"a.*.test"}}, "letters, digits"},
-		{"a wildcard for all", pki.LeafOptions{DNSNames: []string{"*"}}, "letters, digits"},
+		{"a bare wildcard", pki.LeafOptions{DNSNames: []string{"*"}}, "letters, digits"},
 		{"half an address", pki.LeafOptions{IPs: []net.IP{{1, 2}}}, "4 or 16 bytes"},
 		{"no URI", pki.LeafOptions{URIs: []string{"example.com"}}, "spiffe://"},
 		{"no such usage", pki.LeafOptions{Usage: 9, DNSNames: []string{"a.test"}}, "unknown usage"},
