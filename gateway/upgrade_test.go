@@ -24,7 +24,7 @@ func TestSuccessor(t *testing.T) {
 		t.Fatal(err)
 	}
 	if p == nil {
-		t.Skip("another test runs this one in a process of its own")
+		t.Skip("another test runs this one in a separate process")
 	}
 	e, err := p.Take(t.Context(), "v2")
 	if err != nil {
@@ -95,7 +95,7 @@ func TestTheOldProcessOfAnUpgradeAcceptsNoMoreClients(t *testing.T) {
 			conn.Close()
 		}
 	}
-	want := fmt.Sprintf("process %d accepts the clients since an upgrade", upgraded.PID)
+	want := fmt.Sprintf("process %d accepts the clients since the upgrade", upgraded.PID)
 	if s := g.listener("web"); s.GetState() != adminv1.ListenerState_LISTENER_STATE_HANDED_OVER || s.GetReason() != want || s.GetConnections() != 1 || s.GetBoundAddress() != address {
 		t.Errorf("%v", s)
 	}

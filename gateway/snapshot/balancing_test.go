@@ -170,7 +170,7 @@ func TestAddedEndpointStartsSlowly(t *testing.T) {
 		turn.End()
 	}
 	if n < 700 || n > 1100 {
-		t.Errorf("the new endpoint got %d of %d picks, want a tenth of its half", n, picks)
+		t.Errorf("the new endpoint got %d of %d picks, want about a twentieth", n, picks)
 	}
 }
 

@@ -126,7 +126,7 @@ func TestAnUpstreamOfOtherGatewaysTakesNoTraffic(t *testing.T) {
 }
 
 // The files of a resource may exist only at the gateways where it applies.
-func TestFaultsOfResourcesOfOtherGatewaysAreNoProblemsHere(t *testing.T) {
+func TestFaultsAtOtherGatewaysAreNotProblems(t *testing.T) {
 	w := newTestbed(t)
 	missing := filepath.Join(t.TempDir(), "missing.pem")
 	files := &adminv1.Certificate{Name: "files", Source: &adminv1.Certificate_Files{Files: &adminv1.CertificateFiles{CertificatePath: missing, PrivateKeyPath: missing}}}
@@ -141,9 +141,9 @@ func TestFaultsOfResourcesOfOtherGatewaysAreNoProblemsHere(t *testing.T) {
 	if p := w.snap.Problems(); len(p) != 1 || p[0].Ref.Name != "files" {
 		t.Errorf("%v", p)
 	}
-	// A change of something else is not refused because of them.
+	// A write of another resource is not refused because of these faults.
 	w.put(plaintext("u", 1), listener("other", "127.0.0.1:3", httpP, "u"), forward("s", prefix("/s"), "here", "u"))
-	// A write of the resource itself is.
+	// A write of the resource itself is refused.
 	there = proto.Clone(there).(*adminv1.Listener)
 	there.Timeouts = &adminv1.ListenerTimeouts{}
 	if faults := w.refused(there); len(faults) != 1 || !strings.HasPrefix(string(faults[0].Field), "r0.tls") {

@@ -287,7 +287,7 @@ func (s listenerScope) checkPeek(l *Listener) {
 	}
 	l.tcp.Peek = passes
 	if passes && l.msg.GetTls() == nil && len(others) > 0 {
-		s.Add("tls", "must be set, because some of the listener's connections are passed through and some are not (%s): without tls it cannot decrypt those", bounded(others))
+		s.Add("tls", "must be set: some of the listener's connections are passed through, but it must decrypt the others (%s)", bounded(others))
 	}
 }
 
