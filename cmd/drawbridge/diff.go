@@ -32,7 +32,7 @@ func newDiff(c *cli) *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use:   "diff {-f FILE | REV [REV]}",
-		Short: "Show which fields differ between files or revisions and what is live",
+		Short: "Show which fields differ between files or revisions and the live configuration",
 		Long:  diffLong,
 		Example: `  drawbridge diff -f drawbridge.yaml --prune
   drawbridge diff 41

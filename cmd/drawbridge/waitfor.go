@@ -46,8 +46,9 @@ func (c *cli) awaitWritten(ctx context.Context, cl *client.Client, f format.Form
 	return missing
 }
 
-// showOutcomes prints the state of a revision at the gateways of the fleet. It returns an
-// error if a connected gateway does not run all of it, or if the gateways are not known.
+// showOutcomes prints the state of a revision at the gateways of the fleet. It returns
+// an error if a connected gateway does not run the whole revision, or if the gateways
+// are not known.
 func (c *cli) showOutcomes(f format.Format, waited *adminv1.WaitFor, change *adminv1.Change) error {
 	if waited == nil {
 		return nil
@@ -73,7 +74,7 @@ func (c *cli) showOutcomes(f format.Format, waited *adminv1.WaitFor, change *adm
 	case connected == 0:
 		return &exit.Error{Code: exit.Unavailable, Summary: fmt.Sprintf("revision %d is committed, but the gateways of the fleet are not known", change.GetRevision())}
 	case missing > 0:
-		return &exit.Error{Code: exit.Unavailable, Summary: fmt.Sprintf("revision %d is committed, but %d of %d connected gateways do not run all of it", change.GetRevision(), missing, connected)}
+		return &exit.Error{Code: exit.Unavailable, Summary: fmt.Sprintf("revision %d is committed, but %d of %d connected gateways do not run the whole revision", change.GetRevision(), missing, connected)}
 	}
 	return nil
 }

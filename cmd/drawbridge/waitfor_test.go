@@ -24,7 +24,7 @@ func TestAWriteFailsIfAConnectedGatewayDoesNotRunIt(t *testing.T) {
 		summary  string // "": no error
 	}{
 		{"all gateways run the revision", waited, []*adminv1.GatewayOutcome{live, gone}, ""},
-		{"one gateway does not run the revision", waited, []*adminv1.GatewayOutcome{live, gone, slow}, "1 of 2 connected gateways do not run all of it"},
+		{"one gateway does not run the revision", waited, []*adminv1.GatewayOutcome{live, gone, slow}, "1 of 2 connected gateways do not run the whole revision"},
 		{"the gateways are not known", waited, nil, "are not known"},
 		{"without --wait-for", nil, nil, ""},
 	} {
