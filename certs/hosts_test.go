@@ -115,7 +115,7 @@ func TestFromHostRejectsInvalidHosts(t *testing.T) {
 		wantReason(t, err, certs.ReasonLocalConfig)
 		checkText(t, err.Error())
 		if seen, err := c.Observe(t.Context(), near, host); err == nil || seen.Conn != nil {
-			t.Errorf("%.20q: it could be observed", host)
+			t.Errorf("%.20q: Observe accepted this host", host)
 		}
 		near.Close()
 		if n := <-read; n > 0 {

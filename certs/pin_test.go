@@ -82,7 +82,7 @@ func TestPins(t *testing.T) {
 		{"the root", trust, []*x509.Certificate{root.Certificate()}, ""},
 		{"one of two", trust, []*x509.Certificate{stranger.Certificate(), server.Leaf}, ""},
 		{"another", trust, []*x509.Certificate{stranger.Certificate()}, certs.ReasonPinMismatch},
-		{"the leaf, whose chain leads nowhere", others, []*x509.Certificate{server.Leaf}, certs.ReasonUnknownCA},
+		{"the leaf, without a trusted CA", others, []*x509.Certificate{server.Leaf}, certs.ReasonUnknownCA},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			bothVersions(t, func(t *testing.T, version uint16) {

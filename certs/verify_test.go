@@ -87,7 +87,7 @@ func TestAnyCertificateOfABundleIsAnAnchor(t *testing.T) {
 	}
 }
 
-func TestSeveralBundlesAreOne(t *testing.T) {
+func TestSeveralBundlesAreCombined(t *testing.T) {
 	a, b := certstest.NewCA(t), certstest.NewCA(t)
 	s := serveConfig(t, &tls.Config{Certificates: []tls.Certificate{certstest.TLS(t, b.Server(t, "upstream.test"))}})
 	c := newClient(t, certs.ClientOptions{ServerName: "upstream.test", Trust: []*certs.TrustBundle{a.Trust(t), b.Trust(t)}})

@@ -218,7 +218,7 @@ func TestExactlyTheRightConnectionsEnd(t *testing.T) {
 		{"expired", ca.Leaf(t, pki.LeafOptions{CommonName: "expires", Usage: pki.Client, NotAfter: time.Now().Add(time.Hour)}),
 			func() {
 				offset.Store(int64(2 * time.Hour))
-				eventually(t, "the clock, which is read once a second, has passed the time", func() bool {
+				eventually(t, "every connection with the expired certificate has ended", func() bool {
 					return g.clientsEnded("EXPIRED") == uint64(4*each)
 				})
 			}, nil},
@@ -250,11 +250,11 @@ func TestExactlyTheRightConnectionsEnd(t *testing.T) {
 		groups[i].end()
 		inParallel(t, groups[i].name+": must end", groups[i].live, liveClient.ended)
 		for _, other := range groups[i+1:] {
-			inParallel(t, groups[i].name+" ended: those that are "+other.name+" must stay", other.live, liveClient.alive)
+			inParallel(t, groups[i].name+" ended: connections that are "+other.name+" must stay", other.live, liveClient.alive)
 		}
 	}
 	left := int64(len(groups[len(groups)-1].live))
-	eventually(t, "only the others are open", func() bool {
+	eventually(t, "only the connections with a valid certificate are open", func() bool {
 		return g.listener("tls").GetConnections()+g.listener("https").GetConnections() == left
 	})
 }

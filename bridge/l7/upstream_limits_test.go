@@ -72,7 +72,7 @@ func TestFullUpstreamIsAnsweredWith503(t *testing.T) {
 				hold := func() {
 					others.Go(func() {
 						if code, _ := w.get(w.browser(), "http://"+address+"/"); code != 200 {
-							t.Errorf("a request that waited before: %d", code)
+							t.Errorf("a request that held an endpoint got status %d", code)
 						}
 					})
 				}

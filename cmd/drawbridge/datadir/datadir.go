@@ -81,7 +81,7 @@ func contents(s bolt.Summary) string {
 	return terminal.Count(s.Resources, "resource") + ", " + terminal.Count(s.Records, "stored revision")
 }
 
-// description is contents, and whether the database is sealed.
+// description returns contents, and "sealed" if the database is sealed.
 func description(s bolt.Summary) string {
 	if s.Sealed {
 		return contents(s) + ", sealed"

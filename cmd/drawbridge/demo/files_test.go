@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-func TestATakenPortIsLeftToTheKernel(t *testing.T) {
+func TestIfAPortIsTakenTheKernelChoosesAnother(t *testing.T) {
 	lis, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -104,8 +104,8 @@ func TestCollectorReturnsUnusedMemory(t *testing.T) {
 	}
 }
 
-// After a collection that took long the next one is far away, but not if many goroutines end:
-// then connections have closed.
+// After a long collection the next one is far away, unless many goroutines have ended,
+// because then connections have closed.
 func TestCollectorNoticesThatGoroutinesEnded(t *testing.T) {
 	c := newCollector()
 	const held, goroutines = 64 << 20, 200

@@ -25,7 +25,7 @@ func TestAMountedVolumeCanHoldTheDataDirectory(t *testing.T) {
 		return
 	}
 	if os.Geteuid() != 0 {
-		t.Skip("only root can be other users")
+		t.Skip("only root can act as other users")
 	}
 	const user, group, other = 10001, 20001, 10002
 	self, err := os.Executable()
