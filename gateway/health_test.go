@@ -73,7 +73,7 @@ func TestHealthChecksDecideWhereTrafficGoes(t *testing.T) {
 	up.Endpoints = append(up.Endpoints, &adminv1.Endpoint{Address: two.address})
 	up.HealthCheck = &adminv1.HealthCheck{
 		Kind:     &adminv1.HealthCheck_Http{Http: &adminv1.HttpCheck{Path: "/well"}},
-		Interval: durationpb.New(100 * time.Millisecond), HealthyThreshold: new(int32(1)), UnhealthyThreshold: new(int32(1)),
+		Interval: durationpb.New(100 * time.Millisecond), Timeout: durationpb.New(deadline), HealthyThreshold: new(int32(1)), UnhealthyThreshold: new(int32(1)),
 	}
 
 	// A dry run makes no health checks.
@@ -158,42 +158,49 @@ func TestHealthChecksDecideWhereTrafficGoes(t *testing.T) {
 }
 
 // Failed handshakes of traffic eject an endpoint even if its health check
-// passes.
+// passes. The endpoint returns when its ejection ends.
 func TestFailedHandshakesEjectAHealthyEndpoint(t *testing.T) {
-	ca := certstest.NewCA(t)
-	good := newCheckedServer(t, ca, "good")
-	foreign := newCheckedServer(t, certstest.NewCA(t), "foreign")
-	g := start(t, "")
-	events, stop := g.WatchEvents()
-	defer stop()
-	resources := append(bridgeTo(t, ca, foreign.address), httpListener("web", "127.0.0.1:0"))
-	up := resources[2].(*adminv1.Upstream)
-	up.Endpoints = append(up.Endpoints, &adminv1.Endpoint{Address: good.address})
-	up.HealthCheck = &adminv1.HealthCheck{Kind: &adminv1.HealthCheck_Tcp{Tcp: &adminv1.TcpCheck{}}, Interval: durationpb.New(100 * time.Millisecond)}
-	up.OutlierDetection = &adminv1.OutlierDetection{ConsecutiveFailures: proto.Int32(3), BaseEjection: durationpb.New(2 * time.Second)}
-	g.put(resources...)
-	url := "http://" + g.address("web") + "/"
-	eventually(t, "both pass their checks", func() bool { return g.endpoint("up", 0).GetAvailable() && g.endpoint("up", 1).GetAvailable() })
-	for range 20 { // a request to the foreign endpoint is retried at the good one
-		if code, body := get(t, url); code != 200 || body != "good" {
-			t.Fatalf("%d %s", code, body)
-		}
-	}
-	ejected := nextEvent(t, events, adminv1.EventType_EVENT_TYPE_ENDPOINT_EJECTED)
-	if ejected.GetEndpoint() != foreign.address || ejected.GetKind() != adminv1.Kind_KIND_UPSTREAM || ejected.GetName() != "up" ||
-		ejected.GetReason() != adminv1.Reason_REASON_UNKNOWN_CA || !strings.HasPrefix(ejected.GetMessage(), "3 failed handshakes in a row") {
-		t.Errorf("%v", ejected)
-	}
-	s := g.endpoint("up", 0)
-	if s.GetAvailable() || s.GetEjectionEndTime() == nil || s.GetEjections() != 1 || s.GetHealth() != adminv1.EndpointHealth_ENDPOINT_HEALTH_UP || !s.GetCheck().GetHealthy() ||
-		!strings.HasPrefix(s.GetUnavailableReason(), "ejected until ") {
-		t.Errorf("%v", s)
-	}
-	returned := nextEvent(t, events, adminv1.EventType_EVENT_TYPE_ENDPOINT_RETURNED)
-	if returned.GetEndpoint() != foreign.address || returned.GetReason() != adminv1.Reason_REASON_UNSPECIFIED || returned.GetMessage() == "" {
-		t.Errorf("%v", returned)
-	}
-	if s := g.endpoint("up", 0); !s.GetAvailable() || s.GetEjectionEndTime() != nil || s.GetEjections() != 1 {
-		t.Errorf("%v", s)
+	for name, ejection := range map[string]time.Duration{"ejected": time.Hour, "returned": 100 * time.Millisecond} {
+		t.Run(name, func(t *testing.T) {
+			ca := certstest.NewCA(t)
+			good := newCheckedServer(t, ca, "good")
+			foreign := newCheckedServer(t, certstest.NewCA(t), "foreign")
+			g := start(t, "")
+			events, stop := g.WatchEvents()
+			defer stop()
+			resources := append(bridgeTo(t, ca, foreign.address), httpListener("web", "127.0.0.1:0"))
+			up := resources[2].(*adminv1.Upstream)
+			up.Endpoints = append(up.Endpoints, &adminv1.Endpoint{Address: good.address})
+			up.HealthCheck = &adminv1.HealthCheck{Kind: &adminv1.HealthCheck_Tcp{Tcp: &adminv1.TcpCheck{}}, Interval: durationpb.New(100 * time.Millisecond), Timeout: durationpb.New(deadline)}
+			up.OutlierDetection = &adminv1.OutlierDetection{ConsecutiveFailures: proto.Int32(3), BaseEjection: durationpb.New(ejection), MaxEjection: durationpb.New(time.Hour)}
+			g.put(resources...)
+			url := "http://" + g.address("web") + "/"
+			eventually(t, "both pass their checks", func() bool { return g.endpoint("up", 0).GetAvailable() && g.endpoint("up", 1).GetAvailable() })
+			for n := 0; g.endpoint("up", 0).GetEjections() == 0; n++ { // a request to the foreign endpoint is retried at the good one
+				if code, body := get(t, url); code != 200 || body != "good" || n > 20 {
+					t.Fatalf("request %d: %d %s", n, code, body)
+				}
+			}
+			ejected := nextEvent(t, events, adminv1.EventType_EVENT_TYPE_ENDPOINT_EJECTED)
+			if ejected.GetEndpoint() != foreign.address || ejected.GetKind() != adminv1.Kind_KIND_UPSTREAM || ejected.GetName() != "up" ||
+				ejected.GetReason() != adminv1.Reason_REASON_UNKNOWN_CA || !strings.HasPrefix(ejected.GetMessage(), "3 failed handshakes in a row") {
+				t.Errorf("%v", ejected)
+			}
+			if ejection == time.Hour {
+				s := g.endpoint("up", 0)
+				if s.GetAvailable() || s.GetEjectionEndTime() == nil || s.GetEjections() != 1 || s.GetHealth() != adminv1.EndpointHealth_ENDPOINT_HEALTH_UP || !s.GetCheck().GetHealthy() ||
+					!strings.HasPrefix(s.GetUnavailableReason(), "ejected until ") {
+					t.Errorf("%v", s)
+				}
+				return
+			}
+			returned := nextEvent(t, events, adminv1.EventType_EVENT_TYPE_ENDPOINT_RETURNED)
+			if returned.GetEndpoint() != foreign.address || returned.GetReason() != adminv1.Reason_REASON_UNSPECIFIED || returned.GetMessage() == "" {
+				t.Errorf("%v", returned)
+			}
+			if s := g.endpoint("up", 0); !s.GetAvailable() || s.GetEjectionEndTime() != nil || s.GetEjections() != 1 {
+				t.Errorf("%v", s)
+			}
+		})
 	}
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
+	"github.com/drawbridge-gateway/drawbridge/gateway/revisions"
 	"github.com/drawbridge-gateway/drawbridge/gateway/snapshot"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
@@ -231,12 +232,14 @@ func TestAnInvalidPreviousRevisionIsRestoredAsFarAsPossible(t *testing.T) {
 	secured := plainUpstream("secured", "127.0.0.1:1")
 	secured.Transport = &adminv1.Upstream_Tls{Tls: &adminv1.UpstreamTls{TrustBundles: []string{"ca"}}}
 	g.put(&adminv1.TrustBundle{Name: "ca", Source: &adminv1.TrustBundle_File{File: bundle}}, secured, plainUpstream("u", "127.0.0.1:1"))
-	g.apply(store.Edit{Puts: puts(plainUpstream("u", "127.0.0.1:2")), ConfirmWithin: 300 * time.Millisecond,
+	g.apply(store.Edit{Puts: puts(plainUpstream("u", "127.0.0.1:2")), ConfirmWithin: ages,
 		Deletes: []store.Delete{{Kind: adminv1.Kind_KIND_TRUST_BUNDLE, Name: "ca"}, {Kind: adminv1.Kind_KIND_UPSTREAM, Name: "secured"}}})
 	if err := os.Remove(bundle); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the gateway rolls back", func() bool { return g.State().Revision() == 3 && g.Status().GetPending() == nil })
+	if err := g.goBack(t.Context(), 2); err != nil || g.State().Revision() != 3 || g.Status().GetPending() != nil {
+		t.Errorf("revision %d: %v", g.State().Revision(), err)
+	}
 	if got := content(g.State()); !strings.Contains(got, "secured") || !strings.Contains(got, "127.0.0.1:1") {
 		t.Errorf("%s", got)
 	}
@@ -249,15 +252,25 @@ func TestAnInvalidPreviousRevisionIsRestoredAsFarAsPossible(t *testing.T) {
 	}
 }
 
+// failingAtDeadlines is a store that cannot roll back pending revisions.
+type failingAtDeadlines struct{ stateStore }
+
+func (s failingAtDeadlines) Commit(d *store.Draft, r *revisions.Record) error {
+	if r.Revision.GetMethod() == byDeadline {
+		return errors.New("no space left on device")
+	}
+	return s.stateStore.Commit(d, r)
+}
+
 // A disk that is full at the deadline delays the rollback until it has space.
 func TestAFailedWriteAtTheDeadlineIsTriedAgain(t *testing.T) {
 	g := start(t, "")
 	g.put(plainUpstream("u", "127.0.0.1:1"))
-	g.apply(store.Edit{Puts: puts(plainUpstream("u", "127.0.0.1:2")), ConfirmWithin: 200 * time.Millisecond})
 	g.mu.Lock()
 	sound := g.store
-	g.store = failing{sound}
+	g.store = failingAtDeadlines{sound}
 	g.mu.Unlock()
+	g.apply(store.Edit{Puts: puts(plainUpstream("u", "127.0.0.1:2")), ConfirmWithin: 50 * time.Millisecond})
 	eventually(t, "rolling back fails", func() bool { return strings.Contains(g.log.String(), "cannot roll back to the previous revision") })
 	if _, err := g.Apply(context.Background(), store.Edit{Puts: puts(plainUpstream("v", "127.0.0.1:1"))}); !isPending(err) {
 		t.Errorf("another write after the deadline: %v", err)

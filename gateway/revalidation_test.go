@@ -362,20 +362,23 @@ func TestStreamsOfARevokedClientEnd(t *testing.T) {
 	}
 	serve(t, ln, func(c net.Conn) { io.Copy(c, c) })
 	cert, settings := frontTLS(t, ca, adminv1.ClientAuth_CLIENT_AUTH_REQUIRED)
-	l := tcpListener("tls", "127.0.0.1:0")
-	l.Tls = settings
-	g.put(bundle("clients", ca, ca.CRL(t)), cert, l, plainUpstream("up", ln.Addr().String()))
+	l, patient := tcpListener("tls", "127.0.0.1:0"), tcpListener("patient", "127.0.0.1:0")
+	l.Tls, patient.Tls = settings, proto.CloneOf(settings)
+	patient.Tls.Revalidation.Grace = durationpb.New(time.Hour)
+	g.put(bundle("clients", ca, ca.CRL(t)), cert, l, patient, plainUpstream("up", ln.Addr().String()))
 	alice, bob := ca.Client(t, "alice"), ca.Client(t, "bob")
-	connect := func(issued *pki.Issued) *stream {
-		c := dial(t, g.address("tls"))
+	connect := func(issued *pki.Issued, listener string) *stream {
+		c := dial(t, g.address(listener))
 		tc := tls.Client(c.Conn, &tls.Config{RootCAs: ca.Pool(), ServerName: "front.example", Certificates: []tls.Certificate{certstest.TLS(t, issued)}})
 		s := &stream{tc, bufio.NewReader(tc)}
 		s.echo(t, "hello")
 		return s
 	}
-	a, b := connect(alice), connect(bob)
+	a, b, graced := connect(alice, "tls"), connect(bob, "tls"), connect(alice, "patient")
 	g.put(bundle("clients", ca, ca.CRL(t, alice.Leaf)))
-	a.echo(t, "within the grace")
+	eventually(t, "both connections are found", func() bool { return g.clientsEnded(certs.ReasonRevoked) == 2 })
+	graced.echo(t, "within the grace")
+	graced.Close()
 	if n, err := a.Read(make([]byte, 1)); err == nil {
 		t.Fatalf("read %d bytes", n)
 	}
