@@ -196,7 +196,7 @@ func TestHostileClients(t *testing.T) {
 						t.Fatal(err)
 					}
 					defer raw.Close()
-					raw.SetDeadline(time.Now().Add(10 * time.Second))
+					raw.SetDeadline(time.Now().Add(time.Minute))
 					c := tls.Client(raw, &tls.Config{InsecureSkipVerify: true, GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &cert, nil }})
 					if c.Handshake() == nil {
 						io.Copy(io.Discard, io.LimitReader(c, 1))

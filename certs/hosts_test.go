@@ -22,13 +22,13 @@ func connectAs(t testing.TB, c *certs.Client, addr, host string) (tls.Connection
 		t.Fatal(err)
 	}
 	defer raw.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	conn, err := c.HandshakeAs(ctx, raw, host)
 	if err != nil {
 		return tls.ConnectionState{}, err
 	}
-	raw.SetDeadline(time.Now().Add(10 * time.Second))
+	raw.SetDeadline(time.Now().Add(time.Minute))
 	if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil {
 		return conn.ConnectionState(), err
 	}

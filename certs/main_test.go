@@ -48,7 +48,7 @@ func serve(t testing.TB, wrap func(net.Conn) *tls.Conn) *tlsServer {
 			if err != nil {
 				return
 			}
-			raw.SetDeadline(time.Now().Add(10 * time.Second))
+			raw.SetDeadline(time.Now().Add(time.Minute))
 			c := wrap(raw)
 			err = c.Handshake()
 			s.handshakes <- handshakeResult{c.ConnectionState(), err}
@@ -77,13 +77,13 @@ func connect(t testing.TB, c *certs.Client, addr string) (tls.ConnectionState, e
 		t.Fatal(err)
 	}
 	defer raw.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	conn, err := c.Handshake(ctx, raw)
 	if err != nil {
 		return tls.ConnectionState{}, err
 	}
-	raw.SetDeadline(time.Now().Add(10 * time.Second))
+	raw.SetDeadline(time.Now().Add(time.Minute))
 	if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil {
 		return conn.ConnectionState(), err
 	}

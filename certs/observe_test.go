@@ -19,12 +19,39 @@ import (
 
 func observe(t testing.TB, c *certs.Client, addr, host string) (*certs.Observation, error) {
 	t.Helper()
-	raw, err := net.Dial("tcp", addr)
+	return observeOn(t, c, dialRaw(t, "tcp", addr), host)
+}
+
+// observePatiently observes a server that sends a ticket or an alert after the handshake,
+// however late it comes.
+func observePatiently(t testing.TB, c *certs.Client, addr string) (*certs.Observation, error) {
+	t.Helper()
+	return observeOn(t, c, patientConn{dialRaw(t, "tcp", addr)}, "")
+}
+
+// A patientConn extends each wait for data by a minute.
+type patientConn struct{ net.Conn }
+
+func (c patientConn) SetReadDeadline(at time.Time) error {
+	if at.After(time.Now()) {
+		at = at.Add(time.Minute)
+	}
+	return c.Conn.SetReadDeadline(at)
+}
+
+func dialRaw(t testing.TB, network, addr string) net.Conn {
+	t.Helper()
+	raw, err := net.Dial(network, addr)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { raw.Close() })
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	return raw
+}
+
+func observeOn(t testing.TB, c *certs.Client, raw net.Conn, host string) (*certs.Observation, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	seen, err := c.Observe(ctx, raw, host)
 	if (err == nil) != (seen.Conn != nil) || seen.Conn == nil && seen.State.HandshakeComplete {
@@ -42,7 +69,7 @@ func TestObserve(t *testing.T) {
 		server.NextProtos, o.NextProtos = []string{"h2"}, []string{"h2", "http/1.1"}
 		o.MaxVersion, o.Groups = version, []tls.CurveID{tls.X25519}
 		s, c := serveConfig(t, server), newClient(t, o)
-		seen, err := observe(t, c, s.addr, "")
+		seen, err := observePatiently(t, c, s.addr)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -74,7 +101,7 @@ func TestObserveDoesNotTouchSessions(t *testing.T) {
 		o.MaxVersion = version
 		addr, c := serveAtOnce(t, server), newClient(t, o)
 		for range 2 {
-			if seen, err := observe(t, c, addr, ""); err != nil || !seen.TicketOffered {
+			if seen, err := observePatiently(t, c, addr); err != nil || !seen.TicketOffered {
 				t.Fatal(seen, err)
 			}
 		}
@@ -161,7 +188,7 @@ func TestObserveSeesLateAlerts(t *testing.T) {
 				server, o := mutual(t, ca)
 				o.Certificate, o.MaxVersion = c.cert, version
 				s := serveConfig(t, server)
-				seen, err := observe(t, newClient(t, o), s.addr, "")
+				seen, err := observePatiently(t, newClient(t, o), s.addr)
 				if version == tls.VersionTLS13 {
 					if err != nil || seen.TicketOffered {
 						t.Fatalf("ticket %v, error %v", seen.TicketOffered, err)
@@ -243,7 +270,7 @@ func TestObserveWaitsNoLongerThanItsContext(t *testing.T) {
 	if err != nil || seen.Alert != nil || seen.TicketOffered {
 		t.Fatal(seen, err)
 	}
-	raw.SetDeadline(time.Now().Add(10 * time.Second))
+	raw.SetDeadline(time.Now().Add(time.Minute))
 	text := []byte("hello")
 	if _, err := seen.Conn.Write(text); err != nil {
 		t.Fatal(err)
@@ -368,7 +395,7 @@ func TestHandshakeOnce(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer raw.Close()
-			raw.SetDeadline(time.Now().Add(10 * time.Second))
+			raw.SetDeadline(time.Now().Add(time.Minute))
 			conn, err := c.HandshakeOnce(t.Context(), raw, "")
 			if err != nil {
 				t.Fatal(err)

@@ -98,13 +98,13 @@ func exchange(t *testing.T, c *certs.Client, addr string) (resumed bool, err err
 		return false, err
 	}
 	defer raw.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	conn, err := c.Handshake(ctx, raw)
 	if err != nil {
 		return false, err
 	}
-	raw.SetDeadline(time.Now().Add(10 * time.Second))
+	raw.SetDeadline(time.Now().Add(time.Minute))
 	if _, err := fmt.Fprintln(conn, "drawbridge"); err != nil {
 		return false, err
 	}

@@ -20,12 +20,9 @@ import (
 // handshake or, under TLS 1.3, after it.
 func reasonAt(t *testing.T, c *certs.Client, network, addr string) (certs.Reason, *certs.Observation, error) {
 	t.Helper()
-	raw, err := net.Dial(network, addr)
-	if err != nil {
-		t.Fatal(err)
-	}
+	raw := patientConn{dialRaw(t, network, addr)}
 	defer raw.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	seen, err := c.Observe(ctx, raw, "")
 	if err == nil {
@@ -138,7 +135,7 @@ http {
 	ended := make(chan struct{})
 	go func() { defer close(ended); cmd.Wait() }()
 	t.Cleanup(func() { cmd.Process.Kill(); <-ended })
-	for deadline := time.Now().Add(10 * time.Second); ; {
+	for deadline := time.Now().Add(time.Minute); ; {
 		if conn, err := net.Dial("unix", socket); err == nil {
 			conn.Close()
 			return socket

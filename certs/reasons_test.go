@@ -310,7 +310,7 @@ func TestReasonsOfPeersWithoutTLS(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			timeout := 10 * time.Second
+			timeout := time.Minute
 			if c.want == certs.ReasonHandshakeTimeout {
 				timeout = 20 * time.Millisecond
 			}

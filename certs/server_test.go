@@ -26,7 +26,7 @@ func reach(t *testing.T, s *tlsServer, config *tls.Config) (tls.ConnectionState,
 		t.Fatal(err)
 	}
 	defer raw.Close()
-	raw.SetDeadline(time.Now().Add(10 * time.Second))
+	raw.SetDeadline(time.Now().Add(time.Minute))
 	c := tls.Client(raw, config)
 	if err = c.Handshake(); err == nil {
 		_, err = io.ReadFull(c, make([]byte, 1))

@@ -122,7 +122,7 @@ func serveAtOnce(t testing.TB, config *tls.Config) string {
 			}
 			conns.Go(func() {
 				defer raw.Close()
-				raw.SetDeadline(time.Now().Add(10 * time.Second))
+				raw.SetDeadline(time.Now().Add(time.Minute))
 				c := tls.Server(raw, config)
 				if c.Handshake() == nil {
 					c.Write([]byte("x"))
@@ -141,14 +141,14 @@ func open(t testing.TB, c *certs.Client, addr string) *tls.Conn {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	conn, err := c.Handshake(ctx, raw)
 	if err != nil {
 		raw.Close()
 		t.Fatal(err)
 	}
-	raw.SetDeadline(time.Now().Add(10 * time.Second))
+	raw.SetDeadline(time.Now().Add(time.Minute))
 	return conn
 }
 

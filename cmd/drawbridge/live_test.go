@@ -17,7 +17,7 @@ import (
 
 // testTimeout bounds the wait for an event, so that a fault fails only one test
 // and not the whole run.
-const testTimeout = 20 * time.Second
+const testTimeout = time.Minute
 
 // An outputLog is a writer whose output a test can wait for.
 type outputLog struct {

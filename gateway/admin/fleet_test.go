@@ -25,10 +25,11 @@ type testFleet struct {
 	head    int64
 	fault   error
 	changed chan struct{} // closed and replaced at each change
+	watched chan struct{} // holds a value once a watcher has the gateways or the fault
 }
 
 func newTestFleet(head int64, all ...*adminv1.Gateway) *testFleet {
-	return &testFleet{all: all, head: head, changed: make(chan struct{})}
+	return &testFleet{all: all, head: head, changed: make(chan struct{}), watched: make(chan struct{}, 1)}
 }
 
 func (f *testFleet) set(head int64, fault error, all ...*adminv1.Gateway) {
@@ -50,10 +51,15 @@ func (f *testFleet) WatchGateways(ctx context.Context, changed func([]*adminv1.G
 		f.mu.Lock()
 		all, head, fault, next := f.all, f.head, f.fault, f.changed
 		f.mu.Unlock()
-		if fault != nil {
-			return fault
+		err := fault
+		if err == nil {
+			err = changed(all, head)
 		}
-		if err := changed(all, head); err != nil {
+		select {
+		case f.watched <- struct{}{}:
+		default:
+		}
+		if err != nil {
 			return err
 		}
 		select {
@@ -164,27 +170,36 @@ func TestAWriteWaitsForTheFleet(t *testing.T) {
 		fleet  []*adminv1.Gateway // after the write
 		states []adminv1.GatewayState
 		reason string // in the last outcome, or in the warning
+		waits  bool   // until the test stops the server
 	}{
-		{"all follow", nil, []*adminv1.Gateway{at("a", wanted, true), at("b", wanted+1, true)}, []adminv1.GatewayState{adminv1.GatewayState_GATEWAY_STATE_LIVE, adminv1.GatewayState_GATEWAY_STATE_LIVE}, ""},
-		{"a gateway is disconnected", nil, []*adminv1.Gateway{at("a", wanted, true), at("gone", 0, false)}, []adminv1.GatewayState{adminv1.GatewayState_GATEWAY_STATE_LIVE, adminv1.GatewayState_GATEWAY_STATE_DISCONNECTED}, "not connected"},
-		{"resources are down", nil, []*adminv1.Gateway{at("a", wanted, true, problem)}, []adminv1.GatewayState{adminv1.GatewayState_GATEWAY_STATE_DEGRADED}, "the port is taken"},
-		{"a gateway cannot follow", nil, []*adminv1.Gateway{stuck}, []adminv1.GatewayState{adminv1.GatewayState_GATEWAY_STATE_BEHIND}, "no memory"},
-		{"etcd does not answer", errors.New("no quorum"), nil, nil, "no quorum"},
+		{"all follow", nil, []*adminv1.Gateway{at("a", wanted, true), at("b", wanted+1, true)}, []adminv1.GatewayState{adminv1.GatewayState_GATEWAY_STATE_LIVE, adminv1.GatewayState_GATEWAY_STATE_LIVE}, "", false},
+		{"a gateway is disconnected", nil, []*adminv1.Gateway{at("a", wanted, true), at("gone", 0, false)}, []adminv1.GatewayState{adminv1.GatewayState_GATEWAY_STATE_LIVE, adminv1.GatewayState_GATEWAY_STATE_DISCONNECTED}, "not connected", false},
+		{"resources are down", nil, []*adminv1.Gateway{at("a", wanted, true, problem)}, []adminv1.GatewayState{adminv1.GatewayState_GATEWAY_STATE_DEGRADED}, "the port is taken", false},
+		{"a gateway cannot follow", nil, []*adminv1.Gateway{stuck}, []adminv1.GatewayState{adminv1.GatewayState_GATEWAY_STATE_BEHIND}, "no memory", true},
+		{"etcd does not answer", errors.New("no quorum"), nil, nil, "no quorum", true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			fleet := newTestFleet(0, at("a", 0, true), at("b", 0, true))
+			if c.waits {
+				fleet.set(wanted, c.fault, c.fleet...)
+			}
 			r := start(t, func(o *Options) { o.Fleet = fleet })
 			answered := make(chan *adminv1.Change, 1)
 			go func() {
 				res, err := r.admin.PutUpstream(t.Context(), &adminv1.PutUpstreamRequest{Upstream: upstream("u"), Options: &adminv1.WriteOptions{
-					WaitFor: &adminv1.WaitFor{Target: adminv1.WaitTarget_WAIT_TARGET_FLEET, Timeout: durationpb.New(2 * time.Second)}}})
+					WaitFor: &adminv1.WaitFor{Target: adminv1.WaitTarget_WAIT_TARGET_FLEET, Timeout: durationpb.New(10 * time.Minute)}}})
 				if err != nil {
 					t.Error(err)
 				}
 				answered <- res.GetChange()
 			}()
-			fleet.set(wanted, c.fault, c.fleet...)
+			<-fleet.watched
+			if c.waits {
+				go r.Shutdown(context.Background())
+			} else {
+				fleet.set(wanted, c.fault, c.fleet...)
+			}
 			change := <-answered
 			var states []adminv1.GatewayState
 			reason := ""
@@ -200,6 +215,20 @@ func TestAWriteWaitsForTheFleet(t *testing.T) {
 				t.Errorf("%v", change)
 			}
 		})
+	}
+}
+
+func TestAWaitEndsAtItsTimeout(t *testing.T) {
+	r := start(t, func(o *Options) { o.Fleet = newTestFleet(0, &adminv1.Gateway{GatewayId: "stuck", Connected: true}) })
+	res, err := r.admin.PutUpstream(t.Context(), &adminv1.PutUpstreamRequest{Upstream: upstream("u"), Options: &adminv1.WriteOptions{
+		WaitFor: &adminv1.WaitFor{Target: adminv1.WaitTarget_WAIT_TARGET_FLEET, Timeout: durationpb.New(time.Second)}}})
+	if err != nil || res.GetChange().GetRevision() != 1 {
+		t.Fatalf("%v, %v", res, err)
+	}
+	for _, g := range res.GetChange().GetGateways() { // none if the timeout passed before the first read
+		if g.GetState() != adminv1.GatewayState_GATEWAY_STATE_BEHIND {
+			t.Errorf("%v", g)
+		}
 	}
 }
 

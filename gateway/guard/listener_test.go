@@ -65,7 +65,7 @@ func dial(t *testing.T, l *Listener, from string) net.Conn {
 // ended waits until the other side has closed the connection.
 func ended(t *testing.T, c net.Conn) {
 	t.Helper()
-	c.SetDeadline(time.Now().Add(20 * time.Second))
+	c.SetDeadline(time.Now().Add(time.Minute))
 	if _, err := io.ReadAll(c); errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Error("the connection is still open")
 	}
@@ -120,7 +120,7 @@ func TestNothingFollowsAFailedWrite(t *testing.T) {
 	if _, err := c.Write([]byte("third")); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("a later write: %v", err)
 	}
-	client.SetDeadline(time.Now().Add(20 * time.Second))
+	client.SetDeadline(time.Now().Add(time.Minute))
 	if got, err := io.ReadAll(client); string(got) != "first" || err != nil {
 		t.Errorf("the client read %q, %v", got, err)
 	}

@@ -42,7 +42,7 @@ func upgrading(ctx context.Context, p *Predecessor) <-chan []byte {
 }
 
 func TestTheLiveStateIsPassedOn(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for _, size := range []int{0, 1, maxBytes, maxBytes + 1, 5 << 20} {
 		s, p := pair(t)
@@ -68,7 +68,7 @@ func TestTheLiveStateIsPassedOn(t *testing.T) {
 
 // An older process sends no live state, and sends and ignores fields of its own.
 func TestAnOlderProcessPassesNoLiveStateOn(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	s, p := pair(t)
 	got := upgrading(ctx, p)
@@ -87,7 +87,7 @@ func TestAnOlderProcessPassesNoLiveStateOn(t *testing.T) {
 
 // An older new process does not know the message.
 func TestAnOlderProcessGetsNoLiveState(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	s, p := pair(t)
 	if _, err := p.Write([]byte(`{"type":"hello","text":"v1"}`)); err != nil {
@@ -100,7 +100,7 @@ func TestAnOlderProcessGetsNoLiveState(t *testing.T) {
 
 // A process that loses the old one in the middle of the state continues alone, without it.
 func TestAnIncompleteStateIsNotUsed(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	s, p := pair(t)
 	got := make(chan []byte, 1)

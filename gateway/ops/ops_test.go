@@ -80,7 +80,7 @@ func TestSilentConnectionIsClosed(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer c.Close()
-		c.SetDeadline(time.Now().Add(20 * time.Second))
+		c.SetDeadline(time.Now().Add(time.Minute))
 		if _, err := io.WriteString(c, sent); err != nil {
 			t.Fatal(err)
 		}
