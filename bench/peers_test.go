@@ -22,30 +22,33 @@ func drawbridge(t *testing.T) proxy.Kind {
 	return proxy.Drawbridge{Label: "drawbridge", Path: path}
 }
 
-// withoutLapses returns r with the rows in which only peers failed from a second run. On
-// a busy machine HAProxy 2.6 stops for good in the middle of a transfer now and then,
-// with all of the response received; that is not a fault of the configurations.
+// withoutLapses returns r with the rows in which only peers failed from another run, or
+// from a third one. On a busy machine HAProxy 2.6 stops for good in the middle of a transfer
+// now and then, with all of the response received; that is not a fault of the
+// configurations.
 func withoutLapses(t *testing.T, o *options, r *run) *run {
 	t.Helper()
-	again := *o
-	again.rows = nil
-	for _, res := range r.Rows {
-		ours := func(fault string) bool { return strings.HasPrefix(fault, "drawbridge: ") }
-		if len(res.Faults) == 0 || slices.ContainsFunc(res.Faults, ours) {
-			continue
+	for range 2 {
+		again := *o
+		again.rows = nil
+		for _, res := range r.Rows {
+			ours := func(fault string) bool { return strings.HasPrefix(fault, "drawbridge: ") }
+			if len(res.Faults) == 0 || slices.ContainsFunc(res.Faults, ours) {
+				continue
+			}
+			t.Logf("%s is run again: %q", res.Row, res.Faults)
+			again.rows = append(again.rows, o.rows[slices.IndexFunc(o.rows, func(w row) bool { return w.name == res.Row })])
 		}
-		t.Logf("%s is run again: %q", res.Row, res.Faults)
-		again.rows = append(again.rows, o.rows[slices.IndexFunc(o.rows, func(w row) bool { return w.name == res.Row })])
-	}
-	if len(again.rows) == 0 {
-		return r
-	}
-	second, err := again.run(t.Context(), io.Discard)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, res := range second.Rows {
-		r.Rows[slices.IndexFunc(r.Rows, func(first result) bool { return first.Row == res.Row })] = res
+		if len(again.rows) == 0 {
+			break
+		}
+		next, err := again.run(t.Context(), io.Discard)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, res := range next.Rows {
+			r.Rows[slices.IndexFunc(r.Rows, func(first result) bool { return first.Row == res.Row })] = res
+		}
 	}
 	return r
 }
