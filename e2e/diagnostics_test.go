@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -27,28 +28,39 @@ func (g *gateway) probe(upstream string) *adminv1.ProbeResult {
 }
 
 // expectProbe checks the result of a probe, and that its texts contain the
-// facts.
+// facts. A probe waits only briefly for what it tries in addition to the handshake, so a
+// probe that lacks something is repeated: the machine may have stalled.
 func expectProbe(t testing.TB, g *gateway, upstream string, reason adminv1.Reason, facts, advice []string) {
 	t.Helper()
-	r := g.probe(upstream)
+	var faults []string
+	for range 5 {
+		if faults = probeFaults(g.probe(upstream), reason, facts, advice); len(faults) == 0 {
+			return
+		}
+	}
+	t.Errorf("a probe of %s: %s", upstream, strings.Join(faults, "; "))
+}
+
+// probeFaults returns how the result of a probe differs from what is expected.
+func probeFaults(r *adminv1.ProbeResult, reason adminv1.Reason, facts, advice []string) (faults []string) {
 	outcome := adminv1.ProbeOutcome_PROBE_OUTCOME_FAILED
 	if reason == adminv1.Reason_REASON_UNSPECIFIED {
 		outcome = adminv1.ProbeOutcome_PROBE_OUTCOME_OK
 	}
 	if r.GetOutcome() != outcome || r.GetReason() != reason {
-		t.Errorf("a probe of %s returned %v, %v, want %v: %s", upstream, r.GetOutcome(), r.GetReason(), reason, r.GetExplanation())
-		return
+		return []string{fmt.Sprintf("it returned %v, %v, want %v: %s", r.GetOutcome(), r.GetReason(), reason, r.GetExplanation())}
 	}
 	for _, fact := range facts {
 		if !strings.Contains(r.GetExplanation(), fact) {
-			t.Errorf("%s: the explanation does not name %q: %s", upstream, fact, r.GetExplanation())
+			faults = append(faults, fmt.Sprintf("the explanation does not name %q: %s", fact, r.GetExplanation()))
 		}
 	}
 	for _, what := range advice {
 		if !strings.Contains(r.GetSuggestion().GetText(), what) {
-			t.Errorf("%s: the suggestion does not say %q: %s", upstream, what, r.GetSuggestion().GetText())
+			faults = append(faults, fmt.Sprintf("the suggestion does not say %q: %s", what, r.GetSuggestion().GetText()))
 		}
 	}
+	return faults
 }
 
 // expectProbeCommand checks the command line's output for the same probe, and

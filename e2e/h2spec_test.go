@@ -21,8 +21,9 @@ type h2specReport struct {
 	failed string          // the output about the tests that failed in the last run
 }
 
-// run runs all tests against a server. A test waits only seconds for the server, so a stall
-// of the machine makes it fail: a server passes a test if it passes in one of some runs.
+// run runs all tests against a server. A test waits only a second for the server, so a stall
+// of the machine makes it fail: a server passes a test if it passes in one of some runs. A
+// stall may also end h2spec itself, without a report.
 func (r *h2specReport) run(t testing.TB, address string) {
 	t.Helper()
 	host, port, _ := net.SplitHostPort(address)
@@ -30,7 +31,8 @@ func (r *h2specReport) run(t testing.TB, address string) {
 	output := command(t, need(t, "h2spec"), "-h", host, "-p", port, "-t", "-k", "-o", "1", "-j", file)
 	text, err := os.ReadFile(file)
 	if err != nil {
-		t.Fatalf("h2spec: %v, %v", err, output)
+		r.failed = output.String()
+		return
 	}
 	var report struct {
 		Suites []struct {
@@ -64,9 +66,14 @@ func TestH2spec(t *testing.T) {
 	open := a.serverConfig(t)
 	open.ClientAuth = 0
 	var stock, ours h2specReport
-	stock.run(t, serveHTTPS(t, open, respondsWith("hello")))
+	address := serveHTTPS(t, open, respondsWith("hello"))
+	for range 5 {
+		if stock.run(t, address); len(stock.passed) >= 100 {
+			break
+		}
+	}
 	if len(stock.passed) < 100 {
-		t.Fatalf("only %d of %d tests pass with a server of the standard library", len(stock.passed), stock.tests)
+		t.Fatalf("only %d of %d tests pass with a server of the standard library:\n%s", len(stock.passed), stock.tests, stock.failed)
 	}
 
 	g := startGateway(t)
