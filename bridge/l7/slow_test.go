@@ -42,7 +42,7 @@ func slowly(r io.Reader, n int) (longest time.Duration, err error) {
 // A busy machine makes pauses longer, and the kernel tells the writer of new room only after
 // several reads, so a failure counts only if the pauses were far below the limit.
 func steadily(t *testing.T, f func(t *testing.T, limit time.Duration) (longest time.Duration, err error)) {
-	for limit := slowLimit; ; limit *= 2 {
+	for limit := slowLimit; ; limit *= 4 {
 		longestStall := measureStalls()
 		longest, err := f(t, limit)
 		longest = max(longest, longestStall())
