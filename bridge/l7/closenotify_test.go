@@ -2,7 +2,9 @@ package l7
 
 import (
 	"context"
+	"errors"
 	"io"
+	"syscall"
 	"testing"
 	"time"
 
@@ -40,7 +42,13 @@ func TestHTTP2ConnectionsEndWithCloseNotify(t *testing.T) {
 				if c.limit != nil {
 					c.limit(&table, limit)
 				}
-				ended, goneAway := endOfHTTP2(t, &table, c.end, c.code)
+				ended, goneAway, err := endOfHTTP2(t, &table, c.end, c.code)
+				if name == "a flood" && goneAway && errors.Is(err, syscall.ECONNRESET) && limit < 10*time.Second {
+					return false // a busy machine stalled the flood for longer than the gateway waits for its end
+				}
+				if err != io.EOF {
+					t.Errorf("the connection ended with %v", err)
+				}
 				if c.limit != nil && goneAway && !ended {
 					return false // the connection was closed before the request came
 				}
@@ -53,9 +61,9 @@ func TestHTTP2ConnectionsEndWithCloseNotify(t *testing.T) {
 	}
 }
 
-// endOfHTTP2 makes a request of a gateway with a table, and reports whether the response
-// ended and whether GOAWAY came with the code before the connection ended.
-func endOfHTTP2(t *testing.T, table *Table, end func(*Server, *framed), code http2.ErrCode) (ended, goneAway bool) {
+// endOfHTTP2 makes a request of a gateway with a table. It reports whether the response ended and whether
+// GOAWAY came with the code before the connection ended, and with which error it ended.
+func endOfHTTP2(t *testing.T, table *Table, end func(*Server, *framed), code http2.ErrCode) (ended, goneAway bool, err error) {
 	w := newTestbed(t)
 	table.TLS, table.Default = w.listenerTLS("h2"), &Action{Respond: &Respond{}}
 	s, address := w.gateway(fixed(table))
@@ -65,10 +73,7 @@ func endOfHTTP2(t *testing.T, table *Table, end func(*Server, *framed), code htt
 	for {
 		f, err := peer.framer.ReadFrame()
 		if err != nil {
-			if err != io.EOF {
-				t.Errorf("the connection ended with %v", err)
-			}
-			return ended, goneAway
+			return ended, goneAway, err
 		}
 		switch f := f.(type) {
 		case *http2.GoAwayFrame:

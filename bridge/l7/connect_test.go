@@ -204,7 +204,7 @@ func TestWebSocketsWhereTheVersionIsNegotiated(t *testing.T) {
 func TestAClientThatLeavesBeforeItsWebSocketIsAllowed(t *testing.T) {
 	w := newTestbed(t)
 	accepted := make(chan struct{})
-	s, address := w.plain(w.newBack(backs.Options{Protocol: backs.HTTP2, Upstream: upstream.New(upstream.Options{Name: "up", Endpoints: []upstream.EndpointOptions{
+	s, address := w.plain(w.newBack(backs.Options{Protocol: backs.HTTP2, Upstream: upstream.New(upstream.Options{Name: "up", ConnectTimeout: testTimeout, HandshakeTimeout: testTimeout, Endpoints: []upstream.EndpointOptions{
 		{Network: "tcp", Address: w.raw(nil, func(c net.Conn) {
 			close(accepted)
 			_, _ = io.Copy(io.Discard, c) // never sends its settings

@@ -236,7 +236,7 @@ func testFaults(t *testing.T, front, back backs.Protocol, kind *faultyKind) {
 
 	const limit = 100 * time.Millisecond
 	toUpstream := newFaultyRelay(w, ln.Addr().String())
-	b := w.newBack(backs.Options{Protocol: back, Upstream: upstream.New(upstream.Options{Name: "up", IdleTimeout: limit, Endpoints: []upstream.EndpointOptions{{Network: "tcp", Address: toUpstream.address()}}})})
+	b := w.newBack(backs.Options{Protocol: back, Upstream: upstream.New(upstream.Options{Name: "up", ConnectTimeout: testTimeout, HandshakeTimeout: testTimeout, IdleTimeout: limit, Endpoints: []upstream.EndpointOptions{{Network: "tcp", Address: toUpstream.address()}}})})
 	table := &Table{Default: to(b), IdleTimeout: limit, HeaderReadTimeout: limit}
 	table.Default.Forward.Timeout = 2 * limit
 	s := New(Options{Listener: "front", Table: fixed(table), Logger: w.logger(hclog.Error)})
@@ -468,7 +468,7 @@ func testUpgradeFaults(t *testing.T, secure bool) {
 	})
 	toUpstream := newFaultyRelay(w, address)
 	o.Address = toUpstream.address()
-	s, front := w.plain(w.newBack(backs.Options{Protocol: backs.HTTP1, TLS: secure, Upstream: upstream.New(upstream.Options{Name: "up", Endpoints: []upstream.EndpointOptions{o}})}))
+	s, front := w.plain(w.newBack(backs.Options{Protocol: backs.HTTP1, TLS: secure, Upstream: upstream.New(upstream.Options{Name: "up", ConnectTimeout: testTimeout, HandshakeTimeout: testTimeout, Endpoints: []upstream.EndpointOptions{o}})}))
 	toGateway := newFaultyRelay(w, front)
 	message := []byte(faultyUpload[:500])
 	talk := func() bool {

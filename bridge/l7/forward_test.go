@@ -79,7 +79,7 @@ func TestPlaintextUpstreams(t *testing.T) {
 		srv.Protocols.SetUnencryptedHTTP2(p == backs.HTTP2)
 		go srv.Serve(ln)
 		t.Cleanup(func() { srv.Close() })
-		up := upstream.New(upstream.Options{Name: "up", Endpoints: []upstream.EndpointOptions{{Network: "tcp", Address: ln.Addr().String()}}})
+		up := upstream.New(upstream.Options{Name: "up", ConnectTimeout: testTimeout, HandshakeTimeout: testTimeout, Endpoints: []upstream.EndpointOptions{{Network: "tcp", Address: ln.Addr().String()}}})
 		_, address := w.plain(w.newBack(backs.Options{Upstream: up, Protocol: p, SendUpstreamHost: true, Host: "inner.example"}))
 		want := "HTTP/1.1 GET inner.example / by : "
 		if p == backs.HTTP2 {
@@ -252,7 +252,7 @@ func (w *testbed) withProtos(p backs.Protocol, protos []string, address string) 
 
 func (w *testbed) backWith(p backs.Protocol, c *certs.Client, address string) *backs.Pools {
 	return w.newBack(backs.Options{Protocol: p, TLS: true, Upstream: upstream.New(upstream.Options{
-		Name: "up", Logger: w.logger(hclog.Warn),
+		Name: "up", ConnectTimeout: testTimeout, HandshakeTimeout: testTimeout, Logger: w.logger(hclog.Warn),
 		Endpoints: []upstream.EndpointOptions{{Network: "tcp", Address: address, Stream: c, HTTP: c}},
 	})})
 }

@@ -18,7 +18,7 @@ func named(name string) http.Handler {
 
 // hashing returns a Back to n endpoints with consistent hashing.
 func (w *testbed) hashing(h upstream.HashKey, endpoints int) *backs.Pools {
-	o := upstream.Options{Name: "up", Policy: upstream.ConsistentHash, Hash: h}
+	o := upstream.Options{Name: "up", ConnectTimeout: testTimeout, HandshakeTimeout: testTimeout, Policy: upstream.ConsistentHash, Hash: h}
 	for i := range endpoints {
 		o.Endpoints = append(o.Endpoints, upstream.EndpointOptions{
 			Network: "tcp", Address: w.server(named(strconv.Itoa(i))), Stream: w.client(), HTTP: w.client("http/1.1"),

@@ -33,7 +33,7 @@ func TestTheUpstreamsNameIsAValidHost(t *testing.T) {
 		{"", "inner.example:8443", "inner.example:8443"},
 	} {
 		for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
-			up := upstream.New(upstream.Options{Name: "up", Endpoints: []upstream.EndpointOptions{{
+			up := upstream.New(upstream.Options{Name: "up", ConnectTimeout: testTimeout, HandshakeTimeout: testTimeout, Endpoints: []upstream.EndpointOptions{{
 				Network: "tcp", Address: server, Authority: c.authority,
 				Stream: w.client(), HTTP: w.client(map[backs.Protocol]string{backs.HTTP1: "http/1.1", backs.HTTP2: "h2"}[p]),
 			}}})
@@ -116,7 +116,7 @@ func TestHTTP10WithoutAHostBehindAProxy(t *testing.T) {
 // An upstream that takes its server name from the request needs one.
 func TestHTTP10WithoutAHostNeedsAServerName(t *testing.T) {
 	w := newTestbed(t)
-	up := upstream.New(upstream.Options{Name: "up", Endpoints: []upstream.EndpointOptions{{
+	up := upstream.New(upstream.Options{Name: "up", ConnectTimeout: testTimeout, HandshakeTimeout: testTimeout, Endpoints: []upstream.EndpointOptions{{
 		Network: "tcp", Address: w.server(echo), Stream: w.client(), HTTP: fromHost(w),
 	}}})
 	_, address := w.plain(w.newBack(backs.Options{Upstream: up, TLS: true}))

@@ -51,7 +51,7 @@ func (w *testbed) fromHost(p backs.Protocol, seen func(tls.ConnectionState)) *ba
 	}
 	protos := map[backs.Protocol][]string{backs.Auto: {"h2", "http/1.1"}, backs.HTTP1: {"http/1.1"}, backs.HTTP2: {"h2"}}[p]
 	return w.newBack(backs.Options{Protocol: p, TLS: true, Upstream: upstream.New(upstream.Options{
-		Name: "up", Logger: w.logger(hclog.Warn),
+		Name: "up", ConnectTimeout: testTimeout, HandshakeTimeout: testTimeout, Logger: w.logger(hclog.Warn),
 		Endpoints: []upstream.EndpointOptions{{Network: "tcp", Address: ln.Addr().String(), Stream: client(), HTTP: client(protos...)}},
 	})})
 }

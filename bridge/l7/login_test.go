@@ -133,7 +133,7 @@ func TestLoginsThatAuthenticateConnections(t *testing.T) {
 			return w.back(backs.Auto, address)
 		}},
 		"names from hosts": {[]string{"NTLM"}, "NTLM", []string{"http/1.1"}, func(w *testbed, address string) *backs.Pools {
-			return w.newBack(backs.Options{TLS: true, Upstream: upstream.New(upstream.Options{Name: "up", Endpoints: []upstream.EndpointOptions{
+			return w.newBack(backs.Options{TLS: true, Upstream: upstream.New(upstream.Options{Name: "up", ConnectTimeout: testTimeout, HandshakeTimeout: testTimeout, Endpoints: []upstream.EndpointOptions{
 				{Network: "tcp", Address: address, Stream: fromHost(w), HTTP: fromHost(w)},
 			}})})
 		}},
@@ -291,7 +291,7 @@ func TestLoginsWithTheProxyProtocol(t *testing.T) {
 		both.Go(func() { _, _ = io.Copy(c, to); c.Close() })
 		both.Wait()
 	})
-	up := upstream.New(upstream.Options{Name: "up", ProxyProtocol: proxyproto.V1, Endpoints: []upstream.EndpointOptions{{Network: "tcp", Address: announced}}})
+	up := upstream.New(upstream.Options{Name: "up", ConnectTimeout: testTimeout, HandshakeTimeout: testTimeout, ProxyProtocol: proxyproto.V1, Endpoints: []upstream.EndpointOptions{{Network: "tcp", Address: announced}}})
 	_, address := w.plain(w.newBack(backs.Options{Upstream: up}))
 	alice, bob := w.dial(address), w.dial(address)
 	alice.logIn(t, "NTLM", "alice")

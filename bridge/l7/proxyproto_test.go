@@ -78,7 +78,7 @@ func (w *testbed) announced(p backs.Protocol, v proxyproto.Version) (b *backs.Po
 		_ = srv.Serve(tls.NewListener(announcedListener{ln}, w.serverTLS(protos...)))
 	}()
 	w.Cleanup(func() { srv.Close(); <-done })
-	u := upstream.New(upstream.Options{Name: "up", Logger: w.logger(hclog.Warn), ProxyProtocol: v, Endpoints: []upstream.EndpointOptions{
+	u := upstream.New(upstream.Options{Name: "up", ConnectTimeout: testTimeout, HandshakeTimeout: testTimeout, Logger: w.logger(hclog.Warn), ProxyProtocol: v, Endpoints: []upstream.EndpointOptions{
 		{Network: "tcp", Address: ln.Addr().String(), Stream: w.client(), HTTP: w.client(protos...)},
 	}})
 	return w.newBack(backs.Options{Upstream: u, Protocol: p, TLS: true}), open
@@ -151,7 +151,7 @@ func TestUpgradesAreAnnounced(t *testing.T) {
 		fmt.Fprintf(tc, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: test\r\n\r\nhello %s", c.RemoteAddr())
 		io.Copy(io.Discard, tc)
 	}()
-	u := upstream.New(upstream.Options{Name: "up", ProxyProtocol: proxyproto.V2, Endpoints: []upstream.EndpointOptions{
+	u := upstream.New(upstream.Options{Name: "up", ConnectTimeout: testTimeout, HandshakeTimeout: testTimeout, ProxyProtocol: proxyproto.V2, Endpoints: []upstream.EndpointOptions{
 		{Network: "tcp", Address: ln.Addr().String(), Stream: w.client(), HTTP: w.client("h2", "http/1.1")},
 	}})
 	_, address := w.gateway(fixed(&Table{ProxyProtocol: w.trust("127.0.0.1"), Default: to(w.newBack(backs.Options{Upstream: u, TLS: true}))}))

@@ -593,7 +593,7 @@ func TestResponseTimesAreCounted(t *testing.T) {
 	w := newTestbed(t)
 	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 		var counted upstream.Latencies
-		back := w.newBack(backs.Options{Protocol: p, TLS: true, Upstream: upstream.New(upstream.Options{Name: "up", Latencies: &counted,
+		back := w.newBack(backs.Options{Protocol: p, TLS: true, Upstream: upstream.New(upstream.Options{Name: "up", ConnectTimeout: testTimeout, HandshakeTimeout: testTimeout, Latencies: &counted,
 			Endpoints: []upstream.EndpointOptions{{Network: "tcp", Address: w.server(echo, "h2", "http/1.1"), HTTP: w.client(map[backs.Protocol]string{backs.HTTP1: "http/1.1", backs.HTTP2: "h2"}[p])}}})})
 		_, front := w.plain(back)
 		for range 3 {

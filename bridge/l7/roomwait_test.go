@@ -157,7 +157,7 @@ func TestABlockedUploadToHTTP1Ends(t *testing.T) {
 		} {
 			t.Run(fmt.Sprintf("%s,tls=%v", name, secure), func(t *testing.T) {
 				w, upstreams, over := newTestbed(t), make(chan net.Conn, 1), make(chan struct{})
-				o := upstream.Options{Name: "up", IdleTimeout: c.idle}
+				o := upstream.Options{Name: "up", ConnectTimeout: testTimeout, HandshakeTimeout: testTimeout, IdleTimeout: c.idle}
 				address := w.raw(nil, func(raw net.Conn) {
 					u := raw
 					if secure {

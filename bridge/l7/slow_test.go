@@ -133,7 +133,7 @@ func TestSlowUpstreamsAreServed(t *testing.T) {
 // throughTo returns the address of a gateway whose upstream calls serve for each
 // connection.
 func (w *testbed) throughTo(serve func(net.Conn), limit time.Duration, secure, retries bool) string {
-	o := upstream.Options{Name: "up", IdleTimeout: limit, Endpoints: []upstream.EndpointOptions{{Network: "tcp"}}}
+	o := upstream.Options{Name: "up", ConnectTimeout: testTimeout, HandshakeTimeout: testTimeout, IdleTimeout: limit, Endpoints: []upstream.EndpointOptions{{Network: "tcp"}}}
 	if secure {
 		o.Endpoints[0].Address = w.raw(w.serverTLS("http/1.1"), serve)
 		o.Endpoints[0].Stream, o.Endpoints[0].HTTP = w.client(), w.client("http/1.1")

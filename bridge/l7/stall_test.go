@@ -31,7 +31,7 @@ func (w *testbed) silent(proto, length string) (address string) {
 func (w *testbed) impatient(p backs.Protocol, idle time.Duration, address string) *backs.Pools {
 	protos := map[backs.Protocol]string{backs.HTTP1: "http/1.1", backs.HTTP2: "h2"}
 	return w.newBack(backs.Options{Protocol: p, TLS: true, Upstream: upstream.New(upstream.Options{
-		Name: "up", Logger: w.logger(hclog.Warn), IdleTimeout: idle,
+		Name: "up", ConnectTimeout: testTimeout, HandshakeTimeout: testTimeout, Logger: w.logger(hclog.Warn), IdleTimeout: idle,
 		Endpoints: []upstream.EndpointOptions{{Network: "tcp", Address: address, Stream: w.client(), HTTP: w.client(protos[p])}},
 	})})
 }

@@ -97,6 +97,6 @@ func (w *testbed) overPlaintext(b upstream.RetryBudget, h http.Handler) *backs.P
 	}()
 	w.Cleanup(func() { srv.Close(); <-done })
 	return w.newBack(backs.Options{Upstream: upstream.New(upstream.Options{
-		Name: "up", RetryBudget: &b, Endpoints: []upstream.EndpointOptions{{Network: "tcp", Address: ln.Addr().String()}},
+		Name: "up", ConnectTimeout: testTimeout, HandshakeTimeout: testTimeout, RetryBudget: &b, Endpoints: []upstream.EndpointOptions{{Network: "tcp", Address: ln.Addr().String()}},
 	})})
 }

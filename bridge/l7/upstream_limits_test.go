@@ -332,7 +332,7 @@ func TestConnectionsOfOtherHostsAreEvicted(t *testing.T) {
 	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 		proto := map[backs.Protocol]string{backs.HTTP1: "http/1.1", backs.HTTP2: "h2"}[p]
 		back := w.newBack(backs.Options{Protocol: p, TLS: true, Upstream: upstream.New(upstream.Options{
-			Name: "up", Limits: upstream.Limits{ConnectionsPerEndpoint: 1, Pending: 5, PendingTimeout: time.Hour}, Logger: w.logger(hclog.Warn),
+			Name: "up", ConnectTimeout: testTimeout, HandshakeTimeout: testTimeout, Limits: upstream.Limits{ConnectionsPerEndpoint: 1, Pending: 5, PendingTimeout: time.Hour}, Logger: w.logger(hclog.Warn),
 			Endpoints: []upstream.EndpointOptions{{Network: "tcp", Address: w.server(echo, proto), Stream: client(), HTTP: client(proto)}},
 		})})
 		_, address := w.plain(back)
