@@ -90,7 +90,7 @@ var mayImport = map[string][]string{
 	"gateway/listeners": {"gateway/handover", "gateway/snapshot", "gateway/unixsocket", "bridge/accesslog", "bridge/l4", "bridge/l7", "bridge/limit", "bridge/socket", "bridge/splice", "bridge/validity",
 		"proto/drawbridge/admin/v1", "bridge/live"},
 	"gateway/livestate":   {"gateway/listeners", "gateway/snapshot", "bridge/limit", "bridge/upstream", "proto/drawbridge/admin/v1"},
-	"gateway/admin":       {"gateway/access", "gateway/audit", "gateway/fielddiff", "gateway/fileroot", "gateway/revisions", "gateway/guard", "gateway/history", "gateway/store", "gateway/invalid", "gateway/wellformed", "gateway/unixsocket", "certs", "proto/drawbridge/admin/v1"},
+	"gateway/admin":       {"gateway/access", "gateway/audit", "gateway/fielddiff", "gateway/fileroot", "gateway/revisions", "gateway/rollout", "gateway/guard", "gateway/history", "gateway/store", "gateway/invalid", "gateway/wellformed", "gateway/unixsocket", "certs", "proto/drawbridge/admin/v1"},
 	"gateway/files":       {"gateway/fileroot", "gateway/invalid", "gateway/snapshot", "gateway/store", "proto/drawbridge/admin/v1"},
 	"gateway/ops":         {"gateway/guard"},
 	"gateway/connections": {"gateway/invalid", "gateway/snapshot", "bridge/live", "certs", "certs/safetext", "proto/drawbridge/admin/v1"},
@@ -98,8 +98,9 @@ var mayImport = map[string][]string{
 	"gateway/diagnose":    {"gateway/invalid", "gateway/snapshot", "gateway/store", "proto/drawbridge/admin/v1", "bridge/probe", "certs"},
 	"gateway/telemetry": {"gateway/listeners", "gateway/snapshot", "gateway/store",
 		"bridge/accesslog", "bridge/l4", "bridge/l7", "bridge/latency", "bridge/limit", "bridge/proxyproto", "bridge/upstream", "bridge/validity", "certs"},
-	"gateway/fleet": {"gateway/revisions", "gateway/store", "gateway/store/bolt", "gateway/store/etcd", "gateway/invalid", "gateway/store/seal", "proto/drawbridge/admin/v1"}, // its tests open stores
-	"gateway": {"gateway/fleet", "gateway/store/etcd", "gateway/access", "gateway/audit", "gateway/admin", "gateway/confirm", "gateway/diagnose", "gateway/files", "gateway/guard", "gateway/history", "gateway/inventory", "gateway/listeners", "gateway/ops", "gateway/revisions",
+	"gateway/rollout": {"gateway/store", "proto/drawbridge/admin/v1"},
+	"gateway/fleet":   {"gateway/revisions", "gateway/rollout", "gateway/store", "gateway/store/bolt", "gateway/store/etcd", "gateway/invalid", "gateway/store/seal", "proto/drawbridge/admin/v1"}, // its tests open stores
+	"gateway": {"gateway/fleet", "gateway/store/etcd", "gateway/access", "gateway/audit", "gateway/admin", "gateway/confirm", "gateway/diagnose", "gateway/files", "gateway/guard", "gateway/history", "gateway/inventory", "gateway/listeners", "gateway/ops", "gateway/revisions", "gateway/rollout",
 		"gateway/handover", "gateway/livestate", "gateway/snapshot", "gateway/store", "gateway/store/bolt", "gateway/store/seal", "gateway/systemd", "gateway/telemetry", "gateway/unixsocket", "gateway/invalid", "gateway/fileroot",
 		"proto/drawbridge/admin/v1", "bridge/accesslog", "bridge/upstream", "bridge/validity", "certs", "gateway/connections", "bridge/live"},
 
@@ -139,7 +140,7 @@ var onlyIn = map[string][]string{
 	"google.golang.org/grpc":     {"proto/drawbridge/admin/v1", "gateway/admin", "cmd/drawbridge", "cmd/drawbridge/client", "cmd/drawbridge/exit", "e2e"},
 	"google.golang.org/genproto": {"gateway/admin", "cmd/drawbridge", "cmd/drawbridge/exit", "e2e"},
 	"google.golang.org/protobuf": {"proto/drawbridge/admin/v1", "gateway", "gateway/access", "gateway/admin", "gateway/fielddiff", "gateway/revisions", "gateway/snapshot",
-		"gateway/store", "gateway/store/bolt", "gateway/store/etcd", "gateway/fleet", "cmd/drawbridge/gateways", "gateway/wellformed", "gateway/connections", "gateway/diagnose", "gateway/inventory", "cmd/drawbridge", "cmd/drawbridge/ca", "cmd/drawbridge/client", "cmd/drawbridge/format", "cmd/drawbridge/manifest", "cmd/drawbridge/view", "e2e", "cmd/drawbridge/connections", "cmd/drawbridge/top"},
+		"gateway/store", "gateway/store/bolt", "gateway/store/etcd", "gateway/fleet", "gateway/rollout", "cmd/drawbridge/gateways", "gateway/wellformed", "gateway/connections", "gateway/diagnose", "gateway/inventory", "cmd/drawbridge", "cmd/drawbridge/ca", "cmd/drawbridge/client", "cmd/drawbridge/format", "cmd/drawbridge/manifest", "cmd/drawbridge/view", "e2e", "cmd/drawbridge/connections", "cmd/drawbridge/top"},
 	"go.etcd.io/bbolt":        {"gateway/store/bolt"},
 	"go.etcd.io/etcd":         {"gateway/store/etcd", "gateway/store/etcd/etcdtest"},
 	"go.uber.org/zap":         {"gateway/store/etcd", "gateway/store/etcd/etcdtest"},

@@ -56,7 +56,10 @@ func joinFleet(o Options, db *bolt.Store, g *Gateway) (*fleet.Member, error) {
 	if err != nil {
 		return nil, err
 	}
-	m, err := fleet.New(fleet.Options{Remote: remote, Local: db, ID: id, Describe: func() *adminv1.Gateway { return g.describe(o.Fleet.Labels) }, Follow: g.follow, Notify: g.feeds.fleetEvent, Logger: o.Logger.Named("fleet"), Poll: o.Fleet.Poll})
+	m, err := fleet.New(fleet.Options{
+		Remote: remote, Local: db, ID: id, Describe: func() *adminv1.Gateway { return g.describe(o.Fleet.Labels) }, Follow: g.follow,
+		Traffic: trafficOf(g), Notify: g.feeds.fleetEvent, Logger: o.Logger.Named("fleet"), Poll: o.Fleet.Poll,
+	})
 	if err != nil {
 		return nil, errors.Join(err, remote.Close())
 	}
@@ -81,12 +84,13 @@ func (g *Gateway) describe(labels map[string]string) *adminv1.Gateway {
 }
 
 // fleetEvent publishes an event of the member of a fleet.
-func (f *feeds) fleetEvent(e fleet.Event, message string) {
+func (f *feeds) fleetEvent(e fleet.Event, revision int64, message string) {
 	types := map[fleet.Event]adminv1.EventType{
 		fleet.Connected: adminv1.EventType_EVENT_TYPE_FLEET_CONNECTED, fleet.Disconnected: adminv1.EventType_EVENT_TYPE_FLEET_DISCONNECTED,
-		fleet.Diverged: adminv1.EventType_EVENT_TYPE_FLEET_DIVERGED,
+		fleet.Diverged: adminv1.EventType_EVENT_TYPE_FLEET_DIVERGED, fleet.RolloutStarted: adminv1.EventType_EVENT_TYPE_ROLLOUT_STARTED,
+		fleet.RolloutPromoted: adminv1.EventType_EVENT_TYPE_ROLLOUT_PROMOTED, fleet.RolloutRolledBack: adminv1.EventType_EVENT_TYPE_ROLLOUT_ROLLED_BACK,
 	}
-	f.event(&adminv1.Event{Type: types[e], Message: message, Count: 1})
+	f.event(&adminv1.Event{Type: types[e], Revision: revision, Message: message, Count: 1})
 }
 
 // adminFleet returns the fleet for the admin API; nil for a nil member.
@@ -163,6 +167,9 @@ const maxRaces = 10
 // first, the revision of that gateway becomes live here, and the edit is drafted again.
 func (w *writer) applyAtHead(ctx context.Context, e store.Edit, m *snapshot.Material) (*store.Result, error) {
 	for range maxRaces {
+		if p := w.pending.Load(); p.rollsOut() && p.ends(e) && !e.DryRun {
+			return rollouts{w}.revert(ctx, p, e)
+		}
 		result, err := w.apply(ctx, e, m)
 		if !errors.Is(err, fleet.ErrBehind) {
 			return result, err
@@ -181,7 +188,7 @@ func errRaces() error {
 
 // storeFault returns the fault of a commit that failed.
 func (w *writer) storeFault(err error) error {
-	if errors.Is(err, fleet.ErrBehind) {
+	if _, refused := errors.AsType[*invalid.Error](err); refused || errors.Is(err, fleet.ErrBehind) {
 		return err
 	}
 	w.log.Error("cannot write to the store", "error", err)

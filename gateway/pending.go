@@ -20,8 +20,11 @@ import (
 // A pending is the live revision while it waits to be confirmed. It is immutable.
 type pending struct {
 	*adminv1.Pending
-	deadline time.Time // the expire_time, with a monotonic clock reading
+	deadline time.Time // the expire_time, with a monotonic clock reading; zero for a rollout
 }
+
+// rollsOut reports whether a revision is being rolled out. p may be nil.
+func (p *pending) rollsOut() bool { return p != nil && p.GetRollout() != nil }
 
 // ends reports whether the edit rolls back the pending revision.
 func (p *pending) ends(e store.Edit) bool {
@@ -32,6 +35,9 @@ func (p *pending) ends(e store.Edit) bool {
 const byDeadline = "deadline"
 
 func (p *pending) String() string {
+	if p.rollsOut() {
+		return fmt.Sprintf("revision %d, made by %s, is being rolled out", p.GetRevision(), p.GetPrincipal())
+	}
 	return fmt.Sprintf("revision %d, made by %s, is pending until %s", p.GetRevision(), p.GetPrincipal(), p.deadline.UTC().Format("15:04:05 MST"))
 }
 
@@ -46,7 +52,8 @@ func (w *writer) admit(e store.Edit, draft *store.Draft, bad *invalid.List) {
 		bad.AddClass(invalid.Conflict, "", "the revision was confirmed in time")
 		return
 	}
-	if p == nil || !draft.Changed() || p.ends(e) {
+	// The fleet itself ends a rollout: see rollouts.revert.
+	if p == nil || !draft.Changed() || p.ends(e) && !p.rollsOut() {
 		return
 	}
 	if e.DryRun {
@@ -58,6 +65,11 @@ func (w *writer) admit(e store.Edit, draft *store.Draft, bad *invalid.List) {
 
 // beginPending marks a revision as pending. The store already has it.
 func (w *writer) beginPending(revision *adminv1.Pending, within time.Duration) {
+	if revision.GetRollout() != nil { // the fleet ends it
+		w.pending.Store(&pending{Pending: revision})
+		w.keeper.Clear()
+		return
+	}
 	p := &pending{revision, time.Now().Add(within)}
 	w.pending.Store(p)
 	w.keeper.Set(p.GetRevision(), p.deadline)
@@ -71,14 +83,14 @@ func (w *writer) endPending() {
 	w.checkFiles() // files that changed in the meantime were not loaded
 }
 
-// liveAndPending returns the live snapshot, and its revision if that is pending, else
-// nil.
+// liveAndPending returns the live snapshot, and the revision that is pending: the live one, or
+// one that is being rolled out. Without such a revision it returns nil.
 func (w *writer) liveAndPending() (*snapshot.Snapshot, *pending) {
 	for {
 		live, p := w.live.Load(), w.pending.Load()
 		switch {
 		case w.live.Load() != live:
-		case p != nil && p.GetRevision() != live.State().Revision(): // the pending revision is not live yet, or no longer live
+		case p != nil && !p.rollsOut() && p.GetRevision() != live.State().Revision(): // the pending revision is not live yet, or no longer live
 			return live, nil
 		default:
 			return live, p
@@ -103,7 +115,11 @@ func (p *pending) message() *adminv1.Pending {
 // *invalid.Error. Confirming a revision again succeeds.
 func (w *writer) Confirm(ctx context.Context, n int64, o store.Origin) (r *adminv1.Revision, err error) {
 	err = w.recordedConfirm(ctx, n, o, func() error {
-		r, err = w.confirm(ctx, n, o)
+		if p := w.pending.Load(); p.rollsOut() && p.GetRevision() == n {
+			r, err = rollouts{w}.promote(ctx, n, o)
+		} else {
+			r, err = w.confirm(ctx, n, o)
+		}
 		return err
 	})
 	return r, err

@@ -358,6 +358,10 @@ func (w *writer) carryOut(ctx context.Context, p *plan) (*store.Result, error) {
 		sockets.Discard()
 		return nil, errEnded(ctx, "before it was committed")
 	}
+	if e.Rollout != nil && draft.Changed() {
+		sockets.Discard()
+		return rollouts{w}.stage(ctx, p, result)
+	}
 	ended, err := w.commit(p)
 	if err != nil {
 		sockets.Discard()
@@ -475,6 +479,8 @@ func (w *writer) countApply(e store.Edit, result *store.Result, err error) {
 		created, updated, deleted := counts[adminv1.ChangeAction_CHANGE_ACTION_CREATED], counts[adminv1.ChangeAction_CHANGE_ACTION_UPDATED], counts[adminv1.ChangeAction_CHANGE_ACTION_DELETED]
 		if created+updated+deleted > 0 {
 			outcome = "applied"
+		}
+		if created+updated+deleted > 0 && e.Rollout == nil {
 			w.log.Info("revision live", "revision", result.State.Revision(), "created", created, "updated", updated, "deleted", deleted,
 				"warnings", len(result.Warnings), "comment", e.Comment)
 		}

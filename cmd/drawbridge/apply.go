@@ -78,6 +78,7 @@ func newApply(c *cli) *cobra.Command {
   drawbridge apply -f base.yaml -f site/ --prune --dry-run
   drawbridge apply -f payments.yaml --require-probe any
   drawbridge apply -f payments.yaml --confirm-within 2m
+  drawbridge apply -f payments.yaml --canaries zone=a --hold 10m
   drawbridge get all -o yaml | sed s/8080/9090/ | drawbridge apply -f -`,
 		Args: cobra.NoArgs,
 	}
@@ -90,6 +91,7 @@ func newApply(c *cli) *cobra.Command {
 	require := requireProbeFlag(cmd)
 	confirmWithin := confirmWithinFlag(cmd)
 	waitFor := waitForFlag(cmd)
+	rollout := rolloutFlags(cmd)
 	output := format.Flag(cmd)
 	conn := client.Flags(c.Env, cmd.Flags())
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -112,6 +114,10 @@ func newApply(c *cli) *cobra.Command {
 		if err != nil {
 			return err
 		}
+		canaries, err := rollout()
+		if err != nil {
+			return err
+		}
 		cl, err := conn.Dial()
 		if err != nil {
 			return err
@@ -119,7 +125,7 @@ func newApply(c *cli) *cobra.Command {
 		defer cl.Close()
 		req := &adminv1.ApplyRequest{
 			Resources: m.Resources(),
-			Options:   &adminv1.WriteOptions{DryRun: dryRun, Comment: comment, RequireProbe: adminv1.RequireProbe(*require), CreateOnly: createOnly, ConfirmWithin: confirmWithin(), WaitFor: wait},
+			Options:   &adminv1.WriteOptions{DryRun: dryRun, Comment: comment, RequireProbe: adminv1.RequireProbe(*require), CreateOnly: createOnly, ConfirmWithin: confirmWithin(), WaitFor: wait, Rollout: canaries},
 		}
 		if prune {
 			req.Prune = &adminv1.Prune{Kinds: manifest.Kinds(), LabelSelector: pruneSelector}

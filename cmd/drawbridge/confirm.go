@@ -22,7 +22,8 @@ func newConfirm(c *cli) *cobra.Command {
 		Use:   "confirm [REV]",
 		Short: "Confirm a change that was made with --confirm-within, so that it stays",
 		Long: `Confirm makes the pending revision permanent. If you do not confirm it in
-time, the gateway rolls back to the revision before it.
+time, the gateway rolls back to the revision before it. During a rollout
+(--canaries), confirm lets all gateways run the revision at once.
 
 In scripts, name the revision, so that they never confirm a different one.`,
 		Example: "  drawbridge apply -f drawbridge.yaml --confirm-within 2m\n  drawbridge confirm",
@@ -78,7 +79,7 @@ func confirmWithinFlag(cmd *cobra.Command) func() *durationpb.Duration {
 // awaitConfirmation prints how to confirm a revision. On a terminal it counts down until
 // the revision is confirmed or the gateway has rolled back.
 func (c *cli) awaitConfirmation(ctx context.Context, cl *client.Client, f format.Format, p *adminv1.Pending) error {
-	if p == nil || f != format.Table {
+	if p.GetExpireTime() == nil || f != format.Table {
 		return nil
 	}
 	at := p.GetExpireTime().AsTime().Local().Format("15:04:05")

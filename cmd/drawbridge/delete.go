@@ -34,6 +34,7 @@ KIND is one of ` + kindWords() + `.`,
 	require := requireProbeFlag(cmd)
 	confirmWithin := confirmWithinFlag(cmd)
 	waitFor := waitForFlag(cmd)
+	rollout := rolloutFlags(cmd)
 	output := format.Flag(cmd)
 	conn := client.Flags(c.Env, cmd.Flags())
 	cmd.ValidArgsFunction = conn.CompleteKindAndName()
@@ -46,7 +47,11 @@ KIND is one of ` + kindWords() + `.`,
 		if err != nil {
 			return err
 		}
-		req := &adminv1.ApplyRequest{Options: &adminv1.WriteOptions{DryRun: dryRun, Comment: comment, RequireProbe: adminv1.RequireProbe(*require), ConfirmWithin: confirmWithin(), WaitFor: wait}}
+		canaries, err := rollout()
+		if err != nil {
+			return err
+		}
+		req := &adminv1.ApplyRequest{Options: &adminv1.WriteOptions{DryRun: dryRun, Comment: comment, RequireProbe: adminv1.RequireProbe(*require), ConfirmWithin: confirmWithin(), WaitFor: wait, Rollout: canaries}}
 		for _, name := range args[1:] {
 			req.Deletes = append(req.Deletes, &adminv1.ResourceDelete{Kind: kind, Name: name})
 		}

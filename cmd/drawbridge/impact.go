@@ -39,7 +39,8 @@ func (c *cli) applyShown(ctx context.Context, cl *client.Client, f format.Format
 	deletes := req.GetPrune() != nil || len(req.GetDeletes()) > 0
 	if deletes && f == format.Table && !req.GetOptions().GetDryRun() {
 		dry := proto.Clone(req).(*adminv1.ApplyRequest)
-		dry.Options.DryRun, dry.Options.RequireProbe, dry.Options.WaitFor = true, adminv1.RequireProbe_REQUIRE_PROBE_UNSPECIFIED, nil
+		dry.Options.DryRun, dry.Options.RequireProbe = true, adminv1.RequireProbe_REQUIRE_PROBE_UNSPECIFIED
+		dry.Options.WaitFor, dry.Options.Rollout = nil, nil
 		answer, err := cl.Apply(ctx, dry)
 		if err != nil {
 			return nil, err

@@ -32,6 +32,7 @@ content, and a warning says so if it has changed since.`,
 	require := requireProbeFlag(cmd)
 	confirmWithin := confirmWithinFlag(cmd)
 	waitFor := waitForFlag(cmd)
+	rollout := rolloutFlags(cmd)
 	output := format.Flag(cmd)
 	conn := client.Flags(c.Env, cmd.Flags())
 	cmd.ValidArgsFunction = completeRevisions(conn, 1)
@@ -44,6 +45,10 @@ content, and a warning says so if it has changed since.`,
 		if err != nil {
 			return err
 		}
+		canaries, err := rollout()
+		if err != nil {
+			return err
+		}
 		cl, err := conn.Dial()
 		if err != nil {
 			return err
@@ -51,7 +56,7 @@ content, and a warning says so if it has changed since.`,
 		defer cl.Close()
 		answer, err := cl.Rollback(cmd.Context(), &adminv1.RollbackRequest{
 			Revision: &numbers[0],
-			Options:  &adminv1.WriteOptions{DryRun: dryRun, Comment: comment, RequireProbe: adminv1.RequireProbe(*require), ConfirmWithin: confirmWithin(), WaitFor: wait},
+			Options:  &adminv1.WriteOptions{DryRun: dryRun, Comment: comment, RequireProbe: adminv1.RequireProbe(*require), ConfirmWithin: confirmWithin(), WaitFor: wait, Rollout: canaries},
 		})
 		if err != nil {
 			return cl.Failure(err, exit.NoField)

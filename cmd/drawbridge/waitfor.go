@@ -36,9 +36,12 @@ func waitForFlag(cmd *cobra.Command) func() (*adminv1.WaitFor, error) {
 	}
 }
 
-// awaitWritten prints the state of a revision at the gateways that the write waited for,
-// and how to confirm it.
+// awaitWritten prints how the rollout of a revision ended, the state of the revision at the
+// gateways that the write waited for, and how to confirm it.
 func (c *cli) awaitWritten(ctx context.Context, cl *client.Client, f format.Format, waited *adminv1.WaitFor, change *adminv1.Change) error {
+	if err := c.showRollout(f, change.GetRollout()); err != nil {
+		return err
+	}
 	missing := c.showOutcomes(f, waited, change)
 	if err := c.awaitConfirmation(ctx, cl, f, change.GetPending()); err != nil {
 		return err

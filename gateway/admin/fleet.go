@@ -23,6 +23,9 @@ type Fleet interface {
 	// whenever they may have changed. It returns when changed returns an error, when
 	// etcd does not answer, and when ctx ends.
 	WatchGateways(ctx context.Context, changed func(all []*adminv1.Gateway, head int64) error) error
+
+	// AwaitRollout waits until the rollout of a revision has ended, and returns how.
+	AwaitRollout(ctx context.Context, revision int64) (*adminv1.RolloutStatus, error)
 }
 
 // fleetService implements FleetService.
@@ -136,6 +139,6 @@ func (l *gatewayList) update(all []*adminv1.Gateway, head int64) []*adminv1.Watc
 // lasting returns a gateway without the fields that change all the time.
 func lasting(g *adminv1.Gateway) *adminv1.Gateway {
 	g = proto.CloneOf(g)
-	g.Lag, g.LastSeenTime = 0, nil
+	g.Lag, g.LastSeenTime, g.Rollout = 0, nil, nil
 	return g
 }

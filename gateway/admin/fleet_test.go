@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -44,6 +45,10 @@ func (f *testFleet) Gateways(context.Context) ([]*adminv1.Gateway, int64, error)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.all, f.head, f.fault
+}
+
+func (f *testFleet) AwaitRollout(context.Context, int64) (*adminv1.RolloutStatus, error) {
+	return nil, errors.New("the test fleet has no rollouts")
 }
 
 func (f *testFleet) WatchGateways(ctx context.Context, changed func([]*adminv1.Gateway, int64) error) error {
@@ -252,4 +257,42 @@ func TestAWaitThatMakesNoSenseIsRefused(t *testing.T) {
 	if n := alone.gateway.State().Revision() + member.gateway.State().Revision(); n != 0 {
 		t.Errorf("%d writes were made", n)
 	}
+}
+
+func TestARolloutThatMakesNoSenseIsRefused(t *testing.T) {
+	alone, member := start(t), start(t, func(o *Options) { o.Fleet = newTestFleet(0) })
+	put := func(r *running, change func(*adminv1.WriteOptions)) error {
+		o := &adminv1.WriteOptions{Rollout: &adminv1.Rollout{Canaries: percent(10)}}
+		change(o)
+		_, err := r.admin.PutUpstream(t.Context(), &adminv1.PutUpstreamRequest{Upstream: upstream("u"), Options: o})
+		return err
+	}
+	selected := func(selector string) func(*adminv1.WriteOptions) {
+		return func(o *adminv1.WriteOptions) {
+			o.Rollout.Canaries = &adminv1.Canaries{Gateways: &adminv1.Canaries_Selector{Selector: selector}}
+		}
+	}
+	for name, err := range map[string]error{
+		"without a fleet":          put(alone, func(*adminv1.WriteOptions) {}),
+		"with confirm_within":      put(member, func(o *adminv1.WriteOptions) { o.ConfirmWithin = durationpb.New(time.Minute) }),
+		"without canaries":         put(member, func(o *adminv1.WriteOptions) { o.Rollout.Canaries = nil }),
+		"no percent":               put(member, func(o *adminv1.WriteOptions) { o.Rollout.Canaries = percent(0) }),
+		"more than 100 percent":    put(member, func(o *adminv1.WriteOptions) { o.Rollout.Canaries = percent(101) }),
+		"an empty selector":        put(member, selected("")),
+		"an invalid selector":      put(member, selected("zone>a")),
+		"a hold that is too short": put(member, func(o *adminv1.WriteOptions) { o.Rollout.Hold = durationpb.New(time.Millisecond) }),
+		"a rate above 1":           put(member, func(o *adminv1.WriteOptions) { o.Rollout.MaxFailureRate = new(1.5) }),
+		"a rate that is no number": put(member, func(o *adminv1.WriteOptions) { o.Rollout.MaxFailureRate = new(math.NaN()) }),
+	} {
+		if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "options.rollout") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if n := alone.gateway.State().Revision() + member.gateway.State().Revision(); n != 0 {
+		t.Errorf("%d writes were made", n)
+	}
+}
+
+func percent(n int32) *adminv1.Canaries {
+	return &adminv1.Canaries{Gateways: &adminv1.Canaries_Percent{Percent: n}}
 }

@@ -71,6 +71,7 @@ func (s adminService) write(ctx context.Context, e store.Edit, o *adminv1.WriteO
 	}
 	var bad invalid.List
 	within := s.waitFor(o, &bad)
+	e.Rollout = s.rollout(o, &bad)
 	if e.ConfirmWithin = confirmWithin.of(o.GetConfirmWithin(), &bad); bad.Len() > 0 {
 		e.DryRun, e.RequireProbe = true, adminv1.RequireProbe_REQUIRE_PROBE_UNSPECIFIED // find the other faults too
 	}
@@ -95,6 +96,11 @@ func (s adminService) write(ctx context.Context, e store.Edit, o *adminv1.WriteO
 	}
 	if e.DryRun {
 		s.addFields(change, res)
+	}
+	if e.Rollout != nil && res.Pending.GetRollout() != nil && res.Pending.GetRevision() == res.Revision {
+		if err := s.awaitRollout(ctx, change); err != nil {
+			return nil, nil, err
+		}
 	}
 	if within > 0 {
 		s.await(ctx, change, within)

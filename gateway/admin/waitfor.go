@@ -41,16 +41,9 @@ const retryAfter = 200 * time.Millisecond
 // outcomes to the change. A wait that ends early is not an error: the revision is committed.
 func (s *Server) await(ctx context.Context, change *adminv1.Change, within time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, within)
-	var watching sync.WaitGroup
-	defer watching.Wait()
 	defer cancel()
-	watching.Go(func() {
-		select {
-		case <-s.stopping:
-			cancel()
-		case <-ctx.Done():
-		}
-	})
+	ctx, release := s.untilStop(ctx)
+	defer release()
 	var last []*adminv1.Gateway
 	var err error
 	for ctx.Err() == nil && !errors.Is(err, errArrived) {
@@ -76,6 +69,23 @@ func (s *Server) await(ctx context.Context, change *adminv1.Change, within time.
 	}
 	for _, g := range last {
 		change.Gateways = append(change.Gateways, gatewayOutcome(g, change.GetRevision()))
+	}
+}
+
+// untilStop returns a context that also ends when the server stops. The caller calls release.
+func (s *Server) untilStop(ctx context.Context) (_ context.Context, release func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		select {
+		case <-s.stopping:
+			cancel()
+		case <-ctx.Done():
+		}
+	})
+	return ctx, func() {
+		cancel()
+		watching.Wait()
 	}
 }
 

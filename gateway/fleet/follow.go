@@ -9,8 +9,10 @@ import (
 	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/gateway/revisions"
+	"github.com/drawbridge-gateway/drawbridge/gateway/rollout"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store/etcd"
+	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
 // errDiverged reports that the history in etcd is not that of the member.
@@ -24,13 +26,14 @@ const (
 	maxMoves = 20
 )
 
-// Run follows the head until ctx ends, and reports the status of this gateway
-// to the fleet.
+// Run follows the head until ctx ends, reports the status of this gateway to the fleet, and
+// takes part in rollouts.
 func (m *Member) Run(ctx context.Context) {
-	var reporting sync.WaitGroup
-	reporting.Go(func() { m.report(ctx) })
+	var others sync.WaitGroup
+	others.Go(func() { m.report(ctx) })
+	others.Go(func() { conductor{m}.run(ctx) })
 	m.followHead(ctx)
-	reporting.Wait()
+	others.Wait()
 }
 
 // followHead follows the head until ctx ends. Every event of the watch, every end of it
@@ -154,7 +157,7 @@ func (m *Member) diverged(reason string) error {
 	reason += ". The gateway keeps serving its revision and refuses writes. To follow etcd, stop the gateway, move its state.db away and start it again"
 	if m.status.Diverged != reason {
 		m.log.Error("the history in etcd does not continue this gateway's revision", "revision", m.state.Revision(), "error", reason)
-		m.notify(Diverged, reason)
+		m.notify(Diverged, 0, reason)
 		m.status.Diverged = reason
 	}
 	m.status.Unreachable, m.status.Contacted = "", time.Now()
@@ -170,28 +173,14 @@ func (m *Member) reach(ctx context.Context, head *etcd.Head) error {
 	if same {
 		return nil
 	}
-	reading, err := m.remote.Read(ctx, head, from)
+	to, err := m.destination(ctx, head, from)
 	if err != nil {
 		return err
 	}
-	pending, err := head.Pending()
-	if err != nil {
-		return err
-	}
-	records := reading.Records
-	if len(records) == 0 { // the head was amended
-		last, err := m.remote.Last(ctx, head)
-		if err != nil {
-			return err
-		}
-		if last != nil {
-			records = append(records, last)
-		}
-	}
-	f := &store.Followed{State: reading.State, Instance: head.Instance, Pending: pending, Complete: reading.Complete, Updates: updates(reading)}
-	if pending != nil {
+	f := &store.Followed{State: to.state, Instance: head.Instance, Pending: to.pending, Complete: to.complete, Updates: updates(to.records)}
+	if to.pending.GetExpireTime() != nil {
 		// Both times are by the clock of the gateway that took the write. Clocks differ.
-		f.Within = pending.GetExpireTime().AsTime().Sub(head.Since) + rand.N(maxDeadlineDelay)
+		f.Within = to.pending.GetExpireTime().AsTime().Sub(head.Since) + rand.N(maxDeadlineDelay)
 	}
 	f.Fresh = func() bool {
 		m.mu.Lock()
@@ -199,10 +188,14 @@ func (m *Member) reach(ctx context.Context, head *etcd.Head) error {
 		return m.head == nil || head.Mod > m.head.Mod
 	}
 	f.Keep = func() {
-		m.moved(head, reading.State)
-		m.keep(bare(records), pending)
+		m.moved(head, to.state, to.id)
+		m.keep(bare(to.records), to.kept())
 	}
+	m.trials.expect(to.pending.GetRollout())
 	err = m.follow(ctx, f)
+	if err == nil {
+		m.trials.reached(to)
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.status.Behind = ""
@@ -212,15 +205,69 @@ func (m *Member) reach(ctx context.Context, head *etcd.Head) error {
 	return err
 }
 
+// A destination is what a head means for one gateway.
+type destination struct {
+	state    *store.State
+	id       string // the commit that made the state
+	records  []*etcd.Record
+	complete bool // as in etcd.Reading
+	pending  *adminv1.Pending
+}
+
+// kept returns the pending revision for the copy in bolt: one that the copy does not hold is
+// not pending there.
+func (d *destination) kept() *adminv1.Pending {
+	if d.pending.GetRevision() != d.state.Revision() {
+		return nil
+	}
+	return d.pending
+}
+
+// destination reads what a gateway at a position must make live. While a revision is rolled
+// out, that is the state before it, unless the gateway is a canary.
+func (m *Member) destination(ctx context.Context, head *etcd.Head, from etcd.Position) (*destination, error) {
+	pending, err := head.Pending()
+	if err != nil {
+		return nil, err
+	}
+	reading, err := m.remote.Read(ctx, head, from)
+	if err != nil {
+		return nil, err
+	}
+	if r := pending.GetRollout(); r != nil && !rollout.IsCanary(r, m.id) {
+		if reading.Before.State == nil { // the gateway runs the revision under another ID
+			if reading, err = m.remote.Read(ctx, head, etcd.Position{State: new(store.State)}); err != nil {
+				return nil, err
+			}
+		}
+		if reading.Before.State == nil {
+			return nil, fmt.Errorf("etcd: the state before revision %d is missing", head.Revision())
+		}
+		before := reading.Records[:max(len(reading.Records)-1, 0)]
+		return &destination{state: reading.Before.State, id: reading.Before.ID, records: before, complete: reading.Complete, pending: pending}, nil
+	}
+	to := &destination{state: reading.State, id: head.ID(), records: reading.Records, complete: reading.Complete, pending: pending}
+	if len(to.records) == 0 { // the head was amended
+		last, err := m.remote.Last(ctx, head)
+		if err != nil {
+			return nil, err
+		}
+		if last != nil {
+			to.records = append(to.records, last)
+		}
+	}
+	return to, nil
+}
+
 // maxDeadlineDelay bounds by how much a follower delays the rollback of a revision that was not
 // confirmed. The delay lets the gateway that accepted the write roll back first, and keeps the
 // members from all writing at once.
 const maxDeadlineDelay = 3 * time.Second
 
-// updates returns the steps of a reading for watchers.
-func updates(r *etcd.Reading) []store.Update {
+// updates returns the steps of records for watchers.
+func updates(records []*etcd.Record) []store.Update {
 	var out []store.Update
-	for _, record := range r.Records {
+	for _, record := range records {
 		u := store.Update{Revision: record.Step.Revision, Resources: record.Step.Puts, Comment: record.Revision.GetComment()}
 		for _, c := range record.Revision.GetChanges() {
 			u.Changes = append(u.Changes, store.Change{Kind: c.GetKind(), Name: c.GetName(), Action: c.GetAction()})
@@ -247,12 +294,9 @@ func (m *Member) retryCopy(ctx context.Context) {
 	if !stale || head == nil {
 		return
 	}
-	reading, err := m.remote.Read(ctx, head, etcd.Position{State: was.state, ID: was.position.ID})
-	if err != nil {
-		return // the next sync reads a newer head
-	}
-	if pending, err := head.Pending(); err == nil {
-		m.keep(bare(reading.Records), pending)
+	to, err := m.destination(ctx, head, etcd.Position{State: was.state, ID: was.position.ID})
+	if err == nil { // else the next sync reads a newer head
+		m.keep(bare(to.records), to.kept())
 	}
 }
 

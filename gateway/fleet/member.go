@@ -3,6 +3,7 @@ package fleet
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/drawbridge-gateway/drawbridge/gateway/revisions"
+	"github.com/drawbridge-gateway/drawbridge/gateway/rollout"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store/bolt"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store/etcd"
@@ -25,7 +27,7 @@ var ErrBehind = errors.New("another gateway changed the configuration first")
 // commitTime bounds a commit to etcd.
 const commitTime = 20 * time.Second
 
-// An Event is a change of a member's connection to its fleet.
+// An Event is a change of a member's connection to its fleet, or of a rollout.
 type Event int
 
 // The events.
@@ -33,9 +35,13 @@ const (
 	Connected    Event = iota // etcd answers again
 	Disconnected              // etcd does not answer
 	Diverged                  // etcd does not continue the history of the member
+
+	RolloutStarted    // a rollout began
+	RolloutPromoted   // a rollout ended, and all gateways run its revision
+	RolloutRolledBack // a rollout failed
 )
 
-// Options configure a Member. Only Notify and Poll may be zero.
+// Options configure a Member. Only Traffic, Notify and Poll may be zero.
 type Options struct {
 	// ID names the gateway in the fleet. Describe returns the gateway's description of itself,
 	// without gateway_id, lag, connected and last_seen_time.
@@ -48,8 +54,13 @@ type Options struct {
 	// Follow makes a state that another member has committed live.
 	Follow func(context.Context, *store.Followed) error
 
-	// Notify receives the events of the member. It must not block. Nil: not called.
-	Notify func(e Event, message string)
+	// Traffic counts the traffic of the gateway, by which rollouts are judged. Nil: the
+	// gateway has none.
+	Traffic rollout.Source
+
+	// Notify receives the events of the member, with the revision that they are about or 0. It
+	// must not block. Nil: not called.
+	Notify func(e Event, revision int64, message string)
 
 	Logger hclog.Logger
 
@@ -61,11 +72,13 @@ type Options struct {
 // not be called concurrently with each other; all others may be called concurrently.
 type Member struct {
 	id       string
+	process  string // identifies the process of the gateway
 	describe func() *adminv1.Gateway
+	trials   *trials
 
 	remote *etcd.Store
 	follow func(context.Context, *store.Followed) error
-	notify func(Event, string)
+	notify func(Event, int64, string)
 	log    hclog.Logger
 	poll   time.Duration
 
@@ -130,10 +143,17 @@ type Status struct {
 // New returns a member that has the state of its last good copy. It does not wait for
 // etcd.
 func New(o Options) (*Member, error) {
-	m := &Member{id: o.ID, describe: o.Describe, remote: o.Remote, local: o.Local, follow: o.Follow, notify: o.Notify, log: o.Logger, poll: cmp.Or(o.Poll, 15*time.Second), changed: make(chan struct{}, 1), state: o.Local.State()}
-	if m.notify == nil {
-		m.notify = func(Event, string) {}
+	m := &Member{
+		id: o.ID, process: rand.Text(), describe: o.Describe, remote: o.Remote, local: o.Local, follow: o.Follow, notify: o.Notify, log: o.Logger,
+		poll: cmp.Or(o.Poll, 15*time.Second), changed: make(chan struct{}, 1), state: o.Local.State(),
 	}
+	if m.notify == nil {
+		m.notify = func(Event, int64, string) {}
+	}
+	if o.Traffic == nil {
+		o.Traffic = func(func(any, rollout.Counts)) {}
+	}
+	m.trials = &trials{id: m.id, meter: rollout.NewMeter(o.Traffic), describe: m.describe, notify: m.notify, changed: m.Changed, log: m.log, began: make(chan struct{}, 1)}
 	if o.Local.Position() != nil {
 		var err error
 		if m.position, err = positionOf(o.Local); err != nil {
@@ -196,7 +216,7 @@ func (m *Member) Commit(d *store.Draft, r *revisions.Record) error {
 	if err != nil {
 		return m.failed(err)
 	}
-	m.moved(head, d.State())
+	m.moved(head, d.State(), head.ID())
 	m.keep([]*revisions.Record{r}, r.Pending)
 	return nil
 }
@@ -229,7 +249,7 @@ func (m *Member) EndPending(r *adminv1.Revision) error {
 	if err != nil {
 		return m.failed(err)
 	}
-	m.moved(head, m.State())
+	m.moved(head, m.State(), head.ID())
 	var records []*revisions.Record
 	if r != nil {
 		records = append(records, &revisions.Record{Revision: r})
@@ -238,12 +258,13 @@ func (m *Member) EndPending(r *adminv1.Revision) error {
 	return nil
 }
 
-// moved records the head and its state as those of the member.
-func (m *Member) moved(h *etcd.Head, state *store.State) {
+// moved records the head, and a state with the ID of its commit, as those of the member.
+func (m *Member) moved(h *etcd.Head, state *store.State, id string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.head, m.state = h, state
 	m.position = positionAt(h)
+	m.position.ID = id
 	m.contact(h)
 }
 
@@ -251,7 +272,7 @@ func (m *Member) moved(h *etcd.Head, state *store.State) {
 func (m *Member) contact(h *etcd.Head) {
 	if m.status.Unreachable != "" {
 		m.log.Info("etcd answers", "revision", h.Revision())
-		m.notify(Connected, fmt.Sprintf("etcd answers, and its latest revision is %d", h.Revision()))
+		m.notify(Connected, h.Revision(), fmt.Sprintf("etcd answers, and its latest revision is %d", h.Revision()))
 	}
 	m.status.Unreachable, m.status.Instance = "", h.Instance
 	m.status.Head, m.status.Since, m.status.Contacted = h.Revision(), h.Since, time.Now()
@@ -264,7 +285,7 @@ func (m *Member) unreachable(err error) {
 	if message := err.Error(); m.status.Unreachable != message {
 		m.log.Warn("etcd does not answer: the gateway serves what it has and refuses writes", "revision", m.state.Revision(), "error", message)
 		if m.status.Unreachable == "" || m.status.Unreachable == notContacted {
-			m.notify(Disconnected, message)
+			m.notify(Disconnected, 0, message)
 		}
 		m.status.Unreachable = message
 	}

@@ -40,6 +40,10 @@ func (g *gateway) follow(_ context.Context, f *store.Followed) error {
 	return nil
 }
 
+func (g *gateway) describeTest() *adminv1.Gateway {
+	return &adminv1.Gateway{Revision: g.State().Revision(), Labels: map[string]string{"name": g.id}}
+}
+
 // put commits an upstream.
 func (g *gateway) put(name string, port int) error {
 	g.mu.Lock()
@@ -51,23 +55,31 @@ func (g *gateway) put(name string, port int) error {
 
 func join(t *testing.T, c *etcdtest.Cluster) *gateway {
 	t.Helper()
+	g := joinAs(t, c, "test", filepath.Join(t.TempDir(), "data"), ages)
+	t.Cleanup(func() { g.Close() })
+	return g
+}
+
+// joinAs returns a gateway with an ID, a data directory, and the duration of its leases. The
+// caller closes it.
+func joinAs(t *testing.T, c *etcdtest.Cluster, id, dir string, alive time.Duration) *gateway {
+	t.Helper()
 	key, err := seal.ParseKey([]byte(strings.Repeat("a", 64)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	remote, err := etcd.Open(etcd.Options{Endpoints: c.Endpoints(), Key: key, Timeout: time.Minute})
+	remote, err := etcd.Open(etcd.Options{Endpoints: c.Endpoints(), Key: key, Timeout: time.Minute, Alive: alive})
 	if err != nil {
 		t.Fatal(err)
 	}
-	local, err := bolt.Open(filepath.Join(t.TempDir(), "data"), bolt.Options{Key: key})
+	local, err := bolt.Open(dir, bolt.Options{Key: key})
 	if err != nil {
 		t.Fatal(err)
 	}
 	g := &gateway{}
-	if g.Member, err = New(Options{ID: "test", Remote: remote, Local: local, Follow: g.follow, Logger: hclog.NewNullLogger()}); err != nil {
+	if g.Member, err = New(Options{ID: id, Describe: g.describeTest, Remote: remote, Local: local, Follow: g.follow, Logger: hclog.NewNullLogger(), Poll: 200 * time.Millisecond}); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { g.Close() })
 	return g
 }
 

@@ -58,7 +58,9 @@ func (m *Member) reportOnce(ctx context.Context) error {
 	var last *adminv1.Gateway
 	var at time.Time
 	for {
+		m.trials.meter.Tick(time.Now())
 		now := m.describe()
+		now.ProcessId, now.Rollout = m.process, m.trials.report(now.GetProblems(), time.Now())
 		if now.Error = m.Status().Behind; !proto.Equal(now, last) || time.Since(at) >= describeEvery {
 			last, at = now, time.Now()
 			sent := proto.Clone(now).(*adminv1.Gateway)

@@ -67,6 +67,10 @@ type Edit struct {
 	// ConfirmWithin, if not 0, is the time within which the revision must be confirmed.
 	ConfirmWithin time.Duration
 
+	// Rollout, if not nil, commits the revision as a rollout: it becomes live as the fleet
+	// follows, at the canaries first.
+	Rollout *adminv1.Rollout
+
 	// Impact adds the impact of the edit on open connections and sessions to the
 	// result.
 	Impact bool

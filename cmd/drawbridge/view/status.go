@@ -31,7 +31,10 @@ func WriteStatus(w io.Writer, p terminal.Paint, st *adminv1.GetStatusResponse, u
 	fmt.Fprintf(w, "%s, %s, %s, %s, %s\n", terminal.Count(int(n.GetListeners()), "listener"), terminal.Count(int(n.GetRoutes()), "route"),
 		terminal.Count(int(n.GetUpstreams()), "upstream"), terminal.Count(int(n.GetCertificates()), "certificate"), terminal.Count(int(n.GetTrustBundles()), "trust bundle"))
 
-	if pending := st.GetPending(); pending != nil {
+	if pending := st.GetPending(); pending.GetRollout() != nil {
+		fmt.Fprintf(w, "%s revision %d by %s: %s of the fleet run it first, then all gateways or none\n", p.Caution("ROLLOUT"), pending.GetRevision(),
+			terminal.Printable(pending.GetPrincipal()), terminal.Count(len(pending.GetRollout().GetCanaries()), "gateway"))
+	} else if pending != nil {
 		fmt.Fprintf(w, "%s revision %d by %s: at %s the gateway rolls back to revision %d, unless confirmed\n", p.Caution("PENDING"), pending.GetRevision(),
 			terminal.Printable(pending.GetPrincipal()), pending.GetExpireTime().AsTime().Local().Format("15:04:05"), pending.GetRollbackTo())
 	}

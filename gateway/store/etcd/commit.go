@@ -61,7 +61,8 @@ func (s *Store) Commit(ctx context.Context, base *Head, d *store.Draft, r *revis
 	if err := next.await(r.Pending); err != nil {
 		return nil, err
 	}
-	checkpointed := next.needsCheckpoint(s.checkpointEvery)
+	// While a revision is rolled out, gateways must be able to read the state before it.
+	checkpointed := r.Pending.GetRollout() == nil && next.needsCheckpoint(s.checkpointEvery)
 	if checkpointed {
 		if next.Checkpoint, err = s.checkpoint(ctx, sealer, d.State(), id); err != nil {
 			s.discard(revisionPrefix, revision, id)

@@ -13,34 +13,55 @@ import (
 
 // Keys of the gateways of a fleet, below its prefix.
 const (
-	gatewayPrefix = "gateway/" // gateway/ID: the gateway's description of itself, sealed
-	alivePrefix   = "alive/"   // alive/ID: exists while the gateway is connected
+	gatewayPrefix = "gateway/"  // gateway/ID: the gateway's description of itself, sealed
+	alivePrefix   = "alive/"    // alive/ID: exists while the gateway is connected
+	conductorKey  = "conductor" // the gateway that conducts rollouts; exists while it is connected
 )
 
-// A Presence says that a gateway is connected, until Leave is called or the
-// lease is lost.
+// A Presence is a key that exists until Leave is called or the lease is lost.
 type Presence struct {
 	store *Store
 	lease clientv3.LeaseID
 	lost  chan struct{}
 }
 
-// Join makes a gateway present until ctx ends or Leave is called.
+// Join makes a gateway count as connected until ctx ends or Leave is called.
 func (s *Store) Join(ctx context.Context, id string) (*Presence, error) {
+	return s.present(ctx, alivePrefix+id, "")
+}
+
+// Lead makes a gateway the conductor of rollouts until ctx ends or Leave is called. It
+// returns nil if another gateway is the conductor.
+func (s *Store) Lead(ctx context.Context, id string) (*Presence, error) {
+	resp, err := s.txn(ctx, nil, clientv3.OpGet(s.prefix+conductorKey, clientv3.WithKeysOnly()))
+	if err != nil || len(resp.Responses[0].GetResponseRange().GetKvs()) > 0 {
+		return nil, err
+	}
+	return s.present(ctx, conductorKey, id, clientv3.Compare(clientv3.CreateRevision(s.prefix+conductorKey), "=", 0))
+}
+
+// present puts a key that exists until ctx ends or Leave is called. It returns nil if a
+// condition does not hold.
+func (s *Store) present(ctx context.Context, name, value string, conditions ...clientv3.Cmp) (*Presence, error) {
 	limited, cancel := s.limited(ctx)
 	defer cancel()
 	lease, err := s.client.Grant(limited, int64(s.alive/time.Second))
 	if err != nil {
 		return nil, explain(limited, err)
 	}
-	if _, err := s.txn(ctx, nil, clientv3.OpPut(s.prefix+alivePrefix+id, "", clientv3.WithLease(lease.ID))); err != nil {
+	p := &Presence{store: s, lease: lease.ID, lost: make(chan struct{})}
+	resp, err := s.txn(ctx, conditions, clientv3.OpPut(s.prefix+name, value, clientv3.WithLease(lease.ID)))
+	if err != nil {
 		return nil, err
+	}
+	if !resp.Succeeded {
+		p.Leave()
+		return nil, nil
 	}
 	renewed, err := s.client.KeepAlive(ctx, lease.ID)
 	if err != nil {
 		return nil, fmt.Errorf("etcd: %w", err)
 	}
-	p := &Presence{store: s, lease: lease.ID, lost: make(chan struct{})}
 	go func() { // ends with ctx, and with the lease
 		defer close(p.lost)
 		for range renewed {
@@ -49,11 +70,10 @@ func (s *Store) Join(ctx context.Context, id string) (*Presence, error) {
 	return p, nil
 }
 
-// Lost returns a channel that is closed once the gateway no longer counts as connected.
+// Lost returns a channel that is closed once the lease is lost, or ctx has ended.
 func (p *Presence) Lost() <-chan struct{} { return p.lost }
 
-// Leave ends the presence. It waits until ctx or the lease has ended. If the request
-// fails, the key expires with its lease.
+// Leave deletes the key. If the request fails, the key expires with its lease.
 func (p *Presence) Leave() {
 	ctx, cancel := p.store.limited(context.Background())
 	defer cancel()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 
@@ -30,18 +31,22 @@ type Reading struct {
 	// Complete says that no record is missing: the first record follows the position.
 	Records  []*Record
 	Complete bool
+
+	// Before is the position before the revision in force. Its State is nil if the read
+	// began after that position.
+	Before Position
 }
 
 // Read reads the state of a head and the records after a position.
 func (s *Store) Read(ctx context.Context, h *Head, from Position) (*Reading, error) {
 	out := &Reading{Head: h}
 	next, known := h.Find(from.State.Revision(), from.ID)
-	state := from.State
+	state, id := from.State, from.ID
 	var sum uint64
 	if known {
 		sum = sumOf(state)
 	} else {
-		next, state = 0, new(store.State)
+		next, state, id = 0, new(store.State), ""
 		if h.Checkpoint.Revision > 0 {
 			content, _, err := s.blob(ctx, h, checkpointPrefix, h.Checkpoint)
 			if err != nil {
@@ -51,7 +56,7 @@ func (s *Store) Read(ctx context.Context, h *Head, from Position) (*Reading, err
 			if err != nil {
 				return nil, fmt.Errorf("etcd: the checkpoint of revision %d: %w", h.Checkpoint.Revision, err)
 			}
-			sum, state = change(state, checkpoint.Step), state.Advance(checkpoint.Step)
+			sum, state, id = change(state, checkpoint.Step), state.Advance(checkpoint.Step), h.Checkpoint.ID
 		}
 	}
 	for _, b := range h.Records[next:] {
@@ -61,7 +66,8 @@ func (s *Store) Read(ctx context.Context, h *Head, from Position) (*Reading, err
 		}
 		out.Records = append(out.Records, record)
 		if b.Revision > state.Revision() {
-			sum, state = sum+change(state, record.Step), state.Advance(record.Step)
+			out.Before = Position{state, id}
+			sum, state, id = sum+change(state, record.Step), state.Advance(record.Step), b.ID
 		}
 	}
 	if sum != h.Sum || state.Revision() != h.Revision() {
@@ -115,6 +121,16 @@ func (s *Store) Last(ctx context.Context, h *Head) (*Record, error) {
 		return nil, nil
 	}
 	return s.record(ctx, h, h.last())
+}
+
+// Record reads the record of a revision that the head lists. It returns nil for another
+// revision.
+func (s *Store) Record(ctx context.Context, h *Head, revision int64) (*Record, error) {
+	i := slices.IndexFunc(h.Records, func(b Blob) bool { return b.Revision == revision })
+	if i < 0 {
+		return nil, nil
+	}
+	return s.record(ctx, h, h.Records[i])
 }
 
 // sumOf returns the sum over all resources of a state.

@@ -653,7 +653,13 @@ type WriteOptions struct {
 	ConfirmWithin *durationpb.Duration `protobuf:"bytes,5,opt,name=confirm_within,json=confirmWithin,proto3" json:"confirm_within,omitempty"`
 	// Answer when other gateways run the revision too. The revision is live at the gateway
 	// that takes the write, and committed, before the wait begins. Not with dry_run.
-	WaitFor       *WaitFor `protobuf:"bytes,6,opt,name=wait_for,json=waitFor,proto3" json:"wait_for,omitempty"`
+	WaitFor *WaitFor `protobuf:"bytes,6,opt,name=wait_for,json=waitFor,proto3" json:"wait_for,omitempty"`
+	// Let some gateways of the fleet run the revision first. The write answers when the
+	// rollout has ended: with OK if all gateways may run the revision, and with
+	// FAILED_PRECONDITION and a RolloutStatus as a detail if the fleet rolled back. The
+	// rollout continues if the caller, or the gateway that took the write, stops. Until it
+	// ends, other writes are refused (FAILED_PRECONDITION). Not with confirm_within.
+	Rollout       *Rollout `protobuf:"bytes,7,opt,name=rollout,proto3" json:"rollout,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -730,6 +736,13 @@ func (x *WriteOptions) GetWaitFor() *WaitFor {
 	return nil
 }
 
+func (x *WriteOptions) GetRollout() *Rollout {
+	if x != nil {
+		return x.Rollout
+	}
+	return nil
+}
+
 // What a write waits for.
 type WaitFor struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -786,26 +799,188 @@ func (x *WaitFor) GetTimeout() *durationpb.Duration {
 	return nil
 }
 
+// How a revision reaches the gateways of a fleet: some gateways, the canaries, run it
+// first. If their traffic does not fail more often than max_failure_rate, or than before
+// and at the other gateways, all gateways run the revision. Otherwise the fleet rolls
+// back by itself. Confirm promotes the revision at once, and Rollback to the revision
+// before it ends the rollout.
+type Rollout struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The gateways that run the revision first. Required.
+	Canaries *Canaries `protobuf:"bytes,1,opt,name=canaries,proto3" json:"canaries,omitempty"`
+	// How long the canaries run the revision before all gateways do, from 1s to 24h.
+	// Default: 1m.
+	Hold *durationpb.Duration `protobuf:"bytes,2,opt,name=hold,proto3" json:"hold,omitempty"`
+	// The rate of failures, from 0 to 1, that the canaries may reach. A higher rate is
+	// allowed too if it was as high before, or is as high at the other gateways. Requests,
+	// client connections and dials are judged separately. Default: 0.01.
+	MaxFailureRate *float64 `protobuf:"fixed64,3,opt,name=max_failure_rate,json=maxFailureRate,proto3,oneof" json:"max_failure_rate,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *Rollout) Reset() {
+	*x = Rollout{}
+	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Rollout) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Rollout) ProtoMessage() {}
+
+func (x *Rollout) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Rollout.ProtoReflect.Descriptor instead.
+func (*Rollout) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Rollout) GetCanaries() *Canaries {
+	if x != nil {
+		return x.Canaries
+	}
+	return nil
+}
+
+func (x *Rollout) GetHold() *durationpb.Duration {
+	if x != nil {
+		return x.Hold
+	}
+	return nil
+}
+
+func (x *Rollout) GetMaxFailureRate() float64 {
+	if x != nil && x.MaxFailureRate != nil {
+		return *x.MaxFailureRate
+	}
+	return 0
+}
+
+// The gateways that run a revision first.
+type Canaries struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required. Only gateways that are connected to etcd become canaries.
+	//
+	// Types that are valid to be assigned to Gateways:
+	//
+	//	*Canaries_Selector
+	//	*Canaries_Percent
+	Gateways      isCanaries_Gateways `protobuf_oneof:"gateways"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Canaries) Reset() {
+	*x = Canaries{}
+	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Canaries) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Canaries) ProtoMessage() {}
+
+func (x *Canaries) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Canaries.ProtoReflect.Descriptor instead.
+func (*Canaries) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Canaries) GetGateways() isCanaries_Gateways {
+	if x != nil {
+		return x.Gateways
+	}
+	return nil
+}
+
+func (x *Canaries) GetSelector() string {
+	if x != nil {
+		if x, ok := x.Gateways.(*Canaries_Selector); ok {
+			return x.Selector
+		}
+	}
+	return ""
+}
+
+func (x *Canaries) GetPercent() int32 {
+	if x != nil {
+		if x, ok := x.Gateways.(*Canaries_Percent); ok {
+			return x.Percent
+		}
+	}
+	return 0
+}
+
+type isCanaries_Gateways interface {
+	isCanaries_Gateways()
+}
+
+type Canaries_Selector struct {
+	// A selector for the labels of gateways, such as "zone=a,tier=edge".
+	Selector string `protobuf:"bytes,1,opt,name=selector,proto3,oneof"`
+}
+
+type Canaries_Percent struct {
+	// The share of the connected gateways, from 1 to 100, rounded up. The gateways are
+	// chosen at random.
+	Percent int32 `protobuf:"varint,2,opt,name=percent,proto3,oneof"`
+}
+
+func (*Canaries_Selector) isCanaries_Gateways() {}
+
+func (*Canaries_Percent) isCanaries_Gateways() {}
+
 // A revision that waits to be confirmed.
 type Pending struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The revision.
 	Revision int64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
-	// When the gateway rolls back, unless the revision is confirmed first.
+	// When the gateway rolls back, unless the revision is confirmed first. Absent for a
+	// rollout.
 	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
 	// The revision to roll back to.
 	RollbackTo int64 `protobuf:"varint,3,opt,name=rollback_to,json=rollbackTo,proto3" json:"rollback_to,omitempty"`
 	// Who made the revision, as in Revision.principal.
 	Principal string `protobuf:"bytes,4,opt,name=principal,proto3" json:"principal,omitempty"`
 	// The comment of the write.
-	Comment       string `protobuf:"bytes,5,opt,name=comment,proto3" json:"comment,omitempty"`
+	Comment string `protobuf:"bytes,5,opt,name=comment,proto3" json:"comment,omitempty"`
+	// Set if the revision is being rolled out.
+	Rollout       *RolloutStatus `protobuf:"bytes,6,opt,name=rollout,proto3" json:"rollout,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Pending) Reset() {
 	*x = Pending{}
-	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[4]
+	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -817,7 +992,7 @@ func (x *Pending) String() string {
 func (*Pending) ProtoMessage() {}
 
 func (x *Pending) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[4]
+	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -830,7 +1005,7 @@ func (x *Pending) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pending.ProtoReflect.Descriptor instead.
 func (*Pending) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{4}
+	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Pending) GetRevision() int64 {
@@ -868,6 +1043,13 @@ func (x *Pending) GetComment() string {
 	return ""
 }
 
+func (x *Pending) GetRollout() *RolloutStatus {
+	if x != nil {
+		return x.Rollout
+	}
+	return nil
+}
+
 // What a change does to one resource.
 type ResourceChange struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -888,7 +1070,7 @@ type ResourceChange struct {
 
 func (x *ResourceChange) Reset() {
 	*x = ResourceChange{}
-	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[5]
+	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -900,7 +1082,7 @@ func (x *ResourceChange) String() string {
 func (*ResourceChange) ProtoMessage() {}
 
 func (x *ResourceChange) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[5]
+	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -913,7 +1095,7 @@ func (x *ResourceChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResourceChange.ProtoReflect.Descriptor instead.
 func (*ResourceChange) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{5}
+	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ResourceChange) GetKind() Kind {
@@ -969,7 +1151,7 @@ type FieldChange struct {
 
 func (x *FieldChange) Reset() {
 	*x = FieldChange{}
-	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[6]
+	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -981,7 +1163,7 @@ func (x *FieldChange) String() string {
 func (*FieldChange) ProtoMessage() {}
 
 func (x *FieldChange) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[6]
+	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -994,7 +1176,7 @@ func (x *FieldChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FieldChange.ProtoReflect.Descriptor instead.
 func (*FieldChange) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{6}
+	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *FieldChange) GetPath() string {
@@ -1042,7 +1224,7 @@ type Warning struct {
 
 func (x *Warning) Reset() {
 	*x = Warning{}
-	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[7]
+	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1054,7 +1236,7 @@ func (x *Warning) String() string {
 func (*Warning) ProtoMessage() {}
 
 func (x *Warning) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[7]
+	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1067,7 +1249,7 @@ func (x *Warning) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Warning.ProtoReflect.Descriptor instead.
 func (*Warning) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{7}
+	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Warning) GetField() string {
@@ -1114,14 +1296,17 @@ type Change struct {
 	// Set if the revision waits to be confirmed.
 	Pending *Pending `protobuf:"bytes,5,opt,name=pending,proto3" json:"pending,omitempty"`
 	// With wait_for: the state of the revision at each gateway of the fleet, by ID.
-	Gateways      []*GatewayOutcome `protobuf:"bytes,6,rep,name=gateways,proto3" json:"gateways,omitempty"`
+	Gateways []*GatewayOutcome `protobuf:"bytes,6,rep,name=gateways,proto3" json:"gateways,omitempty"`
+	// With options.rollout: how the rollout ended, or that it is still in progress because
+	// the gateway stops or has lost etcd.
+	Rollout       *RolloutStatus `protobuf:"bytes,7,opt,name=rollout,proto3" json:"rollout,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[8]
+	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1133,7 +1318,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[8]
+	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1146,7 +1331,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{8}
+	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Change) GetRevision() int64 {
@@ -1191,6 +1376,13 @@ func (x *Change) GetGateways() []*GatewayOutcome {
 	return nil
 }
 
+func (x *Change) GetRollout() *RolloutStatus {
+	if x != nil {
+		return x.Rollout
+	}
+	return nil
+}
+
 // The state of a revision at one gateway.
 type GatewayOutcome struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1209,7 +1401,7 @@ type GatewayOutcome struct {
 
 func (x *GatewayOutcome) Reset() {
 	*x = GatewayOutcome{}
-	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[9]
+	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1221,7 +1413,7 @@ func (x *GatewayOutcome) String() string {
 func (*GatewayOutcome) ProtoMessage() {}
 
 func (x *GatewayOutcome) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[9]
+	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1234,7 +1426,7 @@ func (x *GatewayOutcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GatewayOutcome.ProtoReflect.Descriptor instead.
 func (*GatewayOutcome) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{9}
+	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *GatewayOutcome) GetGatewayId() string {
@@ -1279,7 +1471,7 @@ type Impact struct {
 
 func (x *Impact) Reset() {
 	*x = Impact{}
-	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[10]
+	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1291,7 +1483,7 @@ func (x *Impact) String() string {
 func (*Impact) ProtoMessage() {}
 
 func (x *Impact) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[10]
+	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1304,7 +1496,7 @@ func (x *Impact) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Impact.ProtoReflect.Descriptor instead.
 func (*Impact) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{10}
+	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Impact) GetListeners() []*ListenerImpact {
@@ -1343,7 +1535,7 @@ type ListenerImpact struct {
 
 func (x *ListenerImpact) Reset() {
 	*x = ListenerImpact{}
-	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[11]
+	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1355,7 +1547,7 @@ func (x *ListenerImpact) String() string {
 func (*ListenerImpact) ProtoMessage() {}
 
 func (x *ListenerImpact) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[11]
+	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1368,7 +1560,7 @@ func (x *ListenerImpact) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListenerImpact.ProtoReflect.Descriptor instead.
 func (*ListenerImpact) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{11}
+	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListenerImpact) GetName() string {
@@ -1429,7 +1621,7 @@ type UpstreamImpact struct {
 
 func (x *UpstreamImpact) Reset() {
 	*x = UpstreamImpact{}
-	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[12]
+	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1441,7 +1633,7 @@ func (x *UpstreamImpact) String() string {
 func (*UpstreamImpact) ProtoMessage() {}
 
 func (x *UpstreamImpact) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[12]
+	mi := &file_drawbridge_admin_v1_config_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1454,7 +1646,7 @@ func (x *UpstreamImpact) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpstreamImpact.ProtoReflect.Descriptor instead.
 func (*UpstreamImpact) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{12}
+	return file_drawbridge_admin_v1_config_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *UpstreamImpact) GetName() string {
@@ -1503,7 +1695,7 @@ var File_drawbridge_admin_v1_config_proto protoreflect.FileDescriptor
 
 const file_drawbridge_admin_v1_config_proto_rawDesc = "" +
 	"\n" +
-	" drawbridge/admin/v1/config.proto\x12\x13drawbridge.admin.v1\x1a%drawbridge/admin/v1/certificate.proto\x1a\"drawbridge/admin/v1/listener.proto\x1a\x1fdrawbridge/admin/v1/route.proto\x1a\x1ddrawbridge/admin/v1/tls.proto\x1a&drawbridge/admin/v1/trust_bundle.proto\x1a\"drawbridge/admin/v1/upstream.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcd\x02\n" +
+	" drawbridge/admin/v1/config.proto\x12\x13drawbridge.admin.v1\x1a%drawbridge/admin/v1/certificate.proto\x1a\"drawbridge/admin/v1/listener.proto\x1a!drawbridge/admin/v1/rollout.proto\x1a\x1fdrawbridge/admin/v1/route.proto\x1a\x1ddrawbridge/admin/v1/tls.proto\x1a&drawbridge/admin/v1/trust_bundle.proto\x1a\"drawbridge/admin/v1/upstream.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcd\x02\n" +
 	"\bResource\x12;\n" +
 	"\blistener\x18\x01 \x01(\v2\x1d.drawbridge.admin.v1.ListenerH\x00R\blistener\x122\n" +
 	"\x05route\x18\x02 \x01(\v2\x1a.drawbridge.admin.v1.RouteH\x00R\x05route\x12;\n" +
@@ -1513,7 +1705,7 @@ const file_drawbridge_admin_v1_config_proto_rawDesc = "" +
 	"\x04kind\"P\n" +
 	"\vResourceRef\x12-\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x19.drawbridge.admin.v1.KindR\x04kind\x12\x12\n" +
-	"\x04name\x18\x02 \x01(\tR\x04name\"\xa5\x02\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\"\xdd\x02\n" +
 	"\fWriteOptions\x12\x17\n" +
 	"\adry_run\x18\x01 \x01(\bR\x06dryRun\x12\x18\n" +
 	"\acomment\x18\x02 \x01(\tR\acomment\x12F\n" +
@@ -1521,10 +1713,21 @@ const file_drawbridge_admin_v1_config_proto_rawDesc = "" +
 	"\vcreate_only\x18\x04 \x01(\bR\n" +
 	"createOnly\x12@\n" +
 	"\x0econfirm_within\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\rconfirmWithin\x127\n" +
-	"\bwait_for\x18\x06 \x01(\v2\x1c.drawbridge.admin.v1.WaitForR\awaitFor\"w\n" +
+	"\bwait_for\x18\x06 \x01(\v2\x1c.drawbridge.admin.v1.WaitForR\awaitFor\x126\n" +
+	"\arollout\x18\a \x01(\v2\x1c.drawbridge.admin.v1.RolloutR\arollout\"w\n" +
 	"\aWaitFor\x127\n" +
 	"\x06target\x18\x01 \x01(\x0e2\x1f.drawbridge.admin.v1.WaitTargetR\x06target\x123\n" +
-	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\xbb\x01\n" +
+	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\xb7\x01\n" +
+	"\aRollout\x129\n" +
+	"\bcanaries\x18\x01 \x01(\v2\x1d.drawbridge.admin.v1.CanariesR\bcanaries\x12-\n" +
+	"\x04hold\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x04hold\x12-\n" +
+	"\x10max_failure_rate\x18\x03 \x01(\x01H\x00R\x0emaxFailureRate\x88\x01\x01B\x13\n" +
+	"\x11_max_failure_rate\"P\n" +
+	"\bCanaries\x12\x1c\n" +
+	"\bselector\x18\x01 \x01(\tH\x00R\bselector\x12\x1a\n" +
+	"\apercent\x18\x02 \x01(\x05H\x00R\apercentB\n" +
+	"\n" +
+	"\bgateways\"\xf9\x01\n" +
 	"\aPending\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12;\n" +
 	"\vexpire_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
@@ -1532,7 +1735,8 @@ const file_drawbridge_admin_v1_config_proto_rawDesc = "" +
 	"\vrollback_to\x18\x03 \x01(\x03R\n" +
 	"rollbackTo\x12\x1c\n" +
 	"\tprincipal\x18\x04 \x01(\tR\tprincipal\x12\x18\n" +
-	"\acomment\x18\x05 \x01(\tR\acomment\"\xe9\x01\n" +
+	"\acomment\x18\x05 \x01(\tR\acomment\x12<\n" +
+	"\arollout\x18\x06 \x01(\v2\".drawbridge.admin.v1.RolloutStatusR\arollout\"\xe9\x01\n" +
 	"\x0eResourceChange\x12-\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x19.drawbridge.admin.v1.KindR\x04kind\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x129\n" +
@@ -1549,14 +1753,15 @@ const file_drawbridge_admin_v1_config_proto_rawDesc = "" +
 	"\x05field\x18\x01 \x01(\tR\x05field\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12A\n" +
 	"\afinding\x18\x03 \x01(\x0e2'.drawbridge.admin.v1.CertificateFindingR\afinding\x124\n" +
-	"\x04code\x18\x04 \x01(\x0e2 .drawbridge.admin.v1.WarningCodeR\x04code\"\xcb\x02\n" +
+	"\x04code\x18\x04 \x01(\x0e2 .drawbridge.admin.v1.WarningCodeR\x04code\"\x89\x03\n" +
 	"\x06Change\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12=\n" +
 	"\achanges\x18\x02 \x03(\v2#.drawbridge.admin.v1.ResourceChangeR\achanges\x128\n" +
 	"\bwarnings\x18\x03 \x03(\v2\x1c.drawbridge.admin.v1.WarningR\bwarnings\x123\n" +
 	"\x06impact\x18\x04 \x01(\v2\x1b.drawbridge.admin.v1.ImpactR\x06impact\x126\n" +
 	"\apending\x18\x05 \x01(\v2\x1c.drawbridge.admin.v1.PendingR\apending\x12?\n" +
-	"\bgateways\x18\x06 \x03(\v2#.drawbridge.admin.v1.GatewayOutcomeR\bgateways\"\x9e\x01\n" +
+	"\bgateways\x18\x06 \x03(\v2#.drawbridge.admin.v1.GatewayOutcomeR\bgateways\x12<\n" +
+	"\arollout\x18\a \x01(\v2\".drawbridge.admin.v1.RolloutStatusR\arollout\"\x9e\x01\n" +
 	"\x0eGatewayOutcome\x12\x1d\n" +
 	"\n" +
 	"gateway_id\x18\x01 \x01(\tR\tgatewayId\x127\n" +
@@ -1642,7 +1847,7 @@ func file_drawbridge_admin_v1_config_proto_rawDescGZIP() []byte {
 }
 
 var file_drawbridge_admin_v1_config_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_drawbridge_admin_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_drawbridge_admin_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_drawbridge_admin_v1_config_proto_goTypes = []any{
 	(Kind)(0),                     // 0: drawbridge.admin.v1.Kind
 	(WaitTarget)(0),               // 1: drawbridge.admin.v1.WaitTarget
@@ -1654,55 +1859,63 @@ var file_drawbridge_admin_v1_config_proto_goTypes = []any{
 	(*ResourceRef)(nil),           // 7: drawbridge.admin.v1.ResourceRef
 	(*WriteOptions)(nil),          // 8: drawbridge.admin.v1.WriteOptions
 	(*WaitFor)(nil),               // 9: drawbridge.admin.v1.WaitFor
-	(*Pending)(nil),               // 10: drawbridge.admin.v1.Pending
-	(*ResourceChange)(nil),        // 11: drawbridge.admin.v1.ResourceChange
-	(*FieldChange)(nil),           // 12: drawbridge.admin.v1.FieldChange
-	(*Warning)(nil),               // 13: drawbridge.admin.v1.Warning
-	(*Change)(nil),                // 14: drawbridge.admin.v1.Change
-	(*GatewayOutcome)(nil),        // 15: drawbridge.admin.v1.GatewayOutcome
-	(*Impact)(nil),                // 16: drawbridge.admin.v1.Impact
-	(*ListenerImpact)(nil),        // 17: drawbridge.admin.v1.ListenerImpact
-	(*UpstreamImpact)(nil),        // 18: drawbridge.admin.v1.UpstreamImpact
-	(*Listener)(nil),              // 19: drawbridge.admin.v1.Listener
-	(*Route)(nil),                 // 20: drawbridge.admin.v1.Route
-	(*Upstream)(nil),              // 21: drawbridge.admin.v1.Upstream
-	(*Certificate)(nil),           // 22: drawbridge.admin.v1.Certificate
-	(*TrustBundle)(nil),           // 23: drawbridge.admin.v1.TrustBundle
-	(*durationpb.Duration)(nil),   // 24: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
-	(CertificateFinding)(0),       // 26: drawbridge.admin.v1.CertificateFinding
+	(*Rollout)(nil),               // 10: drawbridge.admin.v1.Rollout
+	(*Canaries)(nil),              // 11: drawbridge.admin.v1.Canaries
+	(*Pending)(nil),               // 12: drawbridge.admin.v1.Pending
+	(*ResourceChange)(nil),        // 13: drawbridge.admin.v1.ResourceChange
+	(*FieldChange)(nil),           // 14: drawbridge.admin.v1.FieldChange
+	(*Warning)(nil),               // 15: drawbridge.admin.v1.Warning
+	(*Change)(nil),                // 16: drawbridge.admin.v1.Change
+	(*GatewayOutcome)(nil),        // 17: drawbridge.admin.v1.GatewayOutcome
+	(*Impact)(nil),                // 18: drawbridge.admin.v1.Impact
+	(*ListenerImpact)(nil),        // 19: drawbridge.admin.v1.ListenerImpact
+	(*UpstreamImpact)(nil),        // 20: drawbridge.admin.v1.UpstreamImpact
+	(*Listener)(nil),              // 21: drawbridge.admin.v1.Listener
+	(*Route)(nil),                 // 22: drawbridge.admin.v1.Route
+	(*Upstream)(nil),              // 23: drawbridge.admin.v1.Upstream
+	(*Certificate)(nil),           // 24: drawbridge.admin.v1.Certificate
+	(*TrustBundle)(nil),           // 25: drawbridge.admin.v1.TrustBundle
+	(*durationpb.Duration)(nil),   // 26: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 27: google.protobuf.Timestamp
+	(*RolloutStatus)(nil),         // 28: drawbridge.admin.v1.RolloutStatus
+	(CertificateFinding)(0),       // 29: drawbridge.admin.v1.CertificateFinding
 }
 var file_drawbridge_admin_v1_config_proto_depIdxs = []int32{
-	19, // 0: drawbridge.admin.v1.Resource.listener:type_name -> drawbridge.admin.v1.Listener
-	20, // 1: drawbridge.admin.v1.Resource.route:type_name -> drawbridge.admin.v1.Route
-	21, // 2: drawbridge.admin.v1.Resource.upstream:type_name -> drawbridge.admin.v1.Upstream
-	22, // 3: drawbridge.admin.v1.Resource.certificate:type_name -> drawbridge.admin.v1.Certificate
-	23, // 4: drawbridge.admin.v1.Resource.trust_bundle:type_name -> drawbridge.admin.v1.TrustBundle
+	21, // 0: drawbridge.admin.v1.Resource.listener:type_name -> drawbridge.admin.v1.Listener
+	22, // 1: drawbridge.admin.v1.Resource.route:type_name -> drawbridge.admin.v1.Route
+	23, // 2: drawbridge.admin.v1.Resource.upstream:type_name -> drawbridge.admin.v1.Upstream
+	24, // 3: drawbridge.admin.v1.Resource.certificate:type_name -> drawbridge.admin.v1.Certificate
+	25, // 4: drawbridge.admin.v1.Resource.trust_bundle:type_name -> drawbridge.admin.v1.TrustBundle
 	0,  // 5: drawbridge.admin.v1.ResourceRef.kind:type_name -> drawbridge.admin.v1.Kind
 	2,  // 6: drawbridge.admin.v1.WriteOptions.require_probe:type_name -> drawbridge.admin.v1.RequireProbe
-	24, // 7: drawbridge.admin.v1.WriteOptions.confirm_within:type_name -> google.protobuf.Duration
+	26, // 7: drawbridge.admin.v1.WriteOptions.confirm_within:type_name -> google.protobuf.Duration
 	9,  // 8: drawbridge.admin.v1.WriteOptions.wait_for:type_name -> drawbridge.admin.v1.WaitFor
-	1,  // 9: drawbridge.admin.v1.WaitFor.target:type_name -> drawbridge.admin.v1.WaitTarget
-	24, // 10: drawbridge.admin.v1.WaitFor.timeout:type_name -> google.protobuf.Duration
-	25, // 11: drawbridge.admin.v1.Pending.expire_time:type_name -> google.protobuf.Timestamp
-	0,  // 12: drawbridge.admin.v1.ResourceChange.kind:type_name -> drawbridge.admin.v1.Kind
-	3,  // 13: drawbridge.admin.v1.ResourceChange.action:type_name -> drawbridge.admin.v1.ChangeAction
-	12, // 14: drawbridge.admin.v1.ResourceChange.fields:type_name -> drawbridge.admin.v1.FieldChange
-	26, // 15: drawbridge.admin.v1.Warning.finding:type_name -> drawbridge.admin.v1.CertificateFinding
-	4,  // 16: drawbridge.admin.v1.Warning.code:type_name -> drawbridge.admin.v1.WarningCode
-	11, // 17: drawbridge.admin.v1.Change.changes:type_name -> drawbridge.admin.v1.ResourceChange
-	13, // 18: drawbridge.admin.v1.Change.warnings:type_name -> drawbridge.admin.v1.Warning
-	16, // 19: drawbridge.admin.v1.Change.impact:type_name -> drawbridge.admin.v1.Impact
-	10, // 20: drawbridge.admin.v1.Change.pending:type_name -> drawbridge.admin.v1.Pending
-	15, // 21: drawbridge.admin.v1.Change.gateways:type_name -> drawbridge.admin.v1.GatewayOutcome
-	5,  // 22: drawbridge.admin.v1.GatewayOutcome.state:type_name -> drawbridge.admin.v1.GatewayState
-	17, // 23: drawbridge.admin.v1.Impact.listeners:type_name -> drawbridge.admin.v1.ListenerImpact
-	18, // 24: drawbridge.admin.v1.Impact.upstreams:type_name -> drawbridge.admin.v1.UpstreamImpact
-	25, // [25:25] is the sub-list for method output_type
-	25, // [25:25] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	10, // 9: drawbridge.admin.v1.WriteOptions.rollout:type_name -> drawbridge.admin.v1.Rollout
+	1,  // 10: drawbridge.admin.v1.WaitFor.target:type_name -> drawbridge.admin.v1.WaitTarget
+	26, // 11: drawbridge.admin.v1.WaitFor.timeout:type_name -> google.protobuf.Duration
+	11, // 12: drawbridge.admin.v1.Rollout.canaries:type_name -> drawbridge.admin.v1.Canaries
+	26, // 13: drawbridge.admin.v1.Rollout.hold:type_name -> google.protobuf.Duration
+	27, // 14: drawbridge.admin.v1.Pending.expire_time:type_name -> google.protobuf.Timestamp
+	28, // 15: drawbridge.admin.v1.Pending.rollout:type_name -> drawbridge.admin.v1.RolloutStatus
+	0,  // 16: drawbridge.admin.v1.ResourceChange.kind:type_name -> drawbridge.admin.v1.Kind
+	3,  // 17: drawbridge.admin.v1.ResourceChange.action:type_name -> drawbridge.admin.v1.ChangeAction
+	14, // 18: drawbridge.admin.v1.ResourceChange.fields:type_name -> drawbridge.admin.v1.FieldChange
+	29, // 19: drawbridge.admin.v1.Warning.finding:type_name -> drawbridge.admin.v1.CertificateFinding
+	4,  // 20: drawbridge.admin.v1.Warning.code:type_name -> drawbridge.admin.v1.WarningCode
+	13, // 21: drawbridge.admin.v1.Change.changes:type_name -> drawbridge.admin.v1.ResourceChange
+	15, // 22: drawbridge.admin.v1.Change.warnings:type_name -> drawbridge.admin.v1.Warning
+	18, // 23: drawbridge.admin.v1.Change.impact:type_name -> drawbridge.admin.v1.Impact
+	12, // 24: drawbridge.admin.v1.Change.pending:type_name -> drawbridge.admin.v1.Pending
+	17, // 25: drawbridge.admin.v1.Change.gateways:type_name -> drawbridge.admin.v1.GatewayOutcome
+	28, // 26: drawbridge.admin.v1.Change.rollout:type_name -> drawbridge.admin.v1.RolloutStatus
+	5,  // 27: drawbridge.admin.v1.GatewayOutcome.state:type_name -> drawbridge.admin.v1.GatewayState
+	19, // 28: drawbridge.admin.v1.Impact.listeners:type_name -> drawbridge.admin.v1.ListenerImpact
+	20, // 29: drawbridge.admin.v1.Impact.upstreams:type_name -> drawbridge.admin.v1.UpstreamImpact
+	30, // [30:30] is the sub-list for method output_type
+	30, // [30:30] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_drawbridge_admin_v1_config_proto_init() }
@@ -1712,6 +1925,7 @@ func file_drawbridge_admin_v1_config_proto_init() {
 	}
 	file_drawbridge_admin_v1_certificate_proto_init()
 	file_drawbridge_admin_v1_listener_proto_init()
+	file_drawbridge_admin_v1_rollout_proto_init()
 	file_drawbridge_admin_v1_route_proto_init()
 	file_drawbridge_admin_v1_tls_proto_init()
 	file_drawbridge_admin_v1_trust_bundle_proto_init()
@@ -1723,13 +1937,18 @@ func file_drawbridge_admin_v1_config_proto_init() {
 		(*Resource_Certificate)(nil),
 		(*Resource_TrustBundle)(nil),
 	}
+	file_drawbridge_admin_v1_config_proto_msgTypes[4].OneofWrappers = []any{}
+	file_drawbridge_admin_v1_config_proto_msgTypes[5].OneofWrappers = []any{
+		(*Canaries_Selector)(nil),
+		(*Canaries_Percent)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_drawbridge_admin_v1_config_proto_rawDesc), len(file_drawbridge_admin_v1_config_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   13,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -9,6 +9,7 @@ package adminv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -278,7 +279,12 @@ type Gateway struct {
 	// so at every change and every minute.
 	LastSeenTime *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=last_seen_time,json=lastSeenTime,proto3" json:"last_seen_time,omitempty"`
 	// Why the gateway cannot follow the latest revision; empty if it can.
-	Error         string `protobuf:"bytes,11,opt,name=error,proto3" json:"error,omitempty"`
+	Error string `protobuf:"bytes,11,opt,name=error,proto3" json:"error,omitempty"`
+	// Identifies the process: a gateway that restarts has another one.
+	ProcessId string `protobuf:"bytes,12,opt,name=process_id,json=processId,proto3" json:"process_id,omitempty"`
+	// How the gateway fares with a revision that is being rolled out. Absent: there is no
+	// rollout. A new value alone is not a change for WatchGateways.
+	Rollout       *RolloutReport `protobuf:"bytes,13,opt,name=rollout,proto3" json:"rollout,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -390,11 +396,116 @@ func (x *Gateway) GetError() string {
 	return ""
 }
 
+func (x *Gateway) GetProcessId() string {
+	if x != nil {
+		return x.ProcessId
+	}
+	return ""
+}
+
+func (x *Gateway) GetRollout() *RolloutReport {
+	if x != nil {
+		return x.Rollout
+	}
+	return nil
+}
+
+// How a gateway fares while a revision is rolled out.
+type RolloutReport struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The revision.
+	Revision int64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Whether the gateway runs the revision.
+	Live bool `protobuf:"varint,2,opt,name=live,proto3" json:"live,omitempty"`
+	// How long the gateway has run the revision or, if it is not a canary, has known of it.
+	Duration *durationpb.Duration `protobuf:"bytes,3,opt,name=duration,proto3" json:"duration,omitempty"`
+	// The traffic since then.
+	Traffic *TrafficCounts `protobuf:"bytes,4,opt,name=traffic,proto3" json:"traffic,omitempty"`
+	// The traffic in the minutes before.
+	TrafficBefore *TrafficCounts `protobuf:"bytes,5,opt,name=traffic_before,json=trafficBefore,proto3" json:"traffic_before,omitempty"`
+	// Resources that are down with the revision and were not before; at most 20 are listed.
+	NewProblems   []*Problem `protobuf:"bytes,6,rep,name=new_problems,json=newProblems,proto3" json:"new_problems,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RolloutReport) Reset() {
+	*x = RolloutReport{}
+	mi := &file_drawbridge_admin_v1_fleet_service_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RolloutReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RolloutReport) ProtoMessage() {}
+
+func (x *RolloutReport) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_fleet_service_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RolloutReport.ProtoReflect.Descriptor instead.
+func (*RolloutReport) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_fleet_service_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *RolloutReport) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *RolloutReport) GetLive() bool {
+	if x != nil {
+		return x.Live
+	}
+	return false
+}
+
+func (x *RolloutReport) GetDuration() *durationpb.Duration {
+	if x != nil {
+		return x.Duration
+	}
+	return nil
+}
+
+func (x *RolloutReport) GetTraffic() *TrafficCounts {
+	if x != nil {
+		return x.Traffic
+	}
+	return nil
+}
+
+func (x *RolloutReport) GetTrafficBefore() *TrafficCounts {
+	if x != nil {
+		return x.TrafficBefore
+	}
+	return nil
+}
+
+func (x *RolloutReport) GetNewProblems() []*Problem {
+	if x != nil {
+		return x.NewProblems
+	}
+	return nil
+}
+
 var File_drawbridge_admin_v1_fleet_service_proto protoreflect.FileDescriptor
 
 const file_drawbridge_admin_v1_fleet_service_proto_rawDesc = "" +
 	"\n" +
-	"'drawbridge/admin/v1/fleet_service.proto\x12\x13drawbridge.admin.v1\x1a drawbridge/admin/v1/access.proto\x1a(drawbridge/admin/v1/status_service.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x16\n" +
+	"'drawbridge/admin/v1/fleet_service.proto\x12\x13drawbridge.admin.v1\x1a drawbridge/admin/v1/access.proto\x1a!drawbridge/admin/v1/rollout.proto\x1a(drawbridge/admin/v1/status_service.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x16\n" +
 	"\x14WatchGatewaysRequest\"\xa8\x01\n" +
 	"\x15WatchGatewaysResponse\x128\n" +
 	"\bgateways\x18\x01 \x03(\v2\x1c.drawbridge.admin.v1.GatewayR\bgateways\x12\x18\n" +
@@ -408,7 +519,7 @@ const file_drawbridge_admin_v1_fleet_service_proto_rawDesc = "" +
 	"\x14ListGatewaysResponse\x128\n" +
 	"\bgateways\x18\x01 \x03(\v2\x1c.drawbridge.admin.v1.GatewayR\bgateways\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12#\n" +
-	"\rhead_revision\x18\x03 \x01(\x03R\fheadRevision\"\xdc\x03\n" +
+	"\rhead_revision\x18\x03 \x01(\x03R\fheadRevision\"\xb9\x04\n" +
 	"\aGateway\x12\x1d\n" +
 	"\n" +
 	"gateway_id\x18\x01 \x01(\tR\tgatewayId\x12@\n" +
@@ -422,10 +533,20 @@ const file_drawbridge_admin_v1_fleet_service_proto_rawDesc = "" +
 	"\tconnected\x18\t \x01(\bR\tconnected\x12@\n" +
 	"\x0elast_seen_time\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\flastSeenTime\x12\x14\n" +
-	"\x05error\x18\v \x01(\tR\x05error\x1a9\n" +
+	"\x05error\x18\v \x01(\tR\x05error\x12\x1d\n" +
+	"\n" +
+	"process_id\x18\f \x01(\tR\tprocessId\x12<\n" +
+	"\arollout\x18\r \x01(\v2\".drawbridge.admin.v1.RolloutReportR\arollout\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x012\xe9\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc0\x02\n" +
+	"\rRolloutReport\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x03R\brevision\x12\x12\n" +
+	"\x04live\x18\x02 \x01(\bR\x04live\x125\n" +
+	"\bduration\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\bduration\x12<\n" +
+	"\atraffic\x18\x04 \x01(\v2\".drawbridge.admin.v1.TrafficCountsR\atraffic\x12I\n" +
+	"\x0etraffic_before\x18\x05 \x01(\v2\".drawbridge.admin.v1.TrafficCountsR\rtrafficBefore\x12?\n" +
+	"\fnew_problems\x18\x06 \x03(\v2\x1c.drawbridge.admin.v1.ProblemR\vnewProblems2\xe9\x01\n" +
 	"\fFleetService\x12i\n" +
 	"\fListGateways\x12(.drawbridge.admin.v1.ListGatewaysRequest\x1a).drawbridge.admin.v1.ListGatewaysResponse\"\x04\xa0\x9f\x19\x01\x12n\n" +
 	"\rWatchGateways\x12).drawbridge.admin.v1.WatchGatewaysRequest\x1a*.drawbridge.admin.v1.WatchGatewaysResponse\"\x04\xa0\x9f\x19\x010\x01BLZJgithub.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1;adminv1b\x06proto3"
@@ -442,32 +563,40 @@ func file_drawbridge_admin_v1_fleet_service_proto_rawDescGZIP() []byte {
 	return file_drawbridge_admin_v1_fleet_service_proto_rawDescData
 }
 
-var file_drawbridge_admin_v1_fleet_service_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_drawbridge_admin_v1_fleet_service_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_drawbridge_admin_v1_fleet_service_proto_goTypes = []any{
 	(*WatchGatewaysRequest)(nil),  // 0: drawbridge.admin.v1.WatchGatewaysRequest
 	(*WatchGatewaysResponse)(nil), // 1: drawbridge.admin.v1.WatchGatewaysResponse
 	(*ListGatewaysRequest)(nil),   // 2: drawbridge.admin.v1.ListGatewaysRequest
 	(*ListGatewaysResponse)(nil),  // 3: drawbridge.admin.v1.ListGatewaysResponse
 	(*Gateway)(nil),               // 4: drawbridge.admin.v1.Gateway
-	nil,                           // 5: drawbridge.admin.v1.Gateway.LabelsEntry
-	(*Problem)(nil),               // 6: drawbridge.admin.v1.Problem
-	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
+	(*RolloutReport)(nil),         // 5: drawbridge.admin.v1.RolloutReport
+	nil,                           // 6: drawbridge.admin.v1.Gateway.LabelsEntry
+	(*Problem)(nil),               // 7: drawbridge.admin.v1.Problem
+	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 9: google.protobuf.Duration
+	(*TrafficCounts)(nil),         // 10: drawbridge.admin.v1.TrafficCounts
 }
 var file_drawbridge_admin_v1_fleet_service_proto_depIdxs = []int32{
-	4, // 0: drawbridge.admin.v1.WatchGatewaysResponse.gateways:type_name -> drawbridge.admin.v1.Gateway
-	4, // 1: drawbridge.admin.v1.ListGatewaysResponse.gateways:type_name -> drawbridge.admin.v1.Gateway
-	5, // 2: drawbridge.admin.v1.Gateway.labels:type_name -> drawbridge.admin.v1.Gateway.LabelsEntry
-	6, // 3: drawbridge.admin.v1.Gateway.problems:type_name -> drawbridge.admin.v1.Problem
-	7, // 4: drawbridge.admin.v1.Gateway.last_seen_time:type_name -> google.protobuf.Timestamp
-	2, // 5: drawbridge.admin.v1.FleetService.ListGateways:input_type -> drawbridge.admin.v1.ListGatewaysRequest
-	0, // 6: drawbridge.admin.v1.FleetService.WatchGateways:input_type -> drawbridge.admin.v1.WatchGatewaysRequest
-	3, // 7: drawbridge.admin.v1.FleetService.ListGateways:output_type -> drawbridge.admin.v1.ListGatewaysResponse
-	1, // 8: drawbridge.admin.v1.FleetService.WatchGateways:output_type -> drawbridge.admin.v1.WatchGatewaysResponse
-	7, // [7:9] is the sub-list for method output_type
-	5, // [5:7] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	4,  // 0: drawbridge.admin.v1.WatchGatewaysResponse.gateways:type_name -> drawbridge.admin.v1.Gateway
+	4,  // 1: drawbridge.admin.v1.ListGatewaysResponse.gateways:type_name -> drawbridge.admin.v1.Gateway
+	6,  // 2: drawbridge.admin.v1.Gateway.labels:type_name -> drawbridge.admin.v1.Gateway.LabelsEntry
+	7,  // 3: drawbridge.admin.v1.Gateway.problems:type_name -> drawbridge.admin.v1.Problem
+	8,  // 4: drawbridge.admin.v1.Gateway.last_seen_time:type_name -> google.protobuf.Timestamp
+	5,  // 5: drawbridge.admin.v1.Gateway.rollout:type_name -> drawbridge.admin.v1.RolloutReport
+	9,  // 6: drawbridge.admin.v1.RolloutReport.duration:type_name -> google.protobuf.Duration
+	10, // 7: drawbridge.admin.v1.RolloutReport.traffic:type_name -> drawbridge.admin.v1.TrafficCounts
+	10, // 8: drawbridge.admin.v1.RolloutReport.traffic_before:type_name -> drawbridge.admin.v1.TrafficCounts
+	7,  // 9: drawbridge.admin.v1.RolloutReport.new_problems:type_name -> drawbridge.admin.v1.Problem
+	2,  // 10: drawbridge.admin.v1.FleetService.ListGateways:input_type -> drawbridge.admin.v1.ListGatewaysRequest
+	0,  // 11: drawbridge.admin.v1.FleetService.WatchGateways:input_type -> drawbridge.admin.v1.WatchGatewaysRequest
+	3,  // 12: drawbridge.admin.v1.FleetService.ListGateways:output_type -> drawbridge.admin.v1.ListGatewaysResponse
+	1,  // 13: drawbridge.admin.v1.FleetService.WatchGateways:output_type -> drawbridge.admin.v1.WatchGatewaysResponse
+	12, // [12:14] is the sub-list for method output_type
+	10, // [10:12] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_drawbridge_admin_v1_fleet_service_proto_init() }
@@ -476,6 +605,7 @@ func file_drawbridge_admin_v1_fleet_service_proto_init() {
 		return
 	}
 	file_drawbridge_admin_v1_access_proto_init()
+	file_drawbridge_admin_v1_rollout_proto_init()
 	file_drawbridge_admin_v1_status_service_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -483,7 +613,7 @@ func file_drawbridge_admin_v1_fleet_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_drawbridge_admin_v1_fleet_service_proto_rawDesc), len(file_drawbridge_admin_v1_fleet_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   6,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -93,7 +93,8 @@ type Revision struct {
 	Transport Transport `protobuf:"varint,4,opt,name=transport,proto3,enum=drawbridge.admin.v1.Transport" json:"transport,omitempty"`
 	// The method that was called, such as "/drawbridge.admin.v1.AdminService/Apply"; for
 	// the gateway's own changes "start", "SIGHUP", "file", or "deadline", when it rolls
-	// back an unconfirmed revision.
+	// back an unconfirmed revision, or "rollout", when it rolls back a revision whose
+	// rollout failed.
 	Method string `protobuf:"bytes,5,opt,name=method,proto3" json:"method,omitempty"`
 	// The comment of the write.
 	Comment string `protobuf:"bytes,6,opt,name=comment,proto3" json:"comment,omitempty"`
@@ -110,8 +111,11 @@ type Revision struct {
 	ConfirmTime *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=confirm_time,json=confirmTime,proto3" json:"confirm_time,omitempty"`
 	// Who confirmed it.
 	ConfirmPrincipal string `protobuf:"bytes,12,opt,name=confirm_principal,json=confirmPrincipal,proto3" json:"confirm_principal,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// How the rollout of this revision ended or, for the revision that rolls it back, why
+	// it failed. Absent: there was no rollout, or it is in progress.
+	Rollout       *RolloutStatus `protobuf:"bytes,13,opt,name=rollout,proto3" json:"rollout,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Revision) Reset() {
@@ -226,6 +230,13 @@ func (x *Revision) GetConfirmPrincipal() string {
 		return x.ConfirmPrincipal
 	}
 	return ""
+}
+
+func (x *Revision) GetRollout() *RolloutStatus {
+	if x != nil {
+		return x.Rollout
+	}
+	return nil
 }
 
 // The request for a page of the revisions, latest first.
@@ -735,7 +746,7 @@ var File_drawbridge_admin_v1_revision_proto protoreflect.FileDescriptor
 
 const file_drawbridge_admin_v1_revision_proto_rawDesc = "" +
 	"\n" +
-	"\"drawbridge/admin/v1/revision.proto\x12\x13drawbridge.admin.v1\x1a drawbridge/admin/v1/config.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb2\x04\n" +
+	"\"drawbridge/admin/v1/revision.proto\x12\x13drawbridge.admin.v1\x1a drawbridge/admin/v1/config.proto\x1a!drawbridge/admin/v1/rollout.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf0\x04\n" +
 	"\bRevision\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12;\n" +
 	"\vcommit_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
@@ -752,7 +763,8 @@ const file_drawbridge_admin_v1_revision_proto_rawDesc = "" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"expireTime\x12=\n" +
 	"\fconfirm_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\vconfirmTime\x12+\n" +
-	"\x11confirm_principal\x18\f \x01(\tR\x10confirmPrincipalB\x0e\n" +
+	"\x11confirm_principal\x18\f \x01(\tR\x10confirmPrincipal\x12<\n" +
+	"\arollout\x18\r \x01(\v2\".drawbridge.admin.v1.RolloutStatusR\arolloutB\x0e\n" +
 	"\f_rollback_to\"R\n" +
 	"\x14ListRevisionsRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
@@ -820,8 +832,9 @@ var file_drawbridge_admin_v1_revision_proto_goTypes = []any{
 	(*ConfirmResponse)(nil),       // 10: drawbridge.admin.v1.ConfirmResponse
 	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
 	(*ResourceChange)(nil),        // 12: drawbridge.admin.v1.ResourceChange
-	(*WriteOptions)(nil),          // 13: drawbridge.admin.v1.WriteOptions
-	(*Change)(nil),                // 14: drawbridge.admin.v1.Change
+	(*RolloutStatus)(nil),         // 13: drawbridge.admin.v1.RolloutStatus
+	(*WriteOptions)(nil),          // 14: drawbridge.admin.v1.WriteOptions
+	(*Change)(nil),                // 15: drawbridge.admin.v1.Change
 }
 var file_drawbridge_admin_v1_revision_proto_depIdxs = []int32{
 	11, // 0: drawbridge.admin.v1.Revision.commit_time:type_name -> google.protobuf.Timestamp
@@ -829,16 +842,17 @@ var file_drawbridge_admin_v1_revision_proto_depIdxs = []int32{
 	12, // 2: drawbridge.admin.v1.Revision.changes:type_name -> drawbridge.admin.v1.ResourceChange
 	11, // 3: drawbridge.admin.v1.Revision.expire_time:type_name -> google.protobuf.Timestamp
 	11, // 4: drawbridge.admin.v1.Revision.confirm_time:type_name -> google.protobuf.Timestamp
-	1,  // 5: drawbridge.admin.v1.ListRevisionsResponse.revisions:type_name -> drawbridge.admin.v1.Revision
-	12, // 6: drawbridge.admin.v1.DiffRevisionsResponse.changes:type_name -> drawbridge.admin.v1.ResourceChange
-	13, // 7: drawbridge.admin.v1.RollbackRequest.options:type_name -> drawbridge.admin.v1.WriteOptions
-	14, // 8: drawbridge.admin.v1.RollbackResponse.change:type_name -> drawbridge.admin.v1.Change
-	1,  // 9: drawbridge.admin.v1.ConfirmResponse.revision:type_name -> drawbridge.admin.v1.Revision
-	10, // [10:10] is the sub-list for method output_type
-	10, // [10:10] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	13, // 5: drawbridge.admin.v1.Revision.rollout:type_name -> drawbridge.admin.v1.RolloutStatus
+	1,  // 6: drawbridge.admin.v1.ListRevisionsResponse.revisions:type_name -> drawbridge.admin.v1.Revision
+	12, // 7: drawbridge.admin.v1.DiffRevisionsResponse.changes:type_name -> drawbridge.admin.v1.ResourceChange
+	14, // 8: drawbridge.admin.v1.RollbackRequest.options:type_name -> drawbridge.admin.v1.WriteOptions
+	15, // 9: drawbridge.admin.v1.RollbackResponse.change:type_name -> drawbridge.admin.v1.Change
+	1,  // 10: drawbridge.admin.v1.ConfirmResponse.revision:type_name -> drawbridge.admin.v1.Revision
+	11, // [11:11] is the sub-list for method output_type
+	11, // [11:11] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_drawbridge_admin_v1_revision_proto_init() }
@@ -847,6 +861,7 @@ func file_drawbridge_admin_v1_revision_proto_init() {
 		return
 	}
 	file_drawbridge_admin_v1_config_proto_init()
+	file_drawbridge_admin_v1_rollout_proto_init()
 	file_drawbridge_admin_v1_revision_proto_msgTypes[0].OneofWrappers = []any{}
 	file_drawbridge_admin_v1_revision_proto_msgTypes[4].OneofWrappers = []any{}
 	file_drawbridge_admin_v1_revision_proto_msgTypes[6].OneofWrappers = []any{}

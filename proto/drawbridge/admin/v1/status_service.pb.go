@@ -326,6 +326,12 @@ const (
 	// etcd holds another history than the gateway, which does not follow it and refuses
 	// writes.
 	EventType_EVENT_TYPE_FLEET_DIVERGED EventType = 16
+	// The canaries of a rollout run its revision.
+	EventType_EVENT_TYPE_ROLLOUT_STARTED EventType = 17
+	// A rollout ended, and all gateways run its revision. message says what it was judged by.
+	EventType_EVENT_TYPE_ROLLOUT_PROMOTED EventType = 18
+	// A rollout failed, and the fleet rolled back. message says why.
+	EventType_EVENT_TYPE_ROLLOUT_ROLLED_BACK EventType = 19
 )
 
 // Enum value maps for EventType.
@@ -346,6 +352,9 @@ var (
 		14: "EVENT_TYPE_FLEET_CONNECTED",
 		15: "EVENT_TYPE_FLEET_DISCONNECTED",
 		16: "EVENT_TYPE_FLEET_DIVERGED",
+		17: "EVENT_TYPE_ROLLOUT_STARTED",
+		18: "EVENT_TYPE_ROLLOUT_PROMOTED",
+		19: "EVENT_TYPE_ROLLOUT_ROLLED_BACK",
 	}
 	EventType_value = map[string]int32{
 		"EVENT_TYPE_UNSPECIFIED":            0,
@@ -363,6 +372,9 @@ var (
 		"EVENT_TYPE_FLEET_CONNECTED":        14,
 		"EVENT_TYPE_FLEET_DISCONNECTED":     15,
 		"EVENT_TYPE_FLEET_DIVERGED":         16,
+		"EVENT_TYPE_ROLLOUT_STARTED":        17,
+		"EVENT_TYPE_ROLLOUT_PROMOTED":       18,
+		"EVENT_TYPE_ROLLOUT_ROLLED_BACK":    19,
 	}
 )
 
@@ -3389,7 +3401,7 @@ const file_drawbridge_admin_v1_status_service_proto_rawDesc = "" +
 	"\x15CERTIFICATE_USE_TRUST\x10\x02\x12\x1c\n" +
 	"\x18CERTIFICATE_USE_UPSTREAM\x10\x03\x12\x17\n" +
 	"\x13CERTIFICATE_USE_CRL\x10\x04\x12\x19\n" +
-	"\x15CERTIFICATE_USE_ADMIN\x10\x05*\xd6\x03\n" +
+	"\x15CERTIFICATE_USE_ADMIN\x10\x05*\xbb\x04\n" +
 	"\tEventType\x12\x1a\n" +
 	"\x16EVENT_TYPE_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aEVENT_TYPE_ENDPOINT_HEALTH\x10\x01\x12 \n" +
@@ -3406,7 +3418,10 @@ const file_drawbridge_admin_v1_status_service_proto_rawDesc = "" +
 	"!EVENT_TYPE_CONNECTIONS_UNVERIFIED\x10\v\x12\x1e\n" +
 	"\x1aEVENT_TYPE_FLEET_CONNECTED\x10\x0e\x12!\n" +
 	"\x1dEVENT_TYPE_FLEET_DISCONNECTED\x10\x0f\x12\x1d\n" +
-	"\x19EVENT_TYPE_FLEET_DIVERGED\x10\x102\xbe\x04\n" +
+	"\x19EVENT_TYPE_FLEET_DIVERGED\x10\x10\x12\x1e\n" +
+	"\x1aEVENT_TYPE_ROLLOUT_STARTED\x10\x11\x12\x1f\n" +
+	"\x1bEVENT_TYPE_ROLLOUT_PROMOTED\x10\x12\x12\"\n" +
+	"\x1eEVENT_TYPE_ROLLOUT_ROLLED_BACK\x10\x132\xbe\x04\n" +
 	"\rStatusService\x12`\n" +
 	"\tGetStatus\x12%.drawbridge.admin.v1.GetStatusRequest\x1a&.drawbridge.admin.v1.GetStatusResponse\"\x04\xa0\x9f\x19\x01\x12z\n" +
 	"\rListUpstreams\x120.drawbridge.admin.v1.ListUpstreamStatusesRequest\x1a1.drawbridge.admin.v1.ListUpstreamStatusesResponse\"\x04\xa0\x9f\x19\x01\x12\x7f\n" +
