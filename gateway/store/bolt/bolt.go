@@ -73,7 +73,7 @@ type Options struct {
 type Store struct {
 	path     string
 	key      *seal.Key
-	lock     *os.File // nil: another process holds the directory
+	lock     *dirLock // nil: another process holds the directory
 	db       database
 	state    *store.State
 	instance string

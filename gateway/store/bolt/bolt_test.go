@@ -142,6 +142,24 @@ func TestTheLockEndsWithItsProcess(t *testing.T) {
 	open(t, dir)
 }
 
+// A process that is being started holds copies of all files of its parent.
+func TestTheLockEndsWhenTheStoreIsClosedDuringAFork(t *testing.T) {
+	dir := t.TempDir() + "/data"
+	s, err := Open(dir, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	held, err := unix.Dup(int(s.lock.file.Fd()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(held)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	open(t, dir)
+}
+
 func TestWiderModesAreRefused(t *testing.T) {
 	dir := filled(t)
 	for path, mode := range map[string]os.FileMode{dir: 0o750, filepath.Join(dir, fileName): 0o640} {

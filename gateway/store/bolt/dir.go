@@ -64,9 +64,17 @@ func checkMode(path string, most fs.FileMode) error {
 	return nil
 }
 
-// takeLock returns the locked file. The lock ends when the file is closed or the process
-// dies.
-func takeLock(path string) (*os.File, error) {
+// A dirLock is the lock of a data directory. It ends with Close, or when the process dies.
+type dirLock struct{ file *os.File }
+
+// Close releases the lock. Closing the file alone would not do: a process that is being
+// started holds all files of this one until it runs its program.
+func (l *dirLock) Close() error {
+	return errors.Join(unix.Flock(int(l.file.Fd()), unix.LOCK_UN), l.file.Close())
+}
+
+// takeLock locks a file, which it creates if it is missing.
+func takeLock(path string) (*dirLock, error) {
 	// Following a symlink would overwrite its target.
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
@@ -89,7 +97,7 @@ func takeLock(path string) (*os.File, error) {
 		f.Close()
 		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}
-	return f, nil
+	return &dirLock{f}, nil
 }
 
 func writeAt(f *os.File, text string) error {
