@@ -130,7 +130,7 @@ func TestReloadsAtOnceDoNotFail(t *testing.T) {
 			})
 		}
 		reloads.Wait()
-		if now := g.State().Revision(); now != before+1 {
+		if now := g.State().Revision(); now != before+1 && !g.watcherMade(before, now) {
 			t.Fatalf("from revision %d to %d", before, now)
 		}
 	}
@@ -140,6 +140,22 @@ func TestReloadsAtOnceDoNotFail(t *testing.T) {
 	if _, err := g.Reload(context.Background()); err == nil {
 		t.Error("a file that is gone was read")
 	}
+}
+
+// watcherMade reports whether the watcher of files made one of some revisions. A slow watcher
+// may load content that has been replaced since, and then the current content again.
+func (g *testGateway) watcherMade(from, to int64) bool {
+	g.t.Helper()
+	for n := from; n <= to; n++ {
+		r, err := g.History().Revision(n)
+		if err != nil {
+			g.t.Fatal(err)
+		}
+		if r.GetMethod() == "file" {
+			return true
+		}
+	}
+	return false
 }
 
 // The answer describes the resource in the request, even in a dry run, not the

@@ -46,13 +46,15 @@ func TestALogWithoutReaderNeverBlocksAndCountsDroppedLines(t *testing.T) {
 }
 
 func TestTheLastLinesAreWritten(t *testing.T) {
-	var out bytes.Buffer
-	w := New(&out)
-	for range 100 {
-		w.Write([]byte("line\n"))
-	}
-	w.Close()
-	if n := strings.Count(out.String(), "\n"); n != 100 {
-		t.Errorf("%d lines", n)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		w := New(&out)
+		for range 100 {
+			w.Write([]byte("line\n"))
+		}
+		w.Close()
+		if n := strings.Count(out.String(), "\n"); n != 100 {
+			t.Errorf("%d lines", n)
+		}
+	})
 }
