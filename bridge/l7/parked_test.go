@@ -55,7 +55,8 @@ func TestIdleClientsHaveNoGoroutine(t *testing.T) {
 	for _, secure := range []bool{false, true} {
 		t.Run(fmt.Sprintf("tls=%v", secure), func(t *testing.T) {
 			w := newTestbed(t)
-			table := &Table{Default: to(w.back(backs.HTTP1, w.server(echo)))}
+			// No time limit ends the wait for the rest of a request that this test looks at.
+			table := &Table{Default: to(w.back(backs.HTTP1, w.server(echo))), HeaderReadTimeout: time.Hour, IdleTimeout: time.Hour}
 			if secure {
 				table.TLS = w.listenerTLS("http/1.1")
 			}
