@@ -12,6 +12,7 @@ import (
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/alloctest"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
+	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 )
 
 // silentUpstream1 is an HTTP/1.1 upstream that reads the head of each request and never
@@ -72,6 +73,18 @@ func bare(c net.Conn) (own int) {
 	return own
 }
 
+// patientBack1 returns a Back to an HTTP/1.1 upstream that may take long to accept many
+// connections on a busy machine.
+func (w *testbed) patientBack1(address string, secure bool) *backs.Pools {
+	e := upstream.EndpointOptions{Network: "tcp", Address: address}
+	if secure {
+		e.HTTP = w.client("http/1.1")
+	}
+	return w.newBack(backs.Options{Protocol: backs.HTTP1, TLS: secure, Upstream: upstream.New(upstream.Options{
+		Name: "up", ConnectTimeout: testTimeout, HandshakeTimeout: testTimeout, Endpoints: []upstream.EndpointOptions{e},
+	})})
+}
+
 // tlsMemory bounds what TLS adds to a connection to an upstream. Most of it belongs to
 // crypto/tls, which never frees it: buffers with the server's certificate and its last
 // message (4 KiB), keys (2 KiB), the state of the connection and its peer (4 KiB); and the
@@ -102,12 +115,11 @@ func TestARequestToHTTP1HoldsLittle(t *testing.T) {
 			t.Run(fmt.Sprintf("%s,tls=%v", name, secure), func(t *testing.T) {
 				w, arrived := newTestbed(t), make(chan struct{}, maxStreams)
 				most := maxStreamMemory/maxStreams + 2<<10 // the count is a little inexact
+				var config *tls.Config
 				if secure {
-					most += tlsMemory
-					request.upstream = w.back(backs.HTTP1, w.silentUpstream1(w.serverTLS("http/1.1"), arrived))
-				} else {
-					request.upstream = w.newBack(backs.Options{Upstream: plaintext(w.silentUpstream1(nil, arrived)), Protocol: backs.HTTP1})
+					config, most = w.serverTLS("http/1.1"), most+tlsMemory
 				}
+				request.upstream = w.patientBack1(w.silentUpstream1(config, arrived), secure)
 				held := request.heldAt(w, arrived) - request.buffers
 				if held > most {
 					t.Errorf("%d bytes are held for each request besides its window, want at most %d", held, most)

@@ -189,8 +189,13 @@ func (s *stream) Write(p []byte) error {
 	if s.isTooLongLocked(p) {
 		return s.brokenLengthLocked()
 	}
+	buffer := cap(p) // the caller holds all of it
 	for len(p) > 0 {
-		if err := s.awaitQueueLocked(); err != nil {
+		may, err := s.takeTurnLocked()
+		if err == nil && !may {
+			err = s.awaitQueueLocked(buffer)
+		}
+		if err != nil {
 			return err
 		}
 		p = p[s.sendFrameLocked(p):]
@@ -284,8 +289,13 @@ func (s *stream) HasRoom() bool {
 	return s.sendWindow >= smallBody && c.sendWindow >= smallBody && !c.out.full() && c.out.bodyQueue.head == nil
 }
 
-// awaitQueueLocked waits until a frame of the body may be sent.
-func (s *stream) awaitQueueLocked() error {
+// awaitQueueLocked waits until a frame of the body may be sent. Meanwhile the caller holds
+// a buffer of that many bytes.
+func (s *stream) awaitQueueLocked(buffer int) error {
+	if s.server != nil {
+		s.c.server.addUnsentLocked(buffer)
+		defer s.c.server.addUnsentLocked(-buffer)
+	}
 	for {
 		if may, err := s.takeTurnLocked(); may || err != nil {
 			return err
