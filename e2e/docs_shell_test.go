@@ -206,6 +206,7 @@ var shellPages = map[string]shellPage{
 			"drawbridge serve":                             "needs an etcd cluster with TLS; cmd/drawbridge and gateway test it",
 			"drawbridge gateways":                          "needs a fleet; gateway tests it",
 			"drawbridge apply -f payments.yaml --wait-for": "needs a fleet; gateway tests it",
+			"drawbridge apply -f payments.yaml --canaries": "needs a fleet; gateway tests it",
 			"drawbridge store migrate":                     "needs etcd with TLS; TestAGatewayMovesToAFleetAndBack runs it",
 		},
 	},
