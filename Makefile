@@ -145,7 +145,7 @@ race: ## Run the unit tests under the race detector
 .PHONY: e2e
 e2e: build $(GRPCURL) $(GRPC_INTEROP) $(GHZ) $(H2SPEC) $(WS) $(CONNECT) ## Run the built binary against real servers
 	PATH="$(TOOLS):$$PATH" NODE_PATH=$(TOOLS)/ws/node_modules CONNECT_MODULES=$(TOOLS)/connect/node_modules DRAWBRIDGE_BINARY=$(BINARY) GRPCURL=$(TOOLS)/grpcurl \
-		$(GO) test -count=1 -timeout 15m ./e2e
+		$(GO) test -count=1 -timeout 30m ./e2e
 
 .PHONY: install-test
 install-test: release root ## Install, upgrade, remove and purge the packages in a fresh root, and run the image (needs root, mmdebstrap and rpm)

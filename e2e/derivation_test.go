@@ -79,8 +79,8 @@ func TestKeysThatTakeLongToDecrypt(t *testing.T) {
 		t.Helper()
 		eventually(t, "keys are being decrypted", func() bool { return cpuTime(t, g.cmd.Process.Pid) > since+cost/4 })
 	}
-	// endsSoon stops the gateway, and checks that from then on it uses at most the CPU time
-	// for one key.
+	// endsSoon stops the gateway, and checks that from then on it uses no more CPU time than
+	// for about one key, which costs more on a busy machine.
 	endsSoon := func(what string, g *gateway) {
 		t.Helper()
 		g.signal(syscall.SIGTERM)
@@ -91,7 +91,7 @@ func TestKeysThatTakeLongToDecrypt(t *testing.T) {
 			t.Errorf("%s: exit code %d", what, code)
 		}
 		state := g.cmd.ProcessState
-		if used := state.UserTime() + state.SystemTime() - since; ended == nil && used > 2*cost+300*time.Millisecond {
+		if used := state.UserTime() + state.SystemTime() - since; ended == nil && used > 4*cost+300*time.Millisecond {
 			t.Errorf("%s took %v of CPU time, and one key takes %v", what, used, cost)
 		}
 	}

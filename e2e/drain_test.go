@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/socket/sockettest"
 )
 
 // startGatewayWithOps starts a gateway that also serves probes and metrics, and
@@ -100,12 +102,14 @@ func TestDrainTimeoutEndsTheDrain(t *testing.T) {
 }
 
 // serveBoth applies an HTTP listener "web" and a TCP listener "raw", each with
-// an upstream of its name that demands a client certificate.
-func (g *gateway) serveBoth(a *authority, web, raw string) {
+// an upstream of its name that demands a client certificate. No other test can
+// take their addresses once they are free.
+func (g *gateway) serveBoth(a *authority, webServer, rawServer string) {
 	g.t.Helper()
+	web, raw := listener("web", protocolHTTP, "web"), listener("raw", protocolTCP, "raw")
+	web.Address, raw.Address = sockettest.Host()+":0", sockettest.Host()+":0"
 	g.apply(
 		trustBundle("ca", a.ca), certificate("client", a.client),
-		upstream("web", a.settings(), web), upstream("raw", a.settings(), raw),
-		listener("web", protocolHTTP, "web"), listener("raw", protocolTCP, "raw"),
+		upstream("web", a.settings(), webServer), upstream("raw", a.settings(), rawServer), web, raw,
 	)
 }

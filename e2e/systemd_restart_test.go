@@ -21,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/socket/sockettest"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 	"google.golang.org/protobuf/proto"
 )
@@ -32,7 +33,9 @@ func TestARestartBySystemdRefusesNoClient(t *testing.T) {
 	m.start(g)
 	unix := listener("unix", protocolHTTP, "web")
 	unix.Address = "unix:" + filepath.Join(shortDir(t), "web.sock")
-	g.apply(plainUpstream("web", serveHTTP(t, respondsWith("web"))), listener("web", protocolHTTP, "web"), unix)
+	onTCP := listener("web", protocolHTTP, "web")
+	onTCP.Address = sockettest.Host() + ":0" // no other test takes it after the removal
+	g.apply(plainUpstream("web", serveHTTP(t, respondsWith("web"))), onTCP, unix)
 	web, socket := g.address("web"), strings.TrimPrefix(unix.GetAddress(), "unix:")
 
 	load := startNewConnections(t, dialers(map[string]string{web: "tcp", socket: "unix"}))

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/drawbridge-gateway/drawbridge/bench/child"
 	"github.com/drawbridge-gateway/drawbridge/bench/wire"
 	"github.com/drawbridge-gateway/drawbridge/certs/pki"
 )
@@ -56,7 +57,8 @@ func (a *authority) serverTLS(protos ...string) (*tls.Config, error) {
 	return &tls.Config{Certificates: []tls.Certificate{cert}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: a.pool, NextProtos: protos}, nil
 }
 
-// An endpoint serves HTTP on one address until it is killed, and again after a restart.
+// An endpoint serves HTTP on one address until it is killed, and again after a restart. No
+// other program can take the address meanwhile.
 type endpoint struct {
 	address string
 	config  *tls.Config
@@ -67,13 +69,12 @@ type endpoint struct {
 }
 
 func newEndpoint(config *tls.Config) (*endpoint, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	address, err := child.FreeAddress()
 	if err != nil {
 		return nil, err
 	}
-	e := &endpoint{address: l.Addr().String(), config: config}
-	e.serve(l)
-	return e, nil
+	e := &endpoint{address: address, config: config}
+	return e, e.restart()
 }
 
 // slowBody is the size of an endpoint's response in bytes. The endpoint sends it slowly, so
