@@ -1,5 +1,5 @@
 // Messages, the names of tests, and comments outside Go follow the house style.
-// make lint checks pages and comments in Go with the same words.
+// make lint applies the same words to pages and to the comments of Go files.
 
 package e2e
 
