@@ -134,12 +134,12 @@ TESTS = test -parallel 6
 
 .PHONY: unit
 unit: ## Run the unit tests
-	$(GO) $(TESTS) -timeout 10m $(PACKAGES)
+	$(GO) $(TESTS) -timeout 20m $(PACKAGES)
 	$(GO) -C bench $(TESTS) ./...
 
 .PHONY: race
 race: ## Run the unit tests under the race detector
-	$(GO) $(TESTS) -race -timeout 20m $(PACKAGES)
+	$(GO) $(TESTS) -race -timeout 30m $(PACKAGES)
 	$(GO) -C bench $(TESTS) -race ./...
 
 .PHONY: e2e
