@@ -359,3 +359,29 @@ func TestASettledCommitIsItsOwnRevision(t *testing.T) {
 		t.Errorf("a commit after a head that has moved on: %v", err)
 	}
 }
+
+// A gateway that stops while it becomes the conductor leaves no key behind, which would
+// keep all others from conducting until its lease ends.
+func TestAnInterruptedLeadLeavesNoKey(t *testing.T) {
+	t.Parallel()
+	c := etcdtest.Start(t, 1)
+	s := open(t, c)
+	create(t, s)
+	led := 0
+	for i := range 200 {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i)*50*time.Microsecond)
+		lead, err := s.Lead(ctx, "a")
+		if err == nil && lead != nil {
+			led++
+			lead.Leave()
+		}
+		cancel()
+		if lead, err = s.Lead(t.Context(), "b"); err != nil {
+			t.Fatal(err)
+		}
+		if lead == nil {
+			t.Fatalf("after %d attempts of a, of which %d succeeded, b cannot lead", i+1, led)
+		}
+		lead.Leave()
+	}
+}

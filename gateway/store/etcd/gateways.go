@@ -50,18 +50,21 @@ func (s *Store) present(ctx context.Context, name, value string, conditions ...c
 		return nil, explain(limited, err)
 	}
 	p := &Presence{store: s, lease: lease.ID, lost: make(chan struct{})}
+	present := false
+	defer func() {
+		if !present {
+			p.Leave() // etcd may have put the key, even if the request failed
+		}
+	}()
 	resp, err := s.txn(ctx, conditions, clientv3.OpPut(s.prefix+name, value, clientv3.WithLease(lease.ID)))
-	if err != nil {
+	if err != nil || !resp.Succeeded {
 		return nil, err
-	}
-	if !resp.Succeeded {
-		p.Leave()
-		return nil, nil
 	}
 	renewed, err := s.client.KeepAlive(ctx, lease.ID)
 	if err != nil {
 		return nil, fmt.Errorf("etcd: %w", err)
 	}
+	present = true
 	go func() { // ends with ctx, and with the lease
 		defer close(p.lost)
 		for range renewed {
