@@ -12,9 +12,15 @@ const (
 	lastWriteTime = time.Second
 
 	// lingerTime is how long, at a time, an ended connection waits for the
-	// client to close it. Closing it with unread bytes would send a reset,
-	// which may overtake data that the client has not read yet.
+	// client to close it. Closing it with unread bytes, or before the client
+	// writes again, would send a reset, which may overtake data that the
+	// client has not read yet.
 	lingerTime = time.Second / 2
+
+	// finishedLingerTime is lingerTime for a connection that has finished its
+	// work. A client that pauses for less than it loses no response (nginx:
+	// lingering_timeout).
+	finishedLingerTime = 5 * time.Second
 
 	// maxDiscarded bounds the bytes that linger reads from the client.
 	maxDiscarded = 256 << 10
@@ -47,8 +53,12 @@ func (c *conn) close(err *Error) {
 func (c *conn) linger(finished bool) {
 	l, start := c.live, c.now() // no other goroutine uses c.live now
 	l.sendProgressAt = start
+	pause := lingerTime
+	if finished {
+		pause = finishedLingerTime
+	}
 	for left := maxDiscarded; left > 0; {
-		_ = c.nc.SetReadDeadline(time.Now().Add(lingerTime))
+		_ = c.nc.SetReadDeadline(time.Now().Add(pause))
 		n, err := c.in.drop(left)
 		left -= n
 		if err == nil {

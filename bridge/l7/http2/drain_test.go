@@ -6,6 +6,7 @@ import (
 	"net"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	h2 "golang.org/x/net/http2"
 
@@ -109,6 +110,35 @@ func TestMaxRequestsShutsAConnectionDown(t *testing.T) {
 			if f.Header().Flags.Has(h2.FlagDataEndStream) && f.Header().Type != h2.FrameSettings {
 				ended++
 			}
+		}
+	})
+}
+
+// A client that pauses while it reads the last response can still send, for example a
+// WINDOW_UPDATE. If the connection were closed, the reset that answers it would destroy the
+// rest of the response.
+func TestAFinishedConnectionWaitsForASlowClient(t *testing.T) {
+	inBubble(t, Options{MaxRequests: 1}, echo, func(t *testing.T, r *raw, ended <-chan error) {
+		r.hello()
+		r.headers(1, true, simple...)
+		for done := false; !done; {
+			f, err := r.ReadFrame()
+			r.must(err)
+			if g, ok := f.(*h2.GoAwayFrame); ok && g.LastStreamID == maxWindow {
+				r.must(r.WritePing(true, drainPing))
+			}
+			done = f.Header().StreamID == 1 && f.Header().Flags.Has(h2.FlagDataEndStream)
+		}
+		go io.Copy(io.Discard, r.Conn) // the rest: a second GOAWAY
+		for range 2 {                  // the time restarts with each frame
+			time.Sleep(finishedLingerTime - time.Millisecond)
+			r.must(r.WriteWindowUpdate(0, 100))
+		}
+		time.Sleep(finishedLingerTime + time.Millisecond)
+		select {
+		case <-ended:
+		default:
+			t.Error("the connection is not closed though its client does nothing")
 		}
 	})
 }
