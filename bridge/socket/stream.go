@@ -184,11 +184,14 @@ func LimitReads(s *Socket, p Pressure) { s.in.pressure = p }
 
 // ReadsLittle reports whether reads of s are small now: see LimitReads. A reader then holds no
 // larger buffers than it needs.
-func ReadsLittle(s *Socket) bool { return s.in.pressure != nil && s.in.pressure.Tight() }
+func ReadsLittle(s *Socket) bool { return s.in.tight() }
+
+// tight reports whether little memory may be held now.
+func (in *stream) tight() bool { return in.pressure != nil && in.pressure.Tight() }
 
 // lend borrows a buffer for a read of up to n bytes.
 func (in *stream) lend(n int) *[]byte {
-	if in.pressure != nil && in.pressure.Tight() {
+	if in.tight() {
 		return in.pool.LendExactly(smallRead)
 	}
 	return in.pool.LendLarge(n)
