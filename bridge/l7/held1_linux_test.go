@@ -31,14 +31,6 @@ func (w *testbed) silentUpstream1(config *tls.Config, arrived chan<- struct{}) (
 	}); err != nil {
 		w.Fatal(err)
 	}
-	w.serveBare(ln, config, nil, arrived)
-	return ln.Addr().String()
-}
-
-// serveBare accepts the connections of ln, over TLS unless config is nil, and reads the head
-// of one request from each. Then it calls answer, makes the connection a bare descriptor,
-// which stays open, and reports the request to arrived. answer and arrived may be nil.
-func (w *testbed) serveBare(ln net.Listener, config *tls.Config, answer func(c, peer net.Conn), arrived chan<- struct{}) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -60,16 +52,14 @@ func (w *testbed) serveBare(ln net.Listener, config *tls.Config, answer func(c, 
 				peer = tls.Server(c, config)
 			}
 			n, _ := peer.Read(head)
-			if n > 0 && answer != nil {
-				answer(c, peer)
-			}
 			fds = append(fds, bare(c))
-			if n > 0 && arrived != nil {
+			if n > 0 {
 				arrived <- struct{}{}
 			}
 		}
 	}()
 	w.Cleanup(func() { ln.Close(); <-done })
+	return ln.Addr().String()
 }
 
 // bare returns a blocking descriptor of c and closes c.

@@ -63,17 +63,6 @@ func (p *Pool) Lend(n int) *[]byte {
 	return &b
 }
 
-// LendExactly lends a buffer of n bytes, if that is less than Get's buffers have, which the
-// pool does not keep afterward.
-func (p *Pool) LendExactly(n int) *[]byte {
-	if n >= BufferSize {
-		return p.Lend(n)
-	}
-	p.count(1)
-	b := make([]byte, n)
-	return &b
-}
-
 // LendLarge lends a buffer of n bytes, or the largest available. The caller must return
 // it before it waits.
 func (p *Pool) LendLarge(n int) *[]byte {

@@ -36,8 +36,6 @@ type stream struct {
 	measure func(fd uintptr) // a function that sets room; nil until needed
 	room    int              // how much into's send buffer can hold
 
-	pressure Pressure // see LimitReads
-
 	mayWait bool // BeginWait is allowed
 	waits   bool // BeginWait has succeeded: Read waits, as before Stream
 
@@ -156,7 +154,7 @@ func (s *Socket) filled() error {
 // when a wait begins.
 func (in *stream) tryRead(fd uintptr) bool {
 	n := in.readSize()
-	in.buf = in.lend(n)
+	in.buf = in.pool.LendLarge(n)
 	in.n, in.err = ReadNow(int(fd), (*in.buf)[:min(n, len(*in.buf))])
 	if in.err == syscall.EAGAIN {
 		in.release()
@@ -170,32 +168,6 @@ func (in *stream) tryRead(fd uintptr) bool {
 // socket's free send buffer: larger reads wake peers less often, and little is left if
 // the destination stops reading. Only the reading goroutine may call it.
 func (s *Socket) FlowInto(to *Socket) { s.in.into = to }
-
-// smallRead is the size of reads while the Pressure is Tight.
-const smallRead = 1 << 10
-
-// A Pressure tells when little memory may be held.
-type Pressure interface{ Tight() bool }
-
-// LimitReads makes s.Fill read little at a time while p is Tight: the reader holds what it has
-// read until another peer accepts it. nil removes the limit. Only the reading goroutine may
-// call it.
-func LimitReads(s *Socket, p Pressure) { s.in.pressure = p }
-
-// ReadsLittle reports whether reads of s are small now: see LimitReads. A reader then holds no
-// larger buffers than it needs.
-func ReadsLittle(s *Socket) bool { return s.in.tight() }
-
-// tight reports whether little memory may be held now.
-func (in *stream) tight() bool { return in.pressure != nil && in.pressure.Tight() }
-
-// lend borrows a buffer for a read of up to n bytes.
-func (in *stream) lend(n int) *[]byte {
-	if in.tight() {
-		return in.pool.LendExactly(smallRead)
-	}
-	return in.pool.LendLarge(n)
-}
 
 // readSize returns how much to read at once.
 func (in *stream) readSize() int {

@@ -242,7 +242,6 @@ func (c *conn1) Done() {
 	c.response = http1.Response{}
 	c.in.Release()
 	c.out.Drop()
-	socket.LimitReads(c.sock, nil)
 	if !clean {
 		c.in.Drop()
 		c.pool.discard(c)
@@ -264,9 +263,6 @@ func (c *conn1) Spliced()          { c.aborted.Store(true) }
 // TakesLogin records that the upstream requested a login on the connection. From then on
 // only the client that received the request may use it.
 func (c *conn1) TakesLogin() { c.login = true }
-
-// LimitReads makes reads small while p is Tight.
-func (c *conn1) LimitReads(p socket.Pressure) { socket.LimitReads(c.sock, p) }
 
 // LimitWait bounds how long a write waits while the peer reads nothing.
 func (c *conn1) LimitWait(d time.Duration) { c.sock.LimitWait(d) }

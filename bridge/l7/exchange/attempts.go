@@ -164,7 +164,6 @@ func (t *attempts) send(e *upstream.Endpoint) (message.Back, error) {
 		}
 		t.turn.Connected()
 		t.maybeSeen = true
-		limitReads(x.front, b)
 		if err = x.upload.send(b); err == nil {
 			err = x.receive(b)
 		}

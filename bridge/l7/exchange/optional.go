@@ -6,7 +6,6 @@ import (
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/wire"
-	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 )
 
@@ -97,19 +96,6 @@ type retainer interface {
 // A loginCarrier is a back whose connection may be logged in: see
 // Upstream.ExpectLogin.
 type loginCarrier interface{ TakesLogin() }
-
-// A readLimiter is a back that reads little at a time while a front holds much: see
-// socket.Pressure, which a front may be.
-type readLimiter interface{ LimitReads(p socket.Pressure) }
-
-// limitReads makes b respect the memory that f holds.
-func limitReads(f Front, b message.Back) {
-	if p, ok := f.(socket.Pressure); ok {
-		if l, ok := b.(readLimiter); ok {
-			l.LimitReads(p)
-		}
-	}
-}
 
 // A roomChecker is a back that can tell whether a small body can be written without
 // waiting.

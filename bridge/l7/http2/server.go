@@ -21,8 +21,6 @@ type ServerConn struct {
 	taken      int        // streams accepted so far, guarded by mu
 	waiting    int        // Reads waiting for a body, guarded by mu
 
-	unsent backlog
-
 	dismissed int // streams waiting to be reset by dismissLocked, guarded by mu
 
 	// The progress of a shutdown, guarded by mu.

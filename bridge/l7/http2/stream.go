@@ -189,13 +189,8 @@ func (s *stream) Write(p []byte) error {
 	if s.isTooLongLocked(p) {
 		return s.brokenLengthLocked()
 	}
-	buffer := cap(p) // the caller holds all of it
 	for len(p) > 0 {
-		may, err := s.takeTurnLocked()
-		if err == nil && !may {
-			err = s.awaitQueueLocked(buffer)
-		}
-		if err != nil {
+		if err := s.awaitQueueLocked(); err != nil {
 			return err
 		}
 		p = p[s.sendFrameLocked(p):]
@@ -289,13 +284,8 @@ func (s *stream) HasRoom() bool {
 	return s.sendWindow >= smallBody && c.sendWindow >= smallBody && !c.out.full() && c.out.bodyQueue.head == nil
 }
 
-// awaitQueueLocked waits until a frame of the body may be sent. Meanwhile the caller holds
-// a buffer of that many bytes.
-func (s *stream) awaitQueueLocked(buffer int) error {
-	if s.server != nil {
-		s.c.server.addUnsentLocked(buffer)
-		defer s.c.server.addUnsentLocked(-buffer)
-	}
+// awaitQueueLocked waits until a frame of the body may be sent.
+func (s *stream) awaitQueueLocked() error {
 	for {
 		if may, err := s.takeTurnLocked(); may || err != nil {
 			return err

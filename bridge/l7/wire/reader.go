@@ -94,11 +94,7 @@ func (in *Reader) decrypt() (got bool, err error) {
 	}
 	for {
 		if in.own == nil {
-			if socket.ReadsLittle(in.sock) {
-				in.own = in.pool.LendExactly(littleRead)
-			} else {
-				in.own = in.pool.LendLarge(in.want())
-			}
+			in.own = in.pool.LendLarge(in.want())
 		}
 		if !got {
 			in.room()
@@ -134,10 +130,6 @@ func (in *Reader) want() int {
 	return socket.BufferSize
 }
 
-// littleRead is the size of the first buffer to decrypt into while the reader must hold
-// little.
-const littleRead = 1 << 10
-
 // maxRecord is the largest payload of a TLS record.
 const maxRecord = 16 << 10
 
@@ -149,7 +141,7 @@ func (in *Reader) room() {
 	if len(in.unread) < len(*in.own) {
 		in.end = copy(*in.own, in.unread)
 	} else {
-		larger := in.pool.LendExactly(2 * len(*in.own))
+		larger := in.pool.Lend(2 * len(*in.own))
 		in.end = copy(*larger, in.unread)
 		in.pool.Put(in.own)
 		in.own = larger
@@ -264,11 +256,7 @@ func (in *Reader) Shrink() {
 	case n == 0:
 		in.Release()
 	case in.borrowed:
-		if socket.ReadsLittle(in.sock) {
-			in.own = in.pool.LendExactly(n)
-		} else {
-			in.own = in.pool.Lend(n)
-		}
+		in.own = in.pool.Lend(n)
 		in.end = copy(*in.own, in.unread)
 		in.unread = (*in.own)[:n]
 		in.borrowed = false
