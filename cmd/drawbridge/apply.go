@@ -65,10 +65,9 @@ watched. A PKCS#12 archive is base64 in "pkcs12", or a file like any other:
 func newApply(c *cli) *cobra.Command {
 	var (
 		files         []string
-		dryRun, prune bool
-		createOnly    bool
+		prune         bool
 		pruneSelector string
-		comment       string
+		createOnly    bool
 	)
 	cmd := &cobra.Command{
 		Use:   "apply -f FILE",
@@ -83,15 +82,10 @@ func newApply(c *cli) *cobra.Command {
 		Args: cobra.NoArgs,
 	}
 	cmd.Flags().StringArrayVarP(&files, "file", "f", nil, "`FILE` to apply: a file, a directory (its *.yaml, *.yml, *.json) or - for standard input; may be repeated")
-	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "check everything and show what would change, but change nothing")
 	cmd.Flags().BoolVar(&prune, "prune", false, "also delete every resource that the files do not name")
 	cmd.Flags().StringVar(&pruneSelector, "prune-selector", "", "with --prune: only resources whose labels match this `selector`, such as team=payments")
 	cmd.Flags().BoolVar(&createOnly, "create-only", false, "fail instead of changing an existing resource")
-	cmd.Flags().StringVar(&comment, "comment", "", "`reason` for the change; logged with the revision")
-	require := requireProbeFlag(cmd)
-	confirmWithin := confirmWithinFlag(cmd)
-	waitFor := waitForFlag(cmd)
-	rollout := rolloutFlags(cmd)
+	writeOptions := writeFlags(cmd)
 	output := format.Flag(cmd)
 	conn := client.Flags(c.Env, cmd.Flags())
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -110,14 +104,11 @@ func newApply(c *cli) *cobra.Command {
 				return err
 			}
 		}
-		wait, err := waitFor()
+		options, err := writeOptions()
 		if err != nil {
 			return err
 		}
-		canaries, err := rollout()
-		if err != nil {
-			return err
-		}
+		options.CreateOnly = createOnly
 		cl, err := conn.Dial()
 		if err != nil {
 			return err
@@ -125,7 +116,7 @@ func newApply(c *cli) *cobra.Command {
 		defer cl.Close()
 		req := &adminv1.ApplyRequest{
 			Resources: m.Resources(),
-			Options:   &adminv1.WriteOptions{DryRun: dryRun, Comment: comment, RequireProbe: adminv1.RequireProbe(*require), CreateOnly: createOnly, ConfirmWithin: confirmWithin(), WaitFor: wait, Rollout: canaries},
+			Options:   options,
 		}
 		if prune {
 			req.Prune = &adminv1.Prune{Kinds: manifest.Kinds(), LabelSelector: pruneSelector}
@@ -134,10 +125,10 @@ func newApply(c *cli) *cobra.Command {
 		if err != nil {
 			return cl.Failure(err, exit.InManifest(m))
 		}
-		if err := c.showChange(*output, change, dryRun, exit.InManifest(m)); err != nil {
+		if err := c.showChange(*output, change, options.GetDryRun(), exit.InManifest(m)); err != nil {
 			return err
 		}
-		return c.awaitWritten(cmd.Context(), cl, *output, wait, change)
+		return c.awaitWritten(cmd.Context(), cl, *output, options.GetWaitFor(), change)
 	}
 	return cmd
 }

@@ -13,10 +13,6 @@ import (
 )
 
 func newDelete(c *cli) *cobra.Command {
-	var (
-		dryRun  bool
-		comment string
-	)
 	cmd := &cobra.Command{
 		Use:   "delete KIND NAME...",
 		Short: "Delete resources of a kind, all or nothing",
@@ -29,12 +25,7 @@ KIND is one of ` + kindWords() + `.`,
   drawbridge delete listeners payments orders --dry-run`,
 		Args: cobra.MinimumNArgs(2),
 	}
-	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "check and show what would be deleted, but change nothing")
-	cmd.Flags().StringVar(&comment, "comment", "", "`reason` for the change; logged with the revision")
-	require := requireProbeFlag(cmd)
-	confirmWithin := confirmWithinFlag(cmd)
-	waitFor := waitForFlag(cmd)
-	rollout := rolloutFlags(cmd)
+	writeOptions := writeFlags(cmd)
 	output := format.Flag(cmd)
 	conn := client.Flags(c.Env, cmd.Flags())
 	cmd.ValidArgsFunction = conn.CompleteKindAndName()
@@ -43,15 +34,11 @@ KIND is one of ` + kindWords() + `.`,
 		if err != nil {
 			return err
 		}
-		wait, err := waitFor()
+		options, err := writeOptions()
 		if err != nil {
 			return err
 		}
-		canaries, err := rollout()
-		if err != nil {
-			return err
-		}
-		req := &adminv1.ApplyRequest{Options: &adminv1.WriteOptions{DryRun: dryRun, Comment: comment, RequireProbe: adminv1.RequireProbe(*require), ConfirmWithin: confirmWithin(), WaitFor: wait, Rollout: canaries}}
+		req := &adminv1.ApplyRequest{Options: options}
 		for _, name := range args[1:] {
 			req.Deletes = append(req.Deletes, &adminv1.ResourceDelete{Kind: kind, Name: name})
 		}
@@ -64,10 +51,10 @@ KIND is one of ` + kindWords() + `.`,
 		if err != nil {
 			return cl.Failure(err, exit.NoField)
 		}
-		if err := c.showChange(*output, change, dryRun, nil); err != nil {
+		if err := c.showChange(*output, change, options.GetDryRun(), nil); err != nil {
 			return err
 		}
-		return c.awaitWritten(cmd.Context(), cl, *output, wait, change)
+		return c.awaitWritten(cmd.Context(), cl, *output, options.GetWaitFor(), change)
 	}
 	return cmd
 }

@@ -10,16 +10,13 @@ import (
 )
 
 func newRollback(c *cli) *cobra.Command {
-	var (
-		dryRun  bool
-		comment string
-	)
 	cmd := &cobra.Command{
 		Use:   "rollback REV",
 		Short: "Make the configuration of an earlier revision live again",
 		Long: `Rollback restores every resource of revision REV, private keys included,
 and deletes those that did not exist. The result is a new revision. It is checked
-like any other change, and applied whole or not at all.
+like any other change, and applied whole or not at all. Its comment is "back to
+revision REV" unless --comment gives another.
 
 Files are not stored: a certificate or trust bundle in files uses their present
 content, and a warning says so if it has changed since.`,
@@ -27,12 +24,7 @@ content, and a warning says so if it has changed since.`,
   drawbridge rollback 41 --comment "payments lost its CA"`,
 		Args: cobra.ExactArgs(1),
 	}
-	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "check and show what would change, but change nothing")
-	cmd.Flags().StringVar(&comment, "comment", "", "`reason` for the change; stored with the revision (default: back to revision REV)")
-	require := requireProbeFlag(cmd)
-	confirmWithin := confirmWithinFlag(cmd)
-	waitFor := waitForFlag(cmd)
-	rollout := rolloutFlags(cmd)
+	writeOptions := writeFlags(cmd)
 	output := format.Flag(cmd)
 	conn := client.Flags(c.Env, cmd.Flags())
 	cmd.ValidArgsFunction = completeRevisions(conn, 1)
@@ -41,11 +33,7 @@ content, and a warning says so if it has changed since.`,
 		if err != nil {
 			return err
 		}
-		wait, err := waitFor()
-		if err != nil {
-			return err
-		}
-		canaries, err := rollout()
+		options, err := writeOptions()
 		if err != nil {
 			return err
 		}
@@ -56,15 +44,15 @@ content, and a warning says so if it has changed since.`,
 		defer cl.Close()
 		answer, err := cl.Rollback(cmd.Context(), &adminv1.RollbackRequest{
 			Revision: &numbers[0],
-			Options:  &adminv1.WriteOptions{DryRun: dryRun, Comment: comment, RequireProbe: adminv1.RequireProbe(*require), ConfirmWithin: confirmWithin(), WaitFor: wait, Rollout: canaries},
+			Options:  options,
 		})
 		if err != nil {
 			return cl.Failure(err, exit.NoField)
 		}
-		if err := c.showChange(*output, answer.GetChange(), dryRun, exit.NoField); err != nil {
+		if err := c.showChange(*output, answer.GetChange(), options.GetDryRun(), exit.NoField); err != nil {
 			return err
 		}
-		return c.awaitWritten(cmd.Context(), cl, *output, wait, answer.GetChange())
+		return c.awaitWritten(cmd.Context(), cl, *output, options.GetWaitFor(), answer.GetChange())
 	}
 	return cmd
 }

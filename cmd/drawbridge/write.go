@@ -10,6 +10,35 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
+// writeFlags adds to a command the flags that every write has. The returned function makes
+// the options of the write from them.
+func writeFlags(cmd *cobra.Command) func() (*adminv1.WriteOptions, error) {
+	require := requireProbeFlag(cmd)
+	confirmWithin := confirmWithinFlag(cmd)
+	waitFor := waitForFlag(cmd)
+	rollout := rolloutFlags(cmd)
+	dryRun := cmd.Flags().Bool("dry-run", false, "check everything and show what would change, but change nothing")
+	comment := cmd.Flags().String("comment", "", "`reason` for the change; stored with the revision")
+	return func() (*adminv1.WriteOptions, error) {
+		wait, err := waitFor()
+		if err != nil {
+			return nil, err
+		}
+		canaries, err := rollout()
+		if err != nil {
+			return nil, err
+		}
+		return &adminv1.WriteOptions{
+			DryRun:        *dryRun,
+			Comment:       *comment,
+			RequireProbe:  adminv1.RequireProbe(*require),
+			ConfirmWithin: confirmWithin(),
+			WaitFor:       wait,
+			Rollout:       canaries,
+		}, nil
+	}
+}
+
 // A requireProbe is a flag: how many endpoints must pass a TLS handshake before
 // a write.
 type requireProbe adminv1.RequireProbe
