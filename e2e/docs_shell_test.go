@@ -210,6 +210,7 @@ var shellPages = map[string]shellPage{
 			"drawbridge store migrate":                     "needs etcd with TLS; TestAGatewayMovesToAFleetAndBack runs it",
 		},
 	},
+	"fleet-operations.md": {setup: func(r *shellRun) { r.gateway() }},
 	"starttls.md": {
 		setup: func(r *shellRun) {
 			r.gateway()
