@@ -53,7 +53,7 @@ func TestAProxyWithoutProfilesFailsTheMeasurement(t *testing.T) {
 	}
 }
 
-func TestProfilesAreServedOnlyIfWanted(t *testing.T) {
+func TestProfilesAreServedOnlyIfEnabled(t *testing.T) {
 	for _, args := range [][]string{{"-profiles", t.TempDir()}, {}} {
 		o, err := parseOptions(args)
 		if err != nil {

@@ -372,7 +372,7 @@ func TestNameConstraints(t *testing.T) {
 		passes    bool
 	}{
 		{"a permitted DNS name", func(c *x509.Certificate) { c.PermittedDNSDomains = []string{"test"} }, nil, true},
-		{"a DNS name outside", func(c *x509.Certificate) { c.PermittedDNSDomains = []string{"example"} }, nil, false},
+		{"a DNS name outside the permitted domains", func(c *x509.Certificate) { c.PermittedDNSDomains = []string{"example"} }, nil, false},
 		{"an excluded DNS name", func(c *x509.Certificate) { c.ExcludedDNSDomains = []string{"upstream.test"} }, nil, false},
 		{"another DNS name is excluded", func(c *x509.Certificate) { c.ExcludedDNSDomains = []string{"other.test"} }, nil, true},
 		{
@@ -380,7 +380,7 @@ func TestNameConstraints(t *testing.T) {
 			func(c *x509.Certificate) { c.IPAddresses = []net.IP{net.IPv4(10, 1, 2, 3)} }, true,
 		},
 		{
-			"an address outside", func(c *x509.Certificate) { c.PermittedIPRanges = []*net.IPNet{ip("10.0.0.0/8")} },
+			"an address outside the permitted ranges", func(c *x509.Certificate) { c.PermittedIPRanges = []*net.IPNet{ip("10.0.0.0/8")} },
 			func(c *x509.Certificate) { c.IPAddresses = []net.IP{net.IPv4(192, 0, 2, 1)} }, false,
 		},
 		{
@@ -396,7 +396,7 @@ func TestNameConstraints(t *testing.T) {
 			func(c *x509.Certificate) { c.URIs = []*url.URL{uri("spiffe://example.test/a")} }, false,
 		},
 		{
-			"a URI outside", func(c *x509.Certificate) { c.PermittedURIDomains = []string{"example.test"} },
+			"a URI outside the permitted hosts", func(c *x509.Certificate) { c.PermittedURIDomains = []string{"example.test"} },
 			func(c *x509.Certificate) { c.URIs = []*url.URL{uri("spiffe://other.test/a")} }, false,
 		},
 		{
@@ -420,7 +420,7 @@ func TestNameConstraints(t *testing.T) {
 			func(c *x509.Certificate) { c.EmailAddresses = []string{"ops@example.test"} }, true,
 		},
 		{
-			"a mailbox outside", func(c *x509.Certificate) { c.PermittedEmailAddresses = []string{"example.test"} },
+			"a mailbox outside the permitted domains", func(c *x509.Certificate) { c.PermittedEmailAddresses = []string{"example.test"} },
 			func(c *x509.Certificate) { c.EmailAddresses = []string{"ops@other.test"} }, false,
 		},
 		{

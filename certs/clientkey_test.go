@@ -40,10 +40,10 @@ func TestClientKeyThatTheServerDoesNotAccept(t *testing.T) {
 		want          []string // the accepted key types, under TLS 1.3 and 1.2
 		old           []string
 	}{
-		{"ECDSA for RSA", "RSA-PSS+SHA256:RSA+SHA256", client(pki.ECDSAP256), []string{"RSA"}, []string{"RSA"}},
-		{"RSA for ECDSA", "ECDSA+SHA256:ECDSA+SHA384", client(pki.RSA2048), []string{"ECDSA P-256", "ECDSA P-384"}, []string{"ECDSA"}},
-		{"Ed25519 for RSA", "RSA-PSS+SHA256", client(pki.Ed25519), []string{"RSA"}, []string{"RSA"}},
-		{"P-384 for P-256", "ECDSA+SHA256", certP384, []string{"ECDSA P-256"}, nil}, // in TLS 1.2 a scheme does not determine the curve
+		{"an ECDSA key where RSA is required", "RSA-PSS+SHA256:RSA+SHA256", client(pki.ECDSAP256), []string{"RSA"}, []string{"RSA"}},
+		{"an RSA key where ECDSA is required", "ECDSA+SHA256:ECDSA+SHA384", client(pki.RSA2048), []string{"ECDSA P-256", "ECDSA P-384"}, []string{"ECDSA"}},
+		{"an Ed25519 key where RSA is required", "RSA-PSS+SHA256", client(pki.Ed25519), []string{"RSA"}, []string{"RSA"}},
+		{"a P-384 key where P-256 is required", "ECDSA+SHA256", certP384, []string{"ECDSA P-256"}, nil}, // in TLS 1.2 a scheme does not determine the curve
 	} {
 		for _, version := range []string{"-tls1_3", "-tls1_2"} {
 			t.Run(c.name+version, func(t *testing.T) {

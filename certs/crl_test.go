@@ -138,7 +138,7 @@ func TestNewTrustBundleRefusesRevocationLists(t *testing.T) {
 		{"blanks", "is empty", []byte("\n \n")},
 		{"garbage", "no PEM block", []byte("not a list")},
 		{"binary garbage", "binary", []byte{1, 2, 0xff}},
-		{"DER of something else", "malformed", s.cert.Raw},
+		{"DER that is not a list", "malformed", s.cert.Raw},
 		{"DER cut off", "malformed", good[:len(good)-1]},
 		{"DER with trailing bytes", "malformed", append(append([]byte{}, good...), 0)},
 		{"PEM with a list cut off", "revocation list 2 is malformed", join(block("X509 CRL", good), block("X509 CRL", good[:50]))},
@@ -149,7 +149,7 @@ func TestNewTrustBundleRefusesRevocationLists(t *testing.T) {
 		{"a delta that is not critical", "delta", with(extension(27, false, 2, 1, 1))},
 		{"an indirect list", "indirect", with(extension(28, true, der(0x30, []byte{0x84, 1, 0xff})...))},
 		{"a list of some reasons", "some revocation reasons", with(extension(28, true, der(0x30, []byte{0x83, 2, 0, 0x80})...))},
-		{"of attributes", "attribute certificates", with(extension(28, true, der(0x30, []byte{0x85, 1, 0xff})...))},
+		{"a list of attribute certificates", "attribute certificates", with(extension(28, true, der(0x30, []byte{0x85, 1, 0xff})...))},
 		{"a malformed scope", "malformed issuingDistributionPoint", with(extension(28, true, 1, 2, 3))},
 		{"a scope with trailing bytes", "malformed issuingDistributionPoint", with(extension(28, true, der(0x30, []byte{0x86, 1, 0xff})...))},
 		{"a distribution point that is a directory name", "not a URI", with(extension(28, true, der(0x30, der(0xa0, der(0xa0, []byte{0xa4, 2, 0x30, 0})))...))},
@@ -265,9 +265,9 @@ func TestCRLInfos(t *testing.T) {
 		revoked int
 		warn    string
 	}{
-		{"in date", crl(ca, pki.CRLOptions{Revoked: []*big.Int{big.NewInt(1), big.NewInt(2), big.NewInt(2)}}), 2, ""},
+		{"valid", crl(ca, pki.CRLOptions{Revoked: []*big.Int{big.NewInt(1), big.NewInt(2), big.NewInt(2)}}), 2, ""},
 		{"outdated", crl(ca, pki.CRLOptions{ThisUpdate: now.Add(-2 * time.Hour), NextUpdate: now.Add(-time.Hour)}), 0, "outdated"},
-		{"it is not valid before", crl(ca, pki.CRLOptions{ThisUpdate: now.Add(time.Hour)}), 0, "it is not valid before"},
+		{"not valid yet", crl(ca, pki.CRLOptions{ThisUpdate: now.Add(time.Hour)}), 0, "it is not valid before"},
 		{"a list of an intermediate outside the bundle", crl(below, pki.CRLOptions{}), 0, "an intermediate"},
 		{"a list of an unknown CA", crl(&certstest.CA{CA: stranger}, pki.CRLOptions{}), 0, "its issuer is not in the bundle"},
 		{"a list signed by another key", crl(&certstest.CA{CA: sameName}, pki.CRLOptions{}), 0, "not signed by the key of"},

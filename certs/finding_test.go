@@ -142,8 +142,8 @@ func TestFindings(t *testing.T) {
 		{"an intermediate twice", leaf.parse(t, leaf, lower, lower, middle), []certs.Finding{certs.FindingDuplicate}},
 		{"an unrelated certificate", leaf.parse(t, leaf, lower, stranger, middle), []certs.Finding{certs.FindingUnrelated}},
 		{"an unrelated certificate first, and the wrong order", leaf.parse(t, stranger, middle, lower, leaf), []certs.Finding{certs.FindingOrderCorrected, certs.FindingUnrelated}},
-		{"a gap", leaf.parse(t, leaf, middle), []certs.Finding{certs.FindingUnrelated, certs.FindingMissingIntermediate}},
-		{"a gap below the root", leaf.parse(t, leaf, lower, root), []certs.Finding{certs.FindingUnrelated, certs.FindingMissingIntermediate}},
+		{"a missing intermediate", leaf.parse(t, leaf, middle), []certs.Finding{certs.FindingUnrelated, certs.FindingMissingIntermediate}},
+		{"a missing issuer below the root", leaf.parse(t, leaf, lower, root), []certs.Finding{certs.FindingUnrelated, certs.FindingMissingIntermediate}},
 		{"an issuer that is an intermediate by its name", issuer("Corp Issuing CA 1", nil), []certs.Finding{certs.FindingMissingIntermediate}},
 		{"an issuer with a URL", with(func(c *x509.Certificate) { c.IssuingCertificateURL = []string{"http://ca.test/ca.crt"} }), []certs.Finding{certs.FindingMissingIntermediate}},
 		{"an issuer that is an intermediate by its key identifier", with(func(c *x509.Certificate) {
@@ -232,13 +232,13 @@ func TestUseFindings(t *testing.T) {
 		client, server   []certs.Finding
 		inClient, inBoth string
 	}{
-		{"for both", with(nil), nil, nil, "", ""},
-		{"for anything", with(func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageAny} }), nil, nil, "", ""},
+		{"for servers and clients", with(nil), nil, nil, "", ""},
+		{"for any usage", with(func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageAny} }), nil, nil, "", ""},
 		{"without usages", with(func(c *x509.Certificate) { c.ExtKeyUsage, c.KeyUsage = nil, 0 }), nil, nil, "", ""},
 		{"for servers", with(func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{server} }), []certs.Finding{certs.FindingNoClientAuth}, nil, "serverAuth, without clientAuth", ""},
 		{"for clients", with(func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{client} }), nil, []certs.Finding{certs.FindingNoServerAuth}, "", ""},
 		{"for clients, without a name", with(func(c *x509.Certificate) { c.ExtKeyUsage, c.DNSNames = []x509.ExtKeyUsage{client}, nil }), nil, []certs.Finding{certs.FindingNoServerAuth, certs.FindingNoSAN}, "", ""},
-		{"for neither", with(func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageEmailProtection} }),
+		{"neither for servers nor for clients", with(func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageEmailProtection} }),
 			[]certs.Finding{certs.FindingNoClientAuth}, []certs.Finding{certs.FindingNoServerAuth}, "emailProtection", "emailProtection"},
 		{"a key that may not sign", with(func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageKeyEncipherment }),
 			[]certs.Finding{certs.FindingNoClientAuth}, []certs.Finding{certs.FindingNoServerAuth}, "digitalSignature", "digitalSignature"},
@@ -287,8 +287,8 @@ func TestLeadsTo(t *testing.T) {
 		{"the second of two", leaf.parse(t, leaf, middle), []*certs.TrustBundle{bundle(self), bundle(root)}, true},
 		{"itself", self.parse(t), []*certs.TrustBundle{bundle(self)}, true},
 		{"an expired CA", fromOld.parse(t), []*certs.TrustBundle{bundle(old)}, true},
-		{"across a gap", leaf.parse(t, leaf), []*certs.TrustBundle{bundle(root)}, false},
-		{"an impostor", leaf.parse(t, leaf, middle), []*certs.TrustBundle{bundle(impostor)}, false},
+		{"a chain with a missing intermediate", leaf.parse(t, leaf), []*certs.TrustBundle{bundle(root)}, false},
+		{"another CA of the same name", leaf.parse(t, leaf, middle), []*certs.TrustBundle{bundle(impostor)}, false},
 		{"another", leaf.parse(t, leaf, middle), []*certs.TrustBundle{bundle(self)}, false},
 		{"nothing", leaf.parse(t, leaf, middle), nil, false},
 	} {

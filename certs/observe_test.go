@@ -180,8 +180,8 @@ func TestObserveSeesLateAlerts(t *testing.T) {
 		cert *certs.Certificate
 		want certs.Reason
 	}{
-		{"none sent", nil, certs.ReasonClientCertificateRequired},
-		{"a stranger's", stranger, certs.ReasonClientCertificateRejected},
+		{"no certificate", nil, certs.ReasonClientCertificateRequired},
+		{"a certificate of another CA", stranger, certs.ReasonClientCertificateRejected},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			bothVersions(t, func(t *testing.T, version uint16) {

@@ -33,7 +33,7 @@ func TestPKCS12OfOpenSSL(t *testing.T) {
 		{"modern", secret, ""},
 		{"old: RC2, 3DES, SHA-1", secret, "-legacy"},
 		{"old, with one round", secret, "-legacy -noiter -nomaciter"},
-		{"3DES for both", secret, "-descert"},
+		{"3DES for key and certificates", secret, "-descert"},
 		{"AES of two sizes", secret, "-keypbe AES-128-CBC -certpbe AES-192-CBC"},
 		{"a MAC of SHA-1", secret, "-macalg sha1"},
 		{"a MAC of SHA-512", secret, "-macalg sha512"},

@@ -380,11 +380,11 @@ func TestClassifyDials(t *testing.T) {
 		{"a file that is not a socket", dial("unix", filepath.Join(dir, "file"), t.Context()), certs.ReasonConnectRefused},
 		{"a deadline that passed", dial("tcp", free, late), certs.ReasonConnectTimeout},
 		{"a bare deadline", context.DeadlineExceeded, certs.ReasonConnectTimeout},
-		{"a deadline of a read", op("read", os.ErrDeadlineExceeded), certs.ReasonHandshakeTimeout},
-		{"a deadline of a handshake", &certs.HandshakeError{Reason: certs.ReasonHandshakeTimeout, Err: context.DeadlineExceeded}, certs.ReasonHandshakeTimeout},
-		{"a time-out of the kernel", errno("dial", syscall.ETIMEDOUT), certs.ReasonConnectTimeout},
-		{"no route", errno("dial", syscall.EHOSTUNREACH), certs.ReasonUnreachable},
-		{"no network", errno("dial", syscall.ENETUNREACH), certs.ReasonUnreachable},
+		{"a read past its deadline", op("read", os.ErrDeadlineExceeded), certs.ReasonHandshakeTimeout},
+		{"a handshake past its deadline", &certs.HandshakeError{Reason: certs.ReasonHandshakeTimeout, Err: context.DeadlineExceeded}, certs.ReasonHandshakeTimeout},
+		{"a kernel timeout", errno("dial", syscall.ETIMEDOUT), certs.ReasonConnectTimeout},
+		{"no route to the host", errno("dial", syscall.EHOSTUNREACH), certs.ReasonUnreachable},
+		{"network unreachable", errno("dial", syscall.ENETUNREACH), certs.ReasonUnreachable},
 		{"an unavailable address", errno("dial", syscall.EADDRNOTAVAIL), certs.ReasonUnreachable},
 		{"a socket that may not be opened", errno("dial", syscall.EACCES), certs.ReasonLocalConfig},
 		{"no file descriptors", errno("dial", syscall.EMFILE), certs.ReasonLocalConfig},
@@ -392,12 +392,12 @@ func TestClassifyDials(t *testing.T) {
 		{"a resolver that does not answer", op("dial", &net.DNSError{Err: "i/o timeout", IsTimeout: true}), certs.ReasonDNSFailure},
 		{"an address without a port", dial("tcp", "127.0.0.1", t.Context()), certs.ReasonLocalConfig},
 		{"a reset", errno("read", syscall.ECONNRESET), certs.ReasonPeerClosed},
-		{"an end", io.EOF, certs.ReasonPeerClosed},
+		{"an end of the stream", io.EOF, certs.ReasonPeerClosed},
 		{"our own check, wrapped", fmt.Errorf("upstream x: %w", &certs.VerifyError{Reason: certs.ReasonPinMismatch}), certs.ReasonPinMismatch},
 		{"faults", certs.Faults{{Problem: "x"}}, certs.ReasonLocalConfig},
 		{"joined errors", errors.Join(errors.New("x"), errno("dial", syscall.ECONNREFUSED)), certs.ReasonConnectRefused},
 		{"a name checked by crypto/x509", &tls.CertificateVerificationError{Err: x509.HostnameError{Certificate: new(x509.Certificate)}}, certs.ReasonNameMismatch},
-		{"anything else", errors.New("x"), certs.ReasonOther},
+		{"an unknown error", errors.New("x"), certs.ReasonOther},
 		{"a text that only resembles one of crypto/tls", errors.New("no certificates configured"), certs.ReasonOther},
 	} {
 		if got := certs.Classify(c.err); got != c.want {
@@ -420,7 +420,7 @@ func TestClassifyKnowsOnlyRemoteAlerts(t *testing.T) {
 }
 
 // The API and this package have the same reasons.
-func TestReasonsAreThoseOfTheAPI(t *testing.T) {
+func TestReasonsMatchTheAPI(t *testing.T) {
 	find := func(file, pattern string) []string {
 		text, err := os.ReadFile(filepath.FromSlash(file))
 		if err != nil {

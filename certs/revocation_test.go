@@ -190,7 +190,7 @@ func TestRevocationListsExpireForResumedSessions(t *testing.T) {
 
 // A chain is accepted if no bundle with its anchor has lists. If one has lists,
 // they apply although another has none.
-func TestRevocationIsThatOfTheAnchorsBundle(t *testing.T) {
+func TestTheBundleOfTheAnchorProvidesRevocationLists(t *testing.T) {
 	a, b := certstest.NewCA(t), certstest.NewCA(t)
 	server := a.Server(t, "upstream.test")
 	for _, c := range []struct {

@@ -43,7 +43,7 @@ func TestServerVerifiesIndependentlyOfCryptoTLS(t *testing.T) {
 		want Reason
 	}{
 		{"a valid client", ClientAuthRequired, client, ""},
-		{"a stranger", ClientAuthRequired, stranger, ReasonUnknownCA},
+		{"a client of another CA", ClientAuthRequired, stranger, ReasonUnknownCA},
 		{"an unknown CA, optional", ClientAuthOptional, stranger, ReasonUnknownCA},
 		{"a server's certificate", ClientAuthRequired, wrong, ReasonWrongKeyUsage},
 		{"no certificate", ClientAuthRequired, nil, ReasonClientCertificateRequired},

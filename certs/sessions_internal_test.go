@@ -84,7 +84,7 @@ func TestTicketsAreBoundedInSize(t *testing.T) {
 
 // A session that crypto/tls rejects is not offered again, and other tickets
 // are kept.
-func TestUnusableSessionsAreForgotten(t *testing.T) {
+func TestUnusableSessionsAreDropped(t *testing.T) {
 	h := &handshake{version: tls.VersionTLS12, sessions: new(sessions)}
 	h.Put("", new(tls.ClientSessionState))
 	ticket := new(tls.ClientSessionState)

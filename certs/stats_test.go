@@ -36,7 +36,7 @@ func times(t testing.TB, n int, c *certs.Client, addr string) {
 	}
 }
 
-func TestFullNoTicketThenResumed(t *testing.T) {
+func TestTheFirstHandshakeIsFullWithoutATicket(t *testing.T) {
 	bothVersions(t, func(t *testing.T, version uint16) {
 		server, o := mutual(t, certstest.NewCA(t))
 		o.MaxVersion = version
@@ -47,7 +47,7 @@ func TestFullNoTicketThenResumed(t *testing.T) {
 	})
 }
 
-func TestFullNoTicketEver(t *testing.T) {
+func TestHandshakesStayFullWithoutTickets(t *testing.T) {
 	bothVersions(t, func(t *testing.T, version uint16) {
 		server, o := mutual(t, certstest.NewCA(t))
 		server.SessionTicketsDisabled, o.MaxVersion = true, version
@@ -82,7 +82,7 @@ func TestLongTicketsAreNotKept(t *testing.T) {
 	}
 }
 
-func TestFullReuseOff(t *testing.T) {
+func TestHandshakesAreFullWithoutSessionReuse(t *testing.T) {
 	bothVersions(t, func(t *testing.T, version uint16) {
 		server, o := mutual(t, certstest.NewCA(t))
 		o.MaxVersion, o.NoSessionReuse = version, true
@@ -93,7 +93,7 @@ func TestFullReuseOff(t *testing.T) {
 }
 
 // Two concurrent connections have one ticket.
-func TestFullUsedUp(t *testing.T) {
+func TestHandshakesAreFullWhenTicketsAreUsedUp(t *testing.T) {
 	server, o := mutual(t, certstest.NewCA(t))
 	addr, c := serveAtOnce(t, server), newClient(t, o)
 	times(t, 1, c, addr)
@@ -108,7 +108,7 @@ func TestFullUsedUp(t *testing.T) {
 }
 
 // A server has lost its ticket keys, for example in a restart.
-func TestFullRefused(t *testing.T) {
+func TestHandshakesAreFullAfterTheServerRejectsATicket(t *testing.T) {
 	bothVersions(t, func(t *testing.T, version uint16) {
 		server, o := mutual(t, certstest.NewCA(t))
 		o.MaxVersion = version
@@ -122,7 +122,7 @@ func TestFullRefused(t *testing.T) {
 }
 
 // A resumed session fails verification, which makes the next handshake full.
-func TestFullRefusedByUs(t *testing.T) {
+func TestHandshakesAreFullAfterAResumedSessionFailsVerification(t *testing.T) {
 	bothVersions(t, func(t *testing.T, version uint16) {
 		ca := certstest.NewCA(t)
 		now := &clock{now: time.Now()}
@@ -154,7 +154,7 @@ func TestFullRefusedByUs(t *testing.T) {
 
 // TLS 1.3 tickets live for a week; a session of either version ends with the
 // server's certificate.
-func TestFullExpired(t *testing.T) {
+func TestHandshakesAreFullAfterATicketExpires(t *testing.T) {
 	for _, c := range []struct {
 		name     string
 		lifetime time.Duration // the lifetime of the first certificate
@@ -190,7 +190,7 @@ func TestFullExpired(t *testing.T) {
 	}
 }
 
-func TestFullFlushed(t *testing.T) {
+func TestHandshakesAreFullAfterAFlush(t *testing.T) {
 	bothVersions(t, func(t *testing.T, version uint16) {
 		server, o := mutual(t, certstest.NewCA(t))
 		o.MaxVersion = version
@@ -215,7 +215,7 @@ func TestFullFlushed(t *testing.T) {
 	})
 }
 
-func TestFullCredentialsChanged(t *testing.T) {
+func TestHandshakesAreFullAfterCredentialsChange(t *testing.T) {
 	bothVersions(t, func(t *testing.T, version uint16) {
 		ca := certstest.NewCA(t)
 		server, o := mutual(t, ca)
@@ -249,7 +249,7 @@ func TestFullCredentialsChanged(t *testing.T) {
 }
 
 // The reason is reported for each host.
-func TestFullCredentialsChangedByHost(t *testing.T) {
+func TestCredentialChangesAreReportedForEachHost(t *testing.T) {
 	ca := certstest.NewCA(t)
 	s := serveConfig(t, tlsConfig(t, ca.Server(t, "a.test", "b.test")))
 	o := certs.ClientOptions{FromHost: true, Trust: []*certs.TrustBundle{ca.Trust(t)}}
@@ -301,7 +301,7 @@ func TestReportedFailuresAreCounted(t *testing.T) {
 }
 
 // The API and this package have the same reasons.
-func TestFullReasonsAreThoseOfTheAPI(t *testing.T) {
+func TestFullReasonsMatchTheAPI(t *testing.T) {
 	find := func(file, pattern string) map[string]bool {
 		text, err := os.ReadFile(file)
 		if err != nil {

@@ -77,7 +77,7 @@ func TestParseTrustBundleAccepts(t *testing.T) {
 		{"an expired one beside another", join(old.CertPEM(), a.CertPEM()), 2, "it expired"},
 		{"a self-signed server", block("CERTIFICATE", self.Certificate[0]), 1, "verifies only itself"},
 		{"headings as in curl's file", join([]byte("##\n## Bundle of CA Root Certificates\n##\n\nA Root\n======\n"), a.CertPEM(), []byte("\nB Root\n"+strings.Repeat("=", 60)+"\n"), b.CertPEM()), 2, ""},
-		{"lines of DOS", []byte(strings.ReplaceAll(string(a.CertPEM()), "\n", "\r\n")), 1, ""},
+		{"CRLF line ends", []byte(strings.ReplaceAll(string(a.CertPEM()), "\n", "\r\n")), 1, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			bundle, err := certs.ParseTrustBundle(c.text)

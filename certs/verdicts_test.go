@@ -329,7 +329,7 @@ func (c *verdictCase) openssl(t *testing.T) string {
 
 // The table of verdicts in the documentation matches the verdicts of OpenSSL
 // and of this package, and explains every difference.
-func TestVerdictsAreThoseOfTheTable(t *testing.T) {
+func TestVerdictsMatchTheTable(t *testing.T) {
 	page, err := os.ReadFile("../docs/verdicts.md")
 	if err != nil {
 		t.Fatal(err)

@@ -163,7 +163,7 @@ func TestOtherChainsWithACachedLeafAreVerified(t *testing.T) {
 		{"the leaf below another CA", []*x509.Certificate{v.chain[0], stranger.mid.Certificate()}, "UNKNOWN_CA "},
 		{"a leaf of another CA", []*x509.Certificate{stranger.chain[0], v.chain[1]}, "UNKNOWN_CA "},
 		{"in another order", []*x509.Certificate{v.chain[1], v.chain[0]}, "NAME_MISMATCH "},
-		{"once more", v.chain, ""},
+		{"the same chain again", v.chain, ""},
 	} {
 		for range 2 {
 			if got := reasons(verifier.verify(c.chain, "a.test")); got != c.want {

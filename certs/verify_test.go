@@ -42,7 +42,7 @@ func TestDepthCountsIntermediates(t *testing.T) {
 // The intermediate is signed by the root and is also an anchor itself. So there
 // is a chain with an intermediate and one without, and only the short one is
 // within the depth.
-func TestDepthIsThatOfTheShortestChain(t *testing.T) {
+func TestTheShortestChainDeterminesTheDepth(t *testing.T) {
 	root := certstest.NewCA(t)
 	below := root.Intermediate(t)
 	s := serveConfig(t, &tls.Config{Certificates: []tls.Certificate{certstest.TLS(t, below.Server(t, "upstream.test"))}})

@@ -101,7 +101,7 @@ func (s *session) shows(want []string) bool {
 	return !slices.ContainsFunc(want, func(line string) bool { return !shown[line] })
 }
 
-func TestTheCountdownIsAsThePageShowsIt(t *testing.T) {
+func TestTheCountdownMatchesThePage(t *testing.T) {
 	t.Parallel()
 	page := readPage(t, "../docs/changing-safely.md")
 	// onPage returns the shapes of the example lines on the page that contain

@@ -43,8 +43,8 @@ func TestBadKeyMaterialIsRefusedWhenPut(t *testing.T) {
 
 	bundles := map[string]*adminv1.TrustBundle{"without a source": {}}
 	for what, pem := range map[string][]byte{
-		"empty": nil, "garbage": garbage, "cut off": half(ca), "a key": key, "a leaf": leaf, "a list": list, "expired": expired.RootPEM(),
-		"good, then cut off": append(slices.Clone(ca), half(ca)...), "good, then a key": append(slices.Clone(ca), key...),
+		"empty": nil, "garbage": garbage, "truncated": half(ca), "a key": key, "a leaf": leaf, "a revocation list": list, "expired": expired.RootPEM(),
+		"a valid block, then a truncated one": append(slices.Clone(ca), half(ca)...), "a valid block, then a key": append(slices.Clone(ca), key...),
 	} {
 		bundles["CAs "+what] = &adminv1.TrustBundle{Source: &adminv1.TrustBundle_Pem{Pem: strings.ToValidUTF8(string(pem), "?")}}
 		bundles["a file of CAs "+what] = &adminv1.TrustBundle{Source: &adminv1.TrustBundle_File{File: file("ca "+what, pem)}}
@@ -52,8 +52,8 @@ func TestBadKeyMaterialIsRefusedWhenPut(t *testing.T) {
 	bundles["a file that is missing"] = &adminv1.TrustBundle{Source: &adminv1.TrustBundle_File{File: filepath.Join(dir, "nowhere")}}
 	bundles["a directory"] = &adminv1.TrustBundle{Source: &adminv1.TrustBundle_File{File: dir}}
 	for what, pem := range map[string][]byte{
-		"empty": nil, "garbage": garbage, "cut off": half(list), "a CA": ca, "a key": key,
-		"good, then cut off": append(slices.Clone(list), half(list)...),
+		"empty": nil, "garbage": garbage, "truncated": half(list), "a CA": ca, "a key": key,
+		"a valid block, then a truncated one": append(slices.Clone(list), half(list)...),
 	} {
 		bundles["a list "+what] = withCRLs(trustBundle("", a.ca), []byte(strings.ToValidUTF8(string(pem), "?")))
 		bundles["a file of lists "+what] = withCRLFile(trustBundle("", a.ca), file("crl "+what, pem))
@@ -79,31 +79,31 @@ func TestBadKeyMaterialIsRefusedWhenPut(t *testing.T) {
 	}
 	goodChain, goodKey := file("chain", leaf), file("key", key)
 	for what, c := range map[string]*adminv1.Certificate{
-		"without a source":                    {},
-		"an empty chain":                      pem(nil, key, ""),
-		"a chain of garbage":                  pem(garbage, key, ""),
-		"a chain cut off":                     pem(half(leaf), key, ""),
-		"a chain that is a list":              pem(list, key, ""),
-		"no key":                              pem(leaf, nil, ""),
-		"a key of garbage":                    pem(leaf, garbage, ""),
-		"a key cut off":                       pem(leaf, half(key), ""),
-		"a key that is a certificate":         pem(leaf, leaf, ""),
-		"the key of another certificate":      pem(leaf, other.client.KeyPEM, ""),
-		"an encrypted key, no passphrase":     pem(leaf, encrypted, ""),
-		"an encrypted key, a wrong one":       pem(leaf, encrypted, "wrong"),
-		"a file that is missing":              files(filepath.Join(dir, "nowhere"), goodKey, ""),
-		"a key file that is missing":          files(goodChain, filepath.Join(dir, "nowhere"), ""),
-		"a key file that is empty":            files(goodChain, file("empty", nil), ""),
-		"a passphrase file that is not":       files(goodChain, file("encrypted", encrypted), filepath.Join(dir, "nowhere")),
-		"a passphrase file that is wrong":     files(goodChain, file("encrypted", encrypted), file("wrong", []byte("wrong\n"))),
-		"the key file of another certificate": files(goodChain, file("other", other.client.KeyPEM), ""),
-		"no archive":                          pkcs12(nil, "right"),
-		"an archive of garbage":               pkcs12(garbage, "right"),
-		"an archive cut off":                  pkcs12(half(p12), "right"),
-		"an archive with a wrong password":    pkcs12(p12, "wrong"),
-		"an archive without its password":     pkcs12(p12, ""),
-		"an archive file, wrong password":     files(file("p12", p12), "", file("wrong", []byte("wrong\n"))),
-		"an archive that is PEM":              pkcs12(leaf, ""),
+		"without a source":                         {},
+		"an empty chain":                           pem(nil, key, ""),
+		"a chain of garbage":                       pem(garbage, key, ""),
+		"a truncated chain":                        pem(half(leaf), key, ""),
+		"a revocation list in place of a chain":    pem(list, key, ""),
+		"no key":                                   pem(leaf, nil, ""),
+		"a key of garbage":                         pem(leaf, garbage, ""),
+		"a truncated key":                          pem(leaf, half(key), ""),
+		"a certificate in place of a key":          pem(leaf, leaf, ""),
+		"the key of another certificate":           pem(leaf, other.client.KeyPEM, ""),
+		"an encrypted key without a passphrase":    pem(leaf, encrypted, ""),
+		"an encrypted key with a wrong passphrase": pem(leaf, encrypted, "wrong"),
+		"a file that is missing":                   files(filepath.Join(dir, "nowhere"), goodKey, ""),
+		"a key file that is missing":               files(goodChain, filepath.Join(dir, "nowhere"), ""),
+		"a key file that is empty":                 files(goodChain, file("empty", nil), ""),
+		"a passphrase file that is missing":        files(goodChain, file("encrypted", encrypted), filepath.Join(dir, "nowhere")),
+		"a passphrase file that is wrong":          files(goodChain, file("encrypted", encrypted), file("wrong", []byte("wrong\n"))),
+		"the key file of another certificate":      files(goodChain, file("other", other.client.KeyPEM), ""),
+		"an empty archive":                         pkcs12(nil, "right"),
+		"an archive of garbage":                    pkcs12(garbage, "right"),
+		"a truncated archive":                      pkcs12(half(p12), "right"),
+		"an archive with a wrong password":         pkcs12(p12, "wrong"),
+		"an archive without its password":          pkcs12(p12, ""),
+		"an archive file with a wrong password":    files(file("p12", p12), "", file("wrong", []byte("wrong\n"))),
+		"PEM in place of an archive":               pkcs12(leaf, ""),
 	} {
 		c.Name = "bad"
 		_, err := g.admin.PutCertificate(longContext(t), &adminv1.PutCertificateRequest{Certificate: c})
@@ -256,7 +256,7 @@ func fileFaults(t *testing.T, a *authority) []fileFault {
 	return all
 }
 
-func TestBadFilesAtTheStartLeaveTheirUsersDown(t *testing.T) {
+func TestResourcesWithBadFilesAreDownAfterTheStart(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
 	faults := fileFaults(t, a)

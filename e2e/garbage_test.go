@@ -61,7 +61,7 @@ func sendGarbageToEveryPort(t *testing.T, logFormat string) {
 		"many headers":             []byte("GET / HTTP/1.1\r\nHost: x\r\n" + strings.Repeat("X: y\r\n", 50_000) + "\r\n"),
 		"CONNECT":                  []byte("CONNECT 127.0.0.1:22 HTTP/1.1\r\nHost: 127.0.0.1:22\r\n\r\n"),
 		"an odd upgrade":           []byte("GET / HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n"),
-		"HTTP/2 at once":           []byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00\xff\xff\xff\x01"),
+		"an HTTP/2 preface":        []byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00\xff\xff\xff\x01"),
 		"a record too long":        {0x16, 3, 1, 0xff, 0xff, 1, 0, 0xff, 0xff},
 		"half a ClientHello":       {0x16, 3, 1, 0, 200, 1, 0, 0, 196, 3, 3},
 		"an alert":                 {0x15, 3, 3, 0, 2, 2, 80},
@@ -96,7 +96,7 @@ func sendGarbageToEveryPort(t *testing.T, logFormat string) {
 	if g.done() {
 		t.Fatalf("the gateway ended: %v", g.err)
 	}
-	t.Run("afterward", func(t *testing.T) {
+	t.Run("traffic after the garbage", func(t *testing.T) {
 		if code, body := get(t, "http://"+g.address("web")+"/"); code != 200 || body != "web" {
 			t.Errorf("HTTP: %d %q", code, body)
 		}

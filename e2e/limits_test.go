@@ -89,7 +89,7 @@ func TestClientsAreHeldToTheirLimits(t *testing.T) {
 	}
 }
 
-func TestConnectionsEndInTimeUnnoticed(t *testing.T) {
+func TestClientsDoNotNoticeExpiredConnections(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
 	up := serveHTTPS(t, a.serverConfig(t), respondsWith("hello"))

@@ -214,7 +214,7 @@ func TestCachingSHA2PasswordOfClientsWithTLS(t *testing.T) {
 
 // A client that would send its password as plain text gets an error, because the gateway
 // does not send it to a server in plaintext.
-func TestPasswordsAreNotSentToServersInPlaintext(t *testing.T) {
+func TestPasswordsAreNotSentToPlaintextServers(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
 	received := make(chan string, 1)

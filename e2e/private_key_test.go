@@ -20,7 +20,7 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-func TestPrivateKeysNeverComeOut(t *testing.T) {
+func TestPrivateKeysAreNeverRevealed(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
 	second, archived, locked := clientCert(t, a.ca, "second"), clientCert(t, a.ca, "archived"), clientCert(t, a.ca, "locked")
@@ -129,24 +129,24 @@ func TestPrivateKeysNeverComeOut(t *testing.T) {
 	for what, c := range map[string]*adminv1.Certificate{
 		"of another chain": certificate("wrong", &pki.Issued{ChainPEM: a.client.ChainPEM, KeyPEM: a.server.KeyPEM}),
 		"as the chain":     certificate("wrong", &pki.Issued{ChainPEM: a.client.KeyPEM, KeyPEM: a.client.KeyPEM}),
-		"cut off":          certificate("wrong", &pki.Issued{ChainPEM: a.client.ChainPEM, KeyPEM: a.client.KeyPEM[:len(key)/2]}),
-		"behind rubbish":   certificate("wrong", &pki.Issued{ChainPEM: a.client.ChainPEM, KeyPEM: append([]byte("rubbish "), key...)}),
+		"truncated":        certificate("wrong", &pki.Issued{ChainPEM: a.client.ChainPEM, KeyPEM: a.client.KeyPEM[:len(key)/2]}),
+		"after garbage":    certificate("wrong", &pki.Issued{ChainPEM: a.client.ChainPEM, KeyPEM: append([]byte("rubbish "), key...)}),
 		"as the name":      certificate(key, a.client),
 		"beside its chain": certificate("wrong", &pki.Issued{ChainPEM: append([]byte(key), a.client.ChainPEM...), KeyPEM: a.client.KeyPEM}),
 		"as a path":        inFiles("wrong", key, key, key),
 		"as a passphrase":  inArchive("wrong", p12, key),
 		"as an archive":    inArchive("wrong", []byte(key), passphrase),
 
-		"with a wrong passphrase":       withPassphrase("wrong", string(locked.ChainPEM), string(encrypted), passphrase+"!"),
-		"without its passphrase":        withPassphrase("wrong", string(locked.ChainPEM), string(encrypted), ""),
-		"of another, encrypted":         withPassphrase("wrong", string(second.ChainPEM), string(encrypted), passphrase),
-		"in an archive, not its phrase": inArchive("wrong", p12, passphrase+"!"),
-		"in an archive cut off":         inArchive("wrong", p12[:len(p12)/2], passphrase),
-		"in a file, no passphrase":      inFiles("wrong", lockedChain, lockedFile, ""),
-		"in a file, not its passphrase": inFiles("wrong", lockedChain, lockedFile, certFile),
-		"instead of its passphrase":     inFiles("wrong", lockedChain, passphraseFile, lockedFile),
-		"behind a path of a passphrase": inFiles("wrong", archiveFile, "", "/"+passphrase),
-		"named as a passphrase":         inArchive(passphrase, p12, passphrase+"!"),
+		"with a wrong passphrase":               withPassphrase("wrong", string(locked.ChainPEM), string(encrypted), passphrase+"!"),
+		"without its passphrase":                withPassphrase("wrong", string(locked.ChainPEM), string(encrypted), ""),
+		"encrypted, of another chain":           withPassphrase("wrong", string(second.ChainPEM), string(encrypted), passphrase),
+		"in an archive with a wrong passphrase": inArchive("wrong", p12, passphrase+"!"),
+		"in a truncated archive":                inArchive("wrong", p12[:len(p12)/2], passphrase),
+		"in a file without its passphrase":      inFiles("wrong", lockedChain, lockedFile, ""),
+		"in a file with a wrong passphrase":     inFiles("wrong", lockedChain, lockedFile, certFile),
+		"instead of its passphrase":             inFiles("wrong", lockedChain, passphraseFile, lockedFile),
+		"after the path of a passphrase":        inFiles("wrong", archiveFile, "", "/"+passphrase),
+		"named as a passphrase":                 inArchive(passphrase, p12, passphrase+"!"),
 	} {
 		if err := put(c, true); err == nil {
 			t.Errorf("a key %s was accepted", what)

@@ -107,19 +107,19 @@ func TestAProbeOfSettingsThatAreNotStored(t *testing.T) {
 		req  *adminv1.ProbeUpstreamRequest
 		want []string
 	}{
-		"both":             {named("two"), []string{good + " UNSPECIFIED", bad + " UNKNOWN_CA"}},
-		"one":              {only(named("two"), bad), []string{bad + " UNKNOWN_CA"}},
-		"none of them":     {only(named("two"), "127.0.0.1:1"), []string{codes.NotFound.String()}},
-		"missing":          {named("missing"), []string{codes.NotFound.String()}},
-		"nothing":          {&adminv1.ProbeUpstreamRequest{}, []string{codes.InvalidArgument.String()}},
-		"not stored":       {full(upstream("new", a.settings(), bad, good)), []string{bad + " UNKNOWN_CA", good + " UNSPECIFIED"}},
-		"plaintext":        {full(plainUpstream("new", plain)), []string{plain + " UNSPECIFIED"}},
-		"a socket":         {full(plainUpstream("new", "unix:"+socket)), []string{"unix:" + socket + " UNSPECIFIED"}},
-		"TLS on plaintext": {full(upstream("new", a.settings(), "unix:"+socket+"x")), []string{"unix:" + socket + "x CONNECT_REFUSED"}},
-		"a host":           {fromHost(serverName), []string{good + " UNSPECIFIED"}},
-		"another host":     {fromHost("other.example.com"), []string{good + " NAME_MISMATCH"}},
-		"no certificate":   {full(upstream("new", &adminv1.UpstreamTls{Certificate: "missing"}, good)), []string{codes.InvalidArgument.String()}},
-		"nonsense":         {full(upstream("new", &adminv1.UpstreamTls{Groups: []string{"P-1"}}, good)), []string{codes.InvalidArgument.String()}},
+		"both":                {named("two"), []string{good + " UNSPECIFIED", bad + " UNKNOWN_CA"}},
+		"one":                 {only(named("two"), bad), []string{bad + " UNKNOWN_CA"}},
+		"an unknown endpoint": {only(named("two"), "127.0.0.1:1"), []string{codes.NotFound.String()}},
+		"missing":             {named("missing"), []string{codes.NotFound.String()}},
+		"nothing":             {&adminv1.ProbeUpstreamRequest{}, []string{codes.InvalidArgument.String()}},
+		"not stored":          {full(upstream("new", a.settings(), bad, good)), []string{bad + " UNKNOWN_CA", good + " UNSPECIFIED"}},
+		"plaintext":           {full(plainUpstream("new", plain)), []string{plain + " UNSPECIFIED"}},
+		"a socket":            {full(plainUpstream("new", "unix:"+socket)), []string{"unix:" + socket + " UNSPECIFIED"}},
+		"TLS on plaintext":    {full(upstream("new", a.settings(), "unix:"+socket+"x")), []string{"unix:" + socket + "x CONNECT_REFUSED"}},
+		"a host":              {fromHost(serverName), []string{good + " UNSPECIFIED"}},
+		"another host":        {fromHost("other.example.com"), []string{good + " NAME_MISMATCH"}},
+		"no certificate":      {full(upstream("new", &adminv1.UpstreamTls{Certificate: "missing"}, good)), []string{codes.InvalidArgument.String()}},
+		"nonsense":            {full(upstream("new", &adminv1.UpstreamTls{Groups: []string{"P-1"}}, good)), []string{codes.InvalidArgument.String()}},
 	} {
 		if got := ask(c.req); !slices.Equal(got, c.want) {
 			t.Errorf("%s: %q, want %q", what, got, c.want)

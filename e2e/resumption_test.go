@@ -217,16 +217,16 @@ func TestASessionToAnUpstreamDoesNotOutliveItsVerification(t *testing.T) {
 						adminv1.Reason_REASON_REVOKED,
 					},
 					{
-						"the trust is another", func() { g.apply(trustBundle("ca", other.ca)) }, func() { g.apply(trustBundle("ca", a.ca)) },
+						"other trust bundles", func() { g.apply(trustBundle("ca", other.ca)) }, func() { g.apply(trustBundle("ca", a.ca)) },
 						adminv1.Reason_REASON_UNKNOWN_CA,
 					},
 					{
-						"the bundle is another",
+						"other CAs in the bundle",
 						func() { s := settings(); s.TrustBundles = []string{"other"}; put(s) }, func() { put(settings()) },
 						adminv1.Reason_REASON_UNKNOWN_CA,
 					},
 					{
-						"the name is another",
+						"another name to verify",
 						func() { s := settings(); s.VerifyName = "pay.example.com"; put(s) }, func() { put(settings()) },
 						adminv1.Reason_REASON_NAME_MISMATCH,
 					},
@@ -378,13 +378,13 @@ func TestATicketGivesNoAccessToAnotherListener(t *testing.T) {
 					func() { g.apply(withCRLs(trustBundle("clients", a.ca), crl(t, a.ca, client))) },
 					func() { g.apply(trustBundle("clients", a.ca)) },
 				},
-				"without a list in date": {
+				"without a current revocation list": {
 					func() {
 						g.apply(withCRLs(trustBundle("clients", a.ca), crlWith(t, a.ca, outdated)))
 					},
 					func() { g.apply(trustBundle("clients", a.ca)) },
 				},
-				"trusted no more": {
+				"no longer trusted": {
 					func() { g.apply(trustBundle("clients", other.ca)) },
 					func() { g.apply(trustBundle("clients", a.ca)) },
 				},

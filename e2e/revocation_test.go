@@ -68,7 +68,7 @@ func TestRevocationFailsClosed(t *testing.T) {
 		}
 		expectProbe(t, g, c.name, c.want, nil, nil)
 		for _, v := range bothVersions {
-			for who, certificates := range map[string][]tls.Certificate{"the client": {keyPair(t, a.client)}, "a client without": nil} {
+			for who, certificates := range map[string][]tls.Certificate{"the client": {keyPair(t, a.client)}, "a client without a certificate": nil} {
 				conn := tls.Client(dial(t, g.address("front-"+c.name)), &tls.Config{
 					RootCAs: pool(root), ServerName: serverName, Certificates: certificates, MinVersion: v.wire, MaxVersion: v.wire,
 				})

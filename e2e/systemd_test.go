@@ -13,7 +13,7 @@ import (
 	"testing"
 )
 
-func TestTheUnitIsWhatSystemdWants(t *testing.T) {
+func TestSystemdAcceptsTheUnit(t *testing.T) {
 	analyze, err := exec.LookPath("systemd-analyze")
 	if err != nil {
 		t.Skip("systemd-analyze is not on this machine")

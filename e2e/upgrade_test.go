@@ -291,7 +291,7 @@ func testBrokenPrograms(t *testing.T, timeout string, hangs bool) {
 		{"is missing", filepath.Join(dir, "missing"), "no such file"},
 		{"is a directory", dir, "permission denied"},
 		{"is not executable", text, "permission denied"},
-		{"is no program", garbage, "exec format error"},
+		{"is not a program", garbage, "exec format error"},
 		{"exits with 0 early", script(t, "exit 0"), "exit status 0"},
 		{"fails early", script(t, "exit 3"), "exit status 3"},
 		{"hangs", script(t, "exec sleep 60"), "--upgrade-timeout"},
@@ -301,8 +301,8 @@ func testBrokenPrograms(t *testing.T, timeout string, hangs bool) {
 		{"brings the store to a newer format and fails", successor(t, "migrate"), "store"},
 		{"hangs when it has the store", successor(t, "hang"), "--upgrade-timeout"},
 		{"crashes when it accepts connections", successor(t, "accept"), "signal: killed"},
-		{"would have something down", successor(t, "down"), "listener web: a certificate"},
-		{"sends nonsense", successor(t, "nonsense"), "invalid"},
+		{"would have a resource down", successor(t, "down"), "listener web: a certificate"},
+		{"sends garbage", successor(t, "nonsense"), "invalid"},
 	} {
 		if (c.message == "--upgrade-timeout") != hangs {
 			continue

@@ -86,7 +86,7 @@ func TestReportOnlyPassesAndReports(t *testing.T) {
 	}
 }
 
-func TestInsecureSkipIsWarnedOf(t *testing.T) {
+func TestInsecureSkipCausesAWarning(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
 	raw := serveIdentity(t, a.serverConfig(t))
@@ -123,7 +123,7 @@ func TestInsecureSkipIsWarnedOf(t *testing.T) {
 	eventually(t, "no metric shows the upstream any more", respondsWith(`drawbridge_upstream_unverified{upstream="raw"} 0`))
 }
 
-func TestNamesAndPinsThatFit(t *testing.T) {
+func TestMatchingNamesAndPinsPass(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
 	between := intermediate(t, a.ca)

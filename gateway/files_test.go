@@ -471,7 +471,7 @@ func TestUsersOfAMissingFileAreDownUntilItReturns(t *testing.T) {
 	}
 }
 
-func TestListenerIsDownForItsPortOnceItsFileReturns(t *testing.T) {
+func TestAListenerWhoseFileReturnsIsDownIfItsPortIsTaken(t *testing.T) {
 	ca, dir := certstest.NewCA(t), t.TempDir()
 	front := ca.Server(t, "front.example")
 	chain, key := flat(dir)

@@ -33,7 +33,7 @@ func serve(t *testing.T) Target {
 
 // A late answer delays the requests that are due meanwhile, and the delay of each
 // request counts.
-func TestTimeCountsFromWhenARequestWasDue(t *testing.T) {
+func TestLatencyCountsFromTheTimeARequestWasDue(t *testing.T) {
 	target := serve(t)
 	m := NewMeter(1)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -62,7 +62,7 @@ func TestTimeCountsFromWhenARequestWasDue(t *testing.T) {
 	}
 }
 
-func TestALoadBesideAnotherFailsWithIt(t *testing.T) {
+func TestALoadFailsWithTheLoadBesideIt(t *testing.T) {
 	target := serve(t)
 	m := NewMeter(1)
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)

@@ -21,7 +21,7 @@ func parse(t testing.TB, texts ...string) *cidr.Set {
 	return s
 }
 
-func TestSetHasTheAddressesOfItsPrefixes(t *testing.T) {
+func TestSetContainsTheAddressesOfItsPrefixes(t *testing.T) {
 	s := parse(t, "10.0.0.0/8", "10.1.0.0/16", "192.0.2.1", "192.0.2.128/25", "2001:db8::/32", "::ffff:198.51.100.1", "0.0.0.0/32", "fe80::/10")
 	for addr, want := range map[string]bool{
 		"10.0.0.0": true, "10.1.2.3": true, "10.255.255.255": true, "11.0.0.0": false, "9.255.255.255": false,
@@ -87,7 +87,7 @@ func TestAccess(t *testing.T) {
 		in, out, admitsNoAddress bool
 	}{
 		"none":                                   {nil, true, true, true},
-		"nothing said":                           {&cidr.Access{}, true, true, true},
+		"no access list":                         {&cidr.Access{}, true, true, true},
 		"allowed":                                {&cidr.Access{Allow: inside}, true, false, true},
 		"denied":                                 {&cidr.Access{Deny: inside}, false, true, true},
 		"a part of the allowed prefix is denied": {&cidr.Access{Allow: inside, Deny: host}, false, false, true},

@@ -170,36 +170,36 @@ func TestFailuresSayWhetherTheProxyOrTheServerFailed(t *testing.T) {
 		reason   certs.Reason
 		text     string
 	}{
-		"HTTP, unreachable":         {handle: nil, reason: certs.ReasonEgressProxyFailed, text: "cannot be reached"},
-		"HTTP, silent":              {handle: silent, reason: certs.ReasonConnectTimeout, text: "did not answer CONNECT"},
-		"HTTP, closes":              {handle: func(net.Conn) {}, reason: certs.ReasonEgressProxyFailed, text: "did not answer CONNECT"},
-		"HTTP, another name":        {config: config, handle: func(c net.Conn) { io.Copy(io.Discard, c) }, reason: certs.ReasonEgressProxyFailed, text: "does not complete the TLS handshake"},
-		"HTTP, another protocol":    {handle: says("SSH-2.0-x\r\n\r\n"), reason: certs.ReasonEgressProxyFailed, text: "not HTTP"},
-		"HTTP, no status":           {handle: says("HTTP/1.1 abc\r\n\r\n"), reason: certs.ReasonEgressProxyFailed, text: "not HTTP"},
-		"HTTP, endless":             {handle: says("HTTP/1.1 200 OK\r\nA: " + strings.Repeat("b", 20_000)), reason: certs.ReasonEgressProxyFailed, text: "more than 16384 bytes"},
-		"HTTP, endlessly continues": {handle: says(strings.Repeat("HTTP/1.1 100 Continue\r\n\r\n", 1000)), reason: certs.ReasonEgressProxyFailed, text: "more than 16384 bytes"},
-		"HTTP, 407":                 {handle: answers(nil, "HTTP/1.1 407 Proxy \x1b[31mAuthentication Required\r\n\r\n"), reason: certs.ReasonEgressProxyRefused, text: `rejects the credentials: it answered CONNECT server.test:5432 with "407 Proxy \x1b[31m`},
-		"HTTP, 403":                 {handle: answers(nil, "HTTP/1.1 403 Forbidden\r\n\r\n"), reason: certs.ReasonEgressProxyRefused, text: "refuses the server"},
-		"HTTP, 502":                 {handle: answers(nil, "HTTP/1.1 502 Bad Gateway\r\n\r\n"), reason: certs.ReasonUnreachable, text: "could not connect to the server"},
-		"HTTP, 504":                 {handle: answers(nil, "HTTP/1.1 504 Gateway Timeout\r\n\r\n"), reason: certs.ReasonConnectTimeout, text: "in time"},
-		"SOCKS, unreachable":        {protocol: SOCKS5, handle: nil, reason: certs.ReasonEgressProxyFailed, text: "cannot be reached"},
-		"SOCKS, silent":             {protocol: SOCKS5, handle: silent, reason: certs.ReasonEgressProxyFailed, text: "did not answer"},
-		"SOCKS, silent later": {protocol: SOCKS5, handle: func(c net.Conn) {
+		"HTTP, unreachable":                      {handle: nil, reason: certs.ReasonEgressProxyFailed, text: "cannot be reached"},
+		"HTTP, silent":                           {handle: silent, reason: certs.ReasonConnectTimeout, text: "did not answer CONNECT"},
+		"HTTP, closes":                           {handle: func(net.Conn) {}, reason: certs.ReasonEgressProxyFailed, text: "did not answer CONNECT"},
+		"HTTP, a certificate for another name":   {config: config, handle: func(c net.Conn) { io.Copy(io.Discard, c) }, reason: certs.ReasonEgressProxyFailed, text: "does not complete the TLS handshake"},
+		"HTTP, another protocol":                 {handle: says("SSH-2.0-x\r\n\r\n"), reason: certs.ReasonEgressProxyFailed, text: "not HTTP"},
+		"HTTP, a status that is not a number":    {handle: says("HTTP/1.1 abc\r\n\r\n"), reason: certs.ReasonEgressProxyFailed, text: "not HTTP"},
+		"HTTP, a header without an end":          {handle: says("HTTP/1.1 200 OK\r\nA: " + strings.Repeat("b", 20_000)), reason: certs.ReasonEgressProxyFailed, text: "more than 16384 bytes"},
+		"HTTP, interim responses without an end": {handle: says(strings.Repeat("HTTP/1.1 100 Continue\r\n\r\n", 1000)), reason: certs.ReasonEgressProxyFailed, text: "more than 16384 bytes"},
+		"HTTP, 407":                              {handle: answers(nil, "HTTP/1.1 407 Proxy \x1b[31mAuthentication Required\r\n\r\n"), reason: certs.ReasonEgressProxyRefused, text: `rejects the credentials: it answered CONNECT server.test:5432 with "407 Proxy \x1b[31m`},
+		"HTTP, 403":                              {handle: answers(nil, "HTTP/1.1 403 Forbidden\r\n\r\n"), reason: certs.ReasonEgressProxyRefused, text: "refuses the server"},
+		"HTTP, 502":                              {handle: answers(nil, "HTTP/1.1 502 Bad Gateway\r\n\r\n"), reason: certs.ReasonUnreachable, text: "could not connect to the server"},
+		"HTTP, 504":                              {handle: answers(nil, "HTTP/1.1 504 Gateway Timeout\r\n\r\n"), reason: certs.ReasonConnectTimeout, text: "in time"},
+		"SOCKS, unreachable":                     {protocol: SOCKS5, handle: nil, reason: certs.ReasonEgressProxyFailed, text: "cannot be reached"},
+		"SOCKS, silent":                          {protocol: SOCKS5, handle: silent, reason: certs.ReasonEgressProxyFailed, text: "did not answer"},
+		"SOCKS, silent after the method": {protocol: SOCKS5, handle: func(c net.Conn) {
 			io.ReadFull(c, make([]byte, 4))
 			c.Write([]byte{5, 0})
 			silent(c)
 		}, reason: certs.ReasonConnectTimeout, text: "did not answer the request for"},
-		"SOCKS, closes":           {protocol: SOCKS5, handle: func(net.Conn) {}, reason: certs.ReasonEgressProxyFailed, text: "failed the request"},
-		"SOCKS, another protocol": {protocol: SOCKS5, handle: says("HTTP/1.1 400 Bad Request\r\n\r\n"), reason: certs.ReasonEgressProxyFailed, text: "unexpected protocol version"},
-		"SOCKS, no method":        {protocol: SOCKS5, handle: says("\x05\xff"), reason: certs.ReasonEgressProxyRefused, text: "demands other credentials"},
-		"SOCKS, wrong password":   {protocol: SOCKS5, handle: says("\x05\x02\x01\x01"), reason: certs.ReasonEgressProxyRefused, text: "rejects the credentials"},
-		"SOCKS, failure":          {protocol: SOCKS5, handle: reply(1), reason: certs.ReasonUnreachable, text: "general SOCKS server failure"},
-		"SOCKS, rules":            {protocol: SOCKS5, handle: reply(2), reason: certs.ReasonEgressProxyRefused, text: "refuses the server"},
-		"SOCKS, network":          {protocol: SOCKS5, handle: reply(3), reason: certs.ReasonUnreachable, text: "network unreachable"},
-		"SOCKS, host":             {protocol: SOCKS5, handle: reply(4), reason: certs.ReasonUnreachable, text: "host unreachable"},
-		"SOCKS, refused":          {protocol: SOCKS5, handle: reply(5), reason: certs.ReasonConnectRefused, text: "connection refused"},
-		"SOCKS, expired":          {protocol: SOCKS5, handle: reply(6), reason: certs.ReasonConnectTimeout, text: "TTL expired"},
-		"SOCKS, no such command":  {protocol: SOCKS5, handle: reply(7), reason: certs.ReasonEgressProxyFailed, text: "command not supported"},
+		"SOCKS, closes":               {protocol: SOCKS5, handle: func(net.Conn) {}, reason: certs.ReasonEgressProxyFailed, text: "failed the request"},
+		"SOCKS, another protocol":     {protocol: SOCKS5, handle: says("HTTP/1.1 400 Bad Request\r\n\r\n"), reason: certs.ReasonEgressProxyFailed, text: "unexpected protocol version"},
+		"SOCKS, no acceptable method": {protocol: SOCKS5, handle: says("\x05\xff"), reason: certs.ReasonEgressProxyRefused, text: "demands other credentials"},
+		"SOCKS, wrong password":       {protocol: SOCKS5, handle: says("\x05\x02\x01\x01"), reason: certs.ReasonEgressProxyRefused, text: "rejects the credentials"},
+		"SOCKS, general failure":      {protocol: SOCKS5, handle: reply(1), reason: certs.ReasonUnreachable, text: "general SOCKS server failure"},
+		"SOCKS, forbidden by rules":   {protocol: SOCKS5, handle: reply(2), reason: certs.ReasonEgressProxyRefused, text: "refuses the server"},
+		"SOCKS, network unreachable":  {protocol: SOCKS5, handle: reply(3), reason: certs.ReasonUnreachable, text: "network unreachable"},
+		"SOCKS, host unreachable":     {protocol: SOCKS5, handle: reply(4), reason: certs.ReasonUnreachable, text: "host unreachable"},
+		"SOCKS, connection refused":   {protocol: SOCKS5, handle: reply(5), reason: certs.ReasonConnectRefused, text: "connection refused"},
+		"SOCKS, TTL expired":          {protocol: SOCKS5, handle: reply(6), reason: certs.ReasonConnectTimeout, text: "TTL expired"},
+		"SOCKS, unsupported command":  {protocol: SOCKS5, handle: reply(7), reason: certs.ReasonEgressProxyFailed, text: "command not supported"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := &Proxy{Protocol: c.protocol, Address: closed, Username: "user", Password: password}

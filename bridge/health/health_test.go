@@ -184,7 +184,7 @@ func TestHealthyEndpoints(t *testing.T) {
 			health.HTTP(health.HTTPOptions{Path: "/well?is=it", Contains: "HTTP/1.1 GET up.test /well?is=it"})},
 		{"HTTP/2 over TLS", serveHTTP(t, p.server, says), &p.client,
 			health.HTTP(health.HTTPOptions{Host: "other.test:81", Path: "/a%2Fb//c", Contains: "HTTP/2.0 GET other.test:81 /a%2Fb//c", PriorKnowledge: true})},
-		{"HEAD, and another code", serveHTTP(t, p.server, func(w http.ResponseWriter, r *http.Request) {
+		{"HEAD that expects 418", serveHTTP(t, p.server, func(w http.ResponseWriter, r *http.Request) {
 			if r.Method == http.MethodHead {
 				w.WriteHeader(418)
 			}
@@ -195,7 +195,7 @@ func TestHealthyEndpoints(t *testing.T) {
 			}
 		}), &p.client, health.HTTP(health.HTTPOptions{})},
 		{"gRPC", serveGRPC(t, p.server, serving), &p.client, health.GRPC(health.GRPCOptions{})},
-		{"a service of gRPC", serveGRPC(t, p.server, serving), &p.client, health.GRPC(health.GRPCOptions{Service: "pay"})},
+		{"a gRPC service", serveGRPC(t, p.server, serving), &p.client, health.GRPC(health.GRPCOptions{Service: "pay"})},
 		{"gRPC in plaintext", serveGRPC(t, nil, serving), nil, health.GRPC(health.GRPCOptions{Service: "pay"})},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -246,20 +246,20 @@ func TestUnhealthyEndpoints(t *testing.T) {
 		{"we present no certificate", serveHTTP(t, p.server, fine), &anonymous, "tls http grpc ", nil, certs.ReasonClientCertificateRequired, ""},
 		{"we present no certificate, in TLS 1.2", serveHTTP(t, p.server, fine), &old, "tls http grpc ", nil, certs.ReasonClientCertificateRequired, ""},
 		{"the endpoint speaks plaintext", serveHTTP(t, nil, fine), &p.client, "tls http grpc ", nil, certs.ReasonNotTLS, ""},
-		{"another code", serveHTTP(t, p.server, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) }), &p.client, "",
+		{"an unexpected status code", serveHTTP(t, p.server, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) }), &p.client, "",
 			health.HTTP(health.HTTPOptions{Codes: []health.Codes{{200, 299}, {401, 401}}}), certs.ReasonCheckFailed, "it answered 503, which is not 200 to 299 or 401"},
 		{"a redirect, which is not followed", serveHTTP(t, p.server, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/x", http.StatusFound) }), &p.client,
 			"http ", nil, certs.ReasonCheckFailed, "it answered 302"},
-		{"another body", serveHTTP(t, p.server, body("down for maintenance")), &p.client, "",
+		{"an unexpected body", serveHTTP(t, p.server, body("down for maintenance")), &p.client, "",
 			health.HTTP(health.HTTPOptions{Contains: "ok"}), certs.ReasonCheckFailed, `the first 20 bytes of the body do not contain "ok"`},
-		{"too late in the body", serveHTTP(t, p.server, body(strings.Repeat("-", 64<<10)+"ok")), &p.client, "",
+		{"the expected text comes too late in the body", serveHTTP(t, p.server, body(strings.Repeat("-", 64<<10)+"ok")), &p.client, "",
 			health.HTTP(health.HTTPOptions{Contains: "ok"}), certs.ReasonCheckFailed, "the first 65536 bytes"},
 		{"an incomplete body", serveHTTP(t, nil, func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "100")
 			io.WriteString(w, "o")
 		}), nil, "", health.HTTP(health.HTTPOptions{Contains: "ok"}), certs.ReasonResponseBroken, "unexpected EOF"},
 		{"no response", serve(t, "tcp", func(c net.Conn) { c.Read(make([]byte, 1000)) }), nil, "http grpc ", nil, certs.ReasonResponseBroken, ""},
-		{"no HTTP", serve(t, "tcp", func(c net.Conn) { io.WriteString(c, "220 \x1b[31mready\r\n"); silent(c) }), nil, "http ", nil,
+		{"a response that is not HTTP", serve(t, "tcp", func(c net.Conn) { io.WriteString(c, "220 \x1b[31mready\r\n"); silent(c) }), nil, "http ", nil,
 			certs.ReasonResponseBroken, `\\x1b[31mready`},
 		{"a header without an end", serve(t, "tcp", func(c net.Conn) {
 			io.WriteString(c, "HTTP/1.1 200 OK\r\n")
@@ -270,11 +270,11 @@ func TestUnhealthyEndpoints(t *testing.T) {
 			}
 		}), nil, "http ", nil, certs.ReasonResponseBroken, ""},
 		{"NOT_SERVING", serveGRPC(t, p.server, sick), &p.client, "grpc ", nil, certs.ReasonCheckFailed, "it is NOT_SERVING"},
-		{"a service that is not known", serveGRPC(t, nil, sick), nil, "", health.GRPC(health.GRPCOptions{Service: "pay"}), certs.ReasonCheckFailed, "does not know the service"},
-		{"no health service", serveGRPC(t, nil, nil), nil, "grpc ", nil, certs.ReasonCheckFailed, "has no grpc.health.v1.Health"},
-		{"no gRPC", serveHTTP(t, p.server, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(404) }), &p.client, "grpc ", nil, certs.ReasonCheckFailed, "it answered 404, which is not gRPC"},
-		{"no gRPC status", serveHTTP(t, p.server, fine), &p.client, "grpc ", nil, certs.ReasonCheckFailed, "has no gRPC status"},
-		{"no HTTP/2", serveHTTP(t, only1, fine), &p.client, "grpc ", nil, certs.ReasonALPNMismatch, ""},
+		{"an unknown service", serveGRPC(t, nil, sick), nil, "", health.GRPC(health.GRPCOptions{Service: "pay"}), certs.ReasonCheckFailed, "does not know the service"},
+		{"a server without the health service", serveGRPC(t, nil, nil), nil, "grpc ", nil, certs.ReasonCheckFailed, "has no grpc.health.v1.Health"},
+		{"a response that is not gRPC", serveHTTP(t, p.server, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(404) }), &p.client, "grpc ", nil, certs.ReasonCheckFailed, "it answered 404, which is not gRPC"},
+		{"a response without a gRPC status", serveHTTP(t, p.server, fine), &p.client, "grpc ", nil, certs.ReasonCheckFailed, "has no gRPC status"},
+		{"a server without HTTP/2", serveHTTP(t, only1, fine), &p.client, "grpc ", nil, certs.ReasonALPNMismatch, ""},
 	} {
 		run := func(kind string, how health.Check) {
 			t.Run(test.name+" "+kind, func(t *testing.T) {
@@ -313,13 +313,13 @@ func TestAHangingEndpointTimesOut(t *testing.T) {
 		ask     health.Check
 		want    certs.Reason
 	}{
-		{"in the handshake", mute, &p.client, health.TLS(upstream.Stream, ""), certs.ReasonHandshakeTimeout},
-		{"in the handshake before a request", mute, &p.client, health.HTTP(health.HTTPOptions{}), certs.ReasonHandshakeTimeout},
+		{"during the handshake", mute, &p.client, health.TLS(upstream.Stream, ""), certs.ReasonHandshakeTimeout},
+		{"during the handshake before a request", mute, &p.client, health.HTTP(health.HTTPOptions{}), certs.ReasonHandshakeTimeout},
 		{"before the response", hangs, &p.client, health.HTTP(health.HTTPOptions{}), certs.ReasonResponseTimeout},
 		{"before the response in plaintext", mute, nil, health.HTTP(health.HTTPOptions{}), certs.ReasonResponseTimeout},
-		{"in the body", hangsInBody, &p.client, health.HTTP(health.HTTPOptions{Contains: "ok"}), certs.ReasonResponseTimeout},
-		{"before the answer of gRPC", mute, nil, health.GRPC(health.GRPCOptions{}), certs.ReasonResponseTimeout},
-		{"in the answer of gRPC", hangsInBody, &p.client, health.GRPC(health.GRPCOptions{}), certs.ReasonResponseTimeout},
+		{"during the body", hangsInBody, &p.client, health.HTTP(health.HTTPOptions{Contains: "ok"}), certs.ReasonResponseTimeout},
+		{"before the gRPC response", mute, nil, health.GRPC(health.GRPCOptions{}), certs.ReasonResponseTimeout},
+		{"during the gRPC response", hangsInBody, &p.client, health.GRPC(health.GRPCOptions{}), certs.ReasonResponseTimeout},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			limit, err := 300*time.Millisecond, error(nil)

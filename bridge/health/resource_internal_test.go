@@ -88,7 +88,7 @@ func TestTheCostOfAnHTTPAnswerIsBoundedByItsLength(t *testing.T) {
 		{name: "only spaces", endless: " "},
 		{name: "interim responses without end", endless: "HTTP/1.1 103 Early Hints\r\n\r\n"},
 		{name: "a body without end", head: ok + "\r\n", endless: "body "},
-		{name: "a body that is longer than it says", head: ok + "Content-Length: 5\r\n\r\n", endless: "body "},
+		{name: "a body longer than its Content-Length", head: ok + "Content-Length: 5\r\n\r\n", endless: "body "},
 		{name: "chunks of one byte", head: chunked, endless: "1\r\nx\r\n"},
 		{name: "long extensions of chunks", head: chunked, endless: "1;" + strings.Repeat("x", 4000) + "\r\nx\r\n"},
 		{name: "one byte at a time", head: ok + "\r\n", endless: "body ", cut: 1, bound: alloctest.Bound{CPU: 200 * time.Nanosecond,
@@ -118,10 +118,10 @@ func TestTheCostOfAGRPCAnswerIsBoundedByItsLength(t *testing.T) {
 		return append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(message))), message...)
 	}
 	for name, message := range map[string][]byte{
-		"many numbers":      bytes.Repeat([]byte{1 << 3, 2}, maxMessage/2-5),
-		"many empty fields": bytes.Repeat([]byte{2<<3 | 2, 0}, maxMessage/2-5),
-		"long numbers":      bytes.Repeat([]byte{1 << 3, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f}, maxMessage/10-1),
-		"a length too long": append(bytes.Repeat([]byte{1 << 3, 2}, 100), 2<<3|2, 0xff, 0xff, 0xff, 0xff, 0x0f),
+		"many numbers":               bytes.Repeat([]byte{1 << 3, 2}, maxMessage/2-5),
+		"many empty fields":          bytes.Repeat([]byte{2<<3 | 2, 0}, maxMessage/2-5),
+		"long numbers":               bytes.Repeat([]byte{1 << 3, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f}, maxMessage/10-1),
+		"a length that is too large": append(bytes.Repeat([]byte{1 << 3, 2}, 100), 2<<3|2, 0xff, 0xff, 0xff, 0xff, 0x0f),
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := framed(message)

@@ -268,7 +268,7 @@ func TestRefusedClientsAreClosedInTime(t *testing.T) {
 }
 
 // A connection over a limit does not spend a rate.
-func TestRateIsSpentLast(t *testing.T) {
+func TestConnectionsOverALimitDoNotSpendTheRate(t *testing.T) {
 	s := serve(t, &intake.Rules{MaxConnections: 1, Rate: limit.Rate{Count: 2, Period: time.Hour}}, nil)
 	one := s.dial(t)
 	wantEcho(t, one)

@@ -14,7 +14,7 @@ import (
 
 // A client that sends an endless flood of records without data is disconnected. Other
 // clients are served.
-func TestFloodsOfAClientEnd(t *testing.T) {
+func TestFloodsFromAClientEndTheConnection(t *testing.T) {
 	p := newPKI(t)
 	ln := listen(t, "tcp")
 	echo(t, ln, nil)
@@ -37,7 +37,7 @@ func TestFloodsOfAClientEnd(t *testing.T) {
 }
 
 // The same floods from an upstream.
-func TestFloodsOfAnUpstreamEnd(t *testing.T) {
+func TestFloodsFromAnUpstreamEndTheConnection(t *testing.T) {
 	p := newPKI(t)
 	ln := listen(t, "tcp")
 	g := serve(t, &l4.Table{Default: through(group(over(t, ln, certs.ClientOptions{
@@ -80,7 +80,7 @@ func writeFlood(raw net.Conn, record []byte) (sent func() int, flood func() erro
 	}
 }
 
-func TestFloodsInPlaceOfAHandshakeEnd(t *testing.T) {
+func TestFloodsDuringTheHandshakeEndTheConnection(t *testing.T) {
 	p := newPKI(t)
 	ln := listen(t, "tcp")
 	listener := serve(t, &l4.Table{TLS: p.listener(t, "gate.test"), HandshakeTimeout: time.Hour, Default: through(group(plain(ln)))})

@@ -287,7 +287,7 @@ func TestServerNameFromTheClientsSNI(t *testing.T) {
 }
 
 // A plaintext client sends no host, so it does not match a route for one.
-func TestServerNameFromHostNeedsOne(t *testing.T) {
+func TestServerNameFromHostNeedsAHost(t *testing.T) {
 	p := newPKI(t)
 	w := newRecorder(t, p.server(t, "a.test"))
 	u := group(over(t, w.ln, certs.ClientOptions{FromHost: true, Trust: []*certs.TrustBundle{p.ca.Trust(t)}}))

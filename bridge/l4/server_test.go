@@ -382,7 +382,7 @@ func TestShutdownCuts(t *testing.T) {
 	}
 }
 
-func TestShutdownOfNothingIsClean(t *testing.T) {
+func TestShutdownWithoutConnectionsIsClean(t *testing.T) {
 	for range 100 {
 		if err := l4.New(l4.Options{}).Shutdown(canceled()); err != nil {
 			t.Fatal(err)

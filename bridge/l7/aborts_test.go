@@ -36,10 +36,10 @@ var aborts = flag.Int("aborts", 600, "how many exchanges TestAbortedExchangesLea
 func TestAbortedExchangesLeaveNothing(t *testing.T) {
 	// Everything that the first exchange leaves for later exchanges, such as
 	// buffers, exists when it ends.
-	t.Run("first", func(t *testing.T) { abortExchanges(t, *aborts/4) })
+	t.Run("warm-up", func(t *testing.T) { abortExchanges(t, *aborts/4) })
 	goroutines, descriptors, heap := usage(t)
 	begun := time.Now()
-	t.Run("then", func(t *testing.T) { abortExchanges(t, *aborts) })
+	t.Run("measured", func(t *testing.T) { abortExchanges(t, *aborts) })
 	took := time.Since(begun)
 	eventually(t, "no goroutine and no descriptor is left", func() bool {
 		g, d, _ := usage(t)

@@ -25,10 +25,10 @@ func requests(seen chan<- string) http.Handler {
 
 func TestBytesAfterABrokenBodyAreNotARequest(t *testing.T) {
 	for name, body := range map[string]string{
-		"no size":                     "zz\r\n",
-		"no line end after the chunk": "5\r\nhelloXX",
-		"a line feed in it":           "5;\nx\r\nhello\r\n",
-		"a size that overflows":       "fffffffffffffffff\r\n",
+		"no size":                         "zz\r\n",
+		"no line end after the chunk":     "5\r\nhelloXX",
+		"a line feed inside the line end": "5;\nx\r\nhello\r\n",
+		"a size that overflows":           "fffffffffffffffff\r\n",
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newTestbed(t)

@@ -125,7 +125,7 @@ func TestTriesEndAtTheTotalDeadline(t *testing.T) {
 
 // The time limit of a try ends with the head of the response. It bounds neither
 // the response's body nor the client.
-func TestNoTryEndsBecauseOfItsBodies(t *testing.T) {
+func TestTheTimeoutOfATryDoesNotBoundBodies(t *testing.T) {
 	t.Parallel()
 	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 		withGrowingLimit(t, 600*time.Millisecond, func(perTry time.Duration) bool { return slowBodiesAreTriedOnce(t, p, perTry) })

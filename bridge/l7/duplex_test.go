@@ -68,8 +68,8 @@ func TestStreamsEndCorrectlyInEveryOrderThroughTheGateway(t *testing.T) {
 		// upstream reads.
 		reads, trailer, upstreamReads string
 	}{
-		{name: "the upstream answers all", upstream: func(s *http2.ServerStream) { _ = s.Write([]byte("bye")); _ = s.End(status) }, reads: "bye end", trailer: "5"},
-		{name: "the upstream answers all without a trailer", upstream: func(s *http2.ServerStream) { _ = s.Write([]byte("bye")); _ = s.End(nil) }, reads: "bye end"},
+		{name: "the upstream responds with a trailer", upstream: func(s *http2.ServerStream) { _ = s.Write([]byte("bye")); _ = s.End(status) }, reads: "bye end", trailer: "5"},
+		{name: "the upstream responds without a trailer", upstream: func(s *http2.ServerStream) { _ = s.Write([]byte("bye")); _ = s.End(nil) }, reads: "bye end"},
 		{name: "the upstream fails", upstream: func(s *http2.ServerStream) { s.Abort(io.ErrClosedPipe) }, reads: " INTERNAL_ERROR"},
 		{name: "the upstream cancels", upstream: func(s *http2.ServerStream) { s.Abort(net.ErrClosed) }, reads: " INTERNAL_ERROR"},
 		{name: "the upstream announces the end and does not end the stream", upstream: func(*http2.ServerStream) {}, reads: " INTERNAL_ERROR"},
@@ -242,7 +242,7 @@ func slowBodyIsCutOff(t *testing.T, limit time.Duration) (inTime bool) {
 	if got := <-read; got != "so far CANCEL" {
 		t.Errorf("the upstream read %q", got)
 	}
-	for name, s := range map[string]*http2.ClientStream{"the conversation": conversation, "the call": grpc} {
+	for name, s := range map[string]*http2.ClientStream{"the bidirectional stream": conversation, "the gRPC call": grpc} {
 		_ = s.Write([]byte(", and so good"))
 		_ = s.End(nil)
 		if s == grpc {

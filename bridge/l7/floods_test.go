@@ -18,7 +18,7 @@ import (
 
 // The gateway disconnects a client that sends an endless series of TLS records
 // without data before its first request, in both HTTP versions.
-func TestFloodsOfAClientEnd(t *testing.T) {
+func TestFloodsFromAClientEndTheConnection(t *testing.T) {
 	w := newTestbed(t)
 	b := w.back(backs.HTTP1, w.server(http.NotFoundHandler(), "http/1.1"))
 	for _, protocol := range []string{"http/1.1", "h2"} {
@@ -102,7 +102,7 @@ func (w *testbed) recordsWithoutData(t *testing.T, protocol string) {
 
 // If an upstream answers a request with such a flood, the gateway ends the
 // connection and the request.
-func TestFloodsOfAnUpstreamEnd(t *testing.T) {
+func TestFloodsFromAnUpstreamEndTheConnection(t *testing.T) {
 	w := newTestbed(t)
 	for protocol, version := range map[string]backs.Protocol{"http/1.1": backs.HTTP1, "h2": backs.HTTP2} {
 		for name, send := range splicetest.AllFloods() {

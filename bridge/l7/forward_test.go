@@ -157,7 +157,7 @@ func TestConnectFailuresTryTheNextEndpoint(t *testing.T) {
 	}
 }
 
-func TestFailuresAreAnsweredShortlyAndLoggedWithTheirReason(t *testing.T) {
+func TestFailuresAreAnsweredBrieflyAndLoggedWithTheirReason(t *testing.T) {
 	other := newTestbed(t)
 	for _, c := range []struct {
 		name   string

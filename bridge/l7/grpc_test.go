@@ -188,7 +188,7 @@ func TestInvalidCallTimeoutsSetNoDeadline(t *testing.T) {
 	}{
 		{"none", nil, "head 0"},
 		{"long", []message.Field{timeout("99999999H")}, "head 0"},
-		{"passed already", []message.Field{timeout("0n")}, "head 4"},
+		{"zero", []message.Field{timeout("0n")}, "head 4"},
 		{"malformed", []message.Field{timeout("1s")}, "head 13"},
 		{"empty", []message.Field{timeout("")}, "head 13"},
 		{"twice", []message.Field{timeout("1H"), timeout("1H")}, "head 13"},

@@ -45,7 +45,7 @@ func TestAnOpenRequestHoldsLittle(t *testing.T) {
 		"without a body":           {fields: []string{":method: GET", ":path: /"}, end: true},
 		"whose body has not begun": {fields: []string{":method: POST", ":path: /"}},
 		"with a part of its body":  {fields: []string{":method: POST", ":path: /"}, body: "x"},
-		"that is a stream of gRPC": {fields: []string{":method: POST", ":path: /a.B/C", "content-type: application/grpc", "te: trailers"}, body: "\x00\x00\x00\x00\x01x"},
+		"a gRPC stream":            {fields: []string{":method: POST", ":path: /a.B/C", "content-type: application/grpc", "te: trailers"}, body: "\x00\x00\x00\x00\x01x"},
 		"with a body of a few KiB": {fields: []string{":method: POST", ":path: /"}, body: strings.Repeat("x", 3<<10)},
 		"with a part of a KiB":     {fields: []string{":method: POST", ":path: /", "content-length: 1024"}, body: strings.Repeat("x", 500)},
 	} {

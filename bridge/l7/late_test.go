@@ -56,7 +56,7 @@ var limitedWaits = map[string]func(t *testing.T, c net.Conn){
 }
 
 // Limits end a wait neither early nor more than 5 percent late.
-func TestLimitsAreKeptToWithinATwentieth(t *testing.T) {
+func TestTimeLimitsAreAtMostFivePercentLate(t *testing.T) {
 	for name, wait := range limitedWaits {
 		for _, limit := range []time.Duration{100 * time.Millisecond, time.Second, 15 * time.Second, time.Minute, 10 * time.Minute} {
 			t.Run(fmt.Sprintf("%s, %v", name, limit), func(t *testing.T) {

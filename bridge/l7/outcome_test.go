@@ -127,13 +127,13 @@ func TestResponsesEjectEndpoints(t *testing.T) {
 		{"a gRPC status in a response that is not gRPC", call("14", ""), get, Forward{}, false, ""},
 		{"no response", abort(""), get, Forward{}, true, certs.ReasonResponseBroken},
 		{"half a response", abort("half"), get, Forward{}, true, certs.ReasonResponseBroken},
-		{"no response in time", hang(""), get, Forward{Timeout: 30 * time.Millisecond}, true, certs.ReasonResponseTimeout},
-		{"half a response in time", hang("half"), get, Forward{TotalTimeout: 30 * time.Millisecond}, true, certs.ReasonResponseTimeout},
-		{"clients that leave before it", hang(""), leave(0), Forward{}, false, ""},
-		{"clients that leave in the middle", hang("half\n"), leave(2), Forward{}, false, ""},
+		{"no response before the timeout", hang(""), get, Forward{Timeout: 30 * time.Millisecond}, true, certs.ReasonResponseTimeout},
+		{"half a response before the total timeout", hang("half"), get, Forward{TotalTimeout: 30 * time.Millisecond}, true, certs.ReasonResponseTimeout},
+		{"clients that leave before the response", hang(""), leave(0), Forward{}, false, ""},
+		{"clients that leave during the response", hang("half\n"), leave(2), Forward{}, false, ""},
 		{"clients that do not send their body in time", func(rw http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) }, stall,
 			Forward{Timeout: 30 * time.Millisecond}, false, ""},
-		{"no response in the time of a try", hang(""), get, Forward{Retry: &exchange.Retry{PerTry: 30 * time.Millisecond}}, true, certs.ReasonResponseTimeout},
+		{"no response before the timeout of a try", hang(""), get, Forward{Retry: &exchange.Retry{PerTry: 30 * time.Millisecond}}, true, certs.ReasonResponseTimeout},
 	} {
 		for name, p := range map[string]backs.Protocol{"HTTP/1.1": backs.HTTP1, "HTTP/2": backs.HTTP2} {
 			t.Run(test.name+" over "+name, func(t *testing.T) {

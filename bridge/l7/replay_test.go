@@ -17,7 +17,7 @@ import (
 )
 
 // A body within the bound is resent byte for byte; a longer one is not resent.
-func TestBodiesAreSentAgainWithinTheBound(t *testing.T) {
+func TestBodiesAreResentWithinTheLimit(t *testing.T) {
 	random := make([]byte, 300_000)
 	for i := range random {
 		random[i] = byte(rand.Uint32())
@@ -81,7 +81,7 @@ func TestBodiesAreSentAgainWithinTheBound(t *testing.T) {
 
 // While a client sends its body slowly, several tries fail. Each try receives the part
 // that has arrived at once, and the last try receives the whole body.
-func TestTriesThatEndWhileTheBodyComes(t *testing.T) {
+func TestTriesThatEndDuringTheUpload(t *testing.T) {
 	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 		schemes(t, func(t *testing.T, w *testbed, table *Table, scheme string) {
 			const parts = 5
@@ -171,7 +171,7 @@ func (c chunks) Write(p []byte) (int, error) {
 
 // Keeping a body does not delay it, and the kept bytes are dropped when the response
 // begins.
-func TestStreamsThatMayBeTriedAgain(t *testing.T) {
+func TestStreamsThatMayBeRetried(t *testing.T) {
 	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 		schemes(t, func(t *testing.T, w *testbed, table *Table, scheme string) {
 			r := everything
@@ -254,7 +254,7 @@ func TestExpectContinueWithRetries(t *testing.T) {
 }
 
 // If the client aborts its body, the request is not sent again.
-func TestBrokenBodiesAreNotSentAgain(t *testing.T) {
+func TestBrokenBodiesAreNotResent(t *testing.T) {
 	w := newTestbed(t)
 	tries := make(chan bool, 10)
 	_, address := w.gateway(fixed(&Table{Default: retried(w.back(backs.HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
@@ -272,7 +272,7 @@ func TestBrokenBodiesAreNotSentAgain(t *testing.T) {
 }
 
 // Clients that leave at any time during the tries leave nothing behind.
-func TestClientsThatLeaveWhileTheirRequestIsTriedAgain(t *testing.T) {
+func TestClientsThatLeaveDuringARetry(t *testing.T) {
 	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 		schemes(t, func(t *testing.T, w *testbed, table *Table, scheme string) {
 			f := &failingFirst{fails: 1000}

@@ -119,7 +119,7 @@ func sum(p []byte) (n uint64) {
 // A request that an HTTP/2 upstream reports as not processed is resent, for
 // every method and without a retry policy, if all sent bytes of its body are
 // still kept.
-func TestUnprocessedRequestsAreSentAgainWithTheirBody(t *testing.T) {
+func TestUnprocessedRequestsAreResentWithTheirBody(t *testing.T) {
 	random := make([]byte, 1<<20)
 	for i := range random {
 		random[i] = byte(rand.Uint32())
@@ -169,15 +169,15 @@ func TestUnprocessedRequestsAreSentAgainWithTheirBody(t *testing.T) {
 
 // The gateway answers a request whose body is no longer kept, or that was
 // refused too often.
-func TestUnprocessedRequestsThatCannotBeSentAgain(t *testing.T) {
+func TestUnprocessedRequestsThatCannotBeResent(t *testing.T) {
 	for name, c := range map[string]struct {
 		d    *refusingUpstream
 		body int
 		seen int
 	}{
-		"the upstream took more than is kept": {&refusingUpstream{fails: 1, window: true, after: 500_000, goesAway: true}, 1 << 20, 1},
-		"each stream is refused":              {&refusingUpstream{fails: 1000}, 10, 1 + 2},
-		"each connection goes away":           {&refusingUpstream{fails: 1000, goesAway: true}, 10, 8},
+		"the upstream read more than the gateway keeps": {&refusingUpstream{fails: 1, window: true, after: 500_000, goesAway: true}, 1 << 20, 1},
+		"each stream is refused":                        {&refusingUpstream{fails: 1000}, 10, 1 + 2},
+		"each connection goes away":                     {&refusingUpstream{fails: 1000, goesAway: true}, 10, 8},
 	} {
 		schemes(t, func(t *testing.T, w *testbed, table *Table, scheme string) {
 			d := &refusingUpstream{fails: c.d.fails, after: c.d.after, window: c.d.window, goesAway: c.d.goesAway}
@@ -198,7 +198,7 @@ func TestUnprocessedRequestsThatCannotBeSentAgain(t *testing.T) {
 
 // A request whose stream is refused goes to another endpoint, if the upstream
 // has one.
-func TestRefusedRequestsGoElsewhere(t *testing.T) {
+func TestRefusedRequestsGoToAnotherEndpoint(t *testing.T) {
 	w := newTestbed(t)
 	full, free := &refusingUpstream{fails: 1000}, &refusingUpstream{}
 	back := w.back(backs.HTTP2, w.raw(w.serverTLS("h2"), full.serve), w.raw(w.serverTLS("h2"), free.serve))

@@ -108,7 +108,7 @@ var costRows = []costRow{
 	{name: "chunk extensions", body: tinyChunks(300, ";name=value", ""), perByte: 150, reason: "small chunks; and the request is small, because extensions may have 4 KiB"},
 	{name: "a trailer", body: tinyChunks(1, "", strings.Repeat("X-Trailer-Field: "+strings.Repeat("v", 50)+"\r\n", 200))},
 	{name: "a trailer of short fields", body: tinyChunks(1, "", strings.Repeat("a: b\r\n", 900)), perByte: 150, held: 24,
-		reason: "as short fields"},
+		reason: "for the same reason as \"short fields\""},
 }
 
 // cpu returns the CPU time that the process has used.
@@ -332,7 +332,7 @@ func costTestbed(t *testing.T) (w *testbed, s *costSink, address string) {
 // row.
 var costClients = map[string]func(w *testbed, address string, row *costRow) costClient{"HTTP/1": newCostClient1, "HTTP/2": newCostClient2}
 
-func TestRowsThatMayCostMoreSayWhy(t *testing.T) {
+func TestRowsWithAHigherLimitGiveAReason(t *testing.T) {
 	for _, row := range costRows {
 		if (row.perByte > maxPerByte || row.held > maxHeldByte) != (row.reason != "") {
 			t.Errorf("%s: %.0f ns, %.0f bytes held, %q", row.name, row.perByte, row.held, row.reason)

@@ -190,7 +190,7 @@ func (l *refusingListener) Accept() (net.Conn, error) {
 
 // In every pair of HTTP versions, each kind of failure is retried if the policy says
 // so, and only then.
-func TestFailuresAreTriedAgain(t *testing.T) {
+func TestFailuresAreRetried(t *testing.T) {
 	without := map[string]func(r *exchange.Retry){
 		"no connection": func(r *exchange.Retry) { r.ConnectFailure = false },
 		"reset":         func(r *exchange.Retry) { r.Reset = false },
@@ -261,7 +261,7 @@ func TestFailuresAreTriedAgain(t *testing.T) {
 
 // A request that the upstream may have acted upon is sent twice only if its method is
 // idempotent or the route allows it.
-func TestMethodsThatAreTriedAgain(t *testing.T) {
+func TestMethodsThatAreRetried(t *testing.T) {
 	w := newTestbed(t)
 	for way, build := range ways {
 		for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
@@ -377,7 +377,7 @@ func TestNoRetryAfterResponseWasForwarded(t *testing.T) {
 	}
 }
 
-func TestUpgradesAreNotTriedAgain(t *testing.T) {
+func TestUpgradesAreNotRetried(t *testing.T) {
 	w := newTestbed(t)
 	tries := make(chan bool, 10)
 	_, address := w.gateway(fixed(&Table{Default: retried(w.back(backs.HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {

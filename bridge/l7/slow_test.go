@@ -221,7 +221,7 @@ func TestStuckClientsAreCutOff(t *testing.T) {
 
 // If an upstream neither reads an upload nor answers, the client waits no longer than
 // the limit.
-func TestStuckUpstreamsAreNotWaitedFor(t *testing.T) {
+func TestStuckUpstreamsTimeOut(t *testing.T) {
 	t.Parallel()
 	for _, secure := range []bool{false, true} {
 		for _, retries := range []bool{false, true} {

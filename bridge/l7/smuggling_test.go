@@ -43,9 +43,9 @@ func TestOneRequestInIsOneRequestOut(t *testing.T) {
 		{"a coding that is not known", "Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", refused},
 		{"a coding after a vertical tab", "Transfer-Encoding: \vchunked\r\n\r\n0\r\n\r\n", refused},
 		{"identity", "Transfer-Encoding: identity\r\nContent-Length: 5\r\n\r\nhello", refused},
-		{"a size in hexadecimal", "Transfer-Encoding: chunked\r\n\r\n0x5\r\nhello\r\n0\r\n\r\n", refused},
-		{"a size with a sign", "Transfer-Encoding: chunked\r\n\r\n+5\r\nhello\r\n0\r\n\r\n", refused},
-		{"a line feed in an extension", "Transfer-Encoding: chunked\r\n\r\n5;\na\r\nhello\r\n0\r\n\r\n", refused},
+		{"a chunk size with 0x", "Transfer-Encoding: chunked\r\n\r\n0x5\r\nhello\r\n0\r\n\r\n", refused},
+		{"a chunk size with a sign", "Transfer-Encoding: chunked\r\n\r\n+5\r\nhello\r\n0\r\n\r\n", refused},
+		{"a line feed in a chunk extension", "Transfer-Encoding: chunked\r\n\r\n5;\na\r\nhello\r\n0\r\n\r\n", refused},
 		{"line feeds around chunks", "Transfer-Encoding: chunked\r\n\r\n5\nhello\n0\n\n", refused},
 		{"a chunk that is too long", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello!\r\n0\r\n\r\n", refused},
 		{"another host", "Host: b\r\n\r\n", refused},
@@ -80,7 +80,7 @@ func TestOneRequestInIsOneRequestOut(t *testing.T) {
 	}
 }
 
-func TestConnectionsWithMoreThanAResponseAreNotUsedAgain(t *testing.T) {
+func TestConnectionsWithBytesAfterTheResponseAreNotReused(t *testing.T) {
 	for name, response := range map[string]string{
 		"a second response":   "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok" + "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nPOISON",
 		"a body after a 204":  "HTTP/1.1 204 No Content\r\nContent-Length: 6\r\n\r\nPOISON",

@@ -29,7 +29,7 @@ func TestRetriesDoNotMultiplyAnOutage(t *testing.T) {
 	}{
 		{"503, within the budget", upstream.RetryBudget{Percent: 20, Min: 3}, 0, 1.35, 1, func(w http.ResponseWriter) { http.Error(w, "busy", http.StatusServiceUnavailable) }},
 		{"reset, within the budget", upstream.RetryBudget{Percent: 20, Min: 3}, 0, 1.35, 1, func(http.ResponseWriter) { panic(http.ErrAbortHandler) }},
-		{"503, without one", upstream.RetryBudget{Percent: 100}, time.Microsecond, 4, 3.9, func(w http.ResponseWriter) { http.Error(w, "busy", http.StatusServiceUnavailable) }},
+		{"503, without a budget", upstream.RetryBudget{Percent: 100}, time.Microsecond, 4, 3.9, func(w http.ResponseWriter) { http.Error(w, "busy", http.StatusServiceUnavailable) }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newTestbed(t)

@@ -14,7 +14,7 @@ import (
 
 // When a connection to an HTTP/2 upstream is dead, one request discovers it, and later
 // requests use another connection.
-func TestRequestsLeaveADeadHTTP2Connection(t *testing.T) {
+func TestRequestsAvoidADeadHTTP2Connection(t *testing.T) {
 	t.Parallel()
 	withGrowingLimit(t, 2*time.Second, func(limit time.Duration) bool {
 		got := throughADeadConnection(t, limit)

@@ -71,7 +71,7 @@ func TestResponsesThatEndWithTheConnection(t *testing.T) {
 		"TLS's close_notify":    {func(c net.Conn) { _ = c.(*tls.Conn).CloseWrite(); c.Close() }, true, true},
 		"no close_notify":       {func(c net.Conn) { c.(*tls.Conn).NetConn().Close() }, true, false},
 		"TLS, reset":            {func(c net.Conn) { n := c.(*tls.Conn).NetConn(); _ = n.(*net.TCPConn).SetLinger(0); n.Close() }, true, false},
-		"the gateway's own end": {nil, false, false},
+		"an end by the gateway": {nil, false, false},
 	} {
 		for _, secure := range []bool{false, true} {
 			w := newTestbed(t)

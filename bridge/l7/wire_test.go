@@ -30,7 +30,7 @@ var seen = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintf(w, "%s %s\n%s", r.Host, r.RequestURI, strings.Join(lines, "\n"))
 })
 
-func TestForgedAndHopByHopFieldsStopHere(t *testing.T) {
+func TestForgedAndHopByHopFieldsAreRemoved(t *testing.T) {
 	w := newTestbed(t)
 	_, address := w.plain(w.back(backs.HTTP1, w.server(seen)))
 	c := w.dial(address)
@@ -262,7 +262,7 @@ func TestExpectContinue(t *testing.T) {
 }
 
 // A client that withholds its body loses the connection once its request is answered.
-func TestAnAnsweredRequestIsNotWaitedForLong(t *testing.T) {
+func TestAWithheldBodyEndsTheConnectionAfterTheResponse(t *testing.T) {
 	w := newTestbed(t)
 	_, address := w.plain(w.back(backs.HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		rw.Header().Set("Connection", "close")

@@ -112,7 +112,7 @@ func TestProbesOfOpenSSL(t *testing.T) {
 			facts: []string{"one certificate", "CN=test intermediate of"}, advice: []string{"have the upstream send"}},
 		{name: "no client certificate", issued: good, args: verify, change: func(o *certs.ClientOptions) { o.Certificate = nil },
 			reason: certs.ReasonClientCertificateRequired, facts: []string{"requires", "CN=test root of"}, advice: []string{"tls.certificate"}},
-		{name: "a stranger's client certificate", issued: good, args: verify,
+		{name: "a client certificate of an unknown CA", issued: good, args: verify,
 			change: func(o *certs.ClientOptions) { o.Certificate = certstest.Certificate(t, other.Client(t, "stranger")) },
 			reason: certs.ReasonClientCertificateRejected, facts: []string{"CN=stranger", "CN=another root", "CN=test root of"}, advice: []string{"tls.certificate"}},
 		{name: "no protocol in common", issued: good, args: []string{"-alpn", "http/1.1"},

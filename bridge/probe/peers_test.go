@@ -42,16 +42,16 @@ func TestAnEndpointWithoutTLSIsQuoted(t *testing.T) {
 		facts []string
 	}{
 		{"HTTP", after("HTTP/1.1 400 Bad Request\r\nServer: x\r\n\r\nno"), []string{`it answered "HTTP/1.1 400 Bad Request"`, "HTTP in plaintext"}},
-		{"SSH, unasked", func(c net.Conn) { io.WriteString(c, "SSH-2.0-OpenSSH_9.2\r\n"); io.Copy(io.Discard, c) }, []string{`"SSH-2.0-OpenSSH_9.2"`, "as SSH does"}},
+		{"an SSH banner", func(c net.Conn) { io.WriteString(c, "SSH-2.0-OpenSSH_9.2\r\n"); io.Copy(io.Discard, c) }, []string{`"SSH-2.0-OpenSSH_9.2"`, "as SSH does"}},
 		{"SMTP", func(c net.Conn) { io.WriteString(c, "220 mail.test ESMTP\r\n"); io.Copy(io.Discard, c) }, []string{`"220 mail.test ESMTP"`}},
-		{"in pieces", func(c net.Conn) {
+		{"a banner in pieces", func(c net.Conn) {
 			for _, b := range []byte("-ERR unknown\r\n") {
 				c.Write([]byte{b})
 			}
 			io.Copy(io.Discard, c)
 		}, []string{`"-ERR unknown"`, "as Redis does"}},
 		{"terminal escape sequences", after("\x1b[31mred\x00\xff\u202e\r\n"), []string{`\x1b[31mred\x00\xff\u202e`}},
-		{"no end", func(c net.Conn) {
+		{"a banner without an end", func(c net.Conn) {
 			c.Read(make([]byte, 1))
 			chunk := bytes.Repeat([]byte("A"), 4096)
 			for {

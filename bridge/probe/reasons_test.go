@@ -57,7 +57,7 @@ func TestAFailedHandshakeIsExplained(t *testing.T) {
 			advice: []string{"new key", "tls.trust_bundles"},
 		},
 		{
-			name: "a CA that another trust bundle has",
+			name: "a CA in another trust bundle",
 			change: func(t *testing.T, p peers) {
 				p.client.Trust = []*certs.TrustBundle{other.Trust(t)}
 				p.target.Known = []probe.Bundle{{Name: "wrong", Trust: other.Trust(t)}, {Name: "corp", Trust: ca.Trust(t)}}
@@ -440,7 +440,7 @@ func TestAFailedHandshakeIsExplained(t *testing.T) {
 			advice: []string{`set tls.alpn to ["http/1.1"]`},
 		},
 		{
-			name: "no protocol that a client could guess",
+			name: "a server protocol that the probe does not try",
 			change: func(_ *testing.T, p peers) {
 				p.client.NextProtos, p.server.NextProtos = []string{"h2", "http/1.1"}, []string{"smtp"}
 			},

@@ -27,12 +27,12 @@ func TestAProbeStartsTLS(t *testing.T) {
 				tc.Read(make([]byte, 1))
 			}
 		}, "", "agreed in PostgreSQL to start TLS, and completed the handshake: TLS 1.3", ""},
-		"refuses":            {"N", nil, certs.ReasonSTARTTLSRefused, `answered SSLRequest with "N"`, "enable TLS at the server, or correct endpoints[0].address"},
-		"is no PostgreSQL":   {"220 mail.example.com ESMTP\r\n", nil, certs.ReasonSTARTTLSRefused, `"220 mail.example.com ESMTP\r\n", which is not PostgreSQL`, "correct tls.starttls"},
-		"injects":            {"Sx", nil, certs.ReasonSTARTTLSInjection, `SSLRequest: "x"`, "insert plaintext"},
-		"stalls":             {"", nil, certs.ReasonHandshakeTimeout, "did not start TLS in PostgreSQL: waiting for the server: its answer to SSLRequest", "enable TLS"},
-		"closes":             {"", func(c net.Conn) { c.Close() }, certs.ReasonPeerClosed, "waiting for the server: its answer to SSLRequest: EOF", "enable TLS"},
-		"agrees, but closes": {"S", func(c net.Conn) { c.Read(make([]byte, 9000)); c.(*net.TCPConn).CloseWrite(); io.Copy(io.Discard, c) }, certs.ReasonPeerClosed, "closed the connection during the TLS handshake", "check"},
+		"refuses":                {"N", nil, certs.ReasonSTARTTLSRefused, `answered SSLRequest with "N"`, "enable TLS at the server, or correct endpoints[0].address"},
+		"is not PostgreSQL":      {"220 mail.example.com ESMTP\r\n", nil, certs.ReasonSTARTTLSRefused, `"220 mail.example.com ESMTP\r\n", which is not PostgreSQL`, "correct tls.starttls"},
+		"injects":                {"Sx", nil, certs.ReasonSTARTTLSInjection, `SSLRequest: "x"`, "insert plaintext"},
+		"stalls":                 {"", nil, certs.ReasonHandshakeTimeout, "did not start TLS in PostgreSQL: waiting for the server: its answer to SSLRequest", "enable TLS"},
+		"closes":                 {"", func(c net.Conn) { c.Close() }, certs.ReasonPeerClosed, "waiting for the server: its answer to SSLRequest: EOF", "enable TLS"},
+		"agrees and then closes": {"S", func(c net.Conn) { c.Read(make([]byte, 9000)); c.(*net.TCPConn).CloseWrite(); io.Copy(io.Discard, c) }, certs.ReasonPeerClosed, "closed the connection during the TLS handshake", "check"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -29,17 +29,17 @@ func TestAcceptedHeaders(t *testing.T) {
 	for name, test := range map[string]struct {
 		header, source, destination string
 	}{
-		"1, IPv4":                   {"PROXY TCP4 192.0.2.1 198.51.100.2 12345 443\r\n", "192.0.2.1:12345", "198.51.100.2:443"},
-		"1, IPv6":                   {"PROXY TCP6 2001:db8::1 2001:db8::2 12345 443\r\n", "[2001:db8::1]:12345", "[2001:db8::2]:443"},
-		"1, unknown":                {"PROXY UNKNOWN\r\n", "", ""},
-		"1, unknown with addresses": {"PROXY UNKNOWN ffff:f...f:ffff ffff:f...f:ffff 65535 65535\r\n", "", ""},
-		"2, IPv4":                   {v2(0x21, 0x11, ipv4), "192.0.2.1:12345", "198.51.100.2:443"},
-		"2, IPv6":                   {v2(0x21, 0x21, ipv6), "[2001:db8::1]:12345", "[2001:db8::2]:443"},
-		"2, with extensions":        {v2(0x21, 0x11, ipv4+"\x04\x00\x03abc"), "192.0.2.1:12345", "198.51.100.2:443"},
-		"2, local":                  {v2(0x20, 0x00, ""), "", ""},
-		"2, local with addresses":   {v2(0x20, 0x11, ipv4), "", ""},
-		"2, local with something":   {v2(0x20, 0x11, "x"), "", ""},
-		"2, longest":                {v2(0x21, 0x11, ipv4+"\x04\x0f\xe1"+strings.Repeat("x", 4065)), "192.0.2.1:12345", "198.51.100.2:443"},
+		"1, IPv4":                           {"PROXY TCP4 192.0.2.1 198.51.100.2 12345 443\r\n", "192.0.2.1:12345", "198.51.100.2:443"},
+		"1, IPv6":                           {"PROXY TCP6 2001:db8::1 2001:db8::2 12345 443\r\n", "[2001:db8::1]:12345", "[2001:db8::2]:443"},
+		"1, unknown":                        {"PROXY UNKNOWN\r\n", "", ""},
+		"1, unknown with addresses":         {"PROXY UNKNOWN ffff:f...f:ffff ffff:f...f:ffff 65535 65535\r\n", "", ""},
+		"2, IPv4":                           {v2(0x21, 0x11, ipv4), "192.0.2.1:12345", "198.51.100.2:443"},
+		"2, IPv6":                           {v2(0x21, 0x21, ipv6), "[2001:db8::1]:12345", "[2001:db8::2]:443"},
+		"2, with extensions":                {v2(0x21, 0x11, ipv4+"\x04\x00\x03abc"), "192.0.2.1:12345", "198.51.100.2:443"},
+		"2, local":                          {v2(0x20, 0x00, ""), "", ""},
+		"2, local with addresses":           {v2(0x20, 0x11, ipv4), "", ""},
+		"2, local with a malformed address": {v2(0x20, 0x11, "x"), "", ""},
+		"2, longest":                        {v2(0x21, 0x11, ipv4+"\x04\x0f\xe1"+strings.Repeat("x", 4065)), "192.0.2.1:12345", "198.51.100.2:443"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, slow := range []func(io.Reader) io.Reader{func(r io.Reader) io.Reader { return r }, iotest.OneByteReader} {
@@ -123,16 +123,16 @@ func TestWrittenHeaders(t *testing.T) {
 		source, destination net.Addr
 		want                string
 	}{
-		"none":         {proxyproto.None, tcp("192.0.2.1:12345"), tcp("198.51.100.2:443"), ""},
-		"1":            {proxyproto.V1, tcp("192.0.2.1:12345"), tcp("198.51.100.2:443"), "PROXY TCP4 192.0.2.1 198.51.100.2 12345 443\r\n"},
-		"1, IPv6":      {proxyproto.V1, tcp("[2001:db8::1]:12345"), tcp("[2001:db8::2]:443"), "PROXY TCP6 2001:db8::1 2001:db8::2 12345 443\r\n"},
-		"1, mixed":     {proxyproto.V1, tcp("192.0.2.1:12345"), tcp("[2001:db8::2]:443"), "PROXY TCP6 ::ffff:192.0.2.1 2001:db8::2 12345 443\r\n"},
-		"1, unix":      {proxyproto.V1, unix, unix, "PROXY UNKNOWN\r\n"},
-		"1, no client": {proxyproto.V1, nil, nil, "PROXY UNKNOWN\r\n"},
-		"2":            {proxyproto.V2, tcp("192.0.2.1:12345"), tcp("198.51.100.2:443"), v2(0x21, 0x11, ipv4)},
-		"2, unix":      {proxyproto.V2, unix, tcp("198.51.100.2:443"), v2(0x20, 0, "")},
-		"2, no client": {proxyproto.V2, nil, nil, v2(0x20, 0, "")},
-		"2, nonsense":  {proxyproto.V2, &net.TCPAddr{IP: net.IP{192, 0, 2, 1}, Port: 1 << 20}, tcp("198.51.100.2:443"), v2(0x20, 0, "")},
+		"none":                   {proxyproto.None, tcp("192.0.2.1:12345"), tcp("198.51.100.2:443"), ""},
+		"1":                      {proxyproto.V1, tcp("192.0.2.1:12345"), tcp("198.51.100.2:443"), "PROXY TCP4 192.0.2.1 198.51.100.2 12345 443\r\n"},
+		"1, IPv6":                {proxyproto.V1, tcp("[2001:db8::1]:12345"), tcp("[2001:db8::2]:443"), "PROXY TCP6 2001:db8::1 2001:db8::2 12345 443\r\n"},
+		"1, mixed":               {proxyproto.V1, tcp("192.0.2.1:12345"), tcp("[2001:db8::2]:443"), "PROXY TCP6 ::ffff:192.0.2.1 2001:db8::2 12345 443\r\n"},
+		"1, unix":                {proxyproto.V1, unix, unix, "PROXY UNKNOWN\r\n"},
+		"1, no client":           {proxyproto.V1, nil, nil, "PROXY UNKNOWN\r\n"},
+		"2":                      {proxyproto.V2, tcp("192.0.2.1:12345"), tcp("198.51.100.2:443"), v2(0x21, 0x11, ipv4)},
+		"2, unix":                {proxyproto.V2, unix, tcp("198.51.100.2:443"), v2(0x20, 0, "")},
+		"2, no client":           {proxyproto.V2, nil, nil, v2(0x20, 0, "")},
+		"2, a port out of range": {proxyproto.V2, &net.TCPAddr{IP: net.IP{192, 0, 2, 1}, Port: 1 << 20}, tcp("198.51.100.2:443"), v2(0x20, 0, "")},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := test.version.Header(test.source, test.destination); string(got) != test.want {

@@ -68,7 +68,7 @@ func TestRaceReturnsTheFirstConnection(t *testing.T) {
 		{"most attempts get no answer", []racer{{after: time.Hour}, {after: time.Hour}, {after: time.Hour}, {}}, 3, 750 * time.Millisecond},
 		{"two attempts get no answer, and one fails", []racer{{after: time.Hour}, {err: failed}, {after: time.Hour}, {}}, 3, 500 * time.Millisecond},
 		{"all fail", []racer{{after: time.Second, err: failed}, {err: errors.New("unreachable")}}, -1, time.Second},
-		{"none answers", []racer{{after: time.Hour}, {after: time.Hour}}, -1, 5 * time.Second},
+		{"no attempt is answered", []racer{{after: time.Hour}, {after: time.Hour}}, -1, 5 * time.Second},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

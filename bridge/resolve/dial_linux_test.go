@@ -40,7 +40,7 @@ func silent(t *testing.T, ip [4]byte, port int) {
 
 // Three silent addresses of one family, such as those of an unreachable data
 // center, leave time for the fourth. A net.Dialer waits two seconds for each.
-func TestSilentAddressesDoNotUseUpTheTimeOfTheNext(t *testing.T) {
+func TestASilentAddressLeavesTimeForTheNext(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

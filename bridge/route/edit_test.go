@@ -9,7 +9,7 @@ import (
 
 // After any edits, a table equals the table that New builds from the same rules. An
 // edit is refused exactly if New refuses the rules.
-func TestAnEditedTableIsThatOfItsRules(t *testing.T) {
+func TestEditingATableEqualsRebuildingIt(t *testing.T) {
 	refused, accepted := 0, 0
 	for seed := range uint64(60) {
 		random := rand.New(rand.NewPCG(seed, 7))
@@ -122,7 +122,7 @@ func describeTable(t *Table[string]) map[string]string {
 
 // An edit of one rule among ten thousand copies few others, for rules that differ in
 // hosts and for rules that differ in paths.
-func TestAnEditSharesTheRest(t *testing.T) {
+func TestAnEditCopiesFewOtherRules(t *testing.T) {
 	const n = 10_000
 	for what, rule := range map[string]func(i int) Rule[int]{
 		"hosts":     func(i int) Rule[int] { return Rule[int]{Hosts: []string{fmt.Sprintf("h%d.test", i)}} },
@@ -154,7 +154,7 @@ func TestAnEditSharesTheRest(t *testing.T) {
 	}
 }
 
-func TestAnEditKeepsTheBoundOfExpressions(t *testing.T) {
+func TestAnEditKeepsTheLimitOfExpressions(t *testing.T) {
 	big := func(i int) Rule[int] {
 		return Rule[int]{Name: fmt.Sprint(i), Path: Path{PathRegex, fmt.Sprintf("/(a|b|c){1,400}%d", i)}}
 	}

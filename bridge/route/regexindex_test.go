@@ -41,7 +41,7 @@ func randomExpression(rng *rand.Rand, depth int) string {
 
 // The index never changes which expression matches, because it skips only
 // expressions that cannot match.
-func TestIndexedExpressionsMatchAsAllTriedInOrder(t *testing.T) {
+func TestTheIndexMatchesLikeALinearSearch(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	matched := 0
 	for range 200 {
@@ -113,7 +113,7 @@ func TestFewExpressionsAreTried(t *testing.T) {
 }
 
 // Expressions beyond the bound of grams are tried for every path.
-func TestExpressionsPastTheBoundOfGrams(t *testing.T) {
+func TestExpressionsPastTheLimitOfGramsAreTriedForEveryPath(t *testing.T) {
 	var all []*regex
 	for i := range maxGrams + 10 {
 		re, err := compileRegex(fmt.Sprintf("/%04x", i))

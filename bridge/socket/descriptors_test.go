@@ -105,7 +105,7 @@ func TestUpstreamConnectionWaitsForADescriptor(t *testing.T) {
 	})
 }
 
-func TestDescriptorsAreNeverTakenTwice(t *testing.T) {
+func TestDescriptorsAreNeverReservedTwice(t *testing.T) {
 	d := socket.NewDescriptors(func() int { return 100 })
 	var most, now atomic.Int64
 	var all sync.WaitGroup

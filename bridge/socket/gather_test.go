@@ -76,7 +76,7 @@ func TestGatheringIsBounded(t *testing.T) {
 	}
 }
 
-func TestCloseSendsWhatIsGathered(t *testing.T) {
+func TestCloseSendsGatheredBytes(t *testing.T) {
 	s, peer := pair(t, "tcp")
 	s.Gather(new(socket.Pool))
 	s.Write([]byte("goodbye"))
@@ -90,7 +90,7 @@ func TestCloseSendsWhatIsGathered(t *testing.T) {
 	}
 }
 
-func TestResetDropsWhatIsGathered(t *testing.T) {
+func TestResetDropsGatheredBytes(t *testing.T) {
 	s, peer := pair(t, "tcp")
 	s.Gather(new(socket.Pool))
 	s.Write([]byte("goodbye"))
@@ -100,7 +100,7 @@ func TestResetDropsWhatIsGathered(t *testing.T) {
 	}
 }
 
-func TestFailureOfAFlushIsKept(t *testing.T) {
+func TestEveryFlushReturnsTheFirstFailure(t *testing.T) {
 	s, peer := pair(t, "tcp")
 	s.Gather(new(socket.Pool))
 	peer.(*net.TCPConn).SetLinger(0)

@@ -41,7 +41,7 @@ func lookAfter(d *Direct, quiet time.Duration) bool {
 
 // A peer that has made room is not stuck, even if the writer does not run for longer than
 // the limit, as on a busy machine.
-func TestADelayedWriterIsNotTakenForAStuckPeer(t *testing.T) {
+func TestADelayedWriterIsNotMistakenForAStuckPeer(t *testing.T) {
 	near, _ := connected(t)
 	d := NewDirect(near)
 	d.LimitWait(time.Hour)

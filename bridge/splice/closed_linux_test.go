@@ -49,7 +49,7 @@ func numberOf(t *testing.T, c syscall.Conn) (number int) {
 
 // A loop that is closed while it has a turn to run does not wait for events again,
 // because the number of its epoll set may then belong to another file.
-func TestAClosedLoopLeavesItsNumberAlone(t *testing.T) {
+func TestAClosedLoopDoesNotWaitAgain(t *testing.T) {
 	e := newEngine()
 	l, err := newLoop(e)
 	if err != nil {

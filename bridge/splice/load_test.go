@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-func TestLoadIsTheShareOfTimeNotWaited(t *testing.T) {
+func TestLoadIsTheShareOfBusyTime(t *testing.T) {
 	var l load
 	if l.wait(0, window/4) {
 		t.Fatal("a window ended early")
@@ -65,15 +65,15 @@ func TestPlanOfMoves(t *testing.T) {
 		to, number      int
 	}{
 		{"a loop with room keeps its splices", []int64{600, 0}, 0, 10, 0, 0, 0},
-		{"a short burst moves none", []int64{1000, 0}, 0, 10, relieveAfter - 1, 0, 0},
-		{"an overloaded loop gives half away", []int64{1000, 0}, 0, 10, relieveAfter, 1, 5},
-		{"to the loop with the lowest load", []int64{1000, 400, 300}, 0, 10, relieveAfter, 2, 5},
-		{"but to none that has enough to do", []int64{1000, willing}, 0, 10, relieveAfter, 0, 0},
+		{"a short burst moves no splice", []int64{1000, 0}, 0, 10, relieveAfter - 1, 0, 0},
+		{"an overloaded loop moves half of its splices", []int64{1000, 0}, 0, 10, relieveAfter, 1, 5},
+		{"splices move to the loop with the lowest load", []int64{1000, 400, 300}, 0, 10, relieveAfter, 2, 5},
+		{"splices do not move to a busy loop", []int64{1000, willing}, 0, 10, relieveAfter, 0, 0},
 		{"a single splice stays", []int64{1000, 0}, 0, 1, relieveAfter, 1, 0},
-		{"two loops with little to do become one", []int64{200, 200}, 1, 10, 0, 0, 10},
+		{"two loops with a low load become one", []int64{200, 200}, 1, 10, 0, 0, 10},
 		{"the first loop keeps its splices", []int64{200, 200}, 0, 10, 0, 0, 0},
-		{"an earlier loop with room is found", []int64{900, 100, 300}, 2, 10, 0, 1, 10},
-		{"together they would be too busy", []int64{300, 200}, 1, 10, 0, 0, 0},
+		{"splices move to an earlier loop with room", []int64{900, 100, 300}, 2, 10, 0, 1, 10},
+		{"two loops whose total load is too high stay apart", []int64{300, 200}, 1, 10, 0, 0, 0},
 	} {
 		if to, number := plan(row.loads, row.i, row.active, row.full); number != row.number || number > 0 && to != row.to {
 			t.Errorf("%s: %d to loop %d, want %d to loop %d", row.name, number, to, row.number, row.to)

@@ -9,7 +9,7 @@ import (
 
 // An overloaded loop moves half of its active splices to another loop, which carries
 // their bytes.
-func TestAnOverloadedLoopGivesSplicesAway(t *testing.T) {
+func TestAnOverloadedLoopMovesSplices(t *testing.T) {
 	e := newEngine()
 	for i := range 2 {
 		l, err := newLoop(e)

@@ -105,7 +105,7 @@ var costRows = []costRow{
 	{name: "whole records", secure: true, send: func(t *testing.T, w *wire) { w.times(t, 64, func() error { return w.data(16 << 10) }) }},
 	{name: "whole records to TLS", secure: true, into: true, send: func(t *testing.T, w *wire) { w.times(t, 64, func() error { return w.data(16 << 10) }) }},
 	{name: "records of a byte", secure: true, send: func(t *testing.T, w *wire) { w.times(t, 20_000, func() error { return w.data(1) }) }},
-	{name: "records of a byte, each by itself", secure: true, single: true, bound: alloctest.Bound{CPU: 5 * time.Microsecond, Reason: eachIsACall}, send: func(t *testing.T, w *wire) {
+	{name: "records of a byte, one at a time", secure: true, single: true, bound: alloctest.Bound{CPU: 5 * time.Microsecond, Reason: eachIsACall}, send: func(t *testing.T, w *wire) {
 		for range 500 {
 			_ = w.data(1)
 		}
@@ -115,8 +115,8 @@ var costRows = []costRow{
 	{name: "empty records between records of a byte", secure: true, send: flood("empty records", false, 2000, 10)},
 	{name: "KeyUpdates", secure: true, send: flood("key updates that request one", true, 2000, 1)},
 	{name: "KeyUpdates between records of a byte", secure: true, send: flood("key updates", false, 5000, 1)},
-	{name: "KeyUpdates that request one, between records of a byte", secure: true, send: flood("key updates that request one", false, 5000, 1)},
-	{name: "KeyUpdates that request one, of a sender that reads nothing", secure: true, readsNothing: true, send: flood("key updates that request one", false, 10_000, 1)},
+	{name: "KeyUpdates that request a KeyUpdate, between records of a byte", secure: true, send: flood("key updates that request one", false, 5000, 1)},
+	{name: "KeyUpdates that request a KeyUpdate, from a sender that reads nothing", secure: true, readsNothing: true, send: flood("key updates that request one", false, 10_000, 1)},
 	{name: "session tickets", secure: true, upstream: true, send: flood("session tickets", true, 20_000, 1)},
 	{name: "session tickets between records of a byte", secure: true, upstream: true, send: flood("session tickets", false, 5000, 1)},
 	{name: "a handshake message that never ends", secure: true, send: flood("a handshake message of 16 MiB", true, 60, 1)},

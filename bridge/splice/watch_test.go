@@ -165,7 +165,7 @@ func TestWatchLingersAfterAHalfClose(t *testing.T) {
 			w.cutsWithin(t, time.Minute, Linger)
 		})
 	})
-	t.Run("but a slow reader has the idle time", func(t *testing.T) {
+	t.Run("a slow reader gets the idle timeout", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			w := watching(t, time.Hour, time.Minute)
 			w.lingers()
@@ -173,7 +173,7 @@ func TestWatchLingersAfterAHalfClose(t *testing.T) {
 			w.cutsWithin(t, time.Hour, Idle)
 		})
 	})
-	t.Run("and never longer than idle", func(t *testing.T) {
+	t.Run("never longer than the idle timeout", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) { // the clock starts like in Start
 			w := watching(t, time.Minute, min(time.Hour, time.Minute))
 			w.lingers()

@@ -56,7 +56,7 @@ func TestRoundRobinIsSmooth(t *testing.T) {
 		want    string
 	}{
 		{"equal weights take turns", []int{1, 1, 1}, "0 1 2 0 1 2"},
-		{"no weight is weight one", []int{0, 1}, "0 1 0 1"},
+		{"a missing weight counts as 1", []int{0, 1}, "0 1 0 1"},
 		{"a heavy endpoint is not chosen several times in a row", []int{5, 1, 1}, "0 0 1 0 2 0 0"},
 		{"weights count by their ratio", []int{500, 100, 100}, "0 0 1 0 2 0 0"},
 		{"the sequence repeats", []int{2, 1}, "0 1 0 0 1 0"},

@@ -37,17 +37,17 @@ var faultyUses = []faultyUse{
 	{name: "traffic over TLS", secure: true},
 	{name: "traffic over TLS with a header", secure: true, headers: true},
 	{name: "traffic on a warm connection", secure: true, warm: 1},
-	{name: "a check that connects", headers: true, check: func(ctx context.Context, e *upstream.Endpoint) error {
+	{name: "a check by connection", headers: true, check: func(ctx context.Context, e *upstream.Endpoint) error {
 		c, err := e.CheckConnect(ctx)
 		if err == nil {
 			c.Close()
 		}
 		return err
 	}},
-	{name: "a check that makes a handshake", secure: true, check: func(ctx context.Context, e *upstream.Endpoint) error {
+	{name: "a check by handshake", secure: true, check: func(ctx context.Context, e *upstream.Endpoint) error {
 		return e.CheckHandshake(ctx, upstream.Stream, "")
 	}},
-	{name: "a check that asks over TLS", secure: true, headers: true, check: func(ctx context.Context, e *upstream.Endpoint) error {
+	{name: "a check by request over TLS", secure: true, headers: true, check: func(ctx context.Context, e *upstream.Endpoint) error {
 		c, err := e.CheckDial(ctx, upstream.Stream, "")
 		if err != nil {
 			return err

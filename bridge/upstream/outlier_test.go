@@ -133,35 +133,35 @@ func TestEjectionsHaveJitter(t *testing.T) {
 	})
 }
 
-func TestTheShareOfFailuresEjects(t *testing.T) {
+func TestTheErrorRateEjects(t *testing.T) {
 	for _, test := range []struct {
 		name    string
 		ended   func(e *upstream.Endpoint)
 		ejected bool
 	}{
-		{"half of twenty", func(e *upstream.Endpoint) { results(e, "++++++++++----------") }, true},
-		{"of nineteen", func(e *upstream.Endpoint) { results(e, "+++++++++----------") }, false},
-		{"less than half", func(e *upstream.Endpoint) { results(e, "+++++++++++---------") }, false},
-		{"spread out", func(e *upstream.Endpoint) {
+		{"ten failures of twenty", func(e *upstream.Endpoint) { results(e, "++++++++++----------") }, true},
+		{"ten failures of nineteen, which are too few results", func(e *upstream.Endpoint) { results(e, "+++++++++----------") }, false},
+		{"less than half of the results", func(e *upstream.Endpoint) { results(e, "+++++++++++---------") }, false},
+		{"failures spread over the window", func(e *upstream.Endpoint) {
 			for range 10 {
 				results(e, "+-")
 				time.Sleep(900 * time.Millisecond)
 			}
 		}, true},
-		{"over a longer time", func(e *upstream.Endpoint) {
+		{"failures spread over a longer time", func(e *upstream.Endpoint) {
 			for range 10 {
 				results(e, "+-")
 				time.Sleep(1200 * time.Millisecond)
 			}
 		}, false},
-		{"after good times long past", func(e *upstream.Endpoint) {
+		{"after successes before the window", func(e *upstream.Endpoint) {
 			for range 1000 {
 				results(e, "+")
 			}
 			time.Sleep(11 * time.Second)
 			results(e, "++++++++++----------")
 		}, true},
-		{"after good times just now", func(e *upstream.Endpoint) {
+		{"after successes in the window", func(e *upstream.Endpoint) {
 			for range 1000 {
 				results(e, "+")
 			}
@@ -197,7 +197,7 @@ func TestFailedHandshakesEject(t *testing.T) {
 		{"two in a row", upstream.OutlierOptions{Handshakes: 2}, []string{ca, other}, true},
 		{"one", upstream.OutlierOptions{Handshakes: 2}, []string{ca}, false},
 		{"failed handshakes count as failures", upstream.OutlierOptions{Failures: 2}, []string{ca, other}, true},
-		{"of reasons that count", upstream.OutlierOptions{Handshakes: 2, Reasons: []certs.Reason{"UNKNOWN_CA"}}, []string{ca, other, ca}, true},
+		{"reasons that are counted", upstream.OutlierOptions{Handshakes: 2, Reasons: []certs.Reason{"UNKNOWN_CA"}}, []string{ca, other, ca}, true},
 		{"a reason that is not counted", upstream.OutlierOptions{Handshakes: 2, Failures: 2, Percent: 1, MinAttempts: 1, Reasons: []certs.Reason{"UNKNOWN_CA"}}, []string{other, other, other}, false},
 		{"failures of our own configuration", upstream.OutlierOptions{Handshakes: 1, Failures: 1}, []string{"LOCAL_CONFIG", "LOCAL_CONFIG"}, false},
 	} {
@@ -400,7 +400,7 @@ func TestTheLimitOfEjectionsHoldsUnderRandomFailures(t *testing.T) {
 
 // If the last endpoint goes down after others were ejected, an ejected one
 // takes traffic.
-func TestAnEjectedEndpointIsBetterThanNone(t *testing.T) {
+func TestAnEjectedEndpointServesIfNoOtherIsLeft(t *testing.T) {
 	bubble(t, func(t *testing.T, live func(*upstream.Upstream) *upstream.Upstream) {
 		var p checkedServer
 		var w eventRecorder

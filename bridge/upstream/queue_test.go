@@ -236,7 +236,7 @@ func TestATurnThatReturnsToTheQueueKeepsItsPlace(t *testing.T) {
 
 // The waiting time of a Turn is bounded in total, even if it waits several
 // times.
-func TestTimeInTheQueueAddsUp(t *testing.T) {
+func TestTimeInTheQueueIsAddedUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		u := limited(2, upstream.Limits{RequestsPerEndpoint: 1, Pending: 1, PendingTimeout: 10 * time.Second})
 		a, b, turn := begin(u), begin(u), begin(u)

@@ -28,7 +28,7 @@ func passOn(t *testing.T, old, next *upstream.Upstream) {
 
 // The new process's checks have just begun, and each endpoint's first result decided
 // alone. What the old process knows counts more.
-func TestTheNextProcessKnowsTheVerdictsOfChecks(t *testing.T) {
+func TestTheNextProcessKnowsTheResultsOfChecks(t *testing.T) {
 	bubble(t, func(t *testing.T, live func(*upstream.Upstream) *upstream.Upstream) {
 		var p checkedServer
 		next := func() { time.Sleep(11 * time.Second); synctest.Wait() } // lets at least one check of each endpoint run
@@ -70,7 +70,7 @@ func TestTheNextProcessContinuesCountingChecks(t *testing.T) {
 }
 
 // Endpoints that were not checked yet take traffic if they did so in the old process.
-func TestVerdictsNeedNoFirstCheck(t *testing.T) {
+func TestAdoptedHealthNeedsNoFirstCheck(t *testing.T) {
 	bubble(t, func(t *testing.T, live func(*upstream.Upstream) *upstream.Upstream) {
 		var p, slow checkedServer
 		old := live(checked(&p, nil, "a:1", "b:1"))

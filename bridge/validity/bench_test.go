@@ -67,7 +67,7 @@ func BenchmarkRevocationList(b *testing.B) {
 			b.Fatalf("found %+v", f)
 		}
 	}
-	b.Run("processor", func(b *testing.B) {
+	b.Run("processor time", func(b *testing.B) {
 		var used time.Duration
 		for b.Loop() {
 			begun := processorTime(b)
@@ -77,7 +77,7 @@ func BenchmarkRevocationList(b *testing.B) {
 		}
 		b.ReportMetric(float64(used.Microseconds())/1000/float64(b.N), "CPU-ms/list")
 	})
-	b.Run("checks meanwhile", func(b *testing.B) {
+	b.Run("checks during a run", func(b *testing.B) {
 		var took []time.Duration
 		for b.Loop() {
 			revoke()

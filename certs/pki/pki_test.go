@@ -111,12 +111,12 @@ func TestIssueRefuses(t *testing.T) {
 		{"a name with a line end", pki.LeafOptions{DNSNames: []string{"a.test\n"}}, `"a.test\n"`},
 		{"an empty label", pki.LeafOptions{DNSNames: []string{"a..test"}}, "each label"},
 		{"a hyphen first", pki.LeafOptions{DNSNames: []string{"-a.test"}}, "hyphen"},
-		{"a wildcard within", pki.LeafOptions{DNSNames: []string{"a.*.test"}}, "letters, digits"},
+		{"a wildcard inside a name", pki.LeafOptions{DNSNames: []string{"a.*.test"}}, "letters, digits"},
 		{"a bare wildcard", pki.LeafOptions{DNSNames: []string{"*"}}, "letters, digits"},
-		{"half an address", pki.LeafOptions{IPs: []net.IP{{1, 2}}}, "4 or 16 bytes"},
-		{"no URI", pki.LeafOptions{URIs: []string{"example.com"}}, "spiffe://"},
-		{"no such usage", pki.LeafOptions{Usage: 9, DNSNames: []string{"a.test"}}, "unknown usage"},
-		{"no such key", pki.LeafOptions{Key: 99, DNSNames: []string{"a.test"}}, "unknown key type"},
+		{"an incomplete address", pki.LeafOptions{IPs: []net.IP{{1, 2}}}, "4 or 16 bytes"},
+		{"an invalid URI", pki.LeafOptions{URIs: []string{"example.com"}}, "spiffe://"},
+		{"an unknown usage", pki.LeafOptions{Usage: 9, DNSNames: []string{"a.test"}}, "unknown usage"},
+		{"an unknown key type", pki.LeafOptions{Key: 99, DNSNames: []string{"a.test"}}, "unknown key type"},
 		{"the end before the start", pki.LeafOptions{DNSNames: []string{"a.test"}, NotAfter: now.Add(-time.Hour)}, "expire before"},
 	} {
 		if _, err := ca.Issue(c.o); err == nil || !strings.Contains(err.Error(), c.say) {
@@ -337,7 +337,7 @@ func TestLoadRefuses(t *testing.T) {
 		damage func(dir string) error
 		say    string
 	}{
-		{"nothing there", func(dir string) error { return os.Remove(filepath.Join(dir, "ca.pem")) }, "drawbridge pki init"},
+		{"no files", func(dir string) error { return os.Remove(filepath.Join(dir, "ca.pem")) }, "drawbridge pki init"},
 		{"garbage", func(dir string) error { return os.WriteFile(filepath.Join(dir, "ca.pem"), []byte("x"), 0o600) }, "ca.pem: holds no certificate"},
 		{"a key that is garbage", func(dir string) error {
 			return os.WriteFile(filepath.Join(dir, "intermediate-key.pem"), []byte("x"), 0o600)
@@ -345,18 +345,18 @@ func TestLoadRefuses(t *testing.T) {
 		{"a key that is damaged", func(dir string) error {
 			return os.WriteFile(filepath.Join(dir, "intermediate-key.pem"), []byte("-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n-----END PRIVATE KEY-----\n"), 0o600)
 		}, "cannot be read"},
-		{"another's key", func(dir string) error {
+		{"a key of another CA", func(dir string) error {
 			return os.Rename(filepath.Join(dir, "ca-key.pem"), filepath.Join(dir, "intermediate-key.pem"))
 		}, "not the key of"},
 		{"a missing key", func(dir string) error { return os.Remove(filepath.Join(dir, "intermediate-key.pem")) }, "no such file"},
-		{"another's intermediate", func(dir string) error {
+		{"an intermediate of another CA", func(dir string) error {
 			other, err := pki.NewRoot(pki.CAOptions{})
 			if err != nil {
 				return err
 			}
 			return os.WriteFile(filepath.Join(dir, "intermediate.pem"), other.CertPEM(), 0o600)
 		}, "not signed by"},
-		{"a leaf for a CA", func(dir string) error {
+		{"a leaf in place of a CA", func(dir string) error {
 			ca, err := pki.Load(dir)
 			if err != nil {
 				return err

@@ -107,7 +107,7 @@ func TestScriptsGetJSON(t *testing.T) {
 	}
 }
 
-func TestFaultsOfARealGateway(t *testing.T) {
+func TestErrorsOfARealGateway(t *testing.T) {
 	_, sh := serve(t)
 	file := site(t)
 	sh.run(t.Context(), "apply", "-f", file).want(t, exit.OK)

@@ -119,7 +119,7 @@ func TestACountdownSurvivesAGatewayOutOfReach(t *testing.T) {
 	}
 }
 
-func TestTrafficSinceCountsWhatBeganAgain(t *testing.T) {
+func TestTrafficSinceCountsSeriesThatRestarted(t *testing.T) {
 	before := &traffic{
 		failures:     map[failureKey]int64{{"upstream a x:1", "UNKNOWN_CA"}: 5, {"upstream b x:1", "EXPIRED"}: 9},
 		serverErrors: map[string]int64{"web": 10}, lost: map[string]int64{"tcp": 3},

@@ -165,7 +165,7 @@ func get(t *testing.T, sh shell) {
 	}
 }
 
-func TestSecretsOfEverySourceStayInside(t *testing.T) {
+func TestSecretsOfEverySourceAreNeverShown(t *testing.T) {
 	_, sh := serve(t)
 	ca := certstest.NewCA(t)
 	issued := ca.Client(t, "gateway")

@@ -293,7 +293,7 @@ func TestPodOfTheDeployment(t *testing.T) {
 		group int
 		mode  fs.FileMode
 	}{
-		"an emptyDir with fsGroup": {group, 0o777 | fs.ModeSetgid}, "an emptyDir without": {0, 0o777}, "a claim with fsGroup": {group, 0o770 | fs.ModeSetgid},
+		"an emptyDir with fsGroup": {group, 0o777 | fs.ModeSetgid}, "an emptyDir without fsGroup": {0, 0o777}, "a claim with fsGroup": {group, 0o770 | fs.ModeSetgid},
 	} {
 		t.Run(name, func(t *testing.T) {
 			arch, _ := architecture(t)

@@ -47,7 +47,7 @@ func TestSubjectsHaveOneForm(t *testing.T) {
 
 // The owner of a certificate chooses its names, so no name may look like a user
 // of this machine, a fingerprint or a common name.
-func TestNamesInACertificateAreNoOtherSubjects(t *testing.T) {
+func TestCertificateNamesCannotImitateOtherSubjects(t *testing.T) {
 	ca := certstest.NewCA(t)
 	uris := []string{"uid:0", "gid:0", "sha256:" + strings.Repeat("0", 64), "spiffe://corp/ci"}
 	leaf := ca.Leaf(t, pki.LeafOptions{Usage: pki.Client, CommonName: "uid:0", URIs: uris, DNSNames: []string{"Ops.example"}, IPs: []net.IP{net.IPv4(10, 0, 0, 1)}}).Leaf

@@ -40,7 +40,7 @@ func TestApplyMakesOneRevisionInAnyOrder(t *testing.T) {
 	}
 }
 
-func TestAllFaultsOfAnApplyComeInOneAnswer(t *testing.T) {
+func TestAllFaultsOfAnApplyAreReportedAtOnce(t *testing.T) {
 	r := start(t)
 	_, err := r.admin.Apply(t.Context(), &adminv1.ApplyRequest{
 		Resources: []*adminv1.Resource{
@@ -144,7 +144,7 @@ func TestGetConfigHoldsEverythingInOrder(t *testing.T) {
 	}
 }
 
-func TestStatusIsTheGateways(t *testing.T) {
+func TestGetStatusReturnsTheGatewaysStatus(t *testing.T) {
 	r := start(t)
 	st, err := r.status.GetStatus(t.Context(), &adminv1.GetStatusRequest{})
 	if err != nil || st.GetVersion() != "test" {

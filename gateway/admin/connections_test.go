@@ -40,7 +40,7 @@ func TestConnectionsAreListedInPages(t *testing.T) {
 	wantFaults(t, err, "connection_filter.listeners")
 }
 
-func TestAClosePassesItsFilterAndGraceOn(t *testing.T) {
+func TestACloseForwardsItsFilterAndGrace(t *testing.T) {
 	r := start(t)
 	db := &adminv1.ConnectionFilter{Listeners: []string{"db"}, MinAge: durationpb.New(time.Minute)}
 	for _, c := range []struct {

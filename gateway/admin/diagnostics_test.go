@@ -58,11 +58,11 @@ func TestADrainIsCheckedAndHasDefaults(t *testing.T) {
 		{"a period", &adminv1.DrainConnectionsRequest{Period: durationpb.New(2 * time.Minute)}, `u-0000 "" 2m0s`, nil},
 		{"at once", &adminv1.DrainConnectionsRequest{Period: durationpb.New(0)}, `u-0000 "" 0s`, nil},
 		{"a fingerprint", &adminv1.DrainConnectionsRequest{Sha256Fingerprint: hex}, `u-0000 "` + hex + `" 30s`, nil},
-		{"as openssl writes it", &adminv1.DrainConnectionsRequest{Sha256Fingerprint: strings.TrimSuffix(strings.Repeat("AB:", 32), ":")}, `u-0000 "` + hex + `" 30s`, nil},
+		{"a fingerprint as openssl prints it", &adminv1.DrainConnectionsRequest{Sha256Fingerprint: strings.TrimSuffix(strings.Repeat("AB:", 32), ":")}, `u-0000 "` + hex + `" 30s`, nil},
 		{"too long", &adminv1.DrainConnectionsRequest{Period: durationpb.New(25 * time.Hour)}, "", []string{"period"}},
-		{"both wrong", &adminv1.DrainConnectionsRequest{Period: durationpb.New(-1), Sha256Fingerprint: hex[1:]}, "", []string{"sha256_fingerprint", "period"}},
-		{"no fingerprint", &adminv1.DrainConnectionsRequest{Sha256Fingerprint: ":"}, "", []string{"sha256_fingerprint"}},
-		{"no duration", &adminv1.DrainConnectionsRequest{Period: &durationpb.Duration{Seconds: 1, Nanos: -1}}, "", []string{"period"}},
+		{"an invalid fingerprint and an invalid period", &adminv1.DrainConnectionsRequest{Period: durationpb.New(-1), Sha256Fingerprint: hex[1:]}, "", []string{"sha256_fingerprint", "period"}},
+		{"an invalid fingerprint", &adminv1.DrainConnectionsRequest{Sha256Fingerprint: ":"}, "", []string{"sha256_fingerprint"}},
+		{"an invalid duration", &adminv1.DrainConnectionsRequest{Period: &durationpb.Duration{Seconds: 1, Nanos: -1}}, "", []string{"period"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			c.req.Upstream = "u-0000"

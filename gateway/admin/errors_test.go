@@ -107,7 +107,7 @@ func TestAFewDozenFaultsAreAllListed(t *testing.T) {
 	}
 }
 
-func FuzzTell(f *testing.F) {
+func FuzzStatusDetails(f *testing.F) {
 	f.Add("plain", 10)
 	f.Add("\x1b[31mred\xff\n", 200)
 	f.Add("-----BEGIN PRIVATE KEY-----", 20)

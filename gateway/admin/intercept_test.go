@@ -136,7 +136,7 @@ func TestAUnaryCallEndsAtItsDeadline(t *testing.T) {
 
 // No answer and no log line contains key material that a caller sent, in any
 // field.
-func TestAPrivateKeyGoesInAndNeverComesOut(t *testing.T) {
+func TestAPrivateKeyIsAcceptedAndNeverRevealed(t *testing.T) {
 	const marker = "PRIVATE" + " KEY"
 	const body = "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg"
 	key := "-----BEGIN " + marker + "-----\n" + body + "\n-----END " + marker + "-----\n"

@@ -117,7 +117,7 @@ func FuzzParseToken(f *testing.F) {
 	})
 }
 
-func TestListsAreChosenByLabels(t *testing.T) {
+func TestListsAreFilteredByLabels(t *testing.T) {
 	r := start(t)
 	req := &adminv1.ApplyRequest{}
 	for i := range 30 {

@@ -164,7 +164,7 @@ func TestManyChangedFieldsAreCounted(t *testing.T) {
 
 // If another write lands first, the rollback is drafted again, so that it still
 // restores the whole revision.
-func TestARollbackThatIsOutrunIsDraftedAgain(t *testing.T) {
+func TestARollbackIsDraftedAgainAfterAConcurrentWrite(t *testing.T) {
 	r := start(t)
 	putAddress(t, r, "u", "127.0.0.1:1", "")
 	putAddress(t, r, "u", "127.0.0.1:2", "")
@@ -242,7 +242,7 @@ func TestADryRunNamesTheFieldsThatWouldChange(t *testing.T) {
 	}
 }
 
-func TestConfirmWithinIsCheckedAndHandedOn(t *testing.T) {
+func TestConfirmWithinIsCheckedAndForwarded(t *testing.T) {
 	r := start(t)
 	put := func(within time.Duration, u *adminv1.Upstream) (*adminv1.PutUpstreamResponse, error) {
 		return r.admin.PutUpstream(t.Context(), &adminv1.PutUpstreamRequest{Upstream: u, Options: &adminv1.WriteOptions{ConfirmWithin: durationpb.New(within)}})

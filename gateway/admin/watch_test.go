@@ -176,7 +176,7 @@ func (r *running) opened() int {
 	return n
 }
 
-func TestACallerHasSoManyStreams(t *testing.T) {
+func TestStreamsPerCallerAreLimited(t *testing.T) {
 	r := start(t)
 	conn := dial(t, r.socket)
 	client := adminv1.NewStatusServiceClient(conn)

@@ -57,7 +57,7 @@ func breakFile(t *testing.T, l *Log) {
 	}
 }
 
-func TestAWriteIsRecordedBeforeItIsMadeAndAfter(t *testing.T) {
+func TestAWriteIsRecordedBeforeAndAfterItsCommit(t *testing.T) {
 	l, path, read, _ := logTo(t, true)
 	end, err := l.Begin(t.Context(), Record{Principal: "uid:0", Method: "Apply", Comment: "a\nb\x1b[2J<", Resources: make([]string, 1000), RevisionBefore: 3})
 	if err != nil {

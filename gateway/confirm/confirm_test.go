@@ -51,13 +51,13 @@ func TestAKeeperRollsBackAtTheDeadline(t *testing.T) {
 			k.Set(7, after(time.Minute))
 			time.Sleep(time.Hour)
 		}, []string{"7 at 1m0s"}},
-		"a confirmed one": {0, func(k *Keeper) {
+		"a confirmed revision": {0, func(k *Keeper) {
 			k.Set(7, after(time.Minute))
 			time.Sleep(59 * time.Second)
 			k.Clear()
 			time.Sleep(time.Hour)
 		}, nil},
-		"one after a confirmed one": {0, func(k *Keeper) {
+		"a revision after a confirmed one": {0, func(k *Keeper) {
 			k.Set(7, after(time.Minute))
 			k.Clear()
 			k.Set(8, after(2*time.Minute))

@@ -82,7 +82,7 @@ func TestEveryKindOfChangeIsSeenWithoutReading(t *testing.T) {
 		name   string
 		change func(t *testing.T, dir string)
 	}{
-		{"another size", func(t *testing.T, dir string) { writeText(t, dir+"/tls.crt", "longer than before") }},
+		{"a new size", func(t *testing.T, dir string) { writeText(t, dir+"/tls.crt", "longer than before") }},
 		{"the same size and modification time", func(t *testing.T, dir string) {
 			info, err := os.Stat(dir + "/tls.crt")
 			must(t, err)
@@ -114,7 +114,7 @@ func TestEveryKindOfChangeIsSeenWithoutReading(t *testing.T) {
 			must(t, os.Rename(dir+"/tls.crt", dir+"/target"))
 			must(t, os.Symlink("target", dir+"/tls.crt"))
 		}},
-		{"a directory renamed over", func(t *testing.T, dir string) {
+		{"a directory replaced by a rename", func(t *testing.T, dir string) {
 			writeText(t, dir+".new/tls.crt", "other text")
 			must(t, os.Rename(dir, dir+".old"))
 			must(t, os.Rename(dir+".new", dir))
@@ -203,7 +203,7 @@ func TestAMountOverADirectoryIsSeen(t *testing.T) {
 
 // Each poll reads the files that the gateway could not apply, or has replaced by
 // older content.
-func TestWhatIsNotLiveIsReadAtEachPoll(t *testing.T) {
+func TestFilesThatAreNotLiveAreReadAtEachPoll(t *testing.T) {
 	root := realTempDir(t)
 	w := polled(t, root, writeText(t, root+"/a", "a"), writeText(t, root+"/b", "b"))
 	w.behind = func(all []store.Ref) []store.Ref {

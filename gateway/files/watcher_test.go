@@ -131,7 +131,7 @@ func TestFilesThatKeepChangingAreReadAfterMaxWait(t *testing.T) {
 
 // Directories that no path uses any more are no longer watched, or the system would run
 // out of watches.
-func TestOnlyDirectoriesOfFilesAreWatched(t *testing.T) {
+func TestOnlyDirectoriesThatHoldFilesAreWatched(t *testing.T) {
 	dir, err := filepath.EvalSymlinks(t.TempDir())
 	if err != nil {
 		t.Fatal(err)

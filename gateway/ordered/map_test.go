@@ -10,7 +10,7 @@ import (
 
 // After random changes, a Map has the same entries as a plain map, and shares
 // every unchanged chunk.
-func TestAMapIsAPlainMapInOrder(t *testing.T) {
+func TestAMapHoldsThePairsOfAPlainMapInOrder(t *testing.T) {
 	for seed := range uint64(5) {
 		random := rand.New(rand.NewPCG(seed, 0))
 		plain, m := map[string]int{}, Map[int]{}

@@ -36,19 +36,19 @@ func TestTheTrafficOfTheCanariesDecides(t *testing.T) {
 		state               adminv1.RolloutState // 0: in progress
 		message             string
 	}{
-		"no traffic":                                    {hold, none, none, none, adminv1.RolloutState_ROLLOUT_STATE_PROMOTED, "no traffic"},
-		"no failures":                                   {hold, requests(0, 100), none, none, adminv1.RolloutState_ROLLOUT_STATE_PROMOTED, "requests 0 of 100"},
-		"no failures, before the hold is over":          {hold - 1, requests(0, 100), none, none, 0, ""},
-		"few failures":                                  {hold, requests(1, 100), none, none, adminv1.RolloutState_ROLLOUT_STATE_PROMOTED, "1 of 100 (1.00%)"},
-		"more failures than before and elsewhere":       {hold, requests(20, 100), requests(0, 100), requests(0, 100), adminv1.RolloutState_ROLLOUT_STATE_ROLLED_BACK, "20 of 100 (20.00%); before: 0 of 100 (0.00%); at the other gateways: 0 of 100 (0.00%); the limit is 1%; 502: 20"},
-		"more failures, before the hold is over":        {1, requests(20, 100), requests(0, 100), none, adminv1.RolloutState_ROLLOUT_STATE_ROLLED_BACK, "20 of 100"},
-		"one failure, before the hold is over":          {1, requests(1, 1), none, none, 0, ""},
-		"one failure, after the hold":                   {hold, requests(1, 1), none, none, adminv1.RolloutState_ROLLOUT_STATE_ROLLED_BACK, "1 of 1"},
-		"as many failures before":                       {hold, requests(20, 100), requests(190, 1000), none, adminv1.RolloutState_ROLLOUT_STATE_PROMOTED, "20 of 100"},
-		"as many failures elsewhere":                    {hold, requests(20, 100), requests(0, 100), requests(190, 1000), adminv1.RolloutState_ROLLOUT_STATE_PROMOTED, "20 of 100"},
-		"fewer failures before and elsewhere":           {hold, requests(50, 100), requests(190, 1000), requests(190, 1000), adminv1.RolloutState_ROLLOUT_STATE_ROLLED_BACK, "50 of 100"},
-		"failed dials behind many requests that do not": {hold, &adminv1.TrafficCounts{Requests: 100000, Dials: 10, DialsFailed: 10, Failures: map[string]int64{"dial UNKNOWN_CA": 10}}, none, none, adminv1.RolloutState_ROLLOUT_STATE_ROLLED_BACK, "dials of the canaries fail too often: 10 of 10"},
-		"failed handshakes of clients":                  {hold, &adminv1.TrafficCounts{Connections: 10, ConnectionsFailed: 6, Failures: map[string]int64{"client NO_COMMON_CIPHER": 6}}, none, none, adminv1.RolloutState_ROLLOUT_STATE_ROLLED_BACK, "6 of 10 (60.00%); before: none; at the other gateways: none; the limit is 1%; NO_COMMON_CIPHER: 6"},
+		"no traffic":                                         {hold, none, none, none, adminv1.RolloutState_ROLLOUT_STATE_PROMOTED, "no traffic"},
+		"no failures":                                        {hold, requests(0, 100), none, none, adminv1.RolloutState_ROLLOUT_STATE_PROMOTED, "requests 0 of 100"},
+		"no failures, before the hold is over":               {hold - 1, requests(0, 100), none, none, 0, ""},
+		"few failures":                                       {hold, requests(1, 100), none, none, adminv1.RolloutState_ROLLOUT_STATE_PROMOTED, "1 of 100 (1.00%)"},
+		"more failures than before and elsewhere":            {hold, requests(20, 100), requests(0, 100), requests(0, 100), adminv1.RolloutState_ROLLOUT_STATE_ROLLED_BACK, "20 of 100 (20.00%); before: 0 of 100 (0.00%); at the other gateways: 0 of 100 (0.00%); the limit is 1%; 502: 20"},
+		"more failures, before the hold is over":             {1, requests(20, 100), requests(0, 100), none, adminv1.RolloutState_ROLLOUT_STATE_ROLLED_BACK, "20 of 100"},
+		"one failure, before the hold is over":               {1, requests(1, 1), none, none, 0, ""},
+		"one failure, after the hold":                        {hold, requests(1, 1), none, none, adminv1.RolloutState_ROLLOUT_STATE_ROLLED_BACK, "1 of 1"},
+		"as many failures before":                            {hold, requests(20, 100), requests(190, 1000), none, adminv1.RolloutState_ROLLOUT_STATE_PROMOTED, "20 of 100"},
+		"as many failures elsewhere":                         {hold, requests(20, 100), requests(0, 100), requests(190, 1000), adminv1.RolloutState_ROLLOUT_STATE_PROMOTED, "20 of 100"},
+		"fewer failures before and elsewhere":                {hold, requests(50, 100), requests(190, 1000), requests(190, 1000), adminv1.RolloutState_ROLLOUT_STATE_ROLLED_BACK, "50 of 100"},
+		"failed dials among many requests that need no dial": {hold, &adminv1.TrafficCounts{Requests: 100000, Dials: 10, DialsFailed: 10, Failures: map[string]int64{"dial UNKNOWN_CA": 10}}, none, none, adminv1.RolloutState_ROLLOUT_STATE_ROLLED_BACK, "dials of the canaries fail too often: 10 of 10"},
+		"failed handshakes of clients":                       {hold, &adminv1.TrafficCounts{Connections: 10, ConnectionsFailed: 6, Failures: map[string]int64{"client NO_COMMON_CIPHER": 6}}, none, none, adminv1.RolloutState_ROLLOUT_STATE_ROLLED_BACK, "6 of 10 (60.00%); before: none; at the other gateways: none; the limit is 1%; NO_COMMON_CIPHER: 6"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -141,7 +141,7 @@ func TestBeginChoosesConnectedGateways(t *testing.T) {
 	}
 }
 
-func TestAMeterCountsOnWhenThingsAreReplaced(t *testing.T) {
+func TestAMeterContinuesWhenResourcesAreReplaced(t *testing.T) {
 	t.Parallel()
 	live := map[string]Counts{"old": {Requests: 10}}
 	m := NewMeter(func(yield func(any, Counts)) {

@@ -130,7 +130,7 @@ func TestMisplacedOutlierDetectionIsRefused(t *testing.T) {
 		{"only the error rate", "tls: outlier_detection { consecutive_failures: 0 error_rate { percent: 1 } }", ""},
 		{"handshakes alone", "tls: outlier_detection { consecutive_failures: 0 consecutive_handshake_failures: 3 }", ""},
 
-		{"nothing counts", "tls: outlier_detection { consecutive_failures: 0 }", "outlier_detection"},
+		{"neither responses nor handshakes are counted", "tls: outlier_detection { consecutive_failures: 0 }", "outlier_detection"},
 		{"handshakes in plaintext", "plain: outlier_detection { consecutive_handshake_failures: 1 handshake_reasons: REASON_EXPIRED }",
 			"outlier_detection.consecutive_handshake_failures outlier_detection.handshake_reasons"},
 		{"handshakes with passthrough", "pass: outlier_detection { consecutive_handshake_failures: 1 }", "outlier_detection.consecutive_handshake_failures"},
@@ -140,7 +140,7 @@ func TestMisplacedOutlierDetectionIsRefused(t *testing.T) {
 		{"reasons that depend on the host", "host: outlier_detection { handshake_reasons: [REASON_NAME_MISMATCH, REASON_EXPIRED] }", "outlier_detection.handshake_reasons[0]"},
 		{"out of bounds", `tls: outlier_detection { consecutive_failures: 1000001 consecutive_handshake_failures: 1000001 error_rate { percent: 101 window { nanos: 1 } min_requests: 1000001 } max_ejected_percent: 101 }`,
 			"outlier_detection.consecutive_failures outlier_detection.consecutive_handshake_failures outlier_detection.error_rate.min_requests outlier_detection.error_rate.percent outlier_detection.error_rate.window outlier_detection.max_ejected_percent"},
-		{"no share", "tls: outlier_detection { error_rate {} max_ejected_percent: 0 }", "outlier_detection.error_rate.percent outlier_detection.max_ejected_percent"},
+		{"an ejection limit of 0 percent", "tls: outlier_detection { error_rate {} max_ejected_percent: 0 }", "outlier_detection.error_rate.percent outlier_detection.max_ejected_percent"},
 		{"the first ejection is longer than the default maximum", "tls: outlier_detection { base_ejection { seconds: 301 } }", "outlier_detection.max_ejection"},
 		{"the first ejection is longer than the configured maximum", "tls: outlier_detection { base_ejection { seconds: 2 } max_ejection { seconds: 1 } }", "outlier_detection.max_ejection"},
 	}, transports())

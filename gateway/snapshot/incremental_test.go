@@ -167,7 +167,7 @@ func ptr[T any](v T) *T { return &v }
 // An incremental compile looks only at resources that the edit can affect. It finds
 // the same faults and warnings as a complete compile, and builds the same snapshot.
 // So does a compile that starts from the stored state alone.
-func TestAnIncrementalCompileIsACompleteOne(t *testing.T) {
+func TestAnIncrementalCompileEqualsACompleteOne(t *testing.T) {
 	accepted, down := 0, 0
 	for seed := range uint64(3) {
 		w := newTestbed(t)

@@ -12,7 +12,7 @@ import (
 
 // A write of an upstream gets a warning if its client certificate leads to none of its
 // CAs: on the first write, on an unchanged write, and after a restart.
-func TestAForeignClientCertificateIsWarnedOfAtEachWrite(t *testing.T) {
+func TestAForeignClientCertificateCausesAWarningAtEachWrite(t *testing.T) {
 	w := newTestbed(t)
 	u := tlsUpstream("u", &adminv1.UpstreamTls{Certificate: "own", TrustBundles: []string{"other"}})
 	other := &adminv1.TrustBundle{Name: "other", Source: &adminv1.TrustBundle_Pem{Pem: string(certstest.NewCA(t).TrustPEM())}}

@@ -207,7 +207,7 @@ func TestPathOutsideTheRootsIsRefusedWithOneMessage(t *testing.T) {
 }
 
 // The test marks all secrets. No field of Present's result may contain a mark.
-func TestNothingSecretIsPresented(t *testing.T) {
+func TestPresentOmitsSecrets(t *testing.T) {
 	const mark = "SECRET-MARK"
 	for what, c := range map[string]*adminv1.Certificate{
 		"PEM":     pemSource("chain", mark+"key", mark+"passphrase"),

@@ -82,7 +82,7 @@ func TestExplainPassthrough(t *testing.T) {
 
 // A route with a client identity gets a warning if another route, or the listener,
 // passes through the TLS of its clients.
-func TestAnIdentityThatIsPassedThroughIsWarnedOf(t *testing.T) {
+func TestPassthroughForTheHostOfAnIdentityCausesAWarning(t *testing.T) {
 	identity := func(r *adminv1.Route) *adminv1.Route {
 		if r.Match == nil {
 			r.Match = &adminv1.RouteMatch{}
@@ -101,7 +101,7 @@ func TestAnIdentityThatIsPassedThroughIsWarnedOf(t *testing.T) {
 		"without hosts":                           {"pass", []store.Resource{identity(forward("a", nil, "tls", "bridge"))}, "SNI is any other name:"},
 		"an identity for another host":            {"bridge", []store.Resource{identity(forward("a", hosts("a.test"), "tls", "bridge")), forward("p", hosts("b.test"), "tls", "pass")}, ""},
 		"an identity for a host below a wildcard": {"bridge", []store.Resource{identity(forward("a", hosts("x.a.test"), "tls", "bridge")), forward("p", hosts("*.a.test"), "tls", "pass"), forward("x", hosts("x.a.test"), "tls", "bridge")}, ""},
-		"no passthrough":                          {"bridge", []store.Resource{identity(forward("a", hosts("a.test"), "tls", "bridge"))}, ""},
+		"no route with passthrough":               {"bridge", []store.Resource{identity(forward("a", hosts("a.test"), "tls", "bridge"))}, ""},
 	} {
 		w := newTestbed(t)
 		l := listener("tls", "127.0.0.1:2", tcp, c.own)

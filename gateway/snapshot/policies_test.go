@@ -262,7 +262,7 @@ func TestRoutesByClientIdentityAreExplained(t *testing.T) {
 
 // A listener that accepts server certificates from clients has a warning as
 // long as it does.
-func TestMissingClientAuthUsageIsWarnedOf(t *testing.T) {
+func TestMissingClientAuthUsageCausesAWarning(t *testing.T) {
 	w := newTestbed(t)
 	l := w.putPolicies(httpP)
 	l.Tls.Policies[0].AllowMissingClientAuthUsage = true

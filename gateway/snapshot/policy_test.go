@@ -46,16 +46,16 @@ func TestRewritesAreChecked(t *testing.T) {
 		fields  []string
 		hint    string
 	}{
-		"a prefix":                          {prefix("/v2"), rewritePrefix("/"), nil, ""},
-		"a prefix with a slash":             {prefix("/v2/"), rewritePrefix("/api/"), nil, ""},
-		"an expression":                     {exact, rewriteRegex("^/v([0-9])", "/$1"), nil, ""},
-		"a path":                            {nil, rewritePath("/index.html"), nil, ""},
-		"nothing":                           {nil, &adminv1.Rewrite{}, []string{"r0.forward.rewrite"}, "must be set"},
-		"a prefix where the match has none": {nil, rewritePrefix("/"), []string{"r0.forward.rewrite.prefix"}, "match.path.prefix"},
-		"a prefix instead of a path":        {exact, rewritePrefix("/"), []string{"r0.forward.rewrite.prefix"}, "match.path.prefix"},
-		"an invalid prefix":                 {prefix("/v2"), rewritePrefix("api"), []string{"r0.forward.rewrite.prefix"}, "slash"},
-		"no prefix":                         {prefix("/v2"), rewritePrefix(""), []string{"r0.forward.rewrite.prefix"}, "slash"},
-		"a prefix in another form":          {prefix("/v2"), rewritePrefix("/a/../b"), []string{"r0.forward.rewrite.prefix"}, `write "/b"`},
+		"a prefix":                            {prefix("/v2"), rewritePrefix("/"), nil, ""},
+		"a prefix with a slash":               {prefix("/v2/"), rewritePrefix("/api/"), nil, ""},
+		"an expression":                       {exact, rewriteRegex("^/v([0-9])", "/$1"), nil, ""},
+		"a path":                              {nil, rewritePath("/index.html"), nil, ""},
+		"nothing":                             {nil, &adminv1.Rewrite{}, []string{"r0.forward.rewrite"}, "must be set"},
+		"a prefix where the match has none":   {nil, rewritePrefix("/"), []string{"r0.forward.rewrite.prefix"}, "match.path.prefix"},
+		"a prefix instead of a path":          {exact, rewritePrefix("/"), []string{"r0.forward.rewrite.prefix"}, "match.path.prefix"},
+		"an invalid prefix":                   {prefix("/v2"), rewritePrefix("api"), []string{"r0.forward.rewrite.prefix"}, "slash"},
+		"no prefix":                           {prefix("/v2"), rewritePrefix(""), []string{"r0.forward.rewrite.prefix"}, "slash"},
+		"a prefix that is not in normal form": {prefix("/v2"), rewritePrefix("/a/../b"), []string{"r0.forward.rewrite.prefix"}, `write "/b"`},
 		"a prefix where the match has an invalid one": {prefix("v2"), rewritePrefix("/"), []string{"r0.match.path"}, "slash"},
 		"a path with a query":                         {nil, rewritePath("/x?y"), []string{"r0.forward.rewrite.path"}, "query"},
 		"no expression":                               {nil, rewriteRegex("", "x"), []string{"r0.forward.rewrite.regex.pattern"}, "empty"},
@@ -132,9 +132,9 @@ func TestOptionsOfHTTPListenersAreChecked(t *testing.T) {
 			l.Tls = &adminv1.ServerTls{Certificates: []string{"server"}, ClientAuth: adminv1.ClientAuth_CLIENT_AUTH_NONE}
 			l.Http.ClientCertificateFields = adminv1.ClientCertificateFields_CLIENT_CERTIFICATE_FIELDS_RFC9440
 		}, []string{"r0.http.client_certificate_fields"}},
-		"an ID's field":                   {func(l *adminv1.Listener) { l.Http.RequestIdField = "a b" }, []string{"r0.http.request_id_field"}},
-		"an ID in a framing field":        {func(l *adminv1.Listener) { l.Http.RequestIdField = "Content-Length" }, []string{"r0.http.request_id_field"}},
-		"an ID in a field of the gateway": {func(l *adminv1.Listener) { l.Http.RequestIdField = "X_Forwarded_For" }, []string{"r0.http.request_id_field"}},
+		"a field for the request ID":                {func(l *adminv1.Listener) { l.Http.RequestIdField = "a b" }, []string{"r0.http.request_id_field"}},
+		"a framing field for the request ID":        {func(l *adminv1.Listener) { l.Http.RequestIdField = "Content-Length" }, []string{"r0.http.request_id_field"}},
+		"a field of the gateway for the request ID": {func(l *adminv1.Listener) { l.Http.RequestIdField = "X_Forwarded_For" }, []string{"r0.http.request_id_field"}},
 		"HTTP options on a TCP listener": {func(l *adminv1.Listener) {
 			l.Protocol = tcp
 			l.Http.TrustedProxies, l.Http.RequestIdField = []string{"10.0.0.1"}, "X-Request-Id"

@@ -46,7 +46,7 @@ func TestRetriesBecomeLive(t *testing.T) {
 				PerTryTimeout: durationpb.New(time.Second), Methods: []string{"POST", "M-SEARCH"}, MaxBodyBytes: new(int32(1 << 20)), Backoff: durationpb.New(10 * time.Second)},
 			&exchange.Retry{Attempts: 10, Reset: true, Codes: []int{200, 429, 599}, PerTry: time.Second, Methods: []string{"POST", "M-SEARCH"}, MaxBody: 1 << 20, Backoff: 10 * time.Second},
 		},
-		"codes besides": {&adminv1.Retry{Codes: []int32{503}}, &exchange.Retry{ConnectFailure: true, Reset: true, RefusedStream: true, Codes: []int{503}}},
+		"codes in addition to the defaults": {&adminv1.Retry{Codes: []int32{503}}, &exchange.Retry{ConnectFailure: true, Reset: true, RefusedStream: true, Codes: []int{503}}},
 	} {
 		w := newTestbed(t)
 		w.put(tlsUpstream("u", nil), listener("web", "127.0.0.1:1", httpP, ""), retried(c.in))
@@ -119,12 +119,12 @@ func TestTheBudgetOfRetries(t *testing.T) {
 		underWay int
 		want     int
 	}{
-		"default":                  {nil, 100, 20},
-		"default, few":             {nil, 1, 3},
-		"no retries in the budget": {&adminv1.RetryBudget{}, 100, 20},
-		"zero":                     {&adminv1.RetryBudget{Percent: proto.Int32(0), MinRetries: proto.Int32(0)}, 100, 0},
-		"least alone":              {&adminv1.RetryBudget{MinRetries: proto.Int32(7)}, 10, 7},
-		"percent":                  {&adminv1.RetryBudget{Percent: proto.Int32(50)}, 10, 5},
+		"default":                          {nil, 100, 20},
+		"the default with few requests":    {nil, 1, 3},
+		"an empty budget has the defaults": {&adminv1.RetryBudget{}, 100, 20},
+		"zero":                             {&adminv1.RetryBudget{Percent: proto.Int32(0), MinRetries: proto.Int32(0)}, 100, 0},
+		"only min_retries":                 {&adminv1.RetryBudget{MinRetries: proto.Int32(7)}, 10, 7},
+		"percent":                          {&adminv1.RetryBudget{Percent: proto.Int32(50)}, 10, 5},
 	} {
 		w := newTestbed(t)
 		u := tlsUpstream("u", nil)

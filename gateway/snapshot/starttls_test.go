@@ -90,12 +90,12 @@ func TestStarttlsOfClientsIsRefusedWhereItHasNoMeaning(t *testing.T) {
 		put    store.Resource
 		fields []invalid.Path
 	}{
-		"an HTTP listener":   {http, []invalid.Path{"r0.tls.starttls", "r0.tls.starttls_optional"}},
-		"a passthrough":      {pass, []invalid.Path{"r0.tls.starttls"}},
-		"a route's upstream": {forward("r", nil, "l", "pass"), []invalid.Path{`listener["l"].tls.starttls`}},
-		"another protocol":   {l(func(s *adminv1.ServerTls) { s.Starttls = ldap }), []invalid.Path{"r0.tls.starttls"}},
-		"optional alone":     {l(func(s *adminv1.ServerTls) { s.Starttls, s.StarttlsOptional = 0, true }), []invalid.Path{"r0.tls.starttls_optional"}},
-		"required names":     {l(func(s *adminv1.ServerTls) { s.StarttlsOptional, s.RejectUnknownSni = true, true }), []invalid.Path{"r0.tls.starttls_optional"}},
+		"an HTTP listener":                     {http, []invalid.Path{"r0.tls.starttls", "r0.tls.starttls_optional"}},
+		"a passthrough":                        {pass, []invalid.Path{"r0.tls.starttls"}},
+		"a route's upstream":                   {forward("r", nil, "l", "pass"), []invalid.Path{`listener["l"].tls.starttls`}},
+		"another protocol":                     {l(func(s *adminv1.ServerTls) { s.Starttls = ldap }), []invalid.Path{"r0.tls.starttls"}},
+		"optional STARTTLS without a protocol": {l(func(s *adminv1.ServerTls) { s.Starttls, s.StarttlsOptional = 0, true }), []invalid.Path{"r0.tls.starttls_optional"}},
+		"required names":                       {l(func(s *adminv1.ServerTls) { s.StarttlsOptional, s.RejectUnknownSni = true, true }), []invalid.Path{"r0.tls.starttls_optional"}},
 		"required certificate": {l(func(s *adminv1.ServerTls) {
 			s.StarttlsOptional, s.ClientAuth, s.ClientTrustBundles = true, adminv1.ClientAuth_CLIENT_AUTH_REQUIRED, []string{"trust"}
 		}), []invalid.Path{"r0.tls.starttls_optional"}},

@@ -69,7 +69,7 @@ func TestUnusedWarmConnectionsCauseAWarning(t *testing.T) {
 		{"the upstream", []store.Resource{cold, web("u")}, []store.Resource{warm()}, []string{"r0.pool.warm"}},
 		{"the listener", []store.Resource{warm()}, []store.Resource{web("u")}, []string{"r0.upstream"}},
 		{"the route", []store.Resource{warm(), other, web("other")}, []store.Resource{of}, []string{"r0.forward.upstreams[1].name"}},
-		{"something else", []store.Resource{warm(), web("u")}, []store.Resource{other}, nil},
+		{"an unrelated resource", []store.Resource{warm(), web("u")}, []store.Resource{other}, nil},
 		{"the upstream again", []store.Resource{warm(), web("u")}, []store.Resource{warm()}, []string{"r0.pool.warm"}},
 		{"no user yet", nil, []store.Resource{warm()}, nil},
 		{"also used by a TCP listener", []store.Resource{cold, stream}, []store.Resource{warm(), web("u")}, nil},

@@ -49,7 +49,7 @@ func randomEdit(random *rand.Rand) Edit {
 
 // The result of many edits equals a state restored from the same resources: in
 // its lists, its users, and the faults of the next edit.
-func TestAStateIsThatOfItsResources(t *testing.T) {
+func TestEditingAStateEqualsRebuildingIt(t *testing.T) {
 	accepted := 0
 	for seed := range uint64(10) {
 		random := rand.New(rand.NewPCG(seed, 1))

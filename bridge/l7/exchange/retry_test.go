@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-func TestPausesDoubleAndDiffer(t *testing.T) {
+func TestPausesDoubleWithJitter(t *testing.T) {
 	r := Retry{Backoff: 100 * time.Millisecond}
 	for tries, most := range []time.Duration{1: 100 * time.Millisecond, 2: 200 * time.Millisecond, 3: 400 * time.Millisecond, 8: maxBackoff, 9: maxBackoff} {
 		if most == 0 {

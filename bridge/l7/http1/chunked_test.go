@@ -44,7 +44,7 @@ var chunkedBodies = []struct {
 	err            error
 }{
 	{name: "nothing", in: "0\r\n\r\n"},
-	{name: "zero in more digits", in: "0000000000000000\r\n\r\n"},
+	{name: "a last chunk of several zeros", in: "0000000000000000\r\n\r\n"},
 	{name: "a chunk", in: "5\r\nhello\r\n0\r\n\r\n", data: "hello"},
 	{name: "several chunks", in: "5\r\nhello\r\n1\r\n,\r\n6\r\n world\r\n00\r\n\r\n", data: "hello, world"},
 	{name: "sizes in either case", in: "a\r\n0123456789\r\nA\r\n0123456789\r\n0\r\n\r\n", data: "01234567890123456789"},
@@ -62,9 +62,9 @@ var chunkedBodies = []struct {
 	{name: "a size with 0x", in: "0x5\r\nhello\r\n", err: errChunkSize},
 	{name: "a blank before a size", in: " 5\r\nhello\r\n", err: errChunkSize},
 	{name: "a blank after a size", in: "5 \r\nhello\r\n", err: errChunkSize},
-	{name: "a tabulator after a size", in: "5\t;a\r\nhello\r\n", err: errChunkSize},
+	{name: "a tab after a size", in: "5\t;a\r\nhello\r\n", err: errChunkSize},
 	{name: "a size with an underscore", in: "1_0\r\n", err: errChunkSize},
-	{name: "a size in other letters", in: "g\r\n", err: errChunkSize},
+	{name: "a size with a letter after f", in: "g\r\n", err: errChunkSize},
 	{name: "a size in digits that are not ASCII", in: "\u0665\r\nhello\r\n", err: errChunkSize},
 	{name: "a size and a NUL", in: "5\x00\r\nhello\r\n", err: errChunkSize},
 	{name: "a size and a comma", in: "5,a\r\nhello\r\n", err: errChunkSize},
@@ -83,7 +83,7 @@ var chunkedBodies = []struct {
 	{name: "data shorter than its size", in: "5\r\nhell\r\n0\r\n\r\n", data: "hell\r", err: errChunkEnd},
 	{name: "data that ends in a bare line feed", in: "5\r\nhello\n0\r\n\r\n", data: "hello", err: errChunkEnd},
 	{name: "data that ends in a bare carriage return", in: "5\r\nhello\r0\r\n\r\n", data: "hello", err: errChunkEnd},
-	{name: "no end of data", in: "5\r\nhello0\r\n\r\n", data: "hello", err: errChunkEnd},
+	{name: "no line end after the data", in: "5\r\nhello0\r\n\r\n", data: "hello", err: errChunkEnd},
 
 	{name: "an extension without a name", in: "5;\r\nhello\r\n", err: errExtension},
 	{name: "two semicolons", in: "5;;a\r\nhello\r\n", err: errExtension},
@@ -99,7 +99,7 @@ var chunkedBodies = []struct {
 	{name: "a bare line feed in quotes", in: "5;a=\"b\n\"\r\nhello\r\n", err: errExtension},
 	{name: "an escaped line feed in quotes", in: "5;a=\"b\\\n\"\r\nhello\r\n", err: errExtension},
 	{name: "a line end in quotes", in: "5;a=\"b\r\nhello\r\n\"\r\n", err: errExtension},
-	{name: "something after quotes", in: "5;a=\"b\"c\r\nhello\r\n", err: errExtension},
+	{name: "text after a quoted value", in: "5;a=\"b\"c\r\nhello\r\n", err: errExtension},
 	{name: "a name in quotes", in: "5;\"a\"\r\nhello\r\n", err: errExtension},
 	{name: "a NUL in an extension", in: "5;a\x00\r\nhello\r\n", err: errExtension},
 	{name: "a bare carriage return in an extension", in: "5;a\rb\r\nhello\r\n", err: errChunkLine},

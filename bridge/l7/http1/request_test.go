@@ -111,7 +111,7 @@ var refusedRequests = []struct {
 	{"a target that is a query", lines("GET ?a HTTP/1.1", "Host: a"), errTarget},
 	{"a host as the target", lines("GET a:80 HTTP/1.1", "Host: a:80"), errTarget},
 	{"an asterisk for GET", lines("GET * HTTP/1.1", "Host: a"), errAsterisk},
-	{"an asterisk and more", lines("OPTIONS *?a HTTP/1.1", "Host: a"), errTarget},
+	{"an asterisk followed by a path", lines("OPTIONS *?a HTTP/1.1", "Host: a"), errTarget},
 	{"an asterisk instead of a path", lines("OPTIONS */ HTTP/1.1", "Host: a"), errTarget},
 	{"a fragment", lines("GET /a#b HTTP/1.1", "Host: a"), errFragment},
 	{"a fragment after a query", lines("GET /a?b#c HTTP/1.1", "Host: a"), errFragment},
@@ -148,7 +148,7 @@ var refusedRequests = []struct {
 	{"two Hosts", lines("GET / HTTP/1.1", "Host: a", "Host: b"), errHosts},
 	{"two Hosts that are the same", lines("GET / HTTP/1.1", "Host: a", "HOST: a"), errHosts},
 	{"two Hosts in HTTP/1.0", lines("GET / HTTP/1.0", "Host: a", "Host: a"), errHosts},
-	{"two Hosts of which the first is empty", lines("GET / HTTP/1.1", "Host:", "Host: a"), errHosts},
+	{"two Hosts, the first of them empty", lines("GET / HTTP/1.1", "Host:", "Host: a"), errHosts},
 	{"an empty Host", lines("GET / HTTP/1.1", "Host:"), errHost},
 	{"a blank Host", lines("GET / HTTP/1.1", "Host: \t "), errHost},
 	{"an empty Host in HTTP/1.0", lines("GET / HTTP/1.0", "Host: "), errHost},
@@ -166,7 +166,7 @@ var refusedRequests = []struct {
 	{"a Host with two ports", lines("GET / HTTP/1.1", "Host: a:80:80"), errHost},
 	{"a Host with a port of six digits", lines("GET / HTTP/1.1", "Host: a:000080"), errHost},
 	{"a Host whose bracket is not closed", lines("GET / HTTP/1.1", "Host: [::1"), errHost},
-	{"a Host with something after its bracket", lines("GET / HTTP/1.1", "Host: [::1]a"), errHost},
+	{"a Host with text after its bracket", lines("GET / HTTP/1.1", "Host: [::1]a"), errHost},
 	{"a Host with a zone", lines("GET / HTTP/1.1", "Host: [fe80::1%25eth0]"), errHost},
 
 	// Fields: RFC 9112, section 5.
@@ -242,8 +242,8 @@ var refusedRequests = []struct {
 	{"an empty element before chunked in another field", lines("POST / HTTP/1.1", "Host: a", "Transfer-Encoding:", "Transfer-Encoding: chunked"), errCoding},
 	{"chunked with a parameter", lines("POST / HTTP/1.1", "Host: a", "Transfer-Encoding: chunked;a=b"), errCoding},
 	{"chunked in quotes", lines("POST / HTTP/1.1", "Host: a", `Transfer-Encoding: "chunked"`), errCoding},
-	{"chunked in other letters", lines("POST / HTTP/1.1", "Host: a", "Transfer-Encoding: chun\u212Aed"), errCoding},
-	{"two words", lines("POST / HTTP/1.1", "Host: a", "Transfer-Encoding: gzip chunked"), errCoding},
+	{"chunked with a letter that is not ASCII", lines("POST / HTTP/1.1", "Host: a", "Transfer-Encoding: chun\u212Aed"), errCoding},
+	{"two codings without a comma", lines("POST / HTTP/1.1", "Host: a", "Transfer-Encoding: gzip chunked"), errCoding},
 	{"chunked after a vertical tab", lines("POST / HTTP/1.1", "Host: a", "Transfer-Encoding: \vchunked"), errControl},
 	{"another coding before chunked", lines("POST / HTTP/1.1", "Host: a", "Transfer-Encoding: gzip, chunked"), errCodingUnknown},
 	{"identity before chunked", lines("POST / HTTP/1.1", "Host: a", "Transfer-Encoding: identity, chunked"), errCodingUnknown},
@@ -283,7 +283,7 @@ var servedRequests = []struct {
 	want       Request
 }{
 	{"a minimal request", lines("GET / HTTP/1.1", "Host: a"), served(func(r *Request) {})},
-	{"an empty line before", "\r\n" + lines("GET / HTTP/1.1", "Host: a"), served(func(r *Request) {})},
+	{"an empty line before the request", "\r\n" + lines("GET / HTTP/1.1", "Host: a"), served(func(r *Request) {})},
 	{"HTTP/1.0", lines("GET / HTTP/1.0", "Host: a"), served(func(r *Request) { r.Minor, r.Close = 0, true })},
 	{"HTTP/1.0 without Host", lines("GET / HTTP/1.0"), served(func(r *Request) { r.Minor, r.Close, r.Authority = 0, true, "" })},
 	{"HTTP/1.0 with keep-alive", lines("GET / HTTP/1.0", "Host: a", "Connection: Keep-Alive"),
@@ -308,7 +308,7 @@ var servedRequests = []struct {
 			r.Method, r.Length, r.Chunked = "POST", -1, true
 			r.Fields = message.Fields{{Name: "Transfer-Encoding", Value: "chunked"}, {Name: "Trailer", Value: "Content-Length"}}
 		})},
-	{"a request that no cache may answer", lines("GET / HTTP/1.1", "Host: a", "Pragma: no-cache"),
+	{"Pragma: no-cache", lines("GET / HTTP/1.1", "Host: a", "Pragma: no-cache"),
 		served(func(r *Request) { r.Fields = field("Pragma", "no-cache") })},
 	{"two slashes", lines("GET //a HTTP/1.1", "Host: a"), served(func(r *Request) { r.Target = "//a" })},
 	{"a host with a port", lines("GET / HTTP/1.1", "Host: A.b:8080"), served(func(r *Request) { r.Authority = "A.b:8080" })},

@@ -115,7 +115,7 @@ func TestInvalidMessagesAreNotWritten(t *testing.T) {
 		{"an authority with a line break", message.Request{Method: "GET", Target: "/", Authority: "a\r\nX: y"}, Framing{}, errWriteAuthority},
 		{"an authority with a user", message.Request{Method: "GET", Target: "/", Authority: "u@a"}, Framing{}, errWriteAuthority},
 		{"two authorities", message.Request{Method: "GET", Target: "/", Authority: "a,b"}, Framing{}, errWriteAuthority},
-		{"a body until the end", message.Request{Method: "GET", Target: "/", Authority: "a"}, Framing{Body: UntilClose}, errWriteBody},
+		{"a body that ends with the connection", message.Request{Method: "GET", Target: "/", Authority: "a"}, Framing{Body: UntilClose}, errWriteBody},
 		{"a negative length", message.Request{Method: "GET", Target: "/", Authority: "a"}, Framing{Body: Sized, Length: -1}, errWriteLength},
 		{"a line end in Upgrade", message.Request{Method: "GET", Target: "/", Authority: "a"}, Framing{Upgrade: "a\r\nX: y"}, errWriteUpgrade},
 		{"a second Host", message.Request{Method: "GET", Target: "/", Authority: "a", Fields: message.Fields{{Name: "host", Value: "a"}}}, Framing{}, errWriteFraming},

@@ -84,7 +84,7 @@ func TestErrorsOfValuesNameTheFix(t *testing.T) {
 }
 
 // The variables are exactly those that the API documents.
-func TestVariablesAreThoseOfTheAPI(t *testing.T) {
+func TestVariablesMatchTheAPI(t *testing.T) {
 	proto, err := os.ReadFile("../../../proto/drawbridge/admin/v1/route.proto")
 	if err != nil {
 		t.Fatal(err)

@@ -110,14 +110,14 @@ func TestFaultsNameLineDocumentAndField(t *testing.T) {
 		text string
 		want []string // the beginning of each fault
 	}{
-		"unknown field, near": {"kind: Listener\nname: web\nadress: x",
+		"an unknown field with a similar name": {"kind: Listener\nname: web\nadress: x",
 			[]string{"f.yaml:3: document 1 (Listener web): adress: no such field; did you mean address?"}},
 		"a broken protocol": {"kind: Upstream\nname: old\ntls: {minVersion: SSLv3, maxVersion: TLSv1.4}",
 			[]string{
 				`f.yaml:3: document 1 (Upstream old): tls.minVersion: must be one of 1_0, 1_1, 1_2, 1_3, because SSLv2 and SSLv3 are broken (RFC 6176, RFC 7568) and not supported, not "SSLv3"`,
 				`f.yaml:3: document 1 (Upstream old): tls.maxVersion: must be one of 1_0, 1_1, 1_2, 1_3, not "TLSv1.4"`,
 			}},
-		"unknown field, far": {"kind: Listener\nname: web\nlimits: {zzz: 1}",
+		"an unknown field without a similar name": {"kind: Listener\nname: web\nlimits: {zzz: 1}",
 			[]string{"f.yaml:3: document 1 (Listener web): limits.zzz: no such field; ListenerLimits has connections, connectionsPerClient"}},
 		"every fault of every document": {"kind: Listener\nname: web\nprotocol: GOPHER\ntls:\n---\nkind: Upstream\nname: up\nendpoints:\n- address: 7\n- weight: -1\n- weight: 4294967296\n- backup: on\n",
 			[]string{

@@ -9,7 +9,7 @@ import (
 
 // A command that cron or systemd starts has the null device as its input and output. It
 // must not wait for a user.
-func TestOnlyATerminalIsATerminal(t *testing.T) {
+func TestOnlyTerminalsAreDetectedAsTerminals(t *testing.T) {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)

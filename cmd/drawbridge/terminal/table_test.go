@@ -36,7 +36,7 @@ func TestColorsDoNotMoveColumns(t *testing.T) {
 	}
 }
 
-func TestNothingIsColoredIfThereIsNoText(t *testing.T) {
+func TestEmptyTextIsNotColored(t *testing.T) {
 	if got := Paint(true).Bad(""); got != "" {
 		t.Errorf("an empty text in red is %q", got)
 	}

@@ -32,7 +32,7 @@ func table(s *screen, m *meter) []string {
 	return lines[4:]
 }
 
-func TestRatesAreThoseBetweenTwoReadings(t *testing.T) {
+func TestRatesAreBetweenTwoReadings(t *testing.T) {
 	var m meter
 	s := newScreen(options{view: listeners}, false)
 	m.add(readingAt(0, 100, 5))

@@ -9,7 +9,7 @@ import (
 )
 
 // On a terminal, removed lines are red and added lines are green, as in kubectl and git.
-func TestADiffIsColoredByWhatHappens(t *testing.T) {
+func TestADiffIsColoredByKindOfChange(t *testing.T) {
 	changes := []*adminv1.ResourceChange{
 		{Kind: adminv1.Kind_KIND_UPSTREAM, Name: "payments", Action: adminv1.ChangeAction_CHANGE_ACTION_UPDATED, FieldCount: 3, Fields: []*adminv1.FieldChange{
 			{Path: "endpoints[0].address", Before: `"10.0.0.7:443"`, After: `"10.0.0.8:443"`},

@@ -13,7 +13,7 @@ import (
 )
 
 // Text from a peer never moves the cursor or ends a line.
-func FuzzNothingThatAPeerSaysReachesTheTerminal(f *testing.F) {
+func FuzzPeerTextIsEscapedForTheTerminal(f *testing.F) {
 	f.Add("CN=a", "CN=b", "\x1b]0;title\x07", "x\r\ny\u202e", int64(0), int32(11))
 	f.Add("", "", "CN=a", "\u2028", int64(1<<40), int32(8))
 	f.Add("CN=a", "CN=a", "", "\x9b31m", int64(-1<<40), int32(14))

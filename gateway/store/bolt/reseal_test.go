@@ -216,7 +216,7 @@ func TestAFullDiskLeavesTheStoreAsItWas(t *testing.T) {
 	}
 }
 
-func TestSealingRefusesWhatItCannotOpen(t *testing.T) {
+func TestSealingRefusesAStoreThatItCannotOpen(t *testing.T) {
 	a, b, c := sealKey(t, "a"), sealKey(t, "b"), sealKey(t, "c")
 	sealed, _ := large(t, a)
 	for name, try := range map[string]struct {

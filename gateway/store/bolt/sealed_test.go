@@ -190,8 +190,8 @@ func TestSealedValuesCannotBeSwapped(t *testing.T) {
 		"another kind":                      {seal.Place{Bucket: upstreams, Key: []byte("u1")}, seal.Place{Bucket: certificates, Key: []byte("c")}},
 		"a value of the history as current": {seal.Place{Bucket: priorsBucket, Key: cert}, seal.Place{Bucket: certificates, Key: []byte("c")}},
 		"a current value in the history":    {seal.Place{Bucket: certificates, Key: []byte("c")}, seal.Place{Bucket: priorsBucket, Key: cert}},
-		"another revision":                  {seal.Place{Bucket: priorsBucket, Key: cert}, seal.Place{Bucket: priorsBucket, Key: cert3}},
-		"another revision's":                {seal.Place{Bucket: revisionsBucket, Key: revisionKeyOf(2)}, seal.Place{Bucket: revisionsBucket, Key: revisionKeyOf(3)}},
+		"a prior of another revision":       {seal.Place{Bucket: priorsBucket, Key: cert}, seal.Place{Bucket: priorsBucket, Key: cert3}},
+		"a record of another revision":      {seal.Place{Bucket: revisionsBucket, Key: revisionKeyOf(2)}, seal.Place{Bucket: revisionsBucket, Key: revisionKeyOf(3)}},
 		"a revision as the pending one":     {seal.Place{Bucket: revisionsBucket, Key: revisionKeyOf(7)}, seal.Place{Bucket: metaBucket, Key: pendingKey}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -325,7 +325,7 @@ func TestASealedBackupIsRestored(t *testing.T) {
 // Without its key a sealed store is still checked for damage.
 func TestADamagedSealedStoreIsFoundWithoutItsKey(t *testing.T) {
 	for name, damage := range map[string]func(*bbolt.Tx) error{
-		"one resource fewer": func(tx *bbolt.Tx) error { return tx.Bucket([]byte("KIND_UPSTREAM")).Delete([]byte("u1")) },
+		"a missing resource": func(tx *bbolt.Tx) error { return tx.Bucket([]byte("KIND_UPSTREAM")).Delete([]byte("u1")) },
 		"a changed record": func(tx *bbolt.Tx) error {
 			return putHistory(tx, revisionKeyOf(3), []byte("nonsense"))
 		},
