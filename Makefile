@@ -318,6 +318,10 @@ costs: ## Print the memory and CPU cost of each kind of input
 scale: build ## Apply, read and watch 10,000 resources of each kind
 	DRAWBRIDGE_SCALE=10000 DRAWBRIDGE_BINARY=$(BINARY) $(GO) test -count=1 -timeout 30m -v -run '^TestMany' ./e2e
 
+.PHONY: fleet-scale
+fleet-scale: ## Run GATEWAYS gateways (default: 200) of a fleet in one process, and print what WRITES writes (default: 100) cost (needs etcd-server)
+	DRAWBRIDGE_FLEET=$(or $(GATEWAYS),200),$(or $(WRITES),100) $(GO) test -count=1 -timeout 30m -v -run '^TestAFleetConverges$$' ./gateway
+
 .PHONY: soak
 soak: build ## Run the gateway for MINUTES (default: 30) under mixed load, changes, rotations, upgrades and failures, and check that it ends as it began
 	$(GO) -C bench build -o $(CURDIR)/bin/bench .
