@@ -72,7 +72,7 @@ func FuzzEncryptedKey(f *testing.F) {
 	f.Fuzz(func(t *testing.T, key []byte, passphrase string) {
 		_, err := certs.NewCertificate(certs.CertificateSource{Chain: chain, Key: key, Passphrase: []byte(passphrase)})
 		checkFaults(t, err)
-		checkTellsNothing(t, err, key, []byte(passphrase))
+		checkRevealsNothing(t, err, key, []byte(passphrase))
 	})
 }
 
@@ -89,7 +89,7 @@ func FuzzCertificateFile(f *testing.F) {
 	f.Fuzz(func(t *testing.T, file []byte, passphrase string) {
 		c, err := certs.NewCertificate(certs.CertificateSource{Chain: file, KeyInChain: true, Passphrase: []byte(passphrase)})
 		checkFaults(t, err)
-		checkTellsNothing(t, err, file, []byte(passphrase))
+		checkRevealsNothing(t, err, file, []byte(passphrase))
 		if err == nil {
 			checkDescribed(t, c)
 		}
@@ -114,17 +114,17 @@ func FuzzPKCS12(f *testing.F) {
 		}
 		c, err := certs.NewCertificate(certs.CertificateSource{PKCS12: data, Passphrase: []byte(passphrase)})
 		checkFaults(t, err)
-		checkTellsNothing(t, err, data, []byte(passphrase))
+		checkRevealsNothing(t, err, data, []byte(passphrase))
 		if err == nil {
 			checkDescribed(t, c)
 		}
 	})
 }
 
-// checkTellsNothing fails the test if an error contains a part of a key or
+// checkRevealsNothing fails the test if an error contains a part of a key or
 // archive, in PEM or DER, or a passphrase, unless the part is also a word of
 // the sentence.
-func checkTellsNothing(t *testing.T, err error, key, passphrase []byte) {
+func checkRevealsNothing(t *testing.T, err error, key, passphrase []byte) {
 	t.Helper()
 	if err == nil {
 		return

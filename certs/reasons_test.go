@@ -277,7 +277,8 @@ func selfSigned(t testing.TB, change func(*x509.Certificate)) tls.Certificate {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: parsed}
 }
 
-// Peers that do not speak TLS, or end the handshake.
+// A handshake fails with a reason if the peer does not speak TLS or ends the
+// handshake.
 func TestReasonsOfPeersWithoutTLS(t *testing.T) {
 	cases := []struct {
 		name string

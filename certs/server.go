@@ -342,7 +342,7 @@ func (s *Server) Admits(state tls.ConnectionState) error {
 	return nil
 }
 
-// uncertified decides about clients whose certificate does not count or is missing. It
+// uncertified decides about clients whose certificate is ignored or missing. It
 // reports whether it has decided.
 func (s *Server) uncertified(state tls.ConnectionState) (done bool, err error) {
 	switch {

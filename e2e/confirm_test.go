@@ -1,4 +1,4 @@
-// A change that is not confirmed is undone automatically: at its deadline, also if it
+// A change that is not confirmed is undone automatically: at its deadline, even if it
 // cuts off its own author, and after `kill -9`. A confirmed change stays.
 
 package e2e

@@ -72,8 +72,8 @@ func TestUploadsReturnFindings(t *testing.T) {
 		change *adminv1.Change
 		word   string
 	}{
-		"a server's as a client's": {g.apply(trustBundle("ca", root), upstream("up", &adminv1.UpstreamTls{Certificate: "fine", TrustBundles: []string{"ca"}}, "127.0.0.1:1")), "clientAuth"},
-		"a client's as a server's": {g.apply(&adminv1.Listener{Name: "in", Address: "127.0.0.1:0", Protocol: protocolTCP, Upstream: "up",
+		"a server certificate as a client certificate": {g.apply(trustBundle("ca", root), upstream("up", &adminv1.UpstreamTls{Certificate: "fine", TrustBundles: []string{"ca"}}, "127.0.0.1:1")), "clientAuth"},
+		"a client certificate as a server certificate": {g.apply(&adminv1.Listener{Name: "in", Address: "127.0.0.1:0", Protocol: protocolTCP, Upstream: "up",
 			Tls: &adminv1.ServerTls{Certificates: []string{"client"}}}), "serverAuth"},
 	} {
 		if !slices.ContainsFunc(c.change.GetWarnings(), func(w *adminv1.Warning) bool { return strings.Contains(w.GetMessage(), c.word) }) {

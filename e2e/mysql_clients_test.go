@@ -1,6 +1,6 @@
 // MySQL clients that verify the gateway's certificate reach a MariaDB in plaintext, and
 // a MariaDB that requires a client certificate, which they lack. A server with MySQL 8's
-// authentication gets their password over TLS or encrypted with its key, also just after
+// authentication gets their password over TLS or encrypted with its key, even just after
 // a restart.
 
 package e2e
@@ -109,7 +109,7 @@ func TestMySQLClientsStartTLS(t *testing.T) {
 		}
 	}
 
-	// Results are the same as without the gateway, also a result of 10 MB.
+	// Results are the same as without the gateway, including a result of 10 MB.
 	const rows = "select seq, repeat(md5(seq), 300) from mysql.seq_1_to_1000 order by seq"
 	if r := m.local(t, "grant select on mysql.* to native"); r.code != 0 {
 		t.Fatal(r)

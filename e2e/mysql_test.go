@@ -1,5 +1,5 @@
 // A MariaDB that requires TLS and a client certificate serves clients in plaintext. So
-// does a server with MySQL 8's authentication, also just after a restart, when it needs
+// does a server with MySQL 8's authentication, even just after a restart, when it needs
 // the password itself.
 
 package e2e

@@ -83,7 +83,7 @@ func TestPrivateKeysAreNeverRevealed(t *testing.T) {
 		t.Error(err)
 	}
 
-	// The password of an egress proxy, also in refused writes.
+	// The password of an egress proxy, in refused writes too.
 	for i, address := range []string{"127.0.0.1:1", "127.0.0.1:2", "not an address"} {
 		behind := upstream("behind", a.settings(), "127.0.0.1:1")
 		behind.Via = &adminv1.Via{Kind: &adminv1.Via_Socks5{Socks5: &adminv1.Socks5{Address: address, Credentials: &adminv1.ProxyCredentials{Username: "user", Password: passphrase}}}}

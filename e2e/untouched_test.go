@@ -105,7 +105,7 @@ func TestUnchangedMeansUntouched(t *testing.T) {
 			l := listener("a2", protocolHTTP, "a")
 			l.Limits = &adminv1.ListenerLimits{Connections: int32(100 + i)}
 			g.apply(l)
-		case 3: // a route, also on the listener of b's traffic
+		case 3: // a route, even on the listener of b's traffic
 			r := forward("a", "a", fmt.Sprintf("/%d/", i), "a")
 			r.Listeners = []string{"a", "web"}
 			g.apply(r)

@@ -136,7 +136,7 @@ func TestEndpointsFollowDNS(t *testing.T) {
 		}
 	}
 
-	// DNS stops answering: the last answer stays in use, also in a new revision.
+	// DNS stops answering: the last answer stays in use, even in a new revision.
 	s.Ignore("_up._tcp.example")
 	eventually(t, "DNS fails", func() bool { return g.upstreamStatus().GetDns().GetError() != "" })
 	changed := proto.Clone(s.resources(ca)[2]).(*adminv1.Upstream)

@@ -20,7 +20,7 @@ type servers struct {
 	log      hclog.Logger
 	admin    *admin.Server
 	sockets  []net.Listener     // sockets of the admin API; the first is the unix socket
-	adminTCP *admin.TCPListener // nil: no admin API over TCP; otherwise also in sockets
+	adminTCP *admin.TCPListener // nil: no admin API over TCP; otherwise sockets contains it too
 	ops      *ops.Server        // nil: no ops server
 	access   *access.Controller
 

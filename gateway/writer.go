@@ -56,7 +56,7 @@ type writer struct {
 	// that it returns is called afterward.
 	replacing func(prev, next *snapshot.Snapshot) func()
 
-	fleet *fleet.Member // nil: the gateway shares its state with no other; else also store
+	fleet *fleet.Member // nil without a fleet; otherwise it is also the store
 
 	// filesChanged, readinessChanged and announce are called with the lock held after an
 	// edit became live; filesChanged only if the set of used files changed. count is
@@ -65,7 +65,7 @@ type writer struct {
 	readinessChanged func()
 	checkFiles       func() // checks all files soon
 	announce         func(store.Update)
-	follows          func(*store.Followed, *store.State) // instead of announce, with the state before
+	follows          func(*store.Followed, *store.State) // called instead of announce, with the previous state
 	count            func(outcome string)
 
 	audit *audit.Log // nil: no audit log

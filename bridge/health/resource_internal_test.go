@@ -68,8 +68,8 @@ func numbered(n int, format string) string {
 	return b.String()
 }
 
-// For any answer to a health check, the endpoint's bytes bound the memory and
-// time, and the number of bytes read is limited.
+// The number of bytes that an endpoint sends bounds the memory and time of a health
+// check, and the check reads a limited number of them.
 func TestTheCostOfAnHTTPAnswerIsBoundedByItsLength(t *testing.T) {
 	const ok, chunked = "HTTP/1.1 200 OK\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 	contains := HTTPOptions{Contains: "never there", Codes: []Codes{{200, 299}}}

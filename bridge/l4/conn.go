@@ -245,7 +245,7 @@ func (c *conn) bridge(t *Table) bool {
 		return false
 	}
 	handedOver := false
-	defer func() { // also after a panic, because serve cannot access back
+	defer func() { // even after a panic, because serve cannot access back
 		if !handedOver {
 			socket.Of(back).Reset()
 		}

@@ -253,7 +253,7 @@ func TestTLSMayBeOptional(t *testing.T) {
 }
 
 // A request to cancel a statement needs no TLS, as with a server. The gateway sends
-// it over the upstream's TLS, also on a warm connection, and sends nothing after
+// it over the upstream's TLS, even on a warm connection, and sends nothing after
 // it.
 func TestCancelRequestsAreRelayed(t *testing.T) {
 	const request = "\x00\x00\x00\x10\x04\xd2\x16\x2e\x00\x00\x12\x34\xde\xad\xbe\xef"

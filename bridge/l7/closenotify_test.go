@@ -11,7 +11,7 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// In each way that the gateway ends an HTTP/2 connection over TLS, the client reads
+// Whatever makes the gateway end an HTTP/2 connection over TLS, the client reads
 // GOAWAY and then close_notify. So it can distinguish the end from a truncation.
 func TestHTTP2ConnectionsEndWithCloseNotify(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -61,8 +61,8 @@ func TestHTTP2ConnectionsEndWithCloseNotify(t *testing.T) {
 	}
 }
 
-// endOfHTTP2 makes a request of a gateway with a table. It reports whether the response ended and whether
-// GOAWAY came with the code before the connection ended, and with which error it ended.
+// endOfHTTP2 sends a request to a gateway with a table. It reports whether the response ended, whether
+// GOAWAY came with the code before the connection ended, and the error that ended the connection.
 func endOfHTTP2(t *testing.T, table *Table, end func(*Server, *framed), code http2.ErrCode) (ended, goneAway bool, err error) {
 	w := newTestbed(t)
 	table.TLS, table.Default = w.listenerTLS("h2"), &Action{Respond: &Respond{}}

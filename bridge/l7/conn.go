@@ -209,7 +209,7 @@ func (c *conn) Cut(cause error) {
 	if c.closeEndsBody.Load() {
 		c.sock.Reset() // a plain close would make the response look complete
 	} else {
-		c.sock.Close() // also if an upgrade uses the socket
+		c.sock.Close() // even if an upgrade uses the socket
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

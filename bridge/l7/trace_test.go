@@ -12,8 +12,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
 )
 
-// Each response carries its request's ID, for answers of the upstream and of
-// the gateway. The upstream receives the same ID.
+// Each response carries its request's ID, whether the upstream or the gateway
+// responds. The upstream receives the same ID.
 func TestResponsesHaveTheRequestsID(t *testing.T) {
 	for _, p := range []backs.Protocol{backs.HTTP1, backs.HTTP2} {
 		schemes(t, func(t *testing.T, w *testbed, table *Table, scheme string) {

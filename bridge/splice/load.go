@@ -14,7 +14,7 @@ const (
 
 	// overloaded is the share of a window, in permille, above which a loop is
 	// overloaded, and relieveAfter how many such windows in a row make it move splices
-	// away. A short burst moves none.
+	// away. A short burst moves no splice.
 	overloaded   = 950
 	relieveAfter = 3
 

@@ -244,7 +244,7 @@ func (d *discovery) applyResult(a resolve.Answer, err error) time.Time {
 	return d.next
 }
 
-// apply replaces the endpoints by those of the answer. An answer without
+// apply replaces the endpoints with those of the answer. An answer without
 // addresses changes nothing.
 func (d *discovery) apply(a resolve.Answer) error {
 	d.applying.Lock()

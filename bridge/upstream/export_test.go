@@ -3,7 +3,7 @@ package upstream
 // NoteHandshakeFailure records a failed handshake of e.
 func NoteHandshakeFailure(e *Endpoint, err error) { e.note(e.failure("tls", 0, err), true) }
 
-// Answer records a health check of e.
+// Answer records the result of a health check of e.
 func Answer(e *Endpoint, ok bool) {
 	answer := Check{}
 	if !ok {

@@ -15,8 +15,8 @@ type HashKey struct {
 	Cookie        string // the name of a cookie
 }
 
-// A Key determines the endpoint in consistent hashing. The zero Key stands for
-// clients without one: any endpoint will do.
+// A Key determines the endpoint in consistent hashing. The zero Key means that there
+// is no key: any endpoint may be chosen.
 type Key struct {
 	Hash  uint64
 	Known bool
@@ -35,16 +35,16 @@ func KeyOfAddress(addr netip.Addr) Key {
 	return Key{xxhash.Sum64(addr.Unmap().WithZone("").AppendTo(text[:0])), true}
 }
 
-// Keys map to slots, and each slot belongs to the endpoint that wins the
-// weighted rendezvous for it (Schindelhauer and Schomaker, "Weighted
-// Distributed Hash Tables", 2005). An endpoint's bid for a slot depends only
-// on the two. So when an endpoint leaves, only its slots move, to all others
-// by their weights. When one joins, only the slots it wins move. Processes
-// with the same endpoints find the same owners.
+// Keys map to slots, and each slot belongs to the endpoint that wins the weighted
+// rendezvous for it (Schindelhauer and Schomaker, "Weighted Distributed Hash
+// Tables", 2005). An endpoint's bid for a slot depends only on the endpoint and the
+// slot. So when an endpoint leaves, only its slots move, and they spread over all
+// others by weight. When an endpoint joins, only the slots that it wins move.
+// Processes with the same endpoints find the same owners.
 //
-// A ring of points would move as few slots only while an endpoint's number of
-// points is independent of the others' weights, and would spread a leaving
-// endpoint's slots less evenly. Maglev's table moves some slots unnecessarily.
+// A ring of points moves as few slots only if an endpoint's number of points does not
+// depend on the weights of the others. It also spreads the slots of a leaving endpoint
+// less evenly. Maglev's table moves some slots unnecessarily.
 const (
 	slotBits = 16
 	slots    = 1 << slotBits

@@ -148,7 +148,7 @@ func TestTheNextProcessContinuesTheCountsOfFailures(t *testing.T) {
 	}
 }
 
-// An ejection ends early if no other endpoint takes traffic, also in the next process.
+// An ejection ends early if no other endpoint takes traffic, in the next process too.
 func TestAdoptedEjectionsLeaveOneEndpoint(t *testing.T) {
 	bubble(t, func(t *testing.T, live func(*upstream.Upstream) *upstream.Upstream) {
 		o := upstream.OutlierOptions{Failures: 1}

@@ -167,8 +167,8 @@ func (c *tracked) Close(grace time.Duration) {
 	}
 }
 
-// Tally counts the connections that end if replaced is retired, unless it is nil, and p
-// is put in force. Streams continue when their Upstream is replaced.
+// Tally counts the connections that end when p takes effect and replaced, which may be
+// nil, is retired. Streams continue when their Upstream is replaced.
 func (t *Tracker) Tally(replaced *Upstream, p *validity.Policy) (total validity.Tally) {
 	failing := make(map[*tracked]time.Duration)
 	t.peers.Forecast(p, func(o validity.Owner, grace time.Duration) { failing[o.(*tracked)] = grace })

@@ -244,7 +244,7 @@ func (u *Upstream) FromHost() bool {
 	return u.group.Load().fromHost || u.dns != nil && u.dns.options.FromHost
 }
 
-// Sessions returns how many TLS sessions with the endpoints it holds.
+// Sessions returns the number of TLS sessions that u holds with its endpoints.
 func (u *Upstream) Sessions() int {
 	n := 0
 	for _, e := range u.Endpoints() {
@@ -327,8 +327,8 @@ func (u *Upstream) DialAs(ctx context.Context, p Purpose, host string) (net.Conn
 	return t.Dial(ctx, p, host)
 }
 
-// Status describes each endpoint, in the configured order. Endpoints that left
-// DNS follow while they have connections and for a while longer.
+// Status describes each endpoint, in the configured order. Endpoints that left DNS are
+// listed last, as long as they have connections and for a while longer.
 func (u *Upstream) Status() []EndpointStatus {
 	present, gone := u.all()
 	var all []EndpointStatus

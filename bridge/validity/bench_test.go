@@ -56,7 +56,7 @@ func BenchmarkRevocationList(b *testing.B) {
 		set.Add(&members[i].Member, servers.Peer(state), &members[i])
 	}
 	revoked := 0
-	// revoke replaces the list by one with another revoked client.
+	// revoke replaces the list with a list that revokes another client.
 	revoke := func() {
 		revoked++
 		_, next := policy(ca.CRL(b, leaves[:revoked]...))

@@ -62,7 +62,7 @@ func newStatus(c *cli) *cobra.Command {
 		Args: cobra.NoArgs,
 	}
 	cmd.Flags().BoolVar(&certificates, "certificates", false, "show every certificate in use, sorted by days left, including those of upstreams and CAs")
-	cmd.Flags().BoolVar(&fleet, "fleet", false, "show the gateways of the fleet that are not connected, behind, or have resources that are down")
+	cmd.Flags().BoolVar(&fleet, "fleet", false, "show the gateways of the fleet that are disconnected, are behind, or have resources that are down")
 	cmd.Flags().BoolVar(&ready, "ready", false, "only report whether the gateway is ready, by the exit code")
 	cmd.Flags().DurationVar(&unusedFor, "unused-for", 24*time.Hour, "with --certificates: how long a CA must be unused before it is reported as no longer needed; choose more than the longest pause between a client's connections")
 	output := format.Flag(cmd)

@@ -19,7 +19,7 @@ import (
 // nil without them.
 func waitForFlag(cmd *cobra.Command) func() (*adminv1.WaitFor, error) {
 	target := cmd.Flags().String("wait-for", "", "wait until every connected gateway of the `fleet` runs the revision, and fail if one of them cannot; the only value is fleet")
-	timeout := cmd.Flags().Duration("wait-timeout", 30*time.Second, "with --wait-for: how long to wait at most (1s to 10m)")
+	timeout := cmd.Flags().Duration("wait-timeout", 30*time.Second, "with --wait-for: the maximum wait (1s to 10m)")
 	if err := cmd.RegisterFlagCompletionFunc("wait-for", cobra.FixedCompletions([]string{"fleet"}, cobra.ShellCompDirectiveNoFileComp)); err != nil {
 		panic(err) // no such flag: a programming error
 	}

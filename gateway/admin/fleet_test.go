@@ -230,7 +230,7 @@ func TestAWaitEndsAtItsTimeout(t *testing.T) {
 	if err != nil || res.GetChange().GetRevision() != 1 {
 		t.Fatalf("%v, %v", res, err)
 	}
-	for _, g := range res.GetChange().GetGateways() { // none if the timeout passed before the first read
+	for _, g := range res.GetChange().GetGateways() { // there are no gateways if the timeout passed before the first read
 		if g.GetState() != adminv1.GatewayState_GATEWAY_STATE_BEHIND {
 			t.Errorf("%v", g)
 		}

@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	maxPage = 1000 // entries on a page, also the default
+	maxPage = 1000 // maximum number of entries on a page, and the default
 
 	// A page has at most this many bytes, or one entry if that is larger: many gRPC
 	// clients reject messages above 4 MiB, and a call holds its whole response in

@@ -147,7 +147,7 @@ func TestEveryKindOfChangeIsSeenWithoutReading(t *testing.T) {
 	}
 }
 
-// Kubernetes replaces a volume by another target of the symlink ..data.
+// Kubernetes updates a volume by giving its symlink ..data another target.
 func TestASwappedVolumeIsSeenWithoutReading(t *testing.T) {
 	root := realTempDir(t)
 	for _, version := range []string{"..1", "..2"} {

@@ -229,7 +229,7 @@ func (s *scope) checkGateways(r store.Resource) {
 	s.elsewhere = !s.job.everywhere && !s.selector.Matches(s.job.labels)
 }
 
-// written reports whether the resource is put by the draft.
+// written reports whether the draft puts the resource.
 func (s *scope) written() bool {
 	return s.job.draft != nil && s.job.draft.Puts(s.ref)
 }

@@ -100,7 +100,8 @@ func (s Selector) Disjoint(o Selector) bool {
 	allowed := func(key, value string) bool {
 		return !slices.ContainsFunc(all, func(t term) bool { return t.key == key && slices.Contains(t.values, value) == t.not })
 	}
-	// Labels without such a term can be left out, and then match every term.
+	// An absent label satisfies every negated term. So only terms that require a
+	// label matter: if no value is allowed, no labels match both.
 	return slices.ContainsFunc(all, func(t term) bool {
 		return !t.not && !slices.ContainsFunc(t.values, func(value string) bool { return allowed(t.key, value) })
 	})

@@ -35,8 +35,8 @@ type Followed struct {
 	Keep  func()
 }
 
-// Edit returns the edit that makes the state live after a live one. Resources that cannot be
-// built are down.
+// Edit returns the edit that makes the state live in place of the given one. Resources that
+// cannot be built are down.
 func (f *Followed) Edit(live *State) Edit {
 	e := Edit{Follow: f, Force: true}
 	for _, ref := range f.State.Changed(live) {

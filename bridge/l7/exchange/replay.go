@@ -171,7 +171,7 @@ func (r *replay) use(number int, f func()) {
 	}
 	r.using.Store(true)
 	r.mu.Unlock()
-	defer func() { // also after a panic: the caller unlocks r.mu
+	defer func() { // even after a panic: the caller unlocks r.mu
 		r.mu.Lock()
 		r.unuse()
 	}()
@@ -196,7 +196,7 @@ func (r *replay) isBlocked() bool {
 // reads.
 func (r *replay) fromClient() ([]byte, error) {
 	r.mu.Unlock()
-	defer r.mu.Lock() // also after a panic
+	defer r.mu.Lock() // even after a panic
 	return r.x.front.Read()
 }
 

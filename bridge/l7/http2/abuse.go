@@ -233,9 +233,9 @@ var connFrameCosts = map[h2.FrameType]int{
 // INITIAL_WINDOW_SIZE costs 1 more.
 const streamsPerCost = 16
 
-// malformedCost is the cost of a malformed request. A client does not repeat one by
-// mistake, as it may a stream too many. A malformed response costs 1: other requests
-// share its connection.
+// malformedCost is the cost of a malformed request. A client may open too many
+// streams by mistake, but it does not send malformed requests by mistake. A
+// malformed response costs 1, because other requests share its connection.
 const malformedCost = 5
 
 // unknownFrameCost is the cost of a frame type that RFC 9113 does not define.

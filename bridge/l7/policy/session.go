@@ -22,7 +22,7 @@ type Session struct {
 // NewSession returns the session of a completed handshake.
 func NewSession(state tls.ConnectionState) Session {
 	s := Session{serverName: state.ServerName, version: state.Version, suite: state.CipherSuite}
-	// A listener verifies every certificate that it requests, also on resumed
+	// A listener verifies every certificate that it requests, including on resumed
 	// sessions, so this certificate was verified.
 	if len(state.PeerCertificates) > 0 {
 		s.certificate = &clientCertificate{leaf: state.PeerCertificates[0]}

@@ -19,16 +19,18 @@ const (
 	execute Rights = read | ll.AccessFSExecute
 	device  Rights = ll.AccessFSReadFile | ll.AccessFSWriteFile
 
-	// logs creates files and appends to them.
+	// logs allows creating files and appending to them.
 	logs Rights = ll.AccessFSWriteFile | ll.AccessFSTruncate | ll.AccessFSMakeReg
 
-	// replace writes a new file, moves it over the old one, and removes it.
+	// replace allows writing a new file, moving it over the old one, and removing
+	// it.
 	replace Rights = logs | ll.AccessFSReadFile | ll.AccessFSRemoveFile
 
-	// sockets binds unix sockets, and removes their files.
+	// sockets allows binding unix sockets and removing their files.
 	sockets Rights = ll.AccessFSMakeSock | ll.AccessFSRemoveFile
 
-	// private binds a socket in a new directory and then links it to its path.
+	// private allows binding a socket in a new directory and then linking it to its
+	// path.
 	private Rights = sockets | read | ll.AccessFSMakeDir | ll.AccessFSRemoveDir | ll.AccessFSRefer
 
 	store Rights = private | replace
@@ -138,8 +140,8 @@ func (p Paths) dirsOf(files ...string) []string {
 }
 
 // systemDirs are read by package net, package os/user, the Go runtime and package certs.
-// /etc is one of them as a whole, because editors and network managers replace
-// /etc/resolv.conf, /etc/hosts and /etc/group by new files.
+// They include all of /etc, because editors and network managers replace
+// /etc/resolv.conf, /etc/hosts and /etc/group with new files.
 var systemDirs = []string{
 	"/etc", "/proc", "/sys/fs/cgroup", "/sys/kernel/mm/transparent_hugepage",
 	"/usr/share/zoneinfo", "/usr/share/ca-certificates", "/usr/local/share/ca-certificates",

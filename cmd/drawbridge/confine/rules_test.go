@@ -15,7 +15,8 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// The rules for everything that the flags can name. Rules of systemDirs are left out.
+// The rules cover everything that the flags can name. The expectation omits the rules
+// of systemDirs.
 func TestRulesCoverWhatTheFlagsName(t *testing.T) {
 	links := map[string]string{
 		"/etc/resolv.conf": "/run/systemd/resolve/stub-resolv.conf", "/certs/admin.pem": "/certs/..data/admin.pem",

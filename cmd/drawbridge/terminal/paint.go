@@ -53,7 +53,7 @@ func (p Paint) cell(header, cell string) string {
 }
 
 // IsTerminal reports whether a stream is a terminal. The null device, which is often
-// the input and output of unattended programs, is also a character device but no
+// the input and output of unattended programs, is also a character device but not a
 // terminal.
 func IsTerminal(stream any) bool {
 	f, ok := stream.(*os.File)

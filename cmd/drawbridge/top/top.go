@@ -88,7 +88,7 @@ func run(ctx context.Context, e *command.Env, cl *client.Client, o options) (err
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, out.close()) }() // also after a panic
+	defer func() { err = errors.Join(err, out.close()) }() // even after a panic
 	s := newScreen(o, e.Paint(e.Out))
 	_, s.keys = out.(*terminalDisplay)
 	var m meter

@@ -16,8 +16,9 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// historyBucket has a bucket for each revision: headKey to the Revision, kind and name to
-// the resource before the revision. A commit therefore writes few pages besides its own records.
+// historyBucket has a bucket for each revision. It maps headKey to the Revision, and a kind and
+// name to the resource before the revision. A commit therefore writes few pages besides its own
+// records.
 var (
 	historyBucket = []byte("history")
 	headKey       = []byte{0} // no kind is 0
@@ -81,7 +82,7 @@ func eachHistoryRecord(tx *bbolt.Tx, format uint64, f func(purpose, key, record 
 	return history.ForEach(func(revision, value []byte) error {
 		b := history.Bucket(revision)
 		if b == nil || len(revision) != 8 {
-			return fmt.Errorf("revision %x is not one", revision)
+			return fmt.Errorf("the key %x is not a revision", revision)
 		}
 		return b.ForEach(func(key, record []byte) error {
 			if bytes.Equal(key, headKey) {

@@ -22,8 +22,8 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// What a caller may do. The option (drawbridge.admin.v1.right) of each method names
-// the right that the method needs.
+// A kind of operation that a caller may be allowed to do. The option
+// (drawbridge.admin.v1.right) of each method names the right that the method needs.
 type Right int32
 
 const (
@@ -144,7 +144,7 @@ func (Role) EnumDescriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_access_proto_rawDescGZIP(), []int{1}
 }
 
-// Who made a call, and what they may do.
+// The caller of a method, and its rights.
 type Caller struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The name in the log and in revisions: "uid:0", or "cert:" followed by the subject

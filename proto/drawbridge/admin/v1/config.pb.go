@@ -748,7 +748,7 @@ type WaitFor struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Required.
 	Target WaitTarget `protobuf:"varint,1,opt,name=target,proto3,enum=drawbridge.admin.v1.WaitTarget" json:"target,omitempty"`
-	// How long to wait at most, from 1s to 10m. Default: 30s. When it is over, the write
+	// The maximum wait, from 1s to 10m. Default: 30s. When it is over, the write
 	// succeeds nevertheless, and change.gateways shows which gateways are missing.
 	Timeout       *durationpb.Duration `protobuf:"bytes,2,opt,name=timeout,proto3" json:"timeout,omitempty"`
 	unknownFields protoimpl.UnknownFields

@@ -282,7 +282,7 @@ type Gateway struct {
 	Error string `protobuf:"bytes,11,opt,name=error,proto3" json:"error,omitempty"`
 	// Identifies the process: a gateway that restarts has another one.
 	ProcessId string `protobuf:"bytes,12,opt,name=process_id,json=processId,proto3" json:"process_id,omitempty"`
-	// How the gateway fares with a revision that is being rolled out. Absent: there is no
+	// The state of the gateway in a rollout that is in progress. Absent: there is no
 	// rollout. A new value alone is not a change for WatchGateways.
 	Rollout       *RolloutReport `protobuf:"bytes,13,opt,name=rollout,proto3" json:"rollout,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -410,7 +410,7 @@ func (x *Gateway) GetRollout() *RolloutReport {
 	return nil
 }
 
-// How a gateway fares while a revision is rolled out.
+// The state of a gateway while a revision is rolled out.
 type RolloutReport struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The revision.
