@@ -53,8 +53,8 @@ func TestNoSessionReuse(t *testing.T) {
 	})
 }
 
-// Concurrent connections each deliver a ticket. As many later connections
-// resume, each with its own ticket.
+// Concurrent connections each deliver a ticket. The same number of later
+// connections resume, each with its own ticket.
 func TestTicketsAreKeptAndUsedOnce(t *testing.T) {
 	const n = 5
 	server, o := mutual(t, certstest.NewCA(t))
@@ -364,8 +364,8 @@ func passOn(t *testing.T, c *certs.Client) (s certs.SessionState) {
 	return s
 }
 
-// The Client of the next process resumes the sessions once, under the same settings and if
-// they pass the checks of today.
+// The Client of the next process resumes each session once, if its settings are the same
+// and the session passes the current checks.
 func TestSessionsArePassedOnToTheSameSettingsOnly(t *testing.T) {
 	bothVersions(t, func(t *testing.T, version uint16) {
 		ca := certstest.NewCA(t)

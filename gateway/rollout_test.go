@@ -203,7 +203,7 @@ func TestARolloutEndsWhenACallerSaysSo(t *testing.T) {
 			t.Errorf("it runs revision %d", g.State().Revision())
 		}
 	}
-	// A caller confirms it at a gateway that does not run it.
+	// A caller confirms the rollout at a gateway that does not run its revision.
 	if err := f.c.tryConfirm(2); err != nil {
 		t.Fatal(err)
 	}
@@ -211,7 +211,7 @@ func TestARolloutEndsWhenACallerSaysSo(t *testing.T) {
 		t.Errorf("answer: %v", answer)
 	}
 	converge(t, 2, append(f.all(), late)...)
-	// A caller rolls one back at such a gateway, and at the canary.
+	// A caller rolls a rollout back at such a gateway, and at the canary.
 	for i, at := range []*testGateway{f.c, f.a} {
 		revision := 3 + 2*int64(i)
 		answered = f.roll(f.b, f.bad, ages)

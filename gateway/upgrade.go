@@ -102,7 +102,7 @@ func (g *Gateway) Upgrade(ctx context.Context, p handover.Program) (Upgraded, er
 		return Upgraded{}, errors.Join(err, g.reclaimStore(g.upgrades.stopped))
 	}
 	g.log.Info("upgrade: the new process has taken over", "pid", s.PID(), "version", version)
-	g.upgrades.successor = fmt.Sprintf("process %d accepts the clients since the upgrade", s.PID())
+	g.upgrades.successor = fmt.Sprintf("process %d has accepted the clients since the upgrade", s.PID())
 	close(g.upgrades.done)
 	// A client that connects after the upgrade must not reach the process that drains.
 	select {

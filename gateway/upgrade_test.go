@@ -95,7 +95,7 @@ func TestTheOldProcessOfAnUpgradeAcceptsNoMoreClients(t *testing.T) {
 			conn.Close()
 		}
 	}
-	want := fmt.Sprintf("process %d accepts the clients since the upgrade", upgraded.PID)
+	want := fmt.Sprintf("process %d has accepted the clients since the upgrade", upgraded.PID)
 	if s := g.listener("web"); s.GetState() != adminv1.ListenerState_LISTENER_STATE_HANDED_OVER || s.GetReason() != want || s.GetConnections() != 1 || s.GetBoundAddress() != address {
 		t.Errorf("%v", s)
 	}

@@ -34,7 +34,7 @@ serve --revision-history sets how many are stored.`,
   drawbridge revisions -n 0 -o json`,
 		Args: cobra.MaximumNArgs(1),
 	}
-	cmd.Flags().IntVarP(&most, "lines", "n", 20, "how many revisions to list, at most; 0: all")
+	cmd.Flags().IntVarP(&most, "lines", "n", 20, "maximum number of revisions to list; 0: all")
 	output := format.Flag(cmd)
 	conn := client.Flags(c.Env, cmd.Flags())
 	cmd.ValidArgsFunction = completeRevisions(conn, 1)

@@ -18,9 +18,9 @@ import (
 // rolloutFlags adds --canaries, --hold and --max-failure-rate to a command that writes. The
 // option is nil without them.
 func rolloutFlags(cmd *cobra.Command) func() (*adminv1.Rollout, error) {
-	canaries := cmd.Flags().String("canaries", "", "let the gateways with these labels run the revision first, such as zone=a, or a share of the `gateways`, such as 10%; then all of them, or roll back if the canaries fail")
+	canaries := cmd.Flags().String("canaries", "", "run the revision first only on some `gateways`, chosen by labels (zone=a) or as a share (10%); then on all gateways, or roll back if these canaries fail")
 	hold := cmd.Flags().Duration("hold", time.Minute, "with --canaries: how long the canaries run the revision before all gateways do (1s to 24h)")
-	rate := cmd.Flags().Float64("max-failure-rate", 0.01, "with --canaries: the `rate` of failures, from 0 to 1, that the canaries may reach; a higher one is allowed if it was as high before, or is at the other gateways")
+	rate := cmd.Flags().Float64("max-failure-rate", 0.01, "with --canaries: the highest `rate` of failures, from 0 to 1, at which the canaries pass; a higher rate passes if it was as high before the rollout, or is as high at the other gateways")
 	return func() (*adminv1.Rollout, error) {
 		if !cmd.Flags().Changed("canaries") {
 			for _, name := range []string{"hold", "max-failure-rate"} {

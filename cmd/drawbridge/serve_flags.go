@@ -70,7 +70,7 @@ func (o *serveOptions) addFlags(c *cli, flags *pflag.FlagSet) {
 	flags.BoolVar(&o.auditRequired, "audit-required", true, "refuse writes that cannot be recorded in the audit log")
 	flags.StringVar(&o.logLevel, "log-level", "info", "least severe `level` to log to standard error: trace, debug, info, warn, error or off")
 	flags.StringVar(&o.logFormat, "log-format", "text", "`format` of the log: text or json")
-	flags.IntVar(&o.history, "revision-history", 100, "how many revisions are stored for diff and rollback, at most; all but the latest take at most 64 MiB")
+	flags.IntVar(&o.history, "revision-history", 100, "maximum number of revisions that are stored for diff and rollback; all but the latest take at most 64 MiB")
 	flags.DurationVar(&o.drain, "drain-timeout", 30*time.Second, "how long connections may stay open after a stop, or after their listener was removed")
 	flags.StringVar((*string)(&o.pidFile), "pid-file", "", "`file` to write the process ID to; after an upgrade it has that of the new process")
 	flags.DurationVar(&o.upgradeTimeout, "upgrade-timeout", time.Minute, "how long the new process of an upgrade may take until it serves")

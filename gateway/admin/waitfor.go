@@ -95,7 +95,7 @@ func gatewayOutcome(g *adminv1.Gateway, revision int64) *adminv1.GatewayOutcome 
 	switch {
 	case !g.GetConnected():
 		o.State = adminv1.GatewayState_GATEWAY_STATE_DISCONNECTED
-		o.Message = fmt.Sprintf("it is not connected to etcd since %s", g.GetLastSeenTime().AsTime().Format("2006-01-02 15:04:05 MST"))
+		o.Message = fmt.Sprintf("it has not been connected to etcd since %s", g.GetLastSeenTime().AsTime().Format("2006-01-02 15:04:05 MST"))
 	case g.GetRevision() < revision:
 		o.State, o.Message = adminv1.GatewayState_GATEWAY_STATE_BEHIND, "it has not followed yet"
 		if g.GetError() != "" {

@@ -166,7 +166,7 @@ func (s *Set) retire(r *Running) {
 		s.countSockets()
 		s.mu.Unlock()
 		removed()
-		s.o.Logger.Info("listener gone", "listener", r.Name)
+		s.o.Logger.Info("listener removed", "listener", r.Name)
 	})
 }
 

@@ -14,7 +14,7 @@ var policies = map[adminv1.BalancingPolicy]upstream.Policy{
 	adminv1.BalancingPolicy_BALANCING_POLICY_CONSISTENT_HASH: upstream.ConsistentHash,
 }
 
-// maxSlowStart bounds slow_start: a longer time is a wrong unit.
+// maxSlowStart bounds slow_start: a longer time probably has a wrong unit.
 const maxSlowStart = time.Hour
 
 // balancing sets the balancing policy in o.

@@ -448,5 +448,5 @@ func (j *job) reportOverlap(scopes map[string]*scope, l, other *Listener) {
 		j.undecided = true // the fault is at a listener that was not compiled
 		return
 	}
-	s.Add("address", "is %s, which listener %q takes with %s", at.Configured, with.Name, with.Configured)
+	s.Add("address", "is %s, which overlaps the address %[3]s of listener %[2]q", at.Configured, with.Name, with.Configured)
 }

@@ -82,7 +82,7 @@ var (
 	errStatus         = &Error{502, "RFC 9110 15", "a status code outside 100 to 599"}
 	errReason         = &Error{502, "RFC 9112 4", "a control character in the reason"}
 	errStatusVersion  = &Error{502, "RFC 9112 2.3", "a response with a version other than HTTP/1.0 and HTTP/1.1"}
-	errBodiless       = &Error{502, "RFC 9110 8.6", "a body announced for a status without one"}
+	errBodiless       = &Error{502, "RFC 9110 8.6", "a body announced for a status that allows none"}
 	errSwitch         = &Error{502, "RFC 9110 15.2.2", "101 without Upgrade as a field and a connection option"}
 	errInterimVersion = &Error{502, "RFC 9110 15.2", "an interim response in HTTP/1.0"}
 )

@@ -196,7 +196,7 @@ func (c *conn) refuseLocked(id uint32, streamErr *Error) outcome {
 	return o
 }
 
-// refusalCost returns what a stream that is reset for a fault costs the peer.
+// refusalCost returns the cost to the peer of a stream that is reset for a fault.
 func (c *conn) refusalCost(fault *Error) int {
 	if c.server != nil && fault.Code == h2.ErrCodeProtocol {
 		return malformedCost

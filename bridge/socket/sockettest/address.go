@@ -10,7 +10,7 @@ import (
 
 // Host returns a loopback address for this call alone, so that a port that the test closes and
 // opens again is not given to another test in between: the kernel chooses ports for each address.
-// Where the machine takes only 127.0.0.1 for itself, that is what Host returns.
+// If 127.0.0.1 is the only loopback address of the machine, Host returns that.
 func Host() string {
 	// The first two are left out because other tests use 127.0.0.1 and 127.0.0.2.
 	host := fmt.Sprintf("127.%d.%d.%d", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254))

@@ -24,8 +24,8 @@ type Flags struct {
 // AddFlags adds the flags to a command.
 func AddFlags(flags *pflag.FlagSet) *Flags {
 	f := &Flags{}
-	flags.BoolVar(&f.landlock, "landlock", true, "let the process open only the files that its flags name or imply, as far as the kernel has Landlock")
-	flags.BoolVar(&f.noNewPrivileges, "no-new-privileges", true, "let no program that the process starts gain rights, such as those of a set-user-ID program")
+	flags.BoolVar(&f.landlock, "landlock", true, "let the process open only the files that its flags name or imply, if the kernel supports Landlock")
+	flags.BoolVar(&f.noNewPrivileges, "no-new-privileges", true, "prevent programs that the process starts from gaining rights, such as those of a set-user-ID program")
 	flags.StringArrayVar(&f.programRoots, "program-root", nil, "`directory` below which Landlock lets upgrades run programs; may be repeated (default: the directory of this program)")
 	return f
 }

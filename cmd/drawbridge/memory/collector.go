@@ -70,8 +70,8 @@ const (
 	// wall time is unsuitable: on a busy machine it is many times longer.
 	restFor   = 500
 	leastRest = 5 * time.Second
-	// fewest is how many goroutines must have ended, beside a quarter of all, to show that
-	// connections have closed: then there is garbage, and only leastRest applies.
+	// If at least fewest goroutines and a quarter of all have ended, connections have
+	// closed: then there is garbage, and only leastRest applies.
 	fewest = 32
 	// usualStack is the usual stack size of a goroutine.
 	usualStack = 8 << 10

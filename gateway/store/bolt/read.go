@@ -170,7 +170,7 @@ func readTx(tx *bbolt.Tx, key *seal.Key) (*reading, error) {
 			return err
 		}
 		if r.GetName() != string(name) {
-			return fmt.Errorf("holds one named %q", r.GetName())
+			return fmt.Errorf("holds a resource named %q", r.GetName())
 		}
 		all = append(all, r)
 		return nil

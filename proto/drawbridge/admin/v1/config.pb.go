@@ -811,9 +811,9 @@ type Rollout struct {
 	// How long the canaries run the revision before all gateways do, from 1s to 24h.
 	// Default: 1m.
 	Hold *durationpb.Duration `protobuf:"bytes,2,opt,name=hold,proto3" json:"hold,omitempty"`
-	// The rate of failures, from 0 to 1, that the canaries may reach. A higher rate is
-	// allowed too if it was as high before, or is as high at the other gateways. Requests,
-	// client connections and dials are judged separately. Default: 0.01.
+	// The highest rate of failures, from 0 to 1, at which the canaries pass. A higher rate
+	// is allowed too if it was as high before, or is as high at the other gateways.
+	// Requests, client connections and dials are judged separately. Default: 0.01.
 	MaxFailureRate *float64 `protobuf:"fixed64,3,opt,name=max_failure_rate,json=maxFailureRate,proto3,oneof" json:"max_failure_rate,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache

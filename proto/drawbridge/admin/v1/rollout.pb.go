@@ -93,7 +93,7 @@ type RolloutStatus struct {
 	StartTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
 	// How long the canaries run the revision before all gateways do.
 	Hold *durationpb.Duration `protobuf:"bytes,5,opt,name=hold,proto3" json:"hold,omitempty"`
-	// The rate of failures that the canaries may reach.
+	// The highest rate of failures at which the canaries pass.
 	MaxFailureRate float64 `protobuf:"fixed64,6,opt,name=max_failure_rate,json=maxFailureRate,proto3" json:"max_failure_rate,omitempty"`
 	// When the rollout ended. Absent: it is in progress.
 	EndTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
