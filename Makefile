@@ -71,6 +71,11 @@ help: ## Show this help
 demo: build ## Run a whole bridge on this machine until Ctrl-C
 	$(BINARY) demo
 
+.PHONY: fleet-demo
+fleet-demo: build ## Run three etcd members and three gateways, kill one of each, roll out a change; KEEP=1 keeps them running (needs etcd-server)
+	$(GO) build -o bin/fleetdemo ./deploy/fleetdemo
+	bin/fleetdemo -drawbridge $(BINARY) $(if $(KEEP),-keep)
+
 .PHONY: build
 build: ## Build the static release binary, bin/drawbridge
 	CGO_ENABLED=0 $(GO) build -pgo=$(PROFILE) -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o $(BINARY) ./cmd/drawbridge

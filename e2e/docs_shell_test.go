@@ -208,6 +208,7 @@ var shellPages = map[string]shellPage{
 			"drawbridge apply -f payments.yaml --wait-for": "needs a fleet; gateway tests it",
 			"drawbridge apply -f payments.yaml --canaries": "needs a fleet; gateway tests it",
 			"drawbridge store migrate":                     "needs etcd with TLS; TestAGatewayMovesToAFleetAndBack runs it",
+			"make fleet-demo":                              "TestTheFleetDemo runs it",
 		},
 	},
 	"fleet-operations.md": {setup: func(r *shellRun) { r.gateway() }},

@@ -130,7 +130,8 @@ var mayImport = map[string][]string{
 	"e2e":         {"proto/drawbridge/admin/v1", "certs/pki"},
 	"e2e/install": {"certs/pki"},
 
-	"deploy/image": {},
+	"deploy/image":     {},
+	"deploy/fleetdemo": {"certs/pki"},
 }
 
 // Libraries that only some packages may import. So packages below the admin
