@@ -36,8 +36,8 @@ func TestEachRowOfARunGetsAFlameGraph(t *testing.T) {
 	}
 }
 
-// Every row under a load has its picture, and the page says what the picture shows. Rows that
-// only change the number of clients or resources of another have none.
+// Every row under a load has its picture, and the page says what the picture shows. A row
+// that differs from another row only in the number of clients or resources needs no picture.
 func TestEveryRowHasAFlameGraph(t *testing.T) {
 	page, err := os.ReadFile("flames/README.md")
 	if err != nil {

@@ -87,7 +87,8 @@ func serverTemplate() *x509.Certificate {
 	}
 }
 
-// mint signs a template with the issuer's key; a nil issuer signs itself.
+// mint signs a template with the issuer's key. Without an issuer the certificate
+// is self-signed.
 func mint(t *testing.T, template *x509.Certificate, key crypto.Signer, issuer *issuedKey) *issuedKey {
 	t.Helper()
 	parent, signer := template, key
@@ -347,8 +348,8 @@ func TestACAThatMayNotSignCausesAWarning(t *testing.T) {
 	}
 }
 
-// Permitted and excluded subtrees of each supported kind (RFC 5280, section
-// 4.2.1.10).
+// The cases cover permitted and excluded subtrees of each supported kind (RFC 5280,
+// section 4.2.1.10).
 func TestNameConstraints(t *testing.T) {
 	ip := func(cidr string) *net.IPNet {
 		_, n, err := net.ParseCIDR(cidr)

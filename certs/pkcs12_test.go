@@ -114,7 +114,8 @@ func TestPKCS12OfJava(t *testing.T) {
 	}
 }
 
-// RFC 9579, which OpenSSL supports from 3.4 and Java from 26.
+// PBMAC1 is specified in RFC 9579. OpenSSL supports it from 3.4, and Java from
+// 26.
 func TestPKCS12WithPBMAC1(t *testing.T) {
 	issued := certstest.NewCA(t).Server(t, "a.test")
 	data, err := pkcs12.Modern2026.Encode(certstest.TLS(t, issued).PrivateKey, issued.Leaf, nil, secret)

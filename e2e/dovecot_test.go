@@ -163,7 +163,7 @@ func TestDovecotBehindMutualTLS(t *testing.T) {
 		t.Errorf("the probe of the wrong protocol: %v", r)
 	}
 
-	// Clients that start TLS themselves.
+	// These clients start TLS themselves.
 	front := map[string]string{}
 	g.apply(certificate("server", a.server))
 	for _, s := range dovecotServices {

@@ -252,7 +252,8 @@ func TestDrillASlowEndpoint(t *testing.T) {
 		fast = append(fast, serveHTTPS(t, a.serverConfig(t), answers(fmt.Sprint("fast ", i))))
 	}
 	slow = serveHTTPS(t, a.serverConfig(t), slowly(200*time.Millisecond, answers("slow")))
-	// So slow that it has few requests even if the machine is too busy for the others to be fast.
+	// This endpoint is so slow that it has few requests even if the machine is too busy for the
+	// others to be fast.
 	slower = serveHTTPS(t, a.serverConfig(t), slowly(2*time.Second, answers("slower")))
 	stuck = serveHTTPS(t, a.serverConfig(t), slowly(time.Hour, answers("stuck")))
 	turns, least, timed := upstream("turns", a.settings(), append(fast, slow)...), upstream("least", a.settings(), append(fast, slower)...), upstream("timed", a.settings(), append(fast, stuck)...)

@@ -212,8 +212,8 @@ func (e *endpointGroup) dial(g *testGateway, n int) {
 		for _, protocol := range []string{"http1", "http2"} {
 			x := connect(protocol)
 			io.WriteString(x, "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
-			// One after another, because a new HTTP/2 connection may refuse streams before
-			// its limit is known.
+			// Use them one after another, because a new HTTP/2 connection may refuse
+			// streams before its limit is known.
 			if err := x.alive(); err != nil {
 				g.t.Fatalf("%s: %v", e.name, err)
 			}

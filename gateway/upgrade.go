@@ -135,7 +135,8 @@ func (g *Gateway) handOver(ctx context.Context, s *handover.Successor) (version 
 	if err := g.compareDown(down); err != nil {
 		return "", err
 	}
-	// The latest possible moment, because the state changes all the time.
+	// Take the state at the latest possible moment, because it changes all the
+	// time.
 	if err := s.Accept(ctx, takeState(s, g.live.Load(), g.listeners, g.log)); err != nil {
 		return "", err
 	}

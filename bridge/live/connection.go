@@ -10,8 +10,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 )
 
-// An Entry is one open connection. Its methods may be called concurrently, and also after
-// the connection has ended.
+// An Entry is one open connection. Its methods may be called concurrently, even after the
+// connection has ended.
 type Entry interface {
 	// ID returns the number of the connection.
 	ID() uint64

@@ -53,7 +53,7 @@ func (u *Upstream) newEndpoint(o EndpointOptions) *Endpoint {
 }
 
 // takesTraffic reports whether the endpoint takes traffic now. Every choice calls it,
-// also under the queue's lock, so it takes no lock. Code that changes the
+// even under the queue's lock, so it takes no lock. Code that changes the
 // result calls upstream.changed or cameUp.
 func (e *Endpoint) takesTraffic() bool { return !e.Draining() && e.isUsable() }
 

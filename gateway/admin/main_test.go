@@ -120,7 +120,7 @@ func (g *fakeGateway) RollbackEdit(to int64) (store.Edit, error) {
 	return g.History().Rollback(g.State(), to)
 }
 
-// Confirm knows revision 1 as the pending one.
+// Confirm treats revision 1 as pending.
 func (g *fakeGateway) Confirm(_ context.Context, n int64, o store.Origin) (*adminv1.Revision, error) {
 	if n != 1 {
 		return nil, invalid.Errorf(invalid.Pending, "revision", "is not pending")
@@ -227,7 +227,7 @@ func (g *fakeGateway) happen(e *adminv1.Event) {
 	})
 }
 
-// EachConnection knows three connections, 1 to 3, of the listener "web".
+// EachConnection yields three connections, 1 to 3, of the listener "web".
 func (g *fakeGateway) EachConnection(f *adminv1.ConnectionFilter, after uint64, yield func(uint64, *adminv1.Connection) bool) error {
 	if l := f.GetListeners(); len(l) > 0 && l[0] != "web" {
 		return invalid.Errorf(invalid.Argument, "connection_filter.listeners", "is not web")
@@ -300,7 +300,7 @@ func (b *logBuffer) String() string {
 	return b.buf.String()
 }
 
-// A running server on a unix socket, stopped when the test ends.
+// A running is a server on a unix socket. It is stopped when the test ends.
 type running struct {
 	*Server
 	gateway     *fakeGateway

@@ -7,9 +7,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 )
 
-// isHopByHop reports whether a field belongs to one connection (RFC 9110,
-// section 7.6.1), frames a message, or is one that proxies must not forward
-// either.
+// isHopByHop reports whether a field belongs to one connection (RFC 9110, section
+// 7.6.1), frames a message, or must not be forwarded by proxies for another reason.
 func isHopByHop(name string) bool {
 	switch len(name) {
 	case len("Proxy-Authenticate"):
