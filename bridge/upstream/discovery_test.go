@@ -112,7 +112,7 @@ func byDNS(n *names, change ...func(*upstream.Options)) *upstream.Upstream {
 	return upstream.New(o)
 }
 
-// pass lets time pass and runs all due work. Under synctest.
+// pass lets time pass and runs all due work. It must be called under synctest.
 func pass(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()
@@ -284,7 +284,7 @@ func TestEndpointsThatStayKeepTheirState(t *testing.T) {
 			events[0].Message != "10.0.0.1:80 added, 10.0.0.2:80 10.0.0.3:80 10.0.0.4:80 removed" {
 			t.Errorf("events %+v", events)
 		}
-		// The status lists endpoints that left for a while, and then drops those
+		// For a while, the status lists endpoints that have left. Then it drops those
 		// without connections.
 		if s := u.Status(); len(s) != 5 || s[0].Left || !s[1].Left || !s[1].Draining {
 			t.Errorf("status %+v", s)

@@ -19,7 +19,7 @@ const (
 // A warmConn is one connection of a warmPool. The pool's lock guards it.
 type warmConn struct {
 	net.Conn
-	made, end time.Time // when it was opened, and after which it is not handed out
+	made, end time.Time // when it was opened, and when it becomes too old to be handed out
 	drained   bool      // the connection must not be handed out
 }
 

@@ -83,7 +83,8 @@ func (s *Set) Add(m *Member, p *certs.Peer, owner Owner) {
 	s.mu.Lock()
 	s.members[m] = struct{}{}
 	s.mu.Unlock()
-	// Under the policy in force now: it may have changed since the handshake.
+	// Verify under the policy in force now, because it may have changed since the
+	// handshake.
 	v := s.reverify(m, s.policy.Load(), nil)
 	s.mu.Lock()
 	defer s.mu.Unlock()

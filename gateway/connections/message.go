@@ -102,7 +102,7 @@ func address(a net.Addr) string {
 		return ""
 	}
 	if t, ok := a.(*net.TCPAddr); ok && t.Zone == "" && len(t.IP) > 0 {
-		p := t.AddrPort() // its String allocates once, and t's four times
+		p := t.AddrPort() // String of an AddrPort allocates once, and String of a TCPAddr four times
 		return netip.AddrPortFrom(p.Addr().Unmap(), p.Port()).String()
 	}
 	if a.Network() == "unix" {
@@ -121,7 +121,7 @@ type names struct {
 	identities map[*x509.Certificate]*adminv1.ConnectionIdentity
 	suites     map[uint16]string
 
-	at     net.TCPAddr // the local address of the last side: most clients are at the same
+	at     net.TCPAddr // the local address of the last side: most clients connect to the same address
 	atText string
 }
 

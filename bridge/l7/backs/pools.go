@@ -63,8 +63,8 @@ type Pools struct {
 	decoders wire.Decoders
 }
 
-// New returns Pools. They hold no connections until the first Get. After that
-// they must be retired when no more requests are sent.
+// New returns Pools. They hold no connections until the first Get. After that, the
+// caller must call Retire when it sends no more requests.
 func New(o Options) *Pools {
 	o.Host = asAuthority(o.Host)
 	if o.Logger == nil {

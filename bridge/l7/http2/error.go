@@ -93,7 +93,7 @@ func (e *Error) Is(target error) bool {
 	return false
 }
 
-// canBeSent reports whether the peer can be sent the reason.
+// canBeSent reports whether the reason can be sent to the peer.
 func (e *Error) canBeSent() bool {
 	return e.Err == nil && !e.Remote || e.Err == errIdle || e.Err == errRetired
 }

@@ -87,8 +87,9 @@ func (w *Writer) trySend(p []byte) (int, error) {
 	return w.conn.Write(p)
 }
 
-// tryFlushRecords sends the encrypted bytes without waiting. It reports true if none are
-// left and the kernel has room for more: others would fill a buffer of the gateway.
+// tryFlushRecords sends the encrypted bytes without waiting. It reports true if no bytes
+// are left and the kernel has room for more. Otherwise further bytes would fill a buffer
+// of the gateway.
 func (w *Writer) tryFlushRecords() (done bool, err error) {
 	if done, w.err = socket.RoomOf(w.sock).TryFlush(); !done || w.err != nil {
 		return done, w.err

@@ -316,7 +316,7 @@ const (
 	// the first event of a watch that resumes too late.
 	EventType_EVENT_TYPE_MISSED EventType = 10
 	// Peers of open connections of a listener or an upstream no longer verify. reason
-	// is the reason, count the number of connections, and message tells what happens
+	// is the reason, count the number of connections, and message says what happens
 	// to them.
 	EventType_EVENT_TYPE_CONNECTIONS_UNVERIFIED EventType = 11
 	// The gateway reaches the etcd of its fleet.
@@ -328,7 +328,8 @@ const (
 	EventType_EVENT_TYPE_FLEET_DIVERGED EventType = 16
 	// The canaries of a rollout run its revision.
 	EventType_EVENT_TYPE_ROLLOUT_STARTED EventType = 17
-	// A rollout ended, and all gateways run its revision. message says what it was judged by.
+	// A rollout ended, and all gateways run its revision. message describes the traffic by
+	// which it was judged.
 	EventType_EVENT_TYPE_ROLLOUT_PROMOTED EventType = 18
 	// A rollout failed, and the fleet rolled back. message says why.
 	EventType_EVENT_TYPE_ROLLOUT_ROLLED_BACK EventType = 19
@@ -3085,7 +3086,7 @@ type LastFailure struct {
 	Reason Reason `protobuf:"varint,1,opt,name=reason,proto3,enum=drawbridge.admin.v1.Reason" json:"reason,omitempty"`
 	// The error in words.
 	Message string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
-	// When the event happened.
+	// When the failure happened.
 	FailureTime   *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=failure_time,json=failureTime,proto3" json:"failure_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
