@@ -213,6 +213,8 @@ var shellPages = map[string]shellPage{
 			"drawbridge apply -f payments.yaml --canaries": "needs a fleet; gateway tests it",
 			"drawbridge store migrate":                     "needs etcd with TLS; TestAGatewayMovesToAFleetAndBack runs it",
 			"make fleet-demo":                              "TestTheFleetDemo runs it",
+			"install":                                      "needs root; TestAGatewayWithTheDropInJoinsTheFleet uses the file",
+			"systemctl":                                    "needs root and systemd",
 		},
 	},
 	// The database of its etcd is full at first, so that the commands must make room for the

@@ -147,6 +147,7 @@ func (r *root) checkInstalled(zsh string) {
 		"/usr/share/man/man1/drawbridge-serve.1.gz":      "-rw-r--r-- root:root",
 		"/usr/share/doc/drawbridge/examples":             "drwxr-xr-x root:root",
 		"/usr/share/doc/drawbridge/examples/bridge.yaml": "-rw-r--r-- root:root",
+		"/usr/share/doc/drawbridge/examples/fleet.conf":  "-rw-r--r-- root:root",
 		"/usr/share/doc/drawbridge/changelog.gz":         "-rw-r--r-- root:root",
 	} {
 		r.owned(path, want)
