@@ -48,7 +48,7 @@ func selfSignedBy(t testing.TB, key []byte) []byte {
 
 const secret = "correct horse"
 
-// Every key format of OpenSSL, for every key type.
+// Keys are read in every format of OpenSSL, for every key type.
 func TestKeysOfOpenSSL(t *testing.T) {
 	type key struct{ name, generate string }
 	keys := []key{
@@ -168,7 +168,7 @@ func TestKeysThatTLSDoesNotSupport(t *testing.T) {
 	}
 }
 
-// One file with the chain and the key in any order, as HAProxy reads it.
+// One file may hold the chain and the key in any order, as for HAProxy.
 func TestKeyInTheChainsFile(t *testing.T) {
 	root := certstest.NewCA(t)
 	issued := root.Intermediate(t).Server(t, "a.test")

@@ -140,7 +140,7 @@ func TestPKCS12Refused(t *testing.T) {
 	only := func(flag string) []byte {
 		return run(t, join(issued.KeyPEM, issued.ChainPEM), "openssl", "pkcs12", "-export", flag, "-passout", "pass:"+secret)
 	}
-	// BER with an outer element of indefinite length.
+	// ber is BER with an outer element of indefinite length.
 	ber := join([]byte{0x30, 0x80}, good[4:], []byte{0, 0})
 	damaged := bytes.Clone(good)
 	damaged[len(damaged)-10] ^= 1 // a bit of the MAC's salt

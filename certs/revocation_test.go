@@ -323,7 +323,8 @@ func TestScopesOfRevocationLists(t *testing.T) {
 	}
 }
 
-// Serial numbers that a careless comparison would confuse.
+// A list revokes exactly the listed serial number, even among numbers that a
+// careless comparison would confuse.
 func TestSerialNumbers(t *testing.T) {
 	ca := newSigner(t, func(*x509.Certificate) {})
 	long := new(big.Int).Lsh(big.NewInt(1), 300) // longer than RFC 5280 allows, but in use

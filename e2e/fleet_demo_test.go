@@ -1,5 +1,5 @@
-// The fleet demo tells its whole story without a failed request, and leaves no process and
-// no file behind, also when it is interrupted.
+// The fleet demo runs to its end without a failed request, and leaves no process and no file
+// behind, even when it is interrupted.
 
 package e2e
 

@@ -83,7 +83,7 @@ func TestPrivateKeysAreNeverRevealed(t *testing.T) {
 		t.Error(err)
 	}
 
-	// The password of an egress proxy, in refused writes too.
+	// Write the password of an egress proxy, in accepted and in refused writes.
 	for i, address := range []string{"127.0.0.1:1", "127.0.0.1:2", "not an address"} {
 		behind := upstream("behind", a.settings(), "127.0.0.1:1")
 		behind.Via = &adminv1.Via{Kind: &adminv1.Via_Socks5{Socks5: &adminv1.Socks5{Address: address, Credentials: &adminv1.ProxyCredentials{Username: "user", Password: passphrase}}}}
@@ -95,7 +95,7 @@ func TestPrivateKeysAreNeverRevealed(t *testing.T) {
 		}
 	}
 
-	// Archives and encrypted keys, inline and in files.
+	// Write archives and encrypted keys, inline and in files.
 	inArchive := func(name string, data []byte, passphrase string) *adminv1.Certificate {
 		return &adminv1.Certificate{Name: name, Source: &adminv1.Certificate_Pkcs12{Pkcs12: &adminv1.CertificatePkcs12{Data: data, Passphrase: passphrase}}}
 	}
@@ -124,7 +124,7 @@ func TestPrivateKeysAreNeverRevealed(t *testing.T) {
 		}
 	}
 
-	// Keys in the wrong fields, and keys that do not match.
+	// Write keys to the wrong fields, and keys that do not match.
 	key := string(a.client.KeyPEM)
 	for what, c := range map[string]*adminv1.Certificate{
 		"of another chain": certificate("wrong", &pki.Issued{ChainPEM: a.client.ChainPEM, KeyPEM: a.server.KeyPEM}),
@@ -159,7 +159,7 @@ func TestPrivateKeysAreNeverRevealed(t *testing.T) {
 		note(m, err)
 	}
 
-	// Diagnostics for upstreams that work and for upstreams that fail.
+	// Request diagnostics for upstreams that work and for upstreams that fail.
 	stranger := clientCert(t, newCA(t, "another root"), "stranger")
 	note(g.apply(certificate("stranger", stranger),
 		upstream("refused", &adminv1.UpstreamTls{Certificate: "stranger", TrustBundles: []string{"ca"}, ServerName: serverName}, web), listener("refused", protocolHTTP, "refused")), nil)

@@ -232,7 +232,8 @@ func TestAWriteAnswersWhenTheFleetRunsIt(t *testing.T) {
 	if n := b.State().Revision(); n != 1 {
 		t.Errorf("the other gateway is at revision %d", n)
 	}
-	// The answer is true of sockets too: one of the gateways cannot bind the address.
+	// The answer shows the state of sockets too: one of the gateways cannot bind the
+	// address.
 	fixed := tcpListener("fixed", sockettest.Free(t))
 	change := apply(fixed)
 	if got := states(change); got != "gateway-a GATEWAY_STATE_LIVE 2, gateway-b GATEWAY_STATE_DEGRADED 2" || !strings.Contains(change.GetGateways()[1].GetMessage(), "fixed") {
@@ -283,7 +284,8 @@ func TestGatewaysThatRaceLoseNoWrite(t *testing.T) {
 		}
 	}
 	t.Logf("%d acknowledged, %d aborted", len(acknowledged), aborted)
-	// A writer that names a revision loses if it is stale at any gateway.
+	// A write that names a revision fails if that revision is stale, whichever
+	// gateway takes the write.
 	at := gateways[0].State().Revision()
 	results := make([]error, 2)
 	for i := range results {
@@ -448,7 +450,7 @@ func TestAWipedEtcdIsNotFollowed(t *testing.T) {
 	if a.State().Get(adminv1.Kind_KIND_UPSTREAM, "u") == nil || a.State().Revision() != 1 {
 		t.Error("the gateway lost its state")
 	}
-	// It follows when its copy is moved away.
+	// The gateway follows once its copy is removed.
 	if err := a.stop(); err != nil {
 		t.Fatal(err)
 	}

@@ -118,7 +118,7 @@ func TestHealthChecksDecideWhereTrafficGoes(t *testing.T) {
 	if c := s.GetCheck(); c.GetHealthy() || !c.GetChecked() || c.GetReason() != adminv1.Reason_REASON_CHECK_FAILED || c.GetChecks() == 0 || c.GetFailures() == 0 || c.GetCheckTime() == nil || c.GetDuration().AsDuration() <= 0 {
 		t.Errorf("%v", c)
 	}
-	// The failures of health checks do not count as traffic's.
+	// Failed health checks do not count as failures of traffic.
 	if len(s.GetFailures()) != 0 || s.GetLastFailure() != nil {
 		t.Errorf("%v", s)
 	}

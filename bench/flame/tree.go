@@ -55,8 +55,7 @@ func (n *node) ordered() []*node {
 
 const module = "github.com/drawbridge-gateway/drawbridge/"
 
-// short returns the name of a function without what all names of this module begin with, and
-// without type arguments.
+// short returns the name of a function without the module's path and without type arguments.
 func short(name string) string {
 	name = strings.TrimPrefix(name, module)
 	if i := strings.IndexByte(name, '['); i >= 0 {
@@ -67,7 +66,7 @@ func short(name string) string {
 	return name
 }
 
-// An Owner is whose code a function is.
+// An Owner is the origin of a function's code.
 type Owner int
 
 // The owners, in the order of a legend.

@@ -15,7 +15,7 @@ type Bound struct {
 	Memory int           // bytes allocated for one received byte; 0: 8
 	CPU    time.Duration // time for one received byte; 0: 50ns
 	Ends   bool          // the bytes end their connection
-	Reason string        // why the bound differs from the default; then required
+	Reason string        // why the bound differs from the default; required in that case
 }
 
 // overhead is allowed once, in addition to the bytes for received ones.

@@ -42,9 +42,8 @@ type Rules struct {
 // Timeout returns HandshakeTimeout or its default.
 func (r *Rules) Timeout() time.Duration { return cmp.Or(r.HandshakeTimeout, 10*time.Second) }
 
-// Age returns the maximum age of one connection. It is shorter than most by a random
-// part of up to a tenth, so that connections that began together do not end together. 0:
-// no limit.
+// Age returns the maximum age of one connection. It is most, minus a random part of up
+// to a tenth, so that connections that began together do not end together. 0: no limit.
 func Age(most time.Duration) time.Duration {
 	if most <= 0 {
 		return 0

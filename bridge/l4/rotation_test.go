@@ -286,7 +286,7 @@ func TestServerNameFromTheClientsSNI(t *testing.T) {
 	}
 }
 
-// A plaintext client sends no host, so it does not match a route for one.
+// A plaintext client sends no host, so it does not match a route with a host.
 func TestServerNameFromHostNeedsAHost(t *testing.T) {
 	p := newPKI(t)
 	w := newRecorder(t, p.server(t, "a.test"))

@@ -56,8 +56,8 @@ func TestTriesHaveADeadline(t *testing.T) {
 				{"POST", 1, nil, 504, 1}, // the upstream may have processed the request
 				{"POST", 1, []string{"POST"}, 200, 2},
 			} {
-				// On a slow machine a try may time out before its request arrives or its
-				// response does.
+				// On a slow machine a try may time out before its request or its response
+				// arrives.
 				for perTry := 300 * time.Millisecond; ; perTry *= 2 {
 					up := newSilentUpstream(c.stuck)
 					table := *table

@@ -66,8 +66,7 @@ func (f *front1) Tunnels(protocol string, back net.Conn, e *upstream.Endpoint) {
 	f.conn.latest.tunnel.Store(&tunnel{protocol, back, e})
 }
 
-// EachConnection calls f with every open connection. Within f no method but ID may be
-// called.
+// EachConnection calls f with every open connection. f may call only the method ID.
 func (s *Server) EachConnection(f func(live.Entry)) { s.intake.EachConnection(f) }
 
 // Describe implements intake's Owner.

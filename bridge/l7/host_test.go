@@ -113,7 +113,8 @@ func TestHTTP10WithoutAHostBehindAProxy(t *testing.T) {
 	}
 }
 
-// An upstream that takes its server name from the request needs one.
+// An upstream that takes its server name from the request needs a request with
+// a host.
 func TestHTTP10WithoutAHostNeedsAServerName(t *testing.T) {
 	w := newTestbed(t)
 	up := upstream.New(upstream.Options{Name: "up", ConnectTimeout: testTimeout, HandshakeTimeout: testTimeout, Endpoints: []upstream.EndpointOptions{{

@@ -114,9 +114,9 @@ func (w *testbed) mutual(protos ...string) *certs.Servers {
 	return certs.NewServers(s)
 }
 
-// Mutual TLS on both sides, in either version of HTTP. The client's second
-// connection resumes its session. Its first and second request reuse a connection
-// to the upstream.
+// Both sides use mutual TLS, and the client uses either version of HTTP. The
+// client's second connection resumes its session. Its first and second request
+// reuse a connection to the upstream.
 func TestARecordOfARequestOverTLS(t *testing.T) {
 	for _, c := range []struct {
 		proto, protocol string

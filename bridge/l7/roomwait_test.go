@@ -210,7 +210,7 @@ type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { return len(p), nil }
 
-// A meteredBody tells when its reader has stopped.
+// A meteredBody reports when its reader has stopped.
 type meteredBody struct {
 	r    io.Reader
 	n    atomic.Int64

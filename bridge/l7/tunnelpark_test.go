@@ -40,7 +40,7 @@ func (w *testbed) tunnel(t *testing.T, address string, secure bool) *rawConn {
 	return c
 }
 
-// echoed fails t unless the tunnel returns what it is sent.
+// echoed fails t unless the tunnel echoes text.
 func echoed(t *testing.T, c *rawConn, text string) {
 	t.Helper()
 	got := make([]byte, len(text))

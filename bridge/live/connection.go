@@ -16,7 +16,7 @@ type Entry interface {
 	// ID returns the number of the connection.
 	ID() uint64
 
-	// Describe replaces *c by the current facts about the connection.
+	// Describe sets *c to the current facts about the connection.
 	Describe(c *Connection)
 
 	// Close makes the connection accept no further work, and ends it within the grace

@@ -59,7 +59,8 @@ func FuzzResponse(f *testing.F) {
 		if r.ttl < 0 || !r.hasTTL && (r.ttl != 0 || r.addresses) {
 			t.Errorf("%+v", r)
 		}
-		// The same as a stream, byte by byte and with a second message.
+		// Read the message from a stream too, in small parts and with a second message
+		// behind it.
 		if len(message) > 1<<16-1 {
 			return
 		}

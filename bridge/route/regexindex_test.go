@@ -139,7 +139,7 @@ func manyExpressions(n int) []Rule[string] {
 	return rules
 }
 
-// The time to match one of a thousand expressions.
+// BenchmarkMatchExpressions measures the time to match one of many expressions.
 func BenchmarkMatchExpressions(b *testing.B) {
 	for _, n := range []int{10, 100, 1000} {
 		table := mustTable(b, manyExpressions(n)...)

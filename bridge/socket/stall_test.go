@@ -72,7 +72,7 @@ func TestWriteWaitsWhileThePeerMakesProgress(t *testing.T) {
 		t.Fatal("expired at the first look, before there was anything to compare")
 	}
 	for range 3 {
-		// Enough for the peer's kernel to open its window and acknowledge more. The
+		// Read enough for the peer's kernel to open its window and acknowledge more. The
 		// acknowledgment arrives later than the read returns. While the writer is between
 		// its system call and its count, progress is too low: wait until it is steady.
 		d.stall.mu.Lock()

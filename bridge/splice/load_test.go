@@ -81,8 +81,8 @@ func TestPlanOfMoves(t *testing.T) {
 	}
 }
 
-// What two halves of an overloaded loop have to do together keeps them apart, else
-// splices would move to and fro.
+// The combined load of the two halves of an overloaded loop keeps them apart.
+// Otherwise splices would move to and fro.
 func TestMovesDoNotUndoEachOther(t *testing.T) {
 	loads := []int64{overloaded / 2, overloaded / 2}
 	if _, number := plan(loads, 1, 10, 0); number != 0 {

@@ -43,7 +43,7 @@ type mysqlMove struct {
 type mysqlSide int
 
 const (
-	mysqlNobody mysqlSide = iota // the authentication has ended
+	mysqlNoSide mysqlSide = iota // the authentication has ended
 	mysqlAtServer
 	mysqlAtClient
 )
@@ -101,7 +101,7 @@ func (a *mysqlAuth) relay(c *Client, server net.Conn, response []byte) error {
 		if err != nil {
 			return a.deny(c, err)
 		}
-		if err = a.send(c, server, move); err != nil || move.next == mysqlNobody {
+		if err = a.send(c, server, move); err != nil || move.next == mysqlNoSide {
 			return err
 		}
 		if move.next == mysqlAtServer {

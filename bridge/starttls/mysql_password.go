@@ -83,7 +83,7 @@ func (a *mysqlAuth) server(payload []byte) (mysqlMove, error) {
 	move := mysqlMove{mysqlAtClient, payload, mysqlAtClient}
 	switch payload[0] {
 	case mysqlOK, mysqlErr:
-		move.next = mysqlNobody
+		move.next = mysqlNoSide
 		return move, nil
 	case mysqlSwitch, mysqlFactor:
 		name, data, ok := bytes.Cut(payload[1:], []byte{0})

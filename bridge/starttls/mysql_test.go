@@ -368,7 +368,7 @@ func FuzzMySQLClient(f *testing.F) {
 			for _, stage := range []mysqlStage{mysqlAnything, mysqlFull, mysqlSHA256, mysqlSecret} {
 				a := mysqlAuth{secrets: secrets, stage: stage, scramble: []byte(mysqlScramble)}
 				move, err := a.client([]byte(message), key)
-				if err == nil && (move.to == mysqlNobody || move.next == mysqlNobody) {
+				if err == nil && (move.to == mysqlNoSide || move.next == mysqlNoSide) {
 					t.Fatalf("%d, stage %d: %+v", secrets, stage, move)
 				}
 				password := message != "" && message[0] != 0 && (stage == mysqlFull || stage == mysqlSHA256)
@@ -383,7 +383,7 @@ func FuzzMySQLClient(f *testing.F) {
 		for _, stage := range []mysqlStage{mysqlAnything, mysqlKey} {
 			a := mysqlAuth{plugin: "caching_sha2_password", stage: stage, password: []byte("secret\x00"), scramble: []byte(mysqlScramble), exposed: true}
 			move, err := a.server([]byte(message))
-			if err == nil && (move.to == mysqlNobody || move.to == mysqlAtServer && bytes.Contains(move.payload, []byte("secret"))) {
+			if err == nil && (move.to == mysqlNoSide || move.to == mysqlAtServer && bytes.Contains(move.payload, []byte("secret"))) {
 				t.Fatalf("stage %d: %+v", stage, move)
 			}
 		}

@@ -370,7 +370,7 @@ func TestTurnDoesNotAllocate(t *testing.T) {
 	}
 }
 
-// The memory of a group of 1,000 endpoints.
+// A group of 1,000 endpoints uses a bounded amount of memory.
 func TestMemoryOfAGroup(t *testing.T) {
 	if alloctest.Race {
 		t.Skip("the race detector's memory is in the sum")

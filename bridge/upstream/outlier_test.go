@@ -254,7 +254,8 @@ func TestDialsAreAttempts(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 
-	// For a stream, a connection is a success. A request is one when it has ended.
+	// A stream counts as a success once it is connected, a request once it has
+	// ended.
 	for _, test := range []struct {
 		purpose upstream.Purpose
 		ejected bool

@@ -10,7 +10,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// A request with the options of a write.
+// A writeRequest is a request with the options of a write.
 type writeRequest interface {
 	proto.Message
 	GetOptions() *adminv1.WriteOptions

@@ -131,8 +131,9 @@ func (ts *trials) current() (r *adminv1.RolloutStatus, known time.Time) {
 	return ts.now.rollout, ts.now.known
 }
 
-// report returns how the gateway, with its problems, fares in the rollout in
-// progress, or nil. The report of the last moment is returned again.
+// report returns the gateway's report on the rollout in progress, or nil. problems
+// are the gateway's current problems. A report that is only a moment old is returned
+// again.
 func (ts *trials) report(problems []*adminv1.Problem, now time.Time) *adminv1.RolloutReport {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()

@@ -297,7 +297,7 @@ func (s *Set) Each(f func(*Running)) {
 }
 
 // EachConnection calls f with the open connections of every listener, including draining
-// ones. Within f no method but ID may be called.
+// ones. f may call only the method ID.
 func (s *Set) EachConnection(f func(live.Entry)) {
 	s.Each(func(r *Running) { r.server().EachConnection(f) })
 }

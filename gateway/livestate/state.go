@@ -13,8 +13,8 @@ import (
 )
 
 // format is the format of the encoding. New fields do not need another format, because
-// every version ignores fields that it does not know. A field that changes its meaning
-// does: a version ignores the whole state if it has another format.
+// every version ignores fields that it does not know. A field whose meaning changes
+// needs another format: a version ignores the whole state if it has another format.
 const format = 1
 
 // maxSessionBytes bounds the size of the TLS sessions that are passed on. Without it,

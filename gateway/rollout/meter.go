@@ -67,8 +67,8 @@ func (c Counts) Message() *adminv1.TrafficCounts {
 	return out
 }
 
-// A Source calls yield with the counts of everything that serves traffic. Each thing
-// counts from 0 when it is created, and never backward.
+// A Source calls yield with the counts of every object that serves traffic. The
+// counts of an object begin at 0 and never decrease.
 type Source func(yield func(of any, c Counts))
 
 const (

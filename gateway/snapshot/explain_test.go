@@ -31,8 +31,8 @@ func redirectTo(name string, m *adminv1.RouteMatch, listener string) *adminv1.Ro
 	return &adminv1.Route{Name: name, Listeners: []string{listener}, Match: m, Action: &adminv1.Route_Redirect{Redirect: &adminv1.Redirect{Scheme: "https"}}}
 }
 
-// does formats the action of an answer, such as "redirect 302".
-func does(r *adminv1.ExplainRouteResponse) string {
+// actionOf formats the action of an answer, such as "redirect 302".
+func actionOf(r *adminv1.ExplainRouteResponse) string {
 	return fmt.Sprintf("%s %d", strings.ToLower(strings.TrimPrefix(r.GetAction().String(), "EXPLAINED_ACTION_")), r.GetCode())
 }
 
@@ -53,7 +53,7 @@ func TestHTTPRouteIsExplained(t *testing.T) {
 		name    string
 		ask     *adminv1.ExplainRouteRequest
 		route   string
-		does    string // action and code
+		action  string // with its code
 		targets string // upstreams and shares
 		host    string
 		path    string
@@ -89,7 +89,7 @@ func TestHTTPRouteIsExplained(t *testing.T) {
 			for _, u := range got.GetUpstreams() {
 				targets = append(targets, fmt.Sprintf("%s %g", u.GetName(), u.GetPercent()))
 			}
-			if got.GetRoute() != c.route || does(got) != c.does || strings.Join(targets, ", ") != c.targets ||
+			if got.GetRoute() != c.route || actionOf(got) != c.action || strings.Join(targets, ", ") != c.targets ||
 				got.GetHost() != c.host || got.GetPath() != c.path {
 				t.Errorf("%v", got)
 			}
@@ -112,9 +112,9 @@ func TestTCPRouteIsExplained(t *testing.T) {
 		secure, open, listener("plain", ":9445", tcp, "old"),
 		forward("a", &adminv1.RouteMatch{Hosts: []string{"a.example"}}, "secure", "new"), forward("a-too", &adminv1.RouteMatch{Hosts: []string{"a.example"}}, "open", "new"))
 	for _, c := range []struct {
-		listener, sni        string
-		route, does, targets string
-		why                  string
+		listener, sni          string
+		route, action, targets string
+		why                    string
 	}{
 		{"secure", "A.example", "a", "forward 0", "new", `the host "a.example" matches a.example`},
 		{"secure", "b.example", "", "refuse 0", "", "no upstream of its own"},
@@ -130,7 +130,7 @@ func TestTCPRouteIsExplained(t *testing.T) {
 		if len(got.GetUpstreams()) == 1 {
 			targets = got.GetUpstreams()[0].GetName()
 		}
-		if got.GetRoute() != c.route || does(got) != c.does || targets != c.targets || !strings.Contains(got.GetWhy(), c.why) {
+		if got.GetRoute() != c.route || actionOf(got) != c.action || targets != c.targets || !strings.Contains(got.GetWhy(), c.why) {
 			t.Errorf("%s, %q: %v", c.listener, c.sni, got)
 		}
 	}
@@ -144,8 +144,8 @@ func TestRejectUnknownSNIIsExplained(t *testing.T) {
 	l.Tls = &adminv1.ServerTls{Certificates: []string{"server"}, RejectUnknownSni: true}
 	w.put(pemCertificate("server", w.ca.Server(t, "a.example")), tlsUpstream("up", nil), l)
 	for _, c := range []struct {
-		sni, host string
-		does, why string
+		sni, host   string
+		action, why string
 	}{
 		{"", "a.example", "forward 0", "own upstream"},
 		{"a.example", "a.example:443", "forward 0", ""},
@@ -154,7 +154,7 @@ func TestRejectUnknownSNIIsExplained(t *testing.T) {
 		{"", "b.example", "refuse 0", "unrecognized_name"},
 	} {
 		got := w.explain(&adminv1.ExplainRouteRequest{Listener: "web", Sni: c.sni, Host: c.host})
-		if does(got) != c.does || !strings.Contains(got.GetWhy(), c.why) {
+		if actionOf(got) != c.action || !strings.Contains(got.GetWhy(), c.why) {
 			t.Errorf("%q, %q: %v", c.sni, c.host, got)
 		}
 	}

@@ -143,7 +143,7 @@ func TestUnchangedPoliciesKeepTheirServer(t *testing.T) {
 func TestPoliciesAreExplained(t *testing.T) {
 	w := newTestbed(t)
 	w.putPolicies(httpP)
-	for _, c := range []struct{ sni, host, field, does, why string }{
+	for _, c := range []struct{ sni, host, field, action, why string }{
 		{"", "base.example", "tls", "forward 0", ""},
 		{"", "A.MTLS.example:443", "tls.policies[0]", "forward 0", ""},
 		{"", "10.0.0.1", "tls", "forward 0", ""},
@@ -152,7 +152,7 @@ func TestPoliciesAreExplained(t *testing.T) {
 		{"mtls.example", "x.mtls.example", "tls.policies[0]", "forward 0", ""},
 	} {
 		got := w.explain(&adminv1.ExplainRouteRequest{Listener: "front", Sni: c.sni, Host: c.host})
-		if p := got.GetTlsPolicy(); p.GetField() != c.field || does(got) != c.does || !strings.Contains(got.GetWhy(), c.why) {
+		if p := got.GetTlsPolicy(); p.GetField() != c.field || actionOf(got) != c.action || !strings.Contains(got.GetWhy(), c.why) {
 			t.Errorf("SNI %q, host %q: %v", c.sni, c.host, got)
 		}
 	}
@@ -167,11 +167,11 @@ func TestPoliciesAreExplained(t *testing.T) {
 
 	w = newTestbed(t)
 	w.putPolicies(tcp)
-	for _, c := range []struct{ sni, field, does string }{
+	for _, c := range []struct{ sni, field, action string }{
 		{"", "tls", "forward 0"}, {"x.mtls.example", "tls.policies[0]", "forward 0"}, {"mtls.example:443", "", "refuse 0"},
 	} {
 		got := w.explain(&adminv1.ExplainRouteRequest{Listener: "front", Sni: c.sni})
-		if got.GetTlsPolicy().GetField() != c.field || does(got) != c.does {
+		if got.GetTlsPolicy().GetField() != c.field || actionOf(got) != c.action {
 			t.Errorf("SNI %q: %v", c.sni, got)
 		}
 	}
@@ -219,8 +219,8 @@ func TestClientIdentitiesOfRoutesAreChecked(t *testing.T) {
 			t.Errorf("%v, want %s", faults, c.want)
 		}
 	}
-	// Taking the last request for certificates from the listener would leave the route
-	// without clients.
+	// If the listener no longer requested certificates, the route would match no
+	// client.
 	front := policied(httpP, "up")
 	front.Tls.Policies[0].ClientAuth, front.Tls.Policies[0].ClientTrustBundles = adminv1.ClientAuth_CLIENT_AUTH_NONE, nil
 	if faults := w.refused(front); !strings.Contains(fmt.Sprint(faults), `requests none`) {

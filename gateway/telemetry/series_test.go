@@ -79,7 +79,7 @@ func TestSeriesOutliveTheObjectsThatCount(t *testing.T) {
 	if page := p.page(t); page != "" || len(p.set.groups)+len(p.set.byLabels) > 0 {
 		t.Errorf("an expired series is still shown: %s", page)
 	}
-	publish(&second, 5, 0, &second) // the series was only not published for a long time
+	publish(&second, 5, 0, &second) // the object still exists, but was not published for a long time
 	if page := p.page(t); !strings.Contains(page, `drawbridge_bridge_conn_accepted{listener="db"} 3`+"\n") {
 		t.Errorf("after a long time: %s", page)
 	}

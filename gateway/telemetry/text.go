@@ -23,7 +23,7 @@ const textBytes = 32 << 10
 type textWriter struct {
 	to  io.Writer
 	buf []byte
-	err error // the first error of a write to to
+	err error // the first error of a write
 }
 
 // flush writes the text so far.

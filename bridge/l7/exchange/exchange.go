@@ -51,8 +51,8 @@ func (s *Shared) logPanic(client string, value any, stack []byte) {
 // ErrPanic ends an exchange in which the gateway's own code panicked.
 var ErrPanic = errors.New("panic while serving the request")
 
-// guard is deferred by each goroutine that serves x besides the one that handles it.
-// It limits a panic to the exchange.
+// Each goroutine that serves x defers guard, except the one that handles x. guard
+// limits a panic to the exchange.
 func (x *Exchange) guard() {
 	if p := recover(); p != nil {
 		x.shared.logPanic(x.Facts.Client, p, debug.Stack())

@@ -10,8 +10,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// On an established connection the alert handshake_failure means something else
-// than during the first handshake.
+// On an established connection the alert handshake_failure has another meaning
+// than in the first handshake.
 func TestReasonsOfAlerts(t *testing.T) {
 	alert := func(op string, number tls.AlertError) error { return &net.OpError{Op: op, Err: number} }
 	for _, c := range []struct {

@@ -57,9 +57,9 @@ func (s *stream) init(c *conn, id uint32) {
 }
 
 // Read waits for bytes of the body and returns a view of them, valid until the
-// next Read. The next Read lets the peer send as many bytes more. At the end of
-// the body it returns io.EOF. Any other error means that the body is
-// incomplete.
+// next Read. The next Read lets the peer send the same number of further bytes.
+// At the end of the body it returns io.EOF. Any other error means that the body
+// is incomplete.
 func (s *stream) Read() ([]byte, error) {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()

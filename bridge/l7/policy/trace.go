@@ -31,7 +31,7 @@ func BeginTrace(f *message.Fields, random *Entropy) {
 	copy(b[:], layout)
 	hex.Encode(b[3:], id[:16])
 	hex.Encode(b[3+traceIDLength+1:], id[16:])
-	// Sets the sampled flag: servers that let the parent decide would otherwise
+	// Set the sampled flag, because servers that let the parent decide would otherwise
 	// never record a trace that begins here.
 	f.Add(traceparent, string(b[:]))
 }

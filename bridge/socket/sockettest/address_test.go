@@ -16,8 +16,8 @@ func TestAFreeAddressStaysFree(t *testing.T) {
 	if host == "127.0.0.1" {
 		t.Skip("this machine takes only 127.0.0.1 for itself")
 	}
-	// More listeners than the kernel could give ports without reuse would take too long. That
-	// another host may have the same port at once shows that neither takes the other's.
+	// A test that uses up the kernel's ports would take too long. Instead, two other hosts
+	// listen on the same port at once, which shows that hosts do not share ports.
 	for range 2 {
 		l, err := net.Listen("tcp", net.JoinHostPort(Host(), port))
 		if err != nil {

@@ -67,8 +67,8 @@ func checkMode(path string, most fs.FileMode) error {
 // A dirLock is the lock of a data directory. It ends with Close, or when the process dies.
 type dirLock struct{ file *os.File }
 
-// Close releases the lock. Closing the file alone would not do: a process that is being
-// started holds all files of this one until it runs its program.
+// Close releases the lock. Closing the file alone does not release it: a process that
+// is being started holds all files of this one until it runs its program.
 func (l *dirLock) Close() error {
 	return errors.Join(unix.Flock(int(l.file.Fd()), unix.LOCK_UN), l.file.Close())
 }

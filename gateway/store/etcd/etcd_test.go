@@ -215,7 +215,8 @@ func TestOldRecordsAndThoseOfLostRacesAreDeleted(t *testing.T) {
 	if n := countKeys(t, c, "/drawbridge/checkpoint/"); n != 1 {
 		t.Errorf("%d chunks of checkpoints, each of one chunk", n)
 	}
-	// A writer that lost, or died before its swap.
+	// A writer that lost leaves no records. A writer that died before its swap
+	// leaves records, which are deleted later.
 	d := draft(t, new(store.State), put(upstream("lost", 1)))
 	if _, err := s.Commit(t.Context(), start, d, recordOf(d, store.Edit{})); !errors.Is(err, ErrConflict) {
 		t.Errorf("a stale writer: %v", err)
@@ -232,7 +233,8 @@ func TestOldRecordsAndThoseOfLostRacesAreDeleted(t *testing.T) {
 	if n := countKeys(t, c, "/drawbridge/revision/"); n != len(h.Records) {
 		t.Errorf("%d records in etcd, %d in the head: those of a dead writer remain", n, len(h.Records))
 	}
-	// A reader whose head was overtaken.
+	// A reader fails if its head was replaced and the records of that head were
+	// deleted.
 	old, err := s.Head(t.Context())
 	if err != nil {
 		t.Fatal(err)

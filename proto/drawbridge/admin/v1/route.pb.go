@@ -969,7 +969,7 @@ func (x *Retry) GetBackoff() *durationpb.Duration {
 // An upstream and its share of the traffic.
 type WeightedUpstream struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The field's name.
+	// The upstream's name.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Its share, relative to the other upstreams. Default: 1; at most 65535. With 0 the
 	// upstream gets no traffic; at least one upstream needs a weight above 0.
