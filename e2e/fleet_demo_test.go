@@ -24,7 +24,7 @@ func TestTheFleetDemo(t *testing.T) {
 		want        []string
 	}{
 		{"to its end", "Ctrl-C stops everything", []string{
-			"have joined", "Revision 1 is live.", "Revision 3 is live.", " of them at another gateway because theirs was down; 0 got 500; 0 failed.",
+			"have joined", "Revision 1 is live.", "Revision 3 is live.", " of them at another gateway because their own gateway was down; 0 got 500; 0 failed.",
 			"revision 4 was rolled back: requests of the canaries fail too often", "Revision 6 is live.", "c         live    6", "Stopping.",
 		}},
 		{"interrupted", "have joined", nil},

@@ -25,10 +25,10 @@ type demo struct {
 
 func (d *demo) say(format string, args ...any) { fmt.Fprintf(d.out, format+"\n", args...) }
 
-// step begins a step of the story.
+// step announces a step of the demo.
 func (d *demo) step(format string, args ...any) { d.say("\n== "+format, args...) }
 
-// show tells the story.
+// show runs the demo.
 func (d *demo) show(ctx context.Context) error {
 	for _, part := range []func(context.Context) error{d.begin, d.configure, d.losses, d.returns, d.rollouts} {
 		if err := part(ctx); err != nil {
@@ -165,15 +165,15 @@ func (d *demo) write(ctx context.Context, gateway string, args ...string) error 
 	return nil
 }
 
-// apply applies a file. A gateway refuses writes while etcd elects a leader; to apply the file
-// again is safe.
+// apply applies a file, and repeats that if etcd does not answer: it refuses writes while it
+// elects a leader. Applying a file twice is safe.
 func (d *demo) apply(ctx context.Context, gateway string, args ...string) (string, error) {
 	for began := time.Now(); ; {
 		out, err := d.command(ctx, gateway, append([]string{"apply", "-f"}, args...)...)
 		if err == nil || ctx.Err() != nil || time.Since(began) > patience || !strings.Contains(out, "etcd") {
 			return out, err
 		}
-		d.say("etcd did not answer in time: the same again.")
+		d.say("etcd did not answer in time. The demo tries again:")
 	}
 }
 

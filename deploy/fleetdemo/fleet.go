@@ -20,8 +20,9 @@ import (
 // patience bounds every wait of the demo.
 const patience = 2 * time.Minute
 
-// configuration is the fleet's: a listener on a port that each gateway's kernel chooses, and
-// an upstream over mutual TLS. The private key is in it, so etcd stores the key, sealed.
+// configuration is the configuration of the fleet: a listener on a port that each gateway's
+// kernel chooses, and an upstream over mutual TLS. It contains the private key, so etcd
+// stores the key, sealed.
 const configuration = `kind: TrustBundle
 name: demo-ca
 pem: |
@@ -56,7 +57,8 @@ func (d *demo) prepare() error {
 		return err
 	}
 	d.host = ownHost()
-	// A member checks that the certificate of another names the address that it connects from.
+	// A member checks that the certificate of another member contains the address from which
+	// that member connects.
 	addresses := []net.IP{net.ParseIP(d.host), net.IPv4(127, 0, 0, 1)}
 	for name, o := range map[string]pki.LeafOptions{
 		"etcd":    {IPs: addresses, Usage: pki.Both},

@@ -36,7 +36,7 @@ func run(ctx context.Context, program string, keep bool) (err error) {
 		return err
 	}
 	if d.etcd, err = exec.LookPath("etcd"); err != nil {
-		return errors.New("etcd is not installed: on Debian, run \"apt-get install etcd-server\", and on others, put the program etcd into PATH")
+		return errors.New("etcd is not installed: on Debian, run \"apt-get install etcd-server\", and on other systems, put the program etcd into PATH")
 	}
 	if d.dir, err = os.MkdirTemp("", "fleet-demo-"); err != nil {
 		return err

@@ -4,5 +4,5 @@ package main
 
 import "syscall"
 
-// ownGroup keeps Ctrl-C from the process, so that the demo stops it in order.
+// ownGroup protects the process from Ctrl-C, so that the demo stops it in order.
 func ownGroup() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }

@@ -82,7 +82,7 @@ func (t *traffic) since() (text string, failed int64) {
 	ok, moved, errors, failed := t.total.ok.Swap(0), t.total.moved.Swap(0), t.total.errors.Swap(0), t.total.failed.Swap(0)
 	text = fmt.Sprintf("%d requests got 200", ok)
 	if moved > 0 {
-		text += fmt.Sprintf(", %d of them at another gateway because theirs was down", moved)
+		text += fmt.Sprintf(", %d of them at another gateway because their own gateway was down", moved)
 	}
 	return text + fmt.Sprintf("; %d got 500; %d failed", errors, failed), failed
 }
