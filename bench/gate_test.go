@@ -22,7 +22,7 @@ func TestGateDecidesOnceTheIntervalIsOnOneSide(t *testing.T) {
 		{"equal", same(8, 1), passed},
 		{"too few", same(7, 1), undecided},
 		{"cheaper", same(8, 0.8), passed},
-		{"dearer", same(8, 1.2), costsMore},
+		{"more expensive", same(8, 1.2), costsMore},
 		{"at the limit", same(8, 1.05), passed},
 		{"one outlier of eight", append(same(7, 1), 3), undecided},
 		{"one outlier of twelve", append(same(11, 1), 3), passed},

@@ -252,7 +252,7 @@ func TestInfoWarns(t *testing.T) {
 		change func(*x509.Certificate)
 		want   []string
 	}{
-		{"nothing", func(*x509.Certificate) {}, nil},
+		{"an ordinary certificate", func(*x509.Certificate) {}, nil},
 		{"near expiry", func(c *x509.Certificate) { c.NotAfter = now.Add(5*day + time.Hour) }, []string{"expires on", "in 5 days"}},
 		{"expired", func(c *x509.Certificate) { c.NotAfter = now.Add(-day) }, []string{"it expired on"}},
 		{"not valid yet", func(c *x509.Certificate) { c.NotBefore = now.Add(day) }, []string{"not valid before"}},

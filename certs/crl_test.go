@@ -134,8 +134,8 @@ func TestNewTrustBundleRefusesRevocationLists(t *testing.T) {
 		name, say string
 		data      []byte
 	}{
-		{"nothing", "is empty", nil},
-		{"blanks", "is empty", []byte("\n \n")},
+		{"no bytes", "is empty", nil},
+		{"only blanks", "is empty", []byte("\n \n")},
 		{"garbage", "no PEM block", []byte("not a list")},
 		{"binary garbage", "binary", []byte{1, 2, 0xff}},
 		{"DER that is not a list", "malformed", s.cert.Raw},
@@ -301,11 +301,11 @@ func TestEqualComparesRevocationLists(t *testing.T) {
 		a, b *certs.TrustBundle
 		want bool
 	}{
-		{"none", ca.Trust(t), ca.TrustCRLs(t), true},
+		{"no lists", ca.Trust(t), ca.TrustCRLs(t), true},
 		{"a list and no list", ca.TrustCRLs(t, one), ca.Trust(t), false},
 		{"the same", ca.TrustCRLs(t, one), ca.TrustCRLs(t, one), true},
 		{"the same twice", ca.TrustCRLs(t, one), ca.TrustCRLs(t, one, one), true},
-		{"another", ca.TrustCRLs(t, one), ca.TrustCRLs(t, two), false},
+		{"different lists", ca.TrustCRLs(t, one), ca.TrustCRLs(t, two), false},
 		{"both lists in one source", ca.TrustCRLs(t, one, two), ca.TrustCRLs(t, join(two, one)), true},
 	} {
 		if c.a.Equal(c.b) != c.want || c.b.Equal(c.a) != c.want {

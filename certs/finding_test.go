@@ -134,7 +134,7 @@ func TestFindings(t *testing.T) {
 		cert *certs.Certificate
 		want []certs.Finding
 	}{
-		{"nothing", with(nil), nil},
+		{"an ordinary certificate", with(nil), nil},
 		{"a whole chain", leaf.parse(t, leaf, lower, middle), nil},
 		{"a whole chain and its root", leaf.parse(t, leaf, lower, middle, root), nil},
 		{"a whole chain in reverse order", leaf.parse(t, root, middle, lower, leaf), []certs.Finding{certs.FindingOrderCorrected}},
@@ -285,12 +285,12 @@ func TestLeadsTo(t *testing.T) {
 		{"the root, which is sent", leaf.parse(t, leaf, middle, root), []*certs.TrustBundle{bundle(root)}, true},
 		{"the intermediate", leaf.parse(t, leaf), []*certs.TrustBundle{bundle(middle)}, true},
 		{"the second of two", leaf.parse(t, leaf, middle), []*certs.TrustBundle{bundle(self), bundle(root)}, true},
-		{"itself", self.parse(t), []*certs.TrustBundle{bundle(self)}, true},
+		{"a self-signed certificate", self.parse(t), []*certs.TrustBundle{bundle(self)}, true},
 		{"an expired CA", fromOld.parse(t), []*certs.TrustBundle{bundle(old)}, true},
 		{"a chain with a missing intermediate", leaf.parse(t, leaf), []*certs.TrustBundle{bundle(root)}, false},
 		{"another CA of the same name", leaf.parse(t, leaf, middle), []*certs.TrustBundle{bundle(impostor)}, false},
-		{"another", leaf.parse(t, leaf, middle), []*certs.TrustBundle{bundle(self)}, false},
-		{"nothing", leaf.parse(t, leaf, middle), nil, false},
+		{"another CA", leaf.parse(t, leaf, middle), []*certs.TrustBundle{bundle(self)}, false},
+		{"no bundle", leaf.parse(t, leaf, middle), nil, false},
 	} {
 		if got := c.cert.LeadsTo(c.bundles...); got != c.want {
 			t.Errorf("%s: %v", c.name, got)

@@ -275,10 +275,10 @@ func TestChainInDER(t *testing.T) {
 		chain []byte
 		say   string
 	}{
-		"too many":         {bytes.Repeat(derOf(leaf), 17), "more than 16"},
-		"PKCS#7":           {byOpenSSL(t, leaf, "crl2pkcs7 -nocrl -certfile /dev/stdin -outform DER"), "openssl pkcs7"},
-		"half":             {derOf(leaf)[:200], "neither PEM nor DER"},
-		"another sequence": {join([]byte{0x30, 0x81, 0x80}, bytes.Repeat([]byte{5, 0}, 64)), "cannot be parsed"},
+		"too many":           {bytes.Repeat(derOf(leaf), 17), "more than 16"},
+		"PKCS#7":             {byOpenSSL(t, leaf, "crl2pkcs7 -nocrl -certfile /dev/stdin -outform DER"), "openssl pkcs7"},
+		"half a certificate": {derOf(leaf)[:200], "neither PEM nor DER"},
+		"another sequence":   {join([]byte{0x30, 0x81, 0x80}, bytes.Repeat([]byte{5, 0}, 64)), "cannot be parsed"},
 	} {
 		_, err := certs.NewCertificate(certs.CertificateSource{Chain: c.chain, Key: issued.KeyPEM})
 		if p := wantFault(t, err, "certificate_chain").Problem; !strings.Contains(p, c.say) {

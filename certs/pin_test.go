@@ -76,12 +76,12 @@ func TestPins(t *testing.T) {
 		pinned []*x509.Certificate
 		want   certs.Reason
 	}{
-		{"none", trust, nil, ""},
+		{"no pin", trust, nil, ""},
 		{"the leaf", trust, []*x509.Certificate{server.Leaf}, ""},
 		{"the intermediate", trust, []*x509.Certificate{below.Certificate()}, ""},
 		{"the root", trust, []*x509.Certificate{root.Certificate()}, ""},
 		{"one of two", trust, []*x509.Certificate{stranger.Certificate(), server.Leaf}, ""},
-		{"another", trust, []*x509.Certificate{stranger.Certificate()}, certs.ReasonPinMismatch},
+		{"another certificate", trust, []*x509.Certificate{stranger.Certificate()}, certs.ReasonPinMismatch},
 		{"the leaf, without a trusted CA", others, []*x509.Certificate{server.Leaf}, certs.ReasonUnknownCA},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -163,7 +163,7 @@ func TestPKCS12Refused(t *testing.T) {
 		{"garbage", source{PKCS12: []byte("garbage")}, "pkcs12", "cannot be parsed"},
 		{"PEM", source{PKCS12: issued.ChainPEM}, "pkcs12", "is PEM text"},
 		{"a certificate", source{PKCS12: issued.Leaf.Raw}, "pkcs12", "cannot be parsed"},
-		{"half", source{PKCS12: good[:len(good)/2]}, "pkcs12", "cannot be parsed"},
+		{"half an archive", source{PKCS12: good[:len(good)/2]}, "pkcs12", "cannot be parsed"},
 		{"trailing bytes", source{PKCS12: join(good, []byte{0})}, "pkcs12", "cannot be parsed"},
 		{"too long", source{PKCS12: make([]byte, 5<<20)}, "pkcs12", "at most"},
 		{"BER", source{PKCS12: ber}, "pkcs12", "in BER"},

@@ -59,7 +59,7 @@ func TestReverifyingAgreesWithTheNextHandshake(t *testing.T) {
 		crls   []CRLSource
 		want   Reason
 	}{
-		{"nothing", 0, nil, nil, ""},
+		{"no change", 0, nil, nil, ""},
 		{"a day later", day, nil, nil, ""},
 		{"the leaf expires", 2*day + time.Second, nil, nil, ReasonExpired},
 		{"an empty revocation list of each issuer", 0, nil, []CRLSource{list(v.root), list(v.mid)}, ""},

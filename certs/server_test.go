@@ -136,7 +136,7 @@ func TestServerVerifiesClients(t *testing.T) {
 		optional certs.Reason // the reason of the server if the certificate is optional
 		required certs.Reason
 	}{
-		{"none", nil, "", certs.ReasonClientCertificateRequired},
+		{"no certificate", nil, "", certs.ReasonClientCertificateRequired},
 		{"a valid certificate", with(ca.Client(t, "c")), "", ""},
 		{"an intermediate in the chain", with(ca.Intermediate(t).Client(t, "c")), "", ""},
 		{"a certificate of another CA", with(other.Client(t, "c")), certs.ReasonUnknownCA, certs.ReasonUnknownCA},
@@ -286,7 +286,7 @@ func TestClassifyAccept(t *testing.T) {
 	}{
 		{"HTTP", "GET / HTTP/1.1\r\nHost: a\r\n\r\n", certs.ReasonNotTLS},
 		{"SSLv2", "\x80\x2e\x01\x00\x02\x00\x15\x00\x00\x00\x10", certs.ReasonProtocolVersion},
-		{"nothing", "", certs.ReasonPeerClosed},
+		{"no bytes", "", certs.ReasonPeerClosed},
 	} {
 		raw, err := net.Dial("tcp", s.addr)
 		if err != nil {

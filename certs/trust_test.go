@@ -28,8 +28,8 @@ func TestParseTrustBundleRefuses(t *testing.T) {
 		name, field, say string
 		text             []byte
 	}{
-		{"nothing", "", "is empty", nil},
-		{"blanks", "", "is empty", []byte("\n\n")},
+		{"no bytes", "", "is empty", nil},
+		{"only blanks", "", "is empty", []byte("\n\n")},
 		{"garbage", "", "no PEM block", []byte("not a certificate")},
 		{"a leaf", "[0]", "not a CA certificate", issued.ChainPEM},
 		{"a leaf among CAs", "[1]", "want the certificate of its issuer", join(ca.CertPEM(), issued.ChainPEM)},
@@ -70,8 +70,8 @@ func TestParseTrustBundleAccepts(t *testing.T) {
 		count int
 		warn  string
 	}{
-		{"one", a.CertPEM(), 1, ""},
-		{"two", join(a.CertPEM(), b.CertPEM()), 2, ""},
+		{"one CA", a.CertPEM(), 1, ""},
+		{"two CAs", join(a.CertPEM(), b.CertPEM()), 2, ""},
 		{"the same twice", join(a.CertPEM(), a.CertPEM()), 1, "more than once"},
 		{"an intermediate", a.Intermediate(t).CertPEM(), 1, ""},
 		{"an expired one beside another", join(old.CertPEM(), a.CertPEM()), 2, "it expired"},
@@ -109,11 +109,11 @@ func TestTrustBundleEqual(t *testing.T) {
 		x, y *certs.TrustBundle
 		want bool
 	}{
-		{"itself", ab, ab, true},
+		{"the same bundle", ab, ab, true},
 		{"in another order", ab, ba, true},
-		{"fewer", ab, a.Trust(t), false},
-		{"others", a.Trust(t), b.Trust(t), false},
-		{"nothing", ab, none, false},
+		{"fewer CAs", ab, a.Trust(t), false},
+		{"different CAs", a.Trust(t), b.Trust(t), false},
+		{"a nil bundle", ab, none, false},
 		{"two nil bundles", none, none, true},
 	} {
 		if c.x.Equal(c.y) != c.want || c.y.Equal(c.x) != c.want {

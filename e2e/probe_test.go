@@ -107,11 +107,11 @@ func TestAProbeOfSettingsThatAreNotStored(t *testing.T) {
 		req  *adminv1.ProbeUpstreamRequest
 		want []string
 	}{
-		"both":                {named("two"), []string{good + " UNSPECIFIED", bad + " UNKNOWN_CA"}},
-		"one":                 {only(named("two"), bad), []string{bad + " UNKNOWN_CA"}},
+		"both endpoints":      {named("two"), []string{good + " UNSPECIFIED", bad + " UNKNOWN_CA"}},
+		"one endpoint":        {only(named("two"), bad), []string{bad + " UNKNOWN_CA"}},
 		"an unknown endpoint": {only(named("two"), "127.0.0.1:1"), []string{codes.NotFound.String()}},
 		"missing":             {named("missing"), []string{codes.NotFound.String()}},
-		"nothing":             {&adminv1.ProbeUpstreamRequest{}, []string{codes.InvalidArgument.String()}},
+		"no upstream":         {&adminv1.ProbeUpstreamRequest{}, []string{codes.InvalidArgument.String()}},
 		"not stored":          {full(upstream("new", a.settings(), bad, good)), []string{bad + " UNKNOWN_CA", good + " UNSPECIFIED"}},
 		"plaintext":           {full(plainUpstream("new", plain)), []string{plain + " UNSPECIFIED"}},
 		"a socket":            {full(plainUpstream("new", "unix:"+socket)), []string{"unix:" + socket + " UNSPECIFIED"}},

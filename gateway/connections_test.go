@@ -131,7 +131,7 @@ func TestFiltersSelectConnections(t *testing.T) {
 		filter *adminv1.ConnectionFilter
 		kinds  string // kinds of the clients that the filter selects
 	}{
-		"none":                      {nil, "http/1.1 http/2 tcp tunnel"},
+		"no filter":                 {nil, "http/1.1 http/2 tcp tunnel"},
 		"a listener":                {&adminv1.ConnectionFilter{Listeners: []string{"web"}}, "http/1.1 http/2"},
 		"either listener":           {&adminv1.ConnectionFilter{Listeners: []string{"db", "plain"}}, "tcp tunnel"},
 		"an upstream":               {&adminv1.ConnectionFilter{Upstreams: []string{"site"}}, "http/1.1 http/2 tunnel"},

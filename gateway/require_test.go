@@ -55,7 +55,7 @@ func TestAWriteCanRequireProbes(t *testing.T) {
 		{"all must pass, and a draining endpoint fails", []*adminv1.Endpoint{{Address: good}, {Address: bad, Draining: true}}, probeEvery, nil},
 		{"all must pass, and a backup fails", []*adminv1.Endpoint{{Address: good}, {Address: bad, Backup: true}}, probeEvery, []string{"resources[2].endpoints[1]"}},
 		{"any must pass, and all are draining", []*adminv1.Endpoint{{Address: good, Draining: true}}, probeAny, []string{"resources[2].endpoints"}},
-		{"none", []*adminv1.Endpoint{{Address: bad}}, 0, nil},
+		{"no probe is required", []*adminv1.Endpoint{{Address: bad}}, 0, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			g := start(t, "")

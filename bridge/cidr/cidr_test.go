@@ -86,7 +86,7 @@ func TestAccess(t *testing.T) {
 		access                   *cidr.Access
 		in, out, admitsNoAddress bool
 	}{
-		"none":                                   {nil, true, true, true},
+		"no access rules":                        {nil, true, true, true},
 		"no access list":                         {&cidr.Access{}, true, true, true},
 		"allowed":                                {&cidr.Access{Allow: inside}, true, false, true},
 		"denied":                                 {&cidr.Access{Deny: inside}, false, true, true},

@@ -38,7 +38,7 @@ func TestUnknownFieldsAreSkippedAndMalformedOnesRejected(t *testing.T) {
 		want    uint64
 		bad     bool
 	}{
-		{"nothing", "", 0, false},
+		{"an empty message", "", 0, false},
 		{"other fields around it", "\x12\x02ab\x08\x01\x19........\x25....\x28\x05", 1, false},
 		{"the last of two statuses counts", "\x08\x01\x08\x02", 2, false},
 		{"half a key", "\x80", 0, true},

@@ -122,7 +122,7 @@ func TestMySQLClientsThatDoNotStartTLSAreRefused(t *testing.T) {
 	}{
 		"speaks plaintext":                 {mysqlResponds(1, false), certs.ReasonSTARTTLSRefused},
 		"sends too much":                   {mysqlAsks + "secret", certs.ReasonSTARTTLSInjection},
-		"stalls":                           {mysqlAsks[:9], certs.ReasonHandshakeTimeout},
+		"the client stalls":                {mysqlAsks[:9], certs.ReasonHandshakeTimeout},
 		"stalls after its request for TLS": {mysqlAsks, certs.ReasonHandshakeTimeout},
 		"stalls in its record":             {mysqlAsks + "\x16\x03\x01", certs.ReasonHandshakeTimeout},
 	} {

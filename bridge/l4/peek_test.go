@@ -175,7 +175,7 @@ func TestPassthroughNeverFallsBackToALaxerUpstream(t *testing.T) {
 		reason certs.Reason
 	}{
 		"HTTP":                             {[]byte("GET / HTTP/1.1\r\nHost: strict.test\r\n\r\n"), certs.ReasonNotTLS},
-		"nothing":                          {nil, certs.ReasonHandshakeTimeout},
+		"no bytes":                         {nil, certs.ReasonHandshakeTimeout},
 		"half of a hello":                  {full[:len(full)/2], certs.ReasonHandshakeTimeout},
 		"a header of a record":             {full[:5], certs.ReasonHandshakeTimeout},
 		"a hello that is followed by more": {append(bytes.Clone(full[:3]), append([]byte{byte((len(full) - 4) >> 8), byte(len(full) - 4)}, append(bytes.Clone(full[5:]), 0)...)...), certs.ReasonNotTLS},

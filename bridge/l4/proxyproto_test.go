@@ -111,7 +111,7 @@ func TestConnectionsWithoutAValidHeaderAreClosed(t *testing.T) {
 		"untrusted":                 {"192.0.2.0/24", "", proxyproto.Untrusted},
 		"unannounced":               {"127.0.0.1", "hello, I am a client", proxyproto.Missing},
 		"malformed":                 {"127.0.0.1", "PROXY TCP4 client server 1 2\r\n", proxyproto.Malformed},
-		"forever":                   {"127.0.0.1", "PROXY TCP4 " + strings.Repeat("1", 200), proxyproto.Malformed},
+		"an endless header":         {"127.0.0.1", "PROXY TCP4 " + strings.Repeat("1", 200), proxyproto.Malformed},
 		"nothing, and then the end": {"127.0.0.1", "", proxyproto.Closed},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -162,8 +162,8 @@ func TestLateRefusalOfTheClientCertificate(t *testing.T) {
 		cert   *certs.Certificate
 		reason certs.Reason
 	}{
-		"none":       {nil, certs.ReasonClientCertificateRequired},
-		"unknown CA": {certstest.Certificate(t, other.ca.Client(t, "client")), certs.ReasonClientCertificateRejected},
+		"no certificate": {nil, certs.ReasonClientCertificateRequired},
+		"unknown CA":     {certstest.Certificate(t, other.ca.Client(t, "client")), certs.ReasonClientCertificateRejected},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ln := listen(t, "tcp")
@@ -359,7 +359,7 @@ func TestShutdownCuts(t *testing.T) {
 		"carrying bytes": {&l4.Table{Default: to(group(plain(ln)))}, func(c *peer) { c.WantEcho(t, "x") }},
 		"in the handshake with the client": {&l4.Table{TLS: p.listener(t, "x.test"), HandshakeTimeout: time.Hour},
 			func(*peer) {}},
-		"dialing": {&l4.Table{Default: to(group(over(t, silent, p.upstream(t, "x.test"))))},
+		"while the endpoint is dialed": {&l4.Table{Default: to(group(over(t, silent, p.upstream(t, "x.test"))))},
 			func(*peer) { accept(t, silent, nil) }},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -143,7 +143,7 @@ func TestUpgradesThatHTTP2CannotExpress(t *testing.T) {
 		{"a key that is not base64", true, "GET", []string{websocket, "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=!"}, 400, "one Sec-WebSocket-Key of 16 bytes"},
 		{"another method", true, "DELETE", []string{websocket, key}, 400, "a WebSocket needs GET"},
 		{"to HTTP/2", true, "GET", []string{"Upgrade: h2c"}, 200, ""}, // handled like an ordinary request
-		{"none", true, "GET", nil, 200, ""},
+		{"no upgrade", true, "GET", nil, 200, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newTestbed(t)

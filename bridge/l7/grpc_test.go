@@ -186,12 +186,12 @@ func TestInvalidCallTimeoutsSetNoDeadline(t *testing.T) {
 		fields []message.Field
 		want   string
 	}{
-		{"none", nil, "head 0"},
-		{"long", []message.Field{timeout("99999999H")}, "head 0"},
-		{"zero", []message.Field{timeout("0n")}, "head 4"},
-		{"malformed", []message.Field{timeout("1s")}, "head 13"},
-		{"empty", []message.Field{timeout("")}, "head 13"},
-		{"twice", []message.Field{timeout("1H"), timeout("1H")}, "head 13"},
+		{"no timeout", nil, "head 0"},
+		{"a long timeout", []message.Field{timeout("99999999H")}, "head 0"},
+		{"a timeout of zero", []message.Field{timeout("0n")}, "head 4"},
+		{"a malformed timeout", []message.Field{timeout("1s")}, "head 13"},
+		{"an empty timeout", []message.Field{timeout("")}, "head 13"},
+		{"two timeouts", []message.Field{timeout("1H"), timeout("1H")}, "head 13"},
 	} {
 		target := "/" + strings.ReplaceAll(c.name, " ", "-")
 		if got := call(t, client, target, c.fields...); got.status() != c.want {

@@ -49,7 +49,7 @@ func TestKeptBodiesFillTheWindow(t *testing.T) {
 		}
 		return sent == total
 	})
-	// The large bodies exceed the windows, so they are kept at first only.
+	// The large bodies exceed the windows, so they are kept only at first.
 	eventually(t, "the small bodies are kept", func() bool { return s.shared.Kept() >= int64(cap(answers)/2*small) })
 	const windows, growth = 64 << 10, 4 << 20 // a stream's first window, and the growth of all windows
 	if kept, most := s.shared.Kept(), int64(cap(answers)*windows+growth); kept > most {

@@ -123,7 +123,7 @@ func TestWrittenHeaders(t *testing.T) {
 		source, destination net.Addr
 		want                string
 	}{
-		"none":                   {proxyproto.None, tcp("192.0.2.1:12345"), tcp("198.51.100.2:443"), ""},
+		"no header":              {proxyproto.None, tcp("192.0.2.1:12345"), tcp("198.51.100.2:443"), ""},
 		"1":                      {proxyproto.V1, tcp("192.0.2.1:12345"), tcp("198.51.100.2:443"), "PROXY TCP4 192.0.2.1 198.51.100.2 12345 443\r\n"},
 		"1, IPv6":                {proxyproto.V1, tcp("[2001:db8::1]:12345"), tcp("[2001:db8::2]:443"), "PROXY TCP6 2001:db8::1 2001:db8::2 12345 443\r\n"},
 		"1, mixed":               {proxyproto.V1, tcp("192.0.2.1:12345"), tcp("[2001:db8::2]:443"), "PROXY TCP6 ::ffff:192.0.2.1 2001:db8::2 12345 443\r\n"},

@@ -173,13 +173,13 @@ func TestAFailureKeepsTheLastAnswer(t *testing.T) {
 	s := dnstest.NewServer(t)
 	header := func(counts ...byte) []byte { return append([]byte{0, 1}, counts...) }
 	for name, fail := range map[string]func(name string){
-		"NXDOMAIN":      func(name string) { s.Set(name) },
-		"SERVFAIL":      func(name string) { s.Fail(name, dnsmessage.RCodeServerFailure) },
-		"REFUSED":       func(name string) { s.Fail(name, dnsmessage.RCodeRefused) },
-		"no data":       func(name string) { s.Set(name, dnstest.SRV(1, 1, 1, 1, "other.test")) },
-		"nowhere":       func(name string) { s.Set(name, dnstest.A(1, "0.0.0.0"), dnstest.A(1, "::"), dnstest.A(1, "224.0.0.1")) },
-		"only a header": func(name string) { s.Garble(name, nil) },
-		"no question":   func(name string) { s.Garble(name, make([]byte, 8)) },
+		"NXDOMAIN":                             func(name string) { s.Set(name) },
+		"SERVFAIL":                             func(name string) { s.Fail(name, dnsmessage.RCodeServerFailure) },
+		"REFUSED":                              func(name string) { s.Fail(name, dnsmessage.RCodeRefused) },
+		"no data":                              func(name string) { s.Set(name, dnstest.SRV(1, 1, 1, 1, "other.test")) },
+		"only addresses that cannot be dialed": func(name string) { s.Set(name, dnstest.A(1, "0.0.0.0"), dnstest.A(1, "::"), dnstest.A(1, "224.0.0.1")) },
+		"only a header":                        func(name string) { s.Garble(name, nil) },
+		"no question":                          func(name string) { s.Garble(name, make([]byte, 8)) },
 		"missing records": func(name string) {
 			s.Garble(name, append(header(0xff, 0xff, 0, 0, 0, 0), bytes.Repeat([]byte{0xc0, 0x0c}, 300)...))
 		},

@@ -42,7 +42,7 @@ func TestAPanicIsAnError(t *testing.T) {
 			t.Errorf("afterward: %v, %v", a, err)
 		}
 	})
-	t.Run("connecting", func(t *testing.T) {
+	t.Run("while it connects to a server", func(t *testing.T) {
 		_, err := race(t.Context(), 2, func(context.Context, int) (net.Conn, error) { panic("boom") })
 		wantPanic(t, err)
 	})

@@ -69,7 +69,7 @@ func TestClientIdentitiesAreChecked(t *testing.T) {
 		id     Identity
 		fields string
 	}{
-		"nothing":           {Identity{}, "client_identity"},
+		"no condition":      {Identity{}, "client_identity"},
 		"too many":          {Identity{SANs: many}, "client_identity.subject_alt_names"},
 		"a bad fingerprint": {Identity{Fingerprints: []string{strings.Repeat("ab:", 31) + "ab", "abc"}}, "client_identity.sha256_fingerprints[1]"},
 		"a bad issuer":      {Identity{Issuer: "Corp CA"}, "client_identity.issuer"},

@@ -207,7 +207,7 @@ func TestRewritesThatChangeNothingAllocateNothing(t *testing.T) {
 	mustRewrite(t, fixed, err)
 	miss, err := RewriteRegex("/([0-9]+)$", "/$1/")
 	mustRewrite(t, miss, err)
-	for name, w := range map[string]*Rewrite{"none": nil, "same": same, "shorter": shorter, "fixed": fixed, "miss": miss} {
+	for name, w := range map[string]*Rewrite{"no rewrite": nil, "same": same, "shorter": shorter, "fixed": fixed, "no match": miss} {
 		alloctest.Want(t, name, 0, func() { _, _ = w.Apply("/v2/things/17/parts") })
 	}
 }

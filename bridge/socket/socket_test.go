@@ -244,7 +244,7 @@ func TestOfFindsTheSocketBeneath(t *testing.T) {
 	defer b.Close()
 	s := socket.New(a, nil)
 	defer s.Close()
-	for name, conn := range map[string]net.Conn{"itself": s, "TLS": tls.Client(s, &tls.Config{ServerName: "x"})} {
+	for name, conn := range map[string]net.Conn{"the socket": s, "TLS": tls.Client(s, &tls.Config{ServerName: "x"})} {
 		if socket.Of(conn) != s {
 			t.Errorf("%s: not found", name)
 		}

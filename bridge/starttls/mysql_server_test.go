@@ -263,8 +263,9 @@ func TestMySQLPasswordsAreNotSentInTheClear(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	// Keys that cannot encrypt the password.
-	for name, answer := range map[string]string{"no PEM": "\x01no key", "no key": "\x01-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", "nothing": "\x01", "an error": "\xffdenied", "acceptance": "\x00"} {
+	// The server answers with a key that cannot encrypt the password, or with no
+	// key.
+	for name, answer := range map[string]string{"no PEM": "\x01no key", "no key": "\x01-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", "an empty key": "\x01", "an error": "\xffdenied", "acceptance": "\x00"} {
 		_, err := offered(t, t.Context(), false, false, greets(func(s mysqlPeer) {
 			s.read(1)
 			s.write(2, "\x01\x04")
@@ -278,7 +279,7 @@ func TestMySQLPasswordsAreNotSentInTheClear(t *testing.T) {
 	}
 }
 
-// mysqlDialogs are first messages of clients that are offered TLS.
+// A client that is offered TLS and does not start it is refused with a reason.
 func TestMySQLClientsThatDoNotStartTLSAreRefused(t *testing.T) {
 	asks := string(mysqlPacket(1, mysqlAsks))
 	plain := string(mysqlPacket(1, mysqlResponseOf(mysqlWanted, "secret")))
@@ -289,7 +290,7 @@ func TestMySQLClientsThatDoNotStartTLSAreRefused(t *testing.T) {
 		text   string
 		sent   string // the client's bytes after the greeting
 	}{
-		"asks":                               {said: []string{asks, record}},
+		"a request, then TLS":                {said: []string{asks, record}},
 		"requests TLS at once":               {said: []string{asks + record}},
 		"plaintext in the same packet":       {said: []string{asks + "secret"}, reason: certs.ReasonSTARTTLSInjection, text: "6 bytes"},
 		"plaintext after the request":        {said: []string{asks, plain}, reason: certs.ReasonSTARTTLSInjection, text: "the client sent plaintext after it had asked for TLS"},

@@ -50,17 +50,17 @@ func TestMySQLServersThatDoNotOfferTLSAreRefused(t *testing.T) {
 		reason certs.Reason
 		text   string
 	}{
-		"no TLS":            {mysqlGreetingOf(mysqlOffered&^mysqlSSL, "x"), certs.ReasonSTARTTLSRefused, `"8.0.99-test" does not offer TLS`},
-		"too old":           {mysqlGreetingOf(mysqlSSL|mysqlProtocol41, "x"), certs.ReasonSTARTTLSRefused, "too old"},
-		"an error":          {string(mysqlPacket(0, []byte("\xff\x10\x04Too many\x1b connections"))), certs.ReasonSTARTTLSRefused, `"1040 Too many\x1b connections"`},
-		"more":              {good + "x", certs.ReasonSTARTTLSInjection, "more than its greeting"},
-		"SMTP":              {"220 mail\r\n", certs.ReasonSTARTTLSRefused, "which is not MySQL"},
-		"HTTP":              {"HTTP/1.1 400 Bad Request\r\n", certs.ReasonSTARTTLSRefused, "which is not MySQL"},
-		"another sequence":  {good[:3] + "\x01" + good[4:], certs.ReasonSTARTTLSRefused, "out of sequence"},
-		"an empty packet":   {"\x00\x00\x00\x00", certs.ReasonSTARTTLSRefused, "which is not MySQL"},
-		"an endless packet": {"\xff\xff\xff\x00", certs.ReasonSTARTTLSRefused, "too long"},
-		"protocol 9":        {string(mysqlPacket(0, []byte("\x095.0\x00"))), certs.ReasonSTARTTLSRefused, "which is not MySQL"},
-		"a short greeting":  {string(mysqlPacket(0, []byte("\x0a8.0\x00abcd"))), certs.ReasonSTARTTLSRefused, "which is not MySQL"},
+		"no TLS":                   {mysqlGreetingOf(mysqlOffered&^mysqlSSL, "x"), certs.ReasonSTARTTLSRefused, `"8.0.99-test" does not offer TLS`},
+		"too old":                  {mysqlGreetingOf(mysqlSSL|mysqlProtocol41, "x"), certs.ReasonSTARTTLSRefused, "too old"},
+		"an error":                 {string(mysqlPacket(0, []byte("\xff\x10\x04Too many\x1b connections"))), certs.ReasonSTARTTLSRefused, `"1040 Too many\x1b connections"`},
+		"bytes after the greeting": {good + "x", certs.ReasonSTARTTLSInjection, "more than its greeting"},
+		"SMTP":                     {"220 mail\r\n", certs.ReasonSTARTTLSRefused, "which is not MySQL"},
+		"HTTP":                     {"HTTP/1.1 400 Bad Request\r\n", certs.ReasonSTARTTLSRefused, "which is not MySQL"},
+		"another sequence":         {good[:3] + "\x01" + good[4:], certs.ReasonSTARTTLSRefused, "out of sequence"},
+		"an empty packet":          {"\x00\x00\x00\x00", certs.ReasonSTARTTLSRefused, "which is not MySQL"},
+		"an endless packet":        {"\xff\xff\xff\x00", certs.ReasonSTARTTLSRefused, "too long"},
+		"protocol 9":               {string(mysqlPacket(0, []byte("\x095.0\x00"))), certs.ReasonSTARTTLSRefused, "which is not MySQL"},
+		"a short greeting":         {string(mysqlPacket(0, []byte("\x0a8.0\x00abcd"))), certs.ReasonSTARTTLSRefused, "which is not MySQL"},
 	} {
 		if got := play(newMySQLClient(true), c.said); got.done || got.reason != c.reason || !strings.Contains(got.text, c.text) || got.sent != "" {
 			t.Errorf("%s: %+v", name, got)

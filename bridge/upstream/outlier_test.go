@@ -195,7 +195,7 @@ func TestFailedHandshakesEject(t *testing.T) {
 		ejected bool
 	}{
 		{"two in a row", upstream.OutlierOptions{Handshakes: 2}, []string{ca, other}, true},
-		{"one", upstream.OutlierOptions{Handshakes: 2}, []string{ca}, false},
+		{"one failed handshake", upstream.OutlierOptions{Handshakes: 2}, []string{ca}, false},
 		{"failed handshakes count as failures", upstream.OutlierOptions{Failures: 2}, []string{ca, other}, true},
 		{"reasons that are counted", upstream.OutlierOptions{Handshakes: 2, Reasons: []certs.Reason{"UNKNOWN_CA"}}, []string{ca, other, ca}, true},
 		{"a reason that is not counted", upstream.OutlierOptions{Handshakes: 2, Failures: 2, Percent: 1, MinAttempts: 1, Reasons: []certs.Reason{"UNKNOWN_CA"}}, []string{other, other, other}, false},

@@ -45,7 +45,7 @@ func TestTurnTriesEveryOtherEndpoint(t *testing.T) {
 		want      []string // Turn by Turn
 	}{
 		{"no endpoints", nil, []string{""}},
-		{"one", []upstream.EndpointOptions{endpoint("a", 1)}, []string{"a", "a"}},
+		{"one endpoint", []upstream.EndpointOptions{endpoint("a", 1)}, []string{"a", "a"}},
 		{"each Turn begins with another endpoint", []upstream.EndpointOptions{endpoint("a", 1), endpoint("b", 1)}, []string{"a b", "b a", "a b"}},
 		{"backups come last", []upstream.EndpointOptions{backup, endpoint("a", 1), endpoint("b", 1)},
 			[]string{"a b backup", "b a backup"}},
@@ -107,7 +107,7 @@ func TestSplitOfFewValues(t *testing.T) {
 		things []upstream.Weighted[string]
 		want   string
 	}{
-		{"nothing", nil, ""},
+		{"no value", nil, ""},
 		{"one value without weight", []upstream.Weighted[string]{{Value: "a"}}, "a"},
 		{"several values without weight", []upstream.Weighted[string]{{Value: "a"}, {Value: "b"}}, ""},
 		{"one value with weight", []upstream.Weighted[string]{{Value: "a"}, {Value: "b", Weight: 1}}, "b"},

@@ -222,7 +222,7 @@ func TestClosedWarmConnectionsAreReplaced(t *testing.T) {
 	for name, end := range map[string]func(*tls.Conn){
 		"close_notify":                    func(c *tls.Conn) { c.Close() },
 		"half-closed":                     func(c *tls.Conn) { c.CloseWrite() },
-		"silently":                        func(c *tls.Conn) { c.NetConn().Close() },
+		"closed without close_notify":     func(c *tls.Conn) { c.NetConn().Close() },
 		"reset":                           func(c *tls.Conn) { c.NetConn().(*net.TCPConn).SetLinger(0); c.NetConn().Close() },
 		"spoke first":                     func(c *tls.Conn) { io.WriteString(c, "220 hello") },
 		"the server sent data and closed": func(c *tls.Conn) { io.WriteString(c, "HTTP/1.0 408 Too late\r\n\r\n"); c.Close() },

@@ -89,7 +89,7 @@ func TestKeysWhoseEncryptionIsDamaged(t *testing.T) {
 	})
 	for name, k := range map[string]encryptedKey{
 		"half a block":            {good, make([]byte, 17)},
-		"nothing":                 {good, []byte{}},
+		"no blocks":               {good, []byte{}},
 		"an IV that is too short": {shortIV, make([]byte, 32)},
 		"a megabyte":              {good, make([]byte, 1<<20)},
 	} {

@@ -51,7 +51,7 @@ func TestIssue(t *testing.T) {
 			"a.test", []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, 1},
 		{"below an intermediate", mid, pki.LeafOptions{DNSNames: []string{"a.test"}}, "a.test", []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, 2},
 		{"a client", mid, pki.LeafOptions{Usage: pki.Client, CommonName: "gateway"}, "gateway", []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}, 2},
-		{"both", root, pki.LeafOptions{Usage: pki.Both, IPs: []net.IP{net.IPv4(10, 0, 0, 1)}}, "10.0.0.1",
+		{"a server that is also a client", root, pki.LeafOptions{Usage: pki.Both, IPs: []net.IP{net.IPv4(10, 0, 0, 1)}}, "10.0.0.1",
 			[]x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}, 1},
 		{"a URI", root, pki.LeafOptions{Usage: pki.Client, URIs: []string{"spiffe://corp.test/gateway"}}, "", []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}, 1},
 		{"RSA", root, pki.LeafOptions{DNSNames: []string{"a.test"}, Key: pki.RSA2048}, "a.test", []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, 1},

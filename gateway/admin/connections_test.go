@@ -51,7 +51,7 @@ func TestACloseForwardsItsFilterAndGrace(t *testing.T) {
 	}{
 		{"at once", &adminv1.CloseConnectionsRequest{ConnectionFilter: db}, "listeners=[db] min_age=1m0s 0s", nil},
 		{"with grace", &adminv1.CloseConnectionsRequest{ConnectionFilter: db, Grace: durationpb.New(time.Hour)}, "listeners=[db] min_age=1m0s 1h0m0s", nil},
-		{"all", &adminv1.CloseConnectionsRequest{All: true, ConnectionFilter: &adminv1.ConnectionFilter{}}, " 0s", nil},
+		{"all connections", &adminv1.CloseConnectionsRequest{All: true, ConnectionFilter: &adminv1.ConnectionFilter{}}, " 0s", nil},
 		{"nothing selected", &adminv1.CloseConnectionsRequest{}, "", []string{"connection_filter"}},
 		{"an empty filter", &adminv1.CloseConnectionsRequest{ConnectionFilter: &adminv1.ConnectionFilter{Ids: []string{}}}, "", []string{"connection_filter"}},
 		{"all connections and a filter", &adminv1.CloseConnectionsRequest{All: true, ConnectionFilter: db}, "", []string{"all"}},
@@ -90,8 +90,8 @@ func TestListenersAndClientsAreDrained(t *testing.T) {
 		{"a client", &adminv1.DrainConnectionsRequest{ClientIdentities: []string{"CN=a"}, Period: durationpb.New(0)}, "client_identities=[CN=a] 0s", nil},
 		{"a client of a listener", &adminv1.DrainConnectionsRequest{Listeners: []string{"web"}, ClientIdentities: []string{"CN=a", "spiffe://corp/b"}},
 			"listeners=[web] client_identities=[CN=a, spiffe://corp/b] 30s", nil},
-		{"nothing", &adminv1.DrainConnectionsRequest{}, "", []string{"upstream"}},
-		{"both", &adminv1.DrainConnectionsRequest{Upstream: "u-0000", Listeners: []string{"web"}}, "", []string{"upstream"}},
+		{"no field", &adminv1.DrainConnectionsRequest{}, "", []string{"upstream"}},
+		{"an upstream and a listener", &adminv1.DrainConnectionsRequest{Upstream: "u-0000", Listeners: []string{"web"}}, "", []string{"upstream"}},
 		{"the gateway's certificate, with a listener", &adminv1.DrainConnectionsRequest{Listeners: []string{"web"}, Sha256Fingerprint: hex}, "", []string{"sha256_fingerprint"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -18,8 +18,8 @@ type trial struct {
 	rollout *adminv1.RolloutStatus
 	canary  bool
 	known   time.Time      // when the gateway learned of the rollout
-	live    time.Time      // when a canary had made the revision live; zero: not yet
-	start   rollout.Counts // when the gateway learned of it
+	live    time.Time      // when this gateway, a canary, had made the revision live; zero: not yet
+	start   rollout.Counts // the counts when the rollout began at this gateway
 	before  rollout.Counts
 	down    map[store.Ref]bool // the resources that were down before
 

@@ -41,7 +41,7 @@ func TestBalancingAndLimitsAreChecked(t *testing.T) {
 		what, field string // "": no fault
 		change      func(*adminv1.Upstream)
 	}{
-		{"nothing", "", func(u *adminv1.Upstream) {}},
+		{"no settings", "", func(u *adminv1.Upstream) {}},
 		{"a policy", "", func(u *adminv1.Upstream) {
 			u.Balancing = &adminv1.Balancing{Policy: adminv1.BalancingPolicy_BALANCING_POLICY_LEAST_REQUESTS, SlowStart: durationpb.New(time.Hour)}
 		}},

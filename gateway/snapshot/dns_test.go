@@ -26,8 +26,8 @@ func TestEndpointsAreFixedOrFromDNS(t *testing.T) {
 		u      *adminv1.Upstream
 		faults []string
 	}{
-		{"neither", &adminv1.Upstream{}, []string{"r0.endpoints"}},
-		{"both", &adminv1.Upstream{Endpoints: []*adminv1.Endpoint{{Address: "10.0.0.1:443"}}, Dns: ok}, []string{"r0.dns"}},
+		{"neither endpoints nor dns", &adminv1.Upstream{}, []string{"r0.endpoints"}},
+		{"endpoints and dns", &adminv1.Upstream{Endpoints: []*adminv1.Endpoint{{Address: "10.0.0.1:443"}}, Dns: ok}, []string{"r0.dns"}},
 		{"neither a hostname nor a service", &adminv1.Upstream{Dns: &adminv1.Dns{}}, []string{"r0.dns.hostname"}},
 		{"a hostname and SRV records", &adminv1.Upstream{Dns: &adminv1.Dns{Hostname: "a.test", Port: 1, Srv: "_b._tcp.test"}}, []string{"r0.dns.srv"}},
 		{"a hostname without a port", &adminv1.Upstream{Dns: &adminv1.Dns{Hostname: "a.test"}}, []string{"r0.dns.port"}},
@@ -37,7 +37,7 @@ func TestEndpointsAreFixedOrFromDNS(t *testing.T) {
 		{"a name with a port", &adminv1.Upstream{Dns: &adminv1.Dns{Hostname: "a.test:443", Port: 1}}, []string{"r0.dns.hostname"}},
 		{"an invalid name", &adminv1.Upstream{Dns: &adminv1.Dns{Srv: "_b.._tcp"}}, []string{"r0.dns.srv"}},
 		{"a refresh that is too frequent", &adminv1.Upstream{Dns: &adminv1.Dns{Hostname: "a.test", Port: 1, Refresh: durationpb.New(time.Millisecond)}}, []string{"r0.dns.refresh"}},
-		{"never", &adminv1.Upstream{Dns: &adminv1.Dns{Hostname: "a.test", Port: 1, Refresh: durationpb.New(-1)}}, []string{"r0.dns.refresh"}},
+		{"a negative refresh", &adminv1.Upstream{Dns: &adminv1.Dns{Hostname: "a.test", Port: 1, Refresh: durationpb.New(-1)}}, []string{"r0.dns.refresh"}},
 		{"servers", &adminv1.Upstream{Dns: &adminv1.Dns{Hostname: "a.test", Port: 1,
 			Servers: []string{"10.0.0.1", "[::1]:5353", "::1", "[::1]", "10.0.0.1:0", "ns.test", "0.0.0.0", ":53"}}},
 			[]string{"r0.dns.servers[4]", "r0.dns.servers[5]", "r0.dns.servers[6]", "r0.dns.servers[7]"}},

@@ -134,7 +134,7 @@ func TestFaultsOfKeyMaterialNameTheFieldAndNoSecret(t *testing.T) {
 		put  store.Resource
 		want string
 	}{
-		{"nothing", &adminv1.Certificate{Name: "c"}, "r0.pem"},
+		{"no source", &adminv1.Certificate{Name: "c"}, "r0.pem"},
 		{"a key in the chain, which is shown", pemSource(string(i.ChainPEM)+string(i.KeyPEM), string(i.KeyPEM), ""), "r0.pem.certificate_chain"},
 		{"only a chain with the key in it", pemSource(string(i.KeyPEM)+string(i.ChainPEM), "", ""), "r0.pem.certificate_chain r0.pem.private_key"},
 		{"no key", pemSource(string(i.ChainPEM), "", ""), "r0.pem.private_key"},

@@ -88,7 +88,7 @@ func (s routeScope) checkClientIdentity(msg *adminv1.Route, l *adminv1.Listener)
 	case l.GetTls() == nil:
 		s.Add(at, "needs client certificates, and listener %q has no tls", l.GetName())
 	case !asksForCertificates(l.GetTls()):
-		s.Add(at, "needs client certificates, and listener %q requests none: set tls.client_auth, or that of one of its policies", l.GetName())
+		s.Add(at, "needs client certificates, and listener %q requests none: set client_auth in tls, or in one of its policies", l.GetName())
 	case len(s.passthroughs(msg)) > 0:
 		s.Add(at, "must be left out: an upstream of the route is passthrough, so the client's certificate is never seen")
 	}

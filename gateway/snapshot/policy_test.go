@@ -50,7 +50,7 @@ func TestRewritesAreChecked(t *testing.T) {
 		"a prefix with a slash":               {prefix("/v2/"), rewritePrefix("/api/"), nil, ""},
 		"an expression":                       {exact, rewriteRegex("^/v([0-9])", "/$1"), nil, ""},
 		"a path":                              {nil, rewritePath("/index.html"), nil, ""},
-		"nothing":                             {nil, &adminv1.Rewrite{}, []string{"r0.forward.rewrite"}, "must be set"},
+		"no kind":                             {nil, &adminv1.Rewrite{}, []string{"r0.forward.rewrite"}, "must be set"},
 		"a prefix where the match has none":   {nil, rewritePrefix("/"), []string{"r0.forward.rewrite.prefix"}, "match.path.prefix"},
 		"a prefix instead of a path":          {exact, rewritePrefix("/"), []string{"r0.forward.rewrite.prefix"}, "match.path.prefix"},
 		"an invalid prefix":                   {prefix("/v2"), rewritePrefix("api"), []string{"r0.forward.rewrite.prefix"}, "slash"},

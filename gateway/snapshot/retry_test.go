@@ -39,9 +39,9 @@ func TestRetriesBecomeLive(t *testing.T) {
 		in   *adminv1.Retry
 		want *exchange.Retry
 	}{
-		"none":     {nil, nil},
+		"no retry": {nil, nil},
 		"defaults": {&adminv1.Retry{}, &exchange.Retry{ConnectFailure: true, Reset: true, RefusedStream: true}},
-		"everything": {
+		"every field": {
 			&adminv1.Retry{Attempts: new(int32(10)), On: []adminv1.RetryCondition{adminv1.RetryCondition_RETRY_CONDITION_RESET}, Codes: []int32{200, 429, 599},
 				PerTryTimeout: durationpb.New(time.Second), Methods: []string{"POST", "M-SEARCH"}, MaxBodyBytes: new(int32(1 << 20)), Backoff: durationpb.New(10 * time.Second)},
 			&exchange.Retry{Attempts: 10, Reset: true, Codes: []int{200, 429, 599}, PerTry: time.Second, Methods: []string{"POST", "M-SEARCH"}, MaxBody: 1 << 20, Backoff: 10 * time.Second},
@@ -122,7 +122,7 @@ func TestTheBudgetOfRetries(t *testing.T) {
 		"default":                          {nil, 100, 20},
 		"the default with few requests":    {nil, 1, 3},
 		"an empty budget has the defaults": {&adminv1.RetryBudget{}, 100, 20},
-		"zero":                             {&adminv1.RetryBudget{Percent: proto.Int32(0), MinRetries: proto.Int32(0)}, 100, 0},
+		"a budget of zero":                 {&adminv1.RetryBudget{Percent: proto.Int32(0), MinRetries: proto.Int32(0)}, 100, 0},
 		"only min_retries":                 {&adminv1.RetryBudget{MinRetries: proto.Int32(7)}, 10, 7},
 		"percent":                          {&adminv1.RetryBudget{Percent: proto.Int32(50)}, 10, 5},
 	} {

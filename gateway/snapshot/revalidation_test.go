@@ -27,7 +27,7 @@ func TestARequirementIsReplacedInPlace(t *testing.T) {
 		change     func(*adminv1.UpstreamTls)
 		live, need bool // whether the live object or the requirement changes
 	}{
-		{"nothing", func(*adminv1.UpstreamTls) {}, false, false},
+		{"no change", func(*adminv1.UpstreamTls) {}, false, false},
 		{"an anchor", func(t *adminv1.UpstreamTls) { t.TrustBundles = []string{"t", "t2"} }, false, true},
 		{"the depth", func(t *adminv1.UpstreamTls) { t.VerifyDepth = &zero }, false, true},
 		{"the verified name", func(t *adminv1.UpstreamTls) { t.VerifyName = "b.example" }, false, true},

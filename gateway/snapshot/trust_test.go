@@ -11,11 +11,11 @@ import (
 
 func TestUnusableTrustBundleBringsItsUsersDown(t *testing.T) {
 	for name, content := range map[string]string{
-		"gone":        "",
-		"empty":       "\n",
-		"garbage":     "not a certificate",
-		"cut off":     "-----BEGIN CERTIFICATE-----\nMIIB",
-		"a wrong PEM": "-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n",
+		"a missing file": "",
+		"an empty file":  "\n",
+		"garbage":        "not a certificate",
+		"cut off":        "-----BEGIN CERTIFICATE-----\nMIIB",
+		"a wrong PEM":    "-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n",
 	} {
 		t.Run(name, func(t *testing.T) {
 			w, file := newTestbed(t), filepath.Join(t.TempDir(), "ca.pem")

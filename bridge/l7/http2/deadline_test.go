@@ -65,7 +65,7 @@ func TestAClientThatMakesNoProgressIsClosed(t *testing.T) {
 		name string
 		send func(r *raw)
 	}{
-		{"nothing", func(r *raw) {}},
+		{"no bytes", func(r *raw) {}},
 		{"half a preface", func(r *raw) { _, _ = io.WriteString(r.Conn, h2.ClientPreface[:10]) }},
 		{"no SETTINGS", func(r *raw) { r.preface() }},
 		{"half SETTINGS", func(r *raw) { r.preface(); _, _ = r.Conn.Write([]byte{0, 0, 6, 4, 0, 0, 0, 0, 0, 0}) }},

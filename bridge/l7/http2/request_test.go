@@ -214,9 +214,9 @@ func TestABodyMustMatchItsContentLength(t *testing.T) {
 			r.must(r.WriteData(id, false, []byte("12345")))
 			r.headers(id, true, "x: y")
 		}, "200"},
-		{"longer", func(id uint32) { r.must(r.WriteData(id, false, []byte("123456"))) }, "RST PROTOCOL_ERROR"},
-		{"shorter", func(id uint32) { r.must(r.WriteData(id, true, []byte("1234"))) }, "RST PROTOCOL_ERROR"},
-		{"empty", func(id uint32) { r.must(r.WriteData(id, true, nil)) }, "RST PROTOCOL_ERROR"},
+		{"a longer body", func(id uint32) { r.must(r.WriteData(id, false, []byte("123456"))) }, "RST PROTOCOL_ERROR"},
+		{"a shorter body", func(id uint32) { r.must(r.WriteData(id, true, []byte("1234"))) }, "RST PROTOCOL_ERROR"},
+		{"an empty body", func(id uint32) { r.must(r.WriteData(id, true, nil)) }, "RST PROTOCOL_ERROR"},
 		{"shorter, with a trailer", func(id uint32) { r.headers(id, true, "x: y") }, "RST PROTOCOL_ERROR"},
 	} {
 		r.headers(id, false, with(simplePost, "content-length: 5")...)

@@ -46,7 +46,7 @@ func TestClientIsTheLastUntrustedAddress(t *testing.T) {
 		"over a unix-domain socket":              {trusting, "", fields("X-Forwarded-For: 192.0.2.1"), "192.0.2.1", "192.0.2.1", ""},
 		"unix socket, no field":                  {trusting, "", nil, "", "", ""},
 		"unix, not trusted":                      {peers(t, "10.0.0.0/8"), "", fields("X-Forwarded-For: 192.0.2.1"), "", "", ""},
-		"long":                                   {trusting, "10.0.0.1:5", fields("X-Forwarded-For: " + strings.Repeat("10.0.0.2, ", 63) + "10.0.0.3"), "10.0.0.2", strings.Repeat("10.0.0.2, ", 63) + "10.0.0.3, 10.0.0.1", ""},
+		"a long list":                            {trusting, "10.0.0.1:5", fields("X-Forwarded-For: " + strings.Repeat("10.0.0.2, ", 63) + "10.0.0.3"), "10.0.0.2", strings.Repeat("10.0.0.2, ", 63) + "10.0.0.3, 10.0.0.1", ""},
 		"too long":                               {trusting, "10.0.0.1:5", fields("X-Forwarded-For: " + strings.Repeat("10.0.0.2, ", 64) + "10.0.0.3"), "10.0.0.1", "10.0.0.1", "5"},
 		"an endless entry":                       {trusting, "10.0.0.1:5", fields("X-Forwarded-For: " + strings.Repeat("1", 10000)), "10.0.0.1", "10.0.0.1", "5"},
 	} {
@@ -71,14 +71,14 @@ func TestTrustedProxiesDescribeTheRequest(t *testing.T) {
 		fields              message.Fields
 		scheme, host, port_ string
 	}{
-		"nothing":                 {"10.0.0.1:5", nil, "http", "a.example", "80"},
+		"no fields":               {"10.0.0.1:5", nil, "http", "a.example", "80"},
 		"from an untrusted peer":  {"10.0.0.2:5", fields("X-Forwarded-Proto: https", "X-Forwarded-Host: b", "X-Forwarded-Port: 1"), "http", "a.example", "8080"},
 		"https":                   {"10.0.0.1:5", fields("X-Forwarded-Proto: https"), "https", "a.example", "443"},
 		"in another case":         {"10.0.0.1:5", fields("x-forwarded-proto: HTTPS"), "https", "a.example", "443"},
 		"a host":                  {"10.0.0.1:5", fields("X-Forwarded-Host: B.example."), "http", "b.example", "80"},
 		"a host with a port":      {"10.0.0.1:5", fields("X-Forwarded-Host: b.example:81", "X-Forwarded-Proto: https"), "https", "b.example:81", "81"},
 		"a port":                  {"10.0.0.1:5", fields("X-Forwarded-Port: 8443", "X-Forwarded-Proto: https"), "https", "a.example", "8443"},
-		"all":                     {"10.0.0.1:5", fields("X-Forwarded-Port: 8443", "X-Forwarded-Proto: https", "X-Forwarded-Host: [2001:DB8::1]:1"), "https", "[2001:db8::1]:1", "8443"},
+		"all fields":              {"10.0.0.1:5", fields("X-Forwarded-Port: 8443", "X-Forwarded-Proto: https", "X-Forwarded-Host: [2001:DB8::1]:1"), "https", "[2001:db8::1]:1", "8443"},
 		"two schemes":             {"10.0.0.1:5", fields("X-Forwarded-Proto: https, http"), "http", "a.example", "80"},
 		"two fields":              {"10.0.0.1:5", fields("X-Forwarded-Proto: https", "X-Forwarded-Proto: https"), "http", "a.example", "80"},
 		"another scheme":          {"10.0.0.1:5", fields("X-Forwarded-Proto: wss"), "http", "a.example", "80"},

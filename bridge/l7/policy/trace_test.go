@@ -54,10 +54,10 @@ func TestTraceIsAddedWhenMissing(t *testing.T) {
 		kept   bool
 		state  bool // tracestate is kept
 	}{
-		"none":                               {nil, false, false},
-		"one":                                {fields("Traceparent: "+given, "tracestate: a=b"), true, true},
+		"no traceparent":                     {nil, false, false},
+		"one traceparent":                    {fields("Traceparent: "+given, "tracestate: a=b"), true, true},
 		"malformed":                          {fields("traceparent: 00-"+given, "Tracestate: a=b", "tracestate: c=d"), false, false},
-		"two":                                {fields("traceparent: "+given, "traceparent: "+given, "tracestate: a=b"), false, false},
+		"two traceparents":                   {fields("traceparent: "+given, "traceparent: "+given, "tracestate: a=b"), false, false},
 		"a tracestate without a traceparent": {fields("tracestate: a=b"), false, false},
 		"two states":                         {fields("traceparent: "+given, "tracestate: a=b", "tracestate: c=d"), true, true},
 		"uppercase":                          {fields("traceparent: " + strings.ToUpper(given)), false, false},

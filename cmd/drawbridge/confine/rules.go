@@ -65,7 +65,7 @@ type Paths struct {
 	PIDFile string
 
 	// Program is the program of the process. ProgramRoots are the directories of programs for
-	// upgrades; empty: that of Program.
+	// upgrades; empty: the directory of Program.
 	Program      string
 	ProgramRoots []string
 	Dynamic      bool // Program is linked to shared libraries

@@ -99,7 +99,7 @@ upstream: payments
 		"the output of get, with times": {
 			"kind: Certificate\nname: c\nrevision: \"7\"\ninfo: {subject: CN=c, notAfter: 2030-01-01T00:00:00Z}",
 			[]string{`certificate { name: "c" revision: 7 info { subject: "CN=c" not_after { seconds: 1893456000 } } }`}},
-		"nothing": {"# only a comment\n---\n", nil},
+		"no documents": {"# only a comment\n---\n", nil},
 	} {
 		t.Run(name, func(t *testing.T) { same(t, tt.text, tt.want...) })
 	}

@@ -65,7 +65,7 @@ func TestACopyFollowsAnotherStore(t *testing.T) {
 			follow(t, s, states[1], records[:2])
 			follow(t, s, states[5], records[2:4])
 		}, "[]"},
-		"back": {func(t *testing.T, s *Store) {
+		"back to an earlier state": {func(t *testing.T, s *Store) {
 			follow(t, s, states[4], records[:5])
 			follow(t, s, states[2], records[:3])
 			follow(t, s, states[5], records[3:])

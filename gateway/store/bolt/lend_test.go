@@ -15,7 +15,7 @@ import (
 // A reclaimed store has its old content, no matter what the other process did.
 func TestALentStoreIsReclaimedAsItWas(t *testing.T) {
 	for name, other := range map[string]func(t *testing.T, dir string){
-		"nothing": func(*testing.T, string) {},
+		"no change": func(*testing.T, string) {},
 		"a write": func(t *testing.T, dir string) {
 			s := open(t, dir)
 			d := draft(t, s.State(), store.Edit{Deletes: []store.Delete{{Kind: adminv1.Kind_KIND_UPSTREAM, Name: "u3"}}})

@@ -235,7 +235,7 @@ func TestASealedStoreIsNotReadAsAnUnsealedOne(t *testing.T) {
 	for name, change := range map[string]func(meta *bbolt.Bucket) error{
 		"its format":   func(meta *bbolt.Bucket) error { return putNumber(meta, formatKey, format) },
 		"its data key": func(meta *bbolt.Bucket) error { return meta.Delete(dataKeyKey) },
-		"both": func(meta *bbolt.Bucket) error {
+		"its format and its data key": func(meta *bbolt.Bucket) error {
 			return errors.Join(putNumber(meta, formatKey, format), meta.Delete(dataKeyKey))
 		},
 	} {
