@@ -36,7 +36,7 @@ func (d *demo) show(ctx context.Context) error {
 		}
 	}
 	d.traffic.stop()
-	d.step("Done. Every write was accepted, and every request got an answer.")
+	d.step("Done. The fleet accepted every write, rolled back the bad one, and answered every request.")
 	return nil
 }
 
