@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/proto"
@@ -458,6 +460,37 @@ func TestAWipedEtcdIsNotFollowed(t *testing.T) {
 		t.Fatal(err)
 	}
 	converge(t, 1, b, start(t, a.dir, inFleet(t, c)))
+}
+
+// A gateway whose history is not that of etcd does not count as a gateway of the fleet, even
+// if its lease survived: no write waits for it, and no rollout compares canaries with it.
+func TestAGatewayThatDoesNotFollowIsNotConnected(t *testing.T) {
+	t.Parallel()
+	c := etcdtest.Start(t, 1)
+	a := start(t, "", zoned(t, c, "a"))
+	a.put(plainUpstream("u", "127.0.0.1:1"))
+	client := c.Client()
+	alive := func() bool {
+		keys, err := client.Get(t.Context(), "", clientv3.WithFromKey(), clientv3.WithKeysOnly())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return slices.ContainsFunc(keys.Kvs, func(kv *mvccpb.KeyValue) bool { return strings.HasSuffix(string(kv.Key), "alive/gateway-a") })
+	}
+	eventually(t, "the gateway is connected", alive)
+	keys, err := client.Get(t.Context(), "", clientv3.WithFromKey(), clientv3.WithKeysOnly())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, kv := range keys.Kvs {
+		if kv.Lease == 0 {
+			if _, err := client.Delete(t.Context(), string(kv.Key)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	eventually(t, "the gateway detects the loss", func() bool { return a.fleet.Status().Diverged != "" })
+	eventually(t, "the gateway leaves", func() bool { return !alive() })
 }
 
 func TestFilesBelongToOneGateway(t *testing.T) {

@@ -16,6 +16,9 @@ import (
 
 // A Fleet knows the gateways that share the configuration.
 type Fleet interface {
+	// ID returns the ID of this gateway.
+	ID() string
+
 	// Gateways returns the gateways by ID, and the latest revision.
 	Gateways(context.Context) ([]*adminv1.Gateway, int64, error)
 

@@ -47,6 +47,8 @@ func (f *testFleet) Gateways(context.Context) ([]*adminv1.Gateway, int64, error)
 	return f.all, f.head, f.fault
 }
 
+func (f *testFleet) ID() string { return "a" }
+
 func (f *testFleet) AwaitRollout(context.Context, int64) (*adminv1.RolloutStatus, error) {
 	return nil, errors.New("the test fleet has no rollouts")
 }
@@ -220,6 +222,27 @@ func TestAWriteWaitsForTheFleet(t *testing.T) {
 				t.Errorf("%v", change)
 			}
 		})
+	}
+}
+
+// A gateway that has just started may not be in the list yet when it takes a write.
+func TestAWaitIncludesTheGatewayThatTookTheWrite(t *testing.T) {
+	own, other := &adminv1.Gateway{GatewayId: "a", Revision: 1, Connected: true}, &adminv1.Gateway{GatewayId: "b", Revision: 1, Connected: true}
+	fleet := newTestFleet(1, other)
+	r := start(t, func(o *Options) { o.Fleet = fleet })
+	answered := make(chan *adminv1.Change, 1)
+	go func() {
+		res, err := r.admin.PutUpstream(t.Context(), &adminv1.PutUpstreamRequest{Upstream: upstream("u"), Options: &adminv1.WriteOptions{
+			WaitFor: &adminv1.WaitFor{Target: adminv1.WaitTarget_WAIT_TARGET_FLEET, Timeout: durationpb.New(10 * time.Minute)}}})
+		if err != nil {
+			t.Error(err)
+		}
+		answered <- res.GetChange()
+	}()
+	<-fleet.watched
+	fleet.set(1, nil, own, other)
+	if change := <-answered; len(change.GetGateways()) != 2 || len(change.GetWarnings()) != 0 {
+		t.Errorf("%v", change)
 	}
 }
 

@@ -37,8 +37,8 @@ var errArrived = errors.New("every connected gateway runs the revision")
 // retryAfter is how long await waits when the gateways cannot be read.
 const retryAfter = 200 * time.Millisecond
 
-// await waits until every connected gateway runs the revision of a change, and adds the
-// outcomes to the change. A wait that ends early is not an error: the revision is committed.
+// await waits until every connected gateway, including this one, runs the revision of a
+// change, and adds the outcomes to the change. A wait that ends early is not an error: the revision is committed.
 func (s *Server) await(ctx context.Context, change *adminv1.Change, within time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
@@ -49,10 +49,16 @@ func (s *Server) await(ctx context.Context, change *adminv1.Change, within time.
 	for ctx.Err() == nil && !errors.Is(err, errArrived) {
 		err = s.fleet.WatchGateways(ctx, func(all []*adminv1.Gateway, _ int64) error {
 			last = all
+			// A gateway that has just started may not have reported itself yet.
+			own := false
 			for _, g := range all {
 				if g.GetConnected() && g.GetRevision() < change.GetRevision() {
 					return nil
 				}
+				own = own || g.GetConnected() && g.GetGatewayId() == s.fleet.ID()
+			}
+			if !own {
+				return nil
 			}
 			return errArrived
 		})

@@ -58,10 +58,14 @@ func (m *Member) reportOnce(ctx context.Context) error {
 	var last *adminv1.Gateway
 	var at time.Time
 	for {
+		status := m.Status()
+		if status.Diverged != "" { // it serves other revisions than the fleet, perhaps under the same numbers
+			return fmt.Errorf("%w: %s", errDiverged, status.Diverged)
+		}
 		m.trials.meter.Tick(time.Now())
 		now := m.describe()
 		now.ProcessId, now.Rollout = m.process, m.trials.report(now.GetProblems(), time.Now())
-		if now.Error = m.Status().Behind; !proto.Equal(now, last) || time.Since(at) >= describeEvery {
+		if now.Error = status.Behind; !proto.Equal(now, last) || time.Since(at) >= describeEvery {
 			last, at = now, time.Now()
 			sent := proto.Clone(now).(*adminv1.Gateway)
 			sent.LastSeenTime = timestamppb.New(at)
@@ -99,6 +103,9 @@ func (m *Member) forgetOld(ctx context.Context, head *etcd.Head) error {
 	}
 	return nil
 }
+
+// ID returns the ID of the gateway.
+func (m *Member) ID() string { return m.id }
 
 // Gateways returns the gateways of the fleet by ID, and the latest revision.
 func (m *Member) Gateways(ctx context.Context) ([]*adminv1.Gateway, int64, error) {
