@@ -48,7 +48,30 @@ func (w *Watcher) retrace(ctx context.Context, paths []*watched) (unseen []store
 
 // unwatched reports whether some directories lack a watch. A directory that was removed or
 // renamed loses its watch, and a new directory may have taken its place.
-func (w *Watcher) unwatched() bool { return w.notify != nil && len(w.notify.WatchList()) != w.dirs }
+func (w *Watcher) unwatched() bool {
+	if w.notify == nil {
+		return w.denied
+	}
+	return len(w.notify.WatchList()) != w.dirs
+}
+
+// notifies reports whether the system sends notifications, once there is a directory to
+// watch.
+func (w *Watcher) notifies() bool {
+	if w.notify != nil || w.open == nil || w.dirs == 0 {
+		return w.notify != nil
+	}
+	notify, err := w.open()
+	if err != nil {
+		if !w.denied {
+			w.log.Warn("cannot watch files: checking them at an interval instead", "interval", pollEvery.String(), "error", err)
+		}
+		w.denied = true
+		return false
+	}
+	w.notify, w.denied = notify, false
+	return true
+}
 
 // poll looks at all paths. It returns the resources to read: resources whose files have
 // new attributes, whose live content differs from the last read, or which must be
@@ -201,8 +224,7 @@ func (w *Watcher) watch(ctx context.Context, moved []*watched) (unseen []store.R
 			}
 		}
 	}
-	w.dirs = len(dirs)
-	if w.notify == nil {
+	if w.dirs = len(dirs); !w.notifies() {
 		return nil
 	}
 	again := map[string]bool{}

@@ -52,8 +52,13 @@ type Watcher struct {
 	wake chan struct{} // receives a value when the result of files may have changed
 	look chan struct{} // receives a value when all files must be read
 
+	// open makes notify when there is a directory to watch. It fails if the system has no
+	// inotify instance left; the next poll then tries again. Nil: files are only polled.
+	open func() (*fsnotify.Watcher, error)
+
 	// The rest belongs to run.
-	notify *fsnotify.Watcher // nil if the system has no inotify instance left
+	notify *fsnotify.Watcher // nil until open has succeeded
+	denied bool              // open failed the last time
 	known  *pathSet
 	steps  map[string][]store.Ref // the resources to read when a name changes
 	dirs   int                    // directories of steps
@@ -72,6 +77,7 @@ func NewWatcher(g Gateway, roots fileroot.Roots, blocking func(context.Context, 
 		files:    func() map[string][]store.Ref { return g.Live().Files() },
 		take:     t.take,
 		behind:   t.behind,
+		open:     fsnotify.NewWatcher,
 		log:      log,
 		wake:     make(chan struct{}, 1),
 		look:     make(chan struct{}, 1),
@@ -98,22 +104,13 @@ func (w *Watcher) CheckAll() {
 
 // Run watches until ctx ends. It then returns even if a file system hangs.
 func (w *Watcher) Run(ctx context.Context) {
-	notify, err := fsnotify.NewWatcher()
-	if err != nil {
-		w.log.Warn("cannot watch files: checking them at an interval instead", "interval", pollEvery.String(), "error", err)
-	} else {
-		w.notify = notify
-		defer notify.Close()
-	}
 	w.loop(ctx)
+	if w.notify != nil {
+		w.notify.Close()
+	}
 }
 
 func (w *Watcher) loop(ctx context.Context) {
-	var events chan fsnotify.Event
-	var failures chan error
-	if w.notify != nil {
-		events, failures = w.notify.Events, w.notify.Errors
-	}
 	poll := time.NewTicker(pollEvery)
 	defer poll.Stop()
 	settled := time.NewTimer(0)
@@ -137,6 +134,11 @@ func (w *Watcher) loop(ctx context.Context) {
 
 	suspect(w.follow(ctx)...)
 	for {
+		var events chan fsnotify.Event
+		var failures chan error
+		if w.notify != nil {
+			events, failures = w.notify.Events, w.notify.Errors
+		}
 		select {
 		case <-ctx.Done():
 			return

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -192,4 +193,45 @@ func TestOnlyDirectoriesThatHoldFilesAreWatched(t *testing.T) {
 	}
 	clear(files)
 	expect(w.follow(t.Context()), "")
+}
+
+// Each user of a system may have few inotify instances (128 by default), so a gateway
+// without files takes none. One that was refused tries again, or it would notice changes only
+// once a minute until its restart.
+func TestInotifyIsOpenedWhenItIsNeededAndAvailable(t *testing.T) {
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := map[string][]store.Ref{}
+	var opened int
+	fault := syscall.EMFILE
+	w := &Watcher{
+		roots: fileroot.Roots{dir}, files: func() map[string][]store.Ref { return files }, blocking: direct,
+		log: hclog.NewNullLogger(), known: new(pathSet), failed: map[string]bool{}, behind: nothing,
+		open: func() (*fsnotify.Watcher, error) {
+			if opened++; opened == 1 {
+				return nil, fault
+			}
+			return fsnotify.NewWatcher()
+		},
+	}
+	w.follow(t.Context())
+	if opened != 0 {
+		t.Fatalf("opened %d times without a file", opened)
+	}
+	files[writeText(t, filepath.Join(dir, "a"), "a")] = bundleRef("a")
+	w.follow(t.Context())
+	if opened != 1 || w.notify != nil {
+		t.Fatalf("opened %d times", opened)
+	}
+	w.poll(t.Context())
+	if opened != 2 || w.notify == nil {
+		t.Fatalf("opened %d times, and notifies: %v", opened, w.notify != nil)
+	}
+	defer w.notify.Close()
+	w.poll(t.Context())
+	if watched := w.notify.WatchList(); opened != 2 || !slices.Contains(watched, dir) {
+		t.Errorf("opened %d times; watched are %v", opened, watched)
+	}
 }
