@@ -22,6 +22,10 @@ const (
 	// lingering_timeout).
 	finishedLingerTime = 5 * time.Second
 
+	// maxLinger bounds the whole wait, which restarts with every frame that the
+	// client sends (nginx: lingering_time).
+	maxLinger = 30 * time.Second
+
 	// maxDiscarded bounds the bytes that linger reads from the client.
 	maxDiscarded = 256 << 10
 )
@@ -51,24 +55,28 @@ func (c *conn) close(err *Error) {
 // side or has had time to read the last frames. If the connection finished its
 // work, that time restarts with every byte the client takes.
 func (c *conn) linger(finished bool) {
-	l, start := c.live, c.now() // no other goroutine uses c.live now
-	l.sendProgressAt = start
-	pause := lingerTime
+	l, now := c.live, c.now() // no other goroutine uses c.live now
+	l.sendProgressAt = now
+	pause := int64(lingerTime)
 	if finished {
-		pause = finishedLingerTime
+		pause = int64(finishedLingerTime)
 	}
+	end := now + int64(maxLinger)
 	for left := maxDiscarded; left > 0; {
-		_ = c.nc.SetReadDeadline(time.Now().Add(pause))
+		_ = c.nc.SetReadDeadline(time.Now().Add(time.Duration(min(pause, end-now))))
 		n, err := c.in.drop(left)
 		left -= n
-		if err == nil {
+		if now = c.now(); err == nil && now < end {
 			continue
 		}
-		now := c.now()
-		l.observe(now)
-		if !errors.Is(err, os.ErrDeadlineExceeded) || !finished || !l.waiting || now-l.sendProgressAt > int64(c.o.StallTimeout) {
+		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 			return
 		}
+		l.observe(now)
+		if !finished || !l.waiting || now-l.sendProgressAt > int64(c.o.StallTimeout) {
+			return
+		}
+		end = now + int64(maxLinger)
 	}
 }
 

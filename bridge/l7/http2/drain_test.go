@@ -119,18 +119,8 @@ func TestMaxRequestsShutsAConnectionDown(t *testing.T) {
 // rest of the response.
 func TestAFinishedConnectionWaitsForASlowClient(t *testing.T) {
 	inBubble(t, Options{MaxRequests: 1}, echo, func(t *testing.T, r *raw, ended <-chan error) {
-		r.hello()
-		r.headers(1, true, simple...)
-		for done := false; !done; {
-			f, err := r.ReadFrame()
-			r.must(err)
-			if g, ok := f.(*h2.GoAwayFrame); ok && g.LastStreamID == maxWindow {
-				r.must(r.WritePing(true, drainPing))
-			}
-			done = f.Header().StreamID == 1 && f.Header().Flags.Has(h2.FlagDataEndStream)
-		}
-		go io.Copy(io.Discard, r.Conn) // the rest: a second GOAWAY
-		for range 2 {                  // the time restarts with each frame
+		r.onlyRequest()
+		for range 2 { // the time restarts with each frame
 			time.Sleep(finishedLingerTime - time.Millisecond)
 			r.must(r.WriteWindowUpdate(0, 100))
 		}
@@ -139,6 +129,38 @@ func TestAFinishedConnectionWaitsForASlowClient(t *testing.T) {
 		case <-ended:
 		default:
 			t.Error("the connection is not closed though its client does nothing")
+		}
+	})
+}
+
+// onlyRequest makes the one request that the connection accepts, and reads everything that
+// follows.
+func (r *raw) onlyRequest() {
+	r.hello()
+	r.headers(1, true, simple...)
+	for done := false; !done; {
+		f, err := r.ReadFrame()
+		r.must(err)
+		if g, ok := f.(*h2.GoAwayFrame); ok && g.LastStreamID == maxWindow {
+			r.must(r.WritePing(true, drainPing))
+		}
+		done = f.Header().StreamID == 1 && f.Header().Flags.Has(h2.FlagDataEndStream)
+	}
+	go io.Copy(io.Discard, r.Conn) // the rest: a second GOAWAY
+}
+
+// A client cannot keep a finished connection open by sending one frame after the other.
+func TestAFinishedConnectionDoesNotWaitForever(t *testing.T) {
+	inBubble(t, Options{MaxRequests: 1}, echo, func(t *testing.T, r *raw, ended <-chan error) {
+		r.onlyRequest()
+		for start := time.Now(); time.Since(start) < maxLinger; time.Sleep(finishedLingerTime - time.Millisecond) {
+			r.must(r.WriteWindowUpdate(0, 100))
+		}
+		time.Sleep(time.Millisecond)
+		select {
+		case <-ended:
+		default:
+			t.Errorf("the connection is still open after %v", maxLinger)
 		}
 	})
 }
