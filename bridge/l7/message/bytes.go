@@ -8,6 +8,7 @@ const (
 	targetByte             // a request target: visible ASCII but "#"
 	hostByte               // a host name: RFC 3986, section 3.2.2, without the comma
 	plainByte              // a letter, a digit or a hyphen
+	lowerByte              // a tokenByte that is not an upper-case letter
 )
 
 // classes is filled once and never changes.
@@ -17,6 +18,9 @@ var classes = func() (t [256]uint8) {
 		alphanumeric := 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
 		if alphanumeric || strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0 {
 			t[i] |= tokenByte
+			if c < 'A' || c > 'Z' {
+				t[i] |= lowerByte
+			}
 		}
 		if '!' <= c && c <= '~' && c != '#' {
 			t[i] |= targetByte
@@ -37,6 +41,10 @@ func IsTokenByte(c byte) bool { return classes[c]&tokenByte != 0 }
 
 // IsToken reports whether s is a token.
 func IsToken(s string) bool { return s != "" && all(s, tokenByte) }
+
+// IsLowerToken reports whether s is a token without upper-case letters, as the names of
+// fields are in HTTP/2.
+func IsLowerToken(s string) bool { return s != "" && all(s, lowerByte) }
 
 // IsPlainName reports whether s has only letters, digits and hyphens, as the names
 // of registered fields do.
@@ -78,6 +86,13 @@ func IsAuthority(s string) bool {
 }
 
 func all(s string, class uint8) bool {
+	// A loop of eight bytes is twice as fast. Few names are long, but a peer chooses them.
+	for ; len(s) >= 8; s = s[8:] {
+		if classes[s[0]]&classes[s[1]]&classes[s[2]]&classes[s[3]]&
+			classes[s[4]]&classes[s[5]]&classes[s[6]]&classes[s[7]]&class == 0 {
+			return false
+		}
+	}
 	for i := 0; i < len(s); i++ {
 		if classes[s[i]]&class == 0 {
 			return false

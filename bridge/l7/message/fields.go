@@ -72,25 +72,24 @@ func (f *Fields) Set(name, value string) {
 func (f *Fields) Remove(name string) { *f = removed(*f, name) }
 
 func removed(f Fields, name string) Fields {
-	kept := f[:0]
-	for i := range f {
-		if !EqualFold(f[i].Name, name) {
-			kept = append(kept, f[i])
-		}
-	}
-	return kept
+	f.RemoveFunc(func(f Field) bool { return EqualFold(f.Name, name) })
+	return f
 }
 
 // RemoveFunc removes every field for which remove returns true. The others keep
 // their order.
 func (f *Fields) RemoveFunc(remove func(Field) bool) {
-	kept := (*f)[:0]
+	kept := 0
 	for i := range *f {
-		if !remove((*f)[i]) {
-			kept = append(kept, (*f)[i])
+		if remove((*f)[i]) {
+			continue
 		}
+		if kept != i { // most calls remove nothing, and moving fields costs more than comparing them
+			(*f)[kept] = (*f)[i]
+		}
+		kept++
 	}
-	*f = kept
+	*f = (*f)[:kept]
 }
 
 // Elements yields the elements of every field called name, as if the fields
