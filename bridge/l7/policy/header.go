@@ -40,6 +40,10 @@ func RemoveHopByHop(f *message.Fields) {
 			}
 		}
 	}
+	if len(named) > len(room) {
+		removeNamed(f, named)
+		named = nil
+	}
 	f.RemoveFunc(func(f message.Field) bool {
 		if isHopByHop(f.Name) {
 			return true
@@ -51,6 +55,33 @@ func RemoveHopByHop(f *message.Fields) {
 		}
 		return false
 	})
+}
+
+// removeNamed removes the fields with the given names. It compares hashes first, because a
+// peer may send many long names that differ only in their last letters.
+func removeNamed(f *message.Fields, names []string) {
+	hashes := make([]uint32, len(names))
+	for i, name := range names {
+		hashes[i] = nameHash(name)
+	}
+	f.RemoveFunc(func(f message.Field) bool {
+		h := nameHash(f.Name)
+		for i, other := range hashes {
+			if h == other && message.EqualFold(f.Name, names[i]) {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// nameHash returns a hash (FNV-1a) that is the same for names that differ only in case.
+func nameHash(name string) uint32 {
+	h := uint32(2166136261)
+	for i := range len(name) {
+		h = (h ^ uint32(name[i]|0x20)) * 16777619
+	}
+	return h
 }
 
 // CleanRequest removes from a client's request the connection's fields and those

@@ -19,6 +19,7 @@ func TestCleanRequest(t *testing.T) {
 		{"hop by hop", 1, fields("Connection: close, X-Mine", "X-Mine: 1", "Keep-Alive: 1", "Proxy-Connection: x", "Proxy-Authorization: x",
 			"TE: gzip", "Trailer: X", "Transfer-Encoding: chunked", "Upgrade: x", "Http2-Settings: x", "Proxy: x", "Host: x", "Expect: 100-continue", "A: 1"), fields("Trailer: X", "A: 1"), "", false},
 		{"named in several lists, and a list itself", 1, fields("A: 1", "Connection: B, connection", "B: 1", "connection: c ,,b", "C: 1", "Connection: D", "D: 1", "E: 1"), fields("A: 1", "E: 1"), "", false},
+		{"many named", 1, fields("Connection: B, c, D, e, F, g", "A: 1", "b: 1", "C: 1", "d: 1", "E: 1", "f: 1", "G: 1", "H: 1", "Keep-Alive: 1"), fields("A: 1", "H: 1"), "", false},
 		{"te", 1, fields("Te: gzip, Trailers;q=0.5", "Connection: te"), nil, "", true},
 		{"websocket", 1, fields("Connection: keep-alive, Upgrade", "Upgrade: websocket", "Sec-Websocket-Key: x"), fields("Sec-Websocket-Key: x"), "websocket", false},
 		{"another protocol", 1, fields("Connection: upgrade", "Upgrade: TLS/1.0"), nil, "TLS/1.0", false},
