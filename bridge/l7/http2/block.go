@@ -37,6 +37,10 @@ type block struct {
 	regular     bool   // a regular field was seen
 	tooLarge    bool   // over a limit; later fields were dropped
 	fault       string // the first broken rule, or ""
+
+	// The latest long names and values that were checked, because a field of the
+	// section may refer to an earlier field with one byte.
+	checkedNames, checkedValues [4]string
 }
 
 // reset prepares b for the next section.
@@ -49,11 +53,13 @@ func (b *block) reset() {
 // the last head.
 func (b *block) release() {
 	b.reset()
-	const keep = 32 // fields
-	if cap(b.fields) > keep {
+	if cap(b.fields) > keptFields {
 		b.fields = nil
 	}
 }
+
+// keptFields is the number of fields for which a block keeps memory between sections.
+const keptFields = 32
 
 // add consumes the next field of the section. It is an emit function for
 // hpack.Decoder, and reports whether it wants more fields.
@@ -108,11 +114,17 @@ func (b *block) addPseudo(name, value string) (fault string) {
 }
 
 func (b *block) addRegular(name, value string) (fault string) {
-	if !isLowerToken(name) {
-		return "a field name that is not a lower-case token"
+	if !(len(name) >= longText && isIn(&b.checkedNames, name)) {
+		if !message.IsLowerToken(name) {
+			return "a field name that is not a lower-case token"
+		}
+		remember(&b.checkedNames, name)
 	}
-	if !message.IsValue(value) {
-		return "a field value with control characters or surrounding blanks"
+	if !(len(value) >= longText && isIn(&b.checkedValues, value)) {
+		if !message.IsValue(value) {
+			return "a field value with control characters or surrounding blanks"
+		}
+		remember(&b.checkedValues, value)
 	}
 	switch name {
 	case "connection", "proxy-connection", "keep-alive", "upgrade":
@@ -162,6 +174,11 @@ func (b *block) take() message.Fields {
 	if b.crumbs > 1 {
 		b.joinCookies()
 	}
+	if n := len(b.fields); n > keptFields && cap(b.fields) <= n+n/2 {
+		fields := b.fields
+		b.fields = nil
+		return fields
+	}
 	const room = 6 // fields that policy may add
 	return append(make(message.Fields, 0, len(b.fields)+room), b.fields...)
 }
@@ -188,14 +205,17 @@ func (b *block) joinCookies() {
 	b.fields[first].Value = all.String()
 }
 
-// isLowerToken reports whether s can be a field name in HTTP/2.
-func isLowerToken(s string) bool {
-	for i := 0; i < len(s); i++ {
-		if c := s[i]; 'A' <= c && c <= 'Z' || !message.IsTokenByte(c) {
-			return false
-		}
+// longText is the length from which a repeated name or value is found, not checked again.
+const longText = 64
+
+// isIn reports whether s is one of the latest long strings. Strings from the same entry
+// of the decoder's table share their bytes, which makes the comparison fast.
+func isIn(latest *[4]string, s string) bool { return latest[len(s)%len(latest)] == s }
+
+func remember(latest *[4]string, s string) {
+	if len(s) >= longText {
+		latest[len(s)%len(latest)] = s
 	}
-	return s != ""
 }
 
 // parseLength parses a Content-Length: only digits, and no leading zeros, which

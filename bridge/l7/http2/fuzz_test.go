@@ -86,7 +86,7 @@ func FuzzServer(f *testing.F) {
 
 func good(t *testing.T, fields message.Fields) {
 	for _, f := range fields {
-		if !isLowerToken(f.Name) || !message.IsValue(f.Value) {
+		if !message.IsLowerToken(f.Name) || !message.IsValue(f.Value) {
 			t.Errorf("%+v", f)
 		}
 	}

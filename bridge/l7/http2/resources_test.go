@@ -79,6 +79,23 @@ func body(streams int, head []string, sizes ...int) func(*h2.Framer, *blockWrite
 	}
 }
 
+// references sends requests that each refer n times to a field of the first one.
+func references(field string, n int) func(*h2.Framer, *blockWriter) {
+	return func(f *h2.Framer, b *blockWriter) {
+		b.open(f, 1, true, with(simple, field)...)
+		for id := range uint32(200) {
+			block := b.block(simple...)
+			for range n {
+				block = append(block, 0x80|62) // table index of the first request's field
+			}
+			_ = f.WriteHeaders(h2.HeadersFrameParam{StreamID: 2*id + 3, BlockFragment: block, EndHeaders: true, EndStream: true})
+		}
+	}
+}
+
+// manyRequests is the reason for the costs of rows with complete requests.
+const manyRequests = "a request of a few bytes has a goroutine that serves it, and fields that count at their full size"
+
 // resourceRows covers every place where a peer's input is stored or costs work.
 var resourceRows = []resourceRow{
 	{name: "unread bodies, in frames of 1 byte", input: body(1, simplePost, 1), windows: firstWindow},
@@ -154,16 +171,9 @@ var resourceRows = []resourceRow{
 			_ = f.WriteContinuation(1, false, literals(1500))
 		}
 	}},
-	{name: "references to a large field", held: 1000, cost: 4000, reason: "each request has a goroutine that serves it", input: func(f *h2.Framer, b *blockWriter) {
-		b.open(f, 1, true, with(simple, "x: "+strings.Repeat("a", 3900))...)
-		for id := range uint32(200) {
-			block := b.block(simple...)
-			for range 14 {
-				block = append(block, 0x80|62) // table index of the first request's field
-			}
-			_ = f.WriteHeaders(h2.HeadersFrameParam{StreamID: 2*id + 3, BlockFragment: block, EndHeaders: true, EndStream: true})
-		}
-	}},
+	{name: "references to a large field", held: 1000, cost: 500, reason: manyRequests, input: references("x: "+strings.Repeat("a", 3900), 14)},
+	{name: "references to a field with a long name", held: 1000, cost: 500, reason: manyRequests, input: references(strings.Repeat("a", 3900)+": x", 14)},
+	{name: "references to a small field", held: 1000, cost: 500, reason: manyRequests, input: references("x: y", 240)},
 	{name: "malformed requests", ends: true, cost: 400, reason: "100 of them end the connection", input: func(f *h2.Framer, b *blockWriter) {
 		for id := range uint32(2000) {
 			b.open(f, 2*id+1, true, ":method: GET")
