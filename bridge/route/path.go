@@ -1,7 +1,6 @@
 package route
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"regexp"
@@ -62,9 +61,15 @@ func isPlain(path string) bool {
 
 // isPathByte reports whether c may appear unescaped in a path: pchar of RFC
 // 3986, section 3.3, and the slash.
-func isPathByte(c byte) bool {
-	return isAlphanumeric(c) || strings.IndexByte("-._~!$&'()*+,;=:@/", c) >= 0
-}
+func isPathByte(c byte) bool { return pathBytes[c] }
+
+// pathBytes is filled once and never changes.
+var pathBytes = func() (t [256]bool) {
+	for i := range t {
+		t[i] = isAlphanumeric(byte(i)) || strings.IndexByte("-._~!$&'()*+,;=:@/", byte(i)) >= 0
+	}
+	return t
+}()
 
 func isUnreserved(c byte) bool {
 	return isAlphanumeric(c) || c == '-' || c == '.' || c == '_' || c == '~'
@@ -122,16 +127,21 @@ func unhex(c byte) int {
 func resolveSegments(path string) (out, problem string) {
 	b := make([]byte, 1, len(path))
 	b[0] = '/' // b always ends in a slash here
-	rest := path[1:]
-	for {
-		segment, tail, more := strings.Cut(rest, "/")
+	for begin := 1; ; {
+		end := begin
+		for end < len(path) && path[end] != '/' { // segments of a few bytes are the costly ones
+			end++
+		}
+		segment, more := path[begin:end], end < len(path)
 		switch {
 		case segment == "" || segment == ".":
 		case segment == "..":
 			if len(b) == 1 {
 				return "", "it climbs above the root"
 			}
-			b = b[:bytes.LastIndexByte(b[:len(b)-1], '/')+1]
+			for b = b[:len(b)-1]; b[len(b)-1] != '/'; {
+				b = b[:len(b)-1]
+			}
 		case hidesDots(segment):
 			return "", "it has an encoded dot segment"
 		default:
@@ -143,7 +153,7 @@ func resolveSegments(path string) (out, problem string) {
 		if !more {
 			return string(b), ""
 		}
-		rest = tail
+		begin = end + 1
 	}
 }
 
