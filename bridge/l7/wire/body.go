@@ -15,6 +15,7 @@ type Body struct {
 	ended bool           // all of it was consumed
 	err   error          // the body's fault, or nil
 	ahead []byte         // bytes that Ready has decoded for Next
+	then  error          // the end or fault that follows the bytes that Next returned last, or nil
 	chunk *http1.Chunked // decodes a chunked body
 }
 
@@ -109,6 +110,8 @@ func (b *Body) Next(in *Reader) (p []byte, err error) {
 		return nil, b.err
 	case b.ended:
 		return nil, io.EOF
+	case b.then != nil:
+		return nil, b.stop(b.then)
 	case len(in.unread) == 0:
 		return nil, nil
 	}
@@ -127,24 +130,44 @@ func (b *Body) Next(in *Reader) (p []byte, err error) {
 }
 
 func (b *Body) nextChunk(in *Reader) (p []byte, err error) {
-	for len(p) == 0 && err == nil && len(in.unread) > 0 {
-		var n int
-		p, n, err = b.chunk.Next(in.unread)
+	for len(p) < smallChunk && err == nil && len(in.unread) > 0 {
+		next, n, fault := b.chunk.Next(in.unread)
 		in.Consume(n)
+		if err = fault; len(p) == 0 {
+			p = next
+		} else {
+			// The buffer has the bytes of both chunks, and between them only what was
+			// decoded. So the second chunk can move to the end of the first.
+			p = append(p, next...)
+		}
 	}
-	b.ended = b.chunk.Done()
-	if err == io.EOF && len(p) > 0 {
-		err = nil
+	switch {
+	case err == nil:
+		return p, nil
+	case len(p) > 0:
+		b.then = err
+		return p, nil
 	}
-	if err != nil && err != io.EOF {
+	return nil, b.stop(err)
+}
+
+// stop records the end of the body, or its fault.
+func (b *Body) stop(err error) error {
+	if b.then = nil; err == io.EOF {
+		b.ended = true
+	} else {
 		b.err = err
 	}
-	return p, err
+	return err
 }
+
+// smallChunk is the size below which a chunk is joined with the next: each part of a body
+// that Next returns costs more than a few bytes do.
+const smallChunk = 256
 
 // Ready reports whether Next would return bytes, the end or an error.
 func (b *Body) Ready(in *Reader) bool {
-	if b.ahead != nil || b.ended || b.err != nil {
+	if b.ahead != nil || b.ended || b.err != nil || b.then != nil {
 		return true
 	}
 	if len(in.unread) == 0 {
