@@ -234,6 +234,15 @@ func cpuTime() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
+// A row may cost more than the default only if it says why.
+func TestRowsWithAHigherBoundGiveAReason(t *testing.T) {
+	for _, row := range resourceRows {
+		if higher := row.held > maxHeldPerByte || row.cost > maxCostPerByte; higher != (row.reason != "") {
+			t.Errorf("%s: %d bytes held, %d ns, %q", row.name, row.held, row.cost, row.reason)
+		}
+	}
+}
+
 // Each byte that a peer sends costs no more memory and CPU than the table
 // allows.
 func TestResourcesAreBounded(t *testing.T) {
@@ -300,7 +309,7 @@ func TestResourcesAreBounded(t *testing.T) {
 			if row.ends {
 				alloctest.ReportEnd(t, used, cost)
 			} else {
-				alloctest.ReportCost(t, used, max(float64(held-row.windows), 0)/float64(used), float64(cost)/float64(used))
+				alloctest.ReportCost(t, used, max(float64(held-row.windows), 0)/float64(used), float64(cost)/float64(used), row.reason)
 			}
 			if held > most {
 				t.Errorf("%d bytes are held for %d", held, used)
