@@ -37,15 +37,11 @@ func (w *Writer) tryWritePart(p []byte) (int, error) {
 		}
 		return len(p), nil
 	}
-	flush := w.TryFlush
-	if w.tls {
-		flush = w.tryFlushRecords // what is held leaves together with p
-	}
 	if w.framed == http1.InChunks && w.chunkLeft == 0 {
 		w.chunkLeft = len(p)
 		w.Keep(http1.AppendChunkSize(w.Begin(), len(p)))
 	}
-	if done, err := flush(); !done || err != nil {
+	if done, err := w.makeRoom(len(p)); !done || err != nil {
 		return 0, err
 	}
 	if w.framed == http1.InChunks {
@@ -83,22 +79,40 @@ func (w *Writer) trySend(p []byte) (int, error) {
 			return 0, w.err
 		}
 	}
-	w.sock.Expect(len(p)) // so that only a flush sends
+	if len(p) > maxRecords {
+		w.sock.Expect(len(p)) // so that only a flush sends
+	}
 	return w.conn.Write(p)
 }
+
+// makeRoom makes room for n bytes of a body. With TLS, the bytes that w holds leave
+// together with them.
+func (w *Writer) makeRoom(n int) (done bool, err error) {
+	switch {
+	case !w.tls:
+		return w.TryFlush()
+	case w.roomSeen && w.sock.Held() > 0 && w.sock.Held()+len(w.held)+n <= maxRecords:
+		return true, nil
+	}
+	return w.tryFlushRecords()
+}
+
+// maxRecords is how many encrypted bytes of a body are gathered while the kernel has
+// room: a large record, or several small ones. More may wait for room, so it is small.
+const maxRecords = 17 << 10
 
 // tryFlushRecords sends the encrypted bytes without waiting. It reports true if no bytes
 // are left and the kernel has room for more. Otherwise further bytes would fill a buffer
 // of the gateway.
 func (w *Writer) tryFlushRecords() (done bool, err error) {
+	w.roomSeen = false
 	if done, w.err = socket.RoomOf(w.sock).TryFlush(); !done || w.err != nil {
 		return done, w.err
 	}
-	if !socket.RoomOf(w.sock).Available() {
+	if w.roomSeen = socket.RoomOf(w.sock).Available(); !w.roomSeen {
 		w.trim(w.held)
-		return false, nil
 	}
-	return true, nil
+	return w.roomSeen, nil
 }
 
 // TryFlush is Flush without the wait. It reports false if bytes are left that the kernel
@@ -108,17 +122,17 @@ func (w *Writer) TryFlush() (done bool, err error) {
 		w.Drop()
 		return true, w.err
 	}
-	if len(w.held) == 0 {
-		done, w.err = socket.RoomOf(w.sock).TryFlush()
-		return done, w.err
-	}
-	if w.tls {
-		if done, err := w.tryFlushRecords(); !done || err != nil {
+	if w.tls && len(w.held) > 0 {
+		if done, err := w.makeRoom(0); !done || err != nil {
 			return done, err
 		}
-		if w.push(); w.err == nil {
-			done, w.err = socket.RoomOf(w.sock).TryFlush()
+		if w.push(); w.err != nil {
+			return true, w.err
 		}
+	}
+	if len(w.held) == 0 {
+		w.roomSeen = false
+		done, w.err = socket.RoomOf(w.sock).TryFlush()
 		return done, w.err
 	}
 	n, err := w.sock.TryWrite(w.held)

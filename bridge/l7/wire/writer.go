@@ -31,6 +31,8 @@ type Writer struct {
 	framed    http1.Body
 	left      int64 // bytes of a sized body still to be sent
 	chunkLeft int   // bytes of the present chunk still to be sent
+
+	roomSeen bool // the kernel had room when the socket began to hold the present records
 }
 
 // errLength reports a body whose length differs from the one in its head.
