@@ -3,6 +3,7 @@ package l7
 import (
 	"crypto/tls"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"testing"
@@ -15,10 +16,10 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 )
 
-// silentUpstream1 is an HTTP/1.1 upstream that reads the head of each request and never
-// answers; plaintext if config is nil. Its connections are bare descriptors, so they use
-// no memory of this process.
-func (w *testbed) silentUpstream1(config *tls.Config, arrived chan<- struct{}) (address string) {
+// silentUpstream1 is an HTTP/1.1 upstream that reads the head of each request, sends
+// answer, and then neither reads nor sends; plaintext if config is nil. Its connections
+// are bare descriptors, so they use no memory of this process.
+func (w *testbed) silentUpstream1(config *tls.Config, arrived chan<- struct{}, answer string) (address string) {
 	ln := listen(w)
 	raw, err := ln.(*net.TCPListener).SyscallConn()
 	if err != nil {
@@ -52,6 +53,7 @@ func (w *testbed) silentUpstream1(config *tls.Config, arrived chan<- struct{}) (
 				peer = tls.Server(c, config)
 			}
 			n, _ := peer.Read(head)
+			_, _ = io.WriteString(peer, answer) // a client that gets no answer reports it
 			fds = append(fds, bare(c))
 			if n > 0 {
 				arrived <- struct{}{}
@@ -119,7 +121,7 @@ func TestARequestToHTTP1HoldsLittle(t *testing.T) {
 				if secure {
 					config, most = w.serverTLS("http/1.1"), most+tlsMemory
 				}
-				request.upstream = w.patientBack1(w.silentUpstream1(config, arrived), secure)
+				request.upstream = w.patientBack1(w.silentUpstream1(config, arrived, ""), secure)
 				held := request.heldAt(w, arrived) - request.buffers
 				if held > most {
 					t.Errorf("%d bytes are held for each request besides its window, want at most %d", held, most)
