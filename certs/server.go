@@ -123,7 +123,11 @@ func NewServer(o ServerOptions) (*Server, error) {
 		}
 	}
 	if s.tickets == nil && bad.err() == nil {
-		s.tickets = newTicketKeys(o.Time, inherited[o.ticketIdentity()])
+		var keys []ticketKey
+		if len(inherited) > 0 { // the identity takes time for each certificate
+			keys = inherited[o.ticketIdentity()]
+		}
+		s.tickets = newTicketKeys(o.Time, keys)
 	}
 	s.config = &tls.Config{
 		MinVersion:       o.MinVersion,

@@ -1,8 +1,10 @@
 package certs
 
 import (
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
 	"testing"
 
 	"github.com/drawbridge-gateway/drawbridge/certs/pki"
@@ -67,5 +69,15 @@ func TestServerVerifiesIndependentlyOfCryptoTLS(t *testing.T) {
 				t.Errorf("%s, resumed %v: reason %q, want %q", c.name, resumed, got, c.want)
 			}
 		}
+	}
+}
+
+// A listener may present 10,000 certificates, and a write of one of them makes a new
+// Server.
+func TestTicketIdentitiesHashNoCertificate(t *testing.T) {
+	o := ServerOptions{Owner: "edge", Certificates: []*Certificate{{fingerprint: "aa"}, {fingerprint: "bb"}}} // without a leaf
+	sum := sha256.Sum256([]byte(`"edge" false 0 false 0 0 [] [] [] aa bb`))
+	if got, want := o.ticketIdentity(), hex.EncodeToString(sum[:]); got != want {
+		t.Errorf("%s, want %s, which other versions of the program use", got, want)
 	}
 }

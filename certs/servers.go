@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"sync"
@@ -260,12 +261,11 @@ func ParseTicketKeys(text []byte) (TicketKeys, error) {
 // ticketIdentity returns the values that sameIdentity compares, in a form that another
 // process can compare.
 func (o *ServerOptions) ticketIdentity() string {
-	var text strings.Builder
-	fmt.Fprintf(&text, "%q %t %d %t %d %d %v %v %q", o.Owner, o.RejectUnknownSNI, o.ClientAuth, o.AllowMissingClientAuthUsage,
+	identity := sha256.New()
+	fmt.Fprintf(identity, "%q %t %d %t %d %d %v %v %q", o.Owner, o.RejectUnknownSNI, o.ClientAuth, o.AllowMissingClientAuthUsage,
 		o.MinVersion, o.MaxVersion, o.CipherSuites, o.Groups, o.NextProtos)
 	for _, c := range o.Certificates {
-		fmt.Fprintf(&text, " %s", FingerprintOf(c.Leaf()))
+		_, _ = io.WriteString(identity, " "+c.fingerprint) // never fails
 	}
-	sum := sha256.Sum256([]byte(text.String()))
-	return hex.EncodeToString(sum[:])
+	return hex.EncodeToString(identity.Sum(nil))
 }
