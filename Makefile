@@ -337,8 +337,9 @@ bench-scale: build ## Measure a gateway with 10,000 resources of each kind: star
 	$(GO) -C bench run . scale -drawbridge $(BINARY) -writes 200
 
 .PHONY: bench-growth
-bench-growth: build ## Measure a gateway with 100, 1,000 and 10,000 resources of each kind, and print how each figure grows
-	$(GO) -C bench run . growth -drawbridge $(BINARY)
+bench-growth: build ## Measure how costs grow with connections, routes, certificates, revisions and all resources, and draw them into bench/plots
+	$(GO) -C bench build -o $(CURDIR)/bin/bench .
+	bin/bench growth -drawbridge $(BINARY) -plots bench/plots $(if $(PARTS),-parts '$(PARTS)')
 
 .PHONY: bench-commits
 bench-commits: ## Measure the time that history and sealing add to a commit

@@ -13,27 +13,6 @@ import (
 // scaleCommand is the argument that measures a gateway with a large state.
 const scaleCommand = "scale"
 
-// growthCommand is the argument that prints how its figures grow.
-const growthCommand = "growth"
-
-// runGrowth executes the command line of growthCommand.
-func runGrowth(ctx context.Context, args []string) error {
-	flags := flag.NewFlagSet(growthCommand, flag.ContinueOnError)
-	o := scale.GrowthOptions{Options: scale.Options{Report: os.Stdout}, Sizes: []int{100, 1000, 10_000}}
-	flags.StringVar(&o.Binary, "drawbridge", "../bin/drawbridge", "`binary` of Drawbridge")
-	flags.IntVar(&o.Writes, "writes", 100, "`writes` of each row")
-	idle := flags.Float64("idle", 60, "`seconds` that the idle process is measured, and the one that changes")
-	flags.BoolVar(&o.Alone, "alone", false, "as for scale")
-	if err := flags.Parse(args); err != nil {
-		return err
-	}
-	if flags.NArg() > 0 || o.Writes < 1 || *idle <= 0 {
-		return fmt.Errorf("growth: -writes must be at least 1, -idle more than 0, and nothing else may be given")
-	}
-	o.Idle = time.Duration(*idle * float64(time.Second))
-	return scale.Growth(ctx, o)
-}
-
 // runScale executes the command line of scaleCommand.
 func runScale(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet(scaleCommand, flag.ContinueOnError)

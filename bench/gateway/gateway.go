@@ -1,4 +1,7 @@
-package scale
+// Package gateway runs a Drawbridge binary and calls its admin service.
+//
+// A Gateway owns its process. The caller owns the directory of the process's state.
+package gateway
 
 import (
 	"context"
@@ -22,29 +25,31 @@ const (
 	stopTimeout  = 30 * time.Second
 )
 
-// A gateway is a running process of the binary.
-type gateway struct {
-	binary, dir string
-	ops         string // host:port
-	priority    bool   // run at a real-time priority
+// A Gateway is a binary with a state, and a process of it while it runs.
+type Gateway struct {
+	Binary   string
+	Dir      string // holds the state, the admin socket and the log
+	Ops      string // host:port
+	Priority bool   // run at a real-time priority
+
+	Tree  proc.Tree                  // the running process
+	Admin adminv1.AdminServiceClient // the admin service of the running process
 
 	process *child.Process // nil: not running
-	tree    proc.Tree
 	conn    *grpc.ClientConn
-	admin   adminv1.AdminServiceClient
 }
 
-// start starts the binary on the store in g.dir, and returns the time until /readyz
+// Start starts the binary on the store in g.Dir, and returns the time until /readyz
 // answered 200.
-func (g *gateway) start(ctx context.Context) (time.Duration, error) {
+func (g *Gateway) Start(ctx context.Context) (time.Duration, error) {
 	began := time.Now()
 	var p *child.Process
 	start := func() (err error) {
-		p, err = child.Start(g.binary, g.flags(), filepath.Join(g.dir, "log"))
+		p, err = child.Start(g.Binary, g.flags(), filepath.Join(g.Dir, "log"))
 		return err
 	}
 	var err error
-	if g.priority {
+	if g.Priority {
 		err = atPriority(start)
 	} else {
 		err = start()
@@ -52,32 +57,32 @@ func (g *gateway) start(ctx context.Context) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	g.process, g.tree = p, proc.Tree{PID: p.PID()}
+	g.process, g.Tree = p, proc.Tree{PID: p.PID()}
 	ready, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	if err := p.Await(ready, 5*time.Millisecond, g.ready); err != nil {
-		return 0, fmt.Errorf("start %s: %w", g.binary, err)
+		return 0, fmt.Errorf("start %s: %w", g.Binary, err)
 	}
 	took := time.Since(began)
 	g.conn, err = grpc.NewClient("unix:"+g.socket(), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return 0, err
 	}
-	g.admin = adminv1.NewAdminServiceClient(g.conn)
+	g.Admin = adminv1.NewAdminServiceClient(g.conn)
 	return took, nil
 }
 
 // flags returns the command line of the gateway.
-func (g *gateway) flags() []string {
+func (g *Gateway) flags() []string {
 	return []string{
-		"serve", "--data-dir", filepath.Join(g.dir, "data"), "--admin", "unix:" + g.socket(), "--ops", g.ops,
-		"--log-level", "warn", "--drain-timeout", "1s", "--file-root", g.files(),
+		"serve", "--data-dir", g.Data(), "--admin", "unix:" + g.socket(), "--ops", g.Ops,
+		"--log-level", "warn", "--drain-timeout", "1s", "--file-root", g.Files(),
 	}
 }
 
 // ready returns nil if /readyz answers 200.
-func (g *gateway) ready(ctx context.Context) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+g.ops+"/readyz", nil)
+func (g *Gateway) ready(ctx context.Context) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+g.Ops+"/readyz", nil)
 	if err != nil {
 		return err
 	}
@@ -92,21 +97,24 @@ func (g *gateway) ready(ctx context.Context) error {
 	return nil
 }
 
-// files returns the directory of the certificates' files.
-func (g *gateway) files() string { return filepath.Join(g.dir, "files") }
+// Files returns the directory of the certificates' files.
+func (g *Gateway) Files() string { return filepath.Join(g.Dir, "files") }
 
-func (g *gateway) socket() string { return filepath.Join(g.dir, "admin.sock") }
+// Data returns the directory of the store.
+func (g *Gateway) Data() string { return filepath.Join(g.Dir, "data") }
 
-// output returns the end of the output of the process, if it is running.
-func (g *gateway) output() string {
+func (g *Gateway) socket() string { return filepath.Join(g.Dir, "admin.sock") }
+
+// Output returns the end of the output of the process, if it is running.
+func (g *Gateway) Output() string {
 	if g.process == nil {
 		return ""
 	}
 	return g.process.Log()
 }
 
-// stop ends the process and returns when it is gone.
-func (g *gateway) stop() error {
+// Stop ends the process and returns when it is gone.
+func (g *Gateway) Stop() error {
 	if g.process == nil {
 		return nil
 	}

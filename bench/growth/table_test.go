@@ -1,7 +1,9 @@
-package scale
+package growth
 
 import (
 	"math"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -25,14 +27,33 @@ func TestSlopesAreExponentsOfGrowth(t *testing.T) {
 }
 
 func TestGrowthIsATable(t *testing.T) {
-	g := growth{sizes: []int{100, 1000}, figures: map[string]map[int]float64{}}
-	g.add("memory", 100, 2)
-	g.add("memory", 1000, 20)
+	table := NewTable("resources", []int{10, 100, 1000})
+	table.Add("memory", 10, 2)
+	table.Add("memory", 100, 2)
+	table.Add("memory", 1000, 200)
+	table.Add("start", 1000, 3)
 	var out strings.Builder
-	if err := g.write(&out); err != nil {
+	if err := table.Write(&out); err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(out.String(), "memory") || !strings.HasSuffix(out.String(), "2.00      20.00       1.00\n") {
-		t.Errorf("%s", out.String())
+	for _, want := range []string{
+		"resources ", "slope  last step\n", " 2.00       2.00     200.00       1.00       2.00\n", " -          -       3.00       0.00       0.00\n",
+	} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in\n%s", want, out.String())
+		}
+	}
+	plot := filepath.Join(t.TempDir(), "plot.svg")
+	if err := table.Draw(plot, "Growth", "memory", "start", "absent"); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(plot)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"memory: slope 1.00", "start: slope 0.00"} {
+		if !strings.Contains(string(text), want) {
+			t.Errorf("the plot lacks %q", want)
+		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -85,5 +86,34 @@ func TestThisProcessIsFoundInTheRealProc(t *testing.T) {
 	}
 	if n, err := tree.Anon(); err != nil || n == 0 {
 		t.Errorf("RssAnon is %d, %v", n, err)
+	}
+}
+
+func TestTheClockIsTheCPUTimeOfTheProcess(t *testing.T) {
+	self := Tree{PID: os.Getpid()}
+	before, err := self.Clock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var own, now syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &own); err != nil {
+		t.Fatal(err)
+	}
+	spent := func(u syscall.Rusage) time.Duration { return time.Duration(u.Utime.Nano() + u.Stime.Nano()) }
+	for now = own; spent(now)-spent(own) < 50*time.Millisecond; {
+		if err := syscall.Getrusage(syscall.RUSAGE_SELF, &now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	after, err := self.Clock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The kernel may account the two in steps of up to 10 ms.
+	if after-before < 30*time.Millisecond {
+		t.Errorf("the clock shows %v for %v of work", after-before, spent(now)-spent(own))
+	}
+	if _, err := (Tree{PID: 1 << 22}).Clock(); err == nil {
+		t.Error("a process that does not exist has a clock")
 	}
 }

@@ -3,11 +3,9 @@ package scale
 import (
 	"context"
 	"fmt"
-	"io"
-	"math"
-	"strings"
 	"time"
 
+	"github.com/drawbridge-gateway/drawbridge/bench/growth"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
@@ -20,73 +18,23 @@ type GrowthOptions struct {
 // Growth runs once for each size, and prints how each figure grows with the number of
 // resources. A slope of 1 is linear growth; 0 is no growth.
 func Growth(ctx context.Context, o GrowthOptions) error {
-	table := growth{sizes: o.Sizes, figures: map[string]map[int]float64{}}
+	table := growth.NewTable("resources of each kind", o.Sizes)
 	for _, n := range o.Sizes {
 		one := o.Options
 		one.N, one.Writes = n, min(o.Writes, n)
-		one.record = func(row string, figure float64) { table.add(row, n, figure) }
+		one.record = func(row string, figure float64) { table.Add(row, n, figure) }
 		if err := Run(ctx, one); err != nil && ctx.Err() != nil {
 			return err
 		} // the report shows figures that miss their target
 		fmt.Fprintln(o.Report)
 	}
-	return table.write(o.Report)
-}
-
-// A growth holds figures by row and size.
-type growth struct {
-	sizes   []int
-	rows    []string // the rows in order
-	figures map[string]map[int]float64
-}
-
-func (g *growth) add(row string, n int, figure float64) {
-	if g.figures[row] == nil {
-		g.figures[row] = map[int]float64{}
-		g.rows = append(g.rows, row)
-	}
-	g.figures[row][n] = figure
-}
-
-func (g *growth) write(w io.Writer) error {
-	var out strings.Builder
-	fmt.Fprintf(&out, "%-52s", "resources of each kind")
-	for _, n := range g.sizes {
-		fmt.Fprintf(&out, " %10d", n)
-	}
-	out.WriteString("      slope\n")
-	for _, row := range g.rows {
-		fmt.Fprintf(&out, "%-52s", row)
-		for _, n := range g.sizes {
-			fmt.Fprintf(&out, " %10.2f", g.figures[row][n])
-		}
-		fmt.Fprintf(&out, " %10.2f\n", slope(g.sizes, g.figures[row]))
-	}
-	_, err := io.WriteString(w, out.String())
-	return err
-}
-
-// slope returns the exponent of growth: the slope of the line that best fits the logarithms
-// of sizes and figures. It ignores figures that are not positive.
-func slope(sizes []int, figures map[int]float64) float64 {
-	var n, sx, sy, sxx, sxy float64
-	for _, size := range sizes {
-		if figures[size] <= 0 {
-			continue
-		}
-		x, y := math.Log(float64(size)), math.Log(figures[size])
-		n, sx, sy, sxx, sxy = n+1, sx+x, sy+y, sxx+x*x, sxy+x*y
-	}
-	if n < 2 {
-		return 0
-	}
-	return (n*sxy - sx*sy) / (n*sxx - sx*sx)
+	return table.Write(o.Report)
 }
 
 // changes measures the process while a route changes 100 times a second.
 func (r *run) changes(ctx context.Context) error {
 	const every = 10 * time.Millisecond
-	before, err := r.gateway.tree.CPU()
+	before, err := r.gateway.Tree.CPU()
 	if err != nil {
 		return err
 	}
@@ -101,16 +49,16 @@ func (r *run) changes(ctx context.Context) error {
 			return ctx.Err()
 		}
 		began := time.Now()
-		if _, err := r.gateway.admin.PutRoute(ctx, &adminv1.PutRouteRequest{Route: r.route(i%r.n, fmt.Sprint("change ", i))}); err != nil {
+		if _, err := r.gateway.Admin.PutRoute(ctx, &adminv1.PutRouteRequest{Route: r.route(i%r.n, fmt.Sprint("change ", i))}); err != nil {
 			return err
 		}
 		slowest = max(slowest, time.Since(began))
 	}
-	after, err := r.gateway.tree.CPU()
+	after, err := r.gateway.Tree.CPU()
 	if err != nil {
 		return err
 	}
-	anon, err := r.gateway.tree.Anon()
+	anon, err := r.gateway.Tree.Anon()
 	if err != nil {
 		return err
 	}

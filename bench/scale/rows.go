@@ -33,21 +33,21 @@ func (r *run) starts(ctx context.Context) error {
 	const starts = 3
 	var took, cpu, memory []float64
 	for i := range starts {
-		d, err := r.gateway.start(ctx)
+		d, err := r.gateway.Start(ctx)
 		if err != nil {
 			return err
 		}
-		used, err := r.gateway.tree.CPU()
+		used, err := r.gateway.Tree.CPU()
 		if err != nil {
 			return err
 		}
-		anon, err := r.gateway.tree.Anon()
+		anon, err := r.gateway.Tree.Anon()
 		if err != nil {
 			return err
 		}
 		took, cpu, memory = append(took, milliseconds(d)), append(cpu, milliseconds(used)), append(memory, float64(anon)/(1<<20))
 		if i < starts-1 {
-			if err := r.gateway.stop(); err != nil {
+			if err := r.gateway.Stop(); err != nil {
 				return err
 			}
 		}
@@ -84,7 +84,7 @@ func (r *run) watches(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		dir := filepath.Join(r.gateway.files(), c.GetName())
+		dir := filepath.Join(r.gateway.Files(), c.GetName())
 		pair := &adminv1.CertificateFiles{CertificatePath: filepath.Join(dir, "tls.crt"), PrivateKeyPath: filepath.Join(dir, "tls.key")}
 		if err := os.Mkdir(dir, 0o700); err != nil {
 			return err
@@ -110,7 +110,7 @@ func (r *run) rest(ctx context.Context, row string, settled, d time.Duration) er
 	if err := pause(ctx, settled); err != nil {
 		return err
 	}
-	before, err := r.gateway.tree.CPU()
+	before, err := r.gateway.Tree.CPU()
 	if err != nil {
 		return err
 	}
@@ -118,11 +118,11 @@ func (r *run) rest(ctx context.Context, row string, settled, d time.Duration) er
 	if err := pause(ctx, d); err != nil {
 		return err
 	}
-	after, err := r.gateway.tree.CPU()
+	after, err := r.gateway.Tree.CPU()
 	if err != nil {
 		return err
 	}
-	anon, err := r.gateway.tree.Anon()
+	anon, err := r.gateway.Tree.Anon()
 	if err != nil {
 		return err
 	}
@@ -135,7 +135,7 @@ func (r *run) rest(ctx context.Context, row string, settled, d time.Duration) er
 func (r *run) scrapes(context.Context) error {
 	const scrapes = 5
 	cpu, err := r.cpuOf(scrapes, func(int) error {
-		answer, err := http.Get("http://" + r.gateway.ops + "/metrics")
+		answer, err := http.Get("http://" + r.gateway.Ops + "/metrics")
 		if err != nil {
 			return err
 		}
@@ -146,7 +146,7 @@ func (r *run) scrapes(context.Context) error {
 	if err != nil {
 		return err
 	}
-	anon, err := r.gateway.tree.Anon()
+	anon, err := r.gateway.Tree.Anon()
 	if err != nil {
 		return err
 	}
@@ -161,7 +161,7 @@ const settle = 2 * time.Second
 // cpuOf calls do n times and returns the CPU per call in ms, including work that a call
 // leaves for later.
 func (r *run) cpuOf(n int, do func(i int) error) (float64, error) {
-	before, err := r.gateway.tree.CPU()
+	before, err := r.gateway.Tree.CPU()
 	if err != nil {
 		return 0, err
 	}
@@ -171,7 +171,7 @@ func (r *run) cpuOf(n int, do func(i int) error) (float64, error) {
 		}
 	}
 	time.Sleep(settle)
-	after, err := r.gateway.tree.CPU()
+	after, err := r.gateway.Tree.CPU()
 	return milliseconds(after-before) / float64(n), err
 }
 
@@ -208,7 +208,7 @@ func (r *run) handshakes(ctx context.Context) error {
 
 // writes measures writes of one resource of each kind.
 func (r *run) writes(ctx context.Context) error {
-	admin := r.gateway.admin
+	admin := r.gateway.Admin
 	for _, w := range []struct {
 		row string
 		put func(i, at int) error

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/bench/child"
+	"github.com/drawbridge-gateway/drawbridge/bench/gateway"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
@@ -47,8 +48,8 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	r := &run{Options: o, state: state, gateway: &gateway{binary: binary, dir: dir, priority: o.Alone}}
-	if err := os.Mkdir(r.gateway.files(), 0o700); err != nil {
+	r := &run{Options: o, state: state, gateway: &gateway.Gateway{Binary: binary, Dir: dir, Priority: o.Alone}}
+	if err := os.Mkdir(r.gateway.Files(), 0o700); err != nil {
 		return err
 	}
 	for _, port := range []*int{&r.ports.ops, &r.ports.edge, &r.ports.few, &r.ports.others} {
@@ -56,9 +57,9 @@ func Run(ctx context.Context, o Options) error {
 			return err
 		}
 	}
-	r.gateway.ops = fmt.Sprintf("127.0.0.1:%d", r.ports.ops)
+	r.gateway.Ops = fmt.Sprintf("127.0.0.1:%d", r.ports.ops)
 	err = r.measure(ctx)
-	return errors.Join(err, r.gateway.stop(), r.failed())
+	return errors.Join(err, r.gateway.Stop(), r.failed())
 }
 
 // listenersFor returns how many of n listeners the process's limit of descriptors
@@ -75,7 +76,7 @@ func listenersFor(n int) (int, error) {
 type run struct {
 	Options
 	*state
-	gateway *gateway
+	gateway *gateway.Gateway
 	ports   struct{ ops, edge, few, others int }
 	missed  []string
 	parent  string // the last row at the top level
@@ -83,18 +84,18 @@ type run struct {
 
 func (r *run) measure(ctx context.Context) error {
 	fmt.Fprintf(r.Report, "%d certificates, trust bundles, upstreams and routes, %d listeners; one listener has all certificates and all routes\n\n", r.n, r.listeners+2)
-	if _, err := r.gateway.start(ctx); err != nil {
+	if _, err := r.gateway.Start(ctx); err != nil {
 		return err
 	}
 	if err := r.fill(ctx); err != nil {
 		return fmt.Errorf("fill: %w", err)
 	}
-	if err := r.gateway.stop(); err != nil {
+	if err := r.gateway.Stop(); err != nil {
 		return err
 	}
 	for _, step := range []func(context.Context) error{r.starts, r.idle, r.handshakes, r.writes, r.idleAgain, r.changes, r.scrapes, r.watches} {
 		if err := step(ctx); err != nil {
-			return fmt.Errorf("%w; output of the gateway: %s", err, r.gateway.output())
+			return fmt.Errorf("%w; output of the gateway: %s", err, r.gateway.Output())
 		}
 	}
 	return nil
@@ -105,7 +106,7 @@ func (r *run) measure(ctx context.Context) error {
 func (r *run) chunks(ctx context.Context) (put func(*adminv1.Resource) error, flush func() error) {
 	var chunk []*adminv1.Resource
 	flush = func() error {
-		_, err := r.gateway.admin.Apply(ctx, &adminv1.ApplyRequest{Resources: chunk})
+		_, err := r.gateway.Admin.Apply(ctx, &adminv1.ApplyRequest{Resources: chunk})
 		chunk = nil
 		return err
 	}
