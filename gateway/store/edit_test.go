@@ -373,3 +373,19 @@ func BenchmarkPutAmongTenThousand(b *testing.B) {
 		s.Edit(Edit{Puts: []Put{{"upstream", upstream("new")}}}, &bad)
 	}
 }
+
+// Pages of all resources begin at an index. A page that copied all resources would make the
+// time of all pages grow with the square of their number.
+func TestFromYieldsAllFromAnIndexOn(t *testing.T) {
+	var empty State
+	for range empty.From(0) {
+		t.Error("an empty state yields a resource")
+	}
+	s := edit(t, &empty, Edit{Puts: put(listener("web", "app"), listener("api", "app"), upstream("app"), upstream("log"), upstream("db"))}).State()
+	all := s.All()
+	for i := range len(all) + 2 {
+		if got := slices.Collect(s.From(i)); !slices.Equal(got, all[min(i, len(all)):]) {
+			t.Errorf("from %d: %v", i, got)
+		}
+	}
+}

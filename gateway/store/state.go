@@ -2,6 +2,7 @@ package store
 
 import (
 	"fmt"
+	"iter"
 	"maps"
 	"sync"
 
@@ -96,6 +97,24 @@ func (s *State) All() []Resource {
 		all = append(all, s.List(k)...)
 	}
 	return all
+}
+
+// From yields the resources of All from the given index on. Its cost does not depend on
+// the index.
+func (s *State) From(index int) iter.Seq[Resource] {
+	return func(yield func(Resource) bool) {
+		skip := index
+		for _, k := range Kinds() {
+			list := s.List(k)
+			from := min(skip, len(list))
+			skip -= from
+			for _, r := range list[from:] {
+				if !yield(r) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // Len returns the number of resources of a kind.
