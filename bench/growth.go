@@ -29,7 +29,7 @@ func runGrowth(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet(growthCommand, flag.ContinueOnError)
 	o := growth.Options{
 		Report: os.Stdout, Conns: connsUpTo(most), Sizes: []int{10, 100, 1000, 10_000},
-		Silence: 5 * time.Second, Changing: []int{1000, 2000, 3000, 4000, 5000, 6000}, Routes: 1000, Every: 10 * time.Millisecond,
+		Silence: 5 * time.Second, Settle: 2 * time.Minute, Changing: []int{1000, 2000, 3000, 4000, 5000, 6000}, Routes: 1000, Every: 10 * time.Millisecond,
 	}
 	kinds := scale.GrowthOptions{Options: scale.Options{Report: os.Stdout, Idle: time.Minute}, Sizes: []int{100, 1000, 10_000}}
 	flags.StringVar(&o.Binary, "drawbridge", "../bin/drawbridge", "`binary` of Drawbridge")
@@ -45,6 +45,7 @@ func runGrowth(ctx context.Context, args []string) error {
 	}
 	flags.Func("conns", "numbers of idle `connections`, ascending and comma separated", sizes(&o.Conns))
 	flags.Func("sizes", "numbers of `routes` and certificates", sizes(&o.Sizes))
+	flags.Func("revisions", "numbers of `revisions` after which their part reports", sizes(&o.Changing))
 	names := flags.String("parts", "connections,routes,certificates,revisions,kinds", "`parts` to measure; kinds grows all kinds of resources together, as in scale")
 	if err := flags.Parse(args); err != nil {
 		return err

@@ -36,6 +36,7 @@ const (
 	connActive = "CPU of a request of others, µs"
 	connP50    = "its p50, ms"
 	connAfter  = "memory when all are closed, MiB above the start"
+	connFreed  = "seconds until it was freed"
 )
 
 // Connections measures idle connections of each kind.
@@ -113,7 +114,7 @@ func (b *bench) idle(ctx context.Context, k kind, n int, table *Table) error {
 	}
 	closeAll()
 	closeAll = nil
-	after, err := b.memory(ctx)
+	after, freed, err := b.freed(ctx, before, during)
 	if err != nil {
 		return err
 	}
@@ -128,8 +129,21 @@ func (b *bench) idle(ctx context.Context, k kind, n int, table *Table) error {
 		{connActive, request.cpu},
 		{connP50, request.p50},
 		{connAfter, after - before},
+		{connFreed, freed.Seconds()},
 	} {
 		table.Add(f.row, n, f.figure)
 	}
 	return nil
+}
+
+// freed waits until the gateway has freed most of the memory of closed connections, or for
+// b.Settle. It returns the memory, and the time that passed.
+func (b *bench) freed(ctx context.Context, before, during float64) (float64, time.Duration, error) {
+	for began := time.Now(); ; {
+		now, err := b.memory(ctx)
+		passed := time.Since(began)
+		if err != nil || now <= before+(during-before)/4+2 || passed >= b.Settle {
+			return now, passed, err
+		}
+	}
 }

@@ -26,6 +26,8 @@ type Options struct {
 	Report io.Writer // receives the tables
 	Plots  string    // directory of the plots; "": draw none
 
+	Settle time.Duration // limits the wait until the memory of closed connections is free
+
 	Conns   []int         // numbers of idle connections, ascending
 	Sizes   []int         // numbers of routes and of certificates, ascending
 	Writes  int           // writes of each size

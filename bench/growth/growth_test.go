@@ -31,7 +31,7 @@ func TestASmallMeasurementOfEachPart(t *testing.T) {
 	}{
 		{
 			"connections", Connections,
-			[]string{connMemory, connEach, connAccept, connIdle, connActive, connP50, connAfter},
+			[]string{connMemory, connEach, connAccept, connIdle, connActive, connP50, connAfter, connFreed},
 			[]string{"growth-idle-http.svg", "growth-idle-https.svg", "growth-idle-tcp.svg"},
 		},
 		{"routes", Routes, []string{resStart, resMemory, resStore, resWrite, resRequest, resPages, resPage, resAfter}, []string{"growth-routes.svg"}},

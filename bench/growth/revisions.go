@@ -113,7 +113,7 @@ func (c *changes) measure(ctx context.Context) error {
 		c.table.Add(revStore, n, now.store)
 		took, spent, column = nil, 0, column+1
 	}
-	title := fmt.Sprintf("%d routes, of which one changes every %v", c.Routes, c.Every)
+	title := fmt.Sprintf("%d routes, and a change of one every %v", c.Routes, c.Every)
 	if err := c.report(c.table, "growth-revisions.svg", title, revCPU, revP50, revP99, revMemory, revStore); err != nil {
 		return err
 	}
