@@ -35,34 +35,49 @@ func startEtcd(t testing.TB, a *authority, members int, flags ...string) *etcdCl
 	} {
 		writeFile(t, filepath.Join(c.dir, name), data)
 	}
-	var cluster []string
-	for i := range members {
+	c.choosePorts(t, host.String(), members)
+	c.run(t, flags)
+	return c
+}
+
+// choosePorts chooses the URLs of members. The ports are free again when it returns.
+func (c *etcdCluster) choosePorts(t testing.TB, host string, members int) {
+	t.Helper()
+	for range members {
 		for _, urls := range []*[]string{&c.clients, &c.peers} {
-			l, err := net.Listen("tcp", net.JoinHostPort(host.String(), "0"))
+			l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer l.Close() // not until all ports are chosen, so that they differ
 			*urls = append(*urls, "https://"+l.Addr().String())
 		}
-		cluster = append(cluster, fmt.Sprintf("etcd-%d=%s", i+1, c.peers[i]))
 	}
-	c.run(t, strings.Join(cluster, ","), flags)
-	return c
 }
 
-func (c *etcdCluster) run(t testing.TB, cluster string, flags []string) {
+// run starts all members.
+func (c *etcdCluster) run(t testing.TB, flags []string) {
+	t.Helper()
+	var cluster []string
+	for i, peer := range c.peers {
+		cluster = append(cluster, fmt.Sprintf("etcd-%d=%s", i+1, peer))
+	}
 	for i := range c.clients {
 		name := fmt.Sprint("etcd-", i+1)
 		cmd := exec.Command("etcd", append([]string{
-			"--name", name, "--data-dir", name, "--logger", "zap", "--log-level", "error", "--initial-cluster", cluster, "--initial-cluster-token", c.dir,
+			"--name", name, "--data-dir", name, "--logger", "zap", "--log-level", "error", "--initial-cluster", strings.Join(cluster, ","), "--initial-cluster-token", c.dir,
 			"--heartbeat-interval", "500", "--election-timeout", "5000", // so that a busy machine does not change the leader
 			"--listen-client-urls", c.clients[i], "--advertise-client-urls", c.clients[i], "--listen-peer-urls", c.peers[i], "--initial-advertise-peer-urls", c.peers[i],
 			"--client-cert-auth", "--trusted-ca-file", "ca.pem", "--cert-file", "etcd.pem", "--key-file", "etcd-key.pem",
 			"--peer-client-cert-auth", "--peer-trusted-ca-file", "ca.pem", "--peer-cert-file", "etcd.pem", "--peer-key-file", "etcd-key.pem",
 		}, flags...)...)
 		cmd.Dir = c.dir
-		startCmd(t, cmd)
+		p := startCmd(t, cmd)
+		t.Cleanup(func() {
+			if t.Failed() {
+				t.Logf("%s: %s", name, tail(p.out.String()))
+			}
+		})
 	}
 }
 
