@@ -3,6 +3,7 @@ package snapshot
 import (
 	"cmp"
 	"context"
+	"errors"
 	"net"
 	"net/netip"
 	"strconv"
@@ -135,6 +136,9 @@ func domainOf(srv string) string {
 func newClients(o certs.ClientOptions, host string, protocol backs.Protocol, before endpointClients) (c endpointClients, err error) {
 	if o.ServerName == "" && !o.FromHost {
 		o.ServerName = host
+	}
+	if lacksTrust(&o) {
+		return c, errors.New("no trust bundle is available")
 	}
 	forHTTP := o
 	if len(o.NextProtos) == 0 {

@@ -49,6 +49,10 @@ type requirement struct {
 // require builds the requirement of u. It reuses equal parts of before.
 func (s upstreamScope) require(u *liveUpstream, o *certs.ClientOptions, before requirement) {
 	policy := s.revalidation(u.msg.GetTls().GetRevalidation())
+	if lacksTrust(o) {
+		u.requirement = requirement{policy: policy}
+		return
+	}
 	r, err := certs.NewRequirements(*o)
 	if err != nil {
 		s.addFaults("tls", err)

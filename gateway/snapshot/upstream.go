@@ -229,6 +229,9 @@ func (s upstreamScope) buildUpstream(u, prev *liveUpstream) {
 			}
 			u.clients[addr] = s.clients(at, *settings, host, back.Protocol, before)
 			eo.Stream, eo.HTTP = u.clients[addr].stream, u.clients[addr].http
+			if eo.HTTP == nil { // without TLS clients it would be an endpoint in plaintext
+				continue
+			}
 		}
 		o.Endpoints = append(o.Endpoints, eo)
 	}
@@ -420,6 +423,14 @@ func (s upstreamScope) warnOfIssuer(u *liveUpstream) {
 	}
 }
 
+// lacksTrust reports that the trust bundles of TLS settings do not exist, are down, or
+// must still be gathered. Each is reported elsewhere, and the snapshot is not used or the
+// upstream is down. Package certs would take settings without trust bundles to mean the
+// system's roots, and read them for each upstream while the writer's lock is held.
+func lacksTrust(o *certs.ClientOptions) bool {
+	return len(o.Trust) == 0 && o.Verification != certs.VerifyInsecureSkip
+}
+
 // clients returns the TLS clients of one endpoint. It reuses clients of before with
 // equal settings.
 func (s upstreamScope) clients(at invalid.Path, o certs.ClientOptions, host string, protocol backs.Protocol, before endpointClients) (c endpointClients) {
@@ -431,7 +442,7 @@ func (s upstreamScope) clients(at invalid.Path, o certs.ClientOptions, host stri
 		s.Add("tls.server_name", "must be set, because %s has no host name to verify", at)
 		return c
 	}
-	if s.Len() > 0 {
+	if s.Len() > 0 || lacksTrust(&o) {
 		return c
 	}
 	if protocol == backs.HTTP2 && len(o.NextProtos) > 0 && !slices.Contains(o.NextProtos, "h2") {

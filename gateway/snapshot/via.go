@@ -117,7 +117,7 @@ func (s upstreamScope) proxyTLS(u *liveUpstream, t *adminv1.ProxyTls, host strin
 			return nil
 		}
 	}
-	if s.Len() > 0 {
+	if s.Len() > 0 || lacksTrust(&o) {
 		return nil // a certificate or bundle may be missing
 	}
 	c, err := certs.NewClient(o)
