@@ -21,11 +21,12 @@ import (
 type refusingUpstream struct {
 	mu       sync.Mutex
 	fails    int
-	after    int  // bytes of the body that arrive before the refusal
-	window   bool // the upstream reopens the first window
-	goesAway bool // the upstream refuses with GOAWAY, not with RST_STREAM
-	leaves   bool // the upstream closes the connection at once
-	seen     int  // number of requests
+	after    int           // bytes of the body that arrive before the refusal
+	arrived  chan struct{} // gets a value when a part of a body arrives; nil: not
+	window   bool          // the upstream reopens the first window
+	goesAway bool          // the upstream refuses with GOAWAY, not with RST_STREAM
+	leaves   bool          // the upstream closes the connection at once
+	seen     int           // number of requests
 	conns    int
 }
 
@@ -74,6 +75,10 @@ func (d *refusingUpstream) serve(c net.Conn) {
 			end = f.StreamEnded()
 		case *http2.DataFrame:
 			n, r := uint32(len(f.Data())), requests[id]
+			select {
+			case d.arrived <- struct{}{}:
+			default:
+			}
 			if n > 0 {
 				_ = fr.WriteWindowUpdate(0, n)
 			}
@@ -221,11 +226,20 @@ func TestRefusedRequestsGoToAnotherEndpoint(t *testing.T) {
 // If no memory is left to keep a body, it is sent as it arrives and not kept.
 func TestKeptBodiesAreBoundedTogether(t *testing.T) {
 	w := newTestbed(t)
-	d := &refusingUpstream{fails: 1, after: 10}
+	// The refusal follows the second part of the body: only then is the first certainly sent
+	// and forgotten.
+	d := &refusingUpstream{fails: 1, after: 4000, arrived: make(chan struct{}, 1)}
 	s, address := w.plain(w.back(backs.HTTP2, w.raw(w.serverTLS("h2"), d.serve)))
 	s.shared.LimitKept(1)
 	for _, want := range []int{502, 200} {
-		res, err := w.browser().Post("http://"+address, "", bytes.NewReader(make([]byte, 5000)))
+		body, client := io.Pipe()
+		go func() {
+			_, _ = client.Write(make([]byte, 2500))
+			<-d.arrived
+			_, _ = client.Write(make([]byte, 2500))
+			client.Close()
+		}()
+		res, err := w.browser().Post("http://"+address, "", body)
 		if err != nil {
 			t.Fatal(err)
 		}
