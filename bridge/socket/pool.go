@@ -23,8 +23,16 @@ const (
 	maxFlows = 64
 )
 
-// sizes are the lengths of a Pool's buffers.
-var sizes = [...]int{BufferSize, bulkSize + slack, flowSize + slack}
+// sizes are the lengths of a Pool's buffers. A Pool lends only those of basic, bulk and
+// flow; a Lender with a Budget lends the others too.
+var sizes = [...]int{1 << 10, 4 << 10, 16 << 10, BufferSize, 64 << 10, bulkSize + slack, flowSize + slack}
+
+// Indexes into sizes.
+const (
+	basic = 3
+	bulk  = 5
+	flow  = 6
+)
 
 // A Pool lends buffers. The zero value is ready to use, by any number of
 // goroutines.
@@ -46,16 +54,22 @@ func (p *Pool) count(more int64) {
 }
 
 // Get lends a buffer of BufferSize. Its content is arbitrary.
-func (p *Pool) Get() *[]byte { return p.lend(0) }
+func (p *Pool) Get() *[]byte { return p.lend(basic) }
 
 // Lend lends a buffer of at least n bytes.
 func (p *Pool) Lend(n int) *[]byte {
-	for i, size := range sizes[:len(sizes)-1] {
-		if n <= size {
-			return p.lend(i)
-		}
+	switch {
+	case n <= sizes[basic]:
+		return p.lend(basic)
+	case n <= sizes[bulk]:
+		return p.lend(bulk)
 	}
-	if n == sizes[len(sizes)-1] {
+	return p.make(n)
+}
+
+// make lends a new buffer of n bytes.
+func (p *Pool) make(n int) *[]byte {
+	if n == sizes[flow] {
 		n++ // a different size, so that Put does not count it as one of the largest
 	}
 	p.count(1)
@@ -66,15 +80,14 @@ func (p *Pool) Lend(n int) *[]byte {
 // LendLarge lends a buffer of n bytes, or the largest available. The caller must return
 // it before it waits.
 func (p *Pool) LendLarge(n int) *[]byte {
-	const last = len(sizes) - 1
-	if n <= sizes[last-1] {
+	if n <= sizes[bulk] {
 		return p.Lend(n)
 	}
 	if p.flows.Add(1) > maxFlows {
 		p.flows.Add(-1)
-		return p.lend(last - 1)
+		return p.lend(bulk)
 	}
-	return p.lend(last)
+	return p.lend(flow)
 }
 
 func (p *Pool) lend(class int) *[]byte {
@@ -89,14 +102,14 @@ func (p *Pool) lend(class int) *[]byte {
 // Put returns a buffer to the pool. The caller must not use it afterward.
 func (p *Pool) Put(b *[]byte) {
 	p.count(-1)
-	switch n := len(*b); n {
-	case sizes[0]:
-		p.free[0].Put(b)
-	case sizes[1]:
-		p.free[1].Put(b)
-	case sizes[2]:
-		p.free[2].Put(b)
-		p.flows.Add(-1)
+	for class, size := range sizes {
+		if len(*b) == size {
+			p.free[class].Put(b)
+			if class == flow {
+				p.flows.Add(-1)
+			}
+			return
+		}
 	}
 }
 

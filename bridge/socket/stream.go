@@ -20,7 +20,7 @@ func (wouldBlock) Temporary() bool { return true }
 // A stream is the reading half of a Socket after Stream. Only the reading goroutine
 // uses it.
 type stream struct {
-	pool  *Pool           // nil until Stream
+	pool  Lender          // has no Pool until Stream
 	raw   syscall.RawConn // nil if not a kernel socket: then reads hold a buffer
 	wait  func(fd uintptr) bool
 	look  func(fd uintptr)
@@ -56,10 +56,10 @@ type stream struct {
 // Stream must be called before s is shared between goroutines. A second call has no
 // effect.
 func (s *Socket) Stream(pool *Pool) {
-	if s.in.pool != nil {
+	if s.in.pool.pool != nil {
 		return
 	}
-	s.in.pool = pool
+	s.in.pool = NewLender(pool)
 	s.in.taken, s.unread = s.unread, nil
 	s.in.wait, s.in.look = s.in.tryRead, func(fd uintptr) { s.in.tryRead(fd) }
 	s.in.exchange, s.in.drop = s.tryExchange, s.out.dropLocked
@@ -83,7 +83,7 @@ func (s *Socket) Fill() error {
 		time.Sleep(FloodPause)
 	}
 	if s.in.raw == nil {
-		s.in.buf = s.in.pool.Get()
+		s.in.buf = s.in.pool.Read(BufferSize)
 		s.in.n, s.in.err = s.Conn.Read(*s.in.buf)
 	} else if err := s.in.raw.Read(s.in.wait); err != nil {
 		s.Release()
@@ -123,7 +123,7 @@ func (s *Socket) AllowWait(allowed bool) { s.in.mayWait, s.in.waits = allowed, f
 // continued later. BeginWait reports false if AllowWait has not allowed it. Only the
 // reading goroutine may call it.
 func (s *Socket) BeginWait() bool {
-	if s.carrier == nil && s.in.pool == nil {
+	if s.carrier == nil && s.in.pool.pool == nil {
 		return true // reads wait anyway
 	}
 	s.in.waits = s.in.mayWait && s.carrier == nil
@@ -154,8 +154,9 @@ func (s *Socket) filled() error {
 // when a wait begins.
 func (in *stream) tryRead(fd uintptr) bool {
 	n := in.readSize()
-	in.buf = in.pool.LendLarge(n)
-	in.n, in.err = ReadNow(int(fd), (*in.buf)[:min(n, len(*in.buf))])
+	in.buf = in.pool.Read(n)
+	p := (*in.buf)[:min(n, len(*in.buf))]
+	in.n, in.err = ReadNow(int(fd), p)
 	if in.err == syscall.EAGAIN {
 		in.release()
 		return false
@@ -223,7 +224,7 @@ func (s *Socket) Read(p []byte) (n int, err error) {
 		n = copy(p, s.unread)
 		s.unread = s.unread[n:]
 		s.record.keep(p[:n])
-	case s.in.pool == nil:
+	case s.in.pool.pool == nil:
 		if n, err = s.Conn.Read(p); n > 0 {
 			s.sender.readBeforeReset.Store(false)
 			s.record.keep(p[:n])

@@ -244,12 +244,17 @@ func (c *conn1) Done() {
 	c.out.Drop()
 	if !clean {
 		c.in.Drop()
+		c.in.Charge(nil)
 		c.pool.discard(c)
 		return
 	}
+	c.in.Charge(nil)
 	c.reset()
 	c.pool.put(c)
 }
+
+// Charge charges the buffers that hold the response to b, until Done.
+func (c *conn1) Charge(b *socket.Budget) { c.in.Charge(b) }
 
 // Reader returns the reader of the back's connection, and Writer the writer.
 func (c *conn1) Reader() *wire.Reader { return &c.in }

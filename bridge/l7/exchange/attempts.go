@@ -164,6 +164,7 @@ func (t *attempts) send(e *upstream.Endpoint) (message.Back, error) {
 		}
 		t.turn.Connected()
 		t.maybeSeen = true
+		charge(x.front, b)
 		if err = x.upload.send(b); err == nil {
 			err = x.receive(b)
 		}

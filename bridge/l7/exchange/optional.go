@@ -6,6 +6,7 @@ import (
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/wire"
+	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 )
 
@@ -27,6 +28,71 @@ func flowBetween(from, to any) wire.Flow {
 		return wire.Flow{}
 	}
 	return wire.Flow{In: in.Reader(), Out: out.Writer()}
+}
+
+// A budgeted front bounds the memory of the responses that its client has not read. The
+// rules for calling Write apply to its methods.
+type budgeted interface {
+	// Budget returns the budget for the buffers that hold the response.
+	Budget() *socket.Budget
+
+	// ReadLimit returns how many bytes of the response should be read at once.
+	ReadLimit() int
+
+	// WriteWhileOpen is Write, but stops where the client's windows let nothing through. It
+	// returns how much of p it sent. If that is less than all, Write must be called next.
+	WriteWhileOpen(p []byte) (sent int, err error)
+}
+
+// A chargeable is a back whose buffers can be charged to a budget until Done.
+type chargeable interface{ Charge(b *socket.Budget) }
+
+// charge charges the buffers of b to the budget of f, if both have what it takes. The first
+// part of the response may be as large as the client's window.
+func charge(f Front, b message.Back) {
+	if c, ok := b.(chargeable); ok {
+		if flow := chargedFlowBetween(b, f); flow.in != nil {
+			c.Charge(flow.out.Budget())
+			flow.in.Limit(flow.out.ReadLimit())
+		}
+	}
+}
+
+// A chargedFlow carries a response's body within the budget of its front. The zero
+// chargedFlow has no budget.
+type chargedFlow struct {
+	in  *wire.Reader // nil: the back has no socket of its own
+	out budgeted
+}
+
+func chargedFlowBetween(b message.Back, f Front) chargedFlow {
+	in, ok1 := b.(socketReader)
+	out, ok2 := f.(budgeted)
+	if !ok1 || !ok2 {
+		return chargedFlow{}
+	}
+	return chargedFlow{in.Reader(), out}
+}
+
+// beforeRead is called before a read.
+func (c chargedFlow) beforeRead() {
+	if c.in != nil && !c.in.Holds() {
+		c.in.Limit(c.out.ReadLimit())
+	}
+}
+
+// write is f.Write. While the client's window is shut, it holds only the rest of p.
+func (c chargedFlow) write(f Front, p []byte) error {
+	if c.in == nil {
+		return f.Write(p)
+	}
+	n, err := c.out.WriteWhileOpen(p)
+	if err != nil || n == len(p) {
+		return err
+	}
+	b := c.in.Detach(p[n:])
+	defer c.in.Return(b)
+	return f.Write((*b)[:len(p)-n])
 }
 
 // A spliceable can pass its upgraded connection to the engine that carries the

@@ -146,7 +146,9 @@ func (x *Exchange) carryBody(b message.Back) (readErr, writeErr error) {
 	f := flowBetween(b, x.front)
 	f.Begin()
 	defer f.End()
+	charged := chargedFlowBetween(b, x.front)
 	for {
+		charged.beforeRead()
 		waits := !b.Buffered()
 		if waits {
 			if err := x.front.Flush(); err != nil {
@@ -161,7 +163,7 @@ func (x *Exchange) carryBody(b message.Back) (readErr, writeErr error) {
 		if err != nil {
 			return err, nil
 		}
-		if err := x.front.Write(p); err != nil {
+		if err := charged.write(x.front, p); err != nil {
 			return nil, err
 		}
 		x.Log.ToClient += uint64(len(p))

@@ -9,6 +9,7 @@ import (
 	h2 "golang.org/x/net/http2"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
+	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 )
 
 // A ServerConn is a connection from a client.
@@ -20,6 +21,8 @@ type ServerConn struct {
 	workerPool workerPool // goroutines that call handler
 	taken      int        // streams accepted so far, guarded by mu
 	waiting    int        // Reads waiting for a body, guarded by mu
+
+	responses socket.Budget // see ServerStream.Budget
 
 	dismissed int // streams waiting to be reset by dismissLocked, guarded by mu
 

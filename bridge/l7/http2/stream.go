@@ -184,18 +184,30 @@ func (s *stream) reopenWindowLocked(n int) {
 // Write sends bytes of the body. It does not keep p. The bytes may wait for
 // Flush or End. It blocks while the peer does not read.
 func (s *stream) Write(p []byte) error {
+	_, err := s.write(p, false)
+	return err
+}
+
+// write is Write or, with whileOpen, WriteWhileOpen.
+func (s *stream) write(p []byte, whileOpen bool) (sent int, err error) {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
 	if s.isTooLongLocked(p) {
-		return s.brokenLengthLocked()
+		return 0, s.brokenLengthLocked()
 	}
-	for len(p) > 0 {
-		if err := s.awaitQueueLocked(); err != nil {
-			return err
+	for sent < len(p) {
+		switch may, err := s.takeTurnLocked(); {
+		case err != nil:
+			return sent, err
+		case may:
+			sent += s.sendFrameLocked(p[sent:])
+		case whileOpen && (s.sendWindow <= 0 || s.c.sendWindow <= 0):
+			return sent, nil
+		default:
+			s.waitLocked()
 		}
-		p = p[s.sendFrameLocked(p):]
 	}
-	return nil
+	return sent, nil
 }
 
 // TryWrite is Write, but stops where Write would block. It returns how much of p it
@@ -282,16 +294,6 @@ func (s *stream) HasRoom() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return s.sendWindow >= smallBody && c.sendWindow >= smallBody && !c.out.full() && c.out.bodyQueue.head == nil
-}
-
-// awaitQueueLocked waits until a frame of the body may be sent.
-func (s *stream) awaitQueueLocked() error {
-	for {
-		if may, err := s.takeTurnLocked(); may || err != nil {
-			return err
-		}
-		s.waitLocked()
-	}
 }
 
 // takeTurnLocked reports whether a frame of the body may be sent. If not, the stream

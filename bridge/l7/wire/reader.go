@@ -14,7 +14,7 @@ import (
 type Reader struct {
 	sock  *socket.Socket
 	tls   *tls.Conn // nil: plaintext
-	pool  *socket.Pool
+	pool  socket.Lender
 	count *atomic.Uint64 // counts bytes as they arrive, before decryption; nil: not counted
 
 	unread         []byte  // bytes that arrived and were not consumed
@@ -33,7 +33,7 @@ func NewReader(sock *socket.Socket, tc *tls.Conn, pool *socket.Pool, count *atom
 	if tc != nil {
 		socket.MeterOf(sock).Limit()
 	}
-	return Reader{sock: sock, tls: tc, pool: pool, count: count}
+	return Reader{sock: sock, tls: tc, pool: socket.NewLender(pool), count: count}
 }
 
 // Unread returns the bytes that arrived and were not consumed. It is valid
@@ -94,7 +94,7 @@ func (in *Reader) decrypt() (got bool, err error) {
 	}
 	for {
 		if in.own == nil {
-			in.own = in.pool.LendLarge(in.want())
+			in.own = in.pool.Read(in.want())
 		}
 		if !got {
 			in.room()
@@ -268,6 +268,37 @@ func (in *Reader) Shrink() {
 	}
 	in.sock.Shrink()
 }
+
+// Charge charges the buffers that the reader holds, now and later, to b; nil means no budget.
+func (in *Reader) Charge(b *socket.Budget) {
+	socket.Charge(in.sock, b)
+	in.pool.Charge(b, in.own)
+}
+
+// Limit bounds the next reads to n bytes or the smallest buffer, if there is a budget.
+func (in *Reader) Limit(n int) {
+	socket.LimitReads(in.sock, n)
+	in.pool.Limit(n)
+}
+
+// Holds reports whether the reader holds bytes. If not, it returns its buffer to its pool.
+func (in *Reader) Holds() bool {
+	in.Release()
+	return len(in.unread) > 0 || len(in.sock.Taken()) > 0
+}
+
+// Detach moves p, which was consumed last, into a buffer of its own, and the bytes after it
+// into the smallest buffer that holds them: p is about to wait. The caller must return the
+// buffer with Return.
+func (in *Reader) Detach(p []byte) *[]byte {
+	b := in.pool.Lend(len(p))
+	copy(*b, p)
+	in.Shrink()
+	return b
+}
+
+// Return returns a buffer of Detach.
+func (in *Reader) Return(b *[]byte) { in.pool.Put(b) }
 
 // Drop returns every buffer to its pool, and discards the unread bytes.
 func (in *Reader) Drop() {

@@ -1,0 +1,185 @@
+package l7
+
+import (
+	"crypto/tls"
+	"fmt"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	h2 "golang.org/x/net/http2"
+	"golang.org/x/sys/unix"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/alloctest"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
+)
+
+// endlessUpstream1 is an HTTP/1.1 upstream that sends the head and n bytes of the body of a
+// long response; plaintext if config is nil. Like those of silentUpstream1, its connections
+// use no memory of this process.
+func (w *testbed) endlessUpstream1(config *tls.Config, n int) (address string) {
+	ln, done := listen(w), make(chan struct{})
+	response := append([]byte("HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n"), make([]byte, n)...)
+	go func() {
+		defer close(done)
+		var fds []int
+		defer func() {
+			for _, fd := range fds {
+				_ = unix.Close(fd)
+			}
+		}()
+		head := make([]byte, 200)
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			_ = c.SetDeadline(time.Now().Add(testTimeout))
+			_ = c.(*net.TCPConn).SetWriteBuffer(2 * n)
+			peer := c
+			if config != nil {
+				peer = tls.Server(c, config)
+			}
+			if _, err := peer.Read(head); err == nil {
+				_, _ = peer.Write(response) // the client sees the end of the connection
+			}
+			fds = append(fds, bare(c))
+		}
+	}()
+	w.Cleanup(func() { ln.Close(); <-done })
+	return ln.Addr().String()
+}
+
+// Requests whose client does not read the responses hold little more than others. With TLS,
+// crypto/tls holds a record of the response too: it can decrypt a record only as a whole.
+func TestAnUnreadResponseHoldsLittle(t *testing.T) {
+	if alloctest.Race {
+		t.Skip("the race detector's memory is in the sum")
+	}
+	for _, secure := range []bool{false, true} {
+		for _, window := range []uint32{0, 1, 1000} {
+			for _, n := range []int{100, 100 << 10} {
+				t.Run(fmt.Sprintf("tls=%v,window=%d,bytes=%d", secure, window, n), func(t *testing.T) {
+					w := newTestbed(t)
+					var config *tls.Config
+					if secure {
+						config = w.serverTLS("http/1.1")
+						config.DynamicRecordSizingDisabled = true // the first record is as large as others
+					}
+					held := w.heldUnread(w.patientBack1(w.endlessUpstream1(config, n), secure), window)
+					most := maxStreamMemory/maxStreams + 2<<10 // the count is a little inexact
+					if secure {
+						most += tlsMemory + 18<<10
+					}
+					if held > most {
+						t.Errorf("%d bytes are held for each request, want at most %d", held, most)
+					}
+				})
+			}
+		}
+	}
+}
+
+// heldUnread makes as many requests as a connection may have, one after the other. Their
+// responses do not fit into the windows of their streams. It returns how many bytes each of
+// them holds.
+func (w *testbed) heldUnread(up *backs.Pools, window uint32) int {
+	_, address := w.plain(up)
+	keepStackSize(w)
+	c := w.framed(w.TB.(*testing.T), address, false)
+	defer c.Close()
+	_ = c.framer.WriteSettings(h2.Setting{ID: h2.SettingInitialWindowSize, Val: window})
+	next := uint32(1)
+	send := func(n int) {
+		for range n {
+			c.headers(next, []string{":method: GET", ":scheme: http", ":authority: a", ":path: /"}, true)
+			for answered := false; !answered; {
+				f, err := c.framer.ReadFrame()
+				if err != nil {
+					w.Fatal(err)
+				}
+				answered = f.Header().StreamID == next && f.Header().Type == h2.FrameHeaders
+			}
+			next += 2
+		}
+	}
+	send(1)
+	inUse() // settles the size of stacks
+	before := inUse()
+	const requests = maxStreams - 1
+	send(requests)
+	held := 0
+	for run := range 10 { // the minimum counts, because the last responses may still arrive
+		if now := (inUse() - before) / requests; run == 0 || now < held {
+			held = now
+		}
+	}
+	w.Logf("%d bytes are held for each, %d KiB in all", held, held*requests>>10)
+	return held
+}
+
+// Responses of which the gateway reads little at a time arrive whole.
+func TestUnreadResponsesArriveWhole(t *testing.T) {
+	const requests = 50 // enough for what they hold to reach the bound
+	body := func(target string) string {
+		n, _ := strconv.Atoi(target[1:])
+		return string(randomBytes(100<<10 + n))
+	}
+	long := strings.Repeat("v", 3000) // longer than a small read
+	u := http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		b := body(r.URL.Path)
+		rw.Header().Set("X-Long", long)
+		if len(b)%2 == 0 {
+			rw.Header().Set("Content-Length", strconv.Itoa(len(b)))
+		}
+		for len(b) > 0 {
+			n := min(5000, len(b))
+			_, _ = rw.Write([]byte(b[:n])) // the client sees the end of the response
+			b = b[n:]
+		}
+	})
+	for _, secure := range []bool{false, true} {
+		t.Run(fmt.Sprintf("tls=%v", secure), func(t *testing.T) {
+			w := newTestbed(t)
+			var up string
+			if secure {
+				up = w.server(u, "http/1.1")
+			} else {
+				up = w.clearServer(u)
+			}
+			_, address := w.plain(w.patientBack1(up, secure))
+			client := w.dial2(address)
+			var began, ended sync.WaitGroup
+			began.Add(requests)
+			for n := range requests {
+				ended.Go(func() {
+					target, head := fmt.Sprintf("/%d", n), message.Response{}
+					s := client.Open()
+					defer s.Done()
+					err := s.Send(&message.Request{Method: "GET", Scheme: "http", Authority: "a.test", Target: target}, true)
+					if err == nil {
+						err = s.Receive(&head)
+					}
+					began.Done()
+					began.Wait() // until then the windows are shut
+					if err != nil {
+						t.Errorf("%s: %v", target, err)
+						return
+					}
+					if got, _ := head.Fields.Get("X-Long"); got != long {
+						t.Errorf("%s: the field has %d bytes", target, len(got))
+					}
+					if got := rest(s); got != body(target)+" end" {
+						t.Errorf("%s: %d bytes of the body, which differ", target, len(got))
+					}
+				})
+			}
+			ended.Wait()
+		})
+	}
+}
