@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 
@@ -315,8 +316,10 @@ func (c *costClient2) await(t testing.TB) {
 			if f.StreamEnded() {
 				return
 			}
-		case *http2.RSTStreamFrame, *http2.GoAwayFrame:
-			t.Fatalf("%v", f)
+		case *http2.RSTStreamFrame:
+			t.Fatalf("%v: %v", f, f.ErrCode)
+		case *http2.GoAwayFrame:
+			t.Fatalf("%v: %v %q", f, f.ErrCode, f.DebugData())
 		}
 	}
 }
@@ -329,11 +332,13 @@ func costTestbed(t *testing.T) (w *testbed, s *costSink, address string) {
 	tenant := "1"
 	action := to(w.newBack(backs.Options{Upstream: plaintext(w.raw(nil, s.serve)), Protocol: backs.HTTP1}))
 	action.RequestHeaders = policy.HeaderRules{Remove: []string{"X-Removed"}, Set: values("X-Set: 1")}
-	_, address = w.gateway(fixed(&Table{
+	// At the level debug, requests wait for each other's log lines after they were answered,
+	// and too many at once may still wait when the next one arrives.
+	address = w.serve(New(Options{Listener: "front", Logger: w.logger(hclog.Info), Table: fixed(&Table{
 		MaxHeaderBytes: 128 << 10, // HTTP/2 counts 32 bytes more for each field
 		TrustedProxies: proxies, MakeTrace: true, RequestIDField: "X-Request-Id", Forwarding: policy.SendBoth, Default: action,
 		Routes: w.routes(route.Rule[*Action]{Name: "tenant", Headers: []route.Header{{Name: "X-Tenant", Exact: &tenant}}, Value: action}),
-	}))
+	})}))
 	return w, s, address
 }
 
