@@ -166,7 +166,7 @@ func (c endNoter) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Close marks the end too: after a close_notify, the client of HTTP/2 closes the
+// Close records the end too: after a close_notify, the HTTP/2 client closes the
 // connection without reading to its end.
 func (c endNoter) Close() error {
 	c.ended.Store(true)
@@ -238,14 +238,14 @@ func (c transport2) request(id string) error {
 
 func (c transport2) streams() int { return 2 }
 
-// begin begins a request and returns when the server holds it, or it has ended.
+// begin begins a request and returns when the server holds it or the request has ended.
 func (c *holdClient) begin(t *testing.T, id string, h *holdServer) {
 	r := &heldRequest{id: id, done: make(chan struct{})}
 	go func() {
 		defer close(r.done)
 		_ = c.request(id) // fails if the connection is closed meanwhile
 	}()
-	eventually(t, "a request is held or over", func() bool { return h.holds(id) || r.hasEnded() })
+	eventually(t, "a request is held or has ended", func() bool { return h.holds(id) || r.hasEnded() })
 	if !r.hasEnded() {
 		c.held = append(c.held, r)
 	}

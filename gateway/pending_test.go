@@ -58,7 +58,7 @@ func TestAnUnconfirmedRevisionIsUndoneAtItsDeadline(t *testing.T) {
 	g.put(plainUpstream("w", "127.0.0.1:1")) // writes are possible again
 }
 
-// The deadline may pass while the revision is committed and not live yet.
+// The deadline may pass when the revision is committed but not yet live.
 func TestADeadlineBeforeTheRevisionIsLive(t *testing.T) {
 	g := start(t, "")
 	g.put(plainUpstream("u", "127.0.0.1:1"))
@@ -66,7 +66,7 @@ func TestADeadlineBeforeTheRevisionIsLive(t *testing.T) {
 	g.replacing = func(prev, next *snapshot.Snapshot) func() {
 		g.replacing = replacing
 		go func() { back <- g.goBack(context.Background(), 2) }()
-		select { // gives an edit that does not wait time to draft
+		select { // a rollback that did not wait for the lock would draft its edit meanwhile
 		case err := <-back:
 			back <- err
 		case <-time.After(50 * time.Millisecond):
@@ -82,7 +82,7 @@ func TestADeadlineBeforeTheRevisionIsLive(t *testing.T) {
 	}
 }
 
-// A revision that is confirmed while the gateway plans to roll back from it stays.
+// A revision stays live if it is confirmed while the gateway plans its rollback.
 func TestAConfirmationOvertakesTheRollback(t *testing.T) {
 	g := start(t, "")
 	g.put(plainUpstream("u", "127.0.0.1:1"))
@@ -262,7 +262,7 @@ func (s failingAtDeadlines) Commit(d *store.Draft, r *revisions.Record) error {
 	return s.stateStore.Commit(d, r)
 }
 
-// A disk that is full at the deadline delays the rollback until it has space.
+// A disk that is full at the deadline delays the rollback until the disk has space.
 func TestAFailedWriteAtTheDeadlineIsTriedAgain(t *testing.T) {
 	g := start(t, "")
 	g.put(plainUpstream("u", "127.0.0.1:1"))
@@ -308,8 +308,8 @@ func runSequence(t *testing.T, random *rand.Rand) {
 				g.State().Revision(), g.Status().GetPending().GetRevision(), content(g.State()), live, pending, states[live])
 		}
 	}
-	// back models the rollback of the pending revision. It creates a revision
-	// unless the states are equal.
+	// back models the rollback of the pending revision. It always
+	// creates a revision, because a pending revision changes the state.
 	back := func() {
 		states[live+1] = states[pending-1]
 		live, pending = live+1, 0

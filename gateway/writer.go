@@ -26,14 +26,14 @@ type stateStore interface {
 	State() *store.State
 	Commit(*store.Draft, *revisions.Record) error
 
-	// Pending returns the revision that waited to be confirmed when the store was opened,
-	// or nil. EndPending stores that no revision is pending, and replaces the revision if
-	// r is not nil.
+	// Pending returns the revision that was pending when the store was opened, or nil.
+	// EndPending records that no revision is pending. If r is not nil, it replaces the
+	// stored revision with the same number.
 	Pending() *adminv1.Pending
 	EndPending(r *adminv1.Revision) error
 
-	// Lend closes the store for another process. After it, Reclaim opens the store
-	// again, or Give leaves it to the other process.
+	// Lend closes the store for another process. Then either Reclaim opens the
+	// store again, or Give leaves it to the other process.
 	Lend() error
 	Reclaim() error
 	Give() error
@@ -107,8 +107,8 @@ func (w *writer) Apply(ctx context.Context, e store.Edit) (*store.Result, error)
 	return w.applyRead(ctx, e, nil)
 }
 
-// applyRead is Apply with material that was already gathered for the edit. Nil
-// gathers all of it.
+// applyRead is Apply with material that was already gathered for the edit. If
+// m is nil, it gathers all of it.
 func (w *writer) applyRead(ctx context.Context, e store.Edit, m *snapshot.Material) (*store.Result, error) {
 	// When the gateway stops, a write that is not yet committed fails.
 	ctx, cancel := context.WithCancel(ctx)
@@ -227,7 +227,7 @@ type plan struct {
 	next     *snapshot.Snapshot
 	draft    *store.Draft
 	bad      *invalid.List // holds warnings; no faults so far
-	reloaded []store.Ref   // resources whose files changed, if that makes no revision
+	reloaded []store.Ref   // resources whose files changed without making a revision
 }
 
 // plan gathers, drafts and compiles. It changes nothing and needs no lock,
@@ -303,8 +303,8 @@ func (w *writer) draft(e store.Edit, m *snapshot.Material) (*plan, snapshot.Need
 	return p, missing, nil
 }
 
-// warnOfFiles warns of files that have changed since the revision of a rollback, which
-// does not restore them.
+// warnOfFiles warns of files that have changed since the revision that a rollback
+// restores: a rollback does not restore files.
 func (p *plan) warnOfFiles() {
 	if p.edit.Rollback == nil {
 		return
@@ -395,8 +395,8 @@ func (w *writer) carryOut(ctx context.Context, p *plan) (*store.Result, error) {
 }
 
 // commit makes a plan durable. The caller holds the writer's lock. If ended is true, the
-// caller must call endPending once the plan is live: a revision is pending from before
-// it is live until its rollback is live.
+// caller must call endPending once the plan is live: a revision becomes pending before
+// it is live, and stays pending until its rollback is live.
 func (w *writer) commit(p *plan) (ended bool, err error) {
 	before := w.pending.Load()
 	if p.edit.Follow != nil {

@@ -41,7 +41,7 @@ func TestDenialsProbesAndRefusedWritesAreRecorded(t *testing.T) {
 	_, _ = adminv1.NewStatusServiceClient(viewer).GetStatus(ctx, &adminv1.GetStatusRequest{})
 	_, _ = adminv1.NewDiagnosticsServiceClient(viewer).ProbeUpstream(ctx, &adminv1.ProbeUpstreamRequest{Target: &adminv1.ProbeUpstreamRequest_Name{Name: "u"}})
 	put(operator, "u", &adminv1.WriteOptions{DryRun: true, Comment: key})
-	put(operator, "u", nil) // the gateway records it
+	put(operator, "u", nil) // recorded by the gateway, not by this package
 	_, _ = adminv1.NewAdminServiceClient(operator).Apply(ctx, &adminv1.ApplyRequest{Resources: []*adminv1.Resource{store.Wrap(upstream("w")), {}}})
 	_, _ = adminv1.NewDiagnosticsServiceClient(operator).FlushSessions(ctx, &adminv1.FlushSessionsRequest{Upstream: key})
 	diagnostics := adminv1.NewDiagnosticsServiceClient(operator)

@@ -30,15 +30,15 @@ type TCPOptions struct {
 	// name.
 	ClientNames []string
 
-	// Limits bounds the connections. The zero value allows one.
+	// Limits bounds the connections. The zero value allows one connection.
 	Limits guard.Options
 
 	// Listen returns the socket for Address. Nil: a new one.
 	Listen func(address string) (net.Listener, error)
 }
 
-// A TCPListener listens for TLS (1.2 or later) whose clients present a
-// certificate that the verification engine of package certs accepts.
+// A TCPListener accepts TLS connections (1.2 or later) from clients whose
+// certificates the verification engine of package certs accepts.
 type TCPListener struct {
 	*guard.Listener
 	o        TCPOptions
@@ -78,7 +78,8 @@ func ListenTCP(o TCPOptions) (*TCPListener, error) {
 	return l, nil
 }
 
-// Accept implements net.Listener. The first read or write makes the handshake.
+// Accept implements net.Listener. The first read or write performs the
+// handshake.
 func (l *TCPListener) Accept() (net.Conn, error) {
 	raw, err := l.Listener.Accept()
 	if err != nil {
@@ -90,7 +91,7 @@ func (l *TCPListener) Accept() (net.Conn, error) {
 // Reload reads the files again and reports whether they have changed. On an error it
 // keeps the current settings. Open connections stay as they are: see Revalidate.
 func (l *TCPListener) Reload() (changed bool, err error) {
-	// A read that hung must not replace newer files by old ones.
+	// A read that hung must not replace newer files with older ones.
 	if !l.reloading.TryLock() {
 		return false, errors.New("the files are still being read: their file system may hang")
 	}
@@ -150,7 +151,7 @@ func (o *TCPOptions) load() (*identity, error) {
 	return &identity{server: server, cert: cert, trust: trust, digest: [sha256.Size]byte(sum.Sum(nil))}, nil
 }
 
-// explain adds its file to each fault.
+// explain adds the name of the faulty file to each fault.
 func (o *TCPOptions) explain(err error) error {
 	var faults certs.Faults
 	if !errors.As(err, &faults) {

@@ -48,8 +48,8 @@ func openLocal(t *testing.T, dir string) *bolt.Store {
 	return local
 }
 
-// written returns a database with edits: each name becomes an upstream, and "-name" deletes
-// it.
+// written returns a database with one edit for each name: "a" puts the upstream a, and "-a"
+// deletes it.
 func written(t *testing.T, dir string, within time.Duration, names ...string) *bolt.Store {
 	t.Helper()
 	local := openLocal(t, dir)
@@ -73,8 +73,8 @@ func written(t *testing.T, dir string, within time.Duration, names ...string) *b
 	return openLocal(t, dir)
 }
 
-// checkHistory checks that a database has the revisions with the comments, and what is
-// needed to roll back to the first of them.
+// checkHistory checks that a database holds one revision for each comment, and the data to
+// roll back to the first.
 func checkHistory(t *testing.T, local *bolt.Store, comments ...string) {
 	t.Helper()
 	for i, comment := range comments {
@@ -107,7 +107,8 @@ func TestAConfigurationMovesToEtcdAndBack(t *testing.T) {
 	if err := local.Close(); err != nil {
 		t.Fatal(err)
 	}
-	// The gateway starts with its copy and follows the fleet. So does a new gateway.
+	// The gateway starts with its copy and follows the fleet. A new
+	// gateway follows it too.
 	members := map[string]*gateway{"the same gateway": {}, "a new gateway": {}}
 	for name, g := range members {
 		at := dir
@@ -136,7 +137,7 @@ func TestAConfigurationMovesToEtcdAndBack(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// Back: into the directory of a member, and into an empty one.
+	// Move back into the directory of a member, and into an empty one.
 	for name, at := range map[string]string{"a copy": dir, "an empty directory": filepath.Join(t.TempDir(), "data")} {
 		for run := range 2 {
 			local := openLocal(t, at)
@@ -159,7 +160,7 @@ func TestAConfigurationMovesToEtcdAndBack(t *testing.T) {
 	}
 }
 
-func TestAnInterruptedMigrationIsRepeated(t *testing.T) {
+func TestAnInterruptedMigrationCanBeRepeated(t *testing.T) {
 	t.Parallel()
 	c := etcdtest.Start(t, 1)
 	local, remote := written(t, filepath.Join(t.TempDir(), "data"), 0, "a", "b"), openRemote(t, c, "/fleet")

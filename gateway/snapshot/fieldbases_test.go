@@ -51,7 +51,7 @@ const (
 		}`
 )
 
-// fieldBases returns resources that together have every field of the API.
+// fieldBases returns resources that together set every field of the API.
 func fieldBases(t *testing.T) map[string]fieldBase {
 	w := newTestbed(t)
 	common := []store.Resource{
@@ -82,21 +82,21 @@ func fieldBases(t *testing.T) map[string]fieldBase {
 		"a listener on a unix socket":    {subject: l(`name: "l" address: "unix:/l.sock" protocol: PROTOCOL_TCP unix { mode: "0660" group: "0" }`), others: common},
 		"a TCP listener without options": {subject: l(`name: "l" address: "127.0.0.1:1" protocol: PROTOCOL_TCP`), others: common},
 
-		"a route of requests": {subject: r(`name: "r" listeners: "http" match { hosts: "x.example" path { prefix: "/x/" } methods: "GET" headers { name: "X-A" exact: "1" } }
+		"a route for requests": {subject: r(`name: "r" listeners: "http" match { hosts: "x.example" path { prefix: "/x/" } methods: "GET" headers { name: "X-A" exact: "1" } }
 			forward {
 				upstreams { name: "u" weight: 1 } upstreams { name: "bridge" weight: 2 } timeout { seconds: 1 } total_timeout { seconds: 2 } rewrite { prefix: "/" }
 				retry { attempts: 3 on: RETRY_CONDITION_RESET codes: 503 per_try_timeout { nanos: 500000000 } methods: "PATCH" max_body_bytes: 1000 backoff { nanos: 1000000 } }
 			}
 			request_headers { remove: "X-B" set { name: "X-C" value: "1" } add { name: "X-D" value: "${host}" } }
 			response_headers { remove: "X-B" set { name: "X-C" value: "1" } add { name: "X-D" value: "${endpoint}" } }`), others: listeners, same: []string{"match.path.exact", "match.path.regex"}}, // fields that the other routes set
-		"a route by an expression": {subject: r(`name: "r" listeners: "http" match { path { regex: "/x+" } }
+		"a route by a regular expression": {subject: r(`name: "r" listeners: "http" match { path { regex: "/x+" } }
 			forward { upstreams { name: "u" } rewrite { regex { pattern: "x(.)" substitution: "$1" } } }`), others: listeners},
-		"a route of one path": {subject: r(`name: "r" listeners: "http" match { path { exact: "/x" } headers { name: "X-A" } } forward { upstreams { name: "u" } rewrite { path: "/" } }`), others: listeners},
-		"a route of clients": {subject: r(`name: "r" listeners: "mutual" match { client_identity {
+		"a route by an exact path": {subject: r(`name: "r" listeners: "http" match { path { exact: "/x" } headers { name: "X-A" } } forward { upstreams { name: "u" } rewrite { path: "/" } }`), others: listeners},
+		"a route by client identity": {subject: r(`name: "r" listeners: "mutual" match { client_identity {
 			subject_alt_names: "DNS:a.example" sha256_fingerprints: "` + strings.Repeat("ab", 32) + `" issuer: "CN=a" } } forward { upstreams { name: "u" } }`), others: with(mutual)},
-		"a redirect":             {subject: r(`name: "r" listeners: "http" redirect { code: 301 scheme: "http" host: "x.example" path: "/x" }`), others: listeners},
-		"a fixed response":       {subject: r(`name: "r" listeners: "http" respond { code: 201 body: "x" content_type: "text/html" }`), others: listeners},
-		"a route of connections": {subject: r(`name: "r" listeners: "tcp" forward { upstreams { name: "u" weight: 1 } upstreams { name: "other" weight: 2 } retry { attempts: 3 per_try_timeout { seconds: 1 } } }`), others: listeners},
+		"a redirect":                  {subject: r(`name: "r" listeners: "http" redirect { code: 301 scheme: "http" host: "x.example" path: "/x" }`), others: listeners},
+		"a fixed response":            {subject: r(`name: "r" listeners: "http" respond { code: 201 body: "x" content_type: "text/html" }`), others: listeners},
+		"a route for TCP connections": {subject: r(`name: "r" listeners: "tcp" forward { upstreams { name: "u" weight: 1 } upstreams { name: "other" weight: 2 } retry { attempts: 3 per_try_timeout { seconds: 1 } } }`), others: listeners},
 
 		"an upstream": {subject: u(`name: "u" ` + endpoints + upstreamTLS + traffic + `
 			pool { max_idle: 5 idle_timeout { seconds: 20 } max_age { seconds: 100 } warm: 2 }
@@ -108,15 +108,15 @@ func fieldBases(t *testing.T) map[string]fieldBase {
 			balancing { policy: BALANCING_POLICY_CONSISTENT_HASH hash { header: "X-A" } } health_check { grpc { service: "x" } }`), others: common[:6]},
 		"an upstream that hashes a cookie": {subject: u(`name: "u" endpoints { address: "a.example:443" } tls { trust_bundles: "trust" } tcp { server_speaks_first: true }
 			balancing { policy: BALANCING_POLICY_CONSISTENT_HASH hash { cookie: "a" } } health_check { tls {} }`), others: common[:6], same: []string{"tls.session_reuse = true", "tcp.server_speaks_first = false"}},
-		"an upstream that starts TLS": {subject: u(`name: "u" endpoints { address: "a.example:389" } tls { trust_bundles: "trust" starttls: STARTTLS_LDAP } pool { warm: 1 }`),
+		"an upstream that uses STARTTLS": {subject: u(`name: "u" endpoints { address: "a.example:389" } tls { trust_bundles: "trust" starttls: STARTTLS_LDAP } pool { warm: 1 }`),
 			others: common[:6], same: []string{"tls.session_reuse = true", "plaintext", "passthrough"}},
 		"an upstream behind an HTTP proxy": {subject: u(`name: "u" endpoints { address: "a.example:443" } tls { trust_bundles: "trust" }
 			via { http_connect { address: "proxy.example:3128" credentials { username: "a" password: "b" } tls { trust_bundles: "trust" server_name: "p.example" certificate: "client2" } } }`),
 			others: common[:6], same: []string{"tls.", "plaintext", "passthrough"}},
 		"an upstream behind a SOCKS proxy": {subject: u(`name: "u" endpoints { address: "a.example:443" } tls { trust_bundles: "trust" }
 			via { socks5 { address: "proxy.example:1080" credentials { username: "a" password: "b" } } }`), others: common[:6], same: []string{"tls.", "plaintext", "passthrough"}},
-		"an upstream of names":    {subject: u(`name: "u" dns { hostname: "a.example" port: 443 refresh { seconds: 5 } servers: "127.0.0.1:5353" } tls { trust_bundles: "trust" }`), others: common[:6], same: []string{"tls."}},
-		"an upstream of services": {subject: u(`name: "u" dns { srv: "_x._tcp.example.com" } tls { trust_bundles: "trust" }`), others: common[:6], same: []string{"tls."}},
-		"a passthrough upstream":  {subject: u(`name: "u" endpoints { address: "a.example:443" } passthrough {} health_check { tcp {} }`), others: common[:6], same: []string{"plaintext = {}"}},
+		"an upstream from a DNS name":  {subject: u(`name: "u" dns { hostname: "a.example" port: 443 refresh { seconds: 5 } servers: "127.0.0.1:5353" } tls { trust_bundles: "trust" }`), others: common[:6], same: []string{"tls."}},
+		"an upstream from SRV records": {subject: u(`name: "u" dns { srv: "_x._tcp.example.com" } tls { trust_bundles: "trust" }`), others: common[:6], same: []string{"tls."}},
+		"a passthrough upstream":       {subject: u(`name: "u" endpoints { address: "a.example:443" } passthrough {} health_check { tcp {} }`), others: common[:6], same: []string{"plaintext = {}"}},
 	}
 }

@@ -33,7 +33,7 @@ const maxKnown = 200
 // the endpoints come from DNS, it makes a new lookup, bounded by ctx, and returns
 // its result.
 //
-// Endpoints have the TLS settings of HTTP listeners, or those of TCP listeners if
+// Endpoints have the TLS settings for HTTP traffic, or those for TCP traffic if
 // only TCP listeners use the upstream. host is the server name for settings that
 // take it from the request; "" means each endpoint's own host. Endpoints of an
 // upstream that is down cannot be probed.

@@ -70,11 +70,11 @@ func TestEgressProxiesAreChecked(t *testing.T) {
 	if shown := w.snap.Present(before.msg).(*adminv1.Upstream); shown.GetVia().GetHttpConnect().GetCredentials().GetPassword() != "" || before.msg.GetVia().GetHttpConnect().GetCredentials().GetPassword() == "" {
 		t.Errorf("shown: %v", shown)
 	}
-	// The bundle for the proxy counts as in use. Another bundle results in another
-	// upstream.
+	// The proxy's trust bundle counts as used: a change to it replaces the upstream's
+	// live object.
 	w.put(newTestbed(t).bundle("trust"))
 	if after := w.snap.upstreams.Get("u"); after.live == before.live || after.proxy == before.proxy {
-		t.Error("the proxy is verified against the bundle from before")
+		t.Error("the proxy is verified against the previous bundle")
 	}
 }
 

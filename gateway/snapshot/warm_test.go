@@ -13,7 +13,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-func TestMisplacedWarmConnectionsAreRefused(t *testing.T) {
+func TestInvalidWarmPoolsAreRefused(t *testing.T) {
 	w := newTestbed(t)
 	w.put(w.bundle("trust"))
 	sound := tlsUpstream("u", &adminv1.UpstreamTls{TrustBundles: []string{"trust"}})
@@ -27,10 +27,10 @@ func TestMisplacedWarmConnectionsAreRefused(t *testing.T) {
 		{"plaintext", "pool.warm", func(u *adminv1.Upstream) {
 			u.Transport = &adminv1.Upstream_Plaintext{Plaintext: &adminv1.Plaintext{}}
 		}},
-		{"a name taken from the client", "pool.warm", func(u *adminv1.Upstream) {
+		{"a server name taken from the request", "pool.warm", func(u *adminv1.Upstream) {
 			u.GetTls().ServerName, u.GetTls().ServerNameSource = "", adminv1.ServerNameSource_SERVER_NAME_SOURCE_FROM_HOST
 		}},
-		{"an announced client", "pool.warm", func(u *adminv1.Upstream) {
+		{"a PROXY protocol header for each client", "pool.warm", func(u *adminv1.Upstream) {
 			u.SendProxyProtocol = adminv1.SendProxyProtocol_SEND_PROXY_PROTOCOL_V1
 		}},
 		{"the server speaks first", "pool.warm", func(u *adminv1.Upstream) { u.Tcp = &adminv1.UpstreamTcp{ServerSpeaksFirst: true} }},
@@ -71,7 +71,7 @@ func TestUnusedWarmConnectionsCauseAWarning(t *testing.T) {
 		{"the route", []store.Resource{warm(), other, web("other")}, []store.Resource{of}, []string{"r0.forward.upstreams[1].name"}},
 		{"an unrelated resource", []store.Resource{warm(), web("u")}, []store.Resource{other}, nil},
 		{"the upstream again", []store.Resource{warm(), web("u")}, []store.Resource{warm()}, []string{"r0.pool.warm"}},
-		{"no user yet", nil, []store.Resource{warm()}, nil},
+		{"an upstream without listeners", nil, []store.Resource{warm()}, nil},
 		{"also used by a TCP listener", []store.Resource{cold, stream}, []store.Resource{warm(), web("u")}, nil},
 		{"pool.warm is not set", nil, []store.Resource{cold, web("u")}, nil},
 	} {

@@ -84,7 +84,7 @@ func TestTheOldestRecordsAreDeletedOverTheLimit(t *testing.T) {
 		t.Errorf("oldest is %d, %v", oldest, err)
 	}
 	if complete, err := s.EachPrior(2, 6, func(revisions.Prior) {}); complete || err != nil {
-		t.Errorf("revision 3 is missing: %v, %v", complete, err)
+		t.Errorf("without revision 3: complete %v, %v", complete, err)
 	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
@@ -124,7 +124,7 @@ func TestTheRecordsAreBoundedInBytes(t *testing.T) {
 	}
 }
 
-// withoutHistory returns the directory of a store of the format before histories.
+// withoutHistory returns the directory of a store in format 1, which has no history.
 func withoutHistory(t *testing.T) string {
 	t.Helper()
 	dir := filled(t)
@@ -142,8 +142,8 @@ func withoutHistory(t *testing.T) string {
 	return dir
 }
 
-// The upgrade of a store of format 2, with the old layout of the history, keeps
-// all records.
+// A store in format 2 has the old layout of the history. The upgrade keeps all
+// records.
 func TestTheHistoryOfFormat2IsUpgraded(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
 	s := open(t, dir)
@@ -198,7 +198,8 @@ func priorsOf(t *testing.T, s *Store, last int64) string {
 	return strings.Join(all, "\n")
 }
 
-// A store of the format before histories keeps its resources and gets a history.
+// A store in format 1 has no history. The upgrade keeps its resources and adds a
+// history.
 func TestAStoreWithoutHistoryIsUpgraded(t *testing.T) {
 	dir := withoutHistory(t)
 	for range 2 {
@@ -241,7 +242,7 @@ func TestPriorResourceIsReadBack(t *testing.T) {
 	}
 }
 
-// A history without a record, or with an incomplete record, counts as damage.
+// A history with a missing or incomplete record counts as damage.
 func TestAnIncompleteHistoryIsRefused(t *testing.T) {
 	for name, damage := range map[string]func(*bbolt.Tx) error{
 		"a gap":                          func(tx *bbolt.Tx) error { return tx.Bucket(historyBucket).DeleteBucket(revisionKeyOf(2)) },
@@ -253,7 +254,7 @@ func TestAnIncompleteHistoryIsRefused(t *testing.T) {
 			return putHistory(tx, priorKey(2, store.Ref{Kind: adminv1.Kind_KIND_UPSTREAM, Name: "u1"}), []byte("nonsense"))
 		},
 		"a prior without its revision": func(tx *bbolt.Tx) error { return recordsOf(tx, 3).Delete(headKey) },
-		"a key that is no revision": func(tx *bbolt.Tx) error {
+		"a key that is not a revision": func(tx *bbolt.Tx) error {
 			return tx.Bucket(historyBucket).Put([]byte("12345678"), []byte("nonsense"))
 		},
 		"no bucket": func(tx *bbolt.Tx) error { return tx.DeleteBucket(historyBucket) },

@@ -10,10 +10,10 @@ import (
 )
 
 // Pending returns the revision that was still unconfirmed when the store was opened, or
-// nil. Its process ended before a confirmation.
+// nil. The process that committed it ended before it was confirmed.
 func (s *Store) Pending() *adminv1.Pending { return s.pending }
 
-// EndPending durably records that no revision waits to be confirmed. If r is not nil, it
+// EndPending durably records that no revision is pending. If r is not nil, it
 // replaces the revision with the same number.
 func (s *Store) EndPending(r *adminv1.Revision) error {
 	return s.db.Update(func(tx *bbolt.Tx) error {
@@ -31,7 +31,7 @@ func (s *Store) EndPending(r *adminv1.Revision) error {
 	})
 }
 
-// putPending stores the revision that waits to be confirmed, or with nil removes it.
+// putPending stores the revision that waits to be confirmed, or removes it if p is nil.
 func putPending(meta *bbolt.Bucket, c codec, p *adminv1.Pending) error {
 	if p == nil {
 		return meta.Delete(pendingKey)

@@ -113,7 +113,7 @@ func TestASealedStoreIsTheSameAfterReopening(t *testing.T) {
 }
 
 // Each refusal names the fix, and leaves the file unchanged.
-func TestAStoreIsRefusedUnchangedWithoutItsKey(t *testing.T) {
+func TestAStoreOpenedWithoutItsKeyIsRefusedAndNotChanged(t *testing.T) {
 	key, other := sealKey(t, "a"), sealKey(t, "b")
 	sealed := filepath.Join(t.TempDir(), "sealed")
 	s := openSealed(t, sealed, key)
@@ -179,20 +179,20 @@ func putRecordAt(tx *bbolt.Tx, p seal.Place, record []byte) error {
 }
 
 // A value that is moved to another resource, kind, revision or purpose does not open,
-// even with matching checksums and sums.
+// even if every checksum of the file matches.
 func TestSealedValuesCannotBeSwapped(t *testing.T) {
 	key := sealKey(t, "a")
 	cert := priorKey(2, store.Ref{Kind: adminv1.Kind_KIND_CERTIFICATE, Name: "c"})
 	cert3 := priorKey(3, store.Ref{Kind: adminv1.Kind_KIND_CERTIFICATE, Name: "c"})
 	certificates, upstreams := []byte(adminv1.Kind_KIND_CERTIFICATE.String()), []byte(adminv1.Kind_KIND_UPSTREAM.String())
 	for name, c := range map[string]struct{ from, to seal.Place }{
-		"another resource":                  {seal.Place{Bucket: upstreams, Key: []byte("u1")}, seal.Place{Bucket: upstreams, Key: []byte("u2")}},
-		"another kind":                      {seal.Place{Bucket: upstreams, Key: []byte("u1")}, seal.Place{Bucket: certificates, Key: []byte("c")}},
-		"a value of the history as current": {seal.Place{Bucket: priorsBucket, Key: cert}, seal.Place{Bucket: certificates, Key: []byte("c")}},
-		"a current value in the history":    {seal.Place{Bucket: certificates, Key: []byte("c")}, seal.Place{Bucket: priorsBucket, Key: cert}},
-		"a prior of another revision":       {seal.Place{Bucket: priorsBucket, Key: cert}, seal.Place{Bucket: priorsBucket, Key: cert3}},
-		"a record of another revision":      {seal.Place{Bucket: revisionsBucket, Key: revisionKeyOf(2)}, seal.Place{Bucket: revisionsBucket, Key: revisionKeyOf(3)}},
-		"a revision as the pending one":     {seal.Place{Bucket: revisionsBucket, Key: revisionKeyOf(7)}, seal.Place{Bucket: metaBucket, Key: pendingKey}},
+		"another resource":               {seal.Place{Bucket: upstreams, Key: []byte("u1")}, seal.Place{Bucket: upstreams, Key: []byte("u2")}},
+		"another kind":                   {seal.Place{Bucket: upstreams, Key: []byte("u1")}, seal.Place{Bucket: certificates, Key: []byte("c")}},
+		"a historical value as current":  {seal.Place{Bucket: priorsBucket, Key: cert}, seal.Place{Bucket: certificates, Key: []byte("c")}},
+		"a current value in the history": {seal.Place{Bucket: certificates, Key: []byte("c")}, seal.Place{Bucket: priorsBucket, Key: cert}},
+		"a prior in another revision":    {seal.Place{Bucket: priorsBucket, Key: cert}, seal.Place{Bucket: priorsBucket, Key: cert3}},
+		"a record as another revision":   {seal.Place{Bucket: revisionsBucket, Key: revisionKeyOf(2)}, seal.Place{Bucket: revisionsBucket, Key: revisionKeyOf(3)}},
+		"a record as the pending one":    {seal.Place{Bucket: revisionsBucket, Key: revisionKeyOf(7)}, seal.Place{Bucket: metaBucket, Key: pendingKey}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "data")
@@ -228,8 +228,8 @@ func TestSealedValuesCannotBeSwapped(t *testing.T) {
 	}
 }
 
-// An attacker with write access to the file cannot replace a sealed state by an
-// unsealed one.
+// An attacker with write access to the file cannot replace a sealed state with
+// an unsealed one.
 func TestASealedStoreIsNotReadAsAnUnsealedOne(t *testing.T) {
 	key := sealKey(t, "a")
 	for name, change := range map[string]func(meta *bbolt.Bucket) error{

@@ -33,8 +33,8 @@ const MaxHistory = 1000
 type Options struct {
 	Endpoints []string // host:port or URLs of etcd members
 
-	// Prefix begins every key. Fleets with different prefixes share an etcd without
-	// knowing of each other. Empty: "/drawbridge".
+	// Prefix begins every key. Fleets with different prefixes can share one etcd
+	// without affecting each other. Empty: "/drawbridge".
 	Prefix string
 
 	// TLS encrypts the connections to the members. Nil: plaintext.
@@ -54,8 +54,8 @@ type Options struct {
 	// Timeout bounds each request. 0: 5s.
 	Timeout time.Duration
 
-	// Alive is how long a gateway that stops without notice still counts as connected, in
-	// whole seconds. 0: 15s.
+	// Alive is how long a gateway still counts as connected after it stops without notice,
+	// in whole seconds. 0: 15s.
 	Alive time.Duration
 
 	// checkpointEvery is the number of records after which a commit writes a checkpoint.
@@ -126,7 +126,8 @@ func (s *Store) limited(ctx context.Context) (context.Context, context.CancelFun
 	return context.WithTimeoutCause(ctx, s.timeout, fmt.Errorf("no quorum answered within %v", s.timeout))
 }
 
-// explain returns an error of a request, with the cause of a timeout.
+// explain wraps the error of a request. If the request timed out, it wraps the cause of
+// the timeout instead.
 func explain(ctx context.Context, err error) error {
 	if cause := context.Cause(ctx); err != nil && cause != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return fmt.Errorf("etcd: %w", cause)
@@ -134,7 +135,7 @@ func explain(ctx context.Context, err error) error {
 	return fmt.Errorf("etcd: %w", err)
 }
 
-// txn makes a transaction.
+// txn commits a transaction.
 func (s *Store) txn(ctx context.Context, conditions []clientv3.Cmp, then ...clientv3.Op) (*clientv3.TxnResponse, error) {
 	ctx, cancel := s.limited(ctx)
 	defer cancel()
