@@ -71,7 +71,7 @@ func over(t *testing.T, network, address string, client *certs.ClientOptions, ch
 	return upstream.New(o)
 }
 
-// ask runs one check, for as long as within.
+// ask runs one check with a timeout of within.
 func ask(t *testing.T, u *upstream.Upstream, check health.Check, within time.Duration) error {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), within)
@@ -403,7 +403,7 @@ func TestCheckUsesItsOwnHostAsServerName(t *testing.T) {
 	wantReason(t, ask(t, u, health.HTTP(health.HTTPOptions{}), time.Minute), certs.ReasonNameMismatch, "127.0.0.1") // uses the endpoint's own name
 }
 
-// Checks do not use up the sessions of traffic.
+// Checks do not use up the TLS sessions kept for traffic.
 func TestChecksDoNotUseSessions(t *testing.T) {
 	p := newPair(t)
 	address := serve(t, "tcp", func(c net.Conn) {

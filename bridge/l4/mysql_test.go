@@ -113,7 +113,7 @@ func TestMySQLClientsReachTheirServer(t *testing.T) {
 }
 
 // A client that does not complete the upgrade is refused with its reason, and the
-// failure does not count for the endpoint.
+// failure does not count against the endpoint.
 func TestMySQLClientsThatDoNotStartTLSAreRefused(t *testing.T) {
 	p := newPKI(t)
 	for name, c := range map[string]struct {
@@ -122,7 +122,7 @@ func TestMySQLClientsThatDoNotStartTLSAreRefused(t *testing.T) {
 	}{
 		"speaks plaintext":                 {mysqlResponds(1, false), certs.ReasonSTARTTLSRefused},
 		"sends too much":                   {mysqlAsks + "secret", certs.ReasonSTARTTLSInjection},
-		"the client stalls":                {mysqlAsks[:9], certs.ReasonHandshakeTimeout},
+		"stalls in its request for TLS":    {mysqlAsks[:9], certs.ReasonHandshakeTimeout},
 		"stalls after its request for TLS": {mysqlAsks, certs.ReasonHandshakeTimeout},
 		"stalls in its record":             {mysqlAsks + "\x16\x03\x01", certs.ReasonHandshakeTimeout},
 	} {

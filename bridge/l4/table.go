@@ -33,8 +33,8 @@ type Table struct {
 	Validity *validity.Policy
 
 	// Peek makes the listener read a ClientHello before it decides anything else. It
-	// must be set if any Target is a Passthrough. A connection that begins otherwise is
-	// closed. If TLS is nil, connections that match no Passthrough are closed too.
+	// must be set if any Target is a Passthrough. A connection that begins with anything
+	// else is closed. If TLS is nil, connections that match no Passthrough are closed too.
 	Peek bool
 
 	// Routes match the host name in the client's SNI. Nil matches nothing.
@@ -44,8 +44,8 @@ type Table struct {
 	Default *Target
 
 	// ProxyProtocol lists the peers whose PROXY protocol headers are trusted. If set,
-	// every connection must begin with a header, and belongs to the client that it
-	// announces; a connection from any other peer is closed. Nil: connections begin
+	// every connection must begin with a header, and belongs to the client that the
+	// header announces; a connection from any other peer is closed. Nil: connections begin
 	// without a header.
 	ProxyProtocol *proxyproto.Trust
 
@@ -77,7 +77,7 @@ type Table struct {
 	// limit.
 	MaxAge time.Duration
 
-	// NoAccessLog keeps connections that end while it is set out of the access log.
+	// While NoAccessLog is set, the access log omits the connections that end.
 	NoAccessLog bool
 }
 

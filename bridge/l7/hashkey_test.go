@@ -76,7 +76,7 @@ func TestRequestsOfOneKeyGoToOneEndpoint(t *testing.T) {
 				without[ask("http://"+plain+"/", "")] = true
 			}
 			if len(seen) != 4 || len(without) != 4 {
-				t.Errorf("40 keys went to %d endpoints, requests without one to %d", len(seen), len(without))
+				t.Errorf("40 keys went to %d endpoints, requests without a key to %d", len(seen), len(without))
 			}
 		})
 	}

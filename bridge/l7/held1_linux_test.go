@@ -17,8 +17,8 @@ import (
 )
 
 // silentUpstream1 is an HTTP/1.1 upstream that reads the head of each request, sends
-// answer, and then neither reads nor sends; plaintext if config is nil. Its connections
-// are bare descriptors, so they use no memory of this process.
+// answer, and then neither reads nor sends. It speaks plaintext if config is nil. Its
+// connections are bare descriptors, so they use no memory of this process.
 func (w *testbed) silentUpstream1(config *tls.Config, arrived chan<- struct{}, answer string) (address string) {
 	ln := listen(w)
 	raw, err := ln.(*net.TCPListener).SyscallConn()
@@ -94,7 +94,7 @@ func (w *testbed) patientBack1(address string, secure bool) *backs.Pools {
 // bound the number of connections.
 const tlsMemory = 14 << 10
 
-// The same holds for requests to an HTTP/1.1 upstream, each with a connection of its own.
+// Requests to an HTTP/1.1 upstream, each with its own connection, hold little memory too.
 // Their bodies count as parts of their windows. TLS adds no buffer for what the client
 // sends.
 func TestARequestToHTTP1HoldsLittle(t *testing.T) {

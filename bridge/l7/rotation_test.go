@@ -49,7 +49,7 @@ func newRotating(w *testbed, p backs.Protocol, upstreamAddress string) *rotating
 	return r
 }
 
-// revise puts a new revision of the upstream in force, like the gateway.
+// revise puts a new revision of the upstream in force, as the gateway does.
 func (r *rotating) revise(identity *certs.Certificate) {
 	r.Helper()
 	protos := map[backs.Protocol][]string{backs.Auto: {"h2", "http/1.1"}, backs.HTTP1: {"http/1.1"}, backs.HTTP2: {"h2"}}[r.protocol]
@@ -211,7 +211,7 @@ func TestDrainedConnectionsEndWithTheirRequests(t *testing.T) {
 		<-server.begun
 
 		if n := r.tracker.Drain("0000", false, time.Hour); n != 0 {
-			t.Errorf("of another certificate: %d", n)
+			t.Errorf("drains %d connections of another certificate", n)
 		}
 		if n := r.tracker.Drain(identity.Fingerprint(), false, time.Hour); n != 1 {
 			t.Errorf("drains %d connections", n)
@@ -256,7 +256,8 @@ func TestDrainedConnectionsAreCutWhenThePeriodEnds(t *testing.T) {
 	})
 }
 
-// A drain cannot wait for the end of an upgraded connection.
+// An upgraded connection has no request for a drain to wait for, so it stays open until the
+// period ends.
 func TestDrainedUpgradesAreCutWhenThePeriodEnds(t *testing.T) {
 	w := newTestbed(t)
 	r := newRotating(w, backs.Auto, w.raw(w.serverTLS("http/1.1"), func(c net.Conn) {

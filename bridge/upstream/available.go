@@ -55,8 +55,8 @@ func (e *Endpoint) ejected() (until time.Time, reason string) {
 	return e.outlier.record.until()
 }
 
-// changed reports that the endpoint has started or stopped taking traffic.
-// recovered says that it took traffic before.
+// changed notifies all waiters that the endpoint has started or stopped taking
+// traffic. recovered says that it took traffic before.
 func (e *Endpoint) changed(recovered bool) {
 	if recovered && e.takesTraffic() {
 		e.cameUp(time.Now())
@@ -96,9 +96,9 @@ func (c *coordinator) announce() {
 	}
 }
 
-// await waits until an untried endpoint takes traffic, as long as the first
-// health check of an endpoint is outstanding. If no endpoint is left, it ends
-// an ejection early.
+// await waits for an untried endpoint to take traffic, but only while the first
+// health check of some endpoint is outstanding. If no endpoint takes traffic,
+// await ends an ejection early.
 func (t *Turn) await(wait func() (ctx context.Context, done func())) error {
 	u := t.upstream
 	var deadline <-chan time.Time

@@ -131,7 +131,7 @@ func TestFlushMakesTheNextHandshakeFull(t *testing.T) {
 		dial(t, u, p).Close()
 	}
 	if n := u.Flush(); n < 2 {
-		t.Errorf("flushed %d sessions, want one for each purpose at least", n)
+		t.Errorf("flushed %d sessions, want at least one for each purpose", n)
 	}
 	dial(t, u, upstream.Stream).Close()
 	dial(t, u, upstream.Stream).Close()
@@ -144,7 +144,7 @@ func TestFlushMakesTheNextHandshakeFull(t *testing.T) {
 	}
 }
 
-func TestStatusCountsReportOnlyFailures(t *testing.T) {
+func TestStatusCountsFailuresOfReportOnlyVerification(t *testing.T) {
 	ca, other := certstest.NewCA(t), certstest.NewCA(t)
 	addr := listen(t, "tcp", echoTLS(&tls.Config{Certificates: []tls.Certificate{certstest.TLS(t, ca.Server(t, "up.test"))}}))
 	client := func() *certs.Client {

@@ -124,13 +124,13 @@ func withCause(sock *socket.Socket, err error) error {
 	return err
 }
 
-// Done returns the stream.
+// Done releases the stream.
 func (s shared) Done() {
 	s.ClientStream.Done()
 	s.conn.pool.leave()
 }
 
-// TryFlush is Flush, which never waits.
+// TryFlush calls Flush, which never waits.
 func (s shared) TryFlush() (done bool, err error) { return true, s.Flush() }
 
 // ReportsRefusals reports that the upstream may say that it has not processed a request.
@@ -176,8 +176,8 @@ type dialed struct {
 
 // dial opens an HTTP/1.1 connection for a request. For spare see connect.
 //
-// A separate goroutine does all of it: a handshake needs a stack many times the size of a
-// request's, which would otherwise stay with the request while it waits for the response.
+// A separate goroutine dials, because a handshake needs a far larger stack than a request.
+// The request's goroutine would keep that stack while it waits for the response.
 func (p *pool) dial(n *Need, upgrade bool, spare any) (*conn1, *accesslog.Dial, error) {
 	result := make(chan dialed, 1)
 	go func() {

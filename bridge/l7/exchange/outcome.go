@@ -6,9 +6,9 @@ import (
 )
 
 // Outlier detection rates endpoints by the outcome of each request sent to them. Each
-// outcome is reported once. A request that ends without a response is reported as a
-// failure of the endpoint (blame). A failure that the client causes, by leaving, or
-// by sending or reading too slowly, is not reported.
+// outcome is reported once. If a request ends without a response, blame reports a
+// failure of the endpoint. A failure that the client causes, by leaving, or by sending
+// or reading too slowly, is not reported.
 
 // reportHead reports the head of a response, if no body follows or the response is a
 // failure.

@@ -12,11 +12,11 @@ import (
 // idle timeout.
 var errStalled = &certs.VerifyError{Reason: certs.ReasonResponseTimeout, Detail: "the rest of the response did not arrive in time"}
 
-// A stall watches over the reading of a response's body, if the upstream has an idle
+// A stall watches the reads of a response's body, if the upstream has an idle
 // timeout. Time during which the client does not read does not count.
 //
-// A read only records when it begins to wait, by the listener's clock. A timer, set
-// by the first read that waits, checks that record a few times within the limit.
+// Each read records the time at which it begins to wait, by the listener's clock. A
+// timer, set by the first read that waits, checks that time a few times within the limit.
 type stall struct {
 	x     *Exchange
 	check func()        // the method value expired

@@ -312,7 +312,7 @@ func TestResourcesAreBounded(t *testing.T) {
 				alloctest.ReportCost(t, used, max(float64(held-row.windows), 0)/float64(used), float64(cost)/float64(used), row.reason)
 			}
 			if held > most {
-				t.Errorf("%d bytes are held for %d", held, used)
+				t.Errorf("%d bytes are held for %d bytes of input", held, used)
 			}
 			if held > maxHeld+row.windows {
 				t.Errorf("%d bytes are held", held)

@@ -81,7 +81,7 @@ func TestABlockedBodyLearnsThatItsStreamEnded(t *testing.T) {
 }
 
 // blockedBodyEnds ends a stream whose body waits. It reports false if the stream's StallTimeout
-// ended it before.
+// ended the stream before its body waited.
 func blockedBodyEnds(t *testing.T, o Options, end func(r *raw, s *ClientStream, id uint32)) bool {
 	client, nc := dial(t, o)
 	r := rawServer(t, nc, h2.Setting{ID: h2.SettingInitialWindowSize, Val: 0})

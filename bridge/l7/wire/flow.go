@@ -24,8 +24,8 @@ func (f Flow) End() {
 	}
 }
 
-// Forward sends the bytes that have arrived on in to out until a read would
-// block, and adds them to count. It leaves the end of the stream in in.Err.
+// Forward copies from in to out until a read would block, and adds the number of
+// bytes to count. If the stream has ended, in.Err returns io.EOF or the error.
 func Forward(in *Reader, out *Writer, count *uint64) error {
 	for {
 		if err := out.Write(in.unread); err != nil {

@@ -14,10 +14,10 @@ func TestAFreeAddressStaysFree(t *testing.T) {
 	}
 	host, port, _ := net.SplitHostPort(address)
 	if host == "127.0.0.1" {
-		t.Skip("this machine takes only 127.0.0.1 for itself")
+		t.Skip("127.0.0.1 is the only loopback address of this machine")
 	}
-	// A test that uses up the kernel's ports would take too long. Instead, two other hosts
-	// listen on the same port at once, which shows that hosts do not share ports.
+	// A test that uses up the kernel's ports would take too long. Instead, it listens on the
+	// same port at two other addresses, which shows that each address has its own ports.
 	for range 2 {
 		l, err := net.Listen("tcp", net.JoinHostPort(Host(), port))
 		if err != nil {
