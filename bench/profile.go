@@ -8,13 +8,15 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/bench/load"
 )
 
 // hold waits for the length of a measurement. If the run has a directory for
 // profiles, it records a CPU profile meanwhile.
 func (s *site) hold(ctx context.Context) error {
 	if !s.profiles() {
-		return pause(ctx, s.options.length)
+		return load.Sleep(ctx, s.options.length)
 	}
 	s.profiled++
 	name := fmt.Sprintf("%s-%s-%d.pprof", s.kind.Name(), s.row.name, s.profiled)

@@ -184,7 +184,7 @@ func (s *site) drive(ctx context.Context, drive load.Func, workers int) (got sam
 	case <-time.After(readyTimeout):
 		return got, errors.Join(fmt.Errorf("not every connection was made in %v", readyTimeout), finish())
 	}
-	if err := pause(ctx, s.options.warmUp); err != nil {
+	if err := load.Sleep(ctx, s.options.warmUp); err != nil {
 		return got, errors.Join(err, finish())
 	}
 
@@ -200,7 +200,7 @@ func (s *site) drive(ctx context.Context, drive load.Func, workers int) (got sam
 	errPause := s.hold(ctx)
 	// Wait for some traffic, which may take longer on a busy machine.
 	for time.Since(start) < readyTimeout && units() == 0 && errPause == nil {
-		errPause = pause(ctx, 10*time.Millisecond)
+		errPause = load.Sleep(ctx, 10*time.Millisecond)
 	}
 	m.Stop()
 	done := units()
@@ -266,7 +266,7 @@ func (s *site) weigh(ctx context.Context) (got sample, err error) {
 		return got, err
 	}
 	defer closeAll()
-	if err := pause(ctx, s.options.silence); err != nil {
+	if err := load.Sleep(ctx, s.options.silence); err != nil {
 		return got, err
 	}
 	after, err := s.running.Tree.Anon()
@@ -277,16 +277,4 @@ func (s *site) weigh(ctx context.Context) (got sample, err error) {
 		return got, fmt.Errorf("a connection broke while idle: %w", err)
 	}
 	return sample{Figure: float64(after-before) / float64(n), Units: float64(n)}, nil
-}
-
-// pause waits for d, and returns an error early if ctx ends.
-func pause(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

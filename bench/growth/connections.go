@@ -100,7 +100,7 @@ func (b *bench) idle(ctx context.Context, k kind, n int, table *Table) error {
 		return err
 	}
 	began := time.Now()
-	idle, err := b.cpu(func() error { return pause(ctx, b.Load) })
+	idle, err := b.cpu(func() error { return load.Sleep(ctx, b.Load) })
 	if err != nil {
 		return err
 	}

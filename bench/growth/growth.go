@@ -122,7 +122,7 @@ func (b *bench) cpu(do func() error) (time.Duration, error) {
 
 // memory returns the gateway's anonymous memory in MiB, after it had time to free some.
 func (b *bench) memory(ctx context.Context) (float64, error) {
-	if err := pause(ctx, b.Silence); err != nil {
+	if err := load.Sleep(ctx, b.Silence); err != nil {
 		return 0, err
 	}
 	return b.memoryNow()
@@ -165,7 +165,7 @@ func (b *bench) drive(ctx context.Context, target load.Target, drive load.Func, 
 		m.Start()
 		defer m.Stop()
 		for {
-			if err := pause(ctx, b.Load); err != nil || m.Units() > 0 {
+			if err := load.Sleep(ctx, b.Load); err != nil || m.Units() > 0 {
 				return err
 			}
 			select {
@@ -202,15 +202,3 @@ func (o Options) report(t *Table, file, title string, rows ...string) error {
 
 func milliseconds(d time.Duration) float64 { return d.Seconds() * 1e3 }
 func microseconds(d time.Duration) float64 { return d.Seconds() * 1e6 }
-
-// pause waits for d, and returns an error early if ctx ends.
-func pause(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}

@@ -180,7 +180,7 @@ func (b *bench) starts(ctx context.Context, n int, table *Table) error {
 	table.Add(resStartCPU, n, stats.Median(spent))
 	table.Add(resMemory, n, stats.Median(memory))
 	table.Add(resStore, n, store)
-	return pause(ctx, b.Silence) // the work of a start continues after ready
+	return load.Sleep(ctx, b.Silence) // the work of a start continues after ready
 }
 
 // handshakes returns the CPU of a full handshake, in µs.
@@ -211,7 +211,7 @@ func (b *bench) writesAndPages(ctx context.Context, n int, table *Table, write f
 			}
 			took = append(took, milliseconds(time.Since(began)))
 		}
-		return pause(ctx, b.Silence) // the work of a write continues after its answer
+		return load.Sleep(ctx, b.Silence) // the work of a write continues after its answer
 	})
 	if err != nil {
 		return err

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/bench/chart"
+	"github.com/drawbridge-gateway/drawbridge/bench/load"
 	"github.com/drawbridge-gateway/drawbridge/bench/stats"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
@@ -63,7 +64,7 @@ func (c *changes) level(ctx context.Context) (l level, err error) {
 		return l, err
 	}
 	began := time.Now()
-	spent, err := c.cpu(func() error { return pause(ctx, c.Silence) })
+	spent, err := c.cpu(func() error { return load.Sleep(ctx, c.Silence) })
 	if err != nil {
 		return l, err
 	}
@@ -119,7 +120,7 @@ func (c *changes) measure(ctx context.Context) error {
 	}
 	// Show how the process becomes idle.
 	for range min(30, len(c.seconds)) {
-		spent, err := c.cpu(func() error { return pause(ctx, time.Duration(each)*c.Every) })
+		spent, err := c.cpu(func() error { return load.Sleep(ctx, time.Duration(each)*c.Every) })
 		if err != nil {
 			return err
 		}
@@ -145,7 +146,7 @@ func (c *changes) measure(ctx context.Context) error {
 func (c *changes) write(ctx context.Context, i int, due time.Time, took *[]float64) error {
 	start := due
 	if wait := time.Until(due); wait > 0 {
-		if err := pause(ctx, wait); err != nil {
+		if err := load.Sleep(ctx, wait); err != nil {
 			return err
 		}
 		start = time.Now() // do not count the delay of our own timer

@@ -30,7 +30,7 @@ func HTTPAt(conns int, size uint64, perSecond float64) Func {
 			for due := time.Now().Add(interval * time.Duration(i) / time.Duration(conns)); ; due = due.Add(interval) {
 				start := due
 				if wait := time.Until(due); wait > 0 {
-					if err := sleep(ctx, wait); err != nil {
+					if err := Sleep(ctx, wait); err != nil {
 						return err
 					}
 					start = time.Now() // do not count the delay of our own timer
@@ -45,8 +45,8 @@ func HTTPAt(conns int, size uint64, perSecond float64) Func {
 	}
 }
 
-// sleep waits, or returns the error of ctx.
-func sleep(ctx context.Context, d time.Duration) error {
+// Sleep waits for d, or returns the error of ctx when it ends first.
+func Sleep(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {

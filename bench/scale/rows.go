@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/drawbridge-gateway/drawbridge/bench/load"
 	"github.com/drawbridge-gateway/drawbridge/bench/stats"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
@@ -107,7 +108,7 @@ func (r *run) watches(ctx context.Context) error {
 
 // rest measures the idle process for d, once it has settled.
 func (r *run) rest(ctx context.Context, row string, settled, d time.Duration) error {
-	if err := pause(ctx, settled); err != nil {
+	if err := load.Sleep(ctx, settled); err != nil {
 		return err
 	}
 	before, err := r.gateway.Tree.CPU()
@@ -115,7 +116,7 @@ func (r *run) rest(ctx context.Context, row string, settled, d time.Duration) er
 		return err
 	}
 	began := time.Now()
-	if err := pause(ctx, d); err != nil {
+	if err := load.Sleep(ctx, d); err != nil {
 		return err
 	}
 	after, err := r.gateway.Tree.CPU()
@@ -271,15 +272,3 @@ func (r *run) writes(ctx context.Context) error {
 }
 
 func milliseconds(d time.Duration) float64 { return d.Seconds() * 1e3 }
-
-// pause waits for d, and returns an error early if ctx ends.
-func pause(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
