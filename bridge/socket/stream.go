@@ -155,8 +155,7 @@ func (s *Socket) filled() error {
 func (in *stream) tryRead(fd uintptr) bool {
 	n := in.readSize()
 	in.buf = in.pool.Read(n)
-	p := (*in.buf)[:min(n, len(*in.buf))]
-	in.n, in.err = ReadNow(int(fd), p)
+	in.n, in.err = ReadNow(int(fd), (*in.buf)[:min(n, len(*in.buf))])
 	if in.err == syscall.EAGAIN {
 		in.release()
 		return false

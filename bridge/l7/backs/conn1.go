@@ -242,21 +242,18 @@ func (c *conn1) Done() {
 	c.response = http1.Response{}
 	c.in.Release()
 	c.out.Drop()
+	c.in.Charge(nil)
 	if !clean {
 		c.in.Drop()
-		c.in.Charge(nil)
 		c.pool.discard(c)
 		return
 	}
-	c.in.Charge(nil)
 	c.reset()
 	c.pool.put(c)
 }
 
-// Charge charges the buffers that hold the response to b, until Done.
-func (c *conn1) Charge(b *socket.Budget) { c.in.Charge(b) }
-
-// Reader returns the reader of the back's connection, and Writer the writer.
+// Reader returns the reader of the back's connection, and Writer the writer. Done ends a
+// charge to a budget.
 func (c *conn1) Reader() *wire.Reader { return &c.in }
 func (c *conn1) Writer() *wire.Writer { return &c.out }
 

@@ -44,17 +44,20 @@ type budgeted interface {
 	WriteWhileOpen(p []byte) (sent int, err error)
 }
 
-// A chargeable is a back whose buffers can be charged to a budget until Done.
-type chargeable interface{ Charge(b *socket.Budget) }
-
-// charge charges the buffers of b to the budget of f, if both have what it takes. The first
-// part of the response may be as large as the client's window.
+// charge charges the buffers of b to the budget of f until b's Done, if b has a socket of its
+// own and f has a budget. The first part of the response may be as large as the client's
+// window.
 func charge(f Front, b message.Back) {
-	if c, ok := b.(chargeable); ok {
-		if flow := chargedFlowBetween(b, f); flow.in != nil {
-			c.Charge(flow.out.Budget())
-			flow.in.Limit(flow.out.ReadLimit())
-		}
+	if c := chargedFlowBetween(b, f); c.in != nil {
+		c.in.Charge(c.out.Budget())
+		c.in.Limit(c.out.ReadLimit())
+	}
+}
+
+// uncharge ends charge.
+func uncharge(f Front, b message.Back) {
+	if c := chargedFlowBetween(b, f); c.in != nil {
+		c.in.Charge(nil)
 	}
 }
 

@@ -55,9 +55,7 @@ func (x *Exchange) tunnel(b message.Back) (continues bool) {
 			return (&spliced{x, b, client, server}).start()
 		}
 	}
-	if c, ok := b.(chargeable); ok {
-		c.Charge(nil) // the tunnel does not ask for the client's window before each read
-	}
+	uncharge(x.front, b) // the tunnel does not ask for the client's window before each read
 	x.waitLong(b)
 	var gaveUp atomic.Value
 	t := newTunnel(upgradedIdle, lingerTime, func(how splice.Ending) {
