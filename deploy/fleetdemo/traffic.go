@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"io"
 	"log"
@@ -24,22 +22,16 @@ type server struct {
 
 // serve starts a server that gives every request the same response.
 func serve(ca *pki.CA, name string, code int, body string) (*server, error) {
-	issued, err := ca.Issue(pki.LeafOptions{DNSNames: []string{name}, Usage: pki.Server})
+	config, err := ca.MutualTLS(name)
 	if err != nil {
 		return nil, err
 	}
-	pair, err := tls.X509KeyPair(issued.ChainPEM, issued.KeyPEM)
-	if err != nil {
-		return nil, err
-	}
-	clients := x509.NewCertPool()
-	clients.AddCert(ca.Root().Certificate())
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
 	srv := &http.Server{
-		TLSConfig:         &tls.Config{Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: clients, MinVersion: tls.VersionTLS12},
+		TLSConfig:         config,
 		ReadHeaderTimeout: time.Minute,
 		ErrorLog:          log.New(io.Discard, "", 0), // the gateways report failed handshakes
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

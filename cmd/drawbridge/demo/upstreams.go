@@ -3,7 +3,6 @@ package demo
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"io"
 	"log"
@@ -54,27 +53,6 @@ func startDemoUpstreams(ca *pki.CA) (_ *demoUpstreams, err error) {
 	return u, nil
 }
 
-// demoTLS returns the TLS settings of a server that requires a client
-// certificate.
-func demoTLS(ca *pki.CA, name string) (*tls.Config, error) {
-	issued, err := ca.Issue(pki.LeafOptions{DNSNames: []string{name}, Usage: pki.Server})
-	if err != nil {
-		return nil, err
-	}
-	pair, err := tls.X509KeyPair(issued.ChainPEM, issued.KeyPEM)
-	if err != nil {
-		return nil, err
-	}
-	clients := x509.NewCertPool()
-	clients.AddCert(ca.Root().Certificate())
-	return &tls.Config{
-		Certificates: []tls.Certificate{pair},
-		ClientAuth:   tls.RequireAndVerifyClientCert,
-		ClientCAs:    clients,
-		MinVersion:   tls.VersionTLS12,
-	}, nil
-}
-
 // describeCaller describes the client certificate that a server received.
 func describeCaller(server string, state *tls.ConnectionState) string {
 	cert := state.PeerCertificates[0] // never empty: the certificate is required
@@ -82,7 +60,7 @@ func describeCaller(server string, state *tls.ConnectionState) string {
 }
 
 func startDemoWeb(ca *pki.CA, name string) (*demoServer, error) {
-	config, err := demoTLS(ca, "web.demo.test")
+	config, err := ca.MutualTLS("web.demo.test")
 	if err != nil {
 		return nil, err
 	}
@@ -112,7 +90,7 @@ func startDemoWeb(ca *pki.CA, name string) (*demoServer, error) {
 
 // startDemoEcho starts a server that sends a greeting, then echoes its input.
 func startDemoEcho(ca *pki.CA) (*demoServer, error) {
-	config, err := demoTLS(ca, "echo.demo.test")
+	config, err := ca.MutualTLS("echo.demo.test")
 	if err != nil {
 		return nil, err
 	}
