@@ -163,6 +163,20 @@ func TestALongListOfGatewaysIsSentInParts(t *testing.T) {
 	}
 }
 
+// putAndWait makes a write that waits for the fleet. The channel gets its change.
+func (r *running) putAndWait(t *testing.T) <-chan *adminv1.Change {
+	answered := make(chan *adminv1.Change, 1)
+	go func() {
+		res, err := r.admin.PutUpstream(t.Context(), &adminv1.PutUpstreamRequest{Upstream: upstream("u"), Options: &adminv1.WriteOptions{
+			WaitFor: &adminv1.WaitFor{Target: adminv1.WaitTarget_WAIT_TARGET_FLEET, Timeout: durationpb.New(10 * time.Minute)}}})
+		if err != nil {
+			t.Error(err)
+		}
+		answered <- res.GetChange()
+	}()
+	return answered
+}
+
 func TestAWriteWaitsForTheFleet(t *testing.T) {
 	const wanted = 1
 	at := func(id string, revision int64, connected bool, problems ...*adminv1.Problem) *adminv1.Gateway {
@@ -192,15 +206,7 @@ func TestAWriteWaitsForTheFleet(t *testing.T) {
 				fleet.set(wanted, c.fault, c.fleet...)
 			}
 			r := start(t, func(o *Options) { o.Fleet = fleet })
-			answered := make(chan *adminv1.Change, 1)
-			go func() {
-				res, err := r.admin.PutUpstream(t.Context(), &adminv1.PutUpstreamRequest{Upstream: upstream("u"), Options: &adminv1.WriteOptions{
-					WaitFor: &adminv1.WaitFor{Target: adminv1.WaitTarget_WAIT_TARGET_FLEET, Timeout: durationpb.New(10 * time.Minute)}}})
-				if err != nil {
-					t.Error(err)
-				}
-				answered <- res.GetChange()
-			}()
+			answered := r.putAndWait(t)
 			<-fleet.watched
 			if c.waits {
 				go r.Shutdown(context.Background())
@@ -230,15 +236,7 @@ func TestAWaitIncludesTheGatewayThatTookTheWrite(t *testing.T) {
 	own, other := &adminv1.Gateway{GatewayId: "a", Revision: 1, Connected: true}, &adminv1.Gateway{GatewayId: "b", Revision: 1, Connected: true}
 	fleet := newTestFleet(1, other)
 	r := start(t, func(o *Options) { o.Fleet = fleet })
-	answered := make(chan *adminv1.Change, 1)
-	go func() {
-		res, err := r.admin.PutUpstream(t.Context(), &adminv1.PutUpstreamRequest{Upstream: upstream("u"), Options: &adminv1.WriteOptions{
-			WaitFor: &adminv1.WaitFor{Target: adminv1.WaitTarget_WAIT_TARGET_FLEET, Timeout: durationpb.New(10 * time.Minute)}}})
-		if err != nil {
-			t.Error(err)
-		}
-		answered <- res.GetChange()
-	}()
+	answered := r.putAndWait(t)
 	<-fleet.watched
 	fleet.set(1, nil, own, other)
 	if change := <-answered; len(change.GetGateways()) != 2 || len(change.GetWarnings()) != 0 {
