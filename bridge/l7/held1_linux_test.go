@@ -32,6 +32,23 @@ func (w *testbed) silentUpstream1(config *tls.Config, arrived chan<- struct{}, a
 	}); err != nil {
 		w.Fatal(err)
 	}
+	head := make([]byte, 200)
+	w.serveBare(ln, config, func(_ *net.TCPConn, peer net.Conn) func() {
+		n, _ := peer.Read(head)
+		_, _ = io.WriteString(peer, answer) // a client that gets no answer reports it
+		return func() {
+			if n > 0 {
+				arrived <- struct{}{}
+			}
+		}
+	})
+	return ln.Addr().String()
+}
+
+// serveBare accepts connections until the test ends, plaintext if config is nil. It serves one
+// after another: peer is c, or TLS on top of it. After serve a connection stays open as a bare
+// descriptor, which uses no memory of this process; then serveBare calls what serve returned.
+func (w *testbed) serveBare(ln net.Listener, config *tls.Config, serve func(c *net.TCPConn, peer net.Conn) (then func())) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -41,7 +58,6 @@ func (w *testbed) silentUpstream1(config *tls.Config, arrived chan<- struct{}, a
 				_ = unix.Close(fd)
 			}
 		}()
-		head := make([]byte, 200)
 		for {
 			c, err := ln.Accept()
 			if err != nil {
@@ -52,16 +68,12 @@ func (w *testbed) silentUpstream1(config *tls.Config, arrived chan<- struct{}, a
 			if config != nil {
 				peer = tls.Server(c, config)
 			}
-			n, _ := peer.Read(head)
-			_, _ = io.WriteString(peer, answer) // a client that gets no answer reports it
+			then := serve(c.(*net.TCPConn), peer)
 			fds = append(fds, bare(c))
-			if n > 0 {
-				arrived <- struct{}{}
-			}
+			then()
 		}
 	}()
 	w.Cleanup(func() { ln.Close(); <-done })
-	return ln.Addr().String()
 }
 
 // bare returns a blocking descriptor of c and closes c.

@@ -9,10 +9,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	h2 "golang.org/x/net/http2"
-	"golang.org/x/sys/unix"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/alloctest"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
@@ -23,35 +21,16 @@ import (
 // long response; plaintext if config is nil. Like those of silentUpstream1, its connections
 // use no memory of this process.
 func (w *testbed) endlessUpstream1(config *tls.Config, n int) (address string) {
-	ln, done := listen(w), make(chan struct{})
+	ln := listen(w)
 	response := append([]byte("HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n"), make([]byte, n)...)
-	go func() {
-		defer close(done)
-		var fds []int
-		defer func() {
-			for _, fd := range fds {
-				_ = unix.Close(fd)
-			}
-		}()
-		head := make([]byte, 200)
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			_ = c.SetDeadline(time.Now().Add(testTimeout))
-			_ = c.(*net.TCPConn).SetWriteBuffer(2 * n)
-			peer := c
-			if config != nil {
-				peer = tls.Server(c, config)
-			}
-			if _, err := peer.Read(head); err == nil {
-				_, _ = peer.Write(response) // the client sees the end of the connection
-			}
-			fds = append(fds, bare(c))
+	head := make([]byte, 200)
+	w.serveBare(ln, config, func(c *net.TCPConn, peer net.Conn) func() {
+		_ = c.SetWriteBuffer(2 * n)
+		if _, err := peer.Read(head); err == nil {
+			_, _ = peer.Write(response) // the client sees the end of the connection
 		}
-	}()
-	w.Cleanup(func() { ln.Close(); <-done })
+		return func() {}
+	})
 	return ln.Addr().String()
 }
 
