@@ -30,6 +30,7 @@ var mayImport = map[string][]string{
 	"bridge/resolve/dnstest":   {},
 	"bridge/alloctest":         {},
 	"bridge/faulttest":         {},
+	"bridge/logtest":           {},
 	"bridge/socket/sockettest": {},
 	"bridge/splice/splicetest": {},
 
@@ -183,7 +184,7 @@ func TestImportsRunDownward(t *testing.T) {
 	}
 }
 
-var testHelpers = []string{"bridge/alloctest", "bridge/faulttest", "bridge/socket/sockettest", "certs/certstest", "certs/pki", "certs", "bridge/resolve", "bridge/resolve/dnstest", "bridge/splice/splicetest", "gateway/store/etcd/etcdtest"}
+var testHelpers = []string{"bridge/alloctest", "bridge/faulttest", "bridge/logtest", "bridge/socket/sockettest", "certs/certstest", "certs/pki", "certs", "bridge/resolve", "bridge/resolve/dnstest", "bridge/splice/splicetest", "gateway/store/etcd/etcdtest"}
 
 type listedPackage struct {
 	ImportPath                         string
