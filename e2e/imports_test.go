@@ -128,7 +128,7 @@ var mayImport = map[string][]string{
 	"cmd/drawbridge/terminal":    {},
 	"cmd/drawbridge/view":        {"cmd/drawbridge/format", "cmd/drawbridge/manifest", "cmd/drawbridge/terminal", "gateway/store", "proto/drawbridge/admin/v1"}, // its tests wrap resources
 
-	"e2e":         {"proto/drawbridge/admin/v1", "certs/pki"},
+	"e2e":         {"proto/drawbridge/admin/v1", "certs/pki", "gateway/store", "gateway/store/etcd", "gateway/store/seal"}, // the proofs of a fleet read etcd themselves
 	"e2e/install": {"certs/pki"},
 
 	"deploy/image":     {},
