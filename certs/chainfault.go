@@ -40,7 +40,7 @@ const (
 	// ExtensionUnknown: a critical extension is not supported.
 	ExtensionUnknown
 	// OrderWrong: the presented chain begins with a CA, and Cert, which has the
-	// name, follows later.
+	// name to verify, follows later.
 	OrderWrong
 )
 
@@ -152,7 +152,7 @@ func linkFault(c, issuer *x509.Certificate, trusted bool) *ChainFault {
 		by += "and "
 	}
 	if issuer.PublicKeyAlgorithm == x509.UnknownPublicKeyAlgorithm {
-		f.Kind, f.Detail = IssuerKeyUnsupported, by+"the key of that CA is of a type that is not supported (RSA, ECDSA and Ed25519 are)"
+		f.Kind, f.Detail = IssuerKeyUnsupported, by+"the key of that CA is of a type that is not supported (only RSA, ECDSA and Ed25519 are)"
 		return f
 	}
 	var insecure x509.InsecureAlgorithmError
@@ -167,7 +167,7 @@ func linkFault(c, issuer *x509.Certificate, trusted bool) *ChainFault {
 		if trusted {
 			which = "is trusted"
 		}
-		f.Kind, f.Detail = SignatureWrong, fmt.Sprintf("%s was issued by %s; a CA of that name %s, but its key has not signed it", describeName(c), describeName(issuer), which)
+		f.Kind, f.Detail = SignatureWrong, fmt.Sprintf("%s names %s as its issuer; a CA of that name %s, but its key has not signed it", describeName(c), describeName(issuer), which)
 	case !isCA(issuer):
 		f.Kind, f.Detail = IssuerNotCA, by+"that certificate is not a CA (its basicConstraints do not say so), so it can verify only itself"
 	case issuer.KeyUsage != 0 && issuer.KeyUsage&x509.KeyUsageCertSign == 0:
@@ -236,7 +236,7 @@ func constraintFault(path []*x509.Certificate, detail string) *ChainFault {
 			continue
 		}
 		return &ChainFault{Kind: NameExcluded, Cert: c, Detail: fmt.Sprintf(
-			"the CA %s may not issue for every name of %s, by its name constraints: %s", describeName(c), describeName(path[0]), safetext.Printable(detail, 200))}
+			"the CA %s excludes a name of %s by its name constraints: %s", describeName(c), describeName(path[0]), safetext.Printable(detail, 200))}
 	}
 	return nil
 }

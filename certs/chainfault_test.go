@@ -257,7 +257,7 @@ func TestChainFaultsAreExplainedByTheirCause(t *testing.T) {
 				template.PermittedDNSDomains, template.PermittedDNSDomainsCritical = []string{"elsewhere.test"}, true
 				below := mint(t, template, ecdsaKey(t), root)
 				return mint(t, serverTemplate(), ecdsaKey(t), below).chain(below), root
-			}, certs.ReasonBadCertificate, []string{`the CA "CN=constrained" may not issue`, "name constraints", "upstream.test"},
+			}, certs.ReasonBadCertificate, []string{`the CA "CN=constrained" excludes a name of`, "name constraints", "upstream.test"},
 		},
 		{
 			"an unknown critical extension of an intermediate", func(t *testing.T) (tls.Certificate, *issuedKey) {

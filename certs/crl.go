@@ -28,7 +28,7 @@ const (
 
 // A CRLSource is the input for revocation lists of a trust bundle.
 type CRLSource struct {
-	// Field is the field of faults about this source: "crls[0].pem".
+	// Field is the Fault.Field of a fault in Data, such as "crls[0].pem".
 	Field string
 	// Data is one or more lists in PEM, or one in DER.
 	Data []byte
@@ -59,7 +59,7 @@ type crl struct {
 
 // A serial is a certificate's serial number: its length and the contents of
 // the DER integer. A number longer than the 20 bytes that RFC 5280 allows is
-// 255 and a digest.
+// stored as 255 and a digest.
 type serial [21]byte
 
 func serialOf(contents []byte) (s serial) {
@@ -233,7 +233,7 @@ func isMinimal(n []byte) bool {
 }
 
 // signedBy reports whether a certificate may sign lists and its key signed
-// this one. The result is cached: checking a long list takes milliseconds.
+// this list. The result is cached: checking a long list takes milliseconds.
 func (l *crl) signedBy(issuer *x509.Certificate) bool {
 	key := sha256.Sum256(issuer.Raw)
 	l.mu.Lock()
@@ -292,9 +292,9 @@ func (l *crl) info(certs []*x509.Certificate, now time.Time) CRLInfo {
 	named := slices.DeleteFunc(slices.Clone(certs), func(c *x509.Certificate) bool { return string(c.RawSubject) != string(l.list.RawIssuer) })
 	switch {
 	case len(named) == 0:
-		add("its issuer is not in the bundle: it applies only to certificates of an intermediate that peers send")
+		add("its issuer is not in the bundle: it applies only to certificates issued by an intermediate that peers send")
 	case !slices.ContainsFunc(named, l.signedBy):
-		add("it was not signed by the key of %s, which has its issuer's name: it does not apply to certificates that this CA issued", describeName(named[0]))
+		add("it names %s as its issuer, but was not signed by the key of that CA: it does not apply to certificates that this CA issued", describeName(named[0]))
 	}
 	if s := l.scope.String(); s != "" {
 		add("it is only for %s", s)

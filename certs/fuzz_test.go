@@ -123,7 +123,7 @@ func FuzzPKCS12(f *testing.F) {
 
 // checkRevealsNothing fails the test if an error contains a part of a key or
 // archive, in PEM or DER, or a passphrase, unless the part is also a word of
-// the sentence.
+// the error text.
 func checkRevealsNothing(t *testing.T, err error, key, passphrase []byte) {
 	t.Helper()
 	if err == nil {
@@ -147,7 +147,7 @@ func checkRevealsNothing(t *testing.T, err error, key, passphrase []byte) {
 		}
 	}
 	if strings.Contains(text, "PRIVATE KEY") {
-		t.Errorf("the error spells a PEM block of keys: %s", text)
+		t.Errorf("the error names a PEM block of a private key: %s", text)
 	}
 }
 

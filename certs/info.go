@@ -101,8 +101,8 @@ func usableAs(c *x509.Certificate, usage x509.ExtKeyUsage) bool {
 	return false
 }
 
-// describeName returns a certificate's subject, or its first names if the
-// subject is empty, quoted.
+// describeName returns, in quotes, a certificate's subject, or its first names if
+// the subject is empty.
 func describeName(c *x509.Certificate) string {
 	if s := nameText(c.RawSubject, c.Subject); s != "" {
 		return `"` + safetext.Printable(s, 150) + `"`
@@ -112,8 +112,8 @@ func describeName(c *x509.Certificate) string {
 }
 
 // nameText returns a distinguished name (RFC 4514), or the size of an absurdly
-// long one, because the time that pkix.Name takes grows with the square of its
-// parts.
+// long one, because the time that pkix.Name takes grows with the square of the
+// number of its parts.
 func nameText(raw []byte, name pkix.Name) string {
 	if len(raw) > 32<<10 {
 		return fmt.Sprintf("(a name of %d bytes)", len(raw))

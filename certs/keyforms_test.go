@@ -245,7 +245,7 @@ func derOf(text []byte) []byte {
 func checkSecrets(t testing.TB, text string, secrets ...[]byte) {
 	t.Helper()
 	if strings.Contains(text, "PRIVATE KEY") {
-		t.Errorf("the text spells a PEM block of keys: %s", text)
+		t.Errorf("the text names a PEM block of a private key: %s", text)
 	}
 	for _, s := range secrets {
 		for line := range bytes.Lines(s) {

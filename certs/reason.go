@@ -102,9 +102,9 @@ type HandshakeError struct {
 	// verification failed. It has at most maxRefused certificates, all unverified.
 	Refused []*x509.Certificate
 	// Narrow reports that the peer rejected an offer without some of our
-	// key-exchange groups, which it had not chosen before. The next handshake
-	// offers all allowed groups, so an immediate retry on another connection is
-	// worthwhile.
+	// key-exchange groups. The offer left out the groups that the peer had passed
+	// over before. The next handshake offers all allowed groups, so an immediate
+	// retry on another connection is worthwhile.
 	Narrow bool
 }
 

@@ -91,7 +91,7 @@ func (s *Servers) knows(server *Server, name string) bool {
 
 // Serves reports whether a connection made with an SNI may carry requests for a host.
 // It may not if the host belongs to another policy, whose client authentication the
-// client has not passed, or if Knows does not know the host.
+// client has not passed, or if Knows returns false for the host.
 func (s *Servers) Serves(sni, host string) bool {
 	server := s.For(host)
 	return server == s.For(sni) && s.knows(server, host)
@@ -115,7 +115,7 @@ func (s *Servers) Handshake(tc *tls.Conn) (*Peer, error) {
 func (s *Servers) Peer(state tls.ConnectionState) *Peer { return s.peer(state, nil) }
 
 // peer returns the client of a connection on which we presented a
-// certificate. After a resumption presented is nil.
+// certificate. After a resumption, presented is nil.
 func (s *Servers) peer(state tls.ConnectionState, presented *Certificate) *Peer {
 	server := s.For(state.ServerName)
 	if presented == nil {
@@ -126,8 +126,8 @@ func (s *Servers) peer(state tls.ConnectionState, presented *Certificate) *Peer 
 	return p
 }
 
-// latest returns the certificate for the name that expires last. A resumed session
-// was probably made with it.
+// latest returns the last certificate to expire among those for the name. A resumed
+// session was probably made with it.
 func (s *Server) latest(name string) *Certificate {
 	var last *Certificate
 	later := func(c *Certificate) bool {

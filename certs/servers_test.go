@@ -52,7 +52,7 @@ func TestServersAreChosenByTheMostSpecificName(t *testing.T) {
 		{"pay.example.test", "other.test", true}, {"", "pay.example.test", false}, {"", "unknown.test", true}, {"unknown.test", "OTHER.test", false},
 	} {
 		if got := s.Serves(c.sni, c.host); got != c.serves {
-			t.Errorf("the certificate for %q is %q: %v", c.sni, c.host, got)
+			t.Errorf("a connection with SNI %q serves %q: %v", c.sni, c.host, got)
 		}
 	}
 }
@@ -98,7 +98,7 @@ func TestTicketsNeverCrossPolicies(t *testing.T) {
 		// After a host has moved to another policy, its old tickets are invalid.
 		moved := serve(t, certs.NewServers(p.mtls, certs.Policy{Hosts: []string{"open.test"}, Server: p.open}).Conn)
 		if state, _, err := reach(t, moved, config("open.test")); err != nil || !state.DidResume {
-			t.Errorf("under the same policy of other Servers: resumed %v, error %v", state.DidResume, err)
+			t.Errorf("under the same policy in other Servers: resumed %v, error %v", state.DidResume, err)
 		}
 		cache = oneSession{}
 		if _, _, err := reach(t, s, config("open.test")); err != nil {
@@ -184,7 +184,7 @@ func containsName(b []byte, name string) bool {
 	return false
 }
 
-// The SNI chooses the policy for any split of a ClientHello into segments or records. A
+// The SNI chooses the policy, however a ClientHello is split into segments or records. A
 // partial ClientHello chooses no policy.
 func TestCutClientHelloChoosesItsPolicy(t *testing.T) {
 	p := newPolicies(t)

@@ -33,7 +33,7 @@ func newTrustBundle(certs []*x509.Certificate) *TrustBundle {
 
 // A TrustSource is the input of NewTrustBundle.
 type TrustSource struct {
-	// Field is the field of faults about Certificates: "pem", "file".
+	// Field is the Fault.Field of a fault in Certificates, such as "pem" or "file".
 	Field string
 	// Certificates are in PEM or DER.
 	Certificates []byte
@@ -149,7 +149,7 @@ func (b *TrustBundle) Infos() []Info {
 		case c.KeyUsage != 0 && c.KeyUsage&x509.KeyUsageCertSign == 0:
 			infos[i].warn(FindingCannotSign, "it may not sign certificates: its key usage lacks keyCertSign, so no certificate it issued is accepted")
 		case c.PublicKeyAlgorithm == x509.UnknownPublicKeyAlgorithm:
-			infos[i].warn(FindingCannotSign, "its key is of a type that is not supported (RSA, ECDSA and Ed25519 are), so no certificate it issued is accepted")
+			infos[i].warn(FindingCannotSign, "its key is of a type that is not supported (only RSA, ECDSA and Ed25519 are), so no certificate it issued is accepted")
 		}
 		if b.repeated[c] {
 			infos[i].warn(FindingDuplicate, "the bundle holds it more than once")

@@ -303,7 +303,7 @@ func TestUnknownCANamesTheMissingIssuer(t *testing.T) {
 	c := newClient(t, certs.ClientOptions{ServerName: "upstream.test", Trust: []*certs.TrustBundle{certstest.NewCA(t).Trust(t)}})
 	_, err := connect(t, c, s.addr)
 	wantReason(t, err, certs.ReasonUnknownCA)
-	if want := `issued by "` + root.Certificate().Subject.String() + `"`; !strings.Contains(err.Error(), want) {
+	if want := `names "` + root.Certificate().Subject.String() + `" as its issuer`; !strings.Contains(err.Error(), want) {
 		t.Errorf("error %q does not say %q", err, want)
 	}
 }

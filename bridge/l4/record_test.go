@@ -15,7 +15,6 @@ import (
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/accesslog"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l4"
-	"github.com/drawbridge-gateway/drawbridge/bridge/logtest"
 	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket/sockettest"
 	"github.com/drawbridge-gateway/drawbridge/bridge/splice/splicetest"
@@ -31,7 +30,7 @@ type record map[string]any
 // ended, and returns their records.
 func recorded(t *testing.T, o l4.Options) (g *gate, end func() []record) {
 	t.Helper()
-	var out logtest.Buffer
+	var out transcript
 	log, err := accesslog.Open(accesslog.Options{Output: &out})
 	if err != nil {
 		t.Fatal(err)

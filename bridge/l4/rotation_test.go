@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/l4"
-	"github.com/drawbridge-gateway/drawbridge/bridge/logtest"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
@@ -54,12 +53,12 @@ type rotating struct {
 	tracker *upstream.Tracker
 	live    *upstream.Upstream
 	client  *certs.Client
-	log     logtest.Buffer
+	log     transcript
 }
 
 func newRotating(t *testing.T, w *recorder) *rotating {
 	r := &rotating{recorder: w, tracker: upstream.NewTracker()}
-	r.gate = open(t, "tcp", l4.Options{Table: r.table.Load, Logger: debugLog(&r.log)})
+	r.gate = open(t, "tcp", l4.Options{Table: r.table.Load, Logger: r.log.logger()})
 	return r
 }
 
@@ -292,9 +291,9 @@ func TestServerNameFromHostNeedsAHost(t *testing.T) {
 	p := newPKI(t)
 	w := newRecorder(t, p.server(t, "a.test"))
 	u := group(over(t, w.ln, certs.ClientOptions{FromHost: true, Trust: []*certs.TrustBundle{p.ca.Trust(t)}}))
-	var log logtest.Buffer
+	var log transcript
 	table := &l4.Table{Default: to(u)}
-	g := open(t, "tcp", l4.Options{Table: func() *l4.Table { return table }, Logger: debugLog(&log)})
+	g := open(t, "tcp", l4.Options{Table: func() *l4.Table { return table }, Logger: log.logger()})
 	g.wantRefused(t)
 	g.Shutdown(t.Context())
 	if s := u.Status()[0]; s.Failures[certs.ReasonLocalConfig] != 1 || s.Connects.Count != 0 {

@@ -2,6 +2,7 @@ package l7
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -20,7 +21,6 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
-	"github.com/drawbridge-gateway/drawbridge/bridge/logtest"
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket/sockettest"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
@@ -42,13 +42,30 @@ const testTimeout = time.Minute
 type testbed struct {
 	testing.TB
 	ca  *certstest.CA
-	log *logtest.Buffer
+	log *lockedBuffer
 }
 
-func newTestbed(t testing.TB) *testbed { return &testbed{t, certstest.NewCA(t), &logtest.Buffer{}} }
+func newTestbed(t testing.TB) *testbed { return &testbed{t, certstest.NewCA(t), &lockedBuffer{}} }
 
 // label marks the goroutines of w's gateways in profiles.
 func (w *testbed) label() string { return fmt.Sprintf("%p", w) }
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
 
 func (w *testbed) logger(level hclog.Level) hclog.Logger {
 	return hclog.New(&hclog.LoggerOptions{Output: w.log, Level: level})

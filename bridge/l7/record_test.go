@@ -15,7 +15,6 @@ import (
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/accesslog"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
-	"github.com/drawbridge-gateway/drawbridge/bridge/logtest"
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/certs"
@@ -29,7 +28,7 @@ type record map[string]any
 // and returns the records of their requests by path.
 func (w *testbed) recorded(table func() *Table) (s *Server, address string, end func() map[string]record) {
 	w.Helper()
-	var out logtest.Buffer
+	var out lockedBuffer
 	log, err := accesslog.Open(accesslog.Options{Output: &out})
 	if err != nil {
 		w.Fatal(err)

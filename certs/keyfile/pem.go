@@ -161,9 +161,9 @@ func beforeBlock(consumed []byte, blockType string) []byte {
 func Advice(blockType string) string {
 	switch {
 	case blockType == "TRUSTED CERTIFICATE":
-		return "; `openssl x509` rewrites OpenSSL's own form"
+		return "; `openssl x509` converts it from OpenSSL's own form"
 	case blockType == "PKCS7":
-		return "; `openssl pkcs7 -print_certs` extracts them"
+		return "; `openssl pkcs7 -print_certs` extracts the certificates"
 	case blockType == "CERTIFICATE REQUEST" || blockType == "NEW CERTIFICATE REQUEST":
 		return "; a CA must sign the request first"
 	}

@@ -145,7 +145,7 @@ func inspectPKCS12(data []byte) (encrypted [][]byte, protected bool, err error) 
 	}
 	switch {
 	case outer.AuthSafe.Type.Equal(oidSignedData):
-		return nil, false, errors.New("is signed with a key and not with a passphrase, which is not supported: " + pkcs12Rewrite)
+		return nil, false, errors.New("is signed with a key; only a signature with a passphrase is supported: " + pkcs12Rewrite)
 	case outer.Version != 3 || !outer.AuthSafe.Type.Equal(oidData):
 		return nil, false, errPKCS12Damaged
 	}
@@ -215,7 +215,7 @@ func inspectPKCS12(data []byte) (encrypted [][]byte, protected bool, err error) 
 	case len(safes) > 2:
 		return nil, false, fmt.Errorf("has %d parts; only one with keys and one with certificates are supported: %s", len(safes), pkcs12Rewrite)
 	case keys > 1:
-		return nil, false, errors.New("holds more than one private key: want the one of the certificate; `keytool -importkeystore -srcalias NAME -srckeystore old.p12 -destkeystore new.p12` extracts one")
+		return nil, false, errors.New("holds more than one private key: want only the key of the certificate; `keytool -importkeystore -srcalias NAME -srckeystore old.p12 -destkeystore new.p12` extracts one")
 	}
 	return encrypted, protected, nil
 }
@@ -279,10 +279,10 @@ func (d *derivation) pbkdf2(kdf pkix.AlgorithmIdentifier, blocks int) {
 	d.add(params.Iterations, blocks)
 }
 
-// checkEncryptedSafe rejects an encrypted part that holds a key, because the
-// key is encrypted again and the library would decrypt it at an unknown cost.
-// It gives the library an archive of a generated key and the part: the library
-// rejects a second key before it decrypts that key.
+// checkEncryptedSafe rejects an encrypted part that holds a key: that key may be
+// encrypted itself, and the library would decrypt it at an unknown cost. The
+// check gives the library an archive of two parts, a generated key and safe. The
+// library rejects a second key before it decrypts that key.
 func checkEncryptedSafe(safe, passphrase []byte) error {
 	ours, err := x509.MarshalPKCS8PrivateKey(ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)))
 	if err != nil {

@@ -53,7 +53,7 @@ func TestAGatewayMovesToAFleetAndBack(t *testing.T) {
 	stop = serving(append(fleet, "--store", "etcd", "--gateway-id", "one", "--gateway-labels", "zone=a")...)
 	s.run(ctx, "revisions").want(t, exit.OK, "first", "second")
 	s.run(ctx, "apply", "-f", upstream("c"), "--wait-for", "fleet").want(t, exit.OK, "Revision 3 is live")
-	s.run(ctx, "status", "--fleet").want(t, exit.OK, "1 gateway, latest revision 3: 1 of them run it without problems.")
+	s.run(ctx, "status", "--fleet").want(t, exit.OK, "1 gateway, latest revision 3: 1 running it without problems.")
 	s.run(ctx, "gateways", "-o", "json").want(t, exit.OK, `"zone": "a"`)
 	s.run(ctx, "rollback", "1").want(t, exit.OK, "Revision 4 is live")
 	stop()

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// minVersion is the first version of Landlock that can allow every operation of
-// a start.
+// minVersion is the first version of Landlock that can allow every operation
+// that a gateway needs to start.
 const minVersion = 2
 
 // restrict passes the rules to the kernel, for every thread of the process. It returns

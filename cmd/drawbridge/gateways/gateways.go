@@ -106,7 +106,7 @@ func Summary(found *adminv1.ListGatewaysResponse, now time.Time) (string, *termi
 		}
 		ill.Gateways = append(ill.Gateways, g)
 	}
-	text := fmt.Sprintf("%s, latest revision %d: %d of them run it without problems", terminal.Count(len(found.GetGateways()), "gateway"), found.GetHeadRevision(), len(found.GetGateways())-len(ill.GetGateways()))
+	text := fmt.Sprintf("%s, latest revision %d: %d running it without problems", terminal.Count(len(found.GetGateways()), "gateway"), found.GetHeadRevision(), len(found.GetGateways())-len(ill.GetGateways()))
 	for _, s := range []struct {
 		n    int
 		what string

@@ -32,13 +32,13 @@ func TestEachGatewayIsARow(t *testing.T) {
 func TestASummaryListsTheGatewaysThatNeedAttention(t *testing.T) {
 	well := &adminv1.Gateway{GatewayId: "well", Revision: 7, Connected: true}
 	text, ill := Summary(&adminv1.ListGatewaysResponse{HeadRevision: 7, Gateways: []*adminv1.Gateway{well}}, time.Now())
-	if text != "1 gateway, latest revision 7: 1 of them run it without problems." || ill != nil {
+	if text != "1 gateway, latest revision 7: 1 running it without problems." || ill != nil {
 		t.Errorf("%q, %v", text, ill)
 	}
 	text, ill = Summary(&adminv1.ListGatewaysResponse{HeadRevision: 7, Gateways: []*adminv1.Gateway{well,
 		{GatewayId: "slow", Revision: 5, Lag: 2, Connected: true, Error: "no memory"}, {GatewayId: "hurt", Revision: 7, ProblemCount: 1, Connected: true}, {GatewayId: "gone", Revision: 7},
 	}}, time.Now())
-	if text != "4 gateways, latest revision 7: 1 of them run it without problems, 1 behind, 1 with resources that are down, 1 not connected." {
+	if text != "4 gateways, latest revision 7: 1 running it without problems, 1 behind, 1 with resources that are down, 1 not connected." {
 		t.Error(text)
 	}
 	var out strings.Builder

@@ -50,24 +50,24 @@ type collector struct {
 	seen     uint64    // total allocated bytes at the last collection by look
 	left     uint64    // unused bytes that could not be returned
 	next     time.Time // the earliest time of another collection after little activity
-	soonest  time.Time // the same if many goroutines have ended
+	soonest  time.Time // the earliest time if many goroutines have ended
 	most     uint64    // the highest number of goroutines at a look since the last collection
 }
 
 const (
 	// checkEvery is how often a collector checks whether the process is idle.
 	checkEvery = time.Second
-	// quiet is the maximum of bytes that an idle process allocates between two
-	// checks.
+	// quiet is the maximum number of bytes that an idle process allocates between
+	// two checks.
 	quiet = 256 << 10
 	// spare is the amount of unused memory that a collector does not return.
 	spare = 2 << 20
-	// activity is the number of bytes that closing a few connections allocates. After
-	// fewer bytes there is hardly any garbage.
+	// activity is the number of bytes that closing a few connections allocates. If
+	// the process allocated less, there is hardly any garbage.
 	activity = 16 << 10
 	// restFor is the minimum time between collections after little activity, as a
-	// multiple of the last collection's CPU time. So they use at most 0.2 % of a core. The
-	// wall time is unsuitable: on a busy machine it is many times longer.
+	// multiple of the last collection's CPU time. So collections use at most 0.2 % of a
+	// core. The wall time is unsuitable: on a busy machine it is many times longer.
 	restFor   = 500
 	leastRest = 5 * time.Second
 	// If at least fewest goroutines and a quarter of all have ended, connections have
@@ -178,7 +178,7 @@ func (c *collector) unused() (unused, live, made uint64) {
 	return garbage + free + stacks, live, made
 }
 
-// goroutines returns their number when unused was called last.
+// goroutines returns the number of goroutines at the last call of unused.
 func (c *collector) goroutines() uint64 { return c.heap[5].Value.Uint64() }
 
 // A cycle is never reachable, so the next garbage collection runs its finalizer.

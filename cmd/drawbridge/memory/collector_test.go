@@ -104,8 +104,8 @@ func TestCollectorReturnsUnusedMemory(t *testing.T) {
 	}
 }
 
-// After a long collection the next one is far away, unless many goroutines have ended,
-// because then connections have closed.
+// A long collection postpones the next one for a long time, unless many goroutines have
+// ended: then connections have closed.
 func TestCollectorNoticesThatGoroutinesEnded(t *testing.T) {
 	c := newCollector()
 	const held, goroutines = 64 << 20, 200
@@ -171,6 +171,6 @@ func TestCollectorReturnsWhatWasLiveAtItsLastCollection(t *testing.T) {
 	c.look()
 	runtime.KeepAlive(sink)
 	if metrics.Read(released); released[0].Value.Uint64() < before+held/2 {
-		t.Errorf("of %d bytes freed %d were returned", held, int64(released[0].Value.Uint64()-before))
+		t.Errorf("of %d freed bytes, %d were returned", held, int64(released[0].Value.Uint64()-before))
 	}
 }
