@@ -327,6 +327,10 @@ scale: build ## Apply, read and watch 10,000 resources of each kind
 fleet-scale: ## Run GATEWAYS gateways (default: 200) of a fleet in one process, and print what WRITES writes (default: 100) cost (needs etcd-server)
 	DRAWBRIDGE_FLEET=$(or $(GATEWAYS),200),$(or $(WRITES),100) $(GO) test -count=1 -timeout 30m -v -run '^TestAFleetConverges$$' ./gateway
 
+.PHONY: fleet-proofs
+fleet-proofs: build ## Kill gateways and members of etcd at every moment of writes and rollouts, ROUNDS times (default: 1), and print what was found (needs etcd-server)
+	DRAWBRIDGE_FLEET_PROOFS=$(or $(ROUNDS),1) DRAWBRIDGE_BINARY=$(BINARY) $(GO) test -count=1 -timeout 0 -v -run '^TestFleetProofs$$' ./e2e
+
 .PHONY: soak
 soak: build ## Run the gateway for MINUTES (default: 30) under mixed load, changes, rotations, upgrades and failures, and check that it ends as it began
 	$(GO) -C bench build -o $(CURDIR)/bin/bench .

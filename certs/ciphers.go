@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/agnivade/levenshtein"
+
 	"github.com/drawbridge-gateway/drawbridge/certs/safetext"
 )
 
@@ -268,7 +270,7 @@ func suggestSuite(name string) string {
 	best, least := "", max(1, min(len(name)/4, 4))+1
 	if len(name) <= 64 {
 		for _, candidate := range suiteNames() {
-			if d := editDistance(strings.ToUpper(name), strings.ToUpper(candidate)); d < least {
+			if d := levenshtein.ComputeDistance(strings.ToUpper(name), strings.ToUpper(candidate)); d < least {
 				best, least = candidate, d
 			}
 		}
@@ -277,25 +279,4 @@ func suggestSuite(name string) string {
 		return ": want a name of IANA's or OpenSSL's, such as TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 or ECDHE-RSA-AES128-GCM-SHA256"
 	}
 	return fmt.Sprintf(": did you mean %q?", best)
-}
-
-// editDistance returns the Levenshtein distance.
-func editDistance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }

@@ -18,13 +18,15 @@ import (
 type etcdCluster struct {
 	clients, peers []string // URLs
 	dir            string   // contains the files of flags and env
+	more           []string // flags of every member
+	members        []*process
 }
 
 // startEtcd starts members with further flags. It does not wait for them.
 func startEtcd(t testing.TB, a *authority, members int, flags ...string) *etcdCluster {
 	t.Helper()
 	need(t, "etcd")
-	c := &etcdCluster{dir: shortDir(t)}
+	c := &etcdCluster{dir: shortDir(t), more: flags, members: make([]*process, members)}
 	// On a host of its own, the port of a member is not given to another server while the
 	// member is down.
 	host := net.IPv4(127, byte(1+rand.IntN(60)), byte(rand.IntN(256)), byte(1+rand.IntN(254)))
@@ -36,7 +38,9 @@ func startEtcd(t testing.TB, a *authority, members int, flags ...string) *etcdCl
 		writeFile(t, filepath.Join(c.dir, name), data)
 	}
 	c.choosePorts(t, host.String(), members)
-	c.run(t, flags)
+	for i := range members {
+		c.start(t, i)
+	}
 	return c
 }
 
@@ -55,30 +59,29 @@ func (c *etcdCluster) choosePorts(t testing.TB, host string, members int) {
 	}
 }
 
-// run starts all members.
-func (c *etcdCluster) run(t testing.TB, flags []string) {
+// start starts a member that does not run.
+func (c *etcdCluster) start(t testing.TB, i int) {
 	t.Helper()
 	var cluster []string
 	for i, peer := range c.peers {
 		cluster = append(cluster, fmt.Sprintf("etcd-%d=%s", i+1, peer))
 	}
-	for i := range c.clients {
-		name := fmt.Sprint("etcd-", i+1)
-		cmd := exec.Command("etcd", append([]string{
-			"--name", name, "--data-dir", name, "--logger", "zap", "--log-level", "error", "--initial-cluster", strings.Join(cluster, ","), "--initial-cluster-token", c.dir,
-			"--heartbeat-interval", "500", "--election-timeout", "5000", // so that a busy machine does not change the leader
-			"--listen-client-urls", c.clients[i], "--advertise-client-urls", c.clients[i], "--listen-peer-urls", c.peers[i], "--initial-advertise-peer-urls", c.peers[i],
-			"--client-cert-auth", "--trusted-ca-file", "ca.pem", "--cert-file", "etcd.pem", "--key-file", "etcd-key.pem",
-			"--peer-client-cert-auth", "--peer-trusted-ca-file", "ca.pem", "--peer-cert-file", "etcd.pem", "--peer-key-file", "etcd-key.pem",
-		}, flags...)...)
-		cmd.Dir = c.dir
-		p := startCmd(t, cmd)
-		t.Cleanup(func() {
-			if t.Failed() {
-				t.Logf("%s: %s", name, tail(p.out.String()))
-			}
-		})
-	}
+	name := fmt.Sprint("etcd-", i+1)
+	cmd := exec.Command("etcd", append([]string{
+		"--name", name, "--data-dir", name, "--logger", "zap", "--log-level", "error", "--initial-cluster", strings.Join(cluster, ","), "--initial-cluster-token", c.dir,
+		"--heartbeat-interval", "500", "--election-timeout", "5000", // so that a busy machine does not change the leader
+		"--listen-client-urls", c.clients[i], "--advertise-client-urls", c.clients[i], "--listen-peer-urls", c.peers[i], "--initial-advertise-peer-urls", c.peers[i],
+		"--client-cert-auth", "--trusted-ca-file", "ca.pem", "--cert-file", "etcd.pem", "--key-file", "etcd-key.pem",
+		"--peer-client-cert-auth", "--peer-trusted-ca-file", "ca.pem", "--peer-cert-file", "etcd.pem", "--peer-key-file", "etcd-key.pem",
+	}, c.more...)...)
+	cmd.Dir = c.dir
+	p := startCmd(t, cmd)
+	c.members[i] = p
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("%s: %s", name, tail(p.out.String()))
+		}
+	})
 }
 
 // flags returns the flags of a gateway that joins the fleet in the cluster.

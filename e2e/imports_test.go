@@ -30,6 +30,7 @@ var mayImport = map[string][]string{
 	"bridge/resolve/dnstest":   {},
 	"bridge/alloctest":         {},
 	"bridge/faulttest":         {},
+	"bridge/logtest":           {},
 	"bridge/socket/sockettest": {},
 	"bridge/splice/splicetest": {},
 
@@ -127,7 +128,7 @@ var mayImport = map[string][]string{
 	"cmd/drawbridge/terminal":    {},
 	"cmd/drawbridge/view":        {"cmd/drawbridge/format", "cmd/drawbridge/manifest", "cmd/drawbridge/terminal", "gateway/store", "proto/drawbridge/admin/v1"}, // its tests wrap resources
 
-	"e2e":         {"proto/drawbridge/admin/v1", "certs/pki"},
+	"e2e":         {"proto/drawbridge/admin/v1", "certs/pki", "gateway/store", "gateway/store/etcd", "gateway/store/seal"}, // the proofs of a fleet read etcd themselves
 	"e2e/install": {"certs/pki"},
 
 	"deploy/image":     {},
@@ -183,7 +184,7 @@ func TestImportsRunDownward(t *testing.T) {
 	}
 }
 
-var testHelpers = []string{"bridge/alloctest", "bridge/faulttest", "bridge/socket/sockettest", "certs/certstest", "certs/pki", "certs", "bridge/resolve", "bridge/resolve/dnstest", "bridge/splice/splicetest", "gateway/store/etcd/etcdtest"}
+var testHelpers = []string{"bridge/alloctest", "bridge/faulttest", "bridge/logtest", "bridge/socket/sockettest", "certs/certstest", "certs/pki", "certs", "bridge/resolve", "bridge/resolve/dnstest", "bridge/splice/splicetest", "gateway/store/etcd/etcdtest"}
 
 type listedPackage struct {
 	ImportPath                         string

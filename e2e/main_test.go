@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +11,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/bridge/logtest"
 )
 
 func TestMain(m *testing.M) {
@@ -129,23 +130,8 @@ func writeFile(t testing.TB, path string, data []byte) string {
 	return path
 }
 
-// An output holds the output of a process. It may be read while it is written.
-type output struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.String()
-}
+// An output holds the output of a process.
+type output struct{ logtest.Buffer }
 
 func (o *output) contains(s string) bool { return strings.Contains(o.String(), s) }
 

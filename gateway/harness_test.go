@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"crypto/tls"
 	"io"
@@ -18,6 +17,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"go.uber.org/goleak"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/logtest"
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
 	"github.com/drawbridge-gateway/drawbridge/certs/pki"
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
@@ -35,25 +35,8 @@ type testGateway struct {
 	*Gateway
 	t    *testing.T
 	dir  string
-	log  *lockedBuffer
+	log  *logtest.Buffer
 	stop func() error // ends Run and returns its error
-}
-
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }
 
 // start runs a gateway on dir, which may be "" for a new one.
@@ -62,7 +45,7 @@ func start(t *testing.T, dir string, change ...func(*Options)) *testGateway {
 	if dir == "" {
 		dir = filepath.Join(t.TempDir(), "data")
 	}
-	g := &testGateway{t: t, dir: dir, log: &lockedBuffer{}}
+	g := &testGateway{t: t, dir: dir, log: &logtest.Buffer{}}
 	o := Options{
 		DataDir: dir, FileRoots: []string{os.TempDir()}, Ops: "127.0.0.1:0", DrainTimeout: deadline, Version: "test",
 		AdminSocket: filepath.Join(shortDir(t), "admin.sock"),

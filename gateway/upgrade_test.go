@@ -12,6 +12,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/logtest"
 	"github.com/drawbridge-gateway/drawbridge/gateway/handover"
 	"github.com/drawbridge-gateway/drawbridge/gateway/systemd"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
@@ -44,7 +45,7 @@ func TestSuccessor(t *testing.T) {
 
 // A heldLog blocks the log line that begins the drain until release is closed.
 type heldLog struct {
-	to      *lockedBuffer
+	to      *logtest.Buffer
 	release chan struct{}
 }
 
@@ -58,7 +59,7 @@ func (l *heldLog) Write(p []byte) (int, error) {
 // When an upgrade has ended, no new client reaches the old process, however long its drain
 // takes to begin. Its status says that the listeners were handed over.
 func TestTheOldProcessOfAnUpgradeAcceptsNoMoreClients(t *testing.T) {
-	held := &heldLog{to: new(lockedBuffer), release: make(chan struct{})}
+	held := &heldLog{to: new(logtest.Buffer), release: make(chan struct{})}
 	release := func() {
 		select {
 		case <-held.release:

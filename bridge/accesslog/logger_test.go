@@ -22,6 +22,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/alloctest"
+	"github.com/drawbridge-gateway/drawbridge/bridge/logtest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -169,7 +170,7 @@ func TestOneRecordIsWrittenWithinASecond(t *testing.T) {
 func TestRecordsWithoutRoomAreDroppedAndCounted(t *testing.T) {
 	out := newSink()
 	out.gate = make(chan struct{})
-	var log lockedBuffer
+	var log logtest.Buffer
 	l := open(t, Options{Output: out, Pending: 200 << 10, Logger: hclog.New(&hclog.LoggerOptions{Output: &log})})
 	const n = 5000
 	for i := range n {
@@ -197,30 +198,13 @@ func TestRecordsWithoutRoomAreDroppedAndCounted(t *testing.T) {
 	}
 }
 
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 // If the disk is full for a while, no record is lost or split: a partial write
 // is completed later.
 func TestWritingResumesAfterAFullDisk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		out := newSink()
 		out.room = 100 // less than a line
-		var log lockedBuffer
+		var log logtest.Buffer
 		l := open(t, Options{Output: out, Logger: hclog.New(&hclog.LoggerOptions{Output: &log})})
 		for i := range 1000 {
 			l.Log(numbered(i))
@@ -251,7 +235,7 @@ func TestUnwrittenRecordsAreDroppedOnClose(t *testing.T) {
 	if _, err := os.Stat("/dev/full"); err != nil {
 		t.Skip("there is no /dev/full")
 	}
-	var log lockedBuffer
+	var log logtest.Buffer
 	l := open(t, Options{Path: "/dev/full", Logger: hclog.New(&hclog.LoggerOptions{Output: &log})})
 	const n = 1000 // enough for several chunks
 	for range n {

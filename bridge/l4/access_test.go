@@ -7,6 +7,7 @@ import (
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/cidr"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l4"
+	"github.com/drawbridge-gateway/drawbridge/bridge/logtest"
 )
 
 func addresses(t *testing.T, texts ...string) *cidr.Set {
@@ -65,8 +66,8 @@ func TestAnnouncedClientsWithoutAccess(t *testing.T) {
 		ProxyProtocol: trust(t, "127.0.0.1"), Default: to(group(plain(upstreams))),
 		Access: &cidr.Access{Allow: addresses(t, "192.0.2.0/24"), Deny: addresses(t, "192.0.2.9")},
 	}
-	var log transcript
-	g := open(t, "tcp", l4.Options{Table: func() *l4.Table { return table }, Logger: log.logger()})
+	var log logtest.Buffer
+	g := open(t, "tcp", l4.Options{Table: func() *l4.Table { return table }, Logger: debugLog(&log)})
 	for _, test := range []struct {
 		ip     string
 		served bool

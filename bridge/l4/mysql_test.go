@@ -10,6 +10,7 @@ import (
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/l4"
 	"github.com/drawbridge-gateway/drawbridge/bridge/live"
+	"github.com/drawbridge-gateway/drawbridge/bridge/logtest"
 	"github.com/drawbridge-gateway/drawbridge/bridge/starttls"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/certs"
@@ -128,7 +129,7 @@ func TestMySQLClientsThatDoNotStartTLSAreRefused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			var log transcript
+			var log logtest.Buffer
 			ln := listen(t, "tcp")
 			serveOnce(ln, func(raw net.Conn) { io.WriteString(raw, mysqlGreets(false)); io.Copy(io.Discard, raw) })
 			u := group(plain(ln))
@@ -136,7 +137,7 @@ func TestMySQLClientsThatDoNotStartTLSAreRefused(t *testing.T) {
 			if c.reason == certs.ReasonHandshakeTimeout {
 				table.HandshakeTimeout = 100 * time.Millisecond
 			}
-			g := open(t, "tcp", l4.Options{Listener: "test", Table: func() *l4.Table { return table }, Logger: log.logger()})
+			g := open(t, "tcp", l4.Options{Listener: "test", Table: func() *l4.Table { return table }, Logger: debugLog(&log)})
 			_, _ = io.WriteString(g.talk(t), c.say) // fails if the time is up
 			eventually(t, "the connection ends", func() bool { return g.Stats().Accepted > 0 && g.Stats().Open == 0 })
 			eventually(t, "the log has the reason", func() bool { return strings.Contains(log.String(), `"reason":"`+string(c.reason)+`"`) })

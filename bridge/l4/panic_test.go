@@ -7,12 +7,13 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/l4"
+	"github.com/drawbridge-gateway/drawbridge/bridge/logtest"
 )
 
 // A panic between the dial and the start of the splice closes both connections.
 func TestPanicAfterTheDialClosesBothSides(t *testing.T) {
 	back := listen(t, "tcp")
-	log := new(transcript)
+	log := new(logtest.Buffer)
 	s := l4.New(l4.Options{
 		Table:  func() *l4.Table { return &l4.Table{Default: to(group(plain(back)))} },
 		Logger: hclog.New(&hclog.LoggerOptions{Output: log}),

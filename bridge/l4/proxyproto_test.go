@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/l4"
+	"github.com/drawbridge-gateway/drawbridge/bridge/logtest"
 	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
 	"github.com/drawbridge-gateway/drawbridge/bridge/splice/splicetest"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
@@ -46,8 +47,8 @@ func TestAnnouncedClientIsAnnouncedToTheUpstream(t *testing.T) {
 			ln := listen(t, "tcp")
 			u := announcing(over(t, ln, p.upstream(t, "upstream.test")), test.version)
 			table := &l4.Table{ProxyProtocol: trust(t, "127.0.0.1"), TLS: p.listener(t, "gate.test"), Default: to(u)}
-			var log transcript
-			g := open(t, "tcp", l4.Options{Table: func() *l4.Table { return table }, Logger: log.logger()})
+			var log logtest.Buffer
+			g := open(t, "tcp", l4.Options{Table: func() *l4.Table { return table }, Logger: debugLog(&log)})
 			c := g.dial(t, nil)
 			c.Send(t, test.in)
 			secure := splicetest.NewPeer(c.Raw.Conn, splicetest.Client(p.client("gate.test")))

@@ -15,6 +15,7 @@ import (
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/accesslog"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l4"
+	"github.com/drawbridge-gateway/drawbridge/bridge/logtest"
 	"github.com/drawbridge-gateway/drawbridge/bridge/proxyproto"
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket/sockettest"
 	"github.com/drawbridge-gateway/drawbridge/bridge/splice/splicetest"
@@ -30,7 +31,7 @@ type record map[string]any
 // ended, and returns their records.
 func recorded(t *testing.T, o l4.Options) (g *gate, end func() []record) {
 	t.Helper()
-	var out transcript
+	var out logtest.Buffer
 	log, err := accesslog.Open(accesslog.Options{Output: &out})
 	if err != nil {
 		t.Fatal(err)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/l4"
+	"github.com/drawbridge-gateway/drawbridge/bridge/logtest"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 	"github.com/drawbridge-gateway/drawbridge/certs/certstest"
@@ -53,12 +54,12 @@ type rotating struct {
 	tracker *upstream.Tracker
 	live    *upstream.Upstream
 	client  *certs.Client
-	log     transcript
+	log     logtest.Buffer
 }
 
 func newRotating(t *testing.T, w *recorder) *rotating {
 	r := &rotating{recorder: w, tracker: upstream.NewTracker()}
-	r.gate = open(t, "tcp", l4.Options{Table: r.table.Load, Logger: r.log.logger()})
+	r.gate = open(t, "tcp", l4.Options{Table: r.table.Load, Logger: debugLog(&r.log)})
 	return r
 }
 
@@ -291,9 +292,9 @@ func TestServerNameFromHostNeedsAHost(t *testing.T) {
 	p := newPKI(t)
 	w := newRecorder(t, p.server(t, "a.test"))
 	u := group(over(t, w.ln, certs.ClientOptions{FromHost: true, Trust: []*certs.TrustBundle{p.ca.Trust(t)}}))
-	var log transcript
+	var log logtest.Buffer
 	table := &l4.Table{Default: to(u)}
-	g := open(t, "tcp", l4.Options{Table: func() *l4.Table { return table }, Logger: log.logger()})
+	g := open(t, "tcp", l4.Options{Table: func() *l4.Table { return table }, Logger: debugLog(&log)})
 	g.wantRefused(t)
 	g.Shutdown(t.Context())
 	if s := u.Status()[0]; s.Failures[certs.ReasonLocalConfig] != 1 || s.Connects.Count != 0 {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/l4"
 	"github.com/drawbridge-gateway/drawbridge/bridge/limit"
+	"github.com/drawbridge-gateway/drawbridge/bridge/logtest"
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket/sockettest"
 	"github.com/drawbridge-gateway/drawbridge/bridge/splice/splicetest"
@@ -133,9 +134,9 @@ func TestUpstreamThatFailsVerification(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			ln := listen(t, "tcp")
 			u := group(over(t, ln, test.client))
-			var log transcript
+			var log logtest.Buffer
 			table := &l4.Table{Default: to(u)}
-			g := open(t, "tcp", l4.Options{Listener: "edge", Table: func() *l4.Table { return table }, Logger: log.logger()})
+			g := open(t, "tcp", l4.Options{Listener: "edge", Table: func() *l4.Table { return table }, Logger: debugLog(&log)})
 			c := g.dial(t, nil)
 			far := accept(t, ln, test.server)
 			go far.Write([]byte("HTTP/1.1 200 OK\r\n\r\nsecret"))
@@ -476,8 +477,8 @@ func TestAcceptBacksOff(t *testing.T) {
 		t.Run(errno.Error(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ln := &exhaustedListener{errs: make(chan error), closed: make(chan struct{})}
-				var log transcript
-				s := l4.New(l4.Options{Table: func() *l4.Table { return nil }, Logger: log.logger()})
+				var log logtest.Buffer
+				s := l4.New(l4.Options{Table: func() *l4.Table { return nil }, Logger: debugLog(&log)})
 				served := make(chan error, 1)
 				go func() { served <- s.Serve(ln) }()
 				ln.errs <- errno

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/l4"
+	"github.com/drawbridge-gateway/drawbridge/bridge/logtest"
 	"github.com/drawbridge-gateway/drawbridge/bridge/starttls"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/certs"
@@ -163,7 +164,7 @@ func TestClientsThatDoNotStartTLSAreRefused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			var log transcript
+			var log logtest.Buffer
 			ln := listen(t, "tcp")
 			table := &l4.Table{TLS: p.listener(t, "gate.test"), Starttls: c.protocol, Default: to(group(plain(ln)))}
 			if c.tls != nil {
@@ -172,7 +173,7 @@ func TestClientsThatDoNotStartTLSAreRefused(t *testing.T) {
 			if c.reason == certs.ReasonHandshakeTimeout {
 				table.HandshakeTimeout = 50 * time.Millisecond
 			}
-			g := open(t, "tcp", l4.Options{Listener: "test", Table: func() *l4.Table { return table }, Logger: log.logger()})
+			g := open(t, "tcp", l4.Options{Listener: "test", Table: func() *l4.Table { return table }, Logger: debugLog(&log)})
 			client := g.talk(t)
 			if c.reason == certs.ReasonHandshakeTimeout {
 				_, _ = io.WriteString(client, c.say) // fails if the time is up

@@ -2,7 +2,6 @@ package l7
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -21,6 +20,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
+	"github.com/drawbridge-gateway/drawbridge/bridge/logtest"
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket/sockettest"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
@@ -42,30 +42,13 @@ const testTimeout = time.Minute
 type testbed struct {
 	testing.TB
 	ca  *certstest.CA
-	log *lockedBuffer
+	log *logtest.Buffer
 }
 
-func newTestbed(t testing.TB) *testbed { return &testbed{t, certstest.NewCA(t), &lockedBuffer{}} }
+func newTestbed(t testing.TB) *testbed { return &testbed{t, certstest.NewCA(t), &logtest.Buffer{}} }
 
 // label marks the goroutines of w's gateways in profiles.
 func (w *testbed) label() string { return fmt.Sprintf("%p", w) }
-
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
 
 func (w *testbed) logger(level hclog.Level) hclog.Logger {
 	return hclog.New(&hclog.LoggerOptions{Output: w.log, Level: level})

@@ -15,6 +15,7 @@ import (
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/accesslog"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/backs"
+	"github.com/drawbridge-gateway/drawbridge/bridge/logtest"
 	"github.com/drawbridge-gateway/drawbridge/bridge/route"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/certs"
@@ -28,7 +29,7 @@ type record map[string]any
 // and returns the records of their requests by path.
 func (w *testbed) recorded(table func() *Table) (s *Server, address string, end func() map[string]record) {
 	w.Helper()
-	var out lockedBuffer
+	var out logtest.Buffer
 	log, err := accesslog.Open(accesslog.Options{Output: &out})
 	if err != nil {
 		w.Fatal(err)

@@ -64,6 +64,55 @@ func TestAnUnreadResponseHoldsLittle(t *testing.T) {
 	}
 }
 
+// A client that opens its windows wide, and then reads nothing from its socket, makes the
+// gateway hold no more than the connection's window and what other requests hold.
+func TestAClientThatStopsReadingHoldsLittle(t *testing.T) {
+	if alloctest.Race {
+		t.Skip("the race detector's memory is in the sum")
+	}
+	const window = 2 << 20 // the size of every window
+	w := newTestbed(t)
+	_, address := w.plain(w.patientBack1(w.endlessUpstream1(nil, 1<<20), false))
+	keepStackSize(w)
+	c := w.framed(t, address, false)
+	defer c.Close()
+	_ = c.Conn.(*net.TCPConn).SetReadBuffer(4 << 10)
+	_ = c.framer.WriteSettings(h2.Setting{ID: h2.SettingInitialWindowSize, Val: 0})
+	next := uint32(1)
+	c.requestAll(w, &next, 1)
+	inUse() // settles the size of stacks
+	before := inUse()
+	const requests = maxStreams - 1
+	c.requestAll(w, &next, requests)
+	_ = c.framer.WriteWindowUpdate(0, window)
+	_ = c.framer.WriteSettings(h2.Setting{ID: h2.SettingInitialWindowSize, Val: window})
+	held := 0
+	for steady := 0; steady < 5; steady++ { // until no more responses arrive
+		if now := inUse() - before; now > held+(32<<10) || now < held-(32<<10) {
+			steady, held = 0, now
+		}
+	}
+	w.Logf("%d KiB are held", held>>10)
+	if held > 1<<20+window {
+		t.Errorf("%d KiB are held, want at most 1 MiB and the window", held>>10)
+	}
+}
+
+// requestAll makes n requests, one after the other, and reads the head of each response.
+func (c *framed) requestAll(w *testbed, next *uint32, n int) {
+	for range n {
+		c.headers(*next, []string{":method: GET", ":scheme: http", ":authority: a", ":path: /"}, true)
+		for answered := false; !answered; {
+			f, err := c.framer.ReadFrame()
+			if err != nil {
+				w.Fatal(err)
+			}
+			answered = f.Header().StreamID == *next && f.Header().Type == h2.FrameHeaders
+		}
+		*next += 2
+	}
+}
+
 // heldUnread makes as many requests as a connection may have, one after the other. Their
 // responses do not fit into the windows of their streams. It returns how many bytes each of
 // them holds.
@@ -74,24 +123,11 @@ func (w *testbed) heldUnread(up *backs.Pools, window uint32) int {
 	defer c.Close()
 	_ = c.framer.WriteSettings(h2.Setting{ID: h2.SettingInitialWindowSize, Val: window})
 	next := uint32(1)
-	send := func(n int) {
-		for range n {
-			c.headers(next, []string{":method: GET", ":scheme: http", ":authority: a", ":path: /"}, true)
-			for answered := false; !answered; {
-				f, err := c.framer.ReadFrame()
-				if err != nil {
-					w.Fatal(err)
-				}
-				answered = f.Header().StreamID == next && f.Header().Type == h2.FrameHeaders
-			}
-			next += 2
-		}
-	}
-	send(1)
+	c.requestAll(w, &next, 1)
 	inUse() // settles the size of stacks
 	before := inUse()
 	const requests = maxStreams - 1
-	send(requests)
+	c.requestAll(w, &next, requests)
 	held := 0
 	for run := range 10 { // the minimum counts, because the last responses may still arrive
 		if now := (inUse() - before) / requests; run == 0 || now < held {

@@ -1,11 +1,9 @@
 package upstream
 
 import (
-	"bytes"
 	"context"
 	"net"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -13,32 +11,22 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/logtest"
 	"github.com/drawbridge-gateway/drawbridge/bridge/resolve"
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
 // A panicLog is a log in which a test looks for panics.
-type panicLog struct {
-	mu  sync.Mutex
-	all bytes.Buffer
-}
-
-func (l *panicLog) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.all.Write(p)
-}
+type panicLog struct{ logtest.Buffer }
 
 func (l *panicLog) logger() hclog.Logger { return hclog.New(&hclog.LoggerOptions{Output: l}) }
 
 // want checks that a panic was logged with its stack.
 func (l *panicLog) want(t *testing.T, cause string) {
 	t.Helper()
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	for _, part := range []string{"panic recovered", cause, "worker_internal_test.go"} {
-		if !strings.Contains(l.all.String(), part) {
-			t.Errorf("%q is not in the log: %s", part, l.all.String())
+		if !strings.Contains(l.String(), part) {
+			t.Errorf("%q is not in the log: %s", part, l.String())
 		}
 	}
 }

@@ -1,7 +1,6 @@
 package admin
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -21,6 +20,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/logtest"
 	"github.com/drawbridge-gateway/drawbridge/gateway/history"
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
 	"github.com/drawbridge-gateway/drawbridge/gateway/revisions"
@@ -282,29 +282,11 @@ func (g *fakeGateway) known(path invalid.Path, upstream string) error {
 	return nil
 }
 
-// A logBuffer may be read while it is written.
-type logBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *logBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *logBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
-}
-
 // A running is a server on a unix socket. It is stopped when the test ends.
 type running struct {
 	*Server
 	gateway     *fakeGateway
-	log         *logBuffer
+	log         *logtest.Buffer
 	sink        *metrics.InmemSink
 	socket      string
 	served      chan error
@@ -316,7 +298,7 @@ type running struct {
 
 func start(t *testing.T, change ...func(*Options)) *running {
 	t.Helper()
-	r := &running{gateway: newFake(), log: &logBuffer{}, socket: filepath.Join(t.TempDir(), "admin.sock"), served: make(chan error, 1)}
+	r := &running{gateway: newFake(), log: &logtest.Buffer{}, socket: filepath.Join(t.TempDir(), "admin.sock"), served: make(chan error, 1)}
 	r.sink = metrics.NewInmemSink(1e12, 2e12)
 	cfg := metrics.DefaultConfig("drawbridge")
 	cfg.EnableHostname, cfg.EnableRuntimeMetrics = false, false

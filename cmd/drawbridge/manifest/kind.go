@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/agnivade/levenshtein"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
@@ -73,31 +74,9 @@ func nearest(s string, candidates []string) string {
 	}
 	best, bestDistance := "", 1+len(s)/3
 	for _, c := range candidates {
-		if d := distance(normalize(s), normalize(c)); d < bestDistance || d == bestDistance && best == "" {
+		if d := levenshtein.ComputeDistance(normalize(s), normalize(c)); d < bestDistance || d == bestDistance && best == "" {
 			best, bestDistance = c, d
 		}
 	}
 	return best
-}
-
-// distance is the number of letters to insert, delete or replace between a
-// and b (Levenshtein).
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }

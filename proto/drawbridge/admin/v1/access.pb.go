@@ -22,7 +22,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// A kind of operation that a caller may be allowed to do. The option
+// A kind of operation that a caller may be allowed to perform. The option
 // (drawbridge.admin.v1.right) of each method names the right that the method needs.
 type Right int32
 

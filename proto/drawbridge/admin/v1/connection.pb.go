@@ -146,8 +146,8 @@ func (ConnectionPhase) EnumDescriptor() ([]byte, []int) {
 	return file_drawbridge_admin_v1_connection_proto_rawDescGZIP(), []int{1}
 }
 
-// Selects open connections. A connection must match every field that is set, and one
-// value of each list. An empty filter selects all connections.
+// Selects open connections. A connection must match every field that is set, and at
+// least one value of each list. An empty filter selects all connections.
 type ConnectionFilter struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// IDs of connections.
@@ -164,8 +164,8 @@ type ConnectionFilter struct {
 	// Addresses of endpoints, as configured or as DNS returned them. A client's HTTP
 	// connection matches by the endpoint of its latest request.
 	Endpoints []string `protobuf:"bytes,5,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
-	// The client's IP addresses, or prefixes such as "10.0.0.0/8". With a PROXY protocol
-	// header, the announced client's address must match.
+	// The client's IP addresses, or prefixes such as "10.0.0.0/8". If a PROXY protocol
+	// header announced the client, the announced address must match.
 	ClientAddresses []string `protobuf:"bytes,6,rep,name=client_addresses,json=clientAddresses,proto3" json:"client_addresses,omitempty"`
 	// Names in the client's verified certificate: "spiffe://corp/pay", "DNS:a.example",
 	// "IP:10.0.0.1", "email:ops@corp.example", "URI:urn:x", or "CN=pay" for the common name

@@ -63,14 +63,14 @@ func (*WatchGatewaysRequest) Descriptor() ([]byte, []int) {
 // A part of the list of gateways, or a change of it.
 type WatchGatewaysResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Gateways that are new, or have changed. A new lag or last_seen_time alone is not a
-	// change: the lag is the head_revision of the last message minus the gateway's revision.
+	// Gateways that are new, or have changed. A change of only lag or last_seen_time is not
+	// sent: the lag is the head_revision of the last message minus the gateway's revision.
 	Gateways []*Gateway `protobuf:"bytes,1,rep,name=gateways,proto3" json:"gateways,omitempty"`
 	// IDs of gateways that are no longer listed.
 	Removed []string `protobuf:"bytes,2,rep,name=removed,proto3" json:"removed,omitempty"`
 	// The latest revision in etcd.
 	HeadRevision int64 `protobuf:"varint,3,opt,name=head_revision,json=headRevision,proto3" json:"head_revision,omitempty"`
-	// The client has the whole list as of one moment. Until then, further parts follow.
+	// Whether the messages so far hold the whole list. If false, further parts follow.
 	Synced        bool `protobuf:"varint,4,opt,name=synced,proto3" json:"synced,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -280,10 +280,10 @@ type Gateway struct {
 	LastSeenTime *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=last_seen_time,json=lastSeenTime,proto3" json:"last_seen_time,omitempty"`
 	// Why the gateway cannot follow the latest revision; empty if it can.
 	Error string `protobuf:"bytes,11,opt,name=error,proto3" json:"error,omitempty"`
-	// Identifies the process: a gateway that restarts has another one.
+	// Identifies the process. It changes when the gateway restarts.
 	ProcessId string `protobuf:"bytes,12,opt,name=process_id,json=processId,proto3" json:"process_id,omitempty"`
 	// The state of the gateway in a rollout that is in progress. Absent: there is no
-	// rollout. A new value alone is not a change for WatchGateways.
+	// rollout. WatchGateways does not send a change of this field alone.
 	Rollout       *RolloutReport `protobuf:"bytes,13,opt,name=rollout,proto3" json:"rollout,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

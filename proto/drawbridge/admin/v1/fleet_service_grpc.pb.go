@@ -28,7 +28,7 @@ const (
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
 // FleetService shows all gateways that share one configuration in etcd. Any gateway of
-// the fleet can answer for all of them. A gateway without a fleet answers
+// the fleet can answer for all of them. A gateway that belongs to no fleet returns
 // FAILED_PRECONDITION.
 type FleetServiceClient interface {
 	// Lists the gateways by ID, one page at a time, including those that stopped within
@@ -81,7 +81,7 @@ type FleetService_WatchGatewaysClient = grpc.ServerStreamingClient[WatchGateways
 // for forward compatibility.
 //
 // FleetService shows all gateways that share one configuration in etcd. Any gateway of
-// the fleet can answer for all of them. A gateway without a fleet answers
+// the fleet can answer for all of them. A gateway that belongs to no fleet returns
 // FAILED_PRECONDITION.
 type FleetServiceServer interface {
 	// Lists the gateways by ID, one page at a time, including those that stopped within

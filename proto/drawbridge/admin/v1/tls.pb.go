@@ -206,7 +206,7 @@ type RevalidationAction int32
 const (
 	// The same as REVALIDATION_ACTION_DRAIN.
 	RevalidationAction_REVALIDATION_ACTION_UNSPECIFIED RevalidationAction = 0
-	// Drain the connection: it takes no further requests. An idle HTTP connection ends
+	// Drain the connection: it accepts no further requests. An idle HTTP connection ends
 	// at once, a busy one after its responses, and a TCP connection or a tunnel after
 	// grace. Connections that are still open after grace are closed. The default.
 	RevalidationAction_REVALIDATION_ACTION_DRAIN RevalidationAction = 1
