@@ -1,7 +1,9 @@
 package l7
 
 import (
+	"crypto/sha1"
 	"crypto/tls"
+	"encoding/base64"
 	"fmt"
 	"io"
 	"net"
@@ -140,5 +142,50 @@ func TestARequestToHTTP1HoldsLittle(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// Open WebSockets of one HTTP/2 connection, which have carried data both ways, hold little.
+func TestAnOpenWebSocketHoldsLittle(t *testing.T) {
+	if alloctest.Race {
+		t.Skip("the race detector's memory is in the sum")
+	}
+	w := newTestbed(t)
+	ln := listen(w)
+	head := make([]byte, 1000)
+	w.serveBare(ln, nil, func(_ *net.TCPConn, peer net.Conn) func() {
+		n, _ := peer.Read(head)
+		_, key, _ := strings.Cut(string(head[:n]), "Sec-WebSocket-Key: ")
+		key, _, _ = strings.Cut(key, "\r\n")
+		sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
+		fmt.Fprintf(peer, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %s\r\n\r\nhello", base64.StdEncoding.EncodeToString(sum[:]))
+		return func() {}
+	})
+	_, address := w.plain(w.patientBack1(ln.Addr().String(), false))
+	keepStackSize(w)
+	c := w.framed(t, address, false)
+	defer c.Close()
+	next := uint32(1)
+	ask := func(n int) {
+		c.requestAll(w, &next, n, ":method: CONNECT", ":protocol: websocket", ":scheme: http", ":authority: a", ":path: /", "sec-websocket-version: 13")
+		for stream := next - uint32(2*n); stream < next; stream += 2 {
+			_ = c.framer.WriteData(stream, false, []byte("hello"))
+		}
+	}
+	ask(1)
+	inUse() // settles the size of stacks
+	before := inUse()
+	const sockets = maxStreams - 1
+	ask(sockets)
+	held := 0
+	for run := range 10 {
+		if now := (inUse() - before) / sockets; run == 0 || now < held {
+			held = now
+		}
+	}
+	t.Logf("%d bytes are held for each, %d KiB in all", held, held*sockets>>10)
+	// A collection shrinks stacks or not, depending on where their goroutines wait: 4 KiB.
+	if most := maxStreamMemory/maxStreams + 6<<10; held > most {
+		t.Errorf("%d bytes are held for each, want at most %d", held, most)
 	}
 }
