@@ -81,3 +81,21 @@ func (s *Store) discard(kind string, revision int64, id string) {
 func (s *Store) before(kind string, revision int64) clientv3.Op {
 	return clientv3.OpDelete(s.prefix+kind, clientv3.WithRange(fmt.Sprintf("%s%s"+numberOfRevision, s.prefix, kind, revision)))
 }
+
+// between returns the operations that delete the chunks from the first of some blobs to a
+// revision, except those of the blobs. The blobs are in order of their revisions.
+func (s *Store) between(kind string, last int64, kept ...Blob) (ops []clientv3.Op) {
+	from := ""
+	for _, b := range kept {
+		prefix := s.prefix + blobPrefix(kind, b.Revision, b.ID)
+		if from == "" {
+			from = fmt.Sprintf("%s%s"+numberOfRevision+"/", s.prefix, kind, b.Revision)
+		}
+		ops = append(ops, clientv3.OpDelete(from, clientv3.WithRange(prefix)))
+		from = clientv3.GetPrefixRangeEnd(prefix)
+	}
+	if from == "" {
+		return nil
+	}
+	return append(ops, clientv3.OpDelete(from, clientv3.WithRange(fmt.Sprintf("%s%s"+numberOfRevision, s.prefix, kind, last+1))))
+}

@@ -35,6 +35,11 @@ func (e *UnknownError) Unwrap() error { return e.Err }
 // maxRecordBytes bounds the total size of the records that a head lists, except the latest.
 const maxRecordBytes = 64 << 20
 
+// sweptRecords is how many of the latest revisions a commit searches for chunks that nothing
+// refers to. Writers that lost the race for a revision and died wrote them, perhaps when later
+// revisions were in force. Chunks of older revisions are deleted with the records.
+const sweptRecords = 32
+
 // settleTime bounds how long a commit tries to find out its outcome.
 const settleTime = 10 * time.Second
 
@@ -172,6 +177,8 @@ func (s *Store) swap(ctx context.Context, base, next *Head, id string, also ...c
 	ops := append([]clientv3.Op{clientv3.OpPut(s.prefix+headKey, value)}, also...)
 	if id != "" {
 		ops = append(ops, s.before(revisionPrefix, next.Oldest()), s.before(checkpointPrefix, next.Checkpoint.Revision))
+		ops = append(ops, s.between(revisionPrefix, base.Revision(), base.Records[max(len(base.Records)-sweptRecords, 0):]...)...)
+		ops = append(ops, s.between(checkpointPrefix, base.Revision(), base.Checkpoint)...)
 	}
 	resp, err := s.txn(ctx, []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(s.prefix+headKey), "=", base.Mod)}, ops...)
 	switch {

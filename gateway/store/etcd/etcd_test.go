@@ -233,6 +233,30 @@ func TestOldRecordsAndThoseOfLostRacesAreDeleted(t *testing.T) {
 	if n := countKeys(t, c, "/drawbridge/revision/"); n != len(h.Records) {
 		t.Errorf("%d records in etcd, %d in the head: those of a dead writer remain", n, len(h.Records))
 	}
+	// The second commit after the death of a writer deletes what it left, however long the history
+	// is, and even if the writer did not notice that it had lost the race.
+	long := open(t, c)
+	for _, kind := range []string{revisionPrefix, checkpointPrefix, revisionPrefix, checkpointPrefix} {
+		late := h.Revision() % 4
+		b, err := s.write(t.Context(), h.key.sealer, kind, h.Revision()+1-late, "died", make([]byte, 2*chunkBytes))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := countKeys(t, c, "/drawbridge/"+blobPrefix(kind, b.Revision, b.ID)); n != b.Chunks {
+			t.Fatalf("the dead writer left %d chunks", n)
+		}
+		for range 2 {
+			h, state = commit(t, long, h, state, put(upstream("x", int(h.Revision()))))
+		}
+		want := 1
+		if kind == revisionPrefix {
+			want = len(h.Records)
+		}
+		if n := countKeys(t, c, "/drawbridge/"+kind); n != want {
+			t.Errorf("%d chunks of %s instead of %d: those of a dead writer remain", n, kind, want)
+		}
+		read(t, long, nothing())
+	}
 	// A reader fails if its head was replaced and the records of that head were
 	// deleted.
 	old, err := s.Head(t.Context())
