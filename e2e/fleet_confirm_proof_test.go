@@ -26,9 +26,9 @@ func proveConfirmations(p *proof) {
 			if confirm {
 				within = time.Hour
 			}
-			answered := make(chan error, 1)
+			answered, admin := make(chan error, 1), taker.g.admin
 			go func() {
-				_, err := taker.g.admin.Apply(longContext(f.t), &adminv1.ApplyRequest{
+				_, err := admin.Apply(longContext(f.t), &adminv1.ApplyRequest{
 					Resources: wrap(f.t, []proto.Message{answer(body, http.StatusOK)}), Options: &adminv1.WriteOptions{ConfirmWithin: durationpb.New(within)}})
 				answered <- err
 			}()

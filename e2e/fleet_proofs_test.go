@@ -16,6 +16,9 @@ import (
 // fleetProofs are the proofs of a fleet.
 var fleetProofs = map[string]func(*proof){
 	"a confirmation outlives its gateway": proveConfirmations,
+	"a rollout outlives its gateways":     proveRollouts,
+	"a write is whole or not at all":      proveWrites,
+	"a quorum has what was acknowledged":  proveQuorum,
 }
 
 // A proof is the test of one property, and adds rows to the table of all proofs.

@@ -53,7 +53,7 @@ type testFleet struct {
 	traffic sync.WaitGroup
 	next    atomic.Int64 // the number of the last answer that a test wrote
 
-	steps map[string]*etcd.Record // the records that were read, by the IDs of their commits
+	read, answered map[int64]string // the IDs of the commits that were read, and their answers, by revision
 }
 
 // A fleetNode is one gateway of a testFleet, with all its processes.
@@ -90,7 +90,7 @@ type heldConn struct {
 func startFleet(t testing.TB, members int, ids ...string) *testFleet {
 	t.Helper()
 	a := newAuthority(t)
-	f := &testFleet{t: t, steps: map[string]*etcd.Record{}, etcd: startEtcd(t, a, members, "--heartbeat-interval", "200", "--election-timeout", "2000")}
+	f := &testFleet{t: t, read: map[int64]string{}, answered: map[int64]string{}, etcd: startEtcd(t, a, members, "--heartbeat-interval", "200", "--election-timeout", "2000")}
 	config := &tls.Config{Certificates: []tls.Certificate{keyPair(t, a.client)}, RootCAs: pool(a.ca)}
 	var err error
 	if f.client, err = clientv3.New(clientv3.Config{Endpoints: f.etcd.clients, TLS: config, DialTimeout: 2 * time.Second, Logger: zap.NewNop()}); err != nil {
