@@ -289,7 +289,7 @@ stress: ## Hold many connections for a while (STRESS=count,time; default: 4000,3
 	DRAWBRIDGE_SEEDS=0,500 $(GO) test -race -count=1 -timeout 60m -run '^TestSpliceIsLikeADirectConnection$$' ./bridge/splice
 	FAULTS=all $(GO) test -race -count=1 -timeout 60m -run '^TestFaults' ./bridge/l7 ./bridge/l7/http2 ./bridge/l4 ./bridge/intake ./bridge/upstream
 	DRAWBRIDGE_BAD_WRITES=10000 $(GO) test -race -count=1 -timeout 30m -run '^TestBadWritesChangeNothing$$' ./gateway
-	DRAWBRIDGE_IMPACT_EDITS=1000 $(GO) test -race -count=1 -timeout 30m -run '^TestTheImpactIsWhatHappens$$' ./gateway
+	DRAWBRIDGE_IMPACT_EDITS=1000 $(GO) test -race -count=1 -timeout 30m -run '^TestTheImpactMatchesTheConnectionsThatEnd$$' ./gateway
 
 .PHONY: kills
 kills: build ## Kill gateways with sealed and unsealed stores KILLS times each (default: 1000), during writes, confirmations and rollbacks

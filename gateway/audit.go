@@ -11,9 +11,9 @@ import (
 )
 
 // recorded calls run to make the change that r describes, and records the caller and the
-// result. run returns an error, or the revisions before and after. It refuses a change
-// that cannot be recorded, except an automatic rollback, which must not depend on the
-// disk of the audit log.
+// result. run returns an error, or the revisions before and after. recorded refuses a
+// change that cannot be recorded, except an automatic rollback, which must not depend on
+// the disk of the audit log.
 func (w *writer) recorded(ctx context.Context, r audit.Record, run func() (before, after int64, err error)) (err error) {
 	end := w.audit.Add
 	if r.Method != byDeadline {
@@ -59,8 +59,7 @@ func (w *writer) recordedConfirm(ctx context.Context, n int64, o store.Origin, c
 	})
 }
 
-// recordUndone records that the gateway rolled back from a revision when it
-// started.
+// recordUndone records that the starting gateway rolled back a pending revision.
 func (w *writer) recordUndone(p *adminv1.Pending, now *store.State) {
 	r := admin.RecordOf(store.Origin{Method: byDeadline})
 	r.Comment, r.RevisionBefore, r.RevisionAfter = notConfirmed(p), p.GetRevision(), now.Revision()

@@ -61,7 +61,7 @@ func testRestoredGateway(t *testing.T, key *seal.Key) {
 		t.Errorf("revision %d:\n%v\nwant\n%v", r.State().Revision(), r.State().All(), before.All())
 	}
 	if r.InstanceID() == g.InstanceID() {
-		t.Error("watchers cannot distinguish it from the original")
+		t.Error("the restored gateway has the instance ID of the original")
 	}
 	conn, err := tls.Dial("tcp", r.address("https"), &tls.Config{RootCAs: ca.Pool(), ServerName: "front.example"})
 	if err != nil {
@@ -69,7 +69,7 @@ func testRestoredGateway(t *testing.T, key *seal.Key) {
 	}
 	defer conn.Close()
 	if !conn.ConnectionState().PeerCertificates[0].Equal(front.Leaf) {
-		t.Error("it presents another certificate")
+		t.Error("the restored gateway presents a different certificate")
 	}
 	r.rollBack(1)
 	if got := r.State().Get(adminv1.Kind_KIND_UPSTREAM, "up").(*adminv1.Upstream).GetEndpoints()[0].GetAddress(); got != "127.0.0.1:1" {
@@ -78,7 +78,7 @@ func testRestoredGateway(t *testing.T, key *seal.Key) {
 }
 
 // A gateway that starts from a backup with a pending revision rolls back that revision.
-func TestARestoredGatewayGoesBackFromAPendingRevision(t *testing.T) {
+func TestARestoredGatewayRollsBackAPendingRevision(t *testing.T) {
 	g := start(t, "")
 	g.put(plainUpstream("up", "127.0.0.1:1"))
 	g.apply(store.Edit{Puts: puts(plainUpstream("up", "127.0.0.1:2")), ConfirmWithin: ages})

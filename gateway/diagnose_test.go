@@ -289,7 +289,7 @@ func TestProbesRunSideBySideWithinBounds(t *testing.T) {
 
 // An upstream that only TCP listeners use is probed without the ALPN protocols
 // of HTTP.
-func TestAProbeOffersWhatTrafficOffers(t *testing.T) {
+func TestAProbeOffersTheProtocolsOfTraffic(t *testing.T) {
 	ca := certstest.NewCA(t)
 	offered := make(chan []string, 1)
 	config := &tls.Config{Certificates: []tls.Certificate{certstest.TLS(t, ca.Server(t, "up.example"))}}

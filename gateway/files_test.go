@@ -398,7 +398,7 @@ func TestARepeatedFaultIsReportedOnce(t *testing.T) {
 	}
 }
 
-func TestOneBadFileHoldsUpNoOther(t *testing.T) {
+func TestABadFileDelaysNoOther(t *testing.T) {
 	ca, dir := certstest.NewCA(t), t.TempDir()
 	live, next := filepath.Join(dir, "live"), filepath.Join(dir, "next")
 	for i, link := range []string{live, next} {

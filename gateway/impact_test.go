@@ -32,9 +32,9 @@ func impactEdits(t *testing.T) int {
 // losses are the connections of a listener or an upstream that end.
 type losses struct{ closed, drained, requests int64 }
 
-// Under live traffic, a dry run predicts the impact of a write. The answer of the
+// Under live traffic, a dry run predicts the impact of a write. The response to the
 // write reports the same impact, and exactly the counted connections end.
-func TestTheImpactIsWhatHappens(t *testing.T) {
+func TestTheImpactMatchesTheConnectionsThatEnd(t *testing.T) {
 	w := newImpactTestbed(t, 1)
 	lost := losses{}
 	for n := range impactEdits(t) {

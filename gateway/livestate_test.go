@@ -79,7 +79,7 @@ func TestLiveStateIsAppliedToTheSameSettings(t *testing.T) {
 		"another protocol":             {state, []store.Resource{up, otherwise}, []string{"listener web"}, ""},
 		"no listener":                  {state, []store.Resource{up}, []string{"listener web"}, ""},
 		"no such upstream":             {state, []store.Resource{other}, []string{"upstream up", "listener web"}, ""},
-		"another format":               {[]byte(`{"format":2,"upstreams":7}`), []store.Resource{up, web}, nil, "it has format 2, and this version reads format 1"},
+		"another format":               {[]byte(`{"format":2,"upstreams":7}`), []store.Resource{up, web}, nil, "the state has format 2, and this version reads format 1"},
 		"no format":                    {[]byte(`{}`), []store.Resource{up, web}, nil, "format 0"},
 		"an incomplete state":          {state[:len(state)/2], []store.Resource{up, web}, nil, "unexpected end"},
 		"a field of another type":      {[]byte(`{"format":1,"upstreams":[{"name":1}]}`), []store.Resource{up, web}, nil, "cannot unmarshal"},

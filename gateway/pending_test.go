@@ -263,7 +263,7 @@ func (s failingAtDeadlines) Commit(d *store.Draft, r *revisions.Record) error {
 }
 
 // A disk that is full at the deadline delays the rollback until the disk has space.
-func TestAFailedWriteAtTheDeadlineIsTriedAgain(t *testing.T) {
+func TestAFailedWriteAtTheDeadlineIsRetried(t *testing.T) {
 	g := start(t, "")
 	g.put(plainUpstream("u", "127.0.0.1:1"))
 	g.mu.Lock()

@@ -73,10 +73,10 @@ func TestAWriteCanRequireProbes(t *testing.T) {
 				}
 				answers := wantRefusal(t, err, c.refused...)
 				if len(answers) != 1 {
-					t.Fatalf("%d answers", len(answers))
+					t.Fatalf("%d probe responses", len(answers))
 				}
 				if c.name != "any must pass, and all are draining" && len(answers[0].GetResults()) != len(c.endpoints) {
-					t.Errorf("answers %v", answers)
+					t.Errorf("probe responses %v", answers)
 				}
 			}
 			if got := g.State().Get(adminv1.Kind_KIND_UPSTREAM, "up") != nil; got != (c.refused == nil) {
@@ -106,7 +106,7 @@ func TestOnlyChangedUpstreamsAreProbed(t *testing.T) {
 	_, err = g.Apply(t.Context(), store.Edit{Puts: puts(swap), RequireProbe: probeAny})
 	answers := wantRefusal(t, err, `upstream["up"].endpoints[0]`)
 	if len(answers) != 1 || answers[0].GetResults()[0].GetReason() != adminv1.Reason_REASON_UNKNOWN_CA {
-		t.Errorf("answers %v", answers)
+		t.Errorf("probe responses %v", answers)
 	}
 	// A client certificate that the upstream rejects fails the write too.
 	stranger := other.Client(t, "stranger")
@@ -117,7 +117,7 @@ func TestOnlyChangedUpstreamsAreProbed(t *testing.T) {
 	}
 	answers = wantRefusal(t, err, `upstream["up"].endpoints[0]`)
 	if len(answers) != 1 || answers[0].GetResults()[0].GetReason() != adminv1.Reason_REASON_CLIENT_CERTIFICATE_REJECTED {
-		t.Errorf("answers %v", answers)
+		t.Errorf("probe responses %v", answers)
 	}
 	// Labels and listeners change no upstream.
 	up := resources[2].(*adminv1.Upstream)
@@ -145,7 +145,7 @@ func TestProbeUsesTheHostOfARoute(t *testing.T) {
 	settings.VerifyName, settings.ServerNameSource = "", adminv1.ServerNameSource_SERVER_NAME_SOURCE_FROM_HOST
 	_, err := g.Apply(t.Context(), store.Edit{Puts: puts(resources...), RequireProbe: probeEvery})
 	if a := wantRefusal(t, err, "resources[2].endpoints[0]"); len(a) != 1 || a[0].GetResults()[0].GetReason() != adminv1.Reason_REASON_NAME_MISMATCH {
-		t.Errorf("answers %v", a)
+		t.Errorf("probe responses %v", a)
 	}
 	web := httpListener("web", "127.0.0.1:0")
 	web.Upstream = ""

@@ -72,7 +72,7 @@ func upstreamTo(name, address string, r *adminv1.Revalidation) *adminv1.Upstream
 
 // A new revocation list that revokes no certificate in use causes no handshake,
 // closes no pooled connection, and resets no counter.
-func TestARevocationListIsNoRotation(t *testing.T) {
+func TestARenewedRevocationListClosesNoConnection(t *testing.T) {
 	g, ca := start(t, ""), certstest.NewCA(t)
 	ok := func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok") }
 	address, connections := httpServer(t, ca.Server(t, "up.example"), ok)
@@ -110,8 +110,8 @@ func TestARevocationListIsNoRotation(t *testing.T) {
 	}
 }
 
-// A connection whose endpoint no longer verifies carries no further request. Other
-// connections are not affected.
+// The gateway sends no further request on a connection whose endpoint no longer
+// verifies. Other connections are not affected.
 func TestRevokedEndpointsGetNoFurtherRequest(t *testing.T) {
 	g, ca := start(t, ""), certstest.NewCA(t)
 	ok := func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok") }
@@ -145,7 +145,7 @@ func TestRevokedEndpointsGetNoFurtherRequest(t *testing.T) {
 	if want := `drawbridge_upstream_revalidated{reason="REVOKED",result="ended",upstream="up"} 1`; !strings.Contains(metrics, want+"\n") {
 		t.Errorf("/metrics has no %s", want)
 	}
-	eventually(t, "an event says so", func() bool {
+	eventually(t, "an event reports the failure", func() bool {
 		before, _ := g.EventBounds()
 		events, _, err := g.Events(before)
 		return err == nil && slices.ContainsFunc(events, func(e *adminv1.Event) bool {
@@ -245,7 +245,7 @@ func TestRevokedClientsGetNoFurtherResponse(t *testing.T) {
 			}
 			g.put(bundle("clients", ca, ca.CRL(t, ca.Client(t, "another").Leaf)))
 			if code, reused := request(t, a, url); code != 200 || !reused {
-				t.Fatalf("a list that revokes another: %d, reused: %v", code, reused)
+				t.Fatalf("a list that revokes a different client: %d, reused: %v", code, reused)
 			}
 			g.put(bundle("clients", ca, ca.CRL(t, alice.Leaf)))
 			// On a new connection the handshake fails.
@@ -258,7 +258,7 @@ func TestRevokedClientsGetNoFurtherResponse(t *testing.T) {
 			if code, reused := request(t, b, url); code != 200 || !reused {
 				t.Errorf("the other client: %d, reused: %v", code, reused)
 			}
-			eventually(t, "the connection is gone", func() bool { return g.listener("https").GetConnections() == 1 })
+			eventually(t, "the connection is closed", func() bool { return g.listener("https").GetConnections() == 1 })
 		})
 	}
 }
@@ -291,7 +291,7 @@ func keepConnection(t *testing.T, c *http.Client, url string) (code int) {
 			return code
 		}
 	}
-	t.Fatal("the client keeps no connection")
+	t.Fatal("the client kept no connection")
 	return 0
 }
 
@@ -312,7 +312,7 @@ func tryRequest(ctx context.Context, c *http.Client, url string) (code int, reus
 
 // Connections from before a stricter client-auth policy, including plaintext ones,
 // are served no request under the new policy, with any action.
-func TestStricterClientAuthEndsConnectionsMadeBefore(t *testing.T) {
+func TestStricterClientAuthEndsOlderConnections(t *testing.T) {
 	for _, action := range []adminv1.RevalidationAction{
 		adminv1.RevalidationAction_REVALIDATION_ACTION_DRAIN, adminv1.RevalidationAction_REVALIDATION_ACTION_REPORT,
 	} {
@@ -390,7 +390,7 @@ func TestStreamsOfARevokedClientEnd(t *testing.T) {
 	eventually(t, "the log has the reason", func() bool {
 		return strings.Contains(g.log.String(), `"ended":"no longer verified"`) && strings.Contains(g.log.String(), `"reason":"REVOKED"`)
 	})
-	eventually(t, "an event says so", func() bool {
+	eventually(t, "an event reports the failure", func() bool {
 		before, _ := g.EventBounds()
 		events, _, err := g.Events(before)
 		return err == nil && slices.ContainsFunc(events, func(e *adminv1.Event) bool {

@@ -146,7 +146,7 @@ func TestARollbackWarnsOfFilesThatHaveChanged(t *testing.T) {
 	}
 }
 
-func TestARevisionSaysWhoMadeItAndWhy(t *testing.T) {
+func TestARevisionRecordsItsCallerAndComment(t *testing.T) {
 	dir := t.TempDir()
 	ca := certstest.NewCA(t)
 	bundle := writeFile(t, filepath.Join(dir, "ca.pem"), ca.TrustPEM())

@@ -11,7 +11,7 @@ import (
 
 // A listener's unix socket has the mode in its resource. A new mode applies to
 // the existing socket.
-func TestAUnixSocketHasTheModeThatItsListenerAsksFor(t *testing.T) {
+func TestAUnixSocketHasTheModeOfItsListener(t *testing.T) {
 	g := start(t, "")
 	path := filepath.Join(shortDir(t), "l.sock")
 	mode := func() os.FileMode {

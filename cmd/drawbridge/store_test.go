@@ -55,16 +55,16 @@ func TestAStateIsSealedAndRekeyed(t *testing.T) {
 	if out := s.run(ctx, "store", "check", "--seal-key-file", key); strings.Contains(out.out, "Only") || out.code != exit.OK {
 		t.Errorf("%+v", out)
 	}
-	s.run(ctx, "store", "check", "--seal-key-file", other).want(t, exit.Failure, "sealed with another key")
+	s.run(ctx, "store", "check", "--seal-key-file", other).want(t, exit.Failure, "sealed with a different key")
 	s.run(ctx, "serve").want(t, exit.Failure, "is sealed: give its key with --seal-key-file")
-	s.run(ctx, "serve", "--seal-key-file", other).want(t, exit.Failure, "sealed with another key")
+	s.run(ctx, "serve", "--seal-key-file", other).want(t, exit.Failure, "sealed with a different key")
 
 	stop = serving(data, "--seal-key-file", key)
 	s.run(ctx, "status").want(t, exit.OK, ", store sealed\n")
 	s.run(ctx, "status", "-o", "json").want(t, exit.OK, `"sealed": true`)
 	backup := writeFile(t, dir, "state.backup", s.run(ctx, "backup").out)
 	stop()
-	s.run(ctx, "restore", backup, "--data-dir", restored, "--seal-key-file", other).want(t, exit.Failure, "the backup is sealed with another key")
+	s.run(ctx, "restore", backup, "--data-dir", restored, "--seal-key-file", other).want(t, exit.Failure, "the backup is sealed with a different key")
 	s.run(ctx, "restore", backup, "--data-dir", restored).want(t, exit.OK, "1 stored revision, sealed.")
 
 	s.run(ctx, "store", "rekey", "--seal-key-file", key, "--data-dir", restored).want(t, exit.Usage, "--new-seal-key-file is missing")

@@ -51,7 +51,7 @@ func (c *cli) awaitWritten(ctx context.Context, cl *client.Client, f format.Form
 
 // showOutcomes prints the state of a revision at the gateways of the fleet. It returns
 // an error if a connected gateway does not run the whole revision, or if the gateways
-// are not known.
+// could not be listed.
 func (c *cli) showOutcomes(f format.Format, waited *adminv1.WaitFor, change *adminv1.Change) error {
 	if waited == nil {
 		return nil
@@ -75,7 +75,7 @@ func (c *cli) showOutcomes(f format.Format, waited *adminv1.WaitFor, change *adm
 	}
 	switch {
 	case connected == 0:
-		return &exit.Error{Code: exit.Unavailable, Summary: fmt.Sprintf("revision %d is committed, but the gateways of the fleet are not known", change.GetRevision())}
+		return &exit.Error{Code: exit.Unavailable, Summary: fmt.Sprintf("revision %d is committed, but the gateways of the fleet could not be listed", change.GetRevision())}
 	case missing > 0:
 		return &exit.Error{Code: exit.Unavailable, Summary: fmt.Sprintf("revision %d is committed, but %d of %d connected gateways do not run the whole revision", change.GetRevision(), missing, connected)}
 	}

@@ -15,7 +15,7 @@ import (
 func TestAWriteFailsIfAConnectedGatewayDoesNotRunIt(t *testing.T) {
 	live := &adminv1.GatewayOutcome{GatewayId: "live", State: adminv1.GatewayState_GATEWAY_STATE_LIVE, Revision: 4}
 	gone := &adminv1.GatewayOutcome{GatewayId: "gone", State: adminv1.GatewayState_GATEWAY_STATE_DISCONNECTED, Revision: 3}
-	slow := &adminv1.GatewayOutcome{GatewayId: "slow", State: adminv1.GatewayState_GATEWAY_STATE_BEHIND, Revision: 3, Message: "it has not followed yet"}
+	slow := &adminv1.GatewayOutcome{GatewayId: "slow", State: adminv1.GatewayState_GATEWAY_STATE_BEHIND, Revision: 3, Message: "the revision is not live yet"}
 	waited := &adminv1.WaitFor{Target: adminv1.WaitTarget_WAIT_TARGET_FLEET}
 	for _, c := range []struct {
 		name     string
@@ -25,7 +25,7 @@ func TestAWriteFailsIfAConnectedGatewayDoesNotRunIt(t *testing.T) {
 	}{
 		{"all gateways run the revision", waited, []*adminv1.GatewayOutcome{live, gone}, ""},
 		{"one gateway does not run the revision", waited, []*adminv1.GatewayOutcome{live, gone, slow}, "1 of 2 connected gateways do not run the whole revision"},
-		{"the gateways are not known", waited, nil, "are not known"},
+		{"the gateways could not be listed", waited, nil, "could not be listed"},
 		{"without --wait-for", nil, nil, ""},
 	} {
 		var out bytes.Buffer

@@ -90,7 +90,7 @@ func TestApplyWithAnEmptyResourceChangesNothing(t *testing.T) {
 	}
 }
 
-func TestPruneDeletesWhatIsNotNamed(t *testing.T) {
+func TestPruneDeletesUnnamedResources(t *testing.T) {
 	r := start(t)
 	putUpstreams(t, r, 3)
 	res, err := r.admin.Apply(t.Context(), &adminv1.ApplyRequest{Resources: []*adminv1.Resource{store.Wrap(upstream("u-0001"))}, Prune: &adminv1.Prune{Kinds: store.Kinds()}})

@@ -11,7 +11,7 @@ import (
 )
 
 func (s adminService) Backup(_ *adminv1.BackupRequest, stream grpc.ServerStreamingServer[adminv1.BackupResponse]) error {
-	return s.paced(stream.Context(), adminv1.AdminService_Backup_FullMethodName, func(paced pace) error {
+	return s.withSendTimeout(stream.Context(), adminv1.AdminService_Backup_FullMethodName, func(timed timedSend) error {
 		backup, err := s.gateway.Backup()
 		if err != nil {
 			return invalid.Errorf(invalid.Unavailable, "", "the store cannot be copied: %v", err)
@@ -21,7 +21,7 @@ func (s adminService) Backup(_ *adminv1.BackupRequest, stream grpc.ServerStreami
 		for {
 			n, err := io.ReadFull(backup, buffer)
 			if n > 0 {
-				if err := paced(func() error { return stream.Send(&adminv1.BackupResponse{Data: buffer[:n]}) }); err != nil {
+				if err := timed(func() error { return stream.Send(&adminv1.BackupResponse{Data: buffer[:n]}) }); err != nil {
 					return err
 				}
 			}

@@ -21,10 +21,10 @@ func (s adminService) GetConfig(_ context.Context, req *adminv1.GetConfigRequest
 const chunkBytes = 64 << 10
 
 func (s adminService) WatchConfig(req *adminv1.WatchConfigRequest, stream grpc.ServerStreamingServer[adminv1.WatchConfigResponse]) error {
-	return s.paced(stream.Context(), adminv1.AdminService_WatchConfig_FullMethodName, func(paced pace) error {
+	return s.withSendTimeout(stream.Context(), adminv1.AdminService_WatchConfig_FullMethodName, func(timed timedSend) error {
 		w := configWatch{adminService: s, send: func(m *adminv1.WatchConfigResponse) error {
 			m.InstanceId = s.gateway.InstanceID()
-			return paced(func() error { return stream.Send(m) })
+			return timed(func() error { return stream.Send(m) })
 		}}
 		at, err := w.begin(req)
 		if err != nil {

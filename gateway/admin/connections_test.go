@@ -66,7 +66,7 @@ func TestACloseForwardsItsFilterAndGrace(t *testing.T) {
 				t.Errorf("%v, %v", resp, err)
 			}
 			if r.gateway.drained != c.want {
-				t.Errorf("it closes %q, want %q", r.gateway.drained, c.want)
+				t.Errorf("closed %q, want %q", r.gateway.drained, c.want)
 			}
 		})
 	}
@@ -103,7 +103,7 @@ func TestListenersAndClientsAreDrained(t *testing.T) {
 				t.Error(err)
 			}
 			if r.gateway.drained != c.want {
-				t.Errorf("it drains %q, want %q", r.gateway.drained, c.want)
+				t.Errorf("drained %q, want %q", r.gateway.drained, c.want)
 			}
 		})
 	}

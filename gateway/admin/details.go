@@ -31,8 +31,8 @@ var cuts = []func(*adminv1.ProbeUpstreamResponse){
 	func(a *adminv1.ProbeUpstreamResponse) { a.Results = first(a.Results, 2) },
 }
 
-// maxAnswers bounds how many upstreams' results can fit.
-const maxAnswers = 64
+// maxDetails bounds how many upstreams' results can fit.
+const maxDetails = 64
 
 func each(cut func(*adminv1.ProbeResult)) func(*adminv1.ProbeUpstreamResponse) {
 	return func(a *adminv1.ProbeUpstreamResponse) {
@@ -48,7 +48,7 @@ func first[T any](s []T, n int) []T { return s[:min(len(s), n)] }
 // whole details.
 func withDetails(st *status.Status, details []any) *status.Status {
 	var answers []*adminv1.ProbeUpstreamResponse
-	for _, d := range first(details, maxAnswers) {
+	for _, d := range first(details, maxDetails) {
 		if a, ok := d.(*adminv1.ProbeUpstreamResponse); ok {
 			answers = append(answers, proto.Clone(a).(*adminv1.ProbeUpstreamResponse))
 		}

@@ -39,7 +39,7 @@ func (s diagnosticsService) DrainConnections(_ context.Context, req *adminv1.Dra
 	var bad invalid.List
 	ofClients := len(req.GetListeners())+len(req.GetClientIdentities()) > 0
 	fingerprint := parseFingerprint(req.GetSha256Fingerprint(), &bad)
-	period := drainPeriod.of(req.GetPeriod(), &bad)
+	period := drainPeriod.parse(req.GetPeriod(), &bad)
 	switch {
 	case req.GetUpstream() == "" && !ofClients:
 		bad.Add("upstream", "is empty: name an upstream, or set listeners or client_identities")
@@ -70,7 +70,7 @@ var closeGrace = durationField{path: "grace", example: "30s", most: 24 * time.Ho
 
 func (s diagnosticsService) CloseConnections(_ context.Context, req *adminv1.CloseConnectionsRequest) (*adminv1.CloseConnectionsResponse, error) {
 	var bad invalid.List
-	grace := closeGrace.of(req.GetGrace(), &bad)
+	grace := closeGrace.parse(req.GetGrace(), &bad)
 	switch isEmpty := proto.Size(req.GetConnectionFilter()) == 0; {
 	case isEmpty && !req.GetAll():
 		bad.Add("connection_filter", "selects every connection: set one of its fields, or all")

@@ -18,7 +18,7 @@ type durationField struct {
 }
 
 // of returns the value of the field, and adds a fault if it is not valid.
-func (f durationField) of(d *durationpb.Duration, bad *invalid.List) time.Duration {
+func (f durationField) parse(d *durationpb.Duration, bad *invalid.List) time.Duration {
 	if d == nil {
 		return f.absent
 	}

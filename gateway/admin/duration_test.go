@@ -24,7 +24,7 @@ func TestDurationsOutOfBoundsAreRejected(t *testing.T) {
 		{&durationpb.Duration{Nanos: -1, Seconds: 1}, 0, `wait: is not a valid duration; write seconds, such as "90s"`},
 	} {
 		var bad invalid.List
-		got := field.of(tt.in, &bad)
+		got := field.parse(tt.in, &bad)
 		fault := ""
 		if err := bad.Err(); err != nil {
 			fault = err.Error()

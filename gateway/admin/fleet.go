@@ -70,7 +70,7 @@ func errNoFleet() error {
 }
 
 func errUnknownGateways(err error) error {
-	return invalid.Errorf(invalid.Unavailable, "", "the gateways of the fleet are not known: %v", err)
+	return invalid.Errorf(invalid.Unavailable, "", "the gateways of the fleet cannot be listed: %v", err)
 }
 
 func (s fleetService) WatchGateways(_ *adminv1.WatchGatewaysRequest, stream grpc.ServerStreamingServer[adminv1.WatchGatewaysResponse]) error {
@@ -78,12 +78,12 @@ func (s fleetService) WatchGateways(_ *adminv1.WatchGatewaysRequest, stream grpc
 		return errNoFleet()
 	}
 	ctx := stream.Context() // ends when the server stops
-	return s.paced(ctx, adminv1.FleetService_WatchGateways_FullMethodName, func(paced pace) error {
+	return s.withSendTimeout(ctx, adminv1.FleetService_WatchGateways_FullMethodName, func(timed timedSend) error {
 		var sent gatewayList
 		var failed error
 		err := s.fleet.WatchGateways(ctx, func(all []*adminv1.Gateway, head int64) error {
 			for _, part := range sent.update(all, head) {
-				if failed = paced(func() error { return stream.Send(part) }); failed != nil {
+				if failed = timed(func() error { return stream.Send(part) }); failed != nil {
 					return failed
 				}
 			}

@@ -194,7 +194,7 @@ func TestAWriteWaitsForTheFleet(t *testing.T) {
 		waits  bool   // until the test stops the server
 	}{
 		{"all gateways follow", nil, []*adminv1.Gateway{at("a", wanted, true), at("b", wanted+1, true)}, []adminv1.GatewayState{adminv1.GatewayState_GATEWAY_STATE_LIVE, adminv1.GatewayState_GATEWAY_STATE_LIVE}, "", false},
-		{"a gateway is disconnected", nil, []*adminv1.Gateway{at("a", wanted, true), at("gone", 0, false)}, []adminv1.GatewayState{adminv1.GatewayState_GATEWAY_STATE_LIVE, adminv1.GatewayState_GATEWAY_STATE_DISCONNECTED}, "not been connected", false},
+		{"a gateway is disconnected", nil, []*adminv1.Gateway{at("a", wanted, true), at("gone", 0, false)}, []adminv1.GatewayState{adminv1.GatewayState_GATEWAY_STATE_LIVE, adminv1.GatewayState_GATEWAY_STATE_DISCONNECTED}, "not connected to etcd since", false},
 		{"resources are down", nil, []*adminv1.Gateway{at("a", wanted, true, problem)}, []adminv1.GatewayState{adminv1.GatewayState_GATEWAY_STATE_DEGRADED}, "the port is taken", false},
 		{"a gateway cannot follow", nil, []*adminv1.Gateway{stuck}, []adminv1.GatewayState{adminv1.GatewayState_GATEWAY_STATE_BEHIND}, "no memory", true},
 		{"etcd does not answer", errors.New("no quorum"), nil, nil, "no quorum", true},

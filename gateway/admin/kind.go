@@ -15,8 +15,8 @@ import (
 // an *invalid.Error, which the interceptors turn into a status.
 type adminService struct {
 	*Server
-	// "Unsafe" so that a method of the .proto that is missing here does not
-	// compile, instead of answering UNIMPLEMENTED.
+	// The "Unsafe" type makes a missing method a compile error. With any other type, a
+	// missing method would return UNIMPLEMENTED.
 	adminv1.UnsafeAdminServiceServer
 }
 
@@ -33,7 +33,7 @@ func put[R store.Resource](ctx context.Context, s adminService, path invalid.Pat
 	return change, shown, nil
 }
 
-// get reads the R with the name.
+// get returns the resource of type R with the name.
 func get[R store.Resource](s adminService, name string) (R, error) {
 	var none R
 	kind := store.KindOf(none)
@@ -44,7 +44,8 @@ func get[R store.Resource](s adminService, name string) (R, error) {
 	return s.gateway.Present(r).(R), nil
 }
 
-// list reads a page of Rs. It returns the token of the next page, or "" on the last.
+// list returns a page of resources of type R, and the token of the next page; "" on the
+// last page.
 func list[R store.Resource](s adminService, req listRequest) ([]R, string, error) {
 	var none R
 	kind := store.KindOf(none)
@@ -61,7 +62,7 @@ func (s adminService) remove(ctx context.Context, k adminv1.Kind, name, etag str
 
 // write applies an edit with the options o.
 func (s adminService) write(ctx context.Context, e store.Edit, o *adminv1.WriteOptions) (*store.Result, *adminv1.Change, error) {
-	if !e.DryRun { // a malformed request already has DryRun set, and needs no probe
+	if !e.DryRun { // DryRun is already set if the request is malformed; then no probe is needed
 		e.RequireProbe = o.GetRequireProbe()
 	}
 	e.DryRun, e.Comment, e.CreateOnly = e.DryRun || o.GetDryRun(), o.GetComment(), o.GetCreateOnly()
@@ -72,7 +73,7 @@ func (s adminService) write(ctx context.Context, e store.Edit, o *adminv1.WriteO
 	var bad invalid.List
 	within := s.waitFor(o, &bad)
 	e.Rollout = s.rollout(o, &bad)
-	if e.ConfirmWithin = confirmWithin.of(o.GetConfirmWithin(), &bad); bad.Len() > 0 {
+	if e.ConfirmWithin = confirmWithin.parse(o.GetConfirmWithin(), &bad); bad.Len() > 0 {
 		e.DryRun, e.RequireProbe = true, adminv1.RequireProbe_REQUIRE_PROBE_UNSPECIFIED // find the other faults too
 	}
 	if c, ok := ctx.Value(callKey{}).(*call); ok {

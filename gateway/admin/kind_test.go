@@ -142,7 +142,7 @@ func TestAMissingResourceIsNotFound(t *testing.T) {
 	}
 }
 
-func TestADryRunAnswersAndChangesNothing(t *testing.T) {
+func TestADryRunDescribesTheChangeAndMakesNone(t *testing.T) {
 	r := start(t)
 	res, err := r.admin.PutUpstream(t.Context(), &adminv1.PutUpstreamRequest{
 		Upstream: upstream("payments"), Options: &adminv1.WriteOptions{DryRun: true},

@@ -120,7 +120,7 @@ const maxRollbacks = 3
 func (s adminService) Rollback(ctx context.Context, req *adminv1.RollbackRequest) (*adminv1.RollbackResponse, error) {
 	var bad invalid.List
 	if req.Revision == nil {
-		bad.Add("revision", "must be set: the revision to roll back to; ListRevisions lists them")
+		bad.Add("revision", "must be set: the revision to roll back to; ListRevisions lists the revisions")
 	}
 	if req.GetOptions().GetCreateOnly() {
 		bad.Add("options.create_only", "has no meaning for a rollback: leave it out")

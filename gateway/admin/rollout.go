@@ -27,7 +27,7 @@ func (s *Server) rollout(o *adminv1.WriteOptions, bad *invalid.List) *adminv1.Ro
 	case o.GetConfirmWithin() != nil:
 		bad.Add("options.rollout", "cannot be combined with confirm_within: Confirm ends a rollout early, and Rollback ends it too")
 	}
-	rolloutHold.of(r.GetHold(), bad)
+	rolloutHold.parse(r.GetHold(), bad)
 	if rate := r.GetMaxFailureRate(); !(rate >= 0 && rate <= 1) {
 		bad.Add("options.rollout.max_failure_rate", "is %v; it must be from 0 to 1, such as 0.01 for 1%%", rate)
 	}

@@ -154,7 +154,7 @@ func TestShutdownLetsAWriteFinish(t *testing.T) {
 	}
 }
 
-func TestShutdownCancelsWhatOutlastsItsContext(t *testing.T) {
+func TestShutdownCancelsCallsThatOutlastItsContext(t *testing.T) {
 	r := start(t)
 	begun, finish := make(chan struct{}), make(chan struct{})
 	r.gateway.before = func(ctx context.Context, _ store.Edit) {

@@ -107,14 +107,14 @@ func (s statusService) WatchEvents(req *adminv1.WatchEventsRequest, stream grpc.
 			last = max(after, before)
 		}
 	}
-	return s.paced(stream.Context(), adminv1.StatusService_WatchEvents_FullMethodName, func(paced pace) error {
+	return s.withSendTimeout(stream.Context(), adminv1.StatusService_WatchEvents_FullMethodName, func(timed timedSend) error {
 		// The header tells the client that it will receive every event from now on.
-		if err := paced(func() error { return stream.SendHeader(nil) }); err != nil {
+		if err := timed(func() error { return stream.SendHeader(nil) }); err != nil {
 			return err
 		}
 		if missed >= 0 {
 			e := &adminv1.Event{Type: adminv1.EventType_EVENT_TYPE_MISSED, Sequence: last, Count: missed, Message: "earlier events are no longer kept"}
-			if err := paced(func() error { return stream.Send(e) }); err != nil {
+			if err := timed(func() error { return stream.Send(e) }); err != nil {
 				return err
 			}
 		}
@@ -123,7 +123,7 @@ func (s statusService) WatchEvents(req *adminv1.WatchEventsRequest, stream grpc.
 			if !wanted(e) {
 				return e.GetSequence(), nil
 			}
-			return e.GetSequence(), paced(func() error { return stream.Send(e) })
+			return e.GetSequence(), timed(func() error { return stream.Send(e) })
 		})
 	})
 }

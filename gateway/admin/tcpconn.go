@@ -10,14 +10,14 @@ import (
 // A tcpConn is a connection of a TCPListener.
 type tcpConn struct {
 	*tls.Conn
-	of       *TCPListener
+	listener *TCPListener
 	accepted *identity                           // the settings when the connection was accepted
 	peer     atomic.Pointer[tls.ConnectionState] // nil before the handshake has completed
 }
 
 func (l *TCPListener) track(raw net.Conn) *tcpConn {
 	now := l.identity.Load()
-	c := &tcpConn{Conn: now.server.Conn(raw), of: l, accepted: now}
+	c := &tcpConn{Conn: now.server.Conn(raw), listener: l, accepted: now}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.conns[c] = struct{}{}
@@ -26,9 +26,9 @@ func (l *TCPListener) track(raw net.Conn) *tcpConn {
 
 // Close implements net.Conn.
 func (c *tcpConn) Close() error {
-	c.of.mu.Lock()
-	delete(c.of.conns, c)
-	c.of.mu.Unlock()
+	c.listener.mu.Lock()
+	delete(c.listener.conns, c)
+	c.listener.mu.Unlock()
 	return c.Conn.Close()
 }
 
@@ -42,7 +42,7 @@ func (c *tcpConn) handshake() (tls.ConnectionState, error) {
 	state := c.ConnectionState()
 	c.peer.Store(&state)
 	// The peer is stored first, so that Revalidate after a later reload sees it.
-	if now := c.of.identity.Load(); now != c.accepted {
+	if now := c.listener.identity.Load(); now != c.accepted {
 		return state, now.server.Admits(state)
 	}
 	return state, nil
@@ -58,7 +58,7 @@ func (l *TCPListener) Revalidate(ended func(client, subject string, cause error)
 	for c := range l.conns {
 		state := c.peer.Load()
 		if state == nil {
-			continue // without a completed handshake, handshake itself checks the new settings
+			continue // the handshake has not completed: when it does, handshake checks the new settings
 		}
 		if cause := now.server.Admits(*state); cause != nil {
 			ended(c.RemoteAddr().String(), callerName(*state), cause)

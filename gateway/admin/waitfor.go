@@ -28,7 +28,7 @@ func (s *Server) waitFor(o *adminv1.WriteOptions, bad *invalid.List) time.Durati
 	case o.GetDryRun():
 		bad.Add("options.wait_for", "must be left out with dry_run, which changes no gateway")
 	}
-	return waitTimeout.of(w.GetTimeout(), bad)
+	return waitTimeout.parse(w.GetTimeout(), bad)
 }
 
 // errArrived reports that every connected gateway runs the awaited revision.
@@ -38,7 +38,8 @@ var errArrived = errors.New("every connected gateway runs the revision")
 const retryAfter = 200 * time.Millisecond
 
 // await waits until every connected gateway, including this one, runs the revision of a
-// change, and adds the outcomes to the change. A wait that ends early is not an error: the revision is committed.
+// change, and adds the outcomes to the change. It returns no error if the wait ends early,
+// because the revision is committed.
 func (s *Server) await(ctx context.Context, change *adminv1.Change, within time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
@@ -71,14 +72,14 @@ func (s *Server) await(ctx context.Context, change *adminv1.Change, within time.
 	}
 	if last == nil {
 		change.Warnings = append(change.Warnings, &adminv1.Warning{Code: adminv1.WarningCode_WARNING_CODE_FLEET_UNREACHABLE, Field: "options.wait_for",
-			Message: sanitize(fmt.Sprintf("revision %d is committed, but the gateways of the fleet are not known: %v", change.GetRevision(), err), maxMessageText)})
+			Message: sanitize(fmt.Sprintf("revision %d is committed, but the gateways of the fleet cannot be listed: %v", change.GetRevision(), err), maxMessageText)})
 	}
 	for _, g := range last {
 		change.Gateways = append(change.Gateways, gatewayOutcome(g, change.GetRevision()))
 	}
 }
 
-// untilStop returns a context that also ends when the server stops. The caller calls release.
+// untilStop returns a context that also ends when the server stops. The caller must call release.
 func (s *Server) untilStop(ctx context.Context) (_ context.Context, release func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var watching sync.WaitGroup
@@ -101,11 +102,11 @@ func gatewayOutcome(g *adminv1.Gateway, revision int64) *adminv1.GatewayOutcome 
 	switch {
 	case !g.GetConnected():
 		o.State = adminv1.GatewayState_GATEWAY_STATE_DISCONNECTED
-		o.Message = fmt.Sprintf("it has not been connected to etcd since %s", g.GetLastSeenTime().AsTime().Format("2006-01-02 15:04:05 MST"))
+		o.Message = fmt.Sprintf("not connected to etcd since %s", g.GetLastSeenTime().AsTime().Format("2006-01-02 15:04:05 MST"))
 	case g.GetRevision() < revision:
-		o.State, o.Message = adminv1.GatewayState_GATEWAY_STATE_BEHIND, "it has not followed yet"
+		o.State, o.Message = adminv1.GatewayState_GATEWAY_STATE_BEHIND, "the revision is not live yet"
 		if g.GetError() != "" {
-			o.Message = sanitize("it cannot follow: "+g.GetError(), maxMessageText)
+			o.Message = sanitize("cannot follow: "+g.GetError(), maxMessageText)
 		}
 	case g.GetProblemCount() > 0:
 		o.State, o.Message = adminv1.GatewayState_GATEWAY_STATE_DEGRADED, fmt.Sprintf("%d resources are down", g.GetProblemCount())

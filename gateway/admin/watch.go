@@ -11,18 +11,18 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/gateway/history"
 )
 
-// A pace calls send. If the call takes too long because the client does not read, the
-// stream ends.
-type pace func(send func() error) error
+// A timedSend calls send. If the call takes longer than the send timeout because the
+// client does not read, the stream ends.
+type timedSend func(send func() error) error
 
-// paced calls run in its own goroutine, because a Send blocks while the client does not
-// read. It returns once run has returned, the stream has ended or a message was not
-// read in time.
-func (s *Server) paced(ctx context.Context, method string, run func(pace) error) error {
+// withSendTimeout calls run in its own goroutine, because a Send blocks while the client
+// does not read. It returns when run has returned, when the stream has ended, or when
+// the client did not read a message in time.
+func (s *Server) withSendTimeout(ctx context.Context, method string, run func(timedSend) error) error {
 	stalled := make(chan struct{})
 	stall := sync.OnceFunc(func() { close(stalled) })
 	done := make(chan error, 1)
-	// When this function returns, the stream ends and the goroutine's Send fails.
+	// When withSendTimeout returns, the stream ends and the goroutine's Send fails.
 	s.streams.Go(func() {
 		done <- s.recovered(method, func() error {
 			return run(func(send func() error) error {
@@ -76,7 +76,7 @@ func follow[T any](s *Server, ctx context.Context, position int64, after func(in
 }
 
 func errTooSlow() error {
-	return statusWith(codes.ResourceExhausted, "WATCH_TOO_SLOW", "the client read too slowly: call again; a watch can continue from where it left off").Err()
+	return statusWith(codes.ResourceExhausted, "WATCH_TOO_SLOW", "the client read too slowly: call again; a watch can resume where it ended").Err()
 }
 
 // maxStreamsPerCaller bounds how many streams a caller may have at once.

@@ -120,18 +120,18 @@ func All(ctx context.Context, endpoints []snapshot.Endpoint) *adminv1.ProbeUpstr
 		case <-ctx.Done():
 			out.Results[i] = &adminv1.ProbeResult{
 				Endpoint: e.Address, Outcome: adminv1.ProbeOutcome_PROBE_OUTCOME_FAILED, Reason: adminv1.Reason_REASON_OTHER,
-				Explanation: fmt.Sprintf("it was not probed: probing %d endpoints took longer than the limit of %v", len(endpoints), timeout),
-				Suggestion:  &adminv1.Suggestion{Text: "probe it alone, by its address"},
+				Explanation: fmt.Sprintf("not probed: probing %d endpoints took longer than the limit of %v", len(endpoints), timeout),
+				Suggestion:  &adminv1.Suggestion{Text: "probe this endpoint alone, by its address"},
 			}
 		}
 	}
 	wg.Wait()
-	fit(out, maxAnswer)
+	fit(out, maxResponseBytes)
 	return out
 }
 
-// maxAnswer bounds a response, in bytes. gRPC clients accept 4 MiB by default.
-const maxAnswer = 3 << 20
+// maxResponseBytes bounds a response, in bytes. gRPC clients accept 4 MiB by default.
+const maxResponseBytes = 3 << 20
 
 // fit removes certificates from a response until it has at most most bytes,
 // because endpoints can present certificates of any size.
@@ -151,8 +151,8 @@ func probeOne(ctx context.Context, e snapshot.Endpoint) *adminv1.ProbeResult {
 	if e.Down != "" {
 		return &adminv1.ProbeResult{
 			Endpoint: e.Address, Outcome: adminv1.ProbeOutcome_PROBE_OUTCOME_FAILED, Reason: adminv1.Reason_REASON_LOCAL_CONFIG,
-			Explanation: "the upstream is down and takes no traffic, so it was not probed: " + e.Down,
-			Suggestion:  &adminv1.Suggestion{Text: "correct the resource that it names, and apply it again"},
+			Explanation: "not probed, because the upstream is down: " + e.Down,
+			Suggestion:  &adminv1.Suggestion{Text: "correct the resource that the explanation names, and apply it again"},
 		}
 	}
 	if e.Unresolved != nil {

@@ -60,7 +60,7 @@ func TestEachFieldThatDiffersIsListedWithBothValues(t *testing.T) {
 	}
 }
 
-func TestTheFieldsOfOneSideAloneAreListed(t *testing.T) {
+func TestFieldsThatOnlyOneSideHasAreListed(t *testing.T) {
 	r := &adminv1.Upstream{Name: "up", Transport: &adminv1.Upstream_Plaintext{Plaintext: &adminv1.Plaintext{}}}
 	if got := lines(New().Diff(nil, r)); !slices.Equal(got, []string{`name:  -> "up"`, `plaintext:  -> {}`}) {
 		t.Errorf("%q", got)

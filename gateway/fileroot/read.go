@@ -18,10 +18,10 @@ type Roots []string
 var (
 	// ErrOutside reports that a path resolves outside the roots. It is the same whether or
 	// not a file exists there.
-	ErrOutside = errors.New("it is not below any of the gateway's file roots")
+	ErrOutside = errors.New("not below any of the gateway's file roots")
 
 	// ErrChanging reports that files changed during each read.
-	ErrChanging = errors.New("it is just being written: it changed each time it was read")
+	ErrChanging = errors.New("the file is being written: it changed during every read")
 )
 
 // MaxBytes bounds the size of a file. Larger files are rejected.
@@ -133,8 +133,8 @@ func readRegular(f *os.File, err error) ([]byte, error) {
 }
 
 var (
-	errNotRegular = errors.New("it is not a regular file")
-	errTooLarge   = fmt.Errorf("it is larger than %d bytes", MaxBytes)
+	errNotRegular = errors.New("not a regular file")
+	errTooLarge   = fmt.Errorf("larger than %d bytes", MaxBytes)
 )
 
 // cause strips the operation and the path: the caller knows both, and the path may be a

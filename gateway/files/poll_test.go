@@ -221,7 +221,7 @@ func TestFilesThatAreNotLiveAreReadAtEachPoll(t *testing.T) {
 
 // A resource that begins to use a known path is read, because the file may have changed
 // since the resource's own read.
-func TestFileWithAnotherUserIsReadAgain(t *testing.T) {
+func TestAFileWithOneMoreUserIsReadAgain(t *testing.T) {
 	root := realTempDir(t)
 	path := writeText(t, root+"/a", "a")
 	w := polled(t, root, path)
@@ -238,7 +238,7 @@ func TestFileWithAnotherUserIsReadAgain(t *testing.T) {
 
 // A hanging file system delays no other file system, and blocks one goroutine, not one
 // for each file. When it answers again, the poll detects changes made meanwhile.
-func TestAFileSystemThatHangsHoldsUpNoOther(t *testing.T) {
+func TestAHungFileSystemDelaysNoOther(t *testing.T) {
 	root := realTempDir(t)
 	var paths []string
 	for _, name := range []string{"fine/1", "hung/1", "hung/2", "zfine/1"} {

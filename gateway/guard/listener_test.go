@@ -103,9 +103,9 @@ func TestTheOldestUnprovenConnectionIsEvicted(t *testing.T) {
 	}
 }
 
-// A write whose deadline has passed sends nothing, and no later write may follow the
-// gap.
-func TestNothingFollowsAFailedWrite(t *testing.T) {
+// A write whose deadline has passed may leave a gap in the stream, so the connection
+// sends no later write.
+func TestNothingIsSentAfterAFailedWrite(t *testing.T) {
 	l, conns := guarded(t, Options{Connections: 1})
 	client := dial(t, l, "127.0.0.1")
 	c := <-conns
@@ -129,7 +129,7 @@ func TestNothingFollowsAFailedWrite(t *testing.T) {
 	}
 }
 
-func TestOneAddressHasNoMoreThanItsShare(t *testing.T) {
+func TestConnectionsOfOneAddressAreLimited(t *testing.T) {
 	l, conns := guarded(t, Options{Connections: 10, PerAddress: 2})
 	dial(t, l, "127.0.0.1")
 	dial(t, l, "127.0.0.1")

@@ -44,7 +44,7 @@ func (m memory) pass() []*os.File {
 	return all
 }
 
-func TestNamesAreWhatSystemdAllows(t *testing.T) {
+func TestNamesAreValidForSystemd(t *testing.T) {
 	for _, n := range []Name{
 		{Network: "tcp", Address: "[::1]:8080", Owner: "listener web", Socket: 1},
 		{Network: "unix", Address: "/run/a;b%3A\n ü.sock", Owner: "admin", Socket: 18446744073709551615, File: "fe01.42"},

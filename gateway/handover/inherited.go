@@ -35,7 +35,7 @@ func newInherited(f *os.File) (*inherited, error) {
 		return err
 	})
 	if err == nil && (typ != unix.SOCK_STREAM || listening == 0) {
-		err = errors.New("it is not a listening stream socket")
+		err = errors.New("not a listening stream socket")
 	}
 	if err != nil {
 		return nil, err

@@ -71,7 +71,7 @@ func newPeer(f *os.File) (peer, error) {
 	conn, ok := c.(*net.UnixConn)
 	if !ok {
 		c.Close()
-		return peer{}, errors.New("it is not a unix socket")
+		return peer{}, errors.New("not a unix socket")
 	}
 	return peer{conn}, nil
 }

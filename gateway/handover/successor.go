@@ -191,15 +191,15 @@ func (s *Successor) explain(ctx context.Context, err error) error {
 	case err == nil:
 		return nil
 	case ctx.Err() != nil:
-		return fmt.Errorf("it was not ready in time: %w", context.Cause(ctx))
+		return fmt.Errorf("the new process was not ready in time: %w", context.Cause(ctx))
 	case !errors.Is(err, errGone) && !isBroken(err):
 		return err
 	}
 	select {
 	case <-s.ended:
-		return fmt.Errorf("it ended before it was ready: %v; its output is in the log", s.cmd.ProcessState)
+		return fmt.Errorf("the new process ended before it was ready: %v; its output is in the log", s.cmd.ProcessState)
 	case <-time.After(endTimeout):
-		return errors.New("it closed its connection before it was ready: it is another program, or another version")
+		return errors.New("the new process closed its connection before it was ready: it runs a different program or version")
 	}
 }
 

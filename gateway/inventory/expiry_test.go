@@ -53,7 +53,7 @@ func TestEachThresholdIsReportedOnce(t *testing.T) {
 
 // A write checks only the certificates of the changed resources. Its events equal the
 // events of a full check.
-func TestAWriteChecksWhatItChanges(t *testing.T) {
+func TestAWriteChecksOnlyChangedCertificates(t *testing.T) {
 	ca := certstest.NewCA(t)
 	bundle := func(name string, label string) *adminv1.TrustBundle {
 		return &adminv1.TrustBundle{Name: name, Labels: map[string]string{"l": label}, Source: &adminv1.TrustBundle_Pem{Pem: string(ca.TrustPEM())}}

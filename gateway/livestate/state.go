@@ -83,7 +83,7 @@ func Adopt(text []byte, live *snapshot.Snapshot, set *listeners.Set) (a Adopted,
 		return a, err
 	}
 	if head.Format != format {
-		return a, fmt.Errorf("it has format %d, and this version reads format %d", head.Format, format)
+		return a, fmt.Errorf("the state has format %d, and this version reads format %d", head.Format, format)
 	}
 	var s state
 	if err := json.Unmarshal(text, &s); err != nil {

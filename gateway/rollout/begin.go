@@ -21,10 +21,10 @@ const (
 )
 
 // ErrNoCanary reports that no connected gateway can be a canary.
-var ErrNoCanary = errors.New("selects no gateway that is connected to etcd; ListGateways lists them")
+var ErrNoCanary = errors.New("selects no gateway that is connected to etcd; ListGateways shows which gateways are")
 
-// Begin chooses the canaries among the gateways of a fleet, and returns the status of a
-// rollout that begins. The options are valid.
+// Begin chooses the canaries among the gateways of a fleet, and returns the status of the
+// new rollout. The options must be valid.
 func Begin(o *adminv1.Rollout, all []*adminv1.Gateway, revision int64, now time.Time) (*adminv1.RolloutStatus, error) {
 	var chosen []*adminv1.Gateway
 	selector, err := store.ParseSelector(o.GetCanaries().GetSelector())

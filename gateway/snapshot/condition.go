@@ -54,7 +54,7 @@ func (l *Listener) explainNoMatch(ask route.Request) string {
 		}
 		reason := firstMismatch(r.msg, ask)
 		if r.elsewhere {
-			reason = "it applies only to other gateways"
+			reason = "the route applies only to other gateways"
 		}
 		mismatches = append(mismatches, fmt.Sprintf("not %q: %s", r.msg.GetName(), reason))
 	}

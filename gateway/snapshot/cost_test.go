@@ -16,7 +16,7 @@ import (
 // A write of one resource looks only at that resource and at the resources that use it,
 // no matter how many resources exist. One listener names all certificates and has all
 // routes.
-func TestAWriteLooksAtWhatItCanAffect(t *testing.T) {
+func TestAWriteReadsOnlyAffectedResources(t *testing.T) {
 	const n = 1000
 	w := newTestbed(t)
 	issued := w.ca.Server(t, "h.test")

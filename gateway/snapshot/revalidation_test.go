@@ -11,7 +11,7 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// The requirements for an upstream's endpoints change without a new live object.
+// A change of what an upstream requires of its endpoints does not replace the live object.
 func TestARequirementIsReplacedInPlace(t *testing.T) {
 	w := newTestbed(t)
 	u := tlsUpstream("u", &adminv1.UpstreamTls{TrustBundles: []string{"t"}, ServerName: "a.example"})
@@ -49,10 +49,10 @@ func TestARequirementIsReplacedInPlace(t *testing.T) {
 		w.put(revise(c.change))
 		next := w.snap.upstreams.Get("u")
 		if got := next.live != first.live; got != c.live {
-			t.Errorf("%s: another live object: %v, want %v", c.what, got, c.live)
+			t.Errorf("%s: live object replaced: %v, want %v", c.what, got, c.live)
 		}
 		if got := next.requires != first.requires; got != c.need {
-			t.Errorf("%s: another requirement: %v, want %v", c.what, got, c.need)
+			t.Errorf("%s: requirement replaced: %v, want %v", c.what, got, c.need)
 		}
 		if !c.live && (next.verifier != first.verifier || first.verifier.Requirements() != first.requires) {
 			t.Errorf("%s: the requirement is in force before the snapshot is live", c.what)

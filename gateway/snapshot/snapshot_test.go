@@ -406,7 +406,7 @@ func TestFilesAreReadWhenTheResourceIsWritten(t *testing.T) {
 	}
 }
 
-func TestRestoredResourceWithAFaultIsDownAlone(t *testing.T) {
+func TestOnlyTheFaultyRestoredResourceIsDown(t *testing.T) {
 	w, dir := newTestbed(t), t.TempDir()
 	c := files(t, dir, "c", w.ca.Client(t, "one"))
 	s := files(t, dir, "s", w.ca.Server(t, "localhost"))

@@ -67,8 +67,8 @@ type Edit struct {
 	// ConfirmWithin, if not 0, is the time within which the revision must be confirmed.
 	ConfirmWithin time.Duration
 
-	// Rollout, if not nil, commits the revision as a rollout: it becomes live as the fleet
-	// follows, at the canaries first.
+	// Rollout, if not nil, commits the revision as a rollout: the canaries make it live
+	// first, then the other gateways of the fleet.
 	Rollout *adminv1.Rollout
 
 	// Impact adds the impact of the edit on open connections and sessions to the
@@ -149,7 +149,7 @@ type Result struct {
 	Pending  *adminv1.Pending // set if the revision waits to be confirmed
 
 	// Present returns a copy of a resource of State to show to clients. It describes the
-	// certificates of State, even if another edit is live by now.
+	// certificates of State, even if a later edit is already live.
 	Present func(Resource) Resource
 }
 
@@ -390,7 +390,7 @@ func (d *Draft) checkReferences(bad *invalid.List) {
 			}
 		}
 	}
-	users := map[string]Ref{} // the users of deleted resources that the edit does not name
+	users := map[string]Ref{} // resources outside the edit that use a deleted resource
 	for _, c := range d.changes {
 		if c.Action != adminv1.ChangeAction_CHANGE_ACTION_DELETED {
 			continue
@@ -499,7 +499,7 @@ func checkEtag(p invalid.Path, ref Ref, etag string, present Resource) *invalid.
 	switch {
 	case etag == "":
 	case present == nil:
-		return stale("is set, but %v no longer exists: leave it out to create it", ref)
+		return stale("is set, but %v no longer exists: leave the etag out to create the resource", ref)
 	case etag != present.GetEtag():
 		return stale("is stale: %v was changed in revision %d; read it again and redo the change", ref, present.GetRevision())
 	}
@@ -553,7 +553,8 @@ func keepSecrets(r, present Resource) {
 }
 
 // keepPassword copies the stored password of a proxy only for the same user at the same
-// proxy. Another proxy, or a less protected connection, would reveal the password.
+// proxy. Sending it to a different proxy, or over a less protected connection, would
+// reveal it.
 func keepPassword(next, stored *adminv1.Via) {
 	to, from := next.GetHttpConnect().GetCredentials(), stored.GetHttpConnect().GetCredentials()
 	same := proto.Equal(next.GetHttpConnect().GetTls(), stored.GetHttpConnect().GetTls()) && next.GetHttpConnect().GetAddress() == stored.GetHttpConnect().GetAddress()
@@ -567,7 +568,7 @@ func keepPassword(next, stored *adminv1.Via) {
 }
 
 // keepKey copies the stored key or archive of a certificate together with its passphrase.
-// Whether the key matches the chain is checked later, with the rest of the certificate.
+// The compile checks later whether the key matches the chain.
 func keepKey(next, stored *adminv1.Certificate) {
 	if to, from := next.GetPem(), stored.GetPem(); to != nil && from != nil && to.GetPrivateKey() == "" {
 		to.PrivateKey = from.GetPrivateKey()

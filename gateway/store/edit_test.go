@@ -116,7 +116,7 @@ func TestEditCopiesTheCallersMessage(t *testing.T) {
 	}
 }
 
-func TestPruneDeletesWhatIsNotNamed(t *testing.T) {
+func TestPruneDeletesUnnamedResources(t *testing.T) {
 	s := edit(t, new(State), Edit{Puts: put(upstream("a"), upstream("b"), listener("web", "b"))}).State()
 	d := edit(t, s, Edit{Puts: put(upstream("a")), Prune: PruneAll()})
 	if got := actions(d); got != "a UNCHANGED, b DELETED, web DELETED" {

@@ -136,7 +136,7 @@ func TestCloseRemovesOnlyItsOwnSocket(t *testing.T) {
 
 // A listener's file has the requested mode and group under any umask, and never
 // has a wider mode in between.
-func TestModeAndGroupSayWhoMayConnect(t *testing.T) {
+func TestModeAndGroupRestrictConnections(t *testing.T) {
 	group := strconv.Itoa(os.Getgid())
 	for name, make := range map[string]func(string, Options) (*Listener, error){"Listen": Listen, "Bind": Bind} {
 		path := filepath.Join(t.TempDir(), "s")

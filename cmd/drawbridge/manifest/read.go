@@ -93,7 +93,7 @@ func read(stdin io.Reader, path string, regular bool) (Source, error) {
 		}
 		defer f.Close()
 		if info, err := f.Stat(); regular && (err != nil || !info.Mode().IsRegular()) {
-			return src, errors.New("it is not a regular file")
+			return src, errors.New("not a regular file")
 		}
 		stdin = f
 	}

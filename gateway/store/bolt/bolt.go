@@ -50,7 +50,7 @@ type CorruptError struct {
 }
 
 func (e *CorruptError) Error() string {
-	return fmt.Sprintf("%s is damaged: %v. It was not changed. To continue, put a backup in its place; "+
+	return fmt.Sprintf("%s is damaged: %v. The file was not changed. To continue, put a backup in its place; "+
 		"or move it away, start with an empty state and apply your configuration again", e.Path, e.Err)
 }
 

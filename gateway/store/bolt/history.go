@@ -327,7 +327,7 @@ func splitPrior(c codec, key, record []byte) (files, resource []byte, err error)
 	case err != nil:
 		return nil, nil, err
 	case len(content) < 1+sha256.Size || content[0] > present:
-		return nil, nil, errors.New("it is cut short")
+		return nil, nil, errors.New("the record is cut short")
 	case content[0] == absent:
 		return nil, nil, nil
 	}
@@ -348,7 +348,7 @@ func decodePrior(c codec, key []byte, ref store.Ref, record []byte) (revisions.P
 		return p, err
 	}
 	if p.Resource.GetName() != ref.Name {
-		return p, fmt.Errorf("it holds a resource named %q", p.Resource.GetName())
+		return p, fmt.Errorf("the record holds a resource named %q", p.Resource.GetName())
 	}
 	return p, nil
 }

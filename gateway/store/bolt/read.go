@@ -54,7 +54,7 @@ func view(path string, f func(*bbolt.Tx) error) (err error) {
 	if info, err := os.Stat(path); err != nil {
 		return err
 	} else if info.Size() == 0 {
-		return &CorruptError{path, errors.New("it is empty")}
+		return &CorruptError{path, errors.New("the file is empty")}
 	}
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, PreLoadFreelist: true, Timeout: time.Second})
 	if errors.Is(err, fs.ErrPermission) {
@@ -99,7 +99,7 @@ func (h *header) sealed() bool { return h.format == sealedFormat }
 func readHeader(tx *bbolt.Tx) (h header, err error) {
 	meta := tx.Bucket(metaBucket)
 	if meta == nil {
-		return h, errors.New("it is not a drawbridge database")
+		return h, errors.New("not a drawbridge database")
 	}
 	h.format, err = number(meta, formatKey)
 	switch {

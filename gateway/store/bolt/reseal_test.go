@@ -224,9 +224,9 @@ func TestSealingRefusesAStoreThatItCannotOpen(t *testing.T) {
 		keys    keysOf
 		problem SealProblem
 	}{
-		"sealed with another key already": {sealed, keysOf{nil, b}, KeyWrong},
-		"rekey with a wrong old key":      {sealed, keysOf{c, b}, KeyWrong},
-		"rekey of an unsealed store":      {filled(t), keysOf{a, b}, NotSealed},
+		"already sealed with a different key": {sealed, keysOf{nil, b}, KeyWrong},
+		"rekey with a wrong old key":          {sealed, keysOf{c, b}, KeyWrong},
+		"rekey of an unsealed store":          {filled(t), keysOf{a, b}, NotSealed},
 	} {
 		before := content(t, try.dir)
 		_, err := resealing{from: try.keys.from, to: try.keys.to, batch: batch}.run(try.dir)

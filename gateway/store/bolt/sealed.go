@@ -30,12 +30,12 @@ const (
 func (e *SealError) Error() string {
 	switch e.Problem {
 	case KeyMissing:
-		return fmt.Sprintf("%s is sealed: give its key with --seal-key-file, or as the systemd credential %s. It was not changed", e.Path, seal.Credential)
+		return fmt.Sprintf("%s is sealed: give its key with --seal-key-file, or as the systemd credential %s. The file was not changed", e.Path, seal.Credential)
 	case KeyWrong:
-		return e.Path + " is sealed with another key: give the key that it was sealed with. It was not changed"
+		return e.Path + " is sealed with a different key: give the key that it was sealed with. The file was not changed"
 	default:
 		return e.Path + " is not sealed, and a seal key was given: run \"drawbridge store seal\" with its directory and the key once, " +
-			"or give no key. It was not changed"
+			"or give no key. The file was not changed"
 	}
 }
 

@@ -221,7 +221,7 @@ func TestSealedValuesCannotBeSwapped(t *testing.T) {
 			if _, err := Check(dir, nil); err != nil {
 				t.Errorf("the test did not correct the checksums: %v", err)
 			}
-			if _, err := Open(dir, Options{Key: key}); err == nil || !strings.Contains(err.Error(), "sealed for another place") {
+			if _, err := Open(dir, Options{Key: key}); err == nil || !strings.Contains(err.Error(), "sealed for a different place") {
 				t.Errorf("%v", err)
 			}
 		})
@@ -307,7 +307,7 @@ func TestASealedBackupIsRestored(t *testing.T) {
 		key    *seal.Key
 		fault  string
 	}{
-		"another key":                {backup, sealKey(t, "b"), "the backup is sealed with another key"},
+		"another key":                {backup, sealKey(t, "b"), "the backup is sealed with a different key"},
 		"an unsealed backup":         {content(t, filled(t)), key, "the backup is not sealed"},
 		"truncated, without its key": {backup[:len(backup)-4096], nil, "the backup is "},
 	} {

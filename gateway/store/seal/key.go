@@ -22,7 +22,7 @@ const Credential = "drawbridge.seal-key"
 const HowToMake = "(umask 077; openssl rand -hex 32 > FILE)"
 
 // ErrWrongKey reports that the data key was wrapped by another key.
-var ErrWrongKey = errors.New("sealed with another key")
+var ErrWrongKey = errors.New("sealed with a different key")
 
 // dataKeyPurpose prevents a wrapped data key from opening as another value.
 const dataKeyPurpose = "drawbridge data key v1"

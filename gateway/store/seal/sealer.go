@@ -10,7 +10,7 @@ import (
 )
 
 // errNotOpened names both causes, because the cipher does not distinguish them.
-var errNotOpened = errors.New("it was changed, or sealed for another place")
+var errNotOpened = errors.New("the value was changed, or sealed for a different place")
 
 // A Sealer seals and opens the values of one store.
 type Sealer struct{ aead cipher.AEAD }
