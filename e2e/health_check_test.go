@@ -180,7 +180,7 @@ func TestHealthChecksOfNginx(t *testing.T) {
 		message, respondsWith string
 	}{
 		{"dead", one.kill, func() { one.startAgain(t) }, adminv1.Reason_REASON_CONNECT_REFUSED, "connection refused", "CONNECT_REFUSED"},
-		{"sick", func() { one.mark("sick", true) }, func() { one.mark("sick", false) }, adminv1.Reason_REASON_CHECK_FAILED, "it answered 503", "CHECK_FAILED"},
+		{"sick", func() { one.mark("sick", true) }, func() { one.mark("sick", false) }, adminv1.Reason_REASON_CHECK_FAILED, "the endpoint answered 503", "CHECK_FAILED"},
 	} {
 		test.falls()
 		down := events.awaitHealth(one.address(0), adminv1.EndpointHealth_ENDPOINT_HEALTH_DOWN)

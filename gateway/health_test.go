@@ -105,14 +105,14 @@ func TestHealthChecksDecideWhereTrafficGoes(t *testing.T) {
 	for down.GetHealth() != adminv1.EndpointHealth_ENDPOINT_HEALTH_DOWN {
 		down = nextEvent(t, events, adminv1.EventType_EVENT_TYPE_ENDPOINT_HEALTH)
 	}
-	if down.GetEndpoint() != one.address || down.GetReason() != adminv1.Reason_REASON_CHECK_FAILED || !strings.Contains(down.GetMessage(), "it answered 503") {
+	if down.GetEndpoint() != one.address || down.GetReason() != adminv1.Reason_REASON_CHECK_FAILED || !strings.Contains(down.GetMessage(), "the endpoint answered 503") {
 		t.Errorf("%v", down)
 	}
 	if got := answers(); got["two"] != 10 {
 		t.Errorf("with one unhealthy endpoint: %v", got)
 	}
 	s := g.endpoint("up", 0)
-	if s.GetAvailable() || s.GetHealth() != adminv1.EndpointHealth_ENDPOINT_HEALTH_DOWN || !strings.HasPrefix(s.GetUnavailableReason(), "fails its health check: CHECK_FAILED: it answered 503") {
+	if s.GetAvailable() || s.GetHealth() != adminv1.EndpointHealth_ENDPOINT_HEALTH_DOWN || !strings.HasPrefix(s.GetUnavailableReason(), "fails its health check: CHECK_FAILED: the endpoint answered 503") {
 		t.Errorf("%v", s)
 	}
 	if c := s.GetCheck(); c.GetHealthy() || !c.GetChecked() || c.GetReason() != adminv1.Reason_REASON_CHECK_FAILED || c.GetChecks() == 0 || c.GetFailures() == 0 || c.GetCheckTime() == nil || c.GetDuration().AsDuration() <= 0 {

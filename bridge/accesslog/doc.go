@@ -1,10 +1,10 @@
 // Package accesslog writes one line for each request and each connection.
 //
 // The caller owns a Record and passes it to a Logger. The Logger formats the
-// line at once into a buffer and never blocks: lines beyond a bound are
-// dropped and counted. The Logger's own goroutine writes many lines with one
-// system call, and owns the file.
+// line into a buffer and never blocks: when the buffer is full, it drops and
+// counts lines. The Logger's own goroutine owns the file, and writes many
+// lines with one system call.
 //
-// A peer may have chosen any text in a Record. It is escaped and bounded, so
-// that a record is always one valid line.
+// A peer may have chosen any text in a Record. The Logger escapes and
+// truncates the text, so that a record is always one valid line.
 package accesslog

@@ -16,10 +16,10 @@ type Bound struct {
 	Memory int           // bytes allocated for one received byte; 0: 8
 	CPU    time.Duration // time for one received byte; 0: 50ns
 	Ends   bool          // the bytes end their connection
-	Reason string        // why the bound differs from the default, or the cost from the goal; required in these cases
+	Reason string        // why the bound differs from the default, or the cost exceeds the goal; required in these cases
 }
 
-// overhead is allowed once, in addition to the bytes for received ones.
+// overhead is how many bytes f may allocate in addition to those for received bytes.
 const overhead = 32 << 10
 
 // WantCost fails t unless f, which reads received bytes of a peer, stays within bound.
@@ -29,7 +29,7 @@ const overhead = 32 << 10
 func WantCost(t testing.TB, received int, b Bound, f func()) {
 	t.Helper()
 	if (b.Memory != 0 || b.CPU != 0) && b.Reason == "" {
-		t.Error("a bound of its own needs a reason")
+		t.Error("a bound that differs from the default needs a reason")
 	}
 	if b.Memory == 0 {
 		b.Memory = 8

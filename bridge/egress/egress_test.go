@@ -53,9 +53,9 @@ func serve(t testing.TB, config *tls.Config, handle func(net.Conn)) string {
 	return ln.Addr().String()
 }
 
-// answers returns an HTTP proxy that sends an answer to each request, and then
+// answers returns an HTTP proxy that sends a response to each request, and then
 // echoes. It sends the requests to got.
-func answers(got chan<- string, answer string) func(net.Conn) {
+func answers(got chan<- string, response string) func(net.Conn) {
 	return func(c net.Conn) {
 		r := bufio.NewReader(c)
 		var request strings.Builder
@@ -69,7 +69,7 @@ func answers(got chan<- string, answer string) func(net.Conn) {
 		if got != nil {
 			got <- request.String()
 		}
-		io.WriteString(c, answer)
+		io.WriteString(c, response)
 		if _, err := io.Copy(c, r); err == nil {
 			closeWrite(c)
 		}
@@ -90,7 +90,7 @@ func wantEcho(t *testing.T, conn net.Conn) {
 	conn.Close()
 }
 
-func TestHTTPProxiesAreAskedToConnect(t *testing.T) {
+func TestHTTPProxiesReceiveCONNECT(t *testing.T) {
 	ca := certstest.NewCA(t)
 	client, err := certs.NewClient(certs.ClientOptions{ServerName: "proxy.test", Trust: []*certs.TrustBundle{ca.Trust(t)}})
 	if err != nil {
@@ -121,7 +121,7 @@ func TestHTTPProxiesAreAskedToConnect(t *testing.T) {
 }
 
 // The server's first bytes arrive complete, for each form of the proxy's
-// answer.
+// response.
 func TestNoDataOfTheServerIsLost(t *testing.T) {
 	for _, head := range []string{"HTTP/1.1 200\r\n\r\n", "HTTP/1.1 200 OK\n\n", "HTTP/1.1 299 x\r\nA: b\r\nContent-Length: 100\r\n\r\n"} {
 		p := &Proxy{Address: serve(t, nil, answers(nil, head+"\r\n220 server\r\n"))}
@@ -160,7 +160,7 @@ func TestFailuresSayWhetherTheProxyOrTheServerFailed(t *testing.T) {
 			io.Copy(io.Discard, c)
 		}
 	}
-	says := func(s string) func(net.Conn) {
+	sends := func(s string) func(net.Conn) {
 		return func(c net.Conn) { io.WriteString(c, s); io.Copy(io.Discard, c) }
 	}
 	for name, c := range map[string]struct {
@@ -174,10 +174,10 @@ func TestFailuresSayWhetherTheProxyOrTheServerFailed(t *testing.T) {
 		"HTTP, silent":                           {handle: silent, reason: certs.ReasonConnectTimeout, text: "did not answer CONNECT"},
 		"HTTP, closes":                           {handle: func(net.Conn) {}, reason: certs.ReasonEgressProxyFailed, text: "did not answer CONNECT"},
 		"HTTP, a certificate for another name":   {config: config, handle: func(c net.Conn) { io.Copy(io.Discard, c) }, reason: certs.ReasonEgressProxyFailed, text: "does not complete the TLS handshake"},
-		"HTTP, another protocol":                 {handle: says("SSH-2.0-x\r\n\r\n"), reason: certs.ReasonEgressProxyFailed, text: "not HTTP"},
-		"HTTP, a status that is not a number":    {handle: says("HTTP/1.1 abc\r\n\r\n"), reason: certs.ReasonEgressProxyFailed, text: "not HTTP"},
-		"HTTP, a header without an end":          {handle: says("HTTP/1.1 200 OK\r\nA: " + strings.Repeat("b", 20_000)), reason: certs.ReasonEgressProxyFailed, text: "more than 16384 bytes"},
-		"HTTP, interim responses without an end": {handle: says(strings.Repeat("HTTP/1.1 100 Continue\r\n\r\n", 1000)), reason: certs.ReasonEgressProxyFailed, text: "more than 16384 bytes"},
+		"HTTP, another protocol":                 {handle: sends("SSH-2.0-x\r\n\r\n"), reason: certs.ReasonEgressProxyFailed, text: "not HTTP"},
+		"HTTP, a status that is not a number":    {handle: sends("HTTP/1.1 abc\r\n\r\n"), reason: certs.ReasonEgressProxyFailed, text: "not HTTP"},
+		"HTTP, a header without an end":          {handle: sends("HTTP/1.1 200 OK\r\nA: " + strings.Repeat("b", 20_000)), reason: certs.ReasonEgressProxyFailed, text: "more than 16384 bytes"},
+		"HTTP, interim responses without an end": {handle: sends(strings.Repeat("HTTP/1.1 100 Continue\r\n\r\n", 1000)), reason: certs.ReasonEgressProxyFailed, text: "more than 16384 bytes"},
 		"HTTP, 407":                              {handle: answers(nil, "HTTP/1.1 407 Proxy \x1b[31mAuthentication Required\r\n\r\n"), reason: certs.ReasonEgressProxyRefused, text: `rejects the credentials: it answered CONNECT server.test:5432 with "407 Proxy \x1b[31m`},
 		"HTTP, 403":                              {handle: answers(nil, "HTTP/1.1 403 Forbidden\r\n\r\n"), reason: certs.ReasonEgressProxyRefused, text: "refuses the server"},
 		"HTTP, 502":                              {handle: answers(nil, "HTTP/1.1 502 Bad Gateway\r\n\r\n"), reason: certs.ReasonUnreachable, text: "could not connect to the server"},
@@ -190,9 +190,9 @@ func TestFailuresSayWhetherTheProxyOrTheServerFailed(t *testing.T) {
 			silent(c)
 		}, reason: certs.ReasonConnectTimeout, text: "did not answer the request for"},
 		"SOCKS, closes":               {protocol: SOCKS5, handle: func(net.Conn) {}, reason: certs.ReasonEgressProxyFailed, text: "failed the request"},
-		"SOCKS, another protocol":     {protocol: SOCKS5, handle: says("HTTP/1.1 400 Bad Request\r\n\r\n"), reason: certs.ReasonEgressProxyFailed, text: "unexpected protocol version"},
-		"SOCKS, no acceptable method": {protocol: SOCKS5, handle: says("\x05\xff"), reason: certs.ReasonEgressProxyRefused, text: "demands other credentials"},
-		"SOCKS, wrong password":       {protocol: SOCKS5, handle: says("\x05\x02\x01\x01"), reason: certs.ReasonEgressProxyRefused, text: "rejects the credentials"},
+		"SOCKS, another protocol":     {protocol: SOCKS5, handle: sends("HTTP/1.1 400 Bad Request\r\n\r\n"), reason: certs.ReasonEgressProxyFailed, text: "unexpected protocol version"},
+		"SOCKS, no acceptable method": {protocol: SOCKS5, handle: sends("\x05\xff"), reason: certs.ReasonEgressProxyRefused, text: "demands other credentials"},
+		"SOCKS, wrong password":       {protocol: SOCKS5, handle: sends("\x05\x02\x01\x01"), reason: certs.ReasonEgressProxyRefused, text: "rejects the credentials"},
 		"SOCKS, general failure":      {protocol: SOCKS5, handle: reply(1), reason: certs.ReasonUnreachable, text: "general SOCKS server failure"},
 		"SOCKS, forbidden by rules":   {protocol: SOCKS5, handle: reply(2), reason: certs.ReasonEgressProxyRefused, text: "refuses the server"},
 		"SOCKS, network unreachable":  {protocol: SOCKS5, handle: reply(3), reason: certs.ReasonUnreachable, text: "network unreachable"},
@@ -232,12 +232,12 @@ func TestFailuresSayWhetherTheProxyOrTheServerFailed(t *testing.T) {
 	}
 }
 
-func TestSOCKSProxiesAreAskedToConnect(t *testing.T) {
+func TestSOCKSProxiesReceiveConnectRequests(t *testing.T) {
 	for _, credentials := range []bool{false, true} {
 		got := make(chan string, 1)
 		p := &Proxy{Protocol: SOCKS5, Address: serve(t, nil, func(c net.Conn) {
 			var said strings.Builder
-			take := func(n int) { said.Write(must(c, n)) }
+			take := func(n int) { said.Write(readN(c, n)) }
 			if credentials {
 				take(4)
 				c.Write([]byte{5, 2})
@@ -268,15 +268,15 @@ func TestSOCKSProxiesAreAskedToConnect(t *testing.T) {
 		if sent := <-got; sent != want+"\x05\x01\x00\x03\x0bserver.test\x15\x38" {
 			t.Errorf("the proxy got %q", sent)
 		}
-		if first := string(must(conn, 2)); first != "hi" {
+		if first := string(readN(conn, 2)); first != "hi" {
 			t.Errorf("the server's first bytes are %q", first)
 		}
 		wantEcho(t, conn)
 	}
 }
 
-// must reads n bytes.
-func must(c net.Conn, n int) []byte {
+// readN reads n bytes.
+func readN(c net.Conn, n int) []byte {
 	buf := make([]byte, n)
 	n, _ = io.ReadFull(c, buf)
 	return buf[:n]

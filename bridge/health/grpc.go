@@ -30,20 +30,20 @@ func GRPC(o GRPCOptions) Check {
 	return func(ctx context.Context, e *upstream.Endpoint) error { return r.send(ctx, e, checkGRPC) }
 }
 
-// maxMessage bounds the answer, which is an enum.
+// maxMessage bounds the response, which holds one enum.
 const maxMessage = 1 << 10
 
 // checkGRPC checks a response.
 func checkGRPC(resp *http.Response) error {
 	if resp.StatusCode != http.StatusOK {
-		return failed(fmt.Sprintf("it answered %d, which is not gRPC", resp.StatusCode))
+		return failed(fmt.Sprintf("the endpoint answered %d, which is not gRPC", resp.StatusCode))
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxMessage+1))
 	if err != nil {
 		return err
 	}
 	if len(body) > maxMessage {
-		return failed("its answer is too long")
+		return failed("the response is too long")
 	}
 	status := resp.Trailer.Get("Grpc-Status")
 	if status == "" {
@@ -51,20 +51,20 @@ func checkGRPC(resp *http.Response) error {
 	}
 	switch code, err := strconv.Atoi(status); {
 	case err != nil:
-		return failed("its answer has no gRPC status")
+		return failed("the response has no gRPC status")
 	case code == 5: // NOT_FOUND
-		return failed("it does not know the service")
+		return failed("the endpoint does not know the service")
 	case code == 12: // UNIMPLEMENTED
-		return failed("it has no grpc.health.v1.Health")
+		return failed("the endpoint has no grpc.health.v1.Health")
 	case code != 0:
 		return failed(fmt.Sprintf("the call failed with gRPC status %d", code))
 	}
 	serving, err := servingStatus(body)
 	switch {
 	case err != nil:
-		return failed("its answer is malformed: " + err.Error())
+		return failed("the response is malformed: " + err.Error())
 	case serving != servingYes:
-		return failed("it is " + servingName(serving))
+		return failed("the endpoint is " + servingName(serving))
 	}
 	return nil
 }
@@ -101,8 +101,8 @@ func checkRequest(service string) []byte {
 }
 
 var (
-	errFrame   = errors.New("it is not a single uncompressed message")
-	errMessage = errors.New("it is not a HealthCheckResponse")
+	errFrame   = errors.New("not a single uncompressed message")
+	errMessage = errors.New("not a HealthCheckResponse")
 )
 
 // servingStatus reads the status, field 1 of a HealthCheckResponse, from a

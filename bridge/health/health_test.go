@@ -247,9 +247,9 @@ func TestUnhealthyEndpoints(t *testing.T) {
 		{"we present no certificate, in TLS 1.2", serveHTTP(t, p.server, fine), &old, "tls http grpc ", nil, certs.ReasonClientCertificateRequired, ""},
 		{"the endpoint speaks plaintext", serveHTTP(t, nil, fine), &p.client, "tls http grpc ", nil, certs.ReasonNotTLS, ""},
 		{"an unexpected status code", serveHTTP(t, p.server, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) }), &p.client, "",
-			health.HTTP(health.HTTPOptions{Codes: []health.Codes{{200, 299}, {401, 401}}}), certs.ReasonCheckFailed, "it answered 503, which is not 200 to 299 or 401"},
+			health.HTTP(health.HTTPOptions{Codes: []health.Codes{{200, 299}, {401, 401}}}), certs.ReasonCheckFailed, "the endpoint answered 503, which is not 200 to 299 or 401"},
 		{"a redirect, which is not followed", serveHTTP(t, p.server, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/x", http.StatusFound) }), &p.client,
-			"http ", nil, certs.ReasonCheckFailed, "it answered 302"},
+			"http ", nil, certs.ReasonCheckFailed, "the endpoint answered 302"},
 		{"an unexpected body", serveHTTP(t, p.server, body("down for maintenance")), &p.client, "",
 			health.HTTP(health.HTTPOptions{Contains: "ok"}), certs.ReasonCheckFailed, `the first 20 bytes of the body do not contain "ok"`},
 		{"the expected text comes too late in the body", serveHTTP(t, p.server, body(strings.Repeat("-", 64<<10)+"ok")), &p.client, "",
@@ -269,10 +269,10 @@ func TestUnhealthyEndpoints(t *testing.T) {
 				}
 			}
 		}), nil, "http ", nil, certs.ReasonResponseBroken, ""},
-		{"NOT_SERVING", serveGRPC(t, p.server, sick), &p.client, "grpc ", nil, certs.ReasonCheckFailed, "it is NOT_SERVING"},
+		{"NOT_SERVING", serveGRPC(t, p.server, sick), &p.client, "grpc ", nil, certs.ReasonCheckFailed, "the endpoint is NOT_SERVING"},
 		{"an unknown service", serveGRPC(t, nil, sick), nil, "", health.GRPC(health.GRPCOptions{Service: "pay"}), certs.ReasonCheckFailed, "does not know the service"},
 		{"a server without the health service", serveGRPC(t, nil, nil), nil, "grpc ", nil, certs.ReasonCheckFailed, "has no grpc.health.v1.Health"},
-		{"a response that is not gRPC", serveHTTP(t, p.server, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(404) }), &p.client, "grpc ", nil, certs.ReasonCheckFailed, "it answered 404, which is not gRPC"},
+		{"a response that is not gRPC", serveHTTP(t, p.server, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(404) }), &p.client, "grpc ", nil, certs.ReasonCheckFailed, "the endpoint answered 404, which is not gRPC"},
 		{"a response without a gRPC status", serveHTTP(t, p.server, fine), &p.client, "grpc ", nil, certs.ReasonCheckFailed, "has no gRPC status"},
 		{"a server without HTTP/2", serveHTTP(t, only1, fine), &p.client, "grpc ", nil, certs.ReasonALPNMismatch, ""},
 	} {

@@ -50,12 +50,12 @@ const userAgent = "Drawbridge-Health-Check"
 // checkResponse checks a response.
 func (o *HTTPOptions) checkResponse(resp *http.Response) error {
 	if !slices.ContainsFunc(o.Codes, func(c Codes) bool { return c.From <= resp.StatusCode && resp.StatusCode <= c.To }) {
-		return failed(fmt.Sprintf("it answered %d, which is not %s", resp.StatusCode, o.codes()))
+		return failed(fmt.Sprintf("the endpoint answered %d, which is not %s", resp.StatusCode, o.codes()))
 	}
 	if o.Contains == "" {
 		return nil
 	}
-	// Read only a part: an endpoint may send an endless body.
+	// Read only a part, because an endpoint may send an endless body.
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody))
 	if bytes.Contains(body, []byte(o.Contains)) {
 		return nil
@@ -63,7 +63,7 @@ func (o *HTTPOptions) checkResponse(resp *http.Response) error {
 	if err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}
-	return failed(fmt.Sprintf("it answered %d, but the first %d bytes of the body do not contain %q", resp.StatusCode, len(body), o.Contains))
+	return failed(fmt.Sprintf("the endpoint answered %d, but the first %d bytes of the body do not contain %q", resp.StatusCode, len(body), o.Contains))
 }
 
 // codes returns the expected codes as text: "200 to 299 or 401".

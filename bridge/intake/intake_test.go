@@ -190,7 +190,7 @@ func hello(t testing.TB) []byte {
 }
 
 // The alert arrives although the server never reads the client's last bytes.
-func TestTheAlertIsNotOvertaken(t *testing.T) {
+func TestTheAlertIsNotLostToAReset(t *testing.T) {
 	ca := certstest.NewCA(t)
 	listenerTLS, err := certs.NewServer(certs.ServerOptions{Certificates: []*certs.Certificate{certstest.Certificate(t, ca.Server(t, "x.test"))}})
 	if err != nil {

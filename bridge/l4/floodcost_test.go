@@ -31,8 +31,8 @@ func (r *recording) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// A playback is a connection that can read from memory. Each Read returns one record at most,
-// so that the reader's position shows how many records it took.
+// A playback is a connection that can read from memory. Each Read returns at most one record,
+// so that taken counts the records that the reader has consumed.
 type playback struct {
 	net.Conn
 	records [][]byte // nil: reads and writes use Conn
@@ -136,9 +136,9 @@ func (f flooded) read() error {
 	}
 }
 
-// Records that carry no data end the connection after a few, or after some if records of a
-// byte lie between, or if each carries a byte of a message. Records of a byte of data cost
-// memory and time in proportion to their bytes. The figures are printed with -v.
+// A few records without data end the connection. It takes more of them if one-byte records
+// lie between, or if each carries one byte of a handshake message. One-byte records cost
+// memory and time in proportion to their bytes. The test prints the figures with -v.
 func TestCostOfFloods(t *testing.T) {
 	p := newPKI(t)
 	oneByte := []byte{'x'}
@@ -175,7 +175,7 @@ func TestCostOfFloods(t *testing.T) {
 				}
 				t.Logf("%d records, %d bytes", f.taken, f.bytes)
 				if f.taken > maxEmpty {
-					t.Errorf("it ended after %d records", f.taken)
+					t.Errorf("the connection ended after %d records", f.taken)
 				}
 			})
 		}
@@ -203,7 +203,7 @@ func TestCostOfFloods(t *testing.T) {
 					f := all[0]
 					all = all[1:]
 					if err := f.read(); f.bytes != received {
-						t.Errorf("it ended after %d of %d bytes: %v", f.bytes, received, err)
+						t.Errorf("the connection ended after %d of %d bytes: %v", f.bytes, received, err)
 					}
 				})
 			})

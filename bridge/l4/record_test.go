@@ -199,7 +199,7 @@ func TestRecordOfAFailedConnection(t *testing.T) {
 	}
 }
 
-func TestRecordSaysHowAConnectionEnded(t *testing.T) {
+func TestRecordShowsHowAConnectionEnded(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		do   func(client, back *peer)

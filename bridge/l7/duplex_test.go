@@ -141,7 +141,7 @@ func TestStreamsEndCorrectlyInEveryOrderThroughTheGateway(t *testing.T) {
 
 // If the reader of a stream stalls, the gateway buffers a bounded part of the
 // stream, and other streams of the same connections make progress.
-func TestAStalledReaderBoundsWhatTheGatewayHolds(t *testing.T) {
+func TestBuffersAreBoundedWhileAReaderStalls(t *testing.T) {
 	const most = 4 << 20
 	w := newTestbed(t)
 	sent, served := make(chan int, 1), make(chan struct{})

@@ -102,9 +102,9 @@ func TestStuckClientsHoldNoLargeBuffer(t *testing.T) {
 	})
 }
 
-// large returns how many of n lent buffers have the largest size.
-func large(p *socket.Pool, of int) (n int) {
-	for range of {
+// large lends a number of buffers, and returns how many have the largest size.
+func large(p *socket.Pool, lent int) (n int) {
+	for range lent {
 		b := p.LendLarge(1 << 20)
 		defer p.Put(b)
 		if len(*b) >= 512<<10 {

@@ -20,8 +20,8 @@ import (
 // goroutines matches the number of goroutines in a record of a profile.
 var goroutines = regexp.MustCompile(`(?m)^(\d+) @ `)
 
-// carried returns how many goroutines serve clients' connections of w's gateways.
-func (w *testbed) carried() (n int) {
+// serving returns how many goroutines serve clients' connections of w's gateways.
+func (w *testbed) serving() (n int) {
 	var b strings.Builder
 	_ = pprof.Lookup("goroutine").WriteTo(&b, 1) // a write to memory cannot fail
 	for record := range strings.SplitSeq(b.String(), "\n\n") {
@@ -34,10 +34,10 @@ func (w *testbed) carried() (n int) {
 	return n
 }
 
-func (w *testbed) allParked() bool { return w.carried() == 0 }
+func (w *testbed) allParked() bool { return w.serving() == 0 }
 
-// canPark skips a test on systems without epoll.
-func canPark(t *testing.T) {
+// needsEpoll skips a test on systems without epoll.
+func needsEpoll(t *testing.T) {
 	t.Helper()
 	e, err := splice.New(1)
 	if err != nil {
@@ -51,7 +51,7 @@ func canPark(t *testing.T) {
 
 func TestIdleClientsHaveNoGoroutine(t *testing.T) {
 	t.Parallel()
-	canPark(t)
+	needsEpoll(t)
 	for _, secure := range []bool{false, true} {
 		t.Run(fmt.Sprintf("tls=%v", secure), func(t *testing.T) {
 			w := newTestbed(t)
@@ -83,7 +83,7 @@ func TestIdleClientsHaveNoGoroutine(t *testing.T) {
 			c := clients[0]
 			for _, piece := range []string{"G", "ET /pieces HTTP/1.1\r\nHo"} {
 				io.WriteString(c, piece)
-				eventually(t, "an engine carries the connection", func() bool { return w.carried() == 1 })
+				eventually(t, "an engine carries the connection", func() bool { return w.serving() == 1 })
 			}
 			io.WriteString(c, "st: a\r\n\r\n") // the connection may be parked again at once
 			if res, body := c.answer(t, "GET"); res.StatusCode != 200 || !strings.Contains(body, "/pieces by") {
@@ -97,7 +97,7 @@ func TestIdleClientsHaveNoGoroutine(t *testing.T) {
 // connection is parked.
 func TestSilentClientsAreParked(t *testing.T) {
 	t.Parallel()
-	canPark(t)
+	needsEpoll(t)
 	w := newTestbed(t)
 	s, address := w.plain(w.back(backs.HTTP1, w.server(echo)))
 	c := w.dial(address)
@@ -113,7 +113,7 @@ func TestSilentClientsAreParked(t *testing.T) {
 
 func TestParkedClientsAreClosedInTime(t *testing.T) {
 	t.Parallel()
-	canPark(t)
+	needsEpoll(t)
 	w := newTestbed(t)
 	const limit = 6 * time.Second
 	s, address := w.gateway(fixed(&Table{Default: to(w.back(backs.HTTP1, w.server(echo))), IdleTimeout: limit}))
@@ -137,7 +137,7 @@ func TestParkedClientsAreClosedInTime(t *testing.T) {
 
 func TestParkedClientsThatDisconnectAreRemoved(t *testing.T) {
 	t.Parallel()
-	canPark(t)
+	needsEpoll(t)
 	for name, leave := range map[string]func(c net.Conn){
 		"closed": func(c net.Conn) { c.Close() },
 		"reset":  func(c net.Conn) { c.(*net.TCPConn).SetLinger(0); c.Close() },
@@ -159,7 +159,7 @@ func TestParkedClientsThatDisconnectAreRemoved(t *testing.T) {
 
 func TestShutdownClosesParkedClients(t *testing.T) {
 	t.Parallel()
-	canPark(t)
+	needsEpoll(t)
 	w := newTestbed(t)
 	s, address := w.plain(w.back(backs.HTTP1, w.server(echo)))
 	var clients []*rawConn
@@ -203,7 +203,7 @@ func (w *testbed) echoed2(c *http.Client, address string) {
 
 func TestIdleClientsOfHTTP2HaveNoGoroutine(t *testing.T) {
 	t.Parallel()
-	canPark(t)
+	needsEpoll(t)
 	w := newTestbed(t)
 	s, address := w.gateway(fixed(&Table{Default: to(w.back(backs.HTTP1, w.server(echo))), TLS: w.listenerTLS("h2")}))
 	clients := w.clients2(20, address)
@@ -227,7 +227,7 @@ func TestIdleClientsOfHTTP2HaveNoGoroutine(t *testing.T) {
 // reveal its protocol.
 func TestSilentClientsThatSpeakHTTP2AreParked(t *testing.T) {
 	t.Parallel()
-	canPark(t)
+	needsEpoll(t)
 	w := newTestbed(t)
 	s, address := w.plain(w.back(backs.HTTP1, w.server(echo)))
 	silent := w.dial(address)
@@ -250,7 +250,7 @@ func TestSilentClientsThatSpeakHTTP2AreParked(t *testing.T) {
 
 func TestParkedClientsOfHTTP2AreClosedInTime(t *testing.T) {
 	t.Parallel()
-	canPark(t)
+	needsEpoll(t)
 	w := newTestbed(t)
 	const limit = 8 * time.Second
 	s, address := w.gateway(fixed(&Table{Default: to(w.back(backs.HTTP1, w.server(echo))), TLS: w.listenerTLS("h2"), IdleTimeout: limit}))
@@ -265,7 +265,7 @@ func TestParkedClientsOfHTTP2AreClosedInTime(t *testing.T) {
 
 func TestShutdownClosesParkedClientsOfHTTP2(t *testing.T) {
 	t.Parallel()
-	canPark(t)
+	needsEpoll(t)
 	for _, patient := range []bool{true, false} {
 		t.Run(fmt.Sprintf("patient=%v", patient), func(t *testing.T) {
 			w := newTestbed(t)

@@ -184,7 +184,7 @@ func TestARecordOfARequestOverTLS(t *testing.T) {
 }
 
 // The second connection to the upstream resumes the session.
-func TestARecordSaysThatTheUpstreamsSessionWasResumed(t *testing.T) {
+func TestARecordShowsThatTheUpstreamSessionWasResumed(t *testing.T) {
 	w := newTestbed(t)
 	_, front, end := w.recorded(fixed(&Table{Default: to(w.back(backs.HTTP1, w.server(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		rw.Header().Set("Connection", "close")

@@ -18,7 +18,7 @@ func mustRewrite(t testing.TB, w *route.Rewrite, err error) *route.Rewrite {
 	return w
 }
 
-// rewritten returns a route that forwards like to, with another path.
+// rewritten returns a copy of a that rewrites the path with w.
 func rewritten(a *Action, name string, w *route.Rewrite) *Action {
 	forward := *a.Forward
 	forward.Rewrite = w

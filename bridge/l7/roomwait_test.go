@@ -36,8 +36,8 @@ func (w *testbed) uploading() (n int) {
 	return n
 }
 
-// A patientUpstream reads the head of each request, and its body only once read is
-// closed. Its answer is a checksum of the body.
+// A patientUpstream reads the head of each request, and the body only once read is
+// closed. It responds with a checksum of the body.
 type patientUpstream struct {
 	arrived chan struct{}
 	read    chan struct{}
@@ -55,11 +55,11 @@ func (u *patientUpstream) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	fmt.Fprintf(rw, "%d %x %v %v", n, sum.Sum(nil), err, r.Trailer)
 }
 
-// An upload of HTTP/2 whose HTTP/1.1 upstream does not read waits without a goroutine, and
-// then arrives whole.
+// An HTTP/2 client's upload waits without a goroutine while its HTTP/1.1 upstream does not
+// read, and then arrives whole.
 func TestABlockedUploadToHTTP1HasNoGoroutine(t *testing.T) {
 	t.Parallel()
-	canPark(t)
+	needsEpoll(t)
 	body := make([]byte, 4<<20) // more than the kernel's buffers of a connection hold
 	for i := range body {
 		body[i] = byte(i * i >> 8)
@@ -144,7 +144,7 @@ func answer(res *http.Response, err error) string {
 // nothing for too long.
 func TestABlockedUploadToHTTP1Ends(t *testing.T) {
 	t.Parallel()
-	canPark(t)
+	needsEpoll(t)
 	for _, secure := range []bool{false, true} {
 		for name, c := range map[string]struct {
 			end  func(leave func(), upstream net.Conn)
@@ -224,7 +224,7 @@ func (b *meteredBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// stopped reports that nothing has been read for a moment, but something before.
+// stopped reports whether the body has been read in part, but not in the last 50 ms.
 func (b *meteredBody) stopped() bool {
 	if n := b.n.Load(); n != b.seen {
 		b.seen, b.when = n, time.Now()

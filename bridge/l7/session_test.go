@@ -48,7 +48,7 @@ func (w *testbed) clientWith(issued *pki.Issued, h2 bool) *http.Client {
 	return &http.Client{Transport: t}
 }
 
-// forged holds the fields that a client forges after reading the documentation.
+// forged holds fields that a client may forge.
 var forged = http.Header{
 	"X-Client-Cert-Subject": {"CN=admin"}, "X_client_cert_subject": {"CN=admin"}, "X-Client_cert-San": {"DNS:admin"}, "X-Client-Cert-Serial": {"1"},
 	"X-Client-Cert-Fingerprint": {"00"}, "X-Client-Cert": {"admin"}, "Client-Cert": {":AAAA:"}, "Client_cert": {":AAAA:"}, "Client-Cert-Chain": {":AAAA:"},

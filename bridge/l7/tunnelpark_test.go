@@ -57,7 +57,7 @@ func echoed(t *testing.T, c *rawConn, text string) {
 // connection still happens to it.
 func TestTunnelsHaveNoGoroutine(t *testing.T) {
 	t.Parallel()
-	canPark(t)
+	needsEpoll(t)
 	for _, secure := range []bool{false, true} {
 		for name, end := range map[string]func(t *testing.T, s *Server, c *rawConn){
 			"ended by its client": func(t *testing.T, _ *Server, c *rawConn) {
@@ -107,7 +107,7 @@ func TestTunnelsHaveNoGoroutine(t *testing.T) {
 				for i := range tunnels {
 					tunnels[i] = w.tunnel(t, address, secure)
 				}
-				eventually(t, "no goroutine serves a tunnel", func() bool { return w.carried() == 0 })
+				eventually(t, "no goroutine serves a tunnel", func() bool { return w.serving() == 0 })
 				if st := s.Stats(); st.Open != n || st.InFlight != n {
 					t.Errorf("%d connections and %d requests, want %d", st.Open, st.InFlight, n)
 				}

@@ -31,8 +31,7 @@ func host(name string, servers ...*dnstest.Server) *resolve.Name {
 
 func everywhere(netip.Addr) bool { return true }
 
-// at formats addresses with their properties. It includes a name if it differs
-// from the first name.
+// at formats addresses with their weights and roles.
 func at(a resolve.Answer) string {
 	var out []string
 	for _, x := range a.Addresses {
@@ -55,7 +54,7 @@ func ask(t *testing.T, n *resolve.Name) resolve.Answer {
 		t.Fatal(err)
 	}
 	if !slices.Equal(n.Last().Addresses, a.Addresses) {
-		t.Errorf("the last answer is not the one given")
+		t.Errorf("Last does not return the answer of Ask")
 	}
 	return a
 }
@@ -147,7 +146,7 @@ func TestServiceRecordsHavePrioritiesAndWeights(t *testing.T) {
 		t.Errorf("names %v", names)
 	}
 
-	// A target that cannot be looked up keeps its addresses; another one is new.
+	// A target whose lookup fails keeps its addresses; the others are updated.
 	s.Fail("gone.test", dnsmessage.RCodeServerFailure)
 	s.Set("two.test", dnstest.A(45, "10.0.0.4"))
 	a, err := n.Ask(t.Context())
@@ -239,7 +238,7 @@ func TestAFamilyWithoutAnAnswerKeepsItsAddresses(t *testing.T) {
 	}
 }
 
-func TestTheNextServerIsAskedAfterATimeout(t *testing.T) {
+func TestTheNextServerIsQueriedAfterATimeout(t *testing.T) {
 	dead, failing, good := dnstest.NewServer(t), dnstest.NewServer(t), dnstest.NewServer(t)
 	failing.Fail("web.test", dnsmessage.RCodeServerFailure)
 	good.Set("web.test", dnstest.A(60, "10.0.0.1"))
@@ -250,7 +249,7 @@ func TestTheNextServerIsAskedAfterATimeout(t *testing.T) {
 	asked := failing.Asked("web.test", dnsmessage.TypeA)
 	ask(t, n)
 	if failing.Asked("web.test", dnsmessage.TypeA) != asked {
-		t.Error("the server that fails is asked first again")
+		t.Error("the server that timed out is queried first again")
 	}
 	// NXDOMAIN is an answer.
 	failing.Set("web.test")
@@ -267,7 +266,7 @@ func TestTheNextServerIsAskedAfterATimeout(t *testing.T) {
 	dead.Await(t, "web.test", dnsmessage.TypeA, 1)
 	cancel()
 	if err := <-done; err == nil {
-		t.Error("a server that does not answer answered")
+		t.Error("the lookup succeeded although no server responds")
 	}
 }
 

@@ -34,7 +34,7 @@ func TestAnUpgradeLeavesTheConnectionForTLS(t *testing.T) {
 	}
 }
 
-func TestNoProtocolIsNoUpgrade(t *testing.T) {
+func TestNoneSendsNothing(t *testing.T) {
 	if err := None.Upgrade(t.Context(), nil); err != nil {
 		t.Error(err)
 	}

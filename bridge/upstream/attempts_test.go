@@ -38,7 +38,7 @@ func TestDialTriesALimitedNumberOfEndpoints(t *testing.T) {
 
 // An endpoint that does not answer costs a try only its time, and then the
 // next one is tried.
-func TestDialGivesEachEndpointItsTime(t *testing.T) {
+func TestASilentEndpointDelaysADialByItsTimeoutOnly(t *testing.T) {
 	ca := certstest.NewCA(t)
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

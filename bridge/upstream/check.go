@@ -209,7 +209,7 @@ func (c *checker) applyVerdict(now Health, changed, hadVerdict bool, answer Chec
 	if changed && now == Up {
 		// The ejection ends first, so that the endpoint can take traffic: a healthy
 		// endpoint need not stay ejected.
-		e.outlier.endEarly("it passes its health check again")
+		e.outlier.endEarly("the endpoint passes its health check again")
 	}
 	e.health.set(now, func() { e.notify(event) })
 	if !changed {

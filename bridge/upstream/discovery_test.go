@@ -144,7 +144,7 @@ func rest(t *testing.T, turn *upstream.Turn) (all []*upstream.Endpoint) {
 	}
 }
 
-func TestDNSIsAskedAgainWhenItsAnswerExpires(t *testing.T) {
+func TestDNSIsQueriedAgainWhenItsAnswerExpires(t *testing.T) {
 	for _, test := range []struct {
 		name                  string
 		ttl, refresh, atLeast time.Duration

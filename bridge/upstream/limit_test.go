@@ -224,7 +224,7 @@ func TestSharedConnectionsTakeMoreRequests(t *testing.T) {
 }
 
 // A Turn is not sent forever to an endpoint that has no connection for it.
-func TestATurnIsNotSentBackAndForthForever(t *testing.T) {
+func TestATurnGivesUpIfItsEndpointKeepsNoConnection(t *testing.T) {
 	u := upstream.New(upstream.Options{Name: "u", Limits: upstream.Limits{Connections: 1, Pending: 1}, Endpoints: []upstream.EndpointOptions{echoServer(t)}})
 	turn := begin(u)
 	defer turn.End()

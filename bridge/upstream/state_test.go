@@ -28,7 +28,7 @@ func passOn(t *testing.T, old, next *upstream.Upstream) {
 
 // The new process's checks have just begun, and each endpoint's first result decided
 // alone. What the old process knows counts more.
-func TestTheNextProcessKnowsTheResultsOfChecks(t *testing.T) {
+func TestHealthCheckResultsSurviveAnUpgrade(t *testing.T) {
 	bubble(t, func(t *testing.T, live func(*upstream.Upstream) *upstream.Upstream) {
 		var p checkedServer
 		next := func() { time.Sleep(11 * time.Second); synctest.Wait() } // lets at least one check of each endpoint run
@@ -183,7 +183,7 @@ func TestTheNextProcessContinuesASlowStart(t *testing.T) {
 
 // Endpoints from DNS and their states are known before the first answer, which may never
 // come.
-func TestTheNextProcessKnowsTheAnswerOfDNS(t *testing.T) {
+func TestTheDNSAnswerSurvivesAnUpgrade(t *testing.T) {
 	bubble(t, func(t *testing.T, live func(*upstream.Upstream) *upstream.Upstream) {
 		detects := func(o *upstream.Options) {
 			o.Outliers = &upstream.OutlierOptions{Failures: 1, MaxPercent: 50, Base: time.Hour, Max: time.Hour}
@@ -227,7 +227,7 @@ func TestAnAdoptedAnswerDoesNotReplaceANewerOne(t *testing.T) {
 }
 
 // An endpoint without a health check shows its last failure.
-func TestTheNextProcessKnowsTheLastFailure(t *testing.T) {
+func TestTheLastFailureSurvivesAnUpgrade(t *testing.T) {
 	gone := sockettest.Free(t)
 	options := upstream.Options{Name: "up", Endpoints: []upstream.EndpointOptions{endpoint(gone, 1)}}
 	old, u := upstream.New(options), upstream.New(options)

@@ -66,7 +66,7 @@ func TestDrainClosesOpenConnectionsWhenThePeriodEnds(t *testing.T) {
 	})
 }
 
-func TestDrainedAgainKeepsTheEarlierEnd(t *testing.T) {
+func TestASecondDrainKeepsTheEarlierDeadline(t *testing.T) {
 	for _, periods := range [][]time.Duration{{time.Minute, time.Hour}, {time.Hour, time.Minute}, {time.Minute, time.Minute}} {
 		synctest.Test(t, func(t *testing.T) {
 			tracker := NewTracker()

@@ -253,7 +253,7 @@ func TestAConnectionThatIsBeingMadeCountsAsMissing(t *testing.T) {
 }
 
 // The first connection to an endpoint is dialed alone.
-func TestTheFirstWarmConnectionIsMadeAlone(t *testing.T) {
+func TestTheFirstWarmConnectionIsDialedAlone(t *testing.T) {
 	within(t, 10, 0, func(t *testing.T, m *mock) {
 		m.takes = time.Second
 		m.start()
@@ -328,7 +328,7 @@ func TestWarmConnectionsAreReplacedBeforeTheyExpire(t *testing.T) {
 
 // The pool does not replace waiting connections as fast as a server can close
 // them.
-func TestWarmConnectionsThatAreClosedAreNotMadeInALoop(t *testing.T) {
+func TestClosedWarmConnectionsAreNotRedialedInALoop(t *testing.T) {
 	for name, test := range map[string]struct {
 		set         func(*mock)
 		mostDials   int // maximum dials in an hour

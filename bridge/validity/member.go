@@ -11,7 +11,7 @@ import (
 type Owner interface {
 	// EndWithin makes the connection refuse further work from now on, and end
 	// within the grace period; 0 means now. The Set calls it at most once per
-	// connection, from its own goroutine, maybe after the connection has ended.
+	// connection, from its own goroutine, possibly after the connection has ended.
 	EndWithin(grace time.Duration, cause *certs.VerifyError)
 }
 

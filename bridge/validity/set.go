@@ -11,9 +11,9 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs"
 )
 
-// lookEvery is how often a Set compares the clock with the end of its peers'
-// validity. It uses the wall clock, which may be set.
-const lookEvery = time.Second
+// checkInterval is how often a Set compares the wall clock with the end of its peers'
+// validity. A longer timer would miss a clock that is set.
+const checkInterval = time.Second
 
 // Options configure a Set.
 type Options struct {
@@ -28,21 +28,21 @@ type Options struct {
 }
 
 // A Set verifies the peers of the live connections of one listener or upstream
-// again. The zero Set is not usable; New returns one. It needs no Close: it does
-// nothing once its members are gone. All methods may be called concurrently.
+// again. The zero Set is not usable; New returns one. A Set needs no Close: without
+// members it runs no timer and no goroutine. All methods may be called concurrently.
 type Set struct {
 	o      Options
 	policy atomic.Pointer[Policy]
 	counts counts
 
-	mu            sync.Mutex
-	members       map[*Member]struct{}
-	failed        []*Member   // members to end
-	working       bool        // a goroutine verifies or ends members
-	policyChanged bool        // the policy has changed since it began
-	timer         *time.Timer // nil until the first member
-	ticking       bool
-	next          time.Time // the earliest moment at which a peer may stop passing
+	mu          sync.Mutex
+	members     map[*Member]struct{}
+	failed      []*Member   // members to end
+	working     bool        // a goroutine verifies or ends members
+	mustRecheck bool        // the policy has changed or a validity has ended: the goroutine verifies all members
+	timer       *time.Timer // nil until the first member
+	ticking     bool
+	next        time.Time // the earliest moment at which a peer may stop passing
 }
 
 // New returns a Set without members, in which every peer passes.
@@ -73,7 +73,7 @@ func (s *Set) Require(p *Policy) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.policyChanged = true
+	s.mustRecheck = true
 	s.workLocked()
 }
 
@@ -159,27 +159,27 @@ func (s *Set) tickLocked() {
 	}
 	s.ticking = true
 	if s.timer == nil {
-		s.timer = time.AfterFunc(lookEvery, s.look)
+		s.timer = time.AfterFunc(checkInterval, s.checkTime)
 	} else {
-		s.timer.Reset(lookEvery)
+		s.timer.Reset(checkInterval)
 	}
 }
 
-// look begins to verify again when the validity of a peer has ended.
-func (s *Set) look() {
+// checkTime starts to verify all members if the validity of a peer has ended.
+func (s *Set) checkTime() {
 	now := s.o.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.ticking = false
 	if now.After(s.next) {
-		s.policyChanged = true
+		s.mustRecheck = true
 		s.workLocked()
 	}
 	s.tickLocked()
 }
 
-// workLocked starts the goroutine that verifies and ends members, unless it
-// runs.
+// workLocked starts the goroutine that verifies and ends members, unless it is
+// already running.
 func (s *Set) workLocked() {
 	if s.working {
 		return
@@ -188,7 +188,7 @@ func (s *Set) workLocked() {
 	go s.work()
 }
 
-// work verifies members until all are done.
+// work verifies and ends members until task returns no more.
 func (s *Set) work() {
 	for {
 		all, failed, more := s.task()
@@ -200,13 +200,13 @@ func (s *Set) work() {
 	}
 }
 
-// task returns the members to verify again, and those to end. Without either, the work
-// is done.
+// task returns the members to verify again, and those to end. more is false if no work
+// is left.
 func (s *Set) task() (all, failed []*Member, more bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.policyChanged {
-		s.policyChanged, s.next = false, distant
+	if s.mustRecheck {
+		s.mustRecheck, s.next = false, distant
 		all = make([]*Member, 0, len(s.members))
 		for m := range s.members {
 			all = append(all, m)

@@ -200,7 +200,7 @@ func (s *streamInState) send(f streamFrame) {
 
 // Every frame in every state is handled, and costs or earns, as the table says.
 // Frames that the table ignores or refuses never earn.
-func TestFramesCostWhatTheTableSays(t *testing.T) {
+func TestFrameCostsMatchTheTable(t *testing.T) {
 	for _, server := range []bool{true, false} {
 		for state := range streamStates {
 			for f := range streamFrames {

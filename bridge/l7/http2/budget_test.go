@@ -41,7 +41,7 @@ func TestStreamsThatHoldTooMuchAreRefused(t *testing.T) {
 }
 
 // A single request is never refused because of its size.
-func TestARequestAloneIsNotRefused(t *testing.T) {
+func TestASingleRequestIsNeverTooLarge(t *testing.T) {
 	nc, s := serve(t, Options{MaxMemory: 1}, func(s *ServerStream) { _ = s.Respond(ok(), true) })
 	r := rawClient(t, nc)
 	for id := uint32(1); id < 5; id += 2 {

@@ -5,7 +5,7 @@ import "sync"
 const (
 	smallChunk = 4 << 10
 	largeChunk = maxFrame
-	smallBody  = smallChunk // a body of at most this size takes a shortcut
+	smallBody  = smallChunk // see ServerStream.Whole and stream.HasRoom
 )
 
 // A chunk is a buffer for part of a stream's unread body. It holds the payload
@@ -107,8 +107,8 @@ func (q *queue) next() []byte {
 	return nil
 }
 
-// freeRead frees the chunk at the head if all of it was read. It is called before an
-// operation that may take long.
+// freeRead frees the chunk at the head if all of it was read. Callers use it before an
+// operation that may block, so that a stalled stream holds no empty buffer.
 func (q *queue) freeRead() {
 	if c := q.head; c != nil && c.r == c.w {
 		if q.head = c.next; q.head == nil {
@@ -118,8 +118,8 @@ func (q *queue) freeRead() {
 	}
 }
 
-// waiting reports whether next would return something.
-func (q *queue) waiting() bool {
+// hasUnread reports whether the queue holds bytes that next has not returned.
+func (q *queue) hasUnread() bool {
 	for c := q.head; c != nil; c = c.next {
 		if c.r < c.w {
 			return true

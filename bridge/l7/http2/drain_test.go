@@ -39,7 +39,7 @@ func TestShutdownServesRequestsInFlight(t *testing.T) {
 		if g := goAway(); g.LastStreamID != maxWindow || g.ErrCode != h2.ErrCodeNo {
 			t.Errorf("first %v", g)
 		}
-		r.headers(3, true, simple...) // the client did not know yet
+		r.headers(3, true, simple...) // the client sent it before it read the GOAWAY
 		r.must(r.WritePing(true, drainPing))
 		if g := goAway(); g.LastStreamID != 3 || g.ErrCode != h2.ErrCodeNo {
 			t.Errorf("second %v", g)
@@ -128,7 +128,7 @@ func TestAFinishedConnectionWaitsForASlowClient(t *testing.T) {
 		select {
 		case <-ended:
 		default:
-			t.Error("the connection is not closed though its client does nothing")
+			t.Error("the connection is still open although its client sends nothing")
 		}
 	})
 }
@@ -263,9 +263,9 @@ func TestAPartlyAnsweredRequestWasProcessed(t *testing.T) {
 	}
 }
 
-// Each stream of a failed connection gets the reason, and whether its request
-// was sent.
-func TestStreamsLearnWhyTheirConnectionFailed(t *testing.T) {
+// Each stream of a failed connection returns the connection's error, and reports
+// whether its request was sent.
+func TestStreamsReportWhyTheirConnectionFailed(t *testing.T) {
 	mine, theirs := pair(t)
 	broken := &brokenConn{Conn: mine, err: errTest}
 	c := NewClientConn(broken, Options{})
@@ -291,7 +291,7 @@ func TestStreamsLearnWhyTheirConnectionFailed(t *testing.T) {
 	}
 }
 
-// A brokenConn's Read fails with err once broken is closed.
+// A brokenConn's Read fails with err once broken is set.
 type brokenConn struct {
 	net.Conn
 	err    error

@@ -16,26 +16,26 @@ import (
 // are read.
 type failedWriteConn struct {
 	net.Conn
-	once  sync.Once
-	found chan struct{} // closed when a write has failed
-	read  func(p []byte) (int, error)
+	once   sync.Once
+	failed chan struct{} // closed when a write has failed
+	read   func(p []byte) (int, error)
 }
 
-func (d *failedWriteConn) Write(p []byte) (int, error) {
-	d.once.Do(func() { close(d.found) })
+func (c *failedWriteConn) Write(p []byte) (int, error) {
+	c.once.Do(func() { close(c.failed) })
 	return 0, syscall.EPIPE
 }
 
-func (d *failedWriteConn) Read(p []byte) (int, error) {
-	<-d.found
-	return d.read(p)
+func (c *failedWriteConn) Read(p []byte) (int, error) {
+	<-c.failed
+	return c.read(p)
 }
 
-// ask sends a request over a failedWriteConn.
+// ask sends a request over a failedWriteConn and returns the response.
 func ask(t *testing.T, read func(*failedWriteConn, []byte) (int, error)) (r message.Response, err error) {
 	t.Helper()
 	mine, _ := pair(t)
-	d := &failedWriteConn{Conn: mine, found: make(chan struct{})}
+	d := &failedWriteConn{Conn: mine, failed: make(chan struct{})}
 	d.read = func(p []byte) (int, error) { return read(d, p) }
 	c := NewClientConn(d, Options{})
 	s := c.Open()
@@ -46,7 +46,7 @@ func ask(t *testing.T, read func(*failedWriteConn, []byte) (int, error)) (r mess
 	go func() { defer close(ended); _ = c.Run() }()
 	err = s.Receive(&r)
 	if c.Room() > 0 || c.CanOpen() {
-		t.Error("the connection accepts another request")
+		t.Error("the connection accepts further requests")
 	}
 	s.Done()
 	await(t, ended, "Run to return")

@@ -15,7 +15,7 @@ import (
 
 // An unread stream takes no more than its window, and the other streams
 // continue. That holds for any number of unread streams.
-func TestStalledReadersHoldUpNoOtherStream(t *testing.T) {
+func TestStalledReadersDelayNoOtherStream(t *testing.T) {
 	for _, role := range []string{"server", "client"} {
 		t.Run(role, func(t *testing.T) {
 			release := make(chan struct{})

@@ -57,7 +57,7 @@ func TestABlockedBodyContinuesWhenThereIsRoom(t *testing.T) {
 }
 
 // Every end of a stream wakes a body that waits.
-func TestABlockedBodyLearnsThatItsStreamEnded(t *testing.T) {
+func TestTheEndOfAStreamUnblocksItsBody(t *testing.T) {
 	for name, end := range map[string]func(r *raw, s *ClientStream, id uint32){
 		"reset":   func(r *raw, _ *ClientStream, id uint32) { r.must(r.WriteRSTStream(id, h2.ErrCodeCancel)) },
 		"GOAWAY":  func(r *raw, _ *ClientStream, _ uint32) { r.must(r.WriteGoAway(0, h2.ErrCodeNo, nil)) },

@@ -283,7 +283,7 @@ func (s *ServerStream) Whole() bool {
 func (s *ServerStream) Refuse() {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
-	if s.recvEnd && !s.queue.waiting() {
+	if s.recvEnd && !s.queue.hasUnread() {
 		return
 	}
 	s.refused = true

@@ -88,7 +88,7 @@ func (s *stream) Buffered() bool {
 }
 
 func (s *stream) bufferedLocked() bool {
-	return s.queue.waiting() || s.recvEnd || s.readErr != nil || s.refused
+	return s.queue.hasUnread() || s.recvEnd || s.readErr != nil || s.refused
 }
 
 // Trailer returns the trailer fields, once Read has returned io.EOF.
@@ -173,7 +173,7 @@ func (s *stream) reopenWindowLocked(n int) {
 		return
 	}
 	increment := s.consumed
-	if mayGrow(s, largestWindow) && !s.queue.waiting() {
+	if mayGrow(s, largestWindow) && !s.queue.hasUnread() {
 		increment += grow(s)
 	}
 	s.consumed = 0

@@ -7,11 +7,11 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 )
 
-func TestSpellingsThatRepeatAMeaning(t *testing.T) {
+func TestRespelledFieldsAreDropped(t *testing.T) {
 	routing := []string{"X-Tenant", "X_Zone"}
 	for name, c := range map[string]struct{ repeated, keep, all bool }{
 		// Plain names and other fields.
-		"Content-Length": {true, true, true}, // CleanRequest removes it because it frames, not because of its spelling
+		"Content-Length": {true, true, true}, // CleanRequest removes it because it frames the body, not because of its spelling
 		"Content-Type":   {true, true, true}, "X-Tenant": {true, true, true}, "x-tenant": {true, true, true}, "X_Zone": {true, true, false}, "X-Other": {true, true, true}, "X_Other": {true, true, false},
 		"Content-_Length": {true, true, false}, "Content__Length": {true, true, false}, "ContentLength": {true, true, true}, "_Content_Length": {true, true, false},
 		"X.Other": {true, true, true}, "my_content_length": {true, true, false}, "_": {true, true, false},

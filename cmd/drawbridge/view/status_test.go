@@ -58,7 +58,7 @@ func TestResultsOfHealthChecksAndEjectionsAreShown(t *testing.T) {
 	ups := text(t, &adminv1.ListUpstreamStatusesResponse{}, `
 		upstreams { name: "u"
 			endpoints { address: "a:1" health: ENDPOINT_HEALTH_UP available: true check { healthy: true checked: true check_time { seconds: 998 } duration { nanos: 1234567 } checks: 9 failures: 1 } }
-			endpoints { address: "b:1" health: ENDPOINT_HEALTH_DOWN unavailable_reason: "fails its health check: CHECK_FAILED: it answered 503"
+			endpoints { address: "b:1" health: ENDPOINT_HEALTH_DOWN unavailable_reason: "fails its health check: CHECK_FAILED: the endpoint answered 503"
 				check { checked: true check_time { seconds: 1001 } reason: REASON_CHECK_FAILED checks: 3 failures: 3 } }
 			endpoints { address: "c:1" health: ENDPOINT_HEALTH_UNKNOWN unavailable_reason: "its first health check has not been answered yet" check { } } }
 		upstreams { name: "v"
@@ -75,7 +75,7 @@ func TestResultsOfHealthChecksAndEjectionsAreShown(t *testing.T) {
 			t.Errorf("%s does not begin with %s", endpoints[i], want)
 		}
 	}
-	for i, want := range []string{"|", "it answered 503", "has not been answered yet", "5 failures in a row", "|"} {
+	for i, want := range []string{"|", "the endpoint answered 503", "has not been answered yet", "5 failures in a row", "|"} {
 		if !strings.HasSuffix(endpoints[i], want) {
 			t.Errorf("%s does not end with %s", endpoints[i], want)
 		}
