@@ -1,6 +1,7 @@
 package keyfile
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -11,6 +12,9 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"golang.org/x/crypto/cryptobyte"
+	"golang.org/x/crypto/cryptobyte/asn1"
 )
 
 const (
@@ -138,14 +142,26 @@ func parseKeyDER(der, passphrase []byte) (key crypto.Signer, encrypted bool, err
 	return key, true, err
 }
 
-// parseDecrypted distinguishes an unsupported key from garbage, because one
+// parseDecrypted distinguishes a damaged or unsupported key from garbage, because one
 // wrong passphrase in 256 produces valid padding.
 func parseDecrypted(der []byte) (crypto.Signer, error) {
 	key, err := parsePlainKey(der)
-	if errors.Is(err, errDamagedKey) && len(derContent(der)) == 0 {
+	if errors.Is(err, errDamagedKey) && !resemblesKey(der) {
 		return nil, errWrongPassphrase
 	}
 	return key, err
+}
+
+// resemblesKey reports whether der is one SEQUENCE that begins with an INTEGER, as every
+// form of a private key does. Garbage that begins
+// with the tag of a SEQUENCE, or of another class with the same number, is not a key.
+func resemblesKey(der []byte) bool {
+	if bytes.HasPrefix(der, []byte{0x30, 0x80, 0x02}) { // BER with indefinite length
+		return true
+	}
+	rest := cryptobyte.String(der)
+	var content cryptobyte.String
+	return rest.ReadASN1(&content, asn1.SEQUENCE) && rest.Empty() && content.PeekASN1Tag(asn1.INTEGER)
 }
 
 func needPassphrase(passphrase []byte) error {

@@ -167,6 +167,28 @@ func shroudedKeyBag(t testing.TB, iterations int) []byte {
 
 // An archive can hide an expensive key in an encrypted part. The library would
 // do all the work.
+// A wrong passphrase decrypts a key to garbage, which may begin like a SEQUENCE.
+func TestGarbageMeansAWrongPassphrase(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		der  []byte
+		want error
+	}{
+		{"no bytes", nil, errWrongPassphrase},
+		{"another type", []byte{0x31, 3, 2, 1, 0}, errWrongPassphrase},
+		{"another class", []byte{0x70, 3, 2, 1, 0}, errWrongPassphrase},
+		{"more after the end", []byte{0x30, 3, 2, 1, 0, 0}, errWrongPassphrase},
+		{"less than its length", []byte{0x30, 4, 2, 1, 0}, errWrongPassphrase},
+		{"no version", []byte{0x30, 3, 4, 1, 0}, errWrongPassphrase},
+		{"a key without content", []byte{0x30, 3, 2, 1, 0}, errDamagedKey},
+		{"a key in BER", []byte{0x30, 0x80, 2, 1, 0, 0, 0}, errDamagedKey},
+	} {
+		if _, err := parseDecrypted(c.der); err != c.want {
+			t.Errorf("%s: %v", c.name, err)
+		}
+	}
+}
+
 func TestPKCS12ThatHidesItsCost(t *testing.T) {
 	for _, passphrase := range []string{"", "x"} {
 		data := archiveOf(t, pbkdf2AES(t, 1), seal(t, shroudedKeyBag(t, math.MaxInt64), []byte(passphrase)))
