@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/certs/tickets"
 )
 
 // ClientAuth is the client authentication policy of a Server.
@@ -68,9 +70,24 @@ type ServerOptions struct {
 	// Inherited are ticket keys of another process. The Server uses those of a Server of
 	// the same owner and identity. May be nil.
 	Inherited TicketKeys
+	// TicketSecrets are shared by the gateways of a fleet. Servers with the same secrets,
+	// owner and identity accept each other's tickets. Nil: each Server has its own keys.
+	TicketSecrets *tickets.Shared
 	// Time returns the current time for certificates and sessions. Nil means
 	// time.Now.
 	Time func() time.Time
+}
+
+// newTicketKeys returns the ticket keys of a new Server.
+func (o *ServerOptions) newTicketKeys(inherited TicketKeys) *tickets.Keys {
+	t := tickets.Options{Now: o.Time}
+	if len(inherited) > 0 { // the identity takes time for each certificate
+		t.Own = inherited[o.ticketIdentity()]
+	}
+	if o.Owner != "" && o.TicketSecrets != nil {
+		t.Shared, t.Identity = o.TicketSecrets, o.ticketIdentity
+	}
+	return tickets.New(t)
 }
 
 // sameIdentity reports whether clients may resume the sessions of one Server with
@@ -89,7 +106,7 @@ func (o *ServerOptions) sameIdentity(p *ServerOptions) bool {
 type Server struct {
 	o        ServerOptions // without Replaces
 	config   *tls.Config
-	tickets  *ticketKeys
+	tickets  *tickets.Keys
 	names    nameIndex
 	verifier verifier
 	anchors  *AnchorLog // records the anchors of clients; never nil
@@ -123,11 +140,7 @@ func NewServer(o ServerOptions) (*Server, error) {
 		}
 	}
 	if s.tickets == nil && bad.err() == nil {
-		var keys []ticketKey
-		if len(inherited) > 0 { // the identity takes time for each certificate
-			keys = inherited[o.ticketIdentity()]
-		}
-		s.tickets = newTicketKeys(o.Time, keys)
+		s.tickets = o.newTicketKeys(inherited)
 	}
 	s.config = &tls.Config{
 		MinVersion:       o.MinVersion,
@@ -297,7 +310,7 @@ const sessionTag = "drawbridge sni 1:"
 // wrap implements tls.Config.WrapSession: it writes the SNI into the ticket.
 func (s *Server) wrap(state tls.ConnectionState, session *tls.SessionState) ([]byte, error) {
 	session.Extra = append(session.Extra, []byte(sessionTag+serverName(state.ServerName)))
-	return s.tickets.configNow().EncryptTicket(state, session)
+	return s.tickets.Config().EncryptTicket(state, session)
 }
 
 // unwrap implements tls.Config.UnwrapSession. A ticket is valid only under the
@@ -305,7 +318,7 @@ func (s *Server) wrap(state tls.ConnectionState, session *tls.SessionState) ([]b
 // only place to reject an unknown SNI, since a resumption selects no
 // certificate.
 func (s *Server) unwrap(identity []byte, state tls.ConnectionState) (*tls.SessionState, error) {
-	session, err := s.tickets.configNow().DecryptTicket(identity, state)
+	session, err := s.tickets.Config().DecryptTicket(identity, state)
 	if session == nil || err != nil {
 		return nil, err
 	}

@@ -2,7 +2,6 @@ package certs
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
 	"encoding/hex"
@@ -11,8 +10,9 @@ import (
 	"io"
 	"net"
 	"strings"
-	"sync"
 	"time"
+
+	"github.com/drawbridge-gateway/drawbridge/certs/tickets"
 )
 
 // Servers holds the Servers of one listener: one for the hosts of each TLS policy, and
@@ -168,78 +168,15 @@ func (s *Server) reverify(p *Peer) (until time.Time, failure *VerifyError) {
 	return s.verifier.reverify(p, "", now, until)
 }
 
-const (
-	// A key encrypts new tickets for ticketKeyRotation, and decrypts tickets for
-	// ticketKeyLifetime, as in crypto/tls.
-	ticketKeyRotation = 24 * time.Hour
-	ticketKeyLifetime = 7 * 24 * time.Hour
-)
-
-// A ticketKey encrypts session tickets.
-type ticketKey struct {
-	Key  [32]byte
-	Made time.Time
-}
-
-// ticketKeys are the ticket keys of a Server, shared with the Servers that may resume its
-// sessions. crypto/tls would rotate keys itself, but does not reveal them, so another
-// process could not get them.
-type ticketKeys struct {
-	now    func() time.Time
-	config *tls.Config // contains only the keys
-
-	mu      sync.Mutex
-	keys    []ticketKey // the newest first
-	current time.Time   // when the newest key of config was made
-}
-
-// newTicketKeys returns keys that begin with the inherited ones.
-func newTicketKeys(now func() time.Time, inherited []ticketKey) *ticketKeys {
-	return &ticketKeys{now: now, config: &tls.Config{Time: now}, keys: inherited}
-}
-
-// configNow returns the config with the current keys.
-func (t *ticketKeys) configNow() *tls.Config {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	now := t.now()
-	fresh := len(t.keys) > 0 && now.Sub(t.keys[0].Made) < ticketKeyRotation
-	if fresh && t.current.Equal(t.keys[0].Made) {
-		return t.config
-	}
-	if !fresh {
-		k := ticketKey{Made: now}
-		rand.Read(k.Key[:])
-		t.keys = append([]ticketKey{k}, t.keys...)
-	}
-	var all [][32]byte
-	for i, k := range t.keys {
-		if now.Sub(k.Made) >= ticketKeyLifetime {
-			t.keys = t.keys[:i]
-			break
-		}
-		all = append(all, k.Key)
-	}
-	t.config.SetSessionTicketKeys(all)
-	t.current = t.keys[0].Made
-	return t.config
-}
-
-// copied returns a copy of the keys.
-func (t *ticketKeys) copied() []ticketKey {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return append([]ticketKey(nil), t.keys...)
-}
-
 // TicketKeys are the ticket keys of several Servers, for another process. They are
 // secrets: with them, recorded sessions of TLS 1.2 can be decrypted.
-type TicketKeys map[string][]ticketKey
+type TicketKeys map[string][]tickets.Key
 
-// Add adds the keys of a Server.
+// Add adds the keys of a Server, except those that are derived from shared secrets: the
+// other process derives them too.
 func (k TicketKeys) Add(s *Server) {
 	if s != nil && s.o.Owner != "" {
-		k[s.o.ticketIdentity()] = s.tickets.copied()
+		k[s.o.ticketIdentity()] = s.tickets.Own()
 	}
 }
 

@@ -23,7 +23,8 @@ var mayImport = map[string][]string{
 	"certs/safetext":  {},
 	"certs/keyfile":   {"certs/safetext"},
 	"certs/sharded":   {},
-	"certs":           {"certs/keyfile", "certs/safetext", "certs/sharded"},
+	"certs/tickets":   {},
+	"certs":           {"certs/keyfile", "certs/safetext", "certs/sharded", "certs/tickets"},
 	"certs/pki":       {},
 	"certs/certstest": {"certs", "certs/pki"},
 
@@ -81,7 +82,7 @@ var mayImport = map[string][]string{
 	"gateway/store/etcd":          {"gateway/revisions", "gateway/store", "gateway/store/seal", "gateway/invalid", "proto/drawbridge/admin/v1"}, // its tests draft edits
 	"gateway/store/etcd/etcdtest": {"bridge/socket/sockettest"},
 	"gateway/snapshot": {"gateway/store", "gateway/invalid", "gateway/ordered", "proto/drawbridge/admin/v1",
-		"gateway/fileroot", "gateway/unixsocket", "gateway/wellformed", "bridge/cidr", "bridge/egress", "bridge/health", "bridge/limit", "bridge/proxyproto", "bridge/l4", "bridge/l7", "bridge/l7/backs", "bridge/l7/exchange", "bridge/l7/policy", "bridge/probe", "bridge/resolve", "bridge/upstream", "bridge/route", "bridge/socket", "bridge/starttls", "bridge/validity", "certs"},
+		"gateway/fileroot", "gateway/unixsocket", "gateway/wellformed", "bridge/cidr", "bridge/egress", "bridge/health", "bridge/limit", "bridge/proxyproto", "bridge/l4", "bridge/l7", "bridge/l7/backs", "bridge/l7/exchange", "bridge/l7/policy", "bridge/probe", "bridge/resolve", "bridge/upstream", "bridge/route", "bridge/socket", "bridge/starttls", "bridge/validity", "certs", "certs/tickets"},
 	"gateway/guard":      {},
 	"gateway/audit":      {},
 	"gateway/access":     {"gateway/fileroot", "certs", "proto/drawbridge/admin/v1"},
@@ -100,8 +101,8 @@ var mayImport = map[string][]string{
 	"gateway/telemetry": {"gateway/listeners", "gateway/snapshot", "gateway/store",
 		"bridge/accesslog", "bridge/l4", "bridge/l7", "bridge/latency", "bridge/limit", "bridge/proxyproto", "bridge/upstream", "bridge/validity", "certs"},
 	"gateway/rollout": {"gateway/store", "proto/drawbridge/admin/v1"},
-	"gateway/fleet":   {"gateway/revisions", "gateway/rollout", "gateway/store", "gateway/store/bolt", "gateway/store/etcd", "gateway/invalid", "gateway/store/seal", "proto/drawbridge/admin/v1"}, // its tests open stores
-	"gateway": {"gateway/fleet", "gateway/store/etcd", "gateway/access", "gateway/audit", "gateway/admin", "gateway/confirm", "gateway/diagnose", "gateway/files", "gateway/guard", "gateway/history", "gateway/inventory", "gateway/listeners", "gateway/ops", "gateway/revisions", "gateway/rollout",
+	"gateway/fleet":   {"certs/tickets", "gateway/revisions", "gateway/rollout", "gateway/store", "gateway/store/bolt", "gateway/store/etcd", "gateway/invalid", "gateway/store/seal", "proto/drawbridge/admin/v1"}, // its tests open stores
+	"gateway": {"certs/tickets", "gateway/fleet", "gateway/store/etcd", "gateway/access", "gateway/audit", "gateway/admin", "gateway/confirm", "gateway/diagnose", "gateway/files", "gateway/guard", "gateway/history", "gateway/inventory", "gateway/listeners", "gateway/ops", "gateway/revisions", "gateway/rollout",
 		"gateway/handover", "gateway/livestate", "gateway/snapshot", "gateway/store", "gateway/store/bolt", "gateway/store/seal", "gateway/systemd", "gateway/telemetry", "gateway/unixsocket", "gateway/invalid", "gateway/fileroot",
 		"proto/drawbridge/admin/v1", "bridge/accesslog", "bridge/upstream", "bridge/validity", "certs", "gateway/connections", "bridge/live"},
 

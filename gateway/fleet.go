@@ -59,6 +59,7 @@ func joinFleet(o Options, db *bolt.Store, g *Gateway) (*fleet.Member, error) {
 	m, err := fleet.New(fleet.Options{
 		Remote: remote, Local: db, ID: id, Describe: func() *adminv1.Gateway { return g.describe(o.Fleet.Labels) }, Follow: g.follow,
 		Traffic: trafficOf(g), Notify: g.feeds.fleetEvent, Logger: o.Logger.Named("fleet"), Poll: o.Fleet.Poll,
+		Tickets: g.compiler.TicketSecrets, Now: o.now,
 	})
 	if err != nil {
 		return nil, errors.Join(err, remote.Close())
@@ -121,7 +122,10 @@ func fleetStatus(m *fleet.Member, revision int64) (*adminv1.FleetStatus, []*admi
 		return nil, nil
 	}
 	s := m.Status()
-	out := &adminv1.FleetStatus{HeadRevision: s.Head, ConnectionError: s.Unreachable, Diverged: s.Diverged, CopyRevision: s.Copy, CopyError: s.Stale}
+	out := &adminv1.FleetStatus{HeadRevision: s.Head, ConnectionError: s.Unreachable, Diverged: s.Diverged, CopyRevision: s.Copy, CopyError: s.Stale, TicketsError: s.TicketsError}
+	if !s.TicketsMade.IsZero() {
+		out.TicketsTime = timestamppb.New(s.TicketsMade)
+	}
 	if !s.Contacted.IsZero() {
 		out.ContactTime = timestamppb.New(s.Contacted)
 	}
@@ -144,6 +148,9 @@ func fleetStatus(m *fleet.Member, revision int64) (*adminv1.FleetStatus, []*admi
 	}
 	if s.Stale != "" {
 		warn(adminv1.WarningCode_WARNING_CODE_COPY_STALE, "the last good copy is of revision %d and cannot be written: %s", s.Copy, s.Stale)
+	}
+	if s.TicketsError != "" {
+		warn(adminv1.WarningCode_WARNING_CODE_FLEET_TICKETS, "the secrets for TLS session tickets cannot be shared with the fleet: %s", s.TicketsError)
 	}
 	return out, warnings
 }

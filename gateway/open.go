@@ -12,6 +12,7 @@ import (
 
 	"github.com/drawbridge-gateway/drawbridge/bridge/accesslog"
 	"github.com/drawbridge-gateway/drawbridge/bridge/live"
+	"github.com/drawbridge-gateway/drawbridge/certs/tickets"
 	"github.com/drawbridge-gateway/drawbridge/gateway/access"
 	"github.com/drawbridge-gateway/drawbridge/gateway/admin"
 	"github.com/drawbridge-gateway/drawbridge/gateway/audit"
@@ -89,7 +90,9 @@ func Open(ctx context.Context, o Options) (_ *Gateway, err error) {
 	if err := g.restore(ctx, state); err != nil {
 		return nil, err
 	}
-	g.compiler.TicketKeys = nil // a later change of TLS settings must use new keys
+	// A later change of TLS settings must make new keys. Keys that are derived from the secrets
+	// of a fleet come back with the settings: see docs/adr/0022-tickets-of-a-fleet.md.
+	g.compiler.TicketKeys = nil
 	if err := g.catchUp(ctx); err != nil {
 		return nil, err
 	}
@@ -123,7 +126,7 @@ func newGateway(o Options) *Gateway {
 		announce: g.feeds.announce, follows: g.feeds.followed,
 	}
 	if o.Fleet != nil {
-		g.compiler.GatewayLabels = o.Fleet.Labels
+		g.compiler.GatewayLabels, g.compiler.TicketSecrets = o.Fleet.Labels, new(tickets.Shared)
 	}
 	if g.compiler.Blocking == nil {
 		g.compiler.Blocking = files.NewPool().Do

@@ -85,6 +85,7 @@ func (m *Member) sync(ctx context.Context) (*etcd.Head, error) {
 		if err != nil {
 			return nil, err
 		}
+		m.tickets.sync(ctx, head)
 		err = m.reach(ctx, head)
 		if errors.Is(err, etcd.ErrMoved) {
 			continue

@@ -12,6 +12,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/drawbridge-gateway/drawbridge/certs/tickets"
 	"github.com/drawbridge-gateway/drawbridge/gateway/revisions"
 	"github.com/drawbridge-gateway/drawbridge/gateway/rollout"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
@@ -41,7 +42,7 @@ const (
 	RolloutRolledBack // a rollout failed
 )
 
-// Options configure a Member. Only Traffic, Notify and Poll may be zero.
+// Options configure a Member. Only Traffic, Notify, Poll, Tickets and Now may be zero.
 type Options struct {
 	// ID names the gateway in the fleet. Describe returns the gateway's description of itself,
 	// without gateway_id, lag, connected and last_seen_time.
@@ -66,6 +67,13 @@ type Options struct {
 
 	// Poll is how often the head is read without an event. 0: 15s.
 	Poll time.Duration
+
+	// Tickets receives the secrets of TLS tickets that the fleet shares. Nil: the member takes
+	// no part in making them.
+	Tickets *tickets.Shared
+
+	// Now returns the time at which these secrets are rotated. Nil: time.Now.
+	Now func() time.Time
 }
 
 // A Member is the store of a gateway in a fleet. The methods of the writer's store must
@@ -75,6 +83,7 @@ type Member struct {
 	process  string // identifies the process of the gateway
 	describe func() *adminv1.Gateway
 	trials   *trials
+	tickets  *ticketSharer // guarded by syncing
 
 	remote *etcd.Store
 	follow func(context.Context, *store.Followed) error
@@ -138,6 +147,12 @@ type Status struct {
 	Behind string // why the gateway cannot follow the head; "": it can
 
 	Copy int64 // the revision of the copy in bolt
+
+	// TicketsMade is when the newest secret of TLS tickets was made; zero: the gateway has
+	// none, and uses keys of its own. TicketsError says why the secrets could not be read,
+	// rotated or kept; "": they could.
+	TicketsMade  time.Time
+	TicketsError string
 }
 
 // New returns a member that has the state of its last good copy. It does not wait for
@@ -165,6 +180,7 @@ func New(o Options) (*Member, error) {
 	m.kept = kept{m.state, m.position}
 	m.status.Instance, m.status.Copy = m.position.Instance, m.state.Revision()
 	m.status.Unreachable = notContacted
+	m.tickets = newTicketSharer(m, o)
 	return m, nil
 }
 

@@ -76,8 +76,20 @@ func joinAs(t *testing.T, c *etcdtest.Cluster, id, dir string, alive time.Durati
 	if err != nil {
 		t.Fatal(err)
 	}
+	return member(t, id, remote, local, nil)
+}
+
+// member returns a gateway that owns stores. If sharer is not nil, it has a clock and receives
+// ticket secrets.
+func member(t *testing.T, id string, remote *etcd.Store, local *bolt.Store, sharer *sharer) *gateway {
+	t.Helper()
 	g := &gateway{}
-	if g.Member, err = New(Options{ID: id, Describe: g.describeTest, Remote: remote, Local: local, Follow: g.follow, Logger: hclog.NewNullLogger(), Poll: 200 * time.Millisecond}); err != nil {
+	o := Options{ID: id, Describe: g.describeTest, Remote: remote, Local: local, Follow: g.follow, Logger: hclog.NewNullLogger(), Poll: 200 * time.Millisecond}
+	if sharer != nil {
+		o.Tickets, o.Now = &sharer.secrets, sharer.now
+	}
+	var err error
+	if g.Member, err = New(o); err != nil {
 		t.Fatal(err)
 	}
 	return g

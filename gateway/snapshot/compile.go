@@ -13,6 +13,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/bridge/socket"
 	"github.com/drawbridge-gateway/drawbridge/bridge/upstream"
 	"github.com/drawbridge-gateway/drawbridge/certs"
+	"github.com/drawbridge-gateway/drawbridge/certs/tickets"
 	"github.com/drawbridge-gateway/drawbridge/gateway/fileroot"
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
 	"github.com/drawbridge-gateway/drawbridge/gateway/ordered"
@@ -42,6 +43,10 @@ type Compiler struct {
 	// TicketKeys come from another process and are used by the first compile. They may
 	// be nil.
 	TicketKeys certs.TicketKeys
+
+	// TicketSecrets are the secrets of the tickets of all listeners. Nil: each listener has
+	// keys of its own.
+	TicketSecrets *tickets.Shared
 
 	// GatewayLabels are the labels of this gateway in its fleet. They decide which resources
 	// apply.
@@ -140,6 +145,7 @@ type job struct {
 	labels      map[string]string // the labels of this gateway
 	everywhere  bool              // compile resources of other gateways as if they applied here
 	ticketKeys  certs.TicketKeys  // received from another process; may be nil
+	tickets     *tickets.Shared   // may be nil
 }
 
 // configure sets the compiler's options in the job.
@@ -148,6 +154,7 @@ func (c Compiler) configure(j *job) *job {
 	j.log, j.observer = c.Logger, c.Observer
 	j.filling, j.descriptors, j.now = c.Filling, c.Descriptors, c.Now
 	j.trackers, j.ticketKeys, j.labels = c.Trackers, c.TicketKeys, c.GatewayLabels
+	j.tickets = c.TicketSecrets
 	if j.log == nil {
 		j.log = hclog.NewNullLogger()
 	}

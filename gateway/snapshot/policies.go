@@ -305,6 +305,7 @@ func (s listenerScope) newServer(l *Listener, p *livePolicy, settings tlsSetting
 		Replaces:              p.former,
 		Owner:                 p.owner(l),
 		Inherited:             s.job.ticketKeys,
+		TicketSecrets:         s.job.tickets,
 		Time:                  s.job.now,
 	})
 	p.former = nil

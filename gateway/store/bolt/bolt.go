@@ -41,6 +41,9 @@ var (
 	instanceKey = []byte("instance")
 	pendingKey  = []byte("pending")  // the revision that waits to be confirmed, if any
 	dataKeyKey  = []byte("data key") // the key that seals the records, wrapped by the seal key; only in a sealed database
+
+	// extraKeys are the keys of values that are records.
+	extraKeys = [][]byte{pendingKey, positionKey, ticketsKey}
 )
 
 // A CorruptError says that the database is damaged. The file was not changed.
@@ -81,6 +84,7 @@ type Store struct {
 	kept     history
 	pending  *adminv1.Pending
 	position []byte // see Follow; nil: the database is not a copy
+	tickets  []byte // see KeepTickets
 }
 
 // Open locks the data directory for this process, creates missing files, and reads the
@@ -136,7 +140,8 @@ func (s *Store) open(path string, key *seal.Key) error {
 		return errors.Join(fmt.Errorf("write %s: %w", path, err), db.Close())
 	}
 	s.db.now.Store(db)
-	s.codec, s.state, s.kept.records, s.pending, s.position = read.codec, read.state, read.records, read.pending, read.position
+	s.codec, s.state, s.kept.records, s.pending = read.codec, read.state, read.records, read.pending
+	s.position, s.tickets = read.position, read.tickets
 	return nil
 }
 

@@ -2,6 +2,7 @@ package bolt
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 
 	"go.etcd.io/bbolt"
@@ -99,9 +100,12 @@ func (s *Store) Position() []byte { return s.position }
 
 // Detach makes a copy the store of a gateway without a fleet.
 func (s *Store) Detach() error {
-	err := s.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(metaBucket).Delete(positionKey) })
+	err := s.db.Update(func(tx *bbolt.Tx) error {
+		meta := tx.Bucket(metaBucket)
+		return errors.Join(meta.Delete(positionKey), meta.Delete(ticketsKey))
+	})
 	if err == nil {
-		s.position = nil
+		s.position, s.tickets = nil, nil
 	}
 	return err
 }

@@ -1,6 +1,8 @@
 package bolt
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"testing"
@@ -116,5 +118,43 @@ func TestAPendingRevisionOfACopySurvives(t *testing.T) {
 	s.Close()
 	if s = open(t, dir); s.Pending().GetComment() != time.Hour.String() {
 		t.Errorf("%v", s.Pending())
+	}
+}
+
+func TestTicketSecretsAreKeptSealed(t *testing.T) {
+	const secret = "a secret of tickets"
+	dir := filepath.Join(t.TempDir(), "data")
+	key, other := sealKey(t, "a"), sealKey(t, "b")
+	s := openSealed(t, dir, key)
+	if s.Tickets() != nil {
+		t.Error("a new store has ticket secrets")
+	}
+	if err := s.KeepTickets([]byte(secret)); err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	if bytes.Contains(content(t, dir), []byte(secret)) {
+		t.Error("the file holds the secrets in the clear")
+	}
+	if _, err := Check(dir, nil); err != nil {
+		t.Error(err)
+	}
+	if _, err := Rekey(dir, key, other); err != nil {
+		t.Fatal(err)
+	}
+	s = openSealed(t, dir, other)
+	if string(s.Tickets()) != secret {
+		t.Errorf("after a rekey: %q", s.Tickets())
+	}
+	if err := s.Detach(); err != nil || s.Tickets() != nil {
+		t.Errorf("a store that left its fleet: %q, %v", s.Tickets(), err)
+	}
+	s.Close()
+	if s = openSealed(t, dir, other); s.Tickets() != nil {
+		t.Errorf("a store that left its fleet, opened again: %q", s.Tickets())
+	}
+	clear := open(t, filepath.Join(t.TempDir(), "data"))
+	if err := clear.KeepTickets([]byte(secret)); !errors.As(err, new(*SealError)) {
+		t.Errorf("in a store that is not sealed: %v", err)
 	}
 }

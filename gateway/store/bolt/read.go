@@ -25,6 +25,7 @@ type reading struct {
 	pending *adminv1.Pending
 
 	position []byte
+	tickets  []byte
 }
 
 // readAll reads the database without changing it, and checks each record and the sum
@@ -187,6 +188,9 @@ func readTx(tx *bbolt.Tx, key *seal.Key) (*reading, error) {
 		}
 	}
 	if read.position, err = readPosition(tx.Bucket(metaBucket), read.codec); err != nil {
+		return nil, err
+	}
+	if read.tickets, err = readTickets(tx.Bucket(metaBucket), read.codec); err != nil {
 		return nil, err
 	}
 	read.state, err = store.Restore(h.revision, all)

@@ -177,8 +177,7 @@ func (c *copier) all(from *bbolt.Tx, read *reading, key *seal.Key) error {
 	return c.commit()
 }
 
-// history copies the records of the history, of the pending revision and of the position in
-// a fleet.
+// history copies the records of the history and of extraKeys.
 func (c *copier) history(from *bbolt.Tx, format uint64) error {
 	err := eachHistoryRecord(from, format, func(purpose, key, record []byte) error {
 		sealed, err := c.reseal(purpose, key, record)
@@ -187,7 +186,7 @@ func (c *copier) history(from *bbolt.Tx, format uint64) error {
 		}
 		return putHistory(c.tx, key, sealed)
 	})
-	for _, key := range [][]byte{pendingKey, positionKey} {
+	for _, key := range extraKeys {
 		if record := from.Bucket(metaBucket).Get(key); err == nil && record != nil {
 			_, err = c.put(metaBucket, key, record)
 		}

@@ -96,7 +96,7 @@ func inspect(path string) (s Summary, err error) {
 			_, err := checked(record)
 			return err
 		})
-		for _, key := range [][]byte{pendingKey, positionKey} {
+		for _, key := range extraKeys {
 			if record := tx.Bucket(metaBucket).Get(key); err == nil && record != nil {
 				_, err = checked(record)
 			}

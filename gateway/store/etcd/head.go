@@ -32,6 +32,7 @@ type fleetKey struct {
 	Wrapped  []byte // the data key, wrapped by the seal key
 
 	sealer *seal.Sealer
+	record string // as stored
 }
 
 // A Blob is content in chunks: the record of a revision, or a checkpoint.
@@ -64,6 +65,7 @@ type Head struct {
 	Cluster uint64 `json:"-"` // etcd's cluster ID
 	Mod     int64  `json:"-"` // etcd's revision of the last change of the head
 	Read    int64  `json:"-"` // etcd's revision when the head was read
+	Tickets int64  `json:"-"` // etcd's revision of the last change of the ticket secrets; 0: none
 	key     *fleetKey
 }
 
@@ -131,7 +133,7 @@ func (h *Head) encode() (string, error) {
 
 // Head reads the head from a quorum. It returns ErrEmpty if there is no fleet.
 func (s *Store) Head(ctx context.Context) (*Head, error) {
-	resp, err := s.txn(ctx, nil, clientv3.OpGet(s.prefix+keyKey), clientv3.OpGet(s.prefix+headKey))
+	resp, err := s.txn(ctx, nil, clientv3.OpGet(s.prefix+keyKey), clientv3.OpGet(s.prefix+headKey), clientv3.OpGet(s.prefix+ticketsKey, clientv3.WithKeysOnly()))
 	if err != nil {
 		return nil, err
 	}
@@ -158,6 +160,9 @@ func (s *Store) Head(ctx context.Context) (*Head, error) {
 		return nil, fmt.Errorf("etcd: the fleet has format %d, and this version knows format %d: upgrade this gateway", h.Format, format)
 	}
 	h.key, h.Cluster, h.Mod, h.Read = key, resp.Header.GetClusterId(), heads[0].ModRevision, resp.Header.GetRevision()
+	if tickets := resp.Responses[2].GetResponseRange().GetKvs(); len(tickets) > 0 {
+		h.Tickets = tickets[0].ModRevision
+	}
 	return h, nil
 }
 
@@ -176,6 +181,7 @@ func (s *Store) unwrap(value []byte) (*fleetKey, error) {
 		return o, nil
 	}
 	var err error
+	k.record = string(value)
 	if k.sealer, err = s.key.Unwrap(k.Wrapped); err != nil {
 		return nil, ErrWrongKey
 	}

@@ -778,7 +778,14 @@ type FleetStatus struct {
 	CopyRevision int64 `protobuf:"varint,6,opt,name=copy_revision,json=copyRevision,proto3" json:"copy_revision,omitempty"`
 	// Why the copy could not be written and is older than the live revision. Empty: it is
 	// not older.
-	CopyError     string `protobuf:"bytes,7,opt,name=copy_error,json=copyError,proto3" json:"copy_error,omitempty"`
+	CopyError string `protobuf:"bytes,7,opt,name=copy_error,json=copyError,proto3" json:"copy_error,omitempty"`
+	// When the newest secret for TLS session tickets was made. The gateways share these
+	// secrets, so that a client resumes its session at any of them. Absent: this gateway has
+	// none, and only it resumes the sessions of its clients.
+	TicketsTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=tickets_time,json=ticketsTime,proto3" json:"tickets_time,omitempty"`
+	// Why the secrets for tickets could not be read, rotated or kept. The gateway uses those
+	// that it has. Empty: they could.
+	TicketsError  string `protobuf:"bytes,9,opt,name=tickets_error,json=ticketsError,proto3" json:"tickets_error,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -858,6 +865,20 @@ func (x *FleetStatus) GetCopyRevision() int64 {
 func (x *FleetStatus) GetCopyError() string {
 	if x != nil {
 		return x.CopyError
+	}
+	return ""
+}
+
+func (x *FleetStatus) GetTicketsTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.TicketsTime
+	}
+	return nil
+}
+
+func (x *FleetStatus) GetTicketsError() string {
+	if x != nil {
+		return x.TicketsError
 	}
 	return ""
 }
@@ -3180,7 +3201,7 @@ const file_drawbridge_admin_v1_status_service_proto_rawDesc = "" +
 	"\x10landlock_version\x18\x02 \x01(\x05R\x0flandlockVersion\x12*\n" +
 	"\x11no_new_privileges\x18\x03 \x01(\bR\x0fnoNewPrivileges\x12,\n" +
 	"\x12system_call_filter\x18\x04 \x01(\bR\x10systemCallFilter\x12\x18\n" +
-	"\amissing\x18\x05 \x03(\tR\amissing\"\xb5\x02\n" +
+	"\amissing\x18\x05 \x03(\tR\amissing\"\x99\x03\n" +
 	"\vFleetStatus\x12#\n" +
 	"\rhead_revision\x18\x01 \x01(\x03R\fheadRevision\x127\n" +
 	"\thead_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bheadTime\x12=\n" +
@@ -3189,7 +3210,9 @@ const file_drawbridge_admin_v1_status_service_proto_rawDesc = "" +
 	"\bdiverged\x18\x05 \x01(\tR\bdiverged\x12#\n" +
 	"\rcopy_revision\x18\x06 \x01(\x03R\fcopyRevision\x12\x1d\n" +
 	"\n" +
-	"copy_error\x18\a \x01(\tR\tcopyError\"\x9e\x01\n" +
+	"copy_error\x18\a \x01(\tR\tcopyError\x12=\n" +
+	"\ftickets_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\vticketsTime\x12#\n" +
+	"\rtickets_error\x18\t \x01(\tR\fticketsError\"\x9e\x01\n" +
 	"\vDescriptors\x12\x14\n" +
 	"\x05limit\x18\x01 \x01(\x03R\x05limit\x12\x18\n" +
 	"\aclients\x18\x02 \x01(\x03R\aclients\x12\x1c\n" +
@@ -3507,71 +3530,72 @@ var file_drawbridge_admin_v1_status_service_proto_depIdxs = []int32{
 	8,  // 10: drawbridge.admin.v1.GetStatusResponse.fleet:type_name -> drawbridge.admin.v1.FleetStatus
 	35, // 11: drawbridge.admin.v1.FleetStatus.head_time:type_name -> google.protobuf.Timestamp
 	35, // 12: drawbridge.admin.v1.FleetStatus.contact_time:type_name -> google.protobuf.Timestamp
-	0,  // 13: drawbridge.admin.v1.ListenerStatus.state:type_name -> drawbridge.admin.v1.ListenerState
-	40, // 14: drawbridge.admin.v1.ListenerStatus.protocol:type_name -> drawbridge.admin.v1.Protocol
-	33, // 15: drawbridge.admin.v1.ListenerStatus.handshake_failures:type_name -> drawbridge.admin.v1.FailureCount
-	11, // 16: drawbridge.admin.v1.ListenerStatus.client_populations:type_name -> drawbridge.admin.v1.ClientPopulation
-	12, // 17: drawbridge.admin.v1.ClientPopulation.verified_by:type_name -> drawbridge.admin.v1.AnchorUse
-	35, // 18: drawbridge.admin.v1.AnchorUse.last_verified_time:type_name -> google.protobuf.Timestamp
-	41, // 19: drawbridge.admin.v1.Problem.kind:type_name -> drawbridge.admin.v1.Kind
-	17, // 20: drawbridge.admin.v1.ListUpstreamStatusesResponse.upstreams:type_name -> drawbridge.admin.v1.UpstreamStatus
-	18, // 21: drawbridge.admin.v1.UpstreamStatus.endpoints:type_name -> drawbridge.admin.v1.EndpointStatus
-	42, // 22: drawbridge.admin.v1.UpstreamStatus.reason:type_name -> drawbridge.admin.v1.Reason
-	23, // 23: drawbridge.admin.v1.UpstreamStatus.connections_by_certificate:type_name -> drawbridge.admin.v1.CertificateConnections
-	20, // 24: drawbridge.admin.v1.UpstreamStatus.dns:type_name -> drawbridge.admin.v1.DnsStatus
-	1,  // 25: drawbridge.admin.v1.EndpointStatus.health:type_name -> drawbridge.admin.v1.EndpointHealth
-	33, // 26: drawbridge.admin.v1.EndpointStatus.failures:type_name -> drawbridge.admin.v1.FailureCount
-	34, // 27: drawbridge.admin.v1.EndpointStatus.last_failure:type_name -> drawbridge.admin.v1.LastFailure
-	43, // 28: drawbridge.admin.v1.EndpointStatus.certificate:type_name -> drawbridge.admin.v1.CertificateInfo
-	22, // 29: drawbridge.admin.v1.EndpointStatus.full_handshakes:type_name -> drawbridge.admin.v1.FullHandshakes
-	33, // 30: drawbridge.admin.v1.EndpointStatus.reported:type_name -> drawbridge.admin.v1.FailureCount
-	21, // 31: drawbridge.admin.v1.EndpointStatus.warm:type_name -> drawbridge.admin.v1.WarmConnections
-	35, // 32: drawbridge.admin.v1.EndpointStatus.ejection_end_time:type_name -> google.protobuf.Timestamp
-	19, // 33: drawbridge.admin.v1.EndpointStatus.check:type_name -> drawbridge.admin.v1.CheckStatus
-	12, // 34: drawbridge.admin.v1.EndpointStatus.verified_by:type_name -> drawbridge.admin.v1.AnchorUse
-	35, // 35: drawbridge.admin.v1.CheckStatus.check_time:type_name -> google.protobuf.Timestamp
-	36, // 36: drawbridge.admin.v1.CheckStatus.duration:type_name -> google.protobuf.Duration
-	42, // 37: drawbridge.admin.v1.CheckStatus.reason:type_name -> drawbridge.admin.v1.Reason
-	35, // 38: drawbridge.admin.v1.DnsStatus.resolve_time:type_name -> google.protobuf.Timestamp
-	35, // 39: drawbridge.admin.v1.DnsStatus.next_resolve_time:type_name -> google.protobuf.Timestamp
-	2,  // 40: drawbridge.admin.v1.FullHandshakes.reason:type_name -> drawbridge.admin.v1.FullHandshakeReason
-	26, // 41: drawbridge.admin.v1.ListCertificatesInUseResponse.certificates:type_name -> drawbridge.admin.v1.CertificateInUse
-	3,  // 42: drawbridge.admin.v1.CertificateInUse.use:type_name -> drawbridge.admin.v1.CertificateUse
-	43, // 43: drawbridge.admin.v1.CertificateInUse.info:type_name -> drawbridge.admin.v1.CertificateInfo
-	44, // 44: drawbridge.admin.v1.CertificateInUse.used_by:type_name -> drawbridge.admin.v1.ResourceRef
-	27, // 45: drawbridge.admin.v1.CertificateInUse.evidence:type_name -> drawbridge.admin.v1.AnchorEvidence
-	35, // 46: drawbridge.admin.v1.AnchorEvidence.since_time:type_name -> google.protobuf.Timestamp
-	35, // 47: drawbridge.admin.v1.AnchorEvidence.last_verified_time:type_name -> google.protobuf.Timestamp
-	28, // 48: drawbridge.admin.v1.AnchorEvidence.needed_by:type_name -> drawbridge.admin.v1.AnchorUser
-	28, // 49: drawbridge.admin.v1.AnchorEvidence.unknown:type_name -> drawbridge.admin.v1.AnchorUser
-	41, // 50: drawbridge.admin.v1.AnchorUser.kind:type_name -> drawbridge.admin.v1.Kind
-	45, // 51: drawbridge.admin.v1.ListConnectionsRequest.connection_filter:type_name -> drawbridge.admin.v1.ConnectionFilter
-	46, // 52: drawbridge.admin.v1.ListConnectionsResponse.connections:type_name -> drawbridge.admin.v1.Connection
-	4,  // 53: drawbridge.admin.v1.WatchEventsRequest.types:type_name -> drawbridge.admin.v1.EventType
-	41, // 54: drawbridge.admin.v1.WatchEventsRequest.kinds:type_name -> drawbridge.admin.v1.Kind
-	35, // 55: drawbridge.admin.v1.Event.event_time:type_name -> google.protobuf.Timestamp
-	4,  // 56: drawbridge.admin.v1.Event.type:type_name -> drawbridge.admin.v1.EventType
-	41, // 57: drawbridge.admin.v1.Event.kind:type_name -> drawbridge.admin.v1.Kind
-	1,  // 58: drawbridge.admin.v1.Event.health:type_name -> drawbridge.admin.v1.EndpointHealth
-	42, // 59: drawbridge.admin.v1.Event.reason:type_name -> drawbridge.admin.v1.Reason
-	42, // 60: drawbridge.admin.v1.FailureCount.reason:type_name -> drawbridge.admin.v1.Reason
-	42, // 61: drawbridge.admin.v1.LastFailure.reason:type_name -> drawbridge.admin.v1.Reason
-	35, // 62: drawbridge.admin.v1.LastFailure.failure_time:type_name -> google.protobuf.Timestamp
-	5,  // 63: drawbridge.admin.v1.StatusService.GetStatus:input_type -> drawbridge.admin.v1.GetStatusRequest
-	15, // 64: drawbridge.admin.v1.StatusService.ListUpstreams:input_type -> drawbridge.admin.v1.ListUpstreamStatusesRequest
-	24, // 65: drawbridge.admin.v1.StatusService.ListCertificates:input_type -> drawbridge.admin.v1.ListCertificatesInUseRequest
-	29, // 66: drawbridge.admin.v1.StatusService.ListConnections:input_type -> drawbridge.admin.v1.ListConnectionsRequest
-	31, // 67: drawbridge.admin.v1.StatusService.WatchEvents:input_type -> drawbridge.admin.v1.WatchEventsRequest
-	6,  // 68: drawbridge.admin.v1.StatusService.GetStatus:output_type -> drawbridge.admin.v1.GetStatusResponse
-	16, // 69: drawbridge.admin.v1.StatusService.ListUpstreams:output_type -> drawbridge.admin.v1.ListUpstreamStatusesResponse
-	25, // 70: drawbridge.admin.v1.StatusService.ListCertificates:output_type -> drawbridge.admin.v1.ListCertificatesInUseResponse
-	30, // 71: drawbridge.admin.v1.StatusService.ListConnections:output_type -> drawbridge.admin.v1.ListConnectionsResponse
-	32, // 72: drawbridge.admin.v1.StatusService.WatchEvents:output_type -> drawbridge.admin.v1.Event
-	68, // [68:73] is the sub-list for method output_type
-	63, // [63:68] is the sub-list for method input_type
-	63, // [63:63] is the sub-list for extension type_name
-	63, // [63:63] is the sub-list for extension extendee
-	0,  // [0:63] is the sub-list for field type_name
+	35, // 13: drawbridge.admin.v1.FleetStatus.tickets_time:type_name -> google.protobuf.Timestamp
+	0,  // 14: drawbridge.admin.v1.ListenerStatus.state:type_name -> drawbridge.admin.v1.ListenerState
+	40, // 15: drawbridge.admin.v1.ListenerStatus.protocol:type_name -> drawbridge.admin.v1.Protocol
+	33, // 16: drawbridge.admin.v1.ListenerStatus.handshake_failures:type_name -> drawbridge.admin.v1.FailureCount
+	11, // 17: drawbridge.admin.v1.ListenerStatus.client_populations:type_name -> drawbridge.admin.v1.ClientPopulation
+	12, // 18: drawbridge.admin.v1.ClientPopulation.verified_by:type_name -> drawbridge.admin.v1.AnchorUse
+	35, // 19: drawbridge.admin.v1.AnchorUse.last_verified_time:type_name -> google.protobuf.Timestamp
+	41, // 20: drawbridge.admin.v1.Problem.kind:type_name -> drawbridge.admin.v1.Kind
+	17, // 21: drawbridge.admin.v1.ListUpstreamStatusesResponse.upstreams:type_name -> drawbridge.admin.v1.UpstreamStatus
+	18, // 22: drawbridge.admin.v1.UpstreamStatus.endpoints:type_name -> drawbridge.admin.v1.EndpointStatus
+	42, // 23: drawbridge.admin.v1.UpstreamStatus.reason:type_name -> drawbridge.admin.v1.Reason
+	23, // 24: drawbridge.admin.v1.UpstreamStatus.connections_by_certificate:type_name -> drawbridge.admin.v1.CertificateConnections
+	20, // 25: drawbridge.admin.v1.UpstreamStatus.dns:type_name -> drawbridge.admin.v1.DnsStatus
+	1,  // 26: drawbridge.admin.v1.EndpointStatus.health:type_name -> drawbridge.admin.v1.EndpointHealth
+	33, // 27: drawbridge.admin.v1.EndpointStatus.failures:type_name -> drawbridge.admin.v1.FailureCount
+	34, // 28: drawbridge.admin.v1.EndpointStatus.last_failure:type_name -> drawbridge.admin.v1.LastFailure
+	43, // 29: drawbridge.admin.v1.EndpointStatus.certificate:type_name -> drawbridge.admin.v1.CertificateInfo
+	22, // 30: drawbridge.admin.v1.EndpointStatus.full_handshakes:type_name -> drawbridge.admin.v1.FullHandshakes
+	33, // 31: drawbridge.admin.v1.EndpointStatus.reported:type_name -> drawbridge.admin.v1.FailureCount
+	21, // 32: drawbridge.admin.v1.EndpointStatus.warm:type_name -> drawbridge.admin.v1.WarmConnections
+	35, // 33: drawbridge.admin.v1.EndpointStatus.ejection_end_time:type_name -> google.protobuf.Timestamp
+	19, // 34: drawbridge.admin.v1.EndpointStatus.check:type_name -> drawbridge.admin.v1.CheckStatus
+	12, // 35: drawbridge.admin.v1.EndpointStatus.verified_by:type_name -> drawbridge.admin.v1.AnchorUse
+	35, // 36: drawbridge.admin.v1.CheckStatus.check_time:type_name -> google.protobuf.Timestamp
+	36, // 37: drawbridge.admin.v1.CheckStatus.duration:type_name -> google.protobuf.Duration
+	42, // 38: drawbridge.admin.v1.CheckStatus.reason:type_name -> drawbridge.admin.v1.Reason
+	35, // 39: drawbridge.admin.v1.DnsStatus.resolve_time:type_name -> google.protobuf.Timestamp
+	35, // 40: drawbridge.admin.v1.DnsStatus.next_resolve_time:type_name -> google.protobuf.Timestamp
+	2,  // 41: drawbridge.admin.v1.FullHandshakes.reason:type_name -> drawbridge.admin.v1.FullHandshakeReason
+	26, // 42: drawbridge.admin.v1.ListCertificatesInUseResponse.certificates:type_name -> drawbridge.admin.v1.CertificateInUse
+	3,  // 43: drawbridge.admin.v1.CertificateInUse.use:type_name -> drawbridge.admin.v1.CertificateUse
+	43, // 44: drawbridge.admin.v1.CertificateInUse.info:type_name -> drawbridge.admin.v1.CertificateInfo
+	44, // 45: drawbridge.admin.v1.CertificateInUse.used_by:type_name -> drawbridge.admin.v1.ResourceRef
+	27, // 46: drawbridge.admin.v1.CertificateInUse.evidence:type_name -> drawbridge.admin.v1.AnchorEvidence
+	35, // 47: drawbridge.admin.v1.AnchorEvidence.since_time:type_name -> google.protobuf.Timestamp
+	35, // 48: drawbridge.admin.v1.AnchorEvidence.last_verified_time:type_name -> google.protobuf.Timestamp
+	28, // 49: drawbridge.admin.v1.AnchorEvidence.needed_by:type_name -> drawbridge.admin.v1.AnchorUser
+	28, // 50: drawbridge.admin.v1.AnchorEvidence.unknown:type_name -> drawbridge.admin.v1.AnchorUser
+	41, // 51: drawbridge.admin.v1.AnchorUser.kind:type_name -> drawbridge.admin.v1.Kind
+	45, // 52: drawbridge.admin.v1.ListConnectionsRequest.connection_filter:type_name -> drawbridge.admin.v1.ConnectionFilter
+	46, // 53: drawbridge.admin.v1.ListConnectionsResponse.connections:type_name -> drawbridge.admin.v1.Connection
+	4,  // 54: drawbridge.admin.v1.WatchEventsRequest.types:type_name -> drawbridge.admin.v1.EventType
+	41, // 55: drawbridge.admin.v1.WatchEventsRequest.kinds:type_name -> drawbridge.admin.v1.Kind
+	35, // 56: drawbridge.admin.v1.Event.event_time:type_name -> google.protobuf.Timestamp
+	4,  // 57: drawbridge.admin.v1.Event.type:type_name -> drawbridge.admin.v1.EventType
+	41, // 58: drawbridge.admin.v1.Event.kind:type_name -> drawbridge.admin.v1.Kind
+	1,  // 59: drawbridge.admin.v1.Event.health:type_name -> drawbridge.admin.v1.EndpointHealth
+	42, // 60: drawbridge.admin.v1.Event.reason:type_name -> drawbridge.admin.v1.Reason
+	42, // 61: drawbridge.admin.v1.FailureCount.reason:type_name -> drawbridge.admin.v1.Reason
+	42, // 62: drawbridge.admin.v1.LastFailure.reason:type_name -> drawbridge.admin.v1.Reason
+	35, // 63: drawbridge.admin.v1.LastFailure.failure_time:type_name -> google.protobuf.Timestamp
+	5,  // 64: drawbridge.admin.v1.StatusService.GetStatus:input_type -> drawbridge.admin.v1.GetStatusRequest
+	15, // 65: drawbridge.admin.v1.StatusService.ListUpstreams:input_type -> drawbridge.admin.v1.ListUpstreamStatusesRequest
+	24, // 66: drawbridge.admin.v1.StatusService.ListCertificates:input_type -> drawbridge.admin.v1.ListCertificatesInUseRequest
+	29, // 67: drawbridge.admin.v1.StatusService.ListConnections:input_type -> drawbridge.admin.v1.ListConnectionsRequest
+	31, // 68: drawbridge.admin.v1.StatusService.WatchEvents:input_type -> drawbridge.admin.v1.WatchEventsRequest
+	6,  // 69: drawbridge.admin.v1.StatusService.GetStatus:output_type -> drawbridge.admin.v1.GetStatusResponse
+	16, // 70: drawbridge.admin.v1.StatusService.ListUpstreams:output_type -> drawbridge.admin.v1.ListUpstreamStatusesResponse
+	25, // 71: drawbridge.admin.v1.StatusService.ListCertificates:output_type -> drawbridge.admin.v1.ListCertificatesInUseResponse
+	30, // 72: drawbridge.admin.v1.StatusService.ListConnections:output_type -> drawbridge.admin.v1.ListConnectionsResponse
+	32, // 73: drawbridge.admin.v1.StatusService.WatchEvents:output_type -> drawbridge.admin.v1.Event
+	69, // [69:74] is the sub-list for method output_type
+	64, // [64:69] is the sub-list for method input_type
+	64, // [64:64] is the sub-list for extension type_name
+	64, // [64:64] is the sub-list for extension extendee
+	0,  // [0:64] is the sub-list for field type_name
 }
 
 func init() { file_drawbridge_admin_v1_status_service_proto_init() }
