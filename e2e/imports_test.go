@@ -65,7 +65,8 @@ var mayImport = map[string][]string{
 		"bridge/accesslog", "bridge/proxyproto", "bridge/upstream", "bridge/socket", "bridge/splice", "certs", "bridge/live"},
 	"bridge/l7/wire":    {"bridge/l7/http1", "bridge/l7/message", "bridge/socket"},
 	"bridge/l7/http1":   {"bridge/l7/message"},
-	"bridge/l7/http2":   {"bridge/l7/message", "bridge/socket"},
+	"bridge/l7/hpack":   {},
+	"bridge/l7/http2":   {"bridge/l7/hpack", "bridge/l7/message", "bridge/socket"},
 	"bridge/l7/message": {},
 
 	"gateway/invalid":             {},

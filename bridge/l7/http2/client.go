@@ -247,7 +247,7 @@ func (s *ClientStream) Send(r *message.Request, end bool) error {
 	s.sendWindow = c.peer.window
 	c.streams[s.id] = &s.stream
 	c.encoder.request(r, end)
-	s.head = c.out.block(s.id, c.encoder.buf.b, end)
+	s.head = c.out.block(s.id, c.encoder.buf, end)
 	s.latest, s.sentAt = s.head, c.now()
 	if end {
 		s.sentLocked()

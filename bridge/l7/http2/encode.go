@@ -4,78 +4,30 @@ import (
 	"strconv"
 	"strings"
 
-	"golang.org/x/net/http2/hpack"
-
+	"github.com/drawbridge-gateway/drawbridge/bridge/l7/hpack"
 	"github.com/drawbridge-gateway/drawbridge/bridge/l7/message"
 )
 
 // An encoder encodes heads and trailers as header blocks.
 type encoder struct {
 	hpack *hpack.Encoder
-	buf   bytesWriter
+	buf   []byte // the latest block
 }
 
-// A bytesWriter is an append-only buffer.
-type bytesWriter struct{ b []byte }
+func newEncoder() *encoder { return &encoder{hpack: hpack.NewEncoder(headerTable)} }
 
-func (w *bytesWriter) Write(p []byte) (int, error) {
-	w.b = append(w.b, p...)
-	return len(p), nil
-}
-
-func newEncoder() *encoder {
-	e := &encoder{}
-	e.hpack = hpack.NewEncoder(&e.buf)
-	return e
-}
-
-func (e *encoder) begin() { e.buf.b = e.buf.b[:0] }
+func (e *encoder) begin() { e.buf = e.hpack.Begin(e.buf[:0]) }
 
 // freeLarge frees the buffer if a large head has grown it.
 func (e *encoder) freeLarge() {
-	if cap(e.buf.b) > smallBuffer {
-		e.buf.b = nil
+	if cap(e.buf) > smallBuffer {
+		e.buf = nil
 	}
 }
-
-// largeField is the size above which a field bypasses hpack's encoder, which
-// would keep a buffer of that size.
-const largeField = 1 << 10
 
 // field encodes one field.
 func (e *encoder) field(name, value string) {
-	// The first field of a block always goes through hpack's encoder, which may
-	// have to emit a table size update.
-	if len(name)+len(value) > largeField && len(e.buf.b) > 0 {
-		e.buf.b = append(e.buf.b, 0x10) // a never-indexed literal with a literal name (RFC 7541, section 6.2.3)
-		e.buf.b = appendString(e.buf.b, name)
-		e.buf.b = appendString(e.buf.b, value)
-		return
-	}
-	f := hpack.HeaderField{Name: name, Value: value, Sensitive: !indexed(name, value)}
-	_ = e.hpack.WriteField(f) // writes to buf never fail
-}
-
-// appendString appends a string literal (RFC 7541, section 5.2).
-func appendString(p []byte, s string) []byte {
-	n := hpack.HuffmanEncodeLength(s)
-	if n >= uint64(len(s)) {
-		return append(appendLength(p, 0, len(s)), s...)
-	}
-	return hpack.AppendHuffmanString(appendLength(p, 0x80, int(n)), s)
-}
-
-// appendLength appends an integer with a prefix of 7 bits (section 5.1).
-func appendLength(p []byte, flag byte, n int) []byte {
-	const most = 1<<7 - 1
-	if n < most {
-		return append(p, flag|byte(n))
-	}
-	p = append(p, flag|most)
-	for n -= most; n >= 0x80; n >>= 7 {
-		p = append(p, 0x80|byte(n))
-	}
-	return append(p, byte(n))
+	e.buf = e.hpack.Append(e.buf, name, value, mode(name, value))
 }
 
 // fields encodes the fields of a message, without those that frame it or belong
@@ -150,23 +102,26 @@ func statusText(status int) string {
 	return strconv.Itoa(status)
 }
 
-// indexed reports whether a field enters the peer's dynamic table. Secrets do
-// not, because connections are shared: an attacker who guesses one could
-// confirm it by the size of the encoding (RFC 7541, section 7.1). Values that
-// rarely repeat do not either, because they would evict values that do.
-func indexed(name, value string) bool {
+// mode says which fields enter the peer's dynamic table. Secrets do not, because
+// connections are shared: an attacker who guesses one could confirm it by the size of the
+// encoding (RFC 7541, section 7.1). Values that rarely repeat do not either, because they
+// would evict values that do.
+func mode(name, value string) hpack.Mode {
 	switch name {
 	case "authorization", "proxy-authorization", "cookie", "set-cookie":
-		return false
+		return hpack.Never
 	case "content-length", "etag", "last-modified", "if-none-match", "if-modified-since", "age", "range", "content-range",
 		"grpc-timeout", "traceparent", "x-request-id", "location":
-		return false
+		return hpack.Once
 	case ":path":
-		return strings.IndexByte(value, '?') < 0
-	case ":status":
-		return true
+		if strings.IndexByte(value, '?') >= 0 {
+			return hpack.Never // a query often has a secret
+		}
 	}
-	return len(name)+len(value) <= 512
+	if len(name)+len(value) > 512 {
+		return hpack.Never // long values are often secrets
+	}
+	return hpack.Index
 }
 
 // lowerName returns a field name in lower case.

@@ -172,7 +172,7 @@ func (c *ServerConn) openLocked(id uint32, end bool) (*ServerStream, *Error) {
 	}
 	if c.in.block.tooLarge && c.in.block.fault == "" {
 		c.encoder.response(&message.Response{Status: 431}, false)
-		c.out.block(id, c.encoder.buf.b, true)
+		c.out.block(id, c.encoder.buf, true)
 		c.out.startSending()
 		if !end {
 			s := &ServerStream{}
@@ -299,7 +299,7 @@ func (s *ServerStream) Inform(r *message.Response) error {
 		return err
 	}
 	s.c.encoder.response(r, true)
-	s.c.out.block(s.id, s.c.encoder.buf.b, false)
+	s.c.out.block(s.id, s.c.encoder.buf, false)
 	s.c.out.startSending()
 	return nil
 }
@@ -314,7 +314,7 @@ func (s *ServerStream) Respond(r *message.Response, end bool) error {
 		return err
 	}
 	c.encoder.response(r, s.request.Method == "HEAD")
-	s.latest = c.out.block(s.id, c.encoder.buf.b, end)
+	s.latest = c.out.block(s.id, c.encoder.buf, end)
 	c.abuse.head()
 	s.responded = true
 	if end {
@@ -344,7 +344,7 @@ func (s *ServerStream) Finish(trailer message.Fields) bool {
 		return false
 	}
 	c.encoder.trailer(trailer)
-	c.out.block(s.id, c.encoder.buf.b, true)
+	c.out.block(s.id, c.encoder.buf, true)
 	s.sentLocked()
 	s.wakeWriterLocked()
 	return true

@@ -40,7 +40,7 @@ func (in *inbox) settingLocked(s h2.Setting) *Error {
 	c := in.conn
 	switch s.ID {
 	case h2.SettingHeaderTableSize:
-		c.encoder.hpack.SetMaxDynamicTableSize(s.Val) // at most headerTable
+		c.encoder.hpack.SetTableSize(s.Val)
 	case h2.SettingEnablePush:
 		if s.Val > 1 || s.Val == 1 && c.client != nil {
 			return broken(h2.ErrCodeProtocol, "an ENABLE_PUSH that is not allowed")

@@ -417,7 +417,7 @@ func (s *stream) End(trailer message.Fields) error {
 		return s.brokenLengthLocked()
 	case len(trailer) > 0:
 		c.encoder.trailer(trailer)
-		s.latest = c.out.block(s.id, c.encoder.buf.b, true)
+		s.latest = c.out.block(s.id, c.encoder.buf, true)
 	case !c.out.endStream(s.latest):
 		c.out.data(s.id, nil, true)
 	}
