@@ -40,8 +40,10 @@ const maxRecordBytes = 64 << 20
 // revisions were in force. Chunks of older revisions are deleted with the records.
 const sweptRecords = 32
 
-// settleTime bounds how long a commit tries to find out its outcome.
-const settleTime = 10 * time.Second
+const (
+	settleTime  = 10 * time.Second       // bounds how long a commit tries to find out its outcome
+	settleEvery = 200 * time.Millisecond // the pause between two tries
+)
 
 // Commit makes the draft the revision after base, and returns the new head. When it
 // returns a head, a quorum has the revision. It returns ErrConflict if base is no longer
@@ -91,7 +93,7 @@ func (s *Store) Commit(ctx context.Context, base *Head, d *store.Draft, r *revis
 // nil.
 func (s *Store) Amend(ctx context.Context, base *Head, r *adminv1.Revision) (*Head, error) {
 	next := *base
-	next.Waiting = nil
+	next.Waiting, next.Amendment = nil, rand.Text()
 	var also []clientv3.Op
 	if r != nil {
 		at, err := s.amended(base, r)
@@ -168,7 +170,8 @@ func (h *Head) needsCheckpoint(every int) bool {
 }
 
 // swap makes next the head if base is still the head. id identifies the commit in the
-// records of next; it is empty if next adds no record.
+// records of next. It is empty if next adds no record; then next has an Amendment of its
+// own.
 func (s *Store) swap(ctx context.Context, base, next *Head, id string, also ...clientv3.Op) (*Head, error) {
 	value, err := next.encode()
 	if err != nil {
@@ -200,33 +203,42 @@ func (s *Store) settle(ctx context.Context, base, next *Head, id string, cause e
 	for {
 		head, err := s.Head(ctx)
 		switch {
-		case ctx.Err() != nil:
-			return nil, &UnknownError{cause}
 		case err != nil:
-			pause(ctx, 200*time.Millisecond)
-			continue
-		case head.Mod == base.Mod:
+		case head.Mod != base.Mod:
+			return head.settled(base, next, id)
+		default:
 			// The swap may still be on its way. Change the head so that it cannot succeed.
 			if err := s.fence(ctx, head); err == nil {
-				return nil, fmt.Errorf("%w; nothing was changed", cause)
+				return nil, cause
 			}
-			continue
 		}
-		if id != "" && head.ID() == id {
-			return head, nil
+		select {
+		case <-ctx.Done():
+			return nil, &UnknownError{cause}
+		case <-time.After(settleEvery):
 		}
-		if made := func(b Blob) bool { return b.ID == id }; id != "" && slices.ContainsFunc(head.Records, made) {
-			// The current head is of a later revision. It is unknown when next was the
-			// head, so next gets the revisions of base. Then a commit after next
-			// conflicts, and every read of the head counts as later.
-			next.Mod, next.Read, next.Cluster = base.Mod, base.Read, base.Cluster
-			return next, nil
-		}
-		if id == "" && head.ID() == base.ID() && len(head.Waiting) == 0 {
-			return head, nil // amended
-		}
-		return nil, ErrConflict
 	}
+}
+
+// settled returns the head that a swap from base to next made, like settle. h is the current
+// head, which a later swap may have made. If the swap did not take effect, settled returns
+// ErrConflict.
+func (h *Head) settled(base, next *Head, id string) (*Head, error) {
+	made := h.Amendment == next.Amendment
+	if id != "" {
+		made = slices.ContainsFunc(h.Records, func(b Blob) bool { return b.ID == id })
+	}
+	switch {
+	case !made:
+		return nil, ErrConflict
+	case h.ID() == next.ID():
+		return h, nil
+	}
+	// The current head is of a later revision. It is unknown when next was the head, so
+	// next gets the revisions of base. Then a commit after next conflicts, and every read
+	// of the head counts as later.
+	next.Mod, next.Read, next.Cluster = base.Mod, base.Read, base.Cluster
+	return next, nil
 }
 
 // fence writes the same head again.
@@ -240,16 +252,6 @@ func (s *Store) fence(ctx context.Context, h *Head) error {
 		err = ErrConflict
 	}
 	return err
-}
-
-// pause waits for a time, or until ctx ends.
-func pause(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-	case <-t.C:
-	}
 }
 
 // change returns by how much a step from a state changes the sum over all

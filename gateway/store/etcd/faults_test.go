@@ -38,7 +38,7 @@ func follow(t *testing.T, s *Store) *follower {
 		for ctx.Err() == nil {
 			h, err := s.Head(ctx)
 			if err != nil {
-				pause(ctx, 50*time.Millisecond)
+				rest(ctx)
 				continue
 			}
 			f.reads.Add(1)
@@ -54,12 +54,20 @@ func follow(t *testing.T, s *Store) *follower {
 				f.mu.Unlock()
 			}
 			if s.Wait(ctx, h) != nil {
-				pause(ctx, 50*time.Millisecond)
+				rest(ctx)
 			}
 		}
 	})
 	t.Cleanup(func() { cancel(); running.Wait() })
 	return f
+}
+
+// rest waits before a reader tries again.
+func rest(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(50 * time.Millisecond):
+	}
 }
 
 // await waits until the follower is at a revision.
@@ -357,6 +365,37 @@ func TestASettledCommitIsItsOwnRevision(t *testing.T) {
 	later := draft(t, d.State(), put(upstream("x", 3)))
 	if _, err := s.Commit(t.Context(), settled, later, recordOf(later, store.Edit{})); !errors.Is(err, ErrConflict) {
 		t.Errorf("a commit after a head that has moved on: %v", err)
+	}
+}
+
+// An amendment whose response was lost succeeded if it is the latest amendment of the head, even if
+// commits have followed it. The amendment of another gateway does not count as its own.
+func TestASettledAmendmentIsItsOwn(t *testing.T) {
+	t.Parallel()
+	c := etcdtest.Start(t, 1)
+	s := open(t, c)
+	e := put(upstream("x", 1))
+	e.ConfirmWithin = time.Hour
+	base, state := commit(t, s, create(t, s), new(store.State), e)
+	amended, err := s.Amend(t.Context(), base, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lost, other := *amended, *amended
+	other.Amendment = "of another gateway"
+	settle := func(next *Head) (*Head, error) { return s.settle(t.Context(), base, next, "", errors.New("lost")) }
+	if h, err := settle(&lost); err != nil || h.Mod != amended.Mod {
+		t.Errorf("the amendment is in force: %v, %v", h, err)
+	}
+	if h, err := settle(&other); !errors.Is(err, ErrConflict) {
+		t.Errorf("another gateway's amendment is in force: %v, %v", h, err)
+	}
+	commit(t, s, amended, state, put(upstream("x", 2)))
+	if h, err := settle(&lost); err != nil || h.Revision() != 1 {
+		t.Errorf("the amendment and a commit after it are in force: %v, %v", h, err)
+	}
+	if h, err := settle(&other); !errors.Is(err, ErrConflict) {
+		t.Errorf("another gateway's amendment and a commit after it are in force: %v, %v", h, err)
 	}
 }
 

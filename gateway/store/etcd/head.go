@@ -58,6 +58,9 @@ type Head struct {
 	// needs no confirmation.
 	Waiting json.RawMessage `json:",omitempty"`
 
+	// Amendment identifies the latest call of Amend. It is empty before the first call.
+	Amendment string `json:",omitempty"`
+
 	// Since is the time when the revision in force was committed, by the clock of the
 	// gateway that made the commit.
 	Since time.Time
