@@ -206,6 +206,9 @@ func (s *Store) settle(ctx context.Context, base, next *Head, id string, cause e
 		case err != nil:
 		case head.Mod != base.Mod:
 			return head.settled(base, next, id)
+		case errors.Is(cause, ErrNoSpace):
+			// etcd has answered, so the swap is not on its way. It would refuse a fence too.
+			return nil, cause
 		default:
 			// The swap may still be on its way. Change the head so that it cannot succeed.
 			if err := s.fence(ctx, head); err == nil {

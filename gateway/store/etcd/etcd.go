@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 
@@ -126,9 +127,16 @@ func (s *Store) limited(ctx context.Context) (context.Context, context.CancelFun
 	return context.WithTimeoutCause(ctx, s.timeout, fmt.Errorf("no quorum answered within %v", s.timeout))
 }
 
+// ErrNoSpace reports that etcd refuses writes because its quota is used up. It has the
+// words of etcd's own error, which operators search for.
+var ErrNoSpace = errors.New("etcd is out of space (mvcc: database space exceeded): it answers reads and refuses writes until its history is compacted, its members are defragmented, and the alarm NOSPACE is disarmed")
+
 // explain wraps the error of a request. If the request timed out, it wraps the cause of
 // the timeout instead.
 func explain(ctx context.Context, err error) error {
+	if errors.Is(err, rpctypes.ErrNoSpace) {
+		return ErrNoSpace
+	}
 	if cause := context.Cause(ctx); err != nil && cause != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return fmt.Errorf("etcd: %w", cause)
 	}

@@ -399,6 +399,31 @@ func TestASettledAmendmentIsItsOwn(t *testing.T) {
 	}
 }
 
+// While etcd's quota is used up, it refuses writes, and their outcome is certain. Reads work.
+func TestAWriteWithoutSpaceChangesNothing(t *testing.T) {
+	t.Parallel()
+	c := etcdtest.Start(t, 1)
+	s := open(t, c)
+	e := put(upstream("x", 1))
+	e.ConfirmWithin = time.Hour
+	h, state := commit(t, s, create(t, s), new(store.State), e)
+	c.UseUpQuota()
+	d := draft(t, state, put(upstream("x", 2)))
+	if _, err := s.Commit(t.Context(), h, d, recordOf(d, store.Edit{})); !errors.Is(err, ErrNoSpace) || errors.As(err, new(*UnknownError)) {
+		t.Errorf("a commit: %v", err)
+	}
+	if _, err := s.Amend(t.Context(), h, nil); !errors.Is(err, ErrNoSpace) || errors.As(err, new(*UnknownError)) {
+		t.Errorf("an amendment: %v", err)
+	}
+	if r := read(t, s, nothing()); r.Head.Mod != h.Mod {
+		t.Error("a refused write changed the head")
+	}
+	c.RestoreQuota()
+	if h, err := s.Amend(t.Context(), h, nil); err != nil || len(h.Waiting) > 0 {
+		t.Errorf("an amendment after the alarm: %v, %v", h, err)
+	}
+}
+
 // A gateway that stops while it becomes the conductor leaves no key behind, which would
 // keep all others from conducting until its lease ends.
 func TestAnInterruptedLeadLeavesNoKey(t *testing.T) {

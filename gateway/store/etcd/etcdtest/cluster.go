@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 
@@ -131,6 +132,23 @@ func (c *Cluster) Client() *clientv3.Client {
 	}
 	c.t.Cleanup(func() { client.Close() })
 	return client
+}
+
+// UseUpQuota makes etcd refuse writes, as it does once its database has reached its quota.
+func (c *Cluster) UseUpQuota() {
+	c.t.Helper()
+	raise := &etcdserverpb.AlarmRequest{Action: etcdserverpb.AlarmRequest_ACTIVATE, Alarm: etcdserverpb.AlarmType_NOSPACE}
+	if _, err := etcdserverpb.NewMaintenanceClient(c.Client().ActiveConnection()).Alarm(context.Background(), raise); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// RestoreQuota ends the effect of UseUpQuota.
+func (c *Cluster) RestoreQuota() {
+	c.t.Helper()
+	if _, err := c.Client().AlarmDisarm(context.Background(), &clientv3.AlarmMember{}); err != nil {
+		c.t.Fatal(err)
+	}
 }
 
 // Await waits until a quorum answers.
