@@ -17,6 +17,11 @@ const (
 	// windows of its stream: see TestAnOpenRequestHoldsLittle.
 	streamMemory = 8 << 10
 
+	// unreadMemory is what the connection to the upstream holds of a response that is not
+	// read: crypto/tls has its own buffers, and can decrypt a record of 16 KiB only as a
+	// whole. See TestUnreadResponsesHoldLittle.
+	unreadMemory = 27 << 10
+
 	// maxStreamMemory bounds the memory of all requests in progress on a connection:
 	// enough for maxStreams requests with heads of 2 KiB, or for fewer with larger
 	// heads. If largestHeads heads need more, that size is the bound.
@@ -44,6 +49,7 @@ func newFront2(s *Server, c *conn, nc net.Conn, early []byte, st settings) *fron
 		MaxStreams:     maxStreams,
 		MaxMemory:      max(maxStreamMemory, largestHeads*st.maxHeaderBytes),
 		StreamMemory:   streamMemory,
+		UnreadMemory:   unreadMemory,
 		MaxHeaderBytes: st.maxHeaderBytes,
 		MaxFields:      st.maxHeaderFields + pseudoFields,
 		HeaderTimeout:  st.headerReadTimeout,

@@ -40,6 +40,40 @@ func TestStreamsThatHoldTooMuchAreRefused(t *testing.T) {
 	})
 }
 
+// A stream whose window is smaller than what an unread response holds counts for more.
+func TestStreamsWithSmallWindowsCountForMore(t *testing.T) {
+	release := make(chan struct{})
+	nc, s := serve(t, Options{MaxMemory: 100 << 10, StreamMemory: 10 << 10, UnreadMemory: 30 << 10}, func(s *ServerStream) {
+		<-release
+		_ = s.Respond(ok(), true)
+	})
+	r := rawClient(t, nc)
+	next := uint32(1)
+	accepts := func(window uint32, want int) {
+		t.Helper()
+		r.must(r.WriteSettings(h2.Setting{ID: h2.SettingInitialWindowSize, Val: window}))
+		running := s.Running()
+		for range want + 1 {
+			r.headers(next, true, simple...)
+			next += 2
+		}
+		if got := r.outcome(next - 2); got != "RST "+h2.ErrCodeRefusedStream.String() {
+			t.Errorf("window %d: %s", window, got)
+		}
+		if got := s.Running() - running; got != want {
+			t.Errorf("window %d: %d streams are served, want %d", window, got, want)
+		}
+	}
+	accepts(0, 2)     // each takes 40 KiB and its head
+	accepts(1<<20, 1) // it takes 10 KiB and its head
+	close(release)
+	eventually(t, "all streams to end", func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.running == 0 && s.memory == 0
+	})
+}
+
 // A single request is never refused because of its size.
 func TestASingleRequestIsNeverTooLarge(t *testing.T) {
 	nc, s := serve(t, Options{MaxMemory: 1}, func(s *ServerStream) { _ = s.Respond(ok(), true) })

@@ -18,6 +18,11 @@ type Options struct {
 	// KiB.
 	MaxMemory, StreamMemory int
 
+	// UnreadMemory is what a response that the client does not read holds outside this
+	// package, whatever the client's window is. It counts against MaxMemory as far as it
+	// exceeds the window that a stream begins with. 0: nothing.
+	UnreadMemory int
+
 	// MaxHeaderBytes bounds the size of a received head or trailer, as defined
 	// in RFC 9113, section 6.5.2. MaxFields bounds the number of its fields. 0:
 	// 64 KiB, and 200.

@@ -166,7 +166,7 @@ func (c *ServerConn) openLocked(id uint32, end bool) (*ServerStream, *Error) {
 	if len(c.streams) >= c.o.MaxStreams || c.running >= 2*c.o.MaxStreams {
 		return nil, &Error{Code: h2.ErrCodeRefusedStream, Reason: "more streams than allowed"}
 	}
-	memory := c.o.StreamMemory + c.in.block.size
+	memory := c.o.StreamMemory + c.in.block.size + int(max(int64(c.o.UnreadMemory)-c.peer.window, 0))
 	if c.memory+memory > c.o.MaxMemory && c.running > 0 {
 		return nil, &Error{Code: h2.ErrCodeRefusedStream, Reason: "the connection's streams hold too much memory"}
 	}
