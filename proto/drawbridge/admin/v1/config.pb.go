@@ -305,6 +305,9 @@ const (
 	// The secrets for TLS session tickets that the fleet shares could not be read, rotated or
 	// kept. Without current secrets, clients resume only at the gateway that they came from.
 	WarningCode_WARNING_CODE_FLEET_TICKETS WarningCode = 38
+	// Another gateway uses the ID of this one in the fleet. Only the other one is listed and
+	// reports to the fleet.
+	WarningCode_WARNING_CODE_FLEET_DUPLICATE_ID WarningCode = 39
 )
 
 // Enum value maps for WarningCode.
@@ -330,6 +333,7 @@ var (
 		34: "WARNING_CODE_COPY_STALE",
 		37: "WARNING_CODE_OTHER_GATEWAYS",
 		38: "WARNING_CODE_FLEET_TICKETS",
+		39: "WARNING_CODE_FLEET_DUPLICATE_ID",
 	}
 	WarningCode_value = map[string]int32{
 		"WARNING_CODE_UNSPECIFIED":        0,
@@ -352,6 +356,7 @@ var (
 		"WARNING_CODE_COPY_STALE":         34,
 		"WARNING_CODE_OTHER_GATEWAYS":     37,
 		"WARNING_CODE_FLEET_TICKETS":      38,
+		"WARNING_CODE_FLEET_DUPLICATE_ID": 39,
 	}
 )
 
@@ -1810,7 +1815,7 @@ const file_drawbridge_admin_v1_config_proto_rawDesc = "" +
 	"\x15CHANGE_ACTION_CREATED\x10\x01\x12\x19\n" +
 	"\x15CHANGE_ACTION_UPDATED\x10\x02\x12\x1b\n" +
 	"\x17CHANGE_ACTION_UNCHANGED\x10\x03\x12\x19\n" +
-	"\x15CHANGE_ACTION_DELETED\x10\x04*\x8d\x05\n" +
+	"\x15CHANGE_ACTION_DELETED\x10\x04*\xb2\x05\n" +
 	"\vWarningCode\x12\x1c\n" +
 	"\x18WARNING_CODE_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18WARNING_CODE_CERTIFICATE\x10\x01\x12\x1d\n" +
@@ -1832,7 +1837,8 @@ const file_drawbridge_admin_v1_config_proto_rawDesc = "" +
 	"\x1bWARNING_CODE_FLEET_DIVERGED\x10!\x12\x1b\n" +
 	"\x17WARNING_CODE_COPY_STALE\x10\"\x12\x1f\n" +
 	"\x1bWARNING_CODE_OTHER_GATEWAYS\x10%\x12\x1e\n" +
-	"\x1aWARNING_CODE_FLEET_TICKETS\x10&\"\x04\b\x0e\x10\x12*\x9b\x01\n" +
+	"\x1aWARNING_CODE_FLEET_TICKETS\x10&\x12#\n" +
+	"\x1fWARNING_CODE_FLEET_DUPLICATE_ID\x10'\"\x04\b\x0e\x10\x12*\x9b\x01\n" +
 	"\fGatewayState\x12\x1d\n" +
 	"\x19GATEWAY_STATE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12GATEWAY_STATE_LIVE\x10\x01\x12\x1a\n" +

@@ -284,7 +284,10 @@ type Gateway struct {
 	ProcessId string `protobuf:"bytes,12,opt,name=process_id,json=processId,proto3" json:"process_id,omitempty"`
 	// The state of the gateway in a rollout that is in progress. Absent: there is no
 	// rollout. WatchGateways does not send a change of this field alone.
-	Rollout       *RolloutReport `protobuf:"bytes,13,opt,name=rollout,proto3" json:"rollout,omitempty"`
+	Rollout *RolloutReport `protobuf:"bytes,13,opt,name=rollout,proto3" json:"rollout,omitempty"`
+	// Other gateways that use the same ID. They serve and follow, and the other fields do not
+	// describe them. Give each gateway an ID of its own.
+	Duplicates    []*DuplicateGateway `protobuf:"bytes,14,rep,name=duplicates,proto3" json:"duplicates,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -410,6 +413,77 @@ func (x *Gateway) GetRollout() *RolloutReport {
 	return nil
 }
 
+func (x *Gateway) GetDuplicates() []*DuplicateGateway {
+	if x != nil {
+		return x.Duplicates
+	}
+	return nil
+}
+
+// A gateway whose ID another gateway of the fleet has claimed.
+type DuplicateGateway struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Identifies the process.
+	ProcessId string `protobuf:"bytes,1,opt,name=process_id,json=processId,proto3" json:"process_id,omitempty"`
+	// Address of the admin service over TCP, or of its unix socket.
+	Address string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	// When the gateway noticed the other one, by its own clock.
+	NoticeTime    *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=notice_time,json=noticeTime,proto3" json:"notice_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DuplicateGateway) Reset() {
+	*x = DuplicateGateway{}
+	mi := &file_drawbridge_admin_v1_fleet_service_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DuplicateGateway) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DuplicateGateway) ProtoMessage() {}
+
+func (x *DuplicateGateway) ProtoReflect() protoreflect.Message {
+	mi := &file_drawbridge_admin_v1_fleet_service_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DuplicateGateway.ProtoReflect.Descriptor instead.
+func (*DuplicateGateway) Descriptor() ([]byte, []int) {
+	return file_drawbridge_admin_v1_fleet_service_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *DuplicateGateway) GetProcessId() string {
+	if x != nil {
+		return x.ProcessId
+	}
+	return ""
+}
+
+func (x *DuplicateGateway) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *DuplicateGateway) GetNoticeTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NoticeTime
+	}
+	return nil
+}
+
 // The state of a gateway while a revision is rolled out.
 type RolloutReport struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -431,7 +505,7 @@ type RolloutReport struct {
 
 func (x *RolloutReport) Reset() {
 	*x = RolloutReport{}
-	mi := &file_drawbridge_admin_v1_fleet_service_proto_msgTypes[5]
+	mi := &file_drawbridge_admin_v1_fleet_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -443,7 +517,7 @@ func (x *RolloutReport) String() string {
 func (*RolloutReport) ProtoMessage() {}
 
 func (x *RolloutReport) ProtoReflect() protoreflect.Message {
-	mi := &file_drawbridge_admin_v1_fleet_service_proto_msgTypes[5]
+	mi := &file_drawbridge_admin_v1_fleet_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -456,7 +530,7 @@ func (x *RolloutReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RolloutReport.ProtoReflect.Descriptor instead.
 func (*RolloutReport) Descriptor() ([]byte, []int) {
-	return file_drawbridge_admin_v1_fleet_service_proto_rawDescGZIP(), []int{5}
+	return file_drawbridge_admin_v1_fleet_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *RolloutReport) GetRevision() int64 {
@@ -519,7 +593,7 @@ const file_drawbridge_admin_v1_fleet_service_proto_rawDesc = "" +
 	"\x14ListGatewaysResponse\x128\n" +
 	"\bgateways\x18\x01 \x03(\v2\x1c.drawbridge.admin.v1.GatewayR\bgateways\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12#\n" +
-	"\rhead_revision\x18\x03 \x01(\x03R\fheadRevision\"\xb9\x04\n" +
+	"\rhead_revision\x18\x03 \x01(\x03R\fheadRevision\"\x80\x05\n" +
 	"\aGateway\x12\x1d\n" +
 	"\n" +
 	"gateway_id\x18\x01 \x01(\tR\tgatewayId\x12@\n" +
@@ -536,10 +610,19 @@ const file_drawbridge_admin_v1_fleet_service_proto_rawDesc = "" +
 	"\x05error\x18\v \x01(\tR\x05error\x12\x1d\n" +
 	"\n" +
 	"process_id\x18\f \x01(\tR\tprocessId\x12<\n" +
-	"\arollout\x18\r \x01(\v2\".drawbridge.admin.v1.RolloutReportR\arollout\x1a9\n" +
+	"\arollout\x18\r \x01(\v2\".drawbridge.admin.v1.RolloutReportR\arollout\x12E\n" +
+	"\n" +
+	"duplicates\x18\x0e \x03(\v2%.drawbridge.admin.v1.DuplicateGatewayR\n" +
+	"duplicates\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc0\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x88\x01\n" +
+	"\x10DuplicateGateway\x12\x1d\n" +
+	"\n" +
+	"process_id\x18\x01 \x01(\tR\tprocessId\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x12;\n" +
+	"\vnotice_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"noticeTime\"\xc0\x02\n" +
 	"\rRolloutReport\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12\x12\n" +
 	"\x04live\x18\x02 \x01(\bR\x04live\x125\n" +
@@ -563,40 +646,43 @@ func file_drawbridge_admin_v1_fleet_service_proto_rawDescGZIP() []byte {
 	return file_drawbridge_admin_v1_fleet_service_proto_rawDescData
 }
 
-var file_drawbridge_admin_v1_fleet_service_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_drawbridge_admin_v1_fleet_service_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_drawbridge_admin_v1_fleet_service_proto_goTypes = []any{
 	(*WatchGatewaysRequest)(nil),  // 0: drawbridge.admin.v1.WatchGatewaysRequest
 	(*WatchGatewaysResponse)(nil), // 1: drawbridge.admin.v1.WatchGatewaysResponse
 	(*ListGatewaysRequest)(nil),   // 2: drawbridge.admin.v1.ListGatewaysRequest
 	(*ListGatewaysResponse)(nil),  // 3: drawbridge.admin.v1.ListGatewaysResponse
 	(*Gateway)(nil),               // 4: drawbridge.admin.v1.Gateway
-	(*RolloutReport)(nil),         // 5: drawbridge.admin.v1.RolloutReport
-	nil,                           // 6: drawbridge.admin.v1.Gateway.LabelsEntry
-	(*Problem)(nil),               // 7: drawbridge.admin.v1.Problem
-	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 9: google.protobuf.Duration
-	(*TrafficCounts)(nil),         // 10: drawbridge.admin.v1.TrafficCounts
+	(*DuplicateGateway)(nil),      // 5: drawbridge.admin.v1.DuplicateGateway
+	(*RolloutReport)(nil),         // 6: drawbridge.admin.v1.RolloutReport
+	nil,                           // 7: drawbridge.admin.v1.Gateway.LabelsEntry
+	(*Problem)(nil),               // 8: drawbridge.admin.v1.Problem
+	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 10: google.protobuf.Duration
+	(*TrafficCounts)(nil),         // 11: drawbridge.admin.v1.TrafficCounts
 }
 var file_drawbridge_admin_v1_fleet_service_proto_depIdxs = []int32{
 	4,  // 0: drawbridge.admin.v1.WatchGatewaysResponse.gateways:type_name -> drawbridge.admin.v1.Gateway
 	4,  // 1: drawbridge.admin.v1.ListGatewaysResponse.gateways:type_name -> drawbridge.admin.v1.Gateway
-	6,  // 2: drawbridge.admin.v1.Gateway.labels:type_name -> drawbridge.admin.v1.Gateway.LabelsEntry
-	7,  // 3: drawbridge.admin.v1.Gateway.problems:type_name -> drawbridge.admin.v1.Problem
-	8,  // 4: drawbridge.admin.v1.Gateway.last_seen_time:type_name -> google.protobuf.Timestamp
-	5,  // 5: drawbridge.admin.v1.Gateway.rollout:type_name -> drawbridge.admin.v1.RolloutReport
-	9,  // 6: drawbridge.admin.v1.RolloutReport.duration:type_name -> google.protobuf.Duration
-	10, // 7: drawbridge.admin.v1.RolloutReport.traffic:type_name -> drawbridge.admin.v1.TrafficCounts
-	10, // 8: drawbridge.admin.v1.RolloutReport.traffic_before:type_name -> drawbridge.admin.v1.TrafficCounts
-	7,  // 9: drawbridge.admin.v1.RolloutReport.new_problems:type_name -> drawbridge.admin.v1.Problem
-	2,  // 10: drawbridge.admin.v1.FleetService.ListGateways:input_type -> drawbridge.admin.v1.ListGatewaysRequest
-	0,  // 11: drawbridge.admin.v1.FleetService.WatchGateways:input_type -> drawbridge.admin.v1.WatchGatewaysRequest
-	3,  // 12: drawbridge.admin.v1.FleetService.ListGateways:output_type -> drawbridge.admin.v1.ListGatewaysResponse
-	1,  // 13: drawbridge.admin.v1.FleetService.WatchGateways:output_type -> drawbridge.admin.v1.WatchGatewaysResponse
-	12, // [12:14] is the sub-list for method output_type
-	10, // [10:12] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	7,  // 2: drawbridge.admin.v1.Gateway.labels:type_name -> drawbridge.admin.v1.Gateway.LabelsEntry
+	8,  // 3: drawbridge.admin.v1.Gateway.problems:type_name -> drawbridge.admin.v1.Problem
+	9,  // 4: drawbridge.admin.v1.Gateway.last_seen_time:type_name -> google.protobuf.Timestamp
+	6,  // 5: drawbridge.admin.v1.Gateway.rollout:type_name -> drawbridge.admin.v1.RolloutReport
+	5,  // 6: drawbridge.admin.v1.Gateway.duplicates:type_name -> drawbridge.admin.v1.DuplicateGateway
+	9,  // 7: drawbridge.admin.v1.DuplicateGateway.notice_time:type_name -> google.protobuf.Timestamp
+	10, // 8: drawbridge.admin.v1.RolloutReport.duration:type_name -> google.protobuf.Duration
+	11, // 9: drawbridge.admin.v1.RolloutReport.traffic:type_name -> drawbridge.admin.v1.TrafficCounts
+	11, // 10: drawbridge.admin.v1.RolloutReport.traffic_before:type_name -> drawbridge.admin.v1.TrafficCounts
+	8,  // 11: drawbridge.admin.v1.RolloutReport.new_problems:type_name -> drawbridge.admin.v1.Problem
+	2,  // 12: drawbridge.admin.v1.FleetService.ListGateways:input_type -> drawbridge.admin.v1.ListGatewaysRequest
+	0,  // 13: drawbridge.admin.v1.FleetService.WatchGateways:input_type -> drawbridge.admin.v1.WatchGatewaysRequest
+	3,  // 14: drawbridge.admin.v1.FleetService.ListGateways:output_type -> drawbridge.admin.v1.ListGatewaysResponse
+	1,  // 15: drawbridge.admin.v1.FleetService.WatchGateways:output_type -> drawbridge.admin.v1.WatchGatewaysResponse
+	14, // [14:16] is the sub-list for method output_type
+	12, // [12:14] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_drawbridge_admin_v1_fleet_service_proto_init() }
@@ -613,7 +699,7 @@ func file_drawbridge_admin_v1_fleet_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_drawbridge_admin_v1_fleet_service_proto_rawDesc), len(file_drawbridge_admin_v1_fleet_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -333,6 +333,8 @@ const (
 	EventType_EVENT_TYPE_ROLLOUT_PROMOTED EventType = 18
 	// A rollout failed, and the fleet rolled back. message says why.
 	EventType_EVENT_TYPE_ROLLOUT_ROLLED_BACK EventType = 19
+	// Another gateway uses the ID of this one in the fleet. message says which.
+	EventType_EVENT_TYPE_FLEET_DUPLICATE_ID EventType = 20
 )
 
 // Enum value maps for EventType.
@@ -356,6 +358,7 @@ var (
 		17: "EVENT_TYPE_ROLLOUT_STARTED",
 		18: "EVENT_TYPE_ROLLOUT_PROMOTED",
 		19: "EVENT_TYPE_ROLLOUT_ROLLED_BACK",
+		20: "EVENT_TYPE_FLEET_DUPLICATE_ID",
 	}
 	EventType_value = map[string]int32{
 		"EVENT_TYPE_UNSPECIFIED":            0,
@@ -376,6 +379,7 @@ var (
 		"EVENT_TYPE_ROLLOUT_STARTED":        17,
 		"EVENT_TYPE_ROLLOUT_PROMOTED":       18,
 		"EVENT_TYPE_ROLLOUT_ROLLED_BACK":    19,
+		"EVENT_TYPE_FLEET_DUPLICATE_ID":     20,
 	}
 )
 
@@ -785,7 +789,10 @@ type FleetStatus struct {
 	TicketsTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=tickets_time,json=ticketsTime,proto3" json:"tickets_time,omitempty"`
 	// Why the secrets for tickets could not be read, rotated or kept. The gateway uses those
 	// that it has. Empty: they could.
-	TicketsError  string `protobuf:"bytes,9,opt,name=tickets_error,json=ticketsError,proto3" json:"tickets_error,omitempty"`
+	TicketsError string `protobuf:"bytes,9,opt,name=tickets_error,json=ticketsError,proto3" json:"tickets_error,omitempty"`
+	// Which gateway uses the ID of this one in the fleet. The fleet lists that gateway and
+	// not this one, which serves and follows. Empty: no other gateway has claimed the ID.
+	DuplicateId   string `protobuf:"bytes,10,opt,name=duplicate_id,json=duplicateId,proto3" json:"duplicate_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -879,6 +886,13 @@ func (x *FleetStatus) GetTicketsTime() *timestamppb.Timestamp {
 func (x *FleetStatus) GetTicketsError() string {
 	if x != nil {
 		return x.TicketsError
+	}
+	return ""
+}
+
+func (x *FleetStatus) GetDuplicateId() string {
+	if x != nil {
+		return x.DuplicateId
 	}
 	return ""
 }
@@ -3201,7 +3215,7 @@ const file_drawbridge_admin_v1_status_service_proto_rawDesc = "" +
 	"\x10landlock_version\x18\x02 \x01(\x05R\x0flandlockVersion\x12*\n" +
 	"\x11no_new_privileges\x18\x03 \x01(\bR\x0fnoNewPrivileges\x12,\n" +
 	"\x12system_call_filter\x18\x04 \x01(\bR\x10systemCallFilter\x12\x18\n" +
-	"\amissing\x18\x05 \x03(\tR\amissing\"\x99\x03\n" +
+	"\amissing\x18\x05 \x03(\tR\amissing\"\xbc\x03\n" +
 	"\vFleetStatus\x12#\n" +
 	"\rhead_revision\x18\x01 \x01(\x03R\fheadRevision\x127\n" +
 	"\thead_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bheadTime\x12=\n" +
@@ -3212,7 +3226,9 @@ const file_drawbridge_admin_v1_status_service_proto_rawDesc = "" +
 	"\n" +
 	"copy_error\x18\a \x01(\tR\tcopyError\x12=\n" +
 	"\ftickets_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\vticketsTime\x12#\n" +
-	"\rtickets_error\x18\t \x01(\tR\fticketsError\"\x9e\x01\n" +
+	"\rtickets_error\x18\t \x01(\tR\fticketsError\x12!\n" +
+	"\fduplicate_id\x18\n" +
+	" \x01(\tR\vduplicateId\"\x9e\x01\n" +
 	"\vDescriptors\x12\x14\n" +
 	"\x05limit\x18\x01 \x01(\x03R\x05limit\x12\x18\n" +
 	"\aclients\x18\x02 \x01(\x03R\aclients\x12\x1c\n" +
@@ -3425,7 +3441,7 @@ const file_drawbridge_admin_v1_status_service_proto_rawDesc = "" +
 	"\x15CERTIFICATE_USE_TRUST\x10\x02\x12\x1c\n" +
 	"\x18CERTIFICATE_USE_UPSTREAM\x10\x03\x12\x17\n" +
 	"\x13CERTIFICATE_USE_CRL\x10\x04\x12\x19\n" +
-	"\x15CERTIFICATE_USE_ADMIN\x10\x05*\xbb\x04\n" +
+	"\x15CERTIFICATE_USE_ADMIN\x10\x05*\xde\x04\n" +
 	"\tEventType\x12\x1a\n" +
 	"\x16EVENT_TYPE_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aEVENT_TYPE_ENDPOINT_HEALTH\x10\x01\x12 \n" +
@@ -3445,7 +3461,8 @@ const file_drawbridge_admin_v1_status_service_proto_rawDesc = "" +
 	"\x19EVENT_TYPE_FLEET_DIVERGED\x10\x10\x12\x1e\n" +
 	"\x1aEVENT_TYPE_ROLLOUT_STARTED\x10\x11\x12\x1f\n" +
 	"\x1bEVENT_TYPE_ROLLOUT_PROMOTED\x10\x12\x12\"\n" +
-	"\x1eEVENT_TYPE_ROLLOUT_ROLLED_BACK\x10\x132\xbe\x04\n" +
+	"\x1eEVENT_TYPE_ROLLOUT_ROLLED_BACK\x10\x13\x12!\n" +
+	"\x1dEVENT_TYPE_FLEET_DUPLICATE_ID\x10\x142\xbe\x04\n" +
 	"\rStatusService\x12`\n" +
 	"\tGetStatus\x12%.drawbridge.admin.v1.GetStatusRequest\x1a&.drawbridge.admin.v1.GetStatusResponse\"\x04\xa0\x9f\x19\x01\x12z\n" +
 	"\rListUpstreams\x120.drawbridge.admin.v1.ListUpstreamStatusesRequest\x1a1.drawbridge.admin.v1.ListUpstreamStatusesResponse\"\x04\xa0\x9f\x19\x01\x12\x7f\n" +
