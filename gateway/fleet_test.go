@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
@@ -37,7 +38,7 @@ func inFleet(t *testing.T, c *etcdtest.Cluster) func(*Options) {
 		t.Fatal(err)
 	}
 	return func(o *Options) {
-		o.SealKey, o.Fleet = key, &Fleet{Etcd: etcd.Options{Endpoints: c.Endpoints(), Timeout: deadline, Alive: ages}, Poll: 200 * time.Millisecond}
+		o.SealKey, o.Fleet = key, &Fleet{ID: rand.Text(), Etcd: etcd.Options{Endpoints: c.Endpoints(), Timeout: deadline, Alive: ages}, Poll: 200 * time.Millisecond}
 	}
 }
 

@@ -30,7 +30,7 @@ const (
 // takes part in rollouts.
 func (m *Member) Run(ctx context.Context) {
 	var others sync.WaitGroup
-	others.Go(func() { m.report(ctx) })
+	others.Go(func() { (&reporter{m: m}).run(ctx) })
 	others.Go(func() { conductor{m}.run(ctx) })
 	m.followHead(ctx)
 	others.Wait()

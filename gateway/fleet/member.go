@@ -36,6 +36,7 @@ const (
 	Connected    Event = iota // etcd answers again
 	Disconnected              // etcd does not answer
 	Diverged                  // etcd does not continue the history of the member
+	Duplicate                 // another gateway has the ID of the member
 
 	RolloutStarted    // a rollout began
 	RolloutPromoted   // a rollout ended, and all gateways run its revision
@@ -80,7 +81,7 @@ type Options struct {
 // not be called concurrently with each other; all others may be called concurrently.
 type Member struct {
 	id       string
-	process  string // identifies the process of the gateway
+	claim    etcd.Claim // the gateway's claim of its ID
 	describe func() *adminv1.Gateway
 	trials   *trials
 	tickets  *ticketSharer // guarded by syncing
@@ -98,6 +99,7 @@ type Member struct {
 	keeping sync.Mutex  // held while local is written
 	local   *bolt.Store // guarded by keeping
 	lent    bool        // another process owns local; guarded by keeping
+	claimed bool        // the ID was claimed since the start, and since Reclaim; guarded by keeping
 
 	mu       sync.Mutex
 	position position     // the position of state; guarded by mu
@@ -144,6 +146,10 @@ type Status struct {
 	// the live revision; "": it is not.
 	Unreachable, Diverged, Stale string
 
+	// Duplicate says which gateway has the ID of the member; "": the member has it, or has not
+	// tried to claim it.
+	Duplicate string
+
 	Behind string // why the gateway cannot follow the head; "": it can
 
 	Copy int64 // the revision of the copy in bolt
@@ -159,7 +165,7 @@ type Status struct {
 // etcd.
 func New(o Options) (*Member, error) {
 	m := &Member{
-		id: o.ID, process: rand.Text(), describe: o.Describe, remote: o.Remote, local: o.Local, follow: o.Follow, notify: o.Notify, log: o.Logger,
+		id: o.ID, claim: etcd.Claim{Directory: o.Local.InstanceID(), Process: rand.Text()}, describe: o.Describe, remote: o.Remote, local: o.Local, follow: o.Follow, notify: o.Notify, log: o.Logger,
 		poll: cmp.Or(o.Poll, 15*time.Second), changed: make(chan struct{}, 1), state: o.Local.State(),
 	}
 	if m.notify == nil {
@@ -354,13 +360,16 @@ func (m *Member) Lend() error {
 	return err
 }
 
-// Reclaim opens the copy again.
+// Reclaim opens the copy again. The other process has ended, perhaps after it claimed the ID.
 func (m *Member) Reclaim() error {
 	m.keeping.Lock()
 	defer m.keeping.Unlock()
-	err := m.local.Reclaim()
-	m.lent = err != nil
-	return err
+	if err := m.local.Reclaim(); err != nil {
+		return err
+	}
+	m.lent, m.claimed = false, false
+	m.Changed()
+	return nil
 }
 
 // Give leaves the copy to the other process.

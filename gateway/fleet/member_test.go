@@ -5,14 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"go.uber.org/goleak"
 
+	"github.com/drawbridge-gateway/drawbridge/bridge/logtest"
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
 	"github.com/drawbridge-gateway/drawbridge/gateway/revisions"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
@@ -29,6 +32,25 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type gateway struct {
 	*Member
 	mu sync.Mutex // the writer's lock
+
+	logged  logtest.Buffer
+	address atomic.Value // a string: the address that it reports
+
+	notifying sync.Mutex
+	notified  map[Event][]string // the messages of events; guarded by notifying
+}
+
+func (g *gateway) notifyTest(e Event, _ int64, message string) {
+	g.notifying.Lock()
+	defer g.notifying.Unlock()
+	g.notified[e] = append(g.notified[e], message)
+}
+
+// events returns the messages of the events of a type.
+func (g *gateway) events(e Event) []string {
+	g.notifying.Lock()
+	defer g.notifying.Unlock()
+	return slices.Clone(g.notified[e])
 }
 
 func (g *gateway) follow(_ context.Context, f *store.Followed) error {
@@ -41,7 +63,8 @@ func (g *gateway) follow(_ context.Context, f *store.Followed) error {
 }
 
 func (g *gateway) describeTest() *adminv1.Gateway {
-	return &adminv1.Gateway{Revision: g.State().Revision(), Labels: map[string]string{"name": g.id}}
+	address, _ := g.address.Load().(string)
+	return &adminv1.Gateway{Address: address, Revision: g.State().Revision(), Labels: map[string]string{"name": g.id}}
 }
 
 // put commits an upstream.
@@ -64,11 +87,17 @@ func join(t *testing.T, c *etcdtest.Cluster) *gateway {
 // caller closes it.
 func joinAs(t *testing.T, c *etcdtest.Cluster, id, dir string, alive time.Duration) *gateway {
 	t.Helper()
+	return joinThrough(t, c.Endpoints(), id, dir, alive)
+}
+
+// joinThrough is joinAs with the addresses of etcd.
+func joinThrough(t *testing.T, endpoints []string, id, dir string, alive time.Duration) *gateway {
+	t.Helper()
 	key, err := seal.ParseKey([]byte(strings.Repeat("a", 64)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	remote, err := etcd.Open(etcd.Options{Endpoints: c.Endpoints(), Key: key, Timeout: time.Minute, Alive: alive})
+	remote, err := etcd.Open(etcd.Options{Endpoints: endpoints, Key: key, Timeout: time.Minute, Alive: alive})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,8 +112,9 @@ func joinAs(t *testing.T, c *etcdtest.Cluster, id, dir string, alive time.Durati
 // ticket secrets.
 func member(t *testing.T, id string, remote *etcd.Store, local *bolt.Store, sharer *sharer) *gateway {
 	t.Helper()
-	g := &gateway{}
-	o := Options{ID: id, Describe: g.describeTest, Remote: remote, Local: local, Follow: g.follow, Logger: hclog.NewNullLogger(), Poll: 200 * time.Millisecond}
+	g := &gateway{notified: map[Event][]string{}}
+	log := hclog.New(&hclog.LoggerOptions{Level: hclog.Debug, Output: &g.logged})
+	o := Options{ID: id, Describe: g.describeTest, Remote: remote, Local: local, Follow: g.follow, Notify: g.notifyTest, Logger: log, Poll: 200 * time.Millisecond}
 	if sharer != nil {
 		o.Tickets, o.Now = &sharer.secrets, sharer.now
 	}

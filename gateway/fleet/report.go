@@ -19,12 +19,25 @@ const (
 	forgetAfter   = 24 * time.Hour // a gateway that is not connected
 )
 
-// report reports the status of this gateway to the fleet until ctx ends.
-func (m *Member) report(ctx context.Context) {
+// A reporter reports the status of a member to the fleet, under the ID of the gateway.
+type reporter struct {
+	m       *Member
+	head    *etcd.Head
+	present *etcd.Presence // the claim of the ID
+
+	last     *adminv1.Gateway // the latest report under this claim; nil: none
+	at       time.Time        // the time of that report
+	failures int              // since then
+	retry    time.Time        // when the next attempt is due; zero: at once
+}
+
+// run reports until ctx ends.
+func (r *reporter) run(ctx context.Context) {
 	for failures := 0; ctx.Err() == nil; failures++ {
+		claimer{r.m}.awaitReclaim(ctx)
 		began := time.Now()
-		if err := m.reportOnce(ctx); err != nil && ctx.Err() == nil {
-			m.log.Debug("cannot report the status of this gateway to the fleet", "error", err)
+		if err := r.once(ctx); err != nil && ctx.Err() == nil {
+			r.m.log.Debug("cannot report the status of this gateway to the fleet", "error", err)
 		}
 		if time.Since(began) > describeEvery {
 			failures = 0
@@ -33,70 +46,91 @@ func (m *Member) report(ctx context.Context) {
 	}
 }
 
-// reportOnce reports until ctx ends or a request fails.
-func (m *Member) reportOnce(ctx context.Context) error {
+// once reports until ctx ends, or the ID cannot be claimed or is lost. While an upgrade's new process
+// starts, the gateway keeps the ID and reports, so that it is always connected.
+func (r *reporter) once(ctx context.Context) error {
+	m := r.m
 	head, err := m.writable()
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	present, err := m.remote.Join(ctx, m.id)
+	present, err := claimer{m}.claim(ctx, head)
 	if err != nil {
 		return err
 	}
 	defer func() {
-		present.Leave()
+		if !m.isLent() { // else the new process replaces the claim
+			present.Leave()
+		}
 		cancel()
 		<-present.Lost()
 	}()
-	if err := m.forgetOld(ctx, head); err != nil {
-		return err
+	*r = reporter{m: m, head: head, present: present}
+	if err := r.forgetOld(ctx); err != nil {
+		m.log.Debug("cannot forget gateways that stopped long ago", "error", err)
 	}
 	tick := time.NewTicker(compareEvery)
 	defer tick.Stop()
-	var last *adminv1.Gateway
-	var at time.Time
 	for {
-		status := m.Status()
-		if status.Diverged != "" { // it serves other revisions than the fleet, perhaps under the same numbers
-			return fmt.Errorf("%w: %s", errDiverged, status.Diverged)
-		}
-		m.trials.meter.Tick(time.Now())
-		now := m.describe()
-		now.ProcessId, now.Rollout = m.process, m.trials.report(now.GetProblems(), time.Now())
-		if now.Error = status.Behind; !proto.Equal(now, last) || time.Since(at) >= describeEvery {
-			last, at = now, time.Now()
-			sent := proto.Clone(now).(*adminv1.Gateway)
-			sent.LastSeenTime = timestamppb.New(at)
-			content, err := proto.Marshal(sent)
-			if err == nil {
-				err = m.remote.Describe(ctx, head, m.id, content)
-			}
-			if err != nil {
-				return err
-			}
+		if err := r.report(ctx); err != nil {
+			return err
 		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-present.Lost():
-			return errors.New("the lease of the gateway ended")
+			return errLost
 		case <-m.changed:
 		case <-tick.C:
 		}
 	}
 }
 
+// report reports the status if it has changed, or is due. It returns an error if the gateway does not
+// follow the fleet or has lost its ID. After any other failure the gateway stays connected: it
+// serves, and etcd may refuse only writes.
+func (r *reporter) report(ctx context.Context) error {
+	m, at := r.m, time.Now()
+	status := m.Status()
+	if status.Diverged != "" { // it serves other revisions than the fleet, perhaps under the same numbers
+		return fmt.Errorf("%w: %s", errDiverged, status.Diverged)
+	}
+	m.trials.meter.Tick(at)
+	now := m.describe()
+	now.ProcessId, now.Rollout, now.Error = m.claim.Process, m.trials.report(now.GetProblems(), at), status.Behind
+	if at.Before(r.retry) || proto.Equal(now, r.last) && time.Since(r.at) < describeEvery {
+		return nil
+	}
+	sent := proto.CloneOf(now)
+	sent.LastSeenTime = timestamppb.New(at)
+	content, err := proto.Marshal(sent)
+	if err == nil {
+		err = r.present.Describe(ctx, r.head, content)
+	}
+	switch {
+	case errors.Is(err, etcd.ErrDisplaced):
+		return err
+	case err != nil:
+		m.log.Debug("cannot report the status of this gateway to the fleet", "error", err)
+		r.retry = time.Now().Add(backoff(r.failures))
+		r.failures++
+		return nil
+	}
+	r.last, r.at, r.failures, r.retry = now, at, 0, time.Time{}
+	return nil
+}
+
 // forgetOld deletes the descriptions of gateways that stopped long ago.
-func (m *Member) forgetOld(ctx context.Context, head *etcd.Head) error {
-	all, err := m.gateways(ctx, head)
+func (r *reporter) forgetOld(ctx context.Context) error {
+	all, err := r.m.gateways(ctx, r.head)
 	if err != nil {
 		return err
 	}
 	for _, g := range all {
 		if !g.GetConnected() && time.Since(g.GetLastSeenTime().AsTime()) > forgetAfter {
-			if err := m.remote.Forget(ctx, g.GetGatewayId()); err != nil {
+			if err := r.m.remote.Forget(ctx, g.GetGatewayId()); err != nil {
 				return err
 			}
 		}
@@ -172,6 +206,13 @@ func (m *Member) gateways(ctx context.Context, head *etcd.Head) ([]*adminv1.Gate
 			return nil, fmt.Errorf("the description of gateway %q: %w", d.ID, err)
 		}
 		g.GatewayId, g.Connected, g.Lag = d.ID, d.Connected, max(head.Revision()-g.GetRevision(), 0)
+		for _, content := range d.Duplicates {
+			other := new(adminv1.DuplicateGateway)
+			if err := proto.Unmarshal(content, other); err != nil {
+				return nil, fmt.Errorf("the report of a gateway with the ID %q: %w", d.ID, err)
+			}
+			g.Duplicates = append(g.Duplicates, other)
+		}
 		all = append(all, g)
 	}
 	return all, nil

@@ -34,7 +34,11 @@ func run(t *testing.T, c *etcdtest.Cluster, id, dir string) *runner {
 	if dir == "" {
 		dir = filepath.Join(t.TempDir(), "data")
 	}
-	g := joinAs(t, c, id, dir, ages)
+	return start(t, joinAs(t, c, id, dir, ages), dir)
+}
+
+// start makes a gateway follow its fleet.
+func start(t *testing.T, g *gateway, dir string) *runner {
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { g.Run(ctx) })

@@ -301,6 +301,67 @@ func TestAPendingRevisionIsAmended(t *testing.T) {
 	}
 }
 
+func TestAnIDBelongsToOneProcess(t *testing.T) {
+	t.Parallel()
+	c := etcdtest.Start(t, 1)
+	s := open(t, c, func(o *Options) { o.Alive = time.Hour })
+	h := create(t, s)
+	first, restarted, other := Claim{"d1", "p1"}, Claim{"d1", "p2"}, Claim{"d2", "p3"}
+	join := func(own Claim, again bool) (*Presence, error) { return s.Join(t.Context(), "x", own, again) }
+	held, err := join(first, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, own := range []Claim{restarted, other} {
+		var taken *TakenError
+		if _, err := join(own, own == other); !errors.As(err, &taken) || taken.By != first {
+			t.Errorf("%v got the ID: %v", own, err)
+		}
+	}
+	if err := held.Describe(t.Context(), h, []byte("first")); err != nil {
+		t.Error(err)
+	}
+	later, err := join(restarted, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-held.Lost()
+	if err := held.Describe(t.Context(), h, []byte("displaced")); !errors.Is(err, ErrDisplaced) {
+		t.Errorf("a displaced process described itself: %v", err)
+	}
+	held.Leave()
+	report, err := s.Duplicate(t.Context(), h, "x", "p1", []byte("duplicate"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := s.Gateways(t.Context(), h)
+	if err != nil || len(all) != 1 || string(all[0].Content) != "first" || !all[0].Connected || len(all[0].Duplicates) != 1 || string(all[0].Duplicates[0]) != "duplicate" {
+		t.Errorf("%v, %v", all, err)
+	}
+	report.Leave()
+	later.Leave()
+	again, err := join(first, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.Leave()
+	if all, err := s.Gateways(t.Context(), h); err != nil || all[0].Connected || len(all[0].Duplicates) > 0 {
+		t.Errorf("%v, %v", all, err)
+	}
+	// Earlier versions put no value.
+	if _, err := c.Client().Put(t.Context(), "/drawbridge/alive/x", ""); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := join(first, false); !errors.As(err, new(*TakenError)) {
+		t.Errorf("a gateway of an earlier version lost its ID: %v", err)
+	}
+	if upgraded, err := join(first, true); err != nil {
+		t.Errorf("an upgrade from an earlier version: %v", err)
+	} else {
+		upgraded.Leave()
+	}
+}
+
 // etcd's files hold no secret, and nothing else of the configuration.
 func TestEtcdNeverSeesAKey(t *testing.T) {
 	t.Parallel()

@@ -21,10 +21,11 @@ func (s *Store) WaitGateways(ctx context.Context, h *Head) error {
 	var waits sync.WaitGroup
 	defer waits.Wait()
 	defer cancel()
-	ended := make(chan error, 3)
+	ended := make(chan error, 4)
 	waits.Go(func() { ended <- s.wait(ctx, headKey, h.Read) })
 	waits.Go(func() { ended <- s.wait(ctx, gatewayPrefix, h.Read, clientv3.WithPrefix()) })
 	waits.Go(func() { ended <- s.wait(ctx, alivePrefix, h.Read, clientv3.WithPrefix()) })
+	waits.Go(func() { ended <- s.wait(ctx, duplicatePrefix, h.Read, clientv3.WithPrefix()) })
 	return <-ended
 }
 
