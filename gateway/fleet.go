@@ -88,7 +88,7 @@ func (g *Gateway) describe(labels map[string]string) *adminv1.Gateway {
 func (f *feeds) fleetEvent(e fleet.Event, revision int64, message string) {
 	types := map[fleet.Event]adminv1.EventType{
 		fleet.Connected: adminv1.EventType_EVENT_TYPE_FLEET_CONNECTED, fleet.Disconnected: adminv1.EventType_EVENT_TYPE_FLEET_DISCONNECTED,
-		fleet.Diverged: adminv1.EventType_EVENT_TYPE_FLEET_DIVERGED, fleet.RolloutStarted: adminv1.EventType_EVENT_TYPE_ROLLOUT_STARTED,
+		fleet.Diverged: adminv1.EventType_EVENT_TYPE_FLEET_DIVERGED, fleet.Duplicate: adminv1.EventType_EVENT_TYPE_FLEET_DUPLICATE_ID, fleet.RolloutStarted: adminv1.EventType_EVENT_TYPE_ROLLOUT_STARTED,
 		fleet.RolloutPromoted: adminv1.EventType_EVENT_TYPE_ROLLOUT_PROMOTED, fleet.RolloutRolledBack: adminv1.EventType_EVENT_TYPE_ROLLOUT_ROLLED_BACK,
 	}
 	f.event(&adminv1.Event{Type: types[e], Revision: revision, Message: message, Count: 1})
@@ -122,7 +122,7 @@ func fleetStatus(m *fleet.Member, revision int64) (*adminv1.FleetStatus, []*admi
 		return nil, nil
 	}
 	s := m.Status()
-	out := &adminv1.FleetStatus{HeadRevision: s.Head, ConnectionError: s.Unreachable, Diverged: s.Diverged, CopyRevision: s.Copy, CopyError: s.Stale, TicketsError: s.TicketsError}
+	out := &adminv1.FleetStatus{HeadRevision: s.Head, ConnectionError: s.Unreachable, Diverged: s.Diverged, CopyRevision: s.Copy, CopyError: s.Stale, TicketsError: s.TicketsError, DuplicateId: s.Duplicate}
 	if !s.TicketsMade.IsZero() {
 		out.TicketsTime = timestamppb.New(s.TicketsMade)
 	}
@@ -145,6 +145,9 @@ func fleetStatus(m *fleet.Member, revision int64) (*adminv1.FleetStatus, []*admi
 	}
 	if s.Diverged != "" {
 		warn(adminv1.WarningCode_WARNING_CODE_FLEET_DIVERGED, "%s", s.Diverged)
+	}
+	if s.Duplicate != "" {
+		warn(adminv1.WarningCode_WARNING_CODE_FLEET_DUPLICATE_ID, "%s", s.Duplicate)
 	}
 	if s.Stale != "" {
 		warn(adminv1.WarningCode_WARNING_CODE_COPY_STALE, "the last good copy is of revision %d and cannot be written: %s", s.Copy, s.Stale)

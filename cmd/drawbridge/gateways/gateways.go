@@ -81,18 +81,30 @@ func table(found *adminv1.ListGatewaysResponse, now time.Time) *terminal.Table {
 func state(g *adminv1.Gateway, now time.Time) string {
 	switch {
 	case !g.GetConnected():
-		return fmt.Sprintf("not connected, seen %v ago", now.Sub(g.GetLastSeenTime().AsTime()).Round(time.Second))
+		return fmt.Sprintf("not connected, seen %v ago", now.Sub(g.GetLastSeenTime().AsTime()).Round(time.Second)) + duplicates(g)
 	case g.GetError() != "":
-		return "cannot follow: " + terminal.Printable(g.GetError())
+		return "cannot follow: " + terminal.Printable(g.GetError()) + duplicates(g)
 	}
-	return "connected"
+	return "connected" + duplicates(g)
+}
+
+// duplicates names the other gateways that use the ID of a gateway; "": none.
+func duplicates(g *adminv1.Gateway) string {
+	if len(g.GetDuplicates()) == 0 {
+		return ""
+	}
+	var addresses []string
+	for _, d := range g.GetDuplicates() {
+		addresses = append(addresses, terminal.Printable(d.GetAddress()))
+	}
+	return fmt.Sprintf("; %s with the same ID: %s", terminal.Count(len(addresses), "other gateway"), strings.Join(addresses, ", "))
 }
 
 // Summary counts the gateways of a fleet by state, and returns a table of those that need
 // attention; nil if all are well.
 func Summary(found *adminv1.ListGatewaysResponse, now time.Time) (string, *terminal.Table) {
 	ill := &adminv1.ListGatewaysResponse{}
-	gone, behind, degraded := 0, 0, 0
+	gone, behind, degraded, ambiguous := 0, 0, 0, 0
 	for _, g := range found.GetGateways() {
 		switch {
 		case !g.GetConnected():
@@ -101,6 +113,8 @@ func Summary(found *adminv1.ListGatewaysResponse, now time.Time) (string, *termi
 			behind++
 		case g.GetProblemCount() > 0:
 			degraded++
+		case len(g.GetDuplicates()) > 0:
+			ambiguous++
 		default:
 			continue
 		}
@@ -110,7 +124,7 @@ func Summary(found *adminv1.ListGatewaysResponse, now time.Time) (string, *termi
 	for _, s := range []struct {
 		n    int
 		what string
-	}{{behind, "behind"}, {degraded, "with resources that are down"}, {gone, "not connected"}} {
+	}{{behind, "behind"}, {degraded, "with resources that are down"}, {ambiguous, "whose ID other gateways use too"}, {gone, "not connected"}} {
 		if s.n > 0 {
 			text += fmt.Sprintf(", %d %s", s.n, s.what)
 		}

@@ -16,13 +16,15 @@ func TestEachGatewayIsARow(t *testing.T) {
 	var out strings.Builder
 	err := table(&adminv1.ListGatewaysResponse{Gateways: []*adminv1.Gateway{
 		{GatewayId: "a", Labels: map[string]string{"zone": "1", "tier": "edge"}, Version: "v1", Revision: 7, Connected: true, Address: "unix:/a.sock"},
+		{GatewayId: "c", Connected: true, Duplicates: []*adminv1.DuplicateGateway{{Address: "10.0.0.7:8443"}, {Address: "unix:/c.sock"}}},
 		{GatewayId: "b", Revision: 5, Lag: 2, ProblemCount: 3, LastSeenTime: timestamppb.New(now.Add(-time.Minute)),
 			Problems: []*adminv1.Problem{{Kind: adminv1.Kind_KIND_LISTENER, Name: "web", Reason: "the port is taken"}}},
 	}}, now).Write(&out, false)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"tier=edge,zone=1", "connected", "not connected, seen 1m0s ago", "3: listener web: the port is taken"} {
+	for _, want := range []string{"tier=edge,zone=1", "connected", "not connected, seen 1m0s ago", "3: listener web: the port is taken",
+		"connected; 2 other gateways with the same ID: 10.0.0.7:8443, unix:/c.sock"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is missing in:\n%s", want, out.String())
 		}
@@ -37,15 +39,16 @@ func TestASummaryListsTheGatewaysThatNeedAttention(t *testing.T) {
 	}
 	text, ill = Summary(&adminv1.ListGatewaysResponse{HeadRevision: 7, Gateways: []*adminv1.Gateway{well,
 		{GatewayId: "slow", Revision: 5, Lag: 2, Connected: true, Error: "no memory"}, {GatewayId: "hurt", Revision: 7, ProblemCount: 1, Connected: true}, {GatewayId: "gone", Revision: 7},
+		{GatewayId: "twice", Revision: 7, Connected: true, Duplicates: []*adminv1.DuplicateGateway{{Address: "unix:/b.sock"}}},
 	}}, time.Now())
-	if text != "4 gateways, latest revision 7: 1 running it without problems, 1 behind, 1 with resources that are down, 1 not connected." {
+	if text != "5 gateways, latest revision 7: 1 running it without problems, 1 behind, 1 with resources that are down, 1 whose ID other gateways use too, 1 not connected." {
 		t.Error(text)
 	}
 	var out strings.Builder
 	if err := ill.Write(&out, false); err != nil {
 		t.Fatal(err)
 	}
-	for _, id := range []string{"slow", "hurt", "gone", "cannot follow: no memory"} {
+	for _, id := range []string{"slow", "hurt", "gone", "cannot follow: no memory", "twice"} {
 		if !strings.Contains(out.String(), id) {
 			t.Errorf("%q is missing in:\n%s", id, out.String())
 		}

@@ -41,6 +41,8 @@ func EventLine(p terminal.Paint, e *adminv1.Event) string {
 		what, color = "no etcd", p.Bad
 	case adminv1.EventType_EVENT_TYPE_FLEET_DIVERGED:
 		what, color = "diverged", p.Bad
+	case adminv1.EventType_EVENT_TYPE_FLEET_DUPLICATE_ID:
+		what, color = "same ID", p.Bad
 	case adminv1.EventType_EVENT_TYPE_FILE_REFUSED:
 		what, color = "refused", p.Bad
 	}
