@@ -147,6 +147,31 @@ func TestTheGatewaysOfAFleetAreListed(t *testing.T) {
 	}
 }
 
+func TestAGatewayWhoseIDIsTakenWarns(t *testing.T) {
+	t.Parallel()
+	c := etcdtest.Start(t, 1)
+	first := start(t, "", zoned(t, c, "a"))
+	eventually(t, "the first gateway has the ID", func() bool {
+		all, _, err := first.fleet.Gateways(t.Context())
+		return err == nil && len(all) == 1 && all[0].GetConnected()
+	})
+	second := start(t, "", zoned(t, c, "a"))
+	eventually(t, "the second gateway warns", func() bool {
+		s := second.Status()
+		return s.GetFleet().GetDuplicateId() != "" && slices.ContainsFunc(s.GetWarnings(), func(w *adminv1.Warning) bool {
+			return w.GetCode() == adminv1.WarningCode_WARNING_CODE_FLEET_DUPLICATE_ID && w.GetMessage() == s.GetFleet().GetDuplicateId()
+		})
+	})
+	before, _ := second.EventBounds()
+	events, _, err := second.Events(before)
+	if err != nil || !slices.ContainsFunc(events, func(e *adminv1.Event) bool { return e.GetType() == adminv1.EventType_EVENT_TYPE_FLEET_DUPLICATE_ID }) {
+		t.Errorf("%v, %v", events, err)
+	}
+	if s := first.Status(); s.GetFleet().GetDuplicateId() != "" {
+		t.Errorf("the first gateway warns: %v", s.GetFleet())
+	}
+}
+
 // zoned makes a gateway a member of the fleet, with a label.
 func zoned(t *testing.T, c *etcdtest.Cluster, zone string) func(*Options) {
 	join := inFleet(t, c)
