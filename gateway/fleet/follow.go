@@ -297,7 +297,20 @@ func (m *Member) retryCopy(ctx context.Context) {
 	}
 	to, err := m.destination(ctx, head, etcd.Position{State: was.state, ID: was.position.ID})
 	if err == nil { // else the next sync reads a newer head
-		m.keep(bare(to.records), to.kept())
+		m.keepAt(head, to)
+	}
+}
+
+// keepAt writes what a head means to the copy, unless the member has another head now: a commit may
+// have come first, whose state does not fit the records and the pending revision of the head.
+func (m *Member) keepAt(head *etcd.Head, to *destination) {
+	m.keeping.Lock()
+	defer m.keeping.Unlock()
+	m.mu.Lock()
+	current, state, at := m.head == head, m.state, m.position
+	m.mu.Unlock()
+	if current {
+		m.write(state, at, bare(to.records), to.kept())
 	}
 }
 

@@ -331,11 +331,19 @@ func (m *Member) keep(records []*revisions.Record, pending *adminv1.Pending) {
 	m.keeping.Lock()
 	defer m.keeping.Unlock()
 	m.mu.Lock()
-	state, at, was := m.state, m.position, m.kept
+	state, at := m.state, m.position
 	m.mu.Unlock()
+	m.write(state, at, records, pending)
+}
+
+// write is keep for a state and its position. The caller holds keeping.
+func (m *Member) write(state *store.State, at position, records []*revisions.Record, pending *adminv1.Pending) {
 	if m.lent {
 		return
 	}
+	m.mu.Lock()
+	was := m.kept
+	m.mu.Unlock()
 	encoded, err := json.Marshal(at)
 	if err == nil {
 		err = m.local.Follow(bolt.Copy{State: state, Changed: state.Changed(was.state), Records: records, Pending: pending, Position: encoded})

@@ -68,10 +68,14 @@ func (g *gateway) describeTest() *adminv1.Gateway {
 }
 
 // put commits an upstream.
-func (g *gateway) put(name string, port int) error {
+func (g *gateway) put(name string, port int) error { return g.putPending(name, port, 0) }
+
+// putPending commits an upstream, which waits to be confirmed within a time; 0: it does not.
+func (g *gateway) putPending(name string, port int, within time.Duration) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	e := store.Edit{Puts: []store.Put{{Resource: &adminv1.Upstream{Name: name, Endpoints: []*adminv1.Endpoint{{Address: fmt.Sprint("127.0.0.1:", port)}}}}}}
+	e.ConfirmWithin = within
 	d := g.State().Edit(e, new(invalid.List))
 	return g.Commit(d, revisions.NewRecord(d, e, time.Now(), func(store.Ref) string { return "" }))
 }
@@ -174,5 +178,69 @@ func TestReadsDuringCommitsAreNoDivergence(t *testing.T) {
 	}
 	if a.State().Revision() != b.State().Revision() || a.State().Revision() == 0 {
 		t.Errorf("revisions %d and %d", a.State().Revision(), b.State().Revision())
+	}
+}
+
+// The copy is written again after a failure. What was read for it before a commit does not
+// become part of the copy of the new revision, which would look damaged at the next start.
+func TestACommitDuringARetryOfTheCopyWins(t *testing.T) {
+	t.Parallel()
+	c := etcdtest.Start(t, 1)
+	dir := filepath.Join(t.TempDir(), "data")
+	g := joinAs(t, c, "test", dir, ages)
+	if err := g.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.local.Lend(); err != nil { // writes fail
+		t.Fatal(err)
+	}
+	if err := g.putPending("u", 1, ages); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.local.Reclaim(); err != nil {
+		t.Fatal(err)
+	}
+	if s := g.Status(); s.Stale == "" || s.Copy != 0 {
+		t.Fatalf("the copy was written: %+v", s)
+	}
+	head, from := g.head, etcd.Position{State: g.kept.state, ID: g.kept.position.ID}
+	to, err := g.destination(t.Context(), head, from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := g.put("u", 2); err != nil { // such as a rollback
+		t.Fatal(err)
+	}
+	g.keepAt(head, to)
+	if s := g.Status(); s.Stale != "" || s.Copy != 2 {
+		t.Errorf("the status: %+v", s)
+	}
+	g.Close()
+	again := joinAs(t, c, "test", dir, ages)
+	defer again.Close()
+	if n, p := again.State().Revision(), again.local.Pending(); n != 2 || p != nil {
+		t.Errorf("the copy has revision %d, pending %v", n, p)
+	}
+}
+
+func TestAStaleCopyIsWrittenAgain(t *testing.T) {
+	t.Parallel()
+	c := etcdtest.Start(t, 1)
+	g := join(t, c)
+	if err := g.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.local.Lend(); err != nil { // writes fail
+		t.Fatal(err)
+	}
+	if err := g.putPending("u", 1, ages); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.local.Reclaim(); err != nil {
+		t.Fatal(err)
+	}
+	g.retryCopy(t.Context())
+	if s := g.Status(); s.Stale != "" || s.Copy != 1 || len(g.local.Position()) == 0 {
+		t.Errorf("the status: %+v", s)
 	}
 }
