@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -10,6 +11,7 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/drawbridge-gateway/drawbridge/gateway/store/etcd"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store/etcd/etcdtest"
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
@@ -246,6 +248,9 @@ func TestAGatewayStaysConnectedWhileEtcdHasNoSpace(t *testing.T) {
 	g.address.Store("new")
 	g.Changed()
 	await(t, "a report is refused", func() bool { return strings.Contains(g.logged.String(), "database space exceeded") })
+	if err := g.put("u", 1); !errors.Is(err, etcd.ErrNoSpace) || len(g.events(Disconnected)) > 0 {
+		t.Errorf("a write: %v; events: %q", err, g.events(Disconnected))
+	}
 	c.RestoreQuota()
 	await(t, "the gateway reports its address", func() bool { return listed(t, g, "x").GetAddress() == "new" })
 	if got := claims(t, c, "x", since); len(got) > 0 {

@@ -248,8 +248,11 @@ func MayTakeEffect(err error) bool { return errors.As(err, new(*etcd.UnknownErro
 
 // failed returns the error of a commit.
 func (m *Member) failed(err error) error {
-	if errors.Is(err, etcd.ErrConflict) {
+	switch {
+	case errors.Is(err, etcd.ErrConflict):
 		return ErrBehind
+	case errors.Is(err, etcd.ErrNoSpace):
+		return err // etcd answers
 	}
 	m.unreachable(err)
 	return err
