@@ -131,15 +131,23 @@ package-files: build
 	gzip -9n < CHANGELOG.md > bin/packages/changelog.gz
 
 .PHONY: test
-test: unit e2e install-test ## Run every test: unit tests, then e2e and the tests of the release
+test: ## Run every test: unit tests, e2e and the tests of the release, all at once
+	$(MAKE) -j4 --output-sync=line unit e2e install-test
 
 # Many tests wait for a timeout of the gateway, so more of them run at once than
 # there are cores.
 TESTS = test -parallel 6
 
 .PHONY: unit
-unit: ## Run the unit tests
-	$(GO) $(TESTS) -timeout 20m $(PACKAGES)
+unit: unit-gateway unit-bench ## Run the unit tests
+
+# The package that takes longest begins first.
+.PHONY: unit-gateway
+unit-gateway:
+	$(GO) $(TESTS) -p 3 -timeout 20m ./bridge/l7 $(PACKAGES)
+
+.PHONY: unit-bench
+unit-bench:
 	$(GO) -C bench $(TESTS) ./...
 
 .PHONY: race
@@ -150,7 +158,7 @@ race: ## Run the unit tests under the race detector
 .PHONY: e2e
 e2e: build $(GRPCURL) $(GRPC_INTEROP) $(GHZ) $(H2SPEC) $(WS) $(CONNECT) ## Run the built binary against real servers
 	PATH="$(TOOLS):$$PATH" NODE_PATH=$(TOOLS)/ws/node_modules CONNECT_MODULES=$(TOOLS)/connect/node_modules DRAWBRIDGE_BINARY=$(BINARY) GRPCURL=$(TOOLS)/grpcurl \
-		$(GO) test -count=1 -timeout 30m ./e2e
+		$(GO) test -parallel 4 -count=1 -timeout 30m ./e2e
 
 .PHONY: install-test
 install-test: release root ## Install, upgrade, remove and purge the packages in a fresh root, and run the image (needs root, mmdebstrap and rpm)
