@@ -163,6 +163,39 @@ func TestAClonedDataDirectoryIsReported(t *testing.T) {
 	owns(t, first, first)
 }
 
+// A machine that is cloned while its gateway runs has two processes with the same claim and lease.
+// One of them notices the reports of the other one, and gives up the claim.
+func TestACloneOfARunningProcessIsReported(t *testing.T) {
+	t.Parallel()
+	c := etcdtest.Start(t, 1)
+	other := run(t, c, "other", "")
+	g := run(t, c, "x", "")
+	owns(t, other, g)
+	since := revisionOf(t, c)
+	client := c.Client()
+	const key = "/drawbridge/gateway/x"
+	now, err := client.Get(t.Context(), key)
+	if err != nil || len(now.Kvs) != 1 {
+		t.Fatal(now, err)
+	}
+	if _, err := client.Put(t.Context(), key, string(now.Kvs[0].Value)); err != nil { // by the clone
+		t.Fatal(err)
+	}
+	before := listed(t, other, "x").GetProcessId()
+	if err := other.put("u", 1); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the gateway reports the clone", func() bool { return len(g.events(Duplicate)) == 1 })
+	await(t, "the gateway is listed as a duplicate", func() bool {
+		now := listed(t, other, "x")
+		return now.GetConnected() && now.GetProcessId() == before && len(now.GetDuplicates()) == 1 && now.GetDuplicates()[0].GetProcessId() != before
+	})
+	at(t, 1, g)
+	if got := claims(t, c, "x", since); len(got) > 0 {
+		t.Errorf("the claim of the clone was changed: %q", got)
+	}
+}
+
 // The ID of a gateway has an owner at every moment of an upgrade, whichever process is slower,
 // and even if the new process dies.
 func TestAnUpgradeIsNoDuplicate(t *testing.T) {

@@ -81,7 +81,7 @@ type Options struct {
 // not be called concurrently with each other; all others may be called concurrently.
 type Member struct {
 	id       string
-	claim    etcd.Claim // the gateway's claim of its ID
+	claim    etcd.Claim // the gateway's claim of its ID; only the reporter uses it
 	describe func() *adminv1.Gateway
 	trials   *trials
 	tickets  *ticketSharer // guarded by syncing

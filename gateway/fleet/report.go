@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"time"
@@ -60,8 +61,10 @@ func (r *reporter) once(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	cloned := false
 	defer func() {
-		if !m.isLent() { // else the new process replaces the claim
+		// The new process of an upgrade replaces the claim, and a clone needs it.
+		if !m.isLent() && !cloned {
 			present.Leave()
 		}
 		cancel()
@@ -75,6 +78,9 @@ func (r *reporter) once(ctx context.Context) error {
 	defer tick.Stop()
 	for {
 		if err := r.report(ctx); err != nil {
+			if cloned = errors.Is(err, etcd.ErrCloned); cloned {
+				m.claim.Process = rand.Text() // ListGateways must list the two processes apart
+			}
 			return err
 		}
 		select {
@@ -110,7 +116,7 @@ func (r *reporter) report(ctx context.Context) error {
 		err = r.present.Describe(ctx, r.head, content)
 	}
 	switch {
-	case errors.Is(err, etcd.ErrDisplaced):
+	case errors.Is(err, etcd.ErrDisplaced), errors.Is(err, etcd.ErrCloned):
 		return err
 	case err != nil:
 		m.log.Debug("cannot report the status of this gateway to the fleet", "error", err)

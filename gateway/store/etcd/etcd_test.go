@@ -348,18 +348,30 @@ func TestAnIDBelongsToOneProcess(t *testing.T) {
 	if all, err := s.Gateways(t.Context(), h); err != nil || all[0].Connected || len(all[0].Duplicates) > 0 {
 		t.Errorf("%v, %v", all, err)
 	}
-	// Earlier versions put no value.
-	if _, err := c.Client().Put(t.Context(), "/drawbridge/alive/x", ""); err != nil {
+}
+
+// A machine that is cloned while its gateway runs has two processes with one claim.
+func TestTheCloneOfAProcessIsNoticed(t *testing.T) {
+	t.Parallel()
+	c := etcdtest.Start(t, 1)
+	s := open(t, c, func(o *Options) { o.Alive = time.Hour })
+	h := create(t, s)
+	p, err := s.Join(t.Context(), "x", Claim{"d", "p"}, true)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := join(first, false); !errors.As(err, new(*TakenError)) {
-		t.Errorf("a gateway of an earlier version lost its ID: %v", err)
+	defer p.Leave()
+	describe := func(p *Presence, want error) {
+		t.Helper()
+		if err := p.Describe(t.Context(), h, []byte("x")); !errors.Is(err, want) {
+			t.Errorf("%v, want %v", err, want)
+		}
 	}
-	if upgraded, err := join(first, true); err != nil {
-		t.Errorf("an upgrade from an earlier version: %v", err)
-	} else {
-		upgraded.Leave()
-	}
+	describe(p, nil)
+	clone := *p
+	describe(&clone, nil)
+	describe(&clone, nil)
+	describe(p, ErrCloned)
 }
 
 // etcd's files hold no secret, and nothing else of the configuration.

@@ -25,6 +25,10 @@ const (
 // ErrDisplaced reports that another process has claimed the ID of a gateway.
 var ErrDisplaced = errors.New("another process has claimed the ID of the gateway")
 
+// ErrCloned reports that a process with the same claim described the gateway: a machine was
+// cloned while the gateway ran.
+var ErrCloned = errors.New("a clone of this process describes the gateway")
+
 // A Claim says which process uses the ID of a gateway.
 type Claim struct {
 	Directory string `json:"directory"` // identifies the data directory
@@ -49,6 +53,8 @@ type Presence struct {
 	mod   int64  // etcd's revision of the put
 	lease clientv3.LeaseID
 	lost  chan struct{}
+
+	described int64 // etcd's revision of the latest description; 0: unknown. Only Describe uses it.
 }
 
 // Join claims the ID of a gateway, which then counts as connected until ctx ends or Leave is called.
@@ -66,8 +72,10 @@ func (s *Store) Join(ctx context.Context, id string, own Claim, restarted bool) 
 	mod := int64(0)
 	if kvs := resp.Responses[0].GetResponseRange().GetKvs(); len(kvs) > 0 {
 		var by Claim
-		_ = json.Unmarshal(kvs[0].Value, &by) // earlier versions put no value
-		if by.Process != own.Process && (!restarted || by.Directory != own.Directory && by.Directory != "") {
+		if err := json.Unmarshal(kvs[0].Value, &by); err != nil {
+			return nil, fmt.Errorf("etcd: %s: %w", kvs[0].Key, err)
+		}
+		if by.Process != own.Process && (!restarted || by.Directory != own.Directory) {
 			return nil, &TakenError{ID: id, By: by, Read: resp.Header.GetRevision()}
 		}
 		mod = kvs[0].ModRevision
@@ -199,15 +207,31 @@ func duplicatePlace(name string) seal.Place {
 }
 
 // Describe stores the gateway's description of itself, in the fleet of a head. p is the claim of the
-// gateway's ID. Describe returns ErrDisplaced if the gateway has lost the ID.
+// gateway's ID. Describe returns ErrDisplaced if the gateway has lost the ID, and ErrCloned if
+// another process uses the same claim.
 func (p *Presence) Describe(ctx context.Context, h *Head, content []byte) error {
 	s, id := p.store, strings.TrimPrefix(p.name, alivePrefix)
-	resp, err := s.txn(ctx, []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(s.prefix+p.name), "=", p.mod)},
-		clientv3.OpPut(s.prefix+gatewayPrefix+id, string(h.key.sealer.Seal(gatewayPlace(id), content))))
-	if err == nil && !resp.Succeeded {
-		err = ErrDisplaced
+	key, holds := s.prefix+gatewayPrefix+id, clientv3.Compare(clientv3.ModRevision(s.prefix+p.name), "=", p.mod)
+	conditions := []clientv3.Cmp{holds}
+	if p.described > 0 {
+		conditions = append(conditions, clientv3.Compare(clientv3.ModRevision(key), "=", p.described))
 	}
-	return err
+	p.described = 0 // until etcd answers
+	resp, err := s.txn(ctx, conditions, clientv3.OpPut(key, string(h.key.sealer.Seal(gatewayPlace(id), content))))
+	switch {
+	case err != nil:
+		return err
+	case resp.Succeeded:
+		p.described = resp.Header.GetRevision()
+		return nil
+	}
+	if resp, err = s.txn(ctx, []clientv3.Cmp{holds}); err != nil {
+		return err
+	}
+	if resp.Succeeded {
+		return ErrCloned
+	}
+	return ErrDisplaced
 }
 
 // Forget deletes a gateway's description of itself, unless the gateway is
