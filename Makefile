@@ -135,8 +135,9 @@ test: ## Run every test: unit tests, e2e and the tests of the release, all at on
 	$(MAKE) -j4 --output-sync=line unit e2e install-test
 
 # Many tests wait for a timeout of the gateway, so more of them run at once than
-# there are cores.
-TESTS = test -parallel 6
+# there are cores. Their garbage is small: collecting it less often takes a third off the
+# CPU time of the longest package.
+TESTS = test -parallel 6 -exec 'env GOGC=400'
 
 .PHONY: unit
 unit: unit-gateway unit-bench ## Run the unit tests
