@@ -165,7 +165,7 @@ func fleetCounts(m *fleet.Member) func() telemetry.Fleet {
 	}
 	return func() telemetry.Fleet {
 		s := m.Status()
-		return telemetry.Fleet{Connected: s.Unreachable == "", Diverged: s.Diverged != "", Head: s.Head, Copy: s.Copy, Contacted: s.Contacted}
+		return telemetry.Fleet{Connected: s.Unreachable == "", Diverged: s.Diverged != "", Duplicate: s.Duplicate != "", Head: s.Head, Copy: s.Copy, Contacted: s.Contacted}
 	}
 }
 

@@ -167,6 +167,11 @@ func TestAGatewayWhoseIDIsTakenWarns(t *testing.T) {
 	if err != nil || !slices.ContainsFunc(events, func(e *adminv1.Event) bool { return e.GetType() == adminv1.EventType_EVENT_TYPE_FLEET_DUPLICATE_ID }) {
 		t.Errorf("%v, %v", events, err)
 	}
+	for value, g := range map[int]*testGateway{0: first, 1: second} {
+		if _, text := get(t, "http://"+g.OpsAddress()+"/metrics"); !strings.Contains(text, fmt.Sprintf("\ndrawbridge_fleet_duplicate_id %d\n", value)) {
+			t.Errorf("/metrics has no duplicate_id %d:\n%s", value, text)
+		}
+	}
 	if s := first.Status(); s.GetFleet().GetDuplicateId() != "" {
 		t.Errorf("the first gateway warns: %v", s.GetFleet())
 	}

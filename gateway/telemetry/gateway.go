@@ -36,6 +36,7 @@ func (p *Publisher) publishFleet(live int64, now time.Time) {
 	truth := map[bool]float32{true: 1}
 	p.live.SetGauge([]string{"fleet", "connected"}, truth[f.Connected])
 	p.live.SetGauge([]string{"fleet", "diverged"}, truth[f.Diverged])
+	p.live.SetGauge([]string{"fleet", "duplicate_id"}, truth[f.Duplicate])
 	p.live.SetGauge([]string{"fleet", "copy_revision"}, float32(f.Copy))
 	since := p.o.Started
 	if !f.Contacted.IsZero() {

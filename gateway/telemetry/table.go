@@ -115,6 +115,7 @@ var Table = []Group{
 			{"fleet_connected", "gauge", "", "1 while etcd answers, else 0."},
 			{"fleet_contact_age_seconds", "gauge", "", "Seconds since etcd answered last; before its first answer, since the start."},
 			{"fleet_diverged", "gauge", "", "1 if the history in etcd differs from the gateway's, so that the gateway does not follow it, else 0."},
+			{"fleet_duplicate_id", "gauge", "", "1 while another gateway uses the ID of this one, which therefore does not report to the fleet, else 0."},
 			{"fleet_head_revision", "gauge", "", "The latest revision in etcd, as last read. Absent before the first answer."},
 			{"fleet_lag_revisions", "gauge", "", "How many revisions the gateway is behind `drawbridge_fleet_head_revision`. Absent before the first answer."},
 			{"fleet_copy_revision", "gauge", "", "The revision of the last good copy in the data directory."},

@@ -56,6 +56,7 @@ type Options struct {
 // A Fleet describes a gateway's connection to its fleet.
 type Fleet struct {
 	Connected, Diverged bool
+	Duplicate           bool      // another gateway uses the ID of this one
 	Head, Copy          int64     // revisions
 	Contacted           time.Time // zero: never
 }
