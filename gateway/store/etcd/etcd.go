@@ -13,6 +13,8 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 
 	"github.com/drawbridge-gateway/drawbridge/gateway/store/seal"
 )
@@ -23,8 +25,11 @@ const (
 	keepAlive        = 10 * time.Second
 	keepAliveTimeout = 3 * time.Second
 
-	// dialTimeout bounds one attempt to connect to a member.
-	dialTimeout = 2 * time.Second
+	// dialTimeout bounds one attempt to connect to a member, and dialPause the pause after
+	// it. gRPC's defaults are 20 seconds and 2 minutes: a gateway that was cut off for minutes
+	// would follow only minutes after the network has healed.
+	dialTimeout = 5 * time.Second
+	dialPause   = 3 * time.Second
 )
 
 // MaxHistory bounds Options.History: the head lists every record.
@@ -89,7 +94,7 @@ func Open(o Options) (*Store, error) {
 	}
 	client, err := clientv3.New(clientv3.Config{
 		Endpoints: o.Endpoints, TLS: o.TLS, Username: o.Username, Password: o.Password,
-		DialTimeout: dialTimeout, DialKeepAliveTime: keepAlive, DialKeepAliveTimeout: keepAliveTimeout,
+		DialTimeout: dialTimeout, DialOptions: []grpc.DialOption{grpc.WithConnectParams(dialing())}, DialKeepAliveTime: keepAlive, DialKeepAliveTimeout: keepAliveTimeout,
 		Logger: zap.NewNop(), // errors are returned
 	})
 	if err != nil {
@@ -99,6 +104,13 @@ func Open(o Options) (*Store, error) {
 		client: client, prefix: strings.TrimRight(cmp.Or(o.Prefix, "/drawbridge"), "/") + "/",
 		key: o.Key, history: cmp.Or(o.History, 100), timeout: cmp.Or(o.Timeout, 5*time.Second), alive: cmp.Or(o.Alive, 15*time.Second), checkpointEvery: cmp.Or(o.checkpointEvery, 64),
 	}, nil
+}
+
+// dialing returns how the client connects to a member again.
+func dialing() grpc.ConnectParams {
+	p := grpc.ConnectParams{Backoff: backoff.DefaultConfig, MinConnectTimeout: dialTimeout}
+	p.Backoff.MaxDelay = dialPause
+	return p
 }
 
 // Close closes the connections.
