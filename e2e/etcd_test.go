@@ -7,6 +7,7 @@ import (
 	"net"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -17,26 +18,21 @@ import (
 // An etcdCluster is real members of etcd that accept only certificates of one authority.
 type etcdCluster struct {
 	clients, peers []string // URLs
-	dir            string   // contains the files of flags and env
-	more           []string // flags of every member
-	members        []*process
+	dir            string   // contains the data of the members, and the files of flags and env
+	token          string
+	more           []string // further flags of the members
+
+	members []*process // nil: never started
+	through [][]string // for each member, a command line that runs another one where the member runs; nil: none
 }
 
 // startEtcd starts members with further flags. It does not wait for them.
 func startEtcd(t testing.TB, a *authority, members int, flags ...string) *etcdCluster {
 	t.Helper()
-	need(t, "etcd")
-	c := &etcdCluster{dir: shortDir(t), more: flags, members: make([]*process, members)}
 	// On a host of its own, the port of a member is not given to another server while the
 	// member is down.
 	host := net.IPv4(127, byte(1+rand.IntN(60)), byte(rand.IntN(256)), byte(1+rand.IntN(254)))
-	member := issue(t, a.ca, pki.LeafOptions{CommonName: "etcd", IPs: []net.IP{host, net.IPv4(127, 0, 0, 1)}, Usage: pki.Both})
-	for name, data := range map[string][]byte{
-		"ca.pem": a.ca.RootPEM(), "etcd.pem": member.ChainPEM, "etcd-key.pem": member.KeyPEM,
-		"client.pem": a.client.ChainPEM, "client-key.pem": a.client.KeyPEM, "seal.key": []byte(strings.Repeat("a", 64) + "\n"),
-	} {
-		writeFile(t, filepath.Join(c.dir, name), data)
-	}
+	c := newEtcd(t, a, host, flags...)
 	c.choosePorts(t, host.String(), members)
 	for i := range members {
 		c.start(t, i)
@@ -44,36 +40,68 @@ func startEtcd(t testing.TB, a *authority, members int, flags ...string) *etcdCl
 	return c
 }
 
-// choosePorts chooses the URLs of members. The ports are free again when it returns.
+// newEtcd returns a cluster without members, whose members may listen on a host.
+func newEtcd(t testing.TB, a *authority, host net.IP, flags ...string) *etcdCluster {
+	t.Helper()
+	need(t, "etcd")
+	c := &etcdCluster{dir: shortDir(t), more: flags}
+	c.token = c.dir
+	member := issue(t, a.ca, pki.LeafOptions{CommonName: "etcd", IPs: []net.IP{host, net.IPv4(127, 0, 0, 1)}, Usage: pki.Both})
+	for name, data := range map[string][]byte{
+		"ca.pem": a.ca.RootPEM(), "etcd.pem": member.ChainPEM, "etcd-key.pem": member.KeyPEM,
+		"client.pem": a.client.ChainPEM, "client-key.pem": a.client.KeyPEM, "seal.key": []byte(strings.Repeat("a", 64) + "\n"),
+	} {
+		writeFile(t, filepath.Join(c.dir, name), data)
+	}
+	return c
+}
+
+// choosePorts adds members. Their ports are free again when it returns.
 func (c *etcdCluster) choosePorts(t testing.TB, host string, members int) {
 	t.Helper()
 	for range members {
-		for _, urls := range []*[]string{&c.clients, &c.peers} {
+		var chosen [2]string
+		for i := range chosen {
 			l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer l.Close() // not until all ports are chosen, so that they differ
-			*urls = append(*urls, "https://"+l.Addr().String())
+			chosen[i] = l.Addr().String()
 		}
+		c.add(chosen[0], chosen[1])
 	}
+}
+
+// add adds a member with its addresses for clients and for other members.
+func (c *etcdCluster) add(client, peer string) {
+	c.clients, c.peers = append(c.clients, "https://"+client), append(c.peers, "https://"+peer)
+	c.members, c.through = append(c.members, nil), append(c.through, nil)
+}
+
+// name returns the name of a member. Its data is in the directory of that name.
+func (c *etcdCluster) name(i int) string { return fmt.Sprint("etcd-", i+1) }
+
+// initial returns the names and URLs of all members.
+func (c *etcdCluster) initial() string {
+	var all []string
+	for i, peer := range c.peers {
+		all = append(all, c.name(i)+"="+peer)
+	}
+	return strings.Join(all, ",")
 }
 
 // start starts a member that does not run.
 func (c *etcdCluster) start(t testing.TB, i int) {
 	t.Helper()
-	var cluster []string
-	for i, peer := range c.peers {
-		cluster = append(cluster, fmt.Sprintf("etcd-%d=%s", i+1, peer))
-	}
-	name := fmt.Sprint("etcd-", i+1)
-	cmd := exec.Command("etcd", append([]string{
-		"--name", name, "--data-dir", name, "--logger", "zap", "--log-level", "error", "--initial-cluster", strings.Join(cluster, ","), "--initial-cluster-token", c.dir,
+	name := c.name(i)
+	line := append(slices.Clone(c.through[i]), "etcd",
+		"--name", name, "--data-dir", name, "--logger", "zap", "--log-level", "error", "--initial-cluster", c.initial(), "--initial-cluster-token", c.token,
 		"--heartbeat-interval", "500", "--election-timeout", "5000", // so that a busy machine does not change the leader
 		"--listen-client-urls", c.clients[i], "--advertise-client-urls", c.clients[i], "--listen-peer-urls", c.peers[i], "--initial-advertise-peer-urls", c.peers[i],
 		"--client-cert-auth", "--trusted-ca-file", "ca.pem", "--cert-file", "etcd.pem", "--key-file", "etcd-key.pem",
-		"--peer-client-cert-auth", "--peer-trusted-ca-file", "ca.pem", "--peer-cert-file", "etcd.pem", "--peer-key-file", "etcd-key.pem",
-	}, c.more...)...)
+		"--peer-client-cert-auth", "--peer-trusted-ca-file", "ca.pem", "--peer-cert-file", "etcd.pem", "--peer-key-file", "etcd-key.pem")
+	cmd := exec.Command(line[0], append(line[1:], c.more...)...)
 	cmd.Dir = c.dir
 	p := startCmd(t, cmd)
 	c.members[i] = p
@@ -93,8 +121,9 @@ func (c *etcdCluster) flags() []string {
 
 // etcdctl returns a command for the cluster.
 func (c *etcdCluster) etcdctl(ctx context.Context, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, "etcdctl", append([]string{"--endpoints", strings.Join(c.clients, ","),
-		"--cacert", "ca.pem", "--cert", "client.pem", "--key", "client-key.pem", "--command-timeout", testTimeout.String(), "--dial-timeout", testTimeout.String()}, args...)...)
+	line := append(slices.Clone(c.through[0]), "etcdctl", "--endpoints", strings.Join(c.clients, ","),
+		"--cacert", "ca.pem", "--cert", "client.pem", "--key", "client-key.pem", "--command-timeout", testTimeout.String(), "--dial-timeout", testTimeout.String())
+	cmd := exec.CommandContext(ctx, line[0], append(line[1:], args...)...)
 	cmd.Dir = c.dir
 	return cmd
 }

@@ -138,10 +138,11 @@ var mayImport = map[string][]string{
 }
 
 // Libraries that only some packages may import. So packages below the admin
-// service do not depend on gRPC, and only the store depends on its database.
+// service do not depend on gRPC, except for etcd's client, and only the store depends
+// on its database.
 // Keys are prefixes of import paths.
 var onlyIn = map[string][]string{
-	"google.golang.org/grpc":     {"proto/drawbridge/admin/v1", "gateway/admin", "cmd/drawbridge", "cmd/drawbridge/client", "cmd/drawbridge/exit", "e2e"},
+	"google.golang.org/grpc":     {"proto/drawbridge/admin/v1", "gateway/admin", "gateway/store/etcd", "cmd/drawbridge", "cmd/drawbridge/client", "cmd/drawbridge/exit", "e2e"},
 	"google.golang.org/genproto": {"gateway/admin", "cmd/drawbridge", "cmd/drawbridge/exit", "e2e"},
 	"google.golang.org/protobuf": {"proto/drawbridge/admin/v1", "gateway", "gateway/access", "gateway/admin", "gateway/fielddiff", "gateway/revisions", "gateway/snapshot",
 		"gateway/store", "gateway/store/bolt", "gateway/store/etcd", "gateway/fleet", "gateway/rollout", "cmd/drawbridge/gateways", "gateway/wellformed", "gateway/connections", "gateway/diagnose", "gateway/inventory", "cmd/drawbridge", "cmd/drawbridge/ca", "cmd/drawbridge/client", "cmd/drawbridge/format", "cmd/drawbridge/manifest", "cmd/drawbridge/view", "e2e", "cmd/drawbridge/connections", "cmd/drawbridge/top"},
