@@ -334,8 +334,11 @@ func (m *Member) keep(records []*revisions.Record, pending *adminv1.Pending) {
 	m.keeping.Lock()
 	defer m.keeping.Unlock()
 	m.mu.Lock()
-	state, at := m.state, m.position
+	state, at, stale := m.state, m.position, m.status.Stale != ""
 	m.mu.Unlock()
+	if stale {
+		return // retryCopy writes it soon, with the records that the copy lacks
+	}
 	m.write(state, at, records, pending)
 }
 

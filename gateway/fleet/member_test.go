@@ -212,8 +212,14 @@ func TestACommitDuringARetryOfTheCopyWins(t *testing.T) {
 		t.Fatal(err)
 	}
 	g.keepAt(head, to)
+	g.retryCopy(t.Context())
 	if s := g.Status(); s.Stale != "" || s.Copy != 2 {
 		t.Errorf("the status: %+v", s)
+	}
+	for n := range int64(2) { // the copy has the whole history
+		if r, err := revisions.NewHistory(g.local).Revision(n + 1); err != nil || r.GetRevision() != n+1 {
+			t.Errorf("revision %d in the copy: %v, %v", n+1, r, err)
+		}
 	}
 	g.Close()
 	again := joinAs(t, c, "test", dir, ages)
