@@ -51,7 +51,7 @@ func joinFleet(o Options, db *bolt.Store, g *Gateway) (*fleet.Member, error) {
 		id = host
 	}
 	at := o.Fleet.Etcd
-	at.Key, at.History = o.SealKey, o.History
+	at.Key, at.History, at.Now = o.SealKey, o.History, o.now
 	remote, err := etcd.Open(at)
 	if err != nil {
 		return nil, err

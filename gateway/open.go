@@ -125,6 +125,10 @@ func newGateway(o Options) *Gateway {
 		},
 		announce: g.feeds.announce, follows: g.feeds.followed,
 	}
+	g.now = o.now
+	if g.now == nil {
+		g.now = time.Now
+	}
 	if o.Fleet != nil {
 		g.compiler.GatewayLabels, g.compiler.TicketSecrets = o.Fleet.Labels, new(tickets.Shared)
 	}

@@ -148,7 +148,7 @@ func (w *writer) confirm(ctx context.Context, n int64, o store.Origin) (*adminv1
 	default:
 		return nil, invalid.Errorf(invalid.Pending, "revision", "is %d, which needs no confirmation: no revision is pending", n)
 	}
-	r.ConfirmTime, r.ConfirmPrincipal = timestamppb.New(time.Now()), o.Principal
+	r.ConfirmTime, r.ConfirmPrincipal = timestamppb.New(w.now()), o.Principal
 	if err := w.store.EndPending(r); errors.Is(err, fleet.ErrBehind) {
 		return nil, invalid.Errorf(invalid.Conflict, "", "another gateway of the fleet changed the configuration at the same time: try again")
 	} else if err != nil {

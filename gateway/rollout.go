@@ -5,7 +5,6 @@ import (
 	"errors"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/certs"
 	"github.com/drawbridge-gateway/drawbridge/gateway/fleet"
@@ -27,7 +26,7 @@ func (r rollouts) stage(ctx context.Context, p *plan, result *store.Result) (*st
 	if r.w.fleet == nil {
 		return nil, invalid.Errorf(invalid.Argument, "options.rollout", "must be left out: the gateway belongs to no fleet")
 	}
-	record := revisions.NewRecord(p.draft, p.edit, time.Now(), fileKeys(p.live))
+	record := revisions.NewRecord(p.draft, p.edit, r.w.now(), fileKeys(p.live))
 	if err := r.w.fleet.Stage(ctx, p.draft, record, p.edit.Rollout); err != nil {
 		return nil, r.w.storeFault(err)
 	}

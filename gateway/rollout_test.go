@@ -30,9 +30,16 @@ type rolloutFleet struct {
 	bad         string // address of an upstream that answers 503
 }
 
-func startRolloutFleet(t *testing.T) *rolloutFleet {
+func startRolloutFleet(t *testing.T) *rolloutFleet { return startSkewedFleet(t, 0) }
+
+// startSkewedFleet starts a rolloutFleet in which the clock of gateway-a is slow, and that of
+// gateway-c is fast.
+func startSkewedFleet(t *testing.T, skew time.Duration) *rolloutFleet {
 	c := etcdtest.Start(t, 1)
-	f := &rolloutFleet{t: t, cluster: c, a: start(t, "", zoned(t, c, "a")), b: start(t, "", zoned(t, c, "b")), c: start(t, "", zoned(t, c, "c"))}
+	zone := func(name string, skew time.Duration) *testGateway {
+		return start(t, "", zoned(t, c, name), func(o *Options) { o.now = func() time.Time { return time.Now().Add(skew) } })
+	}
+	f := &rolloutFleet{t: t, cluster: c, a: zone("a", -skew), b: zone("b", 0), c: zone("c", skew)}
 	answering := func(code int) string {
 		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(code) }))
 		t.Cleanup(s.Close)

@@ -49,6 +49,8 @@ type writer struct {
 	listeners *listeners.Set
 	history   *revisions.History
 
+	now func() time.Time // the time that is stored with revisions
+
 	keeper  *confirm.Keeper         // rolls back the pending revision at its deadline
 	pending atomic.Pointer[pending] // replaced only with the lock held; nil: no revision is pending
 
@@ -409,7 +411,7 @@ func (w *writer) commit(p *plan) (ended bool, err error) {
 		// The pending revision changed nothing but the content of files.
 		return true, w.store.EndPending(nil)
 	}
-	record := revisions.NewRecord(p.draft, p.edit, time.Now(), fileKeys(p.live))
+	record := revisions.NewRecord(p.draft, p.edit, w.now(), fileKeys(p.live))
 	if err := w.store.Commit(p.draft, record); err != nil {
 		return false, err
 	}

@@ -88,7 +88,7 @@ func (c conductor) conduct(ctx context.Context, judge *rollout.Judge, r *adminv1
 		if err != nil {
 			return true, err
 		}
-		if end := judge.Decide(all, time.Now()); end != nil {
+		if end := judge.Decide(all, c.m.now()); end != nil {
 			end.EndedBy = c.m.id
 			return true, c.end(ctx, head, end, store.Origin{Method: byRollout})
 		}
@@ -129,7 +129,7 @@ func (c conductor) promote(ctx context.Context, head *etcd.Head, end *adminv1.Ro
 		return nil, err
 	}
 	r := proto.CloneOf(last.Revision)
-	r.ConfirmTime, r.ConfirmPrincipal, r.Rollout = timestamppb.New(time.Now()), by, end
+	r.ConfirmTime, r.ConfirmPrincipal, r.Rollout = timestamppb.New(c.m.now()), by, end
 	if _, err := c.m.remote.Amend(ctx, head, r); err != nil {
 		return nil, err
 	}
@@ -168,7 +168,7 @@ func (c conductor) revert(ctx context.Context, head *etcd.Head, end *adminv1.Rol
 	if err := bad.Err(); err != nil {
 		return nil, fmt.Errorf("cannot roll back revision %d: %w", head.Revision(), err)
 	}
-	record := revisions.NewRecord(draft, e, time.Now(), func(store.Ref) string { return "" })
+	record := revisions.NewRecord(draft, e, c.m.now(), func(store.Ref) string { return "" })
 	record.Revision.Rollout = end
 	if _, err := c.m.remote.Commit(ctx, head, draft, record); err != nil {
 		return nil, err

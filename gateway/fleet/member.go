@@ -73,7 +73,8 @@ type Options struct {
 	// no part in making them.
 	Tickets *tickets.Shared
 
-	// Now returns the time at which these secrets are rotated. Nil: time.Now.
+	// Now returns the time that the member writes to etcd, and by which it rotates these
+	// secrets. Nil: time.Now.
 	Now func() time.Time
 }
 
@@ -91,6 +92,7 @@ type Member struct {
 	notify func(Event, int64, string)
 	log    hclog.Logger
 	poll   time.Duration
+	now    func() time.Time
 
 	changed chan struct{} // holds a value if the gateway's description may have changed
 
@@ -165,8 +167,11 @@ type Status struct {
 // etcd.
 func New(o Options) (*Member, error) {
 	m := &Member{
-		id: o.ID, claim: etcd.Claim{Directory: o.Local.InstanceID(), Process: rand.Text()}, describe: o.Describe, remote: o.Remote, local: o.Local, follow: o.Follow, notify: o.Notify, log: o.Logger,
+		id: o.ID, claim: etcd.Claim{Directory: o.Local.InstanceID(), Process: rand.Text()}, describe: o.Describe, remote: o.Remote, local: o.Local, follow: o.Follow, notify: o.Notify, log: o.Logger, now: o.Now,
 		poll: cmp.Or(o.Poll, 15*time.Second), changed: make(chan struct{}, 1), state: o.Local.State(),
+	}
+	if m.now == nil {
+		m.now = time.Now
 	}
 	if m.notify == nil {
 		m.notify = func(Event, int64, string) {}
@@ -174,7 +179,7 @@ func New(o Options) (*Member, error) {
 	if o.Traffic == nil {
 		o.Traffic = func(func(any, rollout.Counts)) {}
 	}
-	m.trials = &trials{id: m.id, meter: rollout.NewMeter(o.Traffic), describe: m.describe, notify: m.notify, changed: m.Changed, log: m.log, began: make(chan struct{}, 1)}
+	m.trials = &trials{id: m.id, clock: m.now, meter: rollout.NewMeter(o.Traffic), describe: m.describe, notify: m.notify, changed: m.Changed, log: m.log, began: make(chan struct{}, 1)}
 	if o.Local.Position() != nil {
 		var err error
 		if m.position, err = positionOf(o.Local); err != nil {

@@ -98,7 +98,7 @@ func (r *reporter) once(ctx context.Context) error {
 // follow the fleet or has lost its ID. After any other failure the gateway stays connected: it
 // serves, and etcd may refuse only writes.
 func (r *reporter) report(ctx context.Context) error {
-	m, at := r.m, time.Now()
+	m, at := r.m, r.m.now()
 	status := m.Status()
 	if status.Diverged != "" { // it serves other revisions than the fleet, perhaps under the same numbers
 		return fmt.Errorf("%w: %s", errDiverged, status.Diverged)
@@ -106,7 +106,7 @@ func (r *reporter) report(ctx context.Context) error {
 	m.trials.meter.Tick(at)
 	now := m.describe()
 	now.ProcessId, now.Rollout, now.Error = m.claim.Process, m.trials.report(now.GetProblems(), at), status.Behind
-	if at.Before(r.retry) || proto.Equal(now, r.last) && time.Since(r.at) < describeEvery {
+	if at.Before(r.retry) || proto.Equal(now, r.last) && at.Sub(r.at) < describeEvery {
 		return nil
 	}
 	sent := proto.CloneOf(now)
@@ -120,7 +120,7 @@ func (r *reporter) report(ctx context.Context) error {
 		return err
 	case err != nil:
 		m.log.Debug("cannot report the status of this gateway to the fleet", "error", err)
-		r.retry = time.Now().Add(backoff(r.failures))
+		r.retry = m.now().Add(backoff(r.failures))
 		r.failures++
 		return nil
 	}

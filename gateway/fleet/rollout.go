@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/gateway/invalid"
 	"github.com/drawbridge-gateway/drawbridge/gateway/revisions"
@@ -33,7 +32,7 @@ func (m *Member) Stage(ctx context.Context, d *store.Draft, r *revisions.Record,
 	if err != nil {
 		return m.failed(err)
 	}
-	status, err := rollout.Begin(o, all, d.State().Revision(), time.Now())
+	status, err := rollout.Begin(o, all, d.State().Revision(), m.now())
 	if err != nil {
 		return invalid.Errorf(invalid.Argument, "options.rollout.canaries", "%v", err)
 	}
@@ -83,7 +82,7 @@ func (c conductor) endFor(ctx context.Context, revision int64, state adminv1.Rol
 	if err != nil {
 		return err
 	}
-	now := time.Now()
+	now := c.m.now()
 	status := rollout.NewJudge(pending.GetRollout(), now).End(all, state, message, now)
 	status.EndedBy = c.m.id
 	err = end(head, status)

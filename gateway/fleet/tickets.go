@@ -37,10 +37,7 @@ type ticketSharer struct {
 // newTicketSharer returns a ticketSharer that uses the secrets in the copy until etcd
 // answers.
 func newTicketSharer(m *Member, o Options) *ticketSharer {
-	t := &ticketSharer{m: m, shared: o.Tickets, now: o.Now, delay: rand.N(maxTicketDelay)}
-	if t.now == nil {
-		t.now = time.Now
-	}
+	t := &ticketSharer{m: m, shared: o.Tickets, now: m.now, delay: rand.N(maxTicketDelay)}
 	if t.shared == nil {
 		return t
 	}

@@ -30,6 +30,7 @@ type trial struct {
 // trials knows the rollout in progress. Its methods may be called concurrently.
 type trials struct {
 	id       string // the ID of the gateway
+	clock    func() time.Time
 	meter    *rollout.Meter
 	describe func() *adminv1.Gateway
 	notify   func(Event, int64, string)
@@ -56,7 +57,7 @@ func (ts *trials) expect(r *adminv1.RolloutStatus) {
 	if known {
 		return
 	}
-	t := &trial{rollout: r, canary: rollout.IsCanary(r, ts.id), known: time.Now(), down: map[store.Ref]bool{}}
+	t := &trial{rollout: r, canary: rollout.IsCanary(r, ts.id), known: ts.clock(), down: map[store.Ref]bool{}}
 	t.start, t.before = ts.meter.Total(t.known)
 	for _, p := range ts.describe().GetProblems() {
 		t.down[store.Ref{Kind: p.GetKind(), Name: p.GetName()}] = true
@@ -98,7 +99,7 @@ func (ts *trials) reached(to *destination) {
 	}
 	if to.pending.GetRollout() != nil {
 		if t.canary && t.live.IsZero() {
-			t.live = time.Now()
+			t.live = ts.clock()
 		}
 		ts.mu.Unlock()
 		ts.changed()

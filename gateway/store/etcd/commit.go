@@ -63,7 +63,7 @@ func (s *Store) Commit(ctx context.Context, base *Head, d *store.Draft, r *revis
 		s.discard(revisionPrefix, revision, id)
 		return nil, err
 	}
-	next := base.after(written, s.history)
+	next := base.after(written, s.history, s.now())
 	next.Sum = base.Sum + change(d.Base(), step)
 	if err := next.await(r.Pending); err != nil {
 		return nil, err
@@ -131,11 +131,11 @@ func (s *Store) checkpoint(ctx context.Context, sealer *seal.Sealer, state *stor
 	return s.write(ctx, sealer, checkpointPrefix, state.Revision(), id, content)
 }
 
-// after returns the head that follows h when a record is added.
-func (h *Head) after(b Blob, most int) *Head {
+// after returns the head that follows h when a record is added at a time.
+func (h *Head) after(b Blob, most int, now time.Time) *Head {
 	next := *h
 	next.Records = append(slices.Clone(h.Records), b)
-	next.Since = time.Now()
+	next.Since = now
 	next.trim(most)
 	return &next
 }

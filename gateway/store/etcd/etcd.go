@@ -64,6 +64,9 @@ type Options struct {
 	// in whole seconds. 0: 15s.
 	Alive time.Duration
 
+	// Now returns the time that the store writes to etcd. Nil: time.Now.
+	Now func() time.Time
+
 	// checkpointEvery is the number of records after which a commit writes a checkpoint.
 	// 0: 64. Tests set it.
 	checkpointEvery int
@@ -77,6 +80,7 @@ type Store struct {
 	history         int
 	timeout         time.Duration
 	alive           time.Duration
+	now             func() time.Time
 	checkpointEvery int
 
 	mu     sync.Mutex
@@ -92,6 +96,9 @@ func Open(o Options) (*Store, error) {
 	if o.History > MaxHistory {
 		return nil, fmt.Errorf("a fleet stores at most %d revisions", MaxHistory)
 	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
 	client, err := clientv3.New(clientv3.Config{
 		Endpoints: o.Endpoints, TLS: o.TLS, Username: o.Username, Password: o.Password,
 		DialTimeout: dialTimeout, DialOptions: []grpc.DialOption{grpc.WithConnectParams(dialing())}, DialKeepAliveTime: keepAlive, DialKeepAliveTimeout: keepAliveTimeout,
@@ -102,7 +109,7 @@ func Open(o Options) (*Store, error) {
 	}
 	return &Store{
 		client: client, prefix: strings.TrimRight(cmp.Or(o.Prefix, "/drawbridge"), "/") + "/",
-		key: o.Key, history: cmp.Or(o.History, 100), timeout: cmp.Or(o.Timeout, 5*time.Second), alive: cmp.Or(o.Alive, 15*time.Second), checkpointEvery: cmp.Or(o.checkpointEvery, 64),
+		key: o.Key, history: cmp.Or(o.History, 100), timeout: cmp.Or(o.Timeout, 5*time.Second), alive: cmp.Or(o.Alive, 15*time.Second), now: o.Now, checkpointEvery: cmp.Or(o.checkpointEvery, 64),
 	}, nil
 }
 

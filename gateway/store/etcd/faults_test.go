@@ -322,7 +322,7 @@ func TestACommitWithoutAResponseIsSettled(t *testing.T) {
 		if i == 1 { // the swap is lost, and the connection stays silent
 			proxy.Silence()
 		}
-		_, err := s.swap(t.Context(), r.Head, r.Head.after(Blob{Revision: d.State().Revision(), ID: fmt.Sprint("id", i)}, 100), fmt.Sprint("id", i))
+		_, err := s.swap(t.Context(), r.Head, r.Head.after(Blob{Revision: d.State().Revision(), ID: fmt.Sprint("id", i)}, 100, time.Now()), fmt.Sprint("id", i))
 		proxy.Heal()
 		now, headErr := direct.Head(t.Context())
 		if headErr != nil {

@@ -204,7 +204,7 @@ func (s *Store) Create(ctx context.Context) (*Head, error) {
 	if err != nil {
 		return nil, err
 	}
-	head, err := (&Head{Format: format, Instance: k.Instance, Since: time.Now(), key: k}).encode()
+	head, err := (&Head{Format: format, Instance: k.Instance, Since: s.now(), key: k}).encode()
 	if err != nil {
 		return nil, err
 	}

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/drawbridge-gateway/drawbridge/gateway/revisions"
 	"github.com/drawbridge-gateway/drawbridge/gateway/store"
@@ -36,7 +35,7 @@ func (s *Store) Import(ctx context.Context, state *store.State, records []*revis
 	}
 	id, sealer := rand.Text(), base.key.sealer
 	next := *base
-	next.Since, next.Sum = time.Now(), sumOf(state)
+	next.Since, next.Sum = s.now(), sumOf(state)
 	discard := func() {
 		for _, r := range records {
 			s.discard(revisionPrefix, r.Revision.GetRevision(), id)
