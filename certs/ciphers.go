@@ -55,7 +55,7 @@ func ParseCipherSuites(names []string) (ids []uint16, warnings []string, err err
 }
 
 // A cipherParser evaluates a cipher list as OpenSSL does: as a sequence of
-// orders that each change the list of active suites.
+// rules that each change the list of active suites.
 type cipherParser struct {
 	field string
 	bad   Faults
@@ -66,13 +66,13 @@ type cipherParser struct {
 
 	tls13   []string // TLS 1.3 names
 	missing []string // requested, but not in crypto/tls
-	ignored []string // orders that have no effect here
+	ignored []string // commands that have no effect in this program
 	weak    []*suite // weak suites that an alias would have covered
 }
 
 func (p *cipherParser) entry(entry string) {
-	orders := strings.FieldsFunc(entry, func(r rune) bool { return r == ':' || r == ',' || r == ' ' || r == ';' })
-	if len(orders) == 0 {
+	rules := strings.FieldsFunc(entry, func(r rune) bool { return r == ':' || r == ',' || r == ' ' || r == ';' })
+	if len(rules) == 0 {
 		p.bad.add(p.field, "is empty: want the name of a cipher suite")
 	}
 	// The entry may be a private key in the wrong field. The code below would
@@ -81,12 +81,12 @@ func (p *cipherParser) entry(entry string) {
 		p.bad.add(p.field, "is PEM or other text of several lines: want the name of a cipher suite")
 		return
 	}
-	for _, text := range orders {
-		p.order(text)
+	for _, text := range rules {
+		p.rule(text)
 	}
 }
 
-func (p *cipherParser) order(text string) {
+func (p *cipherParser) rule(text string) {
 	if strings.HasPrefix(text, "@") {
 		p.command(text)
 		return
@@ -124,7 +124,7 @@ func (p *cipherParser) order(text string) {
 			if !match(s) || p.killed[s.id] || slices.Contains(p.active, s) {
 				continue
 			}
-			if s.insecure() && !o.asksFor(s) {
+			if s.insecure() && !o.explicit(s) {
 				p.weak = append(p.weak, s)
 				continue
 			}
@@ -141,18 +141,18 @@ func (p *cipherParser) command(text string) {
 	case strings.HasPrefix(upper, "@SECLEVEL="):
 		p.ignored = append(p.ignored, text)
 	default:
-		p.bad.add(p.field, "%q is not an order: want @STRENGTH", safetext.Printable(text, 60))
+		p.bad.add(p.field, "%q is not a command: want @STRENGTH", safetext.Printable(text, 60))
 	}
 }
 
-// An order selects the suites that have all its names and all its words.
-type order struct {
-	empty bool // a term selects nothing
-	names []*suite
-	words []string
+// A selector matches the suites that have all its names and all its aliases.
+type selector struct {
+	empty   bool // a term selects nothing
+	names   []*suite
+	aliases []string
 }
 
-func (o *order) match(s *suite) bool {
+func (o *selector) match(s *suite) bool {
 	if o.empty {
 		return false
 	}
@@ -161,42 +161,42 @@ func (o *order) match(s *suite) bool {
 			return false
 		}
 	}
-	for _, w := range o.words {
-		if !s.has(w) {
+	for _, a := range o.aliases {
+		if !s.has(a) {
 			return false
 		}
 	}
 	return true
 }
 
-// asksFor reports whether the order selects a weak suite explicitly: by its
+// explicit reports whether the selector selects a weak suite explicitly: by its
 // name, or by all aliases for its weaknesses.
-func (o *order) asksFor(s *suite) bool {
+func (o *selector) explicit(s *suite) bool {
 	if len(o.names) > 0 {
 		return true
 	}
-	said := false
+	named := false
 	for _, weakness := range []string{"kRSA", "RC4", "3DES"} {
 		if !s.has(weakness) {
 			continue
 		}
-		if !slices.Contains(o.words, weakness) {
+		if !slices.Contains(o.aliases, weakness) {
 			return false
 		}
-		said = true
+		named = true
 	}
-	return said
+	return named
 }
 
-// terms parses "A+B". It records unsupported suites if the order adds suites.
-func (p *cipherParser) terms(text string, adds bool) (o order, ok bool) {
+// terms parses "A+B". It records unsupported suites if the rule adds suites.
+func (p *cipherParser) terms(text string, adds bool) (o selector, ok bool) {
 	for _, term := range strings.Split(text, "+") {
 		if s := suiteNamed(term); s != nil {
 			o.names = append(o.names, s)
 			continue
 		}
-		if word, known := suiteWord(term); known {
-			o.words = append(o.words, word)
+		if alias, known := suiteAlias(term); known {
+			o.aliases = append(o.aliases, alias)
 			p.list = true
 			continue
 		}
@@ -210,7 +210,7 @@ func (p *cipherParser) terms(text string, adds bool) (o order, ok bool) {
 			}
 		default:
 			p.bad.add(p.field, "%q is not a cipher suite%s", safetext.Printable(term, 60), suggestSuite(term))
-			return order{}, false
+			return selector{}, false
 		}
 	}
 	return o, true
@@ -219,9 +219,9 @@ func (p *cipherParser) terms(text string, adds bool) (o order, ok bool) {
 func (p *cipherParser) explainEmpty() string {
 	switch {
 	case len(p.tls13) > 0 && len(p.missing) == 0 && len(p.weak) == 0:
-		return "names only suites of TLS 1.3, which cannot be chosen: leave cipher_suites out and set min_version to TLS 1.3"
+		return "names only TLS 1.3 suites, which cannot be selected: omit cipher_suites and set min_version to TLS 1.3"
 	case len(p.weak) > 0:
-		return "leaves only suites with known weaknesses, which must be named one by one: " + nameList(ianaNames(p.weak))
+		return "leaves only suites with known weaknesses, each of which must be named: " + nameList(ianaNames(p.weak))
 	case len(p.missing) > 0:
 		return "leaves no cipher suite (not supported: " + nameList(p.missing) + "); try HIGH, or ECDHE+AESGCM"
 	}
@@ -231,10 +231,10 @@ func (p *cipherParser) explainEmpty() string {
 func (p *cipherParser) warnings(names []string) []string {
 	var w []string
 	if p.list {
-		w = append(w, fmt.Sprintf("%q became %s", safetext.Printable(strings.Join(names, ":"), 200), strings.Join(ianaNames(p.active), ", ")))
+		w = append(w, fmt.Sprintf("%q expands to %s", safetext.Printable(strings.Join(names, ":"), 200), strings.Join(ianaNames(p.active), ", ")))
 	}
 	if len(p.missing) > 0 {
-		w = append(w, "left out, because they are not supported: "+nameList(p.missing))
+		w = append(w, "dropped, because they are not supported: "+nameList(p.missing))
 	}
 	if len(p.tls13) > 0 {
 		w = append(w, "TLS 1.3 suites are always enabled and cannot be selected: "+nameList(p.tls13))
@@ -262,10 +262,10 @@ func ianaNames(list []*suite) []string {
 	return names
 }
 
-// suggestSuite returns a hint about what the author of name may have meant.
+// suggestSuite returns a hint for an unknown name, such as the nearest valid name.
 func suggestSuite(name string) string {
 	if strings.HasPrefix(strings.ToUpper(name), "SSLV") {
-		return ": it names a protocol version, and an insecure one (RFC 7568)"
+		return ": it is the name of an insecure protocol version (RFC 7568)"
 	}
 	best, least := "", max(1, min(len(name)/4, 4))+1
 	if len(name) <= 64 {
@@ -276,7 +276,7 @@ func suggestSuite(name string) string {
 		}
 	}
 	if best == "" {
-		return ": want a name of IANA's or OpenSSL's, such as TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 or ECDHE-RSA-AES128-GCM-SHA256"
+		return ": want an IANA or OpenSSL name, such as TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 or ECDHE-RSA-AES128-GCM-SHA256"
 	}
 	return fmt.Sprintf(": did you mean %q?", best)
 }

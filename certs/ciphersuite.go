@@ -11,11 +11,11 @@ import (
 type suite struct {
 	id      uint16
 	openssl string
-	words   string // the aliases that select the suite
+	aliases string // the aliases that select the suite
 	bits    int
 }
 
-// suites are in OpenSSL's order of preference. Their words are the columns of
+// suites are in OpenSSL's order of preference. Their aliases are the columns of
 // `openssl ciphers -V`. MEDIUM and the classes of RC4 and 3DES follow OpenSSL
 // 1.1.0 and later.
 var suites = []suite{
@@ -43,16 +43,16 @@ var suites = []suite{
 	{tls.TLS_RSA_WITH_RC4_128_SHA, "RC4-SHA", "SSLv3 kRSA aRSA RC4 SHA1 MEDIUM", 128},
 }
 
-// wordAliases are other spellings of the words above. SHA256 and SHA384 select
+// aliasSpellings are other spellings of the aliases above. SHA256 and SHA384 select
 // MACs only (openssl-ciphers(1)), so they do not match AEAD suites.
-var wordAliases = map[string]string{
+var aliasSpellings = map[string]string{
 	"RSA": "kRSA", "kECDHE": "ECDHE", "kEECDH": "ECDHE", "EECDH": "ECDHE",
 	"aECDSA": "ECDSA", "SHA": "SHA1", "TLSv1": "TLSv1.0",
 }
 
-// emptyWords are old and new OpenSSL aliases that select no suite of
+// emptyAliases are old and new OpenSSL aliases that select no suite of
 // crypto/tls. Excluding them has no effect.
-const emptyWords = ` LOW EXP EXPORT EXPORT40 EXPORT56 eNULL NULL aNULL COMPLEMENTOFALL COMPLEMENTOFDEFAULT
+const emptyAliases = ` LOW EXP EXPORT EXPORT40 EXPORT56 eNULL NULL aNULL COMPLEMENTOFALL COMPLEMENTOFDEFAULT
  MD5 DES IDEA SEED RC2 CAMELLIA CAMELLIA128 CAMELLIA256 ARIA ARIA128 ARIA256 ARIAGCM AESCCM AESCCM8
  SHA384 GOST GOST94 GOST89MAC aGOST aGOST01 kGOST KRB5 FIPS SSLv2 TLSv1.1
  DH ADH AECDH DHE EDH kDHE kEDH kDH kDHr kDHd aDH DSS aDSS kECDH kECDHe kECDHr ECDH aECDH
@@ -66,15 +66,15 @@ const emptyWords = ` LOW EXP EXPORT EXPORT40 EXPORT56 eNULL NULL aNULL COMPLEMEN
 var unsupportedText string
 
 // has reports whether an alias selects the suite.
-func (s *suite) has(word string) bool {
-	switch word {
+func (s *suite) has(alias string) bool {
+	switch alias {
 	case "ALL", "DEFAULT":
 		return true
 	case "AES":
 		return s.has("AES128") || s.has("AES256")
 	}
-	for w := range strings.FieldsSeq(s.words) {
-		if w == word {
+	for w := range strings.FieldsSeq(s.aliases) {
+		if w == alias {
 			return true
 		}
 	}
@@ -121,7 +121,7 @@ func suiteNamed(name string) *suite {
 // isUnsupported reports whether name is an existing suite or alias that
 // crypto/tls does not support.
 func isUnsupported(name string) bool {
-	for _, list := range []string{unsupportedText, emptyWords} {
+	for _, list := range []string{unsupportedText, emptyAliases} {
 		for w := range strings.FieldsSeq(list) {
 			if strings.EqualFold(w, name) {
 				return true
@@ -131,12 +131,12 @@ func isUnsupported(name string) bool {
 	return false
 }
 
-// suiteWord returns the canonical spelling of an alias that selects supported
+// suiteAlias returns the canonical spelling of an alias that selects supported
 // suites.
-func suiteWord(name string) (string, bool) {
-	for alias, word := range wordAliases {
-		if strings.EqualFold(name, alias) {
-			return word, true
+func suiteAlias(name string) (string, bool) {
+	for spelling, alias := range aliasSpellings {
+		if strings.EqualFold(name, spelling) {
+			return alias, true
 		}
 	}
 	for _, special := range []string{"ALL", "DEFAULT", "AES"} {
@@ -145,7 +145,7 @@ func suiteWord(name string) (string, bool) {
 		}
 	}
 	for i := range suites {
-		for w := range strings.FieldsSeq(suites[i].words) {
+		for w := range strings.FieldsSeq(suites[i].aliases) {
 			if strings.EqualFold(name, w) {
 				return w, true
 			}
@@ -159,10 +159,10 @@ func suiteNames() []string {
 	names := []string{"ALL", "DEFAULT", "AES"}
 	for i := range suites {
 		names = append(names, suites[i].openssl, tls.CipherSuiteName(suites[i].id))
-		names = append(names, strings.Fields(suites[i].words)...)
+		names = append(names, strings.Fields(suites[i].aliases)...)
 	}
-	for alias := range wordAliases {
-		names = append(names, alias)
+	for spelling := range aliasSpellings {
+		names = append(names, spelling)
 	}
-	return append(append(names, strings.Fields(unsupportedText)...), strings.Fields(emptyWords)...)
+	return append(append(names, strings.Fields(unsupportedText)...), strings.Fields(emptyAliases)...)
 }

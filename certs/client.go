@@ -67,10 +67,10 @@ type ClientOptions struct {
 	NextProtos []string
 	// NoSessionReuse disables resumption: every handshake is full.
 	NoSessionReuse bool
-	// Replaces is the Client that the new one replaces after a change of certificate
-	// or other settings. The new Client only reads whether the old one had sessions,
-	// so that handshakes until the first ticket count as CREDENTIALS_CHANGED, and
-	// continues its AnchorLog. It keeps no reference. May be nil.
+	// Replaces is the old Client, after a change of certificate or other settings.
+	// The new Client continues its AnchorLog. If the old Client had sessions, the
+	// new one counts handshakes until its first ticket as CREDENTIALS_CHANGED. The
+	// new Client keeps no reference to the old one. May be nil.
 	Replaces *Client
 	// RenegotiateOnce lets a TLS 1.2 server renegotiate once on each connection,
 	// usually to request a client certificate after it has seen a request. False
@@ -81,8 +81,8 @@ type ClientOptions struct {
 	RequireALPN bool
 	// Verifier decides about the server's certificate instead of Trust,
 	// Verification, VerifyDepth, VerifyName, SubjectAltNames and Pins. Its
-	// Requirements may be replaced at any time; sessions and counters stay. Nil:
-	// the Client has its own, made from these options.
+	// Requirements may be replaced at any time; the Client keeps its sessions and
+	// counters. Nil means a Verifier with these options.
 	Verifier *Verifier
 	// Report is called under VerifyReportOnly for each failed check, from the
 	// goroutine that runs the handshake. May be nil.
@@ -124,10 +124,9 @@ func NewClient(o ClientOptions) (*Client, error) {
 		c.verifier = NewVerifier(newRequirements(&bad, &o))
 	}
 	if !c.verifier.Requirements().named() && o.ServerName == "" && !o.FromHost {
-		bad.add("verify_name", "there is no name to verify: set it, or server_name")
+		bad.add("verify_name", "there is no name to verify: set verify_name or server_name")
 	}
-	// Requirements of a Verifier may be replaced, so keep no copy of the current
-	// ones.
+	// A Verifier's Requirements may be replaced, so c keeps no copy of them.
 	new(Requirements).fill(&o)
 	new(Requirements).fill(&c.given)
 	if o.Time == nil {
@@ -266,8 +265,8 @@ func (c *Client) Handshake(ctx context.Context, conn net.Conn) (*tls.Conn, error
 //
 // With RenegotiateOnce a read may run another handshake, and may fail with the
 // errors of a handshake. If conn has a method BeginWait() bool, the goroutine
-// that reads calls it first. It returns true if conn's reads block from then on,
-// or false, which fails the second handshake.
+// that reads calls it first. BeginWait returns true if conn's reads block from then
+// on. If it returns false, the second handshake fails.
 //
 // With ClientOptions.FromHost, host is the DNS name or IP address of the
 // server. It is sent as SNI, and the certificate must be valid for it unless
@@ -279,7 +278,8 @@ func (c *Client) HandshakeAs(ctx context.Context, conn net.Conn, host string) (*
 	return tc, err
 }
 
-// HandshakePeer is HandshakeAs, and also returns the server, to verify it again.
+// HandshakePeer is HandshakeAs, but also returns a Peer, which can verify the server
+// again.
 func (c *Client) HandshakePeer(ctx context.Context, conn net.Conn, host string) (*tls.Conn, *Peer, error) {
 	h, err := c.handshake(host)
 	if err != nil {

@@ -9,8 +9,8 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/keyfile"
 )
 
-// A KeyTypeError reports that the server cannot verify signatures of our client
-// certificate's key. The handshake ends before we send a certificate.
+// A KeyTypeError reports that the server cannot verify signatures made with our
+// client certificate's key. The handshake ends before we send a certificate.
 type KeyTypeError struct {
 	// Ours is the key type of our certificate, as in Info.
 	Ours string
@@ -31,8 +31,8 @@ func (e *KeyTypeError) Error() string {
 	return fmt.Sprintf("the server accepts only client certificates with %s, and ours has a key of the type %s", accepted, e.Ours)
 }
 
-// checkKeyType returns a *KeyTypeError if the server cannot verify signatures
-// of the certificate's key, according to its request. Without this check, the
+// checkKeyType returns a *KeyTypeError if, according to the server's request, the
+// server cannot verify signatures made with the certificate's key. Without this check, the
 // error of crypto/tls would suggest that the server had rejected the
 // certificate.
 func checkKeyType(info *tls.CertificateRequestInfo, c *Certificate) error {

@@ -87,7 +87,7 @@ func TestServerKeyThatTheClientDoesNotSupport(t *testing.T) {
 	s := serve(t, newServer(t, certs.ServerOptions{Certificates: []*certs.Certificate{cert}}).Conn)
 	path, err := exec.LookPath("openssl")
 	if err != nil {
-		t.Skip("no openssl here")
+		t.Skip("openssl is not installed")
 	}
 	// The client fails, as expected.
 	exec.CommandContext(t.Context(), path, "s_client", "-connect", s.addr, "-servername", "a.test", "-tls1_3", "-sigalgs", "RSA-PSS+SHA256").Run()

@@ -24,7 +24,7 @@ import (
 	"github.com/drawbridge-gateway/drawbridge/certs/pki"
 )
 
-// A signer is a CA that signs lists which pki cannot make.
+// A signer is a CA that signs lists that pki cannot create.
 type signer struct {
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
@@ -70,7 +70,7 @@ func (s *signer) crl(t testing.TB, change func(*x509.RevocationList)) []byte {
 	return der
 }
 
-// reissue makes a self-signed certificate with a key.
+// reissue returns a self-signed certificate for an existing key.
 func reissue(t testing.TB, template *x509.Certificate, key *ecdsa.PrivateKey) *x509.Certificate {
 	t.Helper()
 	raw, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
@@ -85,7 +85,7 @@ func reissue(t testing.TB, template *x509.Certificate, key *ecdsa.PrivateKey) *x
 }
 
 // leafOf issues a certificate for upstream.test of a kind that pki cannot
-// make.
+// create.
 func leafOf(t testing.TB, ca *x509.Certificate, key *ecdsa.PrivateKey, change func(*x509.Certificate)) tls.Certificate {
 	t.Helper()
 	own, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -319,7 +319,7 @@ func TestEqualComparesRevocationLists(t *testing.T) {
 func TestRevocationListsOfOpenSSL(t *testing.T) {
 	path, err := exec.LookPath("openssl")
 	if err != nil {
-		t.Skip("no openssl here")
+		t.Skip("openssl is not installed")
 	}
 	dir := t.TempDir()
 	ca, err := pki.Init(filepath.Join(dir, "pki"), pki.CAOptions{}, nil)
@@ -413,10 +413,10 @@ func BenchmarkLoadCRL(b *testing.B) {
 	runtime.KeepAlive(text)
 }
 
-// The memory of a list of 100,000 entries is proportional to its size.
+// A list of 100,000 entries allocates at most eight times its size.
 func TestMemoryOfBigRevocationLists(t *testing.T) {
 	if alloctest.Race {
-		t.Skip("the race detector's memory is in the sum")
+		t.Skip("the race detector allocates memory of its own")
 	}
 	s := newSigner(t, func(*x509.Certificate) {})
 	text := bigCRL(t, s, 100_000)
@@ -428,12 +428,12 @@ func TestMemoryOfBigRevocationLists(t *testing.T) {
 		t.Fatal(err)
 	}
 	runtime.ReadMemStats(&after)
-	taken := after.TotalAlloc - before.TotalAlloc
+	allocated := after.TotalAlloc - before.TotalAlloc
 	if infos := b.CRLInfos(); infos[0].Revoked != 100_000 {
 		t.Fatalf("infos %+v", infos)
 	}
-	if limit := uint64(8 * len(text)); taken > limit {
-		t.Errorf("%d bytes were taken for %d of text", taken, len(text))
+	if limit := uint64(8 * len(text)); allocated > limit {
+		t.Errorf("a list of %d bytes allocated %d bytes", len(text), allocated)
 	}
 }
 

@@ -87,7 +87,7 @@ func TestSubjectsFollowRFC4514(t *testing.T) {
 func TestSubjectsAreWrittenAsOpenSSLWritesThem(t *testing.T) {
 	path, err := exec.LookPath("openssl")
 	if err != nil {
-		t.Skip("no openssl here")
+		t.Skip("openssl is not installed")
 	}
 	for _, subject := range []pkix.RDNSequence{
 		{rdn(oidO, "Example"), rdn(oidCN, "gateway")},

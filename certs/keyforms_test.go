@@ -19,7 +19,7 @@ func run(t testing.TB, input []byte, name string, args ...string) []byte {
 	t.Helper()
 	path, err := exec.LookPath(name)
 	if err != nil {
-		t.Skipf("no %s here", name)
+		t.Skipf("%s is not installed", name)
 	}
 	cmd := exec.Command(path, args...)
 	var stderr bytes.Buffer

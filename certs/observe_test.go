@@ -94,7 +94,7 @@ func TestObserve(t *testing.T) {
 	})
 }
 
-// Observe neither uses nor keeps a session, and is not counted.
+// Observe neither uses nor keeps a session, and counts nothing.
 func TestObserveDoesNotTouchSessions(t *testing.T) {
 	bothVersions(t, func(t *testing.T, version uint16) {
 		server, o := mutual(t, certstest.NewCA(t))
@@ -154,7 +154,7 @@ func TestObserveFailures(t *testing.T) {
 				wantReason(t, err, c.want)
 				_, want := connect(t, client, s.addr)
 				if want == nil || want.Error() != err.Error() {
-					t.Errorf("error %v, a handshake's is %v", err, want)
+					t.Errorf("Observe fails with %v, Handshake with %v", err, want)
 				}
 				var fails []certs.Reason
 				for _, f := range seen.Failures {
@@ -164,7 +164,7 @@ func TestObserveFailures(t *testing.T) {
 					t.Errorf("a chain of %d, failures %v", len(seen.Chain), fails)
 				}
 				if seen.Elapsed <= 0 {
-					t.Error("it took no time")
+					t.Error("Elapsed is not positive")
 				}
 			})
 		})
@@ -217,7 +217,7 @@ func TestObserveTickets(t *testing.T) {
 		none := server.Clone()
 		none.SessionTicketsDisabled = true
 		if seen, err := observe(t, newClient(t, o), serveConfig(t, none).addr, ""); err != nil || seen.TicketOffered || seen.Alert != nil {
-			t.Errorf("of a server without tickets: ticket %v, alert %v, error %v", seen.TicketOffered, seen.Alert, err)
+			t.Errorf("from a server without tickets: ticket %v, alert %v, error %v", seen.TicketOffered, seen.Alert, err)
 		}
 	})
 }
@@ -235,8 +235,8 @@ func (c waitingConn) SetReadDeadline(at time.Time) error {
 	return err
 }
 
-// Observe waits for a silent server until the context ends, and no longer; the
-// connection remains usable.
+// Observe waits for a silent server only until the context ends. The connection
+// remains usable.
 func TestObserveWaitsNoLongerThanItsContext(t *testing.T) {
 	ca := certstest.NewCA(t)
 	config := tlsConfig(t, ca.Server(t, "upstream.test"))
@@ -284,7 +284,8 @@ func TestObserveWaitsNoLongerThanItsContext(t *testing.T) {
 	}
 }
 
-// Only Observe reports the failures that VerifyReportOnly ignores.
+// Under VerifyReportOnly, Observe returns the failures. It neither calls Report nor
+// counts them.
 func TestObserveReportOnly(t *testing.T) {
 	ca := certstest.NewCA(t)
 	s := serveConfig(t, tlsConfig(t, ca.Server(t, "other.test")))
@@ -329,7 +330,7 @@ func TestObserveNames(t *testing.T) {
 	}
 }
 
-// The server's request is bounded and escaped.
+// Observe bounds and escapes the names of CAs in a certificate request.
 func TestObserveHostileRequests(t *testing.T) {
 	bothVersions(t, func(t *testing.T, version uint16) {
 		ca := certstest.NewCA(t)
@@ -377,7 +378,7 @@ func TestOptionsAreACopy(t *testing.T) {
 	o.MaxVersion = tls.VersionTLS11 // a Client can be made with one setting changed
 	newClient(t, o)
 	if newClient(t, certs.ClientOptions{ServerName: "a", Trust: given.Trust}).Certificate() != nil {
-		t.Error("ClientOptions returned a certificate that was not set")
+		t.Error("Certificate returned a certificate that was not set")
 	}
 }
 
@@ -388,7 +389,7 @@ func TestHandshakeOnce(t *testing.T) {
 		server, o := mutual(t, certstest.NewCA(t))
 		o.MaxVersion = version
 		addr, c := serveAtOnce(t, server), newClient(t, o)
-		aside := func() {
+		handshakeOnce := func() {
 			t.Helper()
 			raw, err := net.Dial("tcp", addr)
 			if err != nil {
@@ -404,11 +405,11 @@ func TestHandshakeOnce(t *testing.T) {
 				t.Errorf("the first byte: %v, resumed: %v", err, conn.ConnectionState().DidResume)
 			}
 		}
-		aside()
+		handshakeOnce()
 		wantStats(t, c, 0, nil)
 		times(t, 1, c, addr)
-		aside()
-		times(t, 1, c, addr) // the session is still there
+		handshakeOnce()
+		times(t, 1, c, addr) // resumes the session
 		wantStats(t, c, 1, full{certs.FullNoTicket: 1})
 
 		o.VerifyName = "x.test"

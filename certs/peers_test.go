@@ -114,7 +114,7 @@ func nginx(t *testing.T, directives string) string {
 		path = "/usr/sbin/nginx"
 	}
 	if _, err := exec.LookPath(path); err != nil {
-		t.Skip("no nginx here")
+		t.Skip("nginx is not installed")
 	}
 	file := fileMaker(t)
 	socket := filepath.Join(t.TempDir(), "s")

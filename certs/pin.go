@@ -59,8 +59,8 @@ func parsePin(pin string) (sum [32]byte, problem string) {
 	return sum, fmt.Sprintf("%q is not base64: %s", safetext.Printable(pin, 60), want)
 }
 
-// isHexSum reports whether text is a digest as openssl prints it, with or
-// without colons.
+// isHexSum reports whether text is a digest in hexadecimal, with or without the
+// colons that openssl prints.
 func isHexSum(text string) bool {
 	raw, err := hex.DecodeString(strings.ReplaceAll(text, ":", ""))
 	return err == nil && len(raw) == sha256.Size
@@ -90,7 +90,7 @@ func checkPins(pins [][32]byte, chain []*x509.Certificate) *VerifyError {
 	leaf := pinOf(chain[0])
 	return &VerifyError{
 		Reason: ReasonPinMismatch,
-		Detail: fmt.Sprintf("no key in the chain of %s is pinned: its own pin would be %s",
+		Detail: fmt.Sprintf("no key in the chain of %s is pinned: the pin of its leaf is %s",
 			describeName(chain[0]), base64.StdEncoding.EncodeToString(leaf[:])),
 	}
 }

@@ -25,7 +25,7 @@ func archive(t testing.TB, issued *pki.Issued, passphrase, args string) []byte {
 	return run(t, join(issued.KeyPEM, issued.ChainPEM), "openssl", all...)
 }
 
-// Every useful archive format of OpenSSL.
+// NewCertificate reads every useful archive format that OpenSSL writes.
 func TestPKCS12OfOpenSSL(t *testing.T) {
 	root := certstest.NewCA(t)
 	issued := root.Intermediate(t).Server(t, "a.test")
@@ -211,7 +211,7 @@ func TestPKCS12WithEveryWrongPassphrase(t *testing.T) {
 	}
 }
 
-// A change of any part in transit is rejected.
+// An archive with a changed bit is rejected, or holds the original certificate.
 func TestPKCS12WithABitChanged(t *testing.T) {
 	issued := certstest.NewCA(t).Server(t, "a.test")
 	good := archive(t, issued, secret, "-iter 1")

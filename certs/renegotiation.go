@@ -13,9 +13,9 @@ import (
 var errRenegotiation = errors.New("the server requested TLS renegotiation where it is not allowed: over HTTP/2, or while no HTTP/1.1 response is expected")
 
 // A renegotiation prepares a connection for a second handshake, which crypto/tls
-// runs within Read. It is the connection's source of random bytes, because
-// crypto/tls begins with the random value of the ClientHello, and offers no
-// other hook.
+// runs within Read. crypto/tls offers no hook for that, but it begins a handshake by
+// reading the random value of the ClientHello. So the renegotiation is the
+// connection's source of random bytes.
 type renegotiation struct {
 	conn        net.Conn
 	established bool // the first handshake is complete
@@ -35,7 +35,8 @@ func (r *renegotiation) Read(p []byte) (int, error) {
 	return rand.Read(p)
 }
 
-// allowRenegotiation lets the server renegotiate once, if it asks for it.
+// allowRenegotiation lets the server renegotiate once, and returns the
+// renegotiation.
 func allowRenegotiation(config *tls.Config, conn net.Conn) *renegotiation {
 	r := &renegotiation{conn: conn}
 	config.Renegotiation, config.Rand = tls.RenegotiateOnceAsClient, r

@@ -13,7 +13,7 @@ import (
 func TestRefusedServerNames(t *testing.T) {
 	path, err := exec.LookPath("openssl")
 	if err != nil {
-		t.Skip("no openssl here")
+		t.Skip("openssl is not installed")
 	}
 	cert := certstest.Certificate(t, certstest.NewCA(t).Server(t, "a.test"))
 	for _, c := range []struct {

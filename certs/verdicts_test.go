@@ -295,7 +295,7 @@ func (c *verdictCase) openssl(t *testing.T) string {
 	t.Helper()
 	path, err := exec.LookPath("openssl")
 	if err != nil {
-		t.Skip("no openssl here")
+		t.Skip("openssl is not installed")
 	}
 	write := fileMaker(t)
 	file := func(name, kind string, ders ...[]byte) string {

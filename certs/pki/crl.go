@@ -16,7 +16,7 @@ const CRLLifetime = 30 * 24 * time.Hour
 type CRLOptions struct {
 	// Revoked holds the serial numbers of the revoked certificates.
 	Revoked []*big.Int
-	// ThisUpdate is when the list was made. Zero means five minutes ago.
+	// ThisUpdate is when the list was issued. Zero means five minutes ago.
 	ThisUpdate time.Time
 	// NextUpdate is when the next list is due. Zero means CRLLifetime from now.
 	NextUpdate time.Time

@@ -74,10 +74,10 @@ func TestIssue(t *testing.T) {
 				t.Errorf("for %q, usages %v", leaf.Subject.CommonName, leaf.ExtKeyUsage)
 			}
 			if leaf.IsCA || !leaf.BasicConstraintsValid || leaf.KeyUsage&x509.KeyUsageDigitalSignature == 0 {
-				t.Error("not an end entity's")
+				t.Error("the certificate is not for an end entity")
 			}
 			if (leaf.KeyUsage&x509.KeyUsageKeyEncipherment != 0) != (c.o.Key == pki.RSA2048) {
-				t.Error("key encipherment is for RSA")
+				t.Error("exactly RSA keys need the usage keyEncipherment")
 			}
 			if !bytes.Equal(leaf.AuthorityKeyId, c.ca.Certificate().SubjectKeyId) || len(leaf.SubjectKeyId) != 20 {
 				t.Errorf("key identifiers %x %x", leaf.AuthorityKeyId, leaf.SubjectKeyId)
@@ -198,7 +198,7 @@ func TestOnDisk(t *testing.T) {
 				t.Fatal(err)
 			}
 			if !ca.Certificate().Equal(made.Certificate()) || !bytes.Equal(ca.RootPEM(), made.RootPEM()) {
-				t.Error("another CA was read")
+				t.Error("Load returned another CA")
 			}
 			e, err := ca.IssueTo(dir, "web-1", pki.LeafOptions{DNSNames: []string{"a.test"}})
 			if err != nil {
@@ -234,7 +234,7 @@ func TestOnDisk(t *testing.T) {
 				t.Errorf("shown %+v, %v", e, err)
 			}
 			if _, err := pki.Show(dir, "../etc"); err == nil {
-				t.Error("a path is a name")
+				t.Error("Show accepted a path as a name")
 			}
 			if _, err := pki.Show(dir, "missing"); !errors.Is(err, fs.ErrNotExist) {
 				t.Errorf("missing: %v", err)
@@ -413,7 +413,7 @@ func TestRootKeyKeptElsewhere(t *testing.T) {
 }
 
 // OpenSSL and Java read and accept the files on disk.
-func TestOpenSSLAndJavaReadIt(t *testing.T) {
+func TestOpenSSLAndJavaReadTheFiles(t *testing.T) {
 	for _, key := range []pki.KeyType{pki.ECDSAP256, pki.ECDSAP384, pki.RSA2048, pki.Ed25519} {
 		t.Run(key.String(), func(t *testing.T) {
 			dir := t.TempDir()
@@ -434,7 +434,7 @@ func TestOpenSSLAndJavaReadIt(t *testing.T) {
 			run(t, "openssl", "pkcs12", "-export", "-in", e.CertPath, "-inkey", e.KeyPath, "-certfile", file("ca.pem"),
 				"-passout", "pass:changeit", "-out", file("web.p12"))
 			if _, err := exec.LookPath("keytool"); err != nil {
-				t.Skip("no keytool here")
+				t.Skip("keytool is not installed")
 			}
 			out := run(t, "keytool", "-list", "-v", "-storetype", "PKCS12", "-keystore", file("web.p12"), "-storepass", "changeit")
 			if !strings.Contains(out, "Certificate chain length: 3") {
@@ -448,7 +448,7 @@ func run(t *testing.T, name string, args ...string) string {
 	t.Helper()
 	path, err := exec.LookPath(name)
 	if err != nil {
-		t.Skipf("no %s here", name)
+		t.Skipf("%s is not installed", name)
 	}
 	out, err := exec.Command(path, args...).CombinedOutput()
 	if err != nil {

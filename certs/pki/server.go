@@ -5,9 +5,9 @@ import (
 	"crypto/x509"
 )
 
-// MutualTLS returns the settings of a server with the DNS name: a certificate that ca issues
-// to it, and a demand that each client presents a certificate of ca's root. Clients need TLS
-// 1.2 or later.
+// MutualTLS issues a certificate for the DNS name, and returns the settings of a server that
+// presents it. The server requires TLS 1.2 or later, and a client certificate that chains
+// to ca's root.
 func (ca *CA) MutualTLS(name string) (*tls.Config, error) {
 	issued, err := ca.Issue(LeafOptions{DNSNames: []string{name}, Usage: Server})
 	if err != nil {
