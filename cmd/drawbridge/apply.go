@@ -121,7 +121,7 @@ func newApply(c *cli) *cobra.Command {
 		if prune {
 			req.Prune = &adminv1.Prune{Kinds: manifest.Kinds(), LabelSelector: pruneSelector}
 		}
-		change, err := c.applyShown(cmd.Context(), cl, *output, req)
+		change, err := c.applyWithImpact(cmd.Context(), cl, *output, req)
 		if err != nil {
 			return cl.Failure(err, exit.InManifest(m))
 		}

@@ -38,7 +38,7 @@ func TestAPendingRevisionIsConfirmedOrUndone(t *testing.T) {
 }
 
 // startCountdown applies an upstream with --confirm-within, and returns a countdown that
-// writes to a buffer. It returns nil if the time is over already.
+// writes to a buffer. It returns nil if the time has already expired.
 func startCountdown(t *testing.T, s shell, within string) (*countdown, *bytes.Buffer) {
 	t.Helper()
 	file := writeFile(t, t.TempDir(), "up.yaml", "kind: Upstream\nname: up\nendpoints: [{address: \"127.0.0.1:1\"}]\nplaintext: {}\n")
@@ -79,7 +79,7 @@ func TestEnterConfirmsDuringTheCountdown(t *testing.T) {
 func TestACountdownEndsWithTheRevision(t *testing.T) {
 	var s shell
 	var d *countdown
-	for d == nil { // on a busy machine, the time may be over before the countdown begins
+	for d == nil { // on a busy machine, the time may expire before the countdown begins
 		s = gatewayShell(t)
 		d, _ = startCountdown(t, s, "1s")
 	}
@@ -126,7 +126,7 @@ func TestTrafficSinceCountsSeriesThatRestarted(t *testing.T) {
 	}
 	now := &traffic{
 		failures: map[failureKey]int64{
-			{"upstream a x:1", "UNKNOWN_CA"}: 7, {"upstream b x:1", "EXPIRED"}: 2, // b was replaced, so its counts began again
+			{"upstream a x:1", "UNKNOWN_CA"}: 7, {"upstream b x:1", "EXPIRED"}: 2, // b was replaced, so its counters restarted
 			{"listener web", "client BAD_CERTIFICATE"}: 1,
 		},
 		serverErrors: map[string]int64{"web": 14}, lost: map[string]int64{"tcp": 3, "new": 1},

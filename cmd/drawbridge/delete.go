@@ -47,7 +47,7 @@ KIND is one of ` + kindWords() + `.`,
 			return err
 		}
 		defer cl.Close()
-		change, err := c.applyShown(cmd.Context(), cl, *output, req)
+		change, err := c.applyWithImpact(cmd.Context(), cl, *output, req)
 		if err != nil {
 			return cl.Failure(err, exit.NoField)
 		}

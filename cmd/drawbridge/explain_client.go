@@ -33,7 +33,7 @@ func (f *clientCertFlags) identity() (*adminv1.ExplainedClient, error) {
 	described := f.fingerprint != "" || f.issuer != "" || len(f.sans) > 0
 	switch {
 	case f.file != "" && described:
-		return nil, exit.UsageError("--client-cert describes the whole certificate: leave the other --client flags out")
+		return nil, exit.UsageError("--client-cert cannot be combined with the other --client flags: it describes the whole certificate")
 	case described:
 		return &adminv1.ExplainedClient{SubjectAltNames: f.sans, Sha256Fingerprint: f.fingerprint, Issuer: f.issuer}, nil
 	case f.file == "":

@@ -13,11 +13,11 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// Flags give the client's certificate as a file or in parts.
+// The flags name the file of the client's certificate, or describe parts of it.
 func TestExplainDescribesTheClient(t *testing.T) {
-	var asked *adminv1.ExplainRouteRequest
+	var request *adminv1.ExplainRouteRequest
 	sh := serveFake(t, fakeAdmin{diagnostics: fakeDiagnostics{explain: func(r *adminv1.ExplainRouteRequest) (*adminv1.ExplainRouteResponse, error) {
-		asked = r
+		request = r
 		return text(t, &adminv1.ExplainRouteResponse{}, `action: EXPLAINED_ACTION_RESPOND code: 200 tls_policy {
 			field: "tls.policies[0]" hosts: "a.example" certificates: "a" client_auth: CLIENT_AUTH_REQUIRED client_trust_bundles: "t" }`), nil
 	}}})
@@ -27,18 +27,18 @@ func TestExplainDescribesTheClient(t *testing.T) {
 		t.Fatal(err)
 	}
 	sh.run(t.Context(), "explain", "web", "--client-cert", file).want(t, exit.OK, "client TLS tls.policies[0] for a.example, certificate a, client certificate required, trust t")
-	id := asked.GetClientIdentity()
+	id := request.GetClientIdentity()
 	if names := id.GetSubjectAltNames(); len(names) != 2 || names[0] != "DNS:a.example" || names[1] != "URI:spiffe://corp/a" || len(id.GetSha256Fingerprint()) != 64 || id.GetIssuer() == "" {
 		t.Errorf("%v", id)
 	}
 	sh.run(t.Context(), "explain", "web", "--client-san", "a", "--client-san", "b", "--client-fingerprint", "f", "--client-issuer", "CN=i").want(t, exit.OK)
-	if want := (&adminv1.ExplainedClient{SubjectAltNames: []string{"a", "b"}, Sha256Fingerprint: "f", Issuer: "CN=i"}); !proto.Equal(asked.GetClientIdentity(), want) {
-		t.Errorf("%v", asked)
+	if want := (&adminv1.ExplainedClient{SubjectAltNames: []string{"a", "b"}, Sha256Fingerprint: "f", Issuer: "CN=i"}); !proto.Equal(request.GetClientIdentity(), want) {
+		t.Errorf("%v", request)
 	}
-	if sh.run(t.Context(), "explain", "web").want(t, exit.OK); asked.GetClientIdentity() != nil {
-		t.Errorf("%v", asked)
+	if sh.run(t.Context(), "explain", "web").want(t, exit.OK); request.GetClientIdentity() != nil {
+		t.Errorf("%v", request)
 	}
-	sh.run(t.Context(), "explain", "web", "--client-cert", file, "--client-san", "a").want(t, exit.Usage, "leave the other --client flags out")
+	sh.run(t.Context(), "explain", "web", "--client-cert", file, "--client-san", "a").want(t, exit.Usage, "cannot be combined with the other --client flags")
 	sh.run(t.Context(), "explain", "web", "--client-cert", file+"x").want(t, exit.Usage, "--client-cert")
 	if err := os.WriteFile(file, issued.KeyPEM, 0o600); err != nil {
 		t.Fatal(err)

@@ -23,7 +23,7 @@ func newGet(c *cli) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "get KIND [NAME]",
 		Short: "Show resources: all of a kind, one, or the whole configuration",
-		Long: `Get shows the desired state: what was put or applied. KIND is one of
+		Long: `Get shows the desired state: the configuration that was put or applied. KIND is one of
 ` + kindWords() + `, in singular or plural;
 "all" (or "config") is the whole configuration of one revision.
 

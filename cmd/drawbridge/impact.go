@@ -15,7 +15,7 @@ import (
 // showImpact prints which connections, requests and sessions a change ends.
 func (c *cli) showImpact(i *adminv1.Impact) error {
 	if len(i.GetListeners()) == 0 && len(i.GetUpstreams()) == 0 {
-		_, err := fmt.Fprintln(c.Out, "It ends no connection.")
+		_, err := fmt.Fprintln(c.Out, "The change ends no connection.")
 		return err
 	}
 	t := &terminal.Table{Header: []string{"IMPACT", "NAME", "CLOSED", "DRAINED", "REQUESTS", "SESSIONS LOST", "ENDPOINTS GONE"}}
@@ -33,9 +33,9 @@ func (c *cli) showImpact(i *adminv1.Impact) error {
 	return c.WriteTable(t)
 }
 
-// applyShown applies a request. If the request may delete resources, a dry run first shows
-// the impact.
-func (c *cli) applyShown(ctx context.Context, cl *client.Client, f format.Format, req *adminv1.ApplyRequest) (*adminv1.Change, error) {
+// applyWithImpact applies a request. If the request may delete resources, it first makes a
+// dry run and shows the impact.
+func (c *cli) applyWithImpact(ctx context.Context, cl *client.Client, f format.Format, req *adminv1.ApplyRequest) (*adminv1.Change, error) {
 	deletes := req.GetPrune() != nil || len(req.GetDeletes()) > 0
 	if deletes && f == format.Table && !req.GetOptions().GetDryRun() {
 		dry := proto.Clone(req).(*adminv1.ApplyRequest)

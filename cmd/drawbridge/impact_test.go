@@ -13,7 +13,7 @@ func TestDeleteShowsItsImpactFirst(t *testing.T) {
 	upstream := "kind: Upstream\nname: up\nendpoints: [{address: \"127.0.0.1:1\"}]\nplaintext: {}\n"
 	both := writeFile(t, t.TempDir(), "both.yaml", upstream+"---\nkind: Listener\nname: web\naddress: \"unix:"+t.TempDir()+"/s\"\nprotocol: HTTP\nupstream: up\n")
 	alone := writeFile(t, t.TempDir(), "alone.yaml", upstream)
-	s.run(ctx, "apply", "-f", both, "--dry-run").want(t, 0, "It ends no connection.")
+	s.run(ctx, "apply", "-f", both, "--dry-run").want(t, 0, "The change ends no connection.")
 	s.run(ctx, "apply", "-f", both).want(t, 0)
 	cl := dial(t, s.env["DRAWBRIDGE_ADMIN"])
 	status, err := cl.WholeStatus(ctx)

@@ -89,7 +89,7 @@ func (cl *Client) WholeConfig(ctx context.Context) (*adminv1.WatchConfigResponse
 	return RecvWhole(stream.Recv)
 }
 
-// RecvWhole receives the messages of a watch up to the first with synced, and returns
+// RecvWhole receives the messages of a watch until one has synced set, and returns all of
 // them as one message.
 func RecvWhole(recv func() (*adminv1.WatchConfigResponse, error)) (*adminv1.WatchConfigResponse, error) {
 	whole, err := recv()
@@ -102,8 +102,7 @@ func RecvWhole(recv func() (*adminv1.WatchConfigResponse, error)) (*adminv1.Watc
 	return whole, err
 }
 
-// joined returns one message for a message of a watch and its continuation. It takes
-// ownership of both.
+// joined merges a message of a watch with its continuation. It takes ownership of both.
 func joined(whole, part *adminv1.WatchConfigResponse) *adminv1.WatchConfigResponse {
 	resources, changes := append(whole.Resources, part.Resources...), append(whole.Changes, part.Changes...)
 	reset := whole.Reset_

@@ -1,8 +1,8 @@
-// Package confine removes rights that the process does not need: Landlock limits the
-// files that the process can use, and no_new_privs stops programs that it starts from
-// gaining rights.
+// Package confine removes rights that the process does not need. Landlock limits the
+// files that the process can use. With no_new_privs, no program that the process starts
+// can gain rights.
 //
 // Rules is a pure function from paths to the rules of Landlock. Apply passes the rules to
-// the kernel. Both restrictions are inherited by child processes and can never be lifted,
-// so the new process of an upgrade has the restrictions of the old one.
+// the kernel. Child processes inherit both restrictions, and no process can lift them. So
+// the new process of an upgrade has the restrictions of the old one.
 package confine

@@ -23,7 +23,7 @@ func parse(t *testing.T, args string) *Flags {
 	return f
 }
 
-func TestFlagsOfTheFleetAreChecked(t *testing.T) {
+func TestFleetFlagsAreChecked(t *testing.T) {
 	for _, tt := range []struct {
 		args, config string
 		unsealed     bool
@@ -66,8 +66,8 @@ func TestFlagsOfTheFleetAreChecked(t *testing.T) {
 	}
 }
 
-// A rotated client certificate is used by the next connection to etcd.
-func TestTheClientCertificateIsReadAgain(t *testing.T) {
+// The next connection to etcd uses a rotated client certificate.
+func TestClientCertificateIsReloaded(t *testing.T) {
 	ca, dir := certstest.NewCA(t), t.TempDir()
 	write := func(name string, data []byte) {
 		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {

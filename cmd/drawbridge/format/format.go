@@ -1,7 +1,7 @@
-// Package format writes messages of the API in the output formats of commands.
+// Package format writes API messages as JSON and YAML.
 //
-// A command gets its Format from Flag. For Table, package view writes the text for
-// people.
+// A command adds the flag --output with Flag, which returns the Format that the user
+// chooses. This package does not write the Format Table: package view builds the tables.
 package format
 
 import (

@@ -74,7 +74,7 @@ func writeField(out *bytes.Buffer, fd protoreflect.FieldDescriptor, v protorefle
 	return nil
 }
 
-// writeMap writes a map as an object. value describes its values.
+// writeMap writes a map as an object. value is the descriptor of the map's values.
 func writeMap(out *bytes.Buffer, value protoreflect.FieldDescriptor, m protoreflect.Map) error {
 	byKey := map[string]protoreflect.Value{}
 	m.Range(func(k protoreflect.MapKey, v protoreflect.Value) bool {
@@ -124,7 +124,7 @@ func writeJSON(out *bytes.Buffer, value any) error {
 	return nil
 }
 
-// enumWord is like Word, but accepts values without a name and returns "" for zero.
+// enumWord is like Word, but returns "" for zero.
 func enumWord(enum protoreflect.EnumDescriptor, n protoreflect.EnumNumber) string {
 	ev := enum.Values().ByNumber(n)
 	switch {
@@ -163,7 +163,8 @@ func WriteWords(w io.Writer, f Format, m proto.Message) error {
 	return err
 }
 
-// Word returns an enum's value without its prefix: PROTOCOL_HTTP is HTTP.
+// Word returns the name of an enum's value without its prefix: HTTP for PROTOCOL_HTTP.
+// For a value without a name it returns the number.
 func Word(v protoreflect.Enum) string {
 	if v.Number() == 0 {
 		return "UNSPECIFIED"

@@ -51,7 +51,7 @@ func TestWordsJSONHasEveryField(t *testing.T) {
 	}
 }
 
-func TestWordsJSONHasMapsInOrder(t *testing.T) {
+func TestWordsJSONSortsTheKeysOfMaps(t *testing.T) {
 	got, err := WordsJSON(&adminv1.Gateway{GatewayId: "a", Labels: map[string]string{"zone": "<a>", "b\"": "", "tier": "edge"}})
 	if want := `"labels":{"b\"":"","tier":"edge","zone":"<a>"}`; err != nil || !strings.Contains(string(got), want) {
 		t.Errorf("no %s in %s, %v", want, got, err)

@@ -1,4 +1,5 @@
-// Package gateways is the command "gateways": it lists the gateways of a fleet.
+// Package gateways implements the command "gateways", which lists the gateways of a
+// fleet.
 package gateways
 
 import (
@@ -29,8 +30,9 @@ Any gateway of the fleet can list them all.
 REVISION is the live revision, and LAG the number of revisions after it. PROBLEMS counts
 the resources that are down at the gateway; -o json lists them.
 
-With --watch it shows every gateway, and then a line for each change until it is
-interrupted. -o json writes a line for each WatchGatewaysResponse of FleetService.`
+With --watch, the command first shows every gateway, then prints a line for each
+change until it is interrupted. -o json writes a line for each WatchGatewaysResponse of
+FleetService.`
 
 // New returns the command.
 func New(e *command.Env) *cobra.Command {
@@ -77,7 +79,7 @@ func table(found *adminv1.ListGatewaysResponse, now time.Time) *terminal.Table {
 	return t
 }
 
-// state returns whether a gateway is connected and follows.
+// state describes whether a gateway is connected and applies new revisions.
 func state(g *adminv1.Gateway, now time.Time) string {
 	switch {
 	case !g.GetConnected():
@@ -101,9 +103,9 @@ func duplicates(g *adminv1.Gateway) string {
 }
 
 // Summary counts the gateways of a fleet by state, and returns a table of those that need
-// attention; nil if all are well.
+// attention; the table is nil if every gateway is well.
 func Summary(found *adminv1.ListGatewaysResponse, now time.Time) (string, *terminal.Table) {
-	ill := &adminv1.ListGatewaysResponse{}
+	attention := &adminv1.ListGatewaysResponse{}
 	gone, behind, degraded, ambiguous := 0, 0, 0, 0
 	for _, g := range found.GetGateways() {
 		switch {
@@ -118,9 +120,9 @@ func Summary(found *adminv1.ListGatewaysResponse, now time.Time) (string, *termi
 		default:
 			continue
 		}
-		ill.Gateways = append(ill.Gateways, g)
+		attention.Gateways = append(attention.Gateways, g)
 	}
-	text := fmt.Sprintf("%s, latest revision %d: %d running it without problems", terminal.Count(len(found.GetGateways()), "gateway"), found.GetHeadRevision(), len(found.GetGateways())-len(ill.GetGateways()))
+	text := fmt.Sprintf("%s, latest revision %d: %d running it without problems", terminal.Count(len(found.GetGateways()), "gateway"), found.GetHeadRevision(), len(found.GetGateways())-len(attention.GetGateways()))
 	for _, s := range []struct {
 		n    int
 		what string
@@ -129,10 +131,10 @@ func Summary(found *adminv1.ListGatewaysResponse, now time.Time) (string, *termi
 			text += fmt.Sprintf(", %d %s", s.n, s.what)
 		}
 	}
-	if len(ill.GetGateways()) == 0 {
+	if len(attention.GetGateways()) == 0 {
 		return text + ".", nil
 	}
-	return text + ".", table(ill, now)
+	return text + ".", table(attention, now)
 }
 
 // watch prints the changes of the gateways until the stream or ctx ends.
@@ -179,7 +181,7 @@ func changeText(part *adminv1.WatchGatewaysResponse, f format.Format, now time.T
 		fmt.Fprintf(&out, "%s  %s  revision %d of %d  %s  %s\n", at, terminal.Printable(g.GetGatewayId()), g.GetRevision(), part.GetHeadRevision(), state(g, now), terminal.Printable(problemText(g)))
 	}
 	for _, id := range part.GetRemoved() {
-		fmt.Fprintf(&out, "%s  %s  forgotten\n", at, terminal.Printable(id))
+		fmt.Fprintf(&out, "%s  %s  removed\n", at, terminal.Printable(id))
 	}
 	if len(part.GetGateways())+len(part.GetRemoved()) == 0 {
 		fmt.Fprintf(&out, "%s  latest revision %d\n", at, part.GetHeadRevision())

@@ -31,13 +31,13 @@ func TestEachGatewayIsARow(t *testing.T) {
 	}
 }
 
-func TestASummaryListsTheGatewaysThatNeedAttention(t *testing.T) {
+func TestSummaryListsTheGatewaysThatNeedAttention(t *testing.T) {
 	well := &adminv1.Gateway{GatewayId: "well", Revision: 7, Connected: true}
-	text, ill := Summary(&adminv1.ListGatewaysResponse{HeadRevision: 7, Gateways: []*adminv1.Gateway{well}}, time.Now())
-	if text != "1 gateway, latest revision 7: 1 running it without problems." || ill != nil {
-		t.Errorf("%q, %v", text, ill)
+	text, attention := Summary(&adminv1.ListGatewaysResponse{HeadRevision: 7, Gateways: []*adminv1.Gateway{well}}, time.Now())
+	if text != "1 gateway, latest revision 7: 1 running it without problems." || attention != nil {
+		t.Errorf("%q, %v", text, attention)
 	}
-	text, ill = Summary(&adminv1.ListGatewaysResponse{HeadRevision: 7, Gateways: []*adminv1.Gateway{well,
+	text, attention = Summary(&adminv1.ListGatewaysResponse{HeadRevision: 7, Gateways: []*adminv1.Gateway{well,
 		{GatewayId: "slow", Revision: 5, Lag: 2, Connected: true, Error: "no memory"}, {GatewayId: "hurt", Revision: 7, ProblemCount: 1, Connected: true}, {GatewayId: "gone", Revision: 7},
 		{GatewayId: "twice", Revision: 7, Connected: true, Duplicates: []*adminv1.DuplicateGateway{{Address: "unix:/b.sock"}}},
 	}}, time.Now())
@@ -45,7 +45,7 @@ func TestASummaryListsTheGatewaysThatNeedAttention(t *testing.T) {
 		t.Error(text)
 	}
 	var out strings.Builder
-	if err := ill.Write(&out, false); err != nil {
+	if err := attention.Write(&out, false); err != nil {
 		t.Fatal(err)
 	}
 	for _, id := range []string{"slow", "hurt", "gone", "cannot follow: no memory", "twice"} {
@@ -63,7 +63,7 @@ func TestEachChangeOfAGatewayIsALine(t *testing.T) {
 	part := &adminv1.WatchGatewaysResponse{HeadRevision: 7, Removed: []string{"gone"}, Synced: true,
 		Gateways: []*adminv1.Gateway{{GatewayId: "a", Revision: 5, Connected: true, Labels: map[string]string{"zone": "a"}}}}
 	for f, want := range map[format.Format]string{
-		format.Table: "03:04:05  a  revision 5 of 7  connected  no problems\n03:04:05  gone  forgotten\n",
+		format.Table: "03:04:05  a  revision 5 of 7  connected  no problems\n03:04:05  gone  removed\n",
 		format.JSON:  `"headRevision":"7","synced":true}` + "\n",
 		format.YAML:  "---\n",
 	} {

@@ -14,7 +14,7 @@ const (
 	// lines are dropped and counted.
 	logBuffer = 1 << 20
 
-	// logFlush bounds how long the program waits at its end for the log to be written.
+	// logFlush bounds how long Close waits until the buffered lines are written.
 	logFlush = time.Second
 )
 
@@ -26,7 +26,7 @@ type Writer struct {
 	dropped atomic.Uint64 // the number of dropped lines
 
 	mu      sync.Mutex
-	waiting []byte // lines that wait to be written
+	waiting []byte // buffered lines
 	wake    chan struct{}
 	closed  bool
 	done    chan struct{} // closed when all lines are written after Close
@@ -82,7 +82,7 @@ func (w *Writer) run() {
 func (w *Writer) Dropped() uint64 { return w.dropped.Load() }
 
 // Close writes the buffered lines, for at most logFlush. If the output still blocks
-// then, the writing goroutine is abandoned.
+// then, Close abandons the goroutine that writes.
 func (w *Writer) Close() error {
 	w.mu.Lock()
 	w.closed = true

@@ -18,7 +18,7 @@ func (b *blocked) Write(p []byte) (int, error) {
 	return b.Buffer.Write(p)
 }
 
-func TestALogWithoutReaderNeverBlocksAndCountsDroppedLines(t *testing.T) {
+func TestWriteNeverBlocksAndCountsDroppedLines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		out := &blocked{release: make(chan struct{})}
 		w := New(out)

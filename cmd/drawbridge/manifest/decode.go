@@ -17,7 +17,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
-// A decoder fills the messages of one document and collects its faults.
+// A decoder fills the message of one document and collects the faults in it.
 type decoder struct {
 	place   Place
 	faults  *Faults
@@ -76,7 +76,7 @@ func (d *decoder) unknownField(desc protoreflect.MessageDescriptor, key *yaml.No
 	case near != "":
 		d.fault(key, field, "no such field; did you mean %s?", near)
 	case len(names) == 0:
-		d.fault(key, field, "no such field; %s has none", desc.Name())
+		d.fault(key, field, "no such field; %s has no fields", desc.Name())
 	default:
 		d.fault(key, field, "no such field; %s has %s", desc.Name(), strings.Join(names, ", "))
 	}
@@ -336,7 +336,7 @@ func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.ShortTag(
 // line of a misplaced key.
 const longestShown = 40
 
-// describe describes the type or value of n.
+// describe returns the value of n, or its type if the value is not a short scalar.
 func describe(n *yaml.Node) string {
 	switch {
 	case n.Kind == yaml.MappingNode:
@@ -346,7 +346,7 @@ func describe(n *yaml.Node) string {
 	case isNull(n):
 		return "nothing"
 	case len(n.Value) > longestShown || strings.Contains(n.Value, "\n"):
-		return "a text of " + strconv.Itoa(len(n.Value)) + " bytes"
+		return "a string of " + strconv.Itoa(len(n.Value)) + " bytes"
 	case n.ShortTag() == "!!str":
 		return quote(n.Value)
 	}

@@ -186,7 +186,7 @@ func TestFaultsOfJSONSyntaxNameTheLine(t *testing.T) {
 func TestFaultsDoNotQuotePossibleKeys(t *testing.T) {
 	secret := strings.Repeat("secret", 20)
 	for text, want := range map[string]string{
-		"kind: Certificate\nname: a\npem: " + secret:                         "pem: must be a mapping of fields, not a text of 120 bytes",
+		"kind: Certificate\nname: a\npem: " + secret:                         "pem: must be a mapping of fields, not a string of 120 bytes",
 		"kind: Certificate\nname: a\n" + secret + ": x":                      "(a name of 120 bytes): no such field",
 		"kind: Certificate\nname: a\npem: -----BEGIN PRIVATE KEY-----":       "pem: must be a mapping of fields, not \"(left out",
 		"kind: Certificate\nname: a\nfiles: {a: 1, |\n  " + secret + "\n}":   "f.yaml",
