@@ -16,10 +16,19 @@ import (
 	adminv1 "github.com/drawbridge-gateway/drawbridge/proto/drawbridge/admin/v1"
 )
 
-// kill stops a gateway without notice: its lease stays.
-func (r *runner) kill() {
-	r.remote.Close()
-	r.stop()
+// runToKill is run for a gateway that kill stops without notice, so that its lease stays.
+func runToKill(t *testing.T, c *etcdtest.Cluster, id, dir string) (r *runner, kill func()) {
+	t.Helper()
+	if dir == "" {
+		dir = filepath.Join(t.TempDir(), "data")
+	}
+	proxy := etcdtest.NewProxy(t, c.Endpoints()[0])
+	r = start(t, joinThrough(t, []string{proxy.Address()}, id, dir, ages), dir)
+	return r, func() {
+		proxy.Silence() // a client that is closed can still revoke a lease
+		r.remote.Close()
+		r.stop()
+	}
 }
 
 // listed returns a gateway as another one lists it; nil: it does not.
@@ -212,9 +221,9 @@ func TestAnUpgradeIsNoDuplicate(t *testing.T) {
 		}
 	}
 	lend(old)
-	failed := run(t, c, "x", old.dir)
+	failed, kill := runToKill(t, c, "x", old.dir)
 	owns(t, other, failed)
-	failed.kill()
+	kill()
 	if err := old.Reclaim(); err != nil {
 		t.Fatal(err)
 	}
@@ -240,10 +249,10 @@ func TestAnUpgradeIsNoDuplicate(t *testing.T) {
 func TestAKilledGatewayHasItsIDAtOnceWhenItRestarts(t *testing.T) {
 	t.Parallel()
 	c := etcdtest.Start(t, 1)
-	killed := run(t, c, "x", "")
+	killed, kill := runToKill(t, c, "x", "")
 	owns(t, killed, killed)
 	since := revisionOf(t, c)
-	killed.kill() // its lease ends after the test
+	kill() // its lease ends after the test
 	again := run(t, c, "x", killed.dir)
 	owns(t, again, again)
 	if got := claims(t, c, "x", since); !ofProcesses(got, again) || len(again.events(Duplicate)) > 0 {
