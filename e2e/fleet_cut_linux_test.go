@@ -45,7 +45,7 @@ func TestAGatewayThatIsCutOffServesAndFollowsAfterTheHeal(t *testing.T) {
 	near, far := startGatewayIn(t, hub, c, "near"), startGatewayIn(t, branch, c, "far")
 	echoes := branch.listen()
 	serveOn(t, echoes, nil, echo)
-	near.apply(plainUpstream("echoes", echoes.Addr().String()), listener("raw", protocolTCP, "echoes"), listener("web", protocolHTTP, ""), respondWith("before"))
+	near.eventuallyApplies(plainUpstream("echoes", echoes.Addr().String()), listener("raw", protocolTCP, "echoes"), listener("web", protocolHTTP, ""), respondWith("before"))
 	eventually(t, "the gateway follows", func() bool { return far.getStatus().GetRevision() == 1 })
 	traffic := startBranchTraffic(t, branch, far)
 	traffic.await("before")
@@ -54,10 +54,10 @@ func TestAGatewayThatIsCutOffServesAndFollowsAfterTheHeal(t *testing.T) {
 	began := time.Now()
 	const writes = 6 // more than the fleet stores
 	for i := range writes {
-		near.apply(respondWith(fmt.Sprint("meanwhile ", i)))
+		near.eventuallyApplies(respondWith(fmt.Sprint("meanwhile ", i)))
 	}
 	c.compact(t)
-	near.apply(respondWith("after"))
+	near.eventuallyApplies(respondWith("after"))
 	var st *adminv1.GetStatusResponse
 	eventually(t, "the gateway says that etcd does not answer", func() bool {
 		st = far.getStatus()
@@ -98,7 +98,7 @@ func TestAGatewayThatIsCutOffServesAndFollowsAfterTheHeal(t *testing.T) {
 		st := far.getStatus()
 		return st.GetRevision() == writes+2 && st.GetFleet().GetConnectionError() == "" && strings.Count(near.cli("gateways").stdout, " connected") == 2
 	})
-	far.apply(respondWith("written at the gateway that was cut off"))
+	far.eventuallyApplies(respondWith("written at the gateway that was cut off"))
 	traffic.await("written at the gateway that was cut off")
 	traffic.stop()
 	if atLeast > time.Minute && followed > time.Minute {

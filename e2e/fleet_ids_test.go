@@ -25,7 +25,7 @@ func TestTwoGatewaysWithOneIDAreReported(t *testing.T) {
 	listed := func(id string) *adminv1.Gateway {
 		all, err := adminv1.NewFleetServiceClient(dialAdmin(t, "unix:"+observer.socket, insecure.NewCredentials())).ListGateways(longContext(t), &adminv1.ListGatewaysRequest{})
 		if err != nil {
-			t.Fatal(err)
+			return nil // the gateway does not reach etcd yet
 		}
 		for _, g := range all.GetGateways() {
 			if g.GetGatewayId() == id {
@@ -34,7 +34,15 @@ func TestTwoGatewaysWithOneIDAreReported(t *testing.T) {
 		}
 		return nil
 	}
-	eventually(t, "the gateway is connected", func() bool { return listed("x").GetConnected() })
+	connected := func(id string) (g *adminv1.Gateway) {
+		t.Helper()
+		eventually(t, "the gateway is connected", func() bool {
+			g = listed(id)
+			return g.GetConnected()
+		})
+		return g
+	}
+	connected("x")
 
 	second := startGateway(t, flags("x")...)
 	eventually(t, "the second gateway with the ID is reported", func() bool {
@@ -52,7 +60,10 @@ func TestTwoGatewaysWithOneIDAreReported(t *testing.T) {
 		}
 	}
 	second.stop()
-	eventually(t, "the ID has one gateway", func() bool { return len(listed("x").GetDuplicates()) == 0 })
+	eventually(t, "the ID has one gateway", func() bool {
+		g := listed("x")
+		return g.GetConnected() && len(g.GetDuplicates()) == 0
+	})
 
 	client, err := clientv3.New(clientv3.Config{Endpoints: cluster.clients, DialTimeout: testTimeout, Logger: zap.NewNop(),
 		TLS: &tls.Config{Certificates: []tls.Certificate{keyPair(t, a.client)}, RootCAs: pool(a.ca)}})
@@ -78,7 +89,7 @@ func TestTwoGatewaysWithOneIDAreReported(t *testing.T) {
 			}
 		}
 	}
-	old := listed("x")
+	old := connected("x")
 	x.upgrade()
 	replaced(x, old)
 	select {
@@ -94,8 +105,7 @@ func TestTwoGatewaysWithOneIDAreReported(t *testing.T) {
 	}
 
 	killed := startGateway(t, flags("killed")...)
-	eventually(t, "the gateway is connected", func() bool { return listed("killed").GetConnected() })
-	old = listed("killed")
+	old = connected("killed")
 	killed.kill()
 	replaced(killed.restart(), old)
 }

@@ -120,10 +120,10 @@ func startFleet(t testing.TB, members int, ids ...string) *testFleet {
 	}
 	echoes := serveConns(t, nil, echo)
 	streams := serveHTTPS(t, a.serverConfig(t), sendDots)
-	f.nodes[0].eventuallyApplies(&adminv1.ApplyRequest{Resources: wrap(t, []proto.Message{
+	f.nodes[0].g.eventuallyApplies(
 		trustBundle("ca", a.ca), certificate("client", a.client), plainUpstream("echoes", echoes), upstream("streams", a.settings(), streams),
 		listener("web", protocolHTTP, ""), listener("raw", protocolTCP, "echoes"), forward("streams", "web", "/stream", "streams"), answer("0", http.StatusOK),
-	})})
+	)
 	f.ctx, f.end = context.WithCancel(context.Background())
 	for _, n := range f.nodes {
 		n.serves()
@@ -155,16 +155,16 @@ func sendDots(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// eventuallyApplies applies an edit once the gateway reaches etcd.
-func (n *fleetNode) eventuallyApplies(req *adminv1.ApplyRequest) {
-	t := n.f.t
-	t.Helper()
+// eventuallyApplies puts resources once the gateway reaches etcd. A gateway may be ready
+// before, and a machine that stalls may cause a timeout.
+func (g *gateway) eventuallyApplies(resources ...proto.Message) {
+	g.t.Helper()
 	var err error
 	if !pollUntil(func() bool {
-		_, err = n.g.admin.Apply(longContext(t), req)
+		_, err = g.admin.Apply(longContext(g.t), &adminv1.ApplyRequest{Resources: wrap(g.t, resources)})
 		return err == nil
 	}) {
-		t.Fatalf("gateway %s: %v", n.id, err)
+		g.t.Fatalf("Apply: %v", err)
 	}
 }
 

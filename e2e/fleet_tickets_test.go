@@ -20,7 +20,7 @@ func TestAClientResumesAtAnotherGateway(t *testing.T) {
 	first, second := join("a"), join("b")
 	web := listener("web", protocolHTTP, "")
 	web.Tls = &adminv1.ServerTls{Certificates: []string{"server"}, ClientAuth: adminv1.ClientAuth_CLIENT_AUTH_REQUIRED, ClientTrustBundles: []string{"ca"}}
-	first.apply(trustBundle("ca", a.ca), certificate("server", a.server), web, answer("served", http.StatusOK))
+	first.eventuallyApplies(trustBundle("ca", a.ca), certificate("server", a.server), web, answer("served", http.StatusOK))
 	await := func(g *gateway) string {
 		eventually(t, "the listener is up", func() bool {
 			for _, l := range g.getStatus().GetListeners() {
