@@ -337,8 +337,9 @@ fleet-scale: ## Run GATEWAYS gateways (default: 200) of a fleet in one process, 
 	DRAWBRIDGE_FLEET=$(or $(GATEWAYS),200),$(or $(WRITES),100) $(GO) test -count=1 -timeout 30m -v -run '^TestAFleetConverges$$' ./gateway
 
 .PHONY: fleet-proofs
-fleet-proofs: build ## Kill gateways and members of etcd at every moment of writes and rollouts, ROUNDS times (default: 1), and print what was found (needs etcd-server)
-	DRAWBRIDGE_FLEET_PROOFS=$(or $(ROUNDS),1) DRAWBRIDGE_BINARY=$(BINARY) $(GO) test -count=1 -timeout 0 -v -run '^TestFleetProofs$$' ./e2e
+fleet-proofs: build ## Kill, cut off and starve gateways and members of etcd at every moment, ROUNDS times (default: 1), and print what was found (needs etcd-server and root)
+	DRAWBRIDGE_FLEET_PROOFS=$(or $(ROUNDS),1) DRAWBRIDGE_CUT=3m DRAWBRIDGE_BINARY=$(BINARY) $(GO) test -count=1 -timeout 0 -v -run '^(TestFleetProofs|TestAGatewayThatIsCutOff.*|TestAFleetWorksWhileTheDisk.*)$$' ./e2e
+	DRAWBRIDGE_RACES=10000 $(GO) test -count=1 -timeout 0 -v -run '^(TestRacingWritersAreLinearizable|TestClocksOfAFleetMayDiffer)$$' ./gateway/store/etcd ./gateway
 
 .PHONY: soak
 soak: build ## Run the gateway for MINUTES (default: 30) under mixed load, changes, rotations, upgrades and failures, and check that it ends as it began
